@@ -1,0 +1,197 @@
+//! What a caller may choose: plain structs with defaults, and `validate` for what they mean.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::ids::{GroupId, UnitId};
+use crate::limits;
+
+/// Waiting times of the protocol. The master's are sent to every peer, so all of a run agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timers {
+    /// How often each side of a control connection says that it is alive. Default 250 ms.
+    pub heartbeat_interval: Duration,
+    /// Silence after which a peer, or the master, counts as dead. Default 5 s.
+    pub peer_timeout: Duration,
+    /// How long a member whose control connection ended may take to come back, as long as nobody
+    /// sees its data connections end too. Default 2 s.
+    pub reattach_grace: Duration,
+    /// How long reports of broken links are collected before somebody is blamed. Default 500 ms.
+    pub blame_window: Duration,
+    /// How long a broken lane may take to be repaired before the link counts as down. Default 3 s.
+    pub link_timeout: Duration,
+    /// How long a restarted master waits for the members of its last view. Default 5 s.
+    pub rebuild_window: Duration,
+    /// How long a peer goes on without a master before its session ends. Default 60 s.
+    pub detach_timeout: Duration,
+    /// How long a cancelled call waits for its verdict before it ends as unknown. Default 10 s.
+    pub verdict_timeout: Duration,
+    /// How long after the others a member may take to call an operation (R15). `None`: for ever.
+    /// Default 10 min.
+    pub post_timeout: Option<Duration>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(250),
+            peer_timeout: Duration::from_secs(5),
+            reattach_grace: Duration::from_secs(2),
+            blame_window: Duration::from_millis(500),
+            link_timeout: Duration::from_secs(3),
+            rebuild_window: Duration::from_secs(5),
+            detach_timeout: Duration::from_secs(60),
+            verdict_timeout: Duration::from_secs(10),
+            post_timeout: Some(Duration::from_secs(600)),
+        }
+    }
+}
+
+impl Timers {
+    /// Checks that the times make sense together.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the pair that does not.
+    pub fn validate(&self) -> Result<(), Error> {
+        if self.heartbeat_interval.is_zero() {
+            return Err(Error::invalid(
+                "heartbeat_interval must be longer than zero",
+            ));
+        }
+        if self.peer_timeout < self.heartbeat_interval * 2 {
+            return Err(Error::invalid(
+                "peer_timeout must be at least two heartbeat intervals",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What a master process is told.
+#[derive(Clone, Debug)]
+pub struct MasterConfig {
+    /// Address to listen on. Default `127.0.0.1:48148`; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Name of the run; a peer that names another is refused. Default `default`.
+    pub run: String,
+    /// File of the sealed history. `None` keeps it in memory: a restarted master then needs a
+    /// majority of each view. Default `None`.
+    pub journal: Option<PathBuf>,
+    /// Whether views and decisions reach the disk before they are told. Default true.
+    pub fsync: bool,
+    /// Found a run at once, without waiting `rebuild_window` for members of an earlier one.
+    /// Default false.
+    pub new_run: bool,
+    /// Rebuild from whoever is there after `rebuild_window`, even without a journal and a majority:
+    /// an operator's word that nobody else goes on. Default false.
+    pub force_rebuild: bool,
+    /// Waiting times, told to every peer.
+    pub timers: Timers,
+}
+
+impl Default for MasterConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], limits::MASTER_PORT_DEFAULT)),
+            run: "default".into(),
+            journal: None,
+            fsync: true,
+            new_run: false,
+            force_rebuild: false,
+            timers: Timers::default(),
+        }
+    }
+}
+
+/// What a peer is told.
+#[derive(Clone, Debug)]
+pub struct CommunicatorConfig {
+    /// The master's `host:port`; a host name is resolved at each attempt.
+    pub master: String,
+    /// Name of the run. Default `default`.
+    pub run: String,
+    /// Peer group. Default 0.
+    pub group: GroupId,
+    /// Failure unit; `None` makes one of this peer alone. Default `None`.
+    pub unit: Option<UnitId>,
+    /// Address to listen on for other peers; port 0 lets the system choose. Default: `[::]:0` where
+    /// there is IPv6, else `0.0.0.0:0`; only loopback if the master is reached over loopback.
+    pub listen: Option<SocketAddr>,
+    /// `host:port` told to the others instead of the address the master is reached from, for peers
+    /// behind a port mapping. Port 0 means the listening port. Default `None`.
+    pub advertise: Option<String>,
+    /// Data connections of each link, 1 to 32. Default 4.
+    pub lanes: u16,
+    /// Fewest members with which operations run; below it they return `TooFewPeers`. The first view
+    /// of a group waits for this many. Default 1.
+    pub min_world_size: u32,
+    /// How long `connect` may take, the master's absence included. Default 60 s.
+    pub connect_timeout: Duration,
+    /// Deadline of each call that names none. `None`: for ever. Default 10 min.
+    pub operation_timeout: Option<Duration>,
+    /// Whether data segments carry a CRC-32. Default true.
+    pub checksum: bool,
+    /// Scratch memory for contributions on their way, in bytes. Default 16 MiB.
+    pub scratch_bytes: usize,
+    /// Threads that move bytes. Default: half the cores, at least 1, at most 4.
+    pub io_threads: Option<usize>,
+    /// TCP congestion control of the lanes, such as `cubic` or `bbr`. `None` keeps the system's
+    /// choice, and where both ends are on this host picks `cubic` if it may. Default `None`.
+    pub congestion_control: Option<String>,
+    /// Most bytes a second each lane may send (`SO_MAX_PACING_RATE`). Default `None`.
+    pub pacing_bytes_per_second: Option<u64>,
+}
+
+impl Default for CommunicatorConfig {
+    fn default() -> Self {
+        Self {
+            master: format!("127.0.0.1:{}", limits::MASTER_PORT_DEFAULT),
+            run: "default".into(),
+            group: GroupId(0),
+            unit: None,
+            listen: None,
+            advertise: None,
+            lanes: limits::LANES_DEFAULT,
+            min_world_size: 1,
+            connect_timeout: Duration::from_secs(60),
+            operation_timeout: Some(Duration::from_secs(600)),
+            checksum: true,
+            scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
+            io_threads: None,
+            congestion_control: None,
+            pacing_bytes_per_second: None,
+        }
+    }
+}
+
+impl CommunicatorConfig {
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the field and its range.
+    pub fn validate(&self) -> Result<(), Error> {
+        if self.lanes == 0 || self.lanes > limits::LANES_MAX {
+            return Err(Error::invalid(format!(
+                "lanes must be 1 to {}",
+                limits::LANES_MAX
+            )));
+        }
+        if self.min_world_size == 0 || self.min_world_size as usize > limits::WORLD_SIZE_MAX {
+            return Err(Error::invalid(format!(
+                "min_world_size must be 1 to {}",
+                limits::WORLD_SIZE_MAX
+            )));
+        }
+        if self.run.len() > limits::TEXT_BYTES_MAX {
+            return Err(Error::invalid("the run name is longer than 512 bytes"));
+        }
+        if self.scratch_bytes < limits::SCRATCH_BYTES_DEFAULT {
+            return Err(Error::invalid("scratch_bytes must be at least 16 MiB"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! The master's sealed history on disk: append-only, checksummed, torn tails cut off.

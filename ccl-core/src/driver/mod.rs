@@ -1,0 +1,6 @@
+//! The only owners of sockets, clocks and tasks: thin shells around the pure machines.
+
+pub mod clock;
+pub mod journal;
+pub mod master;
+pub mod peer;

@@ -1,0 +1,1 @@
+//! A peer's control connection, clock and tasks around `peer::Peer`.

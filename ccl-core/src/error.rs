@@ -1,0 +1,141 @@
+//! What can go wrong, sorted by who must act.
+
+use std::sync::Arc;
+
+use crate::ids::{OpName, PeerId, Vid};
+use crate::wire::control::{AbortReason, CancelReason, EvictReason};
+
+/// Result of the library's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call did not succeed, and by its variant, what to do about it.
+///
+/// Input buffers are intact after every error.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A member was lost, or left, during the operation. Call it again: it runs with the survivors.
+    #[error("peer {peer} was lost during {op}: {reason}; call again to go on with the survivors")]
+    PeerLost {
+        /// Who went.
+        peer: PeerId,
+        /// The operation that was aborted for everybody.
+        op: OpName,
+        /// The view that the survivors are in.
+        vid: Vid,
+        /// What the master saw.
+        reason: EvictReason,
+    },
+    /// Somebody cancelled the operation, or its deadline passed, or the calls did not match. It is
+    /// aborted for everybody, finally: all callers get this error.
+    #[error("{op} was cancelled by peer {by}: {reason}")]
+    Cancelled {
+        /// The operation.
+        op: OpName,
+        /// Who asked for it.
+        by: PeerId,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// Fewer members than `min_world_size`. Call `update_topology` until somebody joins.
+    #[error(
+        "{world_size} peers in the group, {min_world_size} needed; update_topology admits more"
+    )]
+    TooFewPeers {
+        /// Members at the moment.
+        world_size: u32,
+        /// Members needed.
+        min_world_size: u32,
+    },
+    /// The master removed this peer. The session is over; connect anew.
+    #[error("evicted from the run: {0}; connect anew to come back as a newcomer")]
+    Evicted(EvictReason),
+    /// The master did not let this peer in.
+    #[error("refused by the master: {0}")]
+    Refused(String),
+    /// Whether the operation succeeded cannot be known. The session is over; connect anew.
+    #[error("the outcome is unknown: {0}; the session is over, connect anew")]
+    Unknown(String),
+    /// The session has already ended, or `leave` was called.
+    #[error("the session is over: {0}; connect anew")]
+    Ended(String),
+    /// No master could be reached in time.
+    #[error(
+        "no master at {address} within the connect timeout: {cause}; start one with `ccl master`"
+    )]
+    MasterUnreachable {
+        /// What was dialled.
+        address: String,
+        /// The last attempt's error.
+        cause: String,
+    },
+    /// `wait_for` ended before the operation did; the operation goes on.
+    #[error("not finished within the given time; the operation goes on")]
+    Timeout,
+    /// An argument is out of range. Nothing was started.
+    #[error("invalid argument: {0}")]
+    InvalidArgument(String),
+    /// The call does not fit the state, such as a second operation on a busy tag. Nothing was started.
+    #[error("invalid usage: {0}")]
+    InvalidUsage(String),
+    /// The communicator was made before a fork and touched in the child.
+    #[error("this communicator belongs to the parent process; connect anew after fork")]
+    Forked,
+    /// The operating system refused something.
+    #[error("{context}: {source}")]
+    Os {
+        /// What was tried.
+        context: String,
+        /// The system's error.
+        source: Arc<std::io::Error>,
+    },
+}
+
+impl Error {
+    /// An [`Error::InvalidArgument`] with these words.
+    pub fn invalid(what: impl Into<String>) -> Self {
+        Self::InvalidArgument(what.into())
+    }
+
+    /// An [`Error::InvalidUsage`] with these words.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::InvalidUsage(what.into())
+    }
+
+    /// An [`Error::Os`] with these words.
+    pub fn os(context: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Os {
+            context: context.into(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// Whether the same call may succeed if it is made again in this session.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::PeerLost { .. } | Self::TooFewPeers { .. })
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(
+            self,
+            Self::Evicted(_) | Self::Refused(_) | Self::Unknown(_) | Self::Ended(_) | Self::Forked
+        )
+    }
+
+    /// The error that an abort verdict means to the caller.
+    #[must_use]
+    pub fn from_abort(op: OpName, vid: Vid, reason: AbortReason) -> Self {
+        match reason {
+            AbortReason::Lost { peer, reason } => Self::PeerLost {
+                peer,
+                op,
+                vid,
+                reason,
+            },
+            AbortReason::Cancelled { by, reason } => Self::Cancelled { op, by, reason },
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What an operator wants to know: typed, sent once per change. `tracing` and the CLI subscribe.
+
+use crate::ids::{GroupId, OpName, PeerId, Term, Vid};
+use crate::wire::control::{AbortReason, EvictReason};
+
+/// A change of state worth a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A master started or took a run up again.
+    MasterStarted {
+        /// Its term.
+        term: Term,
+        /// Whether it found an earlier run to rebuild.
+        rebuilt: bool,
+    },
+    /// A newcomer said hello.
+    Registered {
+        /// Who.
+        peer: PeerId,
+        /// Its group.
+        group: GroupId,
+    },
+    /// A session ended.
+    Evicted {
+        /// Who.
+        peer: PeerId,
+        /// Its group.
+        group: GroupId,
+        /// Why.
+        reason: EvictReason,
+    },
+    /// A view was sealed.
+    ViewInstalled {
+        /// Its group.
+        group: GroupId,
+        /// Its name.
+        vid: Vid,
+        /// Its members in rank order.
+        members: Vec<PeerId>,
+    },
+    /// An operation committed.
+    Committed {
+        /// Its group.
+        group: GroupId,
+        /// Which.
+        op: OpName,
+    },
+    /// An operation was aborted for all.
+    Aborted {
+        /// Its group.
+        group: GroupId,
+        /// Which.
+        op: OpName,
+        /// Why.
+        reason: AbortReason,
+    },
+    /// A peer lost its master, or found it again.
+    Attached(bool),
+    /// A lane broke and was repaired without an abort.
+    LaneRepaired {
+        /// The other end.
+        peer: PeerId,
+        /// Which lane.
+        lane: u16,
+    },
+}

@@ -1,0 +1,141 @@
+//! Names of the things the protocol talks about, each its own type.
+//!
+//! A bare integer never crosses a module: mixing up a tag and an operation number must not compile.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id! {
+    /// One session of one peer in a run. Given by the master at `Hello`, never reused; a process that
+    /// comes back after an eviction is a new peer.
+    PeerId(u64)
+}
+id! {
+    /// Order of admission into a group. Never reused; rank is the position by member number.
+    MemberNumber(u64)
+}
+id! {
+    /// A set of peers that reduce and synchronise together.
+    GroupId(u32)
+}
+id! {
+    /// Peers that join, leave and fail as one.
+    UnitId(u64)
+}
+id! {
+    /// The caller's name for a stream of operations. At most one is open a tag and peer.
+    Tag(u64)
+}
+id! {
+    /// Position of an operation in its tag's sequence, from 0.
+    OpNumber(u64)
+}
+id! {
+    /// Generation of the master process: +1 at each start.
+    Term(u32)
+}
+id! {
+    /// Generation of a group's membership: +1 at each `Install`.
+    Epoch(u32)
+}
+id! {
+    /// Index of a peer in the members of one view, from 0.
+    Rank(u32)
+}
+id! {
+    /// Version of the shared state.
+    Revision(u64)
+}
+id! {
+    /// One of the connections of a link, from 0.
+    LaneIndex(u16)
+}
+id! {
+    /// The caller's name for one call in progress at this peer; never crosses the wire.
+    CallId(u64)
+}
+id! {
+    /// Which run this is; drawn at random by the master that founds it.
+    RunId(u128)
+}
+id! {
+    /// The secret by which a peer proves that a session is its own.
+    SessionId(u128)
+}
+id! {
+    /// The secret that admits a connection to a peer's port; the master tells it to members only.
+    LinkKey(u128)
+}
+
+impl OpNumber {
+    /// The number that follows.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(
+            self.0
+                .checked_add(1)
+                .expect("2^64 operations take longer than the hardware lasts"),
+        )
+    }
+}
+
+impl Rank {
+    /// As an index into the members of a view.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Name of a view: compared by term, then by epoch (docs/protocol.md, R1).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Vid {
+    /// The master that installed it.
+    pub term: Term,
+    /// Its place in the group's sequence of views.
+    pub epoch: Epoch,
+}
+
+impl fmt::Display for Vid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.term, self.epoch)
+    }
+}
+
+/// Full name of an operation inside its group (R1). The birth view fixes its members.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct OpName {
+    /// The caller's tag.
+    pub tag: Tag,
+    /// Position in the tag's sequence.
+    pub n: OpNumber,
+    /// The view in which the first member posted it.
+    pub birth: Vid,
+}
+
+impl fmt::Display for OpName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tag {} #{} born {}", self.tag, self.n, self.birth)
+    }
+}

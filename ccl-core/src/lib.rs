@@ -1,0 +1,28 @@
+//! Fault-tolerant collective communication for training over links that fail.
+
+pub mod buffer;
+pub mod collective;
+pub mod communicator;
+pub mod config;
+pub mod driver;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod limits;
+pub mod master;
+pub mod peer;
+pub mod reduce;
+pub mod time;
+pub mod topology;
+pub mod transport;
+pub mod wire;
+
+pub use communicator::{Communicator, Handle, Options, Outcome, Progress};
+pub use config::{CommunicatorConfig, MasterConfig, Timers};
+pub use driver::master::MasterServer;
+pub use error::{Error, Result};
+pub use half::{bf16, f16};
+pub use ids::{GroupId, PeerId, Rank, Tag, Vid};
+pub use peer::View;
+pub use reduce::{Dtype, Element, ReduceOp};
+pub use wire::control::{Algorithm, Kind};

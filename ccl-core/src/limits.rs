@@ -1,0 +1,62 @@
+//! Every maximum of the library, with its unit and its reason.
+
+use std::time::Duration;
+
+/// Most members of one group. Direct algorithms keep a link to each; 256 links of 8 lanes stay below
+/// the usual limit of 4,096 file descriptors.
+pub const WORLD_SIZE_MAX: usize = 256;
+/// Most peers that one master serves, over all groups, newcomers included.
+pub const PEERS_MAX: usize = 1024;
+/// Most tags a group may use in a run. Floors are kept for each for ever.
+pub const TAGS_MAX: usize = 4096;
+/// Most operations a peer may have open at once, one a tag.
+pub const OPEN_OPS_MAX: usize = 1024;
+/// Most parts of one `all_reduce_many`.
+pub const PARTS_MAX: usize = 65_536;
+/// Most addresses a peer may announce.
+pub const ADDRESSES_MAX: usize = 8;
+/// Longest run name, reason or other text in a message, in bytes.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Longest control frame. An `Install` names 4,096 tags of some 100 bytes and 256 members of some
+/// 400: half a mebibyte; four times that.
+pub const CONTROL_FRAME_BYTES_MAX: u32 = 2 << 20;
+/// Control bytes queued to one connection before it counts as dead.
+pub const CONTROL_QUEUE_BYTES_MAX: usize = 8 << 20;
+/// Longest an unidentified connection may take to say who it is.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unidentified connections a port keeps at once; the oldest gives way.
+pub const UNIDENTIFIED_MAX: usize = 64;
+/// Abort reasons remembered a tag, newest last (R2).
+pub const ABORT_REASONS_MAX: usize = 16;
+
+/// Largest payload that goes eagerly, without a credit, in bytes of the whole operation.
+pub const EAGER_BYTES_MAX: usize = 64 << 10;
+/// Eager operations a sender may have unfinished at once; more fall back to rendezvous. A receiver
+/// holds at most twice as many for each link: one decided and one open a tag.
+pub const EAGER_OPS_MAX: usize = 8;
+/// Largest segment of a chunk on the wire: an eighth of the second-level cache of a small server core.
+pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
+/// Smallest segment that a large world cuts down to.
+pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
+/// Scratch memory of one communicator by default, in bytes.
+pub const SCRATCH_BYTES_DEFAULT: usize = 16 << 20;
+/// Most data lanes of one link.
+pub const LANES_MAX: u16 = 32;
+/// Data lanes of one link by default.
+pub const LANES_DEFAULT: u16 = 4;
+/// Frames sent on a lane and not yet acknowledged; the sender waits beyond.
+pub const UNACKED_FRAMES_MAX: usize = 1024;
+/// Frames a receiver takes in before it acknowledges on its own.
+pub const ACK_INTERVAL_FRAMES: u64 = 64;
+/// Small frames (posts, credits, eager data) queued on a link before it counts as stuck.
+pub const SIGNAL_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Payload of a small frame: an eager chunk and its fingerprint.
+pub const SIGNAL_PAYLOAD_BYTES_MAX: usize = EAGER_BYTES_MAX + 4096;
+
+/// Port of a master unless told otherwise.
+pub const MASTER_PORT_DEFAULT: u16 = 48_148;
+
+const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
+/// A whole segment, one contribution from each other member, always fits the scratch memory.
+const _: () = assert!((WORLD_SIZE_MAX - 1) * SEGMENT_BYTES_MIN <= SCRATCH_BYTES_DEFAULT);
+const _: () = assert!(EAGER_BYTES_MAX <= SEGMENT_BYTES_MAX);

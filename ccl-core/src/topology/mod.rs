@@ -1,0 +1,1 @@
+//! Ring orders of a view.

@@ -1,0 +1,101 @@
+//! Links between peers: bytes from here to there, in frames, over several connections.
+//!
+//! A **link** joins two peers with 1 signal connection (lane 0: posts, credits, eager data, small and
+//! never behind bulk) and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and
+//! acknowledged; when a connection breaks it is dialled anew, both sides say what they have, and the
+//! rest is sent again. So the layer above never sees a lost or doubled frame: a link works, or it is
+//! reported down. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::buffer::Region;
+use crate::ids::{OpName, PeerId};
+use crate::wire::control::LinkFault;
+
+/// What a data frame is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// An operation was posted: fingerprint, and for eager operations the contribution (signal lane).
+    Post = 1,
+    /// The receiver may send these segments' contributions (signal lane).
+    Credit = 2,
+    /// A segment of somebody's input, on its way to be reduced.
+    Contribution = 3,
+    /// A finished segment.
+    Result = 4,
+}
+
+/// Which bytes a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What it is about.
+    pub kind: FrameKind,
+    /// The operation.
+    pub op: OpName,
+    /// First segment index, as the operation's layout numbers them.
+    pub segment: u32,
+    /// `Credit`: number of segments. `Post`: bytes of the fingerprint. Ring: the step.
+    pub extra: u32,
+    /// Bytes of payload that follow.
+    pub payload_bytes: u32,
+}
+
+/// The bytes of a frame to send.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// Owned; kept until acknowledged. For signal frames.
+    Small(Bytes),
+    /// Lent; read when it is sent, and again after a repair. If it is taken back before the frame has
+    /// wholly left, the frame is sent as void and the receiver drops it.
+    Lent(Region),
+}
+
+/// Where the payload of an arriving bulk frame goes.
+#[derive(Clone, Debug)]
+pub enum Placement {
+    /// Straight into this memory, of the frame's length. If it is taken back half-way, the rest is
+    /// read into a sink and `arrived` is not called.
+    Memory(Region),
+    /// Read and thrown away: the operation is over.
+    Discard,
+    /// The sender had no right to send it: a fault of the protocol, which ends the link.
+    Refuse(&'static str),
+}
+
+/// What the layer above does with what arrives. Calls come from the tasks of the transport, for one
+/// lane in order, for several lanes at once; they must not block.
+pub trait LinkHandler: Send + Sync + 'static {
+    /// A signal frame arrived, whole and checked. An error is a fault of the protocol by `from`.
+    fn signal(
+        &self,
+        from: PeerId,
+        header: &FrameHeader,
+        payload: Bytes,
+    ) -> Result<(), &'static str>;
+    /// The header of a bulk frame arrived. Called again for the same frame after a repair.
+    fn place(&self, from: PeerId, header: &FrameHeader) -> Placement;
+    /// The payload of a bulk frame is in its place, whole and checked.
+    fn arrived(&self, from: PeerId, header: &FrameHeader);
+    /// All lanes of a link are up.
+    fn link_up(&self, peer: PeerId);
+    /// A link broke.
+    fn link_down(&self, peer: PeerId, fault: LinkFault, gave_up: bool);
+    /// A lane was repaired; nothing was lost.
+    fn lane_repaired(&self, peer: PeerId, lane: u16);
+}
+
+/// What the layer above asks of the links of one peer. Never blocks.
+pub trait LinkSender: Send + Sync + 'static {
+    /// Sends a small frame on the signal lane.
+    fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes);
+    /// Queues a bulk frame; the next idle lane takes it.
+    fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload);
+    /// Forgets queued bulk frames of an operation that is over.
+    fn forget(&self, op: OpName);
+}
+
+/// Shared form of [`LinkHandler`].
+pub type Handler = Arc<dyn LinkHandler>;

@@ -1,0 +1,1 @@
+//! Control frames: length, version, CRC, body; and how to cut a byte stream into them.

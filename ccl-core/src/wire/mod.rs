@@ -1,0 +1,5 @@
+//! Bytes to messages and back: bounded, checked, and ignorant of sockets and of state.
+
+pub mod control;
+pub mod data;
+pub mod frame;
