@@ -10,6 +10,7 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod master;
+pub mod mutation;
 pub mod peer;
 pub mod reduce;
 pub mod time;

@@ -1,0 +1,87 @@
+//! Bugs put in on purpose, to measure the tests (docs/simulation.md).
+//!
+//! Built only with `--cfg ccl_mutations`; the simulator then switches one on at a time, on its own
+//! thread, and must notice. In every other build `is_active` is a constant `false`.
+
+/// One deliberate bug each; see docs/protocol.md for the rule it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Mutation {
+    /// The master commits when all but one member said `Done`.
+    CommitOnAllButOne,
+    /// A peer tells outcomes decided at a view change at `Install`, without waiting for `Release`.
+    TellAtInstall,
+    /// An evicted peer tells its open calls "aborted" instead of "unknown".
+    EvictedToldAborted,
+    /// A cancelled call returns at once instead of waiting for the verdict.
+    LocalReturnOnCancel,
+    /// A peer goes on posting after it has flushed.
+    PostAfterFlush,
+    /// The reply to an `Attach` carries no floors.
+    AttachReplyWithoutFloors,
+    /// `Installed` carries no facts about open operations.
+    InstalledWithoutFacts,
+    /// A newcomer is admitted without a flush of the old members.
+    AdmitWithoutFlush,
+    /// Safe points are not numbered: whether anybody waits is answered call by call.
+    UnnumberedSafePoint,
+    /// A cancel of an operation that nobody surviving posted is kept.
+    StickyCancel,
+    /// An `Attach` of somebody evicted is not answered.
+    DropAttachOfEvicted,
+    /// A member that posts a carried operation late uses the new view as its birth.
+    CarriedTakesNewView,
+    /// The term stays the same when a master restarts.
+    NoTerm,
+    /// Data frames are accepted whatever their birth view.
+    NoBirthCheck,
+    /// A cancelled operation is repeated by the library.
+    RetryAfterCancel,
+    /// A call that was refused as invalid uses up a number.
+    InvalidCallTakesNumber,
+    /// Credits are given when the receiver has posted, not when all members have.
+    CreditWhenPosted,
+    /// After a lane repair contributions are read from memory that results were written to.
+    ResendFromOverwritten,
+    /// A fingerprint that arrives when the own operation is done is not compared.
+    FingerprintSkippedWhenDone,
+    /// A master without history founds a run at once.
+    EmptyMasterFounds,
+    /// A view change of one group waits for the members of another.
+    GroupsWaitForEachOther,
+    /// The target of the first report of a broken link is evicted.
+    BlameFirstTarget,
+}
+
+#[cfg(ccl_mutations)]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Switches one bug on for this thread, or all off.
+    pub fn activate(mutation: Option<Mutation>) {
+        ACTIVE.set(mutation);
+    }
+
+    /// Whether this bug is switched on.
+    #[must_use]
+    pub fn is_active(mutation: Mutation) -> bool {
+        ACTIVE.get() == Some(mutation)
+    }
+}
+
+#[cfg(ccl_mutations)]
+pub use switch::{activate, is_active};
+
+/// Whether this bug is switched on: never, in this build.
+#[cfg(not(ccl_mutations))]
+#[must_use]
+#[inline(always)]
+pub const fn is_active(_mutation: Mutation) -> bool {
+    false
+}
