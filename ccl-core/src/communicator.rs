@@ -15,8 +15,8 @@ use crate::wire::control::{Algorithm, Kind};
 pub struct Options {
     /// Stream of operations; those of one tag run one after the other, all members in the same order.
     pub tag: Tag,
-    /// `None` lets the library choose, the same on all members.
-    pub algorithm: Option<Algorithm>,
+    /// `Auto` lets the library choose, the same on all members.
+    pub algorithm: Algorithm,
     /// When to cancel it for everybody. `None`: the communicator's `operation_timeout`.
     pub deadline: Option<Duration>,
     /// Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no retry.

@@ -65,7 +65,7 @@ pub enum Input {
         call: CallId,
         /// Its stream.
         tag: Tag,
-        /// What is called; `algorithm` is already chosen.
+        /// What is called; an `Auto` algorithm is resolved where the operation starts.
         fingerprint: Fingerprint,
         /// When to cancel it.
         deadline: Option<Instant>,

@@ -30,8 +30,12 @@ pub enum Kind {
 }
 
 /// How a collective moves its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Algorithm {
+    /// The library chooses, by a pure function of what was called, the members of the birth view and
+    /// its cost table: the same for a member that posts late, in a newer view.
+    #[default]
+    Auto,
     /// Each chunk goes to its owner, who adds in rank order and sends the result to all.
     Direct,
     /// Chunks travel around the ring order of the view, pipelined by segment.
