@@ -1,6 +1,8 @@
 //! The only owners of sockets, clocks and tasks: thin shells around the pure machines.
 
 pub mod clock;
+pub mod completion;
 pub mod journal;
 pub mod master;
+pub mod outbox;
 pub mod peer;
