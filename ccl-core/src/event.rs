@@ -57,6 +57,12 @@ pub enum Event {
     },
     /// A peer lost its master, or found it again.
     Attached(bool),
+    /// The other side of the control connection said something that makes no sense; the connection
+    /// was dropped.
+    ProtocolFault {
+        /// What.
+        what: String,
+    },
     /// A lane broke and was repaired without an abort.
     LaneRepaired {
         /// The other end.

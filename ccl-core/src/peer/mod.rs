@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, EvictReason, Fingerprint, LinkFault, MasterToPeer, Member,
+    AbortReason, CancelReason, CostTable, EvictReason, Fingerprint, LinkFault, MasterToPeer, Member,
     PeerToMaster,
 };
 
@@ -181,6 +181,8 @@ pub enum Output {
         ring_order: Arc<[Rank]>,
         /// This peer's rank in it.
         rank: Rank,
+        /// The birth view's costs, for the choice of algorithm.
+        costs: CostTable,
     },
     /// Move no more bytes of this operation: nothing reads or writes the caller's memory when this
     /// has been carried out. Also sent for committed operations, whose data nobody needs any more.

@@ -283,6 +283,10 @@ pub struct Carried {
     pub op: OpName,
     /// Its members in rank order of the birth view.
     pub members: Vec<PeerId>,
+    /// The ring of the birth view: a member may post it late without ever having seen that view.
+    pub ring_order: Vec<Rank>,
+    /// The birth view's costs, for the choice of algorithm.
+    pub costs: CostTable,
 }
 
 /// The outcome state of one tag, as the master knows it (R2).
