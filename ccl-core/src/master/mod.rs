@@ -4,9 +4,12 @@
 //! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules R1–R17 and the tables
 //! are in docs/protocol.md.
 
-use crate::ids::{GroupId, PeerId, RunId, SessionId, Term};
+mod record;
+
 use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
+
+pub use record::{Record, Registration, SealedMember, SealedView};
 
 /// Names one accepted connection; never reused by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,10 +62,6 @@ pub enum Output {
     /// Something an operator wants to know.
     Event(crate::event::Event),
 }
-
-/// One entry of the sealed history.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Record {}
 
 /// What a master is made from.
 #[derive(Clone, Debug)]

@@ -248,6 +248,22 @@ pub struct Report {
     pub safe_released: u64,
 }
 
+/// Who an attaching peer is, and with whom: from a majority of such claims a master without a
+/// journal rebuilds the run (R11). A master that knows the session ignores it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The session's name.
+    pub peer: PeerId,
+    /// Its group.
+    pub group: GroupId,
+    /// Members of the report's view in rank order; empty for a newcomer.
+    pub members: Vec<Member>,
+    /// The ring of that view.
+    pub ring_order: Vec<Rank>,
+    /// The costs of that view.
+    pub costs: CostTable,
+}
+
 /// One tag in a [`Report`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagReport {
@@ -406,6 +422,8 @@ pub enum PeerToMaster {
         session: SessionId,
         /// Counter of connections of this session.
         attach: u64,
+        /// Who it is, for a master that lost its journal.
+        claim: Claim,
         /// All it knows.
         report: Report,
     },

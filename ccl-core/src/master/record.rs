@@ -1,0 +1,108 @@
+//! The sealed history: what a restarted master must know (docs/protocol.md, R11).
+//!
+//! Views, decisions, safe points, sessions and terms are durable before anybody hears of them;
+//! commits inside a view may be written lazily, because every member of the view holds them. How
+//! records become bytes, and when they reach the disk, is the driver's business.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{GroupId, LinkKey, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid};
+use crate::wire::control::{Carried, CommitRecord, CostTable, EvictReason, Member, TagFloor};
+
+/// One entry of the sealed history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)]
+pub enum Record {
+    /// The first record: a run was founded, or taken over from reports of its members.
+    RunFounded {
+        /// Its name, as peers give it.
+        run: String,
+        /// Its identity.
+        run_id: RunId,
+    },
+    /// A master started serving the run.
+    TermBegan {
+        /// Its term; greater than any before.
+        term: Term,
+    },
+    /// A newcomer was given a session.
+    SessionRegistered(Registration),
+    /// A session ended.
+    SessionEnded {
+        /// Whose.
+        peer: PeerId,
+        /// Why.
+        reason: EvictReason,
+    },
+    /// A view, and with it every outcome decided at the change to it (R4).
+    ViewSealed(SealedView),
+    /// Operations that all members of their view finished.
+    Committed {
+        /// The group.
+        group: GroupId,
+        /// Which, and with whose data.
+        commits: Vec<CommitRecord>,
+    },
+    /// A safe point changed nothing (R9).
+    SafePoint {
+        /// The group.
+        group: GroupId,
+        /// Number of the safe point.
+        k: u64,
+        /// The view it holds in.
+        vid: Vid,
+    },
+}
+
+/// What the master keeps of a `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The session's name.
+    pub peer: PeerId,
+    /// The session's secret.
+    pub session: SessionId,
+    /// The group it joins.
+    pub group: GroupId,
+    /// The unit it lives and dies with.
+    pub unit: UnitId,
+    /// Where other peers reach it.
+    pub addresses: Vec<SocketAddr>,
+    /// What a connection to its port must show.
+    pub key: LinkKey,
+    /// Fewest members it wants to work with.
+    pub min_world: u32,
+}
+
+/// A view of one group with all that an `Install` of it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedView {
+    /// The group.
+    pub group: GroupId,
+    /// Name of the view.
+    pub vid: Vid,
+    /// Its members in rank order; empty if the last one is gone.
+    pub members: Vec<SealedMember>,
+    /// The ring of the view.
+    pub ring_order: Vec<Rank>,
+    /// How `Auto` chooses.
+    pub costs: CostTable,
+    /// The outcome state of every tag.
+    pub floors: Vec<TagFloor>,
+    /// Operations that go on.
+    pub carried: Vec<Carried>,
+    /// Safe points released so far.
+    pub safe_released: u64,
+    /// Who left since the view before, and why.
+    pub departed: Vec<(PeerId, EvictReason)>,
+}
+
+/// A member of a [`SealedView`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedMember {
+    /// What the others know of it.
+    pub member: Member,
+    /// Its session's secret.
+    pub session: SessionId,
+}
