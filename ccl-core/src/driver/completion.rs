@@ -76,7 +76,8 @@ impl Completion {
     #[must_use]
     pub fn wait_for(&self, timeout: Duration) -> bool {
         let mut slot = self.slot.lock();
-        self.finished.wait_while_for(&mut slot, |slot| slot.end.is_none(), timeout);
+        self.finished
+            .wait_while_for(&mut slot, |slot| slot.end.is_none(), timeout);
         slot.end.is_some()
     }
 

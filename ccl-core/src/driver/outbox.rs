@@ -35,7 +35,10 @@ impl Outbox {
         let mut queue = self.queue.lock();
         encode(&mut queue.bytes);
         if queue.bytes.len() - queue.sent > CONTROL_QUEUE_BYTES_MAX {
-            return Err(Error::new(ErrorKind::OutOfMemory, "the other side does not read"));
+            return Err(Error::new(
+                ErrorKind::OutOfMemory,
+                "the other side does not read",
+            ));
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, CostTable, EvictReason, Fingerprint, LinkFault, MasterToPeer, Member,
-    PeerToMaster,
+    AbortReason, CancelReason, CostTable, EvictReason, Fingerprint, LinkFault, MasterToPeer,
+    Member, PeerToMaster,
 };
 
 /// A view as callers see it: it travels with each result (R16).
@@ -141,6 +141,8 @@ pub enum SessionEnd {
     Detached,
     /// A verdict did not come within `verdict_timeout` of a cancel.
     NoVerdict,
+    /// The master contradicted what it had said, or what this peer knows for certain.
+    Protocol(String),
     /// It left.
     Left,
 }

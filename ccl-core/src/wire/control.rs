@@ -314,6 +314,9 @@ pub struct TagFloor {
     pub floor: OpNumber,
     /// The newest that committed.
     pub last_committed: Option<OpNumber>,
+    /// Members of that one which are not among its contributors: lost before they called an operation
+    /// that needs nothing of them (R4). Empty for every other.
+    pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts, best effort.
     pub reasons: Vec<(OpNumber, AbortReason)>,
 }
@@ -461,7 +464,7 @@ pub enum PeerToMaster {
     },
     /// The caller reached its k-th safe point.
     AtSafePoint {
-        /// Number of the safe point.
+        /// Number of the safe point, from 1: it is released once `safe_released >= k`.
         k: u64,
     },
     /// The caller's deadline at a safe point passed.
