@@ -1,1 +1,3 @@
+//! The `ccl` command: master, bench, demo.
+
 fn main() {}

@@ -1,0 +1,85 @@
+//! A training loop that goes on when peers die and admits newcomers between steps.
+//!
+//! Start a master (`ccl master`), then this program in two or more shells; kill one, start another.
+
+use std::time::Duration;
+
+use ccl_core::{Communicator, CommunicatorConfig, Error, Options, PeerId, Rank, ReduceOp, Result};
+
+fn main() -> Result<()> {
+    let config = CommunicatorConfig {
+        master: std::env::args().nth(1).unwrap_or("127.0.0.1:48148".into()),
+        min_world_size: 2,
+        ..CommunicatorConfig::default()
+    };
+    let communicator = Communicator::connect(config)?;
+    let mut training = Training::default();
+    while !training.is_finished() {
+        match training.step(&communicator) {
+            Ok(()) => training.print(&communicator),
+            // The step is undone on all survivors alike: go on with them.
+            Err(Error::PeerLost { peer, reason, .. }) => eprintln!("lost peer {peer}: {reason}"),
+            Err(Error::TooFewPeers { .. }) => std::thread::sleep(Duration::from_secs(1)),
+            // Evicted, or the outcome is unknown: start again as a newcomer.
+            Err(error) => return Err(error),
+        }
+        communicator.update_topology()?; // newcomers enter here and nowhere else
+    }
+    communicator.leave()
+}
+
+/// What all members hold alike, and who they were when they last made sure of it.
+struct Training {
+    weights: Vec<f32>,
+    slope: f32,
+    members: Vec<PeerId>,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            weights: vec![0.0; 100_000],
+            slope: f32::MAX,
+            members: Vec::new(),
+        }
+    }
+}
+
+impl Training {
+    fn step(&mut self, communicator: &Communicator) -> Result<()> {
+        let options = Options::default();
+        let view = communicator.view();
+        let members: Vec<PeerId> = view.members.iter().map(|member| member.peer).collect();
+        if self.members != members {
+            // Rank 0 is the member of longest standing, so it has the weights.
+            communicator.broadcast(&mut self.weights, Rank(0), &options)?;
+            self.members = members;
+        }
+        let mut gradients = self.gradients(communicator.rank());
+        communicator.all_reduce(&mut gradients, ReduceOp::Avg, &options)?;
+        for (weight, gradient) in self.weights.iter_mut().zip(&gradients) {
+            *weight -= 0.001 * gradient;
+        }
+        self.slope = gradients[0].abs();
+        Ok(())
+    }
+
+    /// Stands for a backward pass over this peer's share of the data.
+    fn gradients(&self, rank: Rank) -> Vec<f32> {
+        let target = 1.0 + rank.0 as f32 / 100.0;
+        self.weights.iter().map(|weight| weight - target).collect()
+    }
+
+    /// The same answer on every member, since it is drawn from a result.
+    fn is_finished(&self) -> bool {
+        self.slope < 1e-3
+    }
+
+    fn print(&self, communicator: &Communicator) {
+        let peers = communicator.world_size();
+        println!(
+            "{peers} peers: weight {:.4}, slope {:.4}",
+            self.weights[0], self.slope
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! The arrows of ARCHITECTURE.md, held by a test: which module may use which, and which are pure.
+//!
+//! Goal: decisions stay where the simulator can drive them. 1. Every `crate::…` path in ccl-core is
+//! looked up in `ARROWS`. 2. Pure modules must not name clocks, sockets, threads, locks or files.
+
+mod source;
+
+use std::collections::BTreeMap;
+
+use source::{Source, sources};
+
+/// Module, and what it may use beside itself. The longest entry that fits a file is in force.
+const ARROWS: &[(&str, &str)] = &[
+    // Vocabulary. The reasons inside errors and events are those of the control messages.
+    ("ids", ""),
+    ("time", ""),
+    ("limits", ""),
+    ("mutation", ""),
+    ("config", "error ids limits"),
+    ("error", "ids wire::control"),
+    ("event", "ids wire::control"),
+    // Bytes and arithmetic.
+    ("buffer", ""),
+    ("reduce", "limits mutation"),
+    ("wire", "config error ids limits mutation reduce transport"),
+    // Decisions.
+    ("topology", "ids limits mutation time wire::control"),
+    (
+        "master",
+        "config error event ids limits mutation reduce time topology wire::control",
+    ),
+    (
+        "peer",
+        "config error event ids limits mutation reduce time wire::control",
+    ),
+    // Sockets and tasks.
+    (
+        "transport",
+        "buffer config error event ids limits mutation time wire",
+    ),
+    (
+        "collective",
+        "buffer config error event ids limits mutation peer reduce time transport wire",
+    ),
+    (
+        "driver",
+        "buffer collective communicator config error event ids limits master mutation peer \
+         reduce time topology transport wire",
+    ),
+    // The public face.
+    (
+        "communicator",
+        "buffer collective config driver error event ids limits mutation peer reduce time \
+         transport wire",
+    ),
+];
+
+/// Modules that decide, and therefore may not act.
+const PURE: &[&str] = &[
+    "config",
+    "error",
+    "event",
+    "ids",
+    "limits",
+    "master",
+    "mutation",
+    "peer",
+    "reduce",
+    "time",
+    "topology",
+    "wire",
+    "collective::exchange",
+];
+
+/// What a pure module must not name, and what to use instead.
+const IMPURE: &[(&str, &str)] = &[
+    ("tokio", "queue an output and let the driver act"),
+    ("socket2", "queue an output and let the driver act"),
+    ("std::net::Tcp", "queue an output and let the driver act"),
+    (
+        "std::time::Instant",
+        "take crate::time::Instant as an argument",
+    ),
+    (
+        "std::time::SystemTime",
+        "take crate::time::Instant as an argument",
+    ),
+    ("std::thread", "the driver owns the threads"),
+    ("parking_lot", "the owner of the machine locks it"),
+    ("Mutex", "the owner of the machine locks it"),
+    ("HashMap", "its order differs from run to run; use BTreeMap"),
+    ("HashSet", "its order differs from run to run; use BTreeSet"),
+    ("std::env", "take it from the config"),
+    ("std::fs", "the driver owns the files"),
+    ("getrandom", "take entropy as an argument"),
+];
+
+/// `crate::` path of a file: `ccl-core/src/peer/mod.rs` is `peer`.
+fn module_of(path: &str) -> String {
+    let inside = path
+        .strip_prefix("ccl-core/src/")
+        .expect("a file of ccl-core");
+    let stem = inside.trim_end_matches(".rs").trim_end_matches("/mod");
+    stem.replace('/', "::")
+}
+
+fn is_within(module: &str, prefix: &str) -> bool {
+    module == prefix
+        || module
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.starts_with("::"))
+}
+
+fn allowed(module: &str) -> Option<Vec<&'static str>> {
+    let fitting = ARROWS
+        .iter()
+        .filter(|(prefix, _)| is_within(module, prefix));
+    let longest = fitting.max_by_key(|(prefix, _)| prefix.len());
+    longest.map(|(_, targets)| targets.split_whitespace().collect())
+}
+
+/// All paths below `crate::` that `code` names, groups in braces taken apart, with their lines.
+fn crate_paths(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, start) in code.match_indices("crate::") {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let line = code[..at].matches('\n').count() + 1;
+        for path in expand(&code[at + start.len()..]) {
+            found.push((line, path));
+        }
+    }
+    found
+}
+
+/// `a::{b, c::{d, e}}` becomes `a::b`, `a::c::d`, `a::c::e`; reads to the end of the path.
+fn expand(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut outer: Vec<String> = Vec::new();
+    let mut current = String::new();
+    for character in text.chars() {
+        match character {
+            c if c.is_alphanumeric() || c == '_' || c == ':' => current.push(c),
+            '{' if current.is_empty() || current.ends_with("::") => {
+                let prefix = outer.last().cloned().unwrap_or_default();
+                outer.push(prefix + &std::mem::take(&mut current));
+            }
+            ',' | '}' if !outer.is_empty() => {
+                if !current.is_empty() {
+                    found.push(outer[outer.len() - 1].clone() + &std::mem::take(&mut current));
+                }
+                if character == '}' {
+                    outer.pop();
+                }
+                if outer.is_empty() {
+                    break;
+                }
+            }
+            c if c.is_whitespace() && !outer.is_empty() => {}
+            _ => break,
+        }
+    }
+    if outer.is_empty() && !current.is_empty() {
+        found.push(current);
+    }
+    found
+}
+
+/// What `lib.rs` re-exports: `Error` is `error::Error`.
+fn reexports(all: &[Source]) -> BTreeMap<String, String> {
+    let is_root = |source: &&Source| source.path == "ccl-core/src/lib.rs";
+    let root = all.iter().find(is_root).expect("ccl-core has a root");
+    let uses = root.code.match_indices("pub use ");
+    let paths = uses.flat_map(|(at, start)| expand(&root.code[at + start.len()..]));
+    paths
+        .filter_map(|path| Some((path.rsplit_once("::")?.1.to_string(), path.clone())))
+        .collect()
+}
+
+#[test]
+fn modules_use_only_what_lies_below_them() {
+    let all = sources("ccl-core/src");
+    let reexported = reexports(&all);
+    let mut broken = Vec::new();
+    for source in all
+        .iter()
+        .filter(|source| source.path != "ccl-core/src/lib.rs")
+    {
+        let module = module_of(&source.path);
+        let Some(targets) = allowed(&module) else {
+            broken.push(format!("{module} has no entry in tests/tests/layers.rs"));
+            continue;
+        };
+        let own = module.split("::").next().unwrap_or_default();
+        for (line, named) in crate_paths(&source.code_without_tests()) {
+            let first = named.split("::").next().unwrap_or_default();
+            let path = reexported.get(first).unwrap_or(&named);
+            let fits = |target: &&str| is_within(path, target);
+            if !is_within(path, own) && !targets.iter().any(|target| fits(target)) {
+                let at = format!("{}:{line}", source.path);
+                broken.push(format!(
+                    "{at}: {module} may not use {path}: see ARCHITECTURE.md"
+                ));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn pure_modules_touch_nothing_outside() {
+    let mut broken = Vec::new();
+    for source in sources("ccl-core/src") {
+        let module = module_of(&source.path);
+        if !PURE.iter().any(|pure| is_within(&module, pure)) {
+            continue;
+        }
+        for (index, line) in source.code_without_tests().lines().enumerate() {
+            for (word, instead) in IMPURE.iter().filter(|(word, _)| line.contains(word)) {
+                let at = format!("{}:{}", source.path, index + 1);
+                broken.push(format!(
+                    "{at}: {module} is pure and may not use {word}: {instead}"
+                ));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn every_entry_names_a_module_that_exists() {
+    let all: Vec<String> = sources("ccl-core/src")
+        .iter()
+        .map(|s| module_of(&s.path))
+        .collect();
+    let sources = ARROWS.iter().map(|(module, _)| *module);
+    let targets = ARROWS
+        .iter()
+        .flat_map(|(_, targets)| targets.split_whitespace());
+    for module in sources.chain(targets) {
+        assert!(
+            all.iter().any(|known| is_within(known, module)),
+            "{module} is no module"
+        );
+    }
+}
+
+#[test]
+fn paths_in_braces_are_taken_apart() {
+    let code = "use crate::{a::{B, c}, d};\nfn f() { crate::e::g(); $crate::h(); }";
+    let expected = [(1, "a::B"), (1, "a::c"), (1, "d"), (2, "e::g")];
+    assert_eq!(
+        crate_paths(code),
+        expected.map(|(line, path)| (line, path.to_string()))
+    );
+}

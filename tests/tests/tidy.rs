@@ -1,0 +1,233 @@
+//! The form of the code, held by a test: lengths, widths, words, and where `unsafe` may stand.
+//!
+//! Goal: whoever reads a file at night finds it short, documented and without leftovers. Each rule is
+//! checked over the whole workspace and names file and line of what breaks it; the checks themselves
+//! are checked on text made up here.
+
+mod source;
+
+use source::{Source, sources, split};
+
+const FOLDERS: [&str; 4] = ["ccl-core", "ccl-cli", "tests", "examples"];
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+const COLUMNS_MAX: usize = 120;
+
+/// Files that may hold `unsafe`; each block says why it is sound.
+const UNSAFE_FILES: [&str; 5] = [
+    "ccl-core/src/buffer.rs",
+    "ccl-core/src/communicator",
+    "ccl-core/src/reduce/simd.rs",
+    "ccl-core/src/transport/sys.rs",
+    "ccl-cli/src/sys.rs",
+];
+
+/// Words that say that something is not finished, built here so that this file passes its own test.
+fn leftover_words() -> [String; 3] {
+    [["TO", "DO"], ["FIX", "ME"], ["XX", "X"]].map(|halves| halves.concat())
+}
+
+fn check(rule: impl Fn(&Source) -> Vec<(usize, String)>) {
+    let mut broken = Vec::new();
+    for folder in FOLDERS {
+        for source in sources(folder) {
+            for (line, what) in rule(&source) {
+                broken.push(format!("{}:{line}: {what}", source.path));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+/// Lines (from 1) of `text` that hold `needle` as a whole word.
+fn lines_with_word(text: &str, needle: &str) -> Vec<usize> {
+    let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let has = |line: &str| {
+        line.match_indices(needle).any(|(at, _)| {
+            let after = line[at + needle.len()..].chars().next();
+            !is_word(line[..at].chars().next_back()) && !is_word(after)
+        })
+    };
+    let numbered = text.lines().enumerate();
+    numbered
+        .filter(|(_, line)| has(line))
+        .map(|(index, _)| index + 1)
+        .collect()
+}
+
+/// First line, name and length in lines of each function with a body.
+fn functions(code: &str) -> Vec<(usize, String, usize)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("fn ") {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &code[at..];
+        let name: String = rest[3..]
+            .chars()
+            .take_while(|&c| c.is_alphanumeric() || c == '_')
+            .collect();
+        if let Some(end) = body_end(rest).filter(|_| !name.is_empty()) {
+            let first_line = code[..at].matches('\n').count() + 1;
+            found.push((first_line, name, rest[..end].lines().count()));
+        }
+    }
+    found
+}
+
+/// Where the body of the function at the start of `code` ends; `None` if it has none.
+fn body_end(code: &str) -> Option<usize> {
+    let mut brackets = 0_i32;
+    let mut braces = 0_i32;
+    for (index, character) in code.char_indices() {
+        match character {
+            '(' | '[' => brackets += 1,
+            ')' | ']' => brackets -= 1,
+            ';' if brackets == 0 && braces == 0 => return None,
+            '{' => braces += 1,
+            '}' => braces -= 1,
+            _ => continue,
+        }
+        if braces == 0 && character == '}' {
+            return Some(index + 1);
+        }
+    }
+    None
+}
+
+#[test]
+fn every_file_opens_with_what_it_owns() {
+    check(|source| {
+        let opens = source.text.starts_with("//! ");
+        let what = "a file opens with `//!` and what it owns".to_string();
+        if opens { vec![] } else { vec![(1, what)] }
+    });
+}
+
+#[test]
+fn files_are_short() {
+    check(|source| {
+        let lines = source.lines_without_tests();
+        if source.path == "ccl-core/src/wire/control.rs" {
+            return vec![];
+        }
+        let what = format!("{lines} lines without tests; the limit is {FILE_LINES_MAX}");
+        if lines > FILE_LINES_MAX {
+            vec![(lines, what)]
+        } else {
+            vec![]
+        }
+    });
+}
+
+#[test]
+fn functions_are_short() {
+    check(|source| {
+        let all = functions(&source.code).into_iter();
+        all.filter(|(_, _, lines)| *lines > FUNCTION_LINES_MAX)
+            .map(|(line, name, lines)| (line, format!("{name} has {lines} lines; the limit is 70")))
+            .collect()
+    });
+}
+
+#[test]
+fn lines_are_narrow() {
+    check(|source| {
+        let numbered = source.text.lines().enumerate();
+        let wide = numbered.filter(|(_, line)| line.chars().count() > COLUMNS_MAX);
+        wide.map(|(index, _)| (index + 1, "too wide".into()))
+            .collect()
+    });
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    check(|source| {
+        let mut found = Vec::new();
+        for word in leftover_words() {
+            for text in [&source.code, &source.comments] {
+                for line in lines_with_word(text, &word) {
+                    found.push((line, format!("{word}: docs/roadmap.md holds what is left")));
+                }
+            }
+        }
+        for line in lines_with_word(&source.code, "dbg!") {
+            found.push((line, "dbg! is for debugging".into()));
+        }
+        found
+    });
+}
+
+#[test]
+fn unsafe_stands_only_where_it_is_needed() {
+    check(|source| {
+        if UNSAFE_FILES
+            .iter()
+            .any(|allowed| source.path.starts_with(allowed))
+        {
+            return vec![];
+        }
+        let lines = lines_with_word(&source.code, "unsafe").into_iter();
+        lines
+            .map(|line| {
+                (
+                    line,
+                    "unsafe outside its files (tests/tests/tidy.rs)".into(),
+                )
+            })
+            .collect()
+    });
+}
+
+#[test]
+fn no_test_is_switched_off() {
+    check(|source| {
+        let numbered = source.code.lines().enumerate();
+        let ignored = numbered.filter(|(_, line)| line.trim_start().starts_with("#[ignore"));
+        ignored
+            .map(|(index, _)| (index + 1, "a test that does not run proves nothing".into()))
+            .collect()
+    });
+}
+
+#[test]
+fn no_test_sleeps() {
+    check(|source| {
+        let tests_from = if source.path.starts_with("tests/") || source.path.contains("/tests/") {
+            0
+        } else {
+            source.lines_without_tests()
+        };
+        let lines = lines_with_word(&source.code, "thread::sleep").into_iter();
+        lines
+            .filter(|&line| line > tests_from)
+            .map(|line| (line, "wait for the event, not for a while".into()))
+            .collect()
+    });
+}
+
+#[test]
+fn comments_and_strings_are_told_from_code() {
+    let text = "let a = \"fn x // y\"; // fn z\nlet c = '\"'; let r = r#\"un\"safe\"#; /* a /* b */ */ f::<'a>();";
+    let (code, comments) = split(text);
+    assert_eq!(
+        code.split_whitespace().collect::<Vec<_>>().join(" "),
+        "let a = ; let c = ; let r = ; f::<'a>();"
+    );
+    assert!(comments.contains("fn z") && comments.contains("/* b */"));
+    assert!(!comments.contains('y'));
+}
+
+#[test]
+fn a_function_is_measured_from_signature_to_brace() {
+    let code =
+        "fn one(a: [u8; 3]) {\n    { }\n}\ntrait T { fn none(&self); }\nfn two() -> u8\n{ 1 }\n";
+    let expected = [(1, "one".to_string(), 3), (5, "two".to_string(), 2)];
+    assert_eq!(functions(code), expected);
+}
+
+#[test]
+fn a_word_is_found_whole_and_with_its_line() {
+    assert_eq!(lines_with_word("unsafe_code\nx unsafe {\n", "unsafe"), [2]);
+}
