@@ -1,0 +1,393 @@
+//! How an operation is cut: owner chunks, and the segments that travel.
+//!
+//! All parts together are one flat space of bytes, cut into `n` chunks of nearly equal bytes.
+//! Chunk `k` begins at byte `total * k / n` of the flat space, moved back to a multiple of 64 bytes
+//! inside the part it falls in, so no chunk splits an element. Chunk `k` is owned by rank `k`
+//! (direct) or by the `k`-th member of the ring order (ring). In a reduce-scatter and an all-gather
+//! the chunk of rank `r` is instead its share: elements `r * count ..` of each part. In a broadcast
+//! that goes eagerly the root owns everything.
+//!
+//! Chunks are cut further into segments, numbered from 0 in the order of chunks; a segment never
+//! crosses a chunk or a part. The bits of a ring all-reduce depend on the chunks, those of a direct
+//! one on nothing here. All of it is a function of what all members share.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::ids::Rank;
+use crate::limits;
+use crate::reduce::Dtype;
+use crate::wire::control::{Algorithm, Kind};
+
+/// One buffer of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for all-gather
+    /// and reduce-scatter.
+    pub count: u64,
+}
+
+/// FNV-1a over the (dtype, count) of each part, as the fingerprint carries it.
+#[must_use]
+pub fn parts_digest(parts: &[Part]) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    parts.iter().fold(OFFSET, |hash, part| {
+        let hash = mix(hash, part.dtype as u8);
+        part.count.to_le_bytes().into_iter().fold(hash, mix)
+    })
+}
+
+/// Which of a peer's two memories for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What it contributes; never written before the verdict.
+    Input,
+    /// Where the result is put together: the caller's receive buffer, or staging memory if that is
+    /// the input.
+    Result,
+}
+
+/// A run of bytes inside one part of one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Index of the part.
+    pub part: u32,
+    /// First byte inside the part.
+    pub start: usize,
+    /// Length in bytes; at most a segment.
+    pub bytes: usize,
+}
+
+impl Span {
+    /// The bytes inside the part.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.start + self.bytes
+    }
+}
+
+/// Sizes that decide how operations are cut and stored. All members use the same; tests use small
+/// ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentLimits {
+    /// Smallest cut of a chunk that large worlds and small chunks go down to; a power of two.
+    pub bytes_min: usize,
+    /// Largest segment; a power of two, at most eight times `bytes_min`.
+    pub bytes_max: usize,
+    /// Scratch memory that every member has at least; four whole segments should fit.
+    pub scratch_bytes: usize,
+    /// Largest operation that goes eagerly, in bytes of its flat space.
+    pub eager_bytes_max: usize,
+}
+
+impl Default for SegmentLimits {
+    fn default() -> Self {
+        Self {
+            bytes_min: limits::SEGMENT_BYTES_MIN,
+            bytes_max: limits::SEGMENT_BYTES_MAX,
+            scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
+            eager_bytes_max: limits::EAGER_BYTES_MAX,
+        }
+    }
+}
+
+/// What a layout is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// Which collective.
+    pub kind: Kind,
+    /// How it moves.
+    pub algorithm: Algorithm,
+    /// Its buffers.
+    pub parts: &'a [Part],
+    /// Members.
+    pub world_size: usize,
+    /// The ring, as ranks; used by ring only.
+    pub ring_order: &'a [Rank],
+    /// Source of a broadcast.
+    pub root: Rank,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    part: u32,
+    chunk: u32,
+    input: usize,
+    result: usize,
+    bytes: usize,
+}
+
+/// The chunks and segments of one operation.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    parts: Vec<Part>,
+    segments: Vec<Segment>,
+    /// First segment of each chunk, and one past the last.
+    chunk_starts: Vec<u32>,
+    /// Bytes of each chunk.
+    chunk_bytes: Vec<usize>,
+    /// Who owns each chunk.
+    owners: Vec<Rank>,
+    /// Chunk of each rank.
+    chunk_of_rank: Vec<u32>,
+    total_bytes: usize,
+    is_eager: bool,
+}
+
+impl Layout {
+    /// Cuts an operation.
+    ///
+    /// # Panics
+    /// If the ring order is no permutation, or the parts are more than memory can hold: the caller
+    /// checks both.
+    #[must_use]
+    pub fn new(shape: &Shape<'_>, limits: &SegmentLimits) -> Self {
+        let n = shape.world_size;
+        assert!(n > 0, "an operation has at least one member");
+        let shares = if is_by_share(shape.kind) { n } else { 1 };
+        let total_bytes = shape.parts.iter().map(part_bytes).sum::<usize>() * shares;
+        let is_eager = total_bytes <= limits.eager_bytes_max && !is_ring(shape);
+        let mut layout = Self {
+            parts: shape.parts.to_vec(),
+            segments: Vec::new(),
+            chunk_starts: vec![0],
+            chunk_bytes: Vec::with_capacity(n),
+            owners: owners(shape),
+            chunk_of_rank: vec![0; n],
+            total_bytes,
+            is_eager,
+        };
+        for (chunk, owner) in layout.owners.iter().enumerate() {
+            layout.chunk_of_rank[owner.index()] = u32::try_from(chunk).expect("worlds are small");
+        }
+        let segment_bytes = segment_bytes(total_bytes, n, limits);
+        for chunk in 0..n {
+            if is_by_share(shape.kind) {
+                layout.cut_share(shape.kind, chunk, segment_bytes);
+            } else {
+                let whole_to = (shape.kind == Kind::Broadcast && is_eager).then_some(shape.root);
+                layout.cut_flat(whole_to, chunk, segment_bytes);
+            }
+            layout.close_chunk();
+        }
+        layout
+    }
+
+    /// Number of segments.
+    #[must_use]
+    pub fn segment_count(&self) -> u32 {
+        *self.chunk_starts.last().expect("it begins with a zero")
+    }
+
+    /// Number of members.
+    #[must_use]
+    pub fn world_size(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Bytes of the flat space: of the larger of input and result.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        self.total_bytes
+    }
+
+    /// Whether it is small enough to go on the signal lane.
+    #[must_use]
+    pub fn is_eager(&self) -> bool {
+        self.is_eager
+    }
+
+    /// Element type of a segment.
+    #[must_use]
+    pub fn dtype(&self, segment: u32) -> Dtype {
+        self.parts[self.segments[segment as usize].part as usize].dtype
+    }
+
+    /// Length of a segment.
+    #[must_use]
+    pub fn bytes(&self, segment: u32) -> usize {
+        self.segments[segment as usize].bytes
+    }
+
+    /// Where a segment lies in one side of a member that has it there.
+    #[must_use]
+    pub fn span(&self, side: Side, segment: u32) -> Span {
+        let segment = &self.segments[segment as usize];
+        Span {
+            part: segment.part,
+            start: match side {
+                Side::Input => segment.input,
+                Side::Result => segment.result,
+            },
+            bytes: segment.bytes,
+        }
+    }
+
+    /// Index of the chunk that a segment belongs to.
+    #[must_use]
+    pub fn chunk(&self, segment: u32) -> usize {
+        self.segments[segment as usize].chunk as usize
+    }
+
+    /// Who owns a segment.
+    #[must_use]
+    pub fn owner(&self, segment: u32) -> Rank {
+        self.owners[self.chunk(segment)]
+    }
+
+    /// The segments of a chunk.
+    #[must_use]
+    pub fn chunk_segments(&self, chunk: usize) -> Range<u32> {
+        self.chunk_starts[chunk]..self.chunk_starts[chunk + 1]
+    }
+
+    /// Bytes of a chunk.
+    #[must_use]
+    pub fn chunk_bytes(&self, chunk: usize) -> usize {
+        self.chunk_bytes[chunk]
+    }
+
+    /// The segments that a rank owns.
+    #[must_use]
+    pub fn owned(&self, rank: Rank) -> Range<u32> {
+        self.chunk_segments(self.chunk_of_rank[rank.index()] as usize)
+    }
+
+    /// Bytes that a rank owns.
+    #[must_use]
+    pub fn owned_bytes(&self, rank: Rank) -> usize {
+        self.chunk_bytes[self.chunk_of_rank[rank.index()] as usize]
+    }
+
+    /// Bytes of a run of segments.
+    #[must_use]
+    pub fn run_bytes(&self, segments: Range<u32>) -> usize {
+        segments.map(|segment| self.bytes(segment)).sum()
+    }
+
+    /// Share of one rank, as its segments: the same place in each part.
+    fn cut_share(&mut self, kind: Kind, chunk: usize, segment_bytes: usize) {
+        for part in 0..self.parts.len() {
+            let share = part_bytes(&self.parts[part]);
+            let base = chunk * share;
+            let mut at = 0;
+            while at < share {
+                let bytes = segment_bytes.min(share - at);
+                let (input, result) = match kind {
+                    Kind::ReduceScatter => (base + at, at),
+                    _ => (at, base + at),
+                };
+                self.push(part, [input, result], bytes);
+                at += bytes;
+            }
+        }
+    }
+
+    /// The chunk of the flat space, or all of it for the one owner that takes everything.
+    fn cut_flat(&mut self, whole_to: Option<Rank>, chunk: usize, segment_bytes: usize) {
+        let (first, last) = match whole_to {
+            None => (self.boundary(chunk), self.boundary(chunk + 1)),
+            Some(owner) if owner.index() == chunk => (0, self.total_bytes),
+            Some(_) => return,
+        };
+        let mut base = 0;
+        for part in 0..self.parts.len() {
+            let end = base + part_bytes(&self.parts[part]);
+            let mut at = first.max(base);
+            while at < last.min(end) {
+                let bytes = segment_bytes.min(last.min(end) - at);
+                self.push(part, [at - base; 2], bytes);
+                at += bytes;
+            }
+            base = end;
+        }
+    }
+
+    /// First byte of a chunk in the flat space.
+    fn boundary(&self, chunk: usize) -> usize {
+        let n = self.owners.len();
+        if chunk == n {
+            return self.total_bytes;
+        }
+        let ideal = (self.total_bytes as u128 * chunk as u128 / n as u128) as usize;
+        let mut base = 0;
+        for part in &self.parts {
+            let bytes = part_bytes(part);
+            if ideal < base + bytes {
+                return base + (ideal - base) / CHUNK_ALIGNMENT_BYTES * CHUNK_ALIGNMENT_BYTES;
+            }
+            base += bytes;
+        }
+        base
+    }
+
+    fn push(&mut self, part: usize, [input, result]: [usize; 2], bytes: usize) {
+        self.segments.push(Segment {
+            part: u32::try_from(part).expect("parts are bounded by PARTS_MAX"),
+            chunk: u32::try_from(self.chunk_bytes.len()).expect("worlds are small"),
+            input,
+            result,
+            bytes,
+        });
+    }
+
+    fn close_chunk(&mut self) {
+        let start = self.segment_count() as usize;
+        self.chunk_bytes
+            .push(self.segments[start..].iter().map(|s| s.bytes).sum());
+        self.chunk_starts
+            .push(u32::try_from(self.segments.len()).expect("segments of 64 KiB fit 2^32"));
+    }
+}
+
+/// Whether each rank's chunk is its share, and not a cut of the flat space.
+fn is_by_share(kind: Kind) -> bool {
+    matches!(kind, Kind::ReduceScatter | Kind::AllGather)
+}
+
+/// Whether it really goes around the ring: other kinds fall back to direct.
+pub(super) fn is_ring(shape: &Shape<'_>) -> bool {
+    shape.algorithm == Algorithm::Ring && shape.kind == Kind::AllReduce
+}
+
+fn owners(shape: &Shape<'_>) -> Vec<Rank> {
+    if is_ring(shape) {
+        assert_eq!(
+            shape.ring_order.len(),
+            shape.world_size,
+            "the ring order names every member"
+        );
+        return shape.ring_order.to_vec();
+    }
+    let n = u32::try_from(shape.world_size).expect("worlds are small");
+    (0..n).map(Rank).collect()
+}
+
+fn part_bytes(part: &Part) -> usize {
+    let count = usize::try_from(part.count).expect("the buffer is in memory");
+    count * part.dtype.bytes()
+}
+
+/// A quarter of a chunk, so that its segments overlap on their way; within the limits, and such that
+/// four whole segments of `n - 1` contributions fit the scratch memory if the smallest allow it.
+fn segment_bytes(total_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
+    let quarter = (total_bytes / n / 4).max(1).next_power_of_two();
+    let room = limits.scratch_bytes / 4 / (n - 1).max(1);
+    let room = if room.is_power_of_two() {
+        room
+    } else {
+        (room / 2 + 1).next_power_of_two() / 2
+    };
+    quarter.min(room).clamp(limits.bytes_min, limits.bytes_max)
+}
+
+/// Chunks begin at multiples of this inside their part: a cache line, and a multiple of every
+/// element's length.
+const CHUNK_ALIGNMENT_BYTES: usize = 64;
+
+/// Shared form of [`Layout`].
+pub type SharedLayout = Arc<Layout>;
