@@ -6,6 +6,8 @@
 //! rest is sent again. So the layer above never sees a lost or doubled frame: a link works, or it is
 //! reported down. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
 
+pub mod tcp;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,35 +15,7 @@ use bytes::Bytes;
 use crate::buffer::Region;
 use crate::ids::{OpName, PeerId};
 use crate::wire::control::LinkFault;
-
-/// What a data frame is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FrameKind {
-    /// An operation was posted: fingerprint, and for eager operations the contribution (signal lane).
-    Post = 1,
-    /// The receiver may send these segments' contributions (signal lane).
-    Credit = 2,
-    /// A segment of somebody's input, on its way to be reduced.
-    Contribution = 3,
-    /// A finished segment.
-    Result = 4,
-}
-
-/// Which bytes a frame carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameHeader {
-    /// What it is about.
-    pub kind: FrameKind,
-    /// The operation.
-    pub op: OpName,
-    /// First segment index, as the operation's layout numbers them.
-    pub segment: u32,
-    /// `Credit`: number of segments. `Post`: bytes of the fingerprint. Ring: the step.
-    pub extra: u32,
-    /// Bytes of payload that follow.
-    pub payload_bytes: u32,
-}
+pub use crate::wire::data::{FrameHeader, FrameKind};
 
 /// The bytes of a frame to send.
 #[derive(Clone, Debug)]

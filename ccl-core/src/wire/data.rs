@@ -1,5 +1,813 @@
-//! The frames between two peers: a fixed header, a payload, a trailer.
+//! The frames between two peers: a fixed header, a payload, a trailer; and how a connection begins.
 //!
-//! The header has a CRC of its own, since its lengths are believed before the payload is there. The
-//! trailer's CRC covers header and payload. A frame whose sender could not finish it honestly (its
-//! operation ended half-way) is filled up and marked void in the trailer; that is no fault.
+//! All numbers are little-endian. The header has a CRC of its own, since its lengths are believed
+//! before the payload is there. A payload is followed by a trailer, whose CRC goes on from the
+//! header's over the payload and the trailer's own mark, so a payload cannot pass under another
+//! header. A frame whose sender could not finish it honestly (its operation ended half-way) is filled
+//! up and marked void in the trailer; that is no fault. A frame without payload has no trailer.
+//!
+//! Which frames may come when, and what they do, is decided by `transport`.
+
+use crc32fast::Hasher;
+
+use crate::ids::{Epoch, LinkKey, OpName, OpNumber, PeerId, RunId, Tag, Term, Vid};
+use crate::limits::{LANES_MAX, SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
+
+/// Version of the data connections; both sides must speak the same.
+pub const DATA_VERSION: u32 = 1;
+/// Bytes of an encoded [`Header`].
+pub const HEADER_BYTES: usize = 64;
+/// Bytes of an encoded [`Trailer`].
+pub const TRAILER_BYTES: usize = 8;
+/// Bytes of an encoded [`LaneHello`].
+pub const HELLO_BYTES: usize = 128;
+/// Bytes of an encoded [`LaneWelcome`].
+pub const WELCOME_BYTES: usize = 96;
+
+/// What a data frame is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// An operation was posted: fingerprint, and for eager operations the contribution (signal lane).
+    Post = 1,
+    /// The receiver may send these segments' contributions (signal lane).
+    Credit = 2,
+    /// A segment of somebody's input, on its way to be reduced.
+    Contribution = 3,
+    /// A finished segment.
+    Result = 4,
+}
+
+impl FrameKind {
+    /// Whether frames of this kind travel on the signal lane.
+    #[must_use]
+    pub const fn is_signal(self) -> bool {
+        matches!(self, Self::Post | Self::Credit)
+    }
+
+    /// Longest payload of a frame of this kind, in bytes.
+    #[must_use]
+    pub const fn payload_bytes_max(self) -> usize {
+        if self.is_signal() {
+            SIGNAL_PAYLOAD_BYTES_MAX
+        } else {
+            SEGMENT_BYTES_MAX
+        }
+    }
+
+    fn from_wire(number: u8) -> Option<Self> {
+        [Self::Post, Self::Credit, Self::Contribution, Self::Result]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
+}
+
+/// Which bytes a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What it is about.
+    pub kind: FrameKind,
+    /// The operation.
+    pub op: OpName,
+    /// First segment index, as the operation's layout numbers them.
+    pub segment: u32,
+    /// `Credit`: number of segments. `Post`: bytes of the fingerprint. Ring: the step.
+    pub extra: u32,
+    /// Bytes of payload that follow.
+    pub payload_bytes: u32,
+}
+
+/// What a header announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A frame of the layer above.
+    Frame(FrameHeader),
+    /// A number whose frame is no longer wanted: its operation is over.
+    Skip,
+    /// Nothing but the acknowledgement in the header.
+    Ack,
+    /// Sign of life.
+    Ping,
+}
+
+impl Content {
+    /// Whether it takes a number of its lane.
+    #[must_use]
+    pub const fn is_numbered(&self) -> bool {
+        matches!(self, Self::Frame(_) | Self::Skip)
+    }
+}
+
+/// One header on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What it announces.
+    pub content: Content,
+    /// Its number in its lane, from 0; 0 where it takes none.
+    pub sequence: u64,
+    /// The number the sender expects next on this lane: all below have arrived.
+    pub ack: u64,
+}
+
+/// What is wrong with bytes that came over a data connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataFault {
+    /// The first bytes are not those of a data connection.
+    #[error("not a data connection")]
+    Magic,
+    /// The other side speaks another version.
+    #[error("data protocol version {0}, this side speaks {DATA_VERSION}")]
+    Version(u32),
+    /// The CRC over header, hello or welcome does not match.
+    #[error("header checksum mismatch")]
+    HeaderChecksum,
+    /// The CRC over the payload does not match.
+    #[error("payload checksum mismatch")]
+    PayloadChecksum,
+    /// A field has a value that means nothing.
+    #[error("field {0} is out of range")]
+    Field(&'static str),
+    /// The frame announces more than its kind may carry.
+    #[error("frame of {0} bytes announced, more than its kind may carry")]
+    TooLong(u32),
+}
+
+const KIND_SKIP: u8 = 16;
+const KIND_ACK: u8 = 17;
+const KIND_PING: u8 = 18;
+const MARK_FRAME: u16 = 0xCC1D;
+const MARK_VALID: u32 = 0x5AA5_C33C;
+const MARK_VOID: u32 = !MARK_VALID;
+const MAGIC_HELLO: [u8; 8] = *b"CCL-LANE";
+const MAGIC_WELCOME: [u8; 8] = *b"CCL-WELC";
+const FLAG_CHECKSUM: u32 = 1;
+
+impl Header {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let (kind, frame) = match self.content {
+            Content::Frame(frame) => (frame.kind as u8, Some(frame)),
+            Content::Skip => (KIND_SKIP, None),
+            Content::Ack => (KIND_ACK, None),
+            Content::Ping => (KIND_PING, None),
+        };
+        let mut writer = Writer::<HEADER_BYTES>::new();
+        writer.put(&[kind, 0]);
+        writer.put(&MARK_FRAME.to_le_bytes());
+        writer.put(&frame.map_or(0, |f| f.payload_bytes).to_le_bytes());
+        writer.put(&self.sequence.to_le_bytes());
+        writer.put(&self.ack.to_le_bytes());
+        if let Some(frame) = frame {
+            writer.put(&frame.op.tag.0.to_le_bytes());
+            writer.put(&frame.op.n.0.to_le_bytes());
+            writer.put(&frame.op.birth.term.0.to_le_bytes());
+            writer.put(&frame.op.birth.epoch.0.to_le_bytes());
+            writer.put(&frame.segment.to_le_bytes());
+            writer.put(&frame.extra.to_le_bytes());
+        }
+        writer.finish()
+    }
+
+    /// From bytes, checked against every limit. Also returns the header's CRC, with which a
+    /// [`PayloadCheck`] begins.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<(Self, u32), DataFault> {
+        let mut reader = Reader::new(bytes);
+        let [kind, flags] = reader.take();
+        let mark = u16::from_le_bytes(reader.take());
+        let crc = stored_crc(bytes);
+        if crc32fast::hash(&bytes[..HEADER_BYTES - 4]) != crc {
+            return Err(DataFault::HeaderChecksum);
+        }
+        if mark != MARK_FRAME || flags != 0 {
+            return Err(DataFault::Field("mark"));
+        }
+        let payload_bytes = reader.u32();
+        let sequence = reader.u64();
+        let ack = reader.u64();
+        let mut frame = |kind| FrameHeader {
+            kind,
+            op: OpName {
+                tag: Tag(reader.u64()),
+                n: OpNumber(reader.u64()),
+                birth: Vid {
+                    term: Term(reader.u32()),
+                    epoch: Epoch(reader.u32()),
+                },
+            },
+            segment: reader.u32(),
+            extra: reader.u32(),
+            payload_bytes,
+        };
+        let content = match (kind, FrameKind::from_wire(kind)) {
+            (_, Some(kind)) if payload_bytes as usize > kind.payload_bytes_max() => {
+                return Err(DataFault::TooLong(payload_bytes));
+            }
+            (_, Some(kind)) => Content::Frame(frame(kind)),
+            _ if payload_bytes != 0 => return Err(DataFault::TooLong(payload_bytes)),
+            (KIND_SKIP, _) => Content::Skip,
+            (KIND_ACK, _) => Content::Ack,
+            (KIND_PING, _) => Content::Ping,
+            _ => return Err(DataFault::Field("kind")),
+        };
+        if !content.is_numbered() && sequence != 0 {
+            return Err(DataFault::Field("sequence"));
+        }
+        let header = Self {
+            content,
+            sequence,
+            ack,
+        };
+        Ok((header, crc))
+    }
+}
+
+/// The running CRC of a payload, begun with its header's CRC; nothing when checksums are off.
+#[derive(Clone, Debug)]
+pub struct PayloadCheck {
+    header_crc: u32,
+    hasher: Option<Hasher>,
+}
+
+impl PayloadCheck {
+    /// Begins with the CRC of the header.
+    #[must_use]
+    pub fn new(header_crc: u32, checksum: bool) -> Self {
+        Self {
+            header_crc,
+            hasher: checksum.then(|| Hasher::new_with_initial(header_crc)),
+        }
+    }
+
+    /// Begins with an encoded header.
+    #[must_use]
+    pub fn after(header: &[u8; HEADER_BYTES], checksum: bool) -> Self {
+        Self::new(stored_crc(header), checksum)
+    }
+
+    /// Takes in the next bytes of the payload.
+    pub fn update(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+    }
+
+    /// The trailer of a payload that was taken in whole.
+    #[must_use]
+    pub fn valid(self) -> [u8; TRAILER_BYTES] {
+        let crc = self.hasher.map_or(0, |mut hasher| {
+            hasher.update(&MARK_VALID.to_le_bytes());
+            hasher.finalize()
+        });
+        encode_trailer(crc, MARK_VALID)
+    }
+
+    /// The trailer of a payload that was filled up.
+    #[must_use]
+    pub fn void(self) -> [u8; TRAILER_BYTES] {
+        let crc = self.hasher.map_or(0, |_| {
+            let mut hasher = Hasher::new_with_initial(self.header_crc);
+            hasher.update(&MARK_VOID.to_le_bytes());
+            hasher.finalize()
+        });
+        encode_trailer(crc, MARK_VOID)
+    }
+
+    /// Whether the payload that was taken in may be used: false if it is void.
+    ///
+    /// # Errors
+    /// The trailer is no trailer, or its CRC is not that of the payload.
+    pub fn verify(self, trailer: &[u8; TRAILER_BYTES]) -> Result<bool, DataFault> {
+        if *trailer == self.clone().void() {
+            return Ok(false);
+        }
+        if trailer[4..] != MARK_VALID.to_le_bytes() {
+            return Err(DataFault::Field("trailer"));
+        }
+        if *trailer != self.valid() {
+            return Err(DataFault::PayloadChecksum);
+        }
+        Ok(true)
+    }
+
+    /// Checks the trailer of a payload that nobody looked at.
+    ///
+    /// # Errors
+    /// The trailer is no trailer.
+    pub fn verify_unread(trailer: &[u8; TRAILER_BYTES]) -> Result<(), DataFault> {
+        let mark = &trailer[4..];
+        if mark == MARK_VALID.to_le_bytes() || mark == MARK_VOID.to_le_bytes() {
+            return Ok(());
+        }
+        Err(DataFault::Field("trailer"))
+    }
+}
+
+fn encode_trailer(crc: u32, mark: u32) -> [u8; TRAILER_BYTES] {
+    let mut bytes = [0; TRAILER_BYTES];
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes[4..].copy_from_slice(&mark.to_le_bytes());
+    bytes
+}
+
+/// The first bytes of a data connection, from the side that dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneHello {
+    /// The run that both belong to.
+    pub run: RunId,
+    /// Who dials.
+    pub from: PeerId,
+    /// Who is dialled.
+    pub to: PeerId,
+    /// The dialler's key, which shows that it is who it says.
+    pub from_key: LinkKey,
+    /// The key of the dialled port.
+    pub to_key: LinkKey,
+    /// Which link of the dialler this is: higher each time it forgot what it had sent.
+    pub incarnation: u64,
+    /// The incarnation of the other side's link that the dialler last heard of; 0 for none.
+    pub known: u64,
+    /// Counts the dialler's attempts for this lane, so that a late one does not replace a newer.
+    pub attempt: u64,
+    /// The number the dialler expects next on this lane.
+    pub next_expected: u64,
+    /// Which lane; 0 is the signal lane.
+    pub lane: u16,
+    /// Bulk lanes of the link: lanes 1 to this.
+    pub lanes: u16,
+    /// Whether the dialler wants payloads checked.
+    pub checksum: bool,
+}
+
+impl LaneHello {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HELLO_BYTES] {
+        let flags = if self.checksum { FLAG_CHECKSUM } else { 0 };
+        let mut writer = Writer::<HELLO_BYTES>::new();
+        writer.put(&MAGIC_HELLO);
+        writer.put(&DATA_VERSION.to_le_bytes());
+        writer.put(&flags.to_le_bytes());
+        writer.put(&self.run.0.to_le_bytes());
+        writer.put(&self.from.0.to_le_bytes());
+        writer.put(&self.to.0.to_le_bytes());
+        writer.put(&self.from_key.0.to_le_bytes());
+        writer.put(&self.to_key.0.to_le_bytes());
+        writer.put(&self.incarnation.to_le_bytes());
+        writer.put(&self.known.to_le_bytes());
+        writer.put(&self.attempt.to_le_bytes());
+        writer.put(&self.next_expected.to_le_bytes());
+        writer.put(&self.lane.to_le_bytes());
+        writer.put(&self.lanes.to_le_bytes());
+        writer.finish()
+    }
+
+    /// From bytes, checked.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, DataFault> {
+        let mut reader = begin(bytes, MAGIC_HELLO)?;
+        let flags = reader.u32();
+        let hello = Self {
+            run: RunId(reader.u128()),
+            from: PeerId(reader.u64()),
+            to: PeerId(reader.u64()),
+            from_key: LinkKey(reader.u128()),
+            to_key: LinkKey(reader.u128()),
+            incarnation: reader.u64(),
+            known: reader.u64(),
+            attempt: reader.u64(),
+            next_expected: reader.u64(),
+            lane: u16::from_le_bytes(reader.take()),
+            lanes: u16::from_le_bytes(reader.take()),
+            checksum: flags & FLAG_CHECKSUM != 0,
+        };
+        if flags & !FLAG_CHECKSUM != 0 {
+            return Err(DataFault::Field("flags"));
+        }
+        if hello.incarnation == 0 {
+            return Err(DataFault::Field("incarnation"));
+        }
+        check_lanes(hello.lane, hello.lanes)?;
+        Ok(hello)
+    }
+}
+
+/// What the dialled side says to a [`LaneHello`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The lane is on.
+    Accepted,
+    /// The two sides remember different links: begin anew, with a higher incarnation.
+    Stale,
+}
+
+/// The first bytes of a data connection, from the side that was dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneWelcome {
+    /// Whether the lane is on.
+    pub answer: Answer,
+    /// The run that both belong to.
+    pub run: RunId,
+    /// Who answers.
+    pub from: PeerId,
+    /// Who dialled.
+    pub to: PeerId,
+    /// Which link of the answering side this is.
+    pub incarnation: u64,
+    /// Repeats the hello's attempt.
+    pub attempt: u64,
+    /// The number the answering side expects next on this lane.
+    pub next_expected: u64,
+    /// Repeats the hello's lane.
+    pub lane: u16,
+    /// Repeats the hello's number of bulk lanes.
+    pub lanes: u16,
+    /// Whether payloads are checked: because one of the sides wants it.
+    pub checksum: bool,
+}
+
+impl LaneWelcome {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; WELCOME_BYTES] {
+        let mut writer = Writer::<WELCOME_BYTES>::new();
+        writer.put(&MAGIC_WELCOME);
+        writer.put(&DATA_VERSION.to_le_bytes());
+        writer.put(&[u8::from(self.checksum), 0, 0]);
+        writer.put(&[match self.answer {
+            Answer::Accepted => 0,
+            Answer::Stale => 1,
+        }]);
+        writer.put(&self.run.0.to_le_bytes());
+        writer.put(&self.from.0.to_le_bytes());
+        writer.put(&self.to.0.to_le_bytes());
+        writer.put(&self.incarnation.to_le_bytes());
+        writer.put(&self.attempt.to_le_bytes());
+        writer.put(&self.next_expected.to_le_bytes());
+        writer.put(&self.lane.to_le_bytes());
+        writer.put(&self.lanes.to_le_bytes());
+        writer.finish()
+    }
+
+    /// From bytes, checked.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8; WELCOME_BYTES]) -> Result<Self, DataFault> {
+        let mut reader = begin(bytes, MAGIC_WELCOME)?;
+        let [checksum, zero, zero_too, answer] = reader.take();
+        let welcome = Self {
+            answer: match answer {
+                0 => Answer::Accepted,
+                1 => Answer::Stale,
+                _ => return Err(DataFault::Field("answer")),
+            },
+            run: RunId(reader.u128()),
+            from: PeerId(reader.u64()),
+            to: PeerId(reader.u64()),
+            incarnation: reader.u64(),
+            attempt: reader.u64(),
+            next_expected: reader.u64(),
+            lane: u16::from_le_bytes(reader.take()),
+            lanes: u16::from_le_bytes(reader.take()),
+            checksum: checksum != 0,
+        };
+        if checksum > 1 || zero != 0 || zero_too != 0 {
+            return Err(DataFault::Field("flags"));
+        }
+        check_lanes(welcome.lane, welcome.lanes)?;
+        Ok(welcome)
+    }
+}
+
+fn check_lanes(lane: u16, lanes: u16) -> Result<(), DataFault> {
+    if lanes == 0 || lanes > LANES_MAX || lane > lanes {
+        return Err(DataFault::Field("lane"));
+    }
+    Ok(())
+}
+
+/// Checks magic, version and CRC, in this order, and goes on behind them.
+fn begin<const N: usize>(bytes: &[u8; N], magic: [u8; 8]) -> Result<Reader<'_>, DataFault> {
+    let mut reader = Reader::new(bytes);
+    if reader.take() != magic {
+        return Err(DataFault::Magic);
+    }
+    let version = reader.u32();
+    if version != DATA_VERSION {
+        return Err(DataFault::Version(version));
+    }
+    if crc32fast::hash(&bytes[..N - 4]) != stored_crc(bytes) {
+        return Err(DataFault::HeaderChecksum);
+    }
+    Ok(reader)
+}
+
+fn stored_crc<const N: usize>(bytes: &[u8; N]) -> u32 {
+    let mut crc = [0; 4];
+    crc.copy_from_slice(&bytes[N - 4..]);
+    u32::from_le_bytes(crc)
+}
+
+/// Fills a fixed number of bytes; the last four become the CRC of the others.
+struct Writer<const N: usize> {
+    bytes: [u8; N],
+    at: usize,
+}
+
+impl<const N: usize> Writer<N> {
+    fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            at: 0,
+        }
+    }
+
+    fn put(&mut self, field: &[u8]) {
+        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
+        self.at += field.len();
+    }
+
+    fn finish(mut self) -> [u8; N] {
+        assert!(self.at <= N - 4, "the fields leave room for the CRC");
+        let crc = crc32fast::hash(&self.bytes[..N - 4]);
+        self.bytes[N - 4..].copy_from_slice(&crc.to_le_bytes());
+        self.bytes
+    }
+}
+
+/// Reads fields out of bytes whose length is fixed: the layouts above fit, whatever the bytes say.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self
+            .rest
+            .split_first_chunk()
+            .expect("the layout is shorter than the fixed length");
+        self.rest = rest;
+        *field
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+
+    fn u128(&mut self) -> u128 {
+        u128::from_le_bytes(self.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_header() -> impl Strategy<Value = Header> {
+        let frame = (1_u8..=4, any::<[u64; 2]>(), any::<[u32; 4]>(), 0_u32..=4096).prop_map(
+            |(kind, [tag, n], [term, epoch, segment, extra], payload_bytes)| {
+                Content::Frame(FrameHeader {
+                    kind: FrameKind::from_wire(kind).unwrap(),
+                    op: OpName {
+                        tag: Tag(tag),
+                        n: OpNumber(n),
+                        birth: Vid {
+                            term: Term(term),
+                            epoch: Epoch(epoch),
+                        },
+                    },
+                    segment,
+                    extra,
+                    payload_bytes,
+                })
+            },
+        );
+        let content = prop_oneof![
+            4 => frame,
+            1 => Just(Content::Skip),
+            1 => Just(Content::Ack),
+            1 => Just(Content::Ping)
+        ];
+        (content, any::<u64>(), any::<u64>()).prop_map(|(content, sequence, ack)| Header {
+            content,
+            sequence: if content.is_numbered() { sequence } else { 0 },
+            ack,
+        })
+    }
+
+    fn any_hello() -> impl Strategy<Value = LaneHello> {
+        let fields = (
+            any::<[u128; 3]>(),
+            any::<[u64; 5]>(),
+            1_u64..,
+            1..=LANES_MAX,
+        );
+        (fields, any::<(u16, bool)>()).prop_map(
+            |((keys, ids, incarnation, lanes), (lane, checksum))| LaneHello {
+                run: RunId(keys[0]),
+                from: PeerId(ids[0]),
+                to: PeerId(ids[1]),
+                from_key: LinkKey(keys[1]),
+                to_key: LinkKey(keys[2]),
+                incarnation,
+                known: ids[2],
+                attempt: ids[3],
+                next_expected: ids[4],
+                lane: lane % (lanes + 1),
+                lanes,
+                checksum,
+            },
+        )
+    }
+
+    fn welcome_to(hello: &LaneHello, answer: Answer) -> LaneWelcome {
+        LaneWelcome {
+            answer,
+            run: hello.run,
+            from: hello.to,
+            to: hello.from,
+            incarnation: hello.incarnation,
+            attempt: hello.attempt,
+            next_expected: hello.next_expected,
+            lane: hello.lane,
+            lanes: hello.lanes,
+            checksum: hello.checksum,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn headers_survive_the_wire(header in any_header()) {
+            let bytes = header.encode();
+            let (decoded, crc) = Header::decode(&bytes).unwrap();
+            prop_assert_eq!(decoded, header);
+            prop_assert_eq!(crc, stored_crc(&bytes));
+        }
+
+        #[test]
+        fn hellos_and_welcomes_survive_the_wire(hello in any_hello(), stale in any::<bool>()) {
+            prop_assert_eq!(LaneHello::decode(&hello.encode()), Ok(hello));
+            let answer = if stale { Answer::Stale } else { Answer::Accepted };
+            let welcome = welcome_to(&hello, answer);
+            prop_assert_eq!(LaneWelcome::decode(&welcome.encode()), Ok(welcome));
+        }
+
+        #[test]
+        fn any_flipped_bit_of_a_header_is_noticed(header in any_header(), bit in 0..HEADER_BYTES * 8) {
+            let mut bytes = header.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Header::decode(&bytes), Err(DataFault::HeaderChecksum));
+        }
+
+        #[test]
+        fn any_flipped_bit_of_a_hello_is_noticed(hello in any_hello(), bit in 0..HELLO_BYTES * 8) {
+            let mut bytes = hello.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(LaneHello::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), HELLO_BYTES)) {
+            let header: [u8; HEADER_BYTES] = bytes[..HEADER_BYTES].try_into().unwrap();
+            let welcome: [u8; WELCOME_BYTES] = bytes[..WELCOME_BYTES].try_into().unwrap();
+            let hello: [u8; HELLO_BYTES] = bytes[..].try_into().unwrap();
+            let trailer: [u8; TRAILER_BYTES] = bytes[..TRAILER_BYTES].try_into().unwrap();
+            let _ = Header::decode(&header);
+            let _ = LaneWelcome::decode(&welcome);
+            let _ = LaneHello::decode(&hello);
+            let _ = PayloadCheck::new(1, true).verify(&trailer);
+        }
+
+        /// Bytes with a good CRC but random fields: the checks behind the CRC are reached.
+        #[test]
+        fn arbitrary_fields_under_a_good_crc_never_exceed_the_limits(
+            mut bytes in any::<[[u8; 16]; 4]>().prop_map(|rows| {
+                let mut bytes = [0_u8; HEADER_BYTES];
+                bytes.copy_from_slice(rows.as_flattened());
+                bytes
+            }),
+            kind in 0_u8..20,
+        ) {
+            bytes[0] = kind;
+            bytes[1] = 0;
+            bytes[2..4].copy_from_slice(&MARK_FRAME.to_le_bytes());
+            let crc = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
+            bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+            if let Ok((Header { content: Content::Frame(frame), .. }, _)) = Header::decode(&bytes) {
+                prop_assert!(frame.payload_bytes as usize <= frame.kind.payload_bytes_max());
+            }
+        }
+
+        #[test]
+        fn a_changed_payload_or_trailer_is_noticed(
+            payload in prop::collection::vec(any::<u8>(), 1..300),
+            header in any_header(),
+            place in any::<prop::sample::Index>(),
+            bit in 0..8_u32,
+        ) {
+            let header = header.encode();
+            let mut check = PayloadCheck::after(&header, true);
+            check.update(&payload);
+            let mut bytes = payload.clone();
+            bytes.extend_from_slice(&check.valid());
+            let verify = |bytes: &[u8]| {
+                let (payload, trailer) = bytes.split_at(bytes.len() - TRAILER_BYTES);
+                let mut check = PayloadCheck::after(&header, true);
+                check.update(payload);
+                check.verify(trailer.try_into().unwrap())
+            };
+            prop_assert_eq!(verify(&bytes), Ok(true));
+            let index = place.index(bytes.len());
+            bytes[index] ^= 1 << bit;
+            prop_assert!(verify(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_payload_does_not_pass_under_another_header() {
+        let header = |segment| {
+            Header {
+                content: Content::Frame(FrameHeader {
+                    kind: FrameKind::Result,
+                    op: OpName::default(),
+                    segment,
+                    extra: 0,
+                    payload_bytes: 3,
+                }),
+                sequence: 7,
+                ack: 0,
+            }
+            .encode()
+        };
+        let mut sent = PayloadCheck::after(&header(1), true);
+        sent.update(b"abc");
+        let mut received = PayloadCheck::after(&header(2), true);
+        received.update(b"abc");
+        assert_eq!(
+            received.verify(&sent.valid()),
+            Err(DataFault::PayloadChecksum)
+        );
+    }
+
+    #[test]
+    fn void_is_told_with_and_without_checksums() {
+        for checksum in [false, true] {
+            let trailer = PayloadCheck::new(9, checksum).void();
+            let mut received = PayloadCheck::new(9, checksum);
+            received.update(b"half and zeros");
+            assert_eq!(received.verify(&trailer), Ok(false));
+            assert_eq!(PayloadCheck::verify_unread(&trailer), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_announces_four_gibibytes_is_refused() {
+        for kind in 1..=4 {
+            let kind = FrameKind::from_wire(kind).unwrap();
+            let header = |payload_bytes| Header {
+                content: Content::Frame(FrameHeader {
+                    kind,
+                    op: OpName::default(),
+                    segment: 0,
+                    extra: 0,
+                    payload_bytes,
+                }),
+                sequence: 0,
+                ack: 0,
+            };
+            let limit = u32::try_from(kind.payload_bytes_max()).unwrap();
+            assert!(Header::decode(&header(limit).encode()).is_ok());
+            for over in [limit + 1, u32::MAX] {
+                assert_eq!(
+                    Header::decode(&header(over).encode()),
+                    Err(DataFault::TooLong(over))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_junk() {
+        let mut bytes = [0; HELLO_BYTES];
+        assert_eq!(LaneHello::decode(&bytes), Err(DataFault::Magic));
+        bytes[..8].copy_from_slice(&MAGIC_HELLO);
+        bytes[8] = 9;
+        assert_eq!(LaneHello::decode(&bytes), Err(DataFault::Version(9)));
+    }
+}
