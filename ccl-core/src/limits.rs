@@ -53,6 +53,16 @@ pub const SIGNAL_QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Payload of a small frame: an eager chunk and its fingerprint.
 pub const SIGNAL_PAYLOAD_BYTES_MAX: usize = EAGER_BYTES_MAX + 4096;
 
+/// Largest operation number, safe point or attach counter in a message: far beyond any run's life,
+/// and counting up from it cannot overflow.
+pub const NUMBER_MAX: u64 = 1 << 62;
+/// Largest term or epoch in a message; counting up from it cannot overflow.
+pub const GENERATION_MAX: u32 = 1 << 31;
+/// Most elements of one operation: their bytes, times a world, still fit 64 bits.
+pub const COUNT_MAX: u64 = 1 << 48;
+/// Longest waiting time that a master may set: a year stands for "for ever".
+pub const TIMER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Port of a master unless told otherwise.
 pub const MASTER_PORT_DEFAULT: u16 = 48_148;
 

@@ -13,7 +13,11 @@ use crate::ids::{
     GroupId, LinkKey, MemberNumber, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, Term,
     UnitId, Vid,
 };
+use crate::limits::{
+    ABORT_REASONS_MAX, ADDRESSES_MAX, OPEN_OPS_MAX, PEERS_MAX, TAGS_MAX, WORLD_SIZE_MAX,
+};
 use crate::reduce::{Dtype, ReduceOp};
+use crate::wire::bounded;
 
 /// Version of the control protocol; both sides must speak the same.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -106,6 +110,7 @@ pub struct Member {
     /// The unit it lives and dies with.
     pub unit: UnitId,
     /// Where its port can be reached, in the order to try.
+    #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.
     pub key: LinkKey,
@@ -171,6 +176,7 @@ pub enum EvictReason {
     /// Members could not reach it (R10).
     Unreachable {
         /// Who reported it.
+        #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
         by: Vec<PeerId>,
     },
     /// It did not call an operation that the others waited for (R15).
@@ -239,8 +245,10 @@ pub struct Report {
     /// Whether it has seen that view's `Release`.
     pub released: bool,
     /// One entry a tag that it knows.
+    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub tags: Vec<TagReport>,
     /// The carried operations of that view's `Install`.
+    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub carried: Vec<Carried>,
     /// Safe points it has called, the open one included.
     pub safe_called: u64,
@@ -257,8 +265,10 @@ pub struct Claim {
     /// Its group.
     pub group: GroupId,
     /// Members of the report's view in rank order; empty for a newcomer.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub members: Vec<Member>,
     /// The ring of that view.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub ring_order: Vec<Rank>,
     /// The costs of that view.
     pub costs: CostTable,
@@ -298,8 +308,10 @@ pub struct Carried {
     /// Its name; the birth view stays.
     pub op: OpName,
     /// Its members in rank order of the birth view.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub members: Vec<PeerId>,
     /// The ring of the birth view: a member may post it late without ever having seen that view.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub ring_order: Vec<Rank>,
     /// The birth view's costs, for the choice of algorithm.
     pub costs: CostTable,
@@ -316,8 +328,10 @@ pub struct TagFloor {
     pub last_committed: Option<OpNumber>,
     /// Members of that one which are not among its contributors: lost before they called an operation
     /// that needs nothing of them (R4). Empty for every other.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts, best effort.
+    #[serde(deserialize_with = "bounded::list::<_, _, ABORT_REASONS_MAX>")]
     pub reasons: Vec<(OpNumber, AbortReason)>,
 }
 
@@ -336,6 +350,7 @@ pub struct CommitRecord {
     /// The operation.
     pub op: OpName,
     /// Whose data is in the result, in rank order of the birth view.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub contributors: Vec<PeerId>,
 }
 
@@ -373,12 +388,16 @@ pub struct Install {
     /// Name of the view.
     pub vid: Vid,
     /// Its members in rank order.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub members: Vec<Member>,
     /// The ring: indices into `members`, each followed by its next.
+    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub ring_order: Vec<Rank>,
     /// The outcome state of every tag.
+    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub floors: Vec<TagFloor>,
     /// Operations that go on.
+    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub carried: Vec<Carried>,
     /// Safe points released so far.
     pub safe_released: u64,
@@ -389,6 +408,7 @@ pub struct Install {
     /// Whether a change away from this view is under way: post nothing until the next one.
     pub suspended: bool,
     /// Who left since the view before, and why.
+    #[serde(deserialize_with = "bounded::list::<_, _, PEERS_MAX>")]
     pub departed: Vec<(PeerId, EvictReason)>,
 }
 
@@ -409,6 +429,7 @@ pub enum PeerToMaster {
         /// Unit it lives and dies with; `None`: alone.
         unit: Option<UnitId>,
         /// Where other peers reach it; an unspecified address means the one the master sees.
+        #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
         addresses: Vec<SocketAddr>,
         /// What a connection to its port must show.
         key: LinkKey,
@@ -435,12 +456,13 @@ pub enum PeerToMaster {
         /// The view it heard of.
         vid: Vid,
         /// Peers that it has a whole link to.
+        #[serde(deserialize_with = "bounded::list::<_, _, PEERS_MAX>")]
         linked: Vec<PeerId>,
     },
     /// Operations posted since the last such note.
-    Posted(Vec<OpNote>),
+    Posted(#[serde(deserialize_with = "bounded::list::<_, _, OPEN_OPS_MAX>")] Vec<OpNote>),
     /// Operations whose whole result this peer holds: its vote to end.
-    Done(Vec<OpNote>),
+    Done(#[serde(deserialize_with = "bounded::list::<_, _, OPEN_OPS_MAX>")] Vec<OpNote>),
     /// A request to abort (R8).
     Cancel {
         /// The operation.
@@ -518,14 +540,16 @@ pub enum MasterToPeer {
         /// The group's view, `Vid::default()` before the first.
         vid: Vid,
         /// Members, in rank order; empty before the first view.
+        #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
         members: Vec<Member>,
         /// Newcomers, by peer id.
+        #[serde(deserialize_with = "bounded::list::<_, _, PEERS_MAX>")]
         newcomers: Vec<Member>,
     },
     /// A view, or the reply to an `Attach`.
     Install(Install),
     /// Operations that succeeded.
-    Commit(Vec<CommitRecord>),
+    Commit(#[serde(deserialize_with = "bounded::list::<_, _, OPEN_OPS_MAX>")] Vec<CommitRecord>),
     /// The view ends: report and post nothing.
     Suspend {
         /// The view.

@@ -1,0 +1,44 @@
+//! Lists that stop growing at their limit while they are decoded.
+//!
+//! A few bytes on the wire can stand for a few hundred in memory, so the length of a frame alone is
+//! no limit. What the limits mean for a message is said by `wire::validate`, not here.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// Decodes a list, but keeps at most one element more than `MAX`.
+///
+/// The one too many lets `validate` name the list that is too long; what follows it is decoded and
+/// dropped, since the end of the list must be found.
+///
+/// # Errors
+/// Those of the decoder.
+pub fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    deserializer.deserialize_seq(ListVisitor::<T, MAX>(PhantomData))
+}
+
+struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
+        let mut kept = Vec::new();
+        while let Some(element) = sequence.next_element()? {
+            if kept.len() <= MAX {
+                kept.push(element);
+            }
+        }
+        Ok(kept)
+    }
+}

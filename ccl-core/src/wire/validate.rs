@@ -1,0 +1,493 @@
+//! What a decoded control message must keep to, before anybody acts on it.
+//!
+//! A message that passes fits the memory set aside for it, its numbers can be counted up without
+//! overflow, and its lists are what the machines index into. Whether it makes sense in the present
+//! state is the machines' business. Senders are held to the same rules as receivers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::config::Timers;
+use crate::ids::{OpName, OpNumber, Rank, Vid};
+use crate::limits::{
+    ABORT_REASONS_MAX, ADDRESSES_MAX, COUNT_MAX, GENERATION_MAX, NUMBER_MAX, OPEN_OPS_MAX,
+    PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX, WORLD_SIZE_MAX,
+};
+use crate::wire::control::{
+    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
+    MasterToPeer, Member, OpNote, PeerToMaster, Report, TagFloor, TagReport,
+};
+
+/// The first rule that a message breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A list, a text or a number is beyond its limit in `crate::limits`.
+    #[error("{what}: {found}, at most {max}")]
+    OverLimit {
+        /// What is too long, too many or too large.
+        what: &'static str,
+        /// What was sent. A list that was cut while decoding counts one more than its limit.
+        found: u64,
+        /// What is allowed.
+        max: u64,
+    },
+    /// A list names something twice, or leaves its order.
+    #[error("{what}: named twice or out of order")]
+    Disordered {
+        /// Which list.
+        what: &'static str,
+    },
+    /// The waiting times contradict each other.
+    #[error("{0}")]
+    Timers(String),
+}
+
+type Checked = Result<(), Violation>;
+
+impl PeerToMaster {
+    /// Checks every list, text and number against `crate::limits`.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn validate(&self) -> Checked {
+        match self {
+            Self::Hello {
+                library,
+                run,
+                addresses,
+                min_world,
+                attach,
+                ..
+            } => {
+                text("library version", library)?;
+                text("run name", run)?;
+                length("addresses", addresses.len(), ADDRESSES_MAX)?;
+                length("min_world", *min_world as usize, WORLD_SIZE_MAX)?;
+                number("attach", *attach)
+            }
+            Self::Attach {
+                attach,
+                claim,
+                report,
+                ..
+            } => {
+                number("attach", *attach)?;
+                check_members(&claim.members)?;
+                check_ring(&claim.ring_order, claim.members.len())?;
+                check_report(report)
+            }
+            Self::Ready { vid, linked } => {
+                check_vid(*vid)?;
+                length("linked", linked.len(), PEERS_MAX)?;
+                distinct("linked", linked)
+            }
+            Self::Posted(notes) => check_notes("posted", notes),
+            Self::Done(notes) => check_notes("done", notes),
+            Self::Cancel { op, reason } => {
+                check_op(*op)?;
+                check_cancel(reason)
+            }
+            Self::Flush { vid, report } | Self::Installed { vid, report } => {
+                check_vid(*vid)?;
+                check_report(report)
+            }
+            Self::AtSafePoint { k } | Self::Withdraw { k } => number("safe point", *k),
+            Self::LinkDown { vid, .. } => check_vid(*vid),
+            Self::LinkUp { .. } | Self::Leave | Self::Ping => Ok(()),
+        }
+    }
+}
+
+impl MasterToPeer {
+    /// Checks every list, text and number against `crate::limits`.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn validate(&self) -> Checked {
+        match self {
+            Self::Welcome { term, timers, .. } => {
+                generation("term", term.0)?;
+                check_timers(timers)
+            }
+            Self::Expect {
+                vid,
+                members,
+                newcomers,
+            } => {
+                check_vid(*vid)?;
+                check_members(members)?;
+                length("newcomers", newcomers.len(), PEERS_MAX)?;
+                newcomers.iter().try_for_each(check_member)?;
+                let peers: Vec<_> = members.iter().chain(newcomers).map(|m| m.peer).collect();
+                distinct("expected peers", &peers)
+            }
+            Self::Install(install) => check_install(install),
+            Self::Commit(records) => {
+                length("commits", records.len(), OPEN_OPS_MAX)?;
+                records.iter().try_for_each(check_commit)
+            }
+            Self::Suspend { vid } | Self::Release { vid } => check_vid(*vid),
+            Self::SafeReleased { k, vid } => {
+                number("safe point", *k)?;
+                check_vid(*vid)
+            }
+            Self::Evicted { reason } => check_evict(reason),
+            Self::Refused { reason } => text("reason", reason),
+            Self::Pong { term } => generation("term", term.0),
+        }
+    }
+}
+
+/// Cuts a text to what a message may carry, at a character boundary.
+#[must_use]
+pub fn clip(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn check_report(report: &Report) -> Checked {
+    check_vid(report.vid)?;
+    length("tags", report.tags.len(), TAGS_MAX)?;
+    report.tags.iter().try_for_each(check_tag)?;
+    distinct_by("tags", report.tags.iter().map(|tag| tag.tag))?;
+    check_carried(&report.carried)?;
+    number("safe points called", report.safe_called)?;
+    number("safe points released", report.safe_released)
+}
+
+fn check_tag(tag: &TagReport) -> Checked {
+    check_floor(tag.floor, tag.last_committed)?;
+    let Some(open) = &tag.open else { return Ok(()) };
+    number("operation number", open.n.0)?;
+    check_vid(open.birth)?;
+    check_fingerprint(&open.fingerprint)?;
+    open.cancel.iter().try_for_each(check_cancel)
+}
+
+fn check_floor(floor: OpNumber, last_committed: Option<OpNumber>) -> Checked {
+    number("floor", floor.0)?;
+    match last_committed {
+        Some(n) if n >= floor => Err(Violation::OverLimit {
+            what: "last_committed, which is below its floor",
+            found: n.0,
+            max: floor.0.saturating_sub(1),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_carried(carried: &[Carried]) -> Checked {
+    length("carried operations", carried.len(), TAGS_MAX)?;
+    for one in carried {
+        check_op(one.op)?;
+        length(
+            "members of a carried operation",
+            one.members.len(),
+            WORLD_SIZE_MAX,
+        )?;
+        distinct("members of a carried operation", &one.members)?;
+        check_ring(&one.ring_order, one.members.len())?;
+    }
+    distinct_by("carried operations", carried.iter().map(|one| one.op.tag))
+}
+
+fn check_notes(what: &'static str, notes: &[OpNote]) -> Checked {
+    length(what, notes.len(), OPEN_OPS_MAX)?;
+    notes.iter().try_for_each(|note| {
+        check_op(note.op)?;
+        check_fingerprint(&note.fingerprint)
+    })
+}
+
+fn check_commit(record: &CommitRecord) -> Checked {
+    check_op(record.op)?;
+    length("contributors", record.contributors.len(), WORLD_SIZE_MAX)?;
+    distinct("contributors", &record.contributors)
+}
+
+fn check_install(install: &Install) -> Checked {
+    check_vid(install.vid)?;
+    check_members(&install.members)?;
+    check_ring(&install.ring_order, install.members.len())?;
+    length("floors", install.floors.len(), TAGS_MAX)?;
+    install.floors.iter().try_for_each(check_tag_floor)?;
+    distinct_by("floors", install.floors.iter().map(|floor| floor.tag))?;
+    check_carried(&install.carried)?;
+    number("safe points released", install.safe_released)?;
+    length("departed", install.departed.len(), PEERS_MAX)?;
+    install
+        .departed
+        .iter()
+        .try_for_each(|(_, reason)| check_evict(reason))
+}
+
+fn check_tag_floor(floor: &TagFloor) -> Checked {
+    check_floor(floor.floor, floor.last_committed)?;
+    length("absent members", floor.absent.len(), WORLD_SIZE_MAX)?;
+    length("abort reasons", floor.reasons.len(), ABORT_REASONS_MAX)?;
+    floor.reasons.iter().try_for_each(|(n, reason)| {
+        number("operation number", n.0)?;
+        match reason {
+            AbortReason::Lost { reason, .. } => check_evict(reason),
+            AbortReason::Cancelled { reason, .. } => check_cancel(reason),
+        }
+    })
+}
+
+/// Rank is the position by member number, so members come in strictly rising order of it.
+fn check_members(members: &[Member]) -> Checked {
+    length("members", members.len(), WORLD_SIZE_MAX)?;
+    members.iter().try_for_each(check_member)?;
+    if members
+        .windows(2)
+        .any(|pair| pair[0].number >= pair[1].number)
+    {
+        return Err(Violation::Disordered { what: "members" });
+    }
+    distinct_by("members", members.iter().map(|member| member.peer))
+}
+
+fn check_member(member: &Member) -> Checked {
+    length("addresses", member.addresses.len(), ADDRESSES_MAX)
+}
+
+/// A ring visits each member once: as many entries as members, each in range, none twice.
+fn check_ring(ring: &[Rank], members: usize) -> Checked {
+    length("ring order", ring.len(), members)?;
+    let last = members.saturating_sub(1) as u64;
+    ring.iter()
+        .try_for_each(|rank| over("rank in the ring order", rank.0.into(), last))?;
+    if ring.len() < members {
+        return Err(Violation::Disordered { what: "ring order" });
+    }
+    distinct("ring order", ring)
+}
+
+fn check_fingerprint(fingerprint: &Fingerprint) -> Checked {
+    over("count", fingerprint.count, COUNT_MAX)?;
+    length("parts", fingerprint.parts as usize, PARTS_MAX)?;
+    over("root", fingerprint.root.0.into(), WORLD_SIZE_MAX as u64 - 1)?;
+    length("min_world", fingerprint.min_world as usize, WORLD_SIZE_MAX)
+}
+
+fn check_cancel(reason: &CancelReason) -> Checked {
+    match reason {
+        CancelReason::Mismatch {
+            field,
+            mine,
+            theirs,
+            ..
+        } => {
+            text("field", field)?;
+            text("own value", mine)?;
+            text("other's value", theirs)
+        }
+        CancelReason::Local(what) => text("reason", what),
+        CancelReason::User | CancelReason::Deadline | CancelReason::Leave => Ok(()),
+    }
+}
+
+fn check_evict(reason: &EvictReason) -> Checked {
+    match reason {
+        EvictReason::Unreachable { by } => length("reporters", by.len(), WORLD_SIZE_MAX),
+        EvictReason::NotPosted { n, .. } => number("operation number", n.0),
+        EvictReason::Protocol(what) => text("reason", what),
+        _ => Ok(()),
+    }
+}
+
+fn check_timers(timers: &Timers) -> Checked {
+    let longest = [
+        timers.heartbeat_interval,
+        timers.peer_timeout,
+        timers.reattach_grace,
+        timers.blame_window,
+        timers.link_timeout,
+        timers.rebuild_window,
+        timers.detach_timeout,
+        timers.verdict_timeout,
+        timers.post_timeout.unwrap_or_default(),
+    ]
+    .into_iter()
+    .fold(Duration::ZERO, Duration::max);
+    over(
+        "waiting time in seconds",
+        longest.as_secs(),
+        TIMER_MAX.as_secs(),
+    )?;
+    timers
+        .validate()
+        .map_err(|error| Violation::Timers(error.to_string()))
+}
+
+fn check_op(op: OpName) -> Checked {
+    number("operation number", op.n.0)?;
+    check_vid(op.birth)
+}
+
+fn check_vid(vid: Vid) -> Checked {
+    generation("term", vid.term.0)?;
+    generation("epoch", vid.epoch.0)
+}
+
+fn distinct<T: Ord + Copy>(what: &'static str, list: &[T]) -> Checked {
+    distinct_by(what, list.iter().copied())
+}
+
+fn distinct_by<T: Ord>(what: &'static str, items: impl Iterator<Item = T>) -> Checked {
+    let mut seen = BTreeSet::new();
+    for item in items {
+        if !seen.insert(item) {
+            return Err(Violation::Disordered { what });
+        }
+    }
+    Ok(())
+}
+
+fn text(what: &'static str, text: &str) -> Checked {
+    length(what, text.len(), TEXT_BYTES_MAX)
+}
+
+fn length(what: &'static str, found: usize, max: usize) -> Checked {
+    over(what, found as u64, max as u64)
+}
+
+fn number(what: &'static str, found: u64) -> Checked {
+    over(what, found, NUMBER_MAX)
+}
+
+fn generation(what: &'static str, found: u32) -> Checked {
+    over(what, found.into(), GENERATION_MAX.into())
+}
+
+fn over(what: &'static str, found: u64, max: u64) -> Checked {
+    if found > max {
+        return Err(Violation::OverLimit { what, found, max });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, LinkKey, MemberNumber, PeerId, Tag, Term, UnitId};
+    use crate::wire::control::CostTable;
+
+    fn vid(term: u32, epoch: u32) -> Vid {
+        Vid {
+            term: Term(term),
+            epoch: Epoch(epoch),
+        }
+    }
+
+    fn member(peer: u64) -> Member {
+        Member {
+            peer: PeerId(peer),
+            number: MemberNumber(peer),
+            unit: UnitId(0),
+            addresses: Vec::new(),
+            key: LinkKey(0),
+        }
+    }
+
+    fn install(ring: &[u32]) -> Install {
+        Install {
+            vid: vid(1, 1),
+            members: vec![member(3), member(5), member(9)],
+            ring_order: ring.iter().copied().map(Rank).collect(),
+            floors: Vec::new(),
+            carried: Vec::new(),
+            safe_released: 0,
+            costs: CostTable::default(),
+            released: false,
+            suspended: false,
+            departed: Vec::new(),
+        }
+    }
+
+    fn tag_report(floor: u64, last_committed: Option<u64>) -> TagReport {
+        TagReport {
+            tag: Tag(1),
+            floor: OpNumber(floor),
+            last_committed: last_committed.map(OpNumber),
+            open: None,
+        }
+    }
+
+    fn flush(tags: Vec<TagReport>) -> PeerToMaster {
+        let report = Report {
+            tags,
+            ..Report::default()
+        };
+        let vid = vid(1, 1);
+        PeerToMaster::Flush { vid, report }
+    }
+
+    #[test]
+    fn numbers_that_could_overflow_are_refused_on_both_sides_of_the_edge() {
+        let at = |k| PeerToMaster::AtSafePoint { k }.validate();
+        assert_eq!(at(NUMBER_MAX), Ok(()));
+        assert!(at(NUMBER_MAX + 1).is_err());
+        let suspend = |vid| MasterToPeer::Suspend { vid }.validate();
+        assert_eq!(suspend(vid(GENERATION_MAX, GENERATION_MAX)), Ok(()));
+        assert!(suspend(vid(GENERATION_MAX + 1, 0)).is_err());
+        assert!(suspend(vid(0, GENERATION_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_ring_order_is_a_permutation_of_the_members() {
+        let check = |ring: &[u32]| MasterToPeer::Install(install(ring)).validate();
+        assert_eq!(check(&[2, 0, 1]), Ok(()));
+        for ring in [&[0, 1][..], &[0, 1, 3], &[0, 1, 1], &[0, 1, 2, 2]] {
+            assert!(check(ring).is_err(), "{ring:?}");
+        }
+    }
+
+    #[test]
+    fn members_come_in_rank_order_and_once() {
+        let mut turned = install(&[0, 1, 2]);
+        turned.members.reverse();
+        assert!(MasterToPeer::Install(turned).validate().is_err());
+        let mut twice = install(&[0, 1, 2]);
+        twice.members[2].peer = twice.members[0].peer;
+        assert!(MasterToPeer::Install(twice).validate().is_err());
+    }
+
+    #[test]
+    fn a_report_names_a_tag_once_and_commits_below_its_floor() {
+        assert_eq!(flush(vec![tag_report(1, Some(0))]).validate(), Ok(()));
+        assert!(flush(vec![tag_report(0, Some(0))]).validate().is_err());
+        assert!(flush(vec![tag_report(3, Some(3))]).validate().is_err());
+        let twice = flush(vec![tag_report(0, None), tag_report(1, None)]);
+        assert_eq!(
+            twice.validate(),
+            Err(Violation::Disordered { what: "tags" })
+        );
+    }
+
+    #[test]
+    fn waiting_times_beyond_a_year_are_refused_before_they_are_multiplied() {
+        let welcome = |heartbeat_interval| {
+            let timers = Timers {
+                heartbeat_interval,
+                ..Timers::default()
+            };
+            check_timers(&timers)
+        };
+        assert_eq!(welcome(Duration::from_millis(250)), Ok(()));
+        assert!(welcome(Duration::MAX).is_err());
+        assert!(welcome(Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn clipped_text_fits_and_stays_text() {
+        let long = "€".repeat(TEXT_BYTES_MAX);
+        let clipped = clip(&long);
+        assert_eq!(clipped.len(), TEXT_BYTES_MAX / 3 * 3);
+        assert!(long.starts_with(&clipped));
+        assert_eq!(clip("short"), "short");
+    }
+}
