@@ -36,7 +36,7 @@ const ARROWS: &[(&str, &str)] = &[
     // Sockets and tasks.
     (
         "transport",
-        "buffer config error event ids limits mutation time wire",
+        "buffer config error event ids limits mutation peer::Neighbour time wire",
     ),
     (
         "collective",
@@ -238,9 +238,14 @@ fn every_entry_names_a_module_that_exists() {
     let targets = ARROWS
         .iter()
         .flat_map(|(_, targets)| targets.split_whitespace());
-    for module in sources.chain(targets) {
+    for entry in sources.chain(targets) {
+        // A last part in capitals is a type in that module.
+        let module = entry
+            .split("::")
+            .take_while(|part| part.starts_with(char::is_lowercase));
+        let module = module.collect::<Vec<_>>().join("::");
         assert!(
-            all.iter().any(|known| is_within(known, module)),
+            all.iter().any(|known| is_within(known, &module)),
             "{module} is no module"
         );
     }

@@ -13,6 +13,9 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 120;
 
+/// Files that are still to be taken apart.
+const LONG_FILES: [&str; 2] = ["ccl-core/src/wire/control.rs", "ccl-core/src/wire/data.rs"];
+
 /// Files that may hold `unsafe`; each block says why it is sound.
 const UNSAFE_FILES: [&str; 5] = [
     "ccl-core/src/buffer.rs",
@@ -109,7 +112,7 @@ fn every_file_opens_with_what_it_owns() {
 fn files_are_short() {
     check(|source| {
         let lines = source.lines_without_tests();
-        if source.path == "ccl-core/src/wire/control.rs" {
+        if LONG_FILES.contains(&source.path.as_str()) {
             return vec![];
         }
         let what = format!("{lines} lines without tests; the limit is {FILE_LINES_MAX}");
@@ -194,10 +197,9 @@ fn no_test_is_switched_off() {
 #[test]
 fn no_test_sleeps() {
     check(|source| {
-        let tests_from = if source.path.starts_with("tests/") || source.path.contains("/tests/") {
-            0
-        } else {
-            source.lines_without_tests()
+        let tests_from = match source.is_tests() {
+            true => 0,
+            false => source.lines_without_tests(),
         };
         let lines = lines_with_word(&source.code, "thread::sleep").into_iter();
         lines

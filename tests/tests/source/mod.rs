@@ -19,8 +19,17 @@ pub struct Source {
 }
 
 impl Source {
-    /// Number of lines before the trailing `#[cfg(test)] mod …`, or of all lines.
+    /// Whether all of it is tests.
+    pub fn is_tests(&self) -> bool {
+        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
+    }
+
+    /// Number of lines before the trailing `#[cfg(test)] mod …`, or of all lines; 0 for a module of
+    /// tests in a file of its own.
     pub fn lines_without_tests(&self) -> usize {
+        if self.path.ends_with("/tests.rs") {
+            return 0;
+        }
         let lines: Vec<&str> = self.code.lines().collect();
         (0..lines.len())
             .rev()

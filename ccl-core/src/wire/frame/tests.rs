@@ -1,3 +1,5 @@
+//! Bytes to messages and back: round trips, limits from both sides, and bytes that were damaged.
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
