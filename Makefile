@@ -1,6 +1,6 @@
-# `make test` needs rustup's cargo, a C compiler and make; it installs what else is missing.
+# `make test` needs rustup, a C compiler and make; it installs the compiler if it may.
 
-CARGO ?= $(shell command -v cargo || echo $(HOME)/.cargo/bin/cargo)
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help prepare test lint
 
@@ -10,17 +10,17 @@ help:
 
 # A linker is the one thing that neither rustup nor cargo brings.
 prepare:
-	@command -v cc >/dev/null || { echo 'installing gcc'; \
-	    apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
-	@test -x "$(CARGO)" || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
-	@"$(CARGO)" --version
+	@command -v cc >/dev/null || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
+	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
+	@cargo --version
 
 test: prepare
-	"$(CARGO)" test --workspace --locked --no-fail-fast
+	cargo test --workspace --locked --no-fail-fast
 
 lint: prepare
-	@"$(CARGO)" fmt --version >/dev/null 2>&1 || rustup component add rustfmt
-	@"$(CARGO)" clippy --version >/dev/null 2>&1 || rustup component add clippy
-	"$(CARGO)" fmt --all --check
-	"$(CARGO)" clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' "$(CARGO)" doc --workspace --no-deps --locked
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked

@@ -197,7 +197,7 @@ fn modules_use_only_what_lies_below_them() {
             let first = named.split("::").next().unwrap_or_default();
             let path = reexported.get(first).unwrap_or(&named);
             let fits = |target: &&str| is_within(path, target);
-            if !is_within(path, own) && !targets.iter().any(|target| fits(target)) {
+            if !is_within(path, own) && !targets.iter().any(fits) {
                 let at = format!("{}:{line}", source.path);
                 broken.push(format!(
                     "{at}: {module} may not use {path}: see ARCHITECTURE.md"
