@@ -3,265 +3,217 @@
 //! Pure: `handle` takes the time and one input, `poll_output` drains what is to be done,
 //! `poll_timeout` says when to call again with [`Input::Timeout`]. It knows names, views and
 //! verdicts; bytes of operations are moved by `collective`.
+//!
+//! A call is posted, and `StartOp` emitted, by the very input that allows it: by `Post` itself in a
+//! steady or newly installed view and while there is no master, and otherwise (flushed, or `Attach`
+//! sent and not answered, or behind a carried operation) by the message that ends the wait.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod calls;
+mod check;
+mod coverage;
+mod install;
+mod invariants;
+mod io;
+mod mesh;
+mod notes;
+mod phase;
+mod report;
+mod safe_point;
+mod session;
+mod tags;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::error::Error;
-use crate::event::Event;
-use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
+use crate::ids::PeerId;
 use crate::time::Instant;
-use crate::wire::control::{
-    AbortReason, CancelReason, CostTable, EvictReason, Fingerprint, LinkFault, MasterToPeer,
-    Member, PeerToMaster,
-};
+use crate::wire::control::{MasterToPeer, PeerToMaster};
 
-/// A view as callers see it: it travels with each result (R16).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// Its name.
-    pub vid: Vid,
-    /// Its members in rank order.
-    pub members: Vec<Member>,
-    /// The ring: ranks, each followed by its next.
-    pub ring_order: Vec<Rank>,
-}
+use coverage::Coverage;
+use mesh::Mesh;
+use notes::Notes;
+use phase::{Phase, Reaction, Trigger};
+use safe_point::SafePoints;
+use session::{Leaving, Session};
+use tags::Tags;
 
-/// What happens to a peer.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// The driver has a connection to the master, asked for by [`Output::Connect`].
-    ControlUp,
-    /// That connection ended, or could not be made.
-    ControlDown,
-    /// The master said something.
-    Control(MasterToPeer),
-    /// The link to this peer is whole: all its lanes are up.
-    LinkUp(PeerId),
-    /// The link to this peer broke (see `PeerToMaster::LinkDown`).
-    LinkDown {
-        /// The other end.
-        peer: PeerId,
-        /// How.
-        fault: LinkFault,
-        /// Whether repair was given up.
-        gave_up: bool,
-    },
-    /// The whole result of an operation is in this peer's memory, for good.
-    Held(OpName),
-    /// The data plane saw another member call something else.
-    Mismatch {
-        /// The operation.
-        op: OpName,
-        /// The other member.
-        peer: PeerId,
-        /// What it called.
-        theirs: Fingerprint,
-    },
-    /// The caller calls a collective. Ends in exactly one `Finish` or `Rejected` for `call`.
-    Post {
-        /// The caller's name for it.
-        call: CallId,
-        /// Its stream.
-        tag: Tag,
-        /// What is called; an `Auto` algorithm is resolved where the operation starts.
-        fingerprint: Fingerprint,
-        /// When to cancel it.
-        deadline: Option<Instant>,
-    },
-    /// The caller cancels; the verdict may still be success.
-    Cancel {
-        /// The caller's name for it.
-        call: CallId,
-        /// Why.
-        reason: CancelReason,
-    },
-    /// The caller is at its next safe point (`update_topology`). Ends in one `Finish` or `Rejected`.
-    SafePoint {
-        /// The caller's name for it.
-        call: CallId,
-        /// When to withdraw.
-        deadline: Option<Instant>,
-    },
-    /// The caller leaves the run. Ends in one `Finish`.
-    Leave {
-        /// The caller's name for it.
-        call: CallId,
-    },
-    /// The time that `poll_timeout` named has come.
-    Timeout,
-}
-
-/// The three ends of a call (R7), and the ends of calls that are not operations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The operation succeeded on all members.
-    Committed {
-        /// The operation.
-        op: OpName,
-        /// Whose data is in the result, in rank order of the birth view.
-        contributors: Vec<PeerId>,
-        /// This peer's view when it was told.
-        view: Arc<View>,
-    },
-    /// The operation failed on all members. `StopOp` came before.
-    Aborted {
-        /// The operation.
-        op: OpName,
-        /// Why.
-        reason: AbortReason,
-        /// This peer's view when it was told.
-        view: Arc<View>,
-    },
-    /// The session is over and nobody here can know. `StopOp` came before.
-    Unknown {
-        /// Why the session ended.
-        cause: SessionEnd,
-    },
-    /// A safe point was released with this view.
-    SafePoint {
-        /// The view.
-        view: Arc<View>,
-    },
-    /// The deadline of a safe point passed; it was not consumed.
-    Withdrawn,
-    /// The peer has left.
-    Left,
-}
-
-/// Why a session is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// The master said so.
-    Evicted(EvictReason),
-    /// The master never let it in.
-    Refused(String),
-    /// No master for `detach_timeout`.
-    Detached,
-    /// A verdict did not come within `verdict_timeout` of a cancel.
-    NoVerdict,
-    /// The master contradicted what it had said, or what this peer knows for certain.
-    Protocol(String),
-    /// It left.
-    Left,
-}
-
-/// Another peer to keep a link with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Where its port is.
-    pub addresses: Vec<SocketAddr>,
-    /// What a connection to its port must show.
-    pub key: crate::ids::LinkKey,
-    /// Whether this side dials (the later session dials the earlier).
-    pub dial: bool,
-}
-
-/// What a peer wants done, in order.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Connect to the master; answer with `ControlUp` or `ControlDown`. Replaces any connection.
-    Connect,
-    /// Close the connection to the master once everything sent has left.
-    Disconnect,
-    /// Send a message to the master.
-    Send(PeerToMaster),
-    /// The links to keep, complete: make what is missing, end what is not listed.
-    Links(BTreeMap<PeerId, Neighbour>),
-    /// Move the bytes of this operation.
-    StartOp {
-        /// The call.
-        call: CallId,
-        /// Its name.
-        op: OpName,
-        /// What was called.
-        fingerprint: Fingerprint,
-        /// Members in rank order of the birth view.
-        members: Arc<[PeerId]>,
-        /// The ring of the birth view, as ranks.
-        ring_order: Arc<[Rank]>,
-        /// This peer's rank in it.
-        rank: Rank,
-        /// The birth view's costs, for the choice of algorithm.
-        costs: CostTable,
-    },
-    /// Move no more bytes of this operation: nothing reads or writes the caller's memory when this
-    /// has been carried out. Also sent for committed operations, whose data nobody needs any more.
-    StopOp(OpName),
-    /// A call is over.
-    Finish {
-        /// Which.
-        call: CallId,
-        /// How.
-        end: End,
-    },
-    /// A call was not started: the caller's mistake, too few peers, or a session that is over.
-    Rejected {
-        /// Which.
-        call: CallId,
-        /// Why.
-        error: Error,
-    },
-    /// A new view is in force.
-    View(Arc<View>),
-    /// The session is over. Every open call has been finished before.
-    Ended(SessionEnd),
-    /// Something an operator wants to know.
-    Event(Event),
-}
-
-/// What a peer is made from.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Name of the run.
-    pub run: String,
-    /// Group to join.
-    pub group: crate::ids::GroupId,
-    /// Unit it lives and dies with.
-    pub unit: Option<crate::ids::UnitId>,
-    /// Where other peers reach it.
-    pub addresses: Vec<SocketAddr>,
-    /// What a connection to its port must show.
-    pub key: crate::ids::LinkKey,
-    /// Fewest members it works with.
-    pub min_world: u32,
-    /// Seed of the jitter of its reconnections.
-    pub entropy: u64,
-}
+pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
 
 /// A peer of a run. Pure: see the module's documentation.
 #[derive(Debug)]
-pub struct Peer {}
+pub struct Peer {
+    setup: Setup,
+    now: Instant,
+    phase: Phase,
+    session: Session,
+    tags: Tags,
+    notes: Notes,
+    safe_points: SafePoints,
+    mesh: Mesh,
+    leaving: Option<Leaving>,
+    outputs: VecDeque<Output>,
+    coverage: Coverage,
+}
 
-#[allow(unused_variables, clippy::unused_self)]
 impl Peer {
     /// A peer that has not connected; the first output is `Connect`.
     #[must_use]
     pub fn new(setup: Setup, now: Instant) -> Self {
-        unimplemented!()
+        let session = Session::new(setup.entropy);
+        Self {
+            setup,
+            now,
+            phase: Phase::Joining,
+            session,
+            tags: Tags::default(),
+            notes: Notes::default(),
+            safe_points: SafePoints::default(),
+            mesh: Mesh::default(),
+            leaving: None,
+            outputs: VecDeque::from([Output::Connect]),
+            coverage: Coverage::default(),
+        }
     }
+
     /// Takes one input. `now` never runs backwards.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        unimplemented!()
+        self.now = self.now.max(now);
+        if matches!(input, Input::Control(_)) && !self.session.is_up() {
+            // The last words of a connection that was given up: everything is said anew.
+            return;
+        }
+        let (state, trigger) = (self.phase.state(), Trigger::of(&input));
+        self.coverage.note(state, trigger);
+        match phase::reaction(state, trigger) {
+            Reaction::Ignore => {}
+            Reaction::Fault => {
+                self.drop_master(&format!("{} while {}", trigger.name(), state.name()));
+            }
+            Reaction::Act | Reaction::Tolerate => self.act(input),
+        }
     }
+
     /// The next thing to do, oldest first.
     pub fn poll_output(&mut self) -> Option<Output> {
-        unimplemented!()
+        self.outputs.pop_front().or_else(|| {
+            let done = self.notes.take_done();
+            (!done.is_empty()).then_some(Output::Send(PeerToMaster::Done(done)))
+        })
     }
+
     /// When to call `handle` with [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        unimplemented!()
+        if matches!(self.phase, Phase::Ended(_)) {
+            return None;
+        }
+        let times = [
+            self.session.next_timeout(),
+            self.detached_until(),
+            self.leaving.as_ref().map(|leaving| leaving.until),
+            self.tags.next_alarm(),
+            self.safe_points.deadline(),
+            self.notes.due(),
+        ];
+        times.into_iter().flatten().min()
     }
+
     /// The view in force, once admitted.
     #[must_use]
     pub fn view(&self) -> Option<&Arc<View>> {
-        unimplemented!()
+        self.phase.membership().map(|membership| &membership.view)
     }
+
     /// The session's name, once registered.
     #[must_use]
     pub fn peer(&self) -> Option<PeerId> {
-        unimplemented!()
+        self.session.peer()
+    }
+
+    /// The (state, event) cells of the transition table that this peer has been through.
+    #[must_use]
+    pub fn visited(&self) -> &BTreeSet<(&'static str, &'static str)> {
+        self.coverage.visited()
+    }
+
+    /// The cells that a run without contradictions can reach and that have an effect.
+    #[must_use]
+    pub fn legal_cells() -> BTreeSet<(&'static str, &'static str)> {
+        phase::legal_cells()
+            .map(|(state, trigger)| (state.name(), trigger.name()))
+            .collect()
+    }
+
+    fn act(&mut self, input: Input) {
+        match input {
+            Input::ControlUp => self.handle_control_up(),
+            Input::ControlDown => self.handle_control_down(),
+            Input::Control(message) => self.act_on_message(message),
+            Input::LinkUp(peer) => self.handle_link_up(peer),
+            Input::LinkDown {
+                peer,
+                fault,
+                gave_up,
+            } => self.handle_link_down(peer, fault, gave_up),
+            Input::Held(op) => self.handle_held(op),
+            Input::Mismatch { op, peer, theirs } => self.handle_mismatch(op, peer, &theirs),
+            Input::Post {
+                call,
+                tag,
+                fingerprint,
+                deadline,
+            } => self.handle_post(call, tag, fingerprint, deadline),
+            Input::Cancel { call, reason } => self.handle_cancel(call, reason),
+            Input::SafePoint { call, deadline } => self.handle_safe_point(call, deadline),
+            Input::Leave { call } => self.handle_leave(call),
+            Input::Timeout => self.handle_timeout(),
+        }
+    }
+
+    fn act_on_message(&mut self, message: MasterToPeer) {
+        self.session.heard(self.now);
+        match message {
+            MasterToPeer::Welcome {
+                run_id,
+                session,
+                peer,
+                term: _,
+                timers,
+            } => self.handle_welcome(session::Registration {
+                run_id,
+                session,
+                peer,
+                timers,
+            }),
+            MasterToPeer::Expect {
+                vid,
+                members,
+                newcomers,
+            } => self.handle_expect(vid, members, newcomers),
+            MasterToPeer::Install(install) => self.handle_install(install),
+            MasterToPeer::Commit(commits) => self.handle_commit(commits),
+            MasterToPeer::Suspend { vid } => self.handle_suspend(vid),
+            MasterToPeer::Release { vid } => self.handle_release(vid),
+            MasterToPeer::SafeReleased { k, vid } => self.handle_safe_released(k, vid),
+            MasterToPeer::Evicted { reason } => self.handle_evicted(reason),
+            MasterToPeer::Refused { reason } => self.end_session(SessionEnd::Refused(reason)),
+            MasterToPeer::Pong { .. } => {}
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        self.check_session();
+        self.check_calls();
+        self.check_safe_point();
+        if self.notes.due().is_some_and(|due| due <= self.now) {
+            self.tell_posted();
+        }
+    }
+
+    /// Sends at once. Reports and requests go after the notes that they build upon.
+    fn send(&mut self, message: PeerToMaster) {
+        self.outputs.push_back(Output::Send(message));
     }
 }

@@ -1,0 +1,136 @@
+//! View changes as a member sees them: Suspend → Flush, Install → Installed, Release (R3–R6).
+//!
+//! An `Install` is checked as a whole before any of it is taken in; what contradicts what this peer
+//! knows for certain ends the session, because no verdict of such a master can be told.
+
+use crate::ids::Vid;
+use crate::mutation::{Mutation, is_active};
+use crate::wire::control::{Install, PeerToMaster};
+
+use super::Peer;
+use super::check::Known;
+use super::io::Output;
+use super::phase::{Membership, Phase};
+
+impl Peer {
+    pub(super) fn handle_suspend(&mut self, vid: Vid) {
+        if self.view().is_none_or(|view| view.vid != vid) {
+            return self.drop_master(&format!("Suspend of view {vid}"));
+        }
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Joining) {
+            Phase::Steady(membership) | Phase::Installed(membership) => {
+                Phase::Suspended(membership)
+            }
+            other => other,
+        };
+        self.notes.clear();
+        let report = self.report();
+        self.send(PeerToMaster::Flush { vid, report });
+    }
+
+    pub(super) fn handle_release(&mut self, vid: Vid) {
+        match self.phase.membership_mut() {
+            Some(membership) if membership.view.vid == vid => membership.released = true,
+            Some(membership) if membership.view.vid > vid => return,
+            _ => return self.drop_master(&format!("Release of view {vid}")),
+        }
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Joining) {
+            Phase::Installed(membership) => Phase::Steady(membership),
+            other => other,
+        };
+        self.tell_held_back();
+        self.tell_safe_point();
+        self.advance_all();
+    }
+
+    pub(super) fn handle_install(&mut self, install: Install) {
+        if let Err(what) = self.check_install(&install) {
+            return self.end_contradicted(format!("view {}: {what}", install.vid));
+        }
+        let before = self.view().map(|view| view.vid);
+        let is_reply = matches!(self.phase, Phase::Attaching(_));
+        self.take_floors(&install, before.is_none());
+        self.safe_points
+            .install(install.safe_released, before.is_none());
+        self.enter(&install);
+        if is_reply {
+            self.note_attached();
+        }
+        let is_same_master = before.is_none_or(|before| before.term == install.vid.term);
+        self.settle_expected(&install, is_same_master);
+        self.refresh_links();
+        if before != Some(install.vid) {
+            self.outputs.extend(self.view().cloned().map(Output::View));
+        }
+        self.decide_below_floors();
+        self.answer_install(install.vid);
+        if install.released || is_active(Mutation::TellAtInstall) {
+            self.tell_held_back();
+            self.tell_safe_point();
+        }
+        self.advance_all();
+    }
+
+    /// The view is in force; carried operations that are decided by now are left out.
+    fn enter(&mut self, install: &Install) {
+        let mut membership = Membership::new(install);
+        membership.carried.retain(|tag, carried| {
+            self.tags
+                .get(*tag)
+                .is_none_or(|state| carried.op.n >= state.floor)
+        });
+        self.phase = if install.suspended {
+            Phase::Suspended(membership)
+        } else if install.released {
+            Phase::Steady(membership)
+        } else {
+            Phase::Installed(membership)
+        };
+    }
+
+    fn take_floors(&mut self, install: &Install, is_first: bool) {
+        for sealed in &install.floors {
+            let state = self.tags.entry(sealed.tag);
+            state.raise(sealed);
+            if is_first {
+                state.begin_at(sealed.floor);
+            }
+        }
+        if !is_first {
+            return;
+        }
+        // A newcomer takes a tag up behind the operation that goes on without it.
+        for carried in &install.carried {
+            let state = self.tags.entry(carried.op.tag);
+            if carried.op.n == state.floor {
+                state.begin_at(carried.op.n.next());
+            }
+        }
+    }
+
+    /// Restates all facts: the master may have missed some while it decided. What waited on links, on
+    /// the way out, or for the connection is said anew.
+    fn answer_install(&mut self, vid: Vid) {
+        self.notes.clear();
+        let mut report = self.report();
+        if is_active(Mutation::InstalledWithoutFacts) {
+            report.tags.iter_mut().for_each(|tag| tag.open = None);
+        }
+        self.send(PeerToMaster::Installed { vid, report });
+        self.restate_links();
+        if self.leaving.is_some() {
+            self.send(PeerToMaster::Leave);
+        }
+    }
+
+    fn check_install(&self, install: &Install) -> Result<(), String> {
+        let known = Known {
+            me: self.session.peer().unwrap_or_default(),
+            view: self.view().map(|view| &**view),
+            is_reply: matches!(self.phase, Phase::Attaching(_)),
+            safe_released: self.safe_points.released(),
+            tags: &self.tags,
+        };
+        known.check(install)
+    }
+}

@@ -1,0 +1,41 @@
+//! What must hold at a peer whatever happens (docs/protocol.md, I5–I8).
+//!
+//! Whether the master keeps its side is checked in `check`, and is no panic; these are promises of this
+//! machine to itself. I5, that an open operation keeps its name over an `Install`, needs no assertion:
+//! nothing here ever renames one, and `check` refuses an `Install` that would.
+
+use crate::ids::OpNumber;
+use crate::mutation::{Mutation, is_active};
+use crate::wire::control::TagFloor;
+
+use super::phase::Membership;
+use super::tags::TagState;
+
+/// I6: floors never fall. `check` has refused an `Install` that lowers one.
+pub(super) fn floor_never_falls(state: &TagState, sealed: &TagFloor) {
+    assert!(
+        sealed.floor >= state.floor,
+        "a checked Install never lowers a floor (I6)"
+    );
+    assert!(
+        sealed.last_committed >= state.last_committed,
+        "a checked Install never takes a commit back (I6)"
+    );
+}
+
+/// I7: the ends of a tag are told in the order of its numbers, without a gap.
+pub(super) fn told_without_gap(state: &TagState, n: OpNumber) {
+    assert!(
+        n == state.told || is_active(Mutation::InvalidCallTakesNumber),
+        "each number of a tag is told once, in order (I7)"
+    );
+}
+
+/// I8: what a view change decided is told after its release only.
+pub(super) fn told_after_release(membership: Option<&Membership>) {
+    assert!(
+        membership.is_some_and(|membership| membership.released)
+            || is_active(Mutation::TellAtInstall),
+        "outcomes decided at a view change wait for its release (I8)"
+    );
+}

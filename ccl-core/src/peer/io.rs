@@ -1,0 +1,256 @@
+//! What goes into a peer's machine and what comes out of it.
+//!
+//! Types only: what they cause is decided by the modules beside this one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::event::Event;
+use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
+use crate::time::Instant;
+use crate::wire::control::{
+    AbortReason, CancelReason, CostTable, EvictReason, Fingerprint, LinkFault, MasterToPeer,
+    Member, PeerToMaster,
+};
+
+/// A view as callers see it: it travels with each result (R16).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Its name.
+    pub vid: Vid,
+    /// Its members in rank order.
+    pub members: Vec<Member>,
+    /// The ring: ranks, each followed by its next.
+    pub ring_order: Vec<Rank>,
+}
+
+/// What happens to a peer.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The driver has a connection to the master, asked for by [`Output::Connect`].
+    ControlUp,
+    /// That connection ended, or could not be made.
+    ControlDown,
+    /// The master said something.
+    Control(MasterToPeer),
+    /// The link to this peer is whole: all its lanes are up.
+    LinkUp(PeerId),
+    /// The link to this peer broke (see `PeerToMaster::LinkDown`).
+    LinkDown {
+        /// The other end.
+        peer: PeerId,
+        /// How.
+        fault: LinkFault,
+        /// Whether repair was given up.
+        gave_up: bool,
+    },
+    /// The whole result of an operation is in this peer's memory, for good.
+    Held(OpName),
+    /// The data plane saw another member call something else.
+    Mismatch {
+        /// The operation.
+        op: OpName,
+        /// The other member.
+        peer: PeerId,
+        /// What it called.
+        theirs: Fingerprint,
+    },
+    /// The caller calls a collective. Ends in exactly one `Finish` or `Rejected` for `call`.
+    Post {
+        /// The caller's name for it.
+        call: CallId,
+        /// Its stream.
+        tag: Tag,
+        /// What is called; an `Auto` algorithm is resolved where the operation starts.
+        fingerprint: Fingerprint,
+        /// When to cancel it.
+        deadline: Option<Instant>,
+    },
+    /// The caller cancels; the verdict may still be success.
+    Cancel {
+        /// The caller's name for it.
+        call: CallId,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// The caller is at its next safe point (`update_topology`). Ends in one `Finish` or `Rejected`.
+    SafePoint {
+        /// The caller's name for it.
+        call: CallId,
+        /// When to withdraw.
+        deadline: Option<Instant>,
+    },
+    /// The caller leaves the run. Ends in one `Finish`.
+    Leave {
+        /// The caller's name for it.
+        call: CallId,
+    },
+    /// The time that `poll_timeout` named has come.
+    Timeout,
+}
+
+/// The three ends of a call (R7), and the ends of calls that are not operations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The operation succeeded on all members.
+    Committed {
+        /// The operation.
+        op: OpName,
+        /// Whose data is in the result, in rank order of the birth view.
+        contributors: Vec<PeerId>,
+        /// This peer's view when it was told.
+        view: Arc<View>,
+    },
+    /// The operation failed on all members. `StopOp` came before, if it was started here.
+    Aborted {
+        /// The operation. If it was decided before this peer called it, its birth view is not known
+        /// here and is `Vid::default()`.
+        op: OpName,
+        /// Why.
+        reason: AbortReason,
+        /// This peer's view when it was told.
+        view: Arc<View>,
+    },
+    /// The session is over and nobody here can know. `StopOp` came before.
+    Unknown {
+        /// Why the session ended.
+        cause: SessionEnd,
+    },
+    /// A safe point was released with this view.
+    SafePoint {
+        /// The view.
+        view: Arc<View>,
+    },
+    /// The deadline of a safe point passed; it was not consumed.
+    Withdrawn,
+    /// The peer has left.
+    Left,
+}
+
+/// Why a session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The master said so.
+    Evicted(EvictReason),
+    /// The master never let it in.
+    Refused(String),
+    /// No master for `detach_timeout`.
+    Detached,
+    /// A verdict did not come within `verdict_timeout` of a cancel.
+    NoVerdict,
+    /// The master contradicted what it had said, or what this peer knows for certain.
+    Protocol(String),
+    /// It left.
+    Left,
+}
+
+impl SessionEnd {
+    /// What a call gets that was refused, or never started, because of it.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        match self {
+            Self::Evicted(reason) => Error::Evicted(reason.clone()),
+            Self::Refused(reason) => Error::Refused(reason.clone()),
+            other => Error::Ended(other.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evicted(reason) => write!(f, "evicted: {reason}"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Detached => f.write_str("no master for longer than detach_timeout"),
+            Self::NoVerdict => f.write_str("no verdict on a cancelled call within verdict_timeout"),
+            Self::Protocol(what) => write!(f, "the master contradicted itself: {what}"),
+            Self::Left => f.write_str("it left"),
+        }
+    }
+}
+
+/// Another peer to keep a link with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where its port is.
+    pub addresses: Vec<SocketAddr>,
+    /// What a connection to its port must show.
+    pub key: crate::ids::LinkKey,
+    /// Whether this side dials (the later session dials the earlier).
+    pub dial: bool,
+}
+
+/// What a peer wants done, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Connect to the master; answer with `ControlUp` or `ControlDown`. Replaces any connection.
+    Connect,
+    /// Close the connection to the master once everything sent has left.
+    Disconnect,
+    /// Send a message to the master.
+    Send(PeerToMaster),
+    /// The links to keep, complete: make what is missing, end what is not listed.
+    Links(BTreeMap<PeerId, Neighbour>),
+    /// Move the bytes of this operation.
+    StartOp {
+        /// The call.
+        call: CallId,
+        /// Its name.
+        op: OpName,
+        /// What was called.
+        fingerprint: Fingerprint,
+        /// Members in rank order of the birth view.
+        members: Arc<[PeerId]>,
+        /// The ring of the birth view, as ranks.
+        ring_order: Arc<[Rank]>,
+        /// This peer's rank in it.
+        rank: Rank,
+        /// The birth view's costs, for the choice of algorithm.
+        costs: CostTable,
+    },
+    /// Move no more bytes of this operation: nothing reads or writes the caller's memory when this
+    /// has been carried out. Also sent for committed operations, whose data nobody needs any more.
+    StopOp(OpName),
+    /// A call is over.
+    Finish {
+        /// Which.
+        call: CallId,
+        /// How.
+        end: End,
+    },
+    /// A call was not started: the caller's mistake, too few peers, or a session that is over.
+    Rejected {
+        /// Which.
+        call: CallId,
+        /// Why.
+        error: Error,
+    },
+    /// A new view is in force.
+    View(Arc<View>),
+    /// The session is over. Every open call has been finished before.
+    Ended(SessionEnd),
+    /// Something an operator wants to know.
+    Event(Event),
+}
+
+/// What a peer is made from.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Name of the run.
+    pub run: String,
+    /// Group to join.
+    pub group: crate::ids::GroupId,
+    /// Unit it lives and dies with.
+    pub unit: Option<crate::ids::UnitId>,
+    /// Where other peers reach it.
+    pub addresses: Vec<SocketAddr>,
+    /// What a connection to its port must show.
+    pub key: crate::ids::LinkKey,
+    /// Fewest members it works with.
+    pub min_world: u32,
+    /// Seed of the jitter of its reconnections.
+    pub entropy: u64,
+}

@@ -1,0 +1,68 @@
+//! What the master is still to be told about single operations.
+//!
+//! `Done` leaves as soon as the outputs of the moment are drained, all of them in one message.
+//! `Posted` waits a little: an operation that is held before is told by its `Done` alone, so a small
+//! one costs the master one message a peer (P7). A report restates both and clears what waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::ids::{OpName, Tag};
+use crate::time::Instant;
+use crate::wire::control::OpNote;
+
+/// How long a post waits for its operation to be held. Far below every waiting time of the protocol.
+pub(super) const POSTED_DELAY: Duration = Duration::from_millis(1);
+
+/// Notes that wait.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    posted: BTreeMap<Tag, OpNote>,
+    due: Option<Instant>,
+    done: Vec<OpNote>,
+}
+
+impl Notes {
+    /// An operation was posted.
+    pub fn add_posted(&mut self, note: OpNote, now: Instant) {
+        self.due.get_or_insert(now + POSTED_DELAY);
+        self.posted.insert(note.op.tag, note);
+    }
+
+    /// The whole result of an operation is here.
+    pub fn add_done(&mut self, note: OpNote) {
+        self.withdraw_posted(note.op);
+        self.done.push(note);
+    }
+
+    /// A post need not be told any more.
+    pub fn withdraw_posted(&mut self, op: OpName) {
+        if self.posted.get(&op.tag).is_some_and(|note| note.op == op) {
+            self.posted.remove(&op.tag);
+        }
+        if self.posted.is_empty() {
+            self.due = None;
+        }
+    }
+
+    /// When posts must be told.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The posts to tell now.
+    pub fn take_posted(&mut self) -> Vec<OpNote> {
+        self.due = None;
+        std::mem::take(&mut self.posted).into_values().collect()
+    }
+
+    /// The results to tell now.
+    pub fn take_done(&mut self) -> Vec<OpNote> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// A report says it all, or nobody listens.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

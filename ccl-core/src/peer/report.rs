@@ -1,0 +1,52 @@
+//! The report: all that a peer knows, restated at every `Flush`, `Attach` and `Installed` (R5).
+
+use crate::wire::control::{OpenReport, Report, TagReport};
+
+use super::Peer;
+use super::tags::{Call, TagState};
+use crate::ids::Tag;
+
+impl Peer {
+    /// All that the master may decide from. Verdicts that are held back are part of the floors.
+    pub(super) fn report(&self) -> Report {
+        let Some(membership) = self.phase.membership() else {
+            return Report::default();
+        };
+        Report {
+            vid: membership.view.vid,
+            released: membership.released,
+            tags: self
+                .tags
+                .iter()
+                .filter_map(|(tag, state)| report_tag(tag, state))
+                .collect(),
+            carried: membership.carried.values().cloned().collect(),
+            safe_called: self.safe_points.called(),
+            safe_released: self.safe_points.released(),
+        }
+    }
+}
+
+fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
+    let open = state.call.as_ref().and_then(report_open);
+    if open.is_none() && state.floor == Default::default() {
+        return None;
+    }
+    Some(TagReport {
+        tag,
+        floor: state.floor,
+        last_committed: state.last_committed,
+        open,
+    })
+}
+
+fn report_open(call: &Call) -> Option<OpenReport> {
+    let posted = call.posted()?;
+    Some(OpenReport {
+        n: posted.op.n,
+        birth: posted.op.birth,
+        fingerprint: call.fingerprint.clone(),
+        held: posted.held,
+        cancel: call.cancel.clone(),
+    })
+}

@@ -1,0 +1,158 @@
+//! Safe points (R9): the caller's k-th, from 1, answered the same for every member.
+//!
+//! A safe point that was withdrawn is not consumed: the next call is the same k again, and gets at once
+//! what the others got.
+
+use crate::error::Error;
+use crate::ids::{CallId, Vid};
+use crate::time::Instant;
+use crate::wire::control::PeerToMaster;
+
+use super::Peer;
+use super::io::{End, Output, SessionEnd};
+
+/// What a peer knows of its group's safe points.
+#[derive(Debug, Default)]
+pub(super) struct SafePoints {
+    consumed: u64,
+    released: u64,
+    open: Option<Open>,
+}
+
+/// The safe point that the caller is at.
+#[derive(Debug)]
+struct Open {
+    call: CallId,
+    deadline: Option<Instant>,
+}
+
+impl SafePoints {
+    /// Safe points called, the open one included.
+    pub fn called(&self) -> u64 {
+        self.consumed + u64::from(self.open.is_some())
+    }
+
+    /// Safe points released, as far as this peer knows.
+    pub fn released(&self) -> u64 {
+        self.released
+    }
+
+    /// When the open one is withdrawn. One that is released waits for its view only.
+    pub fn deadline(&self) -> Option<Instant> {
+        let open = self.open.as_ref().filter(|_| self.released < self.called());
+        open.and_then(|open| open.deadline)
+    }
+
+    /// A view says how many were released. A newcomer starts counting there.
+    pub fn install(&mut self, released: u64, is_first: bool) {
+        self.released = released;
+        if is_first {
+            self.consumed = released;
+        }
+    }
+
+    fn take_released(&mut self) -> Option<CallId> {
+        if self.released < self.called() {
+            return None;
+        }
+        let open = self.open.take()?;
+        self.consumed += 1;
+        Some(open.call)
+    }
+}
+
+impl Peer {
+    pub(super) fn handle_safe_point(&mut self, call: CallId, deadline: Option<Instant>) {
+        if let Err(error) = self.check_safe_point_call() {
+            return self.outputs.push_back(Output::Rejected { call, error });
+        }
+        self.safe_points.open = Some(Open { call, deadline });
+        let k = self.safe_points.called();
+        if k <= self.safe_points.released {
+            return self.tell_safe_point();
+        }
+        if self.phase.is_telling() {
+            self.send(PeerToMaster::AtSafePoint { k });
+        }
+    }
+
+    pub(super) fn handle_safe_released(&mut self, k: u64, vid: Vid) {
+        if self.view().is_none_or(|view| view.vid != vid) {
+            return self.drop_master(&format!("SafeReleased in view {vid}"));
+        }
+        if k > self.safe_points.called().max(self.safe_points.released) + 1 {
+            return self.drop_master(&format!("SafeReleased of the far safe point {k}"));
+        }
+        self.safe_points.released = self.safe_points.released.max(k);
+        self.tell_safe_point();
+    }
+
+    /// Ends the open safe point if it was released. One released by a view change waits for the view's
+    /// release, like every outcome decided there (R6).
+    pub(super) fn tell_safe_point(&mut self) {
+        let Some(view) = self.view().cloned() else {
+            return;
+        };
+        if let Some(call) = self.safe_points.take_released() {
+            let end = End::SafePoint { view };
+            self.outputs.push_back(Output::Finish { call, end });
+        }
+    }
+
+    /// Withdraws the open safe point when its deadline has passed.
+    pub(super) fn check_safe_point(&mut self) {
+        if self
+            .safe_points
+            .deadline()
+            .is_none_or(|deadline| deadline > self.now)
+        {
+            return;
+        }
+        if let Some(call) = self.safe_points.open.as_ref().map(|open| open.call) {
+            self.withdraw_safe_point(call);
+        }
+    }
+
+    /// The caller does not wait any longer. If it was released by now, the view is what it gets.
+    pub(super) fn withdraw_safe_point(&mut self, call: CallId) {
+        if self
+            .safe_points
+            .open
+            .as_ref()
+            .is_none_or(|open| open.call != call)
+        {
+            return;
+        }
+        let k = self.safe_points.called();
+        if k <= self.safe_points.released {
+            return;
+        }
+        self.safe_points.open = None;
+        if self.phase.is_telling() {
+            self.send(PeerToMaster::Withdraw { k });
+        }
+        let end = End::Withdrawn;
+        self.outputs.push_back(Output::Finish { call, end });
+    }
+
+    /// Ends the open safe point with the session.
+    pub(super) fn finish_safe_point(&mut self, cause: &SessionEnd) {
+        if let Some(open) = self.safe_points.open.take() {
+            self.outputs.push_back(Output::Rejected {
+                call: open.call,
+                error: cause.error(),
+            });
+        }
+    }
+
+    fn check_safe_point_call(&self) -> Result<(), Error> {
+        self.check_open()?;
+        if self.phase.membership().is_none() {
+            return Err(Error::usage("this peer is not admitted yet"));
+        }
+        if self.safe_points.open.is_some() {
+            return Err(Error::usage("update_topology is in progress; wait for it"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,394 @@
+//! The session with the master: its connection, registration, heartbeats, and its ends.
+//!
+//! It does not know operations; it knows when they can be told of, and ends them with the session.
+
+use std::time::Duration;
+
+use crate::config::Timers;
+use crate::error::Error;
+use crate::event::Event;
+use crate::ids::{CallId, PeerId, RunId, SessionId};
+use crate::time::Instant;
+use crate::wire::control::{CancelReason, Claim, EvictReason, PROTOCOL_VERSION, PeerToMaster};
+
+use super::Peer;
+use super::io::{End, Output, SessionEnd};
+use super::phase::{Absence, Membership, Phase};
+
+/// First pause between two attempts to reach the master; doubled at each failure.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// Longest such pause, before jitter: a restarted master is found within it.
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
+/// Pause before the first attempt after a working connection broke, at most: enough to keep the
+/// members of a run from knocking in the same instant.
+const RETRY_AFTER_BREAK: Duration = Duration::from_millis(20);
+
+/// What the master knows a peer by, and the connection to it.
+#[derive(Debug)]
+pub(super) struct Session {
+    registration: Option<Registration>,
+    control: Control,
+    attach: u64,
+    failures: u32,
+    jitter: u64,
+}
+
+/// What `Welcome` said.
+#[derive(Clone, Debug)]
+pub(super) struct Registration {
+    pub run_id: RunId,
+    pub session: SessionId,
+    pub peer: PeerId,
+    pub timers: Timers,
+}
+
+/// A departure under way.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// Who wants to be told.
+    pub calls: Vec<CallId>,
+    /// When it ends without the master's word.
+    pub until: Instant,
+}
+
+#[derive(Debug)]
+enum Control {
+    Connecting,
+    Down { retry_at: Instant },
+    Up { heard: Instant, ping_at: Instant },
+    Closed,
+}
+
+impl Session {
+    /// A session that has asked for its first connection.
+    pub fn new(entropy: u64) -> Self {
+        Self {
+            registration: None,
+            control: Control::Connecting,
+            attach: 0,
+            failures: 0,
+            jitter: entropy,
+        }
+    }
+
+    /// Whether the master can be spoken to.
+    pub fn is_up(&self) -> bool {
+        matches!(self.control, Control::Up { .. })
+    }
+
+    /// Its name, once registered.
+    pub fn peer(&self) -> Option<PeerId> {
+        self.registration
+            .as_ref()
+            .map(|registration| registration.peer)
+    }
+
+    /// The run's waiting times, or the default ones before the master said them.
+    pub fn timers(&self) -> Timers {
+        self.registration
+            .as_ref()
+            .map_or_else(Timers::default, |registration| registration.timers)
+    }
+
+    /// The master gave a sign of life.
+    pub fn heard(&mut self, now: Instant) {
+        if let Control::Up { heard, .. } = &mut self.control {
+            *heard = now;
+        }
+    }
+
+    /// When there is something to do for the connection.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        match self.control {
+            Control::Connecting | Control::Closed => None,
+            Control::Down { retry_at } => Some(retry_at),
+            Control::Up { heard, ping_at } => Some(ping_at.min(heard + self.timers().peer_timeout)),
+        }
+    }
+
+    fn retry_pause(&mut self) -> Duration {
+        let part = f64::from(self.draw()) / f64::from(u32::MAX);
+        match self.failures.checked_sub(1) {
+            None => RETRY_AFTER_BREAK.mul_f64(part),
+            Some(doublings) => {
+                let pause = RETRY_FIRST * (1 << doublings.min(16));
+                pause.min(RETRY_LONGEST).mul_f64(0.5 + part)
+            }
+        }
+    }
+
+    /// `SplitMix64`: statistically even, and the same for the same seed.
+    fn draw(&mut self) -> u32 {
+        self.jitter = self.jitter.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.jitter;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((word ^ (word >> 31)) >> 32) as u32
+    }
+}
+
+impl Peer {
+    pub(super) fn handle_control_up(&mut self) {
+        if self.session.is_up() {
+            return;
+        }
+        let ping_at = self.now + self.session.timers().heartbeat_interval;
+        self.session.control = Control::Up {
+            heard: self.now,
+            ping_at,
+        };
+        self.session.attach += 1;
+        match std::mem::replace(&mut self.phase, Phase::Joining) {
+            Phase::Joining => self.say_hello(),
+            Phase::Detached(mut absence) => {
+                // Should this connection break, the master may still have counted it as the flush.
+                absence.flushed = true;
+                self.phase = Phase::Attaching(absence);
+                self.say_attach();
+            }
+            other => {
+                self.phase = other;
+                self.say_attach();
+                self.say_ready_anew();
+            }
+        }
+    }
+
+    pub(super) fn handle_control_down(&mut self) {
+        match self.session.control {
+            // The end of a connection that this side gave up: the next attempt is planned.
+            Control::Down { .. } | Control::Closed => {}
+            Control::Connecting => {
+                self.session.failures = self.session.failures.saturating_add(1);
+                self.lose_master();
+            }
+            Control::Up { .. } => self.lose_master(),
+        }
+    }
+
+    pub(super) fn handle_welcome(&mut self, registration: Registration) {
+        if let Err(error) = registration.timers.validate() {
+            return self.drop_master(&format!("Welcome: {error}"));
+        }
+        if self
+            .session
+            .peer()
+            .is_some_and(|peer| peer != registration.peer)
+        {
+            self.forget_links();
+        }
+        self.session.registration = Some(registration);
+        self.session.failures = 0;
+        self.phase = Phase::Newcomer;
+        if self.leaving.is_some() {
+            self.send(PeerToMaster::Leave);
+        }
+    }
+
+    pub(super) fn handle_evicted(&mut self, reason: EvictReason) {
+        let is_forgotten = matches!(
+            reason,
+            EvictReason::NotAMember
+                | EvictReason::NotHeard
+                | EvictReason::Detached
+                | EvictReason::Died
+                | EvictReason::Silent { .. }
+        );
+        if matches!(self.phase, Phase::Newcomer) && is_forgotten && self.leaving.is_none() {
+            // A newcomer has nothing to lose: it begins a new session.
+            self.session.registration = None;
+            self.session.failures = self.session.failures.max(1);
+            self.phase = Phase::Joining;
+            self.forget_links();
+            self.outputs.push_back(Output::Disconnect);
+            return self.lose_master();
+        }
+        self.end_session(match reason {
+            EvictReason::Left => SessionEnd::Left,
+            reason => SessionEnd::Evicted(reason),
+        });
+    }
+
+    pub(super) fn handle_leave(&mut self, call: CallId) {
+        if matches!(self.phase, Phase::Ended(_)) {
+            let end = End::Left;
+            return self.outputs.push_back(Output::Finish { call, end });
+        }
+        if let Some(leaving) = &mut self.leaving {
+            return leaving.calls.push(call);
+        }
+        self.leaving = Some(Leaving {
+            calls: vec![call],
+            until: self.now + self.session.timers().verdict_timeout,
+        });
+        self.reject_waiting(&Error::Ended("leave was called".into()));
+        self.cancel_all_posted(&CancelReason::Leave);
+        if self.phase.membership().is_none() && !self.session.is_up() {
+            return self.end_session(SessionEnd::Left);
+        }
+        if self.phase.is_telling() || matches!(self.phase, Phase::Newcomer) {
+            self.send(PeerToMaster::Leave);
+        }
+    }
+
+    /// Does what is due for the connection and the session.
+    pub(super) fn check_session(&mut self) {
+        if self
+            .leaving
+            .as_ref()
+            .is_some_and(|leaving| leaving.until <= self.now)
+        {
+            return self.end_session(SessionEnd::Left);
+        }
+        if self.detached_until().is_some_and(|until| until <= self.now) {
+            return self.end_session(SessionEnd::Detached);
+        }
+        let timers = self.session.timers();
+        match &mut self.session.control {
+            Control::Down { retry_at } if *retry_at <= self.now => {
+                self.session.control = Control::Connecting;
+                self.outputs.push_back(Output::Connect);
+            }
+            Control::Up { heard, .. } if *heard + timers.peer_timeout <= self.now => {
+                self.outputs.push_back(Output::Disconnect);
+                self.lose_master();
+            }
+            Control::Up { ping_at, .. } if *ping_at <= self.now => {
+                *ping_at = self.now + timers.heartbeat_interval;
+                self.send(PeerToMaster::Ping);
+            }
+            _ => {}
+        }
+    }
+
+    /// When a member without a master gives up.
+    pub(super) fn detached_until(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Detached(absence) | Phase::Attaching(absence) => {
+                Some(absence.since + self.session.timers().detach_timeout)
+            }
+            _ => None,
+        }
+    }
+
+    /// The master's reply to `Attach` is in force: the connection works again.
+    pub(super) fn note_attached(&mut self) {
+        self.session.failures = 0;
+        self.outputs.push_back(Output::Event(Event::Attached(true)));
+    }
+
+    /// The master makes no sense: drops the connection, and tells it everything over a new one.
+    pub(super) fn drop_master(&mut self, what: &str) {
+        self.note_fault(what);
+        self.session.failures = self.session.failures.saturating_add(1);
+        self.outputs.push_back(Output::Disconnect);
+        self.lose_master();
+    }
+
+    /// The master contradicts what is certain: nothing it says can be told to a caller any more.
+    pub(super) fn end_contradicted(&mut self, what: String) {
+        self.note_fault(&what);
+        self.end_session(SessionEnd::Protocol(what));
+    }
+
+    /// Ends every call, and the session with them (R7).
+    pub(super) fn end_session(&mut self, cause: SessionEnd) {
+        let is_told = matches!(
+            cause,
+            SessionEnd::Evicted(_) | SessionEnd::Refused(_) | SessionEnd::Left
+        );
+        if self.session.is_up() && !is_told {
+            // Nobody comes back for it: the others need not wait to find out.
+            self.send(PeerToMaster::Leave);
+        }
+        self.notes.clear();
+        self.finish_calls(&cause);
+        self.finish_safe_point(&cause);
+        self.forget_links();
+        for call in self
+            .leaving
+            .take()
+            .into_iter()
+            .flat_map(|leaving| leaving.calls)
+        {
+            let end = End::Left;
+            self.outputs.push_back(Output::Finish { call, end });
+        }
+        self.phase = Phase::Ended(cause.clone());
+        self.session.control = Control::Closed;
+        self.outputs.push_back(Output::Disconnect);
+        self.outputs.push_back(Output::Ended(cause));
+    }
+
+    fn note_fault(&mut self, what: &str) {
+        let what = what.to_owned();
+        self.outputs
+            .push_back(Output::Event(Event::ProtocolFault { what }));
+    }
+
+    fn lose_master(&mut self) {
+        let retry_at = self.now + self.session.retry_pause();
+        self.session.control = Control::Down { retry_at };
+        self.notes.clear();
+        let since = self.now;
+        let detached = |membership: Membership, flushed| {
+            Phase::Detached(Absence {
+                membership,
+                flushed,
+                since,
+            })
+        };
+        let before = std::mem::replace(&mut self.phase, Phase::Joining);
+        let was_attached = before.is_telling();
+        self.phase = match before {
+            Phase::Steady(membership) | Phase::Installed(membership) => detached(membership, false),
+            Phase::Suspended(membership) => detached(membership, true),
+            Phase::Attaching(absence) => Phase::Detached(absence),
+            other => other,
+        };
+        if was_attached {
+            self.outputs
+                .push_back(Output::Event(Event::Attached(false)));
+        }
+    }
+
+    fn say_hello(&mut self) {
+        let hello = PeerToMaster::Hello {
+            protocol: PROTOCOL_VERSION,
+            library: env!("CARGO_PKG_VERSION").to_owned(),
+            run: self.setup.run.clone(),
+            group: self.setup.group,
+            unit: self.setup.unit,
+            addresses: self.setup.addresses.clone(),
+            key: self.setup.key,
+            min_world: self.setup.min_world,
+            attach: self.session.attach,
+        };
+        self.send(hello);
+    }
+
+    fn say_attach(&mut self) {
+        let Some(registration) = self.session.registration.clone() else {
+            return;
+        };
+        let mut claim = Claim {
+            peer: registration.peer,
+            group: self.setup.group,
+            ..Claim::default()
+        };
+        if let Some(membership) = self.phase.membership() {
+            claim.members.clone_from(&membership.view.members);
+            claim.ring_order.clone_from(&membership.view.ring_order);
+            claim.costs = membership.costs;
+        }
+        self.notes.clear();
+        let report = self.report();
+        self.send(PeerToMaster::Attach {
+            run_id: registration.run_id,
+            session: registration.session,
+            attach: self.session.attach,
+            claim,
+            report,
+        });
+    }
+}

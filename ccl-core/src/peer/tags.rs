@@ -1,0 +1,277 @@
+//! What a peer knows of each tag: its floor, its next number, and the one call in progress.
+//!
+//! The whole outcome state of a tag is `floor` and `last_committed` (docs/protocol.md, R2). When
+//! anything is told, and to whom, is decided in `calls` and `install`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ids::{CallId, OpName, OpNumber, PeerId, Tag};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::control::{AbortReason, CancelReason, Fingerprint, OpNote, TagFloor};
+
+use super::invariants;
+
+/// All tags and calls of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Tags {
+    states: BTreeMap<Tag, TagState>,
+    calls: BTreeMap<CallId, Tag>,
+    alarms: BTreeSet<(Instant, CallId)>,
+    waiting: BTreeSet<Tag>,
+    held_back: BTreeSet<Tag>,
+}
+
+/// One tag.
+#[derive(Debug, Default)]
+pub(super) struct TagState {
+    /// All operations below are decided.
+    pub floor: OpNumber,
+    /// The newest that committed.
+    pub last_committed: Option<OpNumber>,
+    /// Members that the newest commit did without.
+    pub absent: Vec<PeerId>,
+    /// Reasons of the newest aborts.
+    pub reasons: BTreeMap<OpNumber, AbortReason>,
+    /// Number of the next validated call.
+    pub next: OpNumber,
+    /// The number whose end is told next.
+    pub told: OpNumber,
+    /// The call in progress.
+    pub call: Option<Call>,
+}
+
+/// A call in progress.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The caller's name for it.
+    pub id: CallId,
+    /// What was called.
+    pub fingerprint: Fingerprint,
+    /// Its deadline; after a cancel, the limit of the wait for the verdict.
+    pub alarm: Option<Instant>,
+    /// What this peer asked for.
+    pub cancel: Option<CancelReason>,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a call is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// It has no number yet.
+    Waiting,
+    /// It is an operation, and the verdict is open.
+    Posted(Posted),
+    /// The verdict is known, and held back until the view's release (R6).
+    Decided(Verdict),
+}
+
+/// An operation under way.
+#[derive(Debug)]
+pub(super) struct Posted {
+    pub op: OpName,
+    pub members: Arc<[PeerId]>,
+    pub held: bool,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    Committed {
+        op: OpName,
+        contributors: Vec<PeerId>,
+    },
+    Aborted {
+        op: OpName,
+        reason: AbortReason,
+    },
+}
+
+impl Call {
+    /// The operation that it is, while the verdict is open.
+    pub fn posted(&self) -> Option<&Posted> {
+        match &self.stage {
+            Stage::Posted(posted) => Some(posted),
+            Stage::Waiting | Stage::Decided(_) => None,
+        }
+    }
+
+    /// What the master is told of it.
+    pub fn note(&self) -> Option<OpNote> {
+        self.posted().map(|posted| OpNote {
+            op: posted.op,
+            fingerprint: self.fingerprint.clone(),
+        })
+    }
+}
+
+impl Verdict {
+    /// The operation.
+    pub fn op(&self) -> OpName {
+        match self {
+            Self::Committed { op, .. } | Self::Aborted { op, .. } => *op,
+        }
+    }
+}
+
+impl TagState {
+    /// The operation under way.
+    pub fn posted(&self) -> Option<&Posted> {
+        self.call.as_ref().and_then(Call::posted)
+    }
+
+    /// Where a newcomer takes the tag up.
+    pub fn begin_at(&mut self, n: OpNumber) {
+        self.next = n;
+        self.told = n;
+    }
+
+    /// Takes in what the master sealed. The caller has checked that nothing falls.
+    pub fn raise(&mut self, sealed: &TagFloor) {
+        invariants::floor_never_falls(self, sealed);
+        self.floor = sealed.floor;
+        self.last_committed = sealed.last_committed;
+        self.absent.clone_from(&sealed.absent);
+        self.reasons.extend(sealed.reasons.iter().cloned());
+        while self.reasons.len() > limits::ABORT_REASONS_MAX {
+            self.reasons.pop_first();
+        }
+    }
+
+    /// An operation of this view committed.
+    pub fn commit(&mut self, n: OpNumber) {
+        self.floor = n.next();
+        self.last_committed = Some(n);
+        self.absent.clear();
+    }
+}
+
+impl Tags {
+    /// What is known of a tag.
+    pub fn get(&self, tag: Tag) -> Option<&TagState> {
+        self.states.get(&tag)
+    }
+
+    /// What is known of a tag, to change it.
+    pub fn get_mut(&mut self, tag: Tag) -> Option<&mut TagState> {
+        self.states.get_mut(&tag)
+    }
+
+    /// The same; a tag that is new begins at 0.
+    pub fn entry(&mut self, tag: Tag) -> &mut TagState {
+        self.states.entry(tag).or_default()
+    }
+
+    /// All tags in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Tag, &TagState)> {
+        self.states.iter().map(|(tag, state)| (*tag, state))
+    }
+
+    /// Number of tags and of calls in progress.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.states.len(), self.calls.len())
+    }
+
+    /// The tag of a call in progress.
+    pub fn tag_of(&self, call: CallId) -> Option<Tag> {
+        self.calls.get(&call).copied()
+    }
+
+    /// Tags whose call has no number yet.
+    pub fn waiting(&self) -> Vec<Tag> {
+        self.waiting.iter().copied().collect()
+    }
+
+    /// Tags whose call has a verdict that was not told.
+    pub fn held_back(&self) -> Vec<Tag> {
+        self.held_back.iter().copied().collect()
+    }
+
+    /// Tags with a call in progress.
+    pub fn busy(&self) -> Vec<Tag> {
+        self.calls
+            .values()
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    /// A call begins to wait for its number. The tag is free.
+    pub fn begin(&mut self, tag: Tag, call: Call) {
+        let (id, alarm) = (call.id, call.alarm);
+        let state = self.states.entry(tag).or_default();
+        assert!(
+            state.call.is_none(),
+            "at most one call a tag is in progress (R1)"
+        );
+        state.call = Some(call);
+        self.calls.insert(id, tag);
+        self.waiting.insert(tag);
+        self.alarms.extend(alarm.map(|at| (at, id)));
+    }
+
+    /// The waiting call becomes the operation with its tag's next number.
+    pub fn posted(&mut self, tag: Tag, posted: Posted) {
+        self.waiting.remove(&tag);
+        if let Some(state) = self.states.get_mut(&tag) {
+            state.next = state.next.next();
+            if let Some(call) = &mut state.call {
+                call.stage = Stage::Posted(posted);
+            }
+        }
+    }
+
+    /// The call's verdict is known and held back.
+    pub fn decided(&mut self, tag: Tag, verdict: Verdict) {
+        self.waiting.remove(&tag);
+        self.held_back.insert(tag);
+        if let Some(call) = self
+            .states
+            .get_mut(&tag)
+            .and_then(|state| state.call.as_mut())
+        {
+            call.stage = Stage::Decided(verdict);
+        }
+    }
+
+    /// The call is over.
+    pub fn end(&mut self, tag: Tag) -> Option<Call> {
+        let call = self.states.get_mut(&tag)?.call.take()?;
+        self.waiting.remove(&tag);
+        self.held_back.remove(&tag);
+        self.calls.remove(&call.id);
+        if let Some(at) = call.alarm {
+            self.alarms.remove(&(at, call.id));
+        }
+        Some(call)
+    }
+
+    /// Sets the call's alarm anew.
+    pub fn set_alarm(&mut self, tag: Tag, at: Option<Instant>) {
+        let Some(call) = self
+            .states
+            .get_mut(&tag)
+            .and_then(|state| state.call.as_mut())
+        else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut call.alarm, at) {
+            self.alarms.remove(&(before, call.id));
+        }
+        self.alarms.extend(at.map(|at| (at, call.id)));
+    }
+
+    /// When the first alarm goes off.
+    pub fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// The tag of an alarm that is due.
+    pub fn due_alarm(&self, now: Instant) -> Option<Tag> {
+        let (at, call) = self.alarms.first()?;
+        (*at <= now).then(|| self.tag_of(*call)).flatten()
+    }
+}
