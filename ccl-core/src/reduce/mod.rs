@@ -1,4 +1,22 @@
 //! Arithmetic of collectives: element types, operators, kernels.
+//!
+//! Rules that fix every bit (docs/numerics.md):
+//! - Contributions are combined in the order given, each element by itself.
+//! - Integers wrap. An average divides the wrapped sum once and truncates toward zero.
+//! - f16 and bf16 are combined in f32 and rounded once, to nearest, ties to even.
+//! - Minimum and maximum order by value, then -0 before +0; a NaN wins over every number.
+//! - Every NaN in a result is the type's one quiet, positive NaN without payload.
+//! - No fused multiply-add, no library functions; subnormal numbers are kept.
+
+pub mod kernel;
+mod number;
+mod reference;
+mod rule;
+mod simd;
+
+pub use kernel::{reduce, reduce_at};
+pub use reference::reference;
+pub use simd::Level;
 
 use serde::{Deserialize, Serialize};
 

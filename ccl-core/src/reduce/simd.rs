@@ -1,0 +1,320 @@
+//! How wide the machine works: levels, their detection, and the state of its floating-point unit.
+//!
+//! Each level is the same inlined loop compiled with more of the machine's instructions; only f16
+//! has instructions of its own, for its conversions. What is computed is fixed in `number` and
+//! `rule`.
+#![expect(
+    unsafe_code,
+    reason = "wider instructions and the floating-point control register"
+)]
+
+use super::ReduceOp;
+use super::kernel;
+use super::rule::Rule;
+use control::{Control, FLUSH_AND_ROUNDING_BITS, read_control, write_control};
+
+/// A set of instructions to work with. All give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What every machine of the target has: SSE2 on x86-64, NEON on aarch64.
+    Baseline,
+    /// AVX2 and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+impl Level {
+    /// All of them, narrowest first.
+    pub const ALL: [Self; 3] = [Self::Baseline, Self::Avx2, Self::Avx512];
+
+    /// The widest that this machine has.
+    #[must_use]
+    pub fn best() -> Self {
+        if Self::Avx512.is_available() {
+            Self::Avx512
+        } else if Self::Avx2.is_available() {
+            Self::Avx2
+        } else {
+            Self::Baseline
+        }
+    }
+
+    /// Whether this machine has it. Asked once, then remembered by the standard library.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Baseline => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+}
+
+/// Runs the loops at a level that the caller has checked to be available.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn sweep_at<R: Rule>(level: Level, rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
+    match level {
+        Level::Baseline => kernel::sweep(rule, inputs, out),
+        Level::Avx2 => {
+            assert!(level.is_available(), "chosen among the available");
+            // SAFETY: the features of the level were detected on this machine, one line above.
+            unsafe { sweep_avx2(rule, inputs, out) }
+        }
+        Level::Avx512 => {
+            assert!(level.is_available(), "chosen among the available");
+            // SAFETY: the features of the level were detected on this machine, one line above.
+            unsafe { sweep_avx512(rule, inputs, out) }
+        }
+    }
+}
+
+/// Runs the loops at the only level there is.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn sweep_at<R: Rule>(_level: Level, rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
+    kernel::sweep(rule, inputs, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sweep_avx2<R: Rule>(rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
+    kernel::sweep(rule, inputs, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
+fn sweep_avx512<R: Rule>(rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
+    kernel::sweep(rule, inputs, out);
+}
+
+/// Sum, average and product of f16 with the machine's own conversions.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn reduce_f16(what: (ReduceOp, u32), inputs: &[&[u8]], out: &mut [u8]) {
+    assert!(Level::Avx2.is_available(), "chosen among the available");
+    let (op, divisor) = what;
+    // SAFETY: AVX2 and F16C were detected on this machine, above.
+    unsafe {
+        match op {
+            ReduceOp::Sum => f16c::sweep::<{ f16c::SUM }>(1, inputs, out),
+            ReduceOp::Avg => f16c::sweep::<{ f16c::AVERAGE }>(divisor, inputs, out),
+            ReduceOp::Prod => f16c::sweep::<{ f16c::PRODUCT }>(1, inputs, out),
+            ReduceOp::Min | ReduceOp::Max => unreachable!("compared as integers, not converted"),
+        }
+    }
+}
+
+/// Sum, average and product of f16 with the machine's own conversions.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn reduce_f16(_what: (ReduceOp, u32), _inputs: &[&[u8]], _out: &mut [u8]) {
+    unreachable!("no level of this architecture converts f16 by itself");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod f16c {
+    //! Eight elements at a time: widened to f32, combined over all inputs, narrowed once.
+
+    use std::arch::x86_64::*;
+
+    pub(super) const SUM: u8 = 0;
+    pub(super) const AVERAGE: u8 = 1;
+    pub(super) const PRODUCT: u8 = 2;
+
+    type Cell = [u8; 16];
+
+    #[target_feature(enable = "avx2,f16c")]
+    pub(super) fn sweep<const OP: u8>(divisor: u32, inputs: &[&[u8]], out: &mut [u8]) {
+        let (cells, tail) = out.as_chunks_mut::<16>();
+        let divisor = _mm256_set1_ps(divisor as f32);
+        let whole_bytes = cells.len() * 16;
+        let (first, rest) = inputs.split_first().expect("checked: at least one input");
+        for (index, cell) in cells.iter_mut().enumerate() {
+            let mut combined = widen(first.as_chunks().0[index]);
+            for input in rest {
+                combined = combine::<OP>(combined, widen(input.as_chunks().0[index]));
+            }
+            *cell = narrow::<OP>(combined, divisor);
+        }
+        let mut combined = widen(padded(&first[whole_bytes..]));
+        for input in rest {
+            combined = combine::<OP>(combined, widen(padded(&input[whole_bytes..])));
+        }
+        let cell = narrow::<OP>(combined, divisor);
+        tail.copy_from_slice(&cell[..tail.len()]);
+    }
+
+    /// The elements after the last whole cell; zeros stand for the missing.
+    fn padded(bytes: &[u8]) -> Cell {
+        let mut cell = [0; 16];
+        cell[..bytes.len()].copy_from_slice(bytes);
+        cell
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn widen(cell: Cell) -> __m256 {
+        // SAFETY: both types are 16 bytes of which every pattern is valid.
+        _mm256_cvtph_ps(unsafe { std::mem::transmute::<Cell, __m128i>(cell) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn combine<const OP: u8>(left: __m256, right: __m256) -> __m256 {
+        if OP == PRODUCT {
+            _mm256_mul_ps(left, right)
+        } else {
+            _mm256_add_ps(left, right)
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    fn narrow<const OP: u8>(value: __m256, divisor: __m256) -> Cell {
+        let value = if OP == AVERAGE {
+            _mm256_div_ps(value, divisor)
+        } else {
+            value
+        };
+        let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(value, value);
+        let canonical = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc0_0000));
+        let value = _mm256_blendv_ps(value, canonical, is_nan);
+        let cell = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value);
+        // SAFETY: both types are 16 bytes of which every pattern is valid.
+        unsafe { std::mem::transmute::<__m128i, Cell>(cell) }
+    }
+}
+
+/// The floating-point unit of this thread as IEEE 754 wants it, for as long as this lives.
+///
+/// The thread may be the caller's, and the caller may have loaded something that flushes subnormal
+/// numbers to zero. Then the same sum would have other bits here than elsewhere.
+pub(super) struct FloatEnvironment {
+    /// What to put back; `None` if nothing had to be changed.
+    changed_from: Option<Control>,
+}
+
+impl FloatEnvironment {
+    pub(super) fn enter() -> Self {
+        let found = read_control();
+        let wanted = found & !FLUSH_AND_ROUNDING_BITS;
+        if wanted == found {
+            return Self { changed_from: None };
+        }
+        write_control(wanted);
+        Self {
+            changed_from: Some(found),
+        }
+    }
+}
+
+impl Drop for FloatEnvironment {
+    fn drop(&mut self) {
+        if let Some(found) = self.changed_from {
+            write_control(found);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod control {
+    pub(super) type Control = u32;
+
+    /// FTZ, DAZ and the two rounding bits of MXCSR.
+    pub(super) const FLUSH_AND_ROUNDING_BITS: Control = 1 << 15 | 1 << 6 | 3 << 13;
+
+    pub(super) fn read_control() -> Control {
+        let mut value: Control = 0;
+        // SAFETY: stores four bytes to a local of four bytes; SSE is part of x86-64.
+        unsafe {
+            std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags));
+        }
+        value
+    }
+
+    pub(super) fn write_control(value: Control) {
+        // SAFETY: the value was read from this register, and differs at most in how subnormals are
+        // treated and how results are rounded: no reserved bit is set, no exception unmasked.
+        unsafe {
+            std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod control {
+    pub(super) type Control = u64;
+
+    /// FZ, the two rounding bits, FZ16, AH and FIZ of FPCR.
+    pub(super) const FLUSH_AND_ROUNDING_BITS: Control = 1 << 24 | 3 << 22 | 1 << 19 | 3;
+
+    pub(super) fn read_control() -> Control {
+        let value: Control;
+        // SAFETY: reads a register that user code may read.
+        unsafe {
+            std::arch::asm!("mrs {}, fpcr", out(reg) value, options(nostack, preserves_flags));
+        }
+        value
+    }
+
+    pub(super) fn write_control(value: Control) {
+        // SAFETY: the value was read from this register, and differs at most in how subnormals are
+        // treated and how results are rounded.
+        unsafe {
+            std::arch::asm!("msr fpcr, {}", in(reg) value, options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("docs/numerics.md: bits are promised on x86-64 and aarch64 only");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_flushes_subnormals_is_put_right_and_back() {
+        let found = read_control();
+        write_control(found | FLUSH_AND_ROUNDING_BITS);
+        let inside = {
+            let _environment = FloatEnvironment::enter();
+            read_control() & FLUSH_AND_ROUNDING_BITS
+        };
+        let after = read_control() & FLUSH_AND_ROUNDING_BITS;
+        write_control(found);
+        assert_eq!(inside, 0);
+        assert_eq!(after, FLUSH_AND_ROUNDING_BITS);
+    }
+
+    #[test]
+    fn subnormal_sums_are_exact_on_a_thread_that_flushes_them() {
+        let tiny = f32::from_bits(3).to_ne_bytes().repeat(9);
+        let mut out = vec![0; tiny.len()];
+        let found = read_control();
+        write_control(found | FLUSH_AND_ROUNDING_BITS);
+        super::super::reduce(
+            super::super::Dtype::F32,
+            ReduceOp::Sum,
+            1,
+            &[&tiny, &tiny],
+            &mut out,
+        );
+        write_control(found);
+        assert_eq!(out, f32::from_bits(6).to_ne_bytes().repeat(9));
+    }
+
+    #[test]
+    fn the_best_level_is_available_and_the_last_that_is() {
+        let last = Level::ALL.into_iter().rfind(|level| level.is_available());
+        assert_eq!(last, Some(Level::best()));
+    }
+}
