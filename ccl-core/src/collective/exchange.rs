@@ -1,23 +1,32 @@
 //! All open operations of one peer: who has posted, who may send what, what is where.
 //!
-//! Pure: no memory, no socket, no clock. Frames and finished work come in by the `handle_*` methods
-//! and `start`/`stop`; what is to be sent, added or copied comes out of `poll_output`. The engine
-//! carries it out on real memory, the simulator on small buffers.
+//! Pure: no memory, no socket, no clock. Frames and finished work come in by `start`, `stop` and the
+//! methods for what arrived or was carried out; what is to be sent, added or copied comes out of
+//! `poll_output`. The engine carries it out on real memory, the simulator on small buffers.
 //!
 //! Rules kept here (docs/protocol.md R1, R12, R13): a frame counts only if its operation is open under
 //! the same birth and its sender is a member; a post goes to every other member and is compared with
 //! every other; an operation is held only after all of them agreed; a bulk frame is sent only where
 //! its bytes have a reserved place.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::layout::{Layout, Part, SegmentLimits, Side, Span};
-use crate::ids::{OpName, PeerId, Rank};
-use crate::reduce::{Dtype, ReduceOp};
-use crate::transport::FrameHeader;
-use crate::wire::control::Fingerprint;
+use super::direct::{self, Direct, Grant};
+use super::kept::KeptPosts;
+use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
+use super::operation::{ArrivedPost, Common, Shared, Signal};
+use super::ring::{self, Ring};
+use super::slots::SlotPool;
+use crate::ids::{OpName, OpNumber, PeerId, Rank, Tag};
+use crate::limits;
+use crate::mutation::{Mutation, is_active};
+use crate::transport::{FrameHeader, FrameKind};
+use crate::wire::control::{Fingerprint, Kind};
+
+pub use super::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
 
 /// Sizes of one peer's exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +37,16 @@ pub struct ExchangeLimits {
     pub scratch_bytes: usize,
     /// Own eager operations that may be unfinished at once.
     pub eager_ops_max: usize,
+}
+
+impl Default for ExchangeLimits {
+    fn default() -> Self {
+        Self {
+            segments: SegmentLimits::default(),
+            scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
+            eager_ops_max: limits::EAGER_OPS_MAX,
+        }
+    }
 }
 
 /// An operation to start.
@@ -47,212 +66,451 @@ pub struct StartOp {
     pub rank: Rank,
 }
 
-/// Where an arriving bulk frame goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Into scratch memory of `bytes` bytes from `start`.
-    Slot {
-        /// First byte in the scratch memory.
-        start: usize,
-        /// Length.
-        bytes: usize,
-    },
-    /// Straight into the result.
-    Result(Span),
-    /// Nowhere: its operation is over, or it is here already.
-    Discard,
-    /// Its sender had no right to send it.
-    Refuse(&'static str),
-}
-
-/// One operand of an addition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operand {
-    /// This peer's own input.
-    Own(Span),
-    /// A contribution in scratch memory.
-    Slot {
-        /// First byte in the scratch memory.
-        start: usize,
-        /// Length.
-        bytes: usize,
-    },
-    /// A contribution that came on a signal frame.
-    Eager(Bytes),
-    /// What lies at the target in the result: a partial sum that came around the ring.
-    Target,
-}
-
-/// An addition to carry out; hand it back to [`Exchange::reduced`] when done.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Reduction {
-    /// The operation.
-    pub op: OpName,
-    /// The segment.
-    pub segment: u32,
-    /// Element type.
-    pub dtype: Dtype,
-    /// How elements combine: `Sum` on the way to an average around the ring.
-    pub reduce_op: ReduceOp,
-    /// What `Avg` divides by.
-    pub divisor: u32,
-    /// What is added, in this order.
-    pub operands: Vec<Operand>,
-    /// Where in the result it goes.
-    pub target: Span,
-}
-
-/// Bytes of a signal frame to copy into the result; hand it back to [`Exchange::stored`] when done.
-#[derive(Clone, Debug)]
-pub struct Storage {
-    /// The operation.
-    pub op: OpName,
-    /// Where the bytes go, one segment after the other.
-    pub body: Body,
-    /// The bytes.
-    pub payload: Bytes,
-}
-
-/// Own input that is also result; hand it back to [`Exchange::copied`] when done.
-#[derive(Clone, Debug)]
-pub struct CopyOwn {
-    /// The operation.
-    pub op: OpName,
-    /// The segments to copy from input to result.
-    pub body: Body,
-}
-
-/// A run of segments on one side, in order, without gaps.
-#[derive(Clone, Debug)]
-pub struct Body {
-    /// How the operation is cut.
-    pub layout: Arc<Layout>,
-    /// Which memory.
-    pub side: Side,
-    /// Which segments.
-    pub segments: std::ops::Range<u32>,
-}
-
-impl Body {
-    /// Where the bytes are, one segment after the other.
-    pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
-        self.segments
-            .clone()
-            .map(|segment| self.layout.span(self.side, segment))
-    }
-
-    /// Bytes in all.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.layout.run_bytes(self.segments.clone())
-    }
-}
-
-/// What is to be done, in order.
 #[derive(Debug)]
-pub enum Output {
-    /// Send a frame on the signal lane: `head`, then the bytes of `body`.
-    Signal {
-        /// To whom.
-        to: PeerId,
-        /// Its header, complete.
-        header: FrameHeader,
-        /// The first bytes of the payload.
-        head: Bytes,
-        /// The rest of it.
-        body: Option<Body>,
-    },
-    /// Queue a bulk frame, read from memory when it is sent.
-    Bulk {
-        /// To whom.
-        to: PeerId,
-        /// Its header, complete.
-        header: FrameHeader,
-        /// Which memory.
-        side: Side,
-        /// Which bytes.
-        span: Span,
-    },
-    /// Add, then call [`Exchange::reduced`].
-    Reduce(Reduction),
-    /// Copy from a frame into the result, then call [`Exchange::stored`].
-    Store(Storage),
-    /// Copy from input to result, then call [`Exchange::copied`].
-    Copy(CopyOwn),
-    /// The whole result is here, and all members called the same.
-    Held(OpName),
-    /// Another member called something else.
-    Mismatch {
-        /// The operation.
-        op: OpName,
-        /// The other member.
-        peer: PeerId,
-        /// What it called.
-        theirs: Fingerprint,
-    },
+enum Schedule {
+    Direct(Direct),
+    Ring(Ring),
+}
+
+#[derive(Debug)]
+struct Operation {
+    common: Common,
+    schedule: Schedule,
+    has_begun: bool,
 }
 
 /// The open operations of one peer.
 #[derive(Debug)]
-pub struct Exchange {}
+pub struct Exchange {
+    limits: ExchangeLimits,
+    /// At most one a tag (R1).
+    operations: BTreeMap<Tag, Operation>,
+    /// The newest operation of each tag that was stopped.
+    stopped: BTreeMap<Tag, OpNumber>,
+    kept: KeptPosts,
+    /// Operations that need slots, in the order in which they get some.
+    waiting: VecDeque<Tag>,
+    eager_ops: usize,
+    shared: Shared,
+}
 
-#[allow(unused_variables, clippy::unused_self)]
 impl Exchange {
     /// Without operations.
     #[must_use]
     pub fn new(limits: ExchangeLimits) -> Self {
-        unimplemented!()
+        let segments = &limits.segments;
+        Self {
+            operations: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            kept: KeptPosts::new(limits.eager_ops_max),
+            waiting: VecDeque::new(),
+            eager_ops: 0,
+            shared: Shared {
+                outputs: VecDeque::new(),
+                slots: SlotPool::new(segments.bytes_min, segments.bytes_max, limits.scratch_bytes),
+                spare: Vec::new(),
+            },
+            limits,
+        }
     }
+
     /// Opens an operation: posts it to every other member.
+    ///
+    /// # Panics
+    /// If another operation of its tag is open: the caller lets none start before.
     pub fn start(&mut self, start: StartOp) {
-        unimplemented!()
+        let tag = start.op.tag;
+        let mut operation = Operation::new(start, &self.limits.segments);
+        let common = &mut operation.common;
+        if common.layout.is_eager()
+            && common.layout.total_bytes() > 0
+            && self.eager_ops < self.limits.eager_ops_max
+        {
+            common.is_eager_sender = true;
+            self.eager_ops += 1;
+        }
+        operation.post(&mut self.shared);
+        for (peer, post) in self.kept.take(operation.common.name) {
+            // A fault in a kept post is its sender's: the operation then never begins, and the
+            // caller's deadline or the other members' reports end it.
+            let _ = operation.take_post(peer, post, &mut self.shared);
+        }
+        let previous = self.operations.insert(tag, operation);
+        assert!(previous.is_none(), "one operation a tag is open at once");
+        self.advance(tag);
     }
+
     /// Ends an operation, whatever became of it; its scratch memory is given to others. The caller has
     /// made sure that nobody writes to it any more.
     pub fn stop(&mut self, op: OpName) {
-        unimplemented!()
+        let is_open = self
+            .operations
+            .get(&op.tag)
+            .is_some_and(|operation| operation.common.name == op);
+        if !is_open {
+            return;
+        }
+        let operation = self.operations.remove(&op.tag);
+        let mut operation = operation.expect("it was found a moment ago");
+        if operation.common.is_eager_sender {
+            self.eager_ops -= 1;
+        }
+        if let Schedule::Direct(direct) = &mut operation.schedule {
+            direct.stop(&operation.common, &mut self.shared.slots);
+        }
+        self.stopped.insert(op.tag, op.n);
+        self.waiting.retain(|&tag| tag != op.tag);
+        self.grant();
     }
-    /// A signal frame arrived. An error is a fault of the protocol by `from`.
+
+    /// A signal frame arrived.
+    ///
+    /// # Errors
+    /// A fault of the protocol by `from`.
     pub fn handle_signal(
         &mut self,
         from: PeerId,
         header: &FrameHeader,
         payload: Bytes,
     ) -> Result<(), &'static str> {
-        unimplemented!()
+        if payload.len() != header.payload_bytes as usize {
+            return Err("a payload of another length than announced");
+        }
+        if header.kind == FrameKind::Post {
+            return self.handle_post(from, header, payload);
+        }
+        let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
+            return Ok(());
+        };
+        operation.handle_signal(rank, header, payload, &mut self.shared)?;
+        self.advance(header.op.tag);
+        Ok(())
     }
+
     /// The header of a bulk frame arrived; again for the same frame after a repair.
     pub fn place(&mut self, from: PeerId, header: &FrameHeader) -> Place {
-        unimplemented!()
+        let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
+            return Place::Discard;
+        };
+        operation.place(rank, header, &self.shared.slots)
     }
+
     /// The payload of a bulk frame is in its place.
     pub fn handle_arrived(&mut self, from: PeerId, header: &FrameHeader) {
-        unimplemented!()
+        let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
+            return;
+        };
+        match &mut operation.schedule {
+            Schedule::Direct(direct) => {
+                direct.handle_arrived(&mut operation.common, rank, header, &mut self.shared);
+            }
+            Schedule::Ring(ring) => {
+                ring.handle_arrived(&mut operation.common, header, &mut self.shared);
+            }
+        }
+        operation.common.check_held(&mut self.shared);
     }
+
     /// An addition was carried out.
     pub fn reduced(&mut self, reduction: Reduction) {
-        unimplemented!()
+        let mut has_freed = false;
+        if let Some(operation) = open(&mut self.operations, reduction.op) {
+            let (common, segment) = (&mut operation.common, reduction.segment);
+            match &mut operation.schedule {
+                Schedule::Direct(direct) => {
+                    has_freed = direct.handle_reduced(common, segment, &mut self.shared);
+                }
+                Schedule::Ring(ring) => ring.handle_reduced(common, segment, &mut self.shared),
+            }
+            common.check_held(&mut self.shared);
+        }
+        if self.shared.spare.len() < SPARE_LISTS_MAX {
+            let mut operands = reduction.operands;
+            operands.clear();
+            self.shared.spare.push(operands);
+        }
+        if has_freed {
+            self.grant();
+        }
     }
+
     /// The bytes of a signal frame are in the result.
     pub fn stored(&mut self, storage: Storage) {
-        unimplemented!()
+        self.finished(storage.op, &storage.body);
     }
+
     /// Own input is in the result.
     pub fn copied(&mut self, copy: CopyOwn) {
-        unimplemented!()
+        self.finished(copy.op, &copy.body);
     }
+
     /// What `peer` posted ahead is forgotten: it is no neighbour any more.
     pub fn forget_peer(&mut self, peer: PeerId) {
-        unimplemented!()
+        self.kept.forget_peer(peer);
     }
+
     /// The next thing to do, oldest first.
     pub fn poll_output(&mut self) -> Option<Output> {
-        unimplemented!()
+        self.shared.outputs.pop_front()
     }
-    /// Payload bytes sent and received so far, and those of the whole operation.
+
+    /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is not
+    /// open.
     #[must_use]
     pub fn progress(&self, op: OpName) -> Option<(u64, u64)> {
-        unimplemented!()
+        let common = &self.operations.get(&op.tag)?.common;
+        let moved = common.moved_bytes.min(common.total_bytes);
+        (common.name == op).then_some((moved, common.total_bytes))
+    }
+
+    /// Whether no operation holds scratch memory.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.shared.slots.free_units() == self.shared.slots.unit_count()
+    }
+
+    fn handle_post(
+        &mut self,
+        from: PeerId,
+        header: &FrameHeader,
+        payload: Bytes,
+    ) -> Result<(), &'static str> {
+        let post = decode_post(header, &payload)?;
+        if let Some((operation, _)) = find(&mut self.operations, header.op, from) {
+            operation.take_post(from, post, &mut self.shared)?;
+            self.advance(header.op.tag);
+            return Ok(());
+        }
+        let open = self.operations.get(&header.op.tag);
+        let newest = open
+            .map(|operation| operation.common.name.n)
+            .max(self.stopped.get(&header.op.tag).copied());
+        if newest.is_some_and(|newest| header.op.n <= newest) {
+            return Ok(());
+        }
+        self.kept.keep(from, header.op, post)
+    }
+
+    fn finished(&mut self, op: OpName, body: &Body) {
+        if let Some(operation) = open(&mut self.operations, op) {
+            let count = body.segments.end - body.segments.start;
+            operation.common.finish(count);
+            operation.common.check_held(&mut self.shared);
+        }
+    }
+
+    /// Lets data flow once all members have posted, and says when the result is whole.
+    fn advance(&mut self, tag: Tag) {
+        let Some(operation) = self.operations.get_mut(&tag) else {
+            return;
+        };
+        if operation.common.is_agreed() && !operation.has_begun {
+            operation.has_begun = true;
+            if operation.begin(&mut self.shared) {
+                self.waiting.push_back(tag);
+            }
+        }
+        operation.common.check_held(&mut self.shared);
+        self.grant();
+    }
+
+    /// Gives slots to the operations that wait for some, in turn. Nobody passes the first in line: it
+    /// gets what comes free, so none starves however many slots it needs at once.
+    fn grant(&mut self) {
+        while let Some(&tag) = self.waiting.front() {
+            let operation = self.operations.get_mut(&tag);
+            let operation = operation.expect("a stopped operation does not wait");
+            let quantum = operation.quantum(&self.shared.slots);
+            let Schedule::Direct(direct) = &mut operation.schedule else {
+                unreachable!("a ring needs no slots");
+            };
+            match direct.grant(&mut operation.common, quantum, &mut self.shared) {
+                Grant::Blocked => return,
+                Grant::More => self.waiting.rotate_left(1),
+                Grant::Complete => drop(self.waiting.pop_front()),
+            }
+        }
+    }
+}
+
+impl Operation {
+    fn new(start: StartOp, limits: &SegmentLimits) -> Self {
+        let n = start.members.len();
+        assert!(start.rank.index() < n, "this peer is a member");
+        assert!(start.fingerprint.root.index() < n, "the root is a member");
+        let ring_order = Arc::clone(&start.ring_order);
+        let shape = Shape {
+            kind: start.fingerprint.kind,
+            algorithm: start.fingerprint.algorithm,
+            parts: &start.parts,
+            world_size: n,
+            ring_order: &ring_order,
+            root: start.fingerprint.root,
+        };
+        let layout = Arc::new(Layout::new(&shape, limits));
+        let goes_around = is_ring(&shape) && n > 1;
+        let mut common = Common::new(start, layout);
+        let schedule = if goes_around {
+            common.total_bytes = ring::traffic_bytes(&common, &ring_order);
+            Schedule::Ring(Ring::new(&common, &ring_order))
+        } else {
+            common.total_bytes = direct::traffic_bytes(&common);
+            Schedule::Direct(Direct::new(&common))
+        };
+        Self {
+            common,
+            schedule,
+            has_begun: false,
+        }
+    }
+
+    /// Tells every other member what was called, and what this peer has for it if that is small.
+    fn post(&mut self, shared: &mut Shared) {
+        let common = &mut self.common;
+        let head = postcard::to_stdvec(&common.fingerprint).expect("it is plain data");
+        let head = Bytes::from(head);
+        for to in common.others() {
+            let body = match &self.schedule {
+                Schedule::Direct(direct) if common.is_eager_sender => direct.post_body(common, to),
+                _ => None,
+            };
+            let signal = Signal {
+                kind: FrameKind::Post,
+                segment: 0,
+                extra: u32::try_from(head.len()).expect("fingerprints are small"),
+                head: head.clone(),
+                body,
+            };
+            common.send_signal(to, signal, shared);
+        }
+        if let Schedule::Direct(direct) = &mut self.schedule {
+            direct.start(common, shared);
+        }
+    }
+
+    fn take_post(
+        &mut self,
+        from: PeerId,
+        post: ArrivedPost,
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        let Some(from) = self.common.rank_of(from) else {
+            return Ok(());
+        };
+        if !self
+            .common
+            .take_post(from, post.fingerprint.clone(), shared)?
+        {
+            return Ok(());
+        }
+        match &mut self.schedule {
+            Schedule::Direct(direct) => direct.take_body(&mut self.common, from, post, shared),
+            Schedule::Ring(_) if post.body.is_empty() => Ok(()),
+            Schedule::Ring(_) => Err("data on the post of a ring operation"),
+        }
+    }
+
+    /// Takes a credit or an eager result.
+    fn handle_signal(
+        &mut self,
+        from: Rank,
+        header: &FrameHeader,
+        payload: Bytes,
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        let end = header.segment.checked_add(header.extra);
+        let segments = header.segment..end.ok_or("a run of segments beyond any number")?;
+        let Schedule::Direct(direct) = &mut self.schedule else {
+            return Err("a credit or a small result in a ring operation");
+        };
+        match header.kind {
+            FrameKind::Credit if !payload.is_empty() => Err("a credit with data"),
+            FrameKind::Credit if self.common.is_mismatched() => Ok(()),
+            FrameKind::Credit => direct.handle_credit(&mut self.common, from, segments, shared),
+            FrameKind::Result => {
+                let owned = self.common.layout.owned(from);
+                let is_owners = segments.start >= owned.start && segments.end <= owned.end;
+                if !is_owners || self.common.fingerprint.kind == Kind::ReduceScatter {
+                    return Err("a result from somebody who does not own it");
+                }
+                self.common.store(segments, payload, shared)
+            }
+            FrameKind::Contribution | FrameKind::Post => Err("no signal frame"),
+        }
+    }
+
+    fn place(&self, from: Rank, header: &FrameHeader, slots: &SlotPool) -> Place {
+        let layout = &self.common.layout;
+        if header.segment >= layout.segment_count() {
+            return Place::Refuse("a segment that does not exist");
+        }
+        if header.payload_bytes as usize != layout.bytes(header.segment) {
+            return Place::Refuse("a segment of the wrong length");
+        }
+        if !matches!(header.kind, FrameKind::Contribution | FrameKind::Result) {
+            return Place::Refuse("no bulk frame");
+        }
+        match &self.schedule {
+            Schedule::Direct(direct) => direct.place(&self.common, from, header, slots),
+            Schedule::Ring(ring) => ring.place(&self.common, from, header),
+        }
+    }
+
+    /// All members have posted the same; true if it needs slots.
+    fn begin(&mut self, shared: &mut Shared) -> bool {
+        match &mut self.schedule {
+            Schedule::Direct(direct) => direct.begin(&mut self.common, shared),
+            Schedule::Ring(ring) => {
+                ring.begin(&mut self.common, shared);
+                false
+            }
+        }
+    }
+
+    /// Segments to let in at once: an eighth of the scratch memory, so that credits are few and the
+    /// senders still never run dry.
+    fn quantum(&self, slots: &SlotPool) -> u32 {
+        let layout = &self.common.layout;
+        let largest = layout.owned(self.common.rank).next();
+        let bytes = largest.map_or(1, |segment| layout.bytes(segment));
+        let others = u32::try_from(self.common.world_size() - 1).expect("worlds are small");
+        let units = slots.units_of(bytes) * others.max(1);
+        (slots.unit_count() / units / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
+    }
+}
+
+/// The open operation that a frame is about, and the rank of its sender in it.
+fn find(
+    operations: &mut BTreeMap<Tag, Operation>,
+    op: OpName,
+    from: PeerId,
+) -> Option<(&mut Operation, Rank)> {
+    let operation = operations.get_mut(&op.tag)?;
+    if operation.common.name != op && !is_active(Mutation::NoBirthCheck) {
+        return None;
+    }
+    let rank = operation.common.rank_of(from)?;
+    (rank != operation.common.rank).then_some((operation, rank))
+}
+
+fn open(operations: &mut BTreeMap<Tag, Operation>, op: OpName) -> Option<&mut Operation> {
+    let operation = operations.get_mut(&op.tag)?;
+    (operation.common.name == op).then_some(operation)
+}
+
+fn decode_post(header: &FrameHeader, payload: &Bytes) -> Result<ArrivedPost, &'static str> {
+    let head_bytes = header.extra as usize;
+    if head_bytes > payload.len() {
+        return Err("a post shorter than its fingerprint");
+    }
+    let head = postcard::take_from_bytes::<Fingerprint>(&payload[..head_bytes]);
+    match head {
+        Ok((fingerprint, [])) => Ok(ArrivedPost {
+            fingerprint,
+            body: payload.slice(head_bytes..),
+            is_body_lost: false,
+        }),
+        _ => Err("a post without a fingerprint"),
     }
 }
 
@@ -260,6 +518,10 @@ impl Exchange {
 /// is what a retry or a resend reads (P2, R14).
 #[must_use]
 pub fn is_staged(is_in_place: bool) -> bool {
-    use crate::mutation::{Mutation, is_active};
     is_in_place && !is_active(Mutation::ResendFromOverwritten)
 }
+
+/// Most segments let in at once: enough to fill one frame each of many lanes.
+const QUANTUM_SEGMENTS_MAX: u32 = 8;
+/// Lists of operands kept for the next additions.
+const SPARE_LISTS_MAX: usize = 256;

@@ -119,6 +119,8 @@ struct Segment {
     input: usize,
     result: usize,
     bytes: usize,
+    /// Bytes of its chunk before it.
+    offset: usize,
 }
 
 /// The chunks and segments of one operation.
@@ -227,6 +229,12 @@ impl Layout {
         }
     }
 
+    /// Bytes of its chunk before a segment.
+    #[must_use]
+    pub fn offset_in_chunk(&self, segment: u32) -> usize {
+        self.segments[segment as usize].offset
+    }
+
     /// Index of the chunk that a segment belongs to.
     #[must_use]
     pub fn chunk(&self, segment: u32) -> usize {
@@ -326,7 +334,13 @@ impl Layout {
     }
 
     fn push(&mut self, part: usize, [input, result]: [usize; 2], bytes: usize) {
+        let is_first = self.segments.len() == self.segment_count() as usize;
+        let offset = match self.segments.last() {
+            Some(before) if !is_first => before.offset + before.bytes,
+            _ => 0,
+        };
         self.segments.push(Segment {
+            offset,
             part: u32::try_from(part).expect("parts are bounded by PARTS_MAX"),
             chunk: u32::try_from(self.chunk_bytes.len()).expect("worlds are small"),
             input,
@@ -376,12 +390,8 @@ fn part_bytes(part: &Part) -> usize {
 /// four whole segments of `n - 1` contributions fit the scratch memory if the smallest allow it.
 fn segment_bytes(total_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
     let quarter = (total_bytes / n / 4).max(1).next_power_of_two();
-    let room = limits.scratch_bytes / 4 / (n - 1).max(1);
-    let room = if room.is_power_of_two() {
-        room
-    } else {
-        (room / 2 + 1).next_power_of_two() / 2
-    };
+    let room = (limits.scratch_bytes / 4 / (n - 1).max(1)).max(1);
+    let room = 1 << room.ilog2();
     quarter.min(room).clamp(limits.bytes_min, limits.bytes_max)
 }
 

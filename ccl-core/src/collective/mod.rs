@@ -6,9 +6,21 @@
 //! decide on real memory, between the links (`transport`) and the driver.
 
 pub mod choice;
+mod direct;
 pub mod exchange;
+#[cfg(test)]
+mod harness;
+mod kept;
 pub mod layout;
+mod operation;
+mod ring;
+mod segment_set;
+mod slots;
+pub mod step;
+#[cfg(test)]
+mod tests;
 
 pub use choice::choose_algorithm;
-pub use exchange::{Exchange, ExchangeLimits, Output, Place, StartOp};
-pub use layout::{Layout, Part, Side, Span, parts_digest};
+pub use exchange::{Exchange, ExchangeLimits, StartOp, is_staged};
+pub use layout::{Layout, Part, SegmentLimits, Side, Span, parts_digest};
+pub use step::{Output, Place};

@@ -1,0 +1,509 @@
+//! The direct schedule: each chunk goes to its owner, who sends the finished chunk to all.
+//!
+//! | kind | contributes to a chunk | the owner | receives the result |
+//! |---|---|---|---|
+//! | all-reduce | all | adds in rank order | all |
+//! | reduce-scatter | all | adds in rank order | the owner |
+//! | all-gather | the owner | – | all |
+//! | broadcast | the root | passes on | all |
+//!
+//! An owner lets contributions come (credits) once all members have posted, some segments at a time,
+//! and only with a reserved slot for each contribution of a segment (docs/protocol.md R13). So every
+//! contribution that was let in arrives whatever applications do, every segment with slots gets
+//! finished, and the slots come free for the next: no set of concurrent operations can block each
+//! other. A contribution of a broadcast and every result go straight to their destination, which
+//! exists since its peer posted. Small operations put their data on the posts and send their results
+//! on the signal lane.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::layout::Side;
+use super::operation::{ArrivedPost, Bulk, Common, Post, Shared, Signal};
+use super::segment_set::SegmentSet;
+use super::slots::{Slot, SlotPool};
+use super::step::{Body, Operand, Place};
+use crate::ids::Rank;
+use crate::transport::{FrameHeader, FrameKind};
+use crate::wire::control::Kind;
+
+/// Where the contribution of one member to one owned segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cell {
+    /// Not let in, or came with the post, or this peer's own.
+    Empty,
+    Reserved(Slot),
+    Arrived(Slot),
+    /// Added; its slot is somebody else's.
+    Added,
+}
+
+/// What came of an attempt to let contributions in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// Not enough slots; it needs them next.
+    Blocked,
+    /// Some; it will need more.
+    More,
+    /// The last.
+    Complete,
+}
+
+/// The direct schedule of one operation at one peer.
+#[derive(Debug)]
+pub(super) struct Direct {
+    owned: Range<u32>,
+    has_begun: bool,
+    /// Segments whose contribution an owner has asked for.
+    credited: SegmentSet,
+    /// Members that asked for eager data again because they could not keep it.
+    has_asked_again: Vec<bool>,
+    /// Members whose contributions need slots.
+    bulk_contributors: Vec<Rank>,
+    /// By owned segment, then by rank.
+    cells: Vec<Cell>,
+    /// By owned segment: contributions let in and not arrived.
+    missing: Vec<u32>,
+    /// Owned segments that were let in; always the first ones.
+    granted: u32,
+    /// Owned segments that are added up.
+    reduced: u32,
+}
+
+impl Direct {
+    pub(super) fn new(common: &Common) -> Self {
+        let owned = common.layout.owned(common.rank);
+        let has_cells = common.is_reduction() && common.world_size() > 1;
+        let cells = if has_cells { owned.len() } else { 0 };
+        Self {
+            has_begun: false,
+            credited: SegmentSet::new(common.layout.segment_count()),
+            has_asked_again: vec![false; common.world_size()],
+            bulk_contributors: Vec::new(),
+            cells: vec![Cell::Empty; cells * common.world_size()],
+            missing: vec![0; cells],
+            granted: 0,
+            reduced: 0,
+            owned,
+        }
+    }
+
+    /// What goes with the post to `to`, if this operation goes eagerly.
+    pub(super) fn post_body(&self, common: &Common, to: Rank) -> Option<Body> {
+        let segments = if common.is_reduction() {
+            common.layout.owned(to)
+        } else {
+            self.originated(common)
+        };
+        (!segments.is_empty()).then(|| common.body(Side::Input, segments))
+    }
+
+    /// Copies what this peer contributes to its own result.
+    pub(super) fn start(&mut self, common: &mut Common, shared: &mut Shared) {
+        let own = if common.world_size() == 1 || common.fingerprint.kind == Kind::Broadcast {
+            let is_source = common.is_reduction() || common.origin_is(common.rank);
+            is_source.then(|| 0..common.layout.segment_count())
+        } else {
+            (!common.is_reduction()).then(|| self.owned.clone())
+        };
+        if let Some(segments) = own {
+            common.copy_own(segments, shared);
+        }
+    }
+
+    /// Takes what came with a member's post.
+    pub(super) fn take_body(
+        &mut self,
+        common: &mut Common,
+        from: Rank,
+        post: ArrivedPost,
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        if common.is_reduction() {
+            return take_contribution(common, from, post.body);
+        }
+        let segments = common.layout.owned(from);
+        if post.is_body_lost {
+            credit(common, from, segments, shared);
+            return Ok(());
+        }
+        if post.body.is_empty() {
+            return Ok(());
+        }
+        if !common.origin_is(from) {
+            return Err("data from a member that has none to give");
+        }
+        common.store(segments, post.body, shared)
+    }
+
+    /// All members have posted the same; true if it needs slots.
+    pub(super) fn begin(&mut self, common: &mut Common, shared: &mut Shared) -> bool {
+        self.has_begun = true;
+        if common.is_reduction() {
+            return self.begin_reduction(common, shared);
+        }
+        if !common.is_eager_sender {
+            let segments = self.originated(common);
+            for to in common.others() {
+                send_results(common, to, (Side::Input, segments.clone()), shared);
+            }
+        }
+        let is_passed_on =
+            common.fingerprint.kind == Kind::Broadcast && common.fingerprint.root != common.rank;
+        if is_passed_on && !self.owned.is_empty() {
+            credit(common, common.fingerprint.root, self.owned.clone(), shared);
+        }
+        false
+    }
+
+    fn begin_reduction(&mut self, common: &mut Common, shared: &mut Shared) -> bool {
+        let needs_slots =
+            |rank: &Rank| !matches!(common.posts[rank.index()], Post::Agrees { eager: Some(_) });
+        self.bulk_contributors = common.others().filter(needs_slots).collect();
+        if self.owned.is_empty() || common.world_size() == 1 {
+            return false;
+        }
+        if !self.bulk_contributors.is_empty() {
+            return true;
+        }
+        self.granted = self.missing.len() as u32;
+        for segment in self.owned.clone() {
+            self.reduce(common, segment, shared);
+        }
+        false
+    }
+
+    /// Lets in the contributions to up to `quantum` more segments. Fewer than that only if it has
+    /// none under way, so that credits travel in batches.
+    pub(super) fn grant(
+        &mut self,
+        common: &mut Common,
+        quantum: u32,
+        shared: &mut Shared,
+    ) -> Grant {
+        let first = self.owned.start + self.granted;
+        let wanted = quantum.min(self.owned.end - first);
+        let mut count = 0;
+        while count < wanted && self.reserve(common, first + count, &mut shared.slots) {
+            count += 1;
+        }
+        let is_idle = self.granted == self.reduced;
+        if count == 0 || (count < wanted && !is_idle) {
+            for segment in first..first + count {
+                self.release(common, segment, Cell::Empty, &mut shared.slots);
+            }
+            return Grant::Blocked;
+        }
+        self.granted += count;
+        for index in 0..self.bulk_contributors.len() {
+            let from = self.bulk_contributors[index];
+            credit(common, from, first..first + count, shared);
+        }
+        if first + count == self.owned.end {
+            return Grant::Complete;
+        }
+        Grant::More
+    }
+
+    /// An owner lets this peer's contribution in, or a receiver of eager data wants it again.
+    pub(super) fn handle_credit(
+        &mut self,
+        common: &mut Common,
+        from: Rank,
+        segments: Range<u32>,
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        if segments.is_empty() || segments.end > common.layout.segment_count() {
+            return Err("a credit for segments that do not exist");
+        }
+        if !common.is_reduction() && segments == self.originated(common) {
+            if !common.is_eager_sender || self.has_asked_again[from.index()] {
+                return Err("a credit for what was sent");
+            }
+            self.has_asked_again[from.index()] = true;
+            send_results(common, from, (Side::Input, segments), shared);
+            return Ok(());
+        }
+        let chunk = common.layout.owned(from);
+        if segments.start < chunk.start || segments.end > chunk.end {
+            return Err("a credit for somebody else's chunk");
+        }
+        if !common.is_reduction() && common.origin(segments.start) != common.rank {
+            return Err("a credit to a member that has nothing to give");
+        }
+        for segment in segments {
+            if !self.credited.insert(segment) {
+                return Err("a credit given twice");
+            }
+            let bulk = Bulk {
+                kind: FrameKind::Contribution,
+                segment,
+                hop: 0,
+                side: Side::Input,
+            };
+            common.send_bulk(from, bulk, shared);
+        }
+        Ok(())
+    }
+
+    /// Where a bulk frame of a member goes; its segment exists and its length is right.
+    pub(super) fn place(
+        &self,
+        common: &Common,
+        from: Rank,
+        header: &FrameHeader,
+        slots: &SlotPool,
+    ) -> Place {
+        let segment = header.segment;
+        if header.kind == FrameKind::Result {
+            return place_result(common, from, segment);
+        }
+        if common.layout.owner(segment) != common.rank {
+            return Place::Refuse("a contribution to somebody else's chunk");
+        }
+        if !common.is_reduction() {
+            if !self.has_begun || common.origin(segment) != from {
+                return Place::Refuse("a contribution without a credit");
+            }
+            return place_in_result(common, segment);
+        }
+        match self.cells[self.cell(common, segment, from)] {
+            Cell::Empty => Place::Refuse("a contribution without a credit"),
+            Cell::Arrived(_) | Cell::Added => Place::Discard,
+            Cell::Reserved(slot) => Place::Slot {
+                start: slots.start(slot),
+                bytes: common.layout.bytes(segment),
+            },
+        }
+    }
+
+    /// A bulk frame that was placed is in its place.
+    pub(super) fn handle_arrived(
+        &mut self,
+        common: &mut Common,
+        from: Rank,
+        header: &FrameHeader,
+        shared: &mut Shared,
+    ) {
+        let segment = header.segment;
+        if header.kind == FrameKind::Contribution && common.is_reduction() {
+            self.take_arrival(common, from, segment, shared);
+            return;
+        }
+        if !common.claim(segment) {
+            return;
+        }
+        common.moved_bytes += common.layout.bytes(segment) as u64;
+        common.finish(1);
+        if header.kind == FrameKind::Contribution {
+            for to in common.others().filter(|&to| to != from) {
+                let segments = segment..segment + 1;
+                send_results(common, to, (Side::Result, segments), shared);
+            }
+        }
+    }
+
+    fn take_arrival(&mut self, common: &mut Common, from: Rank, segment: u32, shared: &mut Shared) {
+        let cell = self.cell(common, segment, from);
+        let Cell::Reserved(slot) = self.cells[cell] else {
+            return;
+        };
+        self.cells[cell] = Cell::Arrived(slot);
+        common.moved_bytes += common.layout.bytes(segment) as u64;
+        let missing = &mut self.missing[(segment - self.owned.start) as usize];
+        *missing -= 1;
+        if *missing == 0 {
+            self.reduce(common, segment, shared);
+        }
+    }
+
+    /// A segment of the own chunk is added up; true if slots came free.
+    pub(super) fn handle_reduced(
+        &mut self,
+        common: &mut Common,
+        segment: u32,
+        shared: &mut Shared,
+    ) -> bool {
+        self.release(common, segment, Cell::Added, &mut shared.slots);
+        self.reduced += 1;
+        let is_new = common.claim(segment);
+        assert!(is_new, "nobody else writes an owned segment");
+        common.finish(1);
+        let segments = if common.fingerprint.kind == Kind::ReduceScatter {
+            0..0
+        } else if !common.layout.is_eager() {
+            segment..segment + 1
+        } else if self.reduced as usize == self.missing.len() {
+            self.owned.clone()
+        } else {
+            0..0
+        };
+        for to in common.others() {
+            send_results(common, to, (Side::Result, segments.clone()), shared);
+        }
+        !self.bulk_contributors.is_empty()
+    }
+
+    /// Gives back every slot: nobody writes to them any more.
+    pub(super) fn stop(&mut self, common: &Common, slots: &mut SlotPool) {
+        for index in 0..self.missing.len() as u32 {
+            self.release(common, self.owned.start + index, Cell::Added, slots);
+        }
+    }
+
+    /// Segments whose result is this peer's own input, to be sent to all by this peer itself.
+    fn originated(&self, common: &Common) -> Range<u32> {
+        if !common.is_reduction() && common.origin_is(common.rank) {
+            self.owned.clone()
+        } else {
+            0..0
+        }
+    }
+
+    fn cell(&self, common: &Common, segment: u32, rank: Rank) -> usize {
+        (segment - self.owned.start) as usize * common.world_size() + rank.index()
+    }
+
+    /// Reserves a slot for each contribution that needs one, or none at all.
+    fn reserve(&mut self, common: &Common, segment: u32, slots: &mut SlotPool) -> bool {
+        let bytes = common.layout.bytes(segment);
+        for index in 0..self.bulk_contributors.len() {
+            let Some(slot) = slots.take(bytes) else {
+                self.release(common, segment, Cell::Empty, slots);
+                return false;
+            };
+            let cell = self.cell(common, segment, self.bulk_contributors[index]);
+            self.cells[cell] = Cell::Reserved(slot);
+        }
+        let count = self.bulk_contributors.len();
+        self.missing[(segment - self.owned.start) as usize] =
+            u32::try_from(count).expect("worlds are small");
+        true
+    }
+
+    fn release(&mut self, common: &Common, segment: u32, after: Cell, slots: &mut SlotPool) {
+        let first = self.cell(common, segment, Rank(0));
+        for cell in &mut self.cells[first..first + common.world_size()] {
+            if let Cell::Reserved(slot) | Cell::Arrived(slot) = *cell {
+                slots.free(slot);
+                *cell = after;
+            }
+        }
+    }
+
+    /// All contributions are here: adds them in rank order.
+    fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
+        let mut operands = shared.spare.pop().unwrap_or_default();
+        let bytes = common.layout.bytes(segment);
+        for (index, post) in common.posts.iter().enumerate() {
+            let rank = Rank(u32::try_from(index).expect("worlds are small"));
+            let cell = self.cells[self.cell(common, segment, rank)];
+            operands.push(match (cell, post) {
+                (Cell::Arrived(slot), _) => Operand::Slot {
+                    start: shared.slots.start(slot),
+                    bytes,
+                },
+                (_, Post::Agrees { eager: Some(body) }) => {
+                    let start = common.layout.offset_in_chunk(segment);
+                    Operand::Eager(body.slice(start..start + bytes))
+                }
+                _ => Operand::Own(common.own(segment)),
+            });
+        }
+        let operation = (common.fingerprint.op, common.world_size());
+        common.reduce(segment, operation, operands, shared);
+    }
+}
+
+/// Keeps a contribution that came with a post.
+fn take_contribution(common: &mut Common, from: Rank, body: Bytes) -> Result<(), &'static str> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    if body.len() != common.layout.owned_bytes(common.rank) {
+        return Err("an eager contribution of the wrong length");
+    }
+    common.moved_bytes += body.len() as u64;
+    common.posts[from.index()] = Post::Agrees { eager: Some(body) };
+    Ok(())
+}
+
+fn place_result(common: &Common, from: Rank, segment: u32) -> Place {
+    if common.layout.owner(segment) != from {
+        return Place::Refuse("a result from somebody who does not own it");
+    }
+    if common.fingerprint.kind == Kind::ReduceScatter {
+        return Place::Refuse("a result of a reduce-scatter");
+    }
+    place_in_result(common, segment)
+}
+
+fn place_in_result(common: &Common, segment: u32) -> Place {
+    if common.has(segment) {
+        return Place::Discard;
+    }
+    Place::Result(common.layout.span(Side::Result, segment))
+}
+
+fn credit(common: &mut Common, to: Rank, segments: Range<u32>, shared: &mut Shared) {
+    let signal = Signal {
+        kind: FrameKind::Credit,
+        segment: segments.start,
+        extra: segments.end - segments.start,
+        head: Bytes::new(),
+        body: None,
+    };
+    common.send_signal(to, signal, shared);
+}
+
+/// Sends finished segments: on the signal lane if the operation is small.
+fn send_results(
+    common: &mut Common,
+    to: Rank,
+    (side, segments): (Side, Range<u32>),
+    shared: &mut Shared,
+) {
+    if segments.is_empty() {
+        return;
+    }
+    if common.layout.is_eager() {
+        let signal = Signal {
+            kind: FrameKind::Result,
+            segment: segments.start,
+            extra: segments.end - segments.start,
+            head: Bytes::new(),
+            body: Some(common.body(side, segments)),
+        };
+        common.send_signal(to, signal, shared);
+        return;
+    }
+    for segment in segments {
+        let bulk = Bulk {
+            kind: FrameKind::Result,
+            segment,
+            hop: 0,
+            side,
+        };
+        common.send_bulk(to, bulk, shared);
+    }
+}
+
+/// Payload bytes that a rank sends and receives in all.
+pub(super) fn traffic_bytes(common: &Common) -> u64 {
+    let layout = &common.layout;
+    let total = layout.total_bytes();
+    let own = layout.owned_bytes(common.rank);
+    let others = common.world_size() - 1;
+    let rest = total - own;
+    let bytes = match common.fingerprint.kind {
+        Kind::AllReduce => 2 * rest + 2 * own * others,
+        Kind::ReduceScatter => rest + own * others,
+        Kind::AllGather => own * others + rest,
+        Kind::Broadcast if common.fingerprint.root == common.rank => rest + own * others,
+        // An own chunk that came from the root goes to all but the root and this peer.
+        Kind::Broadcast => total + own * others.saturating_sub(1),
+        Kind::Barrier => 0,
+    };
+    bytes as u64
+}

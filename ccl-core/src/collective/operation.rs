@@ -1,0 +1,332 @@
+//! One open operation of one peer: who has posted, which segments of the result are here.
+//!
+//! What is common to the schedules. Which contribution goes where and what is added when is decided
+//! by `direct` and `ring`, which work on this.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::layout::{SharedLayout, Side, Span};
+use super::segment_set::SegmentSet;
+use super::slots::SlotPool;
+use super::step::{Body, CopyOwn, Operand, Output, Reduction, Storage};
+use crate::ids::{OpName, PeerId, Rank};
+use crate::mutation::{Mutation, is_active};
+use crate::reduce::ReduceOp;
+use crate::transport::{FrameHeader, FrameKind};
+use crate::wire::control::{Fingerprint, Kind};
+
+/// What all operations of a peer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// What is to be done, oldest first.
+    pub(super) outputs: VecDeque<Output>,
+    /// The scratch memory.
+    pub(super) slots: SlotPool,
+    /// Lists of operands that were used, for the next additions.
+    pub(super) spare: Vec<Vec<Operand>>,
+}
+
+/// What is known of one member's post.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Post {
+    /// It has not arrived.
+    #[default]
+    Missing,
+    /// It called the same.
+    Agrees {
+        /// Its contribution to this peer's chunk, if it came along.
+        eager: Option<Bytes>,
+    },
+    /// It called something else.
+    Differs,
+}
+
+/// A post as it arrived.
+#[derive(Clone, Debug)]
+pub(super) struct ArrivedPost {
+    pub(super) fingerprint: Fingerprint,
+    /// What followed the fingerprint; empty unless the sender went eagerly.
+    pub(super) body: Bytes,
+    /// Whether a body came but was not kept, because the sender had too many here.
+    pub(super) is_body_lost: bool,
+}
+
+/// The part of an operation that does not depend on the schedule.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) name: OpName,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) members: Arc<[PeerId]>,
+    pub(super) rank: Rank,
+    pub(super) layout: SharedLayout,
+    /// Whether this peer's data went with its posts.
+    pub(super) is_eager_sender: bool,
+    pub(super) posts: Vec<Post>,
+    posts_missing: usize,
+    is_mismatched: bool,
+    /// Segments of the result that are here, or for which a copy is under way.
+    have: SegmentSet,
+    /// Segments of the result that are not finished.
+    results_missing: u32,
+    is_held: bool,
+    /// Payload bytes sent and received.
+    pub(super) moved_bytes: u64,
+    /// Payload bytes that this peer sends and receives in all.
+    pub(super) total_bytes: u64,
+}
+
+impl Common {
+    pub(super) fn new(start: super::exchange::StartOp, layout: SharedLayout) -> Self {
+        let n = start.members.len();
+        let me = start.rank;
+        let results = match start.fingerprint.kind {
+            Kind::ReduceScatter => layout.owned(me).len(),
+            _ => layout.segment_count() as usize,
+        };
+        let mut posts = vec![Post::Missing; n];
+        posts[me.index()] = Post::Agrees { eager: None };
+        Self {
+            name: start.op,
+            fingerprint: start.fingerprint,
+            members: start.members,
+            rank: me,
+            is_eager_sender: false,
+            posts,
+            posts_missing: n - 1,
+            is_mismatched: false,
+            have: SegmentSet::new(layout.segment_count()),
+            results_missing: u32::try_from(results).expect("segments fit 2^32"),
+            is_held: false,
+            moved_bytes: 0,
+            total_bytes: 0,
+            layout,
+        }
+    }
+
+    pub(super) fn world_size(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn rank_of(&self, peer: PeerId) -> Option<Rank> {
+        let index = self.members.iter().position(|&member| member == peer)?;
+        Some(Rank(u32::try_from(index).expect("worlds are small")))
+    }
+
+    /// The other members, each peer beginning with the rank after its own, so that not all send to the
+    /// same one first.
+    pub(super) fn others(&self) -> impl Iterator<Item = Rank> + use<> {
+        let (me, n) = (self.rank.0, self.members.len() as u32);
+        (1..n).map(move |step| Rank((me + step) % n))
+    }
+
+    /// Whether elements are combined, as opposed to copied from the one member that has them.
+    pub(super) fn is_reduction(&self) -> bool {
+        matches!(self.fingerprint.kind, Kind::AllReduce | Kind::ReduceScatter)
+    }
+
+    /// The member whose input is the result in a segment, where nothing is combined.
+    pub(super) fn origin(&self, segment: u32) -> Rank {
+        match self.fingerprint.kind {
+            Kind::Broadcast => self.fingerprint.root,
+            _ => self.layout.owner(segment),
+        }
+    }
+
+    /// Whether, where nothing is combined, a member has the result of its own chunk to begin with.
+    pub(super) fn origin_is(&self, rank: Rank) -> bool {
+        self.fingerprint.kind != Kind::Broadcast || self.fingerprint.root == rank
+    }
+
+    /// Whether all members called the same, as far as this peer must know before it lets data flow.
+    pub(super) fn is_agreed(&self) -> bool {
+        !self.is_mismatched && (self.posts_missing == 0 || is_active(Mutation::CreditWhenPosted))
+    }
+
+    pub(super) fn is_mismatched(&self) -> bool {
+        self.is_mismatched
+    }
+
+    /// Takes a member's post; true if it agrees.
+    pub(super) fn take_post(
+        &mut self,
+        from: Rank,
+        theirs: Fingerprint,
+        shared: &mut Shared,
+    ) -> Result<bool, &'static str> {
+        if !matches!(self.posts[from.index()], Post::Missing) {
+            return Err("an operation posted twice");
+        }
+        if self.is_held && is_active(Mutation::FingerprintSkippedWhenDone) {
+            return Ok(false);
+        }
+        if theirs != self.fingerprint {
+            self.posts[from.index()] = Post::Differs;
+            self.is_mismatched = true;
+            shared.outputs.push_back(Output::Mismatch {
+                op: self.name,
+                peer: self.members[from.index()],
+                theirs,
+            });
+            return Ok(false);
+        }
+        self.posts[from.index()] = Post::Agrees { eager: None };
+        self.posts_missing -= 1;
+        Ok(true)
+    }
+
+    pub(super) fn has(&self, segment: u32) -> bool {
+        self.have.contains(segment)
+    }
+
+    /// Notes that the bytes of a result segment are here, or on their way into place; false if they
+    /// were before.
+    pub(super) fn claim(&mut self, segment: u32) -> bool {
+        self.have.insert(segment)
+    }
+
+    /// A claimed segment of the result is finished.
+    pub(super) fn finish(&mut self, count: u32) {
+        self.results_missing = self
+            .results_missing
+            .checked_sub(count)
+            .expect("each segment is claimed, and so finished, once");
+    }
+
+    /// Says once that the whole result is here and everybody called the same.
+    pub(super) fn check_held(&mut self, shared: &mut Shared) {
+        let is_compared =
+            self.posts_missing == 0 || is_active(Mutation::FingerprintSkippedWhenDone);
+        if self.results_missing == 0 && is_compared && !self.is_mismatched && !self.is_held {
+            self.is_held = true;
+            shared.outputs.push_back(Output::Held(self.name));
+        }
+    }
+
+    /// Copies own input to the result.
+    pub(super) fn copy_own(&mut self, segments: Range<u32>, shared: &mut Shared) {
+        for segment in segments.clone() {
+            self.claim(segment);
+        }
+        if !segments.is_empty() {
+            let body = self.body(Side::Input, segments);
+            let op = self.name;
+            shared.outputs.push_back(Output::Copy(CopyOwn { op, body }));
+        }
+    }
+
+    /// Stores result segments that came on a signal frame; their number and length are checked.
+    pub(super) fn store(
+        &mut self,
+        segments: Range<u32>,
+        payload: Bytes,
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        if payload.len() != self.layout.run_bytes(segments.clone()) {
+            return Err("a result of the wrong length");
+        }
+        for segment in segments.clone() {
+            if !self.claim(segment) {
+                return Err("a result sent twice");
+            }
+        }
+        self.moved_bytes += payload.len() as u64;
+        let body = self.body(Side::Result, segments);
+        let op = self.name;
+        shared
+            .outputs
+            .push_back(Output::Store(Storage { op, body, payload }));
+        Ok(())
+    }
+
+    pub(super) fn body(&self, side: Side, segments: Range<u32>) -> Body {
+        Body {
+            layout: Arc::clone(&self.layout),
+            side,
+            segments,
+        }
+    }
+
+    /// Sends a frame on the signal lane.
+    pub(super) fn send_signal(&mut self, to: Rank, signal: Signal, shared: &mut Shared) {
+        let body_bytes = signal.body.as_ref().map_or(0, Body::bytes);
+        self.moved_bytes += body_bytes as u64;
+        let payload_bytes = u32::try_from(signal.head.len() + body_bytes);
+        shared.outputs.push_back(Output::Signal {
+            to: self.members[to.index()],
+            header: FrameHeader {
+                kind: signal.kind,
+                op: self.name,
+                segment: signal.segment,
+                extra: signal.extra,
+                payload_bytes: payload_bytes.expect("eager bodies are small"),
+            },
+            head: signal.head,
+            body: signal.body,
+        });
+    }
+
+    /// Queues one segment for a lane.
+    pub(super) fn send_bulk(&mut self, to: Rank, bulk: Bulk, shared: &mut Shared) {
+        let span = self.layout.span(bulk.side, bulk.segment);
+        self.moved_bytes += span.bytes as u64;
+        shared.outputs.push_back(Output::Bulk {
+            to: self.members[to.index()],
+            header: FrameHeader {
+                kind: bulk.kind,
+                op: self.name,
+                segment: bulk.segment,
+                extra: bulk.hop,
+                payload_bytes: u32::try_from(span.bytes).expect("segments are small"),
+            },
+            side: bulk.side,
+            span,
+        });
+    }
+
+    /// Asks for an addition.
+    pub(super) fn reduce(
+        &self,
+        segment: u32,
+        (reduce_op, divisor): (ReduceOp, usize),
+        operands: Vec<Operand>,
+        shared: &mut Shared,
+    ) {
+        shared.outputs.push_back(Output::Reduce(Reduction {
+            op: self.name,
+            segment,
+            dtype: self.layout.dtype(segment),
+            reduce_op,
+            divisor: u32::try_from(divisor).expect("worlds are small"),
+            operands,
+            target: self.layout.span(Side::Result, segment),
+        }));
+    }
+
+    /// Own input in a segment.
+    pub(super) fn own(&self, segment: u32) -> Span {
+        self.layout.span(Side::Input, segment)
+    }
+}
+
+/// A signal frame about an operation.
+pub(super) struct Signal {
+    pub(super) kind: FrameKind,
+    pub(super) segment: u32,
+    pub(super) extra: u32,
+    pub(super) head: Bytes,
+    pub(super) body: Option<Body>,
+}
+
+/// A bulk frame about an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bulk {
+    pub(super) kind: FrameKind,
+    pub(super) segment: u32,
+    /// How often these bytes were passed on before; ring only.
+    pub(super) hop: u32,
+    pub(super) side: Side,
+}

@@ -1,0 +1,204 @@
+//! The ring schedule of an all-reduce: partial sums travel around once, finished chunks a second time.
+//!
+//! Position `p` of the ring order owns chunk `p`. The sum of chunk `c` begins with the input of
+//! position `c + 1` and travels on to position `c`; each position adds its own input to what comes:
+//! `((x[c+1] + x[c+2]) + …) + x[c]`, positions modulo `n`, elements rounded to their type at each
+//! hop, an average divided by the owner at the end. Then the finished chunk travels from the owner
+//! around to the position before it. Each segment travels alone, so all hops are busy at once.
+//!
+//! A partial sum is received where the result of its segment will be, and the own input is added
+//! there: no scratch memory, hence no credits and nothing to wait for but that all have posted. That
+//! the finished segment overwrites it later is safe: it can only come after the next member has
+//! received the partial sum, which is then never sent again.
+
+use super::layout::Side;
+use super::operation::{Bulk, Common, Shared};
+use super::segment_set::SegmentSet;
+use super::step::{Operand, Place};
+use crate::ids::Rank;
+use crate::reduce::ReduceOp;
+use crate::transport::{FrameHeader, FrameKind};
+
+/// The ring schedule of one operation at one peer.
+#[derive(Debug)]
+pub(super) struct Ring {
+    position: usize,
+    next: Rank,
+    previous: Rank,
+    has_begun: bool,
+    /// Segments whose partial sum came.
+    arrived: SegmentSet,
+    /// Segments to which this peer has added its input.
+    added: SegmentSet,
+    /// Segments to pass on once all members have posted.
+    held_back: Vec<Bulk>,
+}
+
+impl Ring {
+    pub(super) fn new(common: &Common, ring_order: &[Rank]) -> Self {
+        let n = ring_order.len();
+        let position = ring_order
+            .iter()
+            .position(|&rank| rank == common.rank)
+            .expect("the ring order names every member");
+        let count = common.layout.segment_count();
+        Self {
+            position,
+            next: ring_order[(position + 1) % n],
+            previous: ring_order[(position + n - 1) % n],
+            has_begun: false,
+            arrived: SegmentSet::new(count),
+            added: SegmentSet::new(count),
+            held_back: Vec::new(),
+        }
+    }
+
+    /// All members have posted the same.
+    pub(super) fn begin(&mut self, common: &mut Common, shared: &mut Shared) {
+        self.has_begun = true;
+        let n = common.world_size();
+        for segment in common.layout.chunk_segments((self.position + n - 1) % n) {
+            self.added.insert(segment);
+            self.pass_on(common, contribution(segment, Side::Input, 0), shared);
+        }
+        for bulk in std::mem::take(&mut self.held_back) {
+            self.pass_on(common, bulk, shared);
+        }
+    }
+
+    /// Where a bulk frame of a member goes; its segment exists and its length is right.
+    pub(super) fn place(&self, common: &Common, from: Rank, header: &FrameHeader) -> Place {
+        let segment = header.segment;
+        if from != self.previous {
+            return Place::Refuse("a segment from a member that is not the previous one");
+        }
+        let (hops, is_here) = match header.kind {
+            FrameKind::Contribution => (
+                self.hops_since_start(common, segment),
+                self.arrived.contains(segment),
+            ),
+            _ => (self.hops_since_owner(common, segment), common.has(segment)),
+        };
+        if hops == 0 || header.extra as usize != hops - 1 {
+            return Place::Refuse("a segment out of its way around the ring");
+        }
+        if header.kind == FrameKind::Result && !self.added.contains(segment) {
+            return Place::Refuse("a result before its contributions");
+        }
+        if is_here {
+            return Place::Discard;
+        }
+        Place::Result(common.layout.span(Side::Result, segment))
+    }
+
+    /// A bulk frame that was placed is in its place.
+    pub(super) fn handle_arrived(
+        &mut self,
+        common: &mut Common,
+        header: &FrameHeader,
+        shared: &mut Shared,
+    ) {
+        let segment = header.segment;
+        if header.kind == FrameKind::Contribution {
+            if self.arrived.insert(segment) {
+                common.moved_bytes += common.layout.bytes(segment) as u64;
+                self.add(common, segment, shared);
+            }
+            return;
+        }
+        if !common.claim(segment) {
+            return;
+        }
+        common.moved_bytes += common.layout.bytes(segment) as u64;
+        common.finish(1);
+        let hops = self.hops_since_owner(common, segment);
+        if hops + 1 < common.world_size() {
+            self.pass_on(common, result(segment, hops), shared);
+        }
+    }
+
+    /// The own input was added to a segment.
+    pub(super) fn handle_reduced(
+        &mut self,
+        common: &mut Common,
+        segment: u32,
+        shared: &mut Shared,
+    ) {
+        let is_new = self.added.insert(segment);
+        assert!(is_new, "a segment is added to once");
+        let hops = self.hops_since_start(common, segment);
+        if hops + 1 < common.world_size() {
+            self.pass_on(common, contribution(segment, Side::Result, hops), shared);
+            return;
+        }
+        common.claim(segment);
+        common.finish(1);
+        self.pass_on(common, result(segment, 0), shared);
+    }
+
+    fn add(&self, common: &Common, segment: u32, shared: &mut Shared) {
+        let mut operands = shared.spare.pop().unwrap_or_default();
+        operands.push(Operand::Target);
+        operands.push(Operand::Own(common.own(segment)));
+        let n = common.world_size();
+        let is_last = self.hops_since_start(common, segment) + 1 == n;
+        let operation = match common.fingerprint.op {
+            ReduceOp::Avg if !is_last => (ReduceOp::Sum, 1),
+            reduce_op => (reduce_op, n),
+        };
+        common.reduce(segment, operation, operands, shared);
+    }
+
+    fn pass_on(&mut self, common: &mut Common, bulk: Bulk, shared: &mut Shared) {
+        if self.has_begun {
+            common.send_bulk(self.next, bulk, shared);
+        } else {
+            self.held_back.push(bulk);
+        }
+    }
+
+    /// Hops from the position that begins a segment's sum to this one.
+    fn hops_since_start(&self, common: &Common, segment: u32) -> usize {
+        let n = common.world_size();
+        (self.position + n - 1 - common.layout.chunk(segment)) % n
+    }
+
+    /// Hops from the position that owns a segment to this one.
+    fn hops_since_owner(&self, common: &Common, segment: u32) -> usize {
+        let n = common.world_size();
+        (self.position + n - common.layout.chunk(segment)) % n
+    }
+}
+
+fn contribution(segment: u32, side: Side, hops: usize) -> Bulk {
+    Bulk {
+        kind: FrameKind::Contribution,
+        segment,
+        hop: u32::try_from(hops).expect("worlds are small"),
+        side,
+    }
+}
+
+fn result(segment: u32, hops: usize) -> Bulk {
+    Bulk {
+        kind: FrameKind::Result,
+        segment,
+        hop: u32::try_from(hops).expect("worlds are small"),
+        side: Side::Result,
+    }
+}
+
+/// Payload bytes that the member at a position sends and receives in all.
+pub(super) fn traffic_bytes(common: &Common, ring_order: &[Rank]) -> u64 {
+    let n = ring_order.len();
+    let layout = &common.layout;
+    let position = ring_order.iter().position(|&rank| rank == common.rank);
+    let position = position.expect("the ring order names every member");
+    let total = layout.total_bytes();
+    let own = layout.chunk_bytes(position);
+    let first = layout.chunk_bytes((position + n - 1) % n);
+    let last = layout.chunk_bytes((position + 1) % n);
+    let sent = (total - own) + (total - last);
+    let received = (total - first) + (total - own);
+    (sent + received) as u64
+}

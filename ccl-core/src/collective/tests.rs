@@ -1,0 +1,445 @@
+//! Goal: whatever order frames and work come in, every member ends with the documented bytes, or, after
+//! an abort, with its input as it was; slots never leak and no set of operations blocks another.
+
+use bytes::Bytes;
+
+use super::exchange::ExchangeLimits;
+use super::harness::{Call, LIMITS, Prng, World, peer, reference};
+use super::layout::Part;
+use crate::ids::{Rank, Vid};
+use crate::reduce::{Dtype, ReduceOp};
+use crate::transport::{FrameHeader, FrameKind};
+use crate::wire::control::{Algorithm, Fingerprint, Kind};
+
+fn check(world: &World, call: &Call) {
+    for at in 0..call.world_size {
+        let peer = &world.peers[at];
+        assert!(
+            peer.faults.is_empty(),
+            "{call:?} at {at}: {:?}",
+            peer.faults
+        );
+        assert_eq!(
+            peer.held.iter().filter(|&&op| op == call.name()).count(),
+            1,
+            "{call:?} is held once at {at}; progress {:?}",
+            peer.exchange.progress(call.name())
+        );
+        let memory = &peer.memory[&call.name()];
+        assert_eq!(
+            memory.input,
+            call.input(at),
+            "{call:?}: input of {at} changed"
+        );
+        assert_eq!(memory.result, reference(call, at), "{call:?} at {at}");
+        let (moved, total) = peer.exchange.progress(call.name()).unwrap();
+        assert_eq!(moved, total, "{call:?} at {at}");
+    }
+}
+
+fn run(call: &Call, seed: u64) -> World {
+    let mut world = World::new(call.world_size, LIMITS, seed);
+    let mut order: Vec<usize> = (0..call.world_size).collect();
+    while !order.is_empty() {
+        let at = order.swap_remove(world.prng.below(order.len()));
+        world.start(at, call);
+        for _ in 0..world.prng.below(20) {
+            world.step();
+        }
+    }
+    world.run();
+    check(&world, call);
+    for at in 0..call.world_size {
+        world.stop(at, call.name());
+        assert!(
+            world.peers[at].exchange.is_idle(),
+            "{call:?}: slots leak at {at}"
+        );
+    }
+    world
+}
+
+fn rotated(n: usize, seed: u64) -> Vec<Rank> {
+    let mut order: Vec<Rank> = (0..n as u32).map(Rank).collect();
+    let mut prng = Prng(seed);
+    for index in (1..n).rev() {
+        order.swap(index, prng.below(index + 1));
+    }
+    order
+}
+
+#[test]
+fn every_dtype_and_operator_gives_the_documented_bits() {
+    let mut seed = 0;
+    for dtype in Dtype::ALL {
+        for op in ReduceOp::ALL {
+            for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+                seed += 1;
+                let mut call = Call::all_reduce(3, dtype, 301);
+                call.op = op;
+                call.algorithm = algorithm;
+                call.ring_order = rotated(3, seed);
+                run(&call, seed);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_works_with_every_count_in_every_world() {
+    let kinds = [
+        Kind::AllReduce,
+        Kind::ReduceScatter,
+        Kind::AllGather,
+        Kind::Broadcast,
+    ];
+    for n in 1..=9 {
+        for (kind_index, kind) in kinds.into_iter().enumerate() {
+            for count in [0, 1, n as u64 - 1, n as u64, 7, 30, 1023] {
+                for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+                    let seed = count * 100 + n as u64 * 10 + kind_index as u64;
+                    let mut call = Call::all_reduce(n, Dtype::F32, count);
+                    call.kind = kind;
+                    call.algorithm = algorithm;
+                    call.root = (n as u32) / 2;
+                    call.ring_order = rotated(n, seed);
+                    run(&call, seed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_different_types_are_one_operation() {
+    let kinds = [
+        Kind::AllReduce,
+        Kind::ReduceScatter,
+        Kind::AllGather,
+        Kind::Broadcast,
+    ];
+    for (seed, kind) in kinds.into_iter().enumerate() {
+        for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+            let mut call = Call::all_reduce(4, Dtype::F32, 0);
+            call.kind = kind;
+            call.algorithm = algorithm;
+            let parts = [
+                (Dtype::Bf16, 333),
+                (Dtype::U8, 0),
+                (Dtype::F64, 1),
+                (Dtype::I8, 1001),
+                (Dtype::F32, 77),
+            ];
+            call.parts = parts.map(|(dtype, count)| Part { dtype, count }).to_vec();
+            run(&call, seed as u64);
+        }
+    }
+}
+
+#[test]
+fn a_barrier_ends_when_all_have_come() {
+    let mut call = Call::all_reduce(3, Dtype::U8, 0);
+    call.kind = Kind::Barrier;
+    call.parts.clear();
+    let mut world = World::new(3, LIMITS, 1);
+    world.start(0, &call);
+    world.start(2, &call);
+    world.run();
+    assert!(world.peers.iter().all(|peer| peer.held.is_empty()));
+    world.start(1, &call);
+    world.run();
+    check(&world, &call);
+}
+
+#[test]
+fn an_empty_operation_is_held_only_when_all_have_posted() {
+    for kind in [Kind::AllReduce, Kind::Broadcast, Kind::AllGather] {
+        let mut call = Call::all_reduce(3, Dtype::F32, 0);
+        call.kind = kind;
+        let mut world = World::new(3, LIMITS, 1);
+        world.start(0, &call);
+        world.start(1, &call);
+        world.run();
+        assert!(world.peers.iter().all(|peer| peer.held.is_empty()));
+    }
+}
+
+#[test]
+fn one_member_alone_is_done_with_a_copy_and_no_frame() {
+    let mut call = Call::all_reduce(1, Dtype::F32, 1000);
+    call.op = ReduceOp::Avg;
+    let world = run(&call, 0);
+    assert_eq!(world.peers[0].credits, 0);
+    assert_eq!(world.peers[0].eager_bodies, 0);
+}
+
+#[test]
+fn small_operations_need_no_credit_and_large_ones_go_no_eager_way() {
+    let small = run(&Call::all_reduce(3, Dtype::F32, 24), 1);
+    assert!(small.peers.iter().all(|peer| peer.credits == 0));
+    assert!(small.peers.iter().any(|peer| peer.eager_bodies > 0));
+    let large = run(&Call::all_reduce(3, Dtype::F32, 25), 1);
+    assert!(large.peers.iter().any(|peer| peer.credits > 0));
+    assert!(large.peers.iter().all(|peer| peer.eager_bodies == 0));
+}
+
+/// Several operations, called in another order at each peer, with scratch memory for one segment. Each
+/// caller waits for an operation to be held before it calls the next but one.
+#[test]
+fn operations_called_in_different_orders_never_block_each_other() {
+    for seed in 0..40 {
+        let n = 2 + seed as usize % 4;
+        let limits = ExchangeLimits {
+            scratch_bytes: 256 * (n - 1),
+            ..LIMITS
+        };
+        let mut calls = Vec::new();
+        for tag in 0..6 {
+            let mut call = Call::all_reduce(n, Dtype::I32, 20 + 150 * tag);
+            call.tag = tag;
+            if tag == 4 {
+                call.algorithm = Algorithm::Ring;
+            }
+            calls.push(call);
+        }
+        let mut world = World::new(n, limits, seed);
+        let mut todo: Vec<Vec<usize>> = vec![(0..calls.len()).collect(); n];
+        loop {
+            let at = world.prng.below(n);
+            let open = calls.len() - todo[at].len() - world.peers[at].held.len();
+            if open < 5 && !todo[at].is_empty() {
+                let choice = world.prng.below(todo[at].len());
+                let index = todo[at].swap_remove(choice);
+                world.start(at, &calls[index]);
+            }
+            let is_moving = world.step();
+            if !is_moving && todo.iter().all(Vec::is_empty) {
+                break;
+            }
+        }
+        calls.iter().for_each(|call| check(&world, call));
+        for at in 0..n {
+            calls.iter().for_each(|call| world.stop(at, call.name()));
+            assert!(world.peers[at].exchange.is_idle());
+        }
+    }
+}
+
+/// Stops at any moment, at each peer at another; the next operation of the tag then works.
+#[test]
+fn an_abort_at_any_moment_leaves_inputs_and_the_next_operation_whole() {
+    for seed in 0..200 {
+        let n = 2 + seed as usize % 3;
+        let mut call = Call::all_reduce(n, Dtype::F32, [20, 900][seed as usize / 7 % 2]);
+        if seed % 3 == 0 {
+            call.algorithm = Algorithm::Ring;
+        }
+        let mut next = call.clone();
+        next.n = 1;
+        let mut world = World::new(n, LIMITS, seed);
+        let posted = world.prng.below(n) + 1;
+        for at in 0..posted {
+            world.start(at, &call);
+        }
+        for at in 0..n {
+            for _ in 0..world.prng.below(60) {
+                world.step();
+            }
+            if at < posted {
+                let memory = &world.peers[at].memory[&call.name()];
+                assert_eq!(memory.input, call.input(at));
+                world.stop(at, call.name());
+            }
+            world.start(at, &next);
+        }
+        world.run();
+        check(&world, &next);
+        for at in 0..n {
+            world.stop(at, next.name());
+            assert!(
+                world.peers[at].exchange.is_idle(),
+                "seed {seed}: slots leak at {at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_difference_in_any_field_is_told_to_all_and_nothing_is_held() {
+    let base = Call::all_reduce(3, Dtype::F32, 100);
+    let changes: Vec<(&str, fn(&mut Call))> = vec![
+        ("kind", |call| call.kind = Kind::Broadcast),
+        ("algorithm", |call| call.algorithm = Algorithm::Ring),
+        ("op", |call| call.op = ReduceOp::Max),
+        ("dtype", |call| call.parts[0].dtype = Dtype::I32),
+        ("count", |call| call.parts[0].count = 99),
+        ("count", |call| call.parts[0].count = 0),
+        ("count", |call| call.parts[0].count = 1),
+        ("root", |call| call.root = 1),
+        ("parts", |call| {
+            call.parts = vec![
+                Part {
+                    dtype: Dtype::F32,
+                    count: 50,
+                },
+                Part {
+                    dtype: Dtype::F32,
+                    count: 50,
+                },
+            ];
+        }),
+    ];
+    for (seed, (field, change)) in changes.into_iter().enumerate() {
+        let mut other = base.clone();
+        change(&mut other);
+        let mut world = World::new(3, LIMITS, seed as u64);
+        world.start(0, &base);
+        world.start(1, &other);
+        world.start(2, &base);
+        world.run();
+        for at in 0..3 {
+            assert!(world.peers[at].held.is_empty(), "{field} at {at}");
+            assert!(world.peers[at].faults.is_empty(), "{field} at {at}");
+            let told = &world.peers[at].mismatches;
+            let theirs = if at == 1 { &base } else { &other };
+            let expected: Vec<(_, Fingerprint)> = [0, 1, 2]
+                .into_iter()
+                .filter(|&other| (at == 1) == (other != 1) && other != at)
+                .map(|other| (peer(other), theirs.fingerprint()))
+                .collect();
+            let mut told = told.clone();
+            told.sort();
+            assert_eq!(told, expected, "{field} at {at}");
+            assert_eq!(
+                told[0]
+                    .1
+                    .difference(&world_fingerprint(at, &base, &other))
+                    .unwrap()
+                    .0,
+                field
+            );
+        }
+    }
+}
+
+fn world_fingerprint(at: usize, base: &Call, other: &Call) -> Fingerprint {
+    if at == 1 { other } else { base }.fingerprint()
+}
+
+#[test]
+fn a_frame_of_another_birth_or_of_a_stranger_changes_nothing() {
+    let call = Call::all_reduce(2, Dtype::F32, 300);
+    let mut world = World::new(3, LIMITS, 4);
+    world.start(0, &call);
+    world.start(1, &call);
+    let mut stale = call.name();
+    stale.birth = Vid::default();
+    let credit = |op| FrameHeader {
+        kind: FrameKind::Credit,
+        op,
+        segment: 0,
+        extra: 1,
+        payload_bytes: 0,
+    };
+    world.inject(0, 1, credit(stale), Bytes::new());
+    world.inject(2, 1, credit(call.name()), Bytes::new());
+    world.run();
+    check(&world, &call);
+    assert!(world.peers.iter().all(|peer| peer.faults.is_empty()));
+}
+
+#[test]
+fn posts_with_data_that_nobody_kept_are_asked_for_again() {
+    for kind in [Kind::AllReduce, Kind::AllGather, Kind::Broadcast] {
+        let mut world = World::new(3, LIMITS, 2);
+        let calls: Vec<Call> = (0..12)
+            .map(|tag| {
+                let mut call = Call::all_reduce(3, Dtype::F32, 6);
+                call.kind = kind;
+                call.tag = tag;
+                call
+            })
+            .collect();
+        // Peer 0 is stopped and starts anew all the time, so that peer 1 keeps ever more of its data.
+        for call in &calls[..10] {
+            world.start(0, call);
+            world.run();
+            world.stop(0, call.name());
+        }
+        for at in [0, 1, 2] {
+            world.start(at, &calls[11]);
+        }
+        world.run();
+        check(&world, &calls[11]);
+    }
+}
+
+#[test]
+fn bulk_frames_without_a_right_are_refused() {
+    use super::step::Place;
+    let call = Call::all_reduce(3, Dtype::F32, 300);
+    let mut world = World::new(3, LIMITS, 4);
+    world.start(0, &call);
+    let layout = call.layout();
+    let mut header = FrameHeader {
+        kind: FrameKind::Contribution,
+        op: call.name(),
+        segment: layout.owned(Rank(0)).start,
+        extra: 0,
+        payload_bytes: layout.bytes(0) as u32,
+    };
+    let mut refused = |header: &FrameHeader| {
+        let place = world.peers[0].exchange.place(peer(1), header);
+        assert!(matches!(place, Place::Refuse(_)), "{header:?}: {place:?}");
+    };
+    refused(&header);
+    header.segment = layout.owned(Rank(1)).start;
+    refused(&header);
+    header.segment = layout.segment_count();
+    refused(&header);
+    header.segment = u32::MAX;
+    refused(&header);
+    header.kind = FrameKind::Result;
+    header.segment = layout.owned(Rank(2)).start;
+    refused(&header);
+    header.segment = layout.owned(Rank(1)).start;
+    header.payload_bytes = 3;
+    refused(&header);
+}
+
+#[test]
+fn signal_frames_of_nonsense_are_faults_of_their_sender() {
+    let call = Call::all_reduce(3, Dtype::F32, 300);
+    let header = |kind, segment, extra, payload: &Bytes| FrameHeader {
+        kind,
+        op: call.name(),
+        segment,
+        extra,
+        payload_bytes: payload.len() as u32,
+    };
+    let empty = Bytes::new();
+    let rubbish = Bytes::from(vec![0xFF; 64]);
+    let frames = [
+        (header(FrameKind::Post, 0, 64, &rubbish), rubbish.clone()),
+        (header(FrameKind::Post, 0, 65, &rubbish), rubbish.clone()),
+        (header(FrameKind::Post, 0, u32::MAX, &empty), empty.clone()),
+        (
+            header(FrameKind::Credit, u32::MAX, 2, &empty),
+            empty.clone(),
+        ),
+        (
+            header(FrameKind::Credit, 0, u32::MAX, &empty),
+            empty.clone(),
+        ),
+        (header(FrameKind::Credit, 0, 0, &empty), empty.clone()),
+        (header(FrameKind::Result, 0, 1, &rubbish), rubbish.clone()),
+        (header(FrameKind::Contribution, 0, 1, &empty), empty.clone()),
+    ];
+    for (header, payload) in frames {
+        let mut world = World::new(3, LIMITS, 4);
+        world.start(0, &call);
+        world.inject(1, 0, header, payload);
+        world.run();
+        assert_eq!(world.peers[0].faults.len(), 1, "{header:?}");
+    }
+}
