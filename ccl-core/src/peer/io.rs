@@ -188,7 +188,8 @@ pub struct Neighbour {
 pub enum Output {
     /// Connect to the master; answer with `ControlUp` or `ControlDown`. Replaces any connection.
     Connect,
-    /// Close the connection to the master once everything sent has left.
+    /// Close the connection to the master once everything sent has left. Nothing that it still brings
+    /// is passed on, not even its end.
     Disconnect,
     /// Send a message to the master.
     Send(PeerToMaster),

@@ -1,4 +1,4 @@
-//! Safe points (R9): the caller's k-th, from 1, answered the same for every member.
+//! Safe points (R9): the caller's k-th, from 0, answered the same for every member.
 //!
 //! A safe point that was withdrawn is not consumed: the next call is the same k again, and gets at once
 //! what the others got.
@@ -39,7 +39,10 @@ impl SafePoints {
 
     /// When the open one is withdrawn. One that is released waits for its view only.
     pub fn deadline(&self) -> Option<Instant> {
-        let open = self.open.as_ref().filter(|_| self.released < self.called());
+        let open = self
+            .open
+            .as_ref()
+            .filter(|_| self.released <= self.consumed);
         open.and_then(|open| open.deadline)
     }
 
@@ -52,7 +55,7 @@ impl SafePoints {
     }
 
     fn take_released(&mut self) -> Option<CallId> {
-        if self.released < self.called() {
+        if self.released <= self.consumed {
             return None;
         }
         let open = self.open.take()?;
@@ -67,8 +70,8 @@ impl Peer {
             return self.outputs.push_back(Output::Rejected { call, error });
         }
         self.safe_points.open = Some(Open { call, deadline });
-        let k = self.safe_points.called();
-        if k <= self.safe_points.released {
+        let k = self.safe_points.consumed;
+        if k < self.safe_points.released {
             return self.tell_safe_point();
         }
         if self.phase.is_telling() {
@@ -80,10 +83,10 @@ impl Peer {
         if self.view().is_none_or(|view| view.vid != vid) {
             return self.drop_master(&format!("SafeReleased in view {vid}"));
         }
-        if k > self.safe_points.called().max(self.safe_points.released) + 1 {
+        if k > self.safe_points.called().max(self.safe_points.released) {
             return self.drop_master(&format!("SafeReleased of the far safe point {k}"));
         }
-        self.safe_points.released = self.safe_points.released.max(k);
+        self.safe_points.released = self.safe_points.released.max(k + 1);
         self.tell_safe_point();
     }
 
@@ -123,8 +126,8 @@ impl Peer {
         {
             return;
         }
-        let k = self.safe_points.called();
-        if k <= self.safe_points.released {
+        let k = self.safe_points.consumed;
+        if k < self.safe_points.released {
             return;
         }
         self.safe_points.open = None;

@@ -486,7 +486,7 @@ pub enum PeerToMaster {
     },
     /// The caller reached its k-th safe point.
     AtSafePoint {
-        /// Number of the safe point, from 1: it is released once `safe_released >= k`.
+        /// Number of the safe point, from 0: it is released once `safe_released > k`.
         k: u64,
     },
     /// The caller's deadline at a safe point passed.
