@@ -21,13 +21,19 @@ pub struct Source {
 impl Source {
     /// Whether all of it is tests.
     pub fn is_tests(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
+        self.path.starts_with("tests/") || self.is_test_module()
+    }
+
+    /// Whether it is a module of tests in files of its own.
+    fn is_test_module(&self) -> bool {
+        let is_named_so = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
+        self.path.contains("/src/") && is_named_so
     }
 
     /// Number of lines before the trailing `#[cfg(test)] mod …`, or of all lines; 0 for a module of
-    /// tests in a file of its own.
+    /// tests in files of its own.
     pub fn lines_without_tests(&self) -> usize {
-        if self.path.ends_with("/tests.rs") {
+        if self.is_test_module() {
             return 0;
         }
         let lines: Vec<&str> = self.code.lines().collect();
