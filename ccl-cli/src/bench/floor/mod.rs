@@ -1,0 +1,162 @@
+//! What plain sockets need for the bytes of a collective: the yardstick beside it.
+//!
+//! As many processes as the world has peers exchange, pair by pair, exactly the bytes that the
+//! collective moves between the two, over 1, 2 or 4 blocking connections a pair: 1 MiB writes from
+//! touched memory, and one f32 addition for each received element into touched memory. There are
+//! no checksums, no credits and no verdicts. This side starts the processes and gives the orders.
+
+pub mod peer;
+
+use serde::{Deserialize, Serialize};
+
+use super::case::Case;
+use crate::child::Child;
+use crate::failure::{Failure, Result};
+
+/// Numbers of connections a pair that are tried.
+pub const CONNECTIONS: [usize; 3] = [1, 2, 4];
+
+/// What a floor process is told first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// Its place among the others.
+    pub index: usize,
+    /// How many there are.
+    pub world_size: usize,
+    /// Congestion control of its connections; `None` picks as the lanes do.
+    pub congestion_control: Option<String>,
+}
+
+/// The exchange that it is to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Bytes to send to each of the others in one iteration, by place; a multiple of 4.
+    pub send_bytes: Vec<u64>,
+    /// Bytes that each of the others sends.
+    pub receive_bytes: Vec<u64>,
+    /// Connections a pair.
+    pub connections: usize,
+    /// Iterations before the clock starts.
+    pub warmup: u32,
+    /// Iterations that are timed.
+    pub iterations: u32,
+}
+
+/// What it measured.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Spent {
+    /// The timed iterations together, in nanoseconds.
+    pub batch_ns: u64,
+    /// User and system time of the process meanwhile, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// All processes together, a iteration: the slowest one's time, everybody's processor time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Nanoseconds an iteration.
+    pub time_ns: f64,
+    /// Nanoseconds of processor time an iteration.
+    pub cpu_ns: f64,
+}
+
+/// The processes of a floor.
+#[derive(Debug)]
+pub struct Floor {
+    children: Vec<Child>,
+}
+
+impl Floor {
+    /// Starts and connects as many processes as the world has peers.
+    pub fn start(world_size: u32, congestion_control: Option<&str>) -> Result<Self> {
+        let world_size = world_size as usize;
+        let mut children = Vec::with_capacity(world_size);
+        for index in 0..world_size {
+            let mut child = Child::spawn(format!("floor process {index}"), &["floor-peer".into()])?;
+            let congestion_control = congestion_control.map(Into::into);
+            child.send(&Setup {
+                index,
+                world_size,
+                congestion_control,
+            })?;
+            children.push(child);
+        }
+        let ports = receive_all::<u16>(&mut children)?;
+        for child in &mut children {
+            child.send(&ports)?;
+        }
+        receive_all::<()>(&mut children)?;
+        Ok(Self { children })
+    }
+
+    /// Moves the bytes of `case`; `None` for a collective that has no floor, or nothing to move.
+    pub fn measure(&mut self, case: &Case, connections: usize) -> Result<Option<Cost>> {
+        let world_size = self.children.len();
+        for index in 0..world_size {
+            let Some(order) = order_for(case, index, world_size, connections) else {
+                return Ok(None);
+            };
+            self.children[index].send(&order)?;
+        }
+        let spent: Vec<Spent> = receive_all(&mut self.children)?;
+        let iterations = f64::from(case.iterations);
+        let slowest = spent.iter().map(|spent| spent.batch_ns).max().unwrap_or(0);
+        let cpu: u64 = spent.iter().map(|spent| spent.cpu_ns).sum();
+        Ok(Some(Cost {
+            time_ns: slowest as f64 / iterations,
+            cpu_ns: cpu as f64 / iterations,
+        }))
+    }
+}
+
+/// Takes one answer of each child; the first failure is the one told.
+pub fn receive_all<T: serde::de::DeserializeOwned>(children: &mut [Child]) -> Result<Vec<T>> {
+    children.iter_mut().map(Child::receive_answer).collect()
+}
+
+fn order_for(case: &Case, index: usize, world_size: usize, connections: usize) -> Option<Order> {
+    let between = |from: usize, to: usize| -> Option<u64> {
+        if from == to {
+            return Some(0);
+        }
+        let bytes = case.bytes_between(u32::try_from(from).ok()?, u32::try_from(to).ok()?, {
+            u32::try_from(world_size).ok()?
+        })?;
+        Some(bytes / ELEMENT_BYTES * ELEMENT_BYTES)
+    };
+    let send_bytes: Vec<u64> = (0..world_size)
+        .map(|other| between(index, other))
+        .collect::<Option<_>>()?;
+    let receive_bytes: Vec<u64> = (0..world_size)
+        .map(|other| between(other, index))
+        .collect::<Option<_>>()?;
+    let is_idle = send_bytes
+        .iter()
+        .chain(&receive_bytes)
+        .all(|&bytes| bytes == 0);
+    (!is_idle).then_some(Order {
+        send_bytes,
+        receive_bytes,
+        connections,
+        warmup: case.warmup.max(1),
+        iterations: case.iterations,
+    })
+}
+
+/// The floor adds f32, whatever the collective's elements are.
+const ELEMENT_BYTES: u64 = 4;
+
+/// Checks that an order fits a process; it comes from a parent of the same build.
+fn validate(order: &Order, setup: &Setup) -> Result<()> {
+    let fits = order.send_bytes.len() == setup.world_size
+        && order.receive_bytes.len() == setup.world_size
+        && CONNECTIONS.contains(&order.connections)
+        && order.iterations > 0;
+    if fits {
+        Ok(())
+    } else {
+        Err(Failure::new(format!(
+            "an order that does not fit: {order:?}"
+        )))
+    }
+}

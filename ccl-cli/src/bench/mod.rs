@@ -1,0 +1,244 @@
+//! `ccl bench`: collectives measured and checked in the manner of nccl-tests.
+//!
+//! This side parses the command, starts the processes, gives the same orders to all of them and
+//! prints what they measured. The peers never learn of each other but through the library.
+
+mod case;
+pub mod floor;
+mod inputs;
+mod options;
+pub mod peer;
+mod reference;
+mod report;
+mod sizes;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use ccl_core::Kind;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::child::{Child, send_line};
+use crate::failure::{Failure, Result};
+use case::{Case, Measured};
+use floor::{CONNECTIONS, Cost, Floor, receive_all};
+use options::{CollectiveOptions, FloorOptions};
+use report::{HEADER, Line, Repeat, has_floor, seconds_per_gib};
+
+pub use report::{median, round};
+
+/// Options of `ccl bench`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Every peer gets the reduction of everybody's buffer.
+    AllReduce(CollectiveOptions),
+    /// Every peer gets everybody's share.
+    AllGather(CollectiveOptions),
+    /// Every peer gets its share of the reduction.
+    ReduceScatter(CollectiveOptions),
+    /// Every peer gets the buffer of rank 0.
+    Broadcast(CollectiveOptions),
+    /// Every peer waits for all others.
+    Barrier(CollectiveOptions),
+    /// What plain blocking sockets need for the bytes of an all-reduce and one addition each.
+    Floor(FloorOptions),
+}
+
+/// Runs a bench; exit status 1 if an element was wrong.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.what {
+        What::AllReduce(options) => run_collective(Kind::AllReduce, &options),
+        What::AllGather(options) => run_collective(Kind::AllGather, &options),
+        What::ReduceScatter(options) => run_collective(Kind::ReduceScatter, &options),
+        What::Broadcast(options) => run_collective(Kind::Broadcast, &options),
+        What::Barrier(options) => run_collective(Kind::Barrier, &options),
+        What::Floor(options) => run_floor(&options),
+    }
+}
+
+fn run_collective(kind: Kind, options: &CollectiveOptions) -> Result<ExitCode> {
+    options.validate()?;
+    let cases = options.cases(kind);
+    let mut processes = Processes::start(kind, options)?;
+    if !options.json {
+        println!("# {}", options.describe(kind));
+        println!("{HEADER}");
+    }
+    let mut wrong = 0;
+    for case in &cases {
+        let repeats: Vec<Repeat> = (0..options.repeats())
+            .map(|_| processes.repeat(case))
+            .collect::<Result<_>>()?;
+        let line = Line::new(options.session(), case, &repeats);
+        wrong += line.wrong();
+        if options.json {
+            send_line(&mut std::io::stdout(), &line)?;
+        } else {
+            println!("{}", line.to_text());
+        }
+    }
+    if !options.json {
+        println!("# {} lines, {wrong} elements wrong", cases.len());
+    }
+    processes.finish()?;
+    Ok(if wrong == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Everything that a bench has started.
+struct Processes {
+    peers: Vec<Child>,
+    floor: Option<Floor>,
+    /// Ended last: without it the peers could not leave.
+    master: Option<Child>,
+}
+
+impl Processes {
+    fn start(kind: Kind, options: &CollectiveOptions) -> Result<Self> {
+        let (master, address) = match &options.master {
+            Some(address) => (None, address.clone()),
+            None => start_master(&options.run)
+                .map(|(child, address)| (Some(child), address.to_string()))?,
+        };
+        let mut peers = Vec::new();
+        for index in 0..options.local_peers() {
+            let mut child = Child::spawn(format!("bench peer {index}"), &["bench-peer".into()])?;
+            let master_process = master.as_ref().filter(|_| index == 0).map(Child::pid);
+            child.send(&options.setup(&address, master_process))?;
+            peers.push(child);
+        }
+        receive_all::<()>(&mut peers)?;
+        let wants_floor = options.floor && has_floor(kind) && options.world > 1;
+        let floor = wants_floor
+            .then(|| Floor::start(options.world, options.congestion_control.as_deref()))
+            .transpose()?;
+        Ok(Self {
+            peers,
+            floor,
+            master,
+        })
+    }
+
+    /// The collective, then the floor with each number of connections.
+    fn repeat(&mut self, case: &Case) -> Result<Repeat> {
+        for peer in &mut self.peers {
+            peer.send(case)?;
+        }
+        let peers: Vec<Measured> = receive_all(&mut self.peers)?;
+        let floor = match &mut self.floor {
+            Some(floor) => measure_floor(floor, case)?,
+            None => None,
+        };
+        Ok(Repeat { peers, floor })
+    }
+
+    /// Lets the peers leave one after the other, then stops the master.
+    fn finish(self) -> Result<()> {
+        drop(self.floor);
+        for mut peer in self.peers {
+            peer.close_input();
+            match peer.wait_for(LEAVE_LIMIT)? {
+                Some(status) if status.success() => {}
+                Some(status) => {
+                    return Err(Failure::new(format!("a bench peer ended with {status}")));
+                }
+                None => return Err(Failure::new("a bench peer did not leave the run")),
+            }
+        }
+        drop(self.master);
+        Ok(())
+    }
+}
+
+fn measure_floor(floor: &mut Floor, case: &Case) -> Result<Option<[Cost; CONNECTIONS.len()]>> {
+    let mut costs = [Cost {
+        time_ns: 0.0,
+        cpu_ns: 0.0,
+    }; CONNECTIONS.len()];
+    for (cost, connections) in costs.iter_mut().zip(CONNECTIONS) {
+        match floor.measure(case, connections)? {
+            Some(measured) => *cost = measured,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(costs))
+}
+
+/// A master of a run of its own on a free port of this host.
+pub fn start_master(run: &str) -> Result<(Child, SocketAddr)> {
+    let mut arguments = vec!["master".to_owned()];
+    for text in [
+        "--listen",
+        "127.0.0.1:0",
+        "--json",
+        "--new-run",
+        "--exit-with-parent",
+        "--run",
+        run,
+    ] {
+        arguments.push(text.to_owned());
+    }
+    let mut child = Child::spawn("the master", &arguments)?;
+    let address = child.receive::<Listening>()?.address;
+    Ok((child, address))
+}
+
+/// The master's first line.
+#[derive(Debug, serde::Deserialize)]
+pub struct Listening {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+fn run_floor(options: &FloorOptions) -> Result<ExitCode> {
+    options.validate()?;
+    let mut floor = Floor::start(options.world, options.congestion_control.as_deref())?;
+    if !options.json {
+        println!("#      bytes connections    time (us)   busbw (GB/s)   cpu (s/GiB)");
+    }
+    for case in options.cases() {
+        let mut repeats = Vec::new();
+        for _ in 0..options.repeat {
+            repeats.extend(measure_floor(&mut floor, &case)?);
+        }
+        for (place, connections) in CONNECTIONS.into_iter().enumerate() {
+            let time_ns = median(repeats.iter().map(|costs| costs[place].time_ns));
+            let cpu_ns = median(repeats.iter().map(|costs| costs[place].cpu_ns));
+            let (Some(time_ns), Some(cpu_ns)) = (time_ns, cpu_ns) else {
+                continue;
+            };
+            print_floor(options, &case, connections, Cost { time_ns, cpu_ns })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_floor(options: &FloorOptions, case: &Case, connections: usize, cost: Cost) -> Result<()> {
+    let bytes = case.bytes();
+    let busbw = bytes as f64 / cost.time_ns * case.bus_factor(options.world);
+    let cpu = seconds_per_gib(cost.cpu_ns, bytes).unwrap_or(0.0);
+    if options.json {
+        let line = json!({
+            "collective": "floor", "connections": connections, "transport": "tcp",
+            "world_size": options.world, "bytes": bytes, "time_us": round(cost.time_ns / 1e3),
+            "busbw_gb_s": round(busbw), "cpu_s_per_gib": cpu, "repeats": options.repeat,
+        });
+        return send_line(&mut std::io::stdout(), &line);
+    }
+    let time_us = cost.time_ns / 1e3;
+    println!("{bytes:>12} {connections:>11} {time_us:>12.1} {busbw:>14.3} {cpu:>13.3}");
+    Ok(())
+}
+
+/// How long a peer may take to leave.
+const LEAVE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -1,0 +1,259 @@
+//! One peer of a bench: a process that runs the cases it is told and says what they took.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ccl_core::{Communicator, CommunicatorConfig, Kind, Options, Rank};
+use serde::{Deserialize, Serialize};
+
+use super::case::{Case, Measured};
+use super::inputs::{Sample, Seed, fill, with_type};
+use super::reference::Reference;
+use crate::child::{Answer, receive_line, send_line};
+use crate::failure::{Context, Failure, Result};
+use crate::measure::{cpu_ns_of, own_cpu_ns, peak_rss_bytes, reset_peak_rss};
+
+/// What a peer is told first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// The master's `host:port`.
+    pub master: String,
+    /// Name of the run.
+    pub run: String,
+    /// Members that the run is to have.
+    pub world_size: u32,
+    /// Data connections of each link.
+    pub lanes: u16,
+    /// Whether data carries a checksum.
+    pub checksum: bool,
+    /// Congestion control of the lanes.
+    pub congestion_control: Option<String>,
+    /// Threads that move bytes.
+    pub io_threads: Option<usize>,
+    /// Where to listen for other peers.
+    pub listen: Option<std::net::SocketAddr>,
+    /// What to tell the others instead.
+    pub advertise: Option<String>,
+    /// Process number of the master, for the one peer that is to measure it.
+    pub master_process: Option<u32>,
+}
+
+impl Setup {
+    fn config(&self) -> CommunicatorConfig {
+        CommunicatorConfig {
+            master: self.master.clone(),
+            run: self.run.clone(),
+            listen: self.listen,
+            advertise: self.advertise.clone(),
+            lanes: self.lanes,
+            min_world_size: self.world_size,
+            checksum: self.checksum,
+            io_threads: self.io_threads,
+            congestion_control: self.congestion_control.clone(),
+            ..CommunicatorConfig::default()
+        }
+    }
+}
+
+/// Serves the parent's orders until it closes standard input, then leaves the run.
+pub fn run() -> Result<ExitCode> {
+    let mut input = std::io::stdin().lock();
+    let mut output = std::io::stdout().lock();
+    let setup: Setup = receive_line(&mut input)?.ok_or_else(|| Failure::new("no setup"))?;
+    let communicator = match Communicator::connect(setup.config()) {
+        Ok(communicator) => communicator,
+        Err(error) => {
+            send_line(&mut output, &Answer::<()>::Err(error.to_string()))?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    send_line(&mut output, &Answer::Ok(()))?;
+    while let Some(case) = receive_line::<Case>(&mut input)? {
+        let answer: Answer<Measured> =
+            with_type!(case.dtype, T => measure::<T>(&communicator, &setup, &case))
+                .map_err(|failure| failure.to_string());
+        send_line(&mut output, &answer)?;
+    }
+    communicator.leave()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -> Result<Measured> {
+    let mut bench = Bench::<T>::new(communicator, case)?;
+    reset_peak_rss()?;
+    bench.fill(FIRST);
+    bench.call()?;
+    let first_peak_bytes = peak_rss_bytes()?;
+    let first_wrong = bench.count_wrong(FIRST);
+    for _ in 1..case.warmup {
+        bench.call()?;
+    }
+    bench.fill(TIMED);
+    reset_peak_rss()?;
+    communicator.barrier(&Options::default())?;
+    let (iteration_ns, spent) = bench.time(setup)?;
+    let peak_bytes = peak_rss_bytes()?.max(first_peak_bytes);
+    let last_wrong = bench.check_last()?;
+    Ok(Measured {
+        world_size: bench.reference.world_size(),
+        batch_ns: iteration_ns.iter().sum(),
+        iteration_ns,
+        cpu_ns: spent.own_ns,
+        master_cpu_ns: spent.master_ns,
+        extra_rss_bytes: peak_bytes.saturating_sub(bench.buffer_bytes()),
+        wrong: case.check.then_some(first_wrong + last_wrong),
+    })
+}
+
+/// Processor time.
+#[derive(Clone, Copy, Debug)]
+struct Cpu {
+    own_ns: u64,
+    master_ns: Option<u64>,
+}
+
+impl Cpu {
+    fn read(setup: &Setup) -> Result<Self> {
+        let master_ns = setup.master_process.map(cpu_ns_of).transpose()?;
+        Ok(Self {
+            own_ns: own_cpu_ns()?,
+            master_ns,
+        })
+    }
+
+    fn since(self, start: Self) -> Self {
+        Self {
+            own_ns: self.own_ns.saturating_sub(start.own_ns),
+            master_ns: self
+                .master_ns
+                .zip(start.master_ns)
+                .map(|(end, start)| end.saturating_sub(start)),
+        }
+    }
+}
+
+/// A case with its memory.
+struct Bench<'a, T> {
+    communicator: &'a Communicator,
+    case: &'a Case,
+    options: Options,
+    reference: Reference,
+    /// What this peer contributes; in place, the result as well.
+    send: Vec<T>,
+    /// The result out of place, else empty.
+    receive: Vec<T>,
+}
+
+impl<'a, T: Sample> Bench<'a, T> {
+    fn new(communicator: &'a Communicator, case: &'a Case) -> Result<Self> {
+        let reference = Reference::new(case, &communicator.view(), communicator.rank())?;
+        let share = case.count / reference.world_size() as usize;
+        let (send, receive) = match case.kind {
+            Kind::AllReduce if case.in_place => (case.count, 0),
+            Kind::AllReduce => (case.count, case.count),
+            Kind::AllGather => (share, case.count),
+            Kind::ReduceScatter => (case.count, share),
+            Kind::Broadcast => (case.count, 0),
+            Kind::Barrier => (0, 0),
+        };
+        Ok(Self {
+            communicator,
+            case,
+            options: Options {
+                algorithm: case.algorithm,
+                ..Options::default()
+            },
+            reference,
+            send: touched(send),
+            receive: touched(receive),
+        })
+    }
+
+    fn buffer_bytes(&self) -> u64 {
+        ((self.send.len() + self.receive.len()) * size_of::<T>()) as u64
+    }
+
+    fn is_in_place(&self) -> bool {
+        self.receive.is_empty()
+    }
+
+    /// Writes this rank's input, and something else where the result goes.
+    fn fill(&mut self, seed: Seed) {
+        fill(&mut self.send, seed, self.reference.rank(), 0);
+        fill(&mut self.receive, POISON, self.reference.rank(), 0);
+    }
+
+    fn call(&mut self) -> Result<()> {
+        let (communicator, options, op) = (self.communicator, &self.options, self.case.op);
+        let (send, receive) = (&mut self.send, &mut self.receive);
+        let outcome = match self.case.kind {
+            Kind::AllReduce if self.case.in_place => communicator.all_reduce(send, op, options),
+            Kind::AllReduce => communicator.all_reduce_into(send, receive, op, options),
+            Kind::AllGather => communicator.all_gather(send, receive, options),
+            Kind::ReduceScatter => communicator.reduce_scatter(send, receive, op, options),
+            Kind::Broadcast => communicator.broadcast(send, Rank(0), options),
+            Kind::Barrier => communicator.barrier(options),
+        }?;
+        let contributors = outcome.contributors.len();
+        if contributors == self.reference.world_size() as usize {
+            Ok(())
+        } else {
+            Err(Failure::new(format!(
+                "only {contributors} peers are in the result"
+            )))
+        }
+    }
+
+    /// The timed calls, one after the other.
+    fn time(&mut self, setup: &Setup) -> Result<(Vec<u64>, Cpu)> {
+        let mut iteration_ns = Vec::with_capacity(self.case.iterations as usize);
+        let before = Cpu::read(setup)?;
+        let mut last = Instant::now();
+        for _ in 0..self.case.iterations {
+            self.call()?;
+            let now = Instant::now();
+            iteration_ns.push(u64::try_from((now - last).as_nanos()).context("time")?);
+            last = now;
+        }
+        Ok((iteration_ns, Cpu::read(setup)?.since(before)))
+    }
+
+    fn count_wrong(&self, seed: Seed) -> u64 {
+        if !self.case.check {
+            return 0;
+        }
+        let result = if self.is_in_place() {
+            &self.send
+        } else {
+            &self.receive
+        };
+        self.reference.count_wrong(result, seed)
+    }
+
+    /// Compares the last timed call with the reference. In place its input is the result of the
+    /// call before, so one more call is made with a fresh one.
+    fn check_last(&mut self) -> Result<u64> {
+        if self.is_in_place() && self.case.check {
+            self.fill(LAST);
+            self.call()?;
+            return Ok(self.count_wrong(LAST));
+        }
+        Ok(self.count_wrong(TIMED))
+    }
+}
+
+/// Memory that the system has given for real.
+fn touched<T: Sample>(length: usize) -> Vec<T> {
+    let mut buffer = vec![T::default(); length];
+    fill(&mut buffer, POISON, 0, 0);
+    buffer
+}
+
+/// Inputs of the first call, which is not timed.
+const FIRST: Seed = Seed(1);
+/// Inputs of the timed calls.
+const TIMED: Seed = Seed(2);
+/// Inputs of the last call in place.
+const LAST: Seed = Seed(3);
+/// What is where a result is to come; a result that was not written is wrong.
+const POISON: Seed = Seed(4);

@@ -1,0 +1,171 @@
+//! Processes that this command starts of itself, and the lines of JSON they talk in.
+//!
+//! A child that finds its standard input closed ends at once: nothing outlives the parent, however
+//! the parent ended. Each child is a process group of its own, so a Ctrl-C reaches the parent only,
+//! and a stopped child is woken and hung up by the system when the parent is gone.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::{Context, Failure, Result};
+
+/// What a child answers to an order: what was asked for, or why not.
+pub type Answer<T> = std::result::Result<T, String>;
+
+/// A running copy of this program. Dropping it ends it.
+#[derive(Debug)]
+pub struct Child {
+    name: String,
+    process: std::process::Child,
+    input: Option<ChildStdin>,
+    output: Option<BufReader<ChildStdout>>,
+}
+
+impl Child {
+    /// Starts this program with `arguments`; `name` is what failures call it.
+    pub fn spawn(name: impl Into<String>, arguments: &[String]) -> Result<Self> {
+        let program = std::env::current_exe().context("path of this program")?;
+        let mut process = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .context("starting a process")?;
+        let input = process.stdin.take();
+        let output = process.stdout.take().map(BufReader::new);
+        Ok(Self {
+            name: name.into(),
+            process,
+            input,
+            output,
+        })
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends it one line.
+    pub fn send(&mut self, message: &impl Serialize) -> Result<()> {
+        let name = &self.name;
+        let input = self
+            .input
+            .as_mut()
+            .ok_or_else(|| Failure::new(format!("{name} has no input")))?;
+        send_line(input, message).map_err(|error| Failure::new(format!("{name}: {error}")))
+    }
+
+    /// Waits for its next line.
+    pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let name = &self.name;
+        let output = self
+            .output
+            .as_mut()
+            .ok_or_else(|| Failure::new(format!("{name} is read elsewhere")))?;
+        match receive_line(output).map_err(|error| Failure::new(format!("{name}: {error}")))? {
+            Some(message) => Ok(message),
+            None => Err(Failure::new(format!("{name} ended before it answered"))),
+        }
+    }
+
+    /// Waits for its answer to an order.
+    pub fn receive_answer<T: DeserializeOwned>(&mut self) -> Result<T> {
+        self.receive::<Answer<T>>()?
+            .map_err(|error| Failure::new(format!("{}: {error}", self.name)))
+    }
+
+    /// Closes its standard input: for most children the sign to end.
+    pub fn close_input(&mut self) {
+        drop(self.input.take());
+    }
+
+    /// Hands its output over, for a thread that reads it.
+    pub fn take_output(&mut self) -> Option<BufReader<ChildStdout>> {
+        self.output.take()
+    }
+
+    /// Waits until it ends by itself; `None` if it goes on beyond `limit`.
+    pub fn wait_for(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.process.try_wait().context("waiting for a process")? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Ends it with SIGKILL and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().context("SIGKILL")?;
+        self.process
+            .wait()
+            .context("waiting for a killed process")?;
+        Ok(())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.close_input();
+        if !matches!(self.wait_for(GRACE), Ok(Some(_))) {
+            // It is being thrown away; whether it was still there makes no difference.
+            let _ = self.kill();
+        }
+    }
+}
+
+/// Writes one line of JSON.
+pub fn send_line(output: &mut impl Write, message: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(message).context("writing a message")?;
+    line.push(b'\n');
+    output
+        .write_all(&line)
+        .and_then(|()| output.flush())
+        .context("writing a message")
+}
+
+/// Reads one line of JSON; `None` at the end.
+pub fn receive_line<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<Option<T>> {
+    let mut line = String::new();
+    if input.read_line(&mut line).context("reading a message")? == 0 {
+        return Ok(None);
+    }
+    serde_json::from_str(&line)
+        .map(Some)
+        .context("understanding a message")
+}
+
+/// Ends this process, from a thread of its own, when the parent closes its end of standard input.
+/// To be called by a child that reads nothing more from there.
+pub fn exit_with_parent() {
+    std::thread::spawn(|| {
+        let mut rest = std::io::stdin().lock();
+        loop {
+            match rest.fill_buf() {
+                Ok([]) | Err(_) => std::process::exit(ORPHAN_STATUS),
+                Ok(bytes) => {
+                    let seen = bytes.len();
+                    rest.consume(seen);
+                }
+            }
+        }
+    });
+}
+
+/// How often a parent looks whether a child has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// How long a child may take to end after its input was closed.
+const GRACE: Duration = Duration::from_millis(500);
+/// Exit status of a child whose parent is gone.
+const ORPHAN_STATUS: i32 = 3;

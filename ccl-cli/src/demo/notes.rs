@@ -1,0 +1,140 @@
+//! What the parent tells a training process, and what that process tells its parent.
+
+use serde::{Deserialize, Serialize};
+
+/// The first line to a training process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// Members to wait for before the first step.
+    pub peers: usize,
+    /// Fewest members to train with.
+    pub peers_min: usize,
+    /// Decides weights and order of images.
+    pub seed: u64,
+    /// Passes over the images.
+    pub epochs: usize,
+    /// The master's `host:port`.
+    pub master: String,
+    /// What is to happen to it.
+    pub fault: Option<Fault>,
+}
+
+/// A signal that a process sends itself in the middle of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Which.
+    pub signal: FaultSignal,
+    /// First step in which it may happen; a later one if the operation was too fast.
+    pub step: usize,
+    /// Share of the operation's bytes that have been moved then, from 0 to 1.
+    pub share: f64,
+}
+
+/// Ways to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultSignal {
+    /// SIGKILL: gone at once.
+    Kill,
+    /// SIGSTOP: alive but silent.
+    Stop,
+}
+
+/// One line of a training process. Times are nanoseconds of the system's monotonic clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Note {
+    /// It is a member, and all members are there.
+    Joined {
+        /// Its name in the run.
+        peer: u64,
+        /// Its rank.
+        rank: u32,
+        /// Members.
+        world_size: usize,
+    },
+    /// A step was committed and applied.
+    Step {
+        /// From 0.
+        step: usize,
+        /// Whose gradients are in it.
+        world_size: usize,
+        /// Sum of the losses of this process's images, and their number.
+        loss: f32,
+        /// Images of this process.
+        images: usize,
+        /// Bytes sent and received since the start.
+        moved_bytes: u64,
+        /// When it was committed.
+        at_ns: u64,
+    },
+    /// A step was aborted because a peer was lost; it is being repeated.
+    Lost {
+        /// Which step.
+        step: usize,
+        /// Name of the peer in the run.
+        peer: u64,
+        /// Why the master gave it up.
+        reason: String,
+    },
+    /// It is about to send itself the signal.
+    Fault {
+        /// Which.
+        signal: FaultSignal,
+        /// In which step.
+        step: usize,
+        /// Bytes of the operation that it had sent and received.
+        done_bytes: u64,
+        /// Bytes that it would have.
+        total_bytes: u64,
+        /// When.
+        at_ns: u64,
+    },
+    /// It learned that it was evicted.
+    Evicted {
+        /// Why.
+        reason: String,
+    },
+    /// It was asked to end, and left the run.
+    Left,
+    /// It has trained to the end.
+    Finished {
+        /// Digest of the weights.
+        digest: String,
+        /// Share of the test images that it recognises.
+        accuracy: f64,
+        /// Members at the end.
+        world_size: usize,
+        /// Operations that were committed.
+        commits: u64,
+        /// Operations that were aborted.
+        aborts: u64,
+    },
+    /// It could not go on.
+    Failed {
+        /// Why.
+        error: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_survive_the_pipe() {
+        let note = Note::Fault {
+            signal: FaultSignal::Kill,
+            step: 3,
+            done_bytes: 1,
+            total_bytes: 2,
+            at_ns: 5,
+        };
+        let line = serde_json::to_string(&note).unwrap();
+        assert!(
+            line.starts_with(r#"{"event":"fault","signal":"kill""#),
+            "{line}"
+        );
+        assert_eq!(serde_json::from_str::<Note>(&line).unwrap(), note);
+    }
+}

@@ -1,0 +1,108 @@
+//! Who fails when, decided by the seed.
+
+use super::notes::{Fault, FaultSignal};
+use super::train::Random;
+
+/// Most deaths of the master.
+pub const RESTARTS_MAX: usize = RESTART_SHARES.len();
+
+/// The faults of one demonstration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Fault of each process.
+    pub faults: Vec<Option<Fault>>,
+    /// Steps in which the master is killed, in order.
+    pub master_kills: Vec<usize>,
+}
+
+impl Plan {
+    /// One process is killed in the third quarter of the first half, another is stopped in the
+    /// third quarter of the whole, at a share of an operation's bytes that leaves room on both
+    /// sides.
+    pub fn new(seed: u64, peers: usize, steps: usize) -> Self {
+        let mut random = Random::new(seed ^ 0xfa17);
+        let mut faults = vec![None; peers];
+        let killed = random.below(peers);
+        let stopped = (killed + 1 + random.below(peers - 1)) % peers;
+        let mut fault = |signal, step| {
+            Some(Fault {
+                signal,
+                step,
+                share: 0.1 + 0.6 * random.next_share(),
+            })
+        };
+        faults[killed] = fault(FaultSignal::Kill, steps / 4);
+        faults[stopped] = fault(FaultSignal::Stop, steps / 2);
+        for fault in faults.iter_mut().flatten() {
+            fault.step += random.below(steps / 8);
+        }
+        Self {
+            faults,
+            master_kills: Vec::new(),
+        }
+    }
+
+    /// Nobody fails.
+    pub fn without_faults(peers: usize) -> Self {
+        Self {
+            faults: vec![None; peers],
+            master_kills: Vec::new(),
+        }
+    }
+
+    /// Lets the master die so many times, at most [`RESTARTS_MAX`].
+    pub fn with_master_kills(mut self, kills: usize, steps: usize) -> Self {
+        let mut at: Vec<usize> = RESTART_SHARES
+            .iter()
+            .take(kills)
+            .map(|share| (share * steps as f64) as usize)
+            .collect();
+        at.sort_unstable();
+        self.master_kills = at;
+        self
+    }
+}
+
+/// Where in the training the master dies: apart from each other, and from the peers' faults.
+const RESTART_SHARES: [f64; 5] = [0.08, 0.42, 0.75, 0.17, 0.88];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_killed_and_another_is_stopped_later() {
+        for seed in 0..200 {
+            for peers in 3..6 {
+                let plan = Plan::new(seed, peers, 154);
+                let of = |signal| {
+                    plan.faults
+                        .iter()
+                        .flatten()
+                        .find(|fault| fault.signal == signal)
+                };
+                let killed = of(FaultSignal::Kill).unwrap();
+                let stopped = of(FaultSignal::Stop).unwrap();
+                assert_eq!(plan.faults.iter().flatten().count(), 2);
+                assert!(killed.step < stopped.step && stopped.step < 154);
+                assert!(
+                    [killed, stopped]
+                        .iter()
+                        .all(|fault| fault.share > 0.0 && fault.share < 1.0)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn equal_seeds_make_equal_plans() {
+        assert_eq!(Plan::new(9, 4, 100), Plan::new(9, 4, 100));
+        assert!((0..20).any(|seed| Plan::new(seed, 4, 100) != Plan::new(9, 4, 100)));
+    }
+
+    #[test]
+    fn the_master_dies_as_often_as_asked_in_order() {
+        let plan = Plan::without_faults(4).with_master_kills(3, 100);
+        assert_eq!(plan.master_kills, [8, 42, 75]);
+    }
+}

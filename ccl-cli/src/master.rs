@@ -1,0 +1,232 @@
+//! `ccl master`: a master process, its log and its clean end.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ccl_core::driver::master::EventSink;
+use ccl_core::event::Event;
+use ccl_core::wire::control::AbortReason;
+use ccl_core::{MasterConfig, MasterServer, Timers};
+use clap::Args;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::info;
+
+use crate::child;
+use crate::failure::{Context, Result};
+
+/// Options of `ccl master`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Address to listen on; port 0 lets the system choose. Other hosts reach it only if this is
+    /// not a loopback address.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:48148")]
+    listen: SocketAddr,
+    /// Name of the run; a peer that names another is refused.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    run: String,
+    /// File that keeps the history, so that a restarted master takes the run up again.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Do not wait for the disk before a decision is told.
+    #[arg(long)]
+    no_fsync: bool,
+    /// Found a run at once, without waiting for members of an earlier one.
+    #[arg(long)]
+    new_run: bool,
+    /// Rebuild from whoever is there, without a journal and a majority: only if nobody else goes on.
+    #[arg(long)]
+    force_rebuild: bool,
+    /// Silence after which a peer counts as dead, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    peer_timeout_ms: u64,
+    /// How often each side says that it is alive, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 250)]
+    heartbeat_ms: u64,
+    /// How long a member whose control connection ended may take to come back, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    reattach_grace_ms: u64,
+    /// How long a broken data connection may take to be repaired, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 3000)]
+    link_timeout_ms: u64,
+    /// How long a restarted master waits for the members of its last view, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    rebuild_window_ms: u64,
+    /// How long peers go on without a master, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    detach_timeout_ms: u64,
+    /// How long after the others a member may take to call an operation, in milliseconds; 0: for ever.
+    #[arg(long, value_name = "MS", default_value_t = 600_000)]
+    post_timeout_ms: u64,
+    /// Report committed operations too; there may be thousands a second.
+    #[arg(long)]
+    commits: bool,
+    /// Print one JSON object a line on standard output.
+    #[arg(long)]
+    json: bool,
+    /// End when standard input is closed.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+impl Arguments {
+    fn config(&self) -> MasterConfig {
+        let ms = Duration::from_millis;
+        MasterConfig {
+            listen: self.listen,
+            run: self.run.clone(),
+            journal: self.journal.clone(),
+            fsync: !self.no_fsync,
+            new_run: self.new_run,
+            force_rebuild: self.force_rebuild,
+            timers: Timers {
+                heartbeat_interval: ms(self.heartbeat_ms),
+                peer_timeout: ms(self.peer_timeout_ms),
+                reattach_grace: ms(self.reattach_grace_ms),
+                link_timeout: ms(self.link_timeout_ms),
+                rebuild_window: ms(self.rebuild_window_ms),
+                detach_timeout: ms(self.detach_timeout_ms),
+                post_timeout: (self.post_timeout_ms > 0).then(|| ms(self.post_timeout_ms)),
+                ..Timers::default()
+            },
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    // The handlers come first: a signal that comes while the port is being opened ends it cleanly too.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("signal handlers")?;
+    let config = arguments.config();
+    config.timers.validate()?;
+    let server = MasterServer::start(config, Some(start_reporter(&arguments)))?;
+    announce(server.address(), &arguments)?;
+    if arguments.exit_with_parent {
+        child::exit_with_parent();
+    }
+    let signal = signals.forever().next();
+    info!(?signal, "stopping");
+    server.shutdown();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first line: whoever started it with port 0 learns the port here.
+fn announce(address: SocketAddr, arguments: &Arguments) -> Result<()> {
+    let stdout = &mut std::io::stdout();
+    if arguments.json {
+        return child::send_line(stdout, &json!({ "event": "listening", "address": address }));
+    }
+    writeln!(
+        stdout,
+        "master of run `{}` listening on {address}",
+        arguments.run
+    )
+    .context("standard output")
+}
+
+/// Events are written by a thread of their own: a reader who stops reading never holds the master up.
+fn start_reporter(arguments: &Arguments) -> EventSink {
+    let (json, commits) = (arguments.json, arguments.commits);
+    let (sender, receiver) = std::sync::mpsc::channel::<Event>();
+    std::thread::spawn(move || {
+        for event in receiver {
+            report(&event, json);
+        }
+    });
+    Arc::new(move |event: &Event| {
+        if commits || !matches!(event, Event::Committed { .. }) {
+            // The thread ends only with the process.
+            let _ = sender.send(event.clone());
+        }
+    })
+}
+
+fn report(event: &Event, json: bool) {
+    if json {
+        // Whoever read the lines may be gone; the run does not depend on it.
+        let _ = child::send_line(&mut std::io::stdout(), &event_to_json(event));
+    }
+    log(event);
+}
+
+/// One line for an operator.
+fn log(event: &Event) {
+    match event {
+        Event::MasterStarted {
+            term,
+            rebuilt: true,
+        } => info!(%term, "taking an earlier run up again"),
+        Event::MasterStarted {
+            term,
+            rebuilt: false,
+        } => info!(%term, "started"),
+        Event::Registered { peer, group } => info!(%peer, %group, "a newcomer said hello"),
+        Event::Evicted {
+            peer,
+            group,
+            reason,
+        } => info!(%peer, %group, %reason, "a session ended"),
+        Event::ViewInstalled {
+            group,
+            vid,
+            members,
+        } => {
+            info!(%group, %vid, world_size = members.len(), members = %list(members), "new view");
+        }
+        Event::Committed { group, op } => info!(%group, %op, "committed"),
+        Event::Aborted { group, op, reason } => {
+            info!(%group, %op, reason = %words(reason), "aborted for all");
+        }
+        other => info!(event = ?other, "event"),
+    }
+}
+
+fn list(members: &[ccl_core::PeerId]) -> String {
+    let names: Vec<String> = members.iter().map(ToString::to_string).collect();
+    names.join(",")
+}
+
+fn words(reason: &AbortReason) -> String {
+    match reason {
+        AbortReason::Lost { peer, reason } => format!("peer {peer} is gone: {reason}"),
+        AbortReason::Cancelled { by, reason } => format!("peer {by}: {reason}"),
+    }
+}
+
+/// The same for machines.
+fn event_to_json(event: &Event) -> Value {
+    match event {
+        Event::MasterStarted { term, rebuilt } => {
+            json!({ "event": "started", "term": term, "rebuilt": rebuilt })
+        }
+        Event::Registered { peer, group } => {
+            json!({ "event": "registered", "peer": peer, "group": group })
+        }
+        Event::Evicted {
+            peer,
+            group,
+            reason,
+        } => {
+            json!({ "event": "evicted", "peer": peer, "group": group, "reason": reason.to_string() })
+        }
+        Event::ViewInstalled {
+            group,
+            vid,
+            members,
+        } => {
+            json!({ "event": "view", "group": group, "vid": vid.to_string(), "members": members })
+        }
+        Event::Committed { group, op } => {
+            json!({ "event": "committed", "group": group, "op": op.to_string() })
+        }
+        Event::Aborted { group, op, reason } => {
+            json!({ "event": "aborted", "group": group, "op": op.to_string(), "reason": words(reason) })
+        }
+        other => json!({ "event": "other", "text": format!("{other:?}") }),
+    }
+}
