@@ -5,6 +5,7 @@
 //! and lets nobody in again, so that afterwards the memory is the caller's alone.
 #![allow(unsafe_code)]
 
+use std::alloc::Layout;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Gate {
     /// Users inside, times two; plus one when closed.
     state: AtomicUsize,
+    /// Memory of the library that regions behind this gate lie in; lives as long as they do.
+    keeps: Vec<Arc<Storage>>,
 }
 
 const CLOSED: usize = 1;
@@ -26,8 +29,17 @@ impl Gate {
         Arc::new(Self::default())
     }
 
-    /// Enters, unless the gate is closed.
-    fn enter(&self) -> Option<Inside<'_>> {
+    /// An open gate that keeps memory alive for the regions behind it.
+    #[must_use]
+    pub fn keeping(storages: Vec<Arc<Storage>>) -> Arc<Self> {
+        Arc::new(Self {
+            state: AtomicUsize::new(0),
+            keeps: storages,
+        })
+    }
+
+    /// Enters, unless the gate is closed. Stay inside for one system call or one addition.
+    pub fn enter(&self) -> Option<Inside<'_>> {
         let before = self.state.fetch_add(USER, Ordering::Acquire);
         let inside = Inside(self);
         (before & CLOSED == 0).then_some(inside)
@@ -49,13 +61,76 @@ impl Gate {
     }
 }
 
-struct Inside<'a>(&'a Gate);
+/// Somebody inside a gate: its memory is valid until this is dropped.
+#[derive(Debug)]
+pub struct Inside<'a>(&'a Gate);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.state.fetch_sub(USER, Ordering::Release);
     }
 }
+
+/// Memory of the library itself, zero until written, and not taken from the system before.
+#[derive(Debug)]
+pub struct Storage {
+    pointer: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: the memory is only touched through regions; see `Region`.
+unsafe impl Send for Storage {}
+// SAFETY: as above.
+unsafe impl Sync for Storage {}
+
+impl Storage {
+    /// `bytes` bytes, at least one.
+    ///
+    /// # Panics
+    /// If `bytes` is more than half the address space; if there is no memory the process ends.
+    #[must_use]
+    pub fn new(bytes: usize) -> Arc<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), STORAGE_ALIGNMENT_BYTES);
+        let layout = layout.expect("buffers are shorter than half the address space");
+        // SAFETY: the layout has at least one byte.
+        let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
+        if pointer.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        Arc::new(Self { pointer, layout })
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// The memory behind `gate`.
+    ///
+    /// # Panics
+    /// If the gate does not keep this memory.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, gate: &Arc<Gate>) -> Region {
+        let is_kept = gate.keeps.iter().any(|kept| Arc::ptr_eq(kept, self));
+        assert!(is_kept, "the gate keeps the memory of its regions");
+        Region {
+            gate: Arc::clone(gate),
+            pointer: self.pointer,
+            bytes: self.layout.size(),
+        }
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout; the gates of all regions on it are gone.
+        unsafe { std::alloc::dealloc(self.pointer, self.layout) };
+    }
+}
+
+/// A cache line, which is also the alignment that chunks begin at.
+const STORAGE_ALIGNMENT_BYTES: usize = 64;
 
 /// A range of memory behind a gate. Clones refer to the same memory.
 ///
@@ -114,6 +189,48 @@ impl Region {
         self.bytes
     }
 
+    /// Whether both are the same memory.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.pointer == other.pointer && self.bytes == other.bytes
+    }
+
+    /// A part of the memory, for somebody inside its gate already.
+    ///
+    /// # Panics
+    /// If the range is not inside it, or the gate is another.
+    #[must_use]
+    pub fn look<'a>(&'a self, inside: &'a Inside<'_>, range: Range<usize>) -> &'a [u8] {
+        self.check(inside, &range);
+        // SAFETY: `inside` keeps the memory valid; the range was checked; nobody writes these bytes
+        // (type contract).
+        unsafe { std::slice::from_raw_parts(self.pointer.add(range.start), range.len()) }
+    }
+
+    /// A part of the memory to write, for somebody inside its gate already.
+    ///
+    /// # Panics
+    /// If the range is not inside it, or the gate is another.
+    #[must_use]
+    #[allow(clippy::mut_from_ref)]
+    pub fn touch<'a>(&'a self, inside: &'a Inside<'_>, range: Range<usize>) -> &'a mut [u8] {
+        self.check(inside, &range);
+        // SAFETY: `inside` keeps the memory valid; the range was checked; nobody else uses these bytes
+        // (type contract).
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+
+    fn check(&self, inside: &Inside<'_>, range: &Range<usize>) {
+        assert!(
+            std::ptr::eq(inside.0, &*self.gate),
+            "whoever is inside another gate stays out of this one"
+        );
+        assert!(
+            range.start <= range.end && range.end <= self.bytes,
+            "range outside its region"
+        );
+    }
+
     /// Runs `f` on the memory, or returns `None` if it was taken back.
     pub fn read<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let _inside = self.gate.enter()?;
@@ -131,5 +248,119 @@ impl Region {
         Some(f(unsafe {
             std::slice::from_raw_parts_mut(self.pointer, self.bytes)
         }))
+    }
+}
+
+/// Memory that a caller lends for one call, before any task may touch it.
+///
+/// Each attempt at the call opens regions on it behind a gate of its own, so that an attempt that was
+/// stopped can never reach the memory while the next one uses it.
+#[derive(Clone, Debug)]
+pub struct Lent {
+    pointer: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: the memory is only touched through regions; see `Region`.
+unsafe impl Send for Lent {}
+// SAFETY: as above.
+unsafe impl Sync for Lent {}
+
+impl Lent {
+    /// Lends `bytes` bytes from `pointer`.
+    ///
+    /// # Safety
+    /// As [`Region::new`], for every gate that a region of it is opened behind. Memory whose regions
+    /// are only read need not be writable.
+    #[must_use]
+    pub unsafe fn new(pointer: *mut u8, bytes: usize) -> Self {
+        Self { pointer, bytes }
+    }
+
+    /// The memory behind `gate`.
+    #[must_use]
+    pub fn open(&self, gate: &Arc<Gate>) -> Region {
+        Region {
+            gate: Arc::clone(gate),
+            pointer: self.pointer,
+            bytes: self.bytes,
+        }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether both are the same memory: the call is in place.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.pointer == other.pointer && self.bytes == other.bytes
+    }
+
+    /// Whether the two share bytes without being the same memory.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (a, b) = (self.pointer as usize, other.pointer as usize);
+        self.bytes > 0 && other.bytes > 0 && a < b + other.bytes && b < a + self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_gate_lets_nobody_in() {
+        let mut memory = vec![0_u8; 8];
+        let gate = Gate::new();
+        // SAFETY: `memory` outlives the gate's closing below.
+        let lent = unsafe { Lent::new(memory.as_mut_ptr(), memory.len()) };
+        let region = lent.open(&gate).slice(2..4);
+        assert_eq!(region.write(|bytes| bytes.fill(7)), Some(()));
+        assert_eq!(region.read(<[u8]>::len), Some(2));
+        gate.close();
+        assert_eq!(region.write(|bytes| bytes.fill(9)), None);
+        assert_eq!(memory, [0, 0, 7, 7, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn closing_waits_for_whoever_is_inside() {
+        let mut memory = vec![0_u8; 1];
+        let gate = Gate::new();
+        // SAFETY: `memory` outlives the gate's closing below.
+        let region = unsafe { Region::new(Arc::clone(&gate), memory.as_mut_ptr(), 1) };
+        let (entered, wait_entered) = std::sync::mpsc::channel();
+        let (leave, wait_leave) = std::sync::mpsc::channel::<()>();
+        let user = std::thread::spawn(move || {
+            region.write(|bytes| {
+                entered.send(()).unwrap();
+                wait_leave.recv().unwrap();
+                bytes[0] = 1;
+            })
+        });
+        wait_entered.recv().unwrap();
+        let closer = std::thread::spawn(move || gate.close());
+        leave.send(()).unwrap();
+        closer.join().unwrap();
+        assert_eq!(memory[0], 1, "the write ended before the memory came back");
+        assert_eq!(user.join().unwrap(), Some(()));
+    }
+
+    #[test]
+    fn overlap_is_seen_from_both_sides() {
+        let mut memory = vec![0_u8; 8];
+        let pointer = memory.as_mut_ptr();
+        // SAFETY: nothing touches the memory through these.
+        let [a, b, c] = unsafe {
+            [
+                Lent::new(pointer, 4),
+                Lent::new(pointer.add(3), 4),
+                Lent::new(pointer.add(4), 4),
+            ]
+        };
+        assert!(a.overlaps(&b) && b.overlaps(&a) && a.is_same(&a.clone()));
+        assert!(!a.overlaps(&c) && !c.overlaps(&a));
     }
 }

@@ -7,13 +7,16 @@
 
 pub mod choice;
 mod direct;
+pub mod engine;
 pub mod exchange;
 #[cfg(test)]
 mod harness;
 mod kept;
 pub mod layout;
+mod memory;
 mod operation;
 mod ring;
+mod run;
 mod segment_set;
 mod slots;
 pub mod step;
@@ -21,6 +24,8 @@ pub mod step;
 mod tests;
 
 pub use choice::choose_algorithm;
+pub use engine::{Engine, EngineConfig, EngineEvent, EngineEvents, Start};
 pub use exchange::{Exchange, ExchangeLimits, StartOp, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span, parts_digest};
+pub use memory::Buffer;
 pub use step::{Output, Place};

@@ -157,3 +157,18 @@ pub enum Output {
         theirs: Fingerprint,
     },
 }
+
+impl Output {
+    /// The operation whose memory it is about, if it is about memory.
+    #[must_use]
+    pub fn op(&self) -> Option<OpName> {
+        match self {
+            Self::Signal { header, body, .. } => body.as_ref().map(|_| header.op),
+            Self::Bulk { header, .. } => Some(header.op),
+            Self::Reduce(reduction) => Some(reduction.op),
+            Self::Store(storage) => Some(storage.op),
+            Self::Copy(copy) => Some(copy.op),
+            Self::Held(_) | Self::Mismatch { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The data plane of one peer: an exchange, the memory of its operations, and the links.
+//!
+//! What arrives on a link is put to the exchange under a lock held for some bookkeeping only; what the
+//! exchange wants done is then carried out by the same thread without the lock: frames are handed to
+//! the links, additions and copies run on memory that can be taken back at any moment (`buffer`). The
+//! engine knows no verdicts: the driver starts and stops operations as the peer's machine says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::exchange::{Exchange, ExchangeLimits, StartOp};
+use super::layout::Part;
+use super::memory::{Buffer, Memory, StagingPool};
+use super::run::{self, Work};
+use super::step::{Output, Place};
+use crate::buffer::Storage;
+use crate::ids::{OpName, PeerId, Rank};
+use crate::limits;
+use crate::transport::{FrameHeader, LinkHandler, LinkSender, Payload, Placement};
+use crate::wire::control::{Fingerprint, LinkFault};
+
+/// Sizes of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Scratch memory for contributions on their way, in bytes; at least 16 MiB. Taken from the system
+    /// as it is needed.
+    pub scratch_bytes: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// An operation to start.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Its name.
+    pub op: OpName,
+    /// What was called.
+    pub fingerprint: Fingerprint,
+    /// Members in rank order of the birth view.
+    pub members: Arc<[PeerId]>,
+    /// The ring of the birth view, as ranks.
+    pub ring_order: Arc<[Rank]>,
+    /// This peer's rank in it.
+    pub rank: Rank,
+    /// The caller's memory.
+    pub parts: Vec<Buffer>,
+}
+
+/// What the driver is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// The whole result of an operation is here, and all members called the same.
+    Held(OpName),
+    /// Another member called something else.
+    Mismatch {
+        /// The operation.
+        op: OpName,
+        /// The other member.
+        peer: PeerId,
+        /// What it called.
+        theirs: Fingerprint,
+    },
+    /// A link is whole.
+    LinkUp(PeerId),
+    /// A link broke.
+    LinkDown {
+        /// The other end.
+        peer: PeerId,
+        /// How.
+        fault: LinkFault,
+        /// Whether repair was given up.
+        gave_up: bool,
+    },
+    /// A lane was repaired.
+    LaneRepaired {
+        /// The other end.
+        peer: PeerId,
+        /// Which lane.
+        lane: u16,
+    },
+}
+
+/// Receives events: from the tasks of the links, and from within `start`, `stop` and `commit`. It must
+/// not block, and the caller of those must hold no lock that it takes.
+pub type EngineEvents = Box<dyn Fn(EngineEvent) + Send + Sync>;
+
+/// The data plane of one peer.
+pub struct Engine {
+    state: Mutex<State>,
+    scratch: Arc<Storage>,
+    sender: Arc<dyn LinkSender>,
+    events: EngineEvents,
+    repairs: AtomicU64,
+}
+
+struct State {
+    exchange: Exchange,
+    operations: BTreeMap<OpName, Arc<Memory>>,
+    staging: StagingPool,
+    /// Empty lists for the next jobs.
+    spare: Vec<Jobs>,
+}
+
+/// What the exchange wants, and the memory that it is about.
+type Jobs = VecDeque<(Output, Option<Arc<Memory>>)>;
+
+impl Engine {
+    /// Without operations.
+    #[must_use]
+    pub fn new(config: EngineConfig, sender: Arc<dyn LinkSender>, events: EngineEvents) -> Self {
+        let limits = ExchangeLimits {
+            scratch_bytes: config.scratch_bytes,
+            ..ExchangeLimits::default()
+        };
+        Self::with_limits(limits, sender, events)
+    }
+
+    fn with_limits(
+        limits: ExchangeLimits,
+        sender: Arc<dyn LinkSender>,
+        events: EngineEvents,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State {
+                exchange: Exchange::new(limits),
+                operations: BTreeMap::new(),
+                staging: StagingPool::default(),
+                spare: Vec::new(),
+            }),
+            scratch: Storage::new(limits.scratch_bytes),
+            sender,
+            events,
+            repairs: AtomicU64::new(0),
+        }
+    }
+
+    /// Opens an operation on the caller's memory, and sends what can be sent at once. Until `stop` or
+    /// `commit` the inputs are read and the results written; in place, results are put together
+    /// elsewhere. Copies this peer's own data where it is part of the result; does not block otherwise.
+    ///
+    /// # Panics
+    /// If another operation of its tag is open, or the buffers do not have the lengths of their counts.
+    pub fn start(&self, start: Start) {
+        let part = |buffer: &Buffer| Part {
+            dtype: buffer.dtype,
+            count: buffer.count as u64,
+        };
+        let parts: Arc<[Part]> = start.parts.iter().map(part).collect();
+        self.with_exchange(|state, scratch| {
+            let called = (&start.fingerprint, start.rank);
+            let memory = Memory::new(&start.parts, called, scratch, &mut state.staging);
+            state.operations.insert(start.op, Arc::new(memory));
+            state.exchange.start(StartOp {
+                op: start.op,
+                fingerprint: start.fingerprint,
+                parts,
+                members: start.members,
+                ring_order: start.ring_order,
+                rank: start.rank,
+            });
+        });
+    }
+
+    /// Ends an operation, whatever became of it: when this returns nothing reads or writes the caller's
+    /// memory. Waits at most for one system call or one addition. Does nothing if it is over already.
+    pub fn stop(&self, op: OpName) {
+        if let Some(memory) = self.end(op) {
+            self.give_back(&memory);
+        }
+    }
+
+    /// Ends an operation that was committed: as `stop`, and the caller's memory holds the result. Copies
+    /// it there if the call was in place.
+    pub fn commit(&self, op: OpName) {
+        if let Some(memory) = self.end(op) {
+            memory.bring_home();
+            self.give_back(&memory);
+        }
+    }
+
+    /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is not
+    /// open.
+    #[must_use]
+    pub fn progress(&self, op: OpName) -> Option<(u64, u64)> {
+        self.state.lock().exchange.progress(op)
+    }
+
+    /// Lanes that were repaired since the engine was made.
+    #[must_use]
+    pub fn repairs(&self) -> u64 {
+        self.repairs.load(Ordering::Relaxed)
+    }
+
+    /// A peer is no neighbour any more: what it posted ahead is forgotten.
+    pub fn forget_peer(&self, peer: PeerId) {
+        self.state.lock().exchange.forget_peer(peer);
+    }
+
+    /// Gives staging memory back to the system that was not used since the call before; to be called
+    /// every few seconds.
+    pub fn trim(&self) {
+        self.state.lock().staging.trim();
+    }
+
+    fn end(&self, op: OpName) -> Option<Arc<Memory>> {
+        let memory = self.state.lock().operations.get(&op).cloned()?;
+        // First the memory, then the exchange: a slot must not be given to another operation while
+        // somebody still writes to it.
+        memory.take_back();
+        let mut is_first = false;
+        self.with_exchange(|state, _| {
+            is_first = state.operations.remove(&op).is_some();
+            state.exchange.stop(op);
+        });
+        self.sender.forget(op);
+        is_first.then_some(memory)
+    }
+
+    fn give_back(&self, memory: &Memory) {
+        if let Some(storage) = memory.staging() {
+            self.state.lock().staging.give_back(storage);
+        }
+    }
+
+    /// Lets the exchange decide, then does what it wants.
+    fn with_exchange<R>(&self, decide: impl FnOnce(&mut State, &Arc<Storage>) -> R) -> R {
+        let mut state = self.state.lock();
+        let decided = decide(&mut state, &self.scratch);
+        let mut jobs = state.spare.pop().unwrap_or_default();
+        state.collect(&mut jobs);
+        drop(state);
+        if jobs.is_empty() {
+            self.state.lock().keep(jobs);
+        } else {
+            self.carry_out(jobs);
+        }
+        decided
+    }
+
+    fn carry_out(&self, mut jobs: Jobs) {
+        while let Some((output, memory)) = jobs.pop_front() {
+            match output {
+                Output::Held(op) => (self.events)(EngineEvent::Held(op)),
+                Output::Mismatch { op, peer, theirs } => {
+                    (self.events)(EngineEvent::Mismatch { op, peer, theirs });
+                }
+                Output::Signal {
+                    to,
+                    header,
+                    head,
+                    body,
+                } => {
+                    let payload = run::gather(memory.as_deref(), head, body.as_ref());
+                    if let Some(payload) = payload {
+                        self.sender.signal(to, header, payload);
+                    }
+                }
+                Output::Bulk {
+                    to,
+                    header,
+                    side,
+                    span,
+                } => {
+                    if let Some(memory) = memory {
+                        let payload = Payload::Lent(memory.region(side, span));
+                        self.sender.bulk(to, header, payload);
+                    }
+                }
+                work => {
+                    if let Some(memory) = memory {
+                        self.work(work, &memory, &mut jobs);
+                    }
+                }
+            }
+        }
+        self.state.lock().keep(jobs);
+    }
+
+    /// Does work on memory, tells the exchange, and adds what it wants next.
+    fn work(&self, output: Output, memory: &Memory, jobs: &mut Jobs) {
+        let done = match &output {
+            Output::Reduce(reduction) => run::reduce(memory, reduction),
+            Output::Store(storage) => run::store(memory, storage),
+            Output::Copy(copy) => run::copy_own(memory, copy),
+            _ => unreachable!("the caller has taken out everything else"),
+        };
+        if done == Work::TakenBack {
+            return;
+        }
+        let mut state = self.state.lock();
+        match output {
+            Output::Reduce(reduction) => state.exchange.reduced(reduction),
+            Output::Store(storage) => state.exchange.stored(storage),
+            Output::Copy(copy) => state.exchange.copied(copy),
+            _ => {}
+        }
+        state.collect(jobs);
+    }
+}
+
+impl State {
+    /// Moves what the exchange wants to `jobs`.
+    fn collect(&mut self, jobs: &mut Jobs) {
+        while let Some(output) = self.exchange.poll_output() {
+            let memory = output.op().and_then(|op| self.operations.get(&op).cloned());
+            jobs.push_back((output, memory));
+        }
+    }
+
+    fn keep(&mut self, jobs: Jobs) {
+        if self.spare.len() < SPARE_JOBS_MAX {
+            self.spare.push(jobs);
+        }
+    }
+}
+
+impl LinkHandler for Engine {
+    fn signal(
+        &self,
+        from: PeerId,
+        header: &FrameHeader,
+        payload: Bytes,
+    ) -> Result<(), &'static str> {
+        self.with_exchange(|state, _| state.exchange.handle_signal(from, header, payload))
+    }
+
+    fn place(&self, from: PeerId, header: &FrameHeader) -> Placement {
+        let mut state = self.state.lock();
+        let place = state.exchange.place(from, header);
+        let Some(memory) = state.operations.get(&header.op) else {
+            return Placement::Discard;
+        };
+        match place {
+            Place::Slot { start, bytes } => Placement::Memory(memory.slot_region(start, bytes)),
+            Place::Result(span) => {
+                Placement::Memory(memory.region(super::layout::Side::Result, span))
+            }
+            Place::Discard => Placement::Discard,
+            Place::Refuse(why) => Placement::Refuse(why),
+        }
+    }
+
+    fn arrived(&self, from: PeerId, header: &FrameHeader) {
+        self.with_exchange(|state, _| state.exchange.handle_arrived(from, header));
+    }
+
+    fn link_up(&self, peer: PeerId) {
+        (self.events)(EngineEvent::LinkUp(peer));
+    }
+
+    fn link_down(&self, peer: PeerId, fault: LinkFault, gave_up: bool) {
+        (self.events)(EngineEvent::LinkDown {
+            peer,
+            fault,
+            gave_up,
+        });
+    }
+
+    fn lane_repaired(&self, peer: PeerId, lane: u16) {
+        self.repairs.fetch_add(1, Ordering::Relaxed);
+        (self.events)(EngineEvent::LaneRepaired { peer, lane });
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+/// Empty lists of jobs kept: one for each thread that may be at work.
+const SPARE_JOBS_MAX: usize = 16;

@@ -1,0 +1,211 @@
+//! The memory of operations: the caller's, lent for one attempt, and staging memory for results that
+//! must not overwrite their input before the verdict.
+//!
+//! Which bytes are used when is the exchange's business; here is where they are, and how they are
+//! taken back.
+
+use std::sync::Arc;
+
+use super::exchange::is_staged;
+use super::layout::{Side, Span};
+use crate::buffer::{Gate, Inside, Lent, Region, Storage};
+use crate::ids::Rank;
+use crate::reduce::Dtype;
+use crate::wire::control::{Fingerprint, Kind};
+
+/// One buffer of a call.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// What this peer contributes.
+    pub send: Lent,
+    /// Where the result goes; the same memory as `send`: in place.
+    pub receive: Lent,
+    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for all-gather
+    /// and reduce-scatter.
+    pub count: usize,
+    /// Element type.
+    pub dtype: Dtype,
+}
+
+impl Buffer {
+    fn is_in_place(&self) -> bool {
+        self.send.is_same(&self.receive)
+    }
+}
+
+/// The memory of one operation, until it is taken back.
+#[derive(Debug)]
+pub(super) struct Memory {
+    gate: Arc<Gate>,
+    inputs: Vec<Region>,
+    results: Vec<Region>,
+    /// The scratch memory, behind this operation's gate.
+    scratch: Region,
+    /// Results that go home after the commit: the caller's memory, and where the result is.
+    staged: Vec<(Lent, std::ops::Range<usize>)>,
+    staging: Option<Arc<Storage>>,
+}
+
+impl Memory {
+    /// Lends a call's buffers.
+    pub(super) fn new(
+        buffers: &[Buffer],
+        (fingerprint, rank): (&Fingerprint, Rank),
+        scratch: &Arc<Storage>,
+        pool: &mut StagingPool,
+    ) -> Self {
+        // The root of a broadcast has its result already where it belongs.
+        let is_source = fingerprint.kind == Kind::Broadcast && fingerprint.root == rank;
+        let needs_staging = |buffer: &Buffer| !is_source && is_staged(buffer.is_in_place());
+        let mut staged = Vec::new();
+        let mut staging_bytes = 0;
+        for buffer in buffers.iter().filter(|buffer| needs_staging(buffer)) {
+            let range = staging_bytes..staging_bytes + buffer.receive.bytes();
+            staging_bytes = range.end.next_multiple_of(STAGING_ALIGNMENT_BYTES);
+            staged.push((buffer.receive.clone(), range));
+        }
+        let staging = (staging_bytes > 0).then(|| pool.take(staging_bytes));
+        let mut kept = vec![Arc::clone(scratch)];
+        kept.extend(staging.clone());
+        let gate = Gate::keeping(kept);
+        let mut places = staged.iter().map(|(_, range)| range.clone());
+        let mut result = |buffer: &Buffer| match &staging {
+            Some(storage) if needs_staging(buffer) => {
+                let range = places.next().expect("one place a staged buffer");
+                storage.open(&gate).slice(range)
+            }
+            _ => buffer.receive.open(&gate),
+        };
+        Self {
+            results: buffers.iter().map(&mut result).collect(),
+            inputs: buffers
+                .iter()
+                .map(|buffer| buffer.send.open(&gate))
+                .collect(),
+            scratch: scratch.open(&gate),
+            staged,
+            staging,
+            gate,
+        }
+    }
+
+    /// Keeps the memory from being taken back; `None` if it was.
+    pub(super) fn enter(&self) -> Option<Inside<'_>> {
+        self.gate.enter()
+    }
+
+    pub(super) fn read<'a>(&'a self, inside: &'a Inside<'_>, side: Side, span: Span) -> &'a [u8] {
+        self.side(side)[span.part as usize].look(inside, span.range())
+    }
+
+    #[allow(clippy::mut_from_ref)]
+    pub(super) fn write<'a>(&'a self, inside: &'a Inside<'_>, span: Span) -> &'a mut [u8] {
+        self.results[span.part as usize].touch(inside, span.range())
+    }
+
+    pub(super) fn slot<'a>(
+        &'a self,
+        inside: &'a Inside<'_>,
+        start: usize,
+        bytes: usize,
+    ) -> &'a [u8] {
+        self.scratch.look(inside, start..start + bytes)
+    }
+
+    /// Whether the result of a part is the memory of its input.
+    pub(super) fn is_aliased(&self, part: u32) -> bool {
+        let part = part as usize;
+        self.inputs[part].is_same(&self.results[part])
+    }
+
+    pub(super) fn region(&self, side: Side, span: Span) -> Region {
+        self.side(side)[span.part as usize].slice(span.range())
+    }
+
+    pub(super) fn slot_region(&self, start: usize, bytes: usize) -> Region {
+        self.scratch.slice(start..start + bytes)
+    }
+
+    /// Takes the memory back: nobody reads or writes it through this operation any more.
+    pub(super) fn take_back(&self) {
+        self.gate.close();
+    }
+
+    /// Brings staged results home, once the memory was taken back.
+    pub(super) fn bring_home(&self) {
+        assert!(self.gate.is_closed(), "nobody else uses the memory then");
+        let Some(storage) = &self.staging else {
+            return;
+        };
+        let gate = Gate::keeping(vec![Arc::clone(storage)]);
+        let staging = storage.open(&gate);
+        for (home, range) in &self.staged {
+            let home = home.open(&gate);
+            let inside = gate.enter().expect("this gate is closed below");
+            let bytes = 0..home.bytes();
+            let source = staging.look(&inside, range.clone());
+            home.touch(&inside, bytes).copy_from_slice(source);
+        }
+        gate.close();
+    }
+
+    /// The staging memory, for the pool.
+    pub(super) fn staging(&self) -> Option<Arc<Storage>> {
+        self.staging.clone()
+    }
+
+    fn side(&self, side: Side) -> &[Region] {
+        match side {
+            Side::Input => &self.inputs,
+            Side::Result => &self.results,
+        }
+    }
+}
+
+/// Staging memory between operations, so that a training step does not ask the system for it anew.
+#[derive(Debug, Default)]
+pub(super) struct StagingPool {
+    /// With the number of `trim` calls that each has been idle.
+    idle: Vec<(Arc<Storage>, u32)>,
+}
+
+impl StagingPool {
+    /// Memory of at least `bytes` bytes, and little more. What is idle and does not fit is given back
+    /// to the system first, so that operations of different lengths do not add up.
+    fn take(&mut self, bytes: usize) -> Arc<Storage> {
+        let bytes = bytes.max(STAGING_BYTES_MIN);
+        let fits =
+            |storage: &Arc<Storage>| storage.bytes() >= bytes && storage.bytes() / 2 <= bytes;
+        if let Some(index) = self.idle.iter().position(|(storage, _)| fits(storage)) {
+            return self.idle.swap_remove(index).0;
+        }
+        self.idle.clear();
+        Storage::new(bytes)
+    }
+
+    pub(super) fn give_back(&mut self, storage: Arc<Storage>) {
+        if self.idle.len() < STAGING_IDLE_MAX {
+            self.idle.push((storage, 0));
+        }
+    }
+
+    /// Gives back to the system what was idle since the call before.
+    pub(super) fn trim(&mut self) {
+        self.idle.retain(|&(_, trims)| trims == 0);
+        for (_, trims) in &mut self.idle {
+            *trims += 1;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_bytes(&self) -> usize {
+        self.idle.iter().map(|(storage, _)| storage.bytes()).sum()
+    }
+}
+
+/// Parts begin at multiples of this in staging memory, so that the kernels meet whole cache lines.
+const STAGING_ALIGNMENT_BYTES: usize = 64;
+/// Small staging memory is made this long, so that small operations of any length share it.
+const STAGING_BYTES_MIN: usize = 64 << 10;
+/// Idle pieces of staging memory: as many in-place operations at once find theirs again.
+const STAGING_IDLE_MAX: usize = 8;
