@@ -23,8 +23,8 @@ macro_rules! id {
 }
 
 id! {
-    /// One session of one peer in a run. Given by the master at `Hello`, never reused; a process that
-    /// comes back after an eviction is a new peer.
+    /// One session of one peer in a run. Given by the master at `Hello`, never reused; a process
+    /// that comes back after an eviction is a new peer.
     PeerId(u64)
 }
 id! {

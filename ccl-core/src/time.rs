@@ -1,6 +1,7 @@
 //! A point in time as the pure modules see it: nanoseconds since the driver's origin.
 //!
-//! There is no way to read a clock from here; the driver passes `now` in, the simulator makes it up.
+//! There is no way to read a clock from here; the driver passes `now` in, the simulator makes it
+//! up.
 
 use std::fmt;
 use std::ops::{Add, Sub};

@@ -7,8 +7,8 @@ use crate::wire::control::{Algorithm, CostTable, Kind};
 /// The algorithm for a collective of this kind in a view of `world_size` members.
 ///
 /// `forced` is the caller's choice. Ring exists for all-reduce only; other kinds use direct even if
-/// ring was asked for. A ring of one or two members moves the same bytes as direct in more hops, but
-/// is kept when forced, so that its bits stay those of the ring.
+/// ring was asked for. A ring of one or two members moves the same bytes as direct in more hops,
+/// but is kept when forced, so that its bits stay those of the ring.
 #[must_use]
 pub fn choose_algorithm(
     kind: Kind,

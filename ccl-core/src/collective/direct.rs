@@ -7,13 +7,13 @@
 //! | all-gather | the owner | – | all |
 //! | broadcast | the root | passes on | all |
 //!
-//! An owner lets contributions come (credits) once all members have posted, some segments at a time,
-//! and only with a reserved slot for each contribution of a segment (docs/protocol.md R13). So every
-//! contribution that was let in arrives whatever applications do, every segment with slots gets
-//! finished, and the slots come free for the next: no set of concurrent operations can block each
-//! other. A contribution of a broadcast and every result go straight to their destination, which
-//! exists since its peer posted. Small operations put their data on the posts and send their results
-//! on the signal lane.
+//! An owner lets contributions come (credits) once all members have posted, some segments at a
+//! time, and only with a reserved slot for each contribution of a segment (docs/protocol.md R13).
+//! So every contribution that was let in arrives whatever applications do, every segment with slots
+//! gets finished, and the slots come free for the next: no set of concurrent operations can block
+//! each other. A contribution of a broadcast and every result go straight to their destination,
+//! which exists since its peer posted. Small operations put their data on the posts and send their
+//! results on the signal lane.
 
 use std::ops::Range;
 

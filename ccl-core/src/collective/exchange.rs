@@ -1,13 +1,13 @@
 //! All open operations of one peer: who has posted, who may send what, what is where.
 //!
-//! Pure: no memory, no socket, no clock. Frames and finished work come in by `start`, `stop` and the
-//! methods for what arrived or was carried out; what is to be sent, added or copied comes out of
-//! `poll_output`. The engine carries it out on real memory, the simulator on small buffers.
+//! Pure: no memory, no socket, no clock. Frames and finished work come in by `start`, `stop` and
+//! the methods for what arrived or was carried out; what is to be sent, added or copied comes out
+//! of `poll_output`. The engine carries it out on real memory, the simulator on small buffers.
 //!
-//! Rules kept here (docs/protocol.md R1, R12, R13): a frame counts only if its operation is open under
-//! the same birth and its sender is a member; a post goes to every other member and is compared with
-//! every other; an operation is held only after all of them agreed; a bulk frame is sent only where
-//! its bytes have a reserved place.
+//! Rules kept here (docs/protocol.md R1, R12, R13): a frame counts only if its operation is open
+//! under the same birth and its sender is a member; a post goes to every other member and is
+//! compared with every other; an operation is held only after all of them agreed; a bulk frame is
+//! sent only where its bytes have a reserved place.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -140,8 +140,8 @@ impl Exchange {
         self.advance(tag);
     }
 
-    /// Ends an operation, whatever became of it; its scratch memory is given to others. The caller has
-    /// made sure that nobody writes to it any more.
+    /// Ends an operation, whatever became of it; its scratch memory is given to others. The caller
+    /// has made sure that nobody writes to it any more.
     pub fn stop(&mut self, op: OpName) {
         let is_open = self
             .operations
@@ -254,8 +254,8 @@ impl Exchange {
         self.shared.outputs.pop_front()
     }
 
-    /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is not
-    /// open.
+    /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is
+    /// not open.
     #[must_use]
     pub fn progress(&self, op: OpName) -> Option<(u64, u64)> {
         let common = &self.operations.get(&op.tag)?.common;
@@ -314,8 +314,8 @@ impl Exchange {
         self.grant();
     }
 
-    /// Gives slots to the operations that wait for some, in turn. Nobody passes the first in line: it
-    /// gets what comes free, so none starves however many slots it needs at once.
+    /// Gives slots to the operations that wait for some, in turn. Nobody passes the first in line:
+    /// it gets what comes free, so none starves however many slots it needs at once.
     fn grant(&mut self) {
         while let Some(&tag) = self.waiting.front() {
             let operation = self.operations.get_mut(&tag);
@@ -514,8 +514,8 @@ fn decode_post(header: &FrameHeader, payload: &Bytes) -> Result<ArrivedPost, &'s
     }
 }
 
-/// Whether results are put together outside the caller's memory: in place they must be, for the input
-/// is what a retry or a resend reads (P2, R14).
+/// Whether results are put together outside the caller's memory: in place they must be, for the
+/// input is what a retry or a resend reads (P2, R14).
 #[must_use]
 pub fn is_staged(is_in_place: bool) -> bool {
     is_in_place && !is_active(Mutation::ResendFromOverwritten)

@@ -1,8 +1,8 @@
 //! Exchanges joined by a queue that delivers in seeded random order, over real small buffers.
 //!
-//! Signals of one sender to one receiver keep their order; bulk frames, additions and copies do not.
-//! Lent bytes are read when they are delivered, as late as a real link might; some frames are placed,
-//! half written with rubbish and delivered again, as after a repair.
+//! Signals of one sender to one receiver keep their order; bulk frames, additions and copies do
+//! not. Lent bytes are read when they are delivered, as late as a real link might; some frames are
+//! placed, half written with rubbish and delivered again, as after a repair.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Posts that arrived before this peer posted the same.
 //!
-//! A peer can be one operation of a tag ahead of another (it heard the verdict earlier), so one post a
-//! sender and tag is kept, the newest. Of what came with the posts a bounded number is kept: beyond,
-//! the data is dropped and its receiver asks for it again when it gets there.
+//! A peer can be one operation of a tag ahead of another (it heard the verdict earlier), so one
+//! post a sender and tag is kept, the newest. Of what came with the posts a bounded number is kept:
+//! beyond, the data is dropped and its receiver asks for it again when it gets there.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ impl KeptPosts {
         Ok(())
     }
 
-    /// Takes out the posts of an operation, and drops those of the same tag that can never be started.
+    /// Takes out the posts of an operation, and drops those of the same tag that can never be
+    /// started.
     pub(super) fn take(&mut self, op: OpName) -> Vec<(PeerId, ArrivedPost)> {
         let mut taken = Vec::new();
         for (&peer, posts) in &mut self.peers {

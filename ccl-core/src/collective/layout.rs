@@ -24,8 +24,8 @@ use crate::wire::control::{Algorithm, Kind};
 pub struct Part {
     /// Element type.
     pub dtype: Dtype,
-    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for all-gather
-    /// and reduce-scatter.
+    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for
+    /// all-gather and reduce-scatter.
     pub count: u64,
 }
 
@@ -386,8 +386,9 @@ fn part_bytes(part: &Part) -> usize {
     count * part.dtype.bytes()
 }
 
-/// A quarter of a chunk, so that its segments overlap on their way; within the limits, and such that
-/// four whole segments of `n - 1` contributions fit the scratch memory if the smallest allow it.
+/// A quarter of a chunk, so that its segments overlap on their way; within the limits, and such
+/// that four whole segments of `n - 1` contributions fit the scratch memory if the smallest allow
+/// it.
 fn segment_bytes(total_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
     let quarter = (total_bytes / n / 4).max(1).next_power_of_two();
     let room = (limits.scratch_bytes / 4 / (n - 1).max(1)).max(1);

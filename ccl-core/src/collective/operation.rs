@@ -116,8 +116,8 @@ impl Common {
         Some(Rank(u32::try_from(index).expect("worlds are small")))
     }
 
-    /// The other members, each peer beginning with the rank after its own, so that not all send to the
-    /// same one first.
+    /// The other members, each peer beginning with the rank after its own, so that not all send to
+    /// the same one first.
     pub(super) fn others(&self) -> impl Iterator<Item = Rank> + use<> {
         let (me, n) = (self.rank.0, self.members.len() as u32);
         (1..n).map(move |step| Rank((me + step) % n))

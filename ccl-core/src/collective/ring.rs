@@ -1,4 +1,5 @@
-//! The ring schedule of an all-reduce: partial sums travel around once, finished chunks a second time.
+//! The ring schedule of an all-reduce: partial sums travel around once, finished chunks a second
+//! time.
 //!
 //! Position `p` of the ring order owns chunk `p`. The sum of chunk `c` begins with the input of
 //! position `c + 1` and travels on to position `c`; each position adds its own input to what comes:
@@ -7,9 +8,9 @@
 //! around to the position before it. Each segment travels alone, so all hops are busy at once.
 //!
 //! A partial sum is received where the result of its segment will be, and the own input is added
-//! there: no scratch memory, hence no credits and nothing to wait for but that all have posted. That
-//! the finished segment overwrites it later is safe: it can only come after the next member has
-//! received the partial sum, which is then never sent again.
+//! there: no scratch memory, hence no credits and nothing to wait for but that all have posted.
+//! That the finished segment overwrites it later is safe: it can only come after the next member
+//! has received the partial sum, which is then never sent again.
 
 use super::layout::Side;
 use super::operation::{Bulk, Common, Shared};

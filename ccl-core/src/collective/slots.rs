@@ -1,7 +1,7 @@
 //! The scratch memory of one peer, as places that contributions are received into.
 //!
-//! It is divided into units of the smallest segment, eight or fewer to a block of the largest. A slot
-//! is a power of two of units inside one block, aligned to its own length, so that slots of
+//! It is divided into units of the smallest segment, eight or fewer to a block of the largest. A
+//! slot is a power of two of units inside one block, aligned to its own length, so that slots of
 //! different lengths never leave a hole that only the longest would fit.
 
 /// One reserved place.

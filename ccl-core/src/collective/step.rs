@@ -1,7 +1,7 @@
 //! What an exchange wants done: frames to send, additions and copies to carry out.
 //!
-//! These say which bytes, never where in memory those are: spans of the caller's parts, and places in
-//! the scratch memory. Whoever carries a step out hands it back when it is done.
+//! These say which bytes, never where in memory those are: spans of the caller's parts, and places
+//! in the scratch memory. Whoever carries a step out hands it back when it is done.
 
 use std::ops::Range;
 
@@ -49,7 +49,8 @@ pub enum Operand {
     Target,
 }
 
-/// An addition to carry out; hand it back to [`Exchange::reduced`](super::exchange::Exchange::reduced) when done.
+/// An addition to carry out; hand it back to
+/// [`Exchange::reduced`](super::exchange::Exchange::reduced) when done.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reduction {
     /// The operation.
@@ -68,7 +69,8 @@ pub struct Reduction {
     pub target: Span,
 }
 
-/// Bytes of a signal frame to copy into the result; hand it back to [`Exchange::stored`](super::exchange::Exchange::stored) when done.
+/// Bytes of a signal frame to copy into the result; hand it back to
+/// [`Exchange::stored`](super::exchange::Exchange::stored) when done.
 #[derive(Clone, Debug)]
 pub struct Storage {
     /// The operation.
@@ -79,7 +81,8 @@ pub struct Storage {
     pub payload: Bytes,
 }
 
-/// Own input that is also result; hand it back to [`Exchange::copied`](super::exchange::Exchange::copied) when done.
+/// Own input that is also result; hand it back to
+/// [`Exchange::copied`](super::exchange::Exchange::copied) when done.
 #[derive(Clone, Debug)]
 pub struct CopyOwn {
     /// The operation.
@@ -141,9 +144,11 @@ pub enum Output {
     },
     /// Add, then call [`Exchange::reduced`](super::exchange::Exchange::reduced).
     Reduce(Reduction),
-    /// Copy from a frame into the result, then call [`Exchange::stored`](super::exchange::Exchange::stored).
+    /// Copy from a frame into the result, then call
+    /// [`Exchange::stored`](super::exchange::Exchange::stored).
     Store(Storage),
-    /// Copy from input to result, then call [`Exchange::copied`](super::exchange::Exchange::copied).
+    /// Copy from input to result, then call
+    /// [`Exchange::copied`](super::exchange::Exchange::copied).
     Copy(CopyOwn),
     /// The whole result is here, and all members called the same.
     Held(OpName),

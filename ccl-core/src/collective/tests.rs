@@ -1,5 +1,6 @@
-//! Goal: whatever order frames and work come in, every member ends with the documented bytes, or, after
-//! an abort, with its input as it was; slots never leak and no set of operations blocks another.
+//! Goal: whatever order frames and work come in, every member ends with the documented bytes, or,
+//! after an abort, with its input as it was; slots never leak and no set of operations blocks
+//! another.
 
 use bytes::Bytes;
 
@@ -183,8 +184,8 @@ fn small_operations_need_no_credit_and_large_ones_go_no_eager_way() {
     assert!(large.peers.iter().all(|peer| peer.eager_bodies == 0));
 }
 
-/// Several operations, called in another order at each peer, with scratch memory for one segment. Each
-/// caller waits for an operation to be held before it calls the next but one.
+/// Several operations, called in another order at each peer, with scratch memory for one segment.
+/// Each caller waits for an operation to be held before it calls the next but one.
 #[test]
 fn operations_called_in_different_orders_never_block_each_other() {
     for seed in 0..40 {
@@ -360,7 +361,8 @@ fn posts_with_data_that_nobody_kept_are_asked_for_again() {
                 call
             })
             .collect();
-        // Peer 0 is stopped and starts anew all the time, so that peer 1 keeps ever more of its data.
+        // Peer 0 is stopped and starts anew all the time, so that peer 1 keeps ever more of its
+        // data.
         for call in &calls[..10] {
             world.start(0, call);
             world.run();

@@ -18,8 +18,8 @@ impl MasterServer {
     /// Binds the port, reads the journal, and serves from a thread of its own.
     ///
     /// # Errors
-    /// [`crate::Error::Os`] if the port or the journal cannot be opened; [`crate::Error::InvalidArgument`] for a
-    /// journal of another run or with damage in its middle.
+    /// [`crate::Error::Os`] if the port or the journal cannot be opened;
+    /// [`crate::Error::InvalidArgument`] for a journal of another run or with damage in its middle.
     pub fn start(_config: MasterConfig, _events: Option<EventSink>) -> Result<Self> {
         unimplemented!()
     }

@@ -76,7 +76,8 @@ pub enum Input {
         /// Why.
         reason: CancelReason,
     },
-    /// The caller is at its next safe point (`update_topology`). Ends in one `Finish` or `Rejected`.
+    /// The caller is at its next safe point (`update_topology`). Ends in one `Finish` or
+    /// `Rejected`.
     SafePoint {
         /// The caller's name for it.
         call: CallId,
@@ -188,8 +189,8 @@ pub struct Neighbour {
 pub enum Output {
     /// Connect to the master; answer with `ControlUp` or `ControlDown`. Replaces any connection.
     Connect,
-    /// Close the connection to the master once everything sent has left. Nothing that it still brings
-    /// is passed on, not even its end.
+    /// Close the connection to the master once everything sent has left. Nothing that it still
+    /// brings is passed on, not even its end.
     Disconnect,
     /// Send a message to the master.
     Send(PeerToMaster),

@@ -1,7 +1,7 @@
 //! The links that a peer keeps: wanted ones, whole ones, broken ones.
 //!
-//! Links outlive views. Who dials is fixed (the later session dials the earlier); how a link is made
-//! and repaired is the transport's business.
+//! Links outlive views. Who dials is fixed (the later session dials the earlier); how a link is
+//! made and repaired is the transport's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,8 +69,8 @@ impl Peer {
         self.say_ready();
     }
 
-    /// Makes the transport keep the links to the view, to members of carried operations, and to those
-    /// who are to be admitted next.
+    /// Makes the transport keep the links to the view, to members of carried operations, and to
+    /// those who are to be admitted next.
     pub(super) fn refresh_links(&mut self) {
         let Some(me) = self.session.peer() else {
             return;
@@ -107,8 +107,8 @@ impl Peer {
         self.list(wanted);
     }
 
-    /// A view came into force. Who is in it, or gone, is no newcomer any more; and newcomers that an
-    /// earlier master named mean nothing to this one.
+    /// A view came into force. Who is in it, or gone, is no newcomer any more; and newcomers that
+    /// an earlier master named mean nothing to this one.
     pub(super) fn settle_expected(&mut self, install: &Install, is_same_master: bool) {
         self.mesh.expected = self.mesh.expected.take().filter(|_| is_same_master);
         if let Some(expected) = &mut self.mesh.expected {
@@ -132,8 +132,8 @@ impl Peer {
         self.mesh = Mesh::default();
     }
 
-    /// Says which links are broken, and which work again, after a reply or in a new view: reports may
-    /// have been lost, or have counted for the view before.
+    /// Says which links are broken, and which work again, after a reply or in a new view: reports
+    /// may have been lost, or have counted for the view before.
     pub(super) fn restate_links(&mut self) {
         let broken: Vec<PeerId> = self.mesh.down.keys().copied().collect();
         for peer in broken {

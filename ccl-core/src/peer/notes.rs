@@ -1,8 +1,9 @@
 //! What the master is still to be told about single operations.
 //!
 //! `Done` leaves as soon as the outputs of the moment are drained, all of them in one message.
-//! `Posted` waits a little: an operation that is held before is told by its `Done` alone, so a small
-//! one costs the master one message a peer (P7). A report restates both and clears what waits.
+//! `Posted` waits a little: an operation that is held before is told by its `Done` alone, so a
+//! small one costs the master one message a peer (P7). A report restates both and clears what
+//! waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use crate::ids::{OpName, Tag};
 use crate::time::Instant;
 use crate::wire::control::OpNote;
 
-/// How long a post waits for its operation to be held. Far below every waiting time of the protocol.
+/// How long a post waits for its operation to be held. Far below every waiting time of the
+/// protocol.
 pub(super) const POSTED_DELAY: Duration = Duration::from_millis(1);
 
 /// Notes that wait.

@@ -36,8 +36,8 @@ pub enum Kind {
 /// How a collective moves its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Algorithm {
-    /// The library chooses, by a pure function of what was called, the members of the birth view and
-    /// its cost table: the same for a member that posts late, in a newer view.
+    /// The library chooses, by a pure function of what was called, the members of the birth view
+    /// and its cost table: the same for a member that posts late, in a newer view.
     #[default]
     Auto,
     /// Each chunk goes to its owner, who adds in rank order and sends the result to all.
@@ -237,7 +237,8 @@ pub enum AbortReason {
     },
 }
 
-/// A peer's whole knowledge of the outcome state, re-stated in `Attach`, `Flush` and `Installed` (R5).
+/// A peer's whole knowledge of the outcome state, re-stated in `Attach`, `Flush` and `Installed`
+/// (R5).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The newest view it installed.
@@ -326,8 +327,8 @@ pub struct TagFloor {
     pub floor: OpNumber,
     /// The newest that committed.
     pub last_committed: Option<OpNumber>,
-    /// Members of that one which are not among its contributors: lost before they called an operation
-    /// that needs nothing of them (R4). Empty for every other.
+    /// Members of that one which are not among its contributors: lost before they called an
+    /// operation that needs nothing of them (R4). Empty for every other.
     #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts, best effort.
@@ -534,8 +535,8 @@ pub enum MasterToPeer {
         /// Waiting times of the run.
         timers: Timers,
     },
-    /// Peers to be linked with: to a newcomer, all that it must reach; to a member, newcomers to let
-    /// in. The list replaces the one before.
+    /// Peers to be linked with: to a newcomer, all that it must reach; to a member, newcomers to
+    /// let in. The list replaces the one before.
     Expect {
         /// The group's view, `Vid::default()` before the first.
         vid: Vid,

@@ -3,8 +3,9 @@
 //! All numbers are little-endian. The header has a CRC of its own, since its lengths are believed
 //! before the payload is there. A payload is followed by a trailer, whose CRC goes on from the
 //! header's over the payload and the trailer's own mark, so a payload cannot pass under another
-//! header. A frame whose sender could not finish it honestly (its operation ended half-way) is filled
-//! up and marked void in the trailer; that is no fault. A frame without payload has no trailer.
+//! header. A frame whose sender could not finish it honestly (its operation ended half-way) is
+//! filled up and marked void in the trailer; that is no fault. A frame without payload has no
+//! trailer.
 //!
 //! Which frames may come when, and what they do, is decided by `transport`.
 
@@ -28,7 +29,8 @@ pub const WELCOME_BYTES: usize = 96;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// An operation was posted: fingerprint, and for eager operations the contribution (signal lane).
+    /// An operation was posted: fingerprint, and for eager operations the contribution (signal
+    /// lane).
     Post = 1,
     /// The receiver may send these segments' contributions (signal lane).
     Credit = 2,

@@ -16,24 +16,20 @@ pub struct Source {
     pub code: String,
     /// Everything but comments replaced by spaces; same lines.
     pub comments: String,
+    /// Whether it is, or lies in, a module that is built for tests only.
+    pub is_test_module: bool,
 }
 
 impl Source {
     /// Whether all of it is tests.
     pub fn is_tests(&self) -> bool {
-        self.path.starts_with("tests/") || self.is_test_module()
-    }
-
-    /// Whether it is a module of tests in files of its own.
-    fn is_test_module(&self) -> bool {
-        let is_named_so = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
-        self.path.contains("/src/") && is_named_so
+        self.path.starts_with("tests/") || self.is_test_module
     }
 
     /// Number of lines before the trailing `#[cfg(test)] mod …`, or of all lines; 0 for a module of
     /// tests in files of its own.
     pub fn lines_without_tests(&self) -> usize {
-        if self.is_test_module() {
+        if self.is_test_module {
             return 0;
         }
         let lines: Vec<&str> = self.code.lines().collect();
@@ -86,7 +82,37 @@ pub fn sources(folder: &str) -> Vec<Source> {
         }
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
+    mark_test_modules(&mut found);
     found
+}
+
+/// Finds `#[cfg(test)] mod name;` and marks the files that it stands for.
+fn mark_test_modules(sources: &mut [Source]) {
+    let mut stems = Vec::new();
+    for source in sources.iter() {
+        let stem = source.path.trim_end_matches(".rs");
+        let is_folder_root = ["/mod", "/lib", "/main"]
+            .iter()
+            .find(|root| stem.ends_with(**root));
+        let folder = is_folder_root.map_or(stem, |root| stem.trim_end_matches(root));
+        let lines: Vec<&str> = source.code.lines().map(str::trim).collect();
+        for pair in lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]") {
+            let declared = pair[1]
+                .trim_start_matches("pub(crate) ")
+                .strip_prefix("mod ");
+            if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';')) {
+                stems.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    for source in sources {
+        let rests = stems
+            .iter()
+            .filter_map(|stem| source.path.strip_prefix(stem.as_str()));
+        source.is_test_module = rests
+            .into_iter()
+            .any(|rest| rest == ".rs" || rest.starts_with('/'));
+    }
 }
 
 fn read(path: &Path) -> Source {
@@ -98,6 +124,7 @@ fn read(path: &Path) -> Source {
         text,
         code,
         comments,
+        is_test_module: false,
     }
 }
 
