@@ -3,7 +3,6 @@
 //! What they look like as bytes is in `wire::frame`. Every list has a limit in `crate::limits`,
 //! checked by `validate` after decoding: a message that passes fits the memory set aside for it.
 
-use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -16,89 +15,13 @@ use crate::ids::{
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, OPEN_OPS_MAX, PEERS_MAX, TAGS_MAX, WORLD_SIZE_MAX,
 };
-use crate::reduce::{Dtype, ReduceOp};
 use crate::wire::bounded;
+
+pub use super::fingerprint::{Algorithm, Fingerprint, Kind};
+pub use super::reason::{AbortReason, CancelReason, EvictReason};
 
 /// Version of the control protocol; both sides must speak the same.
 pub const PROTOCOL_VERSION: u32 = 1;
-
-/// What kind of collective an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum Kind {
-    AllReduce,
-    ReduceScatter,
-    AllGather,
-    Broadcast,
-    Barrier,
-}
-
-/// How a collective moves its bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Algorithm {
-    /// The library chooses, by a pure function of what was called, the members of the birth view
-    /// and its cost table: the same for a member that posts late, in a newer view.
-    #[default]
-    Auto,
-    /// Each chunk goes to its owner, who adds in rank order and sends the result to all.
-    Direct,
-    /// Chunks travel around the ring order of the view, pipelined by segment.
-    Ring,
-}
-
-/// What all members must agree on before an operation can commit (R12).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Fingerprint {
-    /// All-reduce, broadcast, …
-    pub kind: Kind,
-    /// Direct or ring.
-    pub algorithm: Algorithm,
-    /// How elements combine; `Sum` where nothing is reduced.
-    pub op: ReduceOp,
-    /// Element type of the first part.
-    pub dtype: Dtype,
-    /// Elements over all parts.
-    pub count: u64,
-    /// Number of buffers; 1 unless `all_reduce_many`.
-    pub parts: u32,
-    /// FNV-1a over the (dtype, count) of each part.
-    pub parts_digest: u64,
-    /// The source of a broadcast; 0 elsewhere.
-    pub root: Rank,
-    /// Wire format of the data; 0 is the dtype itself.
-    pub quantization: u8,
-    /// Whether the library repeats the call with the survivors after a loss.
-    pub retry: bool,
-    /// Most attempts that such a repetition makes in all.
-    pub attempts: u32,
-    /// Fewest members with which it runs.
-    pub min_world: u32,
-}
-
-impl Fingerprint {
-    /// The first difference between two fingerprints: the field, and both values in words.
-    #[must_use]
-    pub fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
-        macro_rules! compare {
-            ($($field:ident),*) => {$(
-                if self.$field != other.$field {
-                    let mine = format!("{:?}", self.$field);
-                    return Some((stringify!($field), mine, format!("{:?}", other.$field)));
-                }
-            )*};
-        }
-        compare!(kind, dtype, op, count, parts, parts_digest, root, algorithm);
-        compare!(quantization, retry, attempts, min_world);
-        None
-    }
-
-    /// Whether a member may hold the result of such an operation although another never called it
-    /// (R4: the contributors are then those known to have posted).
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0 || matches!(self.kind, Kind::Barrier | Kind::Broadcast)
-    }
-}
 
 /// One member of a view, as the others need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,127 +37,6 @@ pub struct Member {
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.
     pub key: LinkKey,
-}
-
-/// Why an operation is cancelled (R8).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CancelReason {
-    /// The caller cancelled, or dropped the handle.
-    User,
-    /// The caller's deadline passed.
-    Deadline,
-    /// Two members called different things.
-    Mismatch {
-        /// The other member.
-        peer: PeerId,
-        /// The field that differs.
-        field: String,
-        /// The value of the member that reports it.
-        mine: String,
-        /// The other's value.
-        theirs: String,
-    },
-    /// The member cannot go on with it.
-    Local(String),
-    /// The member leaves the run.
-    Leave,
-}
-
-impl fmt::Display for CancelReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User => f.write_str("cancelled by its caller"),
-            Self::Deadline => f.write_str("its caller's deadline passed"),
-            Self::Mismatch {
-                peer,
-                field,
-                mine,
-                theirs,
-            } => {
-                write!(f, "{field} is {mine} here but {theirs} at peer {peer}")
-            }
-            Self::Local(what) => f.write_str(what),
-            Self::Leave => f.write_str("it leaves the run"),
-        }
-    }
-}
-
-/// Why a peer is no longer a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EvictReason {
-    /// It asked to leave.
-    Left,
-    /// Nothing was heard of it for `peer_timeout`.
-    Silent {
-        /// How long, in milliseconds.
-        silent_ms: u64,
-    },
-    /// Its control connection ended and members saw its data connections end too.
-    Died,
-    /// Its control connection ended and did not come back within `reattach_grace`.
-    Detached,
-    /// Members could not reach it (R10).
-    Unreachable {
-        /// Who reported it.
-        #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
-        by: Vec<PeerId>,
-    },
-    /// It did not call an operation that the others waited for (R15).
-    NotPosted {
-        /// The tag.
-        tag: Tag,
-        /// The operation's number.
-        n: OpNumber,
-    },
-    /// It was not heard while a restarted master rebuilt the run.
-    NotHeard,
-    /// It is no member of this run, or its view is no longer one.
-    NotAMember,
-    /// It broke the protocol.
-    Protocol(String),
-    /// Another member of its unit was lost.
-    Unit(PeerId),
-}
-
-impl fmt::Display for EvictReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Left => f.write_str("it left"),
-            Self::Silent { silent_ms } => write!(f, "silent for {silent_ms} ms"),
-            Self::Died => f.write_str("its process ended"),
-            Self::Detached => f.write_str("its control connection ended and did not come back"),
-            Self::Unreachable { by } => {
-                f.write_str("unreachable for peers")?;
-                by.iter().try_for_each(|peer| write!(f, " {peer}"))
-            }
-            Self::NotPosted { tag, n } => {
-                write!(f, "it did not call operation {n} of tag {tag} in time")
-            }
-            Self::NotHeard => f.write_str("not heard while the master rebuilt the run"),
-            Self::NotAMember => f.write_str("not a member of the run"),
-            Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
-            Self::Unit(peer) => write!(f, "peer {peer} of its unit was lost"),
-        }
-    }
-}
-
-/// Why an operation was aborted, as told to its callers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AbortReason {
-    /// A contributor is gone. The call may be repeated.
-    Lost {
-        /// Who.
-        peer: PeerId,
-        /// Why.
-        reason: EvictReason,
-    },
-    /// A member asked for it. Final: nobody repeats it.
-    Cancelled {
-        /// Who.
-        by: PeerId,
-        /// Why.
-        reason: CancelReason,
-    },
 }
 
 /// A peer's whole knowledge of the outcome state, re-stated in `Attach`, `Flush` and `Installed`

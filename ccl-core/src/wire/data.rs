@@ -1,4 +1,4 @@
-//! The frames between two peers: a fixed header, a payload, a trailer; and how a connection begins.
+//! The frames between two peers: a fixed header, a payload, a trailer.
 //!
 //! All numbers are little-endian. The header has a CRC of its own, since its lengths are believed
 //! before the payload is there. A payload is followed by a trailer, whose CRC goes on from the
@@ -11,19 +11,18 @@
 
 use crc32fast::Hasher;
 
-use crate::ids::{Epoch, LinkKey, OpName, OpNumber, PeerId, RunId, Tag, Term, Vid};
-use crate::limits::{LANES_MAX, SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
+use super::fixed::{Reader, Writer, stored_crc};
+use crate::ids::{Epoch, OpName, OpNumber, Tag, Term, Vid};
+use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
+
+pub use super::lane::{Answer, HELLO_BYTES, LaneHello, LaneWelcome, WELCOME_BYTES};
 
 /// Version of the data connections; both sides must speak the same.
 pub const DATA_VERSION: u32 = 1;
 /// Bytes of an encoded [`Header`].
 pub const HEADER_BYTES: usize = 64;
-/// Bytes of an encoded [`Trailer`].
+/// Bytes of the trailer behind a payload.
 pub const TRAILER_BYTES: usize = 8;
-/// Bytes of an encoded [`LaneHello`].
-pub const HELLO_BYTES: usize = 128;
-/// Bytes of an encoded [`LaneWelcome`].
-pub const WELCOME_BYTES: usize = 96;
 
 /// What a data frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,9 +139,6 @@ const KIND_PING: u8 = 18;
 const MARK_FRAME: u16 = 0xCC1D;
 const MARK_VALID: u32 = 0x5AA5_C33C;
 const MARK_VOID: u32 = !MARK_VALID;
-const MAGIC_HELLO: [u8; 8] = *b"CCL-LANE";
-const MAGIC_WELCOME: [u8; 8] = *b"CCL-WELC";
-const FLAG_CHECKSUM: u32 = 1;
 
 impl Header {
     /// As bytes.
@@ -315,271 +311,14 @@ fn encode_trailer(crc: u32, mark: u32) -> [u8; TRAILER_BYTES] {
     bytes
 }
 
-/// The first bytes of a data connection, from the side that dialled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneHello {
-    /// The run that both belong to.
-    pub run: RunId,
-    /// Who dials.
-    pub from: PeerId,
-    /// Who is dialled.
-    pub to: PeerId,
-    /// The dialler's key, which shows that it is who it says.
-    pub from_key: LinkKey,
-    /// The key of the dialled port.
-    pub to_key: LinkKey,
-    /// Which link of the dialler this is: higher each time it forgot what it had sent.
-    pub incarnation: u64,
-    /// The incarnation of the other side's link that the dialler last heard of; 0 for none.
-    pub known: u64,
-    /// Counts the dialler's attempts for this lane, so that a late one does not replace a newer.
-    pub attempt: u64,
-    /// The number the dialler expects next on this lane.
-    pub next_expected: u64,
-    /// Which lane; 0 is the signal lane.
-    pub lane: u16,
-    /// Bulk lanes of the link: lanes 1 to this.
-    pub lanes: u16,
-    /// Whether the dialler wants payloads checked.
-    pub checksum: bool,
-}
-
-impl LaneHello {
-    /// As bytes.
-    #[must_use]
-    pub fn encode(&self) -> [u8; HELLO_BYTES] {
-        let flags = if self.checksum { FLAG_CHECKSUM } else { 0 };
-        let mut writer = Writer::<HELLO_BYTES>::new();
-        writer.put(&MAGIC_HELLO);
-        writer.put(&DATA_VERSION.to_le_bytes());
-        writer.put(&flags.to_le_bytes());
-        writer.put(&self.run.0.to_le_bytes());
-        writer.put(&self.from.0.to_le_bytes());
-        writer.put(&self.to.0.to_le_bytes());
-        writer.put(&self.from_key.0.to_le_bytes());
-        writer.put(&self.to_key.0.to_le_bytes());
-        writer.put(&self.incarnation.to_le_bytes());
-        writer.put(&self.known.to_le_bytes());
-        writer.put(&self.attempt.to_le_bytes());
-        writer.put(&self.next_expected.to_le_bytes());
-        writer.put(&self.lane.to_le_bytes());
-        writer.put(&self.lanes.to_le_bytes());
-        writer.finish()
-    }
-
-    /// From bytes, checked.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, DataFault> {
-        let mut reader = begin(bytes, MAGIC_HELLO)?;
-        let flags = reader.u32();
-        let hello = Self {
-            run: RunId(reader.u128()),
-            from: PeerId(reader.u64()),
-            to: PeerId(reader.u64()),
-            from_key: LinkKey(reader.u128()),
-            to_key: LinkKey(reader.u128()),
-            incarnation: reader.u64(),
-            known: reader.u64(),
-            attempt: reader.u64(),
-            next_expected: reader.u64(),
-            lane: u16::from_le_bytes(reader.take()),
-            lanes: u16::from_le_bytes(reader.take()),
-            checksum: flags & FLAG_CHECKSUM != 0,
-        };
-        if flags & !FLAG_CHECKSUM != 0 {
-            return Err(DataFault::Field("flags"));
-        }
-        if hello.incarnation == 0 {
-            return Err(DataFault::Field("incarnation"));
-        }
-        check_lanes(hello.lane, hello.lanes)?;
-        Ok(hello)
-    }
-}
-
-/// What the dialled side says to a [`LaneHello`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The lane is on.
-    Accepted,
-    /// The two sides remember different links: begin anew, with a higher incarnation.
-    Stale,
-}
-
-/// The first bytes of a data connection, from the side that was dialled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneWelcome {
-    /// Whether the lane is on.
-    pub answer: Answer,
-    /// The run that both belong to.
-    pub run: RunId,
-    /// Who answers.
-    pub from: PeerId,
-    /// Who dialled.
-    pub to: PeerId,
-    /// Which link of the answering side this is.
-    pub incarnation: u64,
-    /// Repeats the hello's attempt.
-    pub attempt: u64,
-    /// The number the answering side expects next on this lane.
-    pub next_expected: u64,
-    /// Repeats the hello's lane.
-    pub lane: u16,
-    /// Repeats the hello's number of bulk lanes.
-    pub lanes: u16,
-    /// Whether payloads are checked: because one of the sides wants it.
-    pub checksum: bool,
-}
-
-impl LaneWelcome {
-    /// As bytes.
-    #[must_use]
-    pub fn encode(&self) -> [u8; WELCOME_BYTES] {
-        let mut writer = Writer::<WELCOME_BYTES>::new();
-        writer.put(&MAGIC_WELCOME);
-        writer.put(&DATA_VERSION.to_le_bytes());
-        writer.put(&[u8::from(self.checksum), 0, 0]);
-        writer.put(&[match self.answer {
-            Answer::Accepted => 0,
-            Answer::Stale => 1,
-        }]);
-        writer.put(&self.run.0.to_le_bytes());
-        writer.put(&self.from.0.to_le_bytes());
-        writer.put(&self.to.0.to_le_bytes());
-        writer.put(&self.incarnation.to_le_bytes());
-        writer.put(&self.attempt.to_le_bytes());
-        writer.put(&self.next_expected.to_le_bytes());
-        writer.put(&self.lane.to_le_bytes());
-        writer.put(&self.lanes.to_le_bytes());
-        writer.finish()
-    }
-
-    /// From bytes, checked.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub fn decode(bytes: &[u8; WELCOME_BYTES]) -> Result<Self, DataFault> {
-        let mut reader = begin(bytes, MAGIC_WELCOME)?;
-        let [checksum, zero, zero_too, answer] = reader.take();
-        let welcome = Self {
-            answer: match answer {
-                0 => Answer::Accepted,
-                1 => Answer::Stale,
-                _ => return Err(DataFault::Field("answer")),
-            },
-            run: RunId(reader.u128()),
-            from: PeerId(reader.u64()),
-            to: PeerId(reader.u64()),
-            incarnation: reader.u64(),
-            attempt: reader.u64(),
-            next_expected: reader.u64(),
-            lane: u16::from_le_bytes(reader.take()),
-            lanes: u16::from_le_bytes(reader.take()),
-            checksum: checksum != 0,
-        };
-        if checksum > 1 || zero != 0 || zero_too != 0 {
-            return Err(DataFault::Field("flags"));
-        }
-        check_lanes(welcome.lane, welcome.lanes)?;
-        Ok(welcome)
-    }
-}
-
-fn check_lanes(lane: u16, lanes: u16) -> Result<(), DataFault> {
-    if lanes == 0 || lanes > LANES_MAX || lane > lanes {
-        return Err(DataFault::Field("lane"));
-    }
-    Ok(())
-}
-
-/// Checks magic, version and CRC, in this order, and goes on behind them.
-fn begin<const N: usize>(bytes: &[u8; N], magic: [u8; 8]) -> Result<Reader<'_>, DataFault> {
-    let mut reader = Reader::new(bytes);
-    if reader.take() != magic {
-        return Err(DataFault::Magic);
-    }
-    let version = reader.u32();
-    if version != DATA_VERSION {
-        return Err(DataFault::Version(version));
-    }
-    if crc32fast::hash(&bytes[..N - 4]) != stored_crc(bytes) {
-        return Err(DataFault::HeaderChecksum);
-    }
-    Ok(reader)
-}
-
-fn stored_crc<const N: usize>(bytes: &[u8; N]) -> u32 {
-    let mut crc = [0; 4];
-    crc.copy_from_slice(&bytes[N - 4..]);
-    u32::from_le_bytes(crc)
-}
-
-/// Fills a fixed number of bytes; the last four become the CRC of the others.
-struct Writer<const N: usize> {
-    bytes: [u8; N],
-    at: usize,
-}
-
-impl<const N: usize> Writer<N> {
-    fn new() -> Self {
-        Self {
-            bytes: [0; N],
-            at: 0,
-        }
-    }
-
-    fn put(&mut self, field: &[u8]) {
-        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
-        self.at += field.len();
-    }
-
-    fn finish(mut self) -> [u8; N] {
-        assert!(self.at <= N - 4, "the fields leave room for the CRC");
-        let crc = crc32fast::hash(&self.bytes[..N - 4]);
-        self.bytes[N - 4..].copy_from_slice(&crc.to_le_bytes());
-        self.bytes
-    }
-}
-
-/// Reads fields out of bytes whose length is fixed: the layouts above fit, whatever the bytes say.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self
-            .rest
-            .split_first_chunk()
-            .expect("the layout is shorter than the fixed length");
-        self.rest = rest;
-        *field
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.take())
-    }
-
-    fn u128(&mut self) -> u128 {
-        u128::from_le_bytes(self.take())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::{LinkKey, PeerId, RunId};
+    use crate::limits::LANES_MAX;
+    use crate::wire::lane::MAGIC_HELLO;
 
     fn any_header() -> impl Strategy<Value = Header> {
         let frame = (1_u8..=4, any::<[u64; 2]>(), any::<[u32; 4]>(), 0_u32..=4096).prop_map(

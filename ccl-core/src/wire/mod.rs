@@ -3,5 +3,9 @@
 pub mod bounded;
 pub mod control;
 pub mod data;
+mod fingerprint;
+mod fixed;
 pub mod frame;
+mod lane;
+mod reason;
 pub mod validate;

@@ -1,0 +1,131 @@
+//! Why an operation was cancelled or aborted, and why a peer is no longer a member, with the words
+//! that callers and operators read.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{OpNumber, PeerId, Tag};
+use crate::limits::WORLD_SIZE_MAX;
+use crate::wire::bounded;
+
+/// Why an operation is cancelled (R8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CancelReason {
+    /// The caller cancelled, or dropped the handle.
+    User,
+    /// The caller's deadline passed.
+    Deadline,
+    /// Two members called different things.
+    Mismatch {
+        /// The other member.
+        peer: PeerId,
+        /// The field that differs.
+        field: String,
+        /// The value of the member that reports it.
+        mine: String,
+        /// The other's value.
+        theirs: String,
+    },
+    /// The member cannot go on with it.
+    Local(String),
+    /// The member leaves the run.
+    Leave,
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User => f.write_str("cancelled by its caller"),
+            Self::Deadline => f.write_str("its caller's deadline passed"),
+            Self::Mismatch {
+                peer,
+                field,
+                mine,
+                theirs,
+            } => {
+                write!(f, "{field} is {mine} here but {theirs} at peer {peer}")
+            }
+            Self::Local(what) => f.write_str(what),
+            Self::Leave => f.write_str("it leaves the run"),
+        }
+    }
+}
+
+/// Why a peer is no longer a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EvictReason {
+    /// It asked to leave.
+    Left,
+    /// Nothing was heard of it for `peer_timeout`.
+    Silent {
+        /// How long, in milliseconds.
+        silent_ms: u64,
+    },
+    /// Its control connection ended and members saw its data connections end too.
+    Died,
+    /// Its control connection ended and did not come back within `reattach_grace`.
+    Detached,
+    /// Members could not reach it (R10).
+    Unreachable {
+        /// Who reported it.
+        #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
+        by: Vec<PeerId>,
+    },
+    /// It did not call an operation that the others waited for (R15).
+    NotPosted {
+        /// The tag.
+        tag: Tag,
+        /// The operation's number.
+        n: OpNumber,
+    },
+    /// It was not heard while a restarted master rebuilt the run.
+    NotHeard,
+    /// It is no member of this run, or its view is no longer one.
+    NotAMember,
+    /// It broke the protocol.
+    Protocol(String),
+    /// Another member of its unit was lost.
+    Unit(PeerId),
+}
+
+impl fmt::Display for EvictReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left => f.write_str("it left"),
+            Self::Silent { silent_ms } => write!(f, "silent for {silent_ms} ms"),
+            Self::Died => f.write_str("its process ended"),
+            Self::Detached => f.write_str("its control connection ended and did not come back"),
+            Self::Unreachable { by } => {
+                f.write_str("unreachable for peers")?;
+                by.iter().try_for_each(|peer| write!(f, " {peer}"))
+            }
+            Self::NotPosted { tag, n } => {
+                write!(f, "it did not call operation {n} of tag {tag} in time")
+            }
+            Self::NotHeard => f.write_str("not heard while the master rebuilt the run"),
+            Self::NotAMember => f.write_str("not a member of the run"),
+            Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
+            Self::Unit(peer) => write!(f, "peer {peer} of its unit was lost"),
+        }
+    }
+}
+
+/// Why an operation was aborted, as told to its callers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AbortReason {
+    /// A contributor is gone. The call may be repeated.
+    Lost {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: EvictReason,
+    },
+    /// A member asked for it. Final: nobody repeats it.
+    Cancelled {
+        /// Who.
+        by: PeerId,
+        /// Why.
+        reason: CancelReason,
+    },
+}
