@@ -47,6 +47,13 @@ pub enum Error {
         /// Members needed.
         min_world_size: u32,
     },
+    /// The members changed between two calls, and the buffers of this one are made for another number
+    /// of them. Nothing was started. Call again with buffers for the new world size.
+    #[error("the world size is now {world_size}; call again with buffers for it")]
+    WorldChanged {
+        /// Members at the moment.
+        world_size: u32,
+    },
     /// The master removed this peer. The session is over; connect anew.
     #[error("evicted from the run: {0}; connect anew to come back as a newcomer")]
     Evicted(EvictReason),
@@ -68,6 +75,15 @@ pub enum Error {
         address: String,
         /// The last attempt's error.
         cause: String,
+    },
+    /// The master knows this peer, but it was not admitted in time.
+    #[error(
+        "registered with the master but not admitted within {waited_ms} ms: the first view waits for \
+         min_world_size peers, later ones for the members to call update_topology"
+    )]
+    NotAdmitted {
+        /// How long it waited.
+        waited_ms: u64,
     },
     /// `wait_for` ended before the operation did; the operation goes on.
     #[error("not finished within the given time; the operation goes on")]
@@ -113,7 +129,10 @@ impl Error {
     /// Whether the same call may succeed if it is made again in this session.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::PeerLost { .. } | Self::TooFewPeers { .. })
+        matches!(
+            self,
+            Self::PeerLost { .. } | Self::TooFewPeers { .. } | Self::WorldChanged { .. }
+        )
     }
 
     /// Whether the session is over.

@@ -18,7 +18,9 @@ pub mod topology;
 pub mod transport;
 pub mod wire;
 
-pub use communicator::{Communicator, Handle, Options, Outcome, Progress};
+pub use communicator::{
+    Communicator, Counters, Handle, Options, Outcome, Progress, RawHandle, RawPart, Request, Scope, ScopedHandle,
+};
 pub use config::{CommunicatorConfig, MasterConfig, Timers};
 pub use driver::master::MasterServer;
 pub use error::{Error, Result};

@@ -1,14 +1,21 @@
 //! The public face of a peer: connect, collectives, handles.
 
+mod handle;
+mod memory;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::CommunicatorConfig;
+use crate::driver::completion::Finished;
+use crate::driver::peer::{Operation, Session};
 use crate::error::{Error, Result};
 use crate::ids::{OpName, PeerId, Rank, Tag};
 use crate::peer::View;
 use crate::reduce::{Dtype, Element, ReduceOp};
 use crate::wire::control::{Algorithm, Kind};
+
+pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
 
 /// How one call is to be made.
 #[derive(Clone, Debug, Default)]
@@ -89,68 +96,139 @@ pub struct Request {
     pub options: Options,
 }
 
-/// A member of a run. Cheap to clone; all methods may be called from any thread.
+/// A member of a run.
+///
+/// Cheap to clone; every method may be called from any thread, and blocks only where it says so.
+/// When the last clone is dropped, the peer leaves the run; that waits at most a second for the
+/// master's farewell, and ends whatever is still open.
 #[derive(Clone, Debug)]
-pub struct Communicator {}
-
-/// An operation under way on memory that the caller vouches for. Dropping it cancels and waits.
-#[derive(Debug)]
-pub struct RawHandle {}
-
-/// An operation under way on buffers that it owns. Dropping it cancels and waits.
-#[derive(Debug)]
-pub struct Handle<B> {
-    _buffers: B,
+pub struct Communicator {
+    membership: Arc<Membership>,
 }
 
-/// Where operations on borrowed buffers live; see [`Communicator::scope`].
+/// Ends the session with the last clone of its communicator.
 #[derive(Debug)]
-pub struct Scope<'scope> {
-    _scope: std::marker::PhantomData<&'scope mut &'scope ()>,
+struct Membership(Arc<Session>);
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
-/// An operation under way on buffers borrowed for `'scope`.
-#[derive(Debug)]
-pub struct ScopedHandle<'scope> {
-    _scope: std::marker::PhantomData<&'scope ()>,
+impl RawPart {
+    /// A buffer whose result replaces its input.
+    pub fn in_place<T: Element>(buffer: &mut [T]) -> Self {
+        let receive = buffer.as_mut_ptr().cast::<u8>();
+        Self { send: receive.cast_const(), receive, count: buffer.len(), dtype: T::DTYPE }
+    }
+
+    /// A buffer whose result goes to another of the same length.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the lengths differ.
+    pub fn out_of_place<T: Element>(send: &[T], receive: &mut [T]) -> Result<Self> {
+        expect_length("receive", receive.len(), send.len())?;
+        Ok(Self {
+            send: send.as_ptr().cast(),
+            receive: receive.as_mut_ptr().cast(),
+            count: send.len(),
+            dtype: T::DTYPE,
+        })
+    }
 }
 
-#[allow(unused_variables, missing_docs, clippy::unused_self)]
+fn expect_length(name: &str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{name} has {found} elements, {expected} are needed")))
+}
+
 impl Communicator {
     /// Joins a run: registers with the master, links with the members, and returns once admitted.
     /// Blocks up to `connect_timeout`; the master may start later than the peers.
+    ///
+    /// # Errors
+    /// [`Error::MasterUnreachable`], [`Error::NotAdmitted`] if the members reached no safe point in
+    /// time, [`Error::Refused`] with the master's reason, [`Error::InvalidArgument`], [`Error::Os`].
     pub fn connect(config: CommunicatorConfig) -> Result<Self> {
-        unimplemented!()
+        let timeout = config.connect_timeout;
+        let membership = Membership(Session::start(config)?);
+        membership.0.wait_admitted(timeout)?;
+        Ok(Self { membership: Arc::new(membership) })
     }
+
+    /// This session's name in the run's events and errors.
+    #[must_use]
     pub fn peer(&self) -> PeerId {
-        unimplemented!()
+        self.session().peer()
     }
+
+    /// Rank in the view of the newest result.
+    #[must_use]
     pub fn rank(&self) -> Rank {
-        unimplemented!()
+        let (view, peer) = (self.view(), self.peer());
+        let index = view.members.iter().position(|member| member.peer == peer).unwrap_or_default();
+        Rank(u32::try_from(index).expect("a view has at most WORLD_SIZE_MAX members"))
     }
+
+    /// Members of the view of the newest result.
+    #[must_use]
     pub fn world_size(&self) -> u32 {
-        unimplemented!()
+        u32::try_from(self.view().members.len()).expect("a view has at most WORLD_SIZE_MAX members")
     }
+
+    /// The view of the newest result. It changes only when a call returns (docs/protocol.md, R16).
+    #[must_use]
     pub fn view(&self) -> Arc<View> {
-        unimplemented!()
+        self.session().view()
     }
+
+    /// What happened so far.
+    #[must_use]
     pub fn counters(&self) -> Counters {
-        unimplemented!()
+        self.session().counters()
     }
-    /// Safe point: admits waiting newcomers. Blocks until all members are there if anybody waits.
+
+    /// The address that other peers reach this one at.
+    #[must_use]
+    pub fn listen_address(&self) -> std::net::SocketAddr {
+        self.session().listen_address()
+    }
+
+    /// A safe point: admits the newcomers that are ready. All members must come to it, in the same
+    /// order among their safe points; blocks until they have if anybody waits, else one round trip.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] after `operation_timeout`: the safe point is not used up. The fatal ones.
     pub fn update_topology(&self) -> Result<Arc<View>> {
-        unimplemented!()
+        match self.session().safe_point()?.wait()? {
+            Finished::SafePoint(view) => Ok(view),
+            Finished::Operation(_) | Finished::Left => unreachable!("a safe point ends as one"),
+        }
     }
-    /// In place.
+
+    /// Reduces equally long buffers of all members, in place.
+    ///
+    /// # Errors
+    /// [`Error::PeerLost`]: call again. [`Error::TooFewPeers`]: admit more first.
+    /// [`Error::Cancelled`]: somebody cancelled, or called something else. The buffer then holds the
+    /// input. The fatal ones ([`Error::is_fatal`]).
     pub fn all_reduce<T: Element>(
         &self,
         buffer: &mut [T],
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        unimplemented!()
+        self.run(Kind::AllReduce, op, vec![RawPart::in_place(buffer)], options)
     }
-    /// Out of place; lengths must be equal.
+
+    /// Reduces equally long buffers of all members into `receive`, whose content is undefined after
+    /// an error. `send` is never written.
+    ///
+    /// # Errors
+    /// As [`Communicator::all_reduce`]; [`Error::InvalidArgument`] if the lengths differ.
     pub fn all_reduce_into<T: Element>(
         &self,
         send: &[T],
@@ -158,27 +236,49 @@ impl Communicator {
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        unimplemented!()
+        self.run(Kind::AllReduce, op, vec![RawPart::out_of_place(send, receive)?], options)
     }
-    /// A list of buffers as one transaction, in place.
+
+    /// Reduces a list of buffers, in place, as one transaction: all are reduced over the same
+    /// contributors, or none is touched.
+    ///
+    /// # Errors
+    /// As [`Communicator::all_reduce`].
     pub fn all_reduce_many<T: Element>(
         &self,
         buffers: &mut [&mut [T]],
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        unimplemented!()
+        let parts = buffers.iter_mut().map(|buffer| RawPart::in_place(buffer)).collect();
+        self.run(Kind::AllReduce, op, parts, options)
     }
-    /// `receive` is `world_size` times as long as `send`.
+
+    /// Collects every member's `send` in rank order; `receive` is `world_size` times as long.
+    ///
+    /// # Errors
+    /// As [`Communicator::all_reduce_into`].
     pub fn all_gather<T: Element>(
         &self,
         send: &[T],
         receive: &mut [T],
         options: &Options,
     ) -> Result<Outcome> {
-        unimplemented!()
+        expect_length("receive", receive.len(), send.len() * self.world_size() as usize)?;
+        let part = RawPart {
+            send: send.as_ptr().cast(),
+            receive: receive.as_mut_ptr().cast(),
+            count: send.len(),
+            dtype: T::DTYPE,
+        };
+        self.run(Kind::AllGather, ReduceOp::Sum, vec![part], options)
     }
+
+    /// Reduces buffers of `world_size` equal shares and gives each member the share of its rank;
     /// `send` is `world_size` times as long as `receive`.
+    ///
+    /// # Errors
+    /// As [`Communicator::all_reduce_into`].
     pub fn reduce_scatter<T: Element>(
         &self,
         send: &[T],
@@ -186,92 +286,96 @@ impl Communicator {
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        unimplemented!()
+        expect_length("send", send.len(), receive.len() * self.world_size() as usize)?;
+        let part = RawPart {
+            send: send.as_ptr().cast(),
+            receive: receive.as_mut_ptr().cast(),
+            count: receive.len(),
+            dtype: T::DTYPE,
+        };
+        self.run(Kind::ReduceScatter, op, vec![part], options)
     }
+
+    /// Gives all members the buffer of rank `root`.
+    ///
+    /// # Errors
+    /// As [`Communicator::all_reduce`].
     pub fn broadcast<T: Element>(
         &self,
         buffer: &mut [T],
         root: Rank,
         options: &Options,
     ) -> Result<Outcome> {
-        unimplemented!()
+        let parts = vec![RawPart::in_place(buffer)];
+        let options = options.clone();
+        self.run_request(Request { kind: Kind::Broadcast, op: ReduceOp::Sum, root, parts, options })
     }
+
+    /// Blocks until all members have called it.
+    ///
+    /// # Errors
+    /// As [`Communicator::all_reduce`].
     pub fn barrier(&self, options: &Options) -> Result<Outcome> {
-        unimplemented!()
+        self.run(Kind::Barrier, ReduceOp::Sum, Vec::new(), options)
     }
-    /// Starts an in-place all-reduce of owned buffers as one transaction.
-    pub fn all_reduce_start<T: Element>(
-        &self,
-        buffers: Vec<Vec<T>>,
-        op: ReduceOp,
-        options: &Options,
-    ) -> Result<Handle<Vec<Vec<T>>>> {
-        unimplemented!()
-    }
-    /// Runs operations on borrowed buffers at once; all have ended when it returns.
-    pub fn scope<'env, R>(&self, f: impl for<'scope> FnOnce(&'scope Scope<'scope>) -> R) -> R {
-        unimplemented!()
-    }
+
     /// Starts a collective on raw memory.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] and [`Error::InvalidUsage`] at once; the rest from the handle.
     ///
     /// # Safety
     /// The memory of every part must stay valid, and be used by nobody else, until the handle says
     /// that the operation has ended, or has been dropped.
     #[allow(unsafe_code)]
     pub unsafe fn start_raw(&self, request: Request) -> Result<RawHandle> {
-        unimplemented!()
+        let world_size = self.world_size();
+        if request.kind == Kind::Broadcast && request.root.0 >= world_size {
+            return Err(Error::invalid(format!(
+                "root is rank {}, the world has {world_size} members",
+                request.root
+            )));
+        }
+        // SAFETY: passed on from the caller.
+        let parts = unsafe { memory::lend(&request, world_size as usize) }?;
+        let operation = Operation {
+            fingerprint: memory::fingerprint(&request, self.session().min_world_size()),
+            parts,
+            tag: request.options.tag,
+            deadline: request.options.deadline,
+            world_size: matches!(request.kind, Kind::AllGather | Kind::ReduceScatter)
+                .then_some(world_size as usize),
+        };
+        self.session().post(operation).map(RawHandle::new)
     }
-    /// Leaves the run; other clones get `Ended` from then on.
+
+    /// Leaves the run: cancels what this peer has open, says farewell, and waits for the answer.
+    /// Every clone gets [`Error::Ended`] from then on.
+    ///
+    /// # Errors
+    /// The fatal ones, if the session ended otherwise before.
     pub fn leave(self) -> Result<()> {
-        unimplemented!()
+        self.session().leave()
     }
-}
 
-#[allow(missing_docs, unused_variables, clippy::missing_errors_doc)]
-impl<B> Handle<B> {
-    /// Waits for the end; the buffers hold the result, or after an error the input.
-    pub fn wait(self) -> (B, Result<Outcome>) {
-        unimplemented!()
+    fn session(&self) -> &Session {
+        &self.membership.0
     }
-    /// Waits at most so long: `Error::Timeout` if the operation goes on.
-    pub fn wait_for(&mut self, timeout: Duration) -> Result<()> {
-        Err(Error::Timeout)
-    }
-    pub fn is_finished(&self) -> bool {
-        unimplemented!()
-    }
-    pub fn cancel(&self) {
-        unimplemented!()
-    }
-    pub fn progress(&self) -> Progress {
-        unimplemented!()
-    }
-}
 
-#[allow(missing_docs, unused_variables, clippy::missing_errors_doc)]
-impl<'scope> Scope<'scope> {
-    pub fn all_reduce<T: Element>(
-        &'scope self,
-        buffer: &'scope mut [T],
+    fn run(
+        &self,
+        kind: Kind,
         op: ReduceOp,
+        parts: Vec<RawPart>,
         options: &Options,
-    ) -> Result<ScopedHandle<'scope>> {
-        unimplemented!()
+    ) -> Result<Outcome> {
+        let options = options.clone();
+        self.run_request(Request { kind, op, root: Rank(0), parts, options })
     }
-}
 
-#[allow(missing_docs, clippy::missing_errors_doc)]
-impl ScopedHandle<'_> {
-    pub fn wait(self) -> Result<Outcome> {
-        unimplemented!()
-    }
-    pub fn is_finished(&self) -> bool {
-        unimplemented!()
-    }
-    pub fn cancel(&self) {
-        unimplemented!()
-    }
-    pub fn progress(&self) -> Progress {
-        unimplemented!()
+    #[allow(unsafe_code)]
+    fn run_request(&self, request: Request) -> Result<Outcome> {
+        // SAFETY: the buffers are borrowed by the caller's frame, which waits for the end here.
+        unsafe { self.start_raw(request) }?.wait()
     }
 }

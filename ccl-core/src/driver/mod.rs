@@ -2,7 +2,10 @@
 
 pub mod clock;
 pub mod completion;
+mod control;
+mod drive;
 pub mod journal;
 pub mod master;
 pub mod outbox;
 pub mod peer;
+mod runtime;

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::limits::CONTROL_QUEUE_BYTES_MAX;
+use crate::wire::frame::{self, Message};
 
 /// The sending half of one control connection, shared by whoever sends and one writer task.
 ///
@@ -26,14 +27,15 @@ struct Queue {
 }
 
 impl Outbox {
-    /// Appends a frame through `encode`.
+    /// Appends a message as a frame.
     ///
     /// # Errors
-    /// `OutOfMemory` if the other side has not read for so long that the queue is full: the connection
-    /// counts as dead.
-    pub fn push(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+    /// `OutOfMemory` if the other side has not read for so long that the queue is full, `InvalidData`
+    /// if the message is beyond a limit: the connection counts as dead.
+    pub fn push<M: Message>(&self, message: &M) -> Result<()> {
         let mut queue = self.queue.lock();
-        encode(&mut queue.bytes);
+        frame::encode(message, &mut queue.bytes)
+            .map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
         if queue.bytes.len() - queue.sent > CONTROL_QUEUE_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,

@@ -1,1 +1,350 @@
-//! A peer's control connection, clock and tasks around `peer::Peer`.
+//! A peer's clock, tasks and calls around `peer::Peer`.
+//!
+//! Inputs of the machine come from callers, from the control connection, from the data plane and from
+//! the clock. Whoever brings one drives the machine at once, on its own thread, so that a call reaches
+//! the wire without a task hop: [`Session::submit`] queues the input, and [`Session::drive`] works the
+//! queue off unless another thread is at it, which then takes the input along.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::collective::{Buffer, Engine, EngineConfig, EngineEvent};
+use crate::communicator::{Counters, Progress};
+use crate::config::CommunicatorConfig;
+use crate::driver::clock::Clock;
+use crate::driver::completion::Completion;
+use crate::driver::control;
+use crate::driver::drive::{self, Alarm, Core, Item};
+use crate::driver::runtime::{self, IoThreads};
+use crate::error::{Error, Result};
+use crate::ids::{CallId, LinkKey, OpName, PeerId, Tag};
+use crate::limits;
+use crate::peer::{Input, Peer, SessionEnd, Setup, View};
+use crate::transport::tcp::{Links, LinksConfig};
+use crate::wire::control::{CancelReason, Fingerprint};
+
+/// A collective that a caller wants done.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    /// What all members must agree on.
+    pub(crate) fingerprint: Fingerprint,
+    /// The caller's memory.
+    pub(crate) parts: Vec<Buffer>,
+    /// Its stream.
+    pub(crate) tag: Tag,
+    /// When to cancel it; `None`: the communicator's default.
+    pub(crate) deadline: Option<Duration>,
+    /// Members that the buffers are made for, where their length depends on it.
+    pub(crate) world_size: Option<usize>,
+}
+
+/// One call in progress, as its handle sees it.
+#[derive(Debug)]
+pub struct Call {
+    id: CallId,
+    session: Arc<Session>,
+    completion: Arc<Completion>,
+    /// The attempt under way, for progress.
+    pub(super) op: Mutex<Option<OpName>>,
+}
+
+impl Call {
+    /// The caller's name for it.
+    pub(super) fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// Where its end will be.
+    pub(crate) fn completion(&self) -> &Completion {
+        &self.completion
+    }
+
+    pub(super) fn completion_arc(&self) -> Arc<Completion> {
+        Arc::clone(&self.completion)
+    }
+
+    /// Asks for an abort.
+    pub(crate) fn cancel(&self) {
+        self.session.submit(Input::Cancel { call: self.id, reason: CancelReason::User });
+    }
+
+    /// How far it is at this peer.
+    pub(crate) fn progress(&self) -> Progress {
+        let op = *self.op.lock();
+        let (done_bytes, total_bytes) =
+            op.and_then(|op| self.session.engine.progress(op)).unwrap_or_default();
+        Progress { done_bytes, total_bytes }
+    }
+}
+
+/// A session of one peer: everything that is shared between callers and tasks.
+pub struct Session {
+    pub(super) config: CommunicatorConfig,
+    /// The process that made it; a forked child has neither its threads nor its connections.
+    process: u32,
+    pub(super) clock: Clock,
+    pub(super) engine: Arc<Engine>,
+    pub(super) links: Links,
+    pub(super) threads: IoThreads,
+    pub(super) inbox: Mutex<VecDeque<Item>>,
+    pub(super) core: Mutex<Core>,
+    pub(super) alarm: Arc<Alarm>,
+    pub(super) public: Mutex<Public>,
+    pub(super) changed: Condvar,
+    next_call: AtomicU64,
+    pub(super) weak: Weak<Session>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+/// What the machine decided last, for whoever asks.
+#[derive(Debug, Default)]
+pub(super) struct Public {
+    /// The view of the newest result (R16).
+    pub(super) view: Option<Arc<View>>,
+    pub(super) peer: Option<PeerId>,
+    pub(super) ended: Option<SessionEnd>,
+    pub(super) last_fault: Option<String>,
+    pub(super) counters: Counters,
+}
+
+impl Session {
+    /// Binds the port, starts the threads, and begins to look for the master. Does not wait for it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::Os`].
+    pub(crate) fn start(config: CommunicatorConfig) -> Result<Arc<Self>> {
+        config.validate()?;
+        let io_threads = config.io_threads.unwrap_or_else(runtime::default_threads);
+        let threads = IoThreads::start("ccl-io", io_threads)?;
+        let key = LinkKey(entropy(&mut [0; 16]).map(u128::from_le_bytes)?);
+        let seed = entropy(&mut [0; 8]).map(u64::from_le_bytes)?;
+        let clock = Clock::start();
+        let links = Links::bind(links_config(&config), threads.handle())?;
+        let setup = Setup {
+            run: config.run.clone(),
+            group: config.group,
+            unit: config.unit,
+            addresses: advertised(&config, links.address())?,
+            key,
+            min_world: config.min_world_size,
+            entropy: seed,
+        };
+        let session = Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            process: std::process::id(),
+            clock,
+            engine: engine(weak, &config, &links),
+            links,
+            threads,
+            inbox: Mutex::default(),
+            core: Mutex::new(Core::new(Peer::new(setup, clock.now()), key)),
+            alarm: Arc::default(),
+            public: Mutex::default(),
+            changed: Condvar::new(),
+            next_call: AtomicU64::new(1),
+            weak: weak.clone(),
+            config,
+        });
+        session.threads.spawn(drive::run_alarm(session.weak.clone(), Arc::clone(&session.alarm)));
+        session.drive();
+        Ok(session)
+    }
+
+    /// Blocks until the first view that this peer is in.
+    pub(crate) fn wait_admitted(&self, timeout: Duration) -> Result<()> {
+        let mut public = self.public.lock();
+        let is_waiting = |public: &mut Public| public.view.is_none() && public.ended.is_none();
+        self.changed.wait_while_for(&mut public, is_waiting, timeout);
+        if let Some(end) = &public.ended {
+            return Err(session_error(end));
+        }
+        if public.view.is_some() {
+            return Ok(());
+        }
+        if public.peer.is_some() {
+            let waited_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            return Err(Error::NotAdmitted { waited_ms });
+        }
+        let cause = public.last_fault.clone().unwrap_or_else(|| "no answer".into());
+        Err(Error::MasterUnreachable { address: self.config.master.clone(), cause })
+    }
+
+    /// Starts a collective.
+    pub(crate) fn post(&self, operation: Operation) -> Result<Arc<Call>> {
+        self.check_process()?;
+        let call = Arc::new(Call {
+            id: self.new_call(),
+            session: self.weak.upgrade().expect("`self` is borrowed from an Arc"),
+            completion: Completion::new(),
+            op: Mutex::default(),
+        });
+        self.take(Item::Post(call.id, operation, Arc::clone(&call)));
+        // A call that was refused at once is an error of starting it, not of its end.
+        if call.completion.is_finished() {
+            match call.completion.wait() {
+                Err(error @ (Error::InvalidUsage(_) | Error::InvalidArgument(_))) => return Err(error),
+                Err(_) | Ok(_) => {}
+            }
+        }
+        Ok(call)
+    }
+
+    /// Comes to the next safe point.
+    pub(crate) fn safe_point(&self) -> Result<Arc<Completion>> {
+        self.check_process()?;
+        let (call, completion) = (self.new_call(), Completion::new());
+        let deadline = self.config.operation_timeout.map(|timeout| self.clock.now() + timeout);
+        self.take(Item::Plain(call, Arc::clone(&completion), Input::SafePoint { call, deadline }));
+        Ok(completion)
+    }
+
+    /// Leaves the run and waits for the master's answer.
+    pub(crate) fn leave(&self) -> Result<()> {
+        self.check_process()?;
+        let (call, completion) = (self.new_call(), Completion::new());
+        self.take(Item::Plain(call, Arc::clone(&completion), Input::Leave { call }));
+        completion.wait().map(drop)
+    }
+
+    /// Leaves if the master answers soon, and ends the session either way.
+    pub(crate) fn close(&self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        if self.public.lock().ended.is_none() {
+            let (call, completion) = (self.new_call(), Completion::new());
+            self.take(Item::Plain(call, Arc::clone(&completion), Input::Leave { call }));
+            let _in_time = completion.wait_for(FAREWELL_MAX);
+        }
+        self.end_calls(&SessionEnd::Left);
+        self.links.shutdown();
+    }
+
+    /// The view of the newest result.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.public.lock().view.clone().expect("a communicator is made once admitted")
+    }
+
+    /// The session's name.
+    pub(crate) fn peer(&self) -> PeerId {
+        self.public.lock().peer.expect("a communicator is made once admitted")
+    }
+
+    /// What happened so far.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut counters = self.public.lock().counters;
+        counters.repairs = self.engine.repairs();
+        for link in self.links.counters().values() {
+            counters.sent_bytes += link.sent_bytes;
+            counters.received_bytes += link.received_bytes;
+        }
+        counters
+    }
+
+    /// Where other peers reach this one.
+    pub(crate) fn listen_address(&self) -> SocketAddr {
+        self.links.address()
+    }
+
+    /// Fewest members it works with.
+    pub(crate) fn min_world_size(&self) -> u32 {
+        self.config.min_world_size
+    }
+
+    /// Queues an input and drives the machine.
+    pub(crate) fn submit(&self, input: Input) {
+        self.take(Item::Input(input));
+    }
+
+    pub(super) fn take(&self, item: Item) {
+        self.inbox.lock().push_back(item);
+        self.drive();
+    }
+
+    pub(super) fn new_call(&self) -> CallId {
+        CallId(self.next_call.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() { Ok(()) } else { Err(Error::Forked) }
+    }
+}
+
+/// What the end of the session means to a call.
+pub(super) fn session_error(end: &SessionEnd) -> Error {
+    match end {
+        SessionEnd::Evicted(reason) => Error::Evicted(reason.clone()),
+        SessionEnd::Refused(reason) => Error::Refused(reason.clone()),
+        SessionEnd::Detached => Error::Unknown("no master for longer than detach_timeout".into()),
+        SessionEnd::NoVerdict => {
+            Error::Unknown("no verdict within verdict_timeout of the cancel".into())
+        }
+        SessionEnd::Protocol(what) => {
+            Error::Unknown(format!("the master said something that makes no sense: {what}"))
+        }
+        SessionEnd::Left => Error::Ended("this peer left the run".into()),
+    }
+}
+
+/// The data plane, whose events are inputs of the machine.
+fn engine(session: &Weak<Session>, config: &CommunicatorConfig, links: &Links) -> Arc<Engine> {
+    let session = session.clone();
+    let events = move |event| {
+        let Some(session) = session.upgrade() else { return };
+        session.submit(match event {
+            EngineEvent::Held(op) => Input::Held(op),
+            EngineEvent::Mismatch { op, peer, theirs } => Input::Mismatch { op, peer, theirs },
+            EngineEvent::LinkUp(peer) => Input::LinkUp(peer),
+            EngineEvent::LinkDown { peer, fault, gave_up } => {
+                Input::LinkDown { peer, fault, gave_up }
+            }
+            EngineEvent::LaneRepaired { peer, lane } => {
+                return tracing::info!(%peer, lane, "a lane was repaired");
+            }
+        });
+    };
+    let sizes = EngineConfig { scratch_bytes: config.scratch_bytes };
+    Arc::new(Engine::new(sizes, Arc::new(links.clone()), Box::new(events)))
+}
+
+fn entropy<const N: usize>(bytes: &mut [u8; N]) -> Result<[u8; N]> {
+    getrandom::fill(bytes)
+        .map_err(|error| Error::os("reading the system's randomness", std::io::Error::other(error)))?;
+    Ok(*bytes)
+}
+
+/// Listens on loopback only if the master is reached over loopback, unless told otherwise.
+fn links_config(config: &CommunicatorConfig) -> LinksConfig {
+    let mut links = LinksConfig::from(config);
+    if links.listen.is_none() && control::is_loopback(&config.master) {
+        links.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
+    links
+}
+
+/// The addresses told to the others. An unspecified one stands for the address that the master sees.
+fn advertised(config: &CommunicatorConfig, listening: SocketAddr) -> Result<Vec<SocketAddr>> {
+    let Some(advertise) = &config.advertise else { return Ok(vec![listening]) };
+    let resolved = advertise.to_socket_addrs().map_err(|error| {
+        Error::invalid(format!("advertise {advertise:?} is no `host:port` that resolves: {error}"))
+    })?;
+    let mut addresses: Vec<SocketAddr> = resolved.take(limits::ADDRESSES_MAX).collect();
+    for address in &mut addresses {
+        if address.port() == 0 {
+            address.set_port(listening.port());
+        }
+    }
+    Ok(addresses)
+}
+
+/// Longest that dropping the last communicator waits for the master's farewell.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);

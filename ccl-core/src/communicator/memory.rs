@@ -1,0 +1,102 @@
+//! The caller's buffers as one call uses them: checked once, lent afresh to each attempt.
+#![allow(unsafe_code)]
+
+use crate::buffer::Lent;
+use crate::collective::{Buffer, Part, parts_digest};
+use crate::communicator::{RawPart, Request};
+use crate::error::{Error, Result};
+use crate::ids::Rank;
+use crate::limits;
+use crate::reduce::{Dtype, ReduceOp};
+use crate::wire::control::{Fingerprint, Kind};
+
+/// How many elements `send` and `receive` have for one element counted, in a world of this size.
+fn scale(kind: Kind, world_size: usize) -> (usize, usize) {
+    match kind {
+        Kind::AllReduce | Kind::Broadcast => (1, 1),
+        Kind::AllGather => (1, world_size),
+        Kind::ReduceScatter => (world_size, 1),
+        Kind::Barrier => (0, 0),
+    }
+}
+
+/// Checks the parts of a request and lends their memory.
+///
+/// # Safety
+/// As [`crate::Communicator::start_raw`].
+///
+/// # Errors
+/// [`Error::InvalidArgument`] names what is wrong.
+pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Buffer>> {
+    if request.parts.len() > limits::PARTS_MAX {
+        return Err(Error::invalid(format!(
+            "{} buffers in one call; at most {}",
+            request.parts.len(),
+            limits::PARTS_MAX
+        )));
+    }
+    let (send_scale, receive_scale) = scale(request.kind, world_size);
+    let parts = request
+        .parts
+        .iter()
+        .map(|part| {
+            let send_bytes = bytes(part, send_scale)?;
+            let receive_bytes = bytes(part, receive_scale)?;
+            let is_null = |pointer: *const u8, bytes: usize| pointer.is_null() && bytes > 0;
+            if is_null(part.send, send_bytes) || is_null(part.receive, receive_bytes) {
+                return Err(Error::invalid("a buffer with elements has a null pointer"));
+            }
+            // SAFETY: the caller vouches for both ranges until the operation has ended; `send` is
+            // only read (buffer.rs, `Lent`).
+            let (send, receive) = unsafe {
+                (
+                    Lent::new(part.send.cast_mut(), send_bytes),
+                    Lent::new(part.receive, receive_bytes),
+                )
+            };
+            Ok(Buffer { send, receive, count: part.count, dtype: part.dtype })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    check_overlap(&parts)?;
+    Ok(parts)
+}
+
+fn bytes(part: &RawPart, scale: usize) -> Result<usize> {
+    part.count
+        .checked_mul(part.dtype.bytes())
+        .and_then(|bytes| bytes.checked_mul(scale))
+        .filter(|&bytes| isize::try_from(bytes).is_ok())
+        .ok_or_else(|| Error::invalid("a buffer is longer than the address space"))
+}
+
+/// A result that is written over somebody's input, other than exactly in place, would destroy it.
+fn check_overlap(parts: &[Buffer]) -> Result<()> {
+    for part in parts {
+        if !part.send.is_same(&part.receive) && part.send.overlaps(&part.receive) {
+            return Err(Error::invalid("send and receive buffers overlap without being the same"));
+        }
+    }
+    Ok(())
+}
+
+/// What all members must agree on (R12).
+pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
+    let part = |part: &RawPart| Part { dtype: part.dtype, count: part.count as u64 };
+    let parts: Vec<Part> = request.parts.iter().map(part).collect();
+    let count = parts.iter().fold(0_u64, |count, part| count.saturating_add(part.count));
+    let is_reduced = matches!(request.kind, Kind::AllReduce | Kind::ReduceScatter);
+    Fingerprint {
+        kind: request.kind,
+        algorithm: request.options.algorithm,
+        op: if is_reduced { request.op } else { ReduceOp::Sum },
+        dtype: request.parts.first().map_or(Dtype::U8, |part| part.dtype),
+        count,
+        parts: u32::try_from(request.parts.len()).expect("at most PARTS_MAX, checked by `lend`"),
+        parts_digest: parts_digest(&parts),
+        root: if request.kind == Kind::Broadcast { request.root } else { Rank(0) },
+        quantization: 0,
+        retry: request.options.attempts > 1,
+        attempts: request.options.attempts.max(1),
+        min_world,
+    }
+}

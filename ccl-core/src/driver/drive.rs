@@ -1,0 +1,390 @@
+//! Working off what happened to a peer: inputs into the machine, outputs into the world.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::collective::Start;
+use crate::communicator::Outcome;
+use crate::driver::completion::{Completion, Finished};
+use crate::driver::control::{self, Control};
+use crate::driver::peer::{Call, Operation, Session, session_error};
+use crate::error::Error;
+use crate::event::Event;
+use crate::ids::{CallId, LinkKey, OpName};
+use crate::peer::{End, Input, Output, Peer, SessionEnd};
+use crate::time::Instant;
+use crate::transport::Handler;
+use crate::transport::tcp::Identity;
+use crate::wire::control::{AbortReason, CancelReason, MasterToPeer};
+
+/// What waits to be worked off.
+#[derive(Debug)]
+pub(super) enum Item {
+    Input(Input),
+    /// A collective.
+    Post(CallId, Operation, Arc<Call>),
+    /// A safe point or a farewell.
+    Plain(CallId, Arc<Completion>, Input),
+    /// From a control connection; ignored if a later one has replaced it.
+    Control(u64, ControlItem),
+}
+
+#[derive(Debug)]
+pub(super) enum ControlItem {
+    Began(Control),
+    Said(MasterToPeer),
+    Ended,
+}
+
+/// What only the thread that drives may touch.
+#[derive(Debug)]
+pub(super) struct Core {
+    peer: Peer,
+    key: LinkKey,
+    calls: BTreeMap<CallId, Pending>,
+    control: Option<Control>,
+    dialling: Option<JoinHandle<()>>,
+    generation: u64,
+}
+
+/// A call that has not ended.
+#[derive(Debug)]
+struct Pending {
+    completion: Arc<Completion>,
+    collective: Option<Collective>,
+}
+
+/// What repeats with the survivors after a loss.
+#[derive(Debug)]
+struct Collective {
+    operation: Operation,
+    call: Arc<Call>,
+    attempts: u32,
+    deadline: Option<Instant>,
+}
+
+impl Core {
+    pub(super) fn new(peer: Peer, key: LinkKey) -> Self {
+        Self {
+            peer,
+            key,
+            calls: BTreeMap::new(),
+            control: None,
+            dialling: None,
+            generation: 0,
+        }
+    }
+}
+
+impl Session {
+    /// Works off what waits, unless another thread is at it; that thread then takes it along.
+    pub(crate) fn drive(&self) {
+        loop {
+            let Some(mut core) = self.core.try_lock() else { return };
+            loop {
+                let item = self.inbox.lock().pop_front();
+                let Some(item) = item else { break };
+                self.take_in(&mut core, item);
+                while let Some(output) = core.peer.poll_output() {
+                    self.carry_out(&mut core, output);
+                }
+            }
+            // The first drive has outputs without an input.
+            while let Some(output) = core.peer.poll_output() {
+                self.carry_out(&mut core, output);
+            }
+            if let Some(control) = &core.control {
+                control.flush();
+            }
+            self.alarm.set(core.peer.poll_timeout());
+            drop(core);
+            if self.inbox.lock().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn take_in(&self, core: &mut Core, item: Item) {
+        let now = self.clock.now();
+        match item {
+            Item::Input(input) => core.peer.handle(now, input),
+            Item::Post(call, operation, handle) => self.take_post(core, call, operation, handle),
+            Item::Plain(call, completion, input) => {
+                core.calls.insert(call, Pending { completion, collective: None });
+                core.peer.handle(now, input);
+            }
+            Item::Control(generation, _) if generation != core.generation => {}
+            Item::Control(_, ControlItem::Began(control)) => {
+                core.control = Some(control);
+                core.peer.handle(now, Input::ControlUp);
+            }
+            Item::Control(_, ControlItem::Said(message)) => {
+                if let MasterToPeer::Welcome { run_id, peer, timers, .. } = &message {
+                    let (run, peer, key) = (*run_id, *peer, core.key);
+                    let link_timeout = timers.link_timeout;
+                    let identity = Identity { run, peer, key, link_timeout };
+                    self.links.identify(identity, Arc::clone(&self.engine) as Handler);
+                    self.public.lock().peer = Some(peer);
+                }
+                core.peer.handle(now, Input::Control(message));
+            }
+            Item::Control(_, ControlItem::Ended) => {
+                core.control = None;
+                core.peer.handle(now, Input::ControlDown);
+            }
+        }
+    }
+
+    fn take_post(&self, core: &mut Core, call: CallId, operation: Operation, handle: Arc<Call>) {
+        let completion = handle.completion_arc();
+        let world_size = core.peer.view().map_or(0, |view| view.members.len());
+        if operation.world_size.is_some_and(|expected| expected != world_size) {
+            // No number is used up. The caller learns the new view and comes back with other buffers.
+            self.public.lock().view = core.peer.view().cloned();
+            return completion.finish(Err(Error::WorldChanged { world_size: world_size as u32 }));
+        }
+        let now = self.clock.now();
+        let timeout = operation.deadline.or(self.config.operation_timeout);
+        let deadline = timeout.map(|timeout| now + timeout);
+        let (tag, fingerprint) = (operation.tag, operation.fingerprint.clone());
+        let collective = Collective { operation, call: handle, attempts: 1, deadline };
+        core.calls.insert(call, Pending { completion, collective: Some(collective) });
+        core.peer.handle(now, Input::Post { call, tag, fingerprint, deadline });
+    }
+
+    fn carry_out(&self, core: &mut Core, output: Output) {
+        match output {
+            Output::Connect => self.connect(core),
+            Output::Disconnect => {
+                core.generation += 1;
+                if let Some(control) = core.control.take() {
+                    control.flush();
+                    control.close();
+                }
+            }
+            Output::Send(message) => {
+                if let Some(control) = &core.control {
+                    control.push(&message);
+                }
+            }
+            Output::Links(wanted) => self.links.set_wanted(&wanted),
+            start @ Output::StartOp { .. } => self.start_op(core, start),
+            Output::StopOp(op) => self.engine.stop(op),
+            Output::Finish { call, end } => self.finish(core, call, end),
+            Output::Rejected { call, error } => {
+                if let Some(pending) = core.calls.remove(&call) {
+                    pending.completion.finish(Err(error));
+                }
+            }
+            Output::View(view) => {
+                let mut public = self.public.lock();
+                // Later views are shown with the results that were reached in them (R16).
+                if public.view.is_none() {
+                    public.view = Some(view);
+                    self.changed.notify_all();
+                }
+            }
+            Output::Ended(end) => {
+                self.public.lock().ended = Some(end);
+                self.changed.notify_all();
+                self.links.set_wanted(&BTreeMap::new());
+            }
+            Output::Event(event) => log(&event),
+        }
+    }
+
+    fn connect(&self, core: &mut Core) {
+        core.generation += 1;
+        core.control = None;
+        let task = control::run(self.weak.clone(), self.config.master.clone(), core.generation);
+        if let Some(earlier) = core.dialling.replace(self.threads.spawn(task)) {
+            earlier.abort();
+        }
+    }
+
+    fn start_op(&self, core: &mut Core, start: Output) {
+        let Output::StartOp { call, op, fingerprint, members, ring_order, rank, .. } = start else {
+            unreachable!("called for StartOp alone")
+        };
+        let pending = core.calls.get(&call).expect("the machine starts only calls it was given");
+        let collective = pending.collective.as_ref().expect("only collectives are started");
+        *collective.call.op.lock() = Some(op);
+        let expected = collective.operation.world_size;
+        if expected.is_some_and(|expected| expected != members.len()) {
+            let reason = CancelReason::Local(format!(
+                "its buffers are made for {} members but the view has {}",
+                expected.unwrap_or_default(),
+                members.len()
+            ));
+            core.peer.handle(self.clock.now(), Input::Cancel { call, reason });
+            return;
+        }
+        self.engine.start(Start {
+            op,
+            fingerprint,
+            members,
+            ring_order,
+            rank,
+            parts: collective.operation.parts.clone(),
+        });
+    }
+
+    fn finish(&self, core: &mut Core, call: CallId, end: End) {
+        let Some(mut pending) = core.calls.remove(&call) else { return };
+        if let End::Aborted { op, reason: AbortReason::Lost { .. }, .. } = &end {
+            if self.repeat(core, &mut pending, *op) {
+                return;
+            }
+        }
+        let attempts = pending.collective.as_ref().map_or(1, |collective| collective.attempts);
+        let result = match end {
+            End::Committed { op, contributors, view } => {
+                self.engine.commit(op);
+                self.show(&view, |counters| counters.commits += 1);
+                Ok(Finished::Operation(Outcome { op, contributors, view, attempts }))
+            }
+            End::Aborted { op, reason, view } => {
+                self.show(&view, |counters| counters.aborts += 1);
+                Err(Error::from_abort(op, view.vid, reason))
+            }
+            End::Unknown { cause } => Err(session_error(&cause)),
+            End::SafePoint { view } => {
+                self.show(&view, |_| {});
+                Ok(Finished::SafePoint(view))
+            }
+            End::Withdrawn => Err(Error::Timeout),
+            End::Left => Ok(Finished::Left),
+        };
+        pending.completion.finish(result);
+    }
+
+    /// Posts an aborted call again for the survivors, if its caller asked for that (R8: only losses).
+    fn repeat(&self, core: &mut Core, pending: &mut Pending, op: OpName) -> bool {
+        let Some(mut collective) = pending.collective.take() else { return false };
+        let fingerprint = &collective.operation.fingerprint;
+        if collective.attempts >= fingerprint.attempts {
+            pending.collective = Some(collective);
+            return false;
+        }
+        tracing::info!(%op, attempt = collective.attempts + 1, "repeating with the survivors");
+        collective.attempts += 1;
+        self.public.lock().counters.aborts += 1;
+        let input = Input::Post {
+            call: collective.call.id(),
+            tag: collective.operation.tag,
+            fingerprint: fingerprint.clone(),
+            deadline: collective.deadline,
+        };
+        let completion = Arc::clone(&pending.completion);
+        let call = collective.call.id();
+        core.calls.insert(call, Pending { completion, collective: Some(collective) });
+        core.peer.handle(self.clock.now(), input);
+        true
+    }
+
+    /// Makes a view and a count visible with the result that is about to be told.
+    fn show(
+        &self,
+        view: &Arc<crate::peer::View>,
+        count: impl FnOnce(&mut crate::communicator::Counters),
+    ) {
+        let mut public = self.public.lock();
+        public.view = Some(Arc::clone(view));
+        count(&mut public.counters);
+    }
+
+    /// Ends what a session that was closed from outside leaves open.
+    pub(super) fn end_calls(&self, end: &SessionEnd) {
+        let mut core = self.core.lock();
+        core.generation += 1;
+        core.control = None;
+        if let Some(dialling) = core.dialling.take() {
+            dialling.abort();
+        }
+        for (_, pending) in std::mem::take(&mut core.calls) {
+            if let Some(collective) = &pending.collective {
+                let op = *collective.call.op.lock();
+                op.into_iter().for_each(|op| self.engine.stop(op));
+            }
+            pending.completion.finish(Err(session_error(end)));
+        }
+        self.public.lock().ended.get_or_insert_with(|| end.clone());
+    }
+
+    /// A connection to the master stands.
+    pub(super) fn control_began(&self, generation: u64, control: Control) {
+        self.take(Item::Control(generation, ControlItem::Began(control)));
+    }
+
+    /// The master said something; the caller drives once it has read all there is.
+    pub(super) fn control_said(&self, generation: u64, message: MasterToPeer) {
+        let item = Item::Control(generation, ControlItem::Said(message));
+        self.inbox.lock().push_back(item);
+    }
+
+    /// A connection to the master ended, or could not be made.
+    pub(super) fn control_ended(&self, generation: u64, fault: Option<std::io::Error>) {
+        if let Some(fault) = fault {
+            self.public.lock().last_fault = Some(fault.to_string());
+        }
+        self.take(Item::Control(generation, ControlItem::Ended));
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Attached(true) => tracing::info!("attached to the master"),
+        Event::Attached(false) => tracing::warn!("lost the master; going on without it"),
+        other => tracing::info!(event = ?other),
+    }
+}
+
+/// When the machine wants to be called for time's sake, and the task that does it.
+#[derive(Debug, Default)]
+pub(super) struct Alarm {
+    at: Mutex<Option<Instant>>,
+    earlier: Notify,
+}
+
+impl Alarm {
+    /// Sets the time. Only an earlier one wakes the task: a later one lets it ring in vain, once.
+    fn set(&self, next: Option<Instant>) {
+        let mut at = self.at.lock();
+        let is_earlier = match (next, *at) {
+            (Some(next), Some(at)) => next < at,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        *at = next;
+        if is_earlier {
+            self.earlier.notify_one();
+        }
+    }
+}
+
+/// Rings until the session is gone.
+pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
+    loop {
+        let at = *alarm.at.lock();
+        let Some(clock) = session.upgrade().map(|session| session.clock) else { return };
+        match at {
+            None => alarm.earlier.notified().await,
+            Some(at) if at > clock.now() => {
+                let ring = tokio::time::sleep_until(clock.to_std(at).into());
+                tokio::select! {
+                    () = ring => {}
+                    () = alarm.earlier.notified() => {}
+                }
+            }
+            Some(_) => {
+                *alarm.at.lock() = None;
+                let Some(session) = session.upgrade() else { return };
+                session.submit(Input::Timeout);
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The threads that move a communicator's bytes.
+
+use std::future::Future;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+
+/// A tokio runtime of its own for each communicator: an application's runtime may stall, and must not
+/// stall the run.
+#[derive(Debug)]
+pub(crate) struct IoThreads {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IoThreads {
+    /// Starts `threads` threads. One thread runs everything without hand-over between threads, which
+    /// on small machines costs the least per byte.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the system gives no thread or no event queue.
+    pub(crate) fn start(name: &str, threads: usize) -> Result<Self> {
+        let runtime = build(name, threads).map_err(|error| Error::os("starting I/O threads", error))?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                // An error means that the sender is gone, which is a stop as well.
+                runtime.block_on(async { drop(stopped.await) });
+                runtime.shutdown_background();
+            })
+            .map_err(|error| Error::os("starting an I/O thread", error))?;
+        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Runs a task.
+    pub(crate) fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.handle.spawn(task)
+    }
+
+    /// For the transport.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for IoThreads {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _thread_has_ended_already = stop.send(());
+        }
+        let Some(thread) = self.thread.take() else { return };
+        // The last owner may be a task of the runtime itself, which cannot wait for its own thread.
+        if thread.thread().id() != std::thread::current().id() {
+            let _panicked_and_said_so = thread.join();
+        }
+    }
+}
+
+fn build(name: &str, threads: usize) -> std::io::Result<Runtime> {
+    if threads <= 1 {
+        return Builder::new_current_thread().enable_all().build();
+    }
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+}
+
+/// Threads by default: half the cores, so that training keeps the other half; at least 1, at most 4.
+pub(crate) fn default_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 4)
+}
