@@ -1,1 +1,3 @@
 //! The simulator of ccl.
+
+pub mod processes;
