@@ -26,6 +26,19 @@ pub const CONTROL_QUEUE_BYTES_MAX: usize = 8 << 20;
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unidentified connections a port keeps at once; the oldest gives way.
 pub const UNIDENTIFIED_MAX: usize = 64;
+/// Groups that one master keeps floors for; as many as peers, if each were alone.
+pub const GROUPS_MAX: usize = PEERS_MAX;
+/// Ended sessions whose reason is remembered, so that a late attach hears it.
+pub const ENDED_SESSIONS_MAX: usize = PEERS_MAX;
+/// Addresses whose evictions for broken links are remembered.
+pub const BACKOFFS_MAX: usize = PEERS_MAX;
+/// How long a peer that comes back after broken links waits the first time; doubled each time.
+pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait, and how long a good record clears the account.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Peer ids that a master without a journal leaves out after the newest it heard of, for sessions
+/// that were given and never heard of again.
+pub const PEER_ID_GAP: u64 = 1_000_000;
 /// Abort reasons remembered a tag, newest last (R2).
 pub const ABORT_REASONS_MAX: usize = 16;
 

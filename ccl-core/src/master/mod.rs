@@ -2,14 +2,48 @@
 //!
 //! Pure: `handle` takes the time and one input, `poll_output` drains what is to be done,
 //! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules R1–R17 and the tables
-//! are in docs/protocol.md.
+//! are in docs/protocol.md. This file takes inputs apart and hands them on; what they mean is
+//! decided by the run (`run`, `entry`), by the sessions and by each group on its own.
 
+mod admission;
+mod backoff;
+mod blame;
+mod change;
+mod decision;
+mod entry;
+mod group;
+mod history;
+mod invariants;
+mod ledger;
+mod outbox;
+mod phase;
+mod presence;
+mod rebuild;
 mod record;
+mod run;
+mod safe_point;
+mod secret;
+mod session;
+mod shared;
+mod takeover;
+#[cfg(test)]
+mod tests;
 
-use crate::time::Instant;
-use crate::wire::control::{MasterToPeer, PeerToMaster};
+use std::collections::{BTreeMap, BTreeSet};
 
+use group::Group;
+use phase::{Event as Cell, Rule, State, rule};
 pub use record::{Record, Registration, SealedMember, SealedView};
+use run::Run;
+use secret::Secrets;
+use session::Contact;
+use shared::Shared;
+
+use crate::event::Event;
+use crate::ids::{GroupId, PeerId};
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+use crate::wire::control::{EvictReason, MasterToPeer, PeerToMaster};
 
 /// Names one accepted connection; never reused by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +72,7 @@ pub enum Input {
 
 /// What a master wants done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)]
 pub enum Output {
     /// Append these bytes-to-be to the journal. With `durable`, nothing that follows may be carried
     /// out before the record has reached the disk (fsync by config); without, it may be lazy.
@@ -54,13 +89,13 @@ pub enum Output {
         /// What.
         message: MasterToPeer,
     },
-    /// Close a connection once everything sent to it has left.
+    /// Close a connection once everything sent to it has left. It may have ended already.
     Close {
         /// Which.
         connection: ConnectionId,
     },
     /// Something an operator wants to know.
-    Event(crate::event::Event),
+    Event(Event),
 }
 
 /// What a master is made from.
@@ -82,26 +117,256 @@ pub struct Setup {
 
 /// The master of a run. Pure: see the module's documentation.
 #[derive(Debug)]
-pub struct Master {}
+pub struct Master {
+    setup: Setup,
+    run: Run,
+    shared: Shared,
+    groups: BTreeMap<GroupId, Group>,
+    /// Groups that the input in hand may have changed.
+    touched: BTreeSet<GroupId>,
+    secrets: Secrets,
+    next_peer: PeerId,
+    /// When no session of an earlier master can be alive any more.
+    last_resort: Instant,
+}
 
-#[allow(unused_variables, clippy::unused_self)]
 impl Master {
-    /// A master that starts, or takes up the run whose journal holds `history`.
+    /// A master that starts, or takes up the run whose journal holds `history`. The driver has made
+    /// sure that the history is of the run that `setup` names.
     #[must_use]
     pub fn new(setup: Setup, history: &[Record], now: Instant) -> Self {
-        unimplemented!()
+        let mut master = Self::blank(setup, now);
+        master.start(history);
+        master
     }
+
     /// Takes one input. `now` never runs backwards.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        unimplemented!()
+        self.shared.now = now;
+        match input {
+            Input::Message {
+                connection,
+                from,
+                message,
+            } => match self.shared.sessions.at_connection(connection) {
+                Some(peer) => self.handle_session(peer, connection, message),
+                None => self.handle_stranger(connection, from, message),
+            },
+            Input::Closed { connection } => self.handle_closed(connection),
+            Input::Timeout => self.expire(),
+        }
+        self.settle();
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(group) = self.groups.get(&id) {
+                invariants::check(group, &self.shared);
+                if group.is_blank() {
+                    self.groups.remove(&id);
+                }
+            }
+        }
     }
+
     /// The next thing to do, oldest first.
     pub fn poll_output(&mut self) -> Option<Output> {
-        unimplemented!()
+        self.shared.outbox.pop()
     }
+
     /// When to call `handle` with [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        unimplemented!()
+        let groups = self
+            .groups
+            .values()
+            .filter_map(|group| group.deadline(&self.shared));
+        let sessions = self
+            .shared
+            .sessions
+            .iter()
+            .filter_map(|(peer, _)| self.patience(*peer));
+        groups.chain(sessions).chain(self.run_deadline()).min()
+    }
+
+    /// Cells of the transition table, as (state, event), that this master has been through.
+    #[must_use]
+    pub fn visited(&self) -> &BTreeSet<(&'static str, &'static str)> {
+        &self.shared.visited
+    }
+
+    /// Cells of the transition table that are part of the protocol.
+    #[must_use]
+    pub fn legal_cells() -> BTreeSet<(&'static str, &'static str)> {
+        let all = State::ALL
+            .iter()
+            .flat_map(|&state| Cell::ALL.iter().map(move |&e| (state, e)));
+        let legal = all.filter(|&(state, event)| matches!(rule(state, event), Rule::Do(_)));
+        legal
+            .map(|(state, event)| (state.name(), event.name()))
+            .collect()
+    }
+
+    fn handle_session(&mut self, peer: PeerId, connection: ConnectionId, message: PeerToMaster) {
+        self.shared.sessions.hear(peer, self.shared.now);
+        match message {
+            PeerToMaster::Ping => {
+                let term = self.shared.term;
+                self.shared
+                    .outbox
+                    .send(connection, MasterToPeer::Pong { term });
+            }
+            PeerToMaster::Leave => self.shared.condemn(peer, EvictReason::Left),
+            PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. } => {
+                let what = "it said hello or attached twice on one connection";
+                self.shared
+                    .condemn(peer, EvictReason::Protocol(what.into()));
+            }
+            message => {
+                let group = self.group_of(peer);
+                self.with_group(group, |group, shared| {
+                    group.handle_message(shared, peer, message);
+                });
+            }
+        }
+    }
+
+    fn handle_closed(&mut self, connection: ConnectionId) {
+        if let Some(waiting) = self.run.waiting() {
+            waiting.forget(connection);
+        }
+        let now = self.shared.now;
+        if let Some(peer) = self.shared.sessions.detach(connection, now) {
+            let group = self.group_of(peer);
+            self.with_group(group, |group, shared| {
+                group.handle_connection_ended(shared, peer)
+            });
+            self.give_up_adoption();
+        }
+    }
+
+    /// Deals with what has been waited for too long.
+    fn expire(&mut self) {
+        let peers: Vec<_> = self.shared.sessions.iter().map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            if self
+                .patience(peer)
+                .is_some_and(|due| due <= self.shared.now)
+            {
+                let reason = self.impatience(peer);
+                self.shared.condemn(peer, reason);
+            }
+        }
+        let ids: Vec<_> = self.groups.keys().copied().collect();
+        for id in ids {
+            self.with_group(id, |group, shared| group.expire(shared));
+        }
+        self.expire_run();
+    }
+
+    /// Until when a session may stay as it is: silent, or without a connection.
+    fn patience(&self, peer: PeerId) -> Option<Instant> {
+        let session = self.shared.sessions.get(peer)?;
+        match session.contact {
+            Contact::Attached { heard, .. } => Some(heard + self.shared.timers.peer_timeout),
+            // While a run is rebuilt, its window says how long members are waited for.
+            Contact::Detached { .. } if self.is_rebuilding(peer) => None,
+            Contact::Detached { since } => Some(since + self.shared.timers.reattach_grace),
+        }
+    }
+
+    fn is_rebuilding(&self, peer: PeerId) -> bool {
+        let group = self.groups.get(&self.group_of(peer));
+        group.is_some_and(|group| matches!(group.phase.state(), State::Rebuild))
+    }
+
+    fn impatience(&self, peer: PeerId) -> EvictReason {
+        if self.shared.sessions.is_detached(peer) {
+            return EvictReason::Detached;
+        }
+        let silence = self.shared.sessions.silence(peer, self.shared.now);
+        EvictReason::Silent {
+            silent_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Does what the input allows, until nothing more follows from it.
+    fn settle(&mut self) {
+        loop {
+            while let Some((peer, reason)) = self.shared.condemned.pop_front() {
+                self.evict(peer, reason);
+            }
+            self.take_up_groups();
+            let touched: Vec<_> = self.touched.iter().copied().collect();
+            for id in touched {
+                if !self.waits_for_others(id) {
+                    self.with_group(id, |group, shared| group.settle(shared));
+                }
+            }
+            if self.shared.condemned.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn waits_for_others(&self, id: GroupId) -> bool {
+        let suspended = |group: &Group| matches!(group.phase.state(), State::Suspended);
+        is_active(Mutation::GroupsWaitForEachOther)
+            && self.groups.get(&id).is_some_and(suspended)
+            && self
+                .groups
+                .values()
+                .any(|group| !group.view.members.is_empty() && !suspended(group))
+    }
+
+    /// Ends a session, and with it those of its unit.
+    fn evict(&mut self, peer: PeerId, reason: EvictReason) {
+        let Some(session) = self.shared.sessions.end(peer, &reason) else {
+            return;
+        };
+        if let Some(connection) = session.connection() {
+            let message = MasterToPeer::Evicted {
+                reason: reason.clone(),
+            };
+            self.shared.outbox.send(connection, message);
+            self.shared.outbox.close(connection);
+        }
+        let registration = session.registration;
+        if matches!(reason, EvictReason::Unreachable { .. }) {
+            self.shared
+                .backoffs
+                .strike(&registration.addresses, self.shared.now);
+        }
+        for mate in self.shared.sessions.of_unit(registration.unit) {
+            self.shared.condemn(mate, EvictReason::Unit(peer));
+        }
+        if matches!(self.run, Run::Founded { .. }) {
+            self.shared.outbox.seal_lazily(Record::SessionEnded {
+                peer,
+                reason: reason.clone(),
+            });
+        }
+        self.shared.outbox.event(Event::Evicted {
+            peer,
+            group: registration.group,
+            reason: reason.clone(),
+        });
+        self.with_group(registration.group, |group, shared| {
+            group.handle_evicted(shared, peer, &reason);
+        });
+    }
+
+    fn group_of(&self, peer: PeerId) -> GroupId {
+        let session = self.shared.sessions.get(peer);
+        session
+            .expect("the caller holds a session")
+            .registration
+            .group
+    }
+
+    fn with_group(&mut self, id: GroupId, act: impl FnOnce(&mut Group, &mut Shared)) {
+        self.touched.insert(id);
+        let group = self
+            .groups
+            .get_mut(&id)
+            .expect("sessions belong to groups that exist");
+        act(group, &mut self.shared);
     }
 }

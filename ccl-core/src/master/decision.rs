@@ -1,0 +1,80 @@
+//! What becomes of an open operation at a view change (R4): one pure function.
+//!
+//! It is asked once for each operation when all reports are in; the caller seals the answer before
+//! anybody hears of it and never asks again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ledger::OpenOp;
+use crate::ids::PeerId;
+use crate::wire::control::{AbortReason, EvictReason};
+
+/// Who is still there, and why the others are not.
+#[derive(Debug)]
+pub(super) struct Survival<'a> {
+    /// Members of the view that ends which go on.
+    pub survivors: &'a BTreeSet<PeerId>,
+    /// Members of that view which do not.
+    pub lost: &'a BTreeMap<PeerId, EvictReason>,
+    /// Whether an earlier master may have sealed outcomes that this one has not heard of.
+    pub rebuilding: bool,
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Every surviving member holds the result.
+    Committed,
+    /// It can no longer end well, or somebody does not want it to.
+    Aborted(AbortReason),
+    /// It goes on unchanged.
+    Carried,
+    /// Nobody surviving knows of it: as if it had never been called.
+    Forgotten,
+}
+
+/// Decides one operation. See docs/protocol.md, R4.
+pub(super) fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
+    let survivors = survival.survivors;
+    let listed = open.posted.iter().any(|peer| survivors.contains(peer));
+    if !listed && !open.carried {
+        return Verdict::Forgotten;
+    }
+    let lost = open.members.iter().find(|peer| !survivors.contains(peer));
+    let mut staying = open
+        .members
+        .iter()
+        .filter(|peer| survivors.contains(peer))
+        .peekable();
+    let held = staying.peek().is_some() && staying.all(|peer| open.done.contains(peer));
+    if held && open.difference.is_none() && !lacks_a_caller(open, survival) {
+        return Verdict::Committed;
+    }
+    if let Some((by, reason)) = open.cancel_of(survivors) {
+        return Verdict::Aborted(AbortReason::Cancelled { by, reason });
+    }
+    match lost {
+        Some(&peer) => Verdict::Aborted(AbortReason::Lost {
+            peer,
+            reason: survival
+                .lost
+                .get(&peer)
+                .cloned()
+                .unwrap_or(EvictReason::NotAMember),
+        }),
+        None => Verdict::Carried,
+    }
+}
+
+/// Whether an operation that moves no bytes of some member would name that member as a contributor
+/// although it never called. After a master's death this cannot be asked: the dead master may have
+/// heard of the call and sealed a success.
+fn lacks_a_caller(open: &OpenOp, survival: &Survival) -> bool {
+    !survival.rebuilding
+        && open.is_empty()
+        && open.members.iter().any(|peer| !open.posted.contains(peer))
+}
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod tests;

@@ -1,0 +1,349 @@
+//! How a connection becomes a session: `Hello` of a newcomer, `Attach` of a session that goes on.
+
+use std::net::SocketAddr;
+
+use super::group::Group;
+use super::phase::Phase;
+use super::rebuild::{self, Rebuild};
+use super::record::{Record, Registration};
+use super::run::{Hello, Run, Waiting};
+use super::{ConnectionId, Master};
+use crate::event::Event;
+use crate::ids::{GroupId, PeerId, RunId, SessionId, UnitId, Vid};
+use crate::limits;
+use crate::mutation::{Mutation, is_active};
+use crate::wire::control::{
+    Claim, EvictReason, MasterToPeer, PROTOCOL_VERSION, PeerToMaster, Report,
+};
+
+/// An `Attach`, and where it was said.
+pub(super) struct Attach {
+    pub connection: ConnectionId,
+    pub run_id: RunId,
+    pub session: SessionId,
+    pub attach: u64,
+    pub claim: Claim,
+    pub report: Report,
+}
+
+impl Master {
+    /// The first message of a connection.
+    pub(super) fn handle_stranger(
+        &mut self,
+        connection: ConnectionId,
+        from: SocketAddr,
+        message: PeerToMaster,
+    ) {
+        match message {
+            PeerToMaster::Hello {
+                protocol,
+                run,
+                group,
+                unit,
+                mut addresses,
+                key,
+                min_world,
+                attach,
+                ..
+            } => {
+                complete_addresses(&mut addresses, from);
+                self.handle_hello(Hello {
+                    connection,
+                    protocol,
+                    run,
+                    group,
+                    unit,
+                    addresses,
+                    key,
+                    min_world,
+                    attach,
+                });
+            }
+            PeerToMaster::Attach {
+                run_id,
+                session,
+                attach,
+                claim,
+                report,
+            } => self.handle_attach(Attach {
+                connection,
+                run_id,
+                session,
+                attach,
+                claim,
+                report,
+            }),
+            PeerToMaster::Ping if self.is_waiting(connection) => {
+                let term = self.shared.term;
+                self.shared
+                    .outbox
+                    .send(connection, MasterToPeer::Pong { term });
+            }
+            // What a session that is over had already sent.
+            _ => self.shared.outbox.close(connection),
+        }
+    }
+
+    fn is_waiting(&mut self, connection: ConnectionId) -> bool {
+        self.run
+            .waiting()
+            .is_some_and(|waiting| waiting.is_at(connection))
+    }
+
+    fn handle_hello(&mut self, hello: Hello) {
+        if let Some(reason) = self.objection(&hello) {
+            return self.refuse(hello.connection, reason);
+        }
+        match self.run.waiting() {
+            Some(waiting) => {
+                if let Some(superseded) = waiting.keep(hello) {
+                    self.shared.outbox.close(superseded);
+                }
+            }
+            None => self.register(hello),
+        }
+    }
+
+    /// Why a newcomer cannot be let in.
+    fn objection(&self, hello: &Hello) -> Option<String> {
+        if hello.protocol != PROTOCOL_VERSION {
+            let theirs = hello.protocol;
+            return Some(format!(
+                "the master speaks protocol {PROTOCOL_VERSION}, this peer {theirs}; \
+                 use the same version of the library"
+            ));
+        }
+        if hello.run != self.setup.run {
+            let ours = &self.setup.run;
+            return Some(format!(
+                "the master serves run \"{ours}\", not \"{}\"",
+                hello.run
+            ));
+        }
+        if hello.addresses.is_empty() || hello.addresses.len() > limits::ADDRESSES_MAX {
+            return Some(format!(
+                "a peer announces 1 to {} addresses",
+                limits::ADDRESSES_MAX
+            ));
+        }
+        if hello.min_world as usize > limits::WORLD_SIZE_MAX {
+            return Some(format!("min_world is at most {}", limits::WORLD_SIZE_MAX));
+        }
+        if hello.unit.is_some_and(|unit| unit.0 >= LONE_UNIT) {
+            return Some("unit ids are below 2^63".into());
+        }
+        if self.shared.sessions.len() >= limits::PEERS_MAX {
+            return Some(format!(
+                "the master serves at most {} peers",
+                limits::PEERS_MAX
+            ));
+        }
+        let new_group = !self.groups.contains_key(&hello.group);
+        if new_group && self.groups.len() >= limits::GROUPS_MAX {
+            return Some(format!(
+                "the master serves at most {} groups",
+                limits::GROUPS_MAX
+            ));
+        }
+        None
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, reason: String) {
+        self.shared
+            .outbox
+            .send(connection, MasterToPeer::Refused { reason });
+        self.shared.outbox.close(connection);
+    }
+
+    /// Gives a newcomer a session. A process that has one and never heard of it gets the same.
+    pub(super) fn register(&mut self, hello: Hello) {
+        if let Some(peer) = self.shared.sessions.of_key(hello.key) {
+            if self.is_newcomer_of(peer, hello.group) {
+                return self.welcome(peer, &hello);
+            }
+            self.evict(peer, EvictReason::Detached);
+        }
+        let peer = self.next_peer;
+        self.next_peer = PeerId(peer.0 + 1);
+        let registration = Registration {
+            peer,
+            session: SessionId(self.secrets.draw(self.shared.term)),
+            group: hello.group,
+            unit: hello.unit.unwrap_or(UnitId(LONE_UNIT | peer.0)),
+            addresses: hello.addresses.clone(),
+            key: hello.key,
+            min_world: hello.min_world,
+        };
+        let record = Record::SessionRegistered(registration.clone());
+        self.shared.outbox.seal(record);
+        self.shared.sessions.register(registration, self.shared.now);
+        let group = hello.group;
+        self.shared.outbox.event(Event::Registered { peer, group });
+        self.make_group(group);
+        self.with_group(group, |group, shared| group.handle_registered(shared, peer));
+        self.welcome(peer, &hello);
+    }
+
+    fn is_newcomer_of(&self, peer: PeerId, group: GroupId) -> bool {
+        let group = self.groups.get(&group);
+        group.is_some_and(|group| group.newcomers.contains_key(&peer))
+    }
+
+    fn welcome(&mut self, peer: PeerId, hello: &Hello) {
+        if !self.connect(peer, hello.connection, hello.attach) {
+            return;
+        }
+        let session = self.shared.sessions.get(peer).expect("it is registered");
+        let welcome = MasterToPeer::Welcome {
+            run_id: self
+                .run
+                .run_id()
+                .expect("nobody is registered before the run is known"),
+            session: session.registration.session,
+            peer,
+            term: self.shared.term,
+            timers: self.shared.timers,
+        };
+        self.shared.outbox.send(hello.connection, welcome);
+        self.with_group(hello.group, |group, shared| group.greet(shared, peer));
+    }
+
+    /// Gives a session its new connection; a stale one is closed instead (R10).
+    fn connect(&mut self, peer: PeerId, connection: ConnectionId, attach: u64) -> bool {
+        let now = self.shared.now;
+        match self.shared.sessions.attach(peer, connection, attach, now) {
+            None => {
+                self.shared.outbox.close(connection);
+                false
+            }
+            Some(replaced) => {
+                if let Some(old) = replaced {
+                    self.shared.outbox.close(old);
+                }
+                true
+            }
+        }
+    }
+
+    fn handle_attach(&mut self, attach: Attach) {
+        if let Some(run_id) = self.run.run_id()
+            && run_id != attach.run_id
+        {
+            let (ours, theirs) = (run_id.0, attach.run_id.0);
+            let name = &self.setup.run;
+            let reason = format!(
+                "the master serves run \"{name}\" ({ours:032x}); the session is of run {theirs:032x}"
+            );
+            return self.refuse(attach.connection, reason);
+        }
+        let known = self.shared.sessions.of_secret(attach.session);
+        let Some(peer) = known.or_else(|| self.adopt(&attach)) else {
+            return self.turn_away(&attach);
+        };
+        if !self.connect(peer, attach.connection, attach.attach) {
+            return;
+        }
+        let group = self.group_of(peer);
+        let facts = (attach.claim, attach.report);
+        self.with_group(group, |group, shared| {
+            group.handle_attach(shared, peer, facts)
+        });
+    }
+
+    /// Whoever is not a member is always told so (R7).
+    fn turn_away(&mut self, attach: &Attach) {
+        if is_active(Mutation::DropAttachOfEvicted) {
+            return;
+        }
+        let reason = self.shared.sessions.why_ended(attach.session);
+        let reason = reason.cloned().unwrap_or(EvictReason::NotAMember);
+        self.shared
+            .outbox
+            .send(attach.connection, MasterToPeer::Evicted { reason });
+        self.shared.outbox.close(attach.connection);
+    }
+
+    /// Takes a session over on its own word, if the master has lost what it knew of it (R11).
+    fn adopt(&mut self, attach: &Attach) -> Option<PeerId> {
+        let claim = &attach.claim;
+        let ended = self.shared.sessions.why_ended(attach.session).is_some();
+        let taken = self.shared.sessions.get(claim.peer).is_some();
+        let full = self.shared.sessions.len() >= limits::PEERS_MAX;
+        if ended || taken || full || !rebuild::is_plausible(claim) || !self.may_adopt(attach) {
+            return None;
+        }
+        if let Run::Empty(waiting) = &mut self.run {
+            let waiting = std::mem::replace(waiting, Waiting::new(self.shared.now));
+            self.run = Run::Adopting {
+                run_id: attach.run_id,
+                waiting,
+            };
+        }
+        self.make_group(claim.group);
+        let member = claim
+            .members
+            .iter()
+            .find(|member| member.peer == claim.peer)?;
+        let registration = Registration {
+            peer: claim.peer,
+            session: attach.session,
+            group: claim.group,
+            unit: member.unit,
+            addresses: member.addresses.clone(),
+            key: member.key,
+            min_world: 1,
+        };
+        self.shared.sessions.register(registration, self.shared.now);
+        Some(claim.peer)
+    }
+
+    fn may_adopt(&self, attach: &Attach) -> bool {
+        let vid = attach.report.vid;
+        let open = matches!(self.run, Run::Empty(_)) || self.run.is_adopted();
+        match self
+            .groups
+            .get(&attach.claim.group)
+            .map(|group| &group.phase)
+        {
+            None => open && vid > Vid::default() && self.groups.len() < limits::GROUPS_MAX,
+            Some(Phase::Rebuild(rebuild)) => match &rebuild.sealed {
+                Some(sealed) => vid > sealed.vid,
+                None => open && vid > Vid::default(),
+            },
+            Some(_) => false,
+        }
+    }
+
+    /// Makes a group that is spoken of for the first time. In a run that is taken over, it waits for
+    /// members that it may have.
+    fn make_group(&mut self, id: GroupId) {
+        let last_resort = self.last_resort;
+        let phase = match &self.run {
+            Run::Adopting { waiting, .. } => {
+                Phase::Rebuild(Rebuild::new(None, waiting.window, last_resort))
+            }
+            Run::Founded {
+                adopted: Some(window),
+                ..
+            } if *window > self.shared.now => {
+                Phase::Rebuild(Rebuild::new(None, *window, last_resort))
+            }
+            _ => Phase::Founding,
+        };
+        self.groups
+            .entry(id)
+            .or_insert_with(|| Group::new(id, phase));
+    }
+}
+
+/// Units from here on are those of peers that named none: each lives and dies alone.
+const LONE_UNIT: u64 = 1 << 63;
+
+/// An unspecified address stands for the one that the master sees.
+fn complete_addresses(addresses: &mut [SocketAddr], from: SocketAddr) {
+    for address in addresses {
+        if address.ip().is_unspecified() {
+            address.set_ip(from.ip());
+        }
+    }
+}

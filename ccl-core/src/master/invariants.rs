@@ -1,0 +1,91 @@
+//! What must be true of a group after every input, whatever was said (docs/protocol.md, Invariants).
+//!
+//! I6 and I7 are asserted where views and floors advance; the others need more than the master knows
+//! and are checked by the simulator.
+
+use std::collections::BTreeSet;
+
+use super::group::Group;
+use super::ledger::OpenOp;
+use super::phase::Phase;
+use super::shared::Shared;
+use crate::ids::PeerId;
+
+/// Panics if the group contradicts itself.
+pub(super) fn check(group: &Group, shared: &Shared) {
+    let members: BTreeSet<_> = group.view.peers().into_iter().collect();
+    check_members(group, &members);
+    if matches!(group.phase, Phase::Rebuild(_)) {
+        return;
+    }
+    check_phase(group, shared, &members);
+    group
+        .ledger
+        .open()
+        .for_each(|open| check_open(group, open, &members));
+}
+
+fn check_members(group: &Group, members: &BTreeSet<PeerId>) {
+    let view = &group.view;
+    let ordered = view
+        .members
+        .windows(2)
+        .all(|pair| pair[0].number < pair[1].number);
+    assert!(ordered, "members are in rank order");
+    assert_eq!(members.len(), view.members.len(), "a member is listed once");
+    assert_eq!(
+        view.ring_order.len(),
+        view.members.len(),
+        "the ring names each rank"
+    );
+    let both = group.newcomers.keys().find(|peer| members.contains(peer));
+    assert_eq!(both, None, "a peer is a newcomer or a member");
+}
+
+fn check_phase(group: &Group, shared: &Shared, members: &BTreeSet<PeerId>) {
+    let lost = match &group.phase {
+        Phase::Suspended(change) => change.lost.keys().copied().collect(),
+        _ => BTreeSet::new(),
+    };
+    if let Some((_, awaited)) = group.phase.awaited() {
+        assert!(awaited.is_subset(members), "only members are awaited");
+        assert!(awaited.is_disjoint(&lost), "nobody waits for the gone");
+        assert!(
+            !awaited.is_empty(),
+            "a change that waits for nobody goes on at once"
+        );
+    }
+    let founding = matches!(group.phase, Phase::Founding);
+    assert_eq!(
+        founding,
+        members.is_empty(),
+        "a group without members waits for its first"
+    );
+    let present = members.difference(&lost).chain(group.newcomers.keys());
+    for &peer in present {
+        assert!(
+            shared.sessions.get(peer).is_some(),
+            "who is present has a session"
+        );
+    }
+}
+
+fn check_open(group: &Group, open: &OpenOp, members: &BTreeSet<PeerId>) {
+    let floor = group.ledger.floor(open.op.tag);
+    assert_eq!(open.op.n, floor, "only the operation at the floor is open");
+    assert!(open.done.is_subset(&open.posted), "who is done has posted");
+    let of_op: BTreeSet<_> = open.members.iter().copied().collect();
+    assert!(
+        open.posted.is_subset(&of_op),
+        "only its members post an operation (I3)"
+    );
+    assert!(
+        of_op.is_subset(members),
+        "an operation that lost a member was decided (I5)"
+    );
+    let current = open.op.birth == group.view.vid;
+    assert!(
+        open.carried != current,
+        "an operation of an older view is carried (I5)"
+    );
+}

@@ -1,0 +1,355 @@
+//! The outcome state of a group: floors, and what is known of each open operation (R2, R3).
+//!
+//! Only the operation at a tag's floor can be open. Facts about it (posted, done, cancelled) only
+//! grow, so that hearing one twice changes nothing. What becomes of an operation at a view change is
+//! decided in `decision`; who is a member is the group's business.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::group::View;
+use crate::ids::{OpName, OpNumber, PeerId, Rank, Tag};
+use crate::limits;
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+use crate::wire::control::{
+    AbortReason, CancelReason, Carried, CommitRecord, CostTable, Fingerprint, OpNote, TagFloor,
+    TagReport,
+};
+
+/// What a group's members have called and how it ended.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    tags: BTreeMap<Tag, TagState>,
+    open: BTreeMap<Tag, OpenOp>,
+}
+
+/// All operations of a tag below `floor` are decided.
+#[derive(Debug, Default)]
+struct TagState {
+    floor: OpNumber,
+    last_committed: Option<OpNumber>,
+    reasons: VecDeque<(OpNumber, AbortReason)>,
+}
+
+/// The undecided operation of a tag.
+#[derive(Clone, Debug)]
+pub(super) struct OpenOp {
+    pub op: OpName,
+    /// Members of its birth view in rank order.
+    pub members: Vec<PeerId>,
+    pub ring_order: Vec<Rank>,
+    pub costs: CostTable,
+    /// Whether a view change left it as it was.
+    pub carried: bool,
+    /// Who called it first, and what; the others are compared with that.
+    pub called: Option<(PeerId, Fingerprint)>,
+    pub posted: BTreeSet<PeerId>,
+    pub done: BTreeSet<PeerId>,
+    pub cancels: BTreeMap<PeerId, CancelReason>,
+    /// The first difference between what members called, and who called differently.
+    pub difference: Option<(PeerId, CancelReason)>,
+    /// When the newest member posted it.
+    pub posted_at: Instant,
+}
+
+/// A message that no correct peer sends.
+pub(super) type Violation = String;
+
+impl Ledger {
+    /// A member called an operation.
+    pub fn post(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+        let Some(open) = self.find(from, note.op, at)? else {
+            return Ok(());
+        };
+        open.posted_by(from, &note.fingerprint, at.1);
+        Ok(())
+    }
+
+    /// A member holds the whole result.
+    pub fn done(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+        let Some(open) = self.find(from, note.op, at)? else {
+            return Ok(());
+        };
+        open.posted_by(from, &note.fingerprint, at.1);
+        open.done.insert(from);
+        Ok(())
+    }
+
+    /// A member wants an operation aborted. Ignored if it has not called it: a cancel never outlives
+    /// the call that it belongs to.
+    pub fn cancel(&mut self, from: PeerId, op: OpName, reason: CancelReason) {
+        if let Some(open) = self.open.get_mut(&op.tag)
+            && open.op == op
+            && open.posted.contains(&from)
+        {
+            open.cancels.entry(from).or_insert(reason);
+        }
+    }
+
+    /// The open operation that a member speaks of, made if it is the first to; `None` if it is decided.
+    fn find(
+        &mut self,
+        from: PeerId,
+        op: OpName,
+        (view, now): (&View, Instant),
+    ) -> Result<Option<&mut OpenOp>, Violation> {
+        let floor = self.floor(op.tag);
+        if op.n < floor {
+            return Ok(None);
+        }
+        if op.n > floor {
+            return Err(format!(
+                "{op} is beyond operation {floor}, which is not decided"
+            ));
+        }
+        if !self.open.contains_key(&op.tag) {
+            self.begin(op, view, now)?;
+        }
+        let open = self
+            .open
+            .get_mut(&op.tag)
+            .expect("it was found or made above");
+        if open.op.birth != op.birth {
+            return Err(format!("{op} was born in view {}", open.op.birth));
+        }
+        if !open.members.contains(&from) {
+            return Err(format!("it is not a member of {op}"));
+        }
+        Ok(Some(open))
+    }
+
+    fn begin(&mut self, op: OpName, view: &View, now: Instant) -> Fact {
+        if op.birth != view.vid {
+            return Err(format!("{op} cannot be born outside view {}", view.vid));
+        }
+        if !self.tags.contains_key(&op.tag) && self.tags.len() >= limits::TAGS_MAX {
+            return Err(format!("more than {} tags", limits::TAGS_MAX));
+        }
+        self.tags.entry(op.tag).or_default();
+        let members = view.members.iter().map(|member| member.peer).collect();
+        let mut open = OpenOp::new(op, members, now);
+        open.ring_order.clone_from(&view.ring_order);
+        open.costs = view.costs;
+        self.open.insert(op.tag, open);
+        Ok(())
+    }
+
+    pub fn floor(&self, tag: Tag) -> OpNumber {
+        self.tags.get(&tag).map_or(OpNumber(0), |state| state.floor)
+    }
+
+    pub fn open(&self) -> impl Iterator<Item = &OpenOp> {
+        self.open.values()
+    }
+
+    /// Tags whose open operation every member finished.
+    pub fn complete(&self) -> Vec<Tag> {
+        let complete = self.open.values().filter(|open| open.is_complete());
+        complete.map(|open| open.op.tag).collect()
+    }
+
+    /// Whether somebody wants an operation aborted.
+    pub fn wants_abort(&self) -> bool {
+        let mut open = self.open.values();
+        open.any(|open| !open.cancels.is_empty() || open.difference.is_some())
+    }
+
+    /// Seals the success of a tag's open operation.
+    pub fn commit(&mut self, tag: Tag) -> CommitRecord {
+        let open = self
+            .open
+            .remove(&tag)
+            .expect("only open operations are committed");
+        let state = self.tags.entry(tag).or_default();
+        state.advance(open.op.n);
+        state.last_committed = Some(open.op.n);
+        CommitRecord {
+            op: open.op,
+            contributors: open.members,
+        }
+    }
+
+    /// Seals the failure of a tag's open operation.
+    pub fn abort(&mut self, tag: Tag, reason: AbortReason) {
+        let open = self
+            .open
+            .remove(&tag)
+            .expect("only open operations are aborted");
+        let state = self.tags.entry(tag).or_default();
+        state.advance(open.op.n);
+        if state.reasons.len() == limits::ABORT_REASONS_MAX {
+            state.reasons.pop_front();
+        }
+        state.reasons.push_back((open.op.n, reason));
+    }
+
+    /// The open operation goes on although the view ends.
+    pub fn carry(&mut self, tag: Tag) {
+        let open = self
+            .open
+            .get_mut(&tag)
+            .expect("only open operations are carried");
+        open.carried = true;
+    }
+
+    /// As if the open operation had never been called, its cancels included (R4).
+    pub fn forget(&mut self, tag: Tag) {
+        if !is_active(Mutation::StickyCancel) {
+            self.open.remove(&tag);
+        }
+    }
+
+    /// Takes in what is known of a tag from elsewhere: the history, or a peer's report to a restarted
+    /// master. The newest of what is known counts.
+    pub fn learn(&mut self, tag: Tag, floor: OpNumber, last_committed: Option<OpNumber>) -> Fact {
+        if !self.tags.contains_key(&tag) && self.tags.len() >= limits::TAGS_MAX {
+            return Err(format!("more than {} tags", limits::TAGS_MAX));
+        }
+        let state = self.tags.entry(tag).or_default();
+        state.floor = state.floor.max(floor);
+        state.last_committed = state.last_committed.max(last_committed);
+        if self
+            .open
+            .get(&tag)
+            .is_some_and(|open| open.op.n < state.floor)
+        {
+            self.open.remove(&tag);
+        }
+        Ok(())
+    }
+
+    /// Takes in the floors of a sealed view, with the reasons of the newest aborts.
+    pub fn restore(&mut self, floors: &[TagFloor]) {
+        for known in floors {
+            let state = self.tags.entry(known.tag).or_default();
+            state.floor = known.floor;
+            state.last_committed = known.last_committed;
+            state.reasons = known.reasons.iter().cloned().collect();
+        }
+    }
+
+    /// Takes up an operation that went on into the newest view.
+    pub fn resume(&mut self, carried: &Carried, now: Instant) {
+        if carried.op.n != self.floor(carried.op.tag) {
+            return;
+        }
+        let mut open = OpenOp::new(carried.op, carried.members.clone(), now);
+        open.ring_order.clone_from(&carried.ring_order);
+        open.costs = carried.costs;
+        open.carried = true;
+        self.tags.entry(carried.op.tag).or_default();
+        self.open.insert(carried.op.tag, open);
+    }
+
+    /// The outcome state of every tag.
+    pub fn floors(&self) -> Vec<TagFloor> {
+        let floor = |(tag, state): (&Tag, &TagState)| TagFloor {
+            tag: *tag,
+            floor: state.floor,
+            last_committed: state.last_committed,
+            reasons: state.reasons.iter().cloned().collect(),
+        };
+        self.tags.iter().map(floor).collect()
+    }
+
+    /// Operations that went on into the present view.
+    pub fn carried(&self) -> Vec<Carried> {
+        let carried = self.open.values().filter(|open| open.carried);
+        let carried = carried.map(|open| Carried {
+            op: open.op,
+            members: open.members.clone(),
+            ring_order: open.ring_order.clone(),
+            costs: open.costs,
+        });
+        carried.collect()
+    }
+}
+
+type Fact = Result<(), Violation>;
+
+impl TagState {
+    fn advance(&mut self, decided: OpNumber) {
+        assert_eq!(
+            decided, self.floor,
+            "operations of a tag are decided in order (I7)"
+        );
+        self.floor = decided.next();
+    }
+}
+
+impl OpenOp {
+    fn new(op: OpName, members: Vec<PeerId>, now: Instant) -> Self {
+        Self {
+            op,
+            members,
+            ring_order: Vec::new(),
+            costs: CostTable::default(),
+            carried: false,
+            called: None,
+            posted: BTreeSet::new(),
+            done: BTreeSet::new(),
+            cancels: BTreeMap::new(),
+            difference: None,
+            posted_at: now,
+        }
+    }
+
+    fn posted_by(&mut self, peer: PeerId, fingerprint: &Fingerprint, now: Instant) {
+        if self.posted.insert(peer) {
+            self.posted_at = now;
+        }
+        let Some((first, called)) = &self.called else {
+            self.called = Some((peer, fingerprint.clone()));
+            return;
+        };
+        if self.difference.is_none()
+            && let Some((field, mine, theirs)) = fingerprint.difference(called)
+        {
+            let reason = CancelReason::Mismatch {
+                peer: *first,
+                field: field.into(),
+                mine,
+                theirs,
+            };
+            self.difference = Some((peer, reason));
+        }
+    }
+
+    /// Whether it may commit inside its view: every member finished the same thing (R12).
+    fn is_complete(&self) -> bool {
+        let missing = self.members.len() - self.done.len();
+        let enough = missing == 0 || missing == 1 && is_active(Mutation::CommitOnAllButOne);
+        enough && !self.done.is_empty() && self.difference.is_none()
+    }
+
+    /// Whether members may hold the result of it although some member never called it.
+    pub fn is_empty(&self) -> bool {
+        let called = self.called.as_ref();
+        called.is_some_and(|(_, fingerprint)| fingerprint.is_empty())
+    }
+
+    /// The wish of a survivor that it be aborted.
+    pub fn cancel_of(&self, survivors: &BTreeSet<PeerId>) -> Option<(PeerId, CancelReason)> {
+        let cancels = self.cancels.iter().map(|(peer, reason)| (*peer, reason));
+        let difference = self.difference.iter().map(|(peer, reason)| (*peer, reason));
+        let mut wishes = difference.chain(cancels);
+        let wish = wishes.find(|(peer, _)| survivors.contains(peer));
+        wish.map(|(peer, reason)| (peer, reason.clone()))
+    }
+}
+
+/// What a report says of the operation that its sender has open in a tag: what was called, whether
+/// the result is held, and whether it is to be aborted.
+pub(super) fn open_note(tag: &TagReport) -> Option<(OpNote, bool, Option<CancelReason>)> {
+    let open = tag.open.as_ref()?;
+    let op = OpName {
+        tag: tag.tag,
+        n: open.n,
+        birth: open.birth,
+    };
+    let note = OpNote {
+        op,
+        fingerprint: open.fingerprint.clone(),
+    };
+    Some((note, open.held, open.cancel.clone()))
+}

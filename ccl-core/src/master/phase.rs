@@ -1,0 +1,201 @@
+//! The phases of a group and the table of what each does with each event.
+//!
+//! A phase owns what is only true while it lasts: leaving it drops the reports and the awaited. The
+//! table is consulted for every event; `group` does what it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rebuild::Rebuild;
+use crate::ids::PeerId;
+use crate::time::Instant;
+use crate::wire::control::EvictReason;
+
+/// Where a group stands (docs/protocol.md, Master).
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// A restarted master collects what members of the newest view say (R11).
+    Rebuild(Rebuild),
+    /// There is no member; the first view waits for enough newcomers.
+    Founding,
+    /// Operations run and commit.
+    Steady,
+    /// The view ends: members report, nobody posts.
+    Suspended(Change),
+    /// The next view is sealed; its old members have not all confirmed it.
+    Installing(Round),
+}
+
+/// A view change before its decision.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub since: Instant,
+    /// Members whose report is missing.
+    pub awaited: BTreeSet<PeerId>,
+    /// Members that are gone.
+    pub lost: BTreeMap<PeerId, EvictReason>,
+}
+
+/// A view change after its decision.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub since: Instant,
+    /// Members of the view before that have not said `Installed`.
+    pub awaited: BTreeSet<PeerId>,
+}
+
+impl Phase {
+    pub fn state(&self) -> State {
+        match self {
+            Self::Rebuild(_) => State::Rebuild,
+            Self::Founding => State::Founding,
+            Self::Steady => State::Steady,
+            Self::Suspended(_) => State::Suspended,
+            Self::Installing(_) => State::Installing,
+        }
+    }
+
+    /// Whose answer the phase waits for, and since when.
+    pub fn awaited(&self) -> Option<(Instant, &BTreeSet<PeerId>)> {
+        match self {
+            Self::Suspended(change) => Some((change.since, &change.awaited)),
+            Self::Installing(round) => Some((round.since, &round.awaited)),
+            Self::Rebuild(_) | Self::Founding | Self::Steady => None,
+        }
+    }
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum $name { $($variant),* }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant)),* }
+            }
+        }
+    };
+}
+
+names! {
+    /// Names of the phases.
+    State { Rebuild, Founding, Steady, Suspended, Installing }
+}
+
+names! {
+    /// What can happen to a group. The first four concern newcomers, the others members.
+    Event {
+        Registered,
+        NewcomerAttach,
+        Ready,
+        NewcomerLost,
+        MemberAttach,
+        Posted,
+        Done,
+        Cancel,
+        Flush,
+        Installed,
+        AtSafePoint,
+        Withdraw,
+        LinkDown,
+        LinkUp,
+        ConnectionEnded,
+        MemberLost,
+    }
+}
+
+/// What a group does with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// It is part of the protocol.
+    Do(&'static str),
+    /// A correct peer may send it, but it no longer matters.
+    Ignore(&'static str),
+    /// No correct peer sends it: the sender is evicted.
+    Refuse(&'static str),
+    /// It cannot happen, whatever anybody sends.
+    Never,
+}
+
+/// The transition table.
+pub(super) fn rule(state: State, event: Event) -> Rule {
+    use Event as E;
+    use Rule::{Do, Ignore, Never, Refuse};
+    use State as S;
+    match (state, event) {
+        (S::Rebuild, E::Registered) => Do("keep waiting"),
+        (S::Rebuild, E::Ready) => Do("note"),
+        (_, E::Registered) => Do("tell whom to expect"),
+        (_, E::NewcomerAttach) => Do("tell whom to expect"),
+        (S::Founding, E::Ready) => Do("note; enough: seal, Install, Release -> Steady"),
+        (_, E::Ready) => Do("note"),
+        (_, E::NewcomerLost) => Do("forget; nobody left: safe point unchanged"),
+
+        (S::Founding, _) => Never,
+
+        (S::Rebuild, E::MemberAttach) => Do("keep report; all in: decide, Install -> Installing"),
+        (S::Steady, E::MemberAttach) => Do("absorb, reply"),
+        (S::Suspended, E::MemberAttach) => Do("absorb as Flush, reply; last: -> Installing"),
+        (S::Installing, E::MemberAttach) => Do("absorb, reply; has the view: as Installed"),
+
+        (S::Rebuild, E::Posted) => Refuse("posted between Attach and its reply"),
+        (S::Steady | S::Installing, E::Posted) => Do("absorb; differs: -> Suspended"),
+        (S::Suspended, E::Posted) => Do("absorb; refuse if flushed"),
+
+        (S::Steady | S::Installing, E::Done) => Do("absorb; all: seal, Commit"),
+        (S::Rebuild | S::Suspended, E::Done) => Do("absorb"),
+
+        (S::Steady, E::Cancel) => Do("absorb, Suspend -> Suspended"),
+        (S::Rebuild | S::Suspended | S::Installing, E::Cancel) => Do("absorb"),
+
+        (S::Suspended, E::Flush) => Do("absorb; last: decide, seal, Install -> Installing"),
+        (S::Rebuild, E::Flush) => Ignore("of a view before the restart"),
+        (S::Steady | S::Installing, E::Flush) => Ignore("of a view that has ended"),
+
+        (S::Installing, E::Installed) => Do("absorb; last: Release -> Steady"),
+        (S::Steady | S::Suspended, E::Installed) => Do("absorb"),
+        (S::Rebuild, E::Installed) => Ignore("of a view before the restart"),
+
+        (S::Steady, E::AtSafePoint) => Do("nobody Ready: release; all: -> Suspended; else wait"),
+        (S::Rebuild | S::Suspended | S::Installing, E::AtSafePoint) => Do("absorb"),
+        (S::Steady, E::Withdraw) => Do("release unchanged"),
+        (S::Rebuild | S::Suspended | S::Installing, E::Withdraw) => Do("absorb"),
+
+        (_, E::LinkDown) => Do("note; its connection ended too: evict; gave up: blame"),
+        (_, E::LinkUp) => Do("forget"),
+        (_, E::ConnectionEnded) => Do("a member saw its data end: evict; else grace"),
+
+        (S::Rebuild, E::MemberLost) => Do("strike from heard"),
+        (S::Steady, E::MemberLost) => Do("Suspend -> Suspended; nobody left: -> Founding"),
+        (S::Suspended, E::MemberLost) => Do("strike from awaited; last: -> Installing"),
+        (S::Installing, E::MemberLost) => Do("Suspend the new view -> Suspended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    #[test]
+    fn transition_table() {
+        let mut table = String::new();
+        for &state in State::ALL {
+            for &event in Event::ALL {
+                let (mark, what) = match rule(state, event) {
+                    Rule::Do(what) => ("do    ", what),
+                    Rule::Ignore(what) => ("ignore", what),
+                    Rule::Refuse(what) => ("refuse", what),
+                    Rule::Never => ("never ", ""),
+                };
+                let row = format!("{:10} {:15} {mark} {what}", state.name(), event.name());
+                writeln!(table, "{}", row.trim_end()).unwrap();
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+}

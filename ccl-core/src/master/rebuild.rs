@@ -1,0 +1,309 @@
+//! A group after a restart of the master (R11).
+//!
+//! The newest view known to the journal or to the peers decides who belongs; its members' reports say
+//! what had happened. Whoever was not heard is lost, and one decision (R4) leads straight into the
+//! next view. What peers say while reports are collected is added to their reports, so that no fact
+//! is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decision::Survival;
+use super::group::{Group, View};
+use super::phase::Phase;
+use super::record::SealedView;
+use super::shared::Shared;
+use crate::ids::{OpName, PeerId, Term};
+use crate::limits;
+use crate::time::Instant;
+use crate::topology;
+use crate::wire::control::{CancelReason, Carried, Claim, EvictReason, Report};
+
+/// What has been heard so far.
+#[derive(Debug)]
+pub(super) struct Rebuild {
+    /// The newest view in the journal.
+    pub sealed: Option<SealedView>,
+    /// Until when members are waited for.
+    pub window: Instant,
+    /// When no session of an earlier master can be alive any more: if nobody at all was heard, a
+    /// view in the journal is not given up before.
+    pub last_resort: Instant,
+    heard: BTreeMap<PeerId, (Claim, Report)>,
+    struck: BTreeMap<PeerId, EvictReason>,
+}
+
+/// The view that the run is taken up from.
+struct Newest {
+    view: View,
+    carried: Vec<Carried>,
+    /// Whether the journal names it, so that no majority is needed.
+    sealed: bool,
+}
+
+impl Rebuild {
+    pub fn new(sealed: Option<SealedView>, window: Instant, last_resort: Instant) -> Self {
+        Self {
+            sealed,
+            window,
+            last_resort,
+            heard: BTreeMap::new(),
+            struck: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a peer is a member of the view in the journal.
+    pub fn awaits(&self, peer: PeerId) -> bool {
+        let sealed = self.sealed.as_ref();
+        sealed.is_some_and(|view| view.members.iter().any(|known| known.member.peer == peer))
+    }
+
+    /// A peer attached; its newest report counts.
+    pub fn hear(&mut self, peer: PeerId, claim: Claim, report: Report) {
+        self.heard.insert(peer, (claim, report));
+    }
+
+    /// A peer's session ended.
+    pub fn strike(&mut self, peer: PeerId, reason: &EvictReason) {
+        self.heard.remove(&peer);
+        self.struck.insert(peer, reason.clone());
+    }
+
+    /// A peer that attached now holds a result.
+    pub fn amend_done(&mut self, peer: PeerId, op: OpName) {
+        if let Some(open) = self.open(peer, op) {
+            open.held = true;
+        }
+    }
+
+    /// A peer that attached now wants an operation aborted.
+    pub fn amend_cancel(&mut self, peer: PeerId, op: OpName, reason: CancelReason) {
+        if let Some(open) = self.open(peer, op) {
+            open.cancel.get_or_insert(reason);
+        }
+    }
+
+    /// A peer that attached has now called so many safe points.
+    pub fn amend_safe_called(&mut self, peer: PeerId, called: u64) {
+        if let Some((_, report)) = self.heard.get_mut(&peer) {
+            report.safe_called = called;
+        }
+    }
+
+    fn open(&mut self, peer: PeerId, op: OpName) -> Option<&mut crate::wire::control::OpenReport> {
+        let (_, report) = self.heard.get_mut(&peer)?;
+        let mut tags = report.tags.iter_mut().filter(|tag| tag.tag == op.tag);
+        let open = tags.find_map(|tag| tag.open.as_mut())?;
+        (open.n == op.n && open.birth == op.birth).then_some(open)
+    }
+
+    /// The greatest term that the reports name.
+    pub fn newest_term(&self) -> Term {
+        let terms = self.heard.values().map(|(_, report)| report.vid.term);
+        terms.max().unwrap_or_default()
+    }
+
+    /// The greatest peer id that the claims name.
+    pub fn newest_peer(&self) -> Option<PeerId> {
+        let claims = self.heard.values();
+        claims
+            .flat_map(|(claim, _)| &claim.members)
+            .map(|member| member.peer)
+            .max()
+    }
+
+    /// Whether the run can be taken up: everybody of the newest view was heard, or the window has
+    /// passed and who was heard is enough.
+    pub fn is_ready(&self, now: Instant, force: bool) -> bool {
+        let Some(newest) = self.newest() else {
+            return now >= self.window;
+        };
+        let members = &newest.view.members;
+        let heard = members
+            .iter()
+            .filter(|member| self.heard.contains_key(&member.peer))
+            .count();
+        if heard == members.len() {
+            return true;
+        }
+        if now < self.window {
+            return false;
+        }
+        match heard {
+            0 => newest.sealed && now >= self.last_resort,
+            _ => newest.sealed || force || heard * 2 > members.len(),
+        }
+    }
+
+    /// When `is_ready` may change although nobody says anything.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        [self.window, self.last_resort]
+            .into_iter()
+            .filter(|&due| due > now)
+            .min()
+    }
+
+    fn newest(&self) -> Option<Newest> {
+        let sealed = self.sealed.as_ref().map(|sealed| Newest {
+            view: View {
+                vid: sealed.vid,
+                members: sealed
+                    .members
+                    .iter()
+                    .map(|known| known.member.clone())
+                    .collect(),
+                ring_order: sealed.ring_order.clone(),
+                costs: sealed.costs,
+                released: false,
+                departed: Vec::new(),
+            },
+            carried: sealed.carried.clone(),
+            sealed: true,
+        });
+        let claimed = self
+            .heard
+            .values()
+            .filter(|(claim, _)| !claim.members.is_empty());
+        let newest = claimed.max_by_key(|(_, report)| report.vid);
+        match (sealed, newest) {
+            (Some(sealed), Some((_, report))) if sealed.view.vid >= report.vid => Some(sealed),
+            (_, Some((claim, report))) => Some(Newest::claimed(claim, report)),
+            (sealed, None) => sealed,
+        }
+    }
+}
+
+impl Newest {
+    fn claimed(claim: &Claim, report: &Report) -> Self {
+        let ring_order = match claim.ring_order.len() == claim.members.len() {
+            true => claim.ring_order.clone(),
+            false => topology::ring_order(&claim.members),
+        };
+        Self {
+            view: View {
+                vid: report.vid,
+                members: claim.members.clone(),
+                ring_order,
+                costs: claim.costs,
+                released: false,
+                departed: Vec::new(),
+            },
+            carried: report.carried.clone(),
+            sealed: false,
+        }
+    }
+}
+
+/// Whether a claim can be true: who makes it is one of the members that it names, in rank order.
+pub(super) fn is_plausible(claim: &Claim) -> bool {
+    let members = &claim.members;
+    let ordered = members
+        .windows(2)
+        .all(|pair| pair[0].number < pair[1].number);
+    let distinct: BTreeSet<_> = members.iter().map(|member| member.peer).collect();
+    ordered
+        && distinct.len() == members.len()
+        && members.len() <= limits::WORLD_SIZE_MAX
+        && distinct.contains(&claim.peer)
+        && distinct.iter().all(|peer| peer.0 < u64::MAX / 2)
+}
+
+impl Group {
+    /// Whether enough was heard to take the group up again.
+    pub(super) fn is_rebuilt(&self, shared: &Shared, force: bool) -> bool {
+        match &self.phase {
+            Phase::Rebuild(rebuild) => rebuild.is_ready(shared.now, force),
+            _ => false,
+        }
+    }
+
+    /// Takes the group up from what was heard.
+    pub(super) fn finish_rebuild(&mut self, shared: &mut Shared) {
+        let Phase::Rebuild(mut rebuild) = std::mem::replace(&mut self.phase, Phase::Founding)
+        else {
+            unreachable!("only a group that is rebuilt is taken up");
+        };
+        let Some(newest) = rebuild.newest() else {
+            return;
+        };
+        self.view = newest.view;
+        let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
+        self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
+        if let Some(sealed) = &rebuild.sealed {
+            self.ledger.restore(&sealed.floors);
+            self.safe.released = sealed.safe_released;
+        }
+        let (members, others): (Vec<_>, Vec<_>) = rebuild
+            .heard
+            .iter()
+            .partition(|(peer, _)| self.view.contains(**peer));
+        for (peer, _) in others {
+            shared.condemn(*peer, EvictReason::NotAMember);
+        }
+        let refused = self.restate(shared.now, &members, &newest.carried);
+        let heard = members.iter().map(|(peer, _)| **peer);
+        let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();
+        rebuild.struck.extend(refused);
+        let lost = self.not_heard(shared, &survivors, &rebuild.struck);
+        self.resolve(
+            shared,
+            &Survival {
+                survivors: &survivors,
+                lost: &lost,
+                rebuilding: true,
+            },
+        );
+        self.install(shared, (&survivors, &lost), &[]);
+    }
+
+    /// Takes in what members of the newest view reported; returns whose reports cannot be true.
+    fn restate(
+        &mut self,
+        now: Instant,
+        members: &[(&PeerId, &(Claim, Report))],
+        carried: &[Carried],
+    ) -> BTreeMap<PeerId, EvictReason> {
+        let mut refused = BTreeMap::new();
+        for (peer, (_, report)) in members {
+            self.safe.released = self.safe.released.max(report.safe_released);
+            let mut tags = report.tags.iter();
+            let learned =
+                tags.try_for_each(|tag| self.ledger.learn(tag.tag, tag.floor, tag.last_committed));
+            if let Err(why) = learned {
+                refused.insert(**peer, EvictReason::Protocol(why));
+            }
+        }
+        carried
+            .iter()
+            .for_each(|carried| self.ledger.resume(carried, now));
+        for (peer, (_, report)) in members {
+            if let Err(why) = self.absorb(now, **peer, report) {
+                refused.insert(**peer, EvictReason::Protocol(why));
+            }
+        }
+        refused
+    }
+
+    fn not_heard(
+        &self,
+        shared: &mut Shared,
+        survivors: &BTreeSet<PeerId>,
+        struck: &BTreeMap<PeerId, EvictReason>,
+    ) -> BTreeMap<PeerId, EvictReason> {
+        let gone = self
+            .view
+            .peers()
+            .into_iter()
+            .filter(|peer| !survivors.contains(peer));
+        let mut lost = BTreeMap::new();
+        for peer in gone {
+            let reason = struck.get(&peer).cloned().unwrap_or(EvictReason::NotHeard);
+            shared.condemn(peer, reason.clone());
+            lost.insert(peer, reason);
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+#[path = "rebuild_tests.rs"]
+mod tests;

@@ -1,0 +1,218 @@
+//! Sessions: who has said hello, over which connection it speaks now, and when it was last heard.
+//!
+//! A session outlives its connections and ends only by eviction. Whether a session is a newcomer or
+//! a member is its group's business.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::{ConnectionId, Registration};
+use crate::ids::{LinkKey, MemberNumber, PeerId, SessionId, UnitId};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::control::{EvictReason, Member};
+
+/// One peer's session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub registration: Registration,
+    /// Counter of its newest connection; older ones are closed and their frames ignored (R10).
+    /// `None` until the first.
+    pub attach: Option<u64>,
+    pub contact: Contact,
+}
+
+/// Whether a session has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contact {
+    Attached {
+        connection: ConnectionId,
+        since: Instant,
+        heard: Instant,
+    },
+    Detached {
+        since: Instant,
+    },
+}
+
+impl Session {
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self.contact {
+            Contact::Attached { connection, .. } => Some(connection),
+            Contact::Detached { .. } => None,
+        }
+    }
+
+    /// As the others need to know it, under this number of admission.
+    pub fn member(&self, number: MemberNumber) -> Member {
+        Member {
+            peer: self.registration.peer,
+            number,
+            unit: self.registration.unit,
+            addresses: self.registration.addresses.clone(),
+            key: self.registration.key,
+        }
+    }
+}
+
+/// All sessions, found by each of their names.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    peers: BTreeMap<PeerId, Session>,
+    secrets: BTreeMap<SessionId, PeerId>,
+    connections: BTreeMap<ConnectionId, PeerId>,
+    keys: BTreeMap<LinkKey, PeerId>,
+    /// Why sessions ended, newest last, so that a late attach hears the reason.
+    ended: VecDeque<(SessionId, EvictReason)>,
+}
+
+impl Sessions {
+    /// A session without a connection yet.
+    pub fn register(&mut self, registration: Registration, since: Instant) {
+        let peer = registration.peer;
+        self.secrets.insert(registration.session, peer);
+        self.keys.insert(registration.key, peer);
+        let session = Session {
+            registration,
+            attach: None,
+            contact: Contact::Detached { since },
+        };
+        let previous = self.peers.insert(peer, session);
+        assert!(previous.is_none(), "a peer id is never reused");
+    }
+
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&PeerId, &Session)> {
+        self.peers.iter()
+    }
+
+    pub fn get(&self, peer: PeerId) -> Option<&Session> {
+        self.peers.get(&peer)
+    }
+
+    pub fn connection(&self, peer: PeerId) -> Option<ConnectionId> {
+        self.get(peer)?.connection()
+    }
+
+    /// Since when this peer has had its present connection.
+    pub fn attached_since(&self, peer: PeerId) -> Option<Instant> {
+        match self.get(peer)?.contact {
+            Contact::Attached { since, .. } => Some(since),
+            Contact::Detached { .. } => None,
+        }
+    }
+
+    pub fn is_detached(&self, peer: PeerId) -> bool {
+        self.get(peer)
+            .is_some_and(|session| session.connection().is_none())
+    }
+
+    pub fn at_connection(&self, connection: ConnectionId) -> Option<PeerId> {
+        self.connections.get(&connection).copied()
+    }
+
+    pub fn of_secret(&self, secret: SessionId) -> Option<PeerId> {
+        self.secrets.get(&secret).copied()
+    }
+
+    pub fn of_key(&self, key: LinkKey) -> Option<PeerId> {
+        self.keys.get(&key).copied()
+    }
+
+    /// Peers of this unit.
+    pub fn of_unit(&self, unit: UnitId) -> Vec<PeerId> {
+        let same = self
+            .peers
+            .values()
+            .filter(|session| session.registration.unit == unit);
+        same.map(|session| session.registration.peer).collect()
+    }
+
+    /// Gives a session a new connection; returns the one it replaces. `None` for a stale counter.
+    pub fn attach(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        attach: u64,
+        now: Instant,
+    ) -> Option<Option<ConnectionId>> {
+        let session = self.peers.get_mut(&peer)?;
+        if session.attach.is_some_and(|newest| attach <= newest) {
+            return None;
+        }
+        let replaced = session.connection();
+        if let Some(old) = replaced {
+            self.connections.remove(&old);
+        }
+        session.attach = Some(attach);
+        session.contact = Contact::Attached {
+            connection,
+            since: now,
+            heard: now,
+        };
+        let previous = self.connections.insert(connection, peer);
+        assert!(previous.is_none(), "a connection is attached once");
+        Some(replaced)
+    }
+
+    /// The connection ended: whose was it?
+    pub fn detach(&mut self, connection: ConnectionId, now: Instant) -> Option<PeerId> {
+        let peer = self.connections.remove(&connection)?;
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.contact = Contact::Detached { since: now };
+        }
+        Some(peer)
+    }
+
+    /// Something was heard of this peer.
+    pub fn hear(&mut self, peer: PeerId, now: Instant) {
+        if let Some(session) = self.peers.get_mut(&peer)
+            && let Contact::Attached { heard, .. } = &mut session.contact
+        {
+            *heard = now;
+        }
+    }
+
+    /// How long nothing was heard of this peer.
+    pub fn silence(&self, peer: PeerId, now: Instant) -> Duration {
+        match self.get(peer).map(|session| session.contact) {
+            Some(Contact::Attached { heard, .. }) => now.saturating_since(heard),
+            Some(Contact::Detached { since }) => now.saturating_since(since),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Ends a session and remembers why.
+    pub fn end(&mut self, peer: PeerId, reason: &EvictReason) -> Option<Session> {
+        let session = self.peers.remove(&peer)?;
+        self.secrets.remove(&session.registration.session);
+        if self.keys.get(&session.registration.key) == Some(&peer) {
+            self.keys.remove(&session.registration.key);
+        }
+        if let Some(connection) = session.connection() {
+            self.connections.remove(&connection);
+        }
+        if self.ended.len() == limits::ENDED_SESSIONS_MAX {
+            self.ended.pop_front();
+        }
+        self.ended
+            .push_back((session.registration.session, reason.clone()));
+        Some(session)
+    }
+
+    /// Why a session ended, as far as that is remembered.
+    pub fn why_ended(&self, secret: SessionId) -> Option<&EvictReason> {
+        let mut ended = self.ended.iter().rev();
+        ended
+            .find(|(session, _)| *session == secret)
+            .map(|(_, reason)| reason)
+    }
+
+    /// Forgets everybody: the run that they belonged to was never taken over.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

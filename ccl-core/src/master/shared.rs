@@ -1,0 +1,52 @@
+//! What all groups of a master share: the time, the sessions, and what is to be done.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::backoff::Backoffs;
+use super::outbox::Outbox;
+use super::session::Sessions;
+use crate::config::Timers;
+use crate::ids::{PeerId, Term};
+use crate::time::Instant;
+use crate::wire::control::{EvictReason, MasterToPeer};
+
+/// Handed to a group with each event.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub now: Instant,
+    /// 0 until the run is founded or taken up.
+    pub term: Term,
+    pub timers: Timers,
+    pub sessions: Sessions,
+    pub backoffs: Backoffs,
+    pub outbox: Outbox,
+    /// Who is to be evicted before the next input: first found, first out.
+    pub condemned: VecDeque<(PeerId, EvictReason)>,
+    /// Cells of the transition table that were reached.
+    pub visited: BTreeSet<(&'static str, &'static str)>,
+}
+
+impl Shared {
+    /// Sends to a peer if it has a connection; what it misses, the reply to its attach makes up for.
+    pub fn send(&mut self, peer: PeerId, message: MasterToPeer) {
+        if let Some(connection) = self.sessions.connection(peer) {
+            self.outbox.send(connection, message);
+        }
+    }
+
+    /// Sends the same to several.
+    pub fn send_all<'a>(
+        &mut self,
+        peers: impl IntoIterator<Item = &'a PeerId>,
+        message: &MasterToPeer,
+    ) {
+        for &peer in peers {
+            self.send(peer, message.clone());
+        }
+    }
+
+    /// Has a peer evicted once the event in hand is dealt with.
+    pub fn condemn(&mut self, peer: PeerId, reason: EvictReason) {
+        self.condemned.push_back((peer, reason));
+    }
+}

@@ -1,0 +1,211 @@
+//! How a master comes by its run: from its journal, from the run's members, or by founding one (R11).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::group::Group;
+use super::history::History;
+use super::outbox::Outbox;
+use super::phase::Phase;
+use super::rebuild::Rebuild;
+use super::record::{Record, SealedView};
+use super::run::{Run, Waiting};
+use super::secret::Secrets;
+use super::session::Sessions;
+use super::shared::Shared;
+use super::{Master, Setup};
+use crate::event::Event;
+use crate::ids::{GroupId, PeerId, RunId, Term};
+use crate::limits;
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+
+impl Master {
+    pub(super) fn blank(setup: Setup, now: Instant) -> Self {
+        let timers = setup.timers;
+        let shared = Shared {
+            now,
+            term: Term(0),
+            timers,
+            sessions: Sessions::default(),
+            backoffs: Default::default(),
+            outbox: Outbox::default(),
+            condemned: VecDeque::new(),
+            visited: BTreeSet::new(),
+        };
+        let window = now + timers.rebuild_window;
+        Self {
+            secrets: Secrets::new(setup.entropy),
+            run: Run::Empty(Waiting::new(window)),
+            shared,
+            groups: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            next_peer: PeerId(0),
+            last_resort: window.max(now + timers.detach_timeout),
+            setup,
+        }
+    }
+
+    pub(super) fn start(&mut self, records: &[Record]) {
+        let history = History::read(records);
+        if let Some(run_id) = history.run_id {
+            self.resume(run_id, history);
+        } else if self.setup.new_run || is_active(Mutation::EmptyMasterFounds) {
+            self.found_new();
+        }
+    }
+
+    /// Takes up the run of the journal.
+    fn resume(&mut self, run_id: RunId, history: History) {
+        self.run = Run::Founded {
+            run_id,
+            adopted: None,
+        };
+        self.begin_term(next_term(history.term));
+        self.shared.outbox.event(Event::MasterStarted {
+            term: self.shared.term,
+            rebuilt: true,
+        });
+        self.next_peer = history.next_peer;
+        let window = self.shared.now + self.shared.timers.rebuild_window;
+        for (id, sealed) in history.groups {
+            let mut group = self.restored(id, sealed, window);
+            group.next_number = history.next_numbers.get(&id).copied().unwrap_or_default();
+            self.groups.insert(id, group);
+        }
+        for (peer, registration) in history.sessions {
+            let id = registration.group;
+            // Newcomers get as long as members do to find the new master.
+            self.shared.sessions.register(registration, window);
+            let group = self
+                .groups
+                .entry(id)
+                .or_insert_with(|| Group::new(id, Phase::Founding));
+            if !group.awaits(peer) {
+                group.handle_registered(&mut self.shared, peer);
+            }
+        }
+    }
+
+    fn restored(&self, id: GroupId, sealed: SealedView, window: Instant) -> Group {
+        if !sealed.members.is_empty() {
+            let rebuild = Rebuild::new(Some(sealed), window, self.last_resort);
+            return Group::new(id, Phase::Rebuild(rebuild));
+        }
+        let mut group = Group::new(id, Phase::Founding);
+        group.view.vid = sealed.vid;
+        group.ledger.restore(&sealed.floors);
+        group.safe.released = sealed.safe_released;
+        group
+    }
+
+    fn found_new(&mut self) {
+        let run_id = RunId(self.secrets.draw(Term(0)));
+        self.found(run_id, Term(1), None);
+    }
+
+    /// The run exists from now on; newcomers that waited for it are registered.
+    fn found(&mut self, run_id: RunId, term: Term, adopted: Option<Instant>) {
+        let waiting = self
+            .run
+            .waiting()
+            .map(|waiting| std::mem::take(&mut waiting.hellos));
+        self.run = Run::Founded { run_id, adopted };
+        self.shared.outbox.seal(Record::RunFounded {
+            run: self.setup.run.clone(),
+            run_id,
+        });
+        self.begin_term(term);
+        self.shared.outbox.event(Event::MasterStarted {
+            term,
+            rebuilt: adopted.is_some(),
+        });
+        for hello in waiting.into_iter().flatten() {
+            self.register(hello);
+        }
+    }
+
+    fn begin_term(&mut self, term: Term) {
+        self.shared.term = term;
+        self.shared.outbox.seal(Record::TermBegan { term });
+    }
+
+    /// Takes up each group of which enough was heard. The first one of a run without a journal makes
+    /// the run this master's.
+    pub(super) fn take_up_groups(&mut self) {
+        let force = self.setup.force_rebuild;
+        let ready = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.is_rebuilt(&self.shared, force));
+        let ready: Vec<_> = ready.map(|(id, _)| *id).collect();
+        for id in ready {
+            self.ensure_term(id);
+            self.with_group(id, |group, shared| group.finish_rebuild(shared));
+        }
+    }
+
+    /// Sees to it that the term is greater than every one that the group's members know.
+    fn ensure_term(&mut self, id: GroupId) {
+        let Some(Phase::Rebuild(rebuild)) = self.groups.get(&id).map(|group| &group.phase) else {
+            return;
+        };
+        let newest = rebuild.newest_term();
+        if let Run::Adopting { run_id, waiting } = &self.run {
+            let (run_id, window) = (*run_id, waiting.window);
+            let claimed = self.groups.values().filter_map(|group| match &group.phase {
+                Phase::Rebuild(rebuild) => rebuild.newest_peer(),
+                _ => None,
+            });
+            let newest_peer = claimed.max().unwrap_or_default();
+            self.next_peer = PeerId(newest_peer.0 + limits::PEER_ID_GAP);
+            self.found(run_id, next_term(newest), Some(window));
+        } else if newest >= self.shared.term && !is_active(Mutation::NoTerm) {
+            self.begin_term(next_term(newest));
+        }
+    }
+
+    /// An earlier run of which nobody is left to be heard is not taken over.
+    pub(super) fn give_up_adoption(&mut self) {
+        let attached = self
+            .shared
+            .sessions
+            .iter()
+            .any(|(_, session)| session.connection().is_some());
+        if attached {
+            return;
+        }
+        if let Run::Adopting { waiting, .. } = &mut self.run {
+            let window = self.shared.now + self.shared.timers.rebuild_window;
+            let hellos = std::mem::take(&mut waiting.hellos);
+            self.run = Run::Empty(Waiting { window, hellos });
+            self.shared.sessions.clear();
+            self.shared.condemned.clear();
+            self.groups.clear();
+            self.touched.clear();
+        }
+    }
+
+    pub(super) fn run_deadline(&self) -> Option<Instant> {
+        match &self.run {
+            Run::Empty(waiting) => Some(waiting.window),
+            Run::Adopting { .. } | Run::Founded { .. } => None,
+        }
+    }
+
+    /// Founds a run once members of an earlier one have been waited for in vain.
+    pub(super) fn expire_run(&mut self) {
+        if let Run::Empty(waiting) = &self.run
+            && waiting.window <= self.shared.now
+        {
+            self.found_new();
+        }
+    }
+}
+
+fn next_term(term: Term) -> Term {
+    if is_active(Mutation::NoTerm) {
+        return term.max(Term(1));
+    }
+    let next = term.0.checked_add(1);
+    Term(next.expect("2^32 masters take longer than any run"))
+}

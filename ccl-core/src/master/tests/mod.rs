@@ -1,0 +1,404 @@
+//! The master driven by hand: each test says what peers send and looks at what they are told.
+
+mod attach;
+mod change;
+mod entry;
+mod faults;
+mod restart;
+mod safe_points;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::config::Timers;
+use crate::ids::{
+    GroupId, LinkKey, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, UnitId, Vid,
+};
+use crate::reduce::{Dtype, ReduceOp};
+use crate::wire::control::{
+    Algorithm, Claim, Fingerprint, Install, Kind, OpNote, OpenReport, PROTOCOL_VERSION, Report,
+    TagReport,
+};
+
+/// A master, what it has sent and not been looked at, and its journal.
+struct Stage {
+    master: Master,
+    now: Instant,
+    sent: BTreeMap<ConnectionId, Vec<MasterToPeer>>,
+    closed: BTreeSet<ConnectionId>,
+    journal: Vec<Record>,
+    events: Vec<Event>,
+    next_connection: u64,
+}
+
+/// A peer as the test knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Puppet {
+    connection: ConnectionId,
+    peer: PeerId,
+    session: SessionId,
+    run_id: RunId,
+    attach: u64,
+}
+
+fn setup() -> Setup {
+    Setup {
+        run: "run".into(),
+        timers: Timers::default(),
+        new_run: true,
+        force_rebuild: false,
+        journaled: true,
+        entropy: [1, 2, 3, 4],
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], port))
+}
+
+fn fingerprint(count: u64) -> Fingerprint {
+    Fingerprint {
+        kind: Kind::AllReduce,
+        algorithm: Algorithm::Auto,
+        op: ReduceOp::Sum,
+        dtype: Dtype::F32,
+        count,
+        parts: 1,
+        parts_digest: 0,
+        root: Rank(0),
+        quantization: 0,
+        retry: false,
+        attempts: 1,
+        min_world: 1,
+    }
+}
+
+fn op(n: u64, birth: Vid) -> OpName {
+    OpName {
+        tag: Tag(7),
+        n: OpNumber(n),
+        birth,
+    }
+}
+
+fn note(op: OpName) -> OpNote {
+    OpNote {
+        op,
+        fingerprint: fingerprint(10),
+    }
+}
+
+fn posted(op: OpName) -> PeerToMaster {
+    PeerToMaster::Posted(vec![note(op)])
+}
+
+fn done(op: OpName) -> PeerToMaster {
+    PeerToMaster::Done(vec![note(op)])
+}
+
+/// What a peer without any tag reports.
+fn report(vid: Vid) -> Report {
+    Report {
+        vid,
+        released: true,
+        ..Report::default()
+    }
+}
+
+/// What a peer reports that has one operation open.
+fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
+    let mut report = report(vid);
+    report.tags.push(TagReport {
+        tag: op.tag,
+        floor: op.n,
+        last_committed: op.n.0.checked_sub(1).map(OpNumber),
+        open: Some(OpenReport {
+            n: op.n,
+            birth: op.birth,
+            fingerprint: fingerprint(10),
+            held,
+            cancel: None,
+        }),
+    });
+    report
+}
+
+fn vid(term: u32, epoch: u32) -> Vid {
+    Vid {
+        term: crate::ids::Term(term),
+        epoch: crate::ids::Epoch(epoch),
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::with(setup(), &[])
+    }
+
+    fn with(setup: Setup, history: &[Record]) -> Self {
+        let now = Instant(1_000_000_000);
+        let mut stage = Self {
+            master: Master::new(setup, history, now),
+            now,
+            sent: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            journal: history.to_vec(),
+            events: Vec::new(),
+            next_connection: 0,
+        };
+        stage.drain();
+        stage
+    }
+
+    /// The master dies and starts again with what is in the journal.
+    fn restart(self, setup: Setup) -> Self {
+        let mut stage = Self::with(setup, &self.journal);
+        stage.next_connection = self.next_connection;
+        stage
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.master.poll_output() {
+            match output {
+                Output::Journal { record, .. } => self.journal.push(record),
+                Output::Send {
+                    connection,
+                    message,
+                } => self.sent.entry(connection).or_default().push(message),
+                Output::Close { connection } => {
+                    self.closed.insert(connection);
+                }
+                Output::Event(event) => self.events.push(event),
+            }
+        }
+    }
+
+    fn connection(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        ConnectionId(self.next_connection)
+    }
+
+    fn input(&mut self, input: Input) {
+        self.master.handle(self.now, input);
+        self.drain();
+    }
+
+    fn say_at(&mut self, connection: ConnectionId, message: PeerToMaster) {
+        self.input(Input::Message {
+            connection,
+            from: address(9),
+            message,
+        });
+    }
+
+    fn say(&mut self, puppet: Puppet, message: PeerToMaster) {
+        self.say_at(puppet.connection, message);
+    }
+
+    fn close(&mut self, puppet: Puppet) {
+        self.input(Input::Closed {
+            connection: puppet.connection,
+        });
+    }
+
+    /// What was sent to a peer since the last look.
+    fn told(&mut self, puppet: Puppet) -> Vec<MasterToPeer> {
+        self.told_at(puppet.connection)
+    }
+
+    fn told_at(&mut self, connection: ConnectionId) -> Vec<MasterToPeer> {
+        self.sent.remove(&connection).unwrap_or_default()
+    }
+
+    /// The `Install` among what was sent to a peer since the last look.
+    fn installed(&mut self, puppet: Puppet) -> Install {
+        let told = self.told(puppet);
+        let installs = told.iter().filter_map(|message| match message {
+            MasterToPeer::Install(install) => Some(install.clone()),
+            _ => None,
+        });
+        installs
+            .last()
+            .unwrap_or_else(|| panic!("no Install among {told:?}"))
+    }
+
+    /// Lets time pass; everybody named keeps saying that it is alive, and the master is called when
+    /// it asks for it.
+    fn pass(&mut self, duration: Duration, alive: &[Puppet]) {
+        let end = self.now + duration;
+        while self.now < end {
+            let beat = self.now + Duration::from_millis(100);
+            let due = self.master.poll_timeout().unwrap_or(beat);
+            self.now = due.clamp(self.now, beat).min(end);
+            if due <= self.now {
+                self.input(Input::Timeout);
+                let next = self.master.poll_timeout();
+                assert!(
+                    next.is_none_or(|next| next > self.now),
+                    "the master does not spin"
+                );
+            }
+            for puppet in alive {
+                self.say(*puppet, PeerToMaster::Ping);
+            }
+            self.sent.values_mut().for_each(|sent| {
+                sent.retain(|message| !matches!(message, MasterToPeer::Pong { .. }));
+            });
+            if due > self.now && self.now < end {
+                self.now = beat.min(end);
+            }
+        }
+    }
+
+    fn hello(&self, group: u32, key: u128) -> PeerToMaster {
+        PeerToMaster::Hello {
+            protocol: PROTOCOL_VERSION,
+            library: "test".into(),
+            run: "run".into(),
+            group: GroupId(group),
+            unit: None,
+            addresses: vec![address(key as u16)],
+            key: LinkKey(key),
+            min_world: 1,
+            attach: 1,
+        }
+    }
+
+    /// A newcomer with this link key, after its `Welcome`.
+    fn join(&mut self, hello: PeerToMaster) -> Puppet {
+        let connection = self.connection();
+        self.say_at(connection, hello);
+        let told = self.told_at(connection);
+        let Some(MasterToPeer::Welcome {
+            run_id,
+            session,
+            peer,
+            ..
+        }) = told.first()
+        else {
+            panic!("no Welcome but {told:?}");
+        };
+        Puppet {
+            connection,
+            peer: *peer,
+            session: *session,
+            run_id: *run_id,
+            attach: 1,
+        }
+    }
+
+    fn join_group(&mut self, group: u32) -> Puppet {
+        let key = u128::from(self.next_connection) + 100;
+        self.join(self.hello(group, key))
+    }
+
+    fn ready(&mut self, puppet: Puppet, linked: &[Puppet]) {
+        let others = linked
+            .iter()
+            .map(|other| other.peer)
+            .filter(|peer| *peer != puppet.peer);
+        let message = PeerToMaster::Ready {
+            vid: Vid::default(),
+            linked: others.collect(),
+        };
+        self.say(puppet, message);
+    }
+
+    /// A group of `count` members whose first view is released, and its name.
+    fn founded(&mut self, group: u32, count: usize) -> (Vec<Puppet>, Vid) {
+        let mut puppets = Vec::new();
+        for _ in 0..count {
+            let key = u128::from(self.next_connection) + 100;
+            let mut hello = self.hello(group, key);
+            if let PeerToMaster::Hello { min_world, .. } = &mut hello {
+                *min_world = count as u32;
+            }
+            puppets.push(self.join(hello));
+        }
+        for puppet in puppets.clone() {
+            self.ready(puppet, &puppets.clone());
+        }
+        let install = self.installed(puppets[0]);
+        let vid = install.vid;
+        for puppet in puppets.clone() {
+            let report = report(vid);
+            self.say(puppet, PeerToMaster::Installed { vid, report });
+        }
+        self.sent.clear();
+        (puppets, vid)
+    }
+
+    /// The state of a group's phase.
+    fn state(&self, group: u32) -> &'static str {
+        self.master.groups[&GroupId(group)].phase.state().name()
+    }
+
+    fn view(&self, group: u32) -> (Vid, Vec<PeerId>) {
+        let view = &self.master.groups[&GroupId(group)].view;
+        (view.vid, view.peers())
+    }
+
+    fn flush(&mut self, puppet: Puppet, vid: Vid, report: Report) {
+        self.say(puppet, PeerToMaster::Flush { vid, report });
+    }
+
+    fn confirm(&mut self, puppet: Puppet, vid: Vid) {
+        let report = report(vid);
+        self.say(puppet, PeerToMaster::Installed { vid, report });
+    }
+
+    /// The peer comes back over a new connection and says all it knows.
+    fn attach(&mut self, puppet: &mut Puppet, report: Report) {
+        puppet.attach += 1;
+        puppet.connection = self.connection();
+        let claim = self.claim(*puppet);
+        let message = PeerToMaster::Attach {
+            run_id: puppet.run_id,
+            session: puppet.session,
+            attach: puppet.attach,
+            claim,
+            report,
+        };
+        self.say(*puppet, message);
+    }
+
+    /// A claim as the newest view in the journal makes it.
+    fn claim(&self, puppet: Puppet) -> Claim {
+        let views = self.journal.iter().rev().filter_map(|record| match record {
+            Record::ViewSealed(view) => Some(view),
+            _ => None,
+        });
+        let mut mine = views.filter(|view| {
+            view.members
+                .iter()
+                .any(|known| known.member.peer == puppet.peer)
+        });
+        let Some(view) = mine.next() else {
+            return Claim {
+                peer: puppet.peer,
+                ..Claim::default()
+            };
+        };
+        Claim {
+            peer: puppet.peer,
+            group: view.group,
+            members: view
+                .members
+                .iter()
+                .map(|known| known.member.clone())
+                .collect(),
+            ring_order: view.ring_order.clone(),
+            costs: view.costs,
+        }
+    }
+
+    fn unit_hello(&self, group: u32, key: u128, unit: u64) -> PeerToMaster {
+        let mut hello = self.hello(group, key);
+        if let PeerToMaster::Hello { unit: wanted, .. } = &mut hello {
+            *wanted = Some(UnitId(unit));
+        }
+        hello
+    }
+}
