@@ -25,7 +25,10 @@ impl Group {
     pub(super) fn commit(&mut self, shared: &mut Shared) {
         let complete = self.ledger.complete();
         for tags in complete.chunks(limits::OPEN_OPS_MAX) {
-            let commits: Vec<_> = tags.iter().map(|&tag| self.ledger.commit(tag)).collect();
+            let commits: Vec<_> = tags
+                .iter()
+                .map(|&tag| self.ledger.commit(tag, Vec::new()))
+                .collect();
             shared.outbox.seal_lazily(Record::Committed {
                 group: self.id,
                 commits: commits.clone(),
@@ -149,8 +152,8 @@ impl Group {
         let group = self.id;
         for (op, verdict) in verdicts {
             match verdict {
-                Verdict::Committed => {
-                    self.ledger.commit(op.tag);
+                Verdict::Committed { absent } => {
+                    self.ledger.commit(op.tag, absent);
                     shared.outbox.event(Event::Committed { group, op });
                 }
                 Verdict::Aborted(reason) => {

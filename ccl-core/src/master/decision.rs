@@ -23,8 +23,8 @@ pub(super) struct Survival<'a> {
 /// What becomes of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Every surviving member holds the result.
-    Committed,
+    /// Every surviving member holds the result. `absent` are members that are no contributors.
+    Committed { absent: Vec<PeerId> },
     /// It can no longer end well, or somebody does not want it to.
     Aborted(AbortReason),
     /// It goes on unchanged.
@@ -47,8 +47,9 @@ pub(super) fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
         .filter(|peer| survivors.contains(peer))
         .peekable();
     let held = staying.peek().is_some() && staying.all(|peer| open.done.contains(peer));
-    if held && open.difference.is_none() && !lacks_a_caller(open, survival) {
-        return Verdict::Committed;
+    if held && open.difference.is_none() {
+        let absent = absent(open, survival);
+        return Verdict::Committed { absent };
     }
     if let Some((by, reason)) = open.cancel_of(survivors) {
         return Verdict::Aborted(AbortReason::Cancelled { by, reason });
@@ -66,13 +67,19 @@ pub(super) fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
     }
 }
 
-/// Whether an operation that moves no bytes of some member would name that member as a contributor
-/// although it never called. After a master's death this cannot be asked: the dead master may have
-/// heard of the call and sealed a success.
-fn lacks_a_caller(open: &OpenOp, survival: &Survival) -> bool {
-    !survival.rebuilding
-        && open.is_empty()
-        && open.members.iter().any(|peer| !open.posted.contains(peer))
+/// Lost members that are not known to have called an operation which needs nothing of them. After a
+/// master's death all members are named: the dead master may have heard of the call and told so.
+fn absent(open: &OpenOp, survival: &Survival) -> Vec<PeerId> {
+    if survival.rebuilding || !open.is_empty() {
+        return Vec::new();
+    }
+    let root = open.source();
+    let gone = open
+        .members
+        .iter()
+        .filter(|peer| !survival.survivors.contains(peer));
+    let silent = gone.filter(|peer| !open.posted.contains(peer) && Some(**peer) != root);
+    silent.copied().collect()
 }
 
 #[cfg(test)]

@@ -48,8 +48,11 @@ impl History {
                 };
                 for commit in commits {
                     let floor = floor_of(view, commit.op.tag);
-                    floor.floor = floor.floor.max(commit.op.n.next());
-                    floor.last_committed = floor.last_committed.max(Some(commit.op.n));
+                    if commit.op.n >= floor.floor {
+                        floor.floor = commit.op.n.next();
+                        floor.last_committed = Some(commit.op.n);
+                        floor.absent.clear();
+                    }
                 }
             }
             Record::SafePoint { group, k, .. } => {
@@ -100,6 +103,7 @@ fn floor_of(view: &mut SealedView, tag: Tag) -> &mut TagFloor {
                     tag,
                     floor: Default::default(),
                     last_committed: None,
+                    absent: Vec::new(),
                     reasons: Vec::new(),
                 },
             );

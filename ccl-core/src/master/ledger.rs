@@ -12,8 +12,8 @@ use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, CostTable, Fingerprint, OpNote, TagFloor,
-    TagReport,
+    AbortReason, CancelReason, Carried, CommitRecord, CostTable, Fingerprint, Kind, OpNote,
+    TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -28,6 +28,7 @@ pub(super) struct Ledger {
 struct TagState {
     floor: OpNumber,
     last_committed: Option<OpNumber>,
+    absent: Vec<PeerId>,
     reasons: VecDeque<(OpNumber, AbortReason)>,
 }
 
@@ -154,8 +155,8 @@ impl Ledger {
         open.any(|open| !open.cancels.is_empty() || open.difference.is_some())
     }
 
-    /// Seals the success of a tag's open operation.
-    pub fn commit(&mut self, tag: Tag) -> CommitRecord {
+    /// Seals the success of a tag's open operation, without the data of those `absent`.
+    pub fn commit(&mut self, tag: Tag, absent: Vec<PeerId>) -> CommitRecord {
         let open = self
             .open
             .remove(&tag)
@@ -163,9 +164,15 @@ impl Ledger {
         let state = self.tags.entry(tag).or_default();
         state.advance(open.op.n);
         state.last_committed = Some(open.op.n);
+        let contributors = open
+            .members
+            .into_iter()
+            .filter(|peer| !absent.contains(peer));
+        let contributors = contributors.collect();
+        state.absent = absent;
         CommitRecord {
             op: open.op,
-            contributors: open.members,
+            contributors,
         }
     }
 
@@ -207,7 +214,10 @@ impl Ledger {
         }
         let state = self.tags.entry(tag).or_default();
         state.floor = state.floor.max(floor);
-        state.last_committed = state.last_committed.max(last_committed);
+        if last_committed > state.last_committed {
+            state.last_committed = last_committed;
+            state.absent.clear();
+        }
         if self
             .open
             .get(&tag)
@@ -224,6 +234,7 @@ impl Ledger {
             let state = self.tags.entry(known.tag).or_default();
             state.floor = known.floor;
             state.last_committed = known.last_committed;
+            state.absent.clone_from(&known.absent);
             state.reasons = known.reasons.iter().cloned().collect();
         }
     }
@@ -247,6 +258,7 @@ impl Ledger {
             tag: *tag,
             floor: state.floor,
             last_committed: state.last_committed,
+            absent: state.absent.clone(),
             reasons: state.reasons.iter().cloned().collect(),
         };
         self.tags.iter().map(floor).collect()
@@ -326,6 +338,15 @@ impl OpenOp {
     pub fn is_empty(&self) -> bool {
         let called = self.called.as_ref();
         called.is_some_and(|(_, fingerprint)| fingerprint.is_empty())
+    }
+
+    /// Whose data a broadcast that moves any spreads.
+    pub fn source(&self) -> Option<PeerId> {
+        let (_, called) = self.called.as_ref()?;
+        let moves = called.kind == Kind::Broadcast && called.count > 0;
+        moves
+            .then(|| self.members.get(called.root.index()).copied())
+            .flatten()
     }
 
     /// The wish of a survivor that it be aborted.
