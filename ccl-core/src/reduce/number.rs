@@ -72,9 +72,12 @@ macro_rules! raw {
 
 raw!(u8, u16, u32, u64, i8, i16, i32, i64);
 
-/// `$wide` holds every value of the type and every divisor.
+/// `$quotient` is the type in which one division gives the truncated quotient: an integer that holds
+/// every value and every divisor, or a float, which the machine divides side by side. A float of more
+/// than twice the integer's digits never rounds a quotient up to the next whole number: that one is
+/// at least 1/divisor away. A divisor that it cannot hold is beyond every value, and gives 0.
 macro_rules! integer {
-    ($($int:ty as $wide:ty),*) => {$(
+    ($($int:ty as $quotient:ty),*) => {$(
         impl Number for $int {
             type Raw = Self;
             type Accumulator = Self;
@@ -97,7 +100,7 @@ macro_rules! integer {
 
             #[inline(always)]
             fn divide(sum: Self, divisor: u32) -> Self {
-                (<$wide>::from(sum) / <$wide>::from(divisor)) as Self
+                (sum as $quotient / divisor as $quotient) as Self
             }
 
             #[inline(always)]
@@ -124,7 +127,7 @@ macro_rules! integer {
 }
 
 integer!(
-    u8 as u32, u16 as u32, u32 as u32, u64 as u64, i8 as i64, i16 as i64, i32 as i64, i64 as i64
+    u8 as f32, u16 as f32, u32 as f64, u64 as u64, i8 as f32, i16 as f32, i32 as f64, i64 as i64
 );
 
 /// Turns sign and magnitude into a number that orders alike, and back.

@@ -207,6 +207,25 @@ fn integers_wrap_and_averages_truncate_toward_zero() {
 }
 
 #[test]
+fn integer_averages_are_exact_around_every_multiple_of_the_divisor() {
+    for divisor in [1, 2, 3, 7, 100, 255, 256, 65_537, (1 << 24) + 1, u32::MAX] {
+        for dtype in Dtype::ALL.into_iter().take(8) {
+            let bytes = dtype.bytes();
+            let mut sums = Vec::new();
+            for multiple in 0..2000_u64 {
+                let near = multiple.wrapping_mul(0x1_0001_0001_0003) / u64::from(divisor);
+                for sum in [near * u64::from(divisor), multiple * u64::from(divisor)] {
+                    for sum in [sum.wrapping_sub(1), sum, sum.wrapping_neg()] {
+                        sums.extend_from_slice(&sum.to_le_bytes()[..bytes]);
+                    }
+                }
+            }
+            compare_all(dtype, &[&sums], divisor);
+        }
+    }
+}
+
+#[test]
 fn half_precision_is_summed_in_f32_and_rounded_once() {
     let h = f16::from_f32;
     // 2048 + 1 is a tie that rounds to 2048; added one by one in f16, 2048 + 1 + 1 would stay 2048.
