@@ -66,6 +66,9 @@ pub const SIGNAL_QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Payload of a small frame: an eager chunk and its fingerprint.
 pub const SIGNAL_PAYLOAD_BYTES_MAX: usize = EAGER_BYTES_MAX + 4096;
 
+/// Longest record of a master's journal, in bytes. A view with 4,096 tags, each with some abort
+/// reasons, takes a few mebibytes.
+pub const JOURNAL_RECORD_BYTES_MAX: usize = 256 << 20;
 /// Largest operation number, safe point or attach counter in a message: far beyond any run's life,
 /// and counting up from it cannot overflow.
 pub const NUMBER_MAX: u64 = 1 << 62;

@@ -1,1 +1,401 @@
 //! The master's sealed history on disk: append-only, checksummed, torn tails cut off.
+//!
+//! ```text
+//! file    "ccl-log\n" | version u32 | bytes of the run's name u32 | name | CRC-32 of all that
+//! record  bytes of the body u32 | checksum of the record before u32 | checksum u32
+//!         | CRC-32 of these twelve bytes u32 | body: the record in postcard's format
+//! ```
+//! All numbers are little-endian. A record's checksum is the CRC-32 of the checksum of the record
+//! before (at first, of the file's header) and of its body. A crash can only leave the last record
+//! short, or zeros in its place: that is cut off, since nobody was told of it. Everything else that
+//! does not fit is damage, and the master refuses to guess. What records mean is in
+//! `master::record`.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::limits::JOURNAL_RECORD_BYTES_MAX;
+
+/// An open journal, locked against every other process.
+///
+/// After a failed write or sync nobody knows what is on the disk, so every later call fails too:
+/// the master must stop.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    /// Checksum of the newest record, or of the file's header.
+    chain: u32,
+    /// Whether `sync` asks the disk. Without, records survive the process but not the machine.
+    fsync: bool,
+    is_broken: bool,
+    frame: Vec<u8>,
+}
+
+impl Journal {
+    /// Opens the journal of a run, or creates it, and reads what it holds, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the file cannot be opened, read or written; [`Error::InvalidArgument`] if
+    /// another master uses it, it belongs to another run, or it is damaged.
+    pub fn open<R: DeserializeOwned>(
+        path: &Path,
+        run: &str,
+        fsync: bool,
+    ) -> Result<(Self, Vec<R>)> {
+        let file = open_locked(path)?;
+        let mut journal = Self {
+            file,
+            path: path.to_owned(),
+            chain: 0,
+            fsync,
+            is_broken: false,
+            frame: Vec::new(),
+        };
+        let header = header_of(run);
+        journal.chain = crc32fast::hash(&header);
+        let length = journal.length()?;
+        if journal.is_new(&header, length)? {
+            journal.create(&header)?;
+            return Ok((journal, Vec::new()));
+        }
+        journal.check_header(&header, run)?;
+        let records = journal.read_records(header.len() as u64, length)?;
+        Ok((journal, records))
+    }
+
+    /// Appends a record. It survives the process from now on, the machine after the next `sync`.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: the master must stop.
+    pub fn append<R: Serialize>(&mut self, record: &R) -> Result<()> {
+        self.check_alive()?;
+        self.frame.clear();
+        self.frame.resize(RECORD_HEADER_BYTES, 0);
+        let encoded = postcard::to_io(record, &mut self.frame).map(|_| ());
+        encoded.map_err(|error| self.broken(std::io::Error::other(error)))?;
+        let body_bytes = self.frame.len() - RECORD_HEADER_BYTES;
+        if body_bytes > JOURNAL_RECORD_BYTES_MAX {
+            let what = format!("a record of {body_bytes} bytes");
+            return Err(self.broken(std::io::Error::new(ErrorKind::FileTooLarge, what)));
+        }
+        let (header, body) = self.frame.split_at_mut(RECORD_HEADER_BYTES);
+        let body_crc = body_crc(self.chain, body);
+        let parsed = RecordHeader {
+            body_bytes: u32::try_from(body_bytes).expect("compared with a limit below 2^32"),
+            chain: self.chain,
+            body_crc,
+        };
+        header.copy_from_slice(&parsed.to_bytes());
+        let written = self.file.write_all(&self.frame);
+        written.map_err(|error| self.broken(error))?;
+        self.chain = body_crc;
+        self.frame.shrink_to(FRAME_KEPT_BYTES);
+        Ok(())
+    }
+
+    /// Returns once all that was appended is on the disk, if the journal was opened with `fsync`.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: the master must stop.
+    pub fn sync(&mut self) -> Result<()> {
+        self.check_alive()?;
+        if !self.fsync {
+            return Ok(());
+        }
+        let synced = self.file.sync_data();
+        synced.map_err(|error| self.broken(error))
+    }
+
+    fn check_alive(&self) -> Result<()> {
+        if self.is_broken {
+            let what = std::io::Error::other("an earlier write failed");
+            return Err(self.os("cannot be trusted", what));
+        }
+        Ok(())
+    }
+
+    fn broken(&mut self, error: std::io::Error) -> Error {
+        self.is_broken = true;
+        self.os("cannot be written; the master stops", error)
+    }
+
+    fn os(&self, what: &str, error: std::io::Error) -> Error {
+        Error::os(format!("journal {} {what}", self.path.display()), error)
+    }
+
+    fn damaged(&self, what: &str) -> Error {
+        Error::invalid(format!("journal {} {what}", self.path.display()))
+    }
+
+    fn length(&self) -> Result<u64> {
+        let metadata = self.file.metadata();
+        let metadata = metadata.map_err(|error| self.os("cannot be examined", error))?;
+        Ok(metadata.len())
+    }
+
+    /// Whether the file is empty, or a crash cut its creation short: no record was ever in it.
+    fn is_new(&mut self, header: &[u8], length: u64) -> Result<bool> {
+        if length >= header.len() as u64 {
+            return Ok(false);
+        }
+        let mut found = Vec::new();
+        let read = (&self.file).take(length).read_to_end(&mut found);
+        read.map_err(|error| self.os("cannot be read", error))?;
+        self.rewind(0)?;
+        Ok(header.starts_with(&found))
+    }
+
+    fn create(&mut self, header: &[u8]) -> Result<()> {
+        self.rewind(0)?;
+        let written = self.file.write_all(header);
+        written
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| sync_directory(&self.path))
+            .map_err(|error| self.os("cannot be created", error))
+    }
+
+    fn rewind(&mut self, to: u64) -> Result<()> {
+        let sought = self.file.seek(SeekFrom::Start(to));
+        sought.map_err(|error| self.os("cannot be read", error))?;
+        Ok(())
+    }
+
+    /// Reads the file's header and compares it with the one that this run's journal has.
+    fn check_header(&mut self, expected: &[u8], run: &str) -> Result<()> {
+        let mut fixed = [0; FIXED_HEADER_BYTES];
+        let read = self.file.read_exact(&mut fixed);
+        if read.is_err() || fixed[..8] != MAGIC {
+            return Err(self.damaged("is not a ccl journal; name another file"));
+        }
+        let [version, name_bytes] = [8, 12].map(|at| u32_at(&fixed, at));
+        if version != JOURNAL_VERSION {
+            let what = format!(
+                "has version {version}, this program writes {JOURNAL_VERSION}; use the program \
+                 that wrote it, or name another file"
+            );
+            return Err(self.damaged(&what));
+        }
+        let mut rest = Vec::new();
+        let rest_bytes = u64::from(name_bytes) + 4;
+        let read = (&self.file).take(rest_bytes).read_to_end(&mut rest);
+        read.map_err(|error| self.os("cannot be read", error))?;
+        let found = [&fixed, rest.as_slice()].concat();
+        if found == expected {
+            return Ok(());
+        }
+        let name = rest.get(..name_bytes as usize).unwrap_or_default();
+        if header_of(&String::from_utf8_lossy(name)) != found {
+            return Err(self.damaged(
+                "is damaged in its header; restore it from a copy, or name another file",
+            ));
+        }
+        let name = String::from_utf8_lossy(name);
+        let what = format!("belongs to run `{name}`, not `{run}`; name another file or run");
+        Err(self.damaged(&what))
+    }
+
+    /// Reads records from `start`, where the file now stands, and leaves it at the end of the last.
+    fn read_records<R: DeserializeOwned>(&mut self, start: u64, length: u64) -> Result<Vec<R>> {
+        let mut records = Vec::new();
+        let mut offset = start;
+        let mut reader = BufReader::new(&self.file);
+        let mut body = Vec::new();
+        while offset < length {
+            let found = read_record(&mut reader, length - offset, self.chain, &mut body);
+            match found.map_err(|error| self.os("cannot be read", error))? {
+                Found::Whole(chain) => {
+                    self.chain = chain;
+                    offset += (RECORD_HEADER_BYTES + body.len()) as u64;
+                    let record = postcard::from_bytes(&body);
+                    records.push(record.map_err(|error| self.undecodable(records.len(), &error))?);
+                }
+                Found::Torn => break,
+                Found::Damaged(what) => return Err(self.damaged_at(offset, length, what)),
+            }
+        }
+        self.rewind(offset)?;
+        if offset < length {
+            self.cut(offset, length)?;
+        }
+        Ok(records)
+    }
+
+    fn cut(&mut self, offset: u64, length: u64) -> Result<()> {
+        tracing::warn!(
+            journal = %self.path.display(), offset, bytes = length - offset,
+            "the journal's last record was not finished when its master ended; it is cut off"
+        );
+        let cut = self.file.set_len(offset);
+        cut.and_then(|()| self.file.sync_all())
+            .map_err(|error| self.os("cannot be cut to its last whole record", error))
+    }
+
+    fn damaged_at(&self, offset: u64, length: u64, what: &str) -> Error {
+        self.damaged(&format!(
+            "is damaged at byte {offset} of {length}: {what}. Restore it from a copy. If there is \
+             none, move it away and start with `force_rebuild`: the members that still run then \
+             say what they know. Only if none runs, cutting the file to {offset} bytes loses what \
+             was sealed after that"
+        ))
+    }
+
+    fn undecodable(&self, index: usize, error: &postcard::Error) -> Error {
+        self.damaged(&format!(
+            "holds a record (number {index}) that this program does not know ({error}); use the \
+             program that wrote it"
+        ))
+    }
+}
+
+/// What lies at one place of the file.
+enum Found {
+    /// A record; its checksum. The body is in the caller's buffer.
+    Whole(u32),
+    /// The beginning of one, or zeros: a write that a crash cut short.
+    Torn,
+    /// Neither.
+    Damaged(&'static str),
+}
+
+struct RecordHeader {
+    body_bytes: u32,
+    chain: u32,
+    body_crc: u32,
+}
+
+impl RecordHeader {
+    fn to_bytes(&self) -> [u8; RECORD_HEADER_BYTES] {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        for (field, value) in [self.body_bytes, self.chain, self.body_crc]
+            .iter()
+            .enumerate()
+        {
+            bytes[field * 4..][..4].copy_from_slice(&value.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes[..12]);
+        bytes[12..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` if its own CRC does not fit.
+    fn from_bytes(bytes: &[u8; RECORD_HEADER_BYTES]) -> Option<Self> {
+        let header = Self {
+            body_bytes: u32_at(bytes, 0),
+            chain: u32_at(bytes, 4),
+            body_crc: u32_at(bytes, 8),
+        };
+        (header.to_bytes() == *bytes).then_some(header)
+    }
+}
+
+/// Reads the record that follows `chain` out of the `left` bytes before the end of the file.
+fn read_record(
+    reader: &mut impl Read,
+    left: u64,
+    chain: u32,
+    body: &mut Vec<u8>,
+) -> std::io::Result<Found> {
+    if left < RECORD_HEADER_BYTES as u64 {
+        return Ok(Found::Torn);
+    }
+    let mut bytes = [0; RECORD_HEADER_BYTES];
+    reader.read_exact(&mut bytes)?;
+    let Some(header) = RecordHeader::from_bytes(&bytes) else {
+        let is_blank = bytes == [0; RECORD_HEADER_BYTES] && is_zero_to_the_end(reader)?;
+        let damaged = Found::Damaged("the checksum of a record's header does not fit");
+        return Ok(if is_blank { Found::Torn } else { damaged });
+    };
+    if header.chain != chain {
+        let what = "a record does not follow the one before it: some are missing, or out of place";
+        return Ok(Found::Damaged(what));
+    }
+    body.clear();
+    reader.take(header.body_bytes.into()).read_to_end(body)?;
+    if body.len() < header.body_bytes as usize {
+        return Ok(Found::Torn);
+    }
+    if body_crc(chain, body) != header.body_crc {
+        return Ok(Found::Damaged("the checksum of a record does not fit"));
+    }
+    Ok(Found::Whole(header.body_crc))
+}
+
+/// Covers all records before, too: two records alike have different checksums.
+fn body_crc(chain: u32, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&chain.to_le_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// Some file systems grow a file before its data is there: a crash then leaves zeros.
+fn is_zero_to_the_end(reader: &mut impl Read) -> std::io::Result<bool> {
+    let mut block = [0; 4096];
+    loop {
+        match reader.read(&mut block)? {
+            0 => return Ok(true),
+            count if block[..count].iter().all(|byte| *byte == 0) => {}
+            _ => return Ok(false),
+        }
+    }
+}
+
+fn open_locked(path: &Path) -> Result<File> {
+    let named = |what: &str| format!("journal {} {what}", path.display());
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        // It holds the secrets of all sessions.
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| Error::os(named("cannot be opened"), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::invalid(named(
+            "is in use by another master; stop that one first, there may be only one",
+        ))),
+        Err(TryLockError::Error(error)) => Err(Error::os(named("cannot be locked"), error)),
+    }
+}
+
+/// The entry of a new file is data of its directory.
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn header_of(run: &str) -> Vec<u8> {
+    let name_bytes = u32::try_from(run.len()).expect("a run's name is at most 512 bytes");
+    let mut header = MAGIC.to_vec();
+    header.extend(JOURNAL_VERSION.to_le_bytes());
+    header.extend(name_bytes.to_le_bytes());
+    header.extend(run.as_bytes());
+    header.extend(crc32fast::hash(&header).to_le_bytes());
+    header
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let word = bytes[at..at + 4].try_into();
+    u32::from_le_bytes(word.expect("four bytes were cut out"))
+}
+
+const MAGIC: [u8; 8] = *b"ccl-log\n";
+const JOURNAL_VERSION: u32 = 1;
+const FIXED_HEADER_BYTES: usize = 16;
+const RECORD_HEADER_BYTES: usize = 16;
+/// Memory kept between records, in bytes; all but views of large worlds fit.
+const FRAME_KEPT_BYTES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests;

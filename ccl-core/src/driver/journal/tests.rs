@@ -1,0 +1,222 @@
+//! Goal: what was appended comes back, or the master learns that it does not; nothing in between.
+//!
+//! 1. Records come back over several openings. 2. A file cut at any byte gives the whole records
+//! before the cut, and goes on from there. 3. A changed byte anywhere is an error or, in what is torn
+//! off anyway, harmless. 4. Two openers, wrong files, failing disks.
+
+use super::*;
+
+/// A directory of its own for each test, gone at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ccl-journal-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("run.journal")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+type Entry = (u32, String);
+
+fn entry(index: u32) -> Entry {
+    (index * 1000, "x".repeat(index as usize * 7))
+}
+
+fn open(path: &Path) -> Result<(Journal, Vec<Entry>)> {
+    Journal::open(path, "a run", true)
+}
+
+/// Writes `count` entries; where each ends.
+fn write(path: &Path, count: u32) -> Vec<u64> {
+    let (mut journal, _) = open(path).unwrap();
+    let mut ends = vec![journal.length().unwrap()];
+    for index in 0..count {
+        journal.append(&entry(index)).unwrap();
+        ends.push(journal.length().unwrap());
+    }
+    journal.sync().unwrap();
+    ends
+}
+
+fn entries(count: usize) -> Vec<Entry> {
+    (0..count as u32).map(entry).collect()
+}
+
+#[test]
+fn records_come_back_in_order_over_several_openings() {
+    let folder = Folder::new("openings");
+    for round in 0..4_u32 {
+        let (mut journal, found) = open(&folder.file()).unwrap();
+        assert_eq!(found, entries(round as usize));
+        journal.append(&entry(round)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_cut_at_any_byte_gives_the_whole_records_before_and_goes_on() {
+    let folder = Folder::new("cut");
+    let path = folder.file();
+    let ends = write(&path, 5);
+    let whole = std::fs::read(&path).unwrap();
+    for cut in 0..=whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let (mut journal, found) = open(&path).unwrap();
+        let expected = ends.iter().filter(|end| **end <= cut as u64).count();
+        assert_eq!(found, entries(expected.saturating_sub(1)), "cut at {cut}");
+        journal.append(&entry(9)).unwrap();
+        drop(journal);
+        let (_, found) = open(&path).unwrap();
+        assert_eq!(found.last(), Some(&entry(9)), "cut at {cut}");
+    }
+}
+
+#[test]
+fn zeros_where_a_record_was_to_be_are_cut_off() {
+    let folder = Folder::new("zeros");
+    let path = folder.file();
+    let ends = write(&path, 3);
+    for zeros in [1, 15, 16, 17, 5000] {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.resize(bytes.len() + zeros, 0);
+        std::fs::write(&path, &bytes).unwrap();
+        let (journal, found) = open(&path).unwrap();
+        assert_eq!(found, entries(3));
+        assert_eq!(Some(&journal.length().unwrap()), ends.last());
+    }
+}
+
+#[test]
+fn a_changed_byte_anywhere_is_an_error_that_names_the_place() {
+    let folder = Folder::new("flip");
+    let path = folder.file();
+    let ends = write(&path, 4);
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{at}: {error}");
+        let record = ends.iter().rfind(|end| **end <= at as u64);
+        if let Some(start) = record {
+            let words = format!("damaged at byte {start} of {}", whole.len());
+            assert!(error.to_string().contains(&words), "{at}: {error}");
+        }
+        // Nothing was cut or repaired.
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_missing_or_repeated_record_breaks_the_chain() {
+    let folder = Folder::new("chain");
+    let path = folder.file();
+    let ends: Vec<_> = write(&path, 3)
+        .into_iter()
+        .map(|end| end as usize)
+        .collect();
+    let whole = std::fs::read(&path).unwrap();
+    let missing = [&whole[..ends[1]], &whole[ends[2]..]].concat();
+    let alike = Folder::new("alike");
+    let mut journal = open(&alike.file()).unwrap().0;
+    let twins = (0..2).map(|_| {
+        journal.append(&entry(1)).unwrap();
+        journal.length().unwrap() as usize
+    });
+    let twins: Vec<usize> = twins.collect();
+    drop(journal);
+    let bytes = std::fs::read(alike.file()).unwrap();
+    let tripled = [&bytes[..], &bytes[twins[0]..]].concat();
+    let repeated = [&whole[..ends[2]], &whole[ends[1]..]].concat();
+    for bytes in [missing, repeated, tripled] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("does not follow"), "{error}");
+    }
+}
+
+#[test]
+fn two_masters_never_share_a_journal() {
+    let folder = Folder::new("lock");
+    let (first, _) = open(&folder.file()).unwrap();
+    let error = open(&folder.file()).unwrap_err().to_string();
+    assert!(error.contains("in use by another master"), "{error}");
+    drop(first);
+    open(&folder.file()).unwrap();
+}
+
+#[test]
+fn a_journal_of_another_run_and_a_file_that_is_none_are_refused_untouched() {
+    let folder = Folder::new("other");
+    let path = folder.file();
+    write(&path, 1);
+    let error = Journal::open::<Entry>(&path, "another", true).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("belongs to run `a run`, not `another`"),
+        "{error}"
+    );
+    for text in [
+        "short",
+        "a text of more than sixteen bytes, and no journal at all",
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("is not a ccl journal"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_record_of_another_program_is_named() {
+    let folder = Folder::new("foreign");
+    write(&folder.file(), 2);
+    let error = Journal::open::<(u32, bool)>(&folder.file(), "a run", true).unwrap_err();
+    assert!(error.to_string().contains("does not know"), "{error}");
+}
+
+#[test]
+fn a_failed_write_is_an_error_now_and_for_ever() {
+    let folder = Folder::new("full");
+    let (mut journal, _) = open(&folder.file()).unwrap();
+    journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let error = journal.append(&entry(1)).unwrap_err().to_string();
+    assert!(error.contains("the master stops"), "{error}");
+    journal.file = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    assert!(journal.append(&entry(1)).is_err());
+    assert!(journal.sync().is_err());
+}
+
+#[test]
+fn a_disk_without_room_refuses_the_journal_at_the_start() {
+    let error = open(Path::new("/dev/full")).unwrap_err().to_string();
+    assert!(error.contains("cannot be created"), "{error}");
+    let error = open(Path::new("/nonexistent/run.journal"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("cannot be opened"), "{error}");
+}
+
+#[test]
+fn only_its_owner_reads_the_secrets_in_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("mode");
+    write(&folder.file(), 1);
+    let mode = std::fs::metadata(folder.file())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
