@@ -57,12 +57,10 @@ impl Timers {
     /// # Errors
     /// [`Error::InvalidArgument`] names the pair that does not.
     pub fn validate(&self) -> Result<(), Error> {
-        if self.heartbeat_interval.is_zero() {
-            return Err(Error::invalid(
-                "heartbeat_interval must be longer than zero",
-            ));
+        if self.heartbeat_interval < Duration::from_millis(1) {
+            return Err(Error::invalid("heartbeat_interval must be at least 1 ms"));
         }
-        if self.peer_timeout < self.heartbeat_interval * 2 {
+        if self.peer_timeout < self.heartbeat_interval.saturating_mul(2) {
             return Err(Error::invalid(
                 "peer_timeout must be at least two heartbeat intervals",
             ));

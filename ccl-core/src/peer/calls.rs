@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::event::Event;
 use crate::ids::{CallId, OpName, OpNumber, PeerId, Rank, Tag, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
@@ -405,8 +406,14 @@ impl Peer {
     fn decide(&mut self, tag: Tag, verdict: Verdict) {
         let op = verdict.op();
         self.notes.withdraw_posted(op);
-        if matches!(verdict, Verdict::Aborted { .. }) {
+        if let Verdict::Aborted { reason, .. } = &verdict {
+            let aborted = Event::Aborted {
+                group: self.setup.group,
+                op,
+                reason: reason.clone(),
+            };
             self.outputs.push_back(Output::StopOp(op));
+            self.outputs.push_back(Output::Event(aborted));
         }
         self.tags.decided(tag, verdict);
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{PeerId, Rank, Tag};
+use crate::ids::{OpNumber, PeerId, Rank, Tag};
 use crate::limits;
 use crate::wire::control::{Carried, Install, TagFloor};
 
@@ -71,6 +71,9 @@ impl Known<'_> {
             return Err(format!("{} is carried into its birth view", early.op));
         }
         for (tag, sealed) in &floors {
+            if sealed.floor > NUMBER_MAX {
+                return Err(format!("tag {tag} has counted to {}", sealed.floor));
+            }
             if sealed.last_committed >= Some(sealed.floor) {
                 return Err(format!("tag {tag} has a commit above its floor"));
             }
@@ -133,6 +136,9 @@ impl Known<'_> {
         }
     }
 }
+
+/// Highest number that a tag can have come to. Beyond it no number would follow.
+const NUMBER_MAX: OpNumber = OpNumber(u64::MAX / 2);
 
 /// I4 and I6 for one tag. A tag that was never heard of begins at 0.
 fn check_floor(state: Option<&TagState>, sealed: &TagFloor) -> Result<(), String> {

@@ -3,9 +3,12 @@
 //! An `Install` is checked as a whole before any of it is taken in; what contradicts what this peer
 //! knows for certain ends the session, because no verdict of such a master can be told.
 
-use crate::ids::Vid;
+use std::sync::Arc;
+
+use crate::event::Event;
+use crate::ids::{PeerId, Vid};
 use crate::mutation::{Mutation, is_active};
-use crate::wire::control::{Install, PeerToMaster};
+use crate::wire::control::{EvictReason, Install, PeerToMaster};
 
 use super::Peer;
 use super::check::Known;
@@ -60,20 +63,52 @@ impl Peer {
         self.settle_expected(&install, is_same_master);
         self.refresh_links();
         if before != Some(install.vid) {
-            self.outputs.extend(self.view().cloned().map(Output::View));
+            self.show_view(install.departed);
         }
         self.decide_below_floors();
         self.answer_install(install.vid);
-        if install.released || is_active(Mutation::TellAtInstall) {
+        let is_released = self
+            .phase
+            .membership()
+            .is_some_and(|membership| membership.released);
+        if is_released || is_active(Mutation::TellAtInstall) {
             self.tell_held_back();
             self.tell_safe_point();
         }
         self.advance_all();
     }
 
-    /// The view is in force; carried operations that are decided by now are left out.
+    fn show_view(&mut self, departed: Vec<(PeerId, EvictReason)>) {
+        let Some(membership) = self.phase.membership() else {
+            return;
+        };
+        let group = self.setup.group;
+        let installed = Event::ViewInstalled {
+            group,
+            vid: membership.view.vid,
+            members: membership.members.to_vec(),
+        };
+        self.outputs
+            .push_back(Output::View(Arc::clone(&membership.view)));
+        self.outputs.push_back(Output::Event(installed));
+        self.outputs
+            .extend(departed.into_iter().map(|(peer, reason)| {
+                Output::Event(Event::Evicted {
+                    peer,
+                    group,
+                    reason,
+                })
+            }));
+    }
+
+    /// The view is in force; carried operations that are decided by now are left out. A view that was
+    /// released stays so.
     fn enter(&mut self, install: &Install) {
+        let before = self.phase.membership();
+        let was_released =
+            before.is_some_and(|before| before.released && before.view.vid == install.vid);
         let mut membership = Membership::new(install);
+        membership.released |= was_released;
         membership.carried.retain(|tag, carried| {
             self.tags
                 .get(*tag)
@@ -81,7 +116,7 @@ impl Peer {
         });
         self.phase = if install.suspended {
             Phase::Suspended(membership)
-        } else if install.released {
+        } else if membership.released {
             Phase::Steady(membership)
         } else {
             Phase::Installed(membership)

@@ -155,6 +155,18 @@ pub(super) const STATES: [State; 8] = [
     State::Ended,
 ];
 
+/// All events, in the order of the table's rows.
+#[cfg(test)]
+pub(super) const TRIGGERS: [Trigger; 21] = {
+    let mut triggers = [Trigger::ControlUp; 21];
+    let mut row = 0;
+    while row < TABLE.len() {
+        triggers[row] = TABLE[row].0;
+        row += 1;
+    }
+    triggers
+};
+
 /// What this state does with this event.
 pub(super) fn reaction(state: State, trigger: Trigger) -> Reaction {
     TABLE[trigger as usize].1[state as usize]

@@ -29,7 +29,7 @@ struct Open {
 impl SafePoints {
     /// Safe points called, the open one included.
     pub fn called(&self) -> u64 {
-        self.consumed + u64::from(self.open.is_some())
+        self.consumed.saturating_add(u64::from(self.open.is_some()))
     }
 
     /// Safe points released, as far as this peer knows.
@@ -59,7 +59,7 @@ impl SafePoints {
             return None;
         }
         let open = self.open.take()?;
-        self.consumed += 1;
+        self.consumed = self.consumed.saturating_add(1);
         Some(open.call)
     }
 }
@@ -86,7 +86,7 @@ impl Peer {
         if k > self.safe_points.called().max(self.safe_points.released) {
             return self.drop_master(&format!("SafeReleased of the far safe point {k}"));
         }
-        self.safe_points.released = self.safe_points.released.max(k + 1);
+        self.safe_points.released = self.safe_points.released.max(k.saturating_add(1));
         self.tell_safe_point();
     }
 

@@ -1,6 +1,15 @@
 //! What a peer must do, rule by rule: the other side, the master and the caller, is played by hand.
 
+mod changes;
+mod chaos;
+mod contradictions;
+mod detached;
 mod happy;
+mod links;
+mod operations;
+mod safe_points;
+mod session;
+mod table;
 
 use std::time::Duration;
 
@@ -281,5 +290,8 @@ pub(super) fn words(outputs: &[Output]) -> Vec<String> {
             _ => text[..end].to_owned(),
         }
     };
-    outputs.iter().map(word).collect()
+    let told = outputs
+        .iter()
+        .filter(|output| !matches!(output, Output::Event(_)));
+    told.map(word).collect()
 }

@@ -1,0 +1,267 @@
+//! Anything in any order: no panic, and every call ends exactly once.
+//!
+//! Half of what the master says is random and mostly nonsense; the other half fits what the peer said
+//! last, so that runs get past the first contradiction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::control::LinkFault;
+
+struct Chaos {
+    fixture: Fixture,
+    report: Report,
+    next_call: u64,
+    open: BTreeSet<CallId>,
+    started: BTreeMap<OpName, CallId>,
+    running: BTreeSet<OpName>,
+    held: BTreeSet<OpName>,
+    ended: bool,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn nothing_panics_and_every_call_ends_once(
+        steps in prop::collection::vec((0u8..24, any::<u16>()), 0..150),
+        is_member in any::<bool>(),
+    ) {
+        let fixture = if is_member { Fixture::steady() } else { Fixture::new() };
+        let mut chaos = Chaos {
+            fixture,
+            report: Report::default(),
+            next_call: 0,
+            open: BTreeSet::new(),
+            started: BTreeMap::new(),
+            running: BTreeSet::new(),
+            held: BTreeSet::new(),
+            ended: false,
+        };
+        chaos.observe();
+        for (step, dice) in steps {
+            chaos.step(step, dice);
+            chaos.observe();
+        }
+        chaos.fixture.tell(Input::ControlUp);
+        chaos.observe();
+        // Long enough for every timeout in a row.
+        let call = chaos.call();
+        chaos.fixture.tell(Input::Leave { call });
+        chaos.observe();
+        chaos.fixture.pass(Duration::from_secs(120));
+        chaos.observe();
+        prop_assert!(chaos.ended);
+        prop_assert!(chaos.open.is_empty(), "{:?} never ended", chaos.open);
+        prop_assert!(chaos.running.is_empty(), "{:?} never stopped", chaos.running);
+        prop_assert!(chaos.fixture.peer.poll_timeout().is_none());
+    }
+}
+
+impl Chaos {
+    fn call(&mut self) -> CallId {
+        self.next_call += 1;
+        self.open.insert(CallId(self.next_call));
+        CallId(self.next_call)
+    }
+
+    fn step(&mut self, step: u8, dice: u16) {
+        let low = u64::from(dice % 4);
+        let high = u64::from(dice / 4 % 4);
+        let input = match step {
+            0..=3 => Input::Post {
+                call: self.call(),
+                tag: Tag(low),
+                fingerprint: fingerprint(high),
+                deadline: (dice & 0x100 != 0).then(|| self.fixture.now + Duration::from_secs(1)),
+            },
+            4..=6 => match self
+                .started
+                .keys()
+                .nth(usize::from(dice) % (self.started.len() + 1))
+            {
+                Some(op) => {
+                    self.held.insert(*op);
+                    Input::Held(*op)
+                }
+                None => Input::LinkUp(PeerId(low)),
+            },
+            7 => Input::Cancel {
+                call: CallId(u64::from(dice) % (self.next_call + 1)),
+                reason: CancelReason::User,
+            },
+            8 => Input::SafePoint {
+                call: self.call(),
+                deadline: None,
+            },
+            9 if dice % 16 == 0 => Input::Leave { call: self.call() },
+            9 | 10 => Input::ControlUp,
+            11 => Input::ControlDown,
+            12 => {
+                let fault = LinkFault::Ended;
+                Input::LinkDown {
+                    peer: PeerId(low),
+                    fault,
+                    gave_up: dice & 0x100 != 0,
+                }
+            }
+            13 => {
+                self.fixture
+                    .pass(Duration::from_millis(u64::from(dice) / 16));
+                Input::Timeout
+            }
+            14..=16 => Input::Control(self.nonsense(dice)),
+            17 => Input::Control(MasterToPeer::Suspend { vid: self.vid() }),
+            18..=20 => Input::Control(MasterToPeer::Install(self.fitting(dice))),
+            21 => Input::Control(MasterToPeer::Release { vid: self.vid() }),
+            22 => Input::Control(MasterToPeer::Commit(self.commits())),
+            _ => Input::Control(MasterToPeer::Welcome {
+                run_id: RunId(5),
+                session: SessionId(6),
+                peer: ME,
+                term: Term(1),
+                timers: Timers::default(),
+            }),
+        };
+        self.fixture.tell(input);
+    }
+
+    fn vid(&self) -> Vid {
+        self.fixture
+            .peer
+            .view()
+            .map(|view| view.vid)
+            .unwrap_or_default()
+    }
+
+    /// Commits everything that may be.
+    fn commits(&self) -> Vec<CommitRecord> {
+        let held = self.running.intersection(&self.held);
+        let commit = |op: &OpName| CommitRecord {
+            op: *op,
+            contributors: Vec::new(),
+        };
+        held.map(commit).collect()
+    }
+
+    /// A view that agrees with the newest report.
+    fn fitting(&self, dice: u16) -> Install {
+        let mut vid = self.vid();
+        if dice & 1 != 0 || vid == Vid::default() {
+            vid.epoch.0 += 1;
+        }
+        let mut change = match self.fixture.peer.view() {
+            Some(view) if view.vid == vid => Install {
+                members: view.members.clone(),
+                ring_order: view.ring_order.clone(),
+                ..install(1, &[2])
+            },
+            _ => install(1, &[1, 2, 3]),
+        };
+        change.vid = vid;
+        change.released = dice & 2 != 0;
+        change.suspended = dice & 4 != 0;
+        change.safe_released = self.report.safe_called.max(self.report.safe_released);
+        for tag in &self.report.tags {
+            let mut known = floor(tag.tag.0, tag.floor.0, tag.last_committed.map(|n| n.0));
+            if let Some(open) = &tag.open {
+                let op = OpName {
+                    tag: tag.tag,
+                    n: open.n,
+                    birth: open.birth,
+                };
+                if dice & 8 != 0 && open.birth < vid {
+                    change.carried.push(carried(op, &[1, 2, 3]));
+                } else if open.birth < vid || dice & 16 != 0 {
+                    known.floor = open.n.next();
+                    known.last_committed = open.held.then_some(open.n).or(tag.last_committed);
+                }
+            }
+            change.floors.push(known);
+        }
+        change
+    }
+
+    fn nonsense(&self, dice: u16) -> MasterToPeer {
+        let low = u64::from(dice / 16 % 4);
+        let vid = vid(u32::from(dice / 64 % 4));
+        match dice % 11 {
+            0 => MasterToPeer::Expect {
+                vid,
+                members: vec![member(low)],
+                newcomers: vec![member(low + 1), member(2)],
+            },
+            1 => MasterToPeer::Suspend { vid },
+            2 => MasterToPeer::Release { vid },
+            3 => MasterToPeer::SafeReleased { k: low, vid },
+            4 if low == 0 => MasterToPeer::Refused {
+                reason: String::new(),
+            },
+            4 if low == 1 => MasterToPeer::Evicted {
+                reason: EvictReason::NotAMember,
+            },
+            5 => MasterToPeer::Commit(vec![CommitRecord {
+                op: op(low, u64::from(dice / 256 % 3), vid.epoch.0),
+                contributors: Vec::new(),
+            }]),
+            6 => {
+                let mut change = install(vid.epoch.0, &[low, low + 1]);
+                change.floors = vec![floor(low, u64::from(dice / 256), None)];
+                change.carried = vec![carried(op(low, 1, 0), &[1])];
+                MasterToPeer::Install(change)
+            }
+            7 => MasterToPeer::SafeReleased { k: u64::MAX, vid },
+            _ => MasterToPeer::Pong { term: Term(0) },
+        }
+    }
+
+    /// Checks the order of what the peer wants done.
+    fn observe(&mut self) {
+        for output in self.fixture.drain() {
+            if self.ended {
+                let is_answer = matches!(
+                    output,
+                    Output::Rejected { .. } | Output::Finish { end: End::Left, .. }
+                );
+                assert!(is_answer, "{output:?} after the end");
+            }
+            match output {
+                Output::StartOp { call, op, .. } => {
+                    assert!(self.open.contains(&call));
+                    assert!(
+                        self.started.insert(op, call).is_none(),
+                        "{op} started twice"
+                    );
+                    assert!(self.running.insert(op));
+                }
+                Output::StopOp(op) => assert!(self.running.remove(&op), "{op} stopped twice"),
+                Output::Finish { call, end } => self.observe_end(call, &end),
+                Output::Rejected { call, .. } => assert!(self.open.remove(&call), "{call:?}"),
+                Output::Send(
+                    PeerToMaster::Flush { report, .. }
+                    | PeerToMaster::Attach { report, .. }
+                    | PeerToMaster::Installed { report, .. },
+                ) => self.report = report,
+                Output::Ended(_) => self.ended = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn observe_end(&mut self, call: CallId, end: &End) {
+        assert!(self.open.remove(&call), "{call:?} ended twice");
+        match end {
+            End::Committed { op, .. } => {
+                assert!(self.held.contains(op), "success of {op} without its result");
+                assert_eq!(self.started.get(op), Some(&call));
+            }
+            End::Aborted { op, .. } => assert!(!self.running.contains(op)),
+            End::Unknown { .. } => {
+                let is_running = |op: &&OpName| self.started.get(*op) == Some(&call);
+                assert!(!self.running.iter().any(|op| is_running(&op)));
+            }
+            End::SafePoint { .. } | End::Withdrawn | End::Left => {}
+        }
+    }
+}
