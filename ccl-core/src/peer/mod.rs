@@ -9,6 +9,7 @@
 //! sent and not answered, or behind a carried operation) by the message that ends the wait.
 
 mod calls;
+mod cancel;
 mod check;
 mod coverage;
 mod install;
@@ -23,6 +24,7 @@ mod session;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

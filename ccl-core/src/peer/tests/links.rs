@@ -6,11 +6,11 @@ use super::*;
 use crate::wire::control::LinkFault;
 
 fn listed(outputs: &[Output]) -> Option<BTreeSet<(u64, bool)>> {
-    let lists = outputs.iter().filter_map(|output| match output {
+    let mut lists = outputs.iter().filter_map(|output| match output {
         Output::Links(links) => Some(links),
         _ => None,
     });
-    let last = lists.last()?;
+    let last = lists.next_back()?;
     Some(
         last.iter()
             .map(|(peer, neighbour)| (peer.0, neighbour.dial))
