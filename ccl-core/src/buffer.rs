@@ -1,8 +1,8 @@
 //! Memory lent to the tasks that move bytes, and how it is taken back.
 //!
-//! A [`Region`] is a range of memory behind a [`Gate`]. Tasks touch it only inside `read` and `write`,
-//! whose closures run for one system call or one addition. `Gate::close` waits until nobody is inside
-//! and lets nobody in again, so that afterwards the memory is the caller's alone.
+//! A [`Region`] is a range of memory behind a [`Gate`]. Tasks touch it only inside `read` and
+//! `write`, whose closures run for one system call or one addition. `Gate::close` waits until
+//! nobody is inside and lets nobody in again, so that afterwards the memory is the caller's alone.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
@@ -45,8 +45,8 @@ impl Gate {
         (before & CLOSED == 0).then_some(inside)
     }
 
-    /// Closes the gate and waits until nobody is inside: at most one non-blocking system call or one
-    /// addition of a segment.
+    /// Closes the gate and waits until nobody is inside: at most one non-blocking system call or
+    /// one addition of a segment.
     pub fn close(&self) {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
         while self.state.load(Ordering::Acquire) & !CLOSED != 0 {
@@ -134,8 +134,8 @@ const STORAGE_ALIGNMENT_BYTES: usize = 64;
 
 /// A range of memory behind a gate. Clones refer to the same memory.
 ///
-/// Who may read or write which bytes when is decided by the collective's schedule: no two users touch
-/// the same bytes at once unless both read.
+/// Who may read or write which bytes when is decided by the collective's schedule: no two users
+/// touch the same bytes at once unless both read.
 #[derive(Clone, Debug)]
 pub struct Region {
     gate: Arc<Gate>,
@@ -143,8 +143,8 @@ pub struct Region {
     bytes: usize,
 }
 
-// SAFETY: the memory outlives the gate's closing (promised to `Region::new`), and the schedule keeps
-// concurrent users on disjoint bytes.
+// SAFETY: the memory outlives the gate's closing (promised to `Region::new`), and the schedule
+// keeps concurrent users on disjoint bytes.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -154,7 +154,8 @@ impl Region {
     ///
     /// # Safety
     /// The memory must stay valid, and untouched by others except as the schedule allows, until
-    /// `gate.close()` has returned. For a region that is only read, shared reads by others are fine.
+    /// `gate.close()` has returned. For a region that is only read, shared reads by others are
+    /// fine.
     #[must_use]
     pub unsafe fn new(gate: Arc<Gate>, pointer: *mut u8, bytes: usize) -> Self {
         Self {
@@ -215,8 +216,8 @@ impl Region {
     #[allow(clippy::mut_from_ref)]
     pub fn touch<'a>(&'a self, inside: &'a Inside<'_>, range: Range<usize>) -> &'a mut [u8] {
         self.check(inside, &range);
-        // SAFETY: `inside` keeps the memory valid; the range was checked; nobody else uses these bytes
-        // (type contract).
+        // SAFETY: `inside` keeps the memory valid; the range was checked; nobody else uses these
+        // bytes (type contract).
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
 
@@ -244,7 +245,8 @@ impl Region {
     #[allow(clippy::mut_from_ref)]
     pub fn write<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         let _inside = self.gate.enter()?;
-        // SAFETY: inside the gate the memory is valid; nobody else uses these bytes (type contract).
+        // SAFETY: inside the gate the memory is valid; nobody else uses these bytes (type
+        // contract).
         Some(f(unsafe {
             std::slice::from_raw_parts_mut(self.pointer, self.bytes)
         }))
@@ -253,8 +255,8 @@ impl Region {
 
 /// Memory that a caller lends for one call, before any task may touch it.
 ///
-/// Each attempt at the call opens regions on it behind a gate of its own, so that an attempt that was
-/// stopped can never reach the memory while the next one uses it.
+/// Each attempt at the call opens regions on it behind a gate of its own, so that an attempt that
+/// was stopped can never reach the memory while the next one uses it.
 #[derive(Clone, Debug)]
 pub struct Lent {
     pointer: *mut u8,
@@ -270,8 +272,8 @@ impl Lent {
     /// Lends `bytes` bytes from `pointer`.
     ///
     /// # Safety
-    /// As [`Region::new`], for every gate that a region of it is opened behind. Memory whose regions
-    /// are only read need not be writable.
+    /// As [`Region::new`], for every gate that a region of it is opened behind. Memory whose
+    /// regions are only read need not be writable.
     #[must_use]
     pub unsafe fn new(pointer: *mut u8, bytes: usize) -> Self {
         Self { pointer, bytes }
@@ -304,6 +306,22 @@ impl Lent {
     pub fn overlaps(&self, other: &Self) -> bool {
         let (a, b) = (self.pointer as usize, other.pointer as usize);
         self.bytes > 0 && other.bytes > 0 && a < b + other.bytes && b < a + self.bytes
+    }
+}
+
+#[cfg(test)]
+impl Lent {
+    /// Memory for tests. It is leaked, and so valid for ever.
+    pub(crate) fn leaked(bytes: Vec<u8>) -> Self {
+        let memory = bytes.leak();
+        // SAFETY: nobody else knows this memory, and it is never freed.
+        unsafe { Self::new(memory.as_mut_ptr(), memory.len()) }
+    }
+
+    /// What is in the memory now.
+    pub(crate) fn snapshot(&self) -> Vec<u8> {
+        let region = self.open(&Gate::new());
+        region.read(<[u8]>::to_vec).expect("the gate is open")
     }
 }
 

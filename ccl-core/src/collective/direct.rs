@@ -19,25 +19,15 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::contributions::{Contribution, Contributions};
 use super::layout::Side;
 use super::operation::{ArrivedPost, Bulk, Common, Post, Shared, Signal};
 use super::segment_set::SegmentSet;
-use super::slots::{Slot, SlotPool};
-use super::step::{Body, Operand, Place};
+use super::slots::SlotPool;
+use super::step::{Body, Place};
 use crate::ids::Rank;
 use crate::transport::{FrameHeader, FrameKind};
 use crate::wire::control::Kind;
-
-/// Where the contribution of one member to one owned segment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cell {
-    /// Not let in, or came with the post, or this peer's own.
-    Empty,
-    Reserved(Slot),
-    Arrived(Slot),
-    /// Added; its slot is somebody else's.
-    Added,
-}
 
 /// What came of an attempt to let contributions in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +49,7 @@ pub(super) struct Direct {
     credited: SegmentSet,
     /// Members that asked for eager data again because they could not keep it.
     has_asked_again: Vec<bool>,
-    /// Members whose contributions need slots.
-    bulk_contributors: Vec<Rank>,
-    /// By owned segment, then by rank.
-    cells: Vec<Cell>,
-    /// By owned segment: contributions let in and not arrived.
-    missing: Vec<u32>,
+    contributions: Contributions,
     /// Owned segments that were let in; always the first ones.
     granted: u32,
     /// Owned segments that are added up.
@@ -74,15 +59,11 @@ pub(super) struct Direct {
 impl Direct {
     pub(super) fn new(common: &Common) -> Self {
         let owned = common.layout.owned(common.rank);
-        let has_cells = common.is_reduction() && common.world_size() > 1;
-        let cells = if has_cells { owned.len() } else { 0 };
         Self {
             has_begun: false,
             credited: SegmentSet::new(common.layout.segment_count()),
             has_asked_again: vec![false; common.world_size()],
-            bulk_contributors: Vec::new(),
-            cells: vec![Cell::Empty; cells * common.world_size()],
-            missing: vec![0; cells],
+            contributions: Contributions::new(common),
             granted: 0,
             reduced: 0,
             owned,
@@ -158,16 +139,14 @@ impl Direct {
     }
 
     fn begin_reduction(&mut self, common: &mut Common, shared: &mut Shared) -> bool {
-        let needs_slots =
-            |rank: &Rank| !matches!(common.posts[rank.index()], Post::Agrees { eager: Some(_) });
-        self.bulk_contributors = common.others().filter(needs_slots).collect();
+        self.contributions.begin(common);
         if self.owned.is_empty() || common.world_size() == 1 {
             return false;
         }
-        if !self.bulk_contributors.is_empty() {
+        if !self.contributions.senders().is_empty() {
             return true;
         }
-        self.granted = self.missing.len() as u32;
+        self.granted = self.owned.end - self.owned.start;
         for segment in self.owned.clone() {
             self.reduce(common, segment, shared);
         }
@@ -185,19 +164,23 @@ impl Direct {
         let first = self.owned.start + self.granted;
         let wanted = quantum.min(self.owned.end - first);
         let mut count = 0;
-        while count < wanted && self.reserve(common, first + count, &mut shared.slots) {
+        while count < wanted
+            && self
+                .contributions
+                .reserve(common, first + count, &mut shared.slots)
+        {
             count += 1;
         }
         let is_idle = self.granted == self.reduced;
         if count == 0 || (count < wanted && !is_idle) {
             for segment in first..first + count {
-                self.release(common, segment, Cell::Empty, &mut shared.slots);
+                self.contributions
+                    .release(segment, Contribution::Absent, &mut shared.slots);
             }
             return Grant::Blocked;
         }
         self.granted += count;
-        for index in 0..self.bulk_contributors.len() {
-            let from = self.bulk_contributors[index];
+        for &from in self.contributions.senders() {
             credit(common, from, first..first + count, shared);
         }
         if first + count == self.owned.end {
@@ -268,10 +251,10 @@ impl Direct {
             }
             return place_in_result(common, segment);
         }
-        match self.cells[self.cell(common, segment, from)] {
-            Cell::Empty => Place::Refuse("a contribution without a credit"),
-            Cell::Arrived(_) | Cell::Added => Place::Discard,
-            Cell::Reserved(slot) => Place::Slot {
+        match self.contributions.get(segment, from) {
+            Contribution::Absent => Place::Refuse("a contribution without a credit"),
+            Contribution::Arrived(_) | Contribution::Added => Place::Discard,
+            Contribution::Reserved(slot) => Place::Slot {
                 start: slots.start(slot),
                 bytes: common.layout.bytes(segment),
             },
@@ -305,15 +288,11 @@ impl Direct {
     }
 
     fn take_arrival(&mut self, common: &mut Common, from: Rank, segment: u32, shared: &mut Shared) {
-        let cell = self.cell(common, segment, from);
-        let Cell::Reserved(slot) = self.cells[cell] else {
+        let Some(is_last) = self.contributions.take_arrival(segment, from) else {
             return;
         };
-        self.cells[cell] = Cell::Arrived(slot);
         common.moved_bytes += common.layout.bytes(segment) as u64;
-        let missing = &mut self.missing[(segment - self.owned.start) as usize];
-        *missing -= 1;
-        if *missing == 0 {
+        if is_last {
             self.reduce(common, segment, shared);
         }
     }
@@ -325,7 +304,8 @@ impl Direct {
         segment: u32,
         shared: &mut Shared,
     ) -> bool {
-        self.release(common, segment, Cell::Added, &mut shared.slots);
+        self.contributions
+            .release(segment, Contribution::Added, &mut shared.slots);
         self.reduced += 1;
         let is_new = common.claim(segment);
         assert!(is_new, "nobody else writes an owned segment");
@@ -334,7 +314,7 @@ impl Direct {
             0..0
         } else if !common.layout.is_eager() {
             segment..segment + 1
-        } else if self.reduced as usize == self.missing.len() {
+        } else if self.reduced == self.owned.end - self.owned.start {
             self.owned.clone()
         } else {
             0..0
@@ -342,14 +322,12 @@ impl Direct {
         for to in common.others() {
             send_results(common, to, (Side::Result, segments.clone()), shared);
         }
-        !self.bulk_contributors.is_empty()
+        !self.contributions.senders().is_empty()
     }
 
     /// Gives back every slot: nobody writes to them any more.
-    pub(super) fn stop(&mut self, common: &Common, slots: &mut SlotPool) {
-        for index in 0..self.missing.len() as u32 {
-            self.release(common, self.owned.start + index, Cell::Added, slots);
-        }
+    pub(super) fn stop(&mut self, slots: &mut SlotPool) {
+        self.contributions.release_all(slots);
     }
 
     /// Segments whose result is this peer's own input, to be sent to all by this peer itself.
@@ -361,56 +339,9 @@ impl Direct {
         }
     }
 
-    fn cell(&self, common: &Common, segment: u32, rank: Rank) -> usize {
-        (segment - self.owned.start) as usize * common.world_size() + rank.index()
-    }
-
-    /// Reserves a slot for each contribution that needs one, or none at all.
-    fn reserve(&mut self, common: &Common, segment: u32, slots: &mut SlotPool) -> bool {
-        let bytes = common.layout.bytes(segment);
-        for index in 0..self.bulk_contributors.len() {
-            let Some(slot) = slots.take(bytes) else {
-                self.release(common, segment, Cell::Empty, slots);
-                return false;
-            };
-            let cell = self.cell(common, segment, self.bulk_contributors[index]);
-            self.cells[cell] = Cell::Reserved(slot);
-        }
-        let count = self.bulk_contributors.len();
-        self.missing[(segment - self.owned.start) as usize] =
-            u32::try_from(count).expect("worlds are small");
-        true
-    }
-
-    fn release(&mut self, common: &Common, segment: u32, after: Cell, slots: &mut SlotPool) {
-        let first = self.cell(common, segment, Rank(0));
-        for cell in &mut self.cells[first..first + common.world_size()] {
-            if let Cell::Reserved(slot) | Cell::Arrived(slot) = *cell {
-                slots.free(slot);
-                *cell = after;
-            }
-        }
-    }
-
     /// All contributions are here: adds them in rank order.
     fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
-        let mut operands = shared.spare.pop().unwrap_or_default();
-        let bytes = common.layout.bytes(segment);
-        for (index, post) in common.posts.iter().enumerate() {
-            let rank = Rank(u32::try_from(index).expect("worlds are small"));
-            let cell = self.cells[self.cell(common, segment, rank)];
-            operands.push(match (cell, post) {
-                (Cell::Arrived(slot), _) => Operand::Slot {
-                    start: shared.slots.start(slot),
-                    bytes,
-                },
-                (_, Post::Agrees { eager: Some(body) }) => {
-                    let start = common.layout.offset_in_chunk(segment);
-                    Operand::Eager(body.slice(start..start + bytes))
-                }
-                _ => Operand::Own(common.own(segment)),
-            });
-        }
+        let operands = self.contributions.operands(common, segment, shared);
         let operation = (common.fingerprint.op, common.world_size());
         common.reduce(segment, operation, operands, shared);
     }

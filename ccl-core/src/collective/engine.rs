@@ -1,9 +1,10 @@
 //! The data plane of one peer: an exchange, the memory of its operations, and the links.
 //!
-//! What arrives on a link is put to the exchange under a lock held for some bookkeeping only; what the
-//! exchange wants done is then carried out by the same thread without the lock: frames are handed to
-//! the links, additions and copies run on memory that can be taken back at any moment (`buffer`). The
-//! engine knows no verdicts: the driver starts and stops operations as the peer's machine says.
+//! What arrives on a link is put to the exchange under a lock held for some bookkeeping only; what
+//! the exchange wants done is then carried out by the same thread without the lock: frames are
+//! handed to the links, additions and copies run on memory that can be taken back at any moment
+//! (`buffer`). The engine knows no verdicts: the driver starts and stops operations as the peer's
+//! machine says.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -27,8 +28,8 @@ use crate::wire::control::{Fingerprint, LinkFault};
 /// Sizes of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
-    /// Scratch memory for contributions on their way, in bytes; at least 16 MiB. Taken from the system
-    /// as it is needed.
+    /// Scratch memory for contributions on their way, in bytes; at least 16 MiB. Taken from the
+    /// system as it is needed.
     pub scratch_bytes: usize,
 }
 
@@ -91,8 +92,8 @@ pub enum EngineEvent {
     },
 }
 
-/// Receives events: from the tasks of the links, and from within `start`, `stop` and `commit`. It must
-/// not block, and the caller of those must hold no lock that it takes.
+/// Receives events: from the tasks of the links, and from within `start`, `stop` and `commit`. It
+/// must not block, and the caller of those must hold no lock that it takes.
 pub type EngineEvents = Box<dyn Fn(EngineEvent) + Send + Sync>;
 
 /// The data plane of one peer.
@@ -145,12 +146,14 @@ impl Engine {
         }
     }
 
-    /// Opens an operation on the caller's memory, and sends what can be sent at once. Until `stop` or
-    /// `commit` the inputs are read and the results written; in place, results are put together
-    /// elsewhere. Copies this peer's own data where it is part of the result; does not block otherwise.
+    /// Opens an operation on the caller's memory, and sends what can be sent at once. Until `stop`
+    /// or `commit` the inputs are read and the results written; in place, results are put together
+    /// elsewhere. Copies this peer's own data where it is part of the result; does not block
+    /// otherwise.
     ///
     /// # Panics
-    /// If another operation of its tag is open, or the buffers do not have the lengths of their counts.
+    /// If another operation of its tag is open, or the buffers do not have the lengths of their
+    /// counts.
     pub fn start(&self, start: Start) {
         let part = |buffer: &Buffer| Part {
             dtype: buffer.dtype,
@@ -172,16 +175,17 @@ impl Engine {
         });
     }
 
-    /// Ends an operation, whatever became of it: when this returns nothing reads or writes the caller's
-    /// memory. Waits at most for one system call or one addition. Does nothing if it is over already.
+    /// Ends an operation, whatever became of it: when this returns nothing reads or writes the
+    /// caller's memory. Waits at most for one system call or one addition. Does nothing if it is
+    /// over already.
     pub fn stop(&self, op: OpName) {
         if let Some(memory) = self.end(op) {
             self.give_back(&memory);
         }
     }
 
-    /// Ends an operation that was committed: as `stop`, and the caller's memory holds the result. Copies
-    /// it there if the call was in place.
+    /// Ends an operation that was committed: as `stop`, and the caller's memory holds the result.
+    /// Copies it there if the call was in place.
     pub fn commit(&self, op: OpName) {
         if let Some(memory) = self.end(op) {
             memory.bring_home();
@@ -189,8 +193,8 @@ impl Engine {
         }
     }
 
-    /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is not
-    /// open.
+    /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is
+    /// not open.
     #[must_use]
     pub fn progress(&self, op: OpName) -> Option<(u64, u64)> {
         self.state.lock().exchange.progress(op)
@@ -207,8 +211,8 @@ impl Engine {
         self.state.lock().exchange.forget_peer(peer);
     }
 
-    /// Gives staging memory back to the system that was not used since the call before; to be called
-    /// every few seconds.
+    /// Gives staging memory back to the system that was not used since the call before; to be
+    /// called every few seconds.
     pub fn trim(&self) {
         self.state.lock().staging.trim();
     }
@@ -381,3 +385,6 @@ impl fmt::Debug for Engine {
 
 /// Empty lists of jobs kept: one for each thread that may be at work.
 const SPARE_JOBS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -14,17 +14,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::direct::{self, Direct, Grant};
+use super::direct::Grant;
 use super::kept::KeptPosts;
-use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
-use super::operation::{ArrivedPost, Common, Shared, Signal};
-use super::ring::{self, Ring};
+use super::layout::{Part, SegmentLimits};
+use super::operation::Shared;
+use super::schedule::{Operation, decode_post};
 use super::slots::SlotPool;
 use crate::ids::{OpName, OpNumber, PeerId, Rank, Tag};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::transport::{FrameHeader, FrameKind};
-use crate::wire::control::{Fingerprint, Kind};
+use crate::wire::control::Fingerprint;
 
 pub use super::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
 
@@ -64,19 +64,6 @@ pub struct StartOp {
     pub ring_order: Arc<[Rank]>,
     /// This peer's rank in it.
     pub rank: Rank,
-}
-
-#[derive(Debug)]
-enum Schedule {
-    Direct(Direct),
-    Ring(Ring),
-}
-
-#[derive(Debug)]
-struct Operation {
-    common: Common,
-    schedule: Schedule,
-    has_begun: bool,
 }
 
 /// The open operations of one peer.
@@ -155,9 +142,7 @@ impl Exchange {
         if operation.common.is_eager_sender {
             self.eager_ops -= 1;
         }
-        if let Schedule::Direct(direct) = &mut operation.schedule {
-            direct.stop(&operation.common, &mut self.shared.slots);
-        }
+        operation.stop(&mut self.shared.slots);
         self.stopped.insert(op.tag, op.n);
         self.waiting.retain(|&tag| tag != op.tag);
         self.grant();
@@ -200,29 +185,14 @@ impl Exchange {
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
             return;
         };
-        match &mut operation.schedule {
-            Schedule::Direct(direct) => {
-                direct.handle_arrived(&mut operation.common, rank, header, &mut self.shared);
-            }
-            Schedule::Ring(ring) => {
-                ring.handle_arrived(&mut operation.common, header, &mut self.shared);
-            }
-        }
-        operation.common.check_held(&mut self.shared);
+        operation.handle_arrived(rank, header, &mut self.shared);
     }
 
     /// An addition was carried out.
     pub fn reduced(&mut self, reduction: Reduction) {
         let mut has_freed = false;
         if let Some(operation) = open(&mut self.operations, reduction.op) {
-            let (common, segment) = (&mut operation.common, reduction.segment);
-            match &mut operation.schedule {
-                Schedule::Direct(direct) => {
-                    has_freed = direct.handle_reduced(common, segment, &mut self.shared);
-                }
-                Schedule::Ring(ring) => ring.handle_reduced(common, segment, &mut self.shared),
-            }
-            common.check_held(&mut self.shared);
+            has_freed = operation.handle_reduced(reduction.segment, &mut self.shared);
         }
         if self.shared.spare.len() < SPARE_LISTS_MAX {
             let mut operands = reduction.operands;
@@ -304,11 +274,8 @@ impl Exchange {
         let Some(operation) = self.operations.get_mut(&tag) else {
             return;
         };
-        if operation.common.is_agreed() && !operation.has_begun {
-            operation.has_begun = true;
-            if operation.begin(&mut self.shared) {
-                self.waiting.push_back(tag);
-            }
+        if operation.begin_if_agreed(&mut self.shared) {
+            self.waiting.push_back(tag);
         }
         operation.common.check_held(&mut self.shared);
         self.grant();
@@ -320,162 +287,12 @@ impl Exchange {
         while let Some(&tag) = self.waiting.front() {
             let operation = self.operations.get_mut(&tag);
             let operation = operation.expect("a stopped operation does not wait");
-            let quantum = operation.quantum(&self.shared.slots);
-            let Schedule::Direct(direct) = &mut operation.schedule else {
-                unreachable!("a ring needs no slots");
-            };
-            match direct.grant(&mut operation.common, quantum, &mut self.shared) {
+            match operation.grant(&mut self.shared) {
                 Grant::Blocked => return,
                 Grant::More => self.waiting.rotate_left(1),
                 Grant::Complete => drop(self.waiting.pop_front()),
             }
         }
-    }
-}
-
-impl Operation {
-    fn new(start: StartOp, limits: &SegmentLimits) -> Self {
-        let n = start.members.len();
-        assert!(start.rank.index() < n, "this peer is a member");
-        assert!(start.fingerprint.root.index() < n, "the root is a member");
-        let ring_order = Arc::clone(&start.ring_order);
-        let shape = Shape {
-            kind: start.fingerprint.kind,
-            algorithm: start.fingerprint.algorithm,
-            parts: &start.parts,
-            world_size: n,
-            ring_order: &ring_order,
-            root: start.fingerprint.root,
-        };
-        let layout = Arc::new(Layout::new(&shape, limits));
-        let goes_around = is_ring(&shape) && n > 1;
-        let mut common = Common::new(start, layout);
-        let schedule = if goes_around {
-            common.total_bytes = ring::traffic_bytes(&common, &ring_order);
-            Schedule::Ring(Ring::new(&common, &ring_order))
-        } else {
-            common.total_bytes = direct::traffic_bytes(&common);
-            Schedule::Direct(Direct::new(&common))
-        };
-        Self {
-            common,
-            schedule,
-            has_begun: false,
-        }
-    }
-
-    /// Tells every other member what was called, and what this peer has for it if that is small.
-    fn post(&mut self, shared: &mut Shared) {
-        let common = &mut self.common;
-        let head = postcard::to_stdvec(&common.fingerprint).expect("it is plain data");
-        let head = Bytes::from(head);
-        for to in common.others() {
-            let body = match &self.schedule {
-                Schedule::Direct(direct) if common.is_eager_sender => direct.post_body(common, to),
-                _ => None,
-            };
-            let signal = Signal {
-                kind: FrameKind::Post,
-                segment: 0,
-                extra: u32::try_from(head.len()).expect("fingerprints are small"),
-                head: head.clone(),
-                body,
-            };
-            common.send_signal(to, signal, shared);
-        }
-        if let Schedule::Direct(direct) = &mut self.schedule {
-            direct.start(common, shared);
-        }
-    }
-
-    fn take_post(
-        &mut self,
-        from: PeerId,
-        post: ArrivedPost,
-        shared: &mut Shared,
-    ) -> Result<(), &'static str> {
-        let Some(from) = self.common.rank_of(from) else {
-            return Ok(());
-        };
-        if !self
-            .common
-            .take_post(from, post.fingerprint.clone(), shared)?
-        {
-            return Ok(());
-        }
-        match &mut self.schedule {
-            Schedule::Direct(direct) => direct.take_body(&mut self.common, from, post, shared),
-            Schedule::Ring(_) if post.body.is_empty() => Ok(()),
-            Schedule::Ring(_) => Err("data on the post of a ring operation"),
-        }
-    }
-
-    /// Takes a credit or an eager result.
-    fn handle_signal(
-        &mut self,
-        from: Rank,
-        header: &FrameHeader,
-        payload: Bytes,
-        shared: &mut Shared,
-    ) -> Result<(), &'static str> {
-        let end = header.segment.checked_add(header.extra);
-        let segments = header.segment..end.ok_or("a run of segments beyond any number")?;
-        let Schedule::Direct(direct) = &mut self.schedule else {
-            return Err("a credit or a small result in a ring operation");
-        };
-        match header.kind {
-            FrameKind::Credit if !payload.is_empty() => Err("a credit with data"),
-            FrameKind::Credit if self.common.is_mismatched() => Ok(()),
-            FrameKind::Credit => direct.handle_credit(&mut self.common, from, segments, shared),
-            FrameKind::Result => {
-                let owned = self.common.layout.owned(from);
-                let is_owners = segments.start >= owned.start && segments.end <= owned.end;
-                if !is_owners || self.common.fingerprint.kind == Kind::ReduceScatter {
-                    return Err("a result from somebody who does not own it");
-                }
-                self.common.store(segments, payload, shared)
-            }
-            FrameKind::Contribution | FrameKind::Post => Err("no signal frame"),
-        }
-    }
-
-    fn place(&self, from: Rank, header: &FrameHeader, slots: &SlotPool) -> Place {
-        let layout = &self.common.layout;
-        if header.segment >= layout.segment_count() {
-            return Place::Refuse("a segment that does not exist");
-        }
-        if header.payload_bytes as usize != layout.bytes(header.segment) {
-            return Place::Refuse("a segment of the wrong length");
-        }
-        if !matches!(header.kind, FrameKind::Contribution | FrameKind::Result) {
-            return Place::Refuse("no bulk frame");
-        }
-        match &self.schedule {
-            Schedule::Direct(direct) => direct.place(&self.common, from, header, slots),
-            Schedule::Ring(ring) => ring.place(&self.common, from, header),
-        }
-    }
-
-    /// All members have posted the same; true if it needs slots.
-    fn begin(&mut self, shared: &mut Shared) -> bool {
-        match &mut self.schedule {
-            Schedule::Direct(direct) => direct.begin(&mut self.common, shared),
-            Schedule::Ring(ring) => {
-                ring.begin(&mut self.common, shared);
-                false
-            }
-        }
-    }
-
-    /// Segments to let in at once: an eighth of the scratch memory, so that credits are few and the
-    /// senders still never run dry.
-    fn quantum(&self, slots: &SlotPool) -> u32 {
-        let layout = &self.common.layout;
-        let largest = layout.owned(self.common.rank).next();
-        let bytes = largest.map_or(1, |segment| layout.bytes(segment));
-        let others = u32::try_from(self.common.world_size() - 1).expect("worlds are small");
-        let units = slots.units_of(bytes) * others.max(1);
-        (slots.unit_count() / units / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
     }
 }
 
@@ -498,22 +315,6 @@ fn open(operations: &mut BTreeMap<Tag, Operation>, op: OpName) -> Option<&mut Op
     (operation.common.name == op).then_some(operation)
 }
 
-fn decode_post(header: &FrameHeader, payload: &Bytes) -> Result<ArrivedPost, &'static str> {
-    let head_bytes = header.extra as usize;
-    if head_bytes > payload.len() {
-        return Err("a post shorter than its fingerprint");
-    }
-    let head = postcard::take_from_bytes::<Fingerprint>(&payload[..head_bytes]);
-    match head {
-        Ok((fingerprint, [])) => Ok(ArrivedPost {
-            fingerprint,
-            body: payload.slice(head_bytes..),
-            is_body_lost: false,
-        }),
-        _ => Err("a post without a fingerprint"),
-    }
-}
-
 /// Whether results are put together outside the caller's memory: in place they must be, for the
 /// input is what a retry or a resend reads (P2, R14).
 #[must_use]
@@ -521,7 +322,5 @@ pub fn is_staged(is_in_place: bool) -> bool {
     is_in_place && !is_active(Mutation::ResendFromOverwritten)
 }
 
-/// Most segments let in at once: enough to fill one frame each of many lanes.
-const QUANTUM_SEGMENTS_MAX: u32 = 8;
 /// Lists of operands kept for the next additions.
 const SPARE_LISTS_MAX: usize = 256;

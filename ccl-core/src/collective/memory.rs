@@ -1,5 +1,5 @@
-//! The memory of operations: the caller's, lent for one attempt, and staging memory for results that
-//! must not overwrite their input before the verdict.
+//! The memory of operations: the caller's, lent for one attempt, and staging memory for results
+//! that must not overwrite their input before the verdict.
 //!
 //! Which bytes are used when is the exchange's business; here is where they are, and how they are
 //! taken back.
@@ -20,8 +20,8 @@ pub struct Buffer {
     pub send: Lent,
     /// Where the result goes; the same memory as `send`: in place.
     pub receive: Lent,
-    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for all-gather
-    /// and reduce-scatter.
+    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for
+    /// all-gather and reduce-scatter.
     pub count: usize,
     /// Element type.
     pub dtype: Dtype,
@@ -170,8 +170,8 @@ pub(super) struct StagingPool {
 }
 
 impl StagingPool {
-    /// Memory of at least `bytes` bytes, and little more. What is idle and does not fit is given back
-    /// to the system first, so that operations of different lengths do not add up.
+    /// Memory of at least `bytes` bytes, and little more. What is idle and does not fit is given
+    /// back to the system first, so that operations of different lengths do not add up.
     fn take(&mut self, bytes: usize) -> Arc<Storage> {
         let bytes = bytes.max(STAGING_BYTES_MIN);
         let fits =

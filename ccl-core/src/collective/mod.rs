@@ -6,6 +6,7 @@
 //! they decide on real memory, between the links (`transport`) and the driver.
 
 pub mod choice;
+mod contributions;
 mod direct;
 pub mod engine;
 pub mod exchange;
@@ -17,6 +18,7 @@ mod memory;
 mod operation;
 mod ring;
 mod run;
+mod schedule;
 mod segment_set;
 mod slots;
 pub mod step;

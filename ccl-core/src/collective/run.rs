@@ -1,7 +1,7 @@
 //! The work that an exchange asks for, carried out on an operation's memory.
 //!
-//! Every function enters the operation's gate for one segment at a time and does nothing if the memory
-//! was taken back; it says whether the work was done.
+//! Every function enters the operation's gate for one segment at a time and does nothing if the
+//! memory was taken back; it says whether the work was done.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -52,8 +52,8 @@ fn add_operands(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
     reduce::reduce(dtype, reduce_op, divisor, &inputs[..count], target);
 }
 
-/// The partial sum lies where the new one goes: it is copied aside, a piece of the first-level cache
-/// at a time.
+/// The partial sum lies where the new one goes: it is copied aside, a piece of the first-level
+/// cache at a time.
 fn add_to_target(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
     let Some(&Operand::Own(span)) = reduction.operands.last() else {
         unreachable!("the caller looked");

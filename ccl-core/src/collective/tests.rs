@@ -268,7 +268,8 @@ fn an_abort_at_any_moment_leaves_inputs_and_the_next_operation_whole() {
 #[test]
 fn a_difference_in_any_field_is_told_to_all_and_nothing_is_held() {
     let base = Call::all_reduce(3, Dtype::F32, 100);
-    let changes: Vec<(&str, fn(&mut Call))> = vec![
+    type Change = (&'static str, fn(&mut Call));
+    let changes: Vec<Change> = vec![
         ("kind", |call| call.kind = Kind::Broadcast),
         ("algorithm", |call| call.algorithm = Algorithm::Ring),
         ("op", |call| call.op = ReduceOp::Max),

@@ -1,0 +1,325 @@
+//! Goal: engines joined by a fabric in memory, driven by several threads at once, end with the
+//! documented bytes in the caller's memory, or with that memory as it was.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::buffer::Lent;
+use crate::collective::harness::{Call, Prng, peer, reference};
+use crate::collective::layout::Side;
+use crate::reduce::Dtype;
+use crate::transport::FrameKind;
+use crate::wire::control::{Algorithm, Kind};
+
+enum Frame {
+    Signal(FrameHeader, Bytes),
+    Bulk(FrameHeader, Payload),
+}
+
+/// What is under way between all peers. Signals leave in the order of their link, but several
+/// threads deliver them, so that even those may overtake each other: more than a real link does.
+#[derive(Default)]
+struct Fabric {
+    signals: Mutex<BTreeMap<(usize, usize), VecDeque<Frame>>>,
+    bulks: Mutex<Vec<(usize, usize, Frame)>>,
+    forgotten: AtomicUsize,
+}
+
+struct Port {
+    at: usize,
+    fabric: Arc<Fabric>,
+}
+
+fn index(peer: PeerId) -> usize {
+    peer.0 as usize - 10
+}
+
+impl LinkSender for Port {
+    fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes) {
+        let mut signals = self.fabric.signals.lock();
+        let link = signals.entry((self.at, index(to))).or_default();
+        link.push_back(Frame::Signal(header, payload));
+    }
+
+    fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload) {
+        let frame = Frame::Bulk(header, payload);
+        self.fabric.bulks.lock().push((self.at, index(to), frame));
+    }
+
+    fn forget(&self, _op: OpName) {
+        self.fabric.forgotten.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Cluster {
+    fabric: Arc<Fabric>,
+    engines: Vec<Arc<Engine>>,
+    held: Vec<Arc<Mutex<Vec<OpName>>>>,
+}
+
+impl Cluster {
+    fn new(n: usize) -> Self {
+        let fabric = Arc::new(Fabric::default());
+        let held: Vec<Arc<Mutex<Vec<OpName>>>> = (0..n).map(|_| Arc::default()).collect();
+        let engine = |at: usize| {
+            let port = Port {
+                at,
+                fabric: Arc::clone(&fabric),
+            };
+            let held = Arc::clone(&held[at]);
+            let events = Box::new(move |event| match event {
+                EngineEvent::Held(op) => held.lock().push(op),
+                other => panic!("{other:?}"),
+            });
+            Arc::new(Engine::new(EngineConfig::default(), Arc::new(port), events))
+        };
+        Self {
+            engines: (0..n).map(engine).collect(),
+            fabric,
+            held,
+        }
+    }
+
+    fn start(&self, at: usize, call: &Call, buffers: &[Buffer]) {
+        self.engines[at].start(Start {
+            op: call.name(),
+            fingerprint: call.fingerprint(),
+            members: (0..call.world_size).map(peer).collect(),
+            ring_order: call.ring_order.clone().into(),
+            rank: Rank(at as u32),
+            parts: buffers.to_vec(),
+        });
+    }
+
+    /// Delivers one frame; false if there is none.
+    fn step(&self, prng: &mut Prng) -> bool {
+        let mut signals = self.fabric.signals.lock();
+        let waiting = signals.iter().filter(|(_, queue)| !queue.is_empty());
+        let links: Vec<_> = waiting.map(|(&link, _)| link).collect();
+        if !links.is_empty() && prng.below(2) == 0 {
+            let (from, to) = links[prng.below(links.len())];
+            let frame = signals.get_mut(&(from, to)).unwrap().pop_front().unwrap();
+            let Frame::Signal(header, payload) = frame else {
+                unreachable!()
+            };
+            drop(signals);
+            self.engines[to]
+                .signal(peer(from), &header, payload)
+                .unwrap();
+            return true;
+        }
+        drop(signals);
+        let mut bulks = self.fabric.bulks.lock();
+        if bulks.is_empty() {
+            return !links.is_empty();
+        }
+        let choice = prng.below(bulks.len());
+        let (from, to, frame) = bulks.swap_remove(choice);
+        drop(bulks);
+        let Frame::Bulk(header, Payload::Lent(region)) = frame else {
+            unreachable!()
+        };
+        let placement = self.engines[to].place(peer(from), &header);
+        let Some(bytes) = region.read(<[u8]>::to_vec) else {
+            return true;
+        };
+        match placement {
+            Placement::Memory(target) => {
+                if target
+                    .write(|target| target.copy_from_slice(&bytes))
+                    .is_some()
+                {
+                    self.engines[to].arrived(peer(from), &header);
+                }
+            }
+            Placement::Discard => {}
+            Placement::Refuse(why) => panic!("{why}: {header:?} from {from} to {to}"),
+        }
+        true
+    }
+
+    /// Delivers with several threads until `count` operations are held everywhere.
+    fn run_until_held(&self, count: usize) {
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                scope.spawn(move || {
+                    let mut prng = Prng(thread);
+                    while self.held.iter().any(|held| held.lock().len() < count) {
+                        if !self.step(&mut prng) {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+fn buffers(call: &Call, at: usize, is_in_place: bool) -> Vec<Buffer> {
+    let sides = call
+        .input(at)
+        .into_iter()
+        .zip(call.side_bytes(Side::Result));
+    let parts = call.parts.iter().zip(sides);
+    parts
+        .map(|(part, (input, result_bytes))| {
+            let send = Lent::leaked(input);
+            let receive = match is_in_place {
+                true => send.clone(),
+                false => Lent::leaked(vec![0xA5; result_bytes]),
+            };
+            Buffer {
+                send,
+                receive,
+                count: part.count as usize,
+                dtype: part.dtype,
+            }
+        })
+        .collect()
+}
+
+fn snapshots(buffers: &[Buffer], side: impl Fn(&Buffer) -> &Lent) -> Vec<Vec<u8>> {
+    buffers
+        .iter()
+        .map(|buffer| side(buffer).snapshot())
+        .collect()
+}
+
+#[test]
+fn results_are_home_after_the_commit_and_inputs_whole_before() {
+    for (kind, algorithm, is_in_place) in [
+        (Kind::AllReduce, Algorithm::Direct, false),
+        (Kind::AllReduce, Algorithm::Direct, true),
+        (Kind::AllReduce, Algorithm::Ring, false),
+        (Kind::AllReduce, Algorithm::Ring, true),
+        (Kind::Broadcast, Algorithm::Direct, true),
+        (Kind::AllGather, Algorithm::Direct, false),
+        (Kind::ReduceScatter, Algorithm::Direct, false),
+    ] {
+        let mut call = Call::all_reduce(3, Dtype::F32, 150_001);
+        call.kind = kind;
+        call.algorithm = algorithm;
+        call.root = 1;
+        let cluster = Cluster::new(3);
+        let memory: Vec<_> = (0..3).map(|at| buffers(&call, at, is_in_place)).collect();
+        for (at, buffers) in memory.iter().enumerate() {
+            cluster.start(at, &call, buffers);
+        }
+        cluster.run_until_held(1);
+        for (at, buffers) in memory.iter().enumerate() {
+            assert_eq!(snapshots(buffers, |b| &b.send), call.input(at));
+            let (done, total) = cluster.engines[at].progress(call.name()).unwrap();
+            assert_eq!(done, total);
+            cluster.engines[at].commit(call.name());
+            assert_eq!(snapshots(buffers, |b| &b.receive), reference(&call, at));
+            assert!(cluster.engines[at].progress(call.name()).is_none());
+        }
+        assert_eq!(cluster.fabric.forgotten.load(Ordering::Relaxed), 3);
+    }
+}
+
+#[test]
+fn operations_of_all_sizes_run_at_once() {
+    let cluster = Cluster::new(4);
+    let calls: Vec<Call> = [0, 1, 5, 16_384, 16_385, 100_000, 700_001]
+        .into_iter()
+        .enumerate()
+        .map(|(tag, count)| {
+            let mut call = Call::all_reduce(4, Dtype::Bf16, count);
+            call.tag = tag as u64;
+            call
+        })
+        .collect();
+    let mut memory = Vec::new();
+    for at in 0..4 {
+        for (index, call) in calls.iter().enumerate() {
+            let buffers = buffers(call, at, index % 2 == 0);
+            cluster.start(at, call, &buffers);
+            memory.push((at, call, buffers));
+        }
+    }
+    cluster.run_until_held(calls.len());
+    for (at, call, buffers) in memory {
+        cluster.engines[at].commit(call.name());
+        assert_eq!(snapshots(&buffers, |b| &b.receive), reference(call, at));
+    }
+}
+
+#[test]
+fn after_stop_nothing_writes_and_the_input_is_whole() {
+    for seed in 0..20 {
+        let mut call = Call::all_reduce(3, Dtype::F32, 200_000);
+        if seed % 2 == 0 {
+            call.algorithm = Algorithm::Ring;
+        }
+        let cluster = Cluster::new(3);
+        let memory: Vec<_> = (0..3).map(|at| buffers(&call, at, seed % 4 < 2)).collect();
+        for (at, buffers) in memory.iter().enumerate() {
+            cluster.start(at, &call, buffers);
+        }
+        let mut prng = Prng(seed);
+        for _ in 0..prng.below(120) {
+            cluster.step(&mut prng);
+        }
+        cluster.engines[0].stop(call.name());
+        assert_eq!(snapshots(&memory[0], |b| &b.send), call.input(0));
+        let before = snapshots(&memory[0], |b| &b.receive);
+        while cluster.step(&mut prng) {}
+        assert_eq!(snapshots(&memory[0], |b| &b.receive), before);
+        cluster.engines[0].commit(call.name());
+        assert_eq!(snapshots(&memory[0], |b| &b.receive), before, "too late");
+    }
+}
+
+#[test]
+fn staging_memory_is_used_again_and_given_back_when_idle() {
+    let cluster = Cluster::new(1);
+    let idle = |cluster: &Cluster| cluster.engines[0].state.lock().staging.idle_bytes();
+    for n in 0..3 {
+        let mut call = Call::all_reduce(1, Dtype::F32, 100_000);
+        call.n = n;
+        let memory = buffers(&call, 0, true);
+        cluster.start(0, &call, &memory);
+        assert_eq!(idle(&cluster), 0, "one piece, in use");
+        cluster.engines[0].commit(call.name());
+        assert_eq!(idle(&cluster), 400_000);
+    }
+    let mut larger = Call::all_reduce(1, Dtype::F32, 250_000);
+    larger.n = 3;
+    cluster.start(0, &larger, &buffers(&larger, 0, true));
+    assert_eq!(idle(&cluster), 0, "what is too small goes first");
+    cluster.engines[0].stop(larger.name());
+    assert_eq!(idle(&cluster), 1_000_000);
+    cluster.engines[0].trim();
+    assert_eq!(idle(&cluster), 1_000_000);
+    cluster.engines[0].trim();
+    assert_eq!(idle(&cluster), 0);
+}
+
+#[test]
+fn the_root_of_a_broadcast_in_place_needs_no_second_memory() {
+    let mut call = Call::all_reduce(1, Dtype::F32, 100_000);
+    call.kind = Kind::Broadcast;
+    let cluster = Cluster::new(1);
+    let memory = buffers(&call, 0, true);
+    cluster.start(0, &call, &memory);
+    cluster.engines[0].commit(call.name());
+    assert_eq!(snapshots(&memory, |b| &b.receive), call.input(0));
+    assert_eq!(cluster.engines[0].state.lock().staging.idle_bytes(), 0);
+}
+
+#[test]
+fn frames_of_unknown_operations_are_dropped() {
+    let cluster = Cluster::new(2);
+    let header = FrameHeader {
+        kind: FrameKind::Contribution,
+        op: Call::all_reduce(2, Dtype::F32, 9).name(),
+        segment: 0,
+        extra: 0,
+        payload_bytes: 4,
+    };
+    let placement = cluster.engines[0].place(peer(1), &header);
+    assert!(matches!(placement, Placement::Discard));
+    cluster.engines[0].arrived(peer(1), &header);
+    cluster.engines[0].stop(header.op);
+}

@@ -1,0 +1,231 @@
+//! Collectives as tests call them: small limits, inputs from a seed, and the bytes that must come
+//! out.
+
+use crate::collective::exchange::ExchangeLimits;
+use crate::collective::layout::{Layout, Part, SegmentLimits, Shape, Side, parts_digest};
+use crate::ids::{Epoch, OpName, OpNumber, Rank, Tag, Term, Vid};
+use crate::reduce::{self, Dtype, ReduceOp};
+use crate::wire::control::{Algorithm, Fingerprint, Kind};
+
+/// Small sizes, so that small buffers have many segments.
+pub(in crate::collective) const LIMITS: ExchangeLimits = ExchangeLimits {
+    segments: SegmentLimits {
+        bytes_min: 64,
+        bytes_max: 256,
+        scratch_bytes: 4096,
+        eager_bytes_max: 96,
+    },
+    scratch_bytes: 4096,
+    eager_ops_max: 2,
+};
+
+/// A seeded generator: splitmix64.
+#[derive(Clone, Debug)]
+pub(in crate::collective) struct Prng(pub(in crate::collective) u64);
+
+impl Prng {
+    pub(in crate::collective) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(in crate::collective) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+/// One collective, as every member calls it.
+#[derive(Clone, Debug)]
+pub(in crate::collective) struct Call {
+    pub(in crate::collective) kind: Kind,
+    pub(in crate::collective) algorithm: Algorithm,
+    pub(in crate::collective) op: ReduceOp,
+    pub(in crate::collective) root: u32,
+    pub(in crate::collective) parts: Vec<Part>,
+    pub(in crate::collective) world_size: usize,
+    pub(in crate::collective) ring_order: Vec<Rank>,
+    pub(in crate::collective) tag: u64,
+    pub(in crate::collective) n: u64,
+}
+
+impl Call {
+    pub(in crate::collective) fn all_reduce(world_size: usize, dtype: Dtype, count: u64) -> Self {
+        Self {
+            kind: Kind::AllReduce,
+            algorithm: Algorithm::Direct,
+            op: ReduceOp::Sum,
+            root: 0,
+            parts: vec![Part { dtype, count }],
+            world_size,
+            ring_order: (0..world_size as u32).map(Rank).collect(),
+            tag: 0,
+            n: 0,
+        }
+    }
+
+    pub(in crate::collective) fn name(&self) -> OpName {
+        OpName {
+            tag: Tag(self.tag),
+            n: OpNumber(self.n),
+            birth: Vid {
+                term: Term(1),
+                epoch: Epoch(1),
+            },
+        }
+    }
+
+    pub(in crate::collective) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint {
+            kind: self.kind,
+            algorithm: self.algorithm,
+            op: self.op,
+            dtype: self.parts.first().map_or(Dtype::U8, |part| part.dtype),
+            count: self.parts.iter().map(|part| part.count).sum(),
+            parts: self.parts.len() as u32,
+            parts_digest: parts_digest(&self.parts),
+            root: Rank(self.root),
+            quantization: 0,
+            retry: false,
+            attempts: 0,
+            min_world: 1,
+        }
+    }
+
+    pub(in crate::collective) fn layout(&self) -> Layout {
+        let shape = Shape {
+            kind: self.kind,
+            algorithm: self.algorithm,
+            parts: &self.parts,
+            world_size: self.world_size,
+            ring_order: &self.ring_order,
+            root: Rank(self.root),
+        };
+        Layout::new(&shape, &LIMITS.segments)
+    }
+
+    /// Bytes of each part on one side of one member.
+    pub(in crate::collective) fn side_bytes(&self, side: Side) -> Vec<usize> {
+        let n = self.world_size;
+        let times = match (self.kind, side) {
+            (Kind::ReduceScatter, Side::Input) | (Kind::AllGather, Side::Result) => n,
+            _ => 1,
+        };
+        let bytes = |part: &Part| part.count as usize * part.dtype.bytes() * times;
+        self.parts.iter().map(bytes).collect()
+    }
+
+    /// What a member contributes: rubbish, but no NaN to keep the scalar reference short.
+    pub(in crate::collective) fn input(&self, rank: usize) -> Vec<Vec<u8>> {
+        let mut prng = Prng(self.tag * 1000 + self.n * 100 + rank as u64);
+        let bytes = self.side_bytes(Side::Input);
+        let parts = self.parts.iter().zip(bytes);
+        parts
+            .map(|(part, bytes)| {
+                let elements = 0..bytes / part.dtype.bytes();
+                elements
+                    .flat_map(|_| element(part.dtype, &mut prng))
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+/// A random element without surprises: small integers, floats of moderate exponent.
+fn element(dtype: Dtype, prng: &mut Prng) -> Vec<u8> {
+    let random = prng.next();
+    let small = (random % 2001) as f64 / 7.0 - 140.0;
+    match dtype {
+        Dtype::F16 => half::f16::from_f64(small).to_le_bytes().to_vec(),
+        Dtype::Bf16 => half::bf16::from_f64(small).to_le_bytes().to_vec(),
+        Dtype::F32 => (small as f32).to_le_bytes().to_vec(),
+        Dtype::F64 => small.to_le_bytes().to_vec(),
+        _ => random.to_le_bytes()[..dtype.bytes()].to_vec(),
+    }
+}
+
+/// The result of a call at one member, computed from all inputs in the documented order.
+pub(in crate::collective) fn reference(call: &Call, rank: usize) -> Vec<Vec<u8>> {
+    let inputs: Vec<_> = (0..call.world_size).map(|rank| call.input(rank)).collect();
+    let part = |part: usize| -> Vec<u8> {
+        let column: Vec<&[u8]> = inputs.iter().map(|input| &input[part][..]).collect();
+        let dtype = call.parts[part].dtype;
+        match call.kind {
+            Kind::Barrier => Vec::new(),
+            Kind::Broadcast => column[call.root as usize].to_vec(),
+            Kind::AllGather => column.concat(),
+            Kind::AllReduce if call.algorithm == Algorithm::Ring => around(call, part, &column),
+            Kind::AllReduce => sum_up(call, dtype, &column),
+            Kind::ReduceScatter => {
+                let share = column[0].len() / call.world_size;
+                let range = rank * share..(rank + 1) * share;
+                let shares: Vec<&[u8]> = column.iter().map(|bytes| &bytes[range.clone()]).collect();
+                sum_up(call, dtype, &shares)
+            }
+        }
+    };
+    (0..call.parts.len()).map(part).collect()
+}
+
+/// In rank order, rounded once.
+fn sum_up(call: &Call, dtype: Dtype, inputs: &[&[u8]]) -> Vec<u8> {
+    if inputs.len() == 1 {
+        return inputs[0].to_vec();
+    }
+    let operands: Vec<_> = inputs.iter().map(|bytes| bytes.to_vec()).collect();
+    combine(
+        reduce::reference,
+        (dtype, call.op, inputs.len() as u32),
+        &operands,
+    )
+}
+
+/// From the position after the owner's around to the owner's, rounded at each hop.
+fn around(call: &Call, part: usize, inputs: &[&[u8]]) -> Vec<u8> {
+    let n = call.world_size;
+    let mut out = inputs[0].to_vec();
+    if n == 1 {
+        return out;
+    }
+    let layout = call.layout();
+    let dtype = call.parts[part].dtype;
+    for segment in 0..layout.segment_count() {
+        let span = layout.span(Side::Result, segment);
+        if span.part as usize != part {
+            continue;
+        }
+        let chunk = layout.chunk(segment);
+        let of = |hop: usize| {
+            let rank = call.ring_order[(chunk + 1 + hop) % n].index();
+            inputs[rank][span.range()].to_vec()
+        };
+        let mut sum = of(0);
+        for hop in 1..n {
+            let (op, divisor) = match call.op {
+                ReduceOp::Avg if hop + 1 < n => (ReduceOp::Sum, 1),
+                op => (op, n as u32),
+            };
+            sum = combine(reduce::reference, (dtype, op, divisor), &[sum, of(hop)]);
+        }
+        out[span.range()].copy_from_slice(&sum);
+    }
+    out
+}
+
+/// With the kernel of the library if it is to be tested, else with its scalar reference.
+pub(in crate::collective) type Kernel = fn(Dtype, ReduceOp, u32, &[&[u8]], &mut [u8]);
+
+/// Element by element, in the order of the operands.
+pub(in crate::collective) fn combine(
+    kernel: Kernel,
+    operation: (Dtype, ReduceOp, u32),
+    operands: &[Vec<u8>],
+) -> Vec<u8> {
+    let (dtype, op, divisor) = operation;
+    let slices: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
+    let mut out = vec![0; operands[0].len()];
+    kernel(dtype, op, divisor, &slices, &mut out);
+    out
+}

@@ -1,0 +1,309 @@
+//! Exchanges joined by a queue that delivers in seeded random order, over real small buffers.
+//!
+//! Signals of one sender to one receiver keep their order; bulk frames, additions and copies do
+//! not. Lent bytes are read when they are delivered, as late as a real link might; some frames are
+//! placed, half written with rubbish and delivered again, as after a repair.
+
+mod call;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::exchange::{Body, Exchange, ExchangeLimits, Operand, Output, Place, StartOp};
+use super::layout::{Side, Span};
+use crate::ids::{OpName, PeerId, Rank};
+use crate::reduce;
+use crate::transport::{FrameHeader, FrameKind};
+use crate::wire::control::Fingerprint;
+
+pub(super) use call::{Call, LIMITS, Prng, combine, reference};
+
+pub(super) fn peer(index: usize) -> PeerId {
+    PeerId(index as u64 + 10)
+}
+
+/// Memory of one operation at one peer.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    pub(super) input: Vec<Vec<u8>>,
+    pub(super) result: Vec<Vec<u8>>,
+}
+
+impl Memory {
+    fn read(&self, side: Side, span: &Span) -> &[u8] {
+        let parts = match side {
+            Side::Input => &self.input,
+            Side::Result => &self.result,
+        };
+        &parts[span.part as usize][span.range()]
+    }
+
+    fn write(&mut self, span: &Span, bytes: &[u8]) {
+        self.result[span.part as usize][span.range()].copy_from_slice(bytes);
+    }
+
+    fn gather(&self, body: &Body) -> Vec<u8> {
+        body.spans()
+            .flat_map(|span| self.read(body.side, &span).to_vec())
+            .collect()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) exchange: Exchange,
+    pub(super) memory: BTreeMap<OpName, Memory>,
+    pub(super) held: Vec<OpName>,
+    pub(super) mismatches: Vec<(PeerId, Fingerprint)>,
+    pub(super) faults: Vec<&'static str>,
+    pub(super) eager_bodies: usize,
+    pub(super) credits: usize,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    from: usize,
+    to: usize,
+    header: FrameHeader,
+    side: Side,
+    span: Span,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) peers: Vec<Peer>,
+    pub(super) prng: Prng,
+    signals: BTreeMap<(usize, usize), VecDeque<(FrameHeader, Bytes)>>,
+    bulks: Vec<Frame>,
+    work: Vec<(usize, Output)>,
+    is_repairing: bool,
+}
+
+impl World {
+    pub(super) fn new(peers: usize, limits: ExchangeLimits, seed: u64) -> Self {
+        let peer = |_| Peer {
+            exchange: Exchange::new(limits),
+            memory: BTreeMap::new(),
+            held: Vec::new(),
+            mismatches: Vec::new(),
+            faults: Vec::new(),
+            eager_bodies: 0,
+            credits: 0,
+            scratch: vec![0; limits.scratch_bytes],
+        };
+        Self {
+            peers: (0..peers).map(peer).collect(),
+            prng: Prng(seed),
+            signals: BTreeMap::new(),
+            bulks: Vec::new(),
+            work: Vec::new(),
+            is_repairing: seed % 2 == 1,
+        }
+    }
+
+    /// One member calls; member `r` of the operation is peer `r`.
+    pub(super) fn start(&mut self, at: usize, call: &Call) {
+        let op = call.name();
+        let memory = Memory {
+            input: call.input(at),
+            result: call
+                .side_bytes(Side::Result)
+                .into_iter()
+                .map(|bytes| vec![0xA5; bytes])
+                .collect(),
+        };
+        self.peers[at].memory.insert(op, memory);
+        self.peers[at].exchange.start(StartOp {
+            op,
+            fingerprint: call.fingerprint(),
+            parts: call.parts.clone().into(),
+            members: (0..call.world_size).map(peer).collect(),
+            ring_order: Arc::from(call.ring_order.clone()),
+            rank: Rank(at as u32),
+        });
+        self.drain(at);
+    }
+
+    pub(super) fn stop(&mut self, at: usize, op: OpName) {
+        self.peers[at].exchange.stop(op);
+        self.peers[at].memory.remove(&op);
+        self.drain(at);
+    }
+
+    /// Delivers something; false if nothing is under way.
+    pub(super) fn step(&mut self) -> bool {
+        let links: Vec<_> = self.signals.keys().copied().collect();
+        let count = links.len() + self.bulks.len() + self.work.len();
+        if count == 0 {
+            return false;
+        }
+        let mut choice = self.prng.below(count);
+        if choice < links.len() {
+            self.deliver_signal(links[choice]);
+            return true;
+        }
+        choice -= links.len();
+        if choice < self.bulks.len() {
+            let frame = self.bulks.swap_remove(choice);
+            self.deliver_bulk(frame);
+            return true;
+        }
+        let (at, output) = self.work.swap_remove(choice - self.bulks.len());
+        self.carry_out(at, output);
+        self.drain(at);
+        true
+    }
+
+    pub(super) fn run(&mut self) {
+        while self.step() {}
+    }
+
+    pub(super) fn inject(&mut self, from: usize, to: usize, header: FrameHeader, payload: Bytes) {
+        let link = self.signals.entry((from, to)).or_default();
+        link.push_back((header, payload));
+    }
+
+    fn drain(&mut self, at: usize) {
+        while let Some(output) = self.peers[at].exchange.poll_output() {
+            let index = |to: PeerId| to.0 as usize - 10;
+            match output {
+                Output::Signal {
+                    to,
+                    header,
+                    head,
+                    body,
+                } => {
+                    let sender = &mut self.peers[at];
+                    let mut payload = head.to_vec();
+                    sender.credits += usize::from(header.kind == FrameKind::Credit);
+                    if let (Some(body), Some(memory)) = (body, sender.memory.get(&header.op)) {
+                        payload.extend(memory.gather(&body));
+                        sender.eager_bodies += 1;
+                    }
+                    self.inject(at, index(to), header, payload.into());
+                }
+                Output::Bulk {
+                    to,
+                    header,
+                    side,
+                    span,
+                } => self.bulks.push(Frame {
+                    from: at,
+                    to: index(to),
+                    header,
+                    side,
+                    span,
+                }),
+                Output::Held(op) => self.peers[at].held.push(op),
+                Output::Mismatch { peer, theirs, .. } => {
+                    self.peers[at].mismatches.push((peer, theirs));
+                }
+                work => self.work.push((at, work)),
+            }
+        }
+    }
+
+    fn deliver_signal(&mut self, link: (usize, usize)) {
+        let queue = self.signals.get_mut(&link).unwrap();
+        let (header, payload) = queue.pop_front().unwrap();
+        if queue.is_empty() {
+            self.signals.remove(&link);
+        }
+        let receiver = &mut self.peers[link.1];
+        let taken = receiver
+            .exchange
+            .handle_signal(peer(link.0), &header, payload);
+        receiver.faults.extend(taken.err());
+        self.drain(link.1);
+    }
+
+    fn deliver_bulk(&mut self, frame: Frame) {
+        let op = frame.header.op;
+        let Some(memory) = self.peers[frame.from].memory.get(&op) else {
+            return;
+        };
+        let payload = memory.read(frame.side, &frame.span).to_vec();
+        let is_torn = self.is_repairing && self.prng.below(4) == 0;
+        let receiver = &mut self.peers[frame.to];
+        let place = receiver.exchange.place(peer(frame.from), &frame.header);
+        let target = match place {
+            Place::Slot { start, bytes } => &mut receiver.scratch[start..start + bytes],
+            Place::Result(span) => {
+                let memory = receiver.memory.get_mut(&op).unwrap();
+                &mut memory.result[span.part as usize][span.range()]
+            }
+            Place::Discard => return,
+            Place::Refuse(why) => {
+                receiver.faults.push(why);
+                return;
+            }
+        };
+        if is_torn {
+            let half = target.len() / 2;
+            target[..half].fill(0xEE);
+            self.bulks.push(frame);
+            return;
+        }
+        target.copy_from_slice(&payload);
+        receiver
+            .exchange
+            .handle_arrived(peer(frame.from), &frame.header);
+        self.drain(frame.to);
+    }
+
+    fn carry_out(&mut self, at: usize, output: Output) {
+        let peer = &mut self.peers[at];
+        match output {
+            Output::Reduce(reduction) => {
+                let Some(memory) = peer.memory.get_mut(&reduction.op) else {
+                    return;
+                };
+                let operands: Vec<Vec<u8>> = reduction
+                    .operands
+                    .iter()
+                    .map(|operand| match operand {
+                        Operand::Own(span) => memory.read(Side::Input, span).to_vec(),
+                        Operand::Slot { start, bytes } => {
+                            peer.scratch[*start..start + bytes].to_vec()
+                        }
+                        Operand::Eager(bytes) => bytes.to_vec(),
+                        Operand::Target => memory.read(Side::Result, &reduction.target).to_vec(),
+                    })
+                    .collect();
+                let operation = (reduction.dtype, reduction.reduce_op, reduction.divisor);
+                let sum = combine(reduce::reduce, operation, &operands);
+                memory.write(&reduction.target, &sum);
+                peer.exchange.reduced(reduction);
+            }
+            Output::Store(storage) => {
+                let Some(memory) = peer.memory.get_mut(&storage.op) else {
+                    return;
+                };
+                let mut rest = &storage.payload[..];
+                for span in storage.body.spans() {
+                    memory.write(&span, &rest[..span.bytes]);
+                    rest = &rest[span.bytes..];
+                }
+                peer.exchange.stored(storage);
+            }
+            Output::Copy(copy) => {
+                let Some(memory) = peer.memory.get_mut(&copy.op) else {
+                    return;
+                };
+                let bytes = memory.gather(&copy.body);
+                let mut rest = &bytes[..];
+                for segment in copy.body.segments.clone() {
+                    let span = copy.body.layout.span(Side::Result, segment);
+                    memory.write(&span, &rest[..span.bytes]);
+                    rest = &rest[span.bytes..];
+                }
+                peer.exchange.copied(copy);
+            }
+            _ => unreachable!("everything else was drained"),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One open operation with its schedule: direct or ring.
+//!
+//! Posts and signal frames are checked here as far as both schedules need them checked; the rest is
+//! passed on to the one that the operation has.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::direct::{self, Direct, Grant};
+use super::exchange::StartOp;
+use super::layout::{Layout, SegmentLimits, Shape, is_ring};
+use super::operation::{ArrivedPost, Common, Shared, Signal};
+use super::ring::{self, Ring};
+use super::slots::SlotPool;
+use super::step::Place;
+use crate::ids::{PeerId, Rank};
+use crate::transport::{FrameHeader, FrameKind};
+use crate::wire::control::{Fingerprint, Kind};
+
+/// An open operation.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) common: Common,
+    schedule: Schedule,
+    has_begun: bool,
+}
+
+#[derive(Debug)]
+enum Schedule {
+    Direct(Direct),
+    Ring(Ring),
+}
+
+impl Operation {
+    pub(super) fn new(start: StartOp, limits: &SegmentLimits) -> Self {
+        let n = start.members.len();
+        assert!(start.rank.index() < n, "this peer is a member");
+        assert!(start.fingerprint.root.index() < n, "the root is a member");
+        let ring_order = Arc::clone(&start.ring_order);
+        let shape = Shape {
+            kind: start.fingerprint.kind,
+            algorithm: start.fingerprint.algorithm,
+            parts: &start.parts,
+            world_size: n,
+            ring_order: &ring_order,
+            root: start.fingerprint.root,
+        };
+        let layout = Arc::new(Layout::new(&shape, limits));
+        let goes_around = is_ring(&shape) && n > 1;
+        let mut common = Common::new(start, layout);
+        let schedule = if goes_around {
+            common.total_bytes = ring::traffic_bytes(&common, &ring_order);
+            Schedule::Ring(Ring::new(&common, &ring_order))
+        } else {
+            common.total_bytes = direct::traffic_bytes(&common);
+            Schedule::Direct(Direct::new(&common))
+        };
+        Self {
+            common,
+            schedule,
+            has_begun: false,
+        }
+    }
+
+    /// Tells every other member what was called, and what this peer has for it if that is small.
+    pub(super) fn post(&mut self, shared: &mut Shared) {
+        let common = &mut self.common;
+        let head = postcard::to_stdvec(&common.fingerprint).expect("it is plain data");
+        let head = Bytes::from(head);
+        for to in common.others() {
+            let body = match &self.schedule {
+                Schedule::Direct(direct) if common.is_eager_sender => direct.post_body(common, to),
+                _ => None,
+            };
+            let signal = Signal {
+                kind: FrameKind::Post,
+                segment: 0,
+                extra: u32::try_from(head.len()).expect("fingerprints are small"),
+                head: head.clone(),
+                body,
+            };
+            common.send_signal(to, signal, shared);
+        }
+        if let Schedule::Direct(direct) = &mut self.schedule {
+            direct.start(common, shared);
+        }
+    }
+
+    pub(super) fn take_post(
+        &mut self,
+        from: PeerId,
+        post: ArrivedPost,
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        let Some(from) = self.common.rank_of(from) else {
+            return Ok(());
+        };
+        if !self
+            .common
+            .take_post(from, post.fingerprint.clone(), shared)?
+        {
+            return Ok(());
+        }
+        match &mut self.schedule {
+            Schedule::Direct(direct) => direct.take_body(&mut self.common, from, post, shared),
+            Schedule::Ring(_) if post.body.is_empty() => Ok(()),
+            Schedule::Ring(_) => Err("data on the post of a ring operation"),
+        }
+    }
+
+    /// Takes a credit or an eager result.
+    pub(super) fn handle_signal(
+        &mut self,
+        from: Rank,
+        header: &FrameHeader,
+        payload: Bytes,
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        let end = header.segment.checked_add(header.extra);
+        let segments = header.segment..end.ok_or("a run of segments beyond any number")?;
+        let Schedule::Direct(direct) = &mut self.schedule else {
+            return Err("a credit or a small result in a ring operation");
+        };
+        match header.kind {
+            FrameKind::Credit if !payload.is_empty() => Err("a credit with data"),
+            FrameKind::Credit if self.common.is_mismatched() => Ok(()),
+            FrameKind::Credit => direct.handle_credit(&mut self.common, from, segments, shared),
+            FrameKind::Result => {
+                let owned = self.common.layout.owned(from);
+                let is_owners = segments.start >= owned.start && segments.end <= owned.end;
+                if !is_owners || self.common.fingerprint.kind == Kind::ReduceScatter {
+                    return Err("a result from somebody who does not own it");
+                }
+                self.common.store(segments, payload, shared)
+            }
+            FrameKind::Contribution | FrameKind::Post => Err("no signal frame"),
+        }
+    }
+
+    pub(super) fn place(&self, from: Rank, header: &FrameHeader, slots: &SlotPool) -> Place {
+        let layout = &self.common.layout;
+        if header.segment >= layout.segment_count() {
+            return Place::Refuse("a segment that does not exist");
+        }
+        if header.payload_bytes as usize != layout.bytes(header.segment) {
+            return Place::Refuse("a segment of the wrong length");
+        }
+        if !matches!(header.kind, FrameKind::Contribution | FrameKind::Result) {
+            return Place::Refuse("no bulk frame");
+        }
+        match &self.schedule {
+            Schedule::Direct(direct) => direct.place(&self.common, from, header, slots),
+            Schedule::Ring(ring) => ring.place(&self.common, from, header),
+        }
+    }
+
+    /// Lets data flow once all members have posted the same; true if it then needs slots.
+    pub(super) fn begin_if_agreed(&mut self, shared: &mut Shared) -> bool {
+        if self.has_begun || !self.common.is_agreed() {
+            return false;
+        }
+        self.has_begun = true;
+        match &mut self.schedule {
+            Schedule::Direct(direct) => direct.begin(&mut self.common, shared),
+            Schedule::Ring(ring) => {
+                ring.begin(&mut self.common, shared);
+                false
+            }
+        }
+    }
+
+    /// The payload of a bulk frame is in its place.
+    pub(super) fn handle_arrived(&mut self, from: Rank, header: &FrameHeader, shared: &mut Shared) {
+        let common = &mut self.common;
+        match &mut self.schedule {
+            Schedule::Direct(direct) => direct.handle_arrived(common, from, header, shared),
+            Schedule::Ring(ring) => ring.handle_arrived(common, header, shared),
+        }
+        common.check_held(shared);
+    }
+
+    /// An addition was carried out; true if slots came free.
+    pub(super) fn handle_reduced(&mut self, segment: u32, shared: &mut Shared) -> bool {
+        let common = &mut self.common;
+        let has_freed = match &mut self.schedule {
+            Schedule::Direct(direct) => direct.handle_reduced(common, segment, shared),
+            Schedule::Ring(ring) => {
+                ring.handle_reduced(common, segment, shared);
+                false
+            }
+        };
+        common.check_held(shared);
+        has_freed
+    }
+
+    /// Lets more contributions in; only for operations that need slots.
+    pub(super) fn grant(&mut self, shared: &mut Shared) -> Grant {
+        let quantum = self.quantum(&shared.slots);
+        match &mut self.schedule {
+            Schedule::Direct(direct) => direct.grant(&mut self.common, quantum, shared),
+            Schedule::Ring(_) => Grant::Complete,
+        }
+    }
+
+    /// Gives the slots back.
+    pub(super) fn stop(&mut self, slots: &mut SlotPool) {
+        if let Schedule::Direct(direct) = &mut self.schedule {
+            direct.stop(slots);
+        }
+    }
+
+    /// Segments to let in at once: an eighth of the scratch memory, so that credits are few and the
+    /// senders still never run dry.
+    fn quantum(&self, slots: &SlotPool) -> u32 {
+        let layout = &self.common.layout;
+        let largest = layout.owned(self.common.rank).next();
+        let bytes = largest.map_or(1, |segment| layout.bytes(segment));
+        let others = u32::try_from(self.common.world_size() - 1).expect("worlds are small");
+        let units = slots.units_of(bytes) * others.max(1);
+        (slots.unit_count() / units / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
+    }
+}
+
+/// Takes a post apart.
+pub(super) fn decode_post(
+    header: &FrameHeader,
+    payload: &Bytes,
+) -> Result<ArrivedPost, &'static str> {
+    let head_bytes = header.extra as usize;
+    if head_bytes > payload.len() {
+        return Err("a post shorter than its fingerprint");
+    }
+    let head = postcard::take_from_bytes::<Fingerprint>(&payload[..head_bytes]);
+    match head {
+        Ok((fingerprint, [])) => Ok(ArrivedPost {
+            fingerprint,
+            body: payload.slice(head_bytes..),
+            is_body_lost: false,
+        }),
+        _ => Err("a post without a fingerprint"),
+    }
+}
+
+/// Most segments let in at once: enough to fill one frame each of many lanes.
+const QUANTUM_SEGMENTS_MAX: u32 = 8;
