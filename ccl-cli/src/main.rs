@@ -1,4 +1,5 @@
-//! The `ccl` command: a run's master, measurements in the manner of nccl-tests, and a demonstration.
+//! The `ccl` command: a run's master, measurements in the manner of nccl-tests, and a
+//! demonstration.
 //!
 //! An edge without logic of the protocol: everything goes through the public face of `ccl-core`.
 
@@ -63,7 +64,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Log lines go to standard error; `CCL_LOG` chooses among them, as `tracing`'s filters are written.
+/// Log lines go to standard error; `CCL_LOG` chooses among them, as `tracing`'s filters are
+/// written.
 fn start_log(default: &str) {
     let filter = EnvFilter::try_from_env("CCL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()

@@ -39,7 +39,8 @@ pub struct Arguments {
     /// Found a run at once, without waiting for members of an earlier one.
     #[arg(long)]
     new_run: bool,
-    /// Rebuild from whoever is there, without a journal and a majority: only if nobody else goes on.
+    /// Rebuild from whoever is there, without a journal and a majority: only if nobody else goes
+    /// on.
     #[arg(long)]
     force_rebuild: bool,
     /// Silence after which a peer counts as dead, in milliseconds.
@@ -60,7 +61,8 @@ pub struct Arguments {
     /// How long peers go on without a master, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 60_000)]
     detach_timeout_ms: u64,
-    /// How long after the others a member may take to call an operation, in milliseconds; 0: for ever.
+    /// How long after the others a member may take to call an operation, in milliseconds; 0: for
+    /// ever.
     #[arg(long, value_name = "MS", default_value_t = 600_000)]
     post_timeout_ms: u64,
     /// Report committed operations too; there may be thousands a second.
@@ -100,7 +102,8 @@ impl Arguments {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    // The handlers come first: a signal that comes while the port is being opened ends it cleanly too.
+    // The handlers come first: a signal that comes while the port is being opened ends it cleanly
+    // too.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signal handlers")?;
     let config = arguments.config();
     config.timers.validate()?;
@@ -129,7 +132,8 @@ fn announce(address: SocketAddr, arguments: &Arguments) -> Result<()> {
     .context("standard output")
 }
 
-/// Events are written by a thread of their own: a reader who stops reading never holds the master up.
+/// Events are written by a thread of their own: a reader who stops reading never holds the master
+/// up.
 fn start_reporter(arguments: &Arguments) -> EventSink {
     let (json, commits) = (arguments.json, arguments.commits);
     let (sender, receiver) = std::sync::mpsc::channel::<Event>();

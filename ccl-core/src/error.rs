@@ -47,8 +47,8 @@ pub enum Error {
         /// Members needed.
         min_world_size: u32,
     },
-    /// The members changed between two calls, and the buffers of this one are made for another number
-    /// of them. Nothing was started. Call again with buffers for the new world size.
+    /// The members changed between two calls, and the buffers of this one are made for another
+    /// number of them. Nothing was started. Call again with buffers for the new world size.
     #[error("the world size is now {world_size}; call again with buffers for it")]
     WorldChanged {
         /// Members at the moment.
@@ -91,7 +91,8 @@ pub enum Error {
     /// An argument is out of range. Nothing was started.
     #[error("invalid argument: {0}")]
     InvalidArgument(String),
-    /// The call does not fit the state, such as a second operation on a busy tag. Nothing was started.
+    /// The call does not fit the state, such as a second operation on a busy tag. Nothing was
+    /// started.
     #[error("invalid usage: {0}")]
     InvalidUsage(String),
     /// The communicator was made before a fork and touched in the child.

@@ -27,8 +27,8 @@ impl FromStr for Sizes {
     }
 }
 
-/// One size in bytes: a number with an optional unit (K, KiB, kB, M, MiB, MB, G, GiB, GB; K, M and G
-/// alone are powers of 1024).
+/// One size in bytes: a number with an optional unit (K, KiB, kB, M, MiB, MB, G, GiB, GB; K, M and
+/// G alone are powers of 1024).
 pub fn parse_size(text: &str) -> Result<u64> {
     let text = text.trim();
     let digits = text

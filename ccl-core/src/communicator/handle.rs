@@ -159,14 +159,14 @@ impl Communicator {
             parts,
             options: options.clone(),
         };
-        // SAFETY: the handle owns the vectors' memory, does not touch it, and outlives the operation:
-        // if the handle is leaked, so are the vectors.
+        // SAFETY: the handle owns the vectors' memory, does not touch it, and outlives the
+        // operation: if the handle is leaked, so are the vectors.
         let raw = unsafe { self.start_raw(request) }?;
         Ok(Handle { raw, buffers: Some(buffers) })
     }
 
-    /// Runs operations on borrowed buffers at the same time. Every operation started in `f` has ended
-    /// when this returns; what was not waited for is cancelled.
+    /// Runs operations on borrowed buffers at the same time. Every operation started in `f` has
+    /// ended when this returns; what was not waited for is cancelled.
     ///
     /// ```no_run
     /// # fn f(communicator: &ccl_core::Communicator) -> ccl_core::Result<()> {

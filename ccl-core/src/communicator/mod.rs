@@ -20,13 +20,15 @@ pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
 /// How one call is to be made.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Stream of operations; those of one tag run one after the other, all members in the same order.
+    /// Stream of operations; those of one tag run one after the other, all members in the same
+    /// order.
     pub tag: Tag,
     /// `Auto` lets the library choose, the same on all members.
     pub algorithm: Algorithm,
     /// When to cancel it for everybody. `None`: the communicator's `operation_timeout`.
     pub deadline: Option<Duration>,
-    /// Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no retry.
+    /// Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no
+    /// retry.
     pub attempts: u32,
 }
 
@@ -74,8 +76,8 @@ pub struct RawPart {
     pub send: *const u8,
     /// Where the result goes.
     pub receive: *mut u8,
-    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for all-gather
-    /// and reduce-scatter.
+    /// Elements: of the whole buffer for all-reduce and broadcast, of one rank's share for
+    /// all-gather and reduce-scatter.
     pub count: usize,
     /// Element type.
     pub dtype: Dtype,
@@ -151,7 +153,8 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Error::MasterUnreachable`], [`Error::NotAdmitted`] if the members reached no safe point in
-    /// time, [`Error::Refused`] with the master's reason, [`Error::InvalidArgument`], [`Error::Os`].
+    /// time, [`Error::Refused`] with the master's reason, [`Error::InvalidArgument`],
+    /// [`Error::Os`].
     pub fn connect(config: CommunicatorConfig) -> Result<Self> {
         let timeout = config.connect_timeout;
         let membership = Membership(Session::start(config)?);
@@ -213,8 +216,8 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Error::PeerLost`]: call again. [`Error::TooFewPeers`]: admit more first.
-    /// [`Error::Cancelled`]: somebody cancelled, or called something else. The buffer then holds the
-    /// input. The fatal ones ([`Error::is_fatal`]).
+    /// [`Error::Cancelled`]: somebody cancelled, or called something else. The buffer then holds
+    /// the input. The fatal ones ([`Error::is_fatal`]).
     pub fn all_reduce<T: Element>(
         &self,
         buffer: &mut [T],

@@ -1,4 +1,5 @@
-//! What is still to be written to a control connection: bounded, and written at once where it can be.
+//! What is still to be written to a control connection: bounded, and written at once where it can
+//! be.
 
 use std::io::{Error, ErrorKind, Result};
 
@@ -11,8 +12,8 @@ use crate::wire::frame::{self, Message};
 
 /// The sending half of one control connection, shared by whoever sends and one writer task.
 ///
-/// `push` and `flush` never block: bytes the socket does not take wait for the writer task, so that a
-/// verdict leaves in the same moment in which it was decided.
+/// `push` and `flush` never block: bytes the socket does not take wait for the writer task, so that
+/// a verdict leaves in the same moment in which it was decided.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,
@@ -30,8 +31,8 @@ impl Outbox {
     /// Appends a message as a frame.
     ///
     /// # Errors
-    /// `OutOfMemory` if the other side has not read for so long that the queue is full, `InvalidData`
-    /// if the message is beyond a limit: the connection counts as dead.
+    /// `OutOfMemory` if the other side has not read for so long that the queue is full,
+    /// `InvalidData` if the message is beyond a limit: the connection counts as dead.
     pub fn push<M: Message>(&self, message: &M) -> Result<()> {
         let mut queue = self.queue.lock();
         frame::encode(message, &mut queue.bytes)
@@ -48,7 +49,8 @@ impl Outbox {
     /// Writes what the socket takes now; the writer task gets the rest.
     pub fn flush(&self, stream: &TcpStream) {
         let mut queue = self.queue.lock();
-        // An error here shows up again in the writer task or in the reader, which end the connection.
+        // An error here shows up again in the writer task or in the reader, which end the
+        // connection.
         if !matches!(queue.write(stream), Ok(true)) {
             self.wake.notify_one();
         }

@@ -1,9 +1,10 @@
 //! A peer's clock, tasks and calls around `peer::Peer`.
 //!
-//! Inputs of the machine come from callers, from the control connection, from the data plane and from
-//! the clock. Whoever brings one drives the machine at once, on its own thread, so that a call reaches
-//! the wire without a task hop: [`Session::submit`] queues the input, and [`Session::drive`] works the
-//! queue off unless another thread is at it, which then takes the input along.
+//! Inputs of the machine come from callers, from the control connection, from the data plane and
+//! from the clock. Whoever brings one drives the machine at once, on its own thread, so that a call
+//! reaches the wire without a task hop: [`Session::submit`] queues the input, and
+//! [`Session::drive`] works the queue off unless another thread is at it, which then takes the
+//! input along.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -331,7 +332,8 @@ fn links_config(config: &CommunicatorConfig) -> LinksConfig {
     links
 }
 
-/// The addresses told to the others. An unspecified one stands for the address that the master sees.
+/// The addresses told to the others. An unspecified one stands for the address that the master
+/// sees.
 fn advertised(config: &CommunicatorConfig, listening: SocketAddr) -> Result<Vec<SocketAddr>> {
     let Some(advertise) = &config.advertise else { return Ok(vec![listening]) };
     let resolved = advertise.to_socket_addrs().map_err(|error| {

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-/// A tokio runtime of its own for each communicator: an application's runtime may stall, and must not
-/// stall the run.
+/// A tokio runtime of its own for each communicator: an application's runtime may stall, and must
+/// not stall the run.
 #[derive(Debug)]
 pub(crate) struct IoThreads {
     handle: Handle,
@@ -18,8 +18,8 @@ pub(crate) struct IoThreads {
 }
 
 impl IoThreads {
-    /// Starts `threads` threads. One thread runs everything without hand-over between threads, which
-    /// on small machines costs the least per byte.
+    /// Starts `threads` threads. One thread runs everything without hand-over between threads,
+    /// which on small machines costs the least per byte.
     ///
     /// # Errors
     /// [`Error::Os`] if the system gives no thread or no event queue.
@@ -76,7 +76,8 @@ fn build(name: &str, threads: usize) -> std::io::Result<Runtime> {
         .build()
 }
 
-/// Threads by default: half the cores, so that training keeps the other half; at least 1, at most 4.
+/// Threads by default: half the cores, so that training keeps the other half; at least 1, at most
+/// 4.
 pub(crate) fn default_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores / 2).clamp(1, 4)

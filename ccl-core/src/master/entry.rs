@@ -314,8 +314,8 @@ impl Master {
         }
     }
 
-    /// Makes a group that is spoken of for the first time. In a run that is taken over, it waits for
-    /// members that it may have.
+    /// Makes a group that is spoken of for the first time. In a run that is taken over, it waits
+    /// for members that it may have.
     fn make_group(&mut self, id: GroupId) {
         let last_resort = self.last_resort;
         let phase = match &self.run {

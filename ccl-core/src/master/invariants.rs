@@ -1,7 +1,8 @@
-//! What must be true of a group after every input, whatever was said (docs/protocol.md, Invariants).
+//! What must be true of a group after every input, whatever was said (docs/protocol.md,
+//! Invariants).
 //!
-//! I6 and I7 are asserted where views and floors advance; the others need more than the master knows
-//! and are checked by the simulator.
+//! I6 and I7 are asserted where views and floors advance; the others need more than the master
+//! knows and are checked by the simulator.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! The outcome state of a group: floors, and what is known of each open operation (R2, R3).
 //!
 //! Only the operation at a tag's floor can be open. Facts about it (posted, done, cancelled) only
-//! grow, so that hearing one twice changes nothing. What becomes of an operation at a view change is
-//! decided in `decision`; who is a member is the group's business.
+//! grow, so that hearing one twice changes nothing. What becomes of an operation at a view change
+//! is decided in `decision`; who is a member is the group's business.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -76,8 +76,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// A member wants an operation aborted. Ignored if it has not called it: a cancel never outlives
-    /// the call that it belongs to.
+    /// A member wants an operation aborted. Ignored if it has not called it: a cancel never
+    /// outlives the call that it belongs to.
     pub fn cancel(&mut self, from: PeerId, op: OpName, reason: CancelReason) {
         if let Some(open) = self.open.get_mut(&op.tag)
             && open.op == op
@@ -87,7 +87,8 @@ impl Ledger {
         }
     }
 
-    /// The open operation that a member speaks of, made if it is the first to; `None` if it is decided.
+    /// The open operation that a member speaks of, made if it is the first to; `None` if it is
+    /// decided.
     fn find(
         &mut self,
         from: PeerId,
@@ -206,8 +207,8 @@ impl Ledger {
         }
     }
 
-    /// Takes in what is known of a tag from elsewhere: the history, or a peer's report to a restarted
-    /// master. The newest of what is known counts.
+    /// Takes in what is known of a tag from elsewhere: the history, or a peer's report to a
+    /// restarted master. The newest of what is known counts.
     pub fn learn(&mut self, tag: Tag, floor: OpNumber, last_committed: Option<OpNumber>) -> Fact {
         if !self.tags.contains_key(&tag) && self.tags.len() >= limits::TAGS_MAX {
             return Err(format!("more than {} tags", limits::TAGS_MAX));

@@ -27,7 +27,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Sends to a peer if it has a connection; what it misses, the reply to its attach makes up for.
+    /// Sends to a peer if it has a connection; what it misses, the reply to its attach makes up
+    /// for.
     pub fn send(&mut self, peer: PeerId, message: MasterToPeer) {
         if let Some(connection) = self.sessions.connection(peer) {
             self.outbox.send(connection, message);

@@ -101,8 +101,8 @@ impl Peer {
             }));
     }
 
-    /// The view is in force; carried operations that are decided by now are left out. A view that was
-    /// released stays so.
+    /// The view is in force; carried operations that are decided by now are left out. A view that
+    /// was released stays so.
     fn enter(&mut self, install: &Install) {
         let before = self.phase.membership();
         let was_released =
@@ -143,8 +143,8 @@ impl Peer {
         }
     }
 
-    /// Restates all facts: the master may have missed some while it decided. What waited on links, on
-    /// the way out, or for the connection is said anew.
+    /// Restates all facts: the master may have missed some while it decided. What waited on links,
+    /// on the way out, or for the connection is said anew.
     fn answer_install(&mut self, vid: Vid) {
         self.notes.clear();
         let mut report = self.report();

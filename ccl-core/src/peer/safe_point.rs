@@ -1,7 +1,7 @@
 //! Safe points (R9): the caller's k-th, from 0, answered the same for every member.
 //!
-//! A safe point that was withdrawn is not consumed: the next call is the same k again, and gets at once
-//! what the others got.
+//! A safe point that was withdrawn is not consumed: the next call is the same k again, and gets at
+//! once what the others got.
 
 use crate::error::Error;
 use crate::ids::{CallId, Vid};
@@ -90,8 +90,8 @@ impl Peer {
         self.tell_safe_point();
     }
 
-    /// Ends the open safe point if it was released. One released by a view change waits for the view's
-    /// release, like every outcome decided there (R6).
+    /// Ends the open safe point if it was released. One released by a view change waits for the
+    /// view's release, like every outcome decided there (R6).
     pub(super) fn tell_safe_point(&mut self) {
         let Some(view) = self.view().cloned() else {
             return;

@@ -209,8 +209,8 @@ impl Peer {
         }
     }
 
-    /// An abort with its reason. The master keeps the newest only; where it is not known, the caller is
-    /// told what nobody repeats a call for, because it may have been final.
+    /// An abort with its reason. The master keeps the newest only; where it is not known, the
+    /// caller is told what nobody repeats a call for, because it may have been final.
     fn aborted(&self, op: OpName) -> Verdict {
         let known = self
             .tags

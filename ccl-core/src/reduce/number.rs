@@ -72,10 +72,11 @@ macro_rules! raw {
 
 raw!(u8, u16, u32, u64, i8, i16, i32, i64);
 
-/// `$quotient` is the type in which one division gives the truncated quotient: an integer that holds
-/// every value and every divisor, or a float, which the machine divides side by side. A float of more
-/// than twice the integer's digits never rounds a quotient up to the next whole number: that one is
-/// at least 1/divisor away. A divisor that it cannot hold is beyond every value, and gives 0.
+/// `$quotient` is the type in which one division gives the truncated quotient: an integer that
+/// holds every value and every divisor, or a float, which the machine divides side by side. A float
+/// of more than twice the integer's digits never rounds a quotient up to the next whole number:
+/// that one is at least 1/divisor away. A divisor that it cannot hold is beyond every value, and
+/// gives 0.
 macro_rules! integer {
     ($($int:ty as $quotient:ty),*) => {$(
         impl Number for $int {

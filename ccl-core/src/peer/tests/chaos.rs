@@ -1,7 +1,7 @@
 //! Anything in any order: no panic, and every call ends exactly once.
 //!
-//! Half of what the master says is random and mostly nonsense; the other half fits what the peer said
-//! last, so that runs get past the first contradiction.
+//! Half of what the master says is random and mostly nonsense; the other half fits what the peer
+//! said last, so that runs get past the first contradiction.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! A master that makes no sense: it is dropped, or the session ends with a reason, and never a panic.
+//! A master that makes no sense: it is dropped, or the session ends with a reason, and never a
+//! panic.
 
 use super::*;
 use crate::event::Event;

@@ -128,7 +128,8 @@ fn a_call_below_the_floor_waits_for_the_release_too() {
 
 #[test]
 fn a_newcomer_waits_behind_a_carried_operation() {
-    // H11: the newcomer's first use of a tag must not become a second membership of what is under way.
+    // H11: the newcomer's first use of a tag must not become a second membership of what is under
+    // way.
     let mut fixture = Fixture::newcomer();
     let mut first = install(4, &[1, 2, 3]);
     first.floors = vec![floor(0, 5, Some(4))];
@@ -286,8 +287,8 @@ fn a_mismatch_cancels_and_names_field_and_values_even_when_held() {
 
 #[test]
 fn a_cancel_before_the_number_is_posted_and_cancelled_for_all() {
-    // H19: returning without a number would leave the others waiting in an operation that this caller
-    // believes to be over.
+    // H19: returning without a number would leave the others waiting in an operation that this
+    // caller believes to be over.
     let mut fixture = Fixture::steady();
     fixture.suspend(1);
     fixture.post(1, 0);
