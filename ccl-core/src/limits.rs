@@ -26,6 +26,9 @@ pub const CONTROL_QUEUE_BYTES_MAX: usize = 8 << 20;
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unidentified connections a port keeps at once; the oldest gives way.
 pub const UNIDENTIFIED_MAX: usize = 64;
+/// Bytes of unfinished messages that the unidentified connections of a master hold together; the
+/// oldest gives way. Two of the longest frames: an `Attach` may be one.
+pub const UNIDENTIFIED_BYTES_MAX: usize = 4 << 20;
 /// Groups that one master keeps floors for; as many as peers, if each were alone.
 pub const GROUPS_MAX: usize = PEERS_MAX;
 /// Ended sessions whose reason is remembered, so that a late attach hears it.

@@ -113,6 +113,13 @@ impl Journal {
         synced.map_err(|error| self.broken(error))
     }
 
+    /// Every write from now on fails, as on a full disk.
+    #[cfg(test)]
+    pub(super) fn fill_disk(&mut self) {
+        let full = OpenOptions::new().write(true).open("/dev/full");
+        self.file = full.expect("every Linux has it");
+    }
+
     fn check_alive(&self) -> Result<()> {
         if self.is_broken {
             let what = std::io::Error::other("an earlier write failed");

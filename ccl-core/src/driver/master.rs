@@ -1,37 +1,204 @@
 //! A master as a running server: sockets, clock and journal around `master::Master`.
+//!
+//! This file owns the thread and its end; `serve` the order in which outputs are carried out;
+//! `connection` one peer's connection; `door` those that have not said yet who they are.
 
-use std::net::SocketAddr;
+mod complaint;
+mod connection;
+mod door;
+mod serve;
+
+use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::oneshot;
 
 use crate::config::MasterConfig;
-use crate::error::Result;
+use crate::driver::journal::Journal;
+use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::limits::{HELLO_TIMEOUT, TEXT_BYTES_MAX};
+use crate::master::Record;
 
 /// Receives every event of a master; called from its thread, so it must not block.
 pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// A running master. Dropping it stops it.
 #[derive(Debug)]
-pub struct MasterServer {}
+pub struct MasterServer {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ending: Arc<Ending>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl MasterServer {
-    /// Binds the port, reads the journal, and serves from a thread of its own.
+    /// Reads the journal, binds the port, and serves from a thread of its own.
     ///
     /// # Errors
     /// [`crate::Error::Os`] if the port or the journal cannot be opened;
-    /// [`crate::Error::InvalidArgument`] for a journal of another run or with damage in its middle.
-    pub fn start(_config: MasterConfig, _events: Option<EventSink>) -> Result<Self> {
-        unimplemented!()
+    /// [`crate::Error::InvalidArgument`] for waiting times that contradict each other, and for a
+    /// journal that another master uses, that is of another run, or that is damaged.
+    pub fn start(config: MasterConfig, events: Option<EventSink>) -> Result<Self> {
+        Self::start_from(Parts::new(config, events)?)
     }
 
     /// The address it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        unimplemented!()
+        self.address
     }
 
-    /// Stops serving and waits for the thread.
+    /// Waits until the master has ended, and says why: `Ok` after `shutdown`, which needs another
+    /// thread then. May be called any number of times, from any thread.
+    ///
+    /// # Errors
+    /// [`crate::Error::Os`] if the journal could not be written. The master has stopped rather than
+    /// to promise what is not on the disk; start it again once there is room.
+    pub fn wait(&self) -> Result<()> {
+        self.ending.wait()
+    }
+
+    /// Why the master has ended, if it has; does not block.
+    #[must_use]
+    pub fn ended(&self) -> Option<Result<()>> {
+        self.ending.result.lock().clone()
+    }
+
+    /// Stops serving and waits for the thread. Peers go on, and find a master that is started
+    /// again.
     pub fn shutdown(self) {
-        unimplemented!()
+        drop(self);
+    }
+
+    fn start_from(parts: Parts) -> Result<Self> {
+        let address = parts.listener.local_addr();
+        let address = address.map_err(|error| Error::os("the master's address", error))?;
+        let (stop, stopped) = oneshot::channel();
+        let ending = Arc::new(Ending::default());
+        let told = ending.clone();
+        let thread = std::thread::Builder::new()
+            .name("ccl-master".into())
+            .spawn(move || {
+                // A panic in here is a mistake in this library: it must not look like a master that
+                // runs.
+                let run = AssertUnwindSafe(|| serve::run(parts, stopped));
+                told.set(std::panic::catch_unwind(run).unwrap_or_else(|_| Err(panicked())));
+            })
+            .map_err(|error| Error::os("starting the master's thread", error))?;
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            ending,
+            thread: Some(thread),
+        })
     }
 }
+
+impl Drop for MasterServer {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _has_ended_already = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _caught_and_kept_in_ending = thread.join();
+        }
+    }
+}
+
+/// What a master's thread is started with.
+struct Parts {
+    config: MasterConfig,
+    events: Option<EventSink>,
+    journal: Option<Journal>,
+    history: Vec<Record>,
+    listener: TcpListener,
+    /// How long a connection may take to say who it is.
+    hello_timeout: Duration,
+}
+
+impl Parts {
+    fn new(config: MasterConfig, events: Option<EventSink>) -> Result<Self> {
+        config.timers.validate()?;
+        if config.run.len() > TEXT_BYTES_MAX {
+            return Err(Error::invalid("the run name is longer than 512 bytes"));
+        }
+        let opened = config.journal.as_deref();
+        let opened = opened.map(|path| Journal::open(path, &config.run, config.fsync));
+        let (journal, history) = match opened.transpose()? {
+            Some((journal, history)) => (Some(journal), history),
+            None => (None, Vec::new()),
+        };
+        let listener = listen(config.listen).map_err(|error| {
+            Error::os(
+                format!("the master cannot listen on {}", config.listen),
+                error,
+            )
+        })?;
+        Ok(Self {
+            config,
+            events,
+            journal,
+            history,
+            listener,
+            hello_timeout: HELLO_TIMEOUT,
+        })
+    }
+}
+
+/// How a master ended, for those who wait for it.
+#[derive(Debug, Default)]
+struct Ending {
+    result: Mutex<Option<Result<()>>>,
+    told: Condvar,
+}
+
+impl Ending {
+    fn set(&self, result: Result<()>) {
+        *self.result.lock() = Some(result);
+        self.told.notify_all();
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut result = self.result.lock();
+        loop {
+            match &*result {
+                Some(result) => return result.clone(),
+                None => self.told.wait(&mut result),
+            }
+        }
+    }
+}
+
+fn panicked() -> Error {
+    let cause = std::io::Error::other("it panicked; the message is on standard error");
+    Error::os("the master's thread", cause)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restarted master takes its port back although connections of the old one linger.
+    socket.set_reuse_address(true)?;
+    if address.ip().is_unspecified() && address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Connections that wait to be accepted: all peers of a run come back at once after a restart.
+const LISTEN_BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! Goal: what was appended comes back, or the master learns that it does not; nothing in between.
 //!
-//! 1. Records come back over several openings. 2. A file cut at any byte gives the whole records
-//! before the cut, and goes on from there. 3. A changed byte anywhere is an error or, in what is torn
-//! off anyway, harmless. 4. Two openers, wrong files, failing disks.
+//! 1. Records come back over several openings.
+//! 2. A file cut at any byte gives the whole records before the cut, and goes on from there.
+//! 3. A changed byte anywhere is an error, or harmless in what is torn off anyway.
+//! 4. Two openers, wrong files, failing disks.
 
 use super::*;
 
@@ -191,7 +192,7 @@ fn a_record_of_another_program_is_named() {
 fn a_failed_write_is_an_error_now_and_for_ever() {
     let folder = Folder::new("full");
     let (mut journal, _) = open(&folder.file()).unwrap();
-    journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    journal.fill_disk();
     let error = journal.append(&entry(1)).unwrap_err().to_string();
     assert!(error.contains("the master stops"), "{error}");
     journal.file = OpenOptions::new().write(true).open("/dev/null").unwrap();

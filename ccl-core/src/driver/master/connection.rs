@@ -1,0 +1,205 @@
+//! One control connection at the master: from `accept` to its end.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::serve::Server;
+use crate::driver::outbox::Outbox;
+use crate::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::master::ConnectionId;
+use crate::wire::control::{MasterToPeer, PeerToMaster};
+use crate::wire::frame::Deframer;
+
+/// A connection as the server keeps it, to send and to end it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub id: ConnectionId,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    stream: TcpStream,
+    outbox: Outbox,
+    /// False once the master closed it: what it still says is not heard.
+    is_open: Cell<bool>,
+    /// Set to end it at once, whatever is still to be sent.
+    dropped: Cell<Option<&'static str>>,
+    wake: Notify,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// By the other side, or by the network.
+    Peer(io::Error),
+    /// By this side, for this reason.
+    Refused(String),
+    /// By the master, once everything was sent.
+    Closed,
+}
+
+impl Connection {
+    pub fn new(id: ConnectionId, stream: TcpStream, address: SocketAddr) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_TIME)
+            .with_interval(KEEPALIVE_INTERVAL);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(Self {
+            id,
+            address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+            stream,
+            outbox: Outbox::default(),
+            is_open: Cell::new(true),
+            dropped: Cell::new(None),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Queues a message; `flush` sends it.
+    pub fn push(&self, message: &MasterToPeer) -> io::Result<()> {
+        self.outbox.push(message)
+    }
+
+    /// Sends what the socket takes now, so that a verdict waits for no other task.
+    pub fn flush(&self) {
+        self.outbox.flush(&self.stream);
+    }
+
+    /// Hears nothing more.
+    pub fn mute(&self) {
+        self.is_open.set(false);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.is_open.get()
+    }
+
+    /// Ends it once everything is sent.
+    pub fn close(&self) {
+        self.mute();
+        self.outbox.close();
+    }
+
+    /// Ends it at once.
+    pub fn drop_for(&self, reason: &'static str) {
+        self.mute();
+        self.dropped.set(Some(reason));
+        self.wake.notify_one();
+    }
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn run(server: Rc<Server>, connection: Rc<Connection>) {
+    let end = tokio::select! {
+        end = hear(&server, &connection) => end,
+        written = connection.outbox.run(&connection.stream) => match written {
+            Ok(()) => End::Closed,
+            Err(error) => End::Peer(error),
+        },
+        () = connection.wake.notified() => {
+            End::Refused(connection.dropped.get().unwrap_or_default().into())
+        }
+    };
+    let is_closed = matches!(end, End::Closed);
+    server.ended(&connection, end);
+    if is_closed {
+        let _gone_or_silent = timeout(LINGER, linger(&connection.stream)).await;
+    }
+}
+
+/// Hears messages until the connection ends, or breaks the rules.
+async fn hear(server: &Server, connection: &Connection) -> End {
+    let mut deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
+    let first = async {
+        loop {
+            match hear_some(server, connection, &mut deframer).await {
+                Ok(0) => {}
+                result => return result,
+            }
+        }
+    };
+    let heard = tokio::select! {
+        heard = first => heard,
+        () = sleep(server.hello_timeout()) => {
+            Err(End::Refused("it did not say who it is in time".into()))
+        }
+    };
+    if let Err(end) = heard {
+        return end;
+    }
+    loop {
+        if let Err(end) = hear_some(server, connection, &mut deframer).await {
+            return end;
+        }
+    }
+}
+
+/// Takes in what has arrived; how many messages that completed.
+async fn hear_some(
+    server: &Server,
+    connection: &Connection,
+    deframer: &mut Deframer,
+) -> Result<usize, End> {
+    connection.stream.readable().await.map_err(End::Peer)?;
+    let read = server.with_read_buffer(|buffer| {
+        let count = connection.stream.try_read(buffer)?;
+        deframer.push(&buffer[..count]);
+        Ok(count)
+    });
+    match read {
+        Ok(0) => return Err(End::Peer(ErrorKind::UnexpectedEof.into())),
+        Ok(_) => {}
+        Err(error) if is_passing(&error) => return Ok(0),
+        Err(error) => return Err(End::Peer(error)),
+    }
+    let mut count = 0;
+    let end = loop {
+        match deframer.pop::<PeerToMaster>() {
+            Ok(Some(message)) if connection.is_open() => {
+                count += 1;
+                server.take(connection, message);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break None,
+            Err(error) => break Some(End::Refused(error.to_string())),
+        }
+    };
+    server.settle();
+    server.buffered(connection, deframer.buffered_bytes());
+    // A socket with more to read does not make a task wait by itself: others come first.
+    tokio::task::yield_now().await;
+    end.map_or(Ok(count), Err)
+}
+
+/// Lets the other side read the last words: a socket that is closed over unread bytes resets the
+/// connection, and the last words are lost with it.
+async fn linger(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).shutdown(Shutdown::Write)?;
+    let mut sink = [0; 1024];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut sink) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// The heartbeats of the protocol find a dead peer sooner; this is for connections without one.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a closed connection may take to read its last words.
+const LINGER: Duration = Duration::from_secs(1);

@@ -1,0 +1,418 @@
+//! The server around a `Master`: what happened goes in, what is to be done is done in order.
+//!
+//! One thread. Nothing waits between an input and the outputs that follow from it, except for the
+//! disk: what the master seals is in the journal before anything that follows from it is sent.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinSet, LocalSet};
+
+use super::complaint::Complaints;
+use super::connection::{self, Connection, End};
+use super::door::Door;
+use super::{EventSink, Parts};
+use crate::driver::clock::Clock;
+use crate::driver::journal::Journal;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::master::{ConnectionId, Input, Master, Output, Setup};
+use crate::time::Instant;
+use crate::wire::control::{MasterToPeer, PeerToMaster};
+
+/// What the tasks of the thread share.
+pub(super) struct Server {
+    state: RefCell<State>,
+    /// What is read passes through here: connections that wait hold no buffer.
+    read_buffer: RefCell<Box<[u8]>>,
+    hello_timeout: Duration,
+    /// The master must be called earlier than the timer is set.
+    rearm: Notify,
+    failed: Notify,
+}
+
+struct State {
+    master: Master,
+    clock: Clock,
+    journal: Option<Journal>,
+    events: Option<EventSink>,
+    connections: BTreeMap<ConnectionId, Rc<Connection>>,
+    door: Door,
+    complaints: Complaints,
+    next_connection: ConnectionId,
+    /// Nothing is accepted before.
+    accept_after: Instant,
+    /// To be carried out once what was sealed is on the disk.
+    pending: Vec<Output>,
+    /// Something sealed has not reached the disk.
+    is_unsynced: bool,
+    /// When the timer is set to.
+    armed: Option<Instant>,
+    /// Why nothing may be sent any more.
+    failure: Option<Error>,
+}
+
+/// The master's thread, from beginning to end.
+pub(super) fn run(parts: Parts, stopped: oneshot::Receiver<()>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::os("the master's event loop", error))?;
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, serve(parts, stopped))
+}
+
+async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
+    let listener = parts.listener.try_clone().and_then(TcpListener::from_std);
+    let listener = listener.map_err(|error| Error::os("the master's port", error))?;
+    let server = Rc::new(Server::new(parts)?);
+    let mut tasks = JoinSet::new();
+    server.settle();
+    loop {
+        tokio::select! {
+            // Whether the server was dropped or told to stop, it is to stop.
+            _ = &mut stopped => break,
+            () = server.failed.notified() => break,
+            () = server.timer() => server.expire(),
+            connection = server.accept(&listener) => {
+                tasks.spawn_local(connection::run(server.clone(), connection));
+            }
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+        }
+    }
+    server.finish()
+}
+
+impl Server {
+    fn new(parts: Parts) -> Result<Self> {
+        let clock = Clock::start();
+        let setup = Setup {
+            run: parts.config.run,
+            timers: parts.config.timers,
+            new_run: parts.config.new_run,
+            force_rebuild: parts.config.force_rebuild,
+            journaled: parts.journal.is_some(),
+            entropy: entropy()?,
+        };
+        let state = State {
+            master: Master::new(setup, &parts.history, clock.now()),
+            clock,
+            journal: parts.journal,
+            events: parts.events,
+            connections: BTreeMap::new(),
+            door: Door::default(),
+            complaints: Complaints::default(),
+            next_connection: ConnectionId(0),
+            accept_after: Instant::default(),
+            pending: Vec::new(),
+            is_unsynced: false,
+            armed: None,
+            failure: None,
+        };
+        Ok(Self {
+            state: RefCell::new(state),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            hello_timeout: parts.hello_timeout,
+            rearm: Notify::new(),
+            failed: Notify::new(),
+        })
+    }
+
+    pub fn hello_timeout(&self) -> Duration {
+        self.hello_timeout
+    }
+
+    /// Lends the buffer to one read.
+    pub fn with_read_buffer<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
+        read(&mut self.read_buffer.borrow_mut())
+    }
+
+    /// Takes one message in. `settle` carries out what follows.
+    pub fn take(&self, connection: &Connection, message: PeerToMaster) {
+        let state = &mut *self.state.borrow_mut();
+        state.door.leave(connection.id);
+        state.handle(Input::Message {
+            connection: connection.id,
+            from: connection.address,
+            message,
+        });
+    }
+
+    /// Carries out what follows from everything that was taken in.
+    pub fn settle(&self) {
+        let state = &mut *self.state.borrow_mut();
+        if let Err(error) = state.settle() {
+            state.failure = Some(error);
+            self.failed.notify_one();
+        }
+        let due = state.master.poll_timeout();
+        if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
+            self.rearm.notify_one();
+        }
+    }
+
+    /// Notes how much of an unfinished message an unidentified connection holds.
+    pub fn buffered(&self, connection: &Connection, bytes: usize) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(leaving) = state.door.buffer(connection.id, bytes) {
+            state.turn_out(leaving);
+        }
+    }
+
+    /// A connection's task is over.
+    pub fn ended(&self, connection: &Connection, end: End) {
+        self.state.borrow_mut().end(connection, end);
+        self.settle();
+    }
+
+    /// The next connection. Cancelling it loses none.
+    async fn accept(&self, listener: &TcpListener) -> Rc<Connection> {
+        loop {
+            let pause = self.state.borrow().pause();
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    // One that ended already cannot be prepared, and is no loss.
+                    if let Ok(connection) = self.state.borrow_mut().enter(stream, address) {
+                        return connection;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => self.state.borrow_mut().rest(&error),
+            }
+        }
+    }
+
+    /// Returns when the master is to be called.
+    async fn timer(&self) {
+        loop {
+            let due = {
+                let state = &mut *self.state.borrow_mut();
+                state.armed = state.master.poll_timeout();
+                match state.armed {
+                    Some(due) if due <= state.clock.now() => return,
+                    due => due.map(|due| state.clock.to_std(due)),
+                }
+            };
+            let sleep = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {}
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+
+    fn expire(&self) {
+        self.state.borrow_mut().handle(Input::Timeout);
+        self.settle();
+    }
+
+    /// The last act: commits that were journaled lazily reach the disk.
+    fn finish(&self) -> Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(failure) = state.failure.take() {
+            return Err(failure);
+        }
+        state.journal.as_mut().map_or(Ok(()), Journal::sync)
+    }
+}
+
+impl State {
+    /// How long no connection may be accepted.
+    fn pause(&self) -> Duration {
+        let now = self.clock.now();
+        self.door.pause(now).max(self.accept_after - now)
+    }
+
+    /// Accepts nothing for a moment: out of file descriptors, most likely. Peers try again, too.
+    fn rest(&mut self, error: &io::Error) {
+        tracing::warn!(%error, "a connection could not be accepted");
+        self.accept_after = self.clock.now() + ACCEPT_RETRY;
+    }
+
+    fn enter(&mut self, stream: TcpStream, address: SocketAddr) -> io::Result<Rc<Connection>> {
+        let id = self.next_connection;
+        let connection = Rc::new(Connection::new(id, stream, address)?);
+        self.next_connection.0 += 1;
+        self.connections.insert(id, connection.clone());
+        if let Some(leaving) = self.door.enter(id, self.clock.now()) {
+            self.turn_out(leaving);
+        }
+        Ok(connection)
+    }
+
+    fn turn_out(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(&id) {
+            connection.drop_for("too many connections have not said who they are");
+        }
+    }
+
+    /// Tells the master that a connection ended, if it has heard of it and did not end it itself.
+    fn end(&mut self, connection: &Connection, end: End) {
+        match end {
+            End::Refused(reason) => {
+                let now = self.clock.now();
+                self.complaints.log(now, connection.address, &reason);
+            }
+            End::Peer(error) => {
+                let address = connection.address;
+                tracing::debug!(%address, %error, "a control connection ended");
+            }
+            End::Closed => {}
+        }
+        let was_stranger = self.door.leave(connection.id);
+        let was_kept = self.connections.remove(&connection.id).is_some();
+        if was_kept && !was_stranger {
+            let connection = connection.id;
+            self.handle(Input::Closed { connection });
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.master.handle(self.clock.now(), input);
+        if let Err(error) = self.seal() {
+            self.failure = Some(error);
+        }
+    }
+
+    /// Writes records down in the order of the outputs, and puts the other outputs off.
+    fn seal(&mut self) -> Result<()> {
+        while let Some(output) = self.master.poll_output() {
+            match output {
+                Output::Journal { record, durable } => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.append(&record)?;
+                        self.is_unsynced |= durable;
+                    }
+                }
+                output => {
+                    if let Output::Close { connection } = output
+                        && let Some(connection) = self.connections.get(&connection)
+                    {
+                        connection.mute();
+                    }
+                    self.pending.push(output);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the disk, if something durable was sealed, and then does what was put off. One
+    /// sync covers all that came in together.
+    fn settle(&mut self) -> Result<()> {
+        self.seal()?;
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        loop {
+            if self.is_unsynced
+                && let Some(journal) = &mut self.journal
+            {
+                journal.sync()?;
+                self.is_unsynced = false;
+            }
+            let mut written = BTreeSet::new();
+            let mut broken = BTreeSet::new();
+            for output in std::mem::take(&mut self.pending) {
+                match output {
+                    Output::Send {
+                        connection,
+                        message,
+                    } => match self.send(connection, &message) {
+                        Ok(()) => drop(written.insert(connection)),
+                        Err(error) => {
+                            self.give_up(connection, &error);
+                            broken.insert(connection);
+                        }
+                    },
+                    Output::Close { connection } => self.close(connection),
+                    Output::Event(event) => self.tell(&event),
+                    Output::Journal { .. } => unreachable!("sealed before it was put off"),
+                }
+            }
+            self.flush(&written);
+            if broken.is_empty() {
+                return Ok(());
+            }
+            for connection in broken {
+                self.handle(Input::Closed { connection });
+            }
+        }
+    }
+
+    fn send(&self, id: ConnectionId, message: &MasterToPeer) -> io::Result<()> {
+        // It may have ended while this was decided.
+        let connection = self.connections.get(&id);
+        connection.map_or(Ok(()), |connection| connection.push(message))
+    }
+
+    /// A connection that cannot be sent to ends; its peer attaches anew.
+    fn give_up(&mut self, id: ConnectionId, error: &io::Error) {
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
+        connection.drop_for("nothing more can be sent to it");
+        let reason = format!("nothing more can be sent to it: {error}");
+        let now = self.clock.now();
+        self.complaints.log(now, connection.address, &reason);
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(&id) {
+            connection.close();
+            connection.flush();
+        }
+    }
+
+    fn flush(&self, written: &BTreeSet<ConnectionId>) {
+        for id in written {
+            if let Some(connection) = self.connections.get(id) {
+                connection.flush();
+            }
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        if let Some(events) = &self.events {
+            events(event);
+        }
+    }
+}
+
+fn entropy() -> Result<[u64; 4]> {
+    let mut words = [0; 4];
+    for word in &mut words {
+        *word = getrandom::u64().map_err(|error| {
+            let cause = io::Error::other(error.to_string());
+            Error::os("drawing secrets from the system", cause)
+        })?;
+    }
+    Ok(words)
+}
+
+/// All peers' messages pass through one buffer of this size.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Pause after the system refused to accept a connection.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);

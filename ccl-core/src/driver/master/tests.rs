@@ -1,0 +1,346 @@
+//! Goal: a master over real sockets serves peers, survives whatever reaches its port, and stops
+//! rather than to promise what its disk does not hold.
+//!
+//! A raw client speaks frames over loopback.
+//!
+//! 1. Sessions, restarts.
+//! 2. Junk, silence, crowds, clients that do not read.
+//! 3. Disks that fail.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::*;
+use crate::ids::{GroupId, LinkKey, Term};
+use crate::limits::{CONTROL_QUEUE_BYTES_MAX, UNIDENTIFIED_MAX};
+use crate::wire::control::{MasterToPeer, PROTOCOL_VERSION, PeerToMaster};
+use crate::wire::frame::{Deframer, encode};
+
+/// Longest any step of a test may take; on an idle machine all take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A key of its own for each newcomer, by which the master tells them apart.
+static KEYS: AtomicU64 = AtomicU64::new(1);
+
+struct Client {
+    stream: TcpStream,
+    deframer: Deframer,
+}
+
+impl Client {
+    fn connect(master: &MasterServer) -> Self {
+        let stream = TcpStream::connect(master.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream,
+            deframer: Deframer::new(u32::MAX),
+        }
+    }
+
+    fn send(&mut self, message: &PeerToMaster) {
+        let mut frame = Vec::new();
+        encode(message, &mut frame).unwrap();
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// The next message; `None` once the master has closed the connection.
+    fn receive(&mut self) -> Option<MasterToPeer> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(message) = self.deframer.pop().unwrap() {
+                return Some(message);
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => self.deframer.push(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no answer: {error}"),
+            }
+        }
+    }
+
+    fn is_closed_by_the_master(&mut self) -> bool {
+        self.receive().is_none()
+    }
+}
+
+fn hello(run: &str) -> PeerToMaster {
+    PeerToMaster::Hello {
+        protocol: PROTOCOL_VERSION,
+        library: "test".into(),
+        run: run.into(),
+        group: GroupId(0),
+        unit: None,
+        addresses: vec![([0, 0, 0, 0], 4000).into()],
+        key: LinkKey(KEYS.fetch_add(1, Ordering::SeqCst).into()),
+        min_world: 2,
+        attach: 1,
+    }
+}
+
+fn config() -> MasterConfig {
+    MasterConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        new_run: true,
+        ..MasterConfig::default()
+    }
+}
+
+fn start(config: MasterConfig) -> MasterServer {
+    MasterServer::start(config, None).unwrap()
+}
+
+fn greet(master: &MasterServer) -> (Client, Term) {
+    let mut client = Client::connect(master);
+    client.send(&hello("default"));
+    match client.receive() {
+        Some(MasterToPeer::Welcome { term, .. }) => (client, term),
+        other => panic!("no welcome but {other:?}"),
+    }
+}
+
+/// The term that the answer to a sign of life names.
+fn ping(client: &mut Client) -> Term {
+    client.send(&PeerToMaster::Ping);
+    loop {
+        match client.receive() {
+            Some(MasterToPeer::Pong { term }) => return term,
+            Some(_) => {}
+            None => panic!("the master closed the connection"),
+        }
+    }
+}
+
+fn journal_file(name: &str) -> std::path::PathBuf {
+    let file = format!("ccl-master-{}-{name}.journal", std::process::id());
+    let path = std::env::temp_dir().join(file);
+    let _not_there = std::fs::remove_file(&path);
+    path
+}
+
+#[test]
+fn a_newcomer_is_welcomed_and_its_signs_of_life_are_answered() {
+    let registered = Arc::new(AtomicUsize::new(0));
+    let counter = registered.clone();
+    let sink: EventSink = Arc::new(move |event| {
+        if matches!(event, Event::Registered { .. }) {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let master = MasterServer::start(config(), Some(sink)).unwrap();
+    let (mut client, term) = greet(&master);
+    assert_eq!(ping(&mut client), term);
+    assert_eq!(registered.load(Ordering::SeqCst), 1);
+    assert!(master.ended().is_none());
+    let ending = master.ending.clone();
+    master.shutdown();
+    ending.wait().unwrap();
+    assert!(client.is_closed_by_the_master());
+}
+
+#[test]
+fn a_refused_newcomer_reads_the_reason_before_the_end() {
+    let master = start(config());
+    let mut client = Client::connect(&master);
+    // More than the master reads: closing over unread bytes must not lose the last words.
+    client.send(&hello("another"));
+    client.send(&PeerToMaster::Ping);
+    let Some(MasterToPeer::Refused { reason }) = client.receive() else {
+        panic!("not refused");
+    };
+    assert!(reason.contains("another"), "{reason}");
+    assert!(client.is_closed_by_the_master());
+}
+
+#[test]
+fn junk_costs_its_sender_the_connection_and_nobody_else() {
+    let master = start(config());
+    let (mut good, _) = greet(&master);
+    let mut too_long = u32::MAX.to_le_bytes().to_vec();
+    too_long.push(1);
+    let mut damaged = Vec::new();
+    encode(&PeerToMaster::Ping, &mut damaged).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    for junk in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        too_long,
+        damaged,
+        vec![0xff; 100_000],
+    ] {
+        let mut client = Client::connect(&master);
+        // The master may have closed it half-way.
+        let _broken_pipe = client.stream.write_all(&junk);
+        assert!(client.is_closed_by_the_master());
+        ping(&mut good);
+    }
+    let mut after_hello = greet(&master).0;
+    after_hello.stream.write_all(&[0xff; 64]).unwrap();
+    while after_hello.receive().is_some() {}
+    ping(&mut good);
+}
+
+#[test]
+fn whoever_says_nothing_is_turned_away_and_whoever_spoke_is_not() {
+    let mut parts = Parts::new(config(), None).unwrap();
+    parts.hello_timeout = Duration::from_millis(50);
+    let master = MasterServer::start_from(parts).unwrap();
+    let (mut good, _) = greet(&master);
+    let mut silent = Client::connect(&master);
+    let mut half = Client::connect(&master);
+    half.stream.write_all(&[9, 0, 0]).unwrap();
+    assert!(silent.is_closed_by_the_master());
+    assert!(half.is_closed_by_the_master());
+    ping(&mut good);
+}
+
+#[test]
+fn in_a_crowd_the_oldest_gives_way_and_newcomers_get_through() {
+    let master = start(config());
+    let mut crowd: Vec<_> = (0..UNIDENTIFIED_MAX)
+        .map(|_| Client::connect(&master))
+        .collect();
+    let (mut good, _) = greet(&master);
+    assert!(crowd[0].is_closed_by_the_master());
+    // The newest of the crowd is still there and may say who it is.
+    let newest = crowd.last_mut().unwrap();
+    newest.send(&hello("default"));
+    assert!(matches!(
+        newest.receive(),
+        Some(MasterToPeer::Welcome { .. })
+    ));
+    ping(&mut good);
+}
+
+#[test]
+fn unfinished_messages_of_strangers_share_a_budget() {
+    let master = start(config());
+    let mut frame = (1_900_000_u32).to_le_bytes().to_vec();
+    frame.push(1);
+    frame.resize(1_800_000, 0);
+    let mut hoarders: Vec<_> = (0..4).map(|_| Client::connect(&master)).collect();
+    for hoarder in &mut hoarders {
+        let _broken_pipe = hoarder.stream.write_all(&frame);
+    }
+    assert!(hoarders[0].is_closed_by_the_master());
+    assert!(hoarders[1].is_closed_by_the_master());
+    greet(&master);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let master = start(config());
+    let (mut deaf, _) = greet(&master);
+    let mut pings = Vec::new();
+    for _ in 0..4096 {
+        encode(&PeerToMaster::Ping, &mut pings).unwrap();
+    }
+    // Each is answered by as many bytes at least. The system's buffers take some mebibytes more.
+    let socket = socket2::SockRef::from(&deaf.stream);
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    let most = (CONTROL_QUEUE_BYTES_MAX + (64 << 20)) / pings.len();
+    deaf.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let cut = (0..most).find_map(|_| deaf.stream.write_all(&pings).err());
+    let kind = cut.expect("it was never cut off").kind();
+    assert!(
+        matches!(
+            kind,
+            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+        ),
+        "{kind}"
+    );
+    let (mut good, _) = greet(&master);
+    ping(&mut good);
+}
+
+#[test]
+fn a_connection_that_ends_half_way_through_a_message_is_just_ended() {
+    let master = start(config());
+    let mut frame = Vec::new();
+    encode(&hello("default"), &mut frame).unwrap();
+    for cut in 0..frame.len() {
+        let mut client = Client::connect(&master);
+        client.stream.write_all(&frame[..cut]).unwrap();
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        assert!(client.is_closed_by_the_master(), "cut at {cut}");
+    }
+    greet(&master);
+}
+
+#[test]
+fn a_restarted_master_reads_its_journal_and_begins_a_new_term() {
+    let path = journal_file("restart");
+    let config = MasterConfig {
+        journal: Some(path.clone()),
+        ..config()
+    };
+    let first = start(config.clone());
+    let (_client, first_term) = greet(&first);
+    let error = MasterServer::start(config.clone(), None).unwrap_err();
+    assert!(
+        error.to_string().contains("in use by another master"),
+        "{error}"
+    );
+    first.shutdown();
+    let second = start(config);
+    let mut client = Client::connect(&second);
+    client.send(&hello("default"));
+    let second_term = ping(&mut client);
+    assert!(second_term > first_term, "{second_term} after {first_term}");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_master_whose_disk_is_full_ends_and_promises_nothing() {
+    let path = journal_file("full");
+    let config = MasterConfig {
+        journal: Some(path.clone()),
+        ..config()
+    };
+    start(config.clone()).shutdown();
+    let mut parts = Parts::new(config, None).unwrap();
+    parts.journal.as_mut().unwrap().fill_disk();
+    let master = MasterServer::start_from(parts).unwrap();
+    let mut client = Client::connect(&master);
+    // The thread may be gone already.
+    let mut frame = Vec::new();
+    encode(&hello("default"), &mut frame).unwrap();
+    let _broken_pipe = client.stream.write_all(&frame);
+    let error = master.wait().unwrap_err().to_string();
+    assert!(
+        error.contains("cannot be written; the master stops"),
+        "{error}"
+    );
+    assert!(client.is_closed_by_the_master());
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_panic_ends_the_master_instead_of_leaving_half_of_it_running() {
+    let sink: EventSink = Arc::new(|event| {
+        assert!(
+            !matches!(event, Event::Registered { .. }),
+            "made up by this test"
+        );
+    });
+    let master = MasterServer::start(config(), Some(sink)).unwrap();
+    let mut client = Client::connect(&master);
+    client.send(&hello("default"));
+    let error = master.wait().unwrap_err().to_string();
+    assert!(error.contains("panicked"), "{error}");
+    assert!(client.is_closed_by_the_master());
+}
+
+#[test]
+fn a_port_in_use_and_contradicting_times_are_refused() {
+    let master = start(config());
+    let taken = MasterConfig {
+        listen: master.address(),
+        ..config()
+    };
+    let error = MasterServer::start(taken, None).unwrap_err().to_string();
+    assert!(error.contains("cannot listen on 127.0.0.1"), "{error}");
+    let mut contradicting = config();
+    contradicting.timers.peer_timeout = Duration::from_millis(1);
+    assert!(MasterServer::start(contradicting, None).is_err());
+}
