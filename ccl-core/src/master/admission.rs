@@ -13,10 +13,19 @@ use crate::time::Instant;
 pub(super) struct Newcomer {
     /// Fewest members it wants to work with.
     pub min_world: u32,
-    /// Peers that it said it has a whole link to.
-    pub linked: BTreeSet<PeerId>,
+    /// Peers that it said it has a whole link to. `None` until it says so over its present
+    /// connection.
+    pub linked: Option<BTreeSet<PeerId>>,
     /// It is not admitted before.
     pub not_before: Instant,
+}
+
+impl Newcomer {
+    fn knows(&self, peer: PeerId) -> bool {
+        self.linked
+            .as_ref()
+            .is_some_and(|linked| linked.contains(&peer))
+    }
 }
 
 /// Newcomers that may be admitted together: each is linked with all of `members`, and any two say
@@ -31,14 +40,14 @@ pub(super) fn choose(
         if members.len() + chosen.len() >= limits::WORLD_SIZE_MAX {
             break;
         }
-        let mutual = |other: &PeerId| {
-            let back = newcomers
-                .get(other)
-                .is_some_and(|other| other.linked.contains(&peer));
-            back && newcomer.linked.contains(other)
+        let Some(linked) = &newcomer.linked else {
+            continue;
         };
-        let linked = members.is_subset(&newcomer.linked) && chosen.iter().all(mutual);
-        if linked && newcomer.not_before <= now {
+        let mutual = |other: &PeerId| {
+            linked.contains(other) && newcomers.get(other).is_some_and(|other| other.knows(peer))
+        };
+        let ready = members.is_subset(linked) && chosen.iter().all(mutual);
+        if ready && newcomer.not_before <= now {
             chosen.push(peer);
         }
     }

@@ -112,6 +112,8 @@ names! {
 pub(super) enum Rule {
     /// It is part of the protocol.
     Do(&'static str),
+    /// It is acted on, though this library's peers never let it come to that.
+    Tolerate(&'static str),
     /// A correct peer may send it, but it no longer matters.
     Ignore(&'static str),
     /// No correct peer sends it: the sender is evicted.
@@ -123,16 +125,19 @@ pub(super) enum Rule {
 /// The transition table.
 pub(super) fn rule(state: State, event: Event) -> Rule {
     use Event as E;
-    use Rule::{Do, Ignore, Never, Refuse};
+    use Rule::{Do, Ignore, Never, Refuse, Tolerate};
     use State as S;
     match (state, event) {
-        (S::Rebuild, E::Registered) => Do("keep waiting"),
+        (S::Rebuild, E::Registered | E::NewcomerAttach) => Do("keep waiting"),
         (S::Rebuild, E::Ready) => Do("note"),
+        (S::Rebuild, E::NewcomerLost) => Do("forget"),
         (_, E::Registered) => Do("tell whom to expect"),
         (_, E::NewcomerAttach) => Do("tell whom to expect"),
+        (S::Founding, E::NewcomerLost) => Do("forget"),
         (S::Founding, E::Ready) => Do("note; enough: seal, Install, Release -> Steady"),
         (_, E::Ready) => Do("note"),
-        (_, E::NewcomerLost) => Do("forget; nobody left: safe point unchanged"),
+        (S::Suspended | S::Installing, E::NewcomerLost) => Do("forget"),
+        (S::Steady, E::NewcomerLost) => Do("forget; nobody left: safe point unchanged"),
 
         (S::Founding, _) => Never,
 
@@ -146,10 +151,12 @@ pub(super) fn rule(state: State, event: Event) -> Rule {
         (S::Suspended, E::Posted) => Do("absorb; refuse if flushed"),
 
         (S::Steady | S::Installing, E::Done) => Do("absorb; all: seal, Commit"),
-        (S::Rebuild | S::Suspended, E::Done) => Do("absorb"),
+        (S::Suspended, E::Done) => Do("absorb"),
+        (S::Rebuild, E::Done) => Tolerate("add to its report"),
 
         (S::Steady, E::Cancel) => Do("absorb, Suspend -> Suspended"),
-        (S::Rebuild | S::Suspended | S::Installing, E::Cancel) => Do("absorb"),
+        (S::Suspended | S::Installing, E::Cancel) => Do("absorb"),
+        (S::Rebuild, E::Cancel) => Tolerate("add to its report"),
 
         (S::Suspended, E::Flush) => Do("absorb; last: decide, seal, Install -> Installing"),
         (S::Rebuild, E::Flush) => Ignore("of a view before the restart"),
@@ -160,15 +167,18 @@ pub(super) fn rule(state: State, event: Event) -> Rule {
         (S::Rebuild, E::Installed) => Ignore("of a view before the restart"),
 
         (S::Steady, E::AtSafePoint) => Do("nobody Ready: release; all: -> Suspended; else wait"),
-        (S::Rebuild | S::Suspended | S::Installing, E::AtSafePoint) => Do("absorb"),
+        (S::Suspended | S::Installing, E::AtSafePoint) => Do("absorb"),
         (S::Steady, E::Withdraw) => Do("release unchanged"),
-        (S::Rebuild | S::Suspended | S::Installing, E::Withdraw) => Do("absorb"),
+        (S::Suspended | S::Installing, E::Withdraw) => Do("absorb"),
+        (S::Rebuild, E::AtSafePoint | E::Withdraw) => Tolerate("add to its report"),
 
+        (S::Rebuild, E::LinkDown | E::LinkUp) => Tolerate("note"),
+        (S::Rebuild, E::ConnectionEnded) => Do("keep its report"),
         (_, E::LinkDown) => Do("note; its connection ended too: evict; gave up: blame"),
         (_, E::LinkUp) => Do("forget"),
         (_, E::ConnectionEnded) => Do("a member saw its data end: evict; else grace"),
 
-        (S::Rebuild, E::MemberLost) => Do("strike from heard"),
+        (S::Rebuild, E::MemberLost) => Tolerate("strike from heard"),
         (S::Steady, E::MemberLost) => Do("Suspend -> Suspended; nobody left: -> Founding"),
         (S::Suspended, E::MemberLost) => Do("strike from awaited; last: -> Installing"),
         (S::Installing, E::MemberLost) => Do("Suspend the new view -> Suspended"),
@@ -187,10 +197,11 @@ mod tests {
         for &state in State::ALL {
             for &event in Event::ALL {
                 let (mark, what) = match rule(state, event) {
-                    Rule::Do(what) => ("do    ", what),
-                    Rule::Ignore(what) => ("ignore", what),
-                    Rule::Refuse(what) => ("refuse", what),
-                    Rule::Never => ("never ", ""),
+                    Rule::Do(what) => ("do      ", what),
+                    Rule::Tolerate(what) => ("tolerate", what),
+                    Rule::Ignore(what) => ("ignore  ", what),
+                    Rule::Refuse(what) => ("refuse  ", what),
+                    Rule::Never => ("never   ", ""),
                 };
                 let row = format!("{:10} {:15} {mark} {what}", state.name(), event.name());
                 writeln!(table, "{}", row.trim_end()).unwrap();

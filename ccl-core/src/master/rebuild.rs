@@ -23,6 +23,8 @@ use crate::wire::control::{CancelReason, Carried, Claim, EvictReason, Report};
 pub(super) struct Rebuild {
     /// The newest view in the journal.
     pub sealed: Option<SealedView>,
+    /// Whether the journal holds everything that was told, so that no majority is needed.
+    pub trusted: bool,
     /// Until when members are waited for.
     pub window: Instant,
     /// When no session of an earlier master can be alive any more: if nobody at all was heard, a
@@ -36,7 +38,7 @@ pub(super) struct Rebuild {
 struct Newest {
     view: View,
     carried: Vec<Carried>,
-    /// Whether the journal names it, so that no majority is needed.
+    /// Whether a trusted journal names it, so that no majority is needed.
     sealed: bool,
 }
 
@@ -44,6 +46,7 @@ impl Rebuild {
     pub fn new(sealed: Option<SealedView>, window: Instant, last_resort: Instant) -> Self {
         Self {
             sealed,
+            trusted: true,
             window,
             last_resort,
             heard: BTreeMap::new(),
@@ -157,7 +160,7 @@ impl Rebuild {
                 departed: Vec::new(),
             },
             carried: sealed.carried.clone(),
-            sealed: true,
+            sealed: self.trusted,
         });
         let claimed = self
             .heard
@@ -303,7 +306,3 @@ impl Group {
         lost
     }
 }
-
-#[cfg(test)]
-#[path = "rebuild_tests.rs"]
-mod tests;

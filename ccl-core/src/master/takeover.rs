@@ -88,7 +88,8 @@ impl Master {
 
     fn restored(&self, id: GroupId, sealed: SealedView, window: Instant) -> Group {
         if !sealed.members.is_empty() {
-            let rebuild = Rebuild::new(Some(sealed), window, self.last_resort);
+            let mut rebuild = Rebuild::new(Some(sealed), window, self.last_resort);
+            rebuild.trusted = self.setup.journaled;
             return Group::new(id, Phase::Rebuild(rebuild));
         }
         let mut group = Group::new(id, Phase::Founding);

@@ -4,6 +4,7 @@ mod attach;
 mod change;
 mod entry;
 mod faults;
+mod noise;
 mod restart;
 mod safe_points;
 
@@ -58,7 +59,7 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
 }
 
-fn fingerprint(count: u64) -> Fingerprint {
+pub(super) fn fingerprint(count: u64) -> Fingerprint {
     Fingerprint {
         kind: Kind::AllReduce,
         algorithm: Algorithm::Auto,
@@ -75,7 +76,17 @@ fn fingerprint(count: u64) -> Fingerprint {
     }
 }
 
-fn op(n: u64, birth: Vid) -> OpName {
+pub(super) fn member(peer: u64) -> crate::wire::control::Member {
+    crate::wire::control::Member {
+        peer: PeerId(peer),
+        number: crate::ids::MemberNumber(peer),
+        unit: UnitId(peer),
+        addresses: Vec::new(),
+        key: LinkKey(u128::from(peer)),
+    }
+}
+
+pub(super) fn op(n: u64, birth: Vid) -> OpName {
     OpName {
         tag: Tag(7),
         n: OpNumber(n),
@@ -83,7 +94,7 @@ fn op(n: u64, birth: Vid) -> OpName {
     }
 }
 
-fn note(op: OpName) -> OpNote {
+pub(super) fn note(op: OpName) -> OpNote {
     OpNote {
         op,
         fingerprint: fingerprint(10),
@@ -125,7 +136,7 @@ fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
     report
 }
 
-fn vid(term: u32, epoch: u32) -> Vid {
+pub(super) fn vid(term: u32, epoch: u32) -> Vid {
     Vid {
         term: crate::ids::Term(term),
         epoch: crate::ids::Epoch(epoch),
@@ -280,6 +291,7 @@ impl Stage {
         else {
             panic!("no Welcome but {told:?}");
         };
+        self.sent.insert(connection, told[1..].to_vec());
         Puppet {
             connection,
             peer: *peer,

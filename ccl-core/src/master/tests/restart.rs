@@ -1,1 +1,411 @@
+//! A master that dies and starts again, with and without its journal (R11).
+
 use super::*;
+use crate::ids::Term;
+use crate::limits;
+use crate::wire::control::{AbortReason, CancelReason};
+
+/// A restart without a journal, told to wait for an earlier run.
+fn without_journal() -> Setup {
+    Setup {
+        new_run: false,
+        journaled: false,
+        ..setup()
+    }
+}
+
+impl Stage {
+    /// The master dies with its journal. Claims are still made from the old one.
+    fn restart_empty(self, setup: Setup) -> Self {
+        let mut stage = Self::with(setup, &[]);
+        stage.journal = self.journal;
+        stage.next_connection = self.next_connection;
+        stage
+    }
+
+    fn window(&mut self, alive: &[Puppet]) {
+        self.pass(Timers::default().rebuild_window, alive);
+    }
+}
+
+#[test]
+fn journal_takes_the_run_up_when_all_members_are_heard() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    stage.say(peers[0], done(x));
+    stage.say(peers[1], posted(x));
+    let mut stage = stage.restart(setup());
+    assert_eq!(stage.state(0), "Rebuild");
+    stage.attach(&mut peers[0], report_open(vid, x, true));
+    assert_eq!(stage.told(peers[0]), []);
+    stage.attach(&mut peers[1], report_open(vid, x, false));
+    let install = stage.installed(peers[0]);
+    assert_eq!(install.vid.term, Term(2));
+    assert_eq!(install.vid.epoch.0, vid.epoch.0 + 1);
+    assert_eq!(install.carried[0].op, x);
+    assert!(!install.released && !install.suspended);
+    for &peer in &peers {
+        stage.confirm(peer, install.vid);
+    }
+    assert_eq!(stage.state(0), "Steady");
+    stage.say(peers[1], done(x));
+    assert!(
+        stage
+            .told(peers[0])
+            .iter()
+            .any(|m| matches!(m, MasterToPeer::Commit(_)))
+    );
+}
+
+#[test]
+fn member_not_heard_in_the_window_is_lost() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    let mut stage = stage.restart(setup());
+    stage.attach(&mut peers[0], report_open(vid, x, true));
+    stage.attach(&mut peers[1], report_open(vid, x, false));
+    stage.window(&peers[..2]);
+    let install = stage.installed(peers[0]);
+    assert_eq!(install.members.len(), 2);
+    let lost = AbortReason::Lost {
+        peer: peers[2].peer,
+        reason: EvictReason::NotHeard,
+    };
+    assert_eq!(install.floors[0].reasons[0].1, lost);
+    stage.attach(&mut peers[2], report(vid));
+    let reason = EvictReason::NotHeard;
+    assert_eq!(stage.told(peers[2]), [MasterToPeer::Evicted { reason }]);
+}
+
+/// H4: A was told of a commit whose record the journal lost, and lists nothing; B lists the operation.
+#[test]
+fn commit_that_only_a_member_remembers_stands() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    stage.say(peers[0], done(x));
+    stage.say(peers[1], done(x));
+    stage
+        .journal
+        .retain(|record| !matches!(record, Record::Committed { .. }));
+    let mut stage = stage.restart(setup());
+    let mut told = report_open(vid, op(1, vid), false);
+    told.tags[0].open = None;
+    stage.attach(&mut peers[0], told);
+    stage.attach(&mut peers[1], report_open(vid, x, true));
+    let floor = stage.installed(peers[1]).floors.remove(0);
+    assert_eq!(
+        (floor.floor, floor.last_committed),
+        (OpNumber(1), Some(OpNumber(0)))
+    );
+}
+
+#[test]
+fn journaled_commit_is_remembered_without_the_members() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    stage.say(peers[0], done(x));
+    stage.say(peers[1], done(x));
+    let mut stage = stage.restart(setup());
+    stage.attach(&mut peers[0], report_open(vid, x, true));
+    stage.attach(&mut peers[1], report_open(vid, x, true));
+    let floor = stage.installed(peers[1]).floors.remove(0);
+    assert_eq!(
+        (floor.floor, floor.last_committed),
+        (OpNumber(1), Some(OpNumber(0)))
+    );
+}
+
+/// H8 across a restart: what was sealed at a view change is not decided again.
+#[test]
+fn sealed_decision_survives_the_master() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    for &peer in &peers {
+        stage.say(peer, posted(x));
+    }
+    stage.say(peers[2], PeerToMaster::Leave);
+    stage.flush(peers[0], vid, report_open(vid, x, false));
+    stage.flush(peers[1], vid, report_open(vid, x, true));
+    let sealed = stage.installed(peers[0]);
+    let mut stage = stage.restart(setup());
+    stage.attach(&mut peers[0], report_open(vid, x, true));
+    stage.attach(&mut peers[1], report_open(vid, x, true));
+    let install = stage.installed(peers[0]);
+    assert!(install.vid > sealed.vid);
+    assert_eq!(
+        install.floors[0].last_committed, None,
+        "aborted stays aborted"
+    );
+    assert_eq!(install.floors[0].reasons, sealed.floors[0].reasons);
+}
+
+/// H14: facts said while the master collects reports are kept.
+#[test]
+fn facts_said_during_the_rebuild_count() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let (x, y) = (
+        op(0, vid),
+        OpName {
+            tag: Tag(8),
+            ..op(0, vid)
+        },
+    );
+    let mut stage = stage.restart(setup());
+    let mut facts = report_open(vid, x, false);
+    facts.tags.extend(report_open(vid, y, false).tags);
+    stage.attach(&mut peers[0], facts);
+    stage.attach(&mut peers[1], report_open(vid, x, true));
+    stage.say(peers[0], done(x));
+    let reason = CancelReason::User;
+    stage.say(peers[0], PeerToMaster::Cancel { op: y, reason });
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0 });
+    stage.attach(&mut peers[2], report_open(vid, x, true));
+    let install = stage.installed(peers[0]);
+    assert_eq!(install.floors[0].last_committed, Some(OpNumber(0)));
+    assert!(matches!(
+        install.floors[1].reasons[0].1,
+        AbortReason::Cancelled { .. }
+    ));
+    for &peer in &peers {
+        let mut report = report(install.vid);
+        report.safe_called = u64::from(peer == peers[0]);
+        stage.say(
+            peer,
+            PeerToMaster::Installed {
+                vid: install.vid,
+                report,
+            },
+        );
+    }
+    let told = stage.told(peers[0]);
+    assert!(
+        told.iter()
+            .any(|m| matches!(m, MasterToPeer::SafeReleased { k: 0, .. })),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn safe_points_and_newcomers_survive_the_master() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 1);
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0 });
+    let mut newcomer = stage.join_group(0);
+    let mut stage = stage.restart(setup());
+    stage.attach(&mut newcomer, Report::default());
+    assert_eq!(
+        stage.told(newcomer),
+        [],
+        "it waits for the group to be rebuilt"
+    );
+    let mut facts = report(vid);
+    (facts.safe_called, facts.safe_released) = (1, 1);
+    stage.attach(&mut peers[0], facts.clone());
+    let install = stage.installed(peers[0]);
+    assert_eq!(install.safe_released, 1);
+    facts.vid = install.vid;
+    stage.say(
+        peers[0],
+        PeerToMaster::Installed {
+            vid: install.vid,
+            report: facts,
+        },
+    );
+    let told = stage.told(newcomer);
+    assert!(matches!(&told[..], [MasterToPeer::Expect { vid, .. }] if *vid == install.vid));
+    stage.ready(newcomer, &peers);
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 1 });
+    assert_eq!(stage.state(0), "Suspended");
+}
+
+#[test]
+fn journaled_view_is_not_given_up_before_its_sessions_are_over() {
+    let mut stage = Stage::new();
+    let (_, vid) = stage.founded(0, 2);
+    let mut stage = stage.restart(setup());
+    let newcomer = stage.join_group(0);
+    stage.window(&[newcomer]);
+    assert_eq!(stage.state(0), "Rebuild");
+    stage.pass(Timers::default().detach_timeout, &[newcomer]);
+    assert_eq!(stage.state(0), "Founding");
+    assert!(stage.view(0).0 > vid);
+    stage.ready(newcomer, &[]);
+    assert_eq!(stage.installed(newcomer).members[0].number.0, 2);
+}
+
+#[test]
+fn each_start_has_a_greater_term_and_no_id_is_given_twice() {
+    let mut stage = Stage::new();
+    let (peers, _) = stage.founded(0, 2);
+    let mut stage = stage.restart(setup());
+    let newcomer = stage.join_group(1);
+    assert!(newcomer.peer > peers[1].peer);
+    assert!(peers.iter().all(|peer| peer.session != newcomer.session));
+    let stage = stage.restart(setup());
+    assert_eq!(stage.master.shared.term, Term(3));
+}
+
+#[test]
+fn without_a_journal_a_majority_rebuilds_the_run() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut peers[0], report_open(vid, x, true));
+    stage.attach(&mut peers[2], report_open(vid, x, true));
+    stage.window(&[peers[0], peers[2]]);
+    let install = stage.installed(peers[0]);
+    assert_eq!(install.vid, self::vid(2, vid.epoch.0 + 1));
+    assert_eq!(install.members.len(), 2);
+    assert_eq!(install.floors[0].last_committed, Some(OpNumber(0)));
+    let newcomer = stage.join_group(0);
+    assert_eq!(newcomer.run_id, peers[0].run_id);
+    assert!(newcomer.peer.0 >= limits::PEER_ID_GAP);
+}
+
+#[test]
+fn without_a_journal_half_of_the_view_is_not_enough() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut peers[0], report(vid));
+    stage.pass(Timers::default().detach_timeout * 2, &peers[..1]);
+    assert_eq!(stage.state(0), "Rebuild");
+    stage.attach(&mut peers[1], report(vid));
+    assert_eq!(stage.state(0), "Installing");
+}
+
+#[test]
+fn operators_word_stands_for_a_majority() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut setup = without_journal();
+    setup.force_rebuild = true;
+    let mut stage = stage.restart_empty(setup);
+    stage.attach(&mut peers[0], report(vid));
+    stage.window(&peers[..1]);
+    assert_eq!(stage.installed(peers[0]).members.len(), 1);
+}
+
+/// H6: a newcomer is the first that a restarted master without a journal meets.
+#[test]
+fn newcomer_joins_the_earlier_run_whose_members_come_later() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let run_id = peers[0].run_id;
+    let mut stage = stage.restart_empty(without_journal());
+    let connection = stage.connection();
+    stage.say_at(connection, stage.hello(0, 77));
+    for peer in &mut peers {
+        stage.attach(peer, report(vid));
+    }
+    let told = stage.told_at(connection);
+    assert!(
+        matches!(&told[0], MasterToPeer::Welcome { run_id: of, .. } if *of == run_id),
+        "{told:?}"
+    );
+    assert!(
+        stage
+            .journal
+            .iter()
+            .any(|r| matches!(r, Record::RunFounded { .. }))
+    );
+}
+
+#[test]
+fn zombie_of_an_earlier_run_does_not_hold_up_a_new_one() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut peers[0], report(vid));
+    let connection = stage.connection();
+    stage.say_at(connection, stage.hello(0, 77));
+    stage.window(&peers[..1]);
+    assert_eq!(stage.told_at(connection), []);
+    stage.close(peers[0]);
+    stage.window(&[]);
+    assert!(matches!(
+        stage.told_at(connection)[0],
+        MasterToPeer::Welcome { .. }
+    ));
+}
+
+/// H7: views of two masters that know nothing of each other have different names.
+#[test]
+fn newest_view_by_term_and_epoch_wins() {
+    let mut stage = Stage::new();
+    let (mut peers, old) = stage.founded(0, 3);
+    let newer = vid(5, old.epoch.0);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut peers[0], report(old));
+    let members = stage.claim(peers[1]).members[1..].to_vec();
+    for peer in &mut peers[1..] {
+        peer.attach += 1;
+        peer.connection = stage.connection();
+        let claim = Claim {
+            members: members.clone(),
+            ..stage.claim(*peer)
+        };
+        let message = PeerToMaster::Attach {
+            run_id: peer.run_id,
+            session: peer.session,
+            attach: peer.attach,
+            claim,
+            report: report(newer),
+        };
+        stage.say(*peer, message);
+    }
+    let install = stage.installed(peers[1]);
+    assert_eq!(install.vid, vid(6, newer.epoch.0 + 1));
+    assert_eq!(install.members.len(), 2);
+    let reason = EvictReason::NotAMember;
+    assert_eq!(stage.told(peers[0]), [MasterToPeer::Evicted { reason }]);
+}
+
+#[test]
+fn groups_are_rebuilt_each_on_its_own() {
+    let mut stage = Stage::new();
+    let (mut first, vid) = stage.founded(0, 2);
+    let (mut second, other) = stage.founded(1, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut second[0], report(other));
+    for peer in &mut first {
+        stage.attach(peer, report(vid));
+    }
+    assert_eq!((stage.state(0), stage.state(1)), ("Installing", "Rebuild"));
+    stage.attach(&mut second[1], report(other));
+    assert_eq!(stage.state(1), "Installing");
+}
+
+#[test]
+fn implausible_claims_are_turned_away() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    let good = stage.claim(peers[0]);
+    let mut reversed = good.clone();
+    reversed.members.reverse();
+    let mut foreign = good.clone();
+    foreign.peer = PeerId(99);
+    let mut twice = good;
+    twice.members[1].peer = twice.members[0].peer;
+    for claim in [reversed, foreign, twice, Claim::default()] {
+        peers[0].connection = stage.connection();
+        let message = PeerToMaster::Attach {
+            run_id: peers[0].run_id,
+            session: peers[0].session,
+            attach: 2,
+            claim,
+            report: report(vid),
+        };
+        stage.say(peers[0], message);
+        let reason = EvictReason::NotAMember;
+        assert_eq!(stage.told(peers[0]), [MasterToPeer::Evicted { reason }]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Newcomers of a group: registered, told whom to be linked with, and admitted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::admission::{self, Newcomer};
+use super::group::{Group, Handled};
+use super::phase::{Event, Phase};
+use super::shared::Shared;
+use crate::ids::{MemberNumber, PeerId};
+use crate::wire::control::{MasterToPeer, PeerToMaster};
+
+impl Group {
+    /// A peer said hello to this group.
+    pub fn handle_registered(&mut self, shared: &mut Shared, peer: PeerId) {
+        if !self.accepts(shared, Event::Registered, peer) {
+            return;
+        }
+        let session = shared
+            .sessions
+            .get(peer)
+            .expect("it was registered just now");
+        let registration = &session.registration;
+        let newcomer = Newcomer {
+            min_world: registration.min_world,
+            linked: None,
+            not_before: shared
+                .backoffs
+                .not_before(&registration.addresses, shared.now),
+        };
+        self.newcomers.insert(peer, newcomer);
+    }
+
+    /// A newcomer was welcomed again, over a new connection.
+    pub fn greet(&self, shared: &mut Shared, peer: PeerId) {
+        if self.announced.1.contains(&peer) {
+            self.send_expect(shared, &[peer]);
+        }
+    }
+
+    pub fn handle_newcomer(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        message: PeerToMaster,
+    ) -> Handled {
+        match message {
+            PeerToMaster::Ready { linked, .. } => {
+                if self.accepts(shared, Event::Ready, peer)
+                    && let Some(newcomer) = self.newcomers.get_mut(&peer)
+                {
+                    newcomer.linked = Some(linked.into_iter().collect());
+                }
+                Ok(())
+            }
+            PeerToMaster::LinkDown { peer: target, .. } => {
+                let newcomer = self.newcomers.get_mut(&peer);
+                if let Some(linked) = newcomer.and_then(|newcomer| newcomer.linked.as_mut()) {
+                    linked.remove(&target);
+                }
+                Ok(())
+            }
+            PeerToMaster::LinkUp { .. } => Ok(()),
+            _ => Err("only members may say that".into()),
+        }
+    }
+
+    /// Tells members and newcomers whom to be linked with, whenever that has changed.
+    pub fn announce(&mut self, shared: &mut Shared) {
+        let newcomers: Vec<_> = self.newcomers.keys().copied().collect();
+        let current = (self.view.vid, newcomers);
+        if current == self.announced {
+            return;
+        }
+        let both_empty = current.1.is_empty() && self.announced.1.is_empty();
+        self.announced = current;
+        if !both_empty {
+            let mut all = self.view.peers();
+            all.extend(self.newcomers.keys());
+            self.send_expect(shared, &all);
+        }
+    }
+
+    pub fn send_expect(&self, shared: &mut Shared, to: &[PeerId]) {
+        if matches!(self.phase, Phase::Rebuild(_)) {
+            return;
+        }
+        let sessions = self
+            .newcomers
+            .keys()
+            .filter_map(|peer| shared.sessions.get(*peer));
+        let expect = MasterToPeer::Expect {
+            vid: self.view.vid,
+            members: self.view.members.clone(),
+            newcomers: sessions
+                .map(|session| session.member(MemberNumber(0)))
+                .collect(),
+        };
+        shared.send_all(to, &expect);
+    }
+
+    /// Installs a group's first members, or its first after all had gone, once enough are ready.
+    pub fn found(&mut self, shared: &mut Shared) {
+        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now);
+        let wishes = self
+            .newcomers
+            .values()
+            .map(|newcomer| newcomer.min_world as usize);
+        let needed = wishes.max().unwrap_or(0).max(1);
+        if chosen.len() >= needed {
+            self.install(shared, (&BTreeSet::new(), &BTreeMap::new()), &chosen);
+        }
+    }
+}
