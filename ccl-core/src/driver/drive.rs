@@ -83,6 +83,7 @@ impl Core {
 impl Session {
     /// Works off what waits, unless another thread is at it; that thread then takes it along.
     pub(crate) fn drive(&self) {
+        let _ends_calls = EndCallsOnPanic { session: self, is_unwinding: std::thread::panicking() };
         loop {
             let Some(mut core) = self.core.try_lock() else { return };
             loop {
@@ -343,6 +344,21 @@ fn log(event: &Event) {
     }
 }
 
+/// A broken promise inside panics; nobody may wait for ever for a machine that is broken.
+struct EndCallsOnPanic<'a> {
+    session: &'a Session,
+    /// A caller that panicked drops its handles through here: that is not the machine's doing.
+    is_unwinding: bool,
+}
+
+impl Drop for EndCallsOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.is_unwinding {
+            self.session.end_calls(&SessionEnd::Protocol("internal error, please report it".into()));
+        }
+    }
+}
+
 /// When the machine wants to be called for time's sake, and the task that does it.
 #[derive(Debug, Default)]
 pub(super) struct Alarm {
@@ -368,6 +384,7 @@ impl Alarm {
 
 /// Rings until the session is gone.
 pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
+    let mut rings = 0_u32;
     loop {
         let at = *alarm.at.lock();
         let Some(clock) = session.upgrade().map(|session| session.clock) else { return };
@@ -384,7 +401,14 @@ pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
                 *alarm.at.lock() = None;
                 let Some(session) = session.upgrade() else { return };
                 session.submit(Input::Timeout);
+                rings = rings.wrapping_add(1);
+                if rings.is_multiple_of(RINGS_A_TRIM) {
+                    session.engine.trim();
+                }
             }
         }
     }
 }
+
+/// Heartbeats ring at least a few times a second: memory idle for some seconds goes back to the system.
+const RINGS_A_TRIM: u32 = 32;
