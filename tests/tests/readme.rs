@@ -106,3 +106,23 @@ fn every_setting_is_documented() {
         );
     }
 }
+
+#[test]
+fn every_error_is_documented() {
+    let source = read("ccl-core/src/error.rs");
+    let (_, body) = source.split_once("pub enum Error {").expect("there is one");
+    let (body, _) = body.split_once("\n}\n").expect("it ends");
+    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = lines.filter(|line| line.starts_with(char::is_uppercase));
+    let document = read("docs/failure-model.md");
+    for variant in variants {
+        let end = variant
+            .find(|c: char| !c.is_alphanumeric())
+            .unwrap_or(variant.len());
+        let name = &variant[..end];
+        assert!(
+            document.contains(&format!("`{name}`")),
+            "{name} is not in the table"
+        );
+    }
+}
