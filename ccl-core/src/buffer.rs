@@ -74,7 +74,11 @@ impl Drop for Inside<'_> {
 /// Memory of the library itself, zero until written, and not taken from the system before.
 #[derive(Debug)]
 pub struct Storage {
+    /// First byte that is used, at the start of a cache line.
     pointer: *mut u8,
+    bytes: usize,
+    /// As it was allocated.
+    allocation: *mut u8,
     layout: Layout,
 }
 
@@ -84,26 +88,39 @@ unsafe impl Send for Storage {}
 unsafe impl Sync for Storage {}
 
 impl Storage {
-    /// `bytes` bytes, at least one.
+    /// `bytes` bytes.
     ///
     /// # Panics
     /// If `bytes` is more than half the address space; if there is no memory the process ends.
     #[must_use]
     pub fn new(bytes: usize) -> Arc<Self> {
-        let layout = Layout::from_size_align(bytes.max(1), STORAGE_ALIGNMENT_BYTES);
+        // A larger alignment would make the allocator write zeros to every page at once.
+        let layout = Layout::from_size_align(bytes + CACHE_LINE_BYTES, ALLOCATION_ALIGNMENT_BYTES);
         let layout = layout.expect("buffers are shorter than half the address space");
         // SAFETY: the layout has at least one byte.
-        let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
-        if pointer.is_null() {
+        let allocation = unsafe { std::alloc::alloc_zeroed(layout) };
+        if allocation.is_null() {
             std::alloc::handle_alloc_error(layout);
         }
-        Arc::new(Self { pointer, layout })
+        let skipped = allocation.align_offset(CACHE_LINE_BYTES);
+        assert!(
+            skipped < CACHE_LINE_BYTES,
+            "bytes can be aligned to any power of two"
+        );
+        // SAFETY: the allocation is longer than what is used by a cache line.
+        let pointer = unsafe { allocation.add(skipped) };
+        Arc::new(Self {
+            pointer,
+            bytes,
+            allocation,
+            layout,
+        })
     }
 
     /// Length in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.layout.size()
+        self.bytes
     }
 
     /// The memory behind `gate`.
@@ -117,7 +134,7 @@ impl Storage {
         Region {
             gate: Arc::clone(gate),
             pointer: self.pointer,
-            bytes: self.layout.size(),
+            bytes: self.bytes,
         }
     }
 }
@@ -125,12 +142,14 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout; the gates of all regions on it are gone.
-        unsafe { std::alloc::dealloc(self.pointer, self.layout) };
+        unsafe { std::alloc::dealloc(self.allocation, self.layout) };
     }
 }
 
-/// A cache line, which is also the alignment that chunks begin at.
-const STORAGE_ALIGNMENT_BYTES: usize = 64;
+/// Kernels meet whole cache lines if chunks, which begin at multiples of this, do so in memory.
+const CACHE_LINE_BYTES: usize = 64;
+/// What the system's allocator guarantees anyway.
+const ALLOCATION_ALIGNMENT_BYTES: usize = 8;
 
 /// A range of memory behind a gate. Clones refer to the same memory.
 ///
@@ -328,6 +347,34 @@ impl Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn storage_is_zero_aligned_and_lives_as_long_as_its_regions() {
+        let storage = Storage::new(1000);
+        let region = storage.open(&Gate::keeping(vec![Arc::clone(&storage)]));
+        drop(storage);
+        region.write(|bytes| {
+            assert_eq!(bytes, [0; 1000]);
+            assert_eq!(bytes.as_ptr().align_offset(64), 0);
+            bytes.fill(1);
+        });
+        assert_eq!(region.read(|bytes| bytes[999]), Some(1));
+    }
+
+    #[test]
+    #[should_panic(expected = "the gate keeps")]
+    fn a_gate_that_does_not_keep_storage_alive_is_refused() {
+        let _ = Storage::new(8).open(&Gate::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "another gate")]
+    fn being_inside_one_gate_opens_no_other() {
+        let (gate, other) = (Gate::new(), Gate::new());
+        let region = Lent::leaked(vec![0; 8]).open(&gate);
+        let inside = other.enter().unwrap();
+        let _ = region.look(&inside, 0..1);
+    }
 
     #[test]
     fn a_closed_gate_lets_nobody_in() {

@@ -19,8 +19,7 @@ use crate::failure::{Failure, Result};
 
 /// Which algorithm a case uses in a world of this size.
 pub fn algorithm(case: &Case, world_size: u32, costs: &CostTable) -> Algorithm {
-    let forced = (case.algorithm != Algorithm::Auto).then_some(case.algorithm);
-    choose_algorithm(case.kind, forced, world_size as usize, costs)
+    choose_algorithm(case.kind, case.algorithm, world_size as usize, costs)
 }
 
 /// The expected result of one case at one rank.

@@ -4,25 +4,25 @@
 
 use crate::wire::control::{Algorithm, CostTable, Kind};
 
-/// The algorithm for a collective of this kind in a view of `world_size` members.
+/// The algorithm for a collective of this kind in a view of `world_size` members: never `Auto`.
 ///
-/// `forced` is the caller's choice. Ring exists for all-reduce only; other kinds use direct even if
-/// ring was asked for. A ring of one or two members moves the same bytes as direct in more hops,
-/// but is kept when forced, so that its bits stay those of the ring.
+/// `called` is what the caller asked for. Ring exists for all-reduce only; other kinds use direct
+/// even if ring was asked for. A ring of two members moves the same bytes as direct in more hops,
+/// but is kept when asked for, so that its bits stay those of the ring.
 #[must_use]
 pub fn choose_algorithm(
     kind: Kind,
-    forced: Option<Algorithm>,
+    called: Algorithm,
     world_size: usize,
     costs: &CostTable,
 ) -> Algorithm {
     if kind != Kind::AllReduce {
         return Algorithm::Direct;
     }
-    match forced {
-        Some(algorithm) => algorithm,
-        None if world_size <= costs.direct_world_max as usize => Algorithm::Direct,
-        None => Algorithm::Ring,
+    match called {
+        Algorithm::Direct | Algorithm::Ring => called,
+        Algorithm::Auto if world_size <= costs.direct_world_max as usize => Algorithm::Direct,
+        Algorithm::Auto => Algorithm::Ring,
     }
 }
 
@@ -35,11 +35,11 @@ mod tests {
         let costs = CostTable {
             direct_world_max: 4,
         };
-        let choose = |forced, n| choose_algorithm(Kind::AllReduce, forced, n, &costs);
-        assert_eq!(choose(None, 4), Algorithm::Direct);
-        assert_eq!(choose(None, 5), Algorithm::Ring);
-        assert_eq!(choose(Some(Algorithm::Direct), 5), Algorithm::Direct);
-        assert_eq!(choose(Some(Algorithm::Ring), 2), Algorithm::Ring);
+        let choose = |called, n| choose_algorithm(Kind::AllReduce, called, n, &costs);
+        assert_eq!(choose(Algorithm::Auto, 4), Algorithm::Direct);
+        assert_eq!(choose(Algorithm::Auto, 5), Algorithm::Ring);
+        assert_eq!(choose(Algorithm::Direct, 5), Algorithm::Direct);
+        assert_eq!(choose(Algorithm::Ring, 2), Algorithm::Ring);
     }
 
     #[test]
@@ -53,8 +53,8 @@ mod tests {
             Kind::Broadcast,
             Kind::Barrier,
         ] {
-            let forced = Some(Algorithm::Ring);
-            assert_eq!(choose_algorithm(kind, forced, 9, &costs), Algorithm::Direct);
+            let chosen = choose_algorithm(kind, Algorithm::Ring, 9, &costs);
+            assert_eq!(chosen, Algorithm::Direct);
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::buffer::Storage;
 use crate::ids::{OpName, PeerId, Rank};
 use crate::limits;
 use crate::transport::{FrameHeader, LinkHandler, LinkSender, Payload, Placement};
-use crate::wire::control::{Fingerprint, LinkFault};
+use crate::wire::control::{CostTable, Fingerprint, LinkFault};
 
 /// Sizes of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,8 @@ pub struct Start {
     pub ring_order: Arc<[Rank]>,
     /// This peer's rank in it.
     pub rank: Rank,
+    /// The birth view's costs, by which an `Auto` algorithm is chosen.
+    pub costs: CostTable,
     /// The caller's memory.
     pub parts: Vec<Buffer>,
 }
@@ -171,6 +173,7 @@ impl Engine {
                 members: start.members,
                 ring_order: start.ring_order,
                 rank: start.rank,
+                costs: start.costs,
             });
         });
     }

@@ -24,7 +24,7 @@ use crate::ids::{OpName, OpNumber, PeerId, Rank, Tag};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::transport::{FrameHeader, FrameKind};
-use crate::wire::control::Fingerprint;
+use crate::wire::control::{CostTable, Fingerprint};
 
 pub use super::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
 
@@ -64,6 +64,8 @@ pub struct StartOp {
     pub ring_order: Arc<[Rank]>,
     /// This peer's rank in it.
     pub rank: Rank,
+    /// The birth view's costs, by which an `Auto` algorithm is chosen.
+    pub costs: CostTable,
 }
 
 /// The open operations of one peer.

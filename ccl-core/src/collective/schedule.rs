@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::choice::choose_algorithm;
 use super::direct::{self, Direct, Grant};
 use super::exchange::StartOp;
 use super::layout::{Layout, SegmentLimits, Shape, is_ring};
@@ -40,7 +41,12 @@ impl Operation {
         let ring_order = Arc::clone(&start.ring_order);
         let shape = Shape {
             kind: start.fingerprint.kind,
-            algorithm: start.fingerprint.algorithm,
+            algorithm: choose_algorithm(
+                start.fingerprint.kind,
+                start.fingerprint.algorithm,
+                n,
+                &start.costs,
+            ),
             parts: &start.parts,
             world_size: n,
             ring_order: &ring_order,

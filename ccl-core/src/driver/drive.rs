@@ -208,7 +208,8 @@ impl Session {
     }
 
     fn start_op(&self, core: &mut Core, start: Output) {
-        let Output::StartOp { call, op, fingerprint, members, ring_order, rank, .. } = start else {
+        let Output::StartOp { call, op, fingerprint, members, ring_order, rank, costs } = start
+        else {
             unreachable!("called for StartOp alone")
         };
         let pending = core.calls.get(&call).expect("the machine starts only calls it was given");
@@ -230,6 +231,7 @@ impl Session {
             members,
             ring_order,
             rank,
+            costs,
             parts: collective.operation.parts.clone(),
         });
     }

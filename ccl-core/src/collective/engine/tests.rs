@@ -87,6 +87,7 @@ impl Cluster {
             members: (0..call.world_size).map(peer).collect(),
             ring_order: call.ring_order.clone().into(),
             rank: Rank(at as u32),
+            costs: CostTable::default(),
             parts: buffers.to_vec(),
         });
     }

@@ -16,7 +16,7 @@ use super::layout::{Side, Span};
 use crate::ids::{OpName, PeerId, Rank};
 use crate::reduce;
 use crate::transport::{FrameHeader, FrameKind};
-use crate::wire::control::Fingerprint;
+use crate::wire::control::{CostTable, Fingerprint};
 
 pub(super) use call::{Call, LIMITS, Prng, combine, reference};
 
@@ -124,6 +124,7 @@ impl World {
             members: (0..call.world_size).map(peer).collect(),
             ring_order: Arc::from(call.ring_order.clone()),
             rank: Rank(at as u32),
+            costs: CostTable::default(),
         });
         self.drain(at);
     }
