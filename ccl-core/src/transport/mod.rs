@@ -6,7 +6,21 @@
 //! rest is sent again. So the layer above never sees a lost or doubled frame: a link works, or it is
 //! reported down. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
 
+mod bulk;
+mod dial;
+mod door;
+mod health;
+mod keeper;
+mod lane;
+mod link;
+mod listener;
+mod reader;
+mod signal;
+mod stream;
+pub mod sys;
 pub mod tcp;
+mod warning;
+mod window;
 
 use std::sync::Arc;
 
@@ -25,6 +39,17 @@ pub enum Payload {
     /// Lent; read when it is sent, and again after a repair. If it is taken back before the frame has
     /// wholly left, the frame is sent as void and the receiver drops it.
     Lent(Region),
+}
+
+impl Payload {
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Small(bytes) => bytes.len(),
+            Self::Lent(region) => region.bytes(),
+        }
+    }
 }
 
 /// Where the payload of an arriving bulk frame goes.
@@ -73,3 +98,6 @@ pub trait LinkSender: Send + Sync + 'static {
 
 /// Shared form of [`LinkHandler`].
 pub type Handler = Arc<dyn LinkHandler>;
+
+#[cfg(test)]
+mod tests;

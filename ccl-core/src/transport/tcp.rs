@@ -1,17 +1,27 @@
 //! The links of one peer over TCP: its port, and one link to each wanted peer.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
-use super::{FrameHeader, Handler, LinkSender, Payload};
+use super::link::{Link, LinkSeed, Settings};
+use super::sys::{self, Tuned, Tuning};
+use super::warning::Warnings;
+use super::{FrameHeader, Handler, LinkSender, Payload, listener};
 use crate::config::CommunicatorConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{LinkKey, OpName, PeerId, RunId};
 use crate::peer::Neighbour;
+use crate::wire::control::LinkFault;
 
 /// What the links of one peer are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +31,7 @@ pub struct LinksConfig {
     pub listen: Option<SocketAddr>,
     /// Bulk lanes of the links that this side dials.
     pub lanes: u16,
-    /// Whether payloads carry a CRC-32.
+    /// Whether payloads carry a CRC-32; they do if either side wants it.
     pub checksum: bool,
     /// TCP congestion control; see [`CommunicatorConfig::congestion_control`].
     pub congestion_control: Option<String>,
@@ -65,66 +75,249 @@ pub struct LinkCounters {
     pub lane_sent_bytes: Vec<u64>,
     /// Lanes that broke and were repaired.
     pub repairs: u64,
+    /// What the system made of the socket options of the newest connection.
+    pub tuned: Option<Tuned>,
 }
 
 /// All links of one peer. Clones refer to the same links; [`Links::shutdown`] ends them.
-#[derive(Clone, Debug)]
-pub struct Links {}
+#[derive(Clone)]
+pub struct Links(Arc<Inner>);
 
-#[allow(unused_variables, clippy::unused_self)]
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links")
+            .field("address", &self.0.address)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Inner {
+    config: LinksConfig,
+    pub(super) address: SocketAddr,
+    runtime: Handle,
+    /// Who this peer is and who handles what arrives, while it is not shut down.
+    role: RwLock<Option<Role>>,
+    links: RwLock<BTreeMap<PeerId, Arc<Link>>>,
+    /// Counts the changes of `role` and `links`, for connections that wait to be let in.
+    pub(super) changes: watch::Sender<u64>,
+    /// The incarnation of the newest link.
+    incarnations: Mutex<u64>,
+    listener: Mutex<Option<AbortHandle>>,
+    pub(super) warnings: Warnings,
+}
+
+#[derive(Clone)]
+struct Role {
+    identity: Identity,
+    handler: Handler,
+    settings: Arc<Settings>,
+}
+
 impl Links {
     /// Binds the port. Nobody is let in before [`Links::identify`]. Tasks run on `runtime`, whose I/O
     /// and time drivers must be on; nothing here blocks.
     ///
     /// # Errors
-    /// [`crate::Error::Os`] names the address that cannot be listened on.
+    /// [`Error::Os`] names the address that cannot be listened on.
     pub fn bind(config: LinksConfig, runtime: &Handle) -> Result<Self> {
-        unimplemented!()
+        let words = match config.listen {
+            Some(address) => format!("cannot listen on {address} for other peers"),
+            None => "cannot listen on any address for other peers".into(),
+        };
+        let _context = runtime.enter();
+        let socket = sys::listen(config.listen).and_then(TcpListener::from_std);
+        let socket = socket.map_err(|error| Error::os(words.as_str(), error))?;
+        let address = socket
+            .local_addr()
+            .map_err(|error| Error::os(words.as_str(), error))?;
+        let inner = Arc::new(Inner {
+            config,
+            address,
+            runtime: runtime.clone(),
+            role: RwLock::new(None),
+            links: RwLock::default(),
+            changes: watch::Sender::new(0),
+            incarnations: Mutex::new(0),
+            listener: Mutex::new(None),
+            warnings: Warnings::default(),
+        });
+        let task = runtime.spawn(listener::run(Arc::clone(&inner), socket));
+        *inner.listener.lock() = Some(task.abort_handle());
+        Ok(Self(inner))
     }
 
     /// The address listened on, with the port that the system chose.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        unimplemented!()
+        self.0.address
     }
 
     /// Says who this peer is and who handles what arrives. Called once, before `set_wanted`.
     pub fn identify(&self, identity: Identity, handler: Handler) {
-        unimplemented!()
+        let config = &self.0.config;
+        let settings = Settings {
+            lanes: config.lanes,
+            checksum: config.checksum,
+            tuning: Tuning {
+                congestion_control: config.congestion_control.clone(),
+                pacing_bytes_per_second: config.pacing_bytes_per_second,
+                user_timeout: identity.link_timeout,
+            },
+            warnings: Arc::default(),
+        };
+        let role = Role {
+            identity,
+            handler,
+            settings: Arc::new(settings),
+        };
+        let before = self.0.role.write().replace(role);
+        assert!(before.is_none(), "a peer has one identity");
+        self.0.note_change();
     }
 
     /// The links to keep, complete: makes what is missing, ends what is not listed. A call into the
     /// handler that is under way in another thread may still finish for a link that ends.
+    ///
+    /// # Panics
+    /// If it is called before [`Links::identify`].
     pub fn set_wanted(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
-        unimplemented!()
+        let inner = &self.0;
+        let Some(role) = inner.role.read().clone() else {
+            assert!(inner.listener.lock().is_none(), "identify comes first");
+            return; // Shut down.
+        };
+        let mut links = inner.links.write();
+        links.retain(|peer, link| {
+            let is_kept = wanted
+                .get(peer)
+                .is_some_and(|neighbour| link.refresh(neighbour));
+            if !is_kept {
+                link.stop();
+            }
+            is_kept
+        });
+        for (peer, neighbour) in wanted {
+            links
+                .entry(*peer)
+                .or_insert_with(|| inner.make(&role, *peer, neighbour.clone()));
+        }
+        drop(links);
+        inner.note_change();
     }
 
     /// Traffic by peer, of the links that are wanted at the moment.
     #[must_use]
     pub fn counters(&self) -> BTreeMap<PeerId, LinkCounters> {
-        unimplemented!()
+        let links = self.0.links.read();
+        links
+            .iter()
+            .map(|(peer, link)| (*peer, link.counters()))
+            .collect()
     }
 
     /// Breaks one connection of a link as a reset by the network would: for tests.
     pub fn reset_lane(&self, peer: PeerId, lane: u16) {
-        unimplemented!()
+        if let Some(link) = self.0.link(peer) {
+            link.reset_lane(lane);
+        }
     }
 
-    /// Ends all links and stops listening.
+    /// Ends all links, stops listening and lets go of the handler.
     pub fn shutdown(&self) {
-        unimplemented!()
+        *self.0.role.write() = None;
+        if let Some(task) = self.0.listener.lock().take() {
+            task.abort();
+        }
+        let links = std::mem::take(&mut *self.0.links.write());
+        links.values().for_each(|link| link.stop());
     }
 }
 
-#[allow(unused_variables, clippy::unused_self)]
 impl LinkSender for Links {
     fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes) {
-        unimplemented!()
+        assert!(header.kind.is_signal(), "a signal frame");
+        check_length(&header, payload.len());
+        if let Some(link) = self.0.link(to) {
+            link.send_signal(header, payload);
+        }
     }
+
     fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload) {
-        unimplemented!()
+        assert!(!header.kind.is_signal(), "a bulk frame");
+        check_length(&header, payload.bytes());
+        if let Some(link) = self.0.link(to) {
+            link.send_bulk(header, payload);
+        }
     }
+
     fn forget(&self, op: OpName) {
-        unimplemented!()
+        let links: Vec<Arc<Link>> = self.0.links.read().values().cloned().collect();
+        links.iter().for_each(|link| link.forget(op));
+    }
+}
+
+fn check_length(header: &FrameHeader, payload_bytes: usize) {
+    assert_eq!(
+        header.payload_bytes as usize, payload_bytes,
+        "the header tells the length of the payload"
+    );
+    assert!(
+        payload_bytes <= header.kind.payload_bytes_max(),
+        "the payload is one that the other side lets in"
+    );
+}
+
+impl Inner {
+    /// Who this peer is, once it knows.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.role.read().as_ref().map(|role| role.identity)
+    }
+
+    pub(super) fn link(&self, peer: PeerId) -> Option<Arc<Link>> {
+        self.links.read().get(&peer).cloned()
+    }
+
+    /// Begins a link anew whose other side has forgotten it. What it may not have got is lost: then
+    /// the layer above hears that the link broke for good.
+    pub(super) fn renew(self: &Arc<Self>, old: &Arc<Link>) {
+        let Some(role) = self.role.read().clone() else {
+            return;
+        };
+        let mut links = self.links.write();
+        match links.get_mut(&old.peer) {
+            Some(link) if Arc::ptr_eq(link, old) => {
+                *link = self.make(&role, old.peer, old.neighbour());
+            }
+            _ => return,
+        }
+        drop(links);
+        let has_unsettled = old.has_unsettled();
+        old.stop();
+        self.note_change();
+        tracing::debug!(peer = %old.peer, has_unsettled, "link begun anew");
+        if has_unsettled {
+            role.handler.link_down(old.peer, LinkFault::Ended, true);
+        }
+    }
+
+    fn make(self: &Arc<Self>, role: &Role, peer: PeerId, neighbour: Neighbour) -> Arc<Link> {
+        let incarnation = {
+            let mut newest = self.incarnations.lock();
+            *newest += 1;
+            *newest
+        };
+        let seed = LinkSeed {
+            peer,
+            incarnation,
+            neighbour,
+            identity: role.identity,
+            handler: Arc::clone(&role.handler),
+            settings: Arc::clone(&role.settings),
+        };
+        Link::start(self, &self.runtime, seed)
+    }
+
+    fn note_change(&self) {
+        self.changes.send_modify(|count| *count += 1);
     }
 }

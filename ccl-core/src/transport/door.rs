@@ -1,0 +1,59 @@
+//! Where identified connections wait for the task of their lane: one place, the newest attempt wins.
+
+use std::net::SocketAddr;
+
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::wire::data::LaneHello;
+
+/// A connection that has shown the right hello.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    pub(super) stream: TcpStream,
+    pub(super) remote: SocketAddr,
+    pub(super) hello: LaneHello,
+}
+
+/// The door of one lane.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    waiting: Mutex<Waiting>,
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    newest_attempt: u64,
+    visitor: Option<Visitor>,
+}
+
+impl Door {
+    /// Lets a connection wait, unless a newer attempt came before it.
+    pub(super) fn enter(&self, visitor: Visitor) {
+        let mut waiting = self.waiting.lock();
+        if visitor.hello.attempt > waiting.newest_attempt {
+            waiting.newest_attempt = visitor.hello.attempt;
+            waiting.visitor = Some(visitor);
+            self.bell.notify_one();
+        }
+    }
+
+    /// Takes the connection that waits, or the next to come.
+    pub(super) async fn next(&self) -> Visitor {
+        loop {
+            if let Some(visitor) = self.waiting.lock().visitor.take() {
+                return visitor;
+            }
+            self.bell.notified().await;
+        }
+    }
+
+    /// Returns when a connection waits.
+    pub(super) async fn knock(&self) {
+        while self.waiting.lock().visitor.is_none() {
+            self.bell.notified().await;
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Whether a link works, from what its lanes say, and what to report of it.
+//!
+//! Pure: time is passed in. A broken lane is repaired in silence; the layer above hears when all lanes
+//! have ended (evidence that the process is gone), when repair took too long, and when a link that it
+//! was told of works again. Repair goes on after it was given up, since nothing is forgotten.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::limits::HELLO_TIMEOUT;
+use crate::wire::control::LinkFault;
+
+/// What the layer above is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// All lanes are up.
+    Up,
+    /// The link broke; true: repair is given up.
+    Down(LinkFault, bool),
+    /// A lane came back.
+    Repaired(u16),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LaneHealth {
+    Never,
+    Up,
+    Down { since: Instant },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Up,
+    Ended,
+    GaveUp,
+}
+
+/// The health of one link.
+#[derive(Debug)]
+pub(super) struct Health {
+    lanes: Vec<LaneHealth>,
+    told: Told,
+    made: Instant,
+    link_timeout: Duration,
+}
+
+impl Health {
+    /// A link with this many connections, none of them up.
+    pub(super) fn new(connections: usize, link_timeout: Duration, now: Instant) -> Self {
+        Self {
+            lanes: vec![LaneHealth::Never; connections],
+            told: Told::Nothing,
+            made: now,
+            link_timeout,
+        }
+    }
+
+    /// The number of connections is known.
+    pub(super) fn set_connections(&mut self, connections: usize) {
+        self.lanes.resize(connections, LaneHealth::Never);
+    }
+
+    pub(super) fn lane_up(&mut self, lane: u16) -> Vec<Report> {
+        let before = std::mem::replace(&mut self.lanes[usize::from(lane)], LaneHealth::Up);
+        let mut reports = Vec::new();
+        if before != LaneHealth::Never {
+            reports.push(Report::Repaired(lane));
+        }
+        if self.told != Told::Up && self.lanes.iter().all(|lane| *lane == LaneHealth::Up) {
+            self.told = Told::Up;
+            reports.push(Report::Up);
+        }
+        reports
+    }
+
+    pub(super) fn lane_down(&mut self, lane: u16, now: Instant) -> Option<Report> {
+        self.lanes[usize::from(lane)] = LaneHealth::Down { since: now };
+        if self.told != Told::Up || self.is_any_up() {
+            return None;
+        }
+        self.told = Told::Ended;
+        Some(Report::Down(LinkFault::Ended, false))
+    }
+
+    /// Every address of the other side refused a connection. As long as another lane works, its
+    /// process lives all the same.
+    pub(super) fn refused(&mut self) -> Option<Report> {
+        if self.is_any_up() {
+            return None;
+        }
+        self.give_up(LinkFault::Refused)
+    }
+
+    /// Repair is given up, unless that was said before.
+    pub(super) fn give_up(&mut self, fault: LinkFault) -> Option<Report> {
+        let told = std::mem::replace(&mut self.told, Told::GaveUp);
+        (told != Told::GaveUp).then_some(Report::Down(fault, true))
+    }
+
+    /// Reports what has taken too long.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Report> {
+        let is_late = self.lanes.iter().any(|lane| match lane {
+            LaneHealth::Never => now >= self.made + HELLO_TIMEOUT + self.link_timeout,
+            LaneHealth::Up => false,
+            LaneHealth::Down { since } => now >= *since + self.link_timeout,
+        });
+        is_late.then(|| self.give_up(LinkFault::TimedOut)).flatten()
+    }
+
+    pub(super) fn is_any_up(&self) -> bool {
+        self.lanes.contains(&LaneHealth::Up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(3);
+
+    fn whole(now: Instant) -> Health {
+        let mut health = Health::new(2, TIMEOUT, now);
+        assert_eq!(health.lane_up(0), []);
+        assert_eq!(health.lane_up(1), [Report::Up]);
+        health
+    }
+
+    #[test]
+    fn a_lane_repaired_in_time_is_no_fault_of_the_link() {
+        let now = Instant::now();
+        let mut health = whole(now);
+        assert_eq!(health.lane_down(1, now), None);
+        assert_eq!(health.handle_timeout(now + TIMEOUT / 2), None);
+        assert_eq!(health.lane_up(1), [Report::Repaired(1)]);
+        assert_eq!(health.handle_timeout(now + TIMEOUT * 2), None);
+    }
+
+    #[test]
+    fn the_end_of_all_lanes_is_evidence_and_its_repair_is_news() {
+        let now = Instant::now();
+        let mut health = whole(now);
+        assert_eq!(health.lane_down(0, now), None);
+        let ended = Report::Down(LinkFault::Ended, false);
+        assert_eq!(health.lane_down(1, now), Some(ended));
+        assert_eq!(health.lane_up(1), [Report::Repaired(1)]);
+        assert_eq!(health.lane_up(0), [Report::Repaired(0), Report::Up]);
+    }
+
+    #[test]
+    fn repair_is_given_up_once_and_may_still_succeed() {
+        let now = Instant::now();
+        let mut health = whole(now);
+        health.lane_down(1, now);
+        let gave_up = Report::Down(LinkFault::TimedOut, true);
+        assert_eq!(health.handle_timeout(now + TIMEOUT), Some(gave_up));
+        assert_eq!(health.handle_timeout(now + TIMEOUT * 2), None);
+        assert_eq!(health.lane_up(1), [Report::Repaired(1), Report::Up]);
+    }
+
+    #[test]
+    fn a_refusal_counts_once_no_lane_is_left() {
+        let now = Instant::now();
+        let mut health = whole(now);
+        health.lane_down(1, now);
+        assert_eq!(health.refused(), None, "lane 0 works, so the process lives");
+        health.lane_down(0, now);
+        let refused = Report::Down(LinkFault::Refused, true);
+        assert_eq!(health.refused(), Some(refused));
+        assert_eq!(health.refused(), None);
+    }
+
+    #[test]
+    fn a_link_that_never_came_up_is_given_up_too() {
+        let now = Instant::now();
+        let mut health = Health::new(1, TIMEOUT, now);
+        assert_eq!(health.handle_timeout(now + TIMEOUT), None);
+        health.set_connections(2);
+        assert_eq!(health.lane_up(0), []);
+        let late = now + HELLO_TIMEOUT + TIMEOUT;
+        let gave_up = Report::Down(LinkFault::TimedOut, true);
+        assert_eq!(health.handle_timeout(late), Some(gave_up));
+    }
+}

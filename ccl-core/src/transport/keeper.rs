@@ -1,0 +1,211 @@
+//! The task that watches over one link.
+//!
+//! It is the only one that reports to the layer above, so that reports come in order. It learns of what
+//! happens through events; the byte counters tell it what was heard and said. The tasks of the lanes
+//! are its own, and end with it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::health::{Health, Report};
+use super::lane;
+use super::link::Link;
+use super::tcp::Inner;
+use crate::wire::control::LinkFault;
+
+/// Longest time between two looks at a link: how long a silent lane goes without a ping.
+const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// What a keeper is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    /// The other side has said how many lanes there are.
+    Lanes,
+    /// A lane is served.
+    LaneUp(u16),
+    /// A lane broke; it is being repaired.
+    LaneDown(u16),
+    /// Every address refuses connections.
+    Refused,
+    /// The two sides remember different links.
+    Stale,
+    /// The link cannot go on.
+    Failed(LinkFault, &'static str),
+}
+
+/// Watches over one link.
+pub(super) struct Keeper {
+    link: Arc<Link>,
+    links: Weak<Inner>,
+    health: Health,
+    /// The lanes' tasks, which end with the keeper.
+    tasks: JoinSet<()>,
+    silence: Silence,
+}
+
+/// What was heard and said up to the last look.
+struct Silence {
+    received_bytes: u64,
+    sent_bytes: u64,
+    heard: Instant,
+    looked: Instant,
+}
+
+impl Keeper {
+    pub(super) fn new(link: Arc<Link>, links: Weak<Inner>) -> Self {
+        let now = Instant::now();
+        Self {
+            health: Health::new(1, link.identity.link_timeout, now),
+            link,
+            links,
+            tasks: JoinSet::new(),
+            silence: Silence {
+                received_bytes: 0,
+                sent_bytes: 0,
+                heard: now,
+                looked: now,
+            },
+        }
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+        if self.link.dials {
+            self.spawn_lanes();
+        }
+        let tick = (self.link.identity.link_timeout / 4).min(TICK_MAX);
+        let mut ticks = interval(tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = inbox.recv() => {
+                    let event = event.expect("the link holds a sender");
+                    self.handle_event(event);
+                }
+                _ = ticks.tick() => self.handle_tick(tick),
+            }
+        }
+    }
+
+    fn spawn_lanes(&mut self) {
+        let lanes = self.link.lanes();
+        self.health.set_connections(lanes.len());
+        for lane in lanes {
+            self.tasks
+                .spawn(lane::run(Arc::clone(&self.link), Arc::clone(lane)));
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Lanes => self.spawn_lanes(),
+            Event::LaneUp(lane) => {
+                self.silence.heard = Instant::now();
+                for report in self.health.lane_up(lane) {
+                    self.report(report);
+                }
+            }
+            Event::LaneDown(lane) => {
+                let report = self.health.lane_down(lane, Instant::now());
+                self.report_any(report);
+            }
+            Event::Refused => {
+                let report = self.health.refused();
+                self.report_any(report);
+            }
+            Event::Stale => {
+                if let Some(links) = self.links.upgrade() {
+                    links.renew(&self.link);
+                }
+            }
+            Event::Failed(fault, reason) => self.fail(fault, reason),
+        }
+    }
+
+    fn fail(&mut self, fault: LinkFault, reason: &str) {
+        if self.link.is_failed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!(peer = %self.link.peer, reason, "link failed");
+        self.tasks.abort_all();
+        self.link.queue.lock().clear();
+        let report = self.health.give_up(fault);
+        self.report_any(report);
+    }
+
+    /// Has acknowledgements and pings sent, and looks for silence and for repairs that take too long.
+    fn handle_tick(&mut self, tick: Duration) {
+        if self.link.is_stuck.load(Ordering::Relaxed) {
+            self.fail(
+                LinkFault::TimedOut,
+                "the other side does not take its signals",
+            );
+        }
+        for lane in self.link.lanes() {
+            if lane.owes_ack() {
+                lane.demand_ack();
+            }
+        }
+        let now = Instant::now();
+        self.keep_signal_lane_busy();
+        if self.is_silent(now, tick) {
+            for lane in self.link.lanes() {
+                lane.kill(false);
+            }
+            let report = self.health.give_up(LinkFault::TimedOut);
+            self.report_any(report);
+        }
+        let report = self.health.handle_timeout(now);
+        self.report_any(report);
+    }
+
+    fn keep_signal_lane_busy(&mut self) {
+        let lane = &self.link.signal_lane;
+        let sent_bytes = lane.sent_bytes.load(Ordering::Relaxed);
+        if sent_bytes == self.silence.sent_bytes {
+            lane.ping_due.store(true, Ordering::Relaxed);
+            lane.wake.notify_one();
+        }
+        self.silence.sent_bytes = sent_bytes;
+    }
+
+    /// Whether nothing was heard for too long. A look that comes late proves nothing: then this
+    /// process was stopped itself, and what was sent to it is still to be read.
+    fn is_silent(&mut self, now: Instant, tick: Duration) -> bool {
+        let received_bytes = self.link.received_bytes();
+        let is_late = now > self.silence.looked + tick * 2;
+        if received_bytes != self.silence.received_bytes || is_late || !self.health.is_any_up() {
+            self.silence.heard = now;
+        }
+        self.silence.received_bytes = received_bytes;
+        self.silence.looked = now;
+        if now < self.silence.heard + self.link.identity.link_timeout * 2 {
+            return false;
+        }
+        self.silence.heard = now;
+        true
+    }
+
+    fn report_any(&self, report: Option<Report>) {
+        if let Some(report) = report {
+            self.report(report);
+        }
+    }
+
+    fn report(&self, report: Report) {
+        let (peer, handler) = (self.link.peer, &self.link.handler);
+        tracing::debug!(%peer, ?report, "link");
+        match report {
+            Report::Up => handler.link_up(peer),
+            Report::Down(fault, gave_up) => handler.link_down(peer, fault, gave_up),
+            Report::Repaired(lane) => {
+                self.link.repairs.fetch_add(1, Ordering::Relaxed);
+                handler.lane_repaired(peer, lane);
+            }
+        }
+    }
+}

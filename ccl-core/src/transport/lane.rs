@@ -1,0 +1,350 @@
+//! One connection of a link: what outlives it, and the task that serves and replaces it.
+//!
+//! The task owns both directions, so that a connection is served by nobody any more when the next one
+//! is greeted: the numbers exchanged then are exact.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::bulk::BulkWriter;
+use super::door::Door;
+use super::keeper::Event;
+use super::link::Link;
+use super::reader::{BulkReader, SignalReader};
+use super::signal::{self, SignalOut};
+use super::stream::write_all;
+use super::window::{Entry, OutOfStep, Window};
+use super::{dial, sys};
+use crate::limits::{ACK_INTERVAL_FRAMES, UNACKED_FRAMES_MAX};
+use crate::wire::control::LinkFault;
+use crate::wire::data::DataFault;
+
+/// Faults of a lane's bytes, with nothing good between them, after which its link is given up: memory
+/// that changes while it is sent would otherwise be sent for ever.
+const FAULTS_WITHOUT_PROGRESS_MAX: u32 = 8;
+
+/// Why a link fails whose two sides disagree about what was sent.
+pub(super) const OUT_OF_STEP: &str = "the lane's numbers do not fit";
+
+/// One lane of a link, whatever connection serves it.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// 0 is the signal lane.
+    pub(super) index: u16,
+    /// What is on its way out. Locked for one system call at most.
+    pub(super) out: Mutex<Outgoing>,
+    /// The number expected next: all below have been handed up.
+    next_expected: AtomicU64,
+    /// The newest acknowledgement that went out.
+    ack_told: AtomicU64,
+    /// The writer is to send an acknowledgement even if there is nothing else to send.
+    pub(super) ack_due: AtomicBool,
+    /// The writer is to send a sign of life.
+    pub(super) ping_due: AtomicBool,
+    /// Wakes the writer.
+    pub(super) wake: Notify,
+    /// Ends the present connection.
+    kill: Notify,
+    /// The present connection is to be ended by a reset.
+    reset: AtomicBool,
+    /// Where the other side's connections for this lane come in.
+    pub(super) door: Door,
+    /// Attempts to connect made so far.
+    pub(super) attempts: AtomicU64,
+    pub(super) sent_bytes: AtomicU64,
+    pub(super) received_bytes: AtomicU64,
+}
+
+/// What is on its way out of a lane.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// Numbered frames.
+    pub(super) window: Window,
+    /// The connection as the signal lane's senders use it.
+    pub(super) signal: SignalOut,
+}
+
+/// A connection that both sides have greeted each other on. However its task ends, senders of signals
+/// let go of it too, so that it closes.
+#[derive(Debug)]
+pub(super) struct Connection {
+    lane: Arc<Lane>,
+    pub(super) stream: Arc<TcpStream>,
+    pub(super) remote: SocketAddr,
+    pub(super) checksum: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.lane.out.lock().signal = SignalOut::default();
+    }
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub(super) enum LaneEnd {
+    /// The system says so.
+    Closed(io::Error),
+    /// Bytes that are not what was sent. The frame comes again over the next connection.
+    Fault(DataFault),
+    /// The other side did what the protocol forbids: the end of the link.
+    Violation(&'static str),
+    /// The other side has dialled anew.
+    Replaced,
+    /// This side wants a new one.
+    Killed,
+}
+
+impl From<io::Error> for LaneEnd {
+    fn from(error: io::Error) -> Self {
+        Self::Closed(error)
+    }
+}
+
+impl From<DataFault> for LaneEnd {
+    fn from(fault: DataFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Lane {
+    pub(super) fn new(index: u16) -> Arc<Self> {
+        Arc::new(Self {
+            index,
+            ..Self::default()
+        })
+    }
+
+    /// The number expected next.
+    pub(super) fn next_expected(&self) -> u64 {
+        self.next_expected.load(Ordering::Acquire)
+    }
+
+    /// The acknowledgement for a header that leaves now.
+    pub(super) fn ack(&self) -> u64 {
+        let ack = self.next_expected();
+        self.ack_told.store(ack, Ordering::Relaxed);
+        self.ack_due.store(false, Ordering::Relaxed);
+        ack
+    }
+
+    /// Whether something arrived that the other side does not know of.
+    pub(super) fn owes_ack(&self) -> bool {
+        self.next_expected() != self.ack_told.load(Ordering::Relaxed)
+    }
+
+    /// Has an acknowledgement sent even if nothing else is.
+    pub(super) fn demand_ack(&self) {
+        if !self.ack_due.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Checks that a numbered frame is the next one.
+    pub(super) fn check_number(&self, sequence: u64) -> Result<(), DataFault> {
+        if sequence == self.next_expected() {
+            Ok(())
+        } else {
+            Err(DataFault::Field("sequence"))
+        }
+    }
+
+    /// The next numbered frame is here for good.
+    pub(super) fn advance(&self) {
+        let next = self.next_expected() + 1;
+        self.next_expected.store(next, Ordering::Release);
+        if next - self.ack_told.load(Ordering::Relaxed) >= ACK_INTERVAL_FRAMES {
+            self.demand_ack();
+        }
+    }
+
+    /// The other side has everything below `ack`.
+    pub(super) fn handle_ack(&self, ack: u64) -> Result<(), DataFault> {
+        let mut out = self.out.lock();
+        let was_full = out.window.len() >= UNACKED_FRAMES_MAX;
+        let count = out.window.acknowledge(ack);
+        drop(out);
+        let count = count.map_err(|_out_of_step| DataFault::Field("ack"))?;
+        if was_full && count > 0 {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The next bulk frame for this lane: what is to be sent again comes first, then what the link has
+    /// queued.
+    pub(super) fn next_bulk(&self, queue: &Mutex<VecDeque<Entry>>) -> Option<(u64, Entry)> {
+        let mut out = self.out.lock();
+        if out.window.is_all_sent() {
+            if out.window.len() >= UNACKED_FRAMES_MAX {
+                return None;
+            }
+            let entry = queue.lock().pop_front()?;
+            out.window.push(entry);
+        }
+        out.window
+            .next()
+            .map(|(number, entry)| (number, entry.clone()))
+    }
+
+    /// Whether it may take frames off the link's queue.
+    pub(super) fn has_room(&self) -> bool {
+        self.out.lock().window.len() < UNACKED_FRAMES_MAX
+    }
+
+    /// Ends the present connection, if there is one; it is repaired like any other.
+    pub(super) fn kill(&self, by_reset: bool) {
+        self.reset.store(by_reset, Ordering::Relaxed);
+        self.kill.notify_waiters();
+    }
+}
+
+impl Connection {
+    /// Begins a new connection of a lane, over which the other side expects this number.
+    pub(super) fn begin(
+        lane: &Arc<Lane>,
+        (stream, remote): (TcpStream, SocketAddr),
+        expected: u64,
+        checksum: bool,
+    ) -> Result<Self, OutOfStep> {
+        let connection = Self {
+            lane: Arc::clone(lane),
+            stream: Arc::new(stream),
+            remote,
+            checksum,
+        };
+        lane.out.lock().window.resume(expected)?;
+        Ok(connection)
+    }
+
+    /// Lets senders of signals write to it, now that the greeting is over.
+    fn open(&self) {
+        if self.lane.index == 0 {
+            let mut out = self.lane.out.lock();
+            out.signal.open(&self.stream, self.checksum);
+        }
+    }
+}
+
+/// Keeps one lane of a link connected and served, until it is aborted or its link fails.
+pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
+    let mut faults = Faults::default();
+    loop {
+        let connection = if link.dials {
+            dial::connect(&link, &lane).await
+        } else {
+            accept(&link, &lane).await
+        };
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(reason) => return link.tell(Event::Failed(LinkFault::Protocol, reason)).await,
+        };
+        connection.open();
+        link.tell(Event::LaneUp(lane.index)).await;
+        let end = serve(&link, &lane, &connection).await;
+        if lane.reset.swap(false, Ordering::Relaxed) {
+            sys::reset_on_close(connection.stream.as_fd());
+        }
+        let remote = connection.remote;
+        drop(connection);
+        let reason = match end {
+            LaneEnd::Replaced => continue,
+            LaneEnd::Violation(reason) => Some(reason),
+            LaneEnd::Fault(fault) => {
+                link.warnings.warn(remote, fault);
+                faults
+                    .is_hopeless(lane.next_expected())
+                    .then_some("the same frame was damaged again and again")
+            }
+            LaneEnd::Closed(error) => {
+                tracing::debug!(peer = %link.peer, lane = lane.index, %error, "lane closed");
+                None
+            }
+            LaneEnd::Killed => None,
+        };
+        if let Some(reason) = reason {
+            link.warnings.warn(remote, reason);
+            return link.tell(Event::Failed(LinkFault::Protocol, reason)).await;
+        }
+        link.tell(Event::LaneDown(lane.index)).await;
+    }
+}
+
+/// Waits for the other side's next connection for this lane and answers its hello.
+async fn accept(link: &Link, lane: &Arc<Lane>) -> Result<Connection, &'static str> {
+    loop {
+        let visitor = lane.door.next().await;
+        let welcome = link.welcome(&visitor.hello, lane.next_expected());
+        let connection = Connection::begin(
+            lane,
+            (visitor.stream, visitor.remote),
+            visitor.hello.next_expected,
+            welcome.checksum,
+        )
+        .map_err(|_out_of_step| OUT_OF_STEP)?;
+        // At 96 bytes it fits the buffer of any new connection.
+        if write_all(&connection.stream, &welcome.encode())
+            .await
+            .is_ok()
+        {
+            return Ok(connection);
+        }
+    }
+}
+
+/// Moves frames in both directions until the connection is over.
+async fn serve(link: &Link, lane: &Lane, connection: &Connection) -> LaneEnd {
+    let both = async {
+        if lane.index == 0 {
+            tokio::select! {
+                biased;
+                end = SignalReader::new(link, lane, connection).run() => end,
+                end = signal::write(lane, &connection.stream) => end,
+            }
+        } else {
+            tokio::select! {
+                biased;
+                end = BulkReader::new(link, lane, connection).run() => end,
+                end = BulkWriter::new(link, lane, connection).run() => end,
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = lane.kill.notified() => LaneEnd::Killed,
+        () = lane.door.knock() => LaneEnd::Replaced,
+        end = both => end,
+    }
+}
+
+/// Counts faults that come without a good frame between them.
+#[derive(Debug, Default)]
+struct Faults {
+    at: u64,
+    count: u32,
+}
+
+impl Faults {
+    fn is_hopeless(&mut self, next_expected: u64) -> bool {
+        if self.at != next_expected {
+            self.at = next_expected;
+            self.count = 0;
+        }
+        self.count += 1;
+        self.count >= FAULTS_WITHOUT_PROGRESS_MAX
+    }
+}
+
+/// A frame of the signal lane, which owns its payload.
+pub(super) fn small(header: super::FrameHeader, payload: Bytes) -> Entry {
+    Entry::Frame(header, super::Payload::Small(payload))
+}

@@ -1,0 +1,332 @@
+//! All connections to one other peer: what their tasks share, and who is let in.
+//!
+//! Whether the link works is judged and reported by its `keeper`.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+
+use super::door::Visitor;
+use super::keeper::{Event, Keeper};
+use super::lane::Lane;
+use super::signal::Sent;
+use super::sys::{Tuned, Tuning};
+use super::tcp::{Identity, Inner, LinkCounters};
+use super::warning::Warnings;
+use super::window::Entry;
+use super::{FrameHeader, Handler, Payload};
+use crate::ids::{LinkKey, OpName, PeerId};
+use crate::peer::Neighbour;
+use crate::wire::control::LinkFault;
+use crate::wire::data::{Answer, LaneHello, LaneWelcome};
+
+/// Events that wait for the keeper; lanes wait beyond.
+const EVENTS_MAX: usize = 64;
+/// What is the same for all links of a peer.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) lanes: u16,
+    pub(super) checksum: bool,
+    pub(super) tuning: Tuning,
+    pub(super) warnings: Arc<Warnings>,
+}
+
+/// A link to one other peer.
+pub(super) struct Link {
+    pub(super) peer: PeerId,
+    /// Which of this side's links with the peer it is.
+    pub(super) incarnation: u64,
+    pub(super) identity: Identity,
+    pub(super) settings: Arc<Settings>,
+    pub(super) warnings: Arc<Warnings>,
+    pub(super) handler: Handler,
+    pub(super) dials: bool,
+    /// Bulk frames that no lane has taken yet.
+    pub(super) queue: Mutex<VecDeque<Entry>>,
+    /// One permit a frame: wakes the lane that has been idle longest.
+    pub(super) bulk_ready: Notify,
+    neighbour: Mutex<Neighbour>,
+    /// The other side's incarnation, once heard.
+    remote: Mutex<Option<u64>>,
+    pub(super) signal_lane: Arc<Lane>,
+    /// All lanes, the signal lane first; unknown until the dialling side has said how many.
+    lanes: OnceLock<Vec<Arc<Lane>>>,
+    events: mpsc::Sender<Event>,
+    /// More was queued on the signal lane than it may hold.
+    pub(super) is_stuck: AtomicBool,
+    /// The link failed for good: nobody is let in, nothing is sent.
+    pub(super) is_failed: AtomicBool,
+    pub(super) repairs: AtomicU64,
+    tuned: Mutex<Option<Tuned>>,
+    keeper: OnceLock<AbortHandle>,
+}
+
+/// What becomes of a connection that has identified itself.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// Its lane has it.
+    Entered,
+    /// The other side is to begin anew.
+    Stale(Visitor),
+    /// This side is to begin anew: the other side has forgotten the link.
+    Renew(Visitor),
+    /// It is closed.
+    Closed(&'static str),
+}
+
+impl Link {
+    /// Makes a link and its tasks.
+    pub(super) fn start(inner: &Arc<Inner>, runtime: &Handle, seed: LinkSeed) -> Arc<Self> {
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let dials = seed.neighbour.dial;
+        let link = Arc::new(Self {
+            peer: seed.peer,
+            incarnation: seed.incarnation,
+            identity: seed.identity,
+            warnings: Arc::clone(&seed.settings.warnings),
+            settings: seed.settings,
+            handler: seed.handler,
+            dials,
+            queue: Mutex::default(),
+            bulk_ready: Notify::new(),
+            neighbour: Mutex::new(seed.neighbour),
+            remote: Mutex::new(None),
+            signal_lane: Lane::new(0),
+            lanes: OnceLock::new(),
+            events,
+            is_stuck: AtomicBool::new(false),
+            is_failed: AtomicBool::new(false),
+            repairs: AtomicU64::new(0),
+            tuned: Mutex::new(None),
+            keeper: OnceLock::new(),
+        });
+        if dials {
+            link.make_lanes(link.settings.lanes);
+        }
+        let keeper = Keeper::new(Arc::clone(&link), Arc::downgrade(inner));
+        let task = runtime.spawn(keeper.run(inbox));
+        let _first = link.keeper.set(task.abort_handle());
+        link
+    }
+
+    /// Ends the link: its connections close as soon as their tasks are at a stop.
+    pub(super) fn stop(&self) {
+        self.is_failed.store(true, Ordering::Relaxed);
+        if let Some(keeper) = self.keeper.get() {
+            keeper.abort();
+        }
+    }
+
+    fn make_lanes(&self, bulk: u16) -> &[Arc<Lane>] {
+        self.lanes.get_or_init(|| {
+            let bulk = (1..=bulk).map(Lane::new);
+            std::iter::once(Arc::clone(&self.signal_lane))
+                .chain(bulk)
+                .collect()
+        })
+    }
+
+    /// The lanes that are known.
+    pub(super) fn lanes(&self) -> &[Arc<Lane>] {
+        match self.lanes.get() {
+            Some(lanes) => lanes,
+            None => std::slice::from_ref(&self.signal_lane),
+        }
+    }
+
+    pub(super) async fn tell(&self, event: Event) {
+        // The keeper is gone only when this task is about to be.
+        let _gone = self.events.send(event).await;
+    }
+
+    pub(super) fn key(&self) -> LinkKey {
+        self.neighbour.lock().key
+    }
+
+    pub(super) fn neighbour(&self) -> Neighbour {
+        self.neighbour.lock().clone()
+    }
+
+    /// Whether the other side is still the same; takes up its newest addresses.
+    pub(super) fn refresh(&self, neighbour: &Neighbour) -> bool {
+        let mut known = self.neighbour.lock();
+        if known.key != neighbour.key || known.dial != neighbour.dial {
+            return false;
+        }
+        if known
+            .addresses
+            .iter()
+            .any(|address| !neighbour.addresses.contains(address))
+            || known.addresses.len() != neighbour.addresses.len()
+        {
+            known.addresses.clone_from(&neighbour.addresses);
+        }
+        true
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.neighbour.lock().addresses.clone()
+    }
+
+    /// The address that worked is tried first from now on.
+    pub(super) fn prefer(&self, address: SocketAddr) {
+        let addresses = &mut self.neighbour.lock().addresses;
+        if let Some(index) = addresses.iter().position(|known| *known == address) {
+            addresses[..=index].rotate_right(1);
+        }
+    }
+
+    /// The other side's key, its incarnation as far as known, and the number of bulk lanes.
+    pub(super) fn hello_facts(&self) -> (LinkKey, u64, u16) {
+        let known = self.remote.lock().unwrap_or(0);
+        (self.key(), known, self.settings.lanes)
+    }
+
+    /// Whether the other side's link is the one known so far; the first is taken as known.
+    pub(super) fn is_remote(&self, incarnation: u64) -> bool {
+        *self.remote.lock().get_or_insert(incarnation) == incarnation
+    }
+
+    pub(super) fn welcome(&self, hello: &LaneHello, next_expected: u64) -> LaneWelcome {
+        LaneWelcome {
+            answer: Answer::Accepted,
+            run: self.identity.run,
+            from: self.identity.peer,
+            to: self.peer,
+            incarnation: self.incarnation,
+            attempt: hello.attempt,
+            next_expected,
+            lane: hello.lane,
+            lanes: hello.lanes,
+            checksum: hello.checksum || self.settings.checksum,
+        }
+    }
+
+    /// Lets a connection in whose keys are right.
+    pub(super) fn admit(&self, visitor: Visitor) -> Admission {
+        let hello = &visitor.hello;
+        if self.dials {
+            return Admission::Closed("both sides dial");
+        }
+        if self.is_failed.load(Ordering::Relaxed) {
+            return Admission::Closed("the link has failed");
+        }
+        if hello.known != 0 && hello.known != self.incarnation {
+            return Admission::Stale(visitor);
+        }
+        let known = *self.remote.lock().get_or_insert(hello.incarnation);
+        if hello.incarnation < known {
+            return Admission::Closed("an outdated connection");
+        }
+        if hello.incarnation > known {
+            return Admission::Renew(visitor);
+        }
+        let is_new = self.lanes.get().is_none();
+        let lanes = self.make_lanes(hello.lanes);
+        if lanes.len() != usize::from(hello.lanes) + 1 {
+            return Admission::Closed("another number of lanes than before");
+        }
+        self.tune(&visitor.stream);
+        lanes[usize::from(hello.lane)].door.enter(visitor);
+        if is_new {
+            // Never full: no lane has told anything yet.
+            let _told = self.events.try_send(Event::Lanes);
+        }
+        Admission::Entered
+    }
+
+    pub(super) fn send_signal(&self, header: FrameHeader, payload: Bytes) {
+        if self.is_failed.load(Ordering::Relaxed) || self.is_stuck.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.signal_lane.send_signal(header, payload) == Sent::Overflow {
+            self.is_stuck.store(true, Ordering::Relaxed);
+            let reason = "the other side does not take its signals";
+            // The keeper looks at the mark at its next tick, should its inbox be full.
+            let _told = self
+                .events
+                .try_send(Event::Failed(LinkFault::TimedOut, reason));
+        }
+    }
+
+    pub(super) fn send_bulk(&self, header: FrameHeader, payload: Payload) {
+        if self.is_failed.load(Ordering::Relaxed) {
+            return;
+        }
+        self.queue.lock().push_back(Entry::Frame(header, payload));
+        self.bulk_ready.notify_one();
+    }
+
+    pub(super) fn forget(&self, op: OpName) {
+        self.queue
+            .lock()
+            .retain(|entry| !matches!(entry, Entry::Frame(header, _) if header.op == op));
+        for lane in self.lanes().iter().skip(1) {
+            lane.out.lock().window.forget(op);
+        }
+    }
+
+    /// Whether frames were sent that the other side may not have.
+    pub(super) fn has_unsettled(&self) -> bool {
+        !self.queue.lock().is_empty()
+            || self
+                .lanes()
+                .iter()
+                .any(|lane| lane.out.lock().window.len() > 0)
+    }
+
+    pub(super) fn reset_lane(&self, lane: u16) {
+        if let Some(lane) = self.lanes().get(usize::from(lane)) {
+            lane.kill(true);
+        }
+    }
+
+    pub(super) fn counters(&self) -> LinkCounters {
+        let sent = |lane: &Arc<Lane>| lane.sent_bytes.load(Ordering::Relaxed);
+        let lane_sent_bytes: Vec<u64> = self.lanes().iter().map(sent).collect();
+        LinkCounters {
+            sent_bytes: lane_sent_bytes.iter().sum(),
+            received_bytes: self.received_bytes(),
+            lane_sent_bytes,
+            repairs: self.repairs.load(Ordering::Relaxed),
+            tuned: self.tuned.lock().clone(),
+        }
+    }
+
+    pub(super) fn received_bytes(&self) -> u64 {
+        let received = |lane: &Arc<Lane>| lane.received_bytes.load(Ordering::Relaxed);
+        self.lanes().iter().map(received).sum()
+    }
+
+    /// Remembers, and logs when it changes, what the system made of a connection's options.
+    pub(super) fn note_tuned(&self, tuned: Tuned) {
+        let mut known = self.tuned.lock();
+        if known.as_ref() != Some(&tuned) {
+            tracing::debug!(
+                peer = %self.peer,
+                congestion_control = tuned.congestion_control,
+                send_buffer_bytes = tuned.send_buffer_bytes,
+                refused = ?tuned.refused,
+                "connection options"
+            );
+            *known = Some(tuned);
+        }
+    }
+}
+
+/// What a link is made from.
+pub(super) struct LinkSeed {
+    pub(super) peer: PeerId,
+    pub(super) incarnation: u64,
+    pub(super) neighbour: Neighbour,
+    pub(super) identity: Identity,
+    pub(super) handler: Handler,
+    pub(super) settings: Arc<Settings>,
+}

@@ -1,0 +1,194 @@
+//! The port of a peer: lets in those that show the right hello, and nobody else.
+//!
+//! A connection that has not shown it costs one task and one read of fixed length, for a bounded time;
+//! of those that are silent or talk junk only so many are kept. Who is known to the master but not yet
+//! to this peer (the master's messages race with the connections) waits until it is, for as long.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::door::Visitor;
+use super::link::Admission;
+use super::stream::{read_exact, write_all};
+use super::tcp::Inner;
+use crate::limits::{HELLO_TIMEOUT, LANES_MAX, UNIDENTIFIED_MAX, WORLD_SIZE_MAX};
+use crate::wire::data::{Answer, HELLO_BYTES, LaneHello};
+
+/// Connections that showed the port's key and wait for the master's word on their peer.
+const UNEXPECTED_MAX: usize = WORLD_SIZE_MAX * (LANES_MAX as usize + 1) / 8;
+/// Pause when the system has no descriptor left for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection that has not entered a lane.
+struct Guest {
+    task: AbortHandle,
+    remote: SocketAddr,
+    has_key: Arc<AtomicBool>,
+}
+
+/// The connections that have not entered a lane, oldest first.
+#[derive(Default)]
+struct Guests {
+    queue: VecDeque<Guest>,
+    tasks: JoinSet<()>,
+}
+
+/// Accepts connections for ever.
+pub(super) async fn run(inner: Arc<Inner>, listener: TcpListener) {
+    let mut guests = Guests::default();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, remote)) => guests.welcome(&inner, stream, remote),
+                Err(error) => {
+                    inner.warnings.warn(inner.address, format!("cannot accept: {error}"));
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = guests.tasks.join_next() => {}
+        }
+    }
+}
+
+impl Guests {
+    fn welcome(&mut self, inner: &Arc<Inner>, stream: TcpStream, remote: SocketAddr) {
+        let has_key = Arc::new(AtomicBool::new(false));
+        let task = self.tasks.spawn(identify(
+            Arc::clone(inner),
+            stream,
+            remote,
+            Arc::clone(&has_key),
+        ));
+        self.queue.retain(|guest| !guest.task.is_finished());
+        self.queue.push_back(Guest {
+            task,
+            remote,
+            has_key,
+        });
+        self.make_room(inner, false, UNIDENTIFIED_MAX);
+        self.make_room(inner, true, UNEXPECTED_MAX);
+    }
+
+    /// The oldest of a kind gives way if there are too many.
+    fn make_room(&mut self, inner: &Inner, has_key: bool, most: usize) {
+        let is_kind = |guest: &Guest| guest.has_key.load(Ordering::Relaxed) == has_key;
+        if self.queue.iter().filter(|guest| is_kind(guest)).count() <= most {
+            return;
+        }
+        if let Some(oldest) = self.queue.iter().position(is_kind)
+            && let Some(guest) = self.queue.remove(oldest)
+        {
+            guest.task.abort();
+            inner
+                .warnings
+                .warn(guest.remote, "gives way to newer connections");
+        }
+    }
+}
+
+/// Brings one connection to its lane, or closes it.
+async fn identify(
+    inner: Arc<Inner>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    has_key: Arc<AtomicBool>,
+) {
+    let deadline = timeout(HELLO_TIMEOUT, bring_in(&inner, stream, remote, &has_key));
+    let reason = match deadline.await {
+        Ok(Ok(())) => return,
+        Ok(Err(reason)) => reason,
+        Err(_elapsed) if has_key.load(Ordering::Relaxed) => "its peer is not expected here".into(),
+        Err(_elapsed) => "no hello in time".into(),
+    };
+    inner.warnings.warn(remote, reason);
+}
+
+async fn bring_in(
+    inner: &Arc<Inner>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    has_key: &AtomicBool,
+) -> Result<(), String> {
+    let mut bytes = [0; HELLO_BYTES];
+    read_exact(&stream, &mut bytes)
+        .await
+        .map_err(|error: io::Error| format!("no hello: {error}"))?;
+    let hello = LaneHello::decode(&bytes).map_err(|fault| fault.to_string())?;
+    let mut changes = inner.changes.subscribe();
+    let mut visitor = Visitor {
+        stream,
+        remote,
+        hello,
+    };
+    loop {
+        changes.borrow_and_update();
+        match inner.admit(visitor)? {
+            Entry::Done => return Ok(()),
+            Entry::Stale(stale, welcome) => {
+                return write_all(&stale.stream, &welcome)
+                    .await
+                    .map_err(|error| error.to_string());
+            }
+            Entry::Wait(waiting, knows_key) => {
+                has_key.store(knows_key, Ordering::Relaxed);
+                visitor = waiting;
+            }
+        }
+        if changes.changed().await.is_err() {
+            return Err("this peer is going".into());
+        }
+    }
+}
+
+/// What to do with a connection now.
+enum Entry {
+    Done,
+    /// Tell it to begin anew.
+    Stale(Visitor, Vec<u8>),
+    /// It may be let in later; true: it has shown the port's key.
+    Wait(Visitor, bool),
+}
+
+impl Inner {
+    /// Lets a connection in if its hello is right for a wanted peer.
+    fn admit(self: &Arc<Self>, visitor: Visitor) -> Result<Entry, String> {
+        let hello = visitor.hello;
+        let Some(identity) = self.identity() else {
+            return Ok(Entry::Wait(visitor, false));
+        };
+        if hello.run != identity.run || hello.to != identity.peer {
+            return Err("meant for another run or peer".into());
+        }
+        if hello.to_key != identity.key {
+            return Err("wrong key".into());
+        }
+        let Some(link) = self.link(hello.from) else {
+            return Ok(Entry::Wait(visitor, true));
+        };
+        if hello.from_key != link.key() {
+            return Err(format!("wrong key for peer {}", hello.from));
+        }
+        match link.admit(visitor) {
+            Admission::Entered => Ok(Entry::Done),
+            Admission::Closed(reason) => Err(reason.into()),
+            Admission::Stale(visitor) => {
+                let mut welcome = link.welcome(&hello, 0);
+                welcome.answer = Answer::Stale;
+                Ok(Entry::Stale(visitor, welcome.encode().to_vec()))
+            }
+            Admission::Renew(visitor) => {
+                self.renew(&link);
+                // A link that is no longer wanted was not renewed; then it waits.
+                Ok(Entry::Wait(visitor, true))
+            }
+        }
+    }
+}
