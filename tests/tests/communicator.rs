@@ -194,8 +194,10 @@ fn a_cancel_ends_the_call_of_everybody_and_spares_the_input() {
             (buffers, end) = handle.wait();
             assert!(matches!(end, Err(Error::Cancelled { .. })), "{end:?}");
             assert_eq!(buffers[0], vec![5; 300_000]);
+            communicator.barrier(&with_tag(1)).unwrap();
         } else {
-            // The cancelled number is used up here too, whether this call comes before or after.
+            // Called after the verdict: the cancelled number is used up here too.
+            communicator.barrier(&with_tag(1)).unwrap();
             let end = communicator.all_reduce(&mut buffers[0], ReduceOp::Sum, &Options::default());
             assert!(matches!(end, Err(Error::Cancelled { .. })), "{end:?}");
         }

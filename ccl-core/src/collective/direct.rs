@@ -400,7 +400,7 @@ fn send_results(
     }
     if common.layout.is_eager() {
         let signal = Signal {
-            kind: FrameKind::Result,
+            kind: FrameKind::EagerResult,
             segment: segments.start,
             extra: segments.end - segments.start,
             head: Bytes::new(),

@@ -132,7 +132,7 @@ impl Operation {
             FrameKind::Credit if !payload.is_empty() => Err("a credit with data"),
             FrameKind::Credit if self.common.is_mismatched() => Ok(()),
             FrameKind::Credit => direct.handle_credit(&mut self.common, from, segments, shared),
-            FrameKind::Result => {
+            FrameKind::EagerResult => {
                 let owned = self.common.layout.owned(from);
                 let is_owners = segments.start >= owned.start && segments.end <= owned.end;
                 if !is_owners || self.common.fingerprint.kind == Kind::ReduceScatter {
@@ -140,7 +140,7 @@ impl Operation {
                 }
                 self.common.store(segments, payload, shared)
             }
-            FrameKind::Contribution | FrameKind::Post => Err("no signal frame"),
+            FrameKind::Contribution | FrameKind::Result | FrameKind::Post => Err("no signal frame"),
         }
     }
 

@@ -435,7 +435,7 @@ fn signal_frames_of_nonsense_are_faults_of_their_sender() {
             empty.clone(),
         ),
         (header(FrameKind::Credit, 0, 0, &empty), empty.clone()),
-        (header(FrameKind::Result, 0, 1, &rubbish), rubbish.clone()),
+        (header(FrameKind::EagerResult, 0, 1, &rubbish), rubbish.clone()),
         (header(FrameKind::Contribution, 0, 1, &empty), empty.clone()),
     ];
     for (header, payload) in frames {

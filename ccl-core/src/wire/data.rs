@@ -37,13 +37,15 @@ pub enum FrameKind {
     Contribution = 3,
     /// A finished segment.
     Result = 4,
+    /// Finished segments of an eager operation (signal lane).
+    EagerResult = 5,
 }
 
 impl FrameKind {
     /// Whether frames of this kind travel on the signal lane.
     #[must_use]
     pub const fn is_signal(self) -> bool {
-        matches!(self, Self::Post | Self::Credit)
+        matches!(self, Self::Post | Self::Credit | Self::EagerResult)
     }
 
     /// Longest payload of a frame of this kind, in bytes.
@@ -57,9 +59,14 @@ impl FrameKind {
     }
 
     fn from_wire(number: u8) -> Option<Self> {
-        [Self::Post, Self::Credit, Self::Contribution, Self::Result]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        const ALL: [FrameKind; 5] = [
+            FrameKind::Post,
+            FrameKind::Credit,
+            FrameKind::Contribution,
+            FrameKind::Result,
+            FrameKind::EagerResult,
+        ];
+        ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 
@@ -321,7 +328,7 @@ mod tests {
     use crate::wire::lane::MAGIC_HELLO;
 
     fn any_header() -> impl Strategy<Value = Header> {
-        let frame = (1_u8..=4, any::<[u64; 2]>(), any::<[u32; 4]>(), 0_u32..=4096).prop_map(
+        let frame = (1_u8..=5, any::<[u64; 2]>(), any::<[u32; 4]>(), 0_u32..=4096).prop_map(
             |(kind, [tag, n], [term, epoch, segment, extra], payload_bytes)| {
                 Content::Frame(FrameHeader {
                     kind: FrameKind::from_wire(kind).unwrap(),
@@ -519,7 +526,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_announces_four_gibibytes_is_refused() {
-        for kind in 1..=4 {
+        for kind in 1..=5 {
             let kind = FrameKind::from_wire(kind).unwrap();
             let header = |payload_bytes| Header {
                 content: Content::Frame(FrameHeader {
