@@ -39,6 +39,16 @@ pub enum Event {
         /// Its members in rank order.
         members: Vec<PeerId>,
     },
+    /// A restarted master has waited for members of a group long enough and may not go on without
+    /// more of them: start it with their journal, or give an operator's word (R11).
+    RebuildStalled {
+        /// The group.
+        group: GroupId,
+        /// Members of its newest view that were heard.
+        heard: usize,
+        /// Members of that view.
+        members: usize,
+    },
     /// An operation committed.
     Committed {
         /// Its group.

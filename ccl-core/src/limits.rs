@@ -39,6 +39,8 @@ pub const BACKOFFS_MAX: usize = PEERS_MAX;
 pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest such wait, and how long a good record clears the account.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Shortest time between two `Expect` to the same peers: a storm of newcomers is told of in a few.
+pub const EXPECT_INTERVAL: Duration = Duration::from_millis(10);
 /// Peer ids that a master without a journal leaves out after the newest it heard of, for sessions
 /// that were given and never heard of again.
 pub const PEER_ID_GAP: u64 = 1_000_000;

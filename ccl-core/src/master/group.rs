@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::admission::Newcomer;
 use super::blame::Blame;
 use super::ledger::{Ledger, Violation};
+use super::newcomer::Announced;
 use super::phase::{Event, Phase, Rule, rule};
 use super::safe_point::SafePoints;
 use super::shared::Shared;
@@ -27,8 +28,7 @@ pub(super) struct Group {
     pub blame: Blame,
     /// What the next admitted peer is numbered.
     pub next_number: MemberNumber,
-    /// What the last `Expect` named: the view and the newcomers.
-    pub announced: (Vid, Vec<PeerId>),
+    pub announced: Announced,
 }
 
 /// The newest sealed view.
@@ -69,7 +69,7 @@ impl Group {
             newcomers: BTreeMap::new(),
             blame: Blame::default(),
             next_number: MemberNumber(0),
-            announced: (Vid::default(), Vec::new()),
+            announced: Announced::default(),
         }
     }
 

@@ -54,6 +54,7 @@ pub struct ConnectionId(pub u64);
 
 /// What happens to a master.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Input {
     /// A connection sent a whole message. Connections are unknown before their first.
     Message {
@@ -159,6 +160,7 @@ impl Master {
             Input::Timeout => self.expire(),
         }
         self.settle();
+        self.give_up_adoption();
         for id in std::mem::take(&mut self.touched) {
             if let Some(group) = self.groups.get(&id) {
                 invariants::check(group, &self.shared);
@@ -241,7 +243,6 @@ impl Master {
             self.with_group(group, |group, shared| {
                 group.handle_connection_ended(shared, peer)
             });
-            self.give_up_adoption();
         }
     }
 

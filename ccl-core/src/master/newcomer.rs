@@ -6,8 +6,27 @@ use super::admission::{self, Newcomer};
 use super::group::{Group, Handled};
 use super::phase::{Event, Phase};
 use super::shared::Shared;
-use crate::ids::{MemberNumber, PeerId};
+use crate::ids::{MemberNumber, PeerId, Vid};
+use crate::limits;
+use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
+
+/// What the last `Expect` named.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    pub vid: Vid,
+    pub newcomers: Vec<PeerId>,
+    /// When the next one may be sent.
+    pub not_before: Instant,
+}
+
+impl Announced {
+    /// Whether it misses something. Without newcomers there is nothing to miss.
+    pub fn is_outdated(&self, vid: Vid, newcomers: &BTreeMap<PeerId, Newcomer>) -> bool {
+        let same = self.newcomers.iter().eq(newcomers.keys());
+        !same || self.vid != vid && !newcomers.is_empty()
+    }
+}
 
 impl Group {
     /// A peer said hello to this group.
@@ -32,7 +51,7 @@ impl Group {
 
     /// A newcomer was welcomed again, over a new connection.
     pub fn greet(&self, shared: &mut Shared, peer: PeerId) {
-        if self.announced.1.contains(&peer) {
+        if self.announced.newcomers.contains(&peer) {
             self.send_expect(shared, &[peer]);
         }
     }
@@ -64,20 +83,22 @@ impl Group {
         }
     }
 
-    /// Tells members and newcomers whom to be linked with, whenever that has changed.
+    /// Tells members and newcomers whom to be linked with, whenever that has changed: at once, but in
+    /// a storm of newcomers once an interval, because everybody is told of everybody.
     pub fn announce(&mut self, shared: &mut Shared) {
-        let newcomers: Vec<_> = self.newcomers.keys().copied().collect();
-        let current = (self.view.vid, newcomers);
-        if current == self.announced {
+        if !self.announced.is_outdated(self.view.vid, &self.newcomers)
+            || shared.now < self.announced.not_before
+        {
             return;
         }
-        let both_empty = current.1.is_empty() && self.announced.1.is_empty();
-        self.announced = current;
-        if !both_empty {
-            let mut all = self.view.peers();
-            all.extend(self.newcomers.keys());
-            self.send_expect(shared, &all);
-        }
+        self.announced = Announced {
+            vid: self.view.vid,
+            newcomers: self.newcomers.keys().copied().collect(),
+            not_before: shared.now + limits::EXPECT_INTERVAL,
+        };
+        let mut all = self.view.peers();
+        all.extend(self.newcomers.keys());
+        self.send_expect(shared, &all);
     }
 
     pub fn send_expect(&self, shared: &mut Shared, to: &[PeerId]) {

@@ -8,6 +8,7 @@ use super::group::Group;
 use super::phase::Phase;
 use super::presence;
 use super::shared::Shared;
+use crate::event::Event;
 use crate::ids::PeerId;
 use crate::time::Instant;
 use crate::wire::control::EvictReason;
@@ -15,7 +16,15 @@ use crate::wire::control::EvictReason;
 impl Group {
     /// Deals with what has been waited for too long.
     pub fn expire(&mut self, shared: &mut Shared) {
-        if matches!(self.phase, Phase::Rebuild(_)) {
+        if let Phase::Rebuild(rebuild) = &mut self.phase {
+            if let Some((heard, members)) = rebuild.has_stalled(shared.now, shared.force_rebuild) {
+                let group = self.id;
+                shared.outbox.event(Event::RebuildStalled {
+                    group,
+                    heard,
+                    members,
+                });
+            }
             return;
         }
         for peer in self.unanswered(shared) {
@@ -42,7 +51,9 @@ impl Group {
         let presence = presence.and_then(|timeout| presence::next(&self.ledger, timeout));
         let waits = self.newcomers.values().map(|newcomer| newcomer.not_before);
         let wait = waits.filter(|&until| until > shared.now).min();
-        [answers, presence, wait, self.blame.due()]
+        let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
+        let announce = outdated.then_some(self.announced.not_before);
+        [answers, presence, wait, announce, self.blame.due()]
             .into_iter()
             .flatten()
             .min()

@@ -31,6 +31,8 @@ pub(super) struct Rebuild {
     /// view in the journal is not given up before.
     pub last_resort: Instant,
     heard: BTreeMap<PeerId, (Claim, Report)>,
+    /// Whether the operator was told that the window has passed and more must be heard.
+    stalled: bool,
     struck: BTreeMap<PeerId, EvictReason>,
 }
 
@@ -50,6 +52,7 @@ impl Rebuild {
             window,
             last_resort,
             heard: BTreeMap::new(),
+            stalled: false,
             struck: BTreeMap::new(),
         }
     }
@@ -120,12 +123,9 @@ impl Rebuild {
         let Some(newest) = self.newest() else {
             return now >= self.window;
         };
-        let members = &newest.view.members;
-        let heard = members
-            .iter()
-            .filter(|member| self.heard.contains_key(&member.peer))
-            .count();
-        if heard == members.len() {
+        let members = newest.view.members.len();
+        let heard = self.count_heard(&newest.view);
+        if heard == members {
             return true;
         }
         if now < self.window {
@@ -133,8 +133,25 @@ impl Rebuild {
         }
         match heard {
             0 => newest.sealed && now >= self.last_resort,
-            _ => newest.sealed || force || heard * 2 > members.len(),
+            _ => newest.sealed || force || heard * 2 > members,
         }
+    }
+
+    fn count_heard(&self, view: &View) -> usize {
+        let members = view.members.iter();
+        members
+            .filter(|member| self.heard.contains_key(&member.peer))
+            .count()
+    }
+
+    /// Once, if the window has passed in vain: how many members of how many were heard.
+    pub fn has_stalled(&mut self, now: Instant, force: bool) -> Option<(usize, usize)> {
+        if self.stalled || now < self.window || self.is_ready(now, force) {
+            return None;
+        }
+        self.stalled = true;
+        let view = self.newest()?.view;
+        Some((self.count_heard(&view), view.members.len()))
     }
 
     /// When `is_ready` may change although nobody says anything.
@@ -212,9 +229,9 @@ pub(super) fn is_plausible(claim: &Claim) -> bool {
 
 impl Group {
     /// Whether enough was heard to take the group up again.
-    pub(super) fn is_rebuilt(&self, shared: &Shared, force: bool) -> bool {
+    pub(super) fn is_rebuilt(&self, shared: &Shared) -> bool {
         match &self.phase {
-            Phase::Rebuild(rebuild) => rebuild.is_ready(shared.now, force),
+            Phase::Rebuild(rebuild) => rebuild.is_ready(shared.now, shared.force_rebuild),
             _ => false,
         }
     }

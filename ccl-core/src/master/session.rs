@@ -105,6 +105,10 @@ impl Sessions {
         }
     }
 
+    pub fn any_attached(&self) -> bool {
+        !self.connections.is_empty()
+    }
+
     pub fn is_detached(&self, peer: PeerId) -> bool {
         self.get(peer)
             .is_some_and(|session| session.connection().is_none())

@@ -17,6 +17,8 @@ pub(super) struct Shared {
     /// 0 until the run is founded or taken up.
     pub term: Term,
     pub timers: Timers,
+    /// An operator's word that stands for a majority (R11).
+    pub force_rebuild: bool,
     pub sessions: Sessions,
     pub backoffs: Backoffs,
     pub outbox: Outbox,

@@ -26,6 +26,7 @@ impl Master {
             now,
             term: Term(0),
             timers,
+            force_rebuild: setup.force_rebuild,
             sessions: Sessions::default(),
             backoffs: Default::default(),
             outbox: Outbox::default(),
@@ -133,11 +134,8 @@ impl Master {
     /// Takes up each group of which enough was heard. The first one of a run without a journal makes
     /// the run this master's.
     pub(super) fn take_up_groups(&mut self) {
-        let force = self.setup.force_rebuild;
-        let ready = self
-            .groups
-            .iter()
-            .filter(|(_, group)| group.is_rebuilt(&self.shared, force));
+        let groups = self.groups.iter();
+        let ready = groups.filter(|(_, group)| group.is_rebuilt(&self.shared));
         let ready: Vec<_> = ready.map(|(id, _)| *id).collect();
         for id in ready {
             self.ensure_term(id);
@@ -167,12 +165,10 @@ impl Master {
 
     /// An earlier run of which nobody is left to be heard is not taken over.
     pub(super) fn give_up_adoption(&mut self) {
-        let attached = self
-            .shared
-            .sessions
-            .iter()
-            .any(|(_, session)| session.connection().is_some());
-        if attached {
+        if !matches!(self.run, Run::Adopting { .. }) {
+            return;
+        }
+        if self.shared.sessions.any_attached() {
             return;
         }
         if let Run::Adopting { waiting, .. } = &mut self.run {

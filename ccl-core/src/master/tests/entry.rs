@@ -167,6 +167,8 @@ fn newcomers_and_members_are_told_of_each_other() {
     assert_eq!(newcomers[0].peer, newcomer.peer);
     assert_eq!(stage.told(peers[0]), told, "members let the newcomer in");
     stage.say(newcomer, PeerToMaster::Leave);
+    assert_eq!(stage.told(peers[0]), [], "not twice in one interval");
+    stage.announced();
     let told = stage.told(peers[0]);
     assert!(
         matches!(&told[..], [MasterToPeer::Expect { newcomers, .. }] if newcomers.is_empty()),

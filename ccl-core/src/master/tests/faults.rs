@@ -205,9 +205,7 @@ fn address_that_comes_back_after_broken_links_waits() {
 fn member_that_does_not_call_is_evicted_with_what_it_did_not_call() {
     let mut stage = Stage::new();
     let (peers, vid) = stage.founded(0, 3);
-    let mut timers = Timers::default();
-    timers.post_timeout = Some(Duration::from_secs(20));
-    stage.master.shared.timers = timers;
+    stage.master.shared.timers.post_timeout = Some(Duration::from_secs(20));
     let x = op(0, vid);
     stage.say(peers[0], posted(x));
     stage.pass(Duration::from_secs(10), &peers);

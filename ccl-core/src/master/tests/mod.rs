@@ -226,12 +226,12 @@ impl Stage {
     /// The `Install` among what was sent to a peer since the last look.
     fn installed(&mut self, puppet: Puppet) -> Install {
         let told = self.told(puppet);
-        let installs = told.iter().filter_map(|message| match message {
+        let mut installs = told.iter().filter_map(|message| match message {
             MasterToPeer::Install(install) => Some(install.clone()),
             _ => None,
         });
         installs
-            .last()
+            .next_back()
             .unwrap_or_else(|| panic!("no Install among {told:?}"))
     }
 
@@ -338,8 +338,19 @@ impl Stage {
             let report = report(vid);
             self.say(puppet, PeerToMaster::Installed { vid, report });
         }
+        self.announced();
+        for puppet in puppets.clone() {
+            self.say(puppet, PeerToMaster::Ping);
+        }
         self.sent.clear();
         (puppets, vid)
+    }
+
+    /// Lets the next `Expect` go out.
+    fn announced(&mut self) {
+        self.now = self.now + crate::limits::EXPECT_INTERVAL;
+        self.input(Input::Timeout);
+        self.now = self.now + crate::limits::EXPECT_INTERVAL;
     }
 
     /// The state of a group's phase.

@@ -277,6 +277,19 @@ fn without_a_journal_half_of_the_view_is_not_enough() {
     stage.attach(&mut peers[0], report(vid));
     stage.pass(Timers::default().detach_timeout * 2, &peers[..1]);
     assert_eq!(stage.state(0), "Rebuild");
+    let stalled = Event::RebuildStalled {
+        group: GroupId(0),
+        heard: 1,
+        members: 2,
+    };
+    assert_eq!(
+        stage
+            .events
+            .iter()
+            .filter(|event| **event == stalled)
+            .count(),
+        1
+    );
     stage.attach(&mut peers[1], report(vid));
     assert_eq!(stage.state(0), "Installing");
 }
@@ -329,6 +342,22 @@ fn zombie_of_an_earlier_run_does_not_hold_up_a_new_one() {
     stage.window(&peers[..1]);
     assert_eq!(stage.told_at(connection), []);
     stage.close(peers[0]);
+    stage.window(&[]);
+    assert!(matches!(
+        stage.told_at(connection)[0],
+        MasterToPeer::Welcome { .. }
+    ));
+}
+
+#[test]
+fn zombie_that_falls_silent_is_given_up_too() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut peers[0], report(vid));
+    stage.pass(Timers::default().peer_timeout, &[]);
+    let connection = stage.connection();
+    stage.say_at(connection, stage.hello(0, 77));
     stage.window(&[]);
     assert!(matches!(
         stage.told_at(connection)[0],

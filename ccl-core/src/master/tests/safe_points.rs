@@ -98,6 +98,7 @@ fn all_at_a_safe_point_admit_the_ready_newcomers() {
     let (peers, vid) = stage.founded(0, 2);
     let newcomer = stage.join_group(0);
     stage.ready(newcomer, &peers);
+    stage.announced();
     stage.sent.clear();
     stage.say(peers[0], at(0));
     assert_eq!(stage.told(peers[0]), []);
@@ -110,6 +111,7 @@ fn all_at_a_safe_point_admit_the_ready_newcomers() {
     assert_eq!(install.members.len(), 3);
     assert_eq!(install.safe_released, 1);
     assert_eq!(install.members[2].peer, newcomer.peer);
+    stage.announced();
     let told = stage.told(peers[0]);
     assert!(matches!(&told[0], MasterToPeer::Install(_)));
     assert!(
