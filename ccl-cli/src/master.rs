@@ -100,7 +100,7 @@ impl Arguments {
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, or until the master ends by itself, which is an error.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     // The handlers come first: a signal that comes while the port is being opened ends it cleanly
     // too.
@@ -112,9 +112,18 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.exit_with_parent {
         child::exit_with_parent();
     }
-    let signal = signals.forever().next();
-    info!(?signal, "stopping");
-    server.shutdown();
+    let handle = signals.handle();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _asked_again_below = server.wait();
+            handle.close();
+        });
+        if let Some(signal) = signals.forever().next() {
+            info!(signal, "stopping");
+        }
+        server.stop();
+    });
+    server.wait()?;
     Ok(ExitCode::SUCCESS)
 }
 

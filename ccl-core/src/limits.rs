@@ -27,8 +27,8 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unidentified connections a port keeps at once; the oldest gives way.
 pub const UNIDENTIFIED_MAX: usize = 64;
 /// Bytes of unfinished messages that the unidentified connections of a master hold together; the
-/// oldest gives way. Two of the longest frames: an `Attach` may be one.
-pub const UNIDENTIFIED_BYTES_MAX: usize = 4 << 20;
+/// oldest gives way. An `Attach` may be as long as any frame, and others beside it shorter.
+pub const UNIDENTIFIED_BYTES_MAX: usize = 3 << 20;
 /// Groups that one master keeps floors for; as many as peers, if each were alone.
 pub const GROUPS_MAX: usize = PEERS_MAX;
 /// Ended sessions whose reason is remembered, so that a late attach hears it.
@@ -87,6 +87,7 @@ pub const TIMER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Port of a master unless told otherwise.
 pub const MASTER_PORT_DEFAULT: u16 = 48_148;
 
+const _: () = assert!(CONTROL_FRAME_BYTES_MAX as usize <= UNIDENTIFIED_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
 /// A whole segment, one contribution from each other member, always fits the scratch memory.
 const _: () = assert!((WORLD_SIZE_MAX - 1) * SEGMENT_BYTES_MIN <= SCRATCH_BYTES_DEFAULT);

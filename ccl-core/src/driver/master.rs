@@ -32,7 +32,7 @@ pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
 #[derive(Debug)]
 pub struct MasterServer {
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Mutex<Option<oneshot::Sender<()>>>,
     ending: Arc<Ending>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,8 +54,9 @@ impl MasterServer {
         self.address
     }
 
-    /// Waits until the master has ended, and says why: `Ok` after `shutdown`, which needs another
-    /// thread then. May be called any number of times, from any thread.
+    /// Waits until the master has ended, and says why: `Ok` after `stop`, from another thread. May
+    /// be called any number of times, from any thread. A program that serves should wait here beside
+    /// its signals: a master that ended by itself must not look like one that serves.
     ///
     /// # Errors
     /// [`crate::Error::Os`] if the journal could not be written. The master has stopped rather than
@@ -70,8 +71,15 @@ impl MasterServer {
         self.ending.result.lock().clone()
     }
 
-    /// Stops serving and waits for the thread. Peers go on, and find a master that is started
-    /// again.
+    /// Tells the master to stop serving; `wait` returns once it has. Peers go on, and find a master
+    /// that is started again.
+    pub fn stop(&self) {
+        if let Some(stop) = self.stop.lock().take() {
+            let _has_ended_already = stop.send(());
+        }
+    }
+
+    /// Stops serving and waits for the thread.
     pub fn shutdown(self) {
         drop(self);
     }
@@ -93,7 +101,7 @@ impl MasterServer {
             .map_err(|error| Error::os("starting the master's thread", error))?;
         Ok(Self {
             address,
-            stop: Some(stop),
+            stop: Mutex::new(Some(stop)),
             ending,
             thread: Some(thread),
         })
@@ -102,9 +110,7 @@ impl MasterServer {
 
 impl Drop for MasterServer {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _has_ended_already = stop.send(());
-        }
+        self.stop();
         if let Some(thread) = self.thread.take() {
             let _caught_and_kept_in_ending = thread.join();
         }

@@ -261,7 +261,7 @@ impl State {
 
     fn turn_out(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            connection.drop_for("too many connections have not said who they are");
+            connection.drop_for("it gave way to others before it had said who it is");
         }
     }
 

@@ -133,9 +133,9 @@ fn a_newcomer_is_welcomed_and_its_signs_of_life_are_answered() {
     assert_eq!(ping(&mut client), term);
     assert_eq!(registered.load(Ordering::SeqCst), 1);
     assert!(master.ended().is_none());
-    let ending = master.ending.clone();
+    master.stop();
+    master.wait().unwrap();
     master.shutdown();
-    ending.wait().unwrap();
     assert!(client.is_closed_by_the_master());
 }
 

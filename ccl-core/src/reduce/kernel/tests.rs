@@ -87,19 +87,19 @@ fn levels() -> impl Iterator<Item = Level> {
 
 fn compare_all(dtype: Dtype, inputs: &[&[u8]], divisor: u32) {
     for op in ReduceOp::ALL {
-        let what = (dtype, op, divisor);
-        let right = expected(what, inputs);
-        for level in levels() {
-            let found = reduced(level, what, inputs);
-            let wrong = found.chunks(dtype.bytes()).zip(right.chunks(dtype.bytes()));
-            let wrong = wrong.enumerate().find(|(_, (a, b))| a != b);
-            assert_eq!(
-                wrong,
-                None,
-                "{dtype:?} {op:?} {level:?} {} inputs",
-                inputs.len()
-            );
-        }
+        compare((dtype, op, divisor), inputs);
+    }
+}
+
+fn compare(what: (Dtype, ReduceOp, u32), inputs: &[&[u8]]) {
+    let bytes = what.0.bytes();
+    let right = expected(what, inputs);
+    for level in levels() {
+        let found = reduced(level, what, inputs);
+        let wrong = found.chunks(bytes).zip(right.chunks(bytes));
+        let wrong = wrong.enumerate().find(|(_, (a, b))| a != b);
+        let world = inputs.len();
+        assert_eq!(wrong, None, "{what:?} {level:?} {world} inputs");
     }
 }
 
@@ -166,13 +166,13 @@ fn every_16_bit_float_is_widened_and_narrowed_exactly() {
 #[test]
 fn narrowing_rounds_to_nearest_even_for_every_exponent() {
     for (dtype, step) in [(Dtype::F16, 0x3ff_u16), (Dtype::Bf16, 0x7f)] {
-        for scale in 1..40_u16 {
+        for scale in [1, 2, 3, 7, 20_u16] {
             let left: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_ne_bytes).collect();
             let right: Vec<u8> = (0..=u16::MAX)
                 .map(|bits| bits.wrapping_sub(scale * (step / 3)) ^ bits >> 9 & 1)
                 .flat_map(u16::to_ne_bytes)
                 .collect();
-            compare_all(dtype, &[&left, &right], 3);
+            compare((dtype, ReduceOp::Sum, 1), &[&left, &right]);
         }
     }
 }
@@ -212,7 +212,7 @@ fn integer_averages_are_exact_around_every_multiple_of_the_divisor() {
         for dtype in Dtype::ALL.into_iter().take(8) {
             let bytes = dtype.bytes();
             let mut sums = Vec::new();
-            for multiple in 0..2000_u64 {
+            for multiple in 0..300_u64 {
                 let near = multiple.wrapping_mul(0x1_0001_0001_0003) / u64::from(divisor);
                 for sum in [near * u64::from(divisor), multiple * u64::from(divisor)] {
                     for sum in [sum.wrapping_sub(1), sum, sum.wrapping_neg()] {
@@ -220,7 +220,7 @@ fn integer_averages_are_exact_around_every_multiple_of_the_divisor() {
                     }
                 }
             }
-            compare_all(dtype, &[&sums], divisor);
+            compare((dtype, ReduceOp::Avg, divisor), &[&sums]);
         }
     }
 }
