@@ -16,6 +16,7 @@ use super::link::Link;
 use super::stream::{is_pause, read_once};
 use super::{FrameHeader, Placement};
 use crate::buffer::Region;
+use crate::limits::SIGNAL_PAYLOAD_BYTES_MAX;
 use crate::wire::data::{Content, DataFault, HEADER_BYTES, Header, PayloadCheck, TRAILER_BYTES};
 
 /// A trailer and the header that follows it.
@@ -61,7 +62,7 @@ impl<'a> Incoming<'a> {
             self.lane.check_number(header.sequence)?;
         }
         match header.content {
-            Content::Frame(frame) if frame.kind.is_signal() != (self.lane.index == 0) => {
+            Content::Frame(frame) if !self.may_carry(&frame) => {
                 Err(LaneEnd::Violation("a frame on the wrong kind of lane"))
             }
             Content::Frame(frame) => Ok(Some((frame, PayloadCheck::new(crc, self.checksum)))),
@@ -70,6 +71,14 @@ impl<'a> Incoming<'a> {
                 Ok(None)
             }
             Content::Ack | Content::Ping => Ok(None),
+        }
+    }
+
+    /// Small segments may take the signal lane; signals never wait behind bulk.
+    fn may_carry(&self, frame: &FrameHeader) -> bool {
+        match self.lane.index {
+            0 => frame.payload_bytes as usize <= SIGNAL_PAYLOAD_BYTES_MAX,
+            _ => !frame.kind.is_signal(),
         }
     }
 

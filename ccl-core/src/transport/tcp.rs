@@ -20,6 +20,7 @@ use super::{FrameHeader, Handler, LinkSender, Payload, listener};
 use crate::config::CommunicatorConfig;
 use crate::error::{Error, Result};
 use crate::ids::{LinkKey, OpName, PeerId, RunId};
+use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
 use crate::peer::Neighbour;
 use crate::wire::control::LinkFault;
 
@@ -152,7 +153,7 @@ impl Links {
         self.0.address
     }
 
-    /// Says who this peer is and who handles what arrives. Called once, before `set_wanted`.
+    /// Says who this peer is and who handles what arrives. Called once.
     pub fn identify(&self, identity: Identity, handler: Handler) {
         let config = &self.0.config;
         let settings = Settings {
@@ -178,13 +179,11 @@ impl Links {
     /// The links to keep, complete: makes what is missing, ends what is not listed. A call into the
     /// handler that is under way in another thread may still finish for a link that ends.
     ///
-    /// # Panics
-    /// If it is called before [`Links::identify`].
+    /// Without effect before [`Links::identify`].
     pub fn set_wanted(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
         let inner = &self.0;
         let Some(role) = inner.role.read().clone() else {
-            assert!(inner.listener.lock().is_none(), "identify comes first");
-            return; // Shut down.
+            return;
         };
         let mut links = inner.links.write();
         links.retain(|peer, link| {
@@ -235,16 +234,15 @@ impl Links {
 
 impl LinkSender for Links {
     fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes) {
-        assert!(header.kind.is_signal(), "a signal frame");
-        check_length(&header, payload.len());
+        check_length(&header, payload.len(), SIGNAL_PAYLOAD_BYTES_MAX);
         if let Some(link) = self.0.link(to) {
             link.send_signal(header, payload);
         }
     }
 
     fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload) {
-        assert!(!header.kind.is_signal(), "a bulk frame");
-        check_length(&header, payload.bytes());
+        assert!(!header.kind.is_signal(), "signals never wait behind bulk");
+        check_length(&header, payload.bytes(), SEGMENT_BYTES_MAX);
         if let Some(link) = self.0.link(to) {
             link.send_bulk(header, payload);
         }
@@ -256,13 +254,13 @@ impl LinkSender for Links {
     }
 }
 
-fn check_length(header: &FrameHeader, payload_bytes: usize) {
+fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
     assert_eq!(
         header.payload_bytes as usize, payload_bytes,
         "the header tells the length of the payload"
     );
     assert!(
-        payload_bytes <= header.kind.payload_bytes_max(),
+        payload_bytes <= most,
         "the payload is one that the other side lets in"
     );
 }

@@ -42,7 +42,8 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    /// Whether frames of this kind travel on the signal lane.
+    /// Whether frames of this kind travel on the signal lane only. The others may, while they are
+    /// small.
     #[must_use]
     pub const fn is_signal(self) -> bool {
         matches!(self, Self::Post | Self::Credit | Self::EagerResult)

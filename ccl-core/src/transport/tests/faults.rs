@@ -1,5 +1,7 @@
 //! The other side ends, hangs, lies, or takes its memory back.
 
+use tokio::io::AsyncWriteExt;
+
 use super::raw::{Raw, frame, hello, stranger};
 use super::*;
 use crate::limits::SIGNAL_PAYLOAD_BYTES_MAX;
@@ -188,15 +190,18 @@ async fn a_frame_that_is_damaged_every_time_ends_the_link() {
 
 #[tokio::test]
 async fn what_the_protocol_forbids_ends_the_link() {
-    let wrong_lane = frame(0, signal_header(0, &Bytes::new()), b"");
-    let refused = frame(0, bulk_header(0, 4), b"abcd");
-    for bytes in [wrong_lane, refused] {
+    let wrong_lane = (1, frame(0, signal_header(0, &Bytes::new()), b""));
+    let refused = (1, frame(0, bulk_header(0, 4), b"abcd"));
+    let long = SIGNAL_PAYLOAD_BYTES_MAX + 1;
+    let too_long = (0, frame(0, bulk_header(0, long), &vec![0; long]));
+    for (lane, bytes) in [wrong_lane, refused, too_long] {
         let mut node = Node::new(1, 1, PATIENCE);
         let (id, neighbour) = stranger(5);
         node.want(&[(id, neighbour)]);
         node.place(|_| Placement::Refuse("nobody asked for it"));
         let (mut signal, mut bulk) = Raw::link(&mut node, id).await;
-        bulk.write(&bytes).await;
+        let raw = if lane == 0 { &mut signal } else { &mut bulk };
+        raw.stream.write_all(&bytes).await.ok();
         node.next_is(Seen::Down(LinkFault::Protocol, true)).await;
         assert!(signal.is_closed().await && bulk.is_closed().await);
     }
