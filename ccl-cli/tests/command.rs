@@ -1,0 +1,124 @@
+//! The binary from outside: what it prints, how it ends, and that nothing outlives it.
+//!
+//! Plan: 1. the floor runs for real and prints its lines; 2. a master announces its port and ends
+//! cleanly on SIGTERM; 3. children end with their parent's end of the pipe; 4. wrong options are
+//! told with words.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn ccl(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ccl"));
+    command.args(arguments.split_whitespace());
+    command
+}
+
+fn output(arguments: &str) -> Output {
+    ccl(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn first_line(child: &mut Child) -> Value {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
+#[test]
+fn the_floor_moves_bytes_with_every_number_of_connections() {
+    let output = output("bench floor --world 3 --sizes 3000,1MiB --iters 2 --repeat 1 --json");
+    assert!(output.status.success(), "{output:?}");
+    let lines = lines(&output);
+    assert_eq!(lines.len(), 6, "two sizes, three numbers of connections");
+    for line in lines {
+        assert_eq!(line["world_size"], 3);
+        assert!(line["time_us"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(line["busbw_gb_s"].as_f64().unwrap() > 0.0, "{line}");
+    }
+}
+
+#[test]
+fn a_master_announces_its_port_and_ends_cleanly_when_told_to() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut master = ccl("master --listen 127.0.0.1:0 --new-run --json")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let line = first_line(&mut master);
+        assert_eq!(line["event"], "listening");
+        let address: std::net::SocketAddr = line["address"].as_str().unwrap().parse().unwrap();
+        assert_ne!(address.port(), 0);
+        std::net::TcpStream::connect(address).unwrap();
+        kill(Pid::from_raw(i32::try_from(master.id()).unwrap()), signal).unwrap();
+        assert!(master.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_second_master_on_the_same_port_is_refused_with_words() {
+    let mut master = ccl("master --listen 127.0.0.1:0 --new-run --json")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let address = first_line(&mut master)["address"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let second = output(&format!("master --listen {address}"));
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains("ccl: "),
+        "{second:?}"
+    );
+    master.kill().unwrap();
+    master.wait().unwrap();
+}
+
+#[test]
+fn children_end_when_their_input_is_closed() {
+    for name in ["floor-peer", "bench-peer", "demo-peer"] {
+        // Standard input is empty: the parent is gone before it said anything.
+        let output = output(name);
+        assert_eq!(output.status.code(), Some(1), "{name}: {output:?}");
+    }
+    let mut master = ccl("master --listen 127.0.0.1:0 --new-run --exit-with-parent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(master.stdin.take());
+    assert!(
+        !master.wait().unwrap().success(),
+        "it says that it was left alone"
+    );
+}
+
+#[test]
+fn wrong_options_are_told_with_words() {
+    for (arguments, word) in [
+        ("bench all-reduce --sizes 8:4", "8:4"),
+        ("bench all-reduce --dtype f8", "bf16"),
+        ("bench all-reduce --world 0", "--world"),
+        ("bench floor --world 1", "--world"),
+        ("demo --peers 2", "--peers"),
+        ("demo --restart-master 99", "--restart-master"),
+        ("master --listen nowhere", "--listen"),
+    ] {
+        let output = output(arguments);
+        assert!(!output.status.success(), "{arguments}");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(words.contains(word), "{arguments}: {words}");
+    }
+}
