@@ -79,6 +79,10 @@ pub struct Measured {
     pub extra_rss_bytes: u64,
     /// Elements that differ from the reference; `None` if nobody looked.
     pub wrong: Option<u64>,
+    /// Operations that were aborted since the case began.
+    pub aborts: u64,
+    /// Data connections that broke and were repaired since the case began.
+    pub repairs: u64,
 }
 
 /// Name of a collective as commands and reports write it.

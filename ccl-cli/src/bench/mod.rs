@@ -24,6 +24,7 @@ use crate::failure::{Failure, Result};
 use case::{Case, Measured};
 use floor::{CONNECTIONS, Cost, Floor, receive_all};
 use options::{CollectiveOptions, FloorOptions};
+use peer::Joined;
 use report::{HEADER, Line, Repeat, has_floor, seconds_per_gib};
 
 pub use report::{median, round};
@@ -117,7 +118,16 @@ impl Processes {
             child.send(&options.setup(&address, master_process))?;
             peers.push(child);
         }
-        receive_all::<()>(&mut peers)?;
+        let joined: Vec<Joined> = receive_all(&mut peers)?;
+        if options.verbose {
+            eprintln!(
+                "# master: {address}, process {:?}",
+                master.as_ref().map(Child::pid)
+            );
+            for (index, (peer, Joined { address })) in peers.iter().zip(&joined).enumerate() {
+                eprintln!("# peer {index}: {address}, process {}", peer.pid());
+            }
+        }
         let wants_floor = options.floor && has_floor(kind) && options.world > 1;
         let floor = wants_floor
             .then(|| Floor::start(options.world, options.congestion_control.as_deref()))

@@ -82,6 +82,9 @@ pub struct CollectiveOptions {
     /// `host:port` that other peers are told instead.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Say on standard error which processes there are and where they listen.
+    #[arg(long)]
+    pub verbose: bool,
     /// Print one JSON object a line.
     #[arg(long)]
     pub json: bool,

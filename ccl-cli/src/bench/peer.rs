@@ -55,6 +55,13 @@ impl Setup {
     }
 }
 
+/// What a peer says when it is in.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Joined {
+    /// Where other peers reach it.
+    pub address: std::net::SocketAddr,
+}
+
 /// Serves the parent's orders until it closes standard input, then leaves the run.
 pub fn run() -> Result<ExitCode> {
     let mut input = std::io::stdin().lock();
@@ -67,7 +74,8 @@ pub fn run() -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    send_line(&mut output, &Answer::Ok(()))?;
+    let address = communicator.listen_address();
+    send_line(&mut output, &Answer::Ok(Joined { address }))?;
     while let Some(case) = receive_line::<Case>(&mut input)? {
         let answer: Answer<Measured> =
             with_type!(case.dtype, T => measure::<T>(&communicator, &setup, &case))
@@ -80,6 +88,7 @@ pub fn run() -> Result<ExitCode> {
 
 fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -> Result<Measured> {
     let mut bench = Bench::<T>::new(communicator, case)?;
+    let counters = communicator.counters();
     reset_peak_rss()?;
     bench.fill(FIRST);
     bench.call()?;
@@ -94,6 +103,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
     let (iteration_ns, spent) = bench.time(setup)?;
     let peak_bytes = peak_rss_bytes()?.max(first_peak_bytes);
     let last_wrong = bench.check_last()?;
+    let counters_at_end = communicator.counters();
     Ok(Measured {
         world_size: bench.reference.world_size(),
         batch_ns: iteration_ns.iter().sum(),
@@ -102,6 +112,8 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
         master_cpu_ns: spent.master_ns,
         extra_rss_bytes: peak_bytes.saturating_sub(bench.buffer_bytes()),
         wrong: case.check.then_some(first_wrong + last_wrong),
+        aborts: counters_at_end.aborts - counters.aborts,
+        repairs: counters_at_end.repairs - counters.repairs,
     })
 }
 

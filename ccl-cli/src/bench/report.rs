@@ -31,6 +31,8 @@ pub struct Line {
     algbw_gb_s: f64,
     busbw_gb_s: f64,
     wrong: Option<u64>,
+    aborts: u64,
+    repairs: u64,
     cpu_s_per_gib: Option<f64>,
     extra_rss_bytes: u64,
     floor_connections: Option<usize>,
@@ -139,6 +141,8 @@ impl Line {
             algbw_gb_s: round(algbw_gb_s),
             busbw_gb_s: round(algbw_gb_s * case.bus_factor(world_size)),
             wrong: (!wrong.is_empty()).then(|| wrong.iter().sum()),
+            aborts: peers().map(|peer| peer.aborts).sum(),
+            repairs: peers().map(|peer| peer.repairs).sum(),
             cpu_s_per_gib: cpu_ns.and_then(|ns| seconds_per_gib(ns, bytes)),
             extra_rss_bytes: peers().map(|peer| peer.extra_rss_bytes).max().unwrap_or(0),
             floor_connections: floor.as_ref().map(|floor| floor.connections),
@@ -311,6 +315,8 @@ mod tests {
             master_cpu_ns,
             extra_rss_bytes: cpu_ns,
             wrong: Some(1),
+            aborts: 0,
+            repairs: 3,
         }
     }
 
@@ -335,6 +341,7 @@ mod tests {
             Some(round(2_000.0 / 2.0 / 1e9 * 1024.0))
         );
         assert_eq!((line.wrong, line.extra_rss_bytes), (Some(2), 1_000));
+        assert_eq!((line.aborts, line.repairs), (0, 6), "of all peers");
         assert_eq!(
             line.busbw_gb_s, line.algbw_gb_s,
             "the factor of two peers is 1"
