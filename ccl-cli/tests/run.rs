@@ -1,0 +1,124 @@
+//! Whole runs of several processes, started by the binary as a person would.
+//!
+//! Plan: 1. every type with every operator is right with both algorithms; 2. so are the other
+//! collectives, in place and with odd shares; 3. the demonstration trains to the end while a peer is
+//! killed and another stopped; 4. and while its master dies.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// The lines of a run that must succeed.
+fn lines(arguments: &str) -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_ccl"))
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{arguments}: {:?}\n{stderr}\n{stdout}",
+        output.status
+    );
+    stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn assert_right(lines: &[Value], expected: usize) {
+    assert_eq!(lines.len(), expected);
+    for line in lines {
+        assert_eq!(line["wrong"], 0, "{line}");
+        assert_eq!(line["aborts"], 0, "{line}");
+    }
+}
+
+#[test]
+fn every_type_and_operator_is_right_with_both_algorithms() {
+    for algorithm in ["direct", "ring"] {
+        let lines = lines(&format!(
+            "bench all-reduce --world 3 --algorithm {algorithm} --all-types --count 0,1,3,1023,40001 \
+             --iters 1 --warmup 1 --json"
+        ));
+        assert!(lines.iter().all(|line| line["algorithm"] == algorithm));
+        assert_right(&lines, 12 * 5 * 5);
+    }
+}
+
+#[test]
+fn large_buffers_are_right_in_place_and_not_and_with_any_number_of_lanes() {
+    for options in [
+        "--lanes 1 --in-place",
+        "--lanes 8",
+        "--lanes 3 --no-checksum --algorithm ring",
+    ] {
+        let lines = lines(&format!(
+            "bench all-reduce --world 2 {options} --sizes 64kB,3MiB,8MiB --iters 2 --warmup 1 --json"
+        ));
+        assert_right(&lines, 3);
+    }
+}
+
+#[test]
+fn the_other_collectives_are_right() {
+    for collective in ["all-gather", "reduce-scatter", "broadcast"] {
+        let lines = lines(&format!(
+            "bench {collective} --world 3 --count 0,2,9,30000,1000003 --dtype i16 --iters 1 --json"
+        ));
+        assert_right(&lines, 5);
+        assert!(lines.iter().all(|line| line["collective"] == collective));
+    }
+    assert_right(&lines("bench barrier --world 3 --iters 5 --json"), 1);
+}
+
+#[test]
+fn a_world_of_one_and_a_floor_beside_it_are_measured() {
+    assert_right(
+        &lines("bench all-reduce --world 1 --sizes 4,1MiB --floor --repeat 1 --json"),
+        2,
+    );
+    let lines =
+        lines("bench all-reduce --world 2 --sizes 1MiB --iters 2 --floor --repeat 3 --json");
+    assert_right(&lines, 1);
+    for field in ["floor_time_ratio", "floor_cpu_ratio", "cpu_s_per_gib"] {
+        assert!(lines[0][field].as_f64().unwrap() > 0.0, "{}", lines[0]);
+    }
+}
+
+#[test]
+fn training_goes_on_when_a_peer_is_killed_and_another_stopped() {
+    let lines = lines("demo --json");
+    let summary = lines.last().unwrap();
+    assert_eq!(summary["event"], "summary");
+    assert_eq!(
+        (&summary["kills"], &summary["stops"], &summary["joins"]),
+        (&1.into(), &1.into(), &4.into())
+    );
+    assert_eq!(summary["world_size"], 2);
+    let digests = summary["digests"].as_array().unwrap();
+    assert_eq!(digests.len(), 2);
+    assert_eq!(digests[0], digests[1]);
+    assert!(summary["accuracy"].as_f64().unwrap() >= 0.95, "{summary}");
+    let done = summary["kill_bytes_done"].as_u64().unwrap();
+    assert!(
+        0 < done && done < summary["kill_bytes_total"].as_u64().unwrap(),
+        "{summary}"
+    );
+    assert_eq!(summary["evicted_woke"], true);
+    assert!(
+        summary["pause_after_kill_ms"].is_number() && summary["pause_after_stop_ms"].is_number()
+    );
+    assert_eq!(summary["problems"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn training_goes_on_when_the_master_dies_and_comes_back() {
+    let lines = lines("demo --json --restart-master 3");
+    let summary = lines.last().unwrap();
+    assert_eq!(summary["master_restarts"], 3);
+    assert!(summary["accuracy"].as_f64().unwrap() >= 0.95, "{summary}");
+    assert_eq!(summary["problems"].as_array().unwrap().len(), 0);
+}
