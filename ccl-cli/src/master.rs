@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use ccl_core::driver::master::EventSink;
@@ -107,8 +108,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signal handlers")?;
     let config = arguments.config();
     config.timers.validate()?;
-    let server = MasterServer::start(config, Some(start_reporter(&arguments)))?;
+    let (sender, receiver) = channel();
+    let server = MasterServer::start(config, Some(sink(sender, arguments.commits)))?;
     announce(server.address(), &arguments)?;
+    start_reporter(receiver, arguments.json);
     if arguments.exit_with_parent {
         child::exit_with_parent();
     }
@@ -141,22 +144,24 @@ fn announce(address: SocketAddr, arguments: &Arguments) -> Result<()> {
     .context("standard output")
 }
 
-/// Events are written by a thread of their own: a reader who stops reading never holds the master
-/// up.
-fn start_reporter(arguments: &Arguments) -> EventSink {
-    let (json, commits) = (arguments.json, arguments.commits);
-    let (sender, receiver) = std::sync::mpsc::channel::<Event>();
-    std::thread::spawn(move || {
-        for event in receiver {
-            report(&event, json);
-        }
-    });
+/// Passes events on without waiting.
+fn sink(sender: Sender<Event>, with_commits: bool) -> EventSink {
     Arc::new(move |event: &Event| {
-        if commits || !matches!(event, Event::Committed { .. }) {
-            // The thread ends only with the process.
+        if with_commits || !matches!(event, Event::Committed { .. }) {
+            // Nobody listens any more only when the process is about to end.
             let _ = sender.send(event.clone());
         }
     })
+}
+
+/// Events are written by a thread of their own: a reader who stops reading never holds the master
+/// up. It starts after the announcement, which so is always the first line.
+fn start_reporter(events: Receiver<Event>, json: bool) {
+    std::thread::spawn(move || {
+        for event in events {
+            report(&event, json);
+        }
+    });
 }
 
 fn report(event: &Event, json: bool) {

@@ -28,12 +28,38 @@ fn lines(output: &Output) -> Vec<Value> {
         .collect()
 }
 
-fn first_line(child: &mut Child) -> Value {
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    serde_json::from_str(&line).unwrap()
+/// A master that ends with the test, however the test ends.
+struct Master {
+    process: Child,
+    address: std::net::SocketAddr,
+}
+
+impl Master {
+    fn start() -> Self {
+        let mut process = ccl("master --listen 127.0.0.1:0 --new-run --json")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let read = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);
+        let mut master = Self {
+            process,
+            address: ([0, 0, 0, 0], 0).into(),
+        };
+        read.unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["event"], "listening");
+        master.address = line["address"].as_str().unwrap().parse().unwrap();
+        master
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
 }
 
 #[test]
@@ -52,38 +78,27 @@ fn the_floor_moves_bytes_with_every_number_of_connections() {
 #[test]
 fn a_master_announces_its_port_and_ends_cleanly_when_told_to() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut master = ccl("master --listen 127.0.0.1:0 --new-run --json")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let line = first_line(&mut master);
-        assert_eq!(line["event"], "listening");
-        let address: std::net::SocketAddr = line["address"].as_str().unwrap().parse().unwrap();
-        assert_ne!(address.port(), 0);
-        std::net::TcpStream::connect(address).unwrap();
-        kill(Pid::from_raw(i32::try_from(master.id()).unwrap()), signal).unwrap();
-        assert!(master.wait().unwrap().success());
+        let mut master = Master::start();
+        assert_ne!(master.address.port(), 0);
+        std::net::TcpStream::connect(master.address).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(master.process.id()).unwrap()),
+            signal,
+        )
+        .unwrap();
+        assert!(master.process.wait().unwrap().success());
     }
 }
 
 #[test]
 fn a_second_master_on_the_same_port_is_refused_with_words() {
-    let mut master = ccl("master --listen 127.0.0.1:0 --new-run --json")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let address = first_line(&mut master)["address"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let second = output(&format!("master --listen {address}"));
+    let master = Master::start();
+    let second = output(&format!("master --listen {}", master.address));
     assert_eq!(second.status.code(), Some(1));
     assert!(
         String::from_utf8_lossy(&second.stderr).contains("ccl: "),
         "{second:?}"
     );
-    master.kill().unwrap();
-    master.wait().unwrap();
 }
 
 #[test]
