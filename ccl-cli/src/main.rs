@@ -42,10 +42,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(if matches!(cli.command, Command::Master(_)) {
-        "info"
-    } else {
-        "warn"
+    start_log(match &cli.command {
+        Command::Master(arguments) => arguments.log_level(),
+        _ => "warn",
     });
     let result = match cli.command {
         Command::Master(arguments) => master::run(arguments),

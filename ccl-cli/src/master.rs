@@ -78,6 +78,15 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What to log unless told otherwise: a master that another command started is no news.
+    pub const fn log_level(&self) -> &'static str {
+        if self.exit_with_parent {
+            "warn"
+        } else {
+            "info"
+        }
+    }
+
     fn config(&self) -> MasterConfig {
         let ms = Duration::from_millis;
         MasterConfig {
