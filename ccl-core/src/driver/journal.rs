@@ -11,9 +11,9 @@
 //! does not fit is damage, and the master refuses to guess. What records mean is in
 //! `master::record`.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -30,6 +30,9 @@ use crate::limits::JOURNAL_RECORD_BYTES_MAX;
 pub struct Journal {
     file: File,
     path: PathBuf,
+    run: String,
+    /// Length of the file.
+    bytes: u64,
     /// Checksum of the newest record, or of the file's header.
     chain: u32,
     /// Whether `sync` asks the disk. Without, records survive the process but not the machine.
@@ -50,16 +53,8 @@ impl Journal {
         fsync: bool,
     ) -> Result<(Self, Vec<R>)> {
         let file = open_locked(path)?;
-        let mut journal = Self {
-            file,
-            path: path.to_owned(),
-            chain: 0,
-            fsync,
-            is_broken: false,
-            frame: Vec::new(),
-        };
         let header = header_of(run);
-        journal.chain = crc32fast::hash(&header);
+        let mut journal = Self::around(file, path, run, fsync);
         let length = journal.length()?;
         if journal.is_new(&header, length)? {
             journal.create(&header)?;
@@ -68,6 +63,25 @@ impl Journal {
         journal.check_header(&header, run)?;
         let records = journal.read_records(header.len() as u64, length)?;
         Ok((journal, records))
+    }
+
+    fn around(file: File, path: &Path, run: &str, fsync: bool) -> Self {
+        Self {
+            file,
+            path: path.to_owned(),
+            run: run.to_owned(),
+            bytes: 0,
+            chain: crc32fast::hash(&header_of(run)),
+            fsync,
+            is_broken: false,
+            frame: Vec::new(),
+        }
+    }
+
+    /// Length of the file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Appends a record. It survives the process from now on, the machine after the next `sync`.
@@ -96,6 +110,7 @@ impl Journal {
         let written = self.file.write_all(&self.frame);
         written.map_err(|error| self.broken(error))?;
         self.chain = body_crc;
+        self.bytes += self.frame.len() as u64;
         self.frame.shrink_to(FRAME_KEPT_BYTES);
         Ok(())
     }
@@ -111,6 +126,39 @@ impl Journal {
         }
         let synced = self.file.sync_data();
         synced.map_err(|error| self.broken(error))
+    }
+
+    /// Puts a file that holds `records` alone in the place of this one. A crash leaves the one or
+    /// the other, whole.
+    ///
+    /// # Errors
+    /// [`Error::Os`]. The journal goes on as it was, unless it says that the master must stop.
+    pub fn replace<R: Serialize>(&mut self, records: &[R]) -> Result<()> {
+        self.check_alive()?;
+        let mut path = self.path.clone().into_os_string();
+        path.push(".new");
+        let path = PathBuf::from(path);
+        let mut fresh = Self::around(open_locked(&path)?, &path, &self.run, true);
+        let emptied = fresh.file.set_len(0);
+        emptied.map_err(|error| fresh.os("cannot be emptied", error))?;
+        fresh.create(&header_of(&self.run))?;
+        records.iter().try_for_each(|record| fresh.append(record))?;
+        fresh.sync()?;
+        let renamed = std::fs::rename(&path, &self.path);
+        renamed.map_err(|error| fresh.os("cannot be renamed", error))?;
+        // From here on the old file has no name: nothing may be written to it any more.
+        let synced = sync_directory(&self.path);
+        synced.map_err(|error| self.broken(error))?;
+        fresh.path.clone_from(&self.path);
+        fresh.fsync = self.fsync;
+        *self = fresh;
+        Ok(())
+    }
+
+    /// Whether a write or a sync has failed: the master must stop.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// Every write from now on fails, as on a full disk.
@@ -161,6 +209,7 @@ impl Journal {
 
     fn create(&mut self, header: &[u8]) -> Result<()> {
         self.rewind(0)?;
+        self.bytes = header.len() as u64;
         let written = self.file.write_all(header);
         written
             .and_then(|()| self.file.sync_all())
@@ -228,6 +277,7 @@ impl Journal {
             }
         }
         self.rewind(offset)?;
+        self.bytes = offset;
         if offset < length {
             self.cut(offset, length)?;
         }
@@ -365,13 +415,21 @@ fn open_locked(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(path)
         .map_err(|error| Error::os(named("cannot be opened"), error))?;
+    let in_use = "is in use by another master; stop that one first, there may be only one";
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::invalid(named(
-            "is in use by another master; stop that one first, there may be only one",
-        ))),
+        Ok(()) if is_at(&file, path) => Ok(file),
+        // Another master has replaced the file between the two steps.
+        Ok(()) | Err(TryLockError::WouldBlock) => Err(Error::invalid(named(in_use))),
         Err(TryLockError::Error(error)) => Err(Error::os(named("cannot be locked"), error)),
     }
+}
+
+/// Whether a path still leads to an open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let there = std::fs::metadata(path).map(identity);
+    let here = file.metadata().map(identity);
+    matches!((here, there), (Ok(here), Ok(there)) if here == there)
 }
 
 /// The entry of a new file is data of its directory.

@@ -3,6 +3,7 @@
 //! This file owns the thread and its end; `serve` the order in which outputs are carried out;
 //! `connection` one peer's connection; `door` those that have not said yet who they are.
 
+mod archive;
 mod complaint;
 mod connection;
 mod door;

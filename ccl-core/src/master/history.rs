@@ -4,34 +4,40 @@ use std::collections::BTreeMap;
 
 use super::record::{Record, Registration, SealedView};
 use crate::ids::{GroupId, MemberNumber, PeerId, RunId, Tag, Term};
-use crate::wire::control::TagFloor;
+use crate::wire::control::{CommitRecord, EvictReason, TagFloor};
 
 /// The state that the sealed history adds up to.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    pub run_id: Option<RunId>,
-    pub term: Term,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    run: String,
+    pub(super) run_id: Option<RunId>,
+    pub(super) term: Term,
     /// Sessions that had not ended.
-    pub sessions: BTreeMap<PeerId, Registration>,
+    pub(super) sessions: BTreeMap<PeerId, Registration>,
     /// The newest view of each group, with what happened since.
-    pub groups: BTreeMap<GroupId, SealedView>,
+    pub(super) groups: BTreeMap<GroupId, SealedView>,
     /// What the next admitted peer of each group is numbered.
-    pub next_numbers: BTreeMap<GroupId, MemberNumber>,
+    pub(super) next_numbers: BTreeMap<GroupId, MemberNumber>,
     /// Greater than every peer id given so far.
-    pub next_peer: PeerId,
+    pub(super) next_peer: PeerId,
 }
 
 impl History {
     /// Adds the records up, oldest first.
+    #[must_use]
     pub fn read(records: &[Record]) -> Self {
         let mut history = Self::default();
         records.iter().for_each(|record| history.add(record));
         history
     }
 
-    fn add(&mut self, record: &Record) {
+    /// Adds the next record.
+    pub fn add(&mut self, record: &Record) {
         match record {
-            Record::RunFounded { run_id, .. } => self.run_id = Some(*run_id),
+            Record::RunFounded { run, run_id } => {
+                self.run.clone_from(run);
+                self.run_id = Some(*run_id);
+            }
             Record::TermBegan { term } => self.term = self.term.max(*term),
             Record::SessionRegistered(registration) => {
                 self.see(registration.peer);
@@ -42,23 +48,65 @@ impl History {
                 self.sessions.remove(peer);
             }
             Record::ViewSealed(sealed) => self.add_view(sealed),
-            Record::Committed { group, commits } => {
-                let Some(view) = self.groups.get_mut(group) else {
-                    return;
-                };
-                for commit in commits {
-                    let floor = floor_of(view, commit.op.tag);
-                    if commit.op.n >= floor.floor {
-                        floor.floor = commit.op.n.next();
-                        floor.last_committed = Some(commit.op.n);
-                        floor.absent.clear();
-                    }
-                }
-            }
+            Record::Committed { group, commits } => self.add_commits(*group, commits),
             Record::SafePoint { group, k, .. } => {
                 if let Some(view) = self.groups.get_mut(group) {
                     view.safe_released = view.safe_released.max(k + 1);
                 }
+            }
+            Record::Counters {
+                next_peer,
+                next_numbers,
+            } => {
+                self.next_peer = self.next_peer.max(*next_peer);
+                for (group, number) in next_numbers {
+                    let next = self.next_numbers.entry(*group).or_default();
+                    *next = (*next).max(*number);
+                }
+            }
+        }
+    }
+
+    /// The fewest records that add up to the same: what a journal is shortened to.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        if let Some(run_id) = self.run_id {
+            let run = self.run.clone();
+            records.push(Record::RunFounded { run, run_id });
+        }
+        records.push(Record::TermBegan { term: self.term });
+        let next_numbers = self.next_numbers.iter();
+        records.push(Record::Counters {
+            next_peer: self.next_peer,
+            next_numbers: next_numbers.map(|(id, next)| (*id, *next)).collect(),
+        });
+        let sessions = self.sessions.values().cloned();
+        records.extend(sessions.map(Record::SessionRegistered));
+        for view in self.groups.values() {
+            records.push(Record::ViewSealed(view.clone()));
+            let members = view.members.iter().map(|sealed| sealed.member.peer);
+            let ended = members.filter(|peer| !self.sessions.contains_key(peer));
+            // Why is told to whoever asks while the master lives; a restarted one does not know.
+            let reason = EvictReason::NotAMember;
+            records.extend(ended.map(|peer| Record::SessionEnded {
+                peer,
+                reason: reason.clone(),
+            }));
+        }
+        records
+    }
+
+    fn add_commits(&mut self, group: GroupId, commits: &[CommitRecord]) {
+        let Some(view) = self.groups.get_mut(&group) else {
+            return;
+        };
+        for commit in commits {
+            let floor = floor_of(view, commit.op.tag);
+            if commit.op.n >= floor.floor {
+                floor.floor = commit.op.n.next();
+                floor.last_committed = Some(commit.op.n);
+                floor.absent.clear();
             }
         }
     }
@@ -111,4 +159,127 @@ fn floor_of(view: &mut SealedView, tag: Tag) -> &mut TagFloor {
         }
     };
     &mut view.floors[index]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, LinkKey, OpName, OpNumber, SessionId, UnitId, Vid};
+    use crate::master::SealedMember;
+    use crate::wire::control::Member;
+
+    fn registration(peer: u64) -> Registration {
+        Registration {
+            peer: PeerId(peer),
+            session: SessionId(peer.into()),
+            group: GroupId(0),
+            unit: UnitId(peer),
+            addresses: Vec::new(),
+            key: LinkKey(peer.into()),
+            min_world: 2,
+        }
+    }
+
+    fn view(group: u32, epoch: u32, members: &[u64], departed: &[u64]) -> Record {
+        let members = members.iter().map(|&peer| SealedMember {
+            member: Member {
+                peer: PeerId(peer),
+                number: MemberNumber(peer * 10),
+                unit: UnitId(peer),
+                addresses: Vec::new(),
+                key: LinkKey(peer.into()),
+            },
+            session: SessionId(peer.into()),
+        });
+        let departed = departed
+            .iter()
+            .map(|&peer| (PeerId(peer), EvictReason::Died));
+        Record::ViewSealed(SealedView {
+            group: GroupId(group),
+            vid: Vid {
+                term: Term(1),
+                epoch: Epoch(epoch),
+            },
+            members: members.collect(),
+            departed: departed.collect(),
+            ..SealedView::default()
+        })
+    }
+
+    fn committed(group: u32, tag: u64, n: u64) -> Record {
+        Record::Committed {
+            group: GroupId(group),
+            commits: vec![CommitRecord {
+                op: OpName {
+                    tag: Tag(tag),
+                    n: OpNumber(n),
+                    birth: Vid::default(),
+                },
+                contributors: vec![PeerId(1)],
+            }],
+        }
+    }
+
+    fn eventful() -> Vec<Record> {
+        let ended = |peer| Record::SessionEnded {
+            peer: PeerId(peer),
+            reason: EvictReason::Left,
+        };
+        let safe = |k| Record::SafePoint {
+            group: GroupId(0),
+            k,
+            vid: Vid::default(),
+        };
+        vec![
+            Record::RunFounded {
+                run: "a run".into(),
+                run_id: RunId(7),
+            },
+            Record::TermBegan { term: Term(1) },
+            Record::SessionRegistered(registration(1)),
+            Record::SessionRegistered(registration(2)),
+            Record::SessionRegistered(registration(9)),
+            view(0, 1, &[1, 2, 9], &[]),
+            committed(0, 5, 0),
+            committed(0, 5, 1),
+            committed(0, 3, 0),
+            safe(0),
+            ended(9),
+            view(0, 2, &[1, 2], &[9]),
+            committed(0, 5, 2),
+            Record::TermBegan { term: Term(2) },
+            Record::SessionRegistered(registration(4)),
+            view(1, 1, &[3, 4], &[]),
+            committed(1, 0, 0),
+            ended(2),
+            safe(1),
+        ]
+    }
+
+    #[test]
+    fn a_shortened_history_adds_up_to_the_same_at_every_point() {
+        let records = eventful();
+        for end in 0..=records.len() {
+            let history = History::read(&records[..end]);
+            let mut short = History::read(&history.records());
+            assert_eq!(short, history, "after {end} records");
+            // And whatever follows has the same effect on it.
+            let mut long = history;
+            for record in &records[end..] {
+                short.add(record);
+                long.add(record);
+            }
+            assert_eq!(short, long, "cut after {end} records");
+        }
+    }
+
+    #[test]
+    fn commits_do_not_lengthen_a_shortened_history() {
+        let mut history = History::read(&eventful());
+        let before = history.records().len();
+        for n in 3..1000 {
+            history.add(&committed(0, 5, n));
+        }
+        assert_eq!(history.records().len(), before);
+    }
 }

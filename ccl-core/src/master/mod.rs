@@ -35,6 +35,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use group::Group;
+pub use history::History;
 use phase::{Event as Cell, Rule, State, rule};
 pub use record::{Record, Registration, SealedMember, SealedView};
 use run::Run;

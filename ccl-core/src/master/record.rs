@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GroupId, LinkKey, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid};
+use crate::ids::{GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid};
 use crate::wire::control::{Carried, CommitRecord, CostTable, EvictReason, Member, TagFloor};
 
 /// One entry of the sealed history.
@@ -44,6 +44,13 @@ pub enum Record {
         group: GroupId,
         /// Which, and with whose data.
         commits: Vec<CommitRecord>,
+    },
+    /// What a shortened journal must remember of the records that it left out.
+    Counters {
+        /// Greater than every peer id given so far.
+        next_peer: PeerId,
+        /// What the next admitted peer of each group is numbered.
+        next_numbers: Vec<(GroupId, MemberNumber)>,
     },
     /// A safe point changed nothing (R9).
     SafePoint {

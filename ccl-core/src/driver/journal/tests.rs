@@ -148,6 +148,41 @@ fn a_missing_or_repeated_record_breaks_the_chain() {
 }
 
 #[test]
+fn a_replaced_journal_holds_the_new_records_and_goes_on() {
+    let folder = Folder::new("replace");
+    let path = folder.file();
+    write(&path, 5);
+    let (mut journal, _) = open(&path).unwrap();
+    // What an earlier attempt left behind is in nobody's way.
+    std::fs::write(folder.0.join("run.journal.new"), "half").unwrap();
+    journal.replace(&[entry(7), entry(8)]).unwrap();
+    journal.append(&entry(9)).unwrap();
+    journal.sync().unwrap();
+    assert_eq!(journal.bytes(), std::fs::metadata(&path).unwrap().len());
+    let error = open(&path).unwrap_err().to_string();
+    assert!(error.contains("in use by another master"), "{error}");
+    drop(journal);
+    let (journal, found) = open(&path).unwrap();
+    assert_eq!(found, [entry(7), entry(8), entry(9)]);
+    assert_eq!(journal.bytes(), std::fs::metadata(&path).unwrap().len());
+    assert!(!folder.0.join("run.journal.new").exists());
+}
+
+#[test]
+fn a_journal_that_cannot_be_replaced_goes_on_as_it_was() {
+    let folder = Folder::new("keep");
+    let path = folder.file();
+    write(&path, 2);
+    let (mut journal, _) = open(&path).unwrap();
+    std::fs::create_dir(folder.0.join("run.journal.new")).unwrap();
+    assert!(journal.replace(&[entry(7)]).is_err());
+    assert!(!journal.is_broken());
+    journal.append(&entry(2)).unwrap();
+    drop(journal);
+    assert_eq!(open(&path).unwrap().1, entries(3));
+}
+
+#[test]
 fn two_masters_never_share_a_journal() {
     let folder = Folder::new("lock");
     let (first, _) = open(&folder.file()).unwrap();

@@ -14,12 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
+use super::archive::Archive;
 use super::complaint::Complaints;
 use super::connection::{self, Connection, End};
 use super::door::Door;
 use super::{EventSink, Parts};
 use crate::driver::clock::Clock;
-use crate::driver::journal::Journal;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::master::{ConnectionId, Input, Master, Output, Setup};
@@ -40,7 +40,7 @@ pub(super) struct Server {
 struct State {
     master: Master,
     clock: Clock,
-    journal: Option<Journal>,
+    journal: Option<Archive>,
     events: Option<EventSink>,
     connections: BTreeMap<ConnectionId, Rc<Connection>>,
     door: Door,
@@ -107,7 +107,9 @@ impl Server {
         let state = State {
             master: Master::new(setup, &parts.history, clock.now()),
             clock,
-            journal: parts.journal,
+            journal: parts
+                .journal
+                .map(|journal| Archive::new(journal, &parts.history)),
             events: parts.events,
             connections: BTreeMap::new(),
             door: Door::default(),
@@ -231,7 +233,7 @@ impl Server {
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }
-        state.journal.as_mut().map_or(Ok(()), Journal::sync)
+        state.journal.as_mut().map_or(Ok(()), Archive::sync)
     }
 }
 

@@ -1,0 +1,121 @@
+//! The journal of a running master, kept short.
+//!
+//! Commits come by the thousand, but only the newest of a tag counts. The archive adds records up
+//! as it writes them, and when the file has grown well beyond what they add up to, it is replaced.
+
+use crate::driver::journal::Journal;
+use crate::error::Result;
+use crate::master::{History, Record};
+
+/// A journal, and what its records add up to.
+#[derive(Debug)]
+pub(super) struct Archive {
+    journal: Journal,
+    history: History,
+    /// Length up to which the file is left alone, in bytes.
+    kept_bytes: u64,
+    /// Length from which on it is replaced.
+    replace_at_bytes: u64,
+}
+
+impl Archive {
+    pub fn new(journal: Journal, records: &[Record]) -> Self {
+        Self {
+            journal,
+            history: History::read(records),
+            kept_bytes: JOURNAL_KEPT_BYTES,
+            replace_at_bytes: JOURNAL_KEPT_BYTES,
+        }
+    }
+
+    /// Appends a record; see [`Journal::append`].
+    ///
+    /// # Errors
+    /// The journal's: the master must stop.
+    pub fn append(&mut self, record: &Record) -> Result<()> {
+        self.journal.append(record)?;
+        self.history.add(record);
+        if self.journal.bytes() < self.replace_at_bytes {
+            return Ok(());
+        }
+        let from_bytes = self.journal.bytes();
+        if let Err(error) = self.journal.replace(&self.history.records()) {
+            if self.journal.is_broken() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the journal could not be shortened; it grows on");
+        } else {
+            let to_bytes = self.journal.bytes();
+            tracing::info!(from_bytes, to_bytes, "the journal was shortened");
+        }
+        self.replace_at_bytes = self.kept_bytes.max(self.journal.bytes() * 4);
+        Ok(())
+    }
+
+    /// Returns once everything is on the disk; see [`Journal::sync`].
+    ///
+    /// # Errors
+    /// The journal's: the master must stop.
+    pub fn sync(&mut self) -> Result<()> {
+        self.journal.sync()
+    }
+}
+
+/// Length up to which a journal is left alone, in bytes: half a million commits, read in a second.
+const JOURNAL_KEPT_BYTES: u64 = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, GroupId, OpName, OpNumber, RunId, Tag, Term, Vid};
+    use crate::master::SealedView;
+    use crate::wire::control::CommitRecord;
+
+    fn commit(n: u64) -> Record {
+        let vid = Vid {
+            term: Term(1),
+            epoch: Epoch(1),
+        };
+        let commit = CommitRecord {
+            op: OpName {
+                tag: Tag(1),
+                n: OpNumber(n),
+                birth: vid,
+            },
+            contributors: Vec::new(),
+        };
+        Record::Committed {
+            group: GroupId(0),
+            commits: vec![commit],
+        }
+    }
+
+    #[test]
+    fn a_long_run_keeps_a_short_journal_that_adds_up_to_the_same() {
+        let name = format!("ccl-archive-{}.journal", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _not_there = std::fs::remove_file(&path);
+        let (journal, none) = Journal::open(&path, "run", false).unwrap();
+        let mut archive = Archive::new(journal, &none);
+        (archive.kept_bytes, archive.replace_at_bytes) = (2000, 2000);
+        let mut records = vec![
+            Record::RunFounded {
+                run: "run".into(),
+                run_id: RunId(3),
+            },
+            Record::ViewSealed(SealedView::default()),
+        ];
+        records.extend((0..300).map(commit));
+        let mut longest = 0;
+        for record in &records {
+            archive.append(record).unwrap();
+            longest = longest.max(archive.journal.bytes());
+        }
+        assert!(longest < 2100, "{longest} bytes");
+        drop(archive);
+        let (_, found) = Journal::open::<Record>(&path, "run", false).unwrap();
+        assert!(found.len() < records.len() / 2, "{} records", found.len());
+        assert_eq!(History::read(&found), History::read(&records));
+        std::fs::remove_file(path).unwrap();
+    }
+}
