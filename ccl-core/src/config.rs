@@ -124,9 +124,11 @@ pub struct CommunicatorConfig {
     pub advertise: Option<String>,
     /// Data connections of each link, 1 to 32. Default 4.
     pub lanes: u16,
-    /// Fewest members with which operations run; below it they return `TooFewPeers`. The first view
-    /// of a group waits for this many. Default 1.
+    /// Fewest members with which operations run; below it they return `TooFewPeers`. Default 1.
     pub min_world_size: u32,
+    /// Peers that the first view of a group waits for, at least `min_world_size`; if peers differ,
+    /// the largest counts. `None`: `min_world_size`. Default `None`.
+    pub initial_world_size: Option<u32>,
     /// How long `connect` may take, the master's absence included. Default 60 s.
     pub connect_timeout: Duration,
     /// Deadline of each call that names none. `None`: for ever. Default 10 min.
@@ -155,6 +157,7 @@ impl Default for CommunicatorConfig {
             advertise: None,
             lanes: limits::LANES_DEFAULT,
             min_world_size: 1,
+            initial_world_size: None,
             connect_timeout: Duration::from_secs(60),
             operation_timeout: Some(Duration::from_secs(600)),
             checksum: true,
@@ -181,6 +184,13 @@ impl CommunicatorConfig {
         if self.min_world_size == 0 || self.min_world_size as usize > limits::WORLD_SIZE_MAX {
             return Err(Error::invalid(format!(
                 "min_world_size must be 1 to {}",
+                limits::WORLD_SIZE_MAX
+            )));
+        }
+        let initial = self.initial_world_size.unwrap_or(self.min_world_size);
+        if initial < self.min_world_size || initial as usize > limits::WORLD_SIZE_MAX {
+            return Err(Error::invalid(format!(
+                "initial_world_size must be min_world_size to {}",
                 limits::WORLD_SIZE_MAX
             )));
         }

@@ -147,14 +147,19 @@ fn operations_of_many_tags_run_at_once_in_any_order() {
         std::thread::scope(|scope| {
             for thread in 0..4_u64 {
                 scope.spawn(move || {
-                    for round in 0..6 {
-                        // Each rank goes through the tags in an order of its own.
+                    // Each rank starts the tags in an order of its own.
+                    let start = |round| {
                         let tag = 10 * thread + (round + u64::from(rank)) % 6;
                         let count = if tag % 2 == 0 { 11 } else { 120_000 };
-                        let mut buffer = vec![tag + u64::from(rank); count];
-                        let sum = ReduceOp::Sum;
-                        communicator.all_reduce(&mut buffer, sum, &with_tag(tag)).unwrap();
-                        assert_eq!(buffer, vec![4 * tag + 6; count]);
+                        let buffers = vec![vec![tag + u64::from(rank); count]];
+                        let (sum, options) = (ReduceOp::Sum, with_tag(tag));
+                        (tag, communicator.all_reduce_start(buffers, sum, &options).unwrap())
+                    };
+                    let handles: Vec<_> = (0..6).map(start).collect();
+                    for (tag, handle) in handles {
+                        let (buffers, end) = handle.wait();
+                        end.unwrap();
+                        assert!(buffers[0].iter().all(|&value| value == 4 * tag + 6));
                     }
                 });
             }

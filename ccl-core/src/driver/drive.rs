@@ -190,9 +190,16 @@ impl Session {
                 }
             }
             Output::Ended(end) => {
-                self.public.lock().ended = Some(end);
+                let is_identified = {
+                    let mut public = self.public.lock();
+                    public.ended = Some(end);
+                    public.peer.is_some()
+                };
                 self.changed.notify_all();
-                self.links.set_wanted(&BTreeMap::new());
+                // Before that there are no links.
+                if is_identified {
+                    self.links.set_wanted(&BTreeMap::new());
+                }
             }
             Output::Event(event) => log(&event),
         }

@@ -137,7 +137,7 @@ impl Session {
             unit: config.unit,
             addresses: advertised(&config, links.address())?,
             key,
-            min_world: config.min_world_size,
+            min_world: config.initial_world_size.unwrap_or(config.min_world_size),
             entropy: seed,
         };
         let session = Arc::new_cyclic(|weak: &Weak<Self>| Self {

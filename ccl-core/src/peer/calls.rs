@@ -158,7 +158,7 @@ impl Peer {
         let root = fingerprint
             .filter(|fingerprint| fingerprint.kind == Kind::Broadcast)
             .map(|fingerprint| fingerprint.root);
-        (asked.max(self.setup.min_world), root)
+        (asked, root)
     }
 
     fn start(&mut self, tag: Tag, stand: Stand) {

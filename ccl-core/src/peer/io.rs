@@ -251,7 +251,7 @@ pub struct Setup {
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.
     pub key: crate::ids::LinkKey,
-    /// Fewest members it works with.
+    /// Newcomers that the group's first view waits for; operations name their own minimum.
     pub min_world: u32,
     /// Seed of the jitter of its reconnections.
     pub entropy: u64,

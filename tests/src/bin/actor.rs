@@ -28,7 +28,7 @@ fn main() {
     let lanes = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(4);
     let config = CommunicatorConfig {
         master,
-        min_world_size: world,
+        initial_world_size: Some(world),
         lanes,
         connect_timeout: Duration::from_secs(30),
         operation_timeout: Some(Duration::from_secs(60)),

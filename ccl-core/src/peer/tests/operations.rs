@@ -47,10 +47,18 @@ fn a_second_call_on_a_busy_tag_is_refused_and_takes_no_number() {
 
 #[test]
 fn too_few_peers_refuses_before_a_number_is_taken() {
-    let mut fixture = Fixture::with_min_world(4);
+    let mut fixture = Fixture::new();
     fixture.register();
     fixture.enter();
-    fixture.post(1, 0);
+    fixture.tell(Input::Post {
+        call: CallId(1),
+        tag: Tag(0),
+        fingerprint: Fingerprint {
+            min_world: 4,
+            ..fingerprint(10)
+        },
+        deadline: None,
+    });
     let refused = fixture.drain();
     assert!(matches!(
         refused[..],
