@@ -161,7 +161,6 @@ impl Master {
             Input::Timeout => self.expire(),
         }
         self.settle();
-        self.give_up_adoption();
         for id in std::mem::take(&mut self.touched) {
             if let Some(group) = self.groups.get(&id) {
                 invariants::check(group, &self.shared);
@@ -298,6 +297,7 @@ impl Master {
             while let Some((peer, reason)) = self.shared.condemned.pop_front() {
                 self.evict(peer, reason);
             }
+            self.give_up_adoption();
             self.take_up_groups();
             let touched: Vec<_> = self.touched.iter().copied().collect();
             for id in touched {

@@ -31,12 +31,15 @@ pub(super) struct Rebuild {
     /// view in the journal is not given up before.
     pub last_resort: Instant,
     heard: BTreeMap<PeerId, (Claim, Report)>,
+    /// The newest view that anybody claimed, those included whose session has ended since.
+    claimed: Option<Newest>,
     /// Whether the operator was told that the window has passed and more must be heard.
     stalled: bool,
     struck: BTreeMap<PeerId, EvictReason>,
 }
 
 /// The view that the run is taken up from.
+#[derive(Clone, Debug)]
 struct Newest {
     view: View,
     carried: Vec<Carried>,
@@ -52,6 +55,7 @@ impl Rebuild {
             window,
             last_resort,
             heard: BTreeMap::new(),
+            claimed: None,
             stalled: false,
             struck: BTreeMap::new(),
         }
@@ -65,6 +69,10 @@ impl Rebuild {
 
     /// A peer attached; its newest report counts.
     pub fn hear(&mut self, peer: PeerId, claim: Claim, report: Report) {
+        let known = self.claimed.as_ref().map(|newest| newest.view.vid);
+        if !claim.members.is_empty() && Some(report.vid) > known {
+            self.claimed = Some(Newest::claimed(&claim, &report));
+        }
         self.heard.insert(peer, (claim, report));
     }
 
@@ -102,19 +110,19 @@ impl Rebuild {
         (open.n == op.n && open.birth == op.birth).then_some(open)
     }
 
-    /// The greatest term that the reports name.
+    /// The greatest term that was heard of.
     pub fn newest_term(&self) -> Term {
-        let terms = self.heard.values().map(|(_, report)| report.vid.term);
-        terms.max().unwrap_or_default()
+        let newest = self.claimed.as_ref();
+        newest
+            .map(|newest| newest.view.vid.term)
+            .unwrap_or_default()
     }
 
-    /// The greatest peer id that the claims name.
+    /// The greatest peer id that was heard of.
     pub fn newest_peer(&self) -> Option<PeerId> {
-        let claims = self.heard.values();
-        claims
-            .flat_map(|(claim, _)| &claim.members)
-            .map(|member| member.peer)
-            .max()
+        let claims = self.heard.values().flat_map(|(claim, _)| &claim.members);
+        let newest = self.claimed.iter().flat_map(|newest| &newest.view.members);
+        claims.chain(newest).map(|member| member.peer).max()
     }
 
     /// Whether the run can be taken up: everybody of the newest view was heard, or the window has
@@ -179,15 +187,12 @@ impl Rebuild {
             carried: sealed.carried.clone(),
             sealed: self.trusted,
         });
-        let claimed = self
-            .heard
-            .values()
-            .filter(|(claim, _)| !claim.members.is_empty());
-        let newest = claimed.max_by_key(|(_, report)| report.vid);
-        match (sealed, newest) {
-            (Some(sealed), Some((_, report))) if sealed.view.vid >= report.vid => Some(sealed),
-            (_, Some((claim, report))) => Some(Newest::claimed(claim, report)),
-            (sealed, None) => sealed,
+        match (sealed, &self.claimed) {
+            (Some(sealed), Some(claimed)) if sealed.view.vid < claimed.view.vid => {
+                Some(claimed.clone())
+            }
+            (None, claimed) => claimed.clone(),
+            (sealed, _) => sealed,
         }
     }
 }

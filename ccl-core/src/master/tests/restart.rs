@@ -10,6 +10,7 @@ fn without_journal() -> Setup {
     Setup {
         new_run: false,
         journaled: false,
+        entropy: [5, 6, 7, 8],
         ..setup()
     }
 }
@@ -363,6 +364,41 @@ fn zombie_that_falls_silent_is_given_up_too() {
         stage.told_at(connection)[0],
         MasterToPeer::Welcome { .. }
     ));
+}
+
+/// The last zombie leaves after the window: its run must not go on under its name from nothing.
+#[test]
+fn run_of_a_zombie_that_leaves_is_not_founded_again() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut peers[0], report(vid));
+    let connection = stage.connection();
+    stage.say_at(connection, stage.hello(0, 77));
+    stage.window(&peers[..1]);
+    stage.say(peers[0], PeerToMaster::Leave);
+    stage.window(&[]);
+    let told = stage.told_at(connection);
+    let MasterToPeer::Welcome { run_id, .. } = &told[0] else {
+        panic!("{told:?}");
+    };
+    assert_ne!(*run_id, peers[0].run_id);
+}
+
+/// One group's only witness leaves while another's stays: its view is remembered.
+#[test]
+fn view_that_a_leaver_claimed_still_needs_its_majority() {
+    let mut stage = Stage::new();
+    let (mut first, vid) = stage.founded(0, 2);
+    let (mut second, other) = stage.founded(1, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut first[0], report(vid));
+    stage.attach(&mut second[0], report(other));
+    stage.say(first[0], PeerToMaster::Leave);
+    stage.window(&second[..1]);
+    assert_eq!((stage.state(0), stage.state(1)), ("Rebuild", "Rebuild"));
+    stage.attach(&mut second[1], report(other));
+    assert_eq!((stage.state(0), stage.state(1)), ("Rebuild", "Installing"));
 }
 
 /// H7: views of two masters that know nothing of each other have different names.
