@@ -1,8 +1,8 @@
 //! Whole runs of several processes, started by the binary as a person would.
 //!
 //! Plan: 1. every type with every operator is right with both algorithms; 2. so are the other
-//! collectives, in place and with odd shares; 3. the demonstration trains to the end while a peer is
-//! killed and another stopped; 4. and while its master dies.
+//! collectives, in place and with odd shares; 3. the demonstration trains to the end while a peer
+//! is killed and another stopped; 4. and while its master dies.
 
 use std::process::{Command, Stdio};
 

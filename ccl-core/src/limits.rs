@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Most members of one group. Direct algorithms keep a link to each; 256 links of 8 lanes stay below
-/// the usual limit of 4,096 file descriptors.
+/// Most members of one group. Direct algorithms keep a link to each; 256 links of 8 lanes stay
+/// below the usual limit of 4,096 file descriptors.
 pub const WORLD_SIZE_MAX: usize = 256;
 /// Most peers that one master serves, over all groups, newcomers included.
 pub const PEERS_MAX: usize = 1024;
@@ -52,7 +52,8 @@ pub const EAGER_BYTES_MAX: usize = 64 << 10;
 /// Eager operations a sender may have unfinished at once; more fall back to rendezvous. A receiver
 /// holds at most twice as many for each link: one decided and one open a tag.
 pub const EAGER_OPS_MAX: usize = 8;
-/// Largest segment of a chunk on the wire: an eighth of the second-level cache of a small server core.
+/// Largest segment of a chunk on the wire: an eighth of the second-level cache of a small server
+/// core.
 pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
 /// Smallest segment that a large world cuts down to.
 pub const SEGMENT_BYTES_MIN: usize = 64 << 10;

@@ -41,7 +41,11 @@ impl Actor {
                 }
             }
         });
-        Self { child, commands, answers }
+        Self {
+            child,
+            commands,
+            answers,
+        }
     }
 
     /// Sends a command.
@@ -58,7 +62,9 @@ impl Actor {
     /// If it is gone, or prints nothing for a minute.
     #[must_use]
     pub fn answer(&self) -> String {
-        self.answers.recv_timeout(ANSWER_MAX).expect("the actor answers")
+        self.answers
+            .recv_timeout(ANSWER_MAX)
+            .expect("the actor answers")
     }
 
     /// Sends a command and returns the answer.
@@ -110,9 +116,13 @@ impl Proxy {
         let flag = Arc::clone(&held);
         std::thread::spawn(move || {
             for dialled in listener.incoming().map_while(Result::ok) {
-                let Ok(onward) = TcpStream::connect(target) else { continue };
+                let Ok(onward) = TcpStream::connect(target) else {
+                    continue;
+                };
                 let (back, forth) = (onward.try_clone(), dialled.try_clone());
-                let (Ok(back), Ok(forth)) = (back, forth) else { continue };
+                let (Ok(back), Ok(forth)) = (back, forth) else {
+                    continue;
+                };
                 let flag = Arc::clone(&flag);
                 std::thread::spawn(move || forward(dialled, onward, Some(&flag)));
                 std::thread::spawn(move || forward(back, forth, None));

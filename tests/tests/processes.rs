@@ -10,7 +10,10 @@ fn master() -> MasterServer {
     let config = MasterConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         new_run: true,
-        timers: Timers { peer_timeout: Duration::from_secs(5), ..Timers::default() },
+        timers: Timers {
+            peer_timeout: Duration::from_secs(5),
+            ..Timers::default()
+        },
         ..MasterConfig::default()
     };
     MasterServer::start(config, None).unwrap()
@@ -18,7 +21,10 @@ fn master() -> MasterServer {
 
 fn progress(actor: &mut Actor) -> (u64, u64) {
     let answer = actor.ask("progress");
-    let mut numbers = answer.split(' ').skip(1).map(|number| number.parse().unwrap());
+    let mut numbers = answer
+        .split(' ')
+        .skip(1)
+        .map(|number| number.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
@@ -26,7 +32,8 @@ fn progress(actor: &mut Actor) -> (u64, u64) {
 /// verdict is missing, and then a contributor dies: every survivor has its input back.
 ///
 /// 1. Three peers; the victim reaches the master through a proxy.
-/// 2. The proxy swallows what the victim says, its `Done` included; all start an in-place operation.
+/// 2. The proxy swallows what the victim says, its `Done` included; all start an in-place
+///    operation.
 /// 3. When both survivors have moved every byte, the victim is killed.
 /// 4. Both survivors get an error that names the loss, with their inputs intact.
 /// 5. The same call works with the two that are left.
@@ -34,8 +41,9 @@ fn progress(actor: &mut Actor) -> (u64, u64) {
 fn a_peer_killed_between_its_last_segment_and_the_commit_costs_nobody_the_input() {
     let master = master();
     let proxy = Proxy::start(master.address());
-    let mut survivors: Vec<Actor> =
-        (0..2).map(|_| Actor::spawn(ACTOR, master.address(), 3, 2)).collect();
+    let mut survivors: Vec<Actor> = (0..2)
+        .map(|_| Actor::spawn(ACTOR, master.address(), 3, 2))
+        .collect();
     let mut victim = Actor::spawn(ACTOR, proxy.address(), 3, 2);
     for actor in survivors.iter().chain([&victim]) {
         assert!(actor.answer().starts_with("connected"));
@@ -52,7 +60,10 @@ fn a_peer_killed_between_its_last_segment_and_the_commit_costs_nobody_the_input(
     victim.kill();
     for survivor in &mut survivors {
         let end = survivor.ask("wait");
-        assert!(end.starts_with("error true") && end.contains("was lost"), "{end}");
+        assert!(
+            end.starts_with("error true") && end.contains("was lost"),
+            "{end}"
+        );
         assert_eq!(survivor.ask(command), "started");
     }
     for survivor in &mut survivors {
@@ -61,14 +72,15 @@ fn a_peer_killed_between_its_last_segment_and_the_commit_costs_nobody_the_input(
     master.shutdown();
 }
 
-/// Goal: a death in the middle of the data of an operation. In place and out of place, the survivors
-/// learn of it and have their inputs; the next call works.
+/// Goal: a death in the middle of the data of an operation. In place and out of place, the
+/// survivors learn of it and have their inputs; the next call works.
 #[test]
 fn a_peer_killed_in_the_middle_of_the_data_is_lost_to_the_others_alone() {
     for place in ["in", "out"] {
         let master = master();
-        let mut actors: Vec<Actor> =
-            (0..4).map(|_| Actor::spawn(ACTOR, master.address(), 4, 2)).collect();
+        let mut actors: Vec<Actor> = (0..4)
+            .map(|_| Actor::spawn(ACTOR, master.address(), 4, 2))
+            .collect();
         for actor in &actors {
             assert!(actor.answer().starts_with("connected"));
         }
@@ -90,7 +102,10 @@ fn a_peer_killed_in_the_middle_of_the_data_is_lost_to_the_others_alone() {
         for actor in &mut actors {
             let end = actor.ask("wait");
             // The victim may have been so far that the operation committed.
-            assert!(end == "ok true" || end.starts_with("error true"), "{end} at {done}/{total}");
+            assert!(
+                end == "ok true" || end.starts_with("error true"),
+                "{end} at {done}/{total}"
+            );
         }
         for actor in &mut actors {
             actor.say(&command);

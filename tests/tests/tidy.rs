@@ -11,7 +11,7 @@ use source::{Source, sources, split};
 const FOLDERS: [&str; 4] = ["ccl-core", "ccl-cli", "tests", "examples"];
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
-const COLUMNS_MAX: usize = 120;
+const COLUMNS_MAX: usize = 110;
 
 /// Files that may hold `unsafe`; each block says why it is sound.
 const UNSAFE_FILES: [&str; 5] = [
@@ -131,8 +131,13 @@ fn functions_are_short() {
 #[test]
 fn lines_are_narrow() {
     check(|source| {
-        let numbered = source.text.lines().enumerate();
-        let wide = numbered.filter(|(_, line)| line.chars().count() > COLUMNS_MAX);
+        let texts = source.code.lines().zip(source.comments.lines());
+        let wide = texts.enumerate().filter(|(_, (code, comment))| {
+            // What a long string literal pushes out does not count, nor the string itself.
+            let code = code.trim_end_matches([' ', ',', ';', ')', '\\']);
+            let columns = code.chars().count().max(comment.trim_end().chars().count());
+            columns > COLUMNS_MAX
+        });
         wide.map(|(index, _)| (index + 1, "too wide".into()))
             .collect()
     });
@@ -205,7 +210,8 @@ fn no_test_sleeps() {
 
 #[test]
 fn comments_and_strings_are_told_from_code() {
-    let text = "let a = \"fn x // y\"; // fn z\nlet c = '\"'; let r = r#\"un\"safe\"#; /* a /* b */ */ f::<'a>();";
+    let text = "let a = \"fn x // y\"; // fn z\nlet c = '\"'; let r = r#\"un\"safe\"#; \
+                /* a /* b */ */ f::<'a>();";
     let (code, comments) = split(text);
     assert_eq!(
         code.split_whitespace().collect::<Vec<_>>().join(" "),

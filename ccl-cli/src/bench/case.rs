@@ -14,7 +14,8 @@ pub struct Case {
     pub dtype: Dtype,
     /// How they combine.
     pub op: ReduceOp,
-    /// Elements of the whole buffer; for all-gather and reduce-scatter a multiple of the world size.
+    /// Elements of the whole buffer; for all-gather and reduce-scatter a multiple of the world
+    /// size.
     pub count: usize,
     /// Whether the result replaces the input. Only all-reduce has both forms.
     pub in_place: bool,

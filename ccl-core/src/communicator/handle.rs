@@ -41,7 +41,11 @@ impl RawHandle {
     /// # Errors
     /// [`Error::Timeout`] if it has not ended by then, else as [`RawHandle::wait`].
     pub fn wait_for(&self, timeout: Duration) -> Result<Outcome> {
-        if self.call.completion().wait_for(timeout) { self.wait() } else { Err(Error::Timeout) }
+        if self.call.completion().wait_for(timeout) {
+            self.wait()
+        } else {
+            Err(Error::Timeout)
+        }
     }
 
     /// Whether it has ended, one way or another. Does not block.
@@ -83,7 +87,9 @@ impl Drop for RawHandle {
 fn outcome(end: Result<Finished>) -> Result<Outcome> {
     match end? {
         Finished::Operation(outcome) => Ok(outcome),
-        Finished::SafePoint(_) | Finished::Left => unreachable!("the driver ends a call as its kind"),
+        Finished::SafePoint(_) | Finished::Left => {
+            unreachable!("the driver ends a call as its kind")
+        }
     }
 }
 
@@ -102,7 +108,12 @@ impl<B> Handle<B> {
     /// If it was already waited for as a future.
     pub fn wait(mut self) -> (B, Result<Outcome>) {
         let end = self.raw.wait();
-        (self.buffers.take().expect("taken only when the handle ends"), end)
+        (
+            self.buffers
+                .take()
+                .expect("taken only when the handle ends"),
+            end,
+        )
     }
 
     /// Blocks at most `timeout`. The operation goes on whatever comes of it.
@@ -136,7 +147,12 @@ impl<B: Unpin> Future for Handle<B> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let poll = self.raw.poll(context);
-        poll.map(|end| (self.buffers.take().expect("not polled after it was ready"), end))
+        poll.map(|end| {
+            (
+                self.buffers.take().expect("not polled after it was ready"),
+                end,
+            )
+        })
     }
 }
 
@@ -151,7 +167,10 @@ impl Communicator {
         op: ReduceOp,
         options: &crate::Options,
     ) -> Result<Handle<Vec<Vec<T>>>> {
-        let parts = buffers.iter_mut().map(|buffer| RawPart::in_place(buffer)).collect();
+        let parts = buffers
+            .iter_mut()
+            .map(|buffer| RawPart::in_place(buffer))
+            .collect();
         let request = Request {
             kind: Kind::AllReduce,
             op,
@@ -162,7 +181,10 @@ impl Communicator {
         // SAFETY: the handle owns the vectors' memory, does not touch it, and outlives the
         // operation: if the handle is leaked, so are the vectors.
         let raw = unsafe { self.start_raw(request) }?;
-        Ok(Handle { raw, buffers: Some(buffers) })
+        Ok(Handle {
+            raw,
+            buffers: Some(buffers),
+        })
     }
 
     /// Runs operations on borrowed buffers at the same time. Every operation started in `f` has
@@ -243,12 +265,21 @@ impl<'scope> Scope<'scope, '_> {
         options: &crate::Options,
     ) -> Result<ScopedHandle<'scope>> {
         let options = options.clone();
-        let request = Request { kind: Kind::AllReduce, op, root: Rank(0), parts, options };
+        let request = Request {
+            kind: Kind::AllReduce,
+            op,
+            root: Rank(0),
+            parts,
+            options,
+        };
         // SAFETY: the buffers are borrowed for `'scope`, and `Communicator::scope` does not return
         // before every call in `calls` has ended, panics included.
         let raw = Arc::new(unsafe { self.communicator.start_raw(request) }?);
         self.calls.lock().push(Arc::clone(&raw));
-        Ok(ScopedHandle { raw, scope: PhantomData })
+        Ok(ScopedHandle {
+            raw,
+            scope: PhantomData,
+        })
     }
 }
 

@@ -54,7 +54,12 @@ pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Bu
                     Lent::new(part.receive, receive_bytes),
                 )
             };
-            Ok(Buffer { send, receive, count: part.count, dtype: part.dtype })
+            Ok(Buffer {
+                send,
+                receive,
+                count: part.count,
+                dtype: part.dtype,
+            })
         })
         .collect::<Result<Vec<_>>>()?;
     check_overlap(&parts)?;
@@ -73,7 +78,9 @@ fn bytes(part: &RawPart, scale: usize) -> Result<usize> {
 fn check_overlap(parts: &[Buffer]) -> Result<()> {
     for part in parts {
         if !part.send.is_same(&part.receive) && part.send.overlaps(&part.receive) {
-            return Err(Error::invalid("send and receive buffers overlap without being the same"));
+            return Err(Error::invalid(
+                "send and receive buffers overlap without being the same",
+            ));
         }
     }
     Ok(())
@@ -81,19 +88,32 @@ fn check_overlap(parts: &[Buffer]) -> Result<()> {
 
 /// What all members must agree on (R12).
 pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
-    let part = |part: &RawPart| Part { dtype: part.dtype, count: part.count as u64 };
+    let part = |part: &RawPart| Part {
+        dtype: part.dtype,
+        count: part.count as u64,
+    };
     let parts: Vec<Part> = request.parts.iter().map(part).collect();
-    let count = parts.iter().fold(0_u64, |count, part| count.saturating_add(part.count));
+    let count = parts
+        .iter()
+        .fold(0_u64, |count, part| count.saturating_add(part.count));
     let is_reduced = matches!(request.kind, Kind::AllReduce | Kind::ReduceScatter);
     Fingerprint {
         kind: request.kind,
         algorithm: request.options.algorithm,
-        op: if is_reduced { request.op } else { ReduceOp::Sum },
+        op: if is_reduced {
+            request.op
+        } else {
+            ReduceOp::Sum
+        },
         dtype: request.parts.first().map_or(Dtype::U8, |part| part.dtype),
         count,
         parts: u32::try_from(request.parts.len()).expect("at most PARTS_MAX, checked by `lend`"),
         parts_digest: parts_digest(&parts),
-        root: if request.kind == Kind::Broadcast { request.root } else { Rank(0) },
+        root: if request.kind == Kind::Broadcast {
+            request.root
+        } else {
+            Rank(0)
+        },
         quantization: 0,
         retry: request.options.attempts > 1,
         attempts: request.options.attempts.max(1),

@@ -122,7 +122,12 @@ impl RawPart {
     /// A buffer whose result replaces its input.
     pub fn in_place<T: Element>(buffer: &mut [T]) -> Self {
         let receive = buffer.as_mut_ptr().cast::<u8>();
-        Self { send: receive.cast_const(), receive, count: buffer.len(), dtype: T::DTYPE }
+        Self {
+            send: receive.cast_const(),
+            receive,
+            count: buffer.len(),
+            dtype: T::DTYPE,
+        }
     }
 
     /// A buffer whose result goes to another of the same length.
@@ -144,7 +149,9 @@ fn expect_length(name: &str, found: usize, expected: usize) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    Err(Error::invalid(format!("{name} has {found} elements, {expected} are needed")))
+    Err(Error::invalid(format!(
+        "{name} has {found} elements, {expected} are needed"
+    )))
 }
 
 impl Communicator {
@@ -159,7 +166,9 @@ impl Communicator {
         let timeout = config.connect_timeout;
         let membership = Membership(Session::start(config)?);
         membership.0.wait_admitted(timeout)?;
-        Ok(Self { membership: Arc::new(membership) })
+        Ok(Self {
+            membership: Arc::new(membership),
+        })
     }
 
     /// This session's name in the run's events and errors.
@@ -172,7 +181,11 @@ impl Communicator {
     #[must_use]
     pub fn rank(&self) -> Rank {
         let (view, peer) = (self.view(), self.peer());
-        let index = view.members.iter().position(|member| member.peer == peer).unwrap_or_default();
+        let index = view
+            .members
+            .iter()
+            .position(|member| member.peer == peer)
+            .unwrap_or_default();
         Rank(u32::try_from(index).expect("a view has at most WORLD_SIZE_MAX members"))
     }
 
@@ -224,7 +237,12 @@ impl Communicator {
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        self.run(Kind::AllReduce, op, vec![RawPart::in_place(buffer)], options)
+        self.run(
+            Kind::AllReduce,
+            op,
+            vec![RawPart::in_place(buffer)],
+            options,
+        )
     }
 
     /// Reduces equally long buffers of all members into `receive`, whose content is undefined after
@@ -239,7 +257,12 @@ impl Communicator {
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        self.run(Kind::AllReduce, op, vec![RawPart::out_of_place(send, receive)?], options)
+        self.run(
+            Kind::AllReduce,
+            op,
+            vec![RawPart::out_of_place(send, receive)?],
+            options,
+        )
     }
 
     /// Reduces a list of buffers, in place, as one transaction: all are reduced over the same
@@ -253,7 +276,10 @@ impl Communicator {
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        let parts = buffers.iter_mut().map(|buffer| RawPart::in_place(buffer)).collect();
+        let parts = buffers
+            .iter_mut()
+            .map(|buffer| RawPart::in_place(buffer))
+            .collect();
         self.run(Kind::AllReduce, op, parts, options)
     }
 
@@ -267,7 +293,11 @@ impl Communicator {
         receive: &mut [T],
         options: &Options,
     ) -> Result<Outcome> {
-        expect_length("receive", receive.len(), send.len() * self.world_size() as usize)?;
+        expect_length(
+            "receive",
+            receive.len(),
+            send.len() * self.world_size() as usize,
+        )?;
         let part = RawPart {
             send: send.as_ptr().cast(),
             receive: receive.as_mut_ptr().cast(),
@@ -289,7 +319,11 @@ impl Communicator {
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        expect_length("send", send.len(), receive.len() * self.world_size() as usize)?;
+        expect_length(
+            "send",
+            send.len(),
+            receive.len() * self.world_size() as usize,
+        )?;
         let part = RawPart {
             send: send.as_ptr().cast(),
             receive: receive.as_mut_ptr().cast(),
@@ -311,7 +345,13 @@ impl Communicator {
     ) -> Result<Outcome> {
         let parts = vec![RawPart::in_place(buffer)];
         let options = options.clone();
-        self.run_request(Request { kind: Kind::Broadcast, op: ReduceOp::Sum, root, parts, options })
+        self.run_request(Request {
+            kind: Kind::Broadcast,
+            op: ReduceOp::Sum,
+            root,
+            parts,
+            options,
+        })
     }
 
     /// Blocks until all members have called it.
@@ -373,7 +413,13 @@ impl Communicator {
         options: &Options,
     ) -> Result<Outcome> {
         let options = options.clone();
-        self.run_request(Request { kind, op, root: Rank(0), parts, options })
+        self.run_request(Request {
+            kind,
+            op,
+            root: Rank(0),
+            parts,
+            options,
+        })
     }
 
     #[allow(unsafe_code)]

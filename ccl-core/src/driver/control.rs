@@ -69,13 +69,17 @@ async fn dial(address: &str) -> io::Result<TcpStream> {
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(5));
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 async fn serve(session: &Weak<Session>, stream: TcpStream, generation: u64) -> io::Result<()> {
-    let control = Control { stream: Arc::new(stream), outbox: Arc::default() };
+    let control = Control {
+        stream: Arc::new(stream),
+        outbox: Arc::default(),
+    };
     match session.upgrade() {
         Some(session) => session.control_began(generation, control.clone()),
         None => return Ok(()),
@@ -98,7 +102,9 @@ async fn read(session: &Weak<Session>, stream: &TcpStream, generation: u64) -> i
             Err(error) => return Err(error),
         };
         deframer.push(&buffer[..count]);
-        let Some(session) = session.upgrade() else { return Ok(()) };
+        let Some(session) = session.upgrade() else {
+            return Ok(());
+        };
         while let Some(message) = deframer.pop::<MasterToPeer>().map_err(io::Error::other)? {
             session.control_said(generation, message);
         }

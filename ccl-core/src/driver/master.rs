@@ -56,8 +56,8 @@ impl MasterServer {
     }
 
     /// Waits until the master has ended, and says why: `Ok` after `stop`, from another thread. May
-    /// be called any number of times, from any thread. A program that serves should wait here beside
-    /// its signals: a master that ended by itself must not look like one that serves.
+    /// be called any number of times, from any thread. A program that serves should wait here
+    /// beside its signals: a master that ended by itself must not look like one that serves.
     ///
     /// # Errors
     /// [`crate::Error::Os`] if the journal could not be written. The master has stopped rather than

@@ -24,7 +24,8 @@ impl IoThreads {
     /// # Errors
     /// [`Error::Os`] if the system gives no thread or no event queue.
     pub(crate) fn start(name: &str, threads: usize) -> Result<Self> {
-        let runtime = build(name, threads).map_err(|error| Error::os("starting I/O threads", error))?;
+        let runtime =
+            build(name, threads).map_err(|error| Error::os("starting I/O threads", error))?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -35,7 +36,11 @@ impl IoThreads {
                 runtime.shutdown_background();
             })
             .map_err(|error| Error::os("starting an I/O thread", error))?;
-        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            handle,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// Runs a task.
@@ -57,7 +62,9 @@ impl Drop for IoThreads {
         if let Some(stop) = self.stop.take() {
             let _thread_has_ended_already = stop.send(());
         }
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         // The last owner may be a task of the runtime itself, which cannot wait for its own thread.
         if thread.thread().id() != std::thread::current().id() {
             let _panicked_and_said_so = thread.join();

@@ -59,8 +59,8 @@ impl Group {
             .min()
     }
 
-    /// Absence counts inside a view only: at its end everybody answers, and what waits for the lost is
-    /// decided.
+    /// Absence counts inside a view only: at its end everybody answers, and what waits for the lost
+    /// is decided.
     fn presence_timeout(&self, shared: &Shared) -> Option<Duration> {
         match self.phase {
             Phase::Steady | Phase::Installing(_) => shared.timers.post_timeout,

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid};
+use crate::ids::{
+    GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
+};
 use crate::wire::control::{Carried, CommitRecord, CostTable, EvictReason, Member, TagFloor};
 
 /// One entry of the sealed history.

@@ -1,4 +1,5 @@
-//! How a master comes by its run: from its journal, from the run's members, or by founding one (R11).
+//! How a master comes by its run: from its journal, from the run's members, or by founding one
+//! (R11).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -131,8 +132,8 @@ impl Master {
         self.shared.outbox.seal(Record::TermBegan { term });
     }
 
-    /// Takes up each group of which enough was heard. The first one of a run without a journal makes
-    /// the run this master's.
+    /// Takes up each group of which enough was heard. The first one of a run without a journal
+    /// makes the run this master's.
     pub(super) fn take_up_groups(&mut self) {
         let groups = self.groups.iter();
         let ready = groups.filter(|(_, group)| group.is_rebuilt(&self.shared));

@@ -235,7 +235,11 @@ mod control {
         let mut value: Control = 0;
         // SAFETY: stores four bytes to a local of four bytes; SSE is part of x86-64.
         unsafe {
-            std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags));
+            std::arch::asm!(
+                "stmxcsr [{}]",
+                in(reg) &raw mut value,
+                options(nostack, preserves_flags)
+            );
         }
         value
     }
@@ -244,7 +248,11 @@ mod control {
         // SAFETY: the value was read from this register, and differs at most in how subnormals are
         // treated and how results are rounded: no reserved bit is set, no exception unmasked.
         unsafe {
-            std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags));
+            std::arch::asm!(
+                "ldmxcsr [{}]",
+                in(reg) &raw const value,
+                options(nostack, preserves_flags)
+            );
         }
     }
 }

@@ -22,8 +22,8 @@ use crate::wire::data::{Answer, LaneHello, LaneWelcome, WELCOME_BYTES};
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait between attempts.
 const BACKOFF_MAX: Duration = Duration::from_millis(640);
-/// Bounds of the time that one address may take to answer: a lost first packet is sent again after a
-/// second.
+/// Bounds of the time that one address may take to answer: a lost first packet is sent again after
+/// a second.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(2);
 

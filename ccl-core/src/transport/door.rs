@@ -1,4 +1,5 @@
-//! Where identified connections wait for the task of their lane: one place, the newest attempt wins.
+//! Where identified connections wait for the task of their lane: one place, the newest attempt
+//! wins.
 
 use std::net::SocketAddr;
 

@@ -1,8 +1,8 @@
 //! The task that watches over one link.
 //!
-//! It is the only one that reports to the layer above, so that reports come in order. It learns of what
-//! happens through events; the byte counters tell it what was heard and said. The tasks of the lanes
-//! are its own, and end with it.
+//! It is the only one that reports to the layer above, so that reports come in order. It learns of
+//! what happens through events; the byte counters tell it what was heard and said. The tasks of the
+//! lanes are its own, and end with it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -137,7 +137,8 @@ impl Keeper {
         self.report_any(report);
     }
 
-    /// Has acknowledgements and pings sent, and looks for silence and for repairs that take too long.
+    /// Has acknowledgements and pings sent, and looks for silence and for repairs that take too
+    /// long.
     fn handle_tick(&mut self, tick: Duration) {
         if self.link.is_stuck.load(Ordering::Relaxed) {
             self.fail(

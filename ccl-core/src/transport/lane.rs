@@ -1,7 +1,7 @@
 //! One connection of a link: what outlives it, and the task that serves and replaces it.
 //!
-//! The task owns both directions, so that a connection is served by nobody any more when the next one
-//! is greeted: the numbers exchanged then are exact.
+//! The task owns both directions, so that a connection is served by nobody any more when the next
+//! one is greeted: the numbers exchanged then are exact.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,8 +28,8 @@ use crate::limits::{ACK_INTERVAL_FRAMES, UNACKED_FRAMES_MAX};
 use crate::wire::control::LinkFault;
 use crate::wire::data::DataFault;
 
-/// Faults of a lane's bytes, with nothing good between them, after which its link is given up: memory
-/// that changes while it is sent would otherwise be sent for ever.
+/// Faults of a lane's bytes, with nothing good between them, after which its link is given up:
+/// memory that changes while it is sent would otherwise be sent for ever.
 const FAULTS_WITHOUT_PROGRESS_MAX: u32 = 8;
 
 /// Why a link fails whose two sides disagree about what was sent.
@@ -73,8 +73,8 @@ pub(super) struct Outgoing {
     pub(super) signal: SignalOut,
 }
 
-/// A connection that both sides have greeted each other on. However its task ends, senders of signals
-/// let go of it too, so that it closes.
+/// A connection that both sides have greeted each other on. However its task ends, senders of
+/// signals let go of it too, so that it closes.
 #[derive(Debug)]
 pub(super) struct Connection {
     lane: Arc<Lane>,
@@ -180,8 +180,8 @@ impl Lane {
         Ok(())
     }
 
-    /// The next bulk frame for this lane: what is to be sent again comes first, then what the link has
-    /// queued.
+    /// The next bulk frame for this lane: what is to be sent again comes first, then what the link
+    /// has queued.
     pub(super) fn next_bulk(&self, queue: &Mutex<VecDeque<Entry>>) -> Option<(u64, Entry)> {
         let mut out = self.out.lock();
         if out.window.is_all_sent() {

@@ -1,8 +1,9 @@
 //! The port of a peer: lets in those that show the right hello, and nobody else.
 //!
-//! A connection that has not shown it costs one task and one read of fixed length, for a bounded time;
-//! of those that are silent or talk junk only so many are kept. Who is known to the master but not yet
-//! to this peer (the master's messages race with the connections) waits until it is, for as long.
+//! A connection that has not shown it costs one task and one read of fixed length, for a bounded
+//! time; of those that are silent or talk junk only so many are kept. Who is known to the master
+//! but not yet to this peer (the master's messages race with the connections) waits until it is,
+//! for as long.
 
 use std::collections::VecDeque;
 use std::io;

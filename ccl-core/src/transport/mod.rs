@@ -1,10 +1,11 @@
 //! Links between peers: bytes from here to there, in frames, over several connections.
 //!
-//! A **link** joins two peers with 1 signal connection (lane 0: posts, credits, eager data, small and
-//! never behind bulk) and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and
-//! acknowledged; when a connection breaks it is dialled anew, both sides say what they have, and the
-//! rest is sent again. So the layer above never sees a lost or doubled frame: a link works, or it is
-//! reported down. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
+//! A **link** joins two peers with 1 signal connection (lane 0: posts, credits, eager data, small
+//! and never behind bulk) and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered
+//! and acknowledged; when a connection breaks it is dialled anew, both sides say what they have,
+//! and the rest is sent again. So the layer above never sees a lost or doubled frame: a link works,
+//! or it is reported down. Bulk frames belong to the link, not to a lane: an idle lane takes the
+//! next.
 
 mod bulk;
 mod dial;
@@ -36,8 +37,8 @@ pub use crate::wire::data::{FrameHeader, FrameKind};
 pub enum Payload {
     /// Owned; kept until acknowledged. For signal frames.
     Small(Bytes),
-    /// Lent; read when it is sent, and again after a repair. If it is taken back before the frame has
-    /// wholly left, the frame is sent as void and the receiver drops it.
+    /// Lent; read when it is sent, and again after a repair. If it is taken back before the frame
+    /// has wholly left, the frame is sent as void and the receiver drops it.
     Lent(Region),
 }
 

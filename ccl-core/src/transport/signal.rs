@@ -1,7 +1,7 @@
 //! The outgoing side of the signal lane: small frames, written at once by whoever sends them.
 //!
-//! All writing happens under the lock of [`Lane::out`], by the sender if the socket takes it, else by
-//! the lane's task. A frame in work keeps its encoded header until its last byte has left.
+//! All writing happens under the lock of [`Lane::out`], by the sender if the socket takes it, else
+//! by the lane's task. A frame in work keeps its encoded header until its last byte has left.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

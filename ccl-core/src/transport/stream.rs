@@ -37,8 +37,9 @@ pub(super) fn write_once(stream: &TcpStream, buffers: &[IoSlice<'_>]) -> io::Res
     Err(ErrorKind::WriteZero.into())
 }
 
-/// A short count means that the socket has no more to give or to take just now: told as "would block"
-/// from inside `try_io`, it clears the readiness that was seen before the call, and no newer one.
+/// A short count means that the socket has no more to give or to take just now: told as "would
+/// block" from inside `try_io`, it clears the readiness that was seen before the call, and no newer
+/// one.
 fn is_exhausted(count: usize, wanted: usize) -> io::Result<()> {
     if count > 0 && count < wanted {
         return Err(ErrorKind::WouldBlock.into());

@@ -63,8 +63,8 @@ pub fn tune(socket: BorrowedFd<'_>, tuning: &Tuning, same_host: bool) -> Tuned {
         reference.set_tcp_user_timeout(Some(tuning.user_timeout)),
     );
     if !same_host {
-        // Explicitly asked for, the system doubles it: twice what autotuning would ever reach, which
-        // is what limits a single connection on a long fat path.
+        // Explicitly asked for, the system doubles it: twice what autotuning would ever reach,
+        // which is what limits a single connection on a long fat path.
         if let Some(bytes) = send_buffer_bytes_max() {
             note("SO_SNDBUF", reference.set_send_buffer_size(bytes));
         }

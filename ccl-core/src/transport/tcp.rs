@@ -115,8 +115,8 @@ struct Role {
 }
 
 impl Links {
-    /// Binds the port. Nobody is let in before [`Links::identify`]. Tasks run on `runtime`, whose I/O
-    /// and time drivers must be on; nothing here blocks.
+    /// Binds the port. Nobody is let in before [`Links::identify`]. Tasks run on `runtime`, whose
+    /// I/O and time drivers must be on; nothing here blocks.
     ///
     /// # Errors
     /// [`Error::Os`] names the address that cannot be listened on.

@@ -1,7 +1,7 @@
 //! What a lane has sent and does not yet know to have arrived.
 //!
-//! Pure. Numbers are given when frames are taken in and never change: after a repair the same frames
-//! go out again under the same numbers, as a skip where the operation is over by then.
+//! Pure. Numbers are given when frames are taken in and never change: after a repair the same
+//! frames go out again under the same numbers, as a skip where the operation is over by then.
 
 use std::collections::VecDeque;
 

@@ -418,7 +418,10 @@ mod tests {
         }
 
         #[test]
-        fn any_flipped_bit_of_a_header_is_noticed(header in any_header(), bit in 0..HEADER_BYTES * 8) {
+        fn any_flipped_bit_of_a_header_is_noticed(
+            header in any_header(),
+            bit in 0..HEADER_BYTES * 8,
+        ) {
             let mut bytes = header.encode();
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(Header::decode(&bytes), Err(DataFault::HeaderChecksum));

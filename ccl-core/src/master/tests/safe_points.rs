@@ -71,8 +71,8 @@ fn safe_point_without_newcomers_is_released_to_each_at_once() {
     assert_eq!(safe_released(&stage.told(peers[1])), [0]);
 }
 
-/// H10: A is released from safe point 0 and posts; a newcomer gets ready; B calls safe point 0. If B
-/// had to wait for A there, A would wait for B in its operation.
+/// H10: A is released from safe point 0 and posts; a newcomer gets ready; B calls safe point 0. If
+/// B had to wait for A there, A would wait for B in its operation.
 #[test]
 fn late_caller_gets_what_the_first_got_although_a_newcomer_is_ready() {
     let mut stage = Stage::new();

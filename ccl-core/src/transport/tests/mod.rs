@@ -1,7 +1,7 @@
 //! Links over real loopback sockets: what arrives, what is repaired, what is reported.
 //!
-//! A [`Node`] is one peer's links with a handler that records everything; a [`raw::Raw`] is the other
-//! end of a link played by hand, byte by byte.
+//! A [`Node`] is one peer's links with a handler that records everything; a [`raw::Raw`] is the
+//! other end of a link played by hand, byte by byte.
 
 mod faults;
 mod port;
