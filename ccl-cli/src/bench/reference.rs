@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use ccl_core::collective::choose_algorithm;
+use ccl_core::collective::{Extent, choose_algorithm};
 use ccl_core::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
 use ccl_core::reduce::reference;
 use ccl_core::wire::control::CostTable;
@@ -19,7 +19,11 @@ use crate::failure::{Failure, Result};
 
 /// Which algorithm a case uses in a world of this size.
 pub fn algorithm(case: &Case, world_size: u32, costs: &CostTable) -> Algorithm {
-    choose_algorithm(case.kind, case.algorithm, world_size as usize, costs)
+    let extent = Extent {
+        world_size: world_size as usize,
+        bytes: case.count * case.dtype.bytes(),
+    };
+    choose_algorithm(case.kind, case.algorithm, extent, costs)
 }
 
 /// The expected result of one case at one rank.

@@ -2,27 +2,38 @@
 //!
 //! A pure function of what all members of a view share, so that all choose the same (R12).
 
+use crate::limits;
 use crate::wire::control::{Algorithm, CostTable, Kind};
 
-/// The algorithm for a collective of this kind in a view of `world_size` members: never `Auto`.
+/// How large an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Members.
+    pub world_size: usize,
+    /// Bytes of all its buffers together.
+    pub bytes: usize,
+}
+
+/// The algorithm for a collective of this kind and extent: never `Auto`.
 ///
 /// `called` is what the caller asked for. Ring exists for all-reduce only; other kinds use direct
 /// even if ring was asked for. A ring of two members moves the same bytes as direct in more hops,
-/// but is kept when asked for, so that its bits stay those of the ring.
+/// but is kept when asked for, so that its bits stay those of the ring. What is small enough to go
+/// eagerly takes two hops with direct whatever the world, so `Auto` never sends it around.
 #[must_use]
 pub fn choose_algorithm(
     kind: Kind,
     called: Algorithm,
-    world_size: usize,
+    extent: Extent,
     costs: &CostTable,
 ) -> Algorithm {
-    if kind != Kind::AllReduce {
-        return Algorithm::Direct;
-    }
+    let is_small = extent.bytes <= limits::EAGER_BYTES_MAX;
+    let is_narrow = extent.world_size <= costs.direct_world_max as usize;
     match called {
-        Algorithm::Direct | Algorithm::Ring => called,
-        Algorithm::Auto if world_size <= costs.direct_world_max as usize => Algorithm::Direct,
-        Algorithm::Auto => Algorithm::Ring,
+        _ if kind != Kind::AllReduce => Algorithm::Direct,
+        Algorithm::Auto if is_small || is_narrow => Algorithm::Direct,
+        Algorithm::Auto | Algorithm::Ring => Algorithm::Ring,
+        Algorithm::Direct => Algorithm::Direct,
     }
 }
 
@@ -30,12 +41,16 @@ pub fn choose_algorithm(
 mod tests {
     use super::*;
 
-    #[test]
-    fn small_worlds_go_direct_and_large_ones_around_the_ring() {
+    fn choose(kind: Kind, called: Algorithm, world_size: usize, bytes: usize) -> Algorithm {
         let costs = CostTable {
             direct_world_max: 4,
         };
-        let choose = |called, n| choose_algorithm(Kind::AllReduce, called, n, &costs);
+        choose_algorithm(kind, called, Extent { world_size, bytes }, &costs)
+    }
+
+    #[test]
+    fn small_worlds_go_direct_and_large_ones_around_the_ring() {
+        let choose = |called, n| choose(Kind::AllReduce, called, n, 1 << 20);
         assert_eq!(choose(Algorithm::Auto, 4), Algorithm::Direct);
         assert_eq!(choose(Algorithm::Auto, 5), Algorithm::Ring);
         assert_eq!(choose(Algorithm::Direct, 5), Algorithm::Direct);
@@ -43,18 +58,25 @@ mod tests {
     }
 
     #[test]
+    fn small_operations_go_direct_unless_told_otherwise() {
+        let choose = |called, bytes| choose(Kind::AllReduce, called, 9, bytes);
+        let small = limits::EAGER_BYTES_MAX;
+        assert_eq!(choose(Algorithm::Auto, small), Algorithm::Direct);
+        assert_eq!(choose(Algorithm::Auto, small + 1), Algorithm::Ring);
+        assert_eq!(choose(Algorithm::Ring, small), Algorithm::Ring);
+    }
+
+    #[test]
     fn only_all_reduce_goes_around_the_ring() {
-        let costs = CostTable {
-            direct_world_max: 1,
-        };
         for kind in [
             Kind::ReduceScatter,
             Kind::AllGather,
             Kind::Broadcast,
             Kind::Barrier,
         ] {
-            let chosen = choose_algorithm(kind, Algorithm::Ring, 9, &costs);
-            assert_eq!(chosen, Algorithm::Direct);
+            for called in [Algorithm::Auto, Algorithm::Ring] {
+                assert_eq!(choose(kind, called, 9, 1 << 20), Algorithm::Direct);
+            }
         }
     }
 }

@@ -29,6 +29,19 @@ pub struct Part {
     pub count: u64,
 }
 
+impl Part {
+    /// Its length in bytes, as it is counted.
+    ///
+    /// # Panics
+    /// If it is longer than the address space: the caller has checked the buffer.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let count = usize::try_from(self.count).expect("the buffer is in memory");
+        let bytes = count.checked_mul(self.dtype.bytes());
+        bytes.expect("the buffer is in memory")
+    }
+}
+
 /// FNV-1a over the (dtype, count) of each part, as the fingerprint carries it.
 #[must_use]
 pub fn parts_digest(parts: &[Part]) -> u64 {
@@ -151,7 +164,7 @@ impl Layout {
         let n = shape.world_size;
         assert!(n > 0, "an operation has at least one member");
         let shares = if is_by_share(shape.kind) { n } else { 1 };
-        let total_bytes = shape.parts.iter().map(part_bytes).sum::<usize>() * shares;
+        let total_bytes = shape.parts.iter().map(Part::bytes).sum::<usize>() * shares;
         let is_eager = total_bytes <= limits.eager_bytes_max && !is_ring(shape);
         let mut layout = Self {
             parts: shape.parts.to_vec(),
@@ -280,7 +293,7 @@ impl Layout {
     /// Share of one rank, as its segments: the same place in each part.
     fn cut_share(&mut self, kind: Kind, chunk: usize, segment_bytes: usize) {
         for part in 0..self.parts.len() {
-            let share = part_bytes(&self.parts[part]);
+            let share = self.parts[part].bytes();
             let base = chunk * share;
             let mut at = 0;
             while at < share {
@@ -304,7 +317,7 @@ impl Layout {
         };
         let mut base = 0;
         for part in 0..self.parts.len() {
-            let end = base + part_bytes(&self.parts[part]);
+            let end = base + self.parts[part].bytes();
             let mut at = first.max(base);
             while at < last.min(end) {
                 let bytes = segment_bytes.min(last.min(end) - at);
@@ -324,7 +337,7 @@ impl Layout {
         let ideal = (self.total_bytes as u128 * chunk as u128 / n as u128) as usize;
         let mut base = 0;
         for part in &self.parts {
-            let bytes = part_bytes(part);
+            let bytes = part.bytes();
             if ideal < base + bytes {
                 return base + (ideal - base) / CHUNK_ALIGNMENT_BYTES * CHUNK_ALIGNMENT_BYTES;
             }
@@ -379,11 +392,6 @@ fn owners(shape: &Shape<'_>) -> Vec<Rank> {
     }
     let n = u32::try_from(shape.world_size).expect("worlds are small");
     (0..n).map(Rank).collect()
-}
-
-fn part_bytes(part: &Part) -> usize {
-    let count = usize::try_from(part.count).expect("the buffer is in memory");
-    count * part.dtype.bytes()
 }
 
 /// A quarter of a chunk, so that its segments overlap on their way; within the limits, and such
@@ -459,7 +467,7 @@ mod tests {
             part(Dtype::Bf16, 555),
             part(Dtype::F64, 200),
         ];
-        let bytes: Vec<usize> = parts.iter().map(part_bytes).collect();
+        let bytes: Vec<usize> = parts.iter().map(Part::bytes).collect();
         for n in 1..=9 {
             for algorithm in [Algorithm::Direct, Algorithm::Ring] {
                 let layout = layout(Kind::AllReduce, algorithm, n, &parts);

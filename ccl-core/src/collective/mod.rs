@@ -25,7 +25,7 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 
-pub use choice::choose_algorithm;
+pub use choice::{Extent, choose_algorithm};
 pub use engine::{Engine, EngineConfig, EngineEvent, EngineEvents, Start};
 pub use exchange::{Exchange, ExchangeLimits, StartOp, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span, parts_digest};

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::choice::choose_algorithm;
+use super::choice::{Extent, choose_algorithm};
 use super::direct::{self, Direct, Grant};
 use super::exchange::StartOp;
-use super::layout::{Layout, SegmentLimits, Shape, is_ring};
+use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
 use super::operation::{ArrivedPost, Common, Shared, Signal};
 use super::ring::{self, Ring};
 use super::slots::SlotPool;
@@ -39,14 +39,15 @@ impl Operation {
         assert!(start.rank.index() < n, "this peer is a member");
         assert!(start.fingerprint.root.index() < n, "the root is a member");
         let ring_order = Arc::clone(&start.ring_order);
+        let extent = Extent {
+            world_size: n,
+            bytes: start.parts.iter().map(Part::bytes).sum(),
+        };
+        let called = &start.fingerprint;
+        let algorithm = choose_algorithm(called.kind, called.algorithm, extent, &start.costs);
         let shape = Shape {
             kind: start.fingerprint.kind,
-            algorithm: choose_algorithm(
-                start.fingerprint.kind,
-                start.fingerprint.algorithm,
-                n,
-                &start.costs,
-            ),
+            algorithm,
             parts: &start.parts,
             world_size: n,
             ring_order: &ring_order,

@@ -205,6 +205,7 @@ fn operations_called_in_different_orders_never_block_each_other() {
         }
         let mut world = World::new(n, limits, seed);
         let mut todo: Vec<Vec<usize>> = vec![(0..calls.len()).collect(); n];
+        let mut idle_rounds = 0;
         loop {
             let at = world.prng.below(n);
             let open = calls.len() - todo[at].len() - world.peers[at].held.len();
@@ -214,6 +215,8 @@ fn operations_called_in_different_orders_never_block_each_other() {
                 world.start(at, &calls[index]);
             }
             let is_moving = world.step();
+            idle_rounds = if is_moving { 0 } else { idle_rounds + 1 };
+            assert!(idle_rounds < 1000, "seed {seed}: all wait for each other");
             if !is_moving && todo.iter().all(Vec::is_empty) {
                 break;
             }
@@ -435,7 +438,10 @@ fn signal_frames_of_nonsense_are_faults_of_their_sender() {
             empty.clone(),
         ),
         (header(FrameKind::Credit, 0, 0, &empty), empty.clone()),
-        (header(FrameKind::EagerResult, 0, 1, &rubbish), rubbish.clone()),
+        (
+            header(FrameKind::EagerResult, 0, 1, &rubbish),
+            rubbish.clone(),
+        ),
         (header(FrameKind::Contribution, 0, 1, &empty), empty.clone()),
     ];
     for (header, payload) in frames {
@@ -444,5 +450,50 @@ fn signal_frames_of_nonsense_are_faults_of_their_sender() {
         world.inject(1, 0, header, payload);
         world.run();
         assert_eq!(world.peers[0].faults.len(), 1, "{header:?}");
+    }
+}
+
+/// That these tests notice the deliberate bugs of the rules kept here (docs/simulation.md).
+#[cfg(ccl_mutations)]
+mod mutations {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::collective::is_staged;
+    use crate::mutation::{Mutation, activate};
+
+    fn is_noticed(mutation: Mutation, test: impl FnOnce()) -> bool {
+        activate(Some(mutation));
+        let result = catch_unwind(AssertUnwindSafe(test));
+        activate(None);
+        result.is_err()
+    }
+
+    #[test]
+    fn credits_before_all_have_posted_are_noticed() {
+        assert!(is_noticed(Mutation::CreditWhenPosted, || {
+            operations_called_in_different_orders_never_block_each_other();
+        }));
+    }
+
+    #[test]
+    fn frames_of_other_births_are_noticed() {
+        assert!(is_noticed(Mutation::NoBirthCheck, || {
+            an_abort_at_any_moment_leaves_inputs_and_the_next_operation_whole();
+        }));
+    }
+
+    #[test]
+    fn a_fingerprint_that_is_not_compared_is_noticed() {
+        assert!(is_noticed(Mutation::FingerprintSkippedWhenDone, || {
+            a_difference_in_any_field_is_told_to_all_and_nothing_is_held();
+        }));
+    }
+
+    #[test]
+    fn results_in_the_memory_of_the_input_are_noticed() {
+        assert!(is_noticed(Mutation::ResendFromOverwritten, || {
+            assert!(is_staged(true));
+        }));
     }
 }

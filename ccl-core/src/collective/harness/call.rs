@@ -124,25 +124,26 @@ impl Call {
         let parts = self.parts.iter().zip(bytes);
         parts
             .map(|(part, bytes)| {
-                let elements = 0..bytes / part.dtype.bytes();
-                elements
-                    .flat_map(|_| element(part.dtype, &mut prng))
-                    .collect()
+                let mut input = Vec::with_capacity(bytes);
+                while input.len() < bytes {
+                    push_element(part.dtype, &mut prng, &mut input);
+                }
+                input
             })
             .collect()
     }
 }
 
 /// A random element without surprises: small integers, floats of moderate exponent.
-fn element(dtype: Dtype, prng: &mut Prng) -> Vec<u8> {
+fn push_element(dtype: Dtype, prng: &mut Prng, out: &mut Vec<u8>) {
     let random = prng.next();
     let small = (random % 2001) as f64 / 7.0 - 140.0;
     match dtype {
-        Dtype::F16 => half::f16::from_f64(small).to_le_bytes().to_vec(),
-        Dtype::Bf16 => half::bf16::from_f64(small).to_le_bytes().to_vec(),
-        Dtype::F32 => (small as f32).to_le_bytes().to_vec(),
-        Dtype::F64 => small.to_le_bytes().to_vec(),
-        _ => random.to_le_bytes()[..dtype.bytes()].to_vec(),
+        Dtype::F16 => out.extend(half::f16::from_f64(small).to_le_bytes()),
+        Dtype::Bf16 => out.extend(half::bf16::from_f64(small).to_le_bytes()),
+        Dtype::F32 => out.extend((small as f32).to_le_bytes()),
+        Dtype::F64 => out.extend(small.to_le_bytes()),
+        _ => out.extend_from_slice(&random.to_le_bytes()[..dtype.bytes()]),
     }
 }
 
