@@ -28,7 +28,7 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UNIDENTIFIED_MAX: usize = 64;
 /// Bytes of unfinished messages that the unidentified connections of a master hold together; the
 /// oldest gives way. An `Attach` may be as long as any frame, and others beside it shorter.
-pub const UNIDENTIFIED_BYTES_MAX: usize = 3 << 20;
+pub const UNIDENTIFIED_BYTES_MAX: usize = 5 << 19;
 /// Groups that one master keeps floors for; as many as peers, if each were alone.
 pub const GROUPS_MAX: usize = PEERS_MAX;
 /// Ended sessions whose reason is remembered, so that a late attach hears it.
