@@ -10,7 +10,7 @@ const PEERS: u32 = 3;
 fn run_peer(master: String) -> Result<()> {
     let config = CommunicatorConfig {
         master,
-        min_world_size: PEERS, // the first operation waits for this many
+        initial_world_size: Some(PEERS), // nobody starts before this many are there
         ..CommunicatorConfig::default()
     };
     let communicator = Communicator::connect(config)?;

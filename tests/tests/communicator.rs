@@ -18,7 +18,10 @@ fn master() -> MasterServer {
     let config = MasterConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         new_run: true,
-        timers: Timers { peer_timeout: Duration::from_secs(20), ..Timers::default() },
+        timers: Timers {
+            peer_timeout: Duration::from_secs(20),
+            ..Timers::default()
+        },
         ..MasterConfig::default()
     };
     MasterServer::start(config, None).unwrap()
@@ -54,7 +57,8 @@ fn run_with<R: Send + 'static>(
     let done = Arc::new(Barrier::new(world as usize));
     let threads: Vec<_> = (0..world)
         .map(|_| {
-            let (config, body, done) = (config(master, world), Arc::clone(&body), Arc::clone(&done));
+            let (config, body, done) =
+                (config(master, world), Arc::clone(&body), Arc::clone(&done));
             std::thread::spawn(move || {
                 let communicator = Communicator::connect(config).unwrap();
                 let rank = communicator.rank();
@@ -64,14 +68,19 @@ fn run_with<R: Send + 'static>(
             })
         })
         .collect();
-    let mut results: Vec<_> =
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let mut results: Vec<_> = threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect();
     results.sort_by_key(|(rank, _)| *rank);
     results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn with_tag(tag: u64) -> Options {
-    Options { tag: Tag(tag), ..Options::default() }
+    Options {
+        tag: Tag(tag),
+        ..Options::default()
+    }
 }
 
 #[test]
@@ -81,14 +90,19 @@ fn everybody_gets_the_sum_in_place_and_out_of_place() {
         let results = run(world, move |communicator| {
             let rank = communicator.rank().0;
             for algorithm in [Algorithm::Direct, Algorithm::Ring] {
-                let options = Options { algorithm, ..Options::default() };
+                let options = Options {
+                    algorithm,
+                    ..Options::default()
+                };
                 for count in counts {
                     let input: Vec<i64> = (0..count).map(|i| i64::from(rank + 1) * i).collect();
                     let factor = i64::from(world * (world + 1) / 2);
                     let expected: Vec<i64> = (0..count).map(|i| factor * i).collect();
                     let mut output = vec![-1; input.len()];
                     let sum = ReduceOp::Sum;
-                    communicator.all_reduce_into(&input, &mut output, sum, &options).unwrap();
+                    communicator
+                        .all_reduce_into(&input, &mut output, sum, &options)
+                        .unwrap();
                     assert_eq!(output, expected);
                     let mut buffer = input.clone();
                     let outcome = communicator.all_reduce(&mut buffer, sum, &options).unwrap();
@@ -106,11 +120,15 @@ fn everybody_gets_the_sum_in_place_and_out_of_place() {
 fn a_list_of_buffers_is_one_transaction() {
     run(3, |communicator| {
         let rank = communicator.rank().0 as f32;
-        let mut buffers: Vec<Vec<f32>> =
-            [0, 1, 5, 4096, 100_000].iter().map(|&count| vec![rank; count]).collect();
+        let mut buffers: Vec<Vec<f32>> = [0, 1, 5, 4096, 100_000]
+            .iter()
+            .map(|&count| vec![rank; count])
+            .collect();
         let mut slices: Vec<&mut [f32]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
         let options = Options::default();
-        communicator.all_reduce_many(&mut slices, ReduceOp::Avg, &options).unwrap();
+        communicator
+            .all_reduce_many(&mut slices, ReduceOp::Avg, &options)
+            .unwrap();
         assert!(buffers.iter().flatten().all(|&value| value == 1.0));
         assert_eq!(communicator.counters().commits, 1);
     });
@@ -123,17 +141,28 @@ fn the_other_collectives_move_what_their_names_say() {
         for count in [1_usize, 7, 50_000] {
             let send = vec![rank; count];
             let mut gathered = vec![9; 3 * count];
-            communicator.all_gather(&send, &mut gathered, &options).unwrap();
-            assert!(gathered.chunks(count).zip(0_u32..).all(|(c, r)| c.iter().all(|&v| v == r)));
+            communicator
+                .all_gather(&send, &mut gathered, &options)
+                .unwrap();
+            assert!(
+                gathered
+                    .chunks(count)
+                    .zip(0_u32..)
+                    .all(|(c, r)| c.iter().all(|&v| v == r))
+            );
 
             let send: Vec<u32> = (0..3 * count as u32).map(|i| i * (rank + 1)).collect();
             let mut share = vec![0; count];
-            communicator.reduce_scatter(&send, &mut share, ReduceOp::Sum, &options).unwrap();
+            communicator
+                .reduce_scatter(&send, &mut share, ReduceOp::Sum, &options)
+                .unwrap();
             let first = rank * count as u32;
             assert!(share.iter().zip(first..).all(|(&value, i)| value == i * 6));
 
             let mut buffer = vec![rank; count];
-            communicator.broadcast(&mut buffer, Rank(2), &options).unwrap();
+            communicator
+                .broadcast(&mut buffer, Rank(2), &options)
+                .unwrap();
             assert_eq!(buffer, vec![2; count]);
         }
         communicator.barrier(&options).unwrap();
@@ -153,7 +182,12 @@ fn operations_of_many_tags_run_at_once_in_any_order() {
                         let count = if tag % 2 == 0 { 11 } else { 120_000 };
                         let buffers = vec![vec![tag + u64::from(rank); count]];
                         let (sum, options) = (ReduceOp::Sum, with_tag(tag));
-                        (tag, communicator.all_reduce_start(buffers, sum, &options).unwrap())
+                        (
+                            tag,
+                            communicator
+                                .all_reduce_start(buffers, sum, &options)
+                                .unwrap(),
+                        )
                     };
                     let handles: Vec<_> = (0..6).map(start).collect();
                     for (tag, handle) in handles {
@@ -170,13 +204,20 @@ fn operations_of_many_tags_run_at_once_in_any_order() {
 #[test]
 fn a_difference_names_the_peer_and_both_values_and_the_next_call_works() {
     let errors = run(3, |communicator| {
-        let count = if communicator.rank().0 == 1 { 1001 } else { 1000 };
+        let count = if communicator.rank().0 == 1 {
+            1001
+        } else {
+            1000
+        };
         let mut buffer = vec![1.0_f32; count];
-        let error =
-            communicator.all_reduce(&mut buffer, ReduceOp::Sum, &Options::default()).unwrap_err();
+        let error = communicator
+            .all_reduce(&mut buffer, ReduceOp::Sum, &Options::default())
+            .unwrap_err();
         assert_eq!(buffer, vec![1.0; count], "the input is intact");
         let mut buffer = vec![1.0_f32; 10];
-        communicator.all_reduce(&mut buffer, ReduceOp::Sum, &Options::default()).unwrap();
+        communicator
+            .all_reduce(&mut buffer, ReduceOp::Sum, &Options::default())
+            .unwrap();
         assert_eq!(buffer, vec![3.0; 10]);
         error.to_string()
     });
@@ -191,8 +232,13 @@ fn a_cancel_ends_the_call_of_everybody_and_spares_the_input() {
         let mut buffers = vec![vec![5_u32; 300_000]];
         if communicator.rank().0 == 0 {
             let options = Options::default();
-            let handle = communicator.all_reduce_start(buffers, ReduceOp::Sum, &options).unwrap();
-            assert!(matches!(handle.wait_for(Duration::from_millis(20)), Err(Error::Timeout)));
+            let handle = communicator
+                .all_reduce_start(buffers, ReduceOp::Sum, &options)
+                .unwrap();
+            assert!(matches!(
+                handle.wait_for(Duration::from_millis(20)),
+                Err(Error::Timeout)
+            ));
             assert!(!handle.is_finished());
             handle.cancel();
             let end;
@@ -217,7 +263,10 @@ fn a_deadline_is_a_cancel() {
     run(2, |communicator| {
         if communicator.rank().0 == 0 {
             let deadline = Some(Duration::from_millis(50));
-            let options = Options { deadline, ..Options::default() };
+            let options = Options {
+                deadline,
+                ..Options::default()
+            };
             let mut buffer = [1_u8];
             let end = communicator.all_reduce(&mut buffer, ReduceOp::Sum, &options);
             assert!(matches!(end, Err(Error::Cancelled { .. })), "{end:?}");
@@ -235,14 +284,18 @@ fn a_busy_tag_is_refused_and_uses_no_number() {
         let options = with_tag(3);
         if communicator.rank().0 == 0 {
             let buffers = vec![vec![1_i32; 100]];
-            let first = communicator.all_reduce_start(buffers, ReduceOp::Sum, &options).unwrap();
+            let first = communicator
+                .all_reduce_start(buffers, ReduceOp::Sum, &options)
+                .unwrap();
             let second = communicator.barrier(&options);
             assert!(matches!(second, Err(Error::InvalidUsage(_))), "{second:?}");
             communicator.barrier(&with_tag(4)).unwrap();
             first.wait().1.unwrap();
         } else {
             communicator.barrier(&with_tag(4)).unwrap();
-            communicator.all_reduce(&mut [1_i32; 100], ReduceOp::Sum, &options).unwrap();
+            communicator
+                .all_reduce(&mut [1_i32; 100], ReduceOp::Sum, &options)
+                .unwrap();
         }
         communicator.barrier(&options).unwrap();
     });
@@ -253,8 +306,12 @@ fn borrowed_buffers_run_side_by_side_in_a_scope() {
     run(2, |communicator| {
         let (mut a, mut b) = (vec![1.0_f64; 200_000], [2_i8; 3]);
         communicator.scope(|scope| {
-            let first = scope.all_reduce(&mut a, ReduceOp::Sum, &with_tag(0)).unwrap();
-            let second = scope.all_reduce(&mut b, ReduceOp::Prod, &with_tag(1)).unwrap();
+            let first = scope
+                .all_reduce(&mut a, ReduceOp::Sum, &with_tag(0))
+                .unwrap();
+            let second = scope
+                .all_reduce(&mut b, ReduceOp::Prod, &with_tag(1))
+                .unwrap();
             second.wait().unwrap();
             first.wait().unwrap();
         });
@@ -272,9 +329,14 @@ fn a_newcomer_is_admitted_at_a_safe_point_and_a_leaver_is_lost_to_the_others() {
         let config = config(&master, 1);
         std::thread::spawn(move || {
             let communicator = Communicator::connect(config).unwrap();
-            assert_eq!((communicator.rank(), communicator.world_size()), (Rank(1), 2));
+            assert_eq!(
+                (communicator.rank(), communicator.world_size()),
+                (Rank(1), 2)
+            );
             let mut buffer = [1_u32];
-            communicator.all_reduce(&mut buffer, ReduceOp::Sum, &Options::default()).unwrap();
+            communicator
+                .all_reduce(&mut buffer, ReduceOp::Sum, &Options::default())
+                .unwrap();
             assert_eq!(buffer, [2]);
             communicator.leave().unwrap();
         })
@@ -284,7 +346,9 @@ fn a_newcomer_is_admitted_at_a_safe_point_and_a_leaver_is_lost_to_the_others() {
     }
     let mut buffer = [1_u32];
     let options = Options::default();
-    first.all_reduce(&mut buffer, ReduceOp::Sum, &options).unwrap();
+    first
+        .all_reduce(&mut buffer, ReduceOp::Sum, &options)
+        .unwrap();
     assert_eq!(buffer, [2]);
     // The other leaves: this call is aborted for its loss, or runs alone in the view after it.
     let mut buffer = [7_u32];
@@ -294,7 +358,9 @@ fn a_newcomer_is_admitted_at_a_safe_point_and_a_leaver_is_lost_to_the_others() {
     }
     assert_eq!(buffer, [7]);
     newcomer.join().unwrap();
-    first.all_reduce(&mut buffer, ReduceOp::Sum, &options).unwrap();
+    first
+        .all_reduce(&mut buffer, ReduceOp::Sum, &options)
+        .unwrap();
     assert_eq!((buffer, first.world_size()), ([7], 1));
     first.leave().unwrap();
     master.shutdown();
@@ -320,7 +386,16 @@ fn too_few_peers_is_said_and_repaired_by_a_newcomer() {
             end => break end,
         }
     };
-    assert!(matches!(lost, Err(Error::TooFewPeers { world_size: 1, min_world_size: 2 })), "{lost:?}");
+    assert!(
+        matches!(
+            lost,
+            Err(Error::TooFewPeers {
+                world_size: 1,
+                min_world_size: 2
+            })
+        ),
+        "{lost:?}"
+    );
     other.join().unwrap();
     let third = {
         let config = config(&master, 2);
@@ -340,7 +415,10 @@ fn too_few_peers_is_said_and_repaired_by_a_newcomer() {
 
 #[test]
 fn peers_may_start_before_the_master() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let peer = std::thread::spawn(move || {
         let config = CommunicatorConfig {
             master: port.to_string(),
@@ -349,7 +427,11 @@ fn peers_may_start_before_the_master() {
         };
         Communicator::connect(config).unwrap().world_size()
     });
-    let config = MasterConfig { listen: port, new_run: true, ..MasterConfig::default() };
+    let config = MasterConfig {
+        listen: port,
+        new_run: true,
+        ..MasterConfig::default()
+    };
     let master = MasterServer::start(config, None).unwrap();
     assert_eq!(peer.join().unwrap(), 1);
     master.shutdown();
@@ -357,7 +439,10 @@ fn peers_may_start_before_the_master() {
 
 #[test]
 fn no_master_is_an_error_that_says_so() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let config = CommunicatorConfig {
         master: port.to_string(),
         connect_timeout: Duration::from_millis(200),
@@ -371,9 +456,15 @@ fn no_master_is_an_error_that_says_so() {
 #[test]
 fn another_run_is_refused_by_name() {
     let master = master();
-    let config = CommunicatorConfig { run: "other".into(), ..config(&master, 1) };
+    let config = CommunicatorConfig {
+        run: "other".into(),
+        ..config(&master, 1)
+    };
     let error = Communicator::connect(config).unwrap_err();
-    assert!(matches!(&error, Error::Refused(reason) if reason.contains("other")), "{error}");
+    assert!(
+        matches!(&error, Error::Refused(reason) if reason.contains("other")),
+        "{error}"
+    );
     master.shutdown();
 }
 
@@ -385,7 +476,12 @@ fn operations_go_on_while_the_master_is_replaced() {
     let master = {
         let journal = Some(journal.clone());
         let listen = "127.0.0.1:0".parse().unwrap();
-        let config = MasterConfig { listen, journal, new_run: true, ..MasterConfig::default() };
+        let config = MasterConfig {
+            listen,
+            journal,
+            new_run: true,
+            ..MasterConfig::default()
+        };
         MasterServer::start(config, None).unwrap()
     };
     let address = master.address();
@@ -400,8 +496,13 @@ fn operations_go_on_while_the_master_is_replaced() {
                         reached.wait();
                     }
                     let mut buffer = vec![round; 50_000];
-                    let options = Options { attempts: 3, ..Options::default() };
-                    communicator.all_reduce(&mut buffer, ReduceOp::Sum, &options).unwrap();
+                    let options = Options {
+                        attempts: 3,
+                        ..Options::default()
+                    };
+                    communicator
+                        .all_reduce(&mut buffer, ReduceOp::Sum, &options)
+                        .unwrap();
                     assert_eq!(buffer, vec![3 * round; 50_000]);
                 }
                 reached.wait();
@@ -410,11 +511,16 @@ fn operations_go_on_while_the_master_is_replaced() {
         .collect();
     reached.wait();
     master.shutdown();
-    let config =
-        MasterConfig { listen: address, journal: Some(journal), ..MasterConfig::default() };
+    let config = MasterConfig {
+        listen: address,
+        journal: Some(journal),
+        ..MasterConfig::default()
+    };
     let master = MasterServer::start(config, None).unwrap();
     reached.wait();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
     master.shutdown();
     std::fs::remove_dir_all(directory).unwrap();
 }

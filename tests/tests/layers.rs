@@ -21,56 +21,51 @@ const ARROWS: &[(&str, &str)] = &[
     ("event", "ids wire::control"),
     // Bytes and arithmetic.
     ("buffer", ""),
-    ("reduce", "limits mutation"),
-    ("wire", "config error ids limits mutation reduce transport"),
+    ("reduce", ""),
+    ("wire", "config ids limits reduce"),
     // Decisions.
-    ("topology", "ids limits mutation time wire::control"),
+    ("topology", "ids wire::control"),
     (
         "master",
-        "config error event ids limits mutation reduce time topology wire::control",
+        "config event ids limits mutation time topology wire::control",
     ),
     (
         "peer",
-        "config error event ids limits mutation reduce time wire::control",
+        "config error event ids limits mutation time wire::control",
     ),
-    // Sockets and tasks.
+    // Sockets, memory and tasks. What decides inside the collectives knows frames, not links.
     (
         "transport",
-        "buffer config error event ids limits mutation peer::Neighbour time wire",
+        "buffer config error ids limits peer::Neighbour wire",
     ),
     (
         "collective",
-        "buffer config error event ids limits mutation peer reduce time transport wire",
+        "ids limits mutation reduce transport::FrameHeader transport::FrameKind wire::control",
     ),
     (
+        "collective::engine",
+        "buffer ids limits transport wire::control",
+    ),
+    ("collective::memory", "buffer ids reduce wire::control"),
+    ("collective::run", "buffer limits reduce"),
+    (
         "driver",
-        "buffer collective communicator config error event ids limits master mutation peer \
-         reduce time topology transport wire",
+        "collective communicator::Counters communicator::Outcome communicator::Progress config \
+         error event ids limits master peer time transport wire",
     ),
     // The public face.
     (
         "communicator",
-        "buffer collective config driver error event ids limits mutation peer reduce time \
-         transport wire",
+        "buffer collective config driver error ids limits peer::View reduce wire::control",
     ),
 ];
 
 /// Modules that decide, and therefore may not act.
-const PURE: &[&str] = &[
-    "config",
-    "error",
-    "event",
-    "ids",
-    "limits",
-    "master",
-    "mutation",
-    "peer",
-    "reduce",
-    "time",
-    "topology",
-    "wire",
-    "collective::exchange",
-];
+const PURE: &str = "collective config error event ids limits master mutation peer reduce time \
+                    topology wire";
+
+/// Their parts that act: they carry out what the others decide.
+const SHELLS: &str = "collective::engine collective::memory collective::run";
 
 /// What a pure module must not name, and what to use instead.
 const IMPURE: &[(&str, &str)] = &[
@@ -213,7 +208,8 @@ fn pure_modules_touch_nothing_outside() {
     let mut broken = Vec::new();
     for source in sources("ccl-core/src") {
         let module = module_of(&source.path);
-        if !PURE.iter().any(|pure| is_within(&module, pure)) {
+        let is_in = |list: &str| list.split_whitespace().any(|one| is_within(&module, one));
+        if !is_in(PURE) || is_in(SHELLS) {
             continue;
         }
         for (index, line) in source.code_without_tests().lines().enumerate() {

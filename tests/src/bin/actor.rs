@@ -23,9 +23,17 @@ struct Running {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let master = arguments.next().expect("first argument: the master's address");
-    let world = arguments.next().and_then(|text| text.parse().ok()).expect("second: world size");
-    let lanes = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let master = arguments
+        .next()
+        .expect("first argument: the master's address");
+    let world = arguments
+        .next()
+        .and_then(|text| text.parse().ok())
+        .expect("second: world size");
+    let lanes = arguments
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(4);
     let config = CommunicatorConfig {
         master,
         initial_world_size: Some(world),
@@ -38,7 +46,11 @@ fn main() {
         Ok(communicator) => communicator,
         Err(error) => return say(&format!("error {error}")),
     };
-    say(&format!("connected {} {}", communicator.rank(), communicator.listen_address().port()));
+    say(&format!(
+        "connected {} {}",
+        communicator.rank(),
+        communicator.listen_address().port()
+    ));
     let mut running = None;
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -47,11 +59,17 @@ fn main() {
                 running = Some(start(&communicator, [tag, count, seed], place == "in"));
                 say("started");
             }
-            ["wait"] => say(&end(running.take().expect("something was started"), &communicator)),
+            ["wait"] => say(&end(
+                running.take().expect("something was started"),
+                &communicator,
+            )),
             ["progress"] => {
                 let running: &Running = running.as_ref().expect("something was started");
                 let progress = running.handle.progress();
-                say(&format!("progress {} {}", progress.done_bytes, progress.total_bytes));
+                say(&format!(
+                    "progress {} {}",
+                    progress.done_bytes, progress.total_bytes
+                ));
             }
             ["counters"] => {
                 let counters = communicator.counters();
@@ -84,7 +102,11 @@ fn start(communicator: &Communicator, numbers: [&str; 3], in_place: bool) -> Run
     let [tag, count, seed] = numbers.map(|text| text.parse::<u64>().expect("a number"));
     let peer = communicator.peer().0;
     let mut send: Vec<u64> = (0..count).map(|index| element(peer, seed, index)).collect();
-    let mut receive = if in_place { Vec::new() } else { vec![u64::MAX; send.len()] };
+    let mut receive = if in_place {
+        Vec::new()
+    } else {
+        vec![u64::MAX; send.len()]
+    };
     let part = if in_place {
         RawPart::in_place(&mut send)
     } else {
@@ -95,30 +117,49 @@ fn start(communicator: &Communicator, numbers: [&str; 3], in_place: bool) -> Run
         op: ReduceOp::Sum,
         root: ccl_core::Rank(0),
         parts: vec![part],
-        options: Options { tag: Tag(tag), ..Options::default() },
+        options: Options {
+            tag: Tag(tag),
+            ..Options::default()
+        },
     };
     // SAFETY: `Running` keeps the vectors untouched until the handle has ended or was dropped.
     let handle = unsafe { communicator.start_raw(request) }.expect("a valid call");
-    Running { handle, send, receive, in_place, seed }
+    Running {
+        handle,
+        send,
+        receive,
+        in_place,
+        seed,
+    }
 }
 
 fn end(running: Running, communicator: &Communicator) -> String {
     let outcome = running.handle.wait();
     let expected = |contributors: &[ccl_core::PeerId], index| {
-        contributors
-            .iter()
-            .fold(0_u64, |sum, peer| sum.wrapping_add(element(peer.0, running.seed, index)))
+        contributors.iter().fold(0_u64, |sum, peer| {
+            sum.wrapping_add(element(peer.0, running.seed, index))
+        })
     };
     let holds = |buffer: &[u64], contributors: &[ccl_core::PeerId]| {
-        buffer.iter().zip(0_u64..).all(|(&value, index)| value == expected(contributors, index))
+        buffer
+            .iter()
+            .zip(0_u64..)
+            .all(|(&value, index)| value == expected(contributors, index))
     };
     match outcome {
         Ok(outcome) => {
-            let result = if running.in_place { &running.send } else { &running.receive };
+            let result = if running.in_place {
+                &running.send
+            } else {
+                &running.receive
+            };
             let intact = running.in_place || holds(&running.send, &[communicator.peer()]);
             format!("ok {}", intact && holds(result, &outcome.contributors))
         }
-        Err(error) => format!("error {} {error}", holds(&running.send, &[communicator.peer()])),
+        Err(error) => format!(
+            "error {} {error}",
+            holds(&running.send, &[communicator.peer()])
+        ),
     }
 }
 
@@ -130,6 +171,9 @@ fn say(line: &str) {
 
 fn status(field: &str) -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(field))
+        .unwrap_or_default();
     line.split_whitespace().nth(1).unwrap_or("0").to_owned()
 }

@@ -86,7 +86,7 @@ pub fn sources(folder: &str) -> Vec<Source> {
     found
 }
 
-/// Finds `#[cfg(test)] mod name;` and marks the files that it stands for.
+/// Marks the files of `#[cfg(test)] mod name;`, and those in a package's `tests`.
 fn mark_test_modules(sources: &mut [Source]) {
     let mut stems = Vec::new();
     for source in sources.iter() {
@@ -106,12 +106,12 @@ fn mark_test_modules(sources: &mut [Source]) {
         }
     }
     for source in sources {
-        let rests = stems
+        let mut rests = stems
             .iter()
             .filter_map(|stem| source.path.strip_prefix(stem.as_str()));
-        source.is_test_module = rests
-            .into_iter()
-            .any(|rest| rest == ".rs" || rest.starts_with('/'));
+        let is_declared = rests.any(|rest| rest == ".rs" || rest.starts_with('/'));
+        let is_integration = source.path.split('/').nth(1) == Some("tests");
+        source.is_test_module = is_declared || is_integration;
     }
 }
 
