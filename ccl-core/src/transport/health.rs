@@ -27,7 +27,7 @@ pub(super) enum Report {
 enum LaneHealth {
     Never,
     Up,
-    Down { since: Instant },
+    Down { since: Instant, is_ended: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +76,15 @@ impl Health {
         reports
     }
 
-    pub(super) fn lane_down(&mut self, lane: u16, now: Instant) -> Option<Report> {
-        self.lanes[usize::from(lane)] = LaneHealth::Down { since: now };
-        if self.told != Told::Up || self.is_any_up() {
+    /// A lane broke; `is_ended`: the other side's system has ended it. Only that says something
+    /// about the other process: a cut path lets connections time out.
+    pub(super) fn lane_down(&mut self, lane: u16, is_ended: bool, now: Instant) -> Option<Report> {
+        self.lanes[usize::from(lane)] = LaneHealth::Down {
+            since: now,
+            is_ended,
+        };
+        let ended = |lane: &LaneHealth| matches!(lane, LaneHealth::Down { is_ended: true, .. });
+        if self.told != Told::Up || !self.lanes.iter().all(ended) {
             return None;
         }
         self.told = Told::Ended;
@@ -105,7 +111,7 @@ impl Health {
         let is_late = self.lanes.iter().any(|lane| match lane {
             LaneHealth::Never => now >= self.made + HELLO_TIMEOUT + self.link_timeout,
             LaneHealth::Up => false,
-            LaneHealth::Down { since } => now >= *since + self.link_timeout,
+            LaneHealth::Down { since, .. } => now >= *since + self.link_timeout,
         });
         is_late.then(|| self.give_up(LinkFault::TimedOut)).flatten()
     }
@@ -132,7 +138,7 @@ mod tests {
     fn a_lane_repaired_in_time_is_no_fault_of_the_link() {
         let now = Instant::now();
         let mut health = whole(now);
-        assert_eq!(health.lane_down(1, now), None);
+        assert_eq!(health.lane_down(1, true, now), None);
         assert_eq!(health.handle_timeout(now + TIMEOUT / 2), None);
         assert_eq!(health.lane_up(1), [Report::Repaired(1)]);
         assert_eq!(health.handle_timeout(now + TIMEOUT * 2), None);
@@ -142,18 +148,28 @@ mod tests {
     fn the_end_of_all_lanes_is_evidence_and_its_repair_is_news() {
         let now = Instant::now();
         let mut health = whole(now);
-        assert_eq!(health.lane_down(0, now), None);
+        assert_eq!(health.lane_down(0, true, now), None);
         let ended = Report::Down(LinkFault::Ended, false);
-        assert_eq!(health.lane_down(1, now), Some(ended));
+        assert_eq!(health.lane_down(1, true, now), Some(ended));
         assert_eq!(health.lane_up(1), [Report::Repaired(1)]);
         assert_eq!(health.lane_up(0), [Report::Repaired(0), Report::Up]);
+    }
+
+    #[test]
+    fn connections_that_time_out_are_no_evidence_for_the_end_of_a_process() {
+        let now = Instant::now();
+        let mut health = whole(now);
+        assert_eq!(health.lane_down(0, true, now), None);
+        assert_eq!(health.lane_down(1, false, now), None);
+        let gave_up = Report::Down(LinkFault::TimedOut, true);
+        assert_eq!(health.handle_timeout(now + TIMEOUT), Some(gave_up));
     }
 
     #[test]
     fn repair_is_given_up_once_and_may_still_succeed() {
         let now = Instant::now();
         let mut health = whole(now);
-        health.lane_down(1, now);
+        health.lane_down(1, true, now);
         let gave_up = Report::Down(LinkFault::TimedOut, true);
         assert_eq!(health.handle_timeout(now + TIMEOUT), Some(gave_up));
         assert_eq!(health.handle_timeout(now + TIMEOUT * 2), None);
@@ -164,9 +180,9 @@ mod tests {
     fn a_refusal_counts_once_no_lane_is_left() {
         let now = Instant::now();
         let mut health = whole(now);
-        health.lane_down(1, now);
+        health.lane_down(1, true, now);
         assert_eq!(health.refused(), None, "lane 0 works, so the process lives");
-        health.lane_down(0, now);
+        health.lane_down(0, true, now);
         let refused = Report::Down(LinkFault::Refused, true);
         assert_eq!(health.refused(), Some(refused));
         assert_eq!(health.refused(), None);

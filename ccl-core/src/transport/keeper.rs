@@ -28,8 +28,8 @@ pub(super) enum Event {
     Lanes,
     /// A lane is served.
     LaneUp(u16),
-    /// A lane broke; it is being repaired.
-    LaneDown(u16),
+    /// A lane broke and is being repaired; true: the other side has ended it.
+    LaneDown(u16, bool),
     /// Every address refuses connections.
     Refused,
     /// The two sides remember different links.
@@ -87,6 +87,11 @@ impl Keeper {
                     self.handle_event(event);
                 }
                 _ = ticks.tick() => self.handle_tick(tick),
+                Some(ended) = self.tasks.join_next() => {
+                    if ended.is_err_and(|error| error.is_panic()) {
+                        self.fail(LinkFault::Protocol, "internal error, please report it");
+                    }
+                }
             }
         }
     }
@@ -102,15 +107,17 @@ impl Keeper {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Lanes => self.spawn_lanes(),
+            // Hellos of two lanes may both have been the first.
+            Event::Lanes if self.tasks.is_empty() => self.spawn_lanes(),
+            Event::Lanes => {}
             Event::LaneUp(lane) => {
                 self.silence.heard = Instant::now();
                 for report in self.health.lane_up(lane) {
                     self.report(report);
                 }
             }
-            Event::LaneDown(lane) => {
-                let report = self.health.lane_down(lane, Instant::now());
+            Event::LaneDown(lane, is_ended) => {
+                let report = self.health.lane_down(lane, is_ended, Instant::now());
                 self.report_any(report);
             }
             Event::Refused => {

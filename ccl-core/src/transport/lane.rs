@@ -4,7 +4,7 @@
 //! one is greeted: the numbers exchanged then are exact.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -256,6 +256,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
         }
         let remote = connection.remote;
         drop(connection);
+        let mut is_ended = false;
         let reason = match end {
             LaneEnd::Replaced => continue,
             LaneEnd::Violation(reason) => Some(reason),
@@ -267,6 +268,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
             }
             LaneEnd::Closed(error) => {
                 tracing::debug!(peer = %link.peer, lane = lane.index, %error, "lane closed");
+                is_ended = is_ended_by_other_side(&error);
                 None
             }
             LaneEnd::Killed => None,
@@ -275,7 +277,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
             link.warnings.warn(remote, reason);
             return link.tell(Event::Failed(LinkFault::Protocol, reason)).await;
         }
-        link.tell(Event::LaneDown(lane.index)).await;
+        link.tell(Event::LaneDown(lane.index, is_ended)).await;
     }
 }
 
@@ -324,6 +326,14 @@ async fn serve(link: &Link, lane: &Lane, connection: &Connection) -> LaneEnd {
         () = lane.door.knock() => LaneEnd::Replaced,
         end = both => end,
     }
+}
+
+/// Whether an error says that the other side's system has ended the connection.
+fn is_ended_by_other_side(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 /// Counts faults that come without a good frame between them.

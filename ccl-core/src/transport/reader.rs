@@ -299,6 +299,8 @@ impl<'a> SignalReader<'a> {
             if let Some((frame, check)) = self.incoming.header(&header)? {
                 self.read_frame(&frame, check).await?;
             }
+            // A flood of signals does not keep other tasks waiting.
+            tokio::task::coop::consume_budget().await;
         }
     }
 

@@ -18,8 +18,10 @@ use super::{FrameHeader, Payload};
 use crate::limits::SIGNAL_QUEUE_BYTES_MAX;
 use crate::wire::data::{Content, HEADER_BYTES, Header, PayloadCheck, TRAILER_BYTES};
 
-/// Frames written with one system call: bounds the time that the lock is held.
+/// Frames written with one system call.
 const BATCH_FRAMES_MAX: usize = 8;
+/// System calls made in one go: bounds the time that the lock is held.
+const BATCHES_MAX: usize = 4;
 
 /// The present connection of a signal lane and the frames that are half-way into it.
 #[derive(Debug, Default)]
@@ -69,6 +71,8 @@ impl Encoded {
 enum Pumped {
     /// Nothing is left, or nobody is connected.
     Drained,
+    /// There is more, and the socket may take it.
+    Paused,
     /// The socket is full.
     Blocked,
 }
@@ -117,7 +121,7 @@ impl Outgoing {
         let Some(stream) = self.signal.stream.clone() else {
             return Ok(Pumped::Drained);
         };
-        loop {
+        for _ in 0..BATCHES_MAX {
             self.fill_batch(lane);
             if self.signal.batch.is_empty() {
                 return Ok(Pumped::Drained);
@@ -131,6 +135,7 @@ impl Outgoing {
                 Err(error) => return Err(error),
             }
         }
+        Ok(Pumped::Paused)
     }
 
     fn fill_batch(&mut self, lane: &Lane) {
@@ -206,6 +211,10 @@ pub(super) async fn write(lane: &Lane, stream: &TcpStream) -> LaneEnd {
         let pumped = lane.out.lock().pump(lane);
         let waited = match pumped {
             Ok(Pumped::Blocked) => stream.writable().await,
+            Ok(Pumped::Paused) => {
+                tokio::task::yield_now().await;
+                Ok(())
+            }
             Ok(Pumped::Drained) => {
                 lane.wake.notified().await;
                 Ok(())

@@ -25,7 +25,7 @@ use crate::peer::Neighbour;
 use crate::wire::control::LinkFault;
 
 /// Longest time that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const RUN: RunId = RunId(77);
 
 /// What a handler saw.
