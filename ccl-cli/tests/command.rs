@@ -3,6 +3,7 @@
 //! Plan: 1. the floor runs for real and prints its lines; 2. a master announces its port and ends
 //! cleanly on SIGTERM; 3. children end with their parent's end of the pipe; 4. wrong options are
 //! told with words.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};

@@ -3,6 +3,7 @@
 //! Plan: 1. every type with every operator is right with both algorithms; 2. so are the other
 //! collectives, in place and with odd shares; 3. the demonstration trains to the end while a peer
 //! is killed and another stopped; 4. and while its master dies.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::process::{Command, Stdio};
 

@@ -2,6 +2,7 @@
 //!
 //! Deaths of whole processes are tested where processes are (`ccl-cli/tests`); here a peer goes by
 //! leaving, and the master by being stopped.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::sync::{Arc, Barrier};
 use std::time::Duration;

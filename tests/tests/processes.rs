@@ -1,4 +1,5 @@
 //! Deaths of whole processes, at moments that only a held-up connection can pin down.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use ccl_core::{MasterConfig, MasterServer, Timers};
 use ccl_tests::processes::{Actor, Proxy};

@@ -83,9 +83,14 @@ impl Core {
 impl Session {
     /// Works off what waits, unless another thread is at it; that thread then takes it along.
     pub(crate) fn drive(&self) {
-        let _ends_calls = EndCallsOnPanic { session: self, is_unwinding: std::thread::panicking() };
+        let _ends_calls = EndCallsOnPanic {
+            session: self,
+            is_unwinding: std::thread::panicking(),
+        };
         loop {
-            let Some(mut core) = self.core.try_lock() else { return };
+            let Some(mut core) = self.core.try_lock() else {
+                return;
+            };
             loop {
                 let item = self.inbox.lock().pop_front();
                 let Some(item) = item else { break };
@@ -115,7 +120,13 @@ impl Session {
             Item::Input(input) => core.peer.handle(now, input),
             Item::Post(call, operation, handle) => self.take_post(core, call, operation, handle),
             Item::Plain(call, completion, input) => {
-                core.calls.insert(call, Pending { completion, collective: None });
+                core.calls.insert(
+                    call,
+                    Pending {
+                        completion,
+                        collective: None,
+                    },
+                );
                 core.peer.handle(now, input);
             }
             Item::Control(generation, _) if generation != core.generation => {}
@@ -124,11 +135,23 @@ impl Session {
                 core.peer.handle(now, Input::ControlUp);
             }
             Item::Control(_, ControlItem::Said(message)) => {
-                if let MasterToPeer::Welcome { run_id, peer, timers, .. } = &message {
+                if let MasterToPeer::Welcome {
+                    run_id,
+                    peer,
+                    timers,
+                    ..
+                } = &message
+                {
                     let (run, peer, key) = (*run_id, *peer, core.key);
                     let link_timeout = timers.link_timeout;
-                    let identity = Identity { run, peer, key, link_timeout };
-                    self.links.identify(identity, Arc::clone(&self.engine) as Handler);
+                    let identity = Identity {
+                        run,
+                        peer,
+                        key,
+                        link_timeout,
+                    };
+                    self.links
+                        .identify(identity, Arc::clone(&self.engine) as Handler);
                     self.public.lock().peer = Some(peer);
                 }
                 core.peer.handle(now, Input::Control(message));
@@ -143,18 +166,43 @@ impl Session {
     fn take_post(&self, core: &mut Core, call: CallId, operation: Operation, handle: Arc<Call>) {
         let completion = handle.completion_arc();
         let world_size = core.peer.view().map_or(0, |view| view.members.len());
-        if operation.world_size.is_some_and(|expected| expected != world_size) {
-            // No number is used up. The caller learns the new view and comes back with other buffers.
+        if operation
+            .world_size
+            .is_some_and(|expected| expected != world_size)
+        {
+            // No number is used up. The caller learns the new view and comes back with other
+            // buffers.
             self.public.lock().view = core.peer.view().cloned();
-            return completion.finish(Err(Error::WorldChanged { world_size: world_size as u32 }));
+            return completion.finish(Err(Error::WorldChanged {
+                world_size: world_size as u32,
+            }));
         }
         let now = self.clock.now();
         let timeout = operation.deadline.or(self.config.operation_timeout);
         let deadline = timeout.map(|timeout| now + timeout);
         let (tag, fingerprint) = (operation.tag, operation.fingerprint.clone());
-        let collective = Collective { operation, call: handle, attempts: 1, deadline };
-        core.calls.insert(call, Pending { completion, collective: Some(collective) });
-        core.peer.handle(now, Input::Post { call, tag, fingerprint, deadline });
+        let collective = Collective {
+            operation,
+            call: handle,
+            attempts: 1,
+            deadline,
+        };
+        core.calls.insert(
+            call,
+            Pending {
+                completion,
+                collective: Some(collective),
+            },
+        );
+        core.peer.handle(
+            now,
+            Input::Post {
+                call,
+                tag,
+                fingerprint,
+                deadline,
+            },
+        );
     }
 
     fn carry_out(&self, core: &mut Core, output: Output) {
@@ -208,19 +256,37 @@ impl Session {
     fn connect(&self, core: &mut Core) {
         core.generation += 1;
         core.control = None;
-        let task = control::run(self.weak.clone(), self.config.master.clone(), core.generation);
+        let task = control::run(
+            self.weak.clone(),
+            self.config.master.clone(),
+            core.generation,
+        );
         if let Some(earlier) = core.dialling.replace(self.threads.spawn(task)) {
             earlier.abort();
         }
     }
 
     fn start_op(&self, core: &mut Core, start: Output) {
-        let Output::StartOp { call, op, fingerprint, members, ring_order, rank, costs } = start
+        let Output::StartOp {
+            call,
+            op,
+            fingerprint,
+            members,
+            ring_order,
+            rank,
+            costs,
+        } = start
         else {
             unreachable!("called for StartOp alone")
         };
-        let pending = core.calls.get(&call).expect("the machine starts only calls it was given");
-        let collective = pending.collective.as_ref().expect("only collectives are started");
+        let pending = core
+            .calls
+            .get(&call)
+            .expect("the machine starts only calls it was given");
+        let collective = pending
+            .collective
+            .as_ref()
+            .expect("only collectives are started");
         *collective.call.op.lock() = Some(op);
         let expected = collective.operation.world_size;
         if expected.is_some_and(|expected| expected != members.len()) {
@@ -229,7 +295,8 @@ impl Session {
                 expected.unwrap_or_default(),
                 members.len()
             ));
-            core.peer.handle(self.clock.now(), Input::Cancel { call, reason });
+            core.peer
+                .handle(self.clock.now(), Input::Cancel { call, reason });
             return;
         }
         self.engine.start(Start {
@@ -244,18 +311,36 @@ impl Session {
     }
 
     fn finish(&self, core: &mut Core, call: CallId, end: End) {
-        let Some(mut pending) = core.calls.remove(&call) else { return };
-        if let End::Aborted { op, reason: AbortReason::Lost { .. }, .. } = &end {
-            if self.repeat(core, &mut pending, *op) {
-                return;
-            }
+        let Some(mut pending) = core.calls.remove(&call) else {
+            return;
+        };
+        if let End::Aborted {
+            op,
+            reason: AbortReason::Lost { .. },
+            ..
+        } = &end
+            && self.repeat(core, &mut pending, *op)
+        {
+            return;
         }
-        let attempts = pending.collective.as_ref().map_or(1, |collective| collective.attempts);
+        let attempts = pending
+            .collective
+            .as_ref()
+            .map_or(1, |collective| collective.attempts);
         let result = match end {
-            End::Committed { op, contributors, view } => {
+            End::Committed {
+                op,
+                contributors,
+                view,
+            } => {
                 self.engine.commit(op);
                 self.show(&view, |counters| counters.commits += 1);
-                Ok(Finished::Operation(Outcome { op, contributors, view, attempts }))
+                Ok(Finished::Operation(Outcome {
+                    op,
+                    contributors,
+                    view,
+                    attempts,
+                }))
             }
             End::Aborted { op, reason, view } => {
                 self.show(&view, |counters| counters.aborts += 1);
@@ -272,9 +357,12 @@ impl Session {
         pending.completion.finish(result);
     }
 
-    /// Posts an aborted call again for the survivors, if its caller asked for that (R8: only losses).
+    /// Posts an aborted call again for the survivors, if its caller asked for that (R8: only
+    /// losses).
     fn repeat(&self, core: &mut Core, pending: &mut Pending, op: OpName) -> bool {
-        let Some(mut collective) = pending.collective.take() else { return false };
+        let Some(mut collective) = pending.collective.take() else {
+            return false;
+        };
         let fingerprint = &collective.operation.fingerprint;
         if collective.attempts >= fingerprint.attempts {
             pending.collective = Some(collective);
@@ -291,7 +379,13 @@ impl Session {
         };
         let completion = Arc::clone(&pending.completion);
         let call = collective.call.id();
-        core.calls.insert(call, Pending { completion, collective: Some(collective) });
+        core.calls.insert(
+            call,
+            Pending {
+                completion,
+                collective: Some(collective),
+            },
+        );
         core.peer.handle(self.clock.now(), input);
         true
     }
@@ -363,7 +457,9 @@ struct EndCallsOnPanic<'a> {
 impl Drop for EndCallsOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.is_unwinding {
-            self.session.end_calls(&SessionEnd::Protocol("internal error, please report it".into()));
+            self.session.end_calls(&SessionEnd::Protocol(
+                "internal error, please report it".into(),
+            ));
         }
     }
 }
@@ -396,7 +492,9 @@ pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
     let mut rings = 0_u32;
     loop {
         let at = *alarm.at.lock();
-        let Some(clock) = session.upgrade().map(|session| session.clock) else { return };
+        let Some(clock) = session.upgrade().map(|session| session.clock) else {
+            return;
+        };
         match at {
             None => alarm.earlier.notified().await,
             Some(at) if at > clock.now() => {
@@ -408,7 +506,9 @@ pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
             }
             Some(_) => {
                 *alarm.at.lock() = None;
-                let Some(session) = session.upgrade() else { return };
+                let Some(session) = session.upgrade() else {
+                    return;
+                };
                 session.submit(Input::Timeout);
                 rings = rings.wrapping_add(1);
                 if rings.is_multiple_of(RINGS_A_TRIM) {
@@ -419,5 +519,6 @@ pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
     }
 }
 
-/// Heartbeats ring at least a few times a second: memory idle for some seconds goes back to the system.
+/// Heartbeats ring at least a few times a second: memory idle for some seconds goes back to the
+/// system.
 const RINGS_A_TRIM: u32 = 32;

@@ -2,8 +2,8 @@
 //!
 //! Inputs of the machine come from callers, from the control connection, from the data plane and
 //! from the clock. Whoever brings one drives the machine at once, on its own thread, so that a call
-//! reaches the wire without a task hop: [`Session::submit`] queues the input, and
-//! [`Session::drive`] works the queue off unless another thread is at it, which then takes the
+//! reaches the wire without a task hop: `Session::submit` queues the input, and
+//! `Session::drive` works the queue off unless another thread is at it, which then takes the
 //! input along.
 
 use std::collections::VecDeque;
@@ -71,15 +71,22 @@ impl Call {
 
     /// Asks for an abort.
     pub(crate) fn cancel(&self) {
-        self.session.submit(Input::Cancel { call: self.id, reason: CancelReason::User });
+        self.session.submit(Input::Cancel {
+            call: self.id,
+            reason: CancelReason::User,
+        });
     }
 
     /// How far it is at this peer.
     pub(crate) fn progress(&self) -> Progress {
         let op = *self.op.lock();
-        let (done_bytes, total_bytes) =
-            op.and_then(|op| self.session.engine.progress(op)).unwrap_or_default();
-        Progress { done_bytes, total_bytes }
+        let (done_bytes, total_bytes) = op
+            .and_then(|op| self.session.engine.progress(op))
+            .unwrap_or_default();
+        Progress {
+            done_bytes,
+            total_bytes,
+        }
     }
 }
 
@@ -103,7 +110,9 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("public", &self.public).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("public", &self.public)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,7 +164,10 @@ impl Session {
             weak: weak.clone(),
             config,
         });
-        session.threads.spawn(drive::run_alarm(session.weak.clone(), Arc::clone(&session.alarm)));
+        session.threads.spawn(drive::run_alarm(
+            session.weak.clone(),
+            Arc::clone(&session.alarm),
+        ));
         session.drive();
         Ok(session)
     }
@@ -164,7 +176,8 @@ impl Session {
     pub(crate) fn wait_admitted(&self, timeout: Duration) -> Result<()> {
         let mut public = self.public.lock();
         let is_waiting = |public: &mut Public| public.view.is_none() && public.ended.is_none();
-        self.changed.wait_while_for(&mut public, is_waiting, timeout);
+        self.changed
+            .wait_while_for(&mut public, is_waiting, timeout);
         if let Some(end) = &public.ended {
             return Err(session_error(end));
         }
@@ -175,8 +188,14 @@ impl Session {
             let waited_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             return Err(Error::NotAdmitted { waited_ms });
         }
-        let cause = public.last_fault.clone().unwrap_or_else(|| "no answer".into());
-        Err(Error::MasterUnreachable { address: self.config.master.clone(), cause })
+        let cause = public
+            .last_fault
+            .clone()
+            .unwrap_or_else(|| "no answer".into());
+        Err(Error::MasterUnreachable {
+            address: self.config.master.clone(),
+            cause,
+        })
     }
 
     /// Starts a collective.
@@ -190,11 +209,11 @@ impl Session {
         });
         self.take(Item::Post(call.id, operation, Arc::clone(&call)));
         // A call that was refused at once is an error of starting it, not of its end.
-        if call.completion.is_finished() {
-            match call.completion.wait() {
-                Err(error @ (Error::InvalidUsage(_) | Error::InvalidArgument(_))) => return Err(error),
-                Err(_) | Ok(_) => {}
-            }
+        if call.completion.is_finished()
+            && let Err(error) = call.completion.wait()
+            && matches!(error, Error::InvalidUsage(_) | Error::InvalidArgument(_))
+        {
+            return Err(error);
         }
         Ok(call)
     }
@@ -203,8 +222,15 @@ impl Session {
     pub(crate) fn safe_point(&self) -> Result<Arc<Completion>> {
         self.check_process()?;
         let (call, completion) = (self.new_call(), Completion::new());
-        let deadline = self.config.operation_timeout.map(|timeout| self.clock.now() + timeout);
-        self.take(Item::Plain(call, Arc::clone(&completion), Input::SafePoint { call, deadline }));
+        let deadline = self
+            .config
+            .operation_timeout
+            .map(|timeout| self.clock.now() + timeout);
+        self.take(Item::Plain(
+            call,
+            Arc::clone(&completion),
+            Input::SafePoint { call, deadline },
+        ));
         Ok(completion)
     }
 
@@ -212,7 +238,11 @@ impl Session {
     pub(crate) fn leave(&self) -> Result<()> {
         self.check_process()?;
         let (call, completion) = (self.new_call(), Completion::new());
-        self.take(Item::Plain(call, Arc::clone(&completion), Input::Leave { call }));
+        self.take(Item::Plain(
+            call,
+            Arc::clone(&completion),
+            Input::Leave { call },
+        ));
         completion.wait().map(drop)
     }
 
@@ -223,7 +253,11 @@ impl Session {
         }
         if self.public.lock().ended.is_none() {
             let (call, completion) = (self.new_call(), Completion::new());
-            self.take(Item::Plain(call, Arc::clone(&completion), Input::Leave { call }));
+            self.take(Item::Plain(
+                call,
+                Arc::clone(&completion),
+                Input::Leave { call },
+            ));
             let _in_time = completion.wait_for(FAREWELL_MAX);
         }
         self.end_calls(&SessionEnd::Left);
@@ -232,12 +266,19 @@ impl Session {
 
     /// The view of the newest result.
     pub(crate) fn view(&self) -> Arc<View> {
-        self.public.lock().view.clone().expect("a communicator is made once admitted")
+        self.public
+            .lock()
+            .view
+            .clone()
+            .expect("a communicator is made once admitted")
     }
 
     /// The session's name.
     pub(crate) fn peer(&self) -> PeerId {
-        self.public.lock().peer.expect("a communicator is made once admitted")
+        self.public
+            .lock()
+            .peer
+            .expect("a communicator is made once admitted")
     }
 
     /// What happened so far.
@@ -276,7 +317,11 @@ impl Session {
     }
 
     fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() { Ok(()) } else { Err(Error::Forked) }
+        if self.process == std::process::id() {
+            Ok(())
+        } else {
+            Err(Error::Forked)
+        }
     }
 }
 
@@ -289,9 +334,9 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
         SessionEnd::NoVerdict => {
             Error::Unknown("no verdict within verdict_timeout of the cancel".into())
         }
-        SessionEnd::Protocol(what) => {
-            Error::Unknown(format!("the master said something that makes no sense: {what}"))
-        }
+        SessionEnd::Protocol(what) => Error::Unknown(format!(
+            "the master said something that makes no sense: {what}"
+        )),
         SessionEnd::Left => Error::Ended("this peer left the run".into()),
     }
 }
@@ -300,26 +345,44 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
 fn engine(session: &Weak<Session>, config: &CommunicatorConfig, links: &Links) -> Arc<Engine> {
     let session = session.clone();
     let events = move |event| {
-        let Some(session) = session.upgrade() else { return };
+        let Some(session) = session.upgrade() else {
+            return;
+        };
         session.submit(match event {
             EngineEvent::Held(op) => Input::Held(op),
             EngineEvent::Mismatch { op, peer, theirs } => Input::Mismatch { op, peer, theirs },
             EngineEvent::LinkUp(peer) => Input::LinkUp(peer),
-            EngineEvent::LinkDown { peer, fault, gave_up } => {
-                Input::LinkDown { peer, fault, gave_up }
-            }
+            EngineEvent::LinkDown {
+                peer,
+                fault,
+                gave_up,
+            } => Input::LinkDown {
+                peer,
+                fault,
+                gave_up,
+            },
             EngineEvent::LaneRepaired { peer, lane } => {
                 return tracing::info!(%peer, lane, "a lane was repaired");
             }
         });
     };
-    let sizes = EngineConfig { scratch_bytes: config.scratch_bytes };
-    Arc::new(Engine::new(sizes, Arc::new(links.clone()), Box::new(events)))
+    let sizes = EngineConfig {
+        scratch_bytes: config.scratch_bytes,
+    };
+    Arc::new(Engine::new(
+        sizes,
+        Arc::new(links.clone()),
+        Box::new(events),
+    ))
 }
 
 fn entropy<const N: usize>(bytes: &mut [u8; N]) -> Result<[u8; N]> {
-    getrandom::fill(bytes)
-        .map_err(|error| Error::os("reading the system's randomness", std::io::Error::other(error)))?;
+    getrandom::fill(bytes).map_err(|error| {
+        Error::os(
+            "reading the system's randomness",
+            std::io::Error::other(error),
+        )
+    })?;
     Ok(*bytes)
 }
 
@@ -335,9 +398,13 @@ fn links_config(config: &CommunicatorConfig) -> LinksConfig {
 /// The addresses told to the others. An unspecified one stands for the address that the master
 /// sees.
 fn advertised(config: &CommunicatorConfig, listening: SocketAddr) -> Result<Vec<SocketAddr>> {
-    let Some(advertise) = &config.advertise else { return Ok(vec![listening]) };
+    let Some(advertise) = &config.advertise else {
+        return Ok(vec![listening]);
+    };
     let resolved = advertise.to_socket_addrs().map_err(|error| {
-        Error::invalid(format!("advertise {advertise:?} is no `host:port` that resolves: {error}"))
+        Error::invalid(format!(
+            "advertise {advertise:?} is no `host:port` that resolves: {error}"
+        ))
     })?;
     let mut addresses: Vec<SocketAddr> = resolved.take(limits::ADDRESSES_MAX).collect();
     for address in &mut addresses {

@@ -12,6 +12,7 @@ use crate::wire::control::EvictReason;
 
 /// Where a group stands (docs/protocol.md, Master).
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one a group")]
 pub(super) enum Phase {
     /// A restarted master collects what members of the newest view say (R11).
     Rebuild(Rebuild),
