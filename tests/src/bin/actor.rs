@@ -2,7 +2,7 @@
 //!
 //! `actor MASTER WORLD [LANES]` connects and prints `connected RANK PORT`. Then, one command a line:
 //! `reduce TAG COUNT in|out SEED` starts an all-reduce and prints `started`; `wait` prints
-//! `ok SUM_OK` or `error INTACT TEXT`; `progress` prints `progress DONE TOTAL`; `counters` prints
+//! `ok RIGHT CONTRIBUTORS` or `error INTACT TEXT`; `progress` prints `progress DONE TOTAL`; `counters` prints
 //! `counters COMMITS ABORTS REPAIRS`; `memory` prints `memory RSS PEAK` in KiB; `update` and `leave`
 //! print `ok` or `error`. It ends with its standard input.
 
@@ -154,7 +154,8 @@ fn end(running: Running, communicator: &Communicator) -> String {
                 &running.receive
             };
             let intact = running.in_place || holds(&running.send, &[communicator.peer()]);
-            format!("ok {}", intact && holds(result, &outcome.contributors))
+            let is_right = intact && holds(result, &outcome.contributors);
+            format!("ok {is_right} {}", outcome.contributors.len())
         }
         Err(error) => format!(
             "error {} {error}",
