@@ -1,3 +1,4 @@
-//! The simulator of ccl.
+//! What tests of ccl share: its machines under virtual time, and real processes.
 
 pub mod processes;
+pub mod sim;

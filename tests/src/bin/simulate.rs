@@ -1,2 +1,147 @@
-//! Runs seeds.
-fn main() {}
+//! `simulate`: seeds under the simulator, or deliberate bugs that it must notice.
+
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use ccl_tests::sim::report::Stats;
+use ccl_tests::sim::run::{Failure, fold_digests, run_seed, run_seed_printed};
+use clap::Parser;
+
+/// Runs the machines of ccl under virtual time and seeded faults.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Seeds to run: `A..B`, B excluded.
+    #[arg(long, default_value = "0..1000", value_parser = parse_range)]
+    seeds: Range<u64>,
+    /// One seed only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads. Default: one a core.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Print every event of the seed.
+    #[arg(long)]
+    verbose: bool,
+    /// Go on after a failure, and count.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let (first, last) = text.split_once("..").ok_or("write seeds as A..B")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+    let range = number(first)?..number(last)?;
+    if range.is_empty() {
+        return Err("the range holds no seed".into());
+    }
+    Ok(range)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    quiet_panics();
+    if let Some(seed) = arguments.seed.filter(|_| arguments.verbose) {
+        return printed(seed);
+    }
+    let seeds = arguments.seed.map_or(arguments.seeds.clone(), |s| s..s + 1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = arguments.jobs.unwrap_or(cores).max(1);
+    let (runs, failures) = run_all(&seeds, jobs, arguments.keep_going);
+    report(&seeds, &runs, &failures)
+}
+
+/// A machine's assertion is caught and reported with its seed; the default report is only noise.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+fn printed(seed: u64) -> ExitCode {
+    match run_seed_printed(seed) {
+        Ok(outcome) => {
+            println!("seed {seed} passed, digest {:016x}", outcome.digest);
+            println!("{}", outcome.stats);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("seed {seed} FAILED: {}", failure.what);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One seed's digest and counts.
+type Run = (u64, Stats);
+
+fn run_all(seeds: &Range<u64>, jobs: usize, keep_going: bool) -> (Vec<Run>, Vec<Box<Failure>>) {
+    let next = AtomicU64::new(seeds.start);
+    let end = AtomicU64::new(seeds.end);
+    let count = usize::try_from(seeds.end - seeds.start).unwrap_or(0);
+    let runs: Mutex<Vec<Option<Run>>> = Mutex::new(vec![None; count]);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match run_seed(seed) {
+                        Ok(outcome) => {
+                            let index = usize::try_from(seed - seeds.start).unwrap_or(0);
+                            let mut runs = runs.lock().unwrap_or_else(PoisonError::into_inner);
+                            runs[index] = Some((outcome.digest, outcome.stats));
+                        }
+                        Err(failure) => {
+                            let mut list = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                            list.push(failure);
+                            if !keep_going {
+                                end.store(0, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    failures.sort_by_key(|failure| failure.seed);
+    (runs.into_iter().flatten().collect(), failures)
+}
+
+fn report(seeds: &Range<u64>, runs: &[Run], failures: &[Box<Failure>]) -> ExitCode {
+    let mut total = Stats::default();
+    for (_, stats) in runs {
+        total.merge(stats);
+    }
+    println!("{total}");
+    println!("{}", total.coverage());
+    let digest = fold_digests(runs.iter().map(|(digest, _)| *digest));
+    println!(
+        "seeds {}..{}: {} passed, {} failed, history digest {digest:016x}",
+        seeds.start,
+        seeds.end,
+        runs.len(),
+        failures.len()
+    );
+    let Some(first) = failures.first() else {
+        return ExitCode::SUCCESS;
+    };
+    for failure in failures.iter().skip(1) {
+        println!("seed {} FAILED: {}", failure.seed, failure.what);
+    }
+    for line in &first.lines {
+        println!("{line}");
+    }
+    println!("seed {} FAILED: {}", first.seed, first.what);
+    println!(
+        "replay: cargo run --release -p ccl-tests --bin simulate -- --seed {} --verbose",
+        first.seed
+    );
+    ExitCode::FAILURE
+}

@@ -1,0 +1,499 @@
+//! What must hold, seen from outside: nothing here asks the machines for their opinion.
+//!
+//! Agreement (P1, I1 to I8) over everything that anybody was ever told, the dead and the evicted
+//! included. Endings of calls with their bytes are checked in `endings`, time in `liveness`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ccl_core::View;
+use ccl_core::event::Event;
+use ccl_core::ids::{Epoch, GroupId, OpName, OpNumber, PeerId, Rank, Tag, Term, Vid};
+use ccl_core::peer::SessionEnd;
+use ccl_core::wire::control::{
+    EvictReason, Fingerprint, Install, MasterToPeer, PeerToMaster, TagFloor,
+};
+
+use super::cluster::{HostId, World};
+use super::peer_host::Host;
+use super::plane::Start;
+use super::workload::{CallKind, Operation};
+
+/// What one host has said and heard, as far as rules depend on it.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// It has flushed or attached and may post nothing.
+    barred: bool,
+    /// It was told that its session is over.
+    pub evicted: bool,
+    /// Operations whose result it has.
+    pub held: BTreeSet<OpName>,
+    floors: BTreeMap<Tag, (OpNumber, Option<OpNumber>)>,
+    safe_released: u64,
+    /// The number of the newest call of each tag that ended.
+    pub newest: BTreeMap<Tag, OpNumber>,
+}
+
+impl Told {
+    /// It says something to the master.
+    pub fn says(&mut self, message: &PeerToMaster) {
+        match message {
+            PeerToMaster::Flush { .. } | PeerToMaster::Attach { .. } => self.barred = true,
+            _ => {}
+        }
+    }
+
+    /// It hears something from the master.
+    pub fn hears(&mut self, message: &MasterToPeer) {
+        match message {
+            MasterToPeer::Install(install) => {
+                self.barred = install.suspended;
+                self.safe_released = self.safe_released.max(install.safe_released);
+                for floor in &install.floors {
+                    let entry = (floor.floor, floor.last_committed);
+                    self.floors.insert(floor.tag, entry);
+                }
+            }
+            MasterToPeer::Evicted { .. } => self.evicted = true,
+            MasterToPeer::Welcome { .. } => self.evicted = false,
+            _ => {}
+        }
+    }
+
+    /// It has the result of an operation.
+    pub fn holds(&mut self, op: OpName) {
+        self.held.insert(op);
+    }
+}
+
+/// Run, group, tag and number: what an outcome belongs to.
+pub type OutcomeKey = (usize, GroupId, Tag, OpNumber);
+
+/// What anybody was told of one operation.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Its name and contributors, if somebody was told that it succeeded.
+    pub committed: Option<(OpName, Vec<PeerId>)>,
+    /// Who was told that it was aborted.
+    pub aborted: Option<HostId>,
+    /// What the result is, by rank where it differs.
+    pub results: BTreeMap<Rank, u64>,
+}
+
+/// How one member called an operation.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Which host.
+    pub host: HostId,
+    /// What it called.
+    pub fingerprint: Fingerprint,
+    /// Seed of its input.
+    pub input_seed: u64,
+    /// Whether sums are exact.
+    pub exact: bool,
+}
+
+/// A view that a master sealed.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// Its name.
+    pub vid: Vid,
+    /// Its members in rank order.
+    pub members: Vec<PeerId>,
+    /// Members of the view before that are in it.
+    pub survivors: Vec<PeerId>,
+}
+
+/// Everything that was ever told.
+#[derive(Debug, Default)]
+pub struct Checkers {
+    /// What was told of each operation.
+    pub outcomes: BTreeMap<OutcomeKey, Outcome>,
+    views: BTreeMap<(usize, GroupId, Vid), (Vec<PeerId>, Vec<Rank>)>,
+    births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
+    /// Who started which operation.
+    pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,
+    asked: BTreeSet<(HostId, u64)>,
+    /// Sessions that the master ended, in the run that goes on.
+    pub evicted: BTreeMap<(usize, PeerId), EvictReason>,
+    /// Views that masters sealed, by group, oldest first.
+    pub sealed: BTreeMap<(usize, GroupId), Vec<Sealed>>,
+    terms: BTreeMap<usize, (u32, Term)>,
+    incarnation: u32,
+    /// The run that the master serves.
+    pub run: usize,
+    /// Groups in which a minority went on, so that a lost disk may lose what it decided.
+    minority: BTreeSet<GroupId>,
+    /// Groups for which the assumption of P1 does not hold (R11).
+    pub broken: BTreeSet<GroupId>,
+    /// Views sealed since the calm began.
+    pub views_in_calm: u64,
+}
+
+impl Checkers {
+    /// A master starts.
+    pub fn master_started(&mut self, incarnation: u32) {
+        self.incarnation = incarnation;
+    }
+
+    /// A master dies, and with it all that it knew if it has no disk.
+    pub fn master_crashed(&mut self, diskless: bool) {
+        if diskless {
+            self.broken.extend(self.minority.iter().copied());
+        }
+    }
+
+    /// An application asked to end a call.
+    pub fn asked(&mut self, host: HostId, logical: u64) {
+        self.asked.insert((host, logical));
+    }
+
+    /// Whether it did.
+    #[must_use]
+    pub fn has_asked(&self, host: HostId, logical: u64) -> bool {
+        self.asked.contains(&(host, logical))
+    }
+
+    /// The master says something.
+    ///
+    /// # Errors
+    /// A term that does not rise.
+    pub fn master_sends(
+        &mut self,
+        host: Option<HostId>,
+        message: &MasterToPeer,
+        hosts: &[Host],
+    ) -> Result<(), String> {
+        let (Some(host), MasterToPeer::Install(install)) = (host, message) else {
+            return Ok(());
+        };
+        let Some(run) = hosts[host.0].run else {
+            return Ok(());
+        };
+        for (peer, reason) in &install.departed {
+            self.evicted.insert((run, *peer), reason.clone());
+        }
+        let term = install.vid.term;
+        let (incarnation, newest) = self
+            .terms
+            .get(&run)
+            .copied()
+            .unwrap_or((0, Term::default()));
+        let fine = if incarnation == self.incarnation {
+            term == newest
+        } else {
+            term > newest
+        };
+        self.terms.insert(run, (self.incarnation, term));
+        ensure(fine, || {
+            format!("a master began with term {term} after {newest}")
+        })
+    }
+
+    /// A host hears something.
+    ///
+    /// # Errors
+    /// A commit that the host does not hold (I4), or a view that goes back (I6), forgets an open
+    /// operation (I5), or differs from what others learned.
+    pub fn host_hears(&mut self, host: &Host, message: &MasterToPeer) -> Result<(), String> {
+        match message {
+            MasterToPeer::Commit(records) => records.iter().try_for_each(|record| {
+                let open = open_operations(host).any(|o| o.started == Some(record.op));
+                ensure(!open || host.told.held.contains(&record.op), || {
+                    format!(
+                        "{} committed at a member that does not hold it (I4)",
+                        record.op
+                    )
+                })
+            }),
+            MasterToPeer::Install(install) => self.host_hears_install(host, install),
+            _ => Ok(()),
+        }
+    }
+
+    fn host_hears_install(&mut self, host: &Host, install: &Install) -> Result<(), String> {
+        let vid = install.vid;
+        let members: Vec<PeerId> = install.members.iter().map(|member| member.peer).collect();
+        let sorted = install.members.is_sorted_by(|a, b| a.number < b.number);
+        ensure(sorted, || format!("members of {vid} not in rank order"))?;
+        self.view_agrees(host, vid, &members, &install.ring_order)?;
+        if self.broken.contains(&host.group) {
+            return Ok(());
+        }
+        ensure(vid >= host.vid(), || {
+            format!("view {vid} after {} (I6)", host.vid())
+        })?;
+        ensure(install.safe_released >= host.told.safe_released, || {
+            format!("safe points fell to {} (I6)", install.safe_released)
+        })?;
+        install
+            .floors
+            .iter()
+            .try_for_each(|floor| floor_is_monotone(host, floor))?;
+        if vid > host.vid() {
+            carried_is_complete(host, install)?;
+        }
+        Ok(())
+    }
+
+    fn view_agrees(
+        &mut self,
+        host: &Host,
+        vid: Vid,
+        members: &[PeerId],
+        ring_order: &[Rank],
+    ) -> Result<(), String> {
+        let Some(run) = host.run else {
+            return Ok(());
+        };
+        let mut ranks: Vec<usize> = ring_order.iter().map(|rank| rank.index()).collect();
+        ranks.sort_unstable();
+        ensure(ranks.iter().copied().eq(0..members.len()), || {
+            format!("the ring of {vid} is {ring_order:?}")
+        })?;
+        let fresh = (members.to_vec(), ring_order.to_vec());
+        let known = self
+            .views
+            .entry((run, host.group, vid))
+            .or_insert_with(|| fresh.clone());
+        ensure(*known == fresh, || {
+            format!("view {vid} is {known:?} here and {fresh:?} there")
+        })
+    }
+
+    /// A host's machine has a new view.
+    ///
+    /// # Errors
+    /// It differs from what others learned, or goes back.
+    pub fn host_learns_view(&mut self, host: &Host, view: &View) -> Result<(), String> {
+        let members: Vec<PeerId> = view.members.iter().map(|member| member.peer).collect();
+        self.view_agrees(host, view.vid, &members, &view.ring_order)?;
+        ensure(view.vid > host.vid(), || {
+            format!("view {} installed after {} (I6)", view.vid, host.vid())
+        })
+    }
+
+    /// A host starts an operation.
+    ///
+    /// # Errors
+    /// It may post nothing (R5), or others know other members (I3).
+    pub fn operation_starts(
+        &mut self,
+        host: &Host,
+        id: HostId,
+        start: &Start,
+        operation: &Operation,
+    ) -> Result<(), String> {
+        let (op, group) = (start.op, host.group);
+        let Some((run, peer)) = host.run.zip(host.peer.peer()) else {
+            return Err(format!("{op} starts without a session"));
+        };
+        ensure(!host.told.barred, || {
+            format!("{op} posted after a flush or an attach (R5)")
+        })?;
+        let members = start.members.to_vec();
+        ensure(members.get(start.rank.index()) == Some(&peer), || {
+            format!("{op}: rank {} is not {peer} in {members:?}", start.rank)
+        })?;
+        let key = (run, group, op);
+        let known = self.births.entry(key).or_insert_with(|| members.clone());
+        ensure(*known == members, || {
+            format!("{op} has members {known:?} and {members:?} (I3)")
+        })?;
+        let started = Started {
+            host: id,
+            fingerprint: operation.fingerprint.clone(),
+            input_seed: operation.input_seed,
+            exact: operation.exact,
+        };
+        let twice = self.started.entry(key).or_default().insert(peer, started);
+        ensure(twice.is_none(), || format!("{op} started twice by {peer}"))
+    }
+
+    /// A session ends.
+    ///
+    /// # Errors
+    /// The master was contradicted: that is always a fault of one of the machines.
+    pub fn session_ended(&self, host: &Host, end: &SessionEnd) -> Result<(), String> {
+        let broken = self.broken.contains(&host.group);
+        match end {
+            SessionEnd::Protocol(what) if !broken => Err(format!("a session ended: {what}")),
+            SessionEnd::Evicted(EvictReason::Protocol(what)) if !broken => {
+                Err(format!("a peer was evicted: {what}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How its members called an operation, under whatever birth: who is told that it was aborted
+    /// before it called may not know that.
+    pub fn calls_of(
+        &self,
+        run: usize,
+        group: GroupId,
+        (tag, n): (Tag, OpNumber),
+    ) -> impl Iterator<Item = &Started> {
+        let birth = |term| Vid {
+            term: Term(term),
+            epoch: Epoch(term),
+        };
+        let name = |birth| (run, group, OpName { tag, n, birth });
+        self.started
+            .range(name(birth(0))..=name(birth(u32::MAX)))
+            .flat_map(|(_, started)| started.values())
+    }
+
+    /// Members of an operation.
+    #[must_use]
+    pub fn member_count(&self, key: (usize, GroupId, OpName)) -> usize {
+        self.births.get(&key).map_or(0, Vec::len)
+    }
+
+    /// The newest view that the master sealed for a group.
+    #[must_use]
+    pub fn newest_view(&self, group: GroupId) -> Option<&Sealed> {
+        self.sealed.get(&(self.run, group))?.last()
+    }
+
+    /// Whether the master ended this session.
+    #[must_use]
+    pub fn is_evicted(&self, run: Option<usize>, peer: PeerId) -> bool {
+        run.is_some_and(|run| self.evicted.contains_key(&(run, peer)))
+    }
+}
+
+impl World {
+    /// The master tells an operator something.
+    pub fn check_master_event(&mut self, event: &Event) {
+        match event {
+            Event::Evicted {
+                peer,
+                group,
+                reason,
+            } => {
+                self.stats.eviction(reason);
+                let run = self.checkers.run;
+                self.checkers.evicted.insert((run, *peer), reason.clone());
+                if self.swarm.healthy_group == Some(group.0) {
+                    let what = format!("{peer} of the healthy group was evicted: {reason}");
+                    self.fail(what);
+                }
+            }
+            Event::ViewInstalled {
+                group,
+                vid,
+                members,
+            } => {
+                let checked = self.view_sealed(*group, *vid, members);
+                self.check(checked);
+            }
+            _ => {}
+        }
+    }
+
+    fn view_sealed(&mut self, group: GroupId, vid: Vid, members: &[PeerId]) -> Result<(), String> {
+        let run = self.checkers.run;
+        let majority = self.rebuilt_by_majority(group, vid, members);
+        let forced = self.master.force;
+        let checkers = &mut self.checkers;
+        checkers.views_in_calm += 1;
+        let list = checkers.sealed.entry((run, group)).or_default();
+        let before = list.last().map(|sealed| sealed.members.clone());
+        let before = before.unwrap_or_default();
+        let survivors: Vec<PeerId> = before
+            .iter()
+            .filter(|peer| members.contains(peer))
+            .copied()
+            .collect();
+        let rises = list.last().is_none_or(|sealed| sealed.vid < vid);
+        let minority = survivors.len() * 2 <= before.len() && !before.is_empty();
+        list.push(Sealed {
+            vid,
+            members: members.to_vec(),
+            survivors,
+        });
+        if minority {
+            checkers.minority.insert(group);
+        }
+        if !majority {
+            checkers.broken.insert(group);
+            ensure(forced, || {
+                format!("view {vid} of {group} rebuilt without a majority or a journal (R11)")
+            })?;
+        }
+        let broken = checkers.broken.contains(&group);
+        ensure(rises || broken, || format!("view {vid} sealed twice (I6)"))
+    }
+
+    /// Whether a view is no first view of a master without a journal, or a majority of the newest
+    /// view that its members know made it.
+    fn rebuilt_by_majority(&self, group: GroupId, vid: Vid, members: &[PeerId]) -> bool {
+        let first = self
+            .checkers
+            .newest_view(group)
+            .is_some_and(|sealed| sealed.vid.term < vid.term);
+        if !first || !self.master.lost_disk {
+            return true;
+        }
+        let run = Some(self.checkers.run);
+        let newest = self
+            .hosts
+            .iter()
+            .filter(|host| host.group == group && host.run == run)
+            .filter(|host| host.peer.peer().is_some_and(|peer| members.contains(&peer)))
+            .filter_map(|host| host.view.as_ref())
+            .max_by_key(|view| view.vid);
+        let Some(view) = newest else {
+            return true;
+        };
+        let old = |peer: &PeerId| view.members.iter().any(|member| member.peer == *peer);
+        members.iter().filter(|peer| old(peer)).count() * 2 > view.members.len()
+    }
+}
+
+/// Operations of a host that have not ended.
+pub fn open_operations(host: &Host) -> impl Iterator<Item = &Operation> {
+    host.app.calls.values().filter_map(|open| match &open.kind {
+        CallKind::Operation(operation) => Some(operation),
+        _ => None,
+    })
+}
+
+fn floor_is_monotone(host: &Host, floor: &TagFloor) -> Result<(), String> {
+    let Some((before, committed)) = host.told.floors.get(&floor.tag) else {
+        return Ok(());
+    };
+    let fine = floor.floor >= *before && floor.last_committed >= *committed;
+    ensure(fine, || {
+        format!(
+            "tag {} fell from {before} {committed:?} to {} {:?} (I6)",
+            floor.tag, floor.floor, floor.last_committed
+        )
+    })
+}
+
+/// I5: at a new view each open operation that is not decided goes on, under its own birth.
+fn carried_is_complete(host: &Host, install: &Install) -> Result<(), String> {
+    for operation in open_operations(host) {
+        let Some(op) = operation.started else {
+            continue;
+        };
+        let floor = install.floors.iter().find(|floor| floor.tag == op.tag);
+        let decided = floor.is_some_and(|floor| op.n < floor.floor);
+        let carried = install.carried.iter().any(|carried| carried.op == op);
+        ensure(decided || carried, || {
+            format!(
+                "{op} is open, not decided and not carried to {} (I5)",
+                install.vid
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Fails with these words unless a condition holds.
+///
+/// # Errors
+/// The words.
+pub fn ensure(condition: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if condition { Ok(()) } else { Err(what()) }
+}

@@ -1,0 +1,359 @@
+//! What goes wrong, when, and how it is put right.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ccl_core::ids::{CallId, GroupId};
+use ccl_core::wire::control::PeerToMaster;
+
+use super::cluster::{Event, HostId, World};
+use super::links::{Direction, LinkKey};
+use super::network::{Break, Connection};
+use super::swarm::FaultKind;
+use super::workload::{App, CallKind};
+
+/// A step of the plan of faults.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The next random fault.
+    Next,
+    /// A host's control connection is let through again.
+    HealControl(HostId),
+    /// A host is as fast as others again.
+    HealSlow(HostId),
+    /// One direction of a link is let through again.
+    HealLink(LinkKey, Direction),
+    /// A newcomer starts.
+    Join(GroupId),
+}
+
+/// The plan of faults.
+#[derive(Debug, Default)]
+pub struct FaultPlan {
+    /// Faults to come.
+    pub left: usize,
+    /// Whether all that was broken has been put right.
+    pub calm: bool,
+    last_rounds: BTreeMap<GroupId, u64>,
+}
+
+impl FaultPlan {
+    /// The round before which a group's applications stop.
+    #[must_use]
+    pub fn last_round(&self, group: GroupId) -> Option<u64> {
+        self.last_rounds.get(&group).copied()
+    }
+
+    /// Lets a group's applications stop before this round.
+    pub fn stop_before(&mut self, group: GroupId, round: u64) {
+        self.last_rounds.insert(group, round);
+    }
+}
+
+impl World {
+    /// Something goes wrong, or is put right.
+    pub fn fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Next => self.next_fault(),
+            Fault::HealControl(host) => {
+                self.hosts[host.0].trouble_ended = self.now;
+                self.block_control(host, Some(false), Some(false));
+            }
+            Fault::HealSlow(host) => {
+                self.hosts[host.0].trouble_ended = self.now;
+                self.hosts[host.0].slowness = 1;
+            }
+            Fault::HealLink(link, direction) => self.block_link(link, direction, false),
+            Fault::Join(group) => {
+                self.spawn(group, None, App::program());
+            }
+        }
+    }
+
+    fn next_fault(&mut self) {
+        if self.plan.left == 0 || self.plan.calm {
+            return;
+        }
+        self.plan.left -= 1;
+        let total: u64 = self.swarm.weights.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.fault_rng.below(total);
+        let kind = self.swarm.weights.iter().find_map(|(kind, weight)| {
+            let hit = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            hit.then_some(*kind)
+        });
+        if let Some(kind) = kind {
+            self.inject(kind);
+        }
+        let gap = self.swarm.fault_gap * 2;
+        let gap = self.fault_rng.duration(Duration::ZERO, gap);
+        self.schedule(gap, Event::Fault(Fault::Next));
+    }
+
+    /// Hosts that a fault may hit.
+    fn victims(&self) -> Vec<HostId> {
+        self.groups()
+            .filter(|group| self.swarm.healthy_group != Some(group.0))
+            .flat_map(|group| self.live_hosts(group))
+            .filter(|host| self.hosts[host.0].is_running())
+            .collect()
+    }
+
+    /// Breaks something of this kind, if there is something to break.
+    pub fn inject(&mut self, kind: FaultKind) {
+        let victims = self.victims();
+        let victim = self.fault_rng.pick(&victims);
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("FAULT {kind:?} {victim:?}"));
+        self.trace.fold(now, &[40, kind as u64]);
+        self.stats.fault(kind);
+        match (kind, victim) {
+            (FaultKind::MasterCrash, _) => self.inject_master_crash(),
+            (FaultKind::MasterFreeze, _) => {
+                let length = self.fault_rng.millis(10, 4000);
+                self.master_freeze(length);
+            }
+            (FaultKind::JoinStorm, _) => self.inject_joins(),
+            (_, None) => {}
+            (FaultKind::Crash, Some(host)) => self.inject_death(host, false),
+            (FaultKind::PowerLoss, Some(host)) => self.inject_death(host, true),
+            (FaultKind::Wedge, Some(host)) => self.inject_wedge(host),
+            (FaultKind::Leave, Some(host)) => self.app_leave(host),
+            (FaultKind::Cancel, Some(host)) => self.inject_cancel(host),
+            (FaultKind::Hang, Some(host)) => self.hosts[host.0].app.hung = true,
+            (FaultKind::PartitionData | FaultKind::LinkReset, Some(_)) => self.inject_link(kind),
+            (FaultKind::StaleFrames, Some(host)) => self.inject_stale_frames(host),
+            (FaultKind::DuplicateHello | FaultKind::StaleAttach, Some(host)) => {
+                self.inject_replay(host);
+            }
+            (_, Some(host)) => self.inject_control(kind, host),
+        }
+    }
+
+    fn inject_master_crash(&mut self) {
+        let power_loss = self.fault_rng.chance(500);
+        self.master_crash(power_loss, None);
+        let down = if self.fault_rng.chance(800) {
+            self.fault_rng.millis(50, 4000)
+        } else {
+            self.fault_rng.millis(4000, 25_000)
+        };
+        self.schedule(down, Event::MasterStart);
+    }
+
+    fn inject_joins(&mut self) {
+        let groups: Vec<GroupId> = self.groups().collect();
+        let Some(group) = self.fault_rng.pick(&groups) else {
+            return;
+        };
+        let room = 16usize.saturating_sub(self.live_hosts(group).count());
+        for _ in 0..self.fault_rng.between(1, 4).min(room as u64) {
+            let after = self.fault_rng.millis(0, 200);
+            self.schedule(after, Event::Fault(Fault::Join(group)));
+        }
+    }
+
+    fn inject_death(&mut self, host: HostId, power_loss: bool) {
+        self.die(host, None, power_loss);
+        if self.fault_rng.chance(500) {
+            let after = self.fault_rng.millis(200, 8000);
+            let group = self.hosts[host.0].group;
+            self.schedule(after, Event::Fault(Fault::Join(group)));
+        }
+    }
+
+    fn inject_wedge(&mut self, host: HostId) {
+        let timeout = self.swarm.timers.peer_timeout;
+        let length = match self.fault_rng.below(4) {
+            0 => self.fault_rng.millis(5, 500),
+            1 => timeout - timeout / 4 + self.fault_rng.millis(0, 2000),
+            2 => timeout * 2 + self.fault_rng.millis(0, 5000),
+            _ => Duration::from_secs(100_000),
+        };
+        self.freeze(host, length);
+    }
+
+    /// Cancels a call, or everything that is open: the race with the last Done is what matters.
+    fn inject_cancel(&mut self, host: HostId) {
+        let open: Vec<CallId> = self.hosts[host.0]
+            .app
+            .calls
+            .iter()
+            .filter(|(_, open)| matches!(open.kind, CallKind::Operation(_)))
+            .map(|(call, _)| *call)
+            .collect();
+        let all = self.fault_rng.chance(300);
+        let one = self.fault_rng.pick(&open);
+        for call in open {
+            if all || Some(call) == one {
+                self.app_cancel_call(host, call);
+            }
+        }
+    }
+
+    fn inject_link(&mut self, kind: FaultKind) {
+        let spared = self.swarm.healthy_group;
+        let links: Vec<LinkKey> = self
+            .links
+            .iter()
+            .filter(|(key, link)| link.up && Some(self.hosts[key.0.0].group.0) != spared)
+            .map(|(key, _)| *key)
+            .collect();
+        let Some(link) = self.fault_rng.pick(&links) else {
+            return;
+        };
+        if kind == FaultKind::LinkReset {
+            let length = self.fault_rng.millis(1, 900);
+            let noticed = self.fault_rng.chance(300);
+            self.reset_link(link, length, noticed);
+            return;
+        }
+        let direction = if self.fault_rng.chance(500) {
+            Direction::Up
+        } else {
+            Direction::Down
+        };
+        let both = self.fault_rng.chance(300);
+        let length = self.fault_rng.millis(100, 10_000);
+        for way in [Direction::Up, Direction::Down] {
+            if both || way == direction {
+                self.block_link(link, way, true);
+                self.schedule(length, Event::Fault(Fault::HealLink(link, way)));
+            }
+        }
+    }
+
+    fn inject_control(&mut self, kind: FaultKind, host: HostId) {
+        let length = self.fault_rng.millis(100, 9000);
+        match kind {
+            FaultKind::PartitionFromMaster => {
+                self.block_control(host, None, Some(true));
+                self.schedule(length, Event::Fault(Fault::HealControl(host)));
+            }
+            FaultKind::PartitionToMaster => {
+                self.block_control(host, Some(true), None);
+                self.schedule(length, Event::Fault(Fault::HealControl(host)));
+            }
+            FaultKind::SlowHost => {
+                let slowness = self.fault_rng.between(5, 60) as u32;
+                self.hosts[host.0].slowness = slowness;
+                self.schedule(length, Event::Fault(Fault::HealSlow(host)));
+            }
+            FaultKind::ControlBreak | FaultKind::ControlHalfOpen => {
+                self.inject_break(kind == FaultKind::ControlHalfOpen, host);
+            }
+            _ => {}
+        }
+    }
+
+    fn inject_break(&mut self, half_open: bool, host: HostId) {
+        let Some(connection) = self.hosts[host.0].connection else {
+            return;
+        };
+        let rng = &mut self.fault_rng;
+        let late = half_open.then(|| rng.between(0, 2));
+        let mut how = Break {
+            up_kept: rng.between(0, 1000),
+            down_kept: rng.between(0, 1000),
+            host_notices: Some(rng.millis(0, 100)),
+            master_notices: Some(rng.millis(0, 100)),
+        };
+        match late {
+            Some(0) => how.host_notices = rng.chance(500).then(|| rng.millis(500, 8000)),
+            Some(1) => how.master_notices = rng.chance(500).then(|| rng.millis(500, 8000)),
+            Some(_) => (how.host_notices, how.master_notices) = (None, None),
+            None => {}
+        }
+        self.break_connection(connection, how);
+    }
+
+    /// The message that opened a host's connection comes once more, over a connection of its own, to
+    /// the same master: one that has restarted cannot know that the session secret is used again.
+    pub fn inject_replay(&mut self, host: HostId) {
+        let Some((master, mut message)) = self.hosts[host.0].last_opening.clone() else {
+            return;
+        };
+        if self.master.machine.is_none() || self.master.incarnation != master {
+            return;
+        }
+        if let PeerToMaster::Attach { attach, .. } = &mut message
+            && self.fault_rng.chance(500)
+        {
+            *attach = attach.saturating_sub(1);
+        }
+        let connection = self.connections.len() as u64;
+        let opened = Connection::new(None, self.master.incarnation);
+        self.connections.push(opened);
+        self.send_up(connection, message);
+        let how = Break {
+            up_kept: 1000,
+            down_kept: 0,
+            host_notices: None,
+            master_notices: Some(self.fault_rng.millis(50, 2000)),
+        };
+        self.break_connection(connection, how);
+    }
+
+    /// All that is broken is put right; who is dead stays dead.
+    pub fn calm_down(&mut self) {
+        let now = self.now;
+        self.trace.line(now, format_args!("CALM"));
+        self.trace.fold(now, &[41]);
+        self.plan.calm = true;
+        self.plan.left = 0;
+        self.checkers.views_in_calm = 0;
+        self.swarm.tail_permille = 0;
+        self.unblock_links();
+        for index in 0..self.hosts.len() {
+            let host = HostId(index);
+            self.hosts[index].slowness = 1;
+            self.hosts[index].trouble_ended = now;
+            self.block_control(host, Some(false), Some(false));
+            if self.hosts[index].is_live() && !self.hosts[index].is_running() {
+                self.calm_frozen(host);
+            }
+            self.calm_hung(host);
+        }
+        self.master_thaw();
+        self.schedule(Duration::ZERO, Event::MasterStart);
+        self.refill_groups();
+    }
+
+    /// Who stands still goes on, or is gone for good.
+    fn calm_frozen(&mut self, host: HostId) {
+        if self.fault_rng.chance(600) {
+            let freeze = self.hosts[host.0].freezes;
+            self.thaw(host, freeze);
+        } else {
+            self.die(host, None, true);
+        }
+    }
+
+    /// Applications that never call are noticed only where others wait for them; the rest resume.
+    fn calm_hung(&mut self, host: HostId) {
+        let state = &self.hosts[host.0];
+        let leaving = state
+            .app
+            .calls
+            .values()
+            .any(|open| open.kind == CallKind::Leave);
+        if !state.app.hung || leaving || !state.is_live() {
+            return;
+        }
+        self.die(host, None, false);
+    }
+
+    /// Enough members for each group to work.
+    fn refill_groups(&mut self) {
+        let groups: Vec<GroupId> = self.groups().collect();
+        for group in groups {
+            let wanted = self.swarm.min_worlds[group.0 as usize] as usize + 1;
+            let live = self.live_hosts(group).count();
+            for _ in live..wanted {
+                let after = self.fault_rng.millis(0, 500);
+                self.schedule(after, Event::Fault(Fault::Join(group)));
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Scripted reactions: when the n-th message of a kind passes a point, something breaks.
+
+use std::time::Duration;
+
+use super::cluster::{HostId, World};
+use super::network::Break;
+
+/// Where a message is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The master has just sent it.
+    MasterSends,
+    /// The master has just handled it.
+    AtMaster,
+    /// A host has just sent it.
+    HostSends,
+    /// A host has just handled it.
+    AtHost,
+}
+
+/// What is done then.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Act {
+    /// A host's process dies; of 1,000 parts of its last words so many arrive.
+    Crash { host: HostId, words: u64 },
+    /// The master's process dies; of 1,000 parts of what it sent so many arrive. It starts again.
+    CrashMaster { words: u64, restart: Duration },
+    /// A host's control connection breaks.
+    Break { host: HostId, how: Break },
+    /// A host stands still for a while.
+    Freeze { host: HostId, length: Duration },
+    /// What the master and a host say to each other is held back.
+    Block { host: HostId, up: bool, down: bool },
+    /// The host of the message leaves the run.
+    Leave { host: HostId },
+    /// A host's oldest open call is cancelled.
+    Cancel { host: HostId },
+}
+
+/// A scripted reaction.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// Where.
+    pub point: Point,
+    /// Which kind of message (`messages`).
+    pub kind: u64,
+    /// From or to whom; `None`: anybody.
+    pub host: Option<HostId>,
+    /// How many to let pass before.
+    pub skip: u32,
+    /// What is done.
+    pub act: Act,
+    /// Whether it was done.
+    pub done: bool,
+}
+
+impl World {
+    /// Carries out the reactions that wait for this message.
+    pub fn run_hooks(&mut self, point: Point, kind: u64, host: Option<HostId>) {
+        let mut due = Vec::new();
+        for hook in &mut self.hooks {
+            let fits = hook.point == point
+                && hook.kind == kind
+                && (hook.host.is_none() || hook.host == host)
+                && !hook.done;
+            if !fits {
+                continue;
+            }
+            if hook.skip > 0 {
+                hook.skip -= 1;
+                continue;
+            }
+            hook.done = true;
+            due.push(hook.act.clone());
+        }
+        for act in due {
+            self.act(act);
+        }
+    }
+
+    /// Breaks something.
+    pub fn act(&mut self, act: Act) {
+        let now = self.now;
+        self.trace.line(now, format_args!("script: {act:?}"));
+        match act {
+            Act::Crash { host, words } => self.crash(host, Some(words)),
+            Act::CrashMaster { words, restart } => {
+                self.master_crash(false, Some(words));
+                self.schedule(restart, super::cluster::Event::MasterStart);
+            }
+            Act::Break { host, how } => {
+                if let Some(connection) = self.hosts[host.0].connection {
+                    self.break_connection(connection, how);
+                }
+            }
+            Act::Freeze { host, length } => self.freeze(host, length),
+            Act::Block { host, up, down } => self.block_control(host, Some(up), Some(down)),
+            Act::Leave { host } => self.app_leave(host),
+            Act::Cancel { host } => self.app_cancel(host),
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! Links between peers, as the transport makes and reports them.
+//!
+//! A link has one lane for small frames and several for bulk. Lanes keep their order; an idle bulk
+//! lane takes the next frame. A reset loses nothing: what is under way is sent again, from memory as
+//! it is then. Only when one side no longer wants the link is something lost.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use ccl_core::ids::PeerId;
+use ccl_core::peer::{Input, Neighbour};
+use ccl_core::time::Instant;
+use ccl_core::wire::control::LinkFault;
+
+use super::cluster::{Event, HostEvent, HostId, World};
+use super::peer_host::Process;
+use super::plane::{Arrival, Content};
+
+/// Frames that a host remembers, to be replayed as frames of an earlier life.
+const RECENT_MAX: usize = 8;
+
+/// Frames under way on one bulk lane.
+const LANE_FRAMES_MAX: usize = 8;
+
+/// Two hosts, the lower first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkKey(pub HostId, pub HostId);
+
+impl LinkKey {
+    /// The link between two hosts.
+    #[must_use]
+    pub fn new(one: HostId, other: HostId) -> Self {
+        Self(one.min(other), one.max(other))
+    }
+
+    /// From which host to which.
+    #[must_use]
+    pub fn ends(self, direction: Direction) -> (HostId, HostId) {
+        match direction {
+            Direction::Up => (self.0, self.1),
+            Direction::Down => (self.1, self.0),
+        }
+    }
+
+    /// The direction away from a host.
+    #[must_use]
+    pub fn from(self, host: HostId) -> Direction {
+        if self.0 == host {
+            Direction::Up
+        } else {
+            Direction::Down
+        }
+    }
+}
+
+/// Which way frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// From the lower host to the higher.
+    Up,
+    /// From the higher to the lower.
+    Down,
+}
+
+/// One frame on its way.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Who sent it.
+    pub from: PeerId,
+    /// What it carries.
+    pub content: Content,
+    /// The link's session, to drop what belongs to an earlier one.
+    pub session: u64,
+    /// Where it travelled.
+    pub route: (LinkKey, Direction, usize),
+}
+
+/// A lane: what it carries, oldest first.
+#[derive(Debug, Default)]
+struct Lane {
+    frames: VecDeque<(Instant, Frame)>,
+    /// Whether an event for its first frame is on its way.
+    armed: bool,
+}
+
+/// One direction of a link.
+#[derive(Debug, Default)]
+struct Way {
+    lanes: Vec<Lane>,
+    /// Bulk frames that no lane has taken.
+    bulk: VecDeque<Frame>,
+    /// Whether a partition stops it.
+    blocked: bool,
+}
+
+/// A link.
+#[derive(Debug)]
+pub struct Link {
+    /// Whether all lanes are up.
+    pub up: bool,
+    /// +1 each time that it comes up.
+    generation: u64,
+    /// +1 each time that one end no longer wants it, and what was under way is lost.
+    session: u64,
+    /// Number of times it went down; names the wait for its repair.
+    downs: u64,
+    dialling: bool,
+    /// Its lanes are being repaired until then.
+    paused: Instant,
+    ways: [Way; 2],
+    /// How many times slower than others it is.
+    pub slowness: u32,
+}
+
+impl Link {
+    fn new(lanes: u16) -> Self {
+        let way = || Way {
+            lanes: (0..=lanes).map(|_| Lane::default()).collect(),
+            ..Way::default()
+        };
+        Self {
+            up: false,
+            generation: 0,
+            session: 0,
+            downs: 0,
+            dialling: false,
+            paused: Instant::default(),
+            ways: [way(), way()],
+            slowness: 1,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.session += 1;
+        for way in &mut self.ways {
+            way.bulk.clear();
+            for lane in &mut way.lanes {
+                lane.frames.clear();
+            }
+        }
+    }
+}
+
+impl World {
+    /// A peer names the links it wants.
+    pub fn host_links(&mut self, host: HostId, wanted: BTreeMap<PeerId, Neighbour>) {
+        let before = std::mem::replace(&mut self.hosts[host.0].neighbours, wanted);
+        let now = self.now;
+        let kept: Vec<PeerId> = self.hosts[host.0].neighbours.keys().copied().collect();
+        self.trace
+            .line(now, format_args!("{host:?} wants links to {kept:?}"));
+        for (peer, neighbour) in before {
+            if !self.hosts[host.0].neighbours.contains_key(&peer) {
+                self.hosts[host.0].plane.forget_peer(peer);
+                self.unlink(host, peer, &neighbour);
+            }
+        }
+        self.redial_links(host);
+    }
+
+    /// Tries again to make every link that a host wants and has not got.
+    pub fn redial_links(&mut self, host: HostId) {
+        let wanted: Vec<(PeerId, Neighbour)> = self.hosts[host.0]
+            .neighbours
+            .iter()
+            .map(|(peer, neighbour)| (*peer, neighbour.clone()))
+            .collect();
+        for (peer, neighbour) in wanted {
+            if let Some(other) = self.resolve(&neighbour) {
+                self.want_link(LinkKey::new(host, other));
+            } else {
+                self.report_unreachable(host, peer);
+            }
+        }
+    }
+
+    /// Who listens at a neighbour's address.
+    fn resolve(&self, neighbour: &Neighbour) -> Option<HostId> {
+        let address = neighbour.addresses.first()?;
+        self.ports.get(address).copied()
+    }
+
+    /// Nobody listens where a neighbour should be: in the end its repair is given up.
+    fn report_unreachable(&mut self, host: HostId, peer: PeerId) {
+        let after = self.swarm.timers.link_timeout;
+        let event = Event::LinkDown {
+            host,
+            peer,
+            fault: LinkFault::Refused,
+            gave_up: true,
+        };
+        self.notice(host, peer, after, event);
+    }
+
+    /// The host that is exactly this session and still listens there.
+    fn resolve_exactly(&self, peer: PeerId, neighbour: &Neighbour) -> Option<HostId> {
+        let other = self.resolve(neighbour)?;
+        (self.hosts[other.0].peer.peer() == Some(peer)).then_some(other)
+    }
+
+    fn want_link(&mut self, key: LinkKey) {
+        let lanes = self.swarm.lanes;
+        let timeout = self.swarm.timers.link_timeout;
+        let link = self.links.entry(key).or_insert_with(|| Link::new(lanes));
+        if link.up || link.dialling {
+            return;
+        }
+        link.dialling = true;
+        let down = link.downs;
+        let delay = self.link_delay(key);
+        self.schedule(delay, Event::LinkDial { link: key });
+        self.schedule(timeout, Event::LinkExpire { link: key, down });
+    }
+
+    /// Whether one end wants the link to exactly the session that the other is.
+    fn wants(&self, host: HostId, other: HostId) -> bool {
+        let Some(peer) = self.hosts[other.0].peer.peer() else {
+            return false;
+        };
+        self.hosts[host.0]
+            .neighbours
+            .get(&peer)
+            .is_some_and(|n| n.key == self.hosts[other.0].key && self.resolve(n) == Some(other))
+    }
+
+    /// Whether one end wants a link to whoever listens at the other's address.
+    fn wants_anybody(&self, host: HostId, other: HostId) -> bool {
+        self.hosts[host.0]
+            .neighbours
+            .values()
+            .any(|n| self.resolve(n) == Some(other))
+    }
+
+    /// An attempt to make a link.
+    pub fn link_dial(&mut self, key: LinkKey) {
+        let LinkKey(a, b) = key;
+        let both_run = self.hosts[a.0].is_running() && self.hosts[b.0].is_running();
+        let wanted = self.wants(a, b) && self.wants(b, a);
+        let one_wants = self.wants_anybody(a, b) || self.wants_anybody(b, a);
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        let open = !link.ways.iter().any(|way| way.blocked);
+        if link.up || !one_wants {
+            link.dialling = false;
+            return;
+        }
+        if !(both_run && wanted && open) {
+            let delay = self.network_rng.millis(20, 300);
+            self.schedule(delay, Event::LinkDial { link: key });
+            return;
+        }
+        link.up = true;
+        link.dialling = false;
+        link.generation += 1;
+        let generation = link.generation;
+        let now = self.now;
+        self.trace.line(now, format_args!("link {key:?} is up"));
+        self.trace.fold(now, &[20, a.0 as u64, b.0 as u64]);
+        let dials = self.dialler_count(key);
+        if dials != 1 {
+            self.fail(format!("{dials} ends of {key:?} dial, not one"));
+        }
+        for (host, other) in [(a, b), (b, a)] {
+            let Some(peer) = self.hosts[other.0].peer.peer() else {
+                continue;
+            };
+            let delay = self.link_delay(key);
+            let event = Event::LinkUp {
+                host,
+                peer,
+                generation,
+            };
+            self.notice(host, peer, delay, event);
+        }
+        self.kick_link(key);
+    }
+
+    fn dialler_count(&self, LinkKey(a, b): LinkKey) -> usize {
+        let dials = |host: HostId, other: HostId| {
+            self.hosts[other.0]
+                .peer
+                .peer()
+                .and_then(|peer| self.hosts[host.0].neighbours.get(&peer))
+                .is_some_and(|neighbour| neighbour.dial)
+        };
+        usize::from(dials(a, b)) + usize::from(dials(b, a))
+    }
+
+    /// The transport of one end says that the link is whole, unless that is history.
+    pub fn host_link_up(&mut self, host: HostId, peer: PeerId, generation: u64) {
+        let Some(neighbour) = self.hosts[host.0].neighbours.get(&peer).cloned() else {
+            return;
+        };
+        let Some(other) = self.resolve(&neighbour) else {
+            return;
+        };
+        let current = self
+            .links
+            .get(&LinkKey::new(host, other))
+            .is_some_and(|link| link.up && link.generation == generation);
+        if current {
+            self.host_input(host, Input::LinkUp(peer));
+        }
+    }
+
+    /// A broken link was not repaired in time: both ends give it up, and go on trying.
+    pub fn link_expire(&mut self, key: LinkKey, down: u64) {
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        if link.up || link.downs != down {
+            return;
+        }
+        link.downs += 1;
+        for (host, other) in [(key.0, key.1), (key.1, key.0)] {
+            if self.wants_anybody(host, other) {
+                self.report_down(host, other, true);
+            }
+        }
+    }
+
+    /// One end learns that its link broke, and how that looks from there.
+    fn report_down(&mut self, host: HostId, other: HostId, gave_up: bool) {
+        let fault = match self.hosts[other.0].process {
+            Process::Dead { power_loss: false } if gave_up => LinkFault::Refused,
+            Process::Dead { power_loss: false } => LinkFault::Ended,
+            _ if gave_up => LinkFault::TimedOut,
+            _ => LinkFault::Ended,
+        };
+        let peers: Vec<PeerId> = self.hosts[host.0]
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| self.resolve(neighbour) == Some(other))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in peers {
+            let delay = self.network_rng.millis(0, 20);
+            let event = Event::LinkDown {
+                host,
+                peer,
+                fault,
+                gave_up,
+            };
+            self.notice(host, peer, delay, event);
+        }
+    }
+
+    /// What one transport says of one link comes in order.
+    fn notice(&mut self, host: HostId, peer: PeerId, delay: Duration, event: Event) {
+        let at = self.now + delay;
+        let last = self.hosts[host.0].notices.entry(peer).or_insert(at);
+        *last = at.max(*last);
+        let at = *last;
+        self.schedule_at(at, event);
+    }
+
+    /// One end no longer wants a link: the other sees it end, and what was under way is lost.
+    fn unlink(&mut self, host: HostId, peer: PeerId, neighbour: &Neighbour) {
+        let Some(other) = self.resolve_exactly(peer, neighbour) else {
+            return;
+        };
+        let key = LinkKey::new(host, other);
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        link.clear();
+        if std::mem::replace(&mut link.up, false) {
+            link.downs += 1;
+            self.report_down(other, host, false);
+            if self.wants_anybody(other, host) {
+                self.want_link(key);
+            }
+        }
+    }
+
+    /// The links of a process that died: their other ends see them end, or nothing until they time out.
+    pub fn links_of_the_dead(&mut self, host: HostId, power_loss: bool) {
+        for key in self.links_of(host) {
+            let other = if key.0 == host { key.1 } else { key.0 };
+            let link = self.links.get_mut(&key).expect("it was just listed");
+            link.clear();
+            if !std::mem::replace(&mut link.up, false) {
+                continue;
+            }
+            link.downs += 1;
+            if !power_loss {
+                self.report_down(other, host, false);
+            }
+            self.want_link(key);
+        }
+    }
+
+    /// The links of a process that stands still: its machine answers for it, so that often nobody
+    /// notices; sometimes the other end runs out of patience.
+    pub fn links_of_the_frozen(&mut self, host: HostId) {
+        if self.network_rng.chance(500) {
+            return;
+        }
+        for key in self.links_of(host) {
+            let link = self.links.get_mut(&key).expect("it was just listed");
+            if std::mem::replace(&mut link.up, false) {
+                link.downs += 1;
+                self.want_link(key);
+            }
+        }
+    }
+
+    /// All lanes of a link are reset and repaired; with `noticed`, both ends see it go and come back.
+    pub fn reset_link(&mut self, key: LinkKey, length: Duration, noticed: bool) {
+        let until = self.now + length;
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        if !link.up {
+            return;
+        }
+        link.paused = link.paused.max(until);
+        if noticed {
+            link.up = false;
+            link.downs += 1;
+            self.report_down(key.0, key.1, false);
+            self.report_down(key.1, key.0, false);
+            self.want_link(key);
+        }
+    }
+
+    /// Stops or opens one direction of a link. While it is stopped, the link counts as broken for both.
+    pub fn block_link(&mut self, key: LinkKey, direction: Direction, blocked: bool) {
+        let lanes = self.swarm.lanes;
+        let link = self.links.entry(key).or_insert_with(|| Link::new(lanes));
+        link.ways[direction as usize].blocked = blocked;
+        if blocked && std::mem::replace(&mut link.up, false) {
+            link.downs += 1;
+            self.want_link(key);
+        }
+    }
+
+    /// Opens both directions of all links.
+    pub fn unblock_links(&mut self) {
+        for link in self.links.values_mut() {
+            link.slowness = 1;
+            for way in &mut link.ways {
+                way.blocked = false;
+            }
+        }
+    }
+
+    fn links_of(&self, host: HostId) -> Vec<LinkKey> {
+        self.links
+            .keys()
+            .filter(|key| key.0 == host || key.1 == host)
+            .copied()
+            .collect()
+    }
+
+    /// A frame from one host to a peer.
+    pub fn send_frame(&mut self, host: HostId, to: PeerId, content: Content) {
+        let Some(neighbour) = self.hosts[host.0].neighbours.get(&to).cloned() else {
+            return;
+        };
+        let (Some(other), Some(from)) = (
+            self.resolve_exactly(to, &neighbour),
+            self.hosts[host.0].peer.peer(),
+        ) else {
+            return;
+        };
+        let key = LinkKey::new(host, other);
+        let direction = key.from(host);
+        let lanes = self.swarm.lanes;
+        let is_signal = content.is_signal();
+        let link = self.links.entry(key).or_insert_with(|| Link::new(lanes));
+        let frame = Frame {
+            from,
+            content,
+            session: 0,
+            route: (key, direction, 0),
+        };
+        if is_signal {
+            self.put_on_lane(key, direction, 0, frame);
+        } else {
+            link.ways[direction as usize].bulk.push_back(frame);
+            self.feed_lanes(key, direction);
+        }
+    }
+
+    /// Bulk lanes with room take the next frames.
+    fn feed_lanes(&mut self, key: LinkKey, direction: Direction) {
+        let lanes = usize::from(self.swarm.lanes);
+        let first = self.network_rng.index(lanes);
+        for offset in 0..lanes * LANE_FRAMES_MAX {
+            let lane = 1 + (first + offset) % lanes;
+            let link = self.links.get_mut(&key).expect("frames were given to it");
+            let way = &mut link.ways[direction as usize];
+            if way.lanes[lane].frames.len() >= LANE_FRAMES_MAX {
+                continue;
+            }
+            let Some(frame) = way.bulk.pop_front() else {
+                return;
+            };
+            self.put_on_lane(key, direction, lane, frame);
+        }
+    }
+
+    fn put_on_lane(&mut self, key: LinkKey, direction: Direction, lane: usize, mut frame: Frame) {
+        let at = self.now + self.link_delay(key);
+        let (from, _) = key.ends(direction);
+        self.hosts[from.0].plane.leaves(&mut frame.content);
+        frame.route = (key, direction, lane);
+        let link = self.links.get_mut(&key).expect("frames were given to it");
+        let lane = &mut link.ways[direction as usize].lanes[lane];
+        let at = lane.frames.back().map_or(at, |(last, _)| at.max(*last));
+        lane.frames.push_back((at, frame));
+        self.arm_lane(key, direction);
+    }
+
+    fn arm_lane(&mut self, key: LinkKey, direction: Direction) {
+        let link = self.links.get_mut(&key).expect("it was just used");
+        if !link.up {
+            return;
+        }
+        let paused = link.paused;
+        let mut due = Vec::new();
+        for (index, lane) in link.ways[direction as usize].lanes.iter_mut().enumerate() {
+            if let (false, Some((at, _))) = (lane.armed, lane.frames.front()) {
+                lane.armed = true;
+                due.push(((*at).max(paused), index));
+            }
+        }
+        for (at, lane) in due {
+            let event = Event::LaneReady {
+                link: key,
+                direction,
+                lane,
+            };
+            self.schedule_at(at, event);
+        }
+    }
+
+    fn kick_link(&mut self, key: LinkKey) {
+        for direction in [Direction::Up, Direction::Down] {
+            self.arm_lane(key, direction);
+        }
+    }
+
+    /// The first frame of a lane arrives, unless the lane is broken just now.
+    pub fn lane_ready(&mut self, key: LinkKey, direction: Direction, lane: usize) {
+        let now = self.now;
+        let (from, to) = key.ends(direction);
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        let (up, paused, session) = (link.up, link.paused, link.session);
+        let state = &mut link.ways[direction as usize].lanes[lane];
+        state.armed = false;
+        if !up {
+            return;
+        }
+        if paused > now {
+            self.resend(key, direction, lane, from);
+            self.arm_lane(key, direction);
+            return;
+        }
+        if state.frames.front().is_some_and(|(at, _)| *at > now) {
+            self.arm_lane(key, direction);
+            return;
+        }
+        let Some((_, mut frame)) = state.frames.pop_front() else {
+            return;
+        };
+        frame.session = session;
+        if self.network_rng.chance(100) {
+            self.hosts[from.0].plane.sent_again(&mut frame.content);
+        }
+        self.trace
+            .fold(now, &[21, to.0 as u64, frame.content.code()]);
+        self.host_event(to, HostEvent::Frame(frame));
+        if lane > 0 {
+            self.feed_lanes(key, direction);
+        }
+        self.arm_lane(key, direction);
+    }
+
+    /// The first frame of a broken lane will be read again from the sender's memory.
+    fn resend(&mut self, key: LinkKey, direction: Direction, lane: usize, from: HostId) {
+        let link = self.links.get_mut(&key).expect("it was just used");
+        let lane = &mut link.ways[direction as usize].lanes[lane];
+        if let Some((_, frame)) = lane.frames.front_mut() {
+            self.hosts[from.0].plane.sent_again(&mut frame.content);
+        }
+    }
+
+    /// A frame reaches a process, unless its link has ended meanwhile.
+    pub fn host_frame(&mut self, host: HostId, frame: Frame) {
+        let (key, ..) = frame.route;
+        let current = self
+            .links
+            .get(&key)
+            .is_some_and(|link| link.session == frame.session);
+        if !current || !self.hosts[host.0].neighbours.contains_key(&frame.from) {
+            return;
+        }
+        let recent = &mut self.hosts[host.0].recent;
+        if recent.len() == RECENT_MAX {
+            recent.remove(0);
+        }
+        recent.push((frame.from, frame.content.clone()));
+        let again = self.network_rng.chance(50);
+        let arrival = Arrival {
+            from: frame.from,
+            content: frame.content,
+            placed_twice: again,
+        };
+        let arrived = self.hosts[host.0].plane.arrives(arrival);
+        self.check(arrived.map_err(|what| format!("{host:?} refuses a frame: {what}")));
+        self.host_pump(host);
+    }
+
+    /// How long the next frame of a link takes.
+    fn link_delay(&mut self, key: LinkKey) -> Duration {
+        let (low, high) = self.swarm.delay;
+        let slowness = self.links.get(&key).map_or(1, |link| link.slowness);
+        self.network_rng.duration(low, high) * slowness
+    }
+}

@@ -1,0 +1,290 @@
+//! What must happen in time: the silent are evicted, the evicted learn it, calls end (I9, P3).
+//!
+//! A promise is made when something begins and looked at when its time is up; it is void if what it
+//! rests on (a master that runs, a network that is whole) did not last.
+
+use std::time::Duration;
+
+use ccl_core::ids::GroupId;
+use ccl_core::time::Instant;
+
+use super::checkers::open_operations;
+use super::cluster::{Event, HostId, World};
+use super::peer_host::Process;
+use super::swarm::Disk;
+use super::workload::App;
+
+/// Something that must be true at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// A silent member is no longer one.
+    Evicted {
+        /// Who fell silent.
+        host: HostId,
+        /// In which of its silences.
+        freeze: u64,
+        /// The master that must notice.
+        master: (u32, u64),
+    },
+    /// Somebody evicted knows it.
+    Learned {
+        /// Who.
+        host: HostId,
+        /// After which of its silences.
+        freeze: u64,
+        /// The master that must tell.
+        master: (u32, u64),
+    },
+    /// No call of the healthy group is older than its bound.
+    Healthy,
+}
+
+impl World {
+    /// The longest that a message takes, with a margin.
+    fn slack(&self, host: HostId) -> Duration {
+        let slowest = if self.swarm.tail_permille > 0 { 10 } else { 1 };
+        self.swarm.delay.1 * slowest * self.hosts[host.0].slowness * 4
+            + self.swarm.fsync * 4
+            + Duration::from_millis(200)
+    }
+
+    /// A member fell silent: it must be evicted in time.
+    pub fn promise_eviction(&mut self, host: HostId) {
+        let state = &self.hosts[host.0];
+        if state.view.is_none() || state.ended.is_some() || !self.master.is_awake() {
+            return;
+        }
+        let timers = self.swarm.timers;
+        let settles = self.master.started + timers.rebuild_window;
+        let from = self.last_word(host).max(settles).max(self.now);
+        let bound = timers.peer_timeout.max(timers.reattach_grace)
+            + timers.heartbeat_interval * 2
+            + self.slack(host);
+        let promise = Promise::Evicted {
+            host,
+            freeze: self.hosts[host.0].freezes,
+            master: (self.master.incarnation, self.master.freezes),
+        };
+        self.schedule_at(from + bound, Event::Check(promise));
+    }
+
+    /// A process goes on: if it was evicted meanwhile, it must learn it in time.
+    pub fn promise_news(&mut self, host: HostId) {
+        let timers = self.swarm.timers;
+        let bound = timers.peer_timeout + timers.heartbeat_interval * 2 + self.slack(host) * 4;
+        if bound + Duration::from_secs(2) > timers.detach_timeout {
+            return;
+        }
+        let promise = Promise::Learned {
+            host,
+            freeze: self.hosts[host.0].freezes,
+            master: (self.master.incarnation, self.master.freezes),
+        };
+        self.schedule(bound, Event::Check(promise));
+    }
+
+    /// Looks whether a promise was kept.
+    pub fn check_promise(&mut self, promise: Promise) {
+        let awake = (self.master.incarnation, self.master.freezes);
+        match promise {
+            Promise::Evicted {
+                host,
+                freeze,
+                master,
+            } => {
+                let state = &self.hosts[host.0];
+                let silent = state.freezes == freeze && !state.is_running();
+                if master == awake && self.master.is_awake() && silent && !self.is_rebuilding() {
+                    self.check_gone(host);
+                }
+            }
+            Promise::Learned {
+                host,
+                freeze,
+                master,
+            } => {
+                let state = &self.hosts[host.0];
+                let evicted = state
+                    .peer
+                    .peer()
+                    .is_some_and(|peer| self.checkers.is_evicted(state.run, peer));
+                let reachable = !state.up_blocked && !state.down_blocked && state.slowness == 1;
+                let holds = master == awake && self.master.is_awake() && state.freezes == freeze;
+                if evicted && reachable && holds && state.is_live() && state.is_running() {
+                    self.fail(format!(
+                        "{host:?} was evicted long ago and does not know it"
+                    ));
+                }
+            }
+            Promise::Healthy => self.check_healthy(),
+        }
+    }
+
+    fn is_rebuilding(&self) -> bool {
+        self.swarm.disk == Disk::None && self.master.incarnation > 1
+    }
+
+    fn check_gone(&mut self, host: HostId) {
+        let state = &self.hosts[host.0];
+        let Some(peer) = state.peer.peer() else {
+            return;
+        };
+        let member = state.run == Some(self.checkers.run)
+            && self
+                .checkers
+                .newest_view(state.group)
+                .is_some_and(|sealed| sealed.members.contains(&peer));
+        if member && !self.checkers.is_evicted(state.run, peer) {
+            self.fail(format!(
+                "silent {host:?} (peer {peer}) was not evicted in time (P3)"
+            ));
+        }
+    }
+
+    /// The healthy group never waits for another: its calls end soon.
+    fn check_healthy(&mut self) {
+        let Some(group) = self.swarm.healthy_group else {
+            return;
+        };
+        let bound = self.swarm.think * 6 + Duration::from_millis(800);
+        let late = self.live_hosts(GroupId(group)).find(|host| {
+            self.oldest_call(*host)
+                .is_some_and(|at| at + bound < self.now)
+        });
+        if let Some(host) = late {
+            let open: Vec<_> = open_operations(&self.hosts[host.0])
+                .map(|operation| (operation.logical.tag, operation.started))
+                .collect();
+            self.fail(format!(
+                "{host:?} of the healthy group waits for more than {bound:?}: {open:?}"
+            ));
+        }
+        if !self.plan.calm {
+            let again = Event::Check(Promise::Healthy);
+            self.schedule(Duration::from_millis(300), again);
+        }
+    }
+
+    fn oldest_call(&self, host: HostId) -> Option<Instant> {
+        self.hosts[host.0]
+            .app
+            .calls
+            .values()
+            .map(|open| open.since)
+            .min()
+    }
+
+    /// A host was welcomed to another run than the first: fine only if the first is lost for good.
+    ///
+    /// # Errors
+    /// A majority was there to go on.
+    pub fn check_new_run(&mut self, host: HostId) -> Result<(), String> {
+        let new = self.runs.len() - 1;
+        if self.hosts[host.0].run != Some(new) || new == 0 {
+            return Ok(());
+        }
+        if self.swarm.disk != Disk::None {
+            return Err(format!(
+                "{host:?} was welcomed to a new run despite the journal"
+            ));
+        }
+        let settled = self.now.saturating_since(self.master.started)
+            > self.swarm.timers.rebuild_window + Duration::from_secs(60);
+        if settled {
+            return Ok(());
+        }
+        for group in self.groups() {
+            let Some(sealed) = self
+                .checkers
+                .sealed
+                .get(&(new - 1, group))
+                .and_then(|l| l.last())
+            else {
+                continue;
+            };
+            let present = self
+                .hosts
+                .iter()
+                .filter(|h| h.run == Some(new - 1) && h.is_live() && h.is_running())
+                .filter(|h| !h.up_blocked && !h.down_blocked && h.slowness == 1)
+                .filter(|h| h.trouble_ended + Duration::from_secs(3) < self.master.started)
+                .filter(|h| {
+                    h.peer
+                        .peer()
+                        .is_some_and(|peer| sealed.members.contains(&peer))
+                })
+                .count();
+            if present * 2 > sealed.members.len() {
+                return Err(format!(
+                    "a new run was founded although {present} of {} members of group {group} \
+                     were there (H6)",
+                    sealed.members.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every live session of every group is a member and all views agree. With `settled`,
+    /// newcomers may still wait: nobody calls a safe point any more.
+    #[must_use]
+    pub fn everybody_is_in(&self, settled: bool) -> bool {
+        self.master.is_awake()
+            && self.groups().all(|group| {
+                let views: Vec<_> = self
+                    .live_hosts(group)
+                    .filter(|host| !settled || self.hosts[host.0].view.is_some())
+                    .map(|host| self.hosts[host.0].vid())
+                    .collect();
+                let newest = self.checkers.newest_view(group);
+                !views.is_empty()
+                    && newest.is_some_and(|sealed| {
+                        sealed.members.len() == views.len()
+                            && views.iter().all(|vid| *vid == sealed.vid)
+                    })
+            })
+    }
+
+    /// What keeps somebody waiting, for a failure's words.
+    #[must_use]
+    pub fn who_waits(&self) -> String {
+        let mut words = String::new();
+        for (index, host) in self.hosts.iter().enumerate() {
+            if host.ended.is_some() || matches!(host.process, Process::Dead { .. }) {
+                continue;
+            }
+            let App {
+                calls,
+                round,
+                hung,
+                finished,
+                ..
+            } = &host.app;
+            let open: Vec<String> = calls
+                .iter()
+                .map(|(call, open)| format!("{call}@{}", describe(&open.kind)))
+                .collect();
+            words += &format!(
+                "\n  host {index} group {} peer {:?} view {} round {round:?} open {open:?} hung \
+                 {hung} finished {finished}",
+                host.group,
+                host.peer.peer(),
+                host.vid(),
+            );
+        }
+        words
+    }
+}
+
+fn describe(kind: &super::workload::CallKind) -> String {
+    use super::workload::CallKind;
+    match kind {
+        CallKind::Operation(operation) => match operation.started {
+            Some(op) => op.to_string(),
+            None => format!("tag {} waiting", operation.logical.tag),
+        },
+        CallKind::SafePoint => "safe point".into(),
+        CallKind::Leave => "leave".into(),
+        CallKind::Invalid => "invalid".into(),
+    }
+}

@@ -1,0 +1,29 @@
+//! A deterministic simulator: the library's machines under virtual time, seeded faults, and checkers
+//! that stand outside.
+//!
+//! `run_seed` is the whole of it: faults on (safety), then faults off (liveness with deadlines).
+//! `scenario` scripts the same world by hand.
+
+pub mod checkers;
+pub mod cluster;
+pub mod endings;
+pub mod faults;
+pub mod hooks;
+pub mod links;
+pub mod liveness;
+pub mod master_host;
+pub mod messages;
+pub mod network;
+pub mod peer_host;
+pub mod plane;
+pub mod program;
+pub mod reference;
+pub mod report;
+pub mod rng;
+pub mod run;
+pub mod stale;
+pub mod swarm;
+pub mod trace;
+pub mod workload;
+
+pub use run::{Failure, Outcome, run_seed};

@@ -1,0 +1,516 @@
+//! A peer's process: its machine, the bytes of its operations, and the application on top.
+//!
+//! One host is one session. A process that comes back after its session ended is a new host, maybe
+//! on the old address.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ccl_core::View;
+use ccl_core::ids::{GroupId, LinkKey, PeerId, RunId, Vid};
+use ccl_core::peer::{Input, Neighbour, Output, Peer, SessionEnd, Setup};
+use ccl_core::time::Instant;
+use ccl_core::wire::control::{MasterToPeer, PeerToMaster};
+
+use super::cluster::{Event, HostEvent, HostId, World};
+use super::hooks::Point;
+use super::master_host::TIMEOUTS_MAX;
+use super::messages::{PING, PONG, down_code, up_code};
+use super::network::{Break, Connection};
+use super::plane::{Content, Plane};
+use super::workload::App;
+
+/// Whether a process runs.
+#[derive(Debug)]
+pub enum Process {
+    /// It runs.
+    Running,
+    /// It stands still; what reaches it waits.
+    Frozen(VecDeque<HostEvent>),
+    /// It is gone.
+    Dead {
+        /// Whether its machine went with it, so that nothing answers for it.
+        power_loss: bool,
+    },
+}
+
+/// One session of one process.
+#[derive(Debug)]
+pub struct Host {
+    /// Its group.
+    pub group: GroupId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What a connection to its port must show.
+    pub key: LinkKey,
+    /// Whether the process runs.
+    pub process: Process,
+    /// Number of times it was frozen.
+    pub freezes: u64,
+    /// Its machine.
+    pub peer: Peer,
+    /// The bytes of its operations.
+    pub plane: Plane,
+    /// The application.
+    pub app: App,
+    /// Its control connection.
+    pub connection: Option<u64>,
+    attempt: u64,
+    wake: Option<Instant>,
+    /// The links it wants.
+    pub neighbours: BTreeMap<PeerId, Neighbour>,
+    /// When the newest word of its transport on each link arrives.
+    pub notices: BTreeMap<PeerId, Instant>,
+    /// How many times slower than others its control connection is.
+    pub slowness: u32,
+    /// Whether what it says is held back on its way to the master.
+    pub up_blocked: bool,
+    /// Whether what the master says is held back.
+    pub down_blocked: bool,
+    /// The run it was welcomed to, as an index into the world's runs.
+    pub run: Option<usize>,
+    /// When it last came out of a fault.
+    pub trouble_ended: Instant,
+    /// How its session ended.
+    pub ended: Option<SessionEnd>,
+    /// The view in force.
+    pub view: Option<Arc<View>>,
+    /// Safe points released when it was admitted.
+    pub safe_released: u64,
+    /// The last message that opened a connection, and the master it went to, for replays.
+    pub last_opening: Option<(u32, PeerToMaster)>,
+    /// The newest frames that reached it, for replays.
+    pub recent: Vec<(PeerId, Content)>,
+    /// What the machine knew when it was asked last, for invariants.
+    pub told: super::checkers::Told,
+}
+
+impl Host {
+    /// Whether the process is not gone and its session not over.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.ended.is_none() && !matches!(self.process, Process::Dead { .. })
+    }
+
+    /// Whether the process runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.process, Process::Running)
+    }
+
+    /// Name of the view in force.
+    #[must_use]
+    pub fn vid(&self) -> Vid {
+        self.view.as_ref().map(|view| view.vid).unwrap_or_default()
+    }
+}
+
+impl World {
+    /// A process starts and wants to join a group.
+    pub fn spawn(&mut self, group: GroupId, address: Option<SocketAddr>, app: App) -> HostId {
+        let id = HostId(self.hosts.len());
+        let fresh = [10, (group.0 + 1) as u8, (id.0 >> 8) as u8, id.0 as u8];
+        let address = address.unwrap_or_else(|| SocketAddr::from((fresh, 7000)));
+        let key = LinkKey(u128::from(self.network_rng.bits()));
+        let setup = Setup {
+            run: "run".into(),
+            group,
+            unit: None,
+            addresses: vec![address],
+            key,
+            min_world: self.swarm.min_worlds[group.0 as usize],
+            entropy: self.network_rng.bits(),
+        };
+        let host = Host {
+            group,
+            address,
+            key,
+            process: Process::Running,
+            freezes: 0,
+            peer: Peer::new(setup, self.now),
+            plane: Plane::new(&self.swarm),
+            app,
+            connection: None,
+            attempt: 0,
+            wake: None,
+            neighbours: BTreeMap::new(),
+            notices: BTreeMap::new(),
+            slowness: 1,
+            up_blocked: false,
+            down_blocked: false,
+            run: None,
+            trouble_ended: self.now,
+            ended: None,
+            view: None,
+            safe_released: 0,
+            last_opening: None,
+            recent: Vec::new(),
+            told: super::checkers::Told::default(),
+        };
+        self.hosts.push(host);
+        self.ports.insert(address, id);
+        let now = self.now;
+        self.trace.line(
+            now,
+            format_args!("{id:?} starts in group {group} at {address}"),
+        );
+        self.trace.fold(now, &[10, id.0 as u64]);
+        self.host_pump(id);
+        id
+    }
+
+    /// The process dies. Of 1,000 parts of its last words, `words` arrive; `None` leaves it to chance.
+    pub fn crash(&mut self, host: HostId, words: Option<u64>) {
+        self.die(host, words, false);
+    }
+
+    /// The process dies, with its machine or without.
+    pub fn die(&mut self, host: HostId, words: Option<u64>, power_loss: bool) {
+        if matches!(self.hosts[host.0].process, Process::Dead { .. }) {
+            return;
+        }
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} dies, power loss {power_loss}"));
+        self.trace.fold(now, &[11, host.0 as u64]);
+        self.stats.absorb_peer(&self.hosts[host.0].peer);
+        self.hosts[host.0].process = Process::Dead { power_loss };
+        self.promise_eviction(host);
+        self.hosts[host.0].app.die();
+        if let Some(connection) = self.hosts[host.0].connection.take() {
+            let words = words.unwrap_or_else(|| self.network_rng.between(0, 1000));
+            let notices = self.network_rng.millis(0, 50);
+            let how = Break {
+                up_kept: words,
+                down_kept: 0,
+                host_notices: None,
+                master_notices: (!power_loss).then_some(notices),
+            };
+            self.break_connection(connection, how);
+        }
+        self.links_of_the_dead(host, power_loss);
+    }
+
+    /// The process stands still, alive: no socket closes.
+    pub fn freeze(&mut self, host: HostId, length: Duration) {
+        if !self.hosts[host.0].is_running() {
+            return;
+        }
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} stands still for {length:?}"));
+        self.hosts[host.0].process = Process::Frozen(VecDeque::new());
+        self.hosts[host.0].freezes += 1;
+        let freeze = self.hosts[host.0].freezes;
+        self.schedule(length, Event::Thaw { host, freeze });
+        self.links_of_the_frozen(host);
+        self.promise_eviction(host);
+    }
+
+    /// It goes on, with all that came meanwhile.
+    pub fn thaw(&mut self, host: HostId, freeze: u64) {
+        if self.hosts[host.0].freezes != freeze {
+            return;
+        }
+        let Process::Frozen(_) = self.hosts[host.0].process else {
+            return;
+        };
+        let now = self.now;
+        self.hosts[host.0].trouble_ended = now;
+        self.trace.line(now, format_args!("{host:?} goes on"));
+        self.trace.fold(now, &[12, host.0 as u64]);
+        let before = std::mem::replace(&mut self.hosts[host.0].process, Process::Running);
+        let Process::Frozen(backlog) = before else {
+            return;
+        };
+        if self.network_rng.chance(300) {
+            self.host_event(host, HostEvent::Timer);
+        }
+        for event in backlog {
+            self.host_event(host, event);
+        }
+        self.host_event(host, HostEvent::Timer);
+        self.redial_links(host);
+        self.promise_news(host);
+    }
+
+    /// Something reaches a process.
+    pub fn host_event(&mut self, host: HostId, event: HostEvent) {
+        match &mut self.hosts[host.0].process {
+            Process::Running => {}
+            Process::Frozen(backlog) => {
+                if !matches!(event, HostEvent::Timer) {
+                    backlog.push_back(event);
+                }
+                return;
+            }
+            Process::Dead { .. } => return,
+        }
+        match event {
+            HostEvent::Message(connection, message) => {
+                if self.hosts[host.0].connection == Some(connection) {
+                    self.host_message(host, *message);
+                }
+            }
+            HostEvent::Closed(connection) => {
+                if self.hosts[host.0].connection == Some(connection) {
+                    self.hosts[host.0].connection = None;
+                    self.host_input(host, Input::ControlDown);
+                }
+            }
+            HostEvent::Connected(attempt) => self.host_connected(host, attempt),
+            HostEvent::Timer => self.host_timer(host),
+            HostEvent::LinkUp(peer, generation) => self.host_link_up(host, peer, generation),
+            HostEvent::LinkDown(peer, fault, gave_up) => {
+                if self.hosts[host.0].neighbours.contains_key(&peer) {
+                    let input = Input::LinkDown {
+                        peer,
+                        fault,
+                        gave_up,
+                    };
+                    self.host_input(host, input);
+                }
+            }
+            HostEvent::App(step) => self.app_step(host, step),
+            HostEvent::Frame(frame) => self.host_frame(host, frame),
+        }
+    }
+
+    fn host_message(&mut self, host: HostId, message: MasterToPeer) {
+        let (now, kind) = (self.now, down_code(&message));
+        self.trace.fold(now, &[13, host.0 as u64, kind]);
+        if kind != PONG {
+            self.trace
+                .line(now, format_args!("{host:?} <- {message:?}"));
+        }
+        self.learn_run(host, &message);
+        let checked = self.checkers.host_hears(&self.hosts[host.0], &message);
+        self.check(checked);
+        if let MasterToPeer::Install(install) = &message
+            && self.hosts[host.0].view.is_none()
+        {
+            self.hosts[host.0].safe_released = install.safe_released;
+        }
+        self.hosts[host.0].told.hears(&message);
+        self.host_input(host, Input::Control(message));
+        self.run_hooks(Point::AtHost, kind, Some(host));
+    }
+
+    fn learn_run(&mut self, host: HostId, message: &MasterToPeer) {
+        let MasterToPeer::Welcome { run_id, .. } = message else {
+            return;
+        };
+        let index = self.run_index(*run_id);
+        self.hosts[host.0].run = Some(index);
+        if index > 0 {
+            let checked = self.check_new_run(host);
+            self.check(checked);
+        }
+    }
+
+    /// Which run this is, in the order in which they were founded.
+    pub fn run_index(&mut self, run: RunId) -> usize {
+        if let Some(index) = self.runs.iter().position(|known| *known == run) {
+            return index;
+        }
+        self.runs.push(run);
+        self.runs.len() - 1
+    }
+
+    fn host_connected(&mut self, host: HostId, attempt: u64) {
+        let state = &self.hosts[host.0];
+        if state.attempt != attempt || state.ended.is_some() {
+            return;
+        }
+        if self.master.machine.is_none() || state.up_blocked || state.down_blocked {
+            self.host_input(host, Input::ControlDown);
+            return;
+        }
+        let connection = self.connections.len() as u64;
+        let opened = Connection::new(Some(host), self.master.incarnation);
+        self.connections.push(opened);
+        self.hosts[host.0].connection = Some(connection);
+        self.host_input(host, Input::ControlUp);
+    }
+
+    fn host_timer(&mut self, host: HostId) {
+        let now = self.now;
+        let state = &mut self.hosts[host.0];
+        if state.wake.is_some_and(|wake| wake <= now) {
+            state.wake = None;
+        }
+        let mut calls = 0;
+        while state.peer.poll_timeout().is_some_and(|at| at <= now) {
+            state.peer.handle(now, Input::Timeout);
+            calls += 1;
+            if calls == TIMEOUTS_MAX {
+                self.fail(format!("the timer of {host:?} does not move on"));
+                break;
+            }
+        }
+        self.host_pump(host);
+    }
+
+    /// Hands an input to a peer's machine in the middle of carrying out what it wants.
+    pub fn host_input_quietly(&mut self, host: HostId, input: Input) {
+        let now = self.now;
+        self.trace.line(now, format_args!("{host:?} : {input:?}"));
+        self.hosts[host.0].peer.handle(now, input);
+    }
+
+    /// Hands an input to a peer's machine and carries out what it wants.
+    pub fn host_input(&mut self, host: HostId, input: Input) {
+        let now = self.now;
+        if self.trace.keeps_lines() && !matches!(input, Input::Control(_) | Input::Timeout) {
+            self.trace.line(now, format_args!("{host:?} : {input:?}"));
+        }
+        self.hosts[host.0].peer.handle(now, input);
+        self.host_pump(host);
+    }
+
+    /// Carries out what a peer's machine and its exchange want, until both are content.
+    pub fn host_pump(&mut self, host: HostId) {
+        let mut count = 0;
+        while self.hosts[host.0].is_running() {
+            count += 1;
+            if count > 100_000 {
+                self.fail(format!("the outputs of {host:?} do not end"));
+                return;
+            }
+            if let Some(output) = self.hosts[host.0].peer.poll_output() {
+                self.host_output(host, output);
+                continue;
+            }
+            if !self.plane_step(host) {
+                break;
+            }
+        }
+        self.host_arm(host);
+    }
+
+    fn host_output(&mut self, host: HostId, output: Output) {
+        let now = self.now;
+        match output {
+            Output::Connect => self.host_connect(host),
+            Output::Disconnect => {
+                self.hosts[host.0].attempt += 1;
+                if let Some(connection) = self.hosts[host.0].connection.take() {
+                    self.close_from_host(connection);
+                }
+            }
+            Output::Send(message) => self.host_send(host, message),
+            Output::Links(neighbours) => self.host_links(host, neighbours),
+            Output::StartOp {
+                call,
+                op,
+                fingerprint,
+                members,
+                ring_order,
+                rank,
+                costs,
+            } => {
+                let start = super::plane::Start {
+                    call,
+                    op,
+                    fingerprint,
+                    members,
+                    ring_order,
+                    rank,
+                    costs,
+                };
+                self.host_start(host, start);
+            }
+            Output::StopOp(op) => {
+                self.trace.line(now, format_args!("{host:?} stops {op}"));
+                self.hosts[host.0].plane.stop(op);
+            }
+            Output::Finish { call, end } => self.host_finish(host, call, end),
+            Output::Rejected { call, error } => self.host_rejected(host, call, error),
+            Output::View(view) => self.host_view(host, view),
+            Output::Ended(end) => self.host_ended(host, end),
+            Output::Event(event) => {
+                self.trace
+                    .line(now, format_args!("{host:?} event {event:?}"));
+            }
+        }
+    }
+
+    fn host_connect(&mut self, host: HostId) {
+        if let Some(connection) = self.hosts[host.0].connection.take() {
+            self.close_from_host(connection);
+        }
+        self.hosts[host.0].attempt += 1;
+        let attempt = self.hosts[host.0].attempt;
+        let state = &self.hosts[host.0];
+        let delay = if state.up_blocked || state.down_blocked {
+            Duration::from_secs(1)
+        } else {
+            self.control_delay(Some(host))
+        };
+        self.schedule(delay, Event::Connected { host, attempt });
+    }
+
+    fn host_send(&mut self, host: HostId, message: PeerToMaster) {
+        let (now, kind) = (self.now, up_code(&message));
+        self.trace.fold(now, &[14, host.0 as u64, kind]);
+        if kind != PING {
+            self.trace
+                .line(now, format_args!("{host:?} -> {message:?}"));
+        }
+        if matches!(
+            message,
+            PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. }
+        ) {
+            let master = self.master.incarnation;
+            self.hosts[host.0].last_opening = Some((master, message.clone()));
+        }
+        self.hosts[host.0].told.says(&message);
+        if let Some(connection) = self.hosts[host.0].connection {
+            self.send_up(connection, message);
+        }
+        self.run_hooks(Point::HostSends, kind, Some(host));
+    }
+
+    fn host_view(&mut self, host: HostId, view: Arc<View>) {
+        let now = self.now;
+        self.trace.line(
+            now,
+            format_args!("{host:?} is in view {} of {}", view.vid, view.members.len()),
+        );
+        self.trace
+            .fold(now, &[15, host.0 as u64, view.members.len() as u64]);
+        let first = self.hosts[host.0].view.is_none();
+        let checked = self.checkers.host_learns_view(&self.hosts[host.0], &view);
+        self.check(checked);
+        self.hosts[host.0].view = Some(view);
+        if first {
+            self.app_admitted(host);
+        }
+    }
+
+    fn host_ended(&mut self, host: HostId, end: SessionEnd) {
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} ended: {end:?}"));
+        self.trace.fold(now, &[16, host.0 as u64]);
+        let checked = self.checkers.session_ended(&self.hosts[host.0], &end);
+        self.check(checked);
+        self.stats.session_ended(&end);
+        self.hosts[host.0].ended = Some(end);
+        self.app_ended(host);
+    }
+
+    fn host_arm(&mut self, host: HostId) {
+        let Some(at) = self.hosts[host.0].peer.poll_timeout() else {
+            return;
+        };
+        let at = at.max(self.now);
+        let state = &mut self.hosts[host.0];
+        if state.wake.is_none_or(|wake| at < wake) {
+            state.wake = Some(at);
+            self.schedule_at(at, Event::HostTimer { host });
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The bytes of one peer's operations: the library's exchange over small real buffers.
+//!
+//! Stands in for the engine: carries out on memory what the exchange decides, and hands its frames
+//! to the links. Bulk frames lend memory: they are read when they leave, and again after a repair.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use ccl_core::collective::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
+use ccl_core::collective::{
+    Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, StartOp, is_staged,
+};
+use ccl_core::ids::{CallId, OpName, PeerId, Rank};
+use ccl_core::peer::Input;
+use ccl_core::transport::FrameHeader;
+use ccl_core::wire::control::{CostTable, Fingerprint, Kind};
+
+use super::cluster::{HostId, World};
+use super::reference;
+use super::swarm::Swarm;
+
+/// An operation to start, as the peer's machine says it.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Start {
+    pub call: CallId,
+    pub op: OpName,
+    pub fingerprint: Fingerprint,
+    pub members: Arc<[PeerId]>,
+    pub ring_order: Arc<[Rank]>,
+    pub rank: Rank,
+    pub costs: CostTable,
+}
+
+/// Memory of one operation: what a caller lends, and where the result is put together.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// The caller's buffers, one a part.
+    pub input: Vec<Vec<u8>>,
+    /// Where results go; `None` if straight into the input.
+    pub result: Option<Vec<Vec<u8>>>,
+}
+
+impl Memory {
+    fn side(&mut self, side: Side) -> &mut Vec<Vec<u8>> {
+        match side {
+            Side::Input => &mut self.input,
+            Side::Result => self.result.as_mut().unwrap_or(&mut self.input),
+        }
+    }
+
+    fn read(&mut self, side: Side, span: Span) -> Vec<u8> {
+        self.side(side)[span.part as usize][span.range()].to_vec()
+    }
+
+    fn write(&mut self, side: Side, span: Span, bytes: &[u8]) {
+        self.side(side)[span.part as usize][span.range()].copy_from_slice(bytes);
+    }
+}
+
+/// What a frame carries.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A small frame; its bytes are its own.
+    Signal {
+        /// Its header.
+        header: FrameHeader,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// A bulk frame; its bytes are lent.
+    Bulk {
+        /// Its header.
+        header: FrameHeader,
+        /// Which memory.
+        side: Side,
+        /// Which bytes of it.
+        span: Span,
+        /// What was read; `None`: the memory was taken back before, the frame is void.
+        bytes: Option<Vec<u8>>,
+    },
+}
+
+impl Content {
+    /// Whether it goes on the signal lane.
+    #[must_use]
+    pub fn is_signal(&self) -> bool {
+        matches!(self, Self::Signal { .. })
+    }
+
+    /// A number for the digest of the history.
+    #[must_use]
+    pub fn code(&self) -> u64 {
+        let (Self::Signal { header, .. } | Self::Bulk { header, .. }) = self;
+        let kind = header.kind as u64;
+        kind << 56 ^ header.op.tag.0 << 48 ^ header.op.n.0 << 16 ^ u64::from(header.segment)
+    }
+
+    /// The operation it belongs to.
+    #[must_use]
+    pub fn header(&self) -> &FrameHeader {
+        let (Self::Signal { header, .. } | Self::Bulk { header, .. }) = self;
+        header
+    }
+}
+
+/// A frame that arrives.
+#[derive(Debug)]
+pub struct Arrival {
+    /// From whom.
+    pub from: PeerId,
+    /// What.
+    pub content: Content,
+    /// Whether its lane broke between its header and its payload, and it came again.
+    pub placed_twice: bool,
+}
+
+/// The bytes of one peer's operations.
+#[derive(Debug)]
+pub struct Plane {
+    exchange: Exchange,
+    scratch: Vec<u8>,
+    memory: BTreeMap<OpName, Memory>,
+}
+
+impl Plane {
+    /// Without operations; cuts so small that a few dozen elements make several segments.
+    #[must_use]
+    pub fn new(swarm: &Swarm) -> Self {
+        let limits = SegmentLimits {
+            bytes_min: 64,
+            bytes_max: 256,
+            scratch_bytes: 4096,
+            eager_bytes_max: if swarm.seed.is_multiple_of(3) {
+                32
+            } else {
+                256
+            },
+        };
+        let exchange = Exchange::new(ExchangeLimits {
+            segments: limits,
+            scratch_bytes: limits.scratch_bytes,
+            eager_ops_max: 2,
+        });
+        Self {
+            exchange,
+            scratch: vec![0; limits.scratch_bytes],
+            memory: BTreeMap::new(),
+        }
+    }
+
+    /// Opens an operation on this memory.
+    pub fn start(&mut self, start: &Start, parts: Arc<[Part]>, mut memory: Memory, in_place: bool) {
+        if in_place && !is_staged(true) {
+            memory.result = None;
+        }
+        self.memory.insert(start.op, memory);
+        self.exchange.start(StartOp {
+            op: start.op,
+            fingerprint: start.fingerprint.clone(),
+            parts,
+            members: Arc::clone(&start.members),
+            ring_order: Arc::clone(&start.ring_order),
+            rank: start.rank,
+            costs: start.costs,
+        });
+    }
+
+    /// Ends an operation. Its memory stays until the application takes it.
+    pub fn stop(&mut self, op: OpName) {
+        self.exchange.stop(op);
+    }
+
+    /// Takes the memory of an operation back.
+    pub fn take(&mut self, op: OpName) -> Option<Memory> {
+        self.memory.remove(&op)
+    }
+
+    /// A peer is no neighbour any more.
+    pub fn forget_peer(&mut self, peer: PeerId) {
+        self.exchange.forget_peer(peer);
+    }
+
+    /// A frame leaves: lent memory is read.
+    pub fn leaves(&mut self, content: &mut Content) {
+        if let Content::Bulk {
+            header,
+            side,
+            span,
+            bytes,
+        } = content
+        {
+            *bytes = self
+                .memory
+                .get_mut(&header.op)
+                .map(|memory| memory.read(*side, *span));
+        }
+    }
+
+    /// A frame is sent again after a repair: lent memory is read again.
+    pub fn sent_again(&mut self, content: &mut Content) {
+        self.leaves(content);
+    }
+
+    /// A frame arrives.
+    ///
+    /// # Errors
+    /// The exchange calls it a fault of the sender.
+    pub fn arrives(&mut self, arrival: Arrival) -> Result<(), &'static str> {
+        let from = arrival.from;
+        let (header, bytes) = match arrival.content {
+            Content::Signal { header, payload } => {
+                return self.exchange.handle_signal(from, &header, payload);
+            }
+            Content::Bulk { header, bytes, .. } => (header, bytes),
+        };
+        if arrival.placed_twice {
+            self.exchange.place(from, &header);
+        }
+        let place = self.exchange.place(from, &header);
+        let Some(bytes) = bytes else {
+            return Ok(());
+        };
+        match place {
+            Place::Discard => return Ok(()),
+            Place::Refuse(why) => return Err(why),
+            Place::Slot { start, bytes: room } => {
+                assert_eq!(room, bytes.len(), "a slot is as long as its segment");
+                self.scratch[start..start + room].copy_from_slice(&bytes);
+            }
+            Place::Result(span) => {
+                let Some(memory) = self.memory.get_mut(&header.op) else {
+                    return Err("a frame was placed into an operation that is over");
+                };
+                memory.write(Side::Result, span, &bytes);
+            }
+        }
+        self.exchange.handle_arrived(from, &header);
+        Ok(())
+    }
+
+    fn reduce(&mut self, reduction: Reduction) {
+        let Some(memory) = self.memory.get_mut(&reduction.op) else {
+            self.exchange.reduced(reduction);
+            return;
+        };
+        let operands: Vec<Vec<u8>> = reduction
+            .operands
+            .iter()
+            .map(|operand| match operand {
+                Operand::Own(span) => memory.read(Side::Input, *span),
+                Operand::Slot { start, bytes } => self.scratch[*start..*start + *bytes].to_vec(),
+                Operand::Eager(bytes) => bytes.to_vec(),
+                Operand::Target => memory.read(Side::Result, reduction.target),
+            })
+            .collect();
+        let slices: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
+        let mut sum = vec![0; reduction.target.bytes];
+        let Reduction {
+            dtype,
+            reduce_op,
+            divisor,
+            ..
+        } = reduction;
+        ccl_core::reduce::reduce(dtype, reduce_op, divisor, &slices, &mut sum);
+        memory.write(Side::Result, reduction.target, &sum);
+        self.exchange.reduced(reduction);
+    }
+
+    fn store(&mut self, storage: Storage) {
+        if let Some(memory) = self.memory.get_mut(&storage.op) {
+            let mut at = 0;
+            for span in storage.body.spans() {
+                memory.write(Side::Result, span, &storage.payload[at..at + span.bytes]);
+                at += span.bytes;
+            }
+        }
+        self.exchange.stored(storage);
+    }
+
+    fn copy(&mut self, copy: CopyOwn) {
+        if let Some(memory) = self.memory.get_mut(&copy.op) {
+            let layout = copy.body.layout.clone();
+            for segment in copy.body.segments.clone() {
+                let bytes = memory.read(Side::Input, layout.span(Side::Input, segment));
+                memory.write(Side::Result, layout.span(Side::Result, segment), &bytes);
+            }
+        }
+        self.exchange.copied(copy);
+    }
+
+    fn payload(&mut self, op: OpName, head: &Bytes, body: Option<&Body>) -> Bytes {
+        let mut payload = head.to_vec();
+        if let (Some(body), Some(memory)) = (body, self.memory.get_mut(&op)) {
+            for span in body.spans() {
+                payload.extend_from_slice(&memory.read(body.side, span));
+            }
+        }
+        Bytes::from(payload)
+    }
+}
+
+impl World {
+    /// Carries out the next thing that a peer's exchange wants. False if it wants nothing.
+    pub fn plane_step(&mut self, host: HostId) -> bool {
+        let plane = &mut self.hosts[host.0].plane;
+        let Some(output) = plane.exchange.poll_output() else {
+            return false;
+        };
+        match output {
+            Output::Signal {
+                to,
+                header,
+                head,
+                body,
+            } => {
+                let payload = plane.payload(header.op, &head, body.as_ref());
+                self.send_frame(host, to, Content::Signal { header, payload });
+            }
+            Output::Bulk {
+                to,
+                header,
+                side,
+                span,
+            } => {
+                let content = Content::Bulk {
+                    header,
+                    side,
+                    span,
+                    bytes: None,
+                };
+                self.send_frame(host, to, content);
+            }
+            Output::Reduce(reduction) => plane.reduce(reduction),
+            Output::Store(storage) => plane.store(storage),
+            Output::Copy(copy) => plane.copy(copy),
+            Output::Held(op) => {
+                self.hosts[host.0].told.holds(op);
+                self.host_input_quietly(host, Input::Held(op));
+            }
+            Output::Mismatch { op, peer, theirs } => {
+                self.host_input_quietly(host, Input::Mismatch { op, peer, theirs });
+            }
+        }
+        true
+    }
+
+    /// How an operation's buffers look at one member.
+    #[must_use]
+    pub fn shape(&self, host: HostId, start: &Start) -> (Arc<[Part]>, Memory) {
+        let call = self.hosts[host.0].app.memory_of(start.call);
+        let world = start.members.len();
+        let (input_shares, result_shares) = match start.fingerprint.kind {
+            Kind::AllReduce | Kind::Broadcast | Kind::Barrier => (1, 1),
+            Kind::AllGather => (1, world),
+            Kind::ReduceScatter => (world, 1),
+        };
+        let mut memory = Memory {
+            input: Vec::new(),
+            result: Some(Vec::new()),
+        };
+        for (index, part) in call.parts.iter().enumerate() {
+            let count = part.count as usize;
+            let seed = super::rng::mix_all(&[call.input_seed, index as u64]);
+            let (count, exact) = (count * input_shares, call.exact);
+            memory
+                .input
+                .push(reference::input(seed, part.dtype, count, exact));
+            let bytes = part.count as usize * part.dtype.bytes() * result_shares;
+            if let Some(result) = &mut memory.result {
+                result.push(vec![0xee; bytes]);
+            }
+        }
+        (Arc::from(call.parts.as_slice()), memory)
+    }
+}

@@ -1,0 +1,223 @@
+//! What the applications of a group call, round by round: the same for all members.
+//!
+//! A round ends at a safe point; its number is the number of safe points released before, which a
+//! newcomer is told with its first view. So an application branches on nothing but results, and a
+//! newcomer knows where the others are (docs/protocol.md, R16).
+
+use std::time::Duration;
+
+use ccl_core::collective::layout::{Part, parts_digest};
+use ccl_core::ids::{GroupId, Rank, Tag};
+use ccl_core::wire::control::Fingerprint;
+use ccl_core::{Algorithm, Dtype, Kind, ReduceOp};
+
+use super::rng::{Rng, mix_all};
+use super::swarm::Swarm;
+
+/// Something that only some members do with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twist {
+    /// Cancel it after a while.
+    Cancel(Duration),
+    /// Give it a deadline that may pass.
+    Deadline(Duration),
+    /// Call it with another count.
+    Count,
+    /// Call it with another element type.
+    Dtype,
+    /// Call it with another operator.
+    Op,
+    /// Call it twice at once, which is refused.
+    Twice,
+    /// Never call it, nor anything after it.
+    Hang,
+}
+
+/// One call as the program means it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logical {
+    /// Names it: the same for all members, different from every other call of the seed.
+    pub id: u64,
+    /// Its stream.
+    pub tag: Tag,
+    /// What is called.
+    pub fingerprint: Fingerprint,
+    /// Its buffers.
+    pub parts: Vec<Part>,
+    /// Whether the result goes where the input is.
+    pub in_place: bool,
+    /// Whether the safe point after it does not wait for it.
+    pub asynchronous: bool,
+    /// What some members do with it.
+    pub twist: Option<(Twist, u64)>,
+}
+
+impl Logical {
+    /// What this member does with it, if it is one of those that do something.
+    #[must_use]
+    pub fn twist_of(&self, member: u64) -> Option<Twist> {
+        let (twist, selector) = self.twist?;
+        (mix_all(&[selector, member]).is_multiple_of(2)).then_some(twist)
+    }
+
+    /// The call as a member makes it, whose twist is to make another.
+    #[must_use]
+    pub fn twisted(&self, twist: Option<Twist>) -> (Fingerprint, Vec<Part>) {
+        let mut parts = self.parts.clone();
+        let mut fingerprint = self.fingerprint.clone();
+        match twist {
+            Some(Twist::Count) => parts[0].count += 1,
+            Some(Twist::Dtype) => {
+                let other = parts[0].dtype == Dtype::F32;
+                parts[0].dtype = if other { Dtype::I32 } else { Dtype::F32 };
+            }
+            Some(Twist::Op) => {
+                let is_max = fingerprint.op == ReduceOp::Max;
+                fingerprint.op = if is_max { ReduceOp::Min } else { ReduceOp::Max };
+            }
+            _ => {}
+        }
+        describe(&mut fingerprint, &parts);
+        (fingerprint, parts)
+    }
+
+    /// Whether sums must be exact whatever their order.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.fingerprint.algorithm == Algorithm::Ring
+    }
+}
+
+/// Fills in what a fingerprint says about the buffers.
+pub fn describe(fingerprint: &mut Fingerprint, parts: &[Part]) {
+    fingerprint.dtype = parts[0].dtype;
+    fingerprint.count = parts.iter().map(|part| part.count).sum();
+    fingerprint.parts = parts.len() as u32;
+    fingerprint.parts_digest = parts_digest(parts);
+}
+
+/// The calls of one round, a list a tag.
+#[must_use]
+pub fn round(swarm: &Swarm, group: GroupId, round: u64) -> Vec<Vec<Logical>> {
+    let seed = mix_all(&[swarm.seed, u64::from(group.0), round]);
+    let mut rng = Rng::new(seed);
+    let tags = rng.between(1, swarm.tags);
+    (0..tags)
+        .map(|index| {
+            let tag = Tag((round + index) % swarm.tags);
+            let calls = rng.between(1, swarm.calls_per_round);
+            (0..calls)
+                .map(|call| {
+                    let id = mix_all(&[seed, tag.0, call]);
+                    let is_last = call + 1 == calls;
+                    logical(&mut rng, swarm, group, (tag, id, is_last))
+                })
+                .collect()
+        })
+        .collect()
+}
+
+fn logical(
+    rng: &mut Rng,
+    swarm: &Swarm,
+    group: GroupId,
+    (tag, id, is_last): (Tag, u64, bool),
+) -> Logical {
+    let kinds = [
+        Kind::AllReduce,
+        Kind::AllReduce,
+        Kind::AllReduce,
+        Kind::AllReduce,
+        Kind::Barrier,
+        Kind::Broadcast,
+        Kind::AllGather,
+        Kind::ReduceScatter,
+    ];
+    let kind = kinds[rng.index(kinds.len())];
+    let algorithm = [Algorithm::Auto, Algorithm::Direct, Algorithm::Ring][rng.index(3)];
+    let reduces = matches!(kind, Kind::AllReduce | Kind::ReduceScatter);
+    let op = if reduces {
+        reduce_op(rng, algorithm)
+    } else {
+        ReduceOp::Sum
+    };
+    let parts = parts(rng, swarm, kind);
+    let asynchronous = is_last && rng.chance(250);
+    let attempts = if asynchronous {
+        1
+    } else {
+        rng.between(1, 4) as u32
+    };
+    let mut fingerprint = Fingerprint {
+        kind,
+        algorithm,
+        op,
+        dtype: Dtype::U8,
+        count: 0,
+        parts: 1,
+        parts_digest: 0,
+        root: Rank(0),
+        quantization: 0,
+        retry: attempts > 1,
+        attempts,
+        min_world: swarm.min_worlds[group.0 as usize],
+    };
+    describe(&mut fingerprint, &parts);
+    let spared = swarm.healthy_group == Some(group.0);
+    let twist = (!spared && rng.chance(swarm.planned_permille)).then(|| (twist(rng, kind), id));
+    Logical {
+        id,
+        tag,
+        fingerprint,
+        parts,
+        in_place: matches!(kind, Kind::Broadcast) || (kind == Kind::AllReduce && rng.chance(500)),
+        asynchronous,
+        twist,
+    }
+}
+
+/// Around the ring only what does not depend on the order.
+fn reduce_op(rng: &mut Rng, algorithm: Algorithm) -> ReduceOp {
+    let any = ReduceOp::ALL[rng.index(5)];
+    let ordered = matches!(any, ReduceOp::Prod);
+    if algorithm == Algorithm::Ring && ordered {
+        ReduceOp::Sum
+    } else {
+        any
+    }
+}
+
+fn parts(rng: &mut Rng, swarm: &Swarm, kind: Kind) -> Vec<Part> {
+    if kind == Kind::Barrier {
+        return vec![Part {
+            dtype: Dtype::U8,
+            count: 0,
+        }];
+    }
+    let many = kind == Kind::AllReduce && rng.chance(200);
+    let dtype = Dtype::ALL[rng.index(Dtype::ALL.len())];
+    (0..if many { rng.between(2, 4) } else { 1 })
+        .map(|_| Part {
+            dtype,
+            count: match rng.below(8) {
+                0 => 0,
+                1 => 1,
+                2 => swarm.count_max,
+                _ => rng.between(0, swarm.count_max.min(200)),
+            },
+        })
+        .collect()
+}
+
+fn twist(rng: &mut Rng, kind: Kind) -> Twist {
+    let after = rng.millis(0, 60);
+    match rng.below(if kind == Kind::Barrier { 3 } else { 6 }) {
+        0 => Twist::Cancel(after),
+        1 => Twist::Deadline(after),
+        2 => Twist::Twice,
+        3 => Twist::Count,
+        4 => Twist::Dtype,
+        _ if matches!(kind, Kind::AllReduce | Kind::ReduceScatter) => Twist::Op,
+        _ => Twist::Count,
+    }
+}

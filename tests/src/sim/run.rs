@@ -1,0 +1,268 @@
+//! One seed from beginning to end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use ccl_core::ids::GroupId;
+
+use super::cluster::{Event, World};
+use super::faults::Fault;
+use super::liveness::Promise;
+use super::report::Stats;
+use super::rng::mix;
+use super::swarm::{Disk, Swarm};
+use super::trace::Trace;
+
+/// A seed that passed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Digest of its history.
+    pub digest: u64,
+    /// What is counted.
+    pub stats: Stats,
+}
+
+/// A seed that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Which.
+    pub seed: u64,
+    /// What was wrong.
+    pub what: String,
+    /// The last events before.
+    pub lines: Vec<String>,
+}
+
+/// Operations and faults that every seed has at least.
+const OPERATIONS_MIN: u64 = 20;
+const FAULTS_MIN: u64 = 3;
+/// Virtual time after which a calm world must have settled, beside the times of the run.
+const SETTLE_MARGIN: Duration = Duration::from_secs(60);
+/// Views that a calm group may need to settle.
+const CALM_VIEWS_MAX: u64 = 200;
+
+/// Runs one seed. A failure is run again to have its last events.
+///
+/// # Errors
+/// What was wrong, with the last events.
+pub fn run_seed(seed: u64) -> Result<Outcome, Box<Failure>> {
+    run_seed_traced(seed, false).or_else(|_| {
+        let again = run_seed_traced(seed, true);
+        match again {
+            Err(failure) => Err(failure),
+            Ok(_) => Err(Box::new(Failure {
+                seed,
+                what: "the same seed failed once and passed once".into(),
+                lines: Vec::new(),
+            })),
+        }
+    })
+}
+
+/// Runs one seed, keeping its last events or not.
+///
+/// # Errors
+/// What was wrong.
+pub fn run_seed_traced(seed: u64, lines: bool) -> Result<Outcome, Box<Failure>> {
+    run_world(seed, Trace::new(lines, false))
+}
+
+/// Runs one seed and prints its events.
+///
+/// # Errors
+/// What was wrong.
+pub fn run_seed_printed(seed: u64) -> Result<Outcome, Box<Failure>> {
+    run_world(seed, Trace::new(true, true))
+}
+
+fn run_world(seed: u64, trace: Trace) -> Result<Outcome, Box<Failure>> {
+    let mut world = World::new(Swarm::new(seed), trace);
+    let panicked = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+    let what = match panicked {
+        Ok(()) => world.failure.take(),
+        Err(payload) => Some(panic_text(payload.as_ref())),
+    };
+    if let Some(what) = what {
+        return Err(Box::new(Failure {
+            seed,
+            what,
+            lines: world.trace.into_lines(),
+        }));
+    }
+    world.absorb();
+    Ok(Outcome {
+        digest: world.trace.digest(),
+        stats: world.stats,
+    })
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).into()));
+    format!("a machine panicked: {}", text.unwrap_or_default())
+}
+
+fn live(world: &mut World) {
+    populate(world);
+    while !world.plan.calm && world.failure.is_none() {
+        let done = world.plan.left == 0;
+        if done || !world.step() {
+            break;
+        }
+    }
+    let settle = world.fault_rng.millis(0, 3000);
+    world.run_until(world.now + settle);
+    if world.failure.is_some() {
+        return;
+    }
+    world.calm_down();
+    settle_down(world);
+    if world.failure.is_none() {
+        finish(world);
+    }
+}
+
+fn populate(world: &mut World) {
+    let storm = world.fault_rng.chance(300);
+    for (index, size) in world.swarm.worlds.clone().into_iter().enumerate() {
+        for _ in 0..size {
+            let group = GroupId(index as u32);
+            let late = if storm { 0 } else { 800 };
+            let after = world.fault_rng.millis(0, late);
+            world.schedule(after, Event::Fault(Fault::Join(group)));
+        }
+    }
+    world.plan.left = world.swarm.faults;
+    let first = world.fault_rng.millis(0, 4000);
+    world.schedule(first, Event::Fault(Fault::Next));
+    if world.swarm.healthy_group.is_some() {
+        world.schedule(first, Event::Check(Promise::Healthy));
+    }
+}
+
+/// The longest that a calm world may need to settle.
+fn patience(world: &World) -> Duration {
+    let timers = &world.swarm.timers;
+    timers.rebuild_window
+        + timers.detach_timeout
+        + timers.verdict_timeout
+        + timers.post_timeout.unwrap_or_default() * 2
+        + timers.peer_timeout * 4
+        + SETTLE_MARGIN
+}
+
+/// Faults are off: everybody becomes a member, and operations commit again.
+fn settle_down(world: &mut World) {
+    let mut deadline = world.now + patience(world);
+    let mut forced = false;
+    let before = world.stats.committed;
+    loop {
+        if !world.step() {
+            if world.failure.is_none() {
+                world.fail("nothing happens any more".into());
+            }
+            return;
+        }
+        let (operations, faults) = world.stats.totals();
+        let busy = operations < OPERATIONS_MIN || faults < FAULTS_MIN;
+        if faults < FAULTS_MIN {
+            world.stats.fault(super::swarm::FaultKind::JoinStorm);
+            world.fault(Fault::Join(GroupId(0)));
+        }
+        if !busy && world.stats.committed >= before + 10 && world.everybody_is_in(false) {
+            return;
+        }
+        if world.checkers.views_in_calm > CALM_VIEWS_MAX {
+            world.fail(format!(
+                "views follow each other without end{}",
+                world.who_waits()
+            ));
+            return;
+        }
+        if world.now > deadline {
+            if forced || world.swarm.disk != Disk::None {
+                world.fail(format!("does not settle (I9):{}", world.who_waits()));
+                return;
+            }
+            forced = true;
+            operator_word(world);
+            deadline = world.now + patience(world);
+        }
+    }
+}
+
+/// A master without a journal and without a majority waits for an operator; here it is.
+fn operator_word(world: &mut World) {
+    let now = world.now;
+    world
+        .trace
+        .line(now, format_args!("the operator forces a rebuild"));
+    world.master_crash(false, None);
+    world.master.force = true;
+    let groups: Vec<GroupId> = world.groups().collect();
+    world.checkers.broken.extend(groups);
+    world.schedule(Duration::from_millis(100), Event::MasterStart);
+}
+
+/// The applications stop after two more rounds; then no call may be open.
+fn finish(world: &mut World) {
+    let groups: Vec<GroupId> = world.groups().collect();
+    for group in groups {
+        let newest = world
+            .live_hosts(group)
+            .filter_map(|host| world.hosts[host.0].app.round)
+            .max();
+        world.plan.stop_before(group, newest.unwrap_or(0) + 2);
+    }
+    let deadline = world.now + patience(world);
+    while !all_finished(world) {
+        if !world.step() {
+            return;
+        }
+        if world.now > deadline {
+            world.fail(format!("calls stay open (I9):{}", world.who_waits()));
+            return;
+        }
+    }
+    quiescent(world);
+}
+
+fn all_finished(world: &World) -> bool {
+    world.groups().all(|group| {
+        world
+            .live_hosts(group)
+            .map(|host| &world.hosts[host.0])
+            .all(|host| host.view.is_none() || host.app.finished && host.app.calls.is_empty())
+    })
+}
+
+/// Nobody calls anything: all agree on everything.
+fn quiescent(world: &mut World) {
+    let timers = world.swarm.timers;
+    world.run_until(world.now + timers.heartbeat_interval * 2);
+    if world.failure.is_none() && !world.everybody_is_in(true) {
+        world.fail(format!("views differ at rest:{}", world.who_waits()));
+    }
+}
+
+impl World {
+    fn absorb(&mut self) {
+        self.stats.events = self.trace.events();
+        if let Some(master) = &self.master.machine {
+            self.stats.absorb_master(master);
+        }
+        for index in 0..self.hosts.len() {
+            self.stats.absorb_peer(&self.hosts[index].peer);
+        }
+    }
+}
+
+/// Digest of several histories.
+#[must_use]
+pub fn fold_digests(digests: impl IntoIterator<Item = u64>) -> u64 {
+    digests
+        .into_iter()
+        .fold(0, |sum: u64, digest| mix(sum.rotate_left(7) ^ digest))
+}

@@ -1,0 +1,57 @@
+//! Frames of an earlier life: the same names under an older view.
+
+use ccl_core::ids::{Epoch, OpName, PeerId, Vid};
+
+use super::checkers::open_operations;
+use super::cluster::{HostId, World};
+use super::plane::{Arrival, Content};
+
+impl World {
+    /// What last reached a host comes again as if it were of an older view, with other bytes.
+    pub fn inject_stale_frames(&mut self, host: HostId) {
+        let open: Vec<OpName> = open_operations(&self.hosts[host.0])
+            .filter_map(|operation| operation.started)
+            .collect();
+        let recent: Vec<(PeerId, Content)> = self.hosts[host.0].recent.clone();
+        for (from, mut content) in recent {
+            if !open.contains(&content.header().op) {
+                continue;
+            }
+            age(&mut content);
+            let arrival = Arrival {
+                from,
+                content,
+                placed_twice: false,
+            };
+            let arrived = self.hosts[host.0].plane.arrives(arrival);
+            self.check(arrived.map_err(|why| format!("a stale frame is a fault: {why}")));
+        }
+        self.host_pump(host);
+    }
+}
+
+fn age(content: &mut Content) {
+    match content {
+        Content::Signal { header, payload } => {
+            header.op.birth = older(header.op.birth);
+            let mut bytes = payload.to_vec();
+            if let Some(last) = bytes.last_mut() {
+                *last ^= 0x55;
+            }
+            *payload = bytes.into();
+        }
+        Content::Bulk { header, bytes, .. } => {
+            header.op.birth = older(header.op.birth);
+            if let Some(bytes) = bytes {
+                bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+            }
+        }
+    }
+}
+
+fn older(vid: Vid) -> Vid {
+    Vid {
+        term: vid.term,
+        epoch: Epoch(vid.epoch.0.saturating_sub(1)),
+    }
+}

@@ -1,0 +1,217 @@
+//! What a seed chooses: sizes, waiting times, delays, and how likely each fault is.
+//!
+//! Each seed picks its own mix, so that some runs see one kind of fault again and again and others see
+//! none of it; an even mix would hide the interplay of rare ones.
+
+use std::time::Duration;
+
+use ccl_core::Timers;
+
+use super::rng::Rng;
+
+/// What a crashed master finds on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// Everything it wrote: the process died, the machine did not.
+    Full,
+    /// Everything durable; of the lazily written tail, a part.
+    LazyLost,
+    /// Nothing: it keeps no journal.
+    None,
+}
+
+/// Kinds of faults, for the mix and for the count at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum FaultKind {
+    Crash,
+    PowerLoss,
+    Wedge,
+    SlowHost,
+    PartitionFromMaster,
+    PartitionToMaster,
+    PartitionData,
+    LinkReset,
+    ControlBreak,
+    ControlHalfOpen,
+    MasterCrash,
+    MasterFreeze,
+    JoinStorm,
+    Leave,
+    StaleFrames,
+    DuplicateHello,
+    StaleAttach,
+    Cancel,
+    Deadline,
+    Hang,
+    Mismatch,
+    InvalidCall,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::Crash,
+        Self::PowerLoss,
+        Self::Wedge,
+        Self::SlowHost,
+        Self::PartitionFromMaster,
+        Self::PartitionToMaster,
+        Self::PartitionData,
+        Self::LinkReset,
+        Self::ControlBreak,
+        Self::ControlHalfOpen,
+        Self::MasterCrash,
+        Self::MasterFreeze,
+        Self::JoinStorm,
+        Self::Leave,
+        Self::StaleFrames,
+        Self::DuplicateHello,
+        Self::StaleAttach,
+        Self::Cancel,
+        Self::Deadline,
+        Self::Hang,
+        Self::Mismatch,
+        Self::InvalidCall,
+    ];
+
+    /// Whether it is something that applications do, planned with their calls.
+    #[must_use]
+    pub fn is_planned(self) -> bool {
+        matches!(self, Self::Deadline | Self::Mismatch | Self::InvalidCall)
+    }
+}
+
+/// Everything a seed chooses.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    /// The seed.
+    pub seed: u64,
+    /// Hosts of each group at the start.
+    pub worlds: Vec<usize>,
+    /// Fewest members of each group.
+    pub min_worlds: Vec<u32>,
+    /// Tags of each group.
+    pub tags: u64,
+    /// A group that no fault may touch and that must never wait for another.
+    pub healthy_group: Option<u32>,
+    /// Waiting times of the run.
+    pub timers: Timers,
+    /// What a crashed master finds.
+    pub disk: Disk,
+    /// Whether the first master founds the run at once.
+    pub new_run: bool,
+    /// Shortest and longest delay of a message.
+    pub delay: (Duration, Duration),
+    /// How many of 1,000 messages take ten times as long.
+    pub tail_permille: u64,
+    /// Longest write of the journal.
+    pub fsync: Duration,
+    /// Data lanes of each link.
+    pub lanes: u16,
+    /// Faults to inject before the calm.
+    pub faults: usize,
+    /// Mean time between faults.
+    pub fault_gap: Duration,
+    /// How likely each kind is, against the others.
+    pub weights: Vec<(FaultKind, u64)>,
+    /// Longest pause of an application between calls.
+    pub think: Duration,
+    /// Most calls of one tag in a round.
+    pub calls_per_round: u64,
+    /// Largest operation, in elements.
+    pub count_max: u64,
+    /// How many of 1,000 calls have a deadline that may pass, do not match, are cancelled.
+    pub planned_permille: u64,
+}
+
+impl Swarm {
+    /// What this seed chooses.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let groups = [1, 1, 1, 2, 2, 3, 4][rng.index(7)];
+        let worlds: Vec<usize> = (0..groups).map(|_| world(&mut rng, groups)).collect();
+        let min_worlds = worlds.iter().map(|&w| min_world(&mut rng, w)).collect();
+        let peers: usize = worlds.iter().sum();
+        let healthy_group = (groups > 1 && rng.chance(300)).then(|| groups as u32 - 1);
+        let disk = [Disk::Full, Disk::LazyLost, Disk::None][rng.index(3)];
+        let slow = rng.chance(300) && healthy_group.is_none();
+        let longest = if peers > 8 && healthy_group.is_none() {
+            1500
+        } else {
+            300
+        };
+        let think = rng.millis(5, longest);
+        let spares = healthy_group.is_some();
+        Self {
+            seed,
+            worlds,
+            min_worlds,
+            tags: rng.between(1, if peers > 10 { 3 } else { 8 }),
+            healthy_group,
+            timers: timers(&mut rng),
+            disk,
+            new_run: rng.chance(700),
+            delay: (
+                Duration::from_micros(rng.between(50, 2000)),
+                rng.millis(2, if slow { 120 } else { 15 }),
+            ),
+            tail_permille: if spares {
+                0
+            } else {
+                [0, 0, 5, 30][rng.index(4)]
+            },
+            fsync: rng.millis(0, 20),
+            lanes: u16::try_from(rng.between(1, 4)).unwrap_or(1),
+            faults: usize::try_from(rng.between(4, 12)).unwrap_or(4),
+            fault_gap: rng.millis(100, 4000),
+            weights: weights(&mut rng, healthy_group.is_some()),
+            think,
+            calls_per_round: rng.between(1, 3),
+            count_max: [0, 3, 40, 40, 200, 2000][rng.index(6)],
+            planned_permille: [0, 20, 60][rng.index(3)],
+        }
+    }
+}
+
+fn world(rng: &mut Rng, groups: usize) -> usize {
+    let limit = if groups == 1 { 16 } else { 6 };
+    let drawn = [1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 8, 12, 16][rng.index(13)];
+    drawn.min(limit)
+}
+
+fn min_world(rng: &mut Rng, world: usize) -> u32 {
+    let drawn = [1, 1, 1, 2, 2, 3][rng.index(6)];
+    drawn.min(world as u32)
+}
+
+fn timers(rng: &mut Rng) -> Timers {
+    let heartbeat_interval = rng.millis(400, 1000);
+    Timers {
+        heartbeat_interval,
+        peer_timeout: heartbeat_interval * 2 + rng.millis(1000, 4000),
+        reattach_grace: rng.millis(500, 3000),
+        blame_window: rng.millis(200, 800),
+        link_timeout: rng.millis(1000, 3000),
+        rebuild_window: rng.millis(2000, 6000),
+        detach_timeout: rng.millis(15_000, 30_000),
+        verdict_timeout: rng.millis(8000, 15_000),
+        post_timeout: Some(rng.millis(10_000, 20_000)),
+    }
+}
+
+/// A mix in which about half of the kinds take part, with rates that differ by an order of magnitude.
+fn weights(rng: &mut Rng, spares_a_group: bool) -> Vec<(FaultKind, u64)> {
+    let hits_all = [FaultKind::MasterCrash, FaultKind::MasterFreeze];
+    let candidates = FaultKind::ALL
+        .into_iter()
+        .filter(|kind| !kind.is_planned() && !(spares_a_group && hits_all.contains(kind)));
+    let mut weights: Vec<(FaultKind, u64)> = candidates
+        .filter_map(|kind| rng.chance(500).then(|| (kind, rng.between(1, 10))))
+        .collect();
+    if weights.is_empty() {
+        weights.push((FaultKind::Crash, 1));
+    }
+    weights
+}

@@ -1,0 +1,599 @@
+//! The applications: they call what the program says and branch on results alone.
+//!
+//! The library's loop that repeats a call after a loss lives above the machine; its policy is
+//! repeated here: only a loss is retried, never a cancel (docs/protocol.md, R8).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use ccl_core::collective::layout::Part;
+use ccl_core::error::Error;
+use ccl_core::ids::{CallId, OpName, Tag};
+use ccl_core::mutation::{Mutation, is_active};
+use ccl_core::peer::{End, Input};
+use ccl_core::time::Instant;
+use ccl_core::wire::control::{AbortReason, CancelReason, Fingerprint};
+
+use super::cluster::{Event, HostId, World};
+use super::plane::Start;
+use super::program::{self, Logical, Twist};
+use super::rng::mix_all;
+use super::swarm::FaultKind;
+
+/// What an application does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppStep {
+    /// Begin the next round.
+    Round,
+    /// Make the next call of a tag.
+    Post(Tag),
+    /// Call the safe point.
+    SafePoint,
+    /// Cancel a call.
+    Cancel(CallId),
+    /// Start the process anew.
+    Respawn,
+}
+
+/// What an open call is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)]
+pub enum CallKind {
+    /// A collective.
+    Operation(Operation),
+    /// A safe point.
+    SafePoint,
+    /// The end.
+    Leave,
+    /// A call that must be refused.
+    Invalid,
+}
+
+/// A collective that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// What the program means.
+    pub logical: Logical,
+    /// Which try it is, from 1.
+    pub attempt: u32,
+    /// What this member really calls.
+    pub fingerprint: Fingerprint,
+    /// Its buffers.
+    pub parts: Vec<Part>,
+    /// Seed of the input.
+    pub input_seed: u64,
+    /// Whether sums are exact in every order.
+    pub exact: bool,
+    /// Its name and members, once it runs.
+    pub started: Option<OpName>,
+    /// Whether it was stopped.
+    pub stopped: bool,
+    /// Whether this member asked to end it.
+    pub cancelled: bool,
+}
+
+/// A call that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenCall {
+    /// What it is.
+    pub kind: CallKind,
+    /// When it was made.
+    pub since: Instant,
+    /// When the caller wants it cancelled.
+    pub deadline: Option<Instant>,
+}
+
+/// The calls of one tag.
+#[derive(Debug, Default)]
+struct Stream {
+    queue: VecDeque<(Logical, u32)>,
+    current: Option<CallId>,
+    /// Whether the safe point does not wait for the current call.
+    asynchronous: bool,
+}
+
+/// How a call ended, for scripts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With an end.
+    End(End),
+    /// Refused.
+    Rejected(String),
+}
+
+/// One application.
+#[derive(Debug, Default)]
+pub struct App {
+    /// Whether a script makes its calls.
+    pub scripted: bool,
+    /// Calls that have not ended.
+    pub calls: BTreeMap<CallId, OpenCall>,
+    /// How calls ended, in order; kept for scripts only.
+    pub endings: Vec<(CallId, Ending)>,
+    /// Its round, once admitted.
+    pub round: Option<u64>,
+    /// Whether it never calls anything again.
+    pub hung: bool,
+    /// Whether it has done all that it will ever do.
+    pub finished: bool,
+    /// Whether its process comes back after its session ended.
+    pub comes_back: bool,
+    streams: BTreeMap<Tag, Stream>,
+    safe_point: bool,
+    next_call: u64,
+}
+
+impl App {
+    /// An application that follows the program.
+    #[must_use]
+    pub fn program() -> Self {
+        Self {
+            comes_back: true,
+            ..Self::default()
+        }
+    }
+
+    /// An application whose calls a script makes.
+    #[must_use]
+    pub fn scripted() -> Self {
+        Self {
+            scripted: true,
+            ..Self::default()
+        }
+    }
+
+    /// Its process died: nobody waits any more.
+    pub fn die(&mut self) {
+        self.calls.clear();
+        self.streams.clear();
+        self.finished = true;
+        self.comes_back = false;
+    }
+
+    /// The collective behind a call.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn memory_of(&self, call: CallId) -> &Operation {
+        match self.calls.get(&call).map(|open| &open.kind) {
+            Some(CallKind::Operation(operation)) => operation,
+            other => panic!("call {call} is {other:?}, not a collective"),
+        }
+    }
+
+    fn open(&mut self, kind: CallKind, since: Instant, deadline: Option<Instant>) -> CallId {
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        let open = OpenCall {
+            kind,
+            since,
+            deadline,
+        };
+        self.calls.insert(call, open);
+        call
+    }
+
+    /// Whether every call that the safe point waits for has ended.
+    fn is_round_over(&self) -> bool {
+        self.streams
+            .values()
+            .all(|s| s.queue.is_empty() && (s.current.is_none() || s.asynchronous))
+    }
+}
+
+impl World {
+    /// The application learns that it is a member.
+    pub fn app_admitted(&mut self, host: HostId) {
+        let released = self.hosts[host.0].safe_released;
+        let app = &mut self.hosts[host.0].app;
+        app.round = Some(released);
+        if !app.scripted {
+            self.app_soon(host, AppStep::Round);
+        }
+    }
+
+    fn app_soon(&mut self, host: HostId, step: AppStep) {
+        let think = self.swarm.think;
+        let delay = self.network_rng.duration(Duration::ZERO, think);
+        self.schedule(delay, Event::App { host, step });
+    }
+
+    /// An application does what it planned.
+    pub fn app_step(&mut self, host: HostId, step: AppStep) {
+        if step == AppStep::Respawn {
+            self.app_respawn(host);
+            return;
+        }
+        let app = &self.hosts[host.0].app;
+        if app.hung || app.finished || self.hosts[host.0].ended.is_some() {
+            return;
+        }
+        match step {
+            AppStep::Round => self.app_round(host),
+            AppStep::Post(tag) => self.app_post_next(host, tag),
+            AppStep::SafePoint => {
+                self.app_safe_point(host);
+            }
+            AppStep::Cancel(call) => self.app_cancel_call(host, call),
+            AppStep::Respawn => {}
+        }
+    }
+
+    fn app_round(&mut self, host: HostId) {
+        let group = self.hosts[host.0].group;
+        let Some(round) = self.hosts[host.0].app.round else {
+            return;
+        };
+        if self
+            .plan
+            .last_round(group)
+            .is_some_and(|last| round >= last)
+        {
+            self.hosts[host.0].app.finished = true;
+            return;
+        }
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} begins round {round}"));
+        let calls = program::round(&self.swarm, group, round);
+        self.hosts[host.0].app.safe_point = false;
+        for list in calls {
+            let Some(tag) = list.first().map(|call| call.tag) else {
+                continue;
+            };
+            let stream = self.hosts[host.0].app.streams.entry(tag).or_default();
+            stream.queue.extend(list.into_iter().map(|call| (call, 1)));
+            self.app_soon(host, AppStep::Post(tag));
+        }
+    }
+
+    fn app_post_next(&mut self, host: HostId, tag: Tag) {
+        let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) else {
+            return;
+        };
+        if stream.current.is_some() {
+            return;
+        }
+        let Some((logical, attempt)) = stream.queue.pop_front() else {
+            return;
+        };
+        stream.asynchronous = logical.asynchronous;
+        let twist = logical.twist_of(host.0 as u64);
+        if let Some(twist) = twist {
+            self.count_twist(twist);
+        }
+        if twist == Some(Twist::Hang) {
+            self.hosts[host.0].app.hung = true;
+            return;
+        }
+        self.app_post(host, logical, attempt);
+        self.app_maybe_safe_point(host);
+    }
+
+    fn count_twist(&mut self, twist: Twist) {
+        let kind = match twist {
+            Twist::Cancel(_) => FaultKind::Cancel,
+            Twist::Deadline(_) => FaultKind::Deadline,
+            Twist::Twice => FaultKind::InvalidCall,
+            Twist::Hang => FaultKind::Hang,
+            Twist::Count | Twist::Dtype | Twist::Op => FaultKind::Mismatch,
+        };
+        self.stats.fault(kind);
+    }
+
+    /// Makes a call. Returns its name.
+    pub fn app_post(&mut self, host: HostId, logical: Logical, attempt: u32) -> CallId {
+        let now = self.now;
+        let twist = logical.twist_of(host.0 as u64);
+        let (fingerprint, parts) = logical.twisted(twist);
+        let tag = logical.tag;
+        let deadline = match twist {
+            Some(Twist::Deadline(after)) => Some(now + after),
+            _ => None,
+        };
+        let operation = Operation {
+            input_seed: mix_all(&[logical.id, host.0 as u64]),
+            exact: logical.is_exact(),
+            attempt,
+            fingerprint: fingerprint.clone(),
+            parts,
+            started: None,
+            stopped: false,
+            cancelled: false,
+            logical,
+        };
+        if deadline.is_some() {
+            self.checkers.asked(host, operation.logical.id);
+        }
+        let kind = CallKind::Operation(operation);
+        let call = self.hosts[host.0].app.open(kind, now, deadline);
+        if let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) {
+            stream.current = Some(call);
+        }
+        self.trace.fold(now, &[30, host.0 as u64, tag.0]);
+        let invalid = fingerprint.clone();
+        self.host_input(
+            host,
+            Input::Post {
+                call,
+                tag,
+                fingerprint,
+                deadline,
+            },
+        );
+        match twist {
+            Some(Twist::Cancel(after)) => {
+                let step = AppStep::Cancel(call);
+                self.schedule(after, Event::App { host, step });
+            }
+            Some(Twist::Twice) => self.app_post_invalid(host, tag, invalid),
+            _ => {}
+        }
+        call
+    }
+
+    /// A second call on a busy tag: it must be refused and use up no number.
+    fn app_post_invalid(&mut self, host: HostId, tag: Tag, fingerprint: Fingerprint) {
+        let busy = self.hosts[host.0]
+            .app
+            .streams
+            .get(&tag)
+            .and_then(|stream| stream.current)
+            .is_some_and(|call| self.hosts[host.0].app.calls.contains_key(&call));
+        if !busy {
+            return;
+        }
+        let now = self.now;
+        let call = self.hosts[host.0].app.open(CallKind::Invalid, now, None);
+        let input = Input::Post {
+            call,
+            tag,
+            fingerprint,
+            deadline: None,
+        };
+        self.host_input(host, input);
+    }
+
+    fn app_maybe_safe_point(&mut self, host: HostId) {
+        let app = &mut self.hosts[host.0].app;
+        if app.safe_point || app.scripted || !app.is_round_over() {
+            return;
+        }
+        app.safe_point = true;
+        self.app_soon(host, AppStep::SafePoint);
+    }
+
+    /// Calls the safe point. Returns its name.
+    pub fn app_safe_point(&mut self, host: HostId) -> CallId {
+        let now = self.now;
+        let patience = self.network_rng.millis(5000, 20_000);
+        let deadline = self.network_rng.chance(700).then(|| now + patience);
+        let call = self.hosts[host.0]
+            .app
+            .open(CallKind::SafePoint, now, deadline);
+        self.trace.fold(now, &[31, host.0 as u64]);
+        self.host_input(host, Input::SafePoint { call, deadline });
+        call
+    }
+
+    /// Cancels a call, if it is still open.
+    pub fn app_cancel_call(&mut self, host: HostId, call: CallId) {
+        let Some(open) = self.hosts[host.0].app.calls.get_mut(&call) else {
+            return;
+        };
+        if let CallKind::Operation(operation) = &mut open.kind {
+            operation.cancelled = true;
+            self.checkers.asked(host, operation.logical.id);
+        }
+        let reason = CancelReason::User;
+        self.host_input(host, Input::Cancel { call, reason });
+    }
+
+    /// Cancels the oldest open collective of a host.
+    pub fn app_cancel(&mut self, host: HostId) {
+        let oldest = self.hosts[host.0]
+            .app
+            .calls
+            .iter()
+            .find(|(_, open)| matches!(open.kind, CallKind::Operation(_)))
+            .map(|(call, _)| *call);
+        if let Some(call) = oldest {
+            self.app_cancel_call(host, call);
+        }
+    }
+
+    /// The application wants to go.
+    pub fn app_leave(&mut self, host: HostId) {
+        let now = self.now;
+        let call = self.hosts[host.0].app.open(CallKind::Leave, now, None);
+        let app = &mut self.hosts[host.0].app;
+        app.hung = true;
+        for open in app.calls.values() {
+            if let CallKind::Operation(operation) = &open.kind {
+                self.checkers.asked(host, operation.logical.id);
+            }
+        }
+        self.host_input(host, Input::Leave { call });
+    }
+
+    /// An operation begins to move its bytes.
+    pub fn host_start(&mut self, host: HostId, start: Start) {
+        let now = self.now;
+        self.trace.line(
+            now,
+            format_args!("{host:?} starts {} as rank {}", start.op, start.rank),
+        );
+        self.trace.fold(now, &[32, host.0 as u64, start.op.n.0]);
+        let (parts, memory) = self.shape(host, &start);
+        let state = &mut self.hosts[host.0];
+        let Some(OpenCall {
+            kind: CallKind::Operation(operation),
+            ..
+        }) = state.app.calls.get_mut(&start.call)
+        else {
+            self.fail(format!("{host:?} starts a call that is not open"));
+            return;
+        };
+        operation.started = Some(start.op);
+        let operation = operation.clone();
+        let checked = self
+            .checkers
+            .operation_starts(&self.hosts[host.0], host, &start, &operation);
+        self.check(checked);
+        let in_place = operation.logical.in_place;
+        self.hosts[host.0]
+            .plane
+            .start(&start, parts, memory, in_place);
+    }
+
+    /// A call is over.
+    pub fn host_finish(&mut self, host: HostId, call: CallId, end: End) {
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} call {call} ends: {end:?}"));
+        let Some(open) = self.hosts[host.0].app.calls.remove(&call) else {
+            self.fail(format!(
+                "{host:?} call {call} ended twice, or was never made"
+            ));
+            return;
+        };
+        self.trace.fold(now, &[33, host.0 as u64, end_code(&end)]);
+        if self.hosts[host.0].app.scripted {
+            let ending = (call, Ending::End(end.clone()));
+            self.hosts[host.0].app.endings.push(ending);
+        }
+        match open.kind {
+            CallKind::Operation(operation) => {
+                let memory = operation
+                    .started
+                    .and_then(|op| self.hosts[host.0].plane.take(op));
+                let checked = self.check_ending(host, &operation, &end, memory);
+                self.check(checked);
+                self.app_operation_ended(host, operation, &end);
+            }
+            CallKind::SafePoint => self.app_safe_point_ended(host, &end),
+            CallKind::Leave => {}
+            CallKind::Invalid => {
+                self.fail(format!("{host:?}: an invalid call {call} was carried out"));
+            }
+        }
+    }
+
+    fn app_operation_ended(&mut self, host: HostId, operation: Operation, end: &End) {
+        let lost = matches!(
+            end,
+            End::Aborted {
+                reason: AbortReason::Lost { .. },
+                ..
+            }
+        );
+        let repeats_cancel = is_active(Mutation::RetryAfterCancel)
+            && !operation.cancelled
+            && matches!(
+                end,
+                End::Aborted {
+                    reason: AbortReason::Cancelled { .. },
+                    ..
+                }
+            );
+        let logical = operation.logical;
+        let again = (lost || repeats_cancel) && operation.attempt < logical.fingerprint.attempts;
+        let tag = logical.tag;
+        let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) else {
+            return;
+        };
+        stream.current = None;
+        if again {
+            stream.queue.push_front((logical, operation.attempt + 1));
+        }
+        self.app_soon(host, AppStep::Post(tag));
+        self.app_maybe_safe_point(host);
+    }
+
+    fn app_safe_point_ended(&mut self, host: HostId, end: &End) {
+        let app = &mut self.hosts[host.0].app;
+        match end {
+            End::SafePoint { .. } => {
+                app.round = app.round.map(|round| round + 1);
+                if !app.scripted {
+                    self.app_soon(host, AppStep::Round);
+                }
+            }
+            End::Withdrawn if !app.scripted => self.app_soon(host, AppStep::SafePoint),
+            _ => {}
+        }
+    }
+
+    /// A call was refused.
+    pub fn host_rejected(&mut self, host: HostId, call: CallId, error: Error) {
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} call {call} refused: {error}"));
+        self.trace.fold(now, &[34, host.0 as u64]);
+        let Some(open) = self.hosts[host.0].app.calls.remove(&call) else {
+            self.fail(format!("{host:?} call {call} was refused twice"));
+            return;
+        };
+        if self.hosts[host.0].app.scripted {
+            let ending = (call, Ending::Rejected(error.to_string()));
+            self.hosts[host.0].app.endings.push(ending);
+        }
+        match (open.kind, &error) {
+            (CallKind::Operation(operation), Error::TooFewPeers { .. }) => {
+                self.stats.refused += 1;
+                self.app_skips(host, operation.logical.tag);
+            }
+            (CallKind::Invalid, Error::InvalidUsage(_)) => {}
+            (_, error) if error.is_fatal() => {}
+            (kind, error) => {
+                if !self.hosts[host.0].app.scripted {
+                    self.fail(format!("{host:?} {kind:?} was refused: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Too few members: the rest of the round is skipped, the same at all.
+    fn app_skips(&mut self, host: HostId, tag: Tag) {
+        if let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) {
+            stream.current = None;
+            stream.queue.clear();
+        }
+        self.app_maybe_safe_point(host);
+    }
+
+    /// The session is over; most processes come back as newcomers.
+    pub fn app_ended(&mut self, host: HostId) {
+        let now = self.now;
+        let open: Vec<CallId> = self.hosts[host.0].app.calls.keys().copied().collect();
+        if !open.is_empty() {
+            self.fail(format!("{host:?} ended with open calls {open:?}"));
+        }
+        let app = &mut self.hosts[host.0].app;
+        app.streams.clear();
+        if app.comes_back && !app.scripted {
+            let after = self.network_rng.millis(100, 3000);
+            let step = AppStep::Respawn;
+            self.schedule(after, Event::App { host, step });
+        }
+        self.trace.fold(now, &[35, host.0 as u64]);
+    }
+
+    fn app_respawn(&mut self, host: HostId) {
+        let (group, address) = (self.hosts[host.0].group, self.hosts[host.0].address);
+        let same = self.network_rng.chance(700);
+        self.spawn(group, same.then_some(address), App::program());
+    }
+}
+
+fn end_code(end: &End) -> u64 {
+    match end {
+        End::Committed { .. } => 1,
+        End::Aborted { .. } => 2,
+        End::Unknown { .. } => 3,
+        End::SafePoint { .. } => 4,
+        End::Withdrawn => 5,
+        End::Left => 6,
+    }
+}
