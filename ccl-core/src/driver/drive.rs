@@ -1,10 +1,8 @@
 //! Working off what happened to a peer: inputs into the machine, outputs into the world.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::collective::Start;
@@ -463,62 +461,3 @@ impl Drop for EndCallsOnPanic<'_> {
         }
     }
 }
-
-/// When the machine wants to be called for time's sake, and the task that does it.
-#[derive(Debug, Default)]
-pub(super) struct Alarm {
-    at: Mutex<Option<Instant>>,
-    earlier: Notify,
-}
-
-impl Alarm {
-    /// Sets the time. Only an earlier one wakes the task: a later one lets it ring in vain, once.
-    fn set(&self, next: Option<Instant>) {
-        let mut at = self.at.lock();
-        let is_earlier = match (next, *at) {
-            (Some(next), Some(at)) => next < at,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        *at = next;
-        if is_earlier {
-            self.earlier.notify_one();
-        }
-    }
-}
-
-/// Rings until the session is gone.
-pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
-    let mut rings = 0_u32;
-    loop {
-        let at = *alarm.at.lock();
-        let Some(clock) = session.upgrade().map(|session| session.clock) else {
-            return;
-        };
-        match at {
-            None => alarm.earlier.notified().await,
-            Some(at) if at > clock.now() => {
-                let ring = tokio::time::sleep_until(clock.to_std(at).into());
-                tokio::select! {
-                    () = ring => {}
-                    () = alarm.earlier.notified() => {}
-                }
-            }
-            Some(_) => {
-                *alarm.at.lock() = None;
-                let Some(session) = session.upgrade() else {
-                    return;
-                };
-                session.submit(Input::Timeout);
-                rings = rings.wrapping_add(1);
-                if rings.is_multiple_of(RINGS_A_TRIM) {
-                    session.engine.trim();
-                }
-            }
-        }
-    }
-}
-
-/// Heartbeats ring at least a few times a second: memory idle for some seconds goes back to the
-/// system.
-const RINGS_A_TRIM: u32 = 32;

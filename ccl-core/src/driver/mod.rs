@@ -1,5 +1,6 @@
 //! The only owners of sockets, clocks and tasks: thin shells around the pure machines.
 
+mod alarm;
 pub mod clock;
 pub mod completion;
 mod control;

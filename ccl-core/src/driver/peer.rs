@@ -17,10 +17,11 @@ use parking_lot::{Condvar, Mutex};
 use crate::collective::{Buffer, Engine, EngineConfig, EngineEvent};
 use crate::communicator::{Counters, Progress};
 use crate::config::CommunicatorConfig;
+use crate::driver::alarm::{self, Alarm};
 use crate::driver::clock::Clock;
 use crate::driver::completion::Completion;
 use crate::driver::control;
-use crate::driver::drive::{self, Alarm, Core, Item};
+use crate::driver::drive::{Core, Item};
 use crate::driver::runtime::{self, IoThreads};
 use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, OpName, PeerId, Tag};
@@ -164,7 +165,7 @@ impl Session {
             weak: weak.clone(),
             config,
         });
-        session.threads.spawn(drive::run_alarm(
+        session.threads.spawn(alarm::run_alarm(
             session.weak.clone(),
             Arc::clone(&session.alarm),
         ));
