@@ -7,6 +7,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -81,11 +82,6 @@ impl Child {
             .map_err(|error| Failure::new(format!("{}: {error}", self.name)))
     }
 
-    /// Closes its standard input: for most children the sign to end.
-    pub fn close_input(&mut self) {
-        drop(self.input.take());
-    }
-
     /// Hands its output over, for a thread that reads it.
     pub fn take_output(&mut self) -> Option<BufReader<ChildStdout>> {
         self.output.take()
@@ -117,7 +113,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.close_input();
+        drop(self.input.take());
         if !matches!(self.wait_for(GRACE), Ok(Some(_))) {
             // It is being thrown away; whether it was still there makes no difference.
             let _ = self.kill();
@@ -146,21 +142,25 @@ pub fn receive_line<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<Opt
         .context("understanding a message")
 }
 
+/// What the parent says after the first line, read by a thread of its own, which ends this process
+/// at once when the parent is gone: whatever it is doing, nobody will ask for the result.
+pub fn orders<T: DeserializeOwned + Send + 'static>() -> Receiver<Result<T>> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut input = std::io::stdin().lock();
+        while let Some(order) = receive_line(&mut input).transpose() {
+            // Who does not listen any more is about to end.
+            let _ = sender.send(order);
+        }
+        std::process::exit(ORPHAN_STATUS);
+    });
+    receiver
+}
+
 /// Ends this process, from a thread of its own, when the parent closes its end of standard input.
 /// To be called by a child that reads nothing more from there.
 pub fn exit_with_parent() {
-    std::thread::spawn(|| {
-        let mut rest = std::io::stdin().lock();
-        loop {
-            match rest.fill_buf() {
-                Ok([]) | Err(_) => std::process::exit(ORPHAN_STATUS),
-                Ok(bytes) => {
-                    let seen = bytes.len();
-                    rest.consume(seen);
-                }
-            }
-        }
-    });
+    drop(orders::<serde_json::Value>());
 }
 
 /// How often a parent looks whether a child has ended.

@@ -5,6 +5,8 @@
 //! told with words.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -107,7 +109,7 @@ fn children_end_when_their_input_is_closed() {
     for name in ["floor-peer", "bench-peer", "demo-peer"] {
         // Standard input is empty: the parent is gone before it said anything.
         let output = output(name);
-        assert_eq!(output.status.code(), Some(1), "{name}: {output:?}");
+        assert!(!output.status.success(), "{name}: {output:?}");
     }
     let mut master = ccl("master --listen 127.0.0.1:0 --new-run --exit-with-parent")
         .stdin(Stdio::piped())

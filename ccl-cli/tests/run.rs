@@ -5,6 +5,8 @@
 //! is killed and another stopped; 4. and while its master dies.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::process::{Command, Stdio};
 
 use serde_json::Value;

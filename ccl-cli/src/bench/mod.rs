@@ -24,7 +24,7 @@ use crate::failure::{Failure, Result};
 use case::{Case, Measured};
 use floor::{CONNECTIONS, Cost, Floor, receive_all};
 use options::{CollectiveOptions, FloorOptions};
-use peer::Joined;
+use peer::{Joined, Order};
 use report::{HEADER, Line, Repeat, has_floor, seconds_per_gib};
 
 pub use report::{median, round};
@@ -74,8 +74,13 @@ fn run_collective(kind: Kind, options: &CollectiveOptions) -> Result<ExitCode> {
     }
     let mut wrong = 0;
     for case in &cases {
-        let repeats: Vec<Repeat> = (0..options.repeats())
-            .map(|_| processes.repeat(case))
+        let last = options.repeats() - 1;
+        let repeats: Vec<Repeat> = (0..=last)
+            .map(|repeat| {
+                // A check takes longer than the call; those between the first and last are spared.
+                let check = case.check && (repeat == 0 || repeat == last);
+                processes.repeat(&Case { check, ..*case })
+            })
             .collect::<Result<_>>()?;
         let line = Line::new(options.session(), case, &repeats);
         wrong += line.wrong();
@@ -142,7 +147,7 @@ impl Processes {
     /// The collective, then the floor with each number of connections.
     fn repeat(&mut self, case: &Case) -> Result<Repeat> {
         for peer in &mut self.peers {
-            peer.send(case)?;
+            peer.send(&Order::Run(*case))?;
         }
         let peers: Vec<Measured> = receive_all(&mut self.peers)?;
         let floor = match &mut self.floor {
@@ -156,7 +161,7 @@ impl Processes {
     fn finish(self) -> Result<()> {
         drop(self.floor);
         for mut peer in self.peers {
-            peer.close_input();
+            peer.send(&Order::Leave)?;
             match peer.wait_for(LEAVE_LIMIT)? {
                 Some(status) if status.success() => {}
                 Some(status) => {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::case::{Case, Measured};
 use super::inputs::{Sample, Seed, fill, with_type};
 use super::reference::Reference;
-use crate::child::{Answer, receive_line, send_line};
+use crate::child::{Answer, orders, receive_line, send_line};
 use crate::failure::{Context, Failure, Result};
 use crate::measure::{cpu_ns_of, own_cpu_ns, peak_rss_bytes, reset_peak_rss};
 
@@ -55,6 +55,15 @@ impl Setup {
     }
 }
 
+/// What a peer is told then.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Measure this.
+    Run(Case),
+    /// Leave the run and end.
+    Leave,
+}
+
 /// What a peer says when it is in.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Joined {
@@ -62,11 +71,12 @@ pub struct Joined {
     pub address: std::net::SocketAddr,
 }
 
-/// Serves the parent's orders until it closes standard input, then leaves the run.
+/// Serves the parent's orders until it is told to leave the run.
 pub fn run() -> Result<ExitCode> {
-    let mut input = std::io::stdin().lock();
     let mut output = std::io::stdout().lock();
-    let setup: Setup = receive_line(&mut input)?.ok_or_else(|| Failure::new("no setup"))?;
+    let setup: Setup =
+        receive_line(&mut std::io::stdin().lock())?.ok_or_else(|| Failure::new("no setup"))?;
+    let orders = orders();
     let communicator = match Communicator::connect(setup.config()) {
         Ok(communicator) => communicator,
         Err(error) => {
@@ -76,7 +86,11 @@ pub fn run() -> Result<ExitCode> {
     };
     let address = communicator.listen_address();
     send_line(&mut output, &Answer::Ok(Joined { address }))?;
-    while let Some(case) = receive_line::<Case>(&mut input)? {
+    for order in orders {
+        let case = match order? {
+            Order::Run(case) => case,
+            Order::Leave => break,
+        };
         let answer: Answer<Measured> =
             with_type!(case.dtype, T => measure::<T>(&communicator, &setup, &case))
                 .map_err(|failure| failure.to_string());

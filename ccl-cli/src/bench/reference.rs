@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use ccl_core::collective::{Extent, choose_algorithm};
 use ccl_core::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
+use ccl_core::collective::{Extent, choose_algorithm};
 use ccl_core::reduce::reference;
 use ccl_core::wire::control::CostTable;
 use ccl_core::{Algorithm, Kind, Rank, ReduceOp, View};
@@ -214,20 +214,19 @@ fn bytes_of_input<T: Sample>(length: usize, place: (usize, usize), seed: Seed) -
     let (rank, first) = place;
     let mut elements = vec![T::default(); length];
     fill(&mut elements, seed, rank, first);
-    let bytes = elements.iter().flat_map(|element| {
-        let bytes = element.bits().to_le_bytes();
-        bytes.into_iter().take(size_of::<T>())
-    });
-    bytes.collect()
+    let mut bytes = vec![0; length * size_of::<T>()];
+    for (cell, element) in bytes.chunks_exact_mut(size_of::<T>()).zip(&elements) {
+        cell.copy_from_slice(&element.bits().to_le_bytes()[..size_of::<T>()]);
+    }
+    bytes
 }
 
 fn count_different<T: Sample>(result: &[T], expected: &[u8]) -> u64 {
     let expected = expected.chunks_exact(size_of::<T>());
-    let different = result.iter().zip(expected).filter(|(element, expected)| {
-        let mut bits = [0; 8];
-        bits[..expected.len()].copy_from_slice(expected);
-        element.bits() != u64::from_le_bytes(bits)
-    });
+    let different = result
+        .iter()
+        .zip(expected)
+        .filter(|(element, expected)| element.bits().to_le_bytes()[..size_of::<T>()] != **expected);
     different.count() as u64
 }
 
@@ -361,6 +360,17 @@ mod tests {
         let broadcast = reference_of(case(Kind::Broadcast, Algorithm::Direct, COUNT / 3), &RING);
         assert_eq!(broadcast.count_wrong(&inputs[0], SEED), 0);
         assert!(broadcast.count_wrong(&inputs[1], SEED) > 0);
+    }
+
+    #[test]
+    fn negative_integers_are_compared_in_their_own_width() {
+        let mut input = vec![0_i16; 100];
+        fill(&mut input, SEED, 0, 0);
+        let case = Case {
+            dtype: Dtype::I16,
+            ..case(Kind::Broadcast, Algorithm::Direct, 100)
+        };
+        assert_eq!(reference_of(case, &RING).count_wrong(&input, SEED), 0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Plan {
             Some(Fault {
                 signal,
                 step,
-                share: 0.1 + 0.6 * random.next_share(),
+                share: 0.05 + 0.35 * random.next_share(),
             })
         };
         faults[killed] = fault(FaultSignal::Kill, steps / 4);

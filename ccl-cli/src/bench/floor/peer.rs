@@ -9,7 +9,7 @@ use std::time::Instant;
 use socket2::SockRef;
 
 use super::{CONNECTIONS, ELEMENT_BYTES, Order, Setup, Spent, validate};
-use crate::child::{Answer, receive_line, send_line};
+use crate::child::{Answer, orders, receive_line, send_line};
 use crate::failure::{Context, Failure, Result};
 use crate::measure::own_cpu_ns;
 
@@ -24,7 +24,9 @@ pub fn run() -> Result<ExitCode> {
     let ports: Vec<u16> = next(&mut input)?;
     let streams = connect(&setup, &listener, &ports)?;
     send_line(&mut output, &Answer::Ok(()))?;
-    while let Some(order) = receive_line::<Order>(&mut input)? {
+    drop(input);
+    for order in orders::<Order>() {
+        let order = order?;
         let answer: Answer<Spent> = validate(&order, &setup)
             .and_then(|()| exchange(&order, &streams))
             .map_err(|f| f.to_string());
