@@ -25,6 +25,8 @@ use crate::wire::data::{Answer, HELLO_BYTES, LaneHello};
 
 /// Connections that showed the port's key and wait for the master's word on their peer.
 const UNEXPECTED_MAX: usize = WORLD_SIZE_MAX * (LANES_MAX as usize + 1) / 8;
+/// Bytes that a connection must send to be worth a warning.
+const FIRST_BYTES: usize = 8;
 /// Pause when the system has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -119,9 +121,15 @@ async fn bring_in(
     has_key: &AtomicBool,
 ) -> Result<(), String> {
     let mut bytes = [0; HELLO_BYTES];
-    read_exact(&stream, &mut bytes)
+    let (first, rest) = bytes.split_at_mut(FIRST_BYTES);
+    if let Err(error) = read_exact(&stream, first).await {
+        // Whoever only looks whether the port is open is not worth a warning.
+        tracing::debug!(%remote, %error, "a connection without a hello");
+        return Ok(());
+    }
+    read_exact(&stream, rest)
         .await
-        .map_err(|error: io::Error| format!("no hello: {error}"))?;
+        .map_err(|error: io::Error| format!("half a hello: {error}"))?;
     let hello = LaneHello::decode(&bytes).map_err(|fault| fault.to_string())?;
     let mut changes = inner.changes.subscribe();
     let mut visitor = Visitor {

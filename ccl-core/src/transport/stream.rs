@@ -1,7 +1,7 @@
 //! Non-blocking reads and writes of several pieces at once, that tell the runtime when a socket is
 //! drained or full without an extra system call.
 
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -27,7 +27,8 @@ pub(super) fn write_once(stream: &TcpStream, buffers: &[IoSlice<'_>]) -> io::Res
     let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
     let mut count = 0;
     let outcome = stream.try_io(Interest::WRITABLE, || {
-        count = (&*SockRef::from(stream)).write_vectored(buffers)?;
+        // A broken connection is an error here, not a signal to a process that may not ignore it.
+        count = SockRef::from(stream).send_vectored_with_flags(buffers, libc::MSG_NOSIGNAL)?;
         is_exhausted(count, wanted)
     });
     if count > 0 {

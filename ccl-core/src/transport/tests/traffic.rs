@@ -22,9 +22,27 @@ async fn segments_cross_in_both_directions_over_all_lanes() {
         received[0].assert_patterned(segment);
         received[1].assert_patterned(segment);
     }
+}
+
+#[tokio::test]
+async fn every_lane_carries_its_share_of_one_call() {
+    let (first, mut second) = pair(8, PATIENCE).await;
+    let (count, bytes) = (1024, 256 << 10);
+    let sent = Segments::new(1, bytes);
+    for segment in 0..count {
+        let payload = Payload::Lent(sent.get(0));
+        first
+            .links
+            .bulk(second.id, bulk_header(segment, bytes), payload);
+    }
+    let mut placed = 0;
+    while placed < count {
+        let one = |seen: &Seen| matches!(seen, Seen::Placed(_)).then_some(());
+        second.next(one).await;
+        placed += 1;
+    }
     let counters = first.links.counters().remove(&second.id).unwrap();
     let total: u64 = counters.lane_sent_bytes.iter().sum();
-    assert!(total > 512 * SEGMENT_BYTES as u64);
     for bytes in &counters.lane_sent_bytes[1..] {
         assert!(bytes * 20 > total, "a lane is idle: {counters:?}");
     }
@@ -160,4 +178,54 @@ async fn a_repaired_lane_is_reported_and_the_link_is_not() {
             assert_eq!(seen, Seen::Repaired(lane));
         }
     }
+}
+
+/// Operations end at the sender, with their memory taken back, while others go on and lanes break.
+///
+/// 1. Twenty operations of twenty segments are queued. 2. At every fifth arrival a lane is reset; at
+/// every eleventh an odd operation ends. 3. All segments of even operations arrive, once; those of odd
+/// ones once at most, and whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_that_end_do_not_disturb_those_that_go_on_while_lanes_break() {
+    let (first, mut second) = pair(3, PATIENCE).await;
+    let sources: Vec<Segments> = (0..20).map(|_| Segments::patterned(400, 20_000)).collect();
+    let received = Segments::new(400, 20_000);
+    received.place_into(&second);
+    for segment in 0..400_u32 {
+        let number = segment % 20;
+        let header = FrameHeader {
+            op: op(number.into()),
+            ..bulk_header(segment, 20_000)
+        };
+        let payload = Payload::Lent(sources[number as usize].get(segment));
+        first.links.bulk(second.id, header, payload);
+    }
+    let mut missing: BTreeSet<u32> = (0..400).filter(|segment| segment % 2 == 0).collect();
+    let mut arrived = BTreeSet::new();
+    let mut ending = (1..20).step_by(2);
+    while !missing.is_empty() {
+        let segment = second
+            .next(|seen| match seen {
+                Seen::Arrived(segment) => Some(*segment),
+                Seen::Down(fault, true) => panic!("given up: {fault:?}"),
+                _ => None,
+            })
+            .await;
+        assert!(arrived.insert(segment), "segment {segment} came twice");
+        missing.remove(&segment);
+        received.assert_patterned(segment);
+        let count = arrived.len();
+        if count.is_multiple_of(5) {
+            first
+                .links
+                .reset_lane(second.id, u16::try_from(count / 5 % 4).unwrap());
+        }
+        if count.is_multiple_of(11)
+            && let Some(number) = ending.next()
+        {
+            sources[number].gate.close();
+            first.links.forget(op(number as u64));
+        }
+    }
+    assert!(first.links.counters()[&second.id].repairs > 0);
 }
