@@ -4,7 +4,6 @@
 //! cleanly on SIGTERM; 3. children end with their parent's end of the pipe; 4. wrong options are
 //! told with words.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
-
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::io::{BufRead, BufReader};

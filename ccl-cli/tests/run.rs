@@ -4,7 +4,6 @@
 //! collectives, in place and with odd shares; 3. the demonstration trains to the end while a peer
 //! is killed and another stopped; 4. and while its master dies.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
-
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::process::{Command, Stdio};

@@ -11,7 +11,10 @@ fn master() -> MasterServer {
     let config = MasterConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         new_run: true,
-        timers: Timers { peer_timeout: Duration::from_secs(5), ..Timers::default() },
+        timers: Timers {
+            peer_timeout: Duration::from_secs(5),
+            ..Timers::default()
+        },
         ..MasterConfig::default()
     };
     MasterServer::start(config, None).unwrap()
@@ -19,7 +22,10 @@ fn master() -> MasterServer {
 
 fn progress(actor: &mut Actor) -> (u64, u64) {
     let answer = actor.ask("progress");
-    let mut numbers = answer.split(' ').skip(1).map(|number| number.parse().unwrap());
+    let mut numbers = answer
+        .split(' ')
+        .skip(1)
+        .map(|number| number.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
@@ -44,8 +50,9 @@ fn start_all(actors: &mut [Actor], command: &str) {
 fn a_peer_killed_when_all_survivors_hold_its_operation_is_in_the_result() {
     let master = master();
     let proxy = Proxy::start(master.address());
-    let mut survivors: Vec<Actor> =
-        (0..2).map(|_| Actor::spawn(ACTOR, master.address(), 3, 2)).collect();
+    let mut survivors: Vec<Actor> = (0..2)
+        .map(|_| Actor::spawn(ACTOR, master.address(), 3, 2))
+        .collect();
     let mut victim = Actor::spawn(ACTOR, proxy.address(), 3, 2);
     for actor in survivors.iter().chain([&victim]) {
         assert!(actor.answer().starts_with("connected"));
@@ -77,10 +84,18 @@ fn a_peer_killed_when_all_survivors_hold_its_operation_is_in_the_result() {
 /// 4. The same call works with the three that are left.
 #[test]
 fn a_peer_killed_at_any_share_of_its_bytes_is_lost_to_all_or_to_none() {
-    for (share, place) in [(1, "out"), (1, "in"), (40, "in"), (80, "out"), (99, "in"), (100, "in")] {
+    for (share, place) in [
+        (1, "out"),
+        (1, "in"),
+        (40, "in"),
+        (80, "out"),
+        (99, "in"),
+        (100, "in"),
+    ] {
         let master = master();
-        let mut actors: Vec<Actor> =
-            (0..4).map(|_| Actor::spawn(ACTOR, master.address(), 4, 2)).collect();
+        let mut actors: Vec<Actor> = (0..4)
+            .map(|_| Actor::spawn(ACTOR, master.address(), 4, 2))
+            .collect();
         for actor in &actors {
             assert!(actor.answer().starts_with("connected"));
         }
@@ -91,7 +106,10 @@ fn a_peer_killed_at_any_share_of_its_bytes_is_lost_to_all_or_to_none() {
         victim.kill();
         let ends: Vec<String> = actors.iter_mut().map(|actor| actor.ask("wait")).collect();
         let all = |prefix: &str| ends.iter().all(|end| end.starts_with(prefix));
-        assert!(all("ok true 4") || all("error true"), "share {share}, {place} place: {ends:?}");
+        assert!(
+            all("ok true 4") || all("error true"),
+            "share {share}, {place} place: {ends:?}"
+        );
         start_all(&mut actors, &command);
         for actor in &mut actors {
             assert_eq!(actor.ask("wait"), "ok true 3");
