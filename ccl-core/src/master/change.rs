@@ -249,6 +249,7 @@ impl Group {
             SealedMember {
                 member: member.clone(),
                 session: session.map_or(SessionId(0), |known| known.registration.session),
+                attach: session.and_then(|known| known.attach).unwrap_or_default(),
             }
         };
         let view = &self.view;

@@ -173,6 +173,7 @@ impl Master {
             addresses: hello.addresses.clone(),
             key: hello.key,
             min_world: hello.min_world,
+            attach: hello.attach,
         };
         let record = Record::SessionRegistered(registration.clone());
         self.shared.outbox.seal(record);
@@ -292,6 +293,7 @@ impl Master {
             addresses: member.addresses.clone(),
             key: member.key,
             min_world: 1,
+            attach: attach.attach,
         };
         self.shared.sessions.register(registration, self.shared.now);
         Some(claim.peer)

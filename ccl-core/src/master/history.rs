@@ -121,7 +121,8 @@ impl History {
         }
         for known in &sealed.members {
             self.see(known.member.peer);
-            self.sessions
+            let session = self
+                .sessions
                 .entry(known.member.peer)
                 .or_insert_with(|| Registration {
                     peer: known.member.peer,
@@ -131,7 +132,9 @@ impl History {
                     addresses: known.member.addresses.clone(),
                     key: known.member.key,
                     min_world: 1,
+                    attach: known.attach,
                 });
+            session.attach = session.attach.max(known.attach);
         }
         self.groups.insert(sealed.group, sealed.clone());
     }
@@ -177,6 +180,7 @@ mod tests {
             addresses: Vec::new(),
             key: LinkKey(peer.into()),
             min_world: 2,
+            attach: 1,
         }
     }
 
@@ -190,6 +194,7 @@ mod tests {
                 key: LinkKey(peer.into()),
             },
             session: SessionId(peer.into()),
+            attach: 1,
         });
         let departed = departed
             .iter()

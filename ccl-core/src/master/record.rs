@@ -82,6 +82,8 @@ pub struct Registration {
     pub key: LinkKey,
     /// Fewest members it wants to work with.
     pub min_world: u32,
+    /// Counter of the connection that it said so over; a later master takes newer ones only (R10).
+    pub attach: u64,
 }
 
 /// A view of one group with all that an `Install` of it says.
@@ -114,4 +116,7 @@ pub struct SealedMember {
     pub member: Member,
     /// Its session's secret.
     pub session: SessionId,
+    /// Counter of its newest connection when the view was sealed: what it said over an older one is
+    /// not what it knows (R10).
+    pub attach: u64,
 }

@@ -81,6 +81,15 @@ impl Sessions {
         assert!(previous.is_none(), "a peer id is never reused");
     }
 
+    /// A session of an earlier master: connections older than it knew of are stale.
+    pub fn restore(&mut self, registration: Registration, since: Instant) {
+        let (peer, attach) = (registration.peer, registration.attach);
+        self.register(registration, since);
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.attach = Some(attach);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.peers.len()
     }

@@ -77,7 +77,7 @@ impl Master {
         for (peer, registration) in history.sessions {
             let id = registration.group;
             // Newcomers get as long as members do to find the new master.
-            self.shared.sessions.register(registration, window);
+            self.shared.sessions.restore(registration, window);
             let group = self
                 .groups
                 .entry(id)

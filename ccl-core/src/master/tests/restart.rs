@@ -366,6 +366,28 @@ fn zombie_that_falls_silent_is_given_up_too() {
     ));
 }
 
+/// What a member said to the master before comes late: it knows more by now.
+#[test]
+fn attach_that_an_earlier_master_answered_is_stale() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 1);
+    stage.attach(&mut peers[0], report(vid));
+    let late = peers[0];
+    let mut stage = stage.restart(setup());
+    stage.attach(&mut peers[0], report(vid));
+    let next = stage.installed(peers[0]).vid;
+    stage.confirm(peers[0], next);
+    stage.say(peers[0], posted(op(0, next)));
+    let mut stage = stage.restart(setup());
+    let mut stale = late;
+    stage.attach(&mut stale, report(vid));
+    assert_eq!(stage.told(stale), []);
+    assert!(stage.closed.contains(&stale.connection));
+    assert_eq!(stage.state(0), "Rebuild");
+    stage.attach(&mut peers[0], report_open(next, op(0, next), false));
+    assert_eq!(stage.installed(peers[0]).carried.len(), 1);
+}
+
 /// The last zombie leaves after the window: its run must not go on under its name from nothing.
 #[test]
 fn run_of_a_zombie_that_leaves_is_not_founded_again() {
