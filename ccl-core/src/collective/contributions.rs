@@ -12,8 +12,10 @@ use crate::ids::Rank;
 pub(super) enum Contribution {
     /// Not let in, or came with the post, or this peer's own.
     Absent,
-    /// Let in; its slot waits for it.
-    Reserved(Slot),
+    /// Let in; a slot is reserved for it.
+    Reserved,
+    /// On its way into this slot.
+    Placed(Slot),
     /// In its slot.
     Arrived(Slot),
     /// Added; its slot is somebody else's.
@@ -64,38 +66,44 @@ impl Contributions {
         self.cells[self.cell(segment, from)]
     }
 
-    /// Reserves a slot for each contribution that needs one, or none at all.
-    pub(super) fn reserve(&mut self, common: &Common, segment: u32, slots: &mut SlotPool) -> bool {
-        let bytes = common.layout.bytes(segment);
+    /// Lets in the contributions to a segment, for which slots are reserved.
+    pub(super) fn let_in(&mut self, segment: u32) {
         for index in 0..self.senders.len() {
-            let Some(slot) = slots.take(bytes) else {
-                self.release(segment, Contribution::Absent, slots);
-                return false;
-            };
             let cell = self.cell(segment, self.senders[index]);
-            self.cells[cell] = Contribution::Reserved(slot);
+            self.cells[cell] = Contribution::Reserved;
         }
         self.missing[(segment - self.owned.start) as usize] =
             u32::try_from(self.senders.len()).expect("worlds are small");
-        true
     }
 
-    /// Gives the slots of a segment back.
-    pub(super) fn release(&mut self, segment: u32, after: Contribution, slots: &mut SlotPool) {
+    /// The header of a contribution is here: the slot for its payload, or where it is already.
+    pub(super) fn place(&mut self, segment: u32, from: Rank, slots: &mut SlotPool) -> Contribution {
+        let cell = self.cell(segment, from);
+        if self.cells[cell] == Contribution::Reserved {
+            self.cells[cell] = Contribution::Placed(slots.take());
+        }
+        self.cells[cell]
+    }
+
+    /// Gives the slots of a segment up.
+    pub(super) fn release(&mut self, segment: u32, slots: &mut SlotPool) {
         let first = self.cell(segment, Rank(0));
         for cell in &mut self.cells[first..first + self.world_size] {
-            if let Contribution::Reserved(slot) | Contribution::Arrived(slot) = *cell {
-                slots.free(slot);
-                *cell = after;
+            match *cell {
+                Contribution::Absent | Contribution::Added => continue,
+                Contribution::Reserved => {}
+                Contribution::Placed(slot) | Contribution::Arrived(slot) => slots.put_back(slot),
             }
+            slots.release(1);
+            *cell = Contribution::Added;
         }
     }
 
-    /// Gives every slot back.
+    /// Gives every slot up.
     pub(super) fn release_all(&mut self, slots: &mut SlotPool) {
         for index in 0..self.missing.len() {
             let index = u32::try_from(index).expect("segments fit 2^32");
-            self.release(self.owned.start + index, Contribution::Added, slots);
+            self.release(self.owned.start + index, slots);
         }
     }
 
@@ -103,7 +111,7 @@ impl Contributions {
     /// waited for it.
     pub(super) fn take_arrival(&mut self, segment: u32, from: Rank) -> Option<bool> {
         let cell = self.cell(segment, from);
-        let Contribution::Reserved(slot) = self.cells[cell] else {
+        let Contribution::Placed(slot) = self.cells[cell] else {
             return None;
         };
         self.cells[cell] = Contribution::Arrived(slot);

@@ -163,21 +163,16 @@ impl Direct {
     ) -> Grant {
         let first = self.owned.start + self.granted;
         let wanted = quantum.min(self.owned.end - first);
-        let mut count = 0;
-        while count < wanted
-            && self
-                .contributions
-                .reserve(common, first + count, &mut shared.slots)
-        {
-            count += 1;
-        }
+        let senders = u32::try_from(self.contributions.senders().len()).expect("worlds are small");
+        let slot_bytes = common.layout.slot_bytes();
+        let count = wanted.min(shared.slots.room(slot_bytes) / senders);
         let is_idle = self.granted == self.reduced;
         if count == 0 || (count < wanted && !is_idle) {
-            for segment in first..first + count {
-                self.contributions
-                    .release(segment, Contribution::Absent, &mut shared.slots);
-            }
             return Grant::Blocked;
+        }
+        shared.slots.reserve(count * senders, slot_bytes);
+        for segment in first..first + count {
+            self.contributions.let_in(segment);
         }
         self.granted += count;
         for &from in self.contributions.senders() {
@@ -232,11 +227,11 @@ impl Direct {
 
     /// Where a bulk frame of a member goes; its segment exists and its length is right.
     pub(super) fn place(
-        &self,
+        &mut self,
         common: &Common,
         from: Rank,
         header: &FrameHeader,
-        slots: &SlotPool,
+        slots: &mut SlotPool,
     ) -> Place {
         let segment = header.segment;
         if header.kind == FrameKind::Result {
@@ -251,10 +246,12 @@ impl Direct {
             }
             return place_in_result(common, segment);
         }
-        match self.contributions.get(segment, from) {
-            Contribution::Absent => Place::Refuse("a contribution without a credit"),
+        match self.contributions.place(segment, from, slots) {
+            Contribution::Absent | Contribution::Reserved => {
+                Place::Refuse("a contribution without a credit")
+            }
             Contribution::Arrived(_) | Contribution::Added => Place::Discard,
-            Contribution::Reserved(slot) => Place::Slot {
+            Contribution::Placed(slot) => Place::Slot {
                 start: slots.start(slot),
                 bytes: common.layout.bytes(segment),
             },
@@ -304,8 +301,7 @@ impl Direct {
         segment: u32,
         shared: &mut Shared,
     ) -> bool {
-        self.contributions
-            .release(segment, Contribution::Added, &mut shared.slots);
+        self.contributions.release(segment, &mut shared.slots);
         self.reduced += 1;
         let is_new = common.claim(segment);
         assert!(is_new, "nobody else writes an owned segment");

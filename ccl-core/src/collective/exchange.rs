@@ -87,7 +87,6 @@ impl Exchange {
     /// Without operations.
     #[must_use]
     pub fn new(limits: ExchangeLimits) -> Self {
-        let segments = &limits.segments;
         Self {
             operations: BTreeMap::new(),
             stopped: BTreeMap::new(),
@@ -96,7 +95,7 @@ impl Exchange {
             eager_ops: 0,
             shared: Shared {
                 outputs: VecDeque::new(),
-                slots: SlotPool::new(segments.bytes_min, segments.bytes_max, limits.scratch_bytes),
+                slots: SlotPool::new(limits.scratch_bytes),
                 spare: Vec::new(),
             },
             limits,
@@ -179,7 +178,7 @@ impl Exchange {
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
             return Place::Discard;
         };
-        operation.place(rank, header, &self.shared.slots)
+        operation.place(rank, header, &mut self.shared.slots)
     }
 
     /// The payload of a bulk frame is in its place.
@@ -238,7 +237,7 @@ impl Exchange {
     /// Whether no operation holds scratch memory.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
-        self.shared.slots.free_units() == self.shared.slots.unit_count()
+        self.shared.slots.reserved() == 0
     }
 
     fn handle_post(

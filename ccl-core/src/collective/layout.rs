@@ -89,7 +89,7 @@ impl Span {
 pub struct SegmentLimits {
     /// Smallest cut of a chunk that large worlds and small chunks go down to; a power of two.
     pub bytes_min: usize,
-    /// Largest segment; a power of two, at most eight times `bytes_min`.
+    /// Largest segment; a power of two.
     pub bytes_max: usize,
     /// Scratch memory that every member has at least; four whole segments should fit.
     pub scratch_bytes: usize,
@@ -150,6 +150,7 @@ pub struct Layout {
     /// Chunk of each rank.
     chunk_of_rank: Vec<u32>,
     total_bytes: usize,
+    slot_bytes: usize,
     is_eager: bool,
 }
 
@@ -174,6 +175,7 @@ impl Layout {
             owners: owners(shape),
             chunk_of_rank: vec![0; n],
             total_bytes,
+            slot_bytes: slot_bytes(n, limits),
             is_eager,
         };
         for (chunk, owner) in layout.owners.iter().enumerate() {
@@ -208,6 +210,12 @@ impl Layout {
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         self.total_bytes
+    }
+
+    /// Length of the largest segment in a world of this size: the same for all its operations.
+    #[must_use]
+    pub fn slot_bytes(&self) -> usize {
+        self.slot_bytes
     }
 
     /// Whether it is small enough to go on the signal lane.
@@ -394,14 +402,18 @@ fn owners(shape: &Shape<'_>) -> Vec<Rank> {
     (0..n).map(Rank).collect()
 }
 
-/// A quarter of a chunk, so that its segments overlap on their way; within the limits, and such
-/// that four whole segments of `n - 1` contributions fit the scratch memory if the smallest allow
-/// it.
+/// A quarter of a chunk, so that its segments overlap on their way; within the limits.
 fn segment_bytes(total_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
     let quarter = (total_bytes / n / 4).max(1).next_power_of_two();
+    quarter.clamp(limits.bytes_min, slot_bytes(n, limits))
+}
+
+/// Largest segment such that four whole ones, of `n - 1` contributions each, fit the scratch memory
+/// if the limits allow it.
+fn slot_bytes(n: usize, limits: &SegmentLimits) -> usize {
     let room = (limits.scratch_bytes / 4 / (n - 1).max(1)).max(1);
     let room = 1 << room.ilog2();
-    quarter.min(room).clamp(limits.bytes_min, limits.bytes_max)
+    usize::clamp(room, limits.bytes_min, limits.bytes_max)
 }
 
 /// Chunks begin at multiples of this inside their part: a cache line, and a multiple of every

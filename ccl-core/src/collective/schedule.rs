@@ -145,7 +145,12 @@ impl Operation {
         }
     }
 
-    pub(super) fn place(&self, from: Rank, header: &FrameHeader, slots: &SlotPool) -> Place {
+    pub(super) fn place(
+        &mut self,
+        from: Rank,
+        header: &FrameHeader,
+        slots: &mut SlotPool,
+    ) -> Place {
         let layout = &self.common.layout;
         if header.segment >= layout.segment_count() {
             return Place::Refuse("a segment that does not exist");
@@ -156,7 +161,7 @@ impl Operation {
         if !matches!(header.kind, FrameKind::Contribution | FrameKind::Result) {
             return Place::Refuse("no bulk frame");
         }
-        match &self.schedule {
+        match &mut self.schedule {
             Schedule::Direct(direct) => direct.place(&self.common, from, header, slots),
             Schedule::Ring(ring) => ring.place(&self.common, from, header),
         }
@@ -220,12 +225,9 @@ impl Operation {
     /// Segments to let in at once: an eighth of the scratch memory, so that credits are few and the
     /// senders still never run dry.
     fn quantum(&self, slots: &SlotPool) -> u32 {
-        let layout = &self.common.layout;
-        let largest = layout.owned(self.common.rank).next();
-        let bytes = largest.map_or(1, |segment| layout.bytes(segment));
         let others = u32::try_from(self.common.world_size() - 1).expect("worlds are small");
-        let units = slots.units_of(bytes) * others.max(1);
-        (slots.unit_count() / units / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
+        let capacity = slots.capacity(self.common.layout.slot_bytes());
+        (capacity / others.max(1) / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
     }
 }
 

@@ -1,118 +1,108 @@
-//! The scratch memory of one peer, as places that contributions are received into.
+//! The scratch memory of one peer, as equal places that contributions are received into.
 //!
-//! It is divided into units of the smallest segment, eight or fewer to a block of the largest. A
-//! slot is a power of two of units inside one block, aligned to its own length, so that slots of
-//! different lengths never leave a hole that only the longest would fit.
+//! Letting a contribution in reserves a slot, but not yet which: that is chosen when the frame's
+//! header is here, the one that was used last first. So a window of many segments may be on its
+//! way while the few slots in use stay in the cache, and scratch memory that no peer is fast enough
+//! to fill is never taken from the system.
+//!
+//! Slots have the length of the largest segment of a world of some size. While slots of one length
+//! are reserved, nobody gets any of another; that happens only across a change of view.
 
-/// One reserved place.
+/// One place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
-    unit: u32,
-    units: u8,
-}
+pub(super) struct Slot(u32);
 
-/// Which units are taken.
+/// Which places are reserved and which are in use.
 #[derive(Debug)]
 pub(super) struct SlotPool {
-    unit_bytes: usize,
-    units_per_block: u32,
-    /// One bit a unit, set when it is taken.
-    blocks: Vec<u8>,
-    /// Where the search begins: blocks before it are full.
-    hint: usize,
-    free_units: u32,
+    scratch_bytes: usize,
+    slot_bytes: usize,
+    /// Reserved, in use included.
+    reserved: u32,
+    /// Given back, the last one on top.
+    free: Vec<Slot>,
+    /// Slots below were used before.
+    used: u32,
 }
 
 impl SlotPool {
-    /// Scratch memory of whole blocks.
+    /// With nothing reserved.
+    pub(super) fn new(scratch_bytes: usize) -> Self {
+        Self {
+            scratch_bytes,
+            slot_bytes: 1,
+            reserved: 0,
+            free: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// How many slots of this length the scratch memory has.
+    pub(super) fn capacity(&self, slot_bytes: usize) -> u32 {
+        u32::try_from(self.scratch_bytes / slot_bytes).expect("slots are no crumbs")
+    }
+
+    /// How many slots of this length may be reserved now.
+    pub(super) fn room(&self, slot_bytes: usize) -> u32 {
+        match self.reserved {
+            0 => self.capacity(slot_bytes),
+            reserved if self.slot_bytes == slot_bytes => self.capacity(slot_bytes) - reserved,
+            _ => 0,
+        }
+    }
+
+    /// Reserves so many slots.
     ///
     /// # Panics
-    /// If a block is no power of two of at most eight units.
-    pub(super) fn new(unit_bytes: usize, block_bytes: usize, scratch_bytes: usize) -> Self {
-        let units_per_block = u32::try_from(block_bytes / unit_bytes).expect("at most eight");
+    /// If there is no room for them.
+    pub(super) fn reserve(&mut self, count: u32, slot_bytes: usize) {
         assert!(
-            units_per_block.is_power_of_two() && units_per_block <= 8,
-            "a block is a power of two of at most eight units"
+            count <= self.room(slot_bytes),
+            "the caller has asked for the room"
         );
-        let blocks = scratch_bytes / block_bytes;
-        Self {
-            unit_bytes,
-            units_per_block,
-            blocks: vec![0; blocks],
-            hint: 0,
-            free_units: units_per_block * u32::try_from(blocks).expect("scratch is in memory"),
+        if self.slot_bytes != slot_bytes {
+            self.slot_bytes = slot_bytes;
+            self.free.clear();
+            self.used = 0;
         }
+        self.reserved += count;
     }
 
-    /// Units that a segment takes.
-    pub(super) fn units_of(&self, segment_bytes: usize) -> u32 {
-        let units = segment_bytes.div_ceil(self.unit_bytes).next_power_of_two();
-        u32::try_from(units).expect("segments are at most a block")
+    /// Chooses a slot for somebody who has reserved one.
+    pub(super) fn take(&mut self) -> Slot {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        assert!(
+            self.used < self.reserved,
+            "whoever takes a slot has reserved it"
+        );
+        self.used += 1;
+        Slot(self.used - 1)
     }
 
-    /// Units of the whole scratch memory.
-    pub(super) fn unit_count(&self) -> u32 {
-        self.units_per_block * u32::try_from(self.blocks.len()).expect("scratch is in memory")
+    /// Gives a slot back; it stays reserved.
+    pub(super) fn put_back(&mut self, slot: Slot) {
+        debug_assert!(!self.free.contains(&slot), "a slot is given back once");
+        self.free.push(slot);
     }
 
-    /// Units that nobody holds.
+    /// Gives up reservations of slots that are not in use.
+    pub(super) fn release(&mut self, count: u32) {
+        let reserved = self.reserved.checked_sub(count);
+        self.reserved = reserved.expect("what is released was reserved");
+    }
+
+    /// Slots that are reserved.
     #[cfg(test)]
-    pub(super) fn free_units(&self) -> u32 {
-        self.free_units
-    }
-
-    /// Reserves a slot for a segment.
-    pub(super) fn take(&mut self, segment_bytes: usize) -> Option<Slot> {
-        let units = self.units_of(segment_bytes);
-        assert!(
-            units <= self.units_per_block,
-            "segments are at most a block"
-        );
-        if self.free_units < units {
-            return None;
-        }
-        let full = low_bits(self.units_per_block);
-        while self.blocks.get(self.hint) == Some(&full) {
-            self.hint += 1;
-        }
-        let mask = low_bits(units);
-        for block in self.hint..self.blocks.len() {
-            let taken = self.blocks[block];
-            let mut at = 0;
-            while at < self.units_per_block {
-                if taken & (mask << at) == 0 {
-                    self.blocks[block] |= mask << at;
-                    self.free_units -= units;
-                    let block = u32::try_from(block).expect("scratch is in memory");
-                    return Some(Slot {
-                        unit: block * self.units_per_block + at,
-                        units: u8::try_from(units).expect("at most eight"),
-                    });
-                }
-                at += units;
-            }
-        }
-        None
-    }
-
-    /// Gives a slot back.
-    pub(super) fn free(&mut self, slot: Slot) {
-        let block = (slot.unit / self.units_per_block) as usize;
-        let mask = low_bits(u32::from(slot.units)) << (slot.unit % self.units_per_block);
-        assert!(self.blocks[block] & mask == mask, "a slot is freed once");
-        self.blocks[block] &= !mask;
-        self.free_units += u32::from(slot.units);
-        self.hint = self.hint.min(block);
+    pub(super) fn reserved(&self) -> u32 {
+        self.reserved
     }
 
     /// First byte of a slot in the scratch memory.
     pub(super) fn start(&self, slot: Slot) -> usize {
-        slot.unit as usize * self.unit_bytes
+        slot.0 as usize * self.slot_bytes
     }
-}
-
-fn low_bits(count: u32) -> u8 {
-    u8::try_from((1_u32 << count) - 1).expect("at most eight bits")
 }
 
 #[cfg(test)]
@@ -120,33 +110,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_never_overlap_and_all_come_back() {
-        let mut pool = SlotPool::new(64, 256, 1024);
-        let lengths = [64, 256, 100, 1, 128, 200, 64, 64];
-        let slots: Vec<_> = lengths
-            .iter()
-            .map_while(|&bytes| pool.take(bytes))
-            .collect();
-        assert_eq!(slots.len(), 8, "1 + 4 + 2 + 1 + 2 + 4 + 1 + 1 units are 16");
-        let mut seen = [false; 16];
-        for slot in &slots {
-            for unit in slot.unit..slot.unit + u32::from(slot.units) {
-                assert!(!std::mem::replace(&mut seen[unit as usize], true));
-            }
-        }
-        slots.into_iter().for_each(|slot| pool.free(slot));
-        assert_eq!(pool.free_units(), 16);
-        let blocks: Vec<_> = (0..4).map_while(|_| pool.take(256)).collect();
-        assert_eq!(blocks.len(), 4);
-        assert!(pool.take(1).is_none());
+    fn reservations_end_where_the_scratch_memory_ends() {
+        let mut pool = SlotPool::new(1000);
+        assert_eq!(pool.room(256), 3);
+        pool.reserve(2, 256);
+        assert_eq!(pool.room(256), 1);
+        pool.release(1);
+        assert_eq!(pool.room(256), 2);
     }
 
     #[test]
-    #[should_panic(expected = "freed once")]
-    fn a_slot_freed_twice_is_noticed() {
-        let mut pool = SlotPool::new(64, 64, 128);
-        let slot = pool.take(64).unwrap();
-        pool.free(slot);
-        pool.free(slot);
+    fn the_slot_used_last_is_used_next() {
+        let mut pool = SlotPool::new(1024);
+        pool.reserve(4, 256);
+        let (a, b) = (pool.take(), pool.take());
+        assert_ne!(pool.start(a), pool.start(b));
+        pool.put_back(a);
+        assert_eq!(pool.take(), a);
+        let another = pool.take();
+        assert_eq!(pool.start(another), 512, "a new one only if all are in use");
+    }
+
+    #[test]
+    fn slots_of_another_length_wait_until_none_is_reserved() {
+        let mut pool = SlotPool::new(1024);
+        pool.reserve(1, 256);
+        let slot = pool.take();
+        assert_eq!(pool.room(64), 0);
+        pool.put_back(slot);
+        assert_eq!(pool.room(64), 0);
+        pool.release(1);
+        assert_eq!(pool.room(64), 16);
+        pool.reserve(16, 64);
+        let slots: Vec<Slot> = (0..16).map(|_| pool.take()).collect();
+        let starts: Vec<usize> = slots.into_iter().map(|slot| pool.start(slot)).collect();
+        assert_eq!(starts, (0..16).map(|index| index * 64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    #[should_panic(expected = "has reserved it")]
+    fn a_slot_without_a_reservation_is_noticed() {
+        SlotPool::new(1024).take();
     }
 }
