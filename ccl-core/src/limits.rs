@@ -46,6 +46,9 @@ pub const EXPECT_INTERVAL: Duration = Duration::from_millis(10);
 pub const PEER_ID_GAP: u64 = 1_000_000;
 /// Abort reasons remembered a tag, newest last (R2).
 pub const ABORT_REASONS_MAX: usize = 16;
+/// Abort reasons of all tags in one message, in bytes: a quarter of a control frame. The oldest are
+/// left out.
+pub const ABORT_REASONS_BYTES_MAX: usize = 512 << 10;
 
 /// Largest payload that goes eagerly, without a credit, in bytes of the whole operation.
 pub const EAGER_BYTES_MAX: usize = 64 << 10;

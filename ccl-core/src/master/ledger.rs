@@ -4,7 +4,7 @@
 //! grow, so that hearing one twice changes nothing. What becomes of an operation at a view change
 //! is decided in `decision`; who is a member is the group's business.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::group::View;
 use crate::ids::{OpName, OpNumber, PeerId, Rank, Tag};
@@ -12,8 +12,8 @@ use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, CostTable, Fingerprint, Kind, OpNote,
-    TagFloor, TagReport,
+    AbortReason, CancelReason, Carried, CommitRecord, CostTable, EvictReason, Fingerprint, Kind,
+    OpNote, TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -29,7 +29,7 @@ struct TagState {
     floor: OpNumber,
     last_committed: Option<OpNumber>,
     absent: Vec<PeerId>,
-    reasons: VecDeque<(OpNumber, AbortReason)>,
+    reasons: BTreeMap<OpNumber, AbortReason>,
 }
 
 /// The undecided operation of a tag.
@@ -185,10 +185,7 @@ impl Ledger {
             .expect("only open operations are aborted");
         let state = self.tags.entry(tag).or_default();
         state.advance(open.op.n);
-        if state.reasons.len() == limits::ABORT_REASONS_MAX {
-            state.reasons.pop_front();
-        }
-        state.reasons.push_back((open.op.n, reason));
+        state.note_reason(open.op.n, reason);
     }
 
     /// The open operation goes on although the view ends.
@@ -207,24 +204,21 @@ impl Ledger {
         }
     }
 
-    /// Takes in what is known of a tag from elsewhere: the history, or a peer's report to a
-    /// restarted master. The newest of what is known counts.
-    pub fn learn(&mut self, tag: Tag, floor: OpNumber, last_committed: Option<OpNumber>) -> Fact {
-        if !self.tags.contains_key(&tag) && self.tags.len() >= limits::TAGS_MAX {
+    /// Takes in how a tag's operations ended, as a peer reports it to a restarted master. The newest
+    /// of what is known counts.
+    pub fn learn(&mut self, report: &TagReport) -> Fact {
+        if !self.tags.contains_key(&report.tag) && self.tags.len() >= limits::TAGS_MAX {
             return Err(format!("more than {} tags", limits::TAGS_MAX));
         }
-        let state = self.tags.entry(tag).or_default();
-        state.floor = state.floor.max(floor);
-        if last_committed > state.last_committed {
-            state.last_committed = last_committed;
-            state.absent.clear();
+        let state = self.tags.entry(report.tag).or_default();
+        state.floor = state.floor.max(report.floor);
+        if report.last_committed > state.last_committed {
+            state.last_committed = report.last_committed;
+            state.absent.clone_from(&report.absent);
         }
-        if self
-            .open
-            .get(&tag)
-            .is_some_and(|open| open.op.n < state.floor)
-        {
-            self.open.remove(&tag);
+        let below = report.floor.0.checked_sub(1).map(OpNumber);
+        if let (Some(n), Some(reason)) = (below, &report.aborted) {
+            state.note_reason(n, reason.clone());
         }
         Ok(())
     }
@@ -253,16 +247,31 @@ impl Ledger {
         self.open.insert(carried.op.tag, open);
     }
 
-    /// The outcome state of every tag.
+    /// The outcome state of every tag, with as many reasons of aborts as a message has room for: the
+    /// newest of each tag first.
     pub fn floors(&self) -> Vec<TagFloor> {
         let floor = |(tag, state): (&Tag, &TagState)| TagFloor {
             tag: *tag,
             floor: state.floor,
             last_committed: state.last_committed,
             absent: state.absent.clone(),
-            reasons: state.reasons.iter().cloned().collect(),
+            reasons: Vec::new(),
         };
-        self.tags.iter().map(floor).collect()
+        let mut floors: Vec<_> = self.tags.iter().map(floor).collect();
+        let mut room = limits::ABORT_REASONS_BYTES_MAX;
+        for age in 0..limits::ABORT_REASONS_MAX {
+            for (floor, state) in floors.iter_mut().zip(self.tags.values()) {
+                let Some((n, reason)) = state.reasons.iter().nth_back(age) else {
+                    continue;
+                };
+                let Some(left) = room.checked_sub(bytes_of(reason)) else {
+                    return floors;
+                };
+                room = left;
+                floor.reasons.insert(0, (*n, reason.clone()));
+            }
+        }
+        floors
     }
 
     /// Operations that went on into the present view.
@@ -287,6 +296,15 @@ impl TagState {
             "operations of a tag are decided in order (I7)"
         );
         self.floor = decided.next();
+    }
+}
+
+impl TagState {
+    fn note_reason(&mut self, n: OpNumber, reason: AbortReason) {
+        self.reasons.entry(n).or_insert(reason);
+        if self.reasons.len() > limits::ABORT_REASONS_MAX {
+            self.reasons.pop_first();
+        }
     }
 }
 
@@ -374,4 +392,26 @@ pub(super) fn open_note(tag: &TagReport) -> Option<(OpNote, bool, Option<CancelR
         fingerprint: open.fingerprint.clone(),
     };
     Some((note, open.held, open.cancel.clone()))
+}
+
+/// An upper bound of what a reason takes in a message: its names and numbers, and its texts.
+fn bytes_of(reason: &AbortReason) -> usize {
+    let texts = match reason {
+        AbortReason::Lost { reason, .. } => match reason {
+            EvictReason::Protocol(what) => what.len(),
+            EvictReason::Unreachable { by } => by.len() * 10,
+            _ => 0,
+        },
+        AbortReason::Cancelled { reason, .. } => match reason {
+            CancelReason::Mismatch {
+                field,
+                mine,
+                theirs,
+                ..
+            } => field.len() + mine.len() + theirs.len(),
+            CancelReason::Local(what) => what.len(),
+            CancelReason::User | CancelReason::Deadline | CancelReason::Leave => 0,
+        },
+    };
+    64 + texts
 }

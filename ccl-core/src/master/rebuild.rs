@@ -291,8 +291,7 @@ impl Group {
         for (peer, (_, report)) in members {
             self.safe.released = self.safe.released.max(report.safe_released);
             let mut tags = report.tags.iter();
-            let learned =
-                tags.try_for_each(|tag| self.ledger.learn(tag.tag, tag.floor, tag.last_committed));
+            let learned = tags.try_for_each(|tag| self.ledger.learn(tag));
             if let Err(why) = learned {
                 refused.insert(**peer, EvictReason::Protocol(why));
             }

@@ -1,9 +1,9 @@
 //! The report: all that a peer knows, restated at every `Flush`, `Attach` and `Installed` (R5).
 
-use crate::wire::control::{OpenReport, Report, TagReport};
+use crate::wire::control::{AbortReason, OpenReport, Report, TagReport};
 
 use super::Peer;
-use super::tags::{Call, TagState};
+use super::tags::{Call, Stage, TagState, Verdict};
 use crate::ids::Tag;
 
 impl Peer {
@@ -36,8 +36,20 @@ fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
         tag,
         floor: state.floor,
         last_committed: state.last_committed,
+        absent: state.absent.clone(),
+        aborted: state.call.as_ref().and_then(|call| held_back(call, state)),
         open,
     })
+}
+
+/// Why the newest operation was aborted, while its caller is not told (R6).
+fn held_back(call: &Call, state: &TagState) -> Option<AbortReason> {
+    match &call.stage {
+        Stage::Decided(Verdict::Aborted { op, reason }) if op.n.next() == state.floor => {
+            Some(reason.clone())
+        }
+        _ => None,
+    }
 }
 
 fn report_open(call: &Call) -> Option<OpenReport> {

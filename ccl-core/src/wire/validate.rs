@@ -160,6 +160,8 @@ fn check_report(report: &Report) -> Checked {
 
 fn check_tag(tag: &TagReport) -> Checked {
     check_floor(tag.floor, tag.last_committed)?;
+    length("absent members", tag.absent.len(), WORLD_SIZE_MAX)?;
+    tag.aborted.iter().try_for_each(check_abort)?;
     let Some(open) = &tag.open else { return Ok(()) };
     number("operation number", open.n.0)?;
     check_vid(open.birth)?;
@@ -230,11 +232,15 @@ fn check_tag_floor(floor: &TagFloor) -> Checked {
     length("abort reasons", floor.reasons.len(), ABORT_REASONS_MAX)?;
     floor.reasons.iter().try_for_each(|(n, reason)| {
         number("operation number", n.0)?;
-        match reason {
-            AbortReason::Lost { reason, .. } => check_evict(reason),
-            AbortReason::Cancelled { reason, .. } => check_cancel(reason),
-        }
+        check_abort(reason)
     })
+}
+
+fn check_abort(reason: &AbortReason) -> Checked {
+    match reason {
+        AbortReason::Lost { reason, .. } => check_evict(reason),
+        AbortReason::Cancelled { reason, .. } => check_cancel(reason),
+    }
 }
 
 /// Rank is the position by member number, so members come in strictly rising order of it.
@@ -413,6 +419,8 @@ mod tests {
             tag: Tag(1),
             floor: OpNumber(floor),
             last_committed: last_committed.map(OpNumber),
+            absent: Vec::new(),
+            aborted: None,
             open: None,
         }
     }

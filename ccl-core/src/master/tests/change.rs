@@ -488,3 +488,39 @@ fn stale_answers_do_nothing() {
     stage.confirm(peers[1], install.vid);
     assert_eq!(stage.state(0), "Steady");
 }
+
+/// Every tag ends in aborts for long reasons: what is told of them fits a control frame.
+#[test]
+fn reasons_of_many_aborts_fit_a_frame() {
+    use crate::limits;
+    let mut ledger = ledger::Ledger::default();
+    let view = group::View {
+        vid: vid(1, 1),
+        members: vec![member(0)],
+        ..Default::default()
+    };
+    let long = AbortReason::Cancelled {
+        by: PeerId(0),
+        reason: CancelReason::Local("x".repeat(limits::TEXT_BYTES_MAX)),
+    };
+    for n in 0..3 {
+        for tag in 0..limits::TAGS_MAX as u64 {
+            let x = OpName {
+                tag: Tag(tag),
+                ..op(n, view.vid)
+            };
+            ledger
+                .post(PeerId(0), &note(x), (&view, Instant(0)))
+                .unwrap();
+            ledger.abort(x.tag, long.clone());
+        }
+    }
+    let floors = ledger.floors();
+    assert_eq!(floors.len(), limits::TAGS_MAX);
+    assert_eq!(floors[0].reasons[0].0, OpNumber(2), "the newest first");
+    let bytes = postcard::to_stdvec(&floors).unwrap().len();
+    assert!(
+        bytes < limits::CONTROL_FRAME_BYTES_MAX as usize / 2,
+        "{bytes}"
+    );
+}

@@ -125,6 +125,8 @@ fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
         tag: op.tag,
         floor: op.n,
         last_committed: op.n.0.checked_sub(1).map(OpNumber),
+        absent: Vec::new(),
+        aborted: None,
         open: Some(OpenReport {
             n: op.n,
             birth: op.birth,

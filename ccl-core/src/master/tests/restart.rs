@@ -366,6 +366,30 @@ fn zombie_that_falls_silent_is_given_up_too() {
     ));
 }
 
+/// A was told of an abort by a view that B never got, and holds the reason back. Both must end
+/// alike: whether a call is made again depends on the reason.
+#[test]
+fn reason_that_only_one_member_knows_reaches_the_others() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    let mut stage = stage.restart_empty(without_journal());
+    let newer = self::vid(1, vid.epoch.0 + 1);
+    let reason = AbortReason::Lost {
+        peer: PeerId(9),
+        reason: EvictReason::Left,
+    };
+    let mut knows = report_open(newer, op(1, newer), false);
+    knows.tags[0].open = None;
+    knows.tags[0].last_committed = None;
+    knows.tags[0].aborted = Some(reason.clone());
+    stage.attach(&mut peers[0], knows);
+    stage.attach(&mut peers[1], report_open(vid, x, true));
+    let floor = stage.installed(peers[1]).floors.remove(0);
+    assert_eq!((floor.floor, floor.last_committed), (OpNumber(1), None));
+    assert_eq!(floor.reasons, [(OpNumber(0), reason)]);
+}
+
 /// What a member said to the master before comes late: it knows more by now.
 #[test]
 fn attach_that_an_earlier_master_answered_is_stale() {

@@ -180,7 +180,8 @@ fn carried() -> impl Strategy<Value = Vec<Carried>> {
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    let tags = btree_map(any::<u64>(), (floor(), option::of(open())), 0..5);
+    let tag = (floor(), peers(), option::of(abort()), option::of(open()));
+    let tags = btree_map(any::<u64>(), tag, 0..5);
     (
         vid(),
         any::<bool>(),
@@ -195,12 +196,16 @@ fn report() -> impl Strategy<Value = Report> {
                 released,
                 tags: tags
                     .into_iter()
-                    .map(|(tag, ((floor, last_committed), open))| TagReport {
-                        tag: Tag(tag),
-                        floor,
-                        last_committed,
-                        open,
-                    })
+                    .map(
+                        |(tag, ((floor, last_committed), absent, aborted, open))| TagReport {
+                            tag: Tag(tag),
+                            floor,
+                            last_committed,
+                            absent,
+                            aborted,
+                            open,
+                        },
+                    )
                     .collect(),
                 carried,
                 safe_called,
