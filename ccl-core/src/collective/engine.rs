@@ -209,9 +209,9 @@ impl Engine {
         self.repairs.load(Ordering::Relaxed)
     }
 
-    /// A peer is no neighbour any more: what it posted ahead is forgotten.
-    pub fn forget_peer(&self, peer: PeerId) {
-        self.state.lock().exchange.forget_peer(peer);
+    /// What peers posted ahead that are no neighbours any more is forgotten.
+    pub fn retain_peers(&self, is_neighbour: impl Fn(PeerId) -> bool) {
+        self.state.lock().exchange.retain_peers(is_neighbour);
     }
 
     /// Gives staging memory back to the system that was not used since the call before; to be

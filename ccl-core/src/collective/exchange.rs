@@ -215,6 +215,11 @@ impl Exchange {
         self.finished(copy.op, &copy.body);
     }
 
+    /// What peers posted ahead that are no neighbours any more is forgotten.
+    pub fn retain_peers(&mut self, is_neighbour: impl Fn(PeerId) -> bool) {
+        self.kept.retain_peers(is_neighbour);
+    }
+
     /// What `peer` posted ahead is forgotten: it is no neighbour any more.
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.kept.forget_peer(peer);

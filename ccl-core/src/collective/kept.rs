@@ -71,6 +71,10 @@ impl KeptPosts {
         taken
     }
 
+    pub(super) fn retain_peers(&mut self, is_neighbour: impl Fn(PeerId) -> bool) {
+        self.peers.retain(|&peer, _| is_neighbour(peer));
+    }
+
     pub(super) fn forget_peer(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
     }

@@ -386,8 +386,7 @@ impl Communicator {
             parts,
             tag: request.options.tag,
             deadline: request.options.deadline,
-            world_size: matches!(request.kind, Kind::AllGather | Kind::ReduceScatter)
-                .then_some(world_size as usize),
+            world_size: depends_on_ranks(request.kind).then_some(world_size as usize),
         };
         self.session().post(operation).map(RawHandle::new)
     }
@@ -426,5 +425,13 @@ impl Communicator {
     fn run_request(&self, request: Request) -> Result<Outcome> {
         // SAFETY: the buffers are borrowed by the caller's frame, which waits for the end here.
         unsafe { self.start_raw(request) }?.wait()
+    }
+}
+
+/// Whether lengths or the root mean something else in a view of another size.
+fn depends_on_ranks(kind: Kind) -> bool {
+    match kind {
+        Kind::AllGather | Kind::ReduceScatter | Kind::Broadcast => true,
+        Kind::AllReduce | Kind::Barrier => false,
     }
 }

@@ -218,7 +218,10 @@ impl Session {
                     control.push(&message);
                 }
             }
-            Output::Links(wanted) => self.links.set_wanted(&wanted),
+            Output::Links(wanted) => {
+                self.engine.retain_peers(|peer| wanted.contains_key(&peer));
+                self.links.set_wanted(&wanted);
+            }
             start @ Output::StartOp { .. } => self.start_op(core, start),
             Output::StopOp(op) => self.engine.stop(op),
             Output::Finish { call, end } => self.finish(core, call, end),
@@ -289,7 +292,7 @@ impl Session {
         let expected = collective.operation.world_size;
         if expected.is_some_and(|expected| expected != members.len()) {
             let reason = CancelReason::Local(format!(
-                "its buffers are made for {} members but the view has {}",
+                "it was called for {} members but the view has {}",
                 expected.unwrap_or_default(),
                 members.len()
             ));

@@ -41,7 +41,7 @@ pub(crate) struct Operation {
     pub(crate) tag: Tag,
     /// When to cancel it; `None`: the communicator's default.
     pub(crate) deadline: Option<Duration>,
-    /// Members that the buffers are made for, where their length depends on it.
+    /// Members that it was called for, where lengths or the root depend on it.
     pub(crate) world_size: Option<usize>,
 }
 
