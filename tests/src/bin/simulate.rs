@@ -74,6 +74,7 @@ fn printed(seed: u64) -> ExitCode {
 /// One seed's digest and counts.
 type Run = (u64, Stats);
 
+#[allow(clippy::vec_box)] // A failure is boxed where it is made: it is rare and large.
 fn run_all(seeds: &Range<u64>, jobs: usize, keep_going: bool) -> (Vec<Run>, Vec<Box<Failure>>) {
     let next = AtomicU64::new(seeds.start);
     let end = AtomicU64::new(seeds.end);

@@ -103,12 +103,15 @@ pub struct Sealed {
     pub survivors: Vec<PeerId>,
 }
 
+/// The members of a view in rank order, and its ring.
+type Order = (Vec<PeerId>, Vec<Rank>);
+
 /// Everything that was ever told.
 #[derive(Debug, Default)]
 pub struct Checkers {
     /// What was told of each operation.
     pub outcomes: BTreeMap<OutcomeKey, Outcome>,
-    views: BTreeMap<(usize, GroupId, Vid), (Vec<PeerId>, Vec<Rank>)>,
+    views: BTreeMap<(usize, GroupId, Vid), Order>,
     births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
     /// Who started which operation.
     pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,

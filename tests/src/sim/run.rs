@@ -46,16 +46,13 @@ const CALM_VIEWS_MAX: u64 = 200;
 /// # Errors
 /// What was wrong, with the last events.
 pub fn run_seed(seed: u64) -> Result<Outcome, Box<Failure>> {
-    run_seed_traced(seed, false).or_else(|_| {
-        let again = run_seed_traced(seed, true);
-        match again {
-            Err(failure) => Err(failure),
-            Ok(_) => Err(Box::new(Failure {
-                seed,
-                what: "the same seed failed once and passed once".into(),
-                lines: Vec::new(),
-            })),
-        }
+    run_seed_traced(seed, false).map_err(|_| match run_seed_traced(seed, true) {
+        Err(failure) => failure,
+        Ok(_) => Box::new(Failure {
+            seed,
+            what: "the same seed failed once and passed once".into(),
+            lines: Vec::new(),
+        }),
     })
 }
 

@@ -206,10 +206,13 @@ fn weights(rng: &mut Rng, spares_a_group: bool) -> Vec<(FaultKind, u64)> {
     let hits_all = [FaultKind::MasterCrash, FaultKind::MasterFreeze];
     let candidates = FaultKind::ALL
         .into_iter()
-        .filter(|kind| !kind.is_planned() && !(spares_a_group && hits_all.contains(kind)));
-    let mut weights: Vec<(FaultKind, u64)> = candidates
-        .filter_map(|kind| rng.chance(500).then(|| (kind, rng.between(1, 10))))
-        .collect();
+        .filter(|kind| !(kind.is_planned() || spares_a_group && hits_all.contains(kind)));
+    let mut weights = Vec::new();
+    for kind in candidates {
+        if rng.chance(500) {
+            weights.push((kind, rng.between(1, 10)));
+        }
+    }
     if weights.is_empty() {
         weights.push((FaultKind::Crash, 1));
     }
