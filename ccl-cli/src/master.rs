@@ -252,7 +252,8 @@ fn event_to_json(event: &Event) -> Value {
             json!({ "event": "committed", "group": group, "op": op.to_string() })
         }
         Event::Aborted { group, op, reason } => {
-            json!({ "event": "aborted", "group": group, "op": op.to_string(), "reason": words(reason) })
+            let (op, reason) = (op.to_string(), words(reason));
+            json!({ "event": "aborted", "group": group, "op": op, "reason": reason })
         }
         other => json!({ "event": "other", "text": format!("{other:?}") }),
     }

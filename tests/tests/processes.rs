@@ -38,11 +38,13 @@ fn start_all(actors: &mut [Actor], command: &str) {
     }
 }
 
-/// Goal: the verdict alone is missing when a contributor dies. Every survivor holds the whole result,
-/// so it counts, the dead peer's contribution included (docs/protocol.md R4): nothing is done twice.
+/// Goal: the verdict alone is missing when a contributor dies. Every survivor holds the whole
+/// result, so it counts, the dead peer's contribution included (docs/protocol.md R4): nothing is
+/// done twice.
 ///
 /// 1. Three peers; the victim reaches the master through a proxy.
-/// 2. The proxy swallows what the victim says, its `Done` included; all start an in-place operation.
+/// 2. The proxy swallows what the victim says, its `Done` included; all start an in-place
+///    operation.
 /// 3. When both survivors have moved every byte, the victim is killed.
 /// 4. Both survivors have the result of three.
 /// 5. The same call works with the two that are left.
@@ -75,8 +77,8 @@ fn a_peer_killed_when_all_survivors_hold_its_operation_is_in_the_result() {
     master.shutdown();
 }
 
-/// Goal: P1 and P2 for deaths anywhere in the data of an operation, from its first segment to between
-/// its last and the verdict.
+/// Goal: P1 and P2 for deaths anywhere in the data of an operation, from its first segment to
+/// between its last and the verdict.
 ///
 /// 1. Four peers start an operation, in place or not.
 /// 2. One is killed when it has moved a given share of its bytes.

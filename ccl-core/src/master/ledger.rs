@@ -204,8 +204,8 @@ impl Ledger {
         }
     }
 
-    /// Takes in how a tag's operations ended, as a peer reports it to a restarted master. The newest
-    /// of what is known counts.
+    /// Takes in how a tag's operations ended, as a peer reports it to a restarted master. The
+    /// newest of what is known counts.
     pub fn learn(&mut self, report: &TagReport) -> Fact {
         if !self.tags.contains_key(&report.tag) && self.tags.len() >= limits::TAGS_MAX {
             return Err(format!("more than {} tags", limits::TAGS_MAX));
@@ -247,8 +247,8 @@ impl Ledger {
         self.open.insert(carried.op.tag, open);
     }
 
-    /// The outcome state of every tag, with as many reasons of aborts as a message has room for: the
-    /// newest of each tag first.
+    /// The outcome state of every tag, with as many reasons of aborts as a message has room for:
+    /// the newest of each tag first.
     pub fn floors(&self) -> Vec<TagFloor> {
         let floor = |(tag, state): (&Tag, &TagState)| TagFloor {
             tag: *tag,

@@ -114,7 +114,8 @@ pub struct Setup {
     pub new_run: bool,
     /// Rebuild without a majority if there is no journal.
     pub force_rebuild: bool,
-    /// Whether the driver keeps a journal on disk: a restarted master then gets all durable records.
+    /// Whether the driver keeps a journal on disk: a restarted master then gets all durable
+    /// records.
     pub journaled: bool,
     /// 256 bits of entropy for session secrets and the run id; the simulator passes its seed.
     pub entropy: [u64; 4],

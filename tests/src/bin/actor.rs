@@ -1,10 +1,10 @@
 //! A peer process that does what its standard input says, for tests that kill and stop processes.
 //!
-//! `actor MASTER WORLD [LANES]` connects and prints `connected RANK PORT`. Then, one command a line:
-//! `reduce TAG COUNT in|out SEED` starts an all-reduce and prints `started`; `wait` prints
-//! `ok RIGHT CONTRIBUTORS` or `error INTACT TEXT`; `progress` prints `progress DONE TOTAL`; `counters` prints
-//! `counters COMMITS ABORTS REPAIRS`; `memory` prints `memory RSS PEAK` in KiB; `update` and `leave`
-//! print `ok` or `error`. It ends with its standard input.
+//! `actor MASTER WORLD [LANES]` connects and prints `connected RANK PORT`. Then, one command a
+//! line: `reduce TAG COUNT in|out SEED` starts an all-reduce and prints `started`; `wait` prints
+//! `ok RIGHT CONTRIBUTORS` or `error INTACT TEXT`; `progress` prints `progress DONE TOTAL`;
+//! `counters` prints `counters COMMITS ABORTS REPAIRS`; `memory` prints `memory RSS PEAK` in KiB;
+//! `update` and `leave` print `ok` or `error`. It ends with its standard input.
 
 use std::io::{BufRead, Write};
 use std::time::Duration;

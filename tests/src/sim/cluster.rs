@@ -1,7 +1,8 @@
 //! The simulated world: hosts, a master, the wires between them, and the one clock.
 //!
 //! Owns the queue of events and hands each to the part it concerns. What machines want done is
-//! carried out by `master_host` and `peer_host`; what may break is in `network`, `links` and `faults`.
+//! carried out by `master_host` and `peer_host`; what may break is in `network`, `links` and
+//! `faults`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

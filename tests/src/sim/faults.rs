@@ -268,8 +268,9 @@ impl World {
         self.break_connection(connection, how);
     }
 
-    /// The message that opened a host's connection comes once more, over a connection of its own, to
-    /// the same master: one that has restarted cannot know that the session secret is used again.
+    /// The message that opened a host's connection comes once more, over a connection of its own,
+    /// to the same master: one that has restarted cannot know that the session secret is used
+    /// again.
     pub fn inject_replay(&mut self, host: HostId) {
         let Some((master, mut message)) = self.hosts[host.0].last_opening.clone() else {
             return;

@@ -1,8 +1,8 @@
 //! Links between peers, as the transport makes and reports them.
 //!
 //! A link has one lane for small frames and several for bulk. Lanes keep their order; an idle bulk
-//! lane takes the next frame. A reset loses nothing: what is under way is sent again, from memory as
-//! it is then. Only when one side no longer wants the link is something lost.
+//! lane takes the next frame. A reset loses nothing: what is under way is sent again, from memory
+//! as it is then. Only when one side no longer wants the link is something lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -374,7 +374,8 @@ impl World {
         }
     }
 
-    /// The links of a process that died: their other ends see them end, or nothing until they time out.
+    /// The links of a process that died: their other ends see them end, or nothing until they time
+    /// out.
     pub fn links_of_the_dead(&mut self, host: HostId, power_loss: bool) {
         for key in self.links_of(host) {
             let other = if key.0 == host { key.1 } else { key.0 };
@@ -406,7 +407,8 @@ impl World {
         }
     }
 
-    /// All lanes of a link are reset and repaired; with `noticed`, both ends see it go and come back.
+    /// All lanes of a link are reset and repaired; with `noticed`, both ends see it go and come
+    /// back.
     pub fn reset_link(&mut self, key: LinkKey, length: Duration, noticed: bool) {
         let until = self.now + length;
         let Some(link) = self.links.get_mut(&key) else {
@@ -425,7 +427,8 @@ impl World {
         }
     }
 
-    /// Stops or opens one direction of a link. While it is stopped, the link counts as broken for both.
+    /// Stops or opens one direction of a link. While it is stopped, the link counts as broken for
+    /// both.
     pub fn block_link(&mut self, key: LinkKey, direction: Direction, blocked: bool) {
         let lanes = self.swarm.lanes;
         let link = self.links.entry(key).or_insert_with(|| Link::new(lanes));

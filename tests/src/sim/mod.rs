@@ -1,5 +1,5 @@
-//! A deterministic simulator: the library's machines under virtual time, seeded faults, and checkers
-//! that stand outside.
+//! A deterministic simulator: the library's machines under virtual time, seeded faults, and
+//! checkers that stand outside.
 //!
 //! `run_seed` is the whole of it: faults on (safety), then faults off (liveness with deadlines).
 //! `scenario` scripts the same world by hand.

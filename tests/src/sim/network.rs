@@ -1,4 +1,5 @@
-//! Control connections as streams: the delay varies, the order does not, and a break loses the tail.
+//! Control connections as streams: the delay varies, the order does not, and a break loses the
+//! tail.
 //!
 //! The two directions break at once, but each side notices in its own time, or never: then only
 //! silence tells it.

@@ -80,7 +80,8 @@ fn member_not_heard_in_the_window_is_lost() {
     assert_eq!(stage.told(peers[2]), [MasterToPeer::Evicted { reason }]);
 }
 
-/// H4: A was told of a commit whose record the journal lost, and lists nothing; B lists the operation.
+/// H4: A was told of a commit whose record the journal lost, and lists nothing; B lists the
+/// operation.
 #[test]
 fn commit_that_only_a_member_remembers_stands() {
     let mut stage = Stage::new();

@@ -182,9 +182,9 @@ async fn a_repaired_lane_is_reported_and_the_link_is_not() {
 
 /// Operations end at the sender, with their memory taken back, while others go on and lanes break.
 ///
-/// 1. Twenty operations of twenty segments are queued. 2. At every fifth arrival a lane is reset; at
-/// every eleventh an odd operation ends. 3. All segments of even operations arrive, once; those of odd
-/// ones once at most, and whole.
+/// 1. Twenty operations of twenty segments are queued. 2. At every fifth arrival a lane is reset;
+///    at every eleventh an odd operation ends. 3. All segments of even operations arrive, once;
+///    those of odd ones once at most, and whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_that_end_do_not_disturb_those_that_go_on_while_lanes_break() {
     let (first, mut second) = pair(3, PATIENCE).await;
