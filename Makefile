@@ -16,6 +16,7 @@ prepare:
 	@cargo --version
 
 test: prepare
+	cargo run --quiet --locked -p ccl-core --example all_reduce
 	cargo test --workspace --locked --no-fail-fast
 
 lint: prepare
