@@ -44,6 +44,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(match &cli.command {
         Command::Master(arguments) => arguments.log_level(),
+        // What goes wrong there is planned, and told by the display.
+        Command::DemoPeer => "error",
         _ => "warn",
     });
     let result = match cli.command {

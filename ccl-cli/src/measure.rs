@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn touching_memory_raises_the_peak_and_a_reset_lowers_it() {
         const BYTES: usize = 64 << 20;
-        drop(vec![1_u8; BYTES]);
+        drop(std::hint::black_box(vec![1_u8; BYTES]));
         assert!(peak_rss_bytes().unwrap() >= BYTES as u64);
         reset_peak_rss().unwrap();
         assert!(peak_rss_bytes().unwrap() < BYTES as u64);

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -123,4 +124,65 @@ fn training_goes_on_when_the_master_dies_and_comes_back() {
     assert_eq!(summary["master_restarts"], 3);
     assert!(summary["accuracy"].as_f64().unwrap() >= 0.95, "{summary}");
     assert_eq!(summary["problems"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn two_commands_meet_at_one_master() {
+    let mut master = Command::new(env!("CARGO_BIN_EXE_ccl"))
+        .args([
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--new-run",
+            "--json",
+            "--exit-with-parent",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(master.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let address = line["address"].as_str().unwrap();
+    let options =
+        format!("bench all-reduce --master {address} --world 3 --count 5,70000 --iters 2 --json");
+    std::thread::scope(|scope| {
+        let two = scope.spawn(|| lines(&format!("{options} --local 2")));
+        let one = scope.spawn(|| lines(&options));
+        for lines in [two.join().unwrap(), one.join().unwrap()] {
+            assert_right(&lines, 2);
+            assert_eq!(lines[0]["world_size"], 3);
+            assert!(
+                lines[0]["cpu_s_per_gib"].is_null(),
+                "not all processes are this command's"
+            );
+        }
+    });
+    drop(master.stdin.take());
+    master.wait().unwrap();
+}
+
+#[test]
+fn nothing_outlives_a_bench_that_is_killed() {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_ccl"))
+        .args("bench all-reduce --world 2 --sizes 1MiB --iters 1000000 --verbose".split(' '))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(bench.stderr.take().unwrap());
+    for _ in 0..3 {
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        assert!(line.contains("process"), "{line}");
+    }
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    // All processes share this pipe: it ends when the last of them does.
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
 }
