@@ -396,6 +396,7 @@ impl World {
     fn view_sealed(&mut self, group: GroupId, vid: Vid, members: &[PeerId]) -> Result<(), String> {
         let run = self.checkers.run;
         let majority = self.rebuilt_by_majority(group, vid, members);
+        self.history_begins_anew(group, vid, members)?;
         let forced = self.master.force;
         let checkers = &mut self.checkers;
         checkers.views_in_calm += 1;
@@ -425,6 +426,28 @@ impl World {
         }
         let broken = checkers.broken.contains(&group);
         ensure(rises || broken, || format!("view {vid} sealed twice (I6)"))
+    }
+
+    /// A master whose disk lost something and that hears nobody of a group begins it anew, wholly or
+    /// from where its journal ends: nobody may be left who knows more.
+    fn history_begins_anew(
+        &mut self,
+        group: GroupId,
+        vid: Vid,
+        members: &[PeerId],
+    ) -> Result<(), String> {
+        let run = self.checkers.run;
+        let Some(sealed) = self.checkers.newest_view(group) else {
+            return Ok(());
+        };
+        let survives = sealed.members.iter().any(|peer| members.contains(peer));
+        let lost = self.master.lost_disk || self.master.lost_tail;
+        if !lost || sealed.vid.term >= vid.term || survives {
+            return Ok(());
+        }
+        self.nobody_is_left(run, &sealed.members)?;
+        self.checkers.broken.insert(group);
+        Ok(())
     }
 
     /// Whether a view is no first view of a master without a journal, or a majority of the newest

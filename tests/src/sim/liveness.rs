@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use ccl_core::ids::GroupId;
+use ccl_core::ids::{GroupId, PeerId};
 use ccl_core::time::Instant;
 
-use super::checkers::open_operations;
+use super::checkers::{ensure, open_operations};
 use super::cluster::{Event, HostId, World};
 use super::peer_host::Process;
 use super::swarm::Disk;
@@ -55,7 +55,9 @@ impl World {
             return;
         }
         let timers = self.swarm.timers;
-        let settles = self.master.started + timers.rebuild_window;
+        // A restarted master that hears nobody waits until nobody can be alive any more.
+        let settles = self.master.started + timers.rebuild_window.max(timers.detach_timeout);
+        let settles = if self.master.incarnation > 1 { settles } else { self.now };
         let from = self.last_word(host).max(settles).max(self.now);
         let bound = timers.peer_timeout.max(timers.reattach_grace)
             + timers.heartbeat_interval * 2
@@ -194,35 +196,34 @@ impl World {
             return Ok(());
         }
         for group in self.groups() {
-            let Some(sealed) = self
-                .checkers
-                .sealed
-                .get(&(new - 1, group))
-                .and_then(|l| l.last())
-            else {
-                continue;
-            };
-            let present = self
-                .hosts
-                .iter()
-                .filter(|h| h.run == Some(new - 1) && h.is_live() && h.is_running())
-                .filter(|h| !h.up_blocked && !h.down_blocked && h.slowness == 1)
-                .filter(|h| h.trouble_ended + Duration::from_secs(3) < self.master.started)
-                .filter(|h| {
-                    h.peer
-                        .peer()
-                        .is_some_and(|peer| sealed.members.contains(&peer))
-                })
-                .count();
-            if present * 2 > sealed.members.len() {
-                return Err(format!(
-                    "a new run was founded although {present} of {} members of group {group} \
-                     were there (H6)",
-                    sealed.members.len()
-                ));
+            let sealed = self.checkers.sealed.get(&(new - 1, group));
+            if let Some(newest) = sealed.and_then(|list| list.last()) {
+                self.nobody_is_left(new - 1, &newest.members)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether no majority of these members was there for a restarted master to hear.
+    ///
+    /// # Errors
+    /// It was.
+    pub fn nobody_is_left(&self, run: usize, members: &[PeerId]) -> Result<(), String> {
+        let is_member = |peer: PeerId| members.contains(&peer);
+        let present = self
+            .hosts
+            .iter()
+            .filter(|host| host.run == Some(run) && host.is_live() && host.is_running())
+            .filter(|host| !host.up_blocked && !host.down_blocked && host.slowness == 1)
+            .filter(|host| host.trouble_ended + Duration::from_secs(3) < self.master.started)
+            .filter(|host| host.peer.peer().is_some_and(is_member))
+            .count();
+        ensure(present * 2 <= members.len(), || {
+            format!(
+                "the history was begun anew although {present} of {} members were there (H6)",
+                members.len()
+            )
+        })
     }
 
     /// Whether every live session of every group is a member and all views agree. With `settled`,

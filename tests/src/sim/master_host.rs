@@ -29,6 +29,8 @@ pub struct MasterHost {
     pub started: Instant,
     /// Whether it began without what the one before knew.
     pub lost_disk: bool,
+    /// Whether a part of its lazily written journal was ever lost.
+    pub lost_tail: bool,
     /// Number of times it stood still.
     pub freezes: u64,
     /// Whether the next start has an operator's word to rebuild without a majority.
@@ -61,6 +63,7 @@ impl MasterHost {
             incarnation: 0,
             started: Instant::default(),
             lost_disk: false,
+            lost_tail: false,
             freezes: 0,
             force: false,
             frozen: false,
@@ -183,6 +186,7 @@ impl World {
             Disk::LazyLost if power_loss => {
                 let all = master.journal.len();
                 let kept = master.rng.between(master.synced as u64, all as u64);
+                master.lost_tail |= kept < all as u64;
                 master.journal.truncate(kept as usize);
             }
             Disk::LazyLost => {}

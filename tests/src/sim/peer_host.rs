@@ -47,7 +47,7 @@ pub struct Host {
     pub key: LinkKey,
     /// Whether the process runs.
     pub process: Process,
-    /// Number of times it was frozen.
+    /// Number of times it fell silent.
     pub freezes: u64,
     /// Its machine.
     pub peer: Peer,
@@ -177,6 +177,7 @@ impl World {
         self.trace.fold(now, &[11, host.0 as u64]);
         self.stats.absorb_peer(&self.hosts[host.0].peer);
         self.hosts[host.0].process = Process::Dead { power_loss };
+        self.hosts[host.0].freezes += 1;
         self.promise_eviction(host);
         self.hosts[host.0].app.die();
         if let Some(connection) = self.hosts[host.0].connection.take() {
