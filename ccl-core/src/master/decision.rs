@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ledger::OpenOp;
+use super::operation::OpenOp;
 use crate::ids::PeerId;
 use crate::wire::control::{AbortReason, EvictReason};
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::group::Group;
-use super::ledger::OpenOp;
+use super::operation::OpenOp;
 use super::phase::Phase;
 use super::shared::Shared;
 use crate::ids::PeerId;

@@ -1,19 +1,18 @@
-//! The outcome state of a group: floors, and what is known of each open operation (R2, R3).
+//! The outcome state of a group: the floor of each tag, and its open operation (R2, R3).
 //!
-//! Only the operation at a tag's floor can be open. Facts about it (posted, done, cancelled) only
-//! grow, so that hearing one twice changes nothing. What becomes of an operation at a view change
+//! Only the operation at a tag's floor can be open. What becomes of an operation at a view change
 //! is decided in `decision`; who is a member is the group's business.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::group::View;
-use crate::ids::{OpName, OpNumber, PeerId, Rank, Tag};
+use super::operation::OpenOp;
+use crate::ids::{OpName, OpNumber, PeerId, Tag};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, CostTable, EvictReason, Fingerprint, Kind,
-    OpNote, TagFloor, TagReport,
+    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, OpNote, TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -30,27 +29,6 @@ struct TagState {
     last_committed: Option<OpNumber>,
     absent: Vec<PeerId>,
     reasons: BTreeMap<OpNumber, AbortReason>,
-}
-
-/// The undecided operation of a tag.
-#[derive(Clone, Debug)]
-pub(super) struct OpenOp {
-    pub op: OpName,
-    /// Members of its birth view in rank order.
-    pub members: Vec<PeerId>,
-    pub ring_order: Vec<Rank>,
-    pub costs: CostTable,
-    /// Whether a view change left it as it was.
-    pub carried: bool,
-    /// Who called it first, and what; the others are compared with that.
-    pub called: Option<(PeerId, Fingerprint)>,
-    pub posted: BTreeSet<PeerId>,
-    pub done: BTreeSet<PeerId>,
-    pub cancels: BTreeMap<PeerId, CancelReason>,
-    /// The first difference between what members called, and who called differently.
-    pub difference: Option<(PeerId, CancelReason)>,
-    /// When the newest member posted it.
-    pub posted_at: Instant,
 }
 
 /// A message that no correct peer sends.
@@ -306,92 +284,6 @@ impl TagState {
             self.reasons.pop_first();
         }
     }
-}
-
-impl OpenOp {
-    fn new(op: OpName, members: Vec<PeerId>, now: Instant) -> Self {
-        Self {
-            op,
-            members,
-            ring_order: Vec::new(),
-            costs: CostTable::default(),
-            carried: false,
-            called: None,
-            posted: BTreeSet::new(),
-            done: BTreeSet::new(),
-            cancels: BTreeMap::new(),
-            difference: None,
-            posted_at: now,
-        }
-    }
-
-    fn posted_by(&mut self, peer: PeerId, fingerprint: &Fingerprint, now: Instant) {
-        if self.posted.insert(peer) {
-            self.posted_at = now;
-        }
-        let Some((first, called)) = &self.called else {
-            self.called = Some((peer, fingerprint.clone()));
-            return;
-        };
-        if self.difference.is_none()
-            && let Some((field, mine, theirs)) = fingerprint.difference(called)
-        {
-            let reason = CancelReason::Mismatch {
-                peer: *first,
-                field: field.into(),
-                mine,
-                theirs,
-            };
-            self.difference = Some((peer, reason));
-        }
-    }
-
-    /// Whether it may commit inside its view: every member finished the same thing (R12).
-    fn is_complete(&self) -> bool {
-        let missing = self.members.len() - self.done.len();
-        let enough = missing == 0 || missing == 1 && is_active(Mutation::CommitOnAllButOne);
-        enough && !self.done.is_empty() && self.difference.is_none()
-    }
-
-    /// Whether members may hold the result of it although some member never called it.
-    pub fn is_empty(&self) -> bool {
-        let called = self.called.as_ref();
-        called.is_some_and(|(_, fingerprint)| fingerprint.is_empty())
-    }
-
-    /// Whose data a broadcast that moves any spreads.
-    pub fn source(&self) -> Option<PeerId> {
-        let (_, called) = self.called.as_ref()?;
-        let moves = called.kind == Kind::Broadcast && called.count > 0;
-        moves
-            .then(|| self.members.get(called.root.index()).copied())
-            .flatten()
-    }
-
-    /// The wish of a survivor that it be aborted.
-    pub fn cancel_of(&self, survivors: &BTreeSet<PeerId>) -> Option<(PeerId, CancelReason)> {
-        let cancels = self.cancels.iter().map(|(peer, reason)| (*peer, reason));
-        let difference = self.difference.iter().map(|(peer, reason)| (*peer, reason));
-        let mut wishes = difference.chain(cancels);
-        let wish = wishes.find(|(peer, _)| survivors.contains(peer));
-        wish.map(|(peer, reason)| (peer, reason.clone()))
-    }
-}
-
-/// What a report says of the operation that its sender has open in a tag: what was called, whether
-/// the result is held, and whether it is to be aborted.
-pub(super) fn open_note(tag: &TagReport) -> Option<(OpNote, bool, Option<CancelReason>)> {
-    let open = tag.open.as_ref()?;
-    let op = OpName {
-        tag: tag.tag,
-        n: open.n,
-        birth: open.birth,
-    };
-    let note = OpNote {
-        op,
-        fingerprint: open.fingerprint.clone(),
-    };
-    Some((note, open.held, open.cancel.clone()))
 }
 
 /// An upper bound of what a reason takes in a message: its names and numbers, and its texts.

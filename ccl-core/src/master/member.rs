@@ -4,7 +4,7 @@
 //! them is decided when the group settles. Messages of newcomers are in `newcomer`.
 
 use super::group::{Group, Handled};
-use super::ledger;
+use super::operation;
 use super::phase::{Event, Phase};
 use super::safe_point::Call;
 use super::shared::Shared;
@@ -259,7 +259,7 @@ impl Group {
                     tag.floor, tag.tag
                 ));
             }
-            let Some((note, held, cancel)) = ledger::open_note(tag) else {
+            let Some((note, held, cancel)) = operation::open_note(tag) else {
                 continue;
             };
             let at = (&self.view, now);

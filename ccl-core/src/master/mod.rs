@@ -17,6 +17,7 @@ mod invariants;
 mod ledger;
 mod member;
 mod newcomer;
+mod operation;
 mod outbox;
 mod patience;
 mod phase;

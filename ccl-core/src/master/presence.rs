@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::ledger::{Ledger, OpenOp};
+use super::ledger::Ledger;
+use super::operation::OpenOp;
 use crate::ids::PeerId;
 use crate::time::Instant;
 use crate::wire::control::EvictReason;
