@@ -12,8 +12,8 @@ use crate::driver::control::{self, Control};
 use crate::driver::peer::{Call, Operation, Session, session_error};
 use crate::error::Error;
 use crate::event::Event;
-use crate::ids::{CallId, LinkKey, OpName};
-use crate::peer::{End, Input, Output, Peer, SessionEnd};
+use crate::ids::{CallId, LinkKey, OpName, PeerId};
+use crate::peer::{End, Input, Neighbour, Output, Peer, SessionEnd};
 use crate::time::Instant;
 use crate::transport::Handler;
 use crate::transport::tcp::Identity;
@@ -218,10 +218,7 @@ impl Session {
                     control.push(&message);
                 }
             }
-            Output::Links(wanted) => {
-                self.engine.retain_peers(|peer| wanted.contains_key(&peer));
-                self.links.set_wanted(&wanted);
-            }
+            Output::Links(wanted) => self.set_links(&wanted),
             start @ Output::StartOp { .. } => self.start_op(core, start),
             Output::StopOp(op) => self.engine.stop(op),
             Output::Finish { call, end } => self.finish(core, call, end),
@@ -247,11 +244,26 @@ impl Session {
                 self.changed.notify_all();
                 // Before that there are no links.
                 if is_identified {
-                    self.links.set_wanted(&BTreeMap::new());
+                    self.set_links(&BTreeMap::new());
                 }
             }
             Output::Event(event) => log(&event),
         }
+    }
+
+    /// Keeps these links, and what was counted on those that end.
+    fn set_links(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
+        {
+            let mut public = self.public.lock();
+            for (peer, link) in self.links.counters() {
+                if !wanted.contains_key(&peer) {
+                    public.counters.sent_bytes += link.sent_bytes;
+                    public.counters.received_bytes += link.received_bytes;
+                }
+            }
+        }
+        self.engine.retain_peers(|peer| wanted.contains_key(&peer));
+        self.links.set_wanted(wanted);
     }
 
     fn connect(&self, core: &mut Core) {
