@@ -1,6 +1,7 @@
 //! One open operation: who has called it, who holds its result, who wants it aborted.
 //!
-//! Facts only grow, so that hearing one twice changes nothing. Which operation of a tag is open is the ledger's business.
+//! Facts only grow, so that hearing one twice changes nothing. Which operation of a tag is open is
+//! the ledger's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -38,8 +38,8 @@ pub struct Tuned {
 /// Unsent bytes that the system takes from a lane at once. Beyond, a frame waits where another lane
 /// may still take it; 512 KiB is 4 ms at 1 Gbit/s, longer than a wake-up takes.
 const NOT_SENT_BYTES_MAX: u32 = 512 << 10;
-/// The same where both ends are on this host: what waits is then still in the cache when it is read,
-/// which takes a sixth less processor time than without a limit.
+/// The same where both ends are on this host: what waits is then still in the cache when it is
+/// read, which takes a sixth less processor time than without a limit.
 const NOT_SENT_BYTES_MAX_SAME_HOST: u32 = 128 << 10;
 /// Idle time before the system asks whether the other side is still there, and between such
 /// questions. Pings keep a link from being idle; this ends connections whose process hangs.

@@ -3,6 +3,8 @@
 //! Agreement (P1, I1 to I8) over everything that anybody was ever told, the dead and the evicted
 //! included. Endings of calls with their bytes are checked in `endings`, time in `liveness`.
 
+mod history;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ccl_core::View;
@@ -361,118 +363,6 @@ impl Checkers {
     #[must_use]
     pub fn is_evicted(&self, run: Option<usize>, peer: PeerId) -> bool {
         run.is_some_and(|run| self.evicted.contains_key(&(run, peer)))
-    }
-}
-
-impl World {
-    /// The master tells an operator something.
-    pub fn check_master_event(&mut self, event: &Event) {
-        match event {
-            Event::Evicted {
-                peer,
-                group,
-                reason,
-            } => {
-                self.stats.eviction(reason);
-                let run = self.checkers.run;
-                self.checkers.evicted.insert((run, *peer), reason.clone());
-                if self.swarm.healthy_group == Some(group.0) {
-                    let what = format!("{peer} of the healthy group was evicted: {reason}");
-                    self.fail(what);
-                }
-            }
-            Event::ViewInstalled {
-                group,
-                vid,
-                members,
-            } => {
-                let checked = self.view_sealed(*group, *vid, members);
-                self.check(checked);
-            }
-            _ => {}
-        }
-    }
-
-    fn view_sealed(&mut self, group: GroupId, vid: Vid, members: &[PeerId]) -> Result<(), String> {
-        let run = self.checkers.run;
-        let majority = self.rebuilt_by_majority(group, vid, members);
-        self.history_begins_anew(group, vid, members)?;
-        let forced = self.master.force;
-        let checkers = &mut self.checkers;
-        checkers.views_in_calm += 1;
-        let list = checkers.sealed.entry((run, group)).or_default();
-        let before = list.last().map(|sealed| sealed.members.clone());
-        let before = before.unwrap_or_default();
-        let survivors: Vec<PeerId> = before
-            .iter()
-            .filter(|peer| members.contains(peer))
-            .copied()
-            .collect();
-        let rises = list.last().is_none_or(|sealed| sealed.vid < vid);
-        let minority = survivors.len() * 2 <= before.len() && !before.is_empty();
-        list.push(Sealed {
-            vid,
-            members: members.to_vec(),
-            survivors,
-        });
-        if minority {
-            checkers.minority.insert(group);
-        }
-        if !majority {
-            checkers.broken.insert(group);
-            ensure(forced, || {
-                format!("view {vid} of {group} rebuilt without a majority or a journal (R11)")
-            })?;
-        }
-        let broken = checkers.broken.contains(&group);
-        ensure(rises || broken, || format!("view {vid} sealed twice (I6)"))
-    }
-
-    /// A master whose disk lost something and that hears nobody of a group begins it anew, wholly or
-    /// from where its journal ends: nobody may be left who knows more.
-    fn history_begins_anew(
-        &mut self,
-        group: GroupId,
-        vid: Vid,
-        members: &[PeerId],
-    ) -> Result<(), String> {
-        let run = self.checkers.run;
-        let Some(sealed) = self.checkers.newest_view(group) else {
-            return Ok(());
-        };
-        let survives = sealed.members.iter().any(|peer| members.contains(peer));
-        let lost = self.master.lost_disk || self.master.lost_tail;
-        if !lost || sealed.vid.term >= vid.term || survives {
-            return Ok(());
-        }
-        self.nobody_is_left(run, &sealed.members)?;
-        self.checkers.broken.insert(group);
-        Ok(())
-    }
-
-    /// Whether a view is no first view of a master without a journal, or a majority of the newest
-    /// view that its members know made it.
-    fn rebuilt_by_majority(&self, group: GroupId, vid: Vid, members: &[PeerId]) -> bool {
-        let first = self
-            .checkers
-            .newest_view(group)
-            .is_some_and(|sealed| sealed.vid.term < vid.term);
-        if !first || !self.master.lost_disk {
-            return true;
-        }
-        let run = Some(self.checkers.run);
-        let newest = self
-            .hosts
-            .iter()
-            .filter(|host| host.group == group && host.run == run)
-            .filter(|host| host.peer.peer().is_some_and(|peer| members.contains(&peer)))
-            .filter_map(|host| host.view.as_ref())
-            .max_by_key(|view| view.vid);
-        let Some(view) = newest else {
-            return true;
-        };
-        let old = |peer: &PeerId| view.members.iter().any(|member| member.peer == *peer);
-        members.iter().filter(|peer| old(peer)).count() * 2 > view.members.len()
     }
 }
 

@@ -57,7 +57,11 @@ impl World {
         let timers = self.swarm.timers;
         // A restarted master that hears nobody waits until nobody can be alive any more.
         let settles = self.master.started + timers.rebuild_window.max(timers.detach_timeout);
-        let settles = if self.master.incarnation > 1 { settles } else { self.now };
+        let settles = if self.master.incarnation > 1 {
+            settles
+        } else {
+            self.now
+        };
         let from = self.last_word(host).max(settles).max(self.now);
         let bound = timers.peer_timeout.max(timers.reattach_grace)
             + timers.heartbeat_interval * 2

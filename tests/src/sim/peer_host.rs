@@ -3,6 +3,8 @@
 //! One host is one session. A process that comes back after its session ended is a new host, maybe
 //! on the old address.
 
+mod outputs;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -161,7 +163,8 @@ impl World {
         id
     }
 
-    /// The process dies. Of 1,000 parts of its last words, `words` arrive; `None` leaves it to chance.
+    /// The process dies. Of 1,000 parts of its last words, `words` arrive; `None` leaves it to
+    /// chance.
     pub fn crash(&mut self, host: HostId, words: Option<u64>) {
         self.die(host, words, false);
     }
@@ -389,129 +392,5 @@ impl World {
             }
         }
         self.host_arm(host);
-    }
-
-    fn host_output(&mut self, host: HostId, output: Output) {
-        let now = self.now;
-        match output {
-            Output::Connect => self.host_connect(host),
-            Output::Disconnect => {
-                self.hosts[host.0].attempt += 1;
-                if let Some(connection) = self.hosts[host.0].connection.take() {
-                    self.close_from_host(connection);
-                }
-            }
-            Output::Send(message) => self.host_send(host, message),
-            Output::Links(neighbours) => self.host_links(host, neighbours),
-            Output::StartOp {
-                call,
-                op,
-                fingerprint,
-                members,
-                ring_order,
-                rank,
-                costs,
-            } => {
-                let start = super::plane::Start {
-                    call,
-                    op,
-                    fingerprint,
-                    members,
-                    ring_order,
-                    rank,
-                    costs,
-                };
-                self.host_start(host, start);
-            }
-            Output::StopOp(op) => {
-                self.trace.line(now, format_args!("{host:?} stops {op}"));
-                self.hosts[host.0].plane.stop(op);
-            }
-            Output::Finish { call, end } => self.host_finish(host, call, end),
-            Output::Rejected { call, error } => self.host_rejected(host, call, error),
-            Output::View(view) => self.host_view(host, view),
-            Output::Ended(end) => self.host_ended(host, end),
-            Output::Event(event) => {
-                self.trace
-                    .line(now, format_args!("{host:?} event {event:?}"));
-            }
-        }
-    }
-
-    fn host_connect(&mut self, host: HostId) {
-        if let Some(connection) = self.hosts[host.0].connection.take() {
-            self.close_from_host(connection);
-        }
-        self.hosts[host.0].attempt += 1;
-        let attempt = self.hosts[host.0].attempt;
-        let state = &self.hosts[host.0];
-        let delay = if state.up_blocked || state.down_blocked {
-            Duration::from_secs(1)
-        } else {
-            self.control_delay(Some(host))
-        };
-        self.schedule(delay, Event::Connected { host, attempt });
-    }
-
-    fn host_send(&mut self, host: HostId, message: PeerToMaster) {
-        let (now, kind) = (self.now, up_code(&message));
-        self.trace.fold(now, &[14, host.0 as u64, kind]);
-        if kind != PING {
-            self.trace
-                .line(now, format_args!("{host:?} -> {message:?}"));
-        }
-        if matches!(
-            message,
-            PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. }
-        ) {
-            let master = self.master.incarnation;
-            self.hosts[host.0].last_opening = Some((master, message.clone()));
-        }
-        self.hosts[host.0].told.says(&message);
-        if let Some(connection) = self.hosts[host.0].connection {
-            self.send_up(connection, message);
-        }
-        self.run_hooks(Point::HostSends, kind, Some(host));
-    }
-
-    fn host_view(&mut self, host: HostId, view: Arc<View>) {
-        let now = self.now;
-        self.trace.line(
-            now,
-            format_args!("{host:?} is in view {} of {}", view.vid, view.members.len()),
-        );
-        self.trace
-            .fold(now, &[15, host.0 as u64, view.members.len() as u64]);
-        let first = self.hosts[host.0].view.is_none();
-        let checked = self.checkers.host_learns_view(&self.hosts[host.0], &view);
-        self.check(checked);
-        self.hosts[host.0].view = Some(view);
-        if first {
-            self.app_admitted(host);
-        }
-    }
-
-    fn host_ended(&mut self, host: HostId, end: SessionEnd) {
-        let now = self.now;
-        self.trace
-            .line(now, format_args!("{host:?} ended: {end:?}"));
-        self.trace.fold(now, &[16, host.0 as u64]);
-        let checked = self.checkers.session_ended(&self.hosts[host.0], &end);
-        self.check(checked);
-        self.stats.session_ended(&end);
-        self.hosts[host.0].ended = Some(end);
-        self.app_ended(host);
-    }
-
-    fn host_arm(&mut self, host: HostId) {
-        let Some(at) = self.hosts[host.0].peer.poll_timeout() else {
-            return;
-        };
-        let at = at.max(self.now);
-        let state = &mut self.hosts[host.0];
-        if state.wake.is_none_or(|wake| at < wake) {
-            state.wake = Some(at);
-            self.schedule_at(at, Event::HostTimer { host });
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a seed chooses: sizes, waiting times, delays, and how likely each fault is.
 //!
-//! Each seed picks its own mix, so that some runs see one kind of fault again and again and others see
-//! none of it; an even mix would hide the interplay of rare ones.
+//! Each seed picks its own mix, so that some runs see one kind of fault again and again and others
+//! see none of it; an even mix would hide the interplay of rare ones.
 
 use std::time::Duration;
 
@@ -201,7 +201,8 @@ fn timers(rng: &mut Rng) -> Timers {
     }
 }
 
-/// A mix in which about half of the kinds take part, with rates that differ by an order of magnitude.
+/// A mix in which about half of the kinds take part, with rates that differ by an order of
+/// magnitude.
 fn weights(rng: &mut Rng, spares_a_group: bool) -> Vec<(FaultKind, u64)> {
     let hits_all = [FaultKind::MasterCrash, FaultKind::MasterFreeze];
     let candidates = FaultKind::ALL

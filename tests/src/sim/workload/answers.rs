@@ -1,0 +1,155 @@
+//! What an application does when a call ends: goes on, calls again, or starts anew.
+
+use super::*;
+
+impl World {
+    /// A call is over.
+    pub fn host_finish(&mut self, host: HostId, call: CallId, end: End) {
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} call {call} ends: {end:?}"));
+        let Some(open) = self.hosts[host.0].app.calls.remove(&call) else {
+            self.fail(format!(
+                "{host:?} call {call} ended twice, or was never made"
+            ));
+            return;
+        };
+        self.trace.fold(now, &[33, host.0 as u64, end_code(&end)]);
+        if self.hosts[host.0].app.scripted {
+            let ending = (call, Ending::End(end.clone()));
+            self.hosts[host.0].app.endings.push(ending);
+        }
+        match open.kind {
+            CallKind::Operation(operation) => {
+                let memory = operation
+                    .started
+                    .and_then(|op| self.hosts[host.0].plane.take(op));
+                let checked = self.check_ending(host, &operation, &end, memory);
+                self.check(checked);
+                self.app_operation_ended(host, operation, &end);
+            }
+            CallKind::SafePoint => self.app_safe_point_ended(host, &end),
+            CallKind::Leave => {}
+            CallKind::Invalid => {
+                self.fail(format!("{host:?}: an invalid call {call} was carried out"));
+            }
+        }
+    }
+
+    pub(super) fn app_operation_ended(&mut self, host: HostId, operation: Operation, end: &End) {
+        let lost = matches!(
+            end,
+            End::Aborted {
+                reason: AbortReason::Lost { .. },
+                ..
+            }
+        );
+        let repeats_cancel = is_active(Mutation::RetryAfterCancel)
+            && !operation.cancelled
+            && matches!(
+                end,
+                End::Aborted {
+                    reason: AbortReason::Cancelled { .. },
+                    ..
+                }
+            );
+        let logical = operation.logical;
+        let again = (lost || repeats_cancel) && operation.attempt < logical.fingerprint.attempts;
+        let tag = logical.tag;
+        let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) else {
+            return;
+        };
+        stream.current = None;
+        if again {
+            stream.queue.push_front((logical, operation.attempt + 1));
+        }
+        self.app_soon(host, AppStep::Post(tag));
+        self.app_maybe_safe_point(host);
+    }
+
+    pub(super) fn app_safe_point_ended(&mut self, host: HostId, end: &End) {
+        let app = &mut self.hosts[host.0].app;
+        match end {
+            End::SafePoint { .. } => {
+                app.round = app.round.map(|round| round + 1);
+                if !app.scripted {
+                    self.app_soon(host, AppStep::Round);
+                }
+            }
+            End::Withdrawn if !app.scripted => self.app_soon(host, AppStep::SafePoint),
+            _ => {}
+        }
+    }
+
+    /// A call was refused.
+    pub fn host_rejected(&mut self, host: HostId, call: CallId, error: Error) {
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} call {call} refused: {error}"));
+        self.trace.fold(now, &[34, host.0 as u64]);
+        let Some(open) = self.hosts[host.0].app.calls.remove(&call) else {
+            self.fail(format!("{host:?} call {call} was refused twice"));
+            return;
+        };
+        if self.hosts[host.0].app.scripted {
+            let ending = (call, Ending::Rejected(error.to_string()));
+            self.hosts[host.0].app.endings.push(ending);
+        }
+        match (open.kind, &error) {
+            (CallKind::Operation(operation), Error::TooFewPeers { .. }) => {
+                self.stats.refused += 1;
+                self.app_skips(host, operation.logical.tag);
+            }
+            (CallKind::Invalid, Error::InvalidUsage(_)) => {}
+            (_, error) if error.is_fatal() => {}
+            (kind, error) => {
+                if !self.hosts[host.0].app.scripted {
+                    self.fail(format!("{host:?} {kind:?} was refused: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Too few members: the rest of the round is skipped, the same at all.
+    pub(super) fn app_skips(&mut self, host: HostId, tag: Tag) {
+        if let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) {
+            stream.current = None;
+            stream.queue.clear();
+        }
+        self.app_maybe_safe_point(host);
+    }
+
+    /// The session is over; most processes come back as newcomers.
+    pub fn app_ended(&mut self, host: HostId) {
+        let now = self.now;
+        let open: Vec<CallId> = self.hosts[host.0].app.calls.keys().copied().collect();
+        if !open.is_empty() {
+            self.fail(format!("{host:?} ended with open calls {open:?}"));
+        }
+        let app = &mut self.hosts[host.0].app;
+        app.streams.clear();
+        if app.comes_back && !app.scripted {
+            let after = self.network_rng.millis(100, 3000);
+            let step = AppStep::Respawn;
+            self.schedule(after, Event::App { host, step });
+        }
+        self.trace.fold(now, &[35, host.0 as u64]);
+    }
+
+    pub(super) fn app_respawn(&mut self, host: HostId) {
+        let (group, address) = (self.hosts[host.0].group, self.hosts[host.0].address);
+        let same = self.network_rng.chance(700);
+        self.spawn(group, same.then_some(address), App::program());
+    }
+}
+
+fn end_code(end: &End) -> u64 {
+    match end {
+        End::Committed { .. } => 1,
+        End::Aborted { .. } => 2,
+        End::Unknown { .. } => 3,
+        End::SafePoint { .. } => 4,
+        End::Withdrawn => 5,
+        End::Left => 6,
+    }
+}
