@@ -280,7 +280,7 @@ impl Master {
                 waiting,
             };
         }
-        self.make_group(claim.group);
+        self.rebuild_group(claim.group);
         let member = claim
             .members
             .iter()
@@ -316,25 +316,34 @@ impl Master {
         }
     }
 
-    /// Makes a group that is spoken of for the first time. In a run that is taken over, it waits
+    /// Makes a group that a newcomer is the first to speak of. In a run that is taken over, it waits
     /// for members that it may have.
     fn make_group(&mut self, id: GroupId) {
-        let last_resort = self.last_resort;
-        let phase = match &self.run {
-            Run::Adopting { waiting, .. } => {
-                Phase::Rebuild(Rebuild::new(None, waiting.window, last_resort))
-            }
-            Run::Founded {
-                adopted: Some(window),
-                ..
-            } if *window > self.shared.now => {
-                Phase::Rebuild(Rebuild::new(None, *window, last_resort))
-            }
-            _ => Phase::Founding,
+        let waits = match &self.run {
+            Run::Adopting { .. } => true,
+            Run::Founded { adopted, .. } => adopted.is_some_and(|window| window > self.shared.now),
+            Run::Empty(_) => false,
         };
+        if waits {
+            return self.rebuild_group(id);
+        }
         self.groups
             .entry(id)
-            .or_insert_with(|| Group::new(id, phase));
+            .or_insert_with(|| Group::new(id, Phase::Founding));
+    }
+
+    /// Makes a group that has members, however late the first of them is heard: nobody else has
+    /// spoken of it.
+    fn rebuild_group(&mut self, id: GroupId) {
+        let window = match &self.run {
+            Run::Adopting { waiting, .. } => waiting.window,
+            Run::Founded { adopted, .. } => adopted.unwrap_or(self.shared.now),
+            Run::Empty(waiting) => waiting.window,
+        };
+        let rebuild = Rebuild::new(None, window, self.last_resort);
+        self.groups
+            .entry(id)
+            .or_insert_with(|| Group::new(id, Phase::Rebuild(rebuild)));
     }
 }
 
