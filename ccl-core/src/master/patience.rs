@@ -93,9 +93,12 @@ impl Group {
         let members = self.view.peers();
         let mut links = self.blame.judge();
         links.retain(|(a, b)| members.contains(a) && members.contains(b));
-        let quiet = shared.timers.heartbeat_interval * 4;
+        let heartbeat = shared.timers.heartbeat_interval;
         let silent = |peer: &PeerId| {
-            shared.sessions.is_detached(*peer) || shared.sessions.silence(*peer, shared.now) > quiet
+            // A connection that has just broken accuses nobody: its peer is likely on its way back.
+            let detached = shared.sessions.is_detached(*peer);
+            let quiet = if detached { heartbeat } else { heartbeat * 4 };
+            shared.sessions.silence(*peer, shared.now) > quiet
         };
         let suspects = members.iter().copied().filter(silent).collect();
         for (peer, by) in blame::culprits(links, &members, &suspects) {
