@@ -19,7 +19,6 @@ fn main() -> Result<()> {
             Ok(()) => training.print(&communicator),
             // The step is undone on all survivors alike: go on with them.
             Err(Error::PeerLost { peer, reason, .. }) => eprintln!("lost peer {peer}: {reason}"),
-            Err(Error::WorldChanged { .. }) => {} // somebody went between two calls
             Err(Error::TooFewPeers { .. }) => wait_for_company(),
             // Evicted, or the outcome is unknown: start again as a newcomer.
             Err(error) => return Err(error),

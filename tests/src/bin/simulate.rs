@@ -24,6 +24,12 @@ struct Arguments {
     /// Print every event of the seed.
     #[arg(long)]
     verbose: bool,
+    /// Switch one deliberate bug on (needs a build with `--cfg ccl_mutations`).
+    #[arg(long)]
+    mutation: Option<String>,
+    /// Switch each deliberate bug on in turn, until a seed notices it.
+    #[arg(long)]
+    mutations: bool,
     /// Go on after a failure, and count.
     #[arg(long)]
     keep_going: bool,
@@ -42,6 +48,9 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     quiet_panics();
+    if arguments.mutations || arguments.mutation.is_some() {
+        return hunt::run(&arguments);
+    }
     if let Some(seed) = arguments.seed.filter(|_| arguments.verbose) {
         return printed(seed);
     }
@@ -113,6 +122,78 @@ fn run_all(seeds: &Range<u64>, jobs: usize, keep_going: bool) -> (Vec<Run>, Vec<
         .unwrap_or_else(PoisonError::into_inner);
     failures.sort_by_key(|failure| failure.seed);
     (runs.into_iter().flatten().collect(), failures)
+}
+
+#[cfg(ccl_mutations)]
+mod hunt {
+    use std::process::ExitCode;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ccl_core::mutation::{Mutation, activate};
+    use ccl_tests::sim::mutations::{ALL, by_name, hunt};
+
+    use super::{Arguments, printed};
+
+    /// Runs the chosen bugs, several at once.
+    pub fn run(arguments: &Arguments) -> ExitCode {
+        let chosen: Vec<Mutation> = match &arguments.mutation {
+            None => ALL.to_vec(),
+            Some(name) => by_name(name).into_iter().collect(),
+        };
+        if chosen.is_empty() {
+            println!("there is no such bug; these are: {ALL:?}");
+            return ExitCode::FAILURE;
+        }
+        if let (Some(seed), true) = (arguments.seed, arguments.verbose) {
+            activate(chosen.first().copied());
+            return printed(seed);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = AtomicUsize::new(0);
+        let survivors = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..arguments.jobs.unwrap_or(cores).max(1) {
+                scope.spawn(|| {
+                    while let Some(mutation) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let verdict = hunt(*mutation, arguments.seeds.clone());
+                        match verdict.seed {
+                            Some(seed) => println!(
+                                "{mutation:?}: caught by seed {seed} after {} seeds: {}",
+                                verdict.seeds, verdict.what
+                            ),
+                            None => {
+                                survivors.fetch_add(1, Ordering::Relaxed);
+                                println!("{mutation:?}: SURVIVED {} seeds", verdict.seeds);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        match survivors.into_inner() {
+            0 => ExitCode::SUCCESS,
+            count => {
+                println!("{count} deliberate bugs survived");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+#[cfg(not(ccl_mutations))]
+mod hunt {
+    use std::process::ExitCode;
+
+    use super::Arguments;
+
+    /// This build has no bugs put in on purpose.
+    pub fn run(arguments: &Arguments) -> ExitCode {
+        println!(
+            "{:?}: build with RUSTFLAGS=\"--cfg ccl_mutations\" and a target directory of its own",
+            arguments.mutation
+        );
+        ExitCode::FAILURE
+    }
 }
 
 fn report(seeds: &Range<u64>, runs: &[Run], failures: &[Box<Failure>]) -> ExitCode {

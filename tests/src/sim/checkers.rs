@@ -3,6 +3,7 @@
 //! Agreement (P1, I1 to I8) over everything that anybody was ever told, the dead and the evicted
 //! included. Endings of calls with their bytes are checked in `endings`, time in `liveness`.
 
+mod blame;
 mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,7 +123,7 @@ pub struct Checkers {
     pub evicted: BTreeMap<(usize, PeerId), EvictReason>,
     /// Views that masters sealed, by group, oldest first.
     pub sealed: BTreeMap<(usize, GroupId), Vec<Sealed>>,
-    terms: BTreeMap<usize, (u32, Term)>,
+    terms: BTreeMap<(usize, GroupId), (u32, Term)>,
     incarnation: u32,
     /// The run that the master serves.
     pub run: usize,
@@ -177,19 +178,11 @@ impl Checkers {
         for (peer, reason) in &install.departed {
             self.evicted.insert((run, *peer), reason.clone());
         }
-        let term = install.vid.term;
-        let (incarnation, newest) = self
-            .terms
-            .get(&run)
-            .copied()
-            .unwrap_or((0, Term::default()));
-        let fine = if incarnation == self.incarnation {
-            term == newest
-        } else {
-            term > newest
-        };
-        self.terms.insert(run, (self.incarnation, term));
-        ensure(fine, || {
+        let (term, group) = (install.vid.term, hosts[host.0].group);
+        let before = self.terms.insert((run, group), (self.incarnation, term));
+        let (incarnation, newest) = before.unwrap_or_default();
+        let fine = term > newest || (incarnation == self.incarnation && term == newest);
+        ensure(fine || self.broken.contains(&group), || {
             format!("a master began with term {term} after {newest}")
         })
     }

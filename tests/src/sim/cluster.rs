@@ -165,6 +165,8 @@ pub struct World {
     pub stats: Stats,
     /// Scripted reactions to messages.
     pub hooks: Vec<Hook>,
+    /// When a single link was last cut or let through again.
+    pub newest_link_trouble: Instant,
     /// The first thing that went wrong.
     pub failure: Option<String>,
     /// Runs that masters of this world have named, by the first host that heard of each.
@@ -196,6 +198,7 @@ impl World {
             trace,
             stats: Stats::default(),
             hooks: Vec::new(),
+            newest_link_trouble: Instant::default(),
             failure: None,
             runs: Vec::new(),
             swarm,

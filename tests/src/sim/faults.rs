@@ -23,6 +23,8 @@ pub enum Fault {
     HealSlow(HostId),
     /// One direction of a link is let through again.
     HealLink(LinkKey, Direction),
+    /// A host's links are let through again.
+    HealIsolation(HostId),
     /// A newcomer starts.
     Join(GroupId),
 }
@@ -56,14 +58,18 @@ impl World {
         match fault {
             Fault::Next => self.next_fault(),
             Fault::HealControl(host) => {
-                self.hosts[host.0].trouble_ended = self.now;
+                self.hosts[host.0].trouble_ended = Some(self.now);
                 self.block_control(host, Some(false), Some(false));
             }
             Fault::HealSlow(host) => {
-                self.hosts[host.0].trouble_ended = self.now;
+                self.hosts[host.0].trouble_ended = Some(self.now);
                 self.hosts[host.0].slowness = 1;
             }
-            Fault::HealLink(link, direction) => self.block_link(link, direction, false),
+            Fault::HealLink(link, direction) => {
+                self.newest_link_trouble = self.now;
+                self.block_link(link, direction, false);
+            }
+            Fault::HealIsolation(host) => self.isolate_data(host, false),
             Fault::Join(group) => {
                 self.spawn(group, None, App::program());
             }
@@ -123,6 +129,11 @@ impl World {
             (FaultKind::Cancel, Some(host)) => self.inject_cancel(host),
             (FaultKind::Hang, Some(host)) => self.hosts[host.0].app.hung = true,
             (FaultKind::PartitionData | FaultKind::LinkReset, Some(_)) => self.inject_link(kind),
+            (FaultKind::IsolateData, Some(host)) => {
+                self.isolate_data(host, true);
+                let length = self.fault_rng.millis(1000, 9000);
+                self.schedule(length, Event::Fault(Fault::HealIsolation(host)));
+            }
             (FaultKind::StaleFrames, Some(host)) => self.inject_stale_frames(host),
             (FaultKind::DuplicateHello | FaultKind::StaleAttach, Some(host)) => {
                 self.inject_replay(host);
@@ -203,6 +214,7 @@ impl World {
         let Some(link) = self.fault_rng.pick(&links) else {
             return;
         };
+        self.newest_link_trouble = self.now;
         if kind == FaultKind::LinkReset {
             let length = self.fault_rng.millis(1, 900);
             let noticed = self.fault_rng.chance(300);
@@ -220,6 +232,20 @@ impl World {
             if both || way == direction {
                 self.block_link(link, way, true);
                 self.schedule(length, Event::Fault(Fault::HealLink(link, way)));
+            }
+        }
+    }
+
+    /// All links of a host are cut, or let through again.
+    pub fn isolate_data(&mut self, host: HostId, isolated: bool) {
+        self.hosts[host.0].isolated = isolated;
+        for link in self.links_of(host) {
+            let other = if link.0 == host { link.1 } else { link.0 };
+            if self.hosts[other.0].isolated {
+                continue;
+            }
+            for way in [Direction::Up, Direction::Down] {
+                self.block_link(link, way, isolated);
             }
         }
     }
@@ -251,6 +277,7 @@ impl World {
         let Some(connection) = self.hosts[host.0].connection else {
             return;
         };
+        self.hosts[host.0].trouble_ended = Some(self.now);
         let rng = &mut self.fault_rng;
         let late = half_open.then(|| rng.between(0, 2));
         let mut how = Break {
@@ -309,7 +336,8 @@ impl World {
         for index in 0..self.hosts.len() {
             let host = HostId(index);
             self.hosts[index].slowness = 1;
-            self.hosts[index].trouble_ended = now;
+            self.hosts[index].isolated = false;
+            self.hosts[index].trouble_ended = Some(now);
             self.block_control(host, Some(false), Some(false));
             if self.hosts[index].is_live() && !self.hosts[index].is_running() {
                 self.calm_frozen(host);

@@ -236,7 +236,9 @@ impl World {
     /// An attempt to make a link.
     pub fn link_dial(&mut self, key: LinkKey) {
         let LinkKey(a, b) = key;
-        let both_run = self.hosts[a.0].is_running() && self.hosts[b.0].is_running();
+        let reachable =
+            |host: HostId| self.hosts[host.0].is_running() && !self.hosts[host.0].isolated;
+        let both_run = reachable(a) && reachable(b);
         let wanted = self.wants(a, b) && self.wants(b, a);
         let one_wants = self.wants_anybody(a, b) || self.wants_anybody(b, a);
         let Some(link) = self.links.get_mut(&key) else {
@@ -451,7 +453,9 @@ impl World {
         }
     }
 
-    fn links_of(&self, host: HostId) -> Vec<LinkKey> {
+    /// The links of a host.
+    #[must_use]
+    pub fn links_of(&self, host: HostId) -> Vec<LinkKey> {
         self.links
             .keys()
             .filter(|key| key.0 == host || key.1 == host)

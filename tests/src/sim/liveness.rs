@@ -213,13 +213,14 @@ impl World {
     /// # Errors
     /// It was.
     pub fn nobody_is_left(&self, run: usize, members: &[PeerId]) -> Result<(), String> {
+        let calm = Instant(self.master.started.0.saturating_sub(3_000_000_000));
         let is_member = |peer: PeerId| members.contains(&peer);
         let present = self
             .hosts
             .iter()
             .filter(|host| host.run == Some(run) && host.is_live() && host.is_running())
             .filter(|host| !host.up_blocked && !host.down_blocked && host.slowness == 1)
-            .filter(|host| host.trouble_ended + Duration::from_secs(3) < self.master.started)
+            .filter(|host| host.is_calm_since(calm))
             .filter(|host| host.peer.peer().is_some_and(is_member))
             .count();
         ensure(present * 2 <= members.len(), || {

@@ -13,6 +13,8 @@ pub mod links;
 pub mod liveness;
 pub mod master_host;
 pub mod messages;
+#[cfg(ccl_mutations)]
+pub mod mutations;
 pub mod network;
 pub mod peer_host;
 pub mod plane;

@@ -71,10 +71,12 @@ pub struct Host {
     pub up_blocked: bool,
     /// Whether what the master says is held back.
     pub down_blocked: bool,
+    /// Whether all its links are cut.
+    pub isolated: bool,
     /// The run it was welcomed to, as an index into the world's runs.
     pub run: Option<usize>,
     /// When it last came out of a fault.
-    pub trouble_ended: Instant,
+    pub trouble_ended: Option<Instant>,
     /// How its session ended.
     pub ended: Option<SessionEnd>,
     /// The view in force.
@@ -100,6 +102,12 @@ impl Host {
     #[must_use]
     pub fn is_running(&self) -> bool {
         matches!(self.process, Process::Running)
+    }
+
+    /// Whether no fault touched it after a time.
+    #[must_use]
+    pub fn is_calm_since(&self, at: Instant) -> bool {
+        self.trouble_ended.is_none_or(|trouble| trouble < at)
     }
 
     /// Name of the view in force.
@@ -142,8 +150,9 @@ impl World {
             slowness: 1,
             up_blocked: false,
             down_blocked: false,
+            isolated: false,
             run: None,
-            trouble_ended: self.now,
+            trouble_ended: None,
             ended: None,
             view: None,
             safe_released: 0,
@@ -222,7 +231,7 @@ impl World {
             return;
         };
         let now = self.now;
-        self.hosts[host.0].trouble_ended = now;
+        self.hosts[host.0].trouble_ended = Some(now);
         self.trace.line(now, format_args!("{host:?} goes on"));
         self.trace.fold(now, &[12, host.0 as u64]);
         let before = std::mem::replace(&mut self.hosts[host.0].process, Process::Running);

@@ -31,6 +31,7 @@ pub enum FaultKind {
     PartitionFromMaster,
     PartitionToMaster,
     PartitionData,
+    IsolateData,
     LinkReset,
     ControlBreak,
     ControlHalfOpen,
@@ -50,7 +51,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -58,6 +59,7 @@ impl FaultKind {
         Self::PartitionFromMaster,
         Self::PartitionToMaster,
         Self::PartitionData,
+        Self::IsolateData,
         Self::LinkReset,
         Self::ControlBreak,
         Self::ControlHalfOpen,

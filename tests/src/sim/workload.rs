@@ -363,7 +363,12 @@ impl World {
             return;
         }
         app.safe_point = true;
-        self.app_soon(host, AppStep::SafePoint);
+        if self.network_rng.chance(300) {
+            let step = AppStep::SafePoint;
+            self.schedule(Duration::ZERO, Event::App { host, step });
+        } else {
+            self.app_soon(host, AppStep::SafePoint);
+        }
     }
 
     /// Calls the safe point. Returns its name.

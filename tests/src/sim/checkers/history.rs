@@ -12,6 +12,10 @@ impl World {
                 reason,
             } => {
                 self.stats.eviction(reason);
+                if let EvictReason::Unreachable { .. } = reason {
+                    let checked = self.is_culprit(*group, *peer);
+                    self.check(checked);
+                }
                 let run = self.checkers.run;
                 self.checkers.evicted.insert((run, *peer), reason.clone());
                 if self.swarm.healthy_group == Some(group.0) {

@@ -1,0 +1,76 @@
+//! Deliberate bugs, one at a time: how many seeds it takes until somebody notices.
+//!
+//! Built with `--cfg ccl_mutations` only. A bug that no checker notices shows a hole in them.
+
+use ccl_core::mutation::{Mutation, activate};
+
+use super::run::run_seed_traced;
+
+/// All of them.
+pub const ALL: [Mutation; 22] = [
+    Mutation::CommitOnAllButOne,
+    Mutation::TellAtInstall,
+    Mutation::EvictedToldAborted,
+    Mutation::LocalReturnOnCancel,
+    Mutation::PostAfterFlush,
+    Mutation::AttachReplyWithoutFloors,
+    Mutation::InstalledWithoutFacts,
+    Mutation::AdmitWithoutFlush,
+    Mutation::UnnumberedSafePoint,
+    Mutation::StickyCancel,
+    Mutation::DropAttachOfEvicted,
+    Mutation::CarriedTakesNewView,
+    Mutation::NoTerm,
+    Mutation::NoBirthCheck,
+    Mutation::RetryAfterCancel,
+    Mutation::InvalidCallTakesNumber,
+    Mutation::CreditWhenPosted,
+    Mutation::ResendFromOverwritten,
+    Mutation::FingerprintSkippedWhenDone,
+    Mutation::EmptyMasterFounds,
+    Mutation::GroupsWaitForEachOther,
+    Mutation::BlameFirstTarget,
+];
+
+/// What became of one bug.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Which.
+    pub mutation: Mutation,
+    /// The seed that noticed it, and how many ran before.
+    pub seed: Option<u64>,
+    /// How many seeds ran.
+    pub seeds: u64,
+    /// What was noticed.
+    pub what: String,
+}
+
+/// The bug of this name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<Mutation> {
+    ALL.into_iter()
+        .find(|mutation| format!("{mutation:?}").eq_ignore_ascii_case(name))
+}
+
+/// Runs seeds with one bug until one fails.
+#[must_use]
+pub fn hunt(mutation: Mutation, seeds: std::ops::Range<u64>) -> Verdict {
+    activate(Some(mutation));
+    let first = seeds.start;
+    let mut verdict = Verdict {
+        mutation,
+        seed: None,
+        seeds: 0,
+        what: String::new(),
+    };
+    for seed in seeds {
+        verdict.seeds = seed - first + 1;
+        if let Err(failure) = run_seed_traced(seed, false) {
+            verdict.seed = Some(seed);
+            verdict.what = failure.what;
+            break;
+        }
+    }
+    activate(None);
+    verdict
+}
