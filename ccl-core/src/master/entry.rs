@@ -270,7 +270,9 @@ impl Master {
         let ended = self.shared.sessions.why_ended(attach.session).is_some();
         let taken = self.shared.sessions.get(claim.peer).is_some();
         let full = self.shared.sessions.len() >= limits::PEERS_MAX;
-        if ended || taken || full || !rebuild::is_plausible(claim) || !self.may_adopt(attach) {
+        let is_beyond = claim.peer.0 > limits::NUMBER_MAX;
+        let is_plausible = !is_beyond && rebuild::is_plausible(claim);
+        if ended || taken || full || !is_plausible || !self.may_adopt(attach) {
             return None;
         }
         if let Run::Empty(waiting) = &mut self.run {
@@ -296,6 +298,8 @@ impl Master {
             attach: attach.attach,
         };
         self.shared.sessions.register(registration, self.shared.now);
+        // Ids of a group that is heard late may be beyond those that this master leaves out.
+        self.next_peer = self.next_peer.max(PeerId(claim.peer.0 + 1));
         Some(claim.peer)
     }
 
