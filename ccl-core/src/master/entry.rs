@@ -320,8 +320,8 @@ impl Master {
         }
     }
 
-    /// Makes a group that a newcomer is the first to speak of. In a run that is taken over, it waits
-    /// for members that it may have.
+    /// Makes a group that a newcomer is the first to speak of. In a run that is taken over, it
+    /// waits for members that it may have.
     fn make_group(&mut self, id: GroupId) {
         let waits = match &self.run {
             Run::Adopting { .. } => true,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::cluster::{HostId, World};
 use super::network::Break;
+use super::peer_host::Host;
 
 /// Where a message is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,22 @@ pub enum Act {
     Leave { host: HostId },
     /// A host's oldest open call is cancelled.
     Cancel { host: HostId },
+}
+
+impl Act {
+    /// Whom it concerns.
+    #[must_use]
+    pub fn host(&self) -> Option<HostId> {
+        match self {
+            Self::CrashMaster { .. } => None,
+            Self::Crash { host, .. }
+            | Self::Break { host, .. }
+            | Self::Freeze { host, .. }
+            | Self::Block { host, .. }
+            | Self::Leave { host }
+            | Self::Cancel { host } => Some(*host),
+        }
+    }
 }
 
 /// A scripted reaction.
@@ -79,10 +96,17 @@ impl World {
         }
     }
 
+    fn is_alive(&self, host: HostId) -> bool {
+        self.hosts.get(host.0).is_some_and(Host::is_live)
+    }
+
     /// Breaks something.
     pub fn act(&mut self, act: Act) {
         let now = self.now;
         self.trace.line(now, format_args!("script: {act:?}"));
+        if act.host().is_some_and(|host| !self.is_alive(host)) {
+            return;
+        }
         match act {
             Act::Crash { host, words } => self.crash(host, Some(words)),
             Act::CrashMaster { words, restart } => {

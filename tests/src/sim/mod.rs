@@ -23,6 +23,7 @@ pub mod reference;
 pub mod report;
 pub mod rng;
 pub mod run;
+pub mod scenario;
 pub mod stale;
 pub mod swarm;
 pub mod trace;

@@ -73,7 +73,15 @@ pub fn run_seed_printed(seed: u64) -> Result<Outcome, Box<Failure>> {
 }
 
 fn run_world(seed: u64, trace: Trace) -> Result<Outcome, Box<Failure>> {
-    let mut world = World::new(Swarm::new(seed), trace);
+    run_prepared(World::new(Swarm::new(seed), trace))
+}
+
+/// Runs a world that somebody has prepared, from its beginning to its rest.
+///
+/// # Errors
+/// What was wrong, with the last events if the world keeps them.
+pub fn run_prepared(mut world: World) -> Result<Outcome, Box<Failure>> {
+    let seed = world.swarm.seed;
     let panicked = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     let what = match panicked {
         Ok(()) => world.failure.take(),

@@ -286,8 +286,18 @@ impl World {
 
     /// Makes a call. Returns its name.
     pub fn app_post(&mut self, host: HostId, logical: Logical, attempt: u32) -> CallId {
-        let now = self.now;
         let twist = logical.twist_of(host.0 as u64);
+        self.app_post_twisted(host, logical, (attempt, twist))
+    }
+
+    /// Makes a call with a twist. Returns its name.
+    pub fn app_post_twisted(
+        &mut self,
+        host: HostId,
+        logical: Logical,
+        (attempt, twist): (u32, Option<Twist>),
+    ) -> CallId {
+        let now = self.now;
         let (fingerprint, parts) = logical.twisted(twist);
         let tag = logical.tag;
         let deadline = match twist {

@@ -1,0 +1,38 @@
+//! Seeds of the simulator that run with every build; `simulate` runs as many as one likes.
+
+use ccl_tests::sim::report::Stats;
+use ccl_tests::sim::run_seed;
+
+/// Each seed has enough operations and faults, and no checker finds anything.
+#[test]
+fn two_hundred_seeds_find_nothing() {
+    let mut total = Stats::default();
+    for seed in 0..200 {
+        match run_seed(seed) {
+            Ok(outcome) => {
+                let (operations, faults) = outcome.stats.totals();
+                assert!(
+                    operations >= 20 && faults >= 3,
+                    "seed {seed} did too little"
+                );
+                total.merge(&outcome.stats);
+            }
+            Err(failure) => {
+                for line in &failure.lines {
+                    println!("{line}");
+                }
+                panic!(
+                    "seed {seed}: {}\nreplay: cargo run --release -p ccl-tests --bin simulate -- \
+                     --seed {seed} --verbose",
+                    failure.what
+                );
+            }
+        }
+    }
+    println!("{total}\n{}", total.coverage());
+    assert!(
+        total.committed > 10_000,
+        "a run in which little succeeds shows little"
+    );
+    assert!(total.aborted > 100 && total.unknown > 10);
+}
