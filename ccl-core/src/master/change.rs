@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission;
 use super::decision::{Survival, Verdict, decide};
-use super::group::{Group, View};
+use super::group::{Admission, Group, View};
 use super::phase::{Change, Phase, Round};
 use super::record::{Record, SealedMember, SealedView};
 use super::shared::Shared;
@@ -190,6 +190,7 @@ impl Group {
                 .map(|(peer, reason)| (*peer, reason.clone()))
                 .collect(),
         };
+        self.note_admitted(admitted);
         let sealed = self.sealed_view(shared);
         shared.outbox.seal(Record::ViewSealed(sealed));
         let peers = self.view.peers();
@@ -207,6 +208,16 @@ impl Group {
             since: shared.now,
             awaited: survivors.clone(),
         });
+    }
+
+    /// These have not heard yet of the present view, their first.
+    pub(super) fn note_admitted(&mut self, peers: &[PeerId]) {
+        let admission = Admission {
+            vid: self.view.vid,
+            safe_released: self.safe.released,
+        };
+        self.unconfirmed
+            .extend(peers.iter().map(|&peer| (peer, admission)));
     }
 
     fn admit(&mut self, shared: &Shared, peer: PeerId) -> Member {

@@ -26,9 +26,19 @@ pub(super) struct Group {
     pub safe: SafePoints,
     pub newcomers: BTreeMap<PeerId, Newcomer>,
     pub blame: Blame,
+    /// Members that may not have heard yet of the view that admitted them.
+    pub unconfirmed: BTreeMap<PeerId, Admission>,
     /// What the next admitted peer is numbered.
     pub next_number: MemberNumber,
     pub announced: Announced,
+}
+
+/// From where a newcomer counts. Its first call of a tag and its first safe point are those that
+/// the others make in the view that admitted it, whenever it hears of that view.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admission {
+    pub vid: Vid,
+    pub safe_released: u64,
 }
 
 /// The newest sealed view.
@@ -68,6 +78,7 @@ impl Group {
             safe: SafePoints::default(),
             newcomers: BTreeMap::new(),
             blame: Blame::default(),
+            unconfirmed: BTreeMap::new(),
             next_number: MemberNumber(0),
             announced: Announced::default(),
         }
@@ -109,6 +120,7 @@ impl Group {
         }
         self.blame.forget(peer);
         self.safe.forget(peer);
+        self.unconfirmed.remove(&peer);
         let rebuilding = matches!(self.phase, Phase::Rebuild(_));
         let member = rebuilding || self.view.contains(peer);
         if member && self.accepts(shared, Event::MemberLost, peer) {

@@ -43,8 +43,17 @@ impl Group {
         if let Err(violation) = self.absorb(shared.now, peer, &report) {
             return shared.condemn(peer, EvictReason::Protocol(violation));
         }
+        if report.vid > Vid::default() {
+            self.unconfirmed.remove(&peer);
+        }
+        let safe_released = match self.unconfirmed.get(&peer) {
+            None => self.safe.released,
+            Some(admission) if admission.vid == self.view.vid => admission.safe_released,
+            // From the present view it could not count; as a newcomer it can.
+            Some(_) => return shared.condemn(peer, EvictReason::Detached),
+        };
         self.confirm_attach(peer, report.vid);
-        let reply = self.attach_reply();
+        let reply = self.attach_reply(safe_released);
         shared.send(peer, reply);
         if !self.newcomers.is_empty() {
             self.send_expect(shared, &[peer]);
@@ -63,8 +72,9 @@ impl Group {
         }
     }
 
-    fn attach_reply(&self) -> MasterToPeer {
+    fn attach_reply(&self, safe_released: u64) -> MasterToPeer {
         let mut install = self.install_message();
+        install.safe_released = safe_released;
         install.suspended = matches!(self.phase, Phase::Suspended(_));
         if is_active(Mutation::AttachReplyWithoutFloors) {
             install.floors.clear();
@@ -165,6 +175,7 @@ impl Group {
         peer: PeerId,
         (vid, report): (Vid, &Report),
     ) -> Handled {
+        self.unconfirmed.remove(&peer);
         if vid != self.view.vid || !self.accepts(shared, Event::Flush, peer) {
             return Ok(());
         }
@@ -181,6 +192,7 @@ impl Group {
         peer: PeerId,
         (vid, report): (Vid, &Report),
     ) -> Handled {
+        self.unconfirmed.remove(&peer);
         if vid != self.view.vid || !self.accepts(shared, Event::Installed, peer) {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use super::group::{Group, View};
 use super::phase::Phase;
 use super::record::SealedView;
 use super::shared::Shared;
-use crate::ids::{OpName, PeerId, Term};
+use crate::ids::{OpName, PeerId, Term, Vid};
 use crate::limits;
 use crate::time::Instant;
 use crate::topology;
@@ -264,7 +264,15 @@ impl Group {
         for (peer, _) in others {
             shared.condemn(*peer, EvictReason::NotAMember);
         }
-        let refused = self.restate(shared.now, &members, &newest.carried);
+        let mut refused = self.restate(shared.now, &members, &newest.carried);
+        let fresh = members
+            .iter()
+            .filter(|(_, (_, report))| report.vid == Vid::default());
+        let fresh: Vec<PeerId> = fresh.map(|(peer, _)| **peer).collect();
+        if fresh.len() < members.len() {
+            // Admitted, but they never heard of it: they cannot know where the others are.
+            refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Detached)));
+        }
         let heard = members.iter().map(|(peer, _)| **peer);
         let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();
         rebuild.struck.extend(refused);
@@ -278,6 +286,9 @@ impl Group {
             },
         );
         self.install(shared, (&survivors, &lost), &[]);
+        let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
+        let fresh: Vec<PeerId> = fresh.collect();
+        self.note_admitted(&fresh);
     }
 
     /// Takes in what members of the newest view reported; returns whose reports cannot be true.
