@@ -93,7 +93,10 @@ impl Peer {
             Reaction::Fault => {
                 self.drop_master(&format!("{} while {}", trigger.name(), state.name()));
             }
-            Reaction::Act | Reaction::Tolerate => self.act(input),
+            Reaction::Act | Reaction::Tolerate => {
+                self.act(input);
+                self.announce_safe_point();
+            }
         }
     }
 

@@ -1,7 +1,12 @@
 //! Safe points (R9): the caller's k-th, from 0, answered the same for every member.
 //!
+//! What the caller called before a safe point is posted before the master hears of it: else the
+//! newcomers that it lets in would be members of that, and their first call would get its number.
+//!
 //! A safe point that was withdrawn is not consumed: the next call is the same k again, and gets at
 //! once what the others got.
+
+use std::collections::BTreeSet;
 
 use crate::error::Error;
 use crate::ids::{CallId, Vid};
@@ -24,12 +29,16 @@ pub(super) struct SafePoints {
 struct Open {
     call: CallId,
     deadline: Option<Instant>,
+    /// Calls made before it that have no number yet. While there are any, nobody hears of it.
+    behind: BTreeSet<CallId>,
 }
 
 impl SafePoints {
-    /// Safe points called, the open one included.
+    /// Safe points called, the open one included if the master may hear of it.
     pub fn called(&self) -> u64 {
-        self.consumed.saturating_add(u64::from(self.open.is_some()))
+        let open = self.open.as_ref();
+        let said = open.is_some_and(|open| open.behind.is_empty());
+        self.consumed.saturating_add(u64::from(said))
     }
 
     /// Safe points released, as far as this peer knows.
@@ -69,12 +78,34 @@ impl Peer {
         if let Err(error) = self.check_safe_point_call() {
             return self.outputs.push_back(Output::Rejected { call, error });
         }
-        self.safe_points.open = Some(Open { call, deadline });
+        let behind = self.tags.waiting_calls();
+        let is_first = behind.is_empty();
+        self.safe_points.open = Some(Open {
+            call,
+            deadline,
+            behind,
+        });
         let k = self.safe_points.consumed;
         if k < self.safe_points.released {
             return self.tell_safe_point();
         }
-        if self.phase.is_telling() {
+        if is_first && self.phase.is_telling() {
+            self.send(PeerToMaster::AtSafePoint { k });
+        }
+    }
+
+    /// Tells the master of the open safe point once all that was called before has its number.
+    pub(super) fn announce_safe_point(&mut self) {
+        let Some(open) = &mut self.safe_points.open else {
+            return;
+        };
+        if open.behind.is_empty() {
+            return;
+        }
+        let waiting = self.tags.waiting_calls();
+        open.behind.retain(|call| waiting.contains(call));
+        if open.behind.is_empty() && self.phase.is_telling() {
+            let k = self.safe_points.consumed;
             self.send(PeerToMaster::AtSafePoint { k });
         }
     }
@@ -118,20 +149,17 @@ impl Peer {
 
     /// The caller does not wait any longer. If it was released by now, the view is what it gets.
     pub(super) fn withdraw_safe_point(&mut self, call: CallId) {
-        if self
-            .safe_points
-            .open
-            .as_ref()
-            .is_none_or(|open| open.call != call)
-        {
+        let open = self.safe_points.open.as_ref();
+        let Some(open) = open.filter(|open| open.call == call) else {
             return;
-        }
+        };
+        let was_said = open.behind.is_empty();
         let k = self.safe_points.consumed;
         if k < self.safe_points.released {
             return;
         }
         self.safe_points.open = None;
-        if self.phase.is_telling() {
+        if was_said && self.phase.is_telling() {
             self.send(PeerToMaster::Withdraw { k });
         }
         let end = End::Withdrawn;

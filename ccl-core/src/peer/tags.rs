@@ -184,6 +184,13 @@ impl Tags {
         self.waiting.iter().copied().collect()
     }
 
+    /// Calls that have no number yet.
+    pub fn waiting_calls(&self) -> BTreeSet<CallId> {
+        let states = self.waiting.iter().filter_map(|tag| self.states.get(tag));
+        let calls = states.filter_map(|state| state.call.as_ref());
+        calls.map(|call| call.id).collect()
+    }
+
     /// Tags whose call has a verdict that was not told.
     pub fn held_back(&self) -> Vec<Tag> {
         self.held_back.iter().copied().collect()
