@@ -6,11 +6,11 @@ use ccl_core::Kind;
 use ccl_core::peer::{End, SessionEnd};
 use ccl_core::wire::control::EvictReason;
 use ccl_tests::sim::cluster::HostId;
-use ccl_tests::sim::hooks::{Act, Point};
+use ccl_tests::sim::hooks::{Act, Hook, Point};
 use ccl_tests::sim::links::{Direction, LinkKey};
 use ccl_tests::sim::messages::{AT_SAFE_POINT, COMMIT, DONE, FLUSH, INSTALL, INSTALLED, SUSPEND};
 use ccl_tests::sim::scenario::{
-    Scenario, is_cancelled, is_committed, is_evicted, is_lost, is_unknown, size,
+    LOSE_ALL, Scenario, is_cancelled, is_committed, is_evicted, is_lost, is_unknown, size,
 };
 use ccl_tests::sim::workload::Ending;
 
@@ -259,6 +259,36 @@ fn operation_open_across_an_admission_keeps_its_members() {
     }
 }
 
+/// A call that waits for the end of a change is posted before the safe point that was called after
+/// it: those whom that lets in are no members of it.
+#[test]
+fn call_made_before_a_safe_point_is_posted_before_it() {
+    let mut s = Scenario::with_members(2);
+    let newcomer = s.join();
+    s.pass_ms(300);
+    let cancelled = s.call(0, 10);
+    let at_a = s.post(A, &cancelled);
+    s.pass_ms(20);
+    s.world.hosts[B.0].slowness = 20;
+    s.world.app_cancel(A);
+    s.pass_ms(10);
+    let open = s.call(7, 10);
+    let open_at_a = s.post(A, &open);
+    let points = [s.safe_point(A), s.safe_point(B)];
+    assert!(is_cancelled(&s.end_of(A, at_a)));
+    s.world.hosts[B.0].slowness = 1;
+    s.ends(&[A, B], &points);
+    let open_at_b = s.post(B, &open);
+    for ending in s.ends(&[A, B], &[open_at_a, open_at_b]) {
+        let Ending::End(End::Committed { contributors, .. }) = &ending else {
+            panic!("{ending:?}");
+        };
+        assert_eq!(contributors.len(), 2, "the newcomer never heard of it");
+    }
+    s.view_of(&[A, B, newcomer]);
+    s.works(&[A, B, newcomer], 7);
+}
+
 /// A carried operation commits after the admission, its late member posting it in the new view.
 #[test]
 fn carried_operation_is_posted_late_under_its_own_birth() {
@@ -291,6 +321,62 @@ fn newcomer_that_dies_before_it_confirms_holds_nobody_up() {
     s.ends(&[A, B], &calls);
     s.view_of(&[A, B]);
     s.works(&[A, B], 0);
+}
+
+/// A newcomer that hears late of the view that admitted it counts its safe points, and its calls,
+/// from there: else it would wait one safe point ahead of the others, and they for its call.
+#[test]
+fn newcomer_counts_from_the_view_that_admitted_it_however_late_it_hears_of_it() {
+    let mut s = Scenario::with_members(2);
+    let newcomer = s.join();
+    s.pass_ms(300);
+    let breaks = Act::Break {
+        host: newcomer,
+        how: LOSE_ALL,
+    };
+    s.when((Point::MasterSends, INSTALL), Some(newcomer), breaks);
+    let calls = [s.safe_point(A), s.safe_point(B)];
+    s.world.hosts[newcomer.0].slowness = 50;
+    s.ends(&[A, B], &calls);
+    let next = s.safe_point(A);
+    s.end_of(A, next);
+    s.view_of(&[A, B, newcomer]);
+    assert_eq!(s.world.hosts[newcomer.0].safe_released, 1);
+    s.world.hosts[newcomer.0].slowness = 1;
+    let another = s.join();
+    s.pass_ms(500);
+    let late = [s.safe_point(B), s.safe_point(newcomer)];
+    s.ends(&[B, newcomer], &late);
+    s.admit(&[A, B, newcomer], another);
+}
+
+/// If the others are in another view by then, it begins anew.
+#[test]
+fn newcomer_that_missed_its_first_view_altogether_begins_anew() {
+    let mut s = Scenario::with_members(3);
+    let newcomer = s.join();
+    s.pass_ms(300);
+    let breaks = Act::Break {
+        host: newcomer,
+        how: LOSE_ALL,
+    };
+    for skip in [0, 1] {
+        s.world.hooks.push(Hook {
+            point: Point::MasterSends,
+            kind: INSTALL,
+            host: Some(newcomer),
+            skip,
+            act: breaks.clone(),
+            done: false,
+        });
+    }
+    s.when((Point::AtHost, INSTALL), Some(C), Act::Leave { host: C });
+    let calls = [s.safe_point(A), s.safe_point(B), s.safe_point(C)];
+    s.ends(&[A, B], &calls);
+    s.pass_ms(1000);
+    assert_eq!(size(&s.world, newcomer), 0, "it is a newcomer again");
+    s.admit(&[A, B], newcomer);
+    s.works(&[A, B, newcomer], 0);
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub struct Outcome {
 pub struct Started {
     /// Which host.
     pub host: HostId,
+    /// What it means to call.
+    pub logical: u64,
     /// What it called.
     pub fingerprint: Fingerprint,
     /// Seed of its input.
@@ -123,6 +125,7 @@ pub struct Checkers {
     pub evicted: BTreeMap<(usize, PeerId), EvictReason>,
     /// Views that masters sealed, by group, oldest first.
     pub sealed: BTreeMap<(usize, GroupId), Vec<Sealed>>,
+    sealed_by: BTreeMap<(GroupId, Vid), u32>,
     terms: BTreeMap<(usize, GroupId), (u32, Term)>,
     incarnation: u32,
     /// The run that the master serves.
@@ -167,7 +170,7 @@ impl Checkers {
         &mut self,
         host: Option<HostId>,
         message: &MasterToPeer,
-        hosts: &[Host],
+        (hosts, journaled): (&[Host], bool),
     ) -> Result<(), String> {
         let (Some(host), MasterToPeer::Install(install)) = (host, message) else {
             return Ok(());
@@ -182,7 +185,7 @@ impl Checkers {
         let before = self.terms.insert((run, group), (self.incarnation, term));
         let (incarnation, newest) = before.unwrap_or_default();
         let fine = term > newest || (incarnation == self.incarnation && term == newest);
-        ensure(fine || self.broken.contains(&group), || {
+        ensure(fine || !journaled || self.broken.contains(&group), || {
             format!("a master began with term {term} after {newest}")
         })
     }
@@ -299,10 +302,20 @@ impl Checkers {
         })?;
         let started = Started {
             host: id,
+            logical: operation.logical.id,
             fingerprint: operation.fingerprint.clone(),
             input_seed: operation.input_seed,
             exact: operation.exact,
         };
+        let calls = self.started.get(&key).into_iter().flatten();
+        let apart = calls
+            .map(|(_, call)| call)
+            .find(|call| call.logical != started.logical && !host.app.scripted)
+            .map(|call| call.host);
+        let broken = self.broken.contains(&group);
+        ensure(apart.is_none() || broken, || {
+            format!("{op}: {id:?} and {apart:?} mean different calls")
+        })?;
         let twice = self.started.entry(key).or_default().insert(peer, started);
         ensure(twice.is_none(), || format!("{op} started twice by {peer}"))
     }
@@ -313,7 +326,15 @@ impl Checkers {
     /// The master was contradicted: that is always a fault of one of the machines.
     pub fn session_ended(&self, host: &Host, end: &SessionEnd) -> Result<(), String> {
         let broken = self.broken.contains(&host.group);
+        if host.app.stranger {
+            let fine = matches!(end, SessionEnd::Refused(_) | SessionEnd::Left);
+            let fine = fine && host.run.is_none();
+            return ensure(fine, || format!("a peer of another run ended as {end:?}"));
+        }
         match end {
+            SessionEnd::Refused(why) if host.view.is_none() && host.run.is_none() => {
+                Err(format!("a newcomer was refused: {why}"))
+            }
             SessionEnd::Protocol(what) if !broken => Err(format!("a session ended: {what}")),
             SessionEnd::Evicted(EvictReason::Protocol(what)) if !broken => {
                 Err(format!("a peer was evicted: {what}"))
@@ -338,6 +359,20 @@ impl Checkers {
         self.started
             .range(name(birth(0))..=name(birth(u32::MAX)))
             .flat_map(|(_, started)| started.values())
+    }
+
+    /// What a master without a journal sealed and nobody heard of has never been.
+    fn forget_unheard_view(&mut self, group: GroupId, term: Term) {
+        let run = self.run;
+        if let Some(list) = self.sealed.get_mut(&(run, group))
+            && self.incarnation > 1
+            && let Some(last) = list.last()
+            && last.vid.term <= term
+            && !self.views.contains_key(&(run, group, last.vid))
+            && self.sealed_by.get(&(group, last.vid)) != Some(&self.incarnation)
+        {
+            list.pop();
+        }
     }
 
     /// Members of an operation.

@@ -21,6 +21,8 @@ pub enum Fault {
     HealControl(HostId),
     /// A host is as fast as others again.
     HealSlow(HostId),
+    /// A link is as fast as others again.
+    HealSlowLink(LinkKey),
     /// One direction of a link is let through again.
     HealLink(LinkKey, Direction),
     /// A host's links are let through again.
@@ -69,6 +71,7 @@ impl World {
                 self.newest_link_trouble = self.now;
                 self.block_link(link, direction, false);
             }
+            Fault::HealSlowLink(link) => self.slow_link(link, 1),
             Fault::HealIsolation(host) => self.isolate_data(host, false),
             Fault::Join(group) => {
                 self.spawn(group, None, App::program());
@@ -121,6 +124,9 @@ impl World {
                 self.master_freeze(length);
             }
             (FaultKind::JoinStorm, _) => self.inject_joins(),
+            (FaultKind::Stranger, _) => {
+                self.spawn(GroupId(0), None, App::stranger());
+            }
             (_, None) => {}
             (FaultKind::Crash, Some(host)) => self.inject_death(host, false),
             (FaultKind::PowerLoss, Some(host)) => self.inject_death(host, true),
@@ -128,7 +134,9 @@ impl World {
             (FaultKind::Leave, Some(host)) => self.app_leave(host),
             (FaultKind::Cancel, Some(host)) => self.inject_cancel(host),
             (FaultKind::Hang, Some(host)) => self.hosts[host.0].app.hung = true,
-            (FaultKind::PartitionData | FaultKind::LinkReset, Some(_)) => self.inject_link(kind),
+            (FaultKind::PartitionData | FaultKind::LinkReset | FaultKind::SlowLink, Some(_)) => {
+                self.inject_link(kind);
+            }
             (FaultKind::IsolateData, Some(host)) => {
                 self.isolate_data(host, true);
                 let length = self.fault_rng.millis(1000, 9000);
@@ -215,6 +223,12 @@ impl World {
             return;
         };
         self.newest_link_trouble = self.now;
+        if kind == FaultKind::SlowLink {
+            let slowness = self.fault_rng.between(3, 30) as u32;
+            let length = self.fault_rng.millis(100, 9000);
+            self.slow_link(link, slowness);
+            return self.schedule(length, Event::Fault(Fault::HealSlowLink(link)));
+        }
         if kind == FaultKind::LinkReset {
             let length = self.fault_rng.millis(1, 900);
             let noticed = self.fault_rng.chance(300);
@@ -374,11 +388,14 @@ impl World {
     }
 
     /// Enough members for each group to work.
-    fn refill_groups(&mut self) {
+    pub fn refill_groups(&mut self) {
         let groups: Vec<GroupId> = self.groups().collect();
         for group in groups {
             let wanted = self.swarm.min_worlds[group.0 as usize] as usize + 1;
-            let live = self.live_hosts(group).count();
+            let live = self
+                .live_hosts(group)
+                .filter(|host| !self.hosts[host.0].app.stranger)
+                .count();
             for _ in live..wanted {
                 let after = self.fault_rng.millis(0, 500);
                 self.schedule(after, Event::Fault(Fault::Join(group)));

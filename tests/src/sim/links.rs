@@ -4,12 +4,14 @@
 //! lane takes the next frame. A reset loses nothing: what is under way is sent again, from memory
 //! as it is then. Only when one side no longer wants the link is something lost.
 
+mod breaks;
 mod lanes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use ccl_core::ids::PeerId;
+use ccl_core::limits::HELLO_TIMEOUT;
 use ccl_core::peer::{Input, Neighbour};
 use ccl_core::time::Instant;
 use ccl_core::wire::control::LinkFault;
@@ -132,14 +134,18 @@ impl Link {
         }
     }
 
-    fn clear(&mut self) {
+    /// Forgets what is under way. Whether any of it went in this direction.
+    fn clear(&mut self, direction: Direction) -> bool {
         self.session += 1;
+        let way = &self.ways[direction as usize];
+        let lost = !way.bulk.is_empty() || way.lanes.iter().any(|lane| !lane.frames.is_empty());
         for way in &mut self.ways {
             way.bulk.clear();
             for lane in &mut way.lanes {
                 lane.frames.clear();
             }
         }
+        lost
     }
 }
 
@@ -209,6 +215,12 @@ impl World {
         }
         link.dialling = true;
         let down = link.downs;
+        // A link that never worked may take as long as an unidentified connection may.
+        let timeout = if link.generation == 0 {
+            timeout + HELLO_TIMEOUT
+        } else {
+            timeout
+        };
         let delay = self.link_delay(key);
         self.schedule(delay, Event::LinkDial { link: key });
         self.schedule(timeout, Event::LinkExpire { link: key, down });
@@ -350,6 +362,25 @@ impl World {
         }
     }
 
+    /// The end that dials finds nobody at the port of the dead.
+    fn report_refused(&mut self, host: HostId, dead: HostId) {
+        let Some(peer) = self.hosts[dead.0].peer.peer() else {
+            return;
+        };
+        let neighbour = self.hosts[host.0].neighbours.get(&peer);
+        if !neighbour.is_some_and(|neighbour| neighbour.dial) || self.network_rng.chance(300) {
+            return;
+        }
+        let delay = self.network_rng.millis(20, 100);
+        let event = Event::LinkDown {
+            host,
+            peer,
+            fault: LinkFault::Refused,
+            gave_up: true,
+        };
+        self.notice(host, peer, delay, event);
+    }
+
     /// What one transport says of one link comes in order.
     fn notice(&mut self, host: HostId, peer: PeerId, delay: Duration, event: Event) {
         let at = self.now + delay;
@@ -368,98 +399,13 @@ impl World {
         let Some(link) = self.links.get_mut(&key) else {
             return;
         };
-        link.clear();
+        let lost = link.clear(key.from(other));
         if std::mem::replace(&mut link.up, false) {
             link.downs += 1;
-            self.report_down(other, host, false);
+            self.report_down(other, host, lost);
             if self.wants_anybody(other, host) {
                 self.want_link(key);
             }
         }
-    }
-
-    /// The links of a process that died: their other ends see them end, or nothing until they time
-    /// out.
-    pub fn links_of_the_dead(&mut self, host: HostId, power_loss: bool) {
-        for key in self.links_of(host) {
-            let other = if key.0 == host { key.1 } else { key.0 };
-            let link = self.links.get_mut(&key).expect("it was just listed");
-            link.clear();
-            if !std::mem::replace(&mut link.up, false) {
-                continue;
-            }
-            link.downs += 1;
-            if !power_loss {
-                self.report_down(other, host, false);
-            }
-            self.want_link(key);
-        }
-    }
-
-    /// The links of a process that stands still: its machine answers for it, so that often nobody
-    /// notices; sometimes the other end runs out of patience.
-    pub fn links_of_the_frozen(&mut self, host: HostId) {
-        if self.network_rng.chance(500) {
-            return;
-        }
-        for key in self.links_of(host) {
-            let link = self.links.get_mut(&key).expect("it was just listed");
-            if std::mem::replace(&mut link.up, false) {
-                link.downs += 1;
-                self.want_link(key);
-            }
-        }
-    }
-
-    /// All lanes of a link are reset and repaired; with `noticed`, both ends see it go and come
-    /// back.
-    pub fn reset_link(&mut self, key: LinkKey, length: Duration, noticed: bool) {
-        let until = self.now + length;
-        let Some(link) = self.links.get_mut(&key) else {
-            return;
-        };
-        if !link.up {
-            return;
-        }
-        link.paused = link.paused.max(until);
-        if noticed {
-            link.up = false;
-            link.downs += 1;
-            self.report_down(key.0, key.1, false);
-            self.report_down(key.1, key.0, false);
-            self.want_link(key);
-        }
-    }
-
-    /// Stops or opens one direction of a link. While it is stopped, the link counts as broken for
-    /// both.
-    pub fn block_link(&mut self, key: LinkKey, direction: Direction, blocked: bool) {
-        let lanes = self.swarm.lanes;
-        let link = self.links.entry(key).or_insert_with(|| Link::new(lanes));
-        link.ways[direction as usize].blocked = blocked;
-        if blocked && std::mem::replace(&mut link.up, false) {
-            link.downs += 1;
-            self.want_link(key);
-        }
-    }
-
-    /// Opens both directions of all links.
-    pub fn unblock_links(&mut self) {
-        for link in self.links.values_mut() {
-            link.slowness = 1;
-            for way in &mut link.ways {
-                way.blocked = false;
-            }
-        }
-    }
-
-    /// The links of a host.
-    #[must_use]
-    pub fn links_of(&self, host: HostId) -> Vec<LinkKey> {
-        self.links
-            .keys()
-            .filter(|key| key.0 == host || key.1 == host)
-            .copied()
-            .collect()
     }
 }

@@ -78,7 +78,12 @@ impl World {
     pub fn promise_news(&mut self, host: HostId) {
         let timers = self.swarm.timers;
         let bound = timers.peer_timeout + timers.heartbeat_interval * 2 + self.slack(host) * 4;
-        if bound + Duration::from_secs(2) > timers.detach_timeout {
+        let state = &self.hosts[host.0];
+        let evicted = state
+            .peer
+            .peer()
+            .is_some_and(|peer| self.checkers.is_evicted(state.run, peer));
+        if !evicted || bound + Duration::from_secs(2) > timers.detach_timeout {
             return;
         }
         let promise = Promise::Learned {
@@ -110,13 +115,14 @@ impl World {
                 master,
             } => {
                 let state = &self.hosts[host.0];
-                let evicted = state
-                    .peer
-                    .peer()
-                    .is_some_and(|peer| self.checkers.is_evicted(state.run, peer));
                 let reachable = !state.up_blocked && !state.down_blocked && state.slowness == 1;
                 let holds = master == awake && self.master.is_awake() && state.freezes == freeze;
-                if evicted && reachable && holds && state.is_live() && state.is_running() {
+                // A master that lost its memory may not know that the one before evicted it.
+                let member = state.peer.peer().is_some_and(|peer| {
+                    let newest = self.checkers.newest_view(state.group);
+                    newest.is_some_and(|view| view.members.contains(&peer))
+                });
+                if reachable && holds && !member && state.is_live() && state.is_running() {
                     self.fail(format!(
                         "{host:?} was evicted long ago and does not know it"
                     ));

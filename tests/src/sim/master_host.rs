@@ -394,7 +394,11 @@ impl World {
                 if let MasterToPeer::Welcome { run_id, .. } = &message {
                     self.checkers.run = self.run_index(*run_id);
                 }
-                let checked = self.checkers.master_sends(host, &message, &self.hosts);
+                let checked = self.checkers.master_sends(
+                    host,
+                    &message,
+                    (&self.hosts, self.swarm.disk != Disk::None),
+                );
                 self.check(checked);
                 self.send_down(connection, message);
                 self.run_hooks(super::hooks::Point::MasterSends, kind, host);

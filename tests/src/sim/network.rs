@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use ccl_core::limits::CONTROL_FRAME_BYTES_MAX;
 use ccl_core::time::Instant;
 use ccl_core::wire::control::{MasterToPeer, PeerToMaster};
+use ccl_core::wire::frame;
 
 use super::cluster::{Event, HostId, World};
 
@@ -125,6 +127,7 @@ pub struct Break {
 impl World {
     /// A message from a host to the master.
     pub fn send_up(&mut self, connection: u64, message: PeerToMaster) {
+        self.check_codec(&message);
         let host = self.connections[connection as usize].host;
         let arrival = self.now + self.control_delay(host);
         let stream = &mut self.connections[connection as usize].up;
@@ -140,6 +143,7 @@ impl World {
 
     /// A message from the master to a host.
     pub fn send_down(&mut self, connection: u64, message: MasterToPeer) {
+        self.check_codec(&message);
         let host = self.connections[connection as usize].host;
         let arrival = self.now + self.control_delay(host);
         let stream = &mut self.connections[connection as usize].down;
@@ -150,6 +154,22 @@ impl World {
                 message: Box::new(message),
             };
             self.schedule_at(at, event);
+        }
+    }
+
+    /// In some seeds each message goes through its bytes, and must come back the same.
+    fn check_codec<M: frame::Message + PartialEq + std::fmt::Debug>(&mut self, message: &M) {
+        if !self.swarm.seed.is_multiple_of(10) {
+            return;
+        }
+        let mut bytes = Vec::new();
+        let mut deframer = frame::Deframer::new(CONTROL_FRAME_BYTES_MAX);
+        let back = frame::encode(message, &mut bytes).and_then(|()| {
+            deframer.push(&bytes);
+            deframer.pop::<M>()
+        });
+        if !matches!(&back, Ok(Some(back)) if back == message) {
+            self.fail(format!("{message:?} comes back as {back:?}"));
         }
     }
 

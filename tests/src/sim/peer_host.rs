@@ -125,9 +125,9 @@ impl World {
         let address = address.unwrap_or_else(|| SocketAddr::from((fresh, 7000)));
         let key = LinkKey(u128::from(self.network_rng.bits()));
         let setup = Setup {
-            run: "run".into(),
+            run: if app.stranger { "another" } else { "run" }.into(),
             group,
-            unit: None,
+            unit: self.swarm.unit_of(id.0 as u64),
             addresses: vec![address],
             key,
             min_world: self.swarm.min_worlds[group.0 as usize],

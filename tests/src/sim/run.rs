@@ -38,6 +38,8 @@ const OPERATIONS_MIN: u64 = 20;
 const FAULTS_MIN: u64 = 3;
 /// Virtual time after which a calm world must have settled, beside the times of the run.
 const SETTLE_MARGIN: Duration = Duration::from_secs(60);
+/// How often a calm world looks whether each group has enough members.
+const REFILL_INTERVAL: Duration = Duration::from_secs(5);
 /// Views that a calm group may need to settle.
 const CALM_VIEWS_MAX: u64 = 200;
 
@@ -160,42 +162,51 @@ fn patience(world: &World) -> Duration {
 
 /// Faults are off: everybody becomes a member, and operations commit again.
 fn settle_down(world: &mut World) {
+    let timers = world.swarm.timers;
+    // Until then the master may still find out who is gone.
+    let earliest = world.now + timers.peer_timeout + timers.reattach_grace;
     let mut deadline = world.now + patience(world);
+    let mut refill = world.now + REFILL_INTERVAL;
     let mut forced = false;
     let before = world.stats.committed;
-    loop {
+    while world.failure.is_none() {
         if !world.step() {
-            if world.failure.is_none() {
-                world.fail("nothing happens any more".into());
-            }
-            return;
+            return world.fail("nothing happens any more".into());
         }
-        let (operations, faults) = world.stats.totals();
-        let busy = operations < OPERATIONS_MIN || faults < FAULTS_MIN;
-        if faults < FAULTS_MIN {
-            world.stats.fault(super::swarm::FaultKind::JoinStorm);
-            world.fault(Fault::Join(GroupId(0)));
-        }
-        if !busy && world.stats.committed >= before + 10 && world.everybody_is_in(false) {
+        if is_settled(world, before) && world.now >= earliest {
             return;
         }
         if world.checkers.views_in_calm > CALM_VIEWS_MAX {
-            world.fail(format!(
-                "views follow each other without end{}",
-                world.who_waits()
-            ));
-            return;
+            let waits = world.who_waits();
+            return world.fail(format!("views follow each other without end{waits}"));
+        }
+        if world.now > refill {
+            refill = world.now + REFILL_INTERVAL;
+            world.refill_groups();
         }
         if world.now > deadline {
             if forced || world.swarm.disk != Disk::None {
-                world.fail(format!("does not settle (I9):{}", world.who_waits()));
-                return;
+                let waits = world.who_waits();
+                return world.fail(format!("does not settle (I9):{waits}"));
             }
             forced = true;
             operator_word(world);
             deadline = world.now + patience(world);
         }
     }
+}
+
+/// Whether enough was done and everybody is in. Too few faults are made up for.
+fn is_settled(world: &mut World, committed_before: u64) -> bool {
+    let (operations, faults) = world.stats.totals();
+    if faults < FAULTS_MIN {
+        world.stats.fault(super::swarm::FaultKind::JoinStorm);
+        world.fault(Fault::Join(GroupId(0)));
+    }
+    operations >= OPERATIONS_MIN
+        && faults >= FAULTS_MIN
+        && world.stats.committed >= committed_before + 10
+        && world.everybody_is_in(false)
 }
 
 /// A master without a journal and without a majority waits for an operator; here it is.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use ccl_core::Timers;
+use ccl_core::ids::UnitId;
 
 use super::rng::Rng;
 
@@ -33,6 +34,7 @@ pub enum FaultKind {
     PartitionData,
     IsolateData,
     LinkReset,
+    SlowLink,
     ControlBreak,
     ControlHalfOpen,
     MasterCrash,
@@ -40,6 +42,7 @@ pub enum FaultKind {
     JoinStorm,
     Leave,
     StaleFrames,
+    Stranger,
     DuplicateHello,
     StaleAttach,
     Cancel,
@@ -51,7 +54,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -61,6 +64,7 @@ impl FaultKind {
         Self::PartitionData,
         Self::IsolateData,
         Self::LinkReset,
+        Self::SlowLink,
         Self::ControlBreak,
         Self::ControlHalfOpen,
         Self::MasterCrash,
@@ -68,6 +72,7 @@ impl FaultKind {
         Self::JoinStorm,
         Self::Leave,
         Self::StaleFrames,
+        Self::Stranger,
         Self::DuplicateHello,
         Self::StaleAttach,
         Self::Cancel,
@@ -117,6 +122,10 @@ pub struct Swarm {
     pub fault_gap: Duration,
     /// How likely each kind is, against the others.
     pub weights: Vec<(FaultKind, u64)>,
+    /// Sessions of each unit that lives and dies as one; 1: all alone.
+    pub unit: u64,
+    /// How many of 1,000 additions and arrivals take their time.
+    pub lazy_permille: u64,
     /// Longest pause of an application between calls.
     pub think: Duration,
     /// Most calls of one tag in a round.
@@ -170,10 +179,24 @@ impl Swarm {
             fault_gap: rng.millis(100, 4000),
             weights: weights(&mut rng, healthy_group.is_some()),
             think,
+            unit: if spares {
+                1
+            } else {
+                [1, 1, 1, 1, 1, 2, 3][rng.index(7)]
+            },
+            lazy_permille: [0, 0, 100, 400][rng.index(4)],
             calls_per_round: rng.between(1, 3),
             count_max: [0, 3, 40, 40, 200, 2000][rng.index(6)],
             planned_permille: [0, 20, 60][rng.index(3)],
         }
+    }
+}
+
+impl Swarm {
+    /// The unit of the process that starts as the n-th.
+    #[must_use]
+    pub fn unit_of(&self, n: u64) -> Option<UnitId> {
+        (self.unit > 1).then(|| UnitId(n / self.unit))
     }
 }
 

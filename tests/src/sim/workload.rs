@@ -120,6 +120,8 @@ pub struct App {
     pub finished: bool,
     /// Whether its process comes back after its session ended.
     pub comes_back: bool,
+    /// Whether it asks for a run that does not exist.
+    pub stranger: bool,
     streams: BTreeMap<Tag, Stream>,
     safe_point: bool,
     next_call: u64,
@@ -131,6 +133,15 @@ impl App {
     pub fn program() -> Self {
         Self {
             comes_back: true,
+            ..Self::default()
+        }
+    }
+
+    /// An application that asks for a run that does not exist.
+    #[must_use]
+    pub fn stranger() -> Self {
+        Self {
+            stranger: true,
             ..Self::default()
         }
     }

@@ -42,11 +42,17 @@ impl World {
         members: &[PeerId],
     ) -> Result<(), String> {
         let run = self.checkers.run;
+        if self.master.lost_disk {
+            self.checkers.forget_unheard_view(group, vid.term);
+        }
         let majority = self.rebuilt_by_majority(group, vid, members);
         self.history_begins_anew(group, vid, members)?;
         let forced = self.master.force;
         let checkers = &mut self.checkers;
         checkers.views_in_calm += 1;
+        checkers
+            .sealed_by
+            .insert((group, vid), checkers.incarnation);
         let list = checkers.sealed.entry((run, group)).or_default();
         let before = list.last().map(|sealed| sealed.members.clone());
         let before = before.unwrap_or_default();

@@ -126,14 +126,31 @@ impl World {
         if !open.is_empty() {
             self.fail(format!("{host:?} ended with open calls {open:?}"));
         }
-        let app = &mut self.hosts[host.0].app;
-        app.streams.clear();
+        self.hosts[host.0].app.streams.clear();
+        if self.network_rng.chance(200) {
+            self.app_calls_after_the_end(host);
+        }
+        let app = &self.hosts[host.0].app;
         if app.comes_back && !app.scripted {
             let after = self.network_rng.millis(100, 3000);
             let step = AppStep::Respawn;
             self.schedule(after, Event::App { host, step });
         }
         self.trace.fold(now, &[35, host.0 as u64]);
+    }
+
+    /// Whatever is called now is refused, and leaving is done at once.
+    fn app_calls_after_the_end(&mut self, host: HostId) {
+        let group = self.hosts[host.0].group;
+        if let Some(logical) = program::round(&self.swarm, group, 0).concat().pop() {
+            self.app_post_twisted(host, logical, (1, None));
+        }
+        self.app_safe_point(host);
+        self.app_leave(host);
+        let open = self.hosts[host.0].app.calls.len();
+        if open > 0 {
+            self.fail(format!("{host:?} keeps {open} calls after its end"));
+        }
     }
 
     pub(super) fn app_respawn(&mut self, host: HostId) {
