@@ -69,6 +69,14 @@ impl<M> Stream<M> {
         true
     }
 
+    /// Loses what waits behind a partition: nobody is left to send it again.
+    fn lose_held(&mut self) {
+        if let Some((first, _)) = self.held.front() {
+            self.limit = Some(self.limit.map_or(*first, |limit| limit.min(*first)));
+            self.held.clear();
+        }
+    }
+
     /// Cuts it so that `kept` of 1,000 parts of what is under way still arrive.
     fn cut(&mut self, kept: u64) {
         if self.limit.is_some() {
@@ -206,6 +214,11 @@ impl World {
         if let Some(after) = how.host_notices {
             self.schedule_at(down_last + after, Event::HostClosed { connection });
         }
+    }
+
+    /// The host lost its power: what it could not yet send will never be sent.
+    pub fn lose_unsent(&mut self, connection: u64) {
+        self.connections[connection as usize].up.lose_held();
     }
 
     /// The host ends a connection in good order: what it sent arrives, then the end.

@@ -202,6 +202,9 @@ impl World {
                 master_notices: (!power_loss).then_some(notices),
             };
             self.break_connection(connection, how);
+            if power_loss {
+                self.lose_unsent(connection);
+            }
         }
         self.links_of_the_dead(host, power_loss);
     }
