@@ -122,8 +122,9 @@ pub struct CommunicatorConfig {
     /// `host:port` told to the others instead of the address the master is reached from, for peers
     /// behind a port mapping. Port 0 means the listening port. Default `None`.
     pub advertise: Option<String>,
-    /// Data connections of each link, 1 to 32. Default 4.
-    pub lanes: u16,
+    /// Data connections of the links that this peer dials, 1 to 32. `None`: 1 to a peer of this
+    /// host, where more only cost processor time, and 4 to any other. Default `None`.
+    pub lanes: Option<u16>,
     /// Fewest members with which operations run; below it they return `TooFewPeers`. Default 1.
     pub min_world_size: u32,
     /// Peers that the first view of a group waits for, at least `min_world_size`; if peers differ,
@@ -155,7 +156,7 @@ impl Default for CommunicatorConfig {
             unit: None,
             listen: None,
             advertise: None,
-            lanes: limits::LANES_DEFAULT,
+            lanes: None,
             min_world_size: 1,
             initial_world_size: None,
             connect_timeout: Duration::from_secs(60),
@@ -175,7 +176,10 @@ impl CommunicatorConfig {
     /// # Errors
     /// [`Error::InvalidArgument`] names the field and its range.
     pub fn validate(&self) -> Result<(), Error> {
-        if self.lanes == 0 || self.lanes > limits::LANES_MAX {
+        if self
+            .lanes
+            .is_some_and(|lanes| lanes == 0 || lanes > limits::LANES_MAX)
+        {
             return Err(Error::invalid(format!(
                 "lanes must be 1 to {}",
                 limits::LANES_MAX

@@ -66,6 +66,9 @@ pub const SCRATCH_BYTES_DEFAULT: usize = 16 << 20;
 pub const LANES_MAX: u16 = 32;
 /// Data lanes of one link by default.
 pub const LANES_DEFAULT: u16 = 4;
+/// Bulk lanes between peers of one host unless configured: memory is the bottleneck there, and
+/// segments under way on more lanes only push each other out of the cache.
+pub const LANES_SAME_HOST: u16 = 1;
 /// Frames sent on a lane and not yet acknowledged; the sender waits beyond.
 pub const UNACKED_FRAMES_MAX: usize = 1024;
 /// Frames a receiver takes in before it acknowledges on its own.

@@ -84,6 +84,8 @@ pub struct Measured {
     pub aborts: u64,
     /// Data connections that broke and were repaired since the case began.
     pub repairs: u64,
+    /// Data connections of the widest link.
+    pub lanes: u16,
 }
 
 /// Name of a collective as commands and reports write it.

@@ -40,9 +40,9 @@ pub struct CollectiveOptions {
     /// Calls before the clock starts; the first is checked.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
-    /// Data connections of each link.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    lanes: u16,
+    /// Data connections of each link; by default as the library chooses: 1 on one host, else 4.
+    #[arg(long, value_name = "N")]
+    lanes: Option<u16>,
     /// How the bytes move.
     #[arg(long, value_enum, default_value_t = AlgorithmChoice::Auto)]
     algorithm: AlgorithmChoice,
@@ -257,18 +257,19 @@ impl CollectiveOptions {
     /// What all lines have in common.
     pub fn session(&self) -> Session {
         Session {
-            lanes: self.lanes,
             checksum: !self.no_checksum,
         }
     }
 
     /// One line above the table.
     pub fn describe(&self, kind: Kind) -> String {
+        let lanes = self
+            .lanes
+            .map_or("auto".to_owned(), |lanes| lanes.to_string());
         format!(
-            "{}, {} peers, {} lanes, checksum {}, {} repeats",
+            "{}, {} peers, {lanes} lanes, checksum {}, {} repeats",
             kind_name(kind),
             self.world,
-            self.lanes,
             if self.no_checksum { "off" } else { "on" },
             self.repeats(),
         )

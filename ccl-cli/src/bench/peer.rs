@@ -22,8 +22,8 @@ pub struct Setup {
     pub run: String,
     /// Members that the run is to have.
     pub world_size: u32,
-    /// Data connections of each link.
-    pub lanes: u16,
+    /// Data connections of each link; as the library chooses if nothing is said.
+    pub lanes: Option<u16>,
     /// Whether data carries a checksum.
     pub checksum: bool,
     /// Congestion control of the lanes.
@@ -128,6 +128,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
         wrong: case.check.then_some(first_wrong + last_wrong),
         aborts: counters_at_end.aborts - counters.aborts,
         repairs: counters_at_end.repairs - counters.repairs,
+        lanes: counters_at_end.lanes,
     })
 }
 

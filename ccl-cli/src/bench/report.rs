@@ -47,8 +47,6 @@ pub struct Line {
 /// What the whole session has in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
-    /// Data connections of each link.
-    pub lanes: u16,
     /// Whether data carries a checksum.
     pub checksum: bool,
 }
@@ -124,7 +122,7 @@ impl Line {
             collective: kind_name(case.kind),
             algorithm: algorithm_name(case, world_size),
             transport: "tcp",
-            lanes: session.lanes,
+            lanes: peers().map(|peer| peer.lanes).max().unwrap_or(0),
             checksum: session.checksum,
             dtype: case.dtype.name(),
             op: case.op.name(),
@@ -301,10 +299,7 @@ mod tests {
         iterations: 2,
         check: true,
     };
-    const SESSION: Session = Session {
-        lanes: 4,
-        checksum: true,
-    };
+    const SESSION: Session = Session { checksum: true };
 
     fn peer(iteration_ns: [u64; 2], cpu_ns: u64, master_cpu_ns: Option<u64>) -> Measured {
         Measured {
@@ -317,6 +312,7 @@ mod tests {
             wrong: Some(1),
             aborts: 0,
             repairs: 3,
+            lanes: 4,
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Bytes received from other peers.
     pub received_bytes: u64,
+    /// Data connections of the widest link there is now.
+    pub lanes: u16,
 }
 
 /// One buffer of a [`Request`].

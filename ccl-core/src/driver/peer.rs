@@ -289,6 +289,8 @@ impl Session {
         for link in self.links.counters().values() {
             counters.sent_bytes += link.sent_bytes;
             counters.received_bytes += link.received_bytes;
+            let lanes = link.lane_sent_bytes.len().saturating_sub(1);
+            counters.lanes = counters.lanes.max(u16::try_from(lanes).unwrap_or(u16::MAX));
         }
         counters
     }

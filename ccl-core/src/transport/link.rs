@@ -17,12 +17,13 @@ use super::door::Visitor;
 use super::keeper::{Event, Keeper};
 use super::lane::Lane;
 use super::signal::Sent;
-use super::sys::{Tuned, Tuning};
+use super::sys::{self, Tuned, Tuning};
 use super::tcp::{Identity, Inner, LinkCounters};
 use super::warning::Warnings;
 use super::window::Entry;
 use super::{FrameHeader, Handler, Payload};
 use crate::ids::{LinkKey, OpName, PeerId};
+use crate::limits;
 use crate::peer::Neighbour;
 use crate::wire::control::LinkFault;
 use crate::wire::data::{Answer, LaneHello, LaneWelcome};
@@ -32,7 +33,7 @@ const EVENTS_MAX: usize = 64;
 /// What is the same for all links of a peer.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) lanes: u16,
+    pub(super) lanes: Option<u16>,
     pub(super) checksum: bool,
     pub(super) tuning: Tuning,
     pub(super) warnings: Arc<Warnings>,
@@ -108,7 +109,7 @@ impl Link {
             keeper: OnceLock::new(),
         });
         if dials {
-            link.make_lanes(link.settings.lanes);
+            link.make_lanes(link.wanted_lanes());
         }
         let keeper = Keeper::new(Arc::clone(&link), Arc::downgrade(inner));
         let task = runtime.spawn(keeper.run(inbox));
@@ -131,6 +132,16 @@ impl Link {
                 .chain(bulk)
                 .collect()
         })
+    }
+
+    /// How many bulk lanes the dialling side makes.
+    fn wanted_lanes(&self) -> u16 {
+        let nearest = self.addresses().first().copied();
+        match self.settings.lanes {
+            Some(lanes) => lanes,
+            None if nearest.is_some_and(sys::is_of_this_host) => limits::LANES_SAME_HOST,
+            None => limits::LANES_DEFAULT,
+        }
     }
 
     /// The lanes that are known.
@@ -186,7 +197,9 @@ impl Link {
     /// The other side's key, its incarnation as far as known, and the number of bulk lanes.
     pub(super) fn hello_facts(&self) -> (LinkKey, u64, u16) {
         let known = self.remote.lock().unwrap_or(0);
-        (self.key(), known, self.settings.lanes)
+        let lanes = self.lanes().len().saturating_sub(1);
+        let lanes = u16::try_from(lanes).expect("a link has at most LANES_MAX lanes");
+        (self.key(), known, lanes)
     }
 
     /// Whether the other side's link is the one known so far; the first is taken as known.

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -150,6 +150,21 @@ pub fn is_same_host(local: SocketAddr, remote: SocketAddr) -> bool {
     local == remote || (local.is_loopback() && remote.is_loopback())
 }
 
+/// Whether an address is one of this host's: then the system would also send from it.
+#[must_use]
+pub fn is_of_this_host(address: SocketAddr) -> bool {
+    let unspecified: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Connecting a datagram socket sends nothing; it only chooses the way.
+    let chosen = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    chosen.is_ok_and(|local| is_same_host(local, address))
+}
+
 /// Makes the next close of the socket a reset: what is under way in both directions is lost.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     let _refused = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
@@ -246,6 +261,13 @@ mod tests {
         let listener = listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
         let error = listen(Some(listener.local_addr().unwrap())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_address_of_this_host_is_known_as_such() {
+        assert!(is_of_this_host("127.0.0.1:9".parse().unwrap()));
+        // For documentation (RFC 5737): nobody has it.
+        assert!(!is_of_this_host("192.0.2.1:9".parse().unwrap()));
     }
 
     #[test]

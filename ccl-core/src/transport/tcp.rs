@@ -30,8 +30,8 @@ pub struct LinksConfig {
     /// Address to listen on; `None`: every address of this host, IPv6 and IPv4, on a port that the
     /// system chooses.
     pub listen: Option<SocketAddr>,
-    /// Bulk lanes of the links that this side dials.
-    pub lanes: u16,
+    /// Bulk lanes of the links that this side dials; see [`CommunicatorConfig::lanes`].
+    pub lanes: Option<u16>,
     /// Whether payloads carry a CRC-32; they do if either side wants it.
     pub checksum: bool,
     /// TCP congestion control; see [`CommunicatorConfig::congestion_control`].

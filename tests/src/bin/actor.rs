@@ -30,10 +30,7 @@ fn main() {
         .next()
         .and_then(|text| text.parse().ok())
         .expect("second: world size");
-    let lanes = arguments
-        .next()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(4);
+    let lanes = arguments.next().and_then(|text| text.parse().ok());
     let config = CommunicatorConfig {
         master,
         initial_world_size: Some(world),

@@ -90,7 +90,7 @@ fn key_of(peer: PeerId) -> LinkKey {
 fn config(lanes: u16) -> LinksConfig {
     LinksConfig {
         listen: Some("127.0.0.1:0".parse().unwrap()),
-        lanes,
+        lanes: Some(lanes),
         checksum: true,
         congestion_control: None,
         pacing_bytes_per_second: None,
