@@ -222,6 +222,7 @@ fn words(reason: &AbortReason) -> String {
     match reason {
         AbortReason::Lost { peer, reason } => format!("peer {peer} is gone: {reason}"),
         AbortReason::Cancelled { by, reason } => format!("peer {by}: {reason}"),
+        AbortReason::State(fault) => fault.to_string(),
     }
 }
 

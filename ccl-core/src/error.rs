@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::ids::{OpName, PeerId, Vid};
-use crate::wire::control::{AbortReason, CancelReason, EvictReason};
+use crate::wire::control::{AbortReason, CancelReason, EvictReason, SyncFault};
 
 /// Result of the library's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,6 +37,10 @@ pub enum Error {
         /// Why.
         reason: CancelReason,
     },
+    /// A sync of shared state that cannot be: entries, strategies or revisions that do not fit
+    /// together. Nothing moved. All callers get this error, which names the odd one.
+    #[error("the shared state cannot be synchronised: {0}")]
+    SharedState(SyncFault),
     /// Fewer members than `min_world_size`. Call `update_topology` until somebody joins.
     #[error(
         "{world_size} peers in the group, {min_world_size} needed; update_topology admits more"
@@ -156,6 +160,7 @@ impl Error {
                 reason,
             },
             AbortReason::Cancelled { by, reason } => Self::Cancelled { op, by, reason },
+            AbortReason::State(fault) => Self::SharedState(fault),
         }
     }
 }

@@ -83,6 +83,11 @@ id! {
     LinkKey(u128)
 }
 
+impl Tag {
+    /// The stream of syncs of shared state; callers cannot use it.
+    pub const SHARED_STATE: Self = Self(u64::MAX);
+}
+
 impl OpNumber {
     /// The number that follows.
     #[must_use]

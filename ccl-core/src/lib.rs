@@ -13,6 +13,7 @@ pub mod master;
 pub mod mutation;
 pub mod peer;
 pub mod reduce;
+pub mod state;
 pub mod time;
 pub mod topology;
 pub mod transport;

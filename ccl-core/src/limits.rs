@@ -62,6 +62,8 @@ pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
 pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
 /// Scratch memory of one communicator by default, in bytes.
 pub const SCRATCH_BYTES_DEFAULT: usize = 16 << 20;
+/// Most entries of a shared state.
+pub const STATE_ENTRIES_MAX: usize = 100_000;
 /// Most data lanes of one link.
 pub const LANES_MAX: u16 = 32;
 /// Data lanes of one link by default.

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("buffer", ""),
     ("reduce", ""),
     ("wire", "config ids limits reduce"),
+    ("state", "error limits reduce wire::state"),
     // Decisions.
     ("topology", "ids wire::control"),
     (
@@ -61,7 +62,7 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 /// Modules that decide, and therefore may not act.
-const PURE: &str = "collective config error event ids limits master mutation peer reduce time \
+const PURE: &str = "collective config error event ids limits master mutation peer reduce state time \
                     topology wire";
 
 /// Their parts that act: they carry out what the others decide.

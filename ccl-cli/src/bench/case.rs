@@ -40,7 +40,7 @@ impl Case {
         match self.kind {
             Kind::AllReduce => 2.0 * (world_size - 1.0) / world_size,
             Kind::AllGather | Kind::ReduceScatter => (world_size - 1.0) / world_size,
-            Kind::Broadcast | Kind::Barrier => 1.0,
+            Kind::Broadcast | Kind::Barrier | Kind::SharedState => 1.0,
         }
     }
 
@@ -58,7 +58,7 @@ impl Case {
             // A contribution to the other's chunk, and the result of the own one.
             Kind::AllReduce => Some(2 * share),
             Kind::AllGather | Kind::ReduceScatter => Some(share),
-            Kind::Broadcast | Kind::Barrier => None,
+            Kind::Broadcast | Kind::Barrier | Kind::SharedState => None,
         }
     }
 }
@@ -96,6 +96,7 @@ pub const fn kind_name(kind: Kind) -> &'static str {
         Kind::AllGather => "all-gather",
         Kind::Broadcast => "broadcast",
         Kind::Barrier => "barrier",
+        Kind::SharedState => "shared-state",
     }
 }
 

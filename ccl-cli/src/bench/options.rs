@@ -221,7 +221,7 @@ impl CollectiveOptions {
         // Shares are equal, as in nccl-tests: the rest of the buffer is left out.
         let count = match kind {
             Kind::AllGather | Kind::ReduceScatter => count - count % self.world as usize,
-            Kind::AllReduce | Kind::Broadcast | Kind::Barrier => count,
+            Kind::AllReduce | Kind::Broadcast | Kind::Barrier | Kind::SharedState => count,
         };
         Case {
             kind,

@@ -181,7 +181,7 @@ impl<'a, T: Sample> Bench<'a, T> {
             Kind::AllGather => (share, case.count),
             Kind::ReduceScatter => (case.count, share),
             Kind::Broadcast => (case.count, 0),
-            Kind::Barrier => (0, 0),
+            Kind::Barrier | Kind::SharedState => (0, 0),
         };
         Ok(Self {
             communicator,
@@ -219,7 +219,7 @@ impl<'a, T: Sample> Bench<'a, T> {
             Kind::AllGather => communicator.all_gather(send, receive, options),
             Kind::ReduceScatter => communicator.reduce_scatter(send, receive, op, options),
             Kind::Broadcast => communicator.broadcast(send, Rank(0), options),
-            Kind::Barrier => communicator.barrier(options),
+            Kind::Barrier | Kind::SharedState => communicator.barrier(options),
         }?;
         let contributors = outcome.contributors.len();
         if contributors == self.reference.world_size() as usize {

@@ -92,7 +92,7 @@ impl Reference {
                     .sum()
             }
             Kind::Broadcast => count_wrong_copies(result, 0, seed),
-            Kind::Barrier => 0,
+            Kind::Barrier | Kind::SharedState => 0,
         }
     }
 

@@ -430,7 +430,7 @@ pub(super) fn traffic_bytes(common: &Common) -> u64 {
         Kind::Broadcast if common.fingerprint.root == common.rank => rest + own * others,
         // An own chunk that came from the root goes to all but the root and this peer.
         Kind::Broadcast => total + own * others.saturating_sub(1),
-        Kind::Barrier => 0,
+        Kind::Barrier | Kind::SharedState => 0,
     };
     bytes as u64
 }

@@ -141,7 +141,7 @@ impl Operation {
                 }
                 self.common.store(segments, payload, shared)
             }
-            FrameKind::Contribution | FrameKind::Result | FrameKind::Post => Err("no signal frame"),
+            _ => Err("no signal frame of a collective"),
         }
     }
 

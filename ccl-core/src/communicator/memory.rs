@@ -16,7 +16,7 @@ fn scale(kind: Kind, world_size: usize) -> (usize, usize) {
         Kind::AllReduce | Kind::Broadcast => (1, 1),
         Kind::AllGather => (1, world_size),
         Kind::ReduceScatter => (world_size, 1),
-        Kind::Barrier => (0, 0),
+        Kind::Barrier | Kind::SharedState => (0, 0),
     }
 }
 
@@ -118,5 +118,6 @@ pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
         retry: request.options.attempts > 1,
         attempts: request.options.attempts.max(1),
         min_world,
+        offer: None,
     }
 }

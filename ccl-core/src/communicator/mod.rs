@@ -374,6 +374,17 @@ impl Communicator {
     /// that the operation has ended, or has been dropped.
     #[allow(unsafe_code)]
     pub unsafe fn start_raw(&self, request: Request) -> Result<RawHandle> {
+        if request.kind == Kind::SharedState {
+            return Err(Error::invalid(
+                "shared state is synchronised by sync_shared_state",
+            ));
+        }
+        if request.options.tag == Tag::SHARED_STATE {
+            return Err(Error::invalid(format!(
+                "tag {} is that of shared state; use another",
+                Tag::SHARED_STATE
+            )));
+        }
         let world_size = self.world_size();
         if request.kind == Kind::Broadcast && request.root.0 >= world_size {
             return Err(Error::invalid(format!(
@@ -434,6 +445,6 @@ impl Communicator {
 fn depends_on_ranks(kind: Kind) -> bool {
     match kind {
         Kind::AllGather | Kind::ReduceScatter | Kind::Broadcast => true,
-        Kind::AllReduce | Kind::Barrier => false,
+        Kind::AllReduce | Kind::Barrier | Kind::SharedState => false,
     }
 }

@@ -220,6 +220,8 @@ impl Session {
             }
             Output::Links(wanted) => self.set_links(&wanted),
             start @ Output::StartOp { .. } => self.start_op(core, start),
+            // Nothing starts a sync yet.
+            Output::Elected { .. } => {}
             Output::StopOp(op) => self.engine.stop(op),
             Output::Finish { call, end } => self.finish(core, call, end),
             Output::Rejected { call, error } => {

@@ -12,7 +12,8 @@ use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, OpNote, TagFloor, TagReport,
+    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, OpNote, SyncFault, TagFloor,
+    TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -304,6 +305,8 @@ fn bytes_of(reason: &AbortReason) -> usize {
             CancelReason::Local(what) => what.len(),
             CancelReason::User | CancelReason::Deadline | CancelReason::Leave => 0,
         },
+        AbortReason::State(SyncFault::RevisionLost { unwilling, .. }) => 128 + unwilling.len() * 10,
+        AbortReason::State(_) => 128,
     };
     64 + texts
 }

@@ -174,6 +174,7 @@ impl Peer {
             op,
             members: Arc::clone(&stand.members),
             held: false,
+            elected: None,
         };
         self.tags.posted(tag, posted);
         let Some(call) = self.tags.get(tag).and_then(|state| state.call.as_ref()) else {

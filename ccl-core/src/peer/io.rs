@@ -13,7 +13,7 @@ use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
     AbortReason, CancelReason, CostTable, EvictReason, Fingerprint, LinkFault, MasterToPeer,
-    Member, PeerToMaster,
+    Member, PeerToMaster, StateId,
 };
 
 /// A view as callers see it: it travels with each result (R16).
@@ -212,6 +212,16 @@ pub enum Output {
         rank: Rank,
         /// The birth view's costs, for the choice of algorithm.
         costs: CostTable,
+    },
+    /// The election of a sync of shared state that was started: get this content from these
+    /// members, or, if it is here, give it to who asks. `Held` answers when it is here.
+    Elected {
+        /// The sync.
+        op: OpName,
+        /// What was elected.
+        content: StateId,
+        /// Members that have it, in rank order.
+        sources: Vec<PeerId>,
     },
     /// Move no more bytes of this operation: nothing reads or writes the caller's memory when this
     /// has been carried out. Also sent for committed operations, whose data nobody needs any more.

@@ -21,6 +21,7 @@ mod phase;
 mod report;
 mod safe_point;
 mod session;
+mod shared_state;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 
 use crate::ids::PeerId;
 use crate::time::Instant;
-use crate::wire::control::{MasterToPeer, PeerToMaster};
+use crate::wire::control::{MasterToPeer, PeerToMaster, StateId};
 
 use coverage::Coverage;
 use mesh::Mesh;
@@ -51,6 +52,8 @@ pub struct Peer {
     phase: Phase,
     session: Session,
     tags: Tags,
+    /// The shared state that was sealed last, as far as this peer knows.
+    sealed_state: Option<StateId>,
     notes: Notes,
     safe_points: SafePoints,
     mesh: Mesh,
@@ -70,6 +73,7 @@ impl Peer {
             phase: Phase::Joining,
             session,
             tags: Tags::default(),
+            sealed_state: None,
             notes: Notes::default(),
             safe_points: SafePoints::default(),
             mesh: Mesh::default(),
@@ -199,6 +203,11 @@ impl Peer {
             } => self.handle_expect(vid, members, newcomers),
             MasterToPeer::Install(install) => self.handle_install(install),
             MasterToPeer::Commit(commits) => self.handle_commit(commits),
+            MasterToPeer::Elected {
+                op,
+                content,
+                sources,
+            } => self.handle_elected(op, content, sources),
             MasterToPeer::Suspend { vid } => self.handle_suspend(vid),
             MasterToPeer::Release { vid } => self.handle_release(vid),
             MasterToPeer::SafeReleased { k, vid } => self.handle_safe_released(k, vid),

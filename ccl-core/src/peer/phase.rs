@@ -84,6 +84,7 @@ pub(super) enum Trigger {
     Expect,
     Install,
     Commit,
+    Elected,
     Suspend,
     Release,
     SafeReleased,
@@ -118,7 +119,7 @@ use Reaction::{Act as A, Fault as F, Ignore as I, Tolerate as T};
 
 /// The transition table. Columns are the states in the order of [`STATES`].
 #[rustfmt::skip]
-const TABLE: [(Trigger, [Reaction; 8]); 21] = [
+const TABLE: [(Trigger, [Reaction; 8]); 22] = [
     //                      joining newcomer steady suspended installed detached attaching ended
     (Trigger::ControlUp,    [A,     A,       I,     I,        I,        A,       I,        I]),
     (Trigger::ControlDown,  [A,     A,       A,     A,        A,        A,       A,        I]),
@@ -126,6 +127,7 @@ const TABLE: [(Trigger, [Reaction; 8]); 21] = [
     (Trigger::Expect,       [F,     A,       A,     A,        A,        I,       T,        I]),
     (Trigger::Install,      [F,     A,       F,     A,        F,        I,       A,        I]),
     (Trigger::Commit,       [F,     F,       A,     T,        A,        I,       F,        I]),
+    (Trigger::Elected,      [F,     F,       A,     T,        A,        I,       F,        I]),
     (Trigger::Suspend,      [F,     F,       A,     T,        A,        I,       F,        I]),
     (Trigger::Release,      [F,     F,       T,     T,        A,        I,       F,        I]),
     (Trigger::SafeReleased, [F,     F,       A,     T,        T,        I,       F,        I]),
@@ -157,8 +159,8 @@ pub(super) const STATES: [State; 8] = [
 
 /// All events, in the order of the table's rows.
 #[cfg(test)]
-pub(super) const TRIGGERS: [Trigger; 21] = {
-    let mut triggers = [Trigger::ControlUp; 21];
+pub(super) const TRIGGERS: [Trigger; 22] = {
+    let mut triggers = [Trigger::ControlUp; 22];
     let mut row = 0;
     while row < TABLE.len() {
         triggers[row] = TABLE[row].0;
@@ -315,6 +317,7 @@ impl Trigger {
             MasterToPeer::Expect { .. } => Self::Expect,
             MasterToPeer::Install(_) => Self::Install,
             MasterToPeer::Commit(_) => Self::Commit,
+            MasterToPeer::Elected { .. } => Self::Elected,
             MasterToPeer::Suspend { .. } => Self::Suspend,
             MasterToPeer::Release { .. } => Self::Release,
             MasterToPeer::SafeReleased { .. } => Self::SafeReleased,
@@ -333,6 +336,7 @@ impl Trigger {
             Self::Expect => "Expect",
             Self::Install => "Install",
             Self::Commit => "Commit",
+            Self::Elected => "Elected",
             Self::Suspend => "Suspend",
             Self::Release => "Release",
             Self::SafeReleased => "SafeReleased",

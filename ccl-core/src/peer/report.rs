@@ -23,6 +23,7 @@ impl Peer {
             carried: membership.carried.values().cloned().collect(),
             safe_called: self.safe_points.called(),
             safe_released: self.safe_points.released(),
+            state: self.sealed_state,
         }
     }
 }
@@ -60,5 +61,6 @@ fn report_open(call: &Call) -> Option<OpenReport> {
         fingerprint: call.fingerprint.clone(),
         held: posted.held,
         cancel: call.cancel.clone(),
+        elected: posted.elected,
     })
 }

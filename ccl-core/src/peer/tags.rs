@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::ids::{CallId, OpName, OpNumber, PeerId, Tag};
 use crate::limits;
 use crate::time::Instant;
-use crate::wire::control::{AbortReason, CancelReason, Fingerprint, OpNote, TagFloor};
+use crate::wire::control::{AbortReason, CancelReason, Fingerprint, OpNote, StateId, TagFloor};
 
 use super::invariants;
 
@@ -74,6 +74,8 @@ pub(super) struct Posted {
     pub op: OpName,
     pub members: Arc<[PeerId]>,
     pub held: bool,
+    /// What was elected, if it is a sync of shared state.
+    pub elected: Option<StateId>,
 }
 
 /// How an operation ended.

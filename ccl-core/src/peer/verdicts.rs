@@ -135,6 +135,9 @@ impl Peer {
     pub(super) fn decide(&mut self, tag: Tag, verdict: Verdict) {
         let op = verdict.op();
         self.notes.withdraw_posted(op);
+        if matches!(verdict, Verdict::Committed { .. }) {
+            self.note_sealed_state(tag);
+        }
         if let Verdict::Aborted { reason, .. } = &verdict {
             let aborted = Event::Aborted {
                 group: self.setup.group,

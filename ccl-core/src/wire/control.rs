@@ -19,6 +19,7 @@ use crate::wire::bounded;
 
 pub use super::fingerprint::{Algorithm, Fingerprint, Kind};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};
+pub use super::state::{Digest, StateId, StateOffer, SyncFault, SyncStrategy};
 
 /// Version of the control protocol; both sides must speak the same.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -57,6 +58,8 @@ pub struct Report {
     pub safe_called: u64,
     /// Safe points that were released to it.
     pub safe_released: u64,
+    /// The shared state that was sealed last, as far as this peer knows.
+    pub state: Option<StateId>,
 }
 
 /// Who an attaching peer is, and with whom: from a majority of such claims a master without a
@@ -108,6 +111,8 @@ pub struct OpenReport {
     pub held: bool,
     /// What this peer asked for.
     pub cancel: Option<CancelReason>,
+    /// What was elected, if it is a sync of shared state and this peer has heard of the election.
+    pub elected: Option<StateId>,
 }
 
 /// An operation that a view change left as it was (R4).
@@ -358,6 +363,17 @@ pub enum MasterToPeer {
     Install(Install),
     /// Operations that succeeded.
     Commit(#[serde(deserialize_with = "bounded::list::<_, _, OPEN_OPS_MAX>")] Vec<CommitRecord>),
+    /// The election of a sync of shared state: who does not have this content gets it from those
+    /// that do.
+    Elected {
+        /// The sync.
+        op: OpName,
+        /// What was elected.
+        content: StateId,
+        /// Members that have it, in rank order.
+        #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
+        sources: Vec<PeerId>,
+    },
     /// The view ends: report and post nothing.
     Suspend {
         /// The view.

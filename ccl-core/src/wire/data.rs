@@ -39,6 +39,14 @@ pub enum FrameKind {
     Result = 4,
     /// Finished segments of an eager operation (signal lane).
     EagerResult = 5,
+    /// Asks for blocks of a shared state (signal lane).
+    StateAsk = 6,
+    /// Asks for digests of blocks (signal lane).
+    StateDigestAsk = 7,
+    /// Blocks of a shared state, one after the other.
+    StateBlocks = 8,
+    /// Digests of blocks.
+    StateDigests = 9,
 }
 
 impl FrameKind {
@@ -46,7 +54,10 @@ impl FrameKind {
     /// small.
     #[must_use]
     pub const fn is_signal(self) -> bool {
-        matches!(self, Self::Post | Self::Credit | Self::EagerResult)
+        matches!(
+            self,
+            Self::Post | Self::Credit | Self::EagerResult | Self::StateAsk | Self::StateDigestAsk
+        )
     }
 
     /// Longest payload of a frame of this kind, in bytes.
@@ -60,12 +71,16 @@ impl FrameKind {
     }
 
     fn from_wire(number: u8) -> Option<Self> {
-        const ALL: [FrameKind; 5] = [
+        const ALL: [FrameKind; 9] = [
             FrameKind::Post,
             FrameKind::Credit,
             FrameKind::Contribution,
             FrameKind::Result,
             FrameKind::EagerResult,
+            FrameKind::StateAsk,
+            FrameKind::StateDigestAsk,
+            FrameKind::StateBlocks,
+            FrameKind::StateDigests,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -78,9 +93,10 @@ pub struct FrameHeader {
     pub kind: FrameKind,
     /// The operation.
     pub op: OpName,
-    /// First segment index, as the operation's layout numbers them.
+    /// First segment index, as the operation's layout numbers them. Shared state: the first block.
     pub segment: u32,
-    /// `Credit`: number of segments. `Post`: bytes of the fingerprint. Ring: the step.
+    /// `Credit`: number of segments. `Post`: bytes of the fingerprint. Ring: the step. Shared
+    /// state: number of blocks.
     pub extra: u32,
     /// Bytes of payload that follow.
     pub payload_bytes: u32,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Rank;
 use crate::reduce::{Dtype, ReduceOp};
+use crate::wire::state::StateOffer;
 
 /// What kind of collective an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,6 +17,8 @@ pub enum Kind {
     AllGather,
     Broadcast,
     Barrier,
+    /// A sync of shared state.
+    SharedState,
 }
 
 /// How a collective moves its bytes.
@@ -58,6 +61,9 @@ pub struct Fingerprint {
     pub attempts: u32,
     /// Fewest members with which it runs.
     pub min_world: u32,
+    /// What the caller brings to a sync of shared state. Differs from member to member, and is no
+    /// part of what is compared.
+    pub offer: Option<StateOffer>,
 }
 
 impl Fingerprint {
@@ -81,6 +87,11 @@ impl Fingerprint {
     /// (R4: the contributors are then those known to have posted).
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0 || matches!(self.kind, Kind::Barrier | Kind::Broadcast)
+        match self.kind {
+            Kind::Barrier | Kind::Broadcast => true,
+            // Nobody holds it before the election, which hears all.
+            Kind::SharedState => false,
+            _ => self.count == 0,
+        }
     }
 }

@@ -8,4 +8,5 @@ mod fixed;
 pub mod frame;
 mod lane;
 mod reason;
+pub mod state;
 pub mod validate;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{OpNumber, PeerId, Tag};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::wire::bounded;
+use crate::wire::state::SyncFault;
 
 /// Why an operation is cancelled (R8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,4 +129,6 @@ pub enum AbortReason {
         /// Why.
         reason: CancelReason,
     },
+    /// A sync of shared state that cannot be. Final: nobody repeats it.
+    State(SyncFault),
 }

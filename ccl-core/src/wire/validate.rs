@@ -15,7 +15,7 @@ use crate::limits::{
 };
 use crate::wire::control::{
     AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
-    MasterToPeer, Member, OpNote, PeerToMaster, Report, TagFloor, TagReport,
+    MasterToPeer, Member, OpNote, PeerToMaster, Report, StateId, SyncFault, TagFloor, TagReport,
 };
 
 /// The first rule that a message breaks.
@@ -126,6 +126,16 @@ impl MasterToPeer {
                 length("commits", records.len(), OPEN_OPS_MAX)?;
                 records.iter().try_for_each(check_commit)
             }
+            Self::Elected {
+                op,
+                content,
+                sources,
+            } => {
+                check_op(*op)?;
+                check_content(content)?;
+                length("sources", sources.len(), WORLD_SIZE_MAX)?;
+                distinct("sources", sources)
+            }
             Self::Suspend { vid } | Self::Release { vid } => check_vid(*vid),
             Self::SafeReleased { k, vid } => {
                 number("safe point", *k)?;
@@ -155,7 +165,8 @@ fn check_report(report: &Report) -> Checked {
     distinct_by("tags", report.tags.iter().map(|tag| tag.tag))?;
     check_carried(&report.carried)?;
     number("safe points called", report.safe_called)?;
-    number("safe points released", report.safe_released)
+    number("safe points released", report.safe_released)?;
+    report.state.iter().try_for_each(check_content)
 }
 
 fn check_tag(tag: &TagReport) -> Checked {
@@ -166,6 +177,7 @@ fn check_tag(tag: &TagReport) -> Checked {
     number("operation number", open.n.0)?;
     check_vid(open.birth)?;
     check_fingerprint(&open.fingerprint)?;
+    open.elected.iter().try_for_each(check_content)?;
     open.cancel.iter().try_for_each(check_cancel)
 }
 
@@ -240,7 +252,15 @@ fn check_abort(reason: &AbortReason) -> Checked {
     match reason {
         AbortReason::Lost { reason, .. } => check_evict(reason),
         AbortReason::Cancelled { reason, .. } => check_cancel(reason),
+        AbortReason::State(SyncFault::RevisionLost { unwilling, .. }) => {
+            length("unwilling members", unwilling.len(), WORLD_SIZE_MAX)
+        }
+        AbortReason::State(_) => Ok(()),
     }
+}
+
+fn check_content(content: &StateId) -> Checked {
+    number("revision", content.revision.0)
 }
 
 /// Rank is the position by member number, so members come in strictly rising order of it.
@@ -276,7 +296,9 @@ fn check_fingerprint(fingerprint: &Fingerprint) -> Checked {
     over("count", fingerprint.count, COUNT_MAX)?;
     length("parts", fingerprint.parts as usize, PARTS_MAX)?;
     over("root", fingerprint.root.0.into(), WORLD_SIZE_MAX as u64 - 1)?;
-    length("min_world", fingerprint.min_world as usize, WORLD_SIZE_MAX)
+    length("min_world", fingerprint.min_world as usize, WORLD_SIZE_MAX)?;
+    let mut offers = fingerprint.offer.iter();
+    offers.try_for_each(|offer| check_content(&offer.content))
 }
 
 fn check_cancel(reason: &CancelReason) -> Checked {

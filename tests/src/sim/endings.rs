@@ -188,6 +188,7 @@ impl World {
             AbortReason::Cancelled { by, reason } => {
                 self.check_cancelled(operation, (op, run, group), (*by, reason))
             }
+            AbortReason::State(fault) => Err(format!("{op} is no sync, and told: {fault}")),
         }
     }
 
@@ -279,7 +280,7 @@ fn expected(operation: &Operation, calls: &[&Started], rank: Rank) -> Vec<Vec<u8
                 }
                 Kind::AllGather => slices.concat(),
                 Kind::Broadcast => inputs[0].clone(),
-                Kind::Barrier => Vec::new(),
+                Kind::Barrier | Kind::SharedState => Vec::new(),
             }
         })
         .collect()

@@ -12,7 +12,7 @@ codes! {
     HELLO = 1, ATTACH = 2, READY = 3, POSTED = 4, DONE = 5, CANCEL = 6, FLUSH = 7, INSTALLED = 8,
     AT_SAFE_POINT = 9, WITHDRAW = 10, LINK_DOWN = 11, LINK_UP = 12, LEAVE = 13, PING = 14,
     WELCOME = 21, EXPECT = 22, INSTALL = 23, COMMIT = 24, SUSPEND = 25, RELEASE = 26,
-    SAFE_RELEASED = 27, EVICTED = 28, REFUSED = 29, PONG = 30,
+    SAFE_RELEASED = 27, EVICTED = 28, REFUSED = 29, PONG = 30, ELECTED = 31,
 }
 
 /// Number of a message to the master.
@@ -44,6 +44,7 @@ pub fn down_code(message: &MasterToPeer) -> u64 {
         MasterToPeer::Expect { .. } => EXPECT,
         MasterToPeer::Install(_) => INSTALL,
         MasterToPeer::Commit(_) => COMMIT,
+        MasterToPeer::Elected { .. } => ELECTED,
         MasterToPeer::Suspend { .. } => SUSPEND,
         MasterToPeer::Release { .. } => RELEASE,
         MasterToPeer::SafeReleased { .. } => SAFE_RELEASED,

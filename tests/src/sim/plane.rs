@@ -353,7 +353,7 @@ impl World {
         let call = self.hosts[host.0].app.memory_of(start.call);
         let world = start.members.len();
         let (input_shares, result_shares) = match start.fingerprint.kind {
-            Kind::AllReduce | Kind::Broadcast | Kind::Barrier => (1, 1),
+            Kind::AllReduce | Kind::Broadcast | Kind::Barrier | Kind::SharedState => (1, 1),
             Kind::AllGather => (1, world),
             Kind::ReduceScatter => (world, 1),
         };

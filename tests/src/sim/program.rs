@@ -161,6 +161,7 @@ fn logical(
         retry: attempts > 1,
         attempts,
         min_world: swarm.min_worlds[group.0 as usize],
+        offer: None,
     };
     describe(&mut fingerprint, &parts);
     let spared = swarm.healthy_group == Some(group.0);

@@ -91,6 +91,7 @@ impl Call {
             retry: false,
             attempts: 0,
             min_world: 1,
+            offer: None,
         }
     }
 
@@ -154,7 +155,7 @@ pub(in crate::collective) fn reference(call: &Call, rank: usize) -> Vec<Vec<u8>>
         let column: Vec<&[u8]> = inputs.iter().map(|input| &input[part][..]).collect();
         let dtype = call.parts[part].dtype;
         match call.kind {
-            Kind::Barrier => Vec::new(),
+            Kind::Barrier | Kind::SharedState => Vec::new(),
             Kind::Broadcast => column[call.root as usize].to_vec(),
             Kind::AllGather => column.concat(),
             Kind::AllReduce if call.algorithm == Algorithm::Ring => around(call, part, &column),

@@ -73,6 +73,7 @@ pub(super) fn fingerprint(count: u64) -> Fingerprint {
         retry: false,
         attempts: 1,
         min_world: 1,
+        offer: None,
     }
 }
 
@@ -133,6 +134,7 @@ fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
             fingerprint: fingerprint(10),
             held,
             cancel: None,
+            elected: None,
         }),
     });
     report

@@ -74,6 +74,7 @@ pub(super) fn fingerprint(count: u64) -> Fingerprint {
         retry: false,
         attempts: 1,
         min_world: 1,
+        offer: None,
     }
 }
 

@@ -85,6 +85,7 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
             retry,
             attempts,
             min_world,
+            offer: None,
         }
     })
 }
@@ -155,6 +156,7 @@ fn open() -> impl Strategy<Value = OpenReport> {
             fingerprint,
             held,
             cancel,
+            elected: None,
         })
 }
 
@@ -210,6 +212,7 @@ fn report() -> impl Strategy<Value = Report> {
                 carried,
                 safe_called,
                 safe_released,
+                state: None,
             },
         )
 }

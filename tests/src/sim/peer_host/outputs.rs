@@ -35,6 +35,7 @@ impl World {
                 };
                 self.host_start(host, start);
             }
+            Output::Elected { op, .. } => self.fail(format!("{op} is no sync, and was elected")),
             Output::StopOp(op) => {
                 self.trace.line(now, format_args!("{host:?} stops {op}"));
                 self.hosts[host.0].plane.stop(op);

@@ -1,0 +1,197 @@
+//! What members and master say of shared state: offers, what was elected, and what is wrong.
+//!
+//! Who wins is decided by `master`; how blocks move is decided by `state`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{PeerId, Revision};
+use crate::limits::WORLD_SIZE_MAX;
+use crate::wire::bounded;
+
+/// A BLAKE3 digest.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// One content of the shared state: its revision, and the root over all its blocks.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct StateId {
+    /// How often the state was advanced.
+    pub revision: Revision,
+    /// The digest of its content.
+    pub root: Digest,
+}
+
+impl fmt::Display for StateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {} ({:?})", self.revision, self.root)
+    }
+}
+
+/// What a member wants of a sync.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum SyncStrategy {
+    /// Its content takes part in the election, and is replaced if another wins.
+    #[default]
+    EnforcePopular,
+    /// Its content must win.
+    SendOnly,
+    /// Its content does not count.
+    ReceiveOnly,
+}
+
+impl SyncStrategy {
+    /// As it is written in messages and options.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EnforcePopular => "enforce_popular",
+            Self::SendOnly => "send_only",
+            Self::ReceiveOnly => "receive_only",
+        }
+    }
+}
+
+/// What a member brings to a sync. It is part of its fingerprint, and not compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StateOffer {
+    /// Its content.
+    pub content: StateId,
+    /// Digest of names, types and shapes: must be the same for all.
+    pub keys: Digest,
+    /// Number of entries, to name what differs.
+    pub entries: u32,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// What it wants.
+    pub strategy: SyncStrategy,
+    /// Whether its content is whole: a sync that failed half-way leaves a mixture, which can only
+    /// receive.
+    pub is_usable: bool,
+    /// A vote to go back to the highest revision there is, if the sealed one is lost.
+    pub restore: bool,
+}
+
+/// Why a sync cannot be: a mistake of its callers, or content that nobody has. Nobody is evicted
+/// for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncFault {
+    /// A member's entries differ from those of most.
+    Keys {
+        /// The odd one.
+        peer: PeerId,
+        /// Its number of entries and bytes.
+        theirs: (u32, u64),
+        /// Those of most.
+        most: (u32, u64),
+    },
+    /// Strategies that do not go together.
+    Strategies {
+        /// The odd one.
+        peer: PeerId,
+        /// Its strategy.
+        theirs: SyncStrategy,
+        /// The strategy of most.
+        most: SyncStrategy,
+    },
+    /// A sender's content is not the one that was elected.
+    SenderLost {
+        /// The odd one.
+        peer: PeerId,
+        /// What it has.
+        theirs: StateId,
+        /// What was elected.
+        elected: StateId,
+    },
+    /// A revision further ahead than one step.
+    RevisionAhead {
+        /// Whose.
+        peer: PeerId,
+        /// What it has.
+        theirs: Revision,
+        /// What was sealed last.
+        sealed: Revision,
+    },
+    /// Nobody has the content that was sealed, nor one that follows it.
+    RevisionLost {
+        /// What was sealed.
+        sealed: StateId,
+        /// The best there is.
+        best: StateId,
+        /// Members that did not vote to go back to it.
+        #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
+        unwilling: Vec<PeerId>,
+    },
+    /// Nobody offers a content that could be given to others.
+    NoSource,
+}
+
+impl fmt::Display for SyncFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys { peer, theirs, most } => write!(
+                f,
+                "peer {peer} has other entries than most: {} of {} bytes in all, most have {} of {} \
+                 bytes; names, types and shapes must be the same",
+                theirs.0, theirs.1, most.0, most.1
+            ),
+            Self::Strategies { peer, theirs, most } => write!(
+                f,
+                "peer {peer} calls with {}, which does not go with {} of the others",
+                theirs.name(),
+                most.name()
+            ),
+            Self::SenderLost {
+                peer,
+                theirs,
+                elected,
+            } => write!(
+                f,
+                "peer {peer} is send_only with {theirs}, but {elected} is elected"
+            ),
+            Self::RevisionAhead {
+                peer,
+                theirs,
+                sealed,
+            } => write!(
+                f,
+                "peer {peer} has revision {theirs}, but {sealed} was sealed last: a sync may be one \
+                 revision ahead"
+            ),
+            Self::RevisionLost {
+                sealed,
+                best,
+                unwilling,
+            } => {
+                write!(
+                    f,
+                    "nobody has {sealed}, which was sealed; the best is {best}. All members may vote to \
+                     go back to it with restore; not yet:"
+                )?;
+                unwilling.iter().try_for_each(|peer| write!(f, " {peer}"))
+            }
+            Self::NoSource => f.write_str(
+                "no member offers a whole content: all are receive_only, or failed half-way before",
+            ),
+        }
+    }
+}
