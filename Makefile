@@ -1,11 +1,16 @@
-# `make test` needs rustup, a C compiler and make; it installs the compiler if it may.
+# `make test` needs rustup, a C compiler, make and CPython 3.11 or newer with venv; it installs the
+# compiler if it may.
+
+PYTHON ?= python3
+VENV := $(CURDIR)/target/python
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help prepare test lint
+.PHONY: help prepare test test-rust test-python lint
 
 help:
 	@echo 'make test   run all tests (under 20 minutes from nothing on 2 cores)'
+	@echo 'make test-rust, make test-python   one half of them'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 
 # A linker is the one thing that neither rustup nor cargo brings.
@@ -15,9 +20,23 @@ prepare:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
 	@cargo --version
 
-test: prepare
+test: test-rust test-python
+
+test-rust: prepare
 	cargo run --quiet --locked -p ccl-core --example all_reduce
 	cargo test --workspace --locked --no-fail-fast
+
+# As a user installs it, with what the tests need beside it, in an environment of its own. The parts
+# of pyproject.toml name the versions.
+test-python: prepare
+	@$(PYTHON) -c 'import sys, venv; assert sys.version_info >= (3, 11)' || { \
+	    echo 'CPython 3.11 or newer with venv is missing; name one by PYTHON=...'; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet './ccl-python[test]'
+	cd ccl-python && $(VENV)/bin/python -m mypy --cache-dir $(VENV)/mypy python tests
+	cd ccl-python && MYPY_CACHE_DIR=$(VENV)/stubtest $(VENV)/bin/python -m mypy.stubtest ccl \
+	    --mypy-config-file pyproject.toml --allowlist tests/stubtest.txt
+	cd ccl-python && $(VENV)/bin/python -m pytest -p no:cacheprovider
 
 lint: prepare
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -20,8 +20,8 @@ pub mod transport;
 pub mod wire;
 
 pub use communicator::{
-    Communicator, Counters, Handle, Options, Outcome, Progress, RawHandle, RawPart, Request, Scope,
-    ScopedHandle,
+    Communicator, Connecting, Counters, Handle, Options, Outcome, Progress, RawHandle, RawPart,
+    Request, SafePoint, Scope, ScopedHandle,
 };
 pub use config::{CommunicatorConfig, MasterConfig, Timers};
 pub use driver::master::MasterServer;

@@ -525,3 +525,37 @@ fn operations_go_on_while_the_master_is_replaced() {
     master.shutdown();
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn whoever_waits_in_slices_is_admitted_or_gives_up() {
+    let master = master();
+    let alone = Communicator::connect_start(config(&master, 2)).unwrap();
+    assert!(alone.wait_for(Duration::from_millis(20)).unwrap().is_none());
+    drop(alone);
+    let one = Communicator::connect_start(config(&master, 2)).unwrap();
+    let other = Communicator::connect_start(config(&master, 2)).unwrap();
+    let [one, other] = [one, other].map(|peer| peer.wait_for(HANG).unwrap().unwrap());
+    assert_eq!((one.world_size(), other.world_size()), (2, 2));
+    let impatient = CommunicatorConfig {
+        connect_timeout: Duration::from_millis(50),
+        ..config(&master, 2)
+    };
+    let newcomer = Communicator::connect_start(impatient).unwrap();
+    let end = newcomer.wait_for(HANG);
+    assert!(matches!(end, Err(Error::NotAdmitted { waited_ms: 50 })));
+}
+
+#[test]
+fn a_safe_point_that_is_given_up_is_not_used_up() {
+    run(2, |communicator| {
+        if communicator.rank() == Rank(0) {
+            let point = communicator.update_topology_start().unwrap();
+            assert!(point.wait_for(Duration::from_millis(20)).unwrap().is_none());
+            point.cancel();
+            assert!(matches!(point.wait(), Err(Error::Timeout)));
+        }
+        communicator.barrier(&Options::default()).unwrap();
+        let view = communicator.update_topology().unwrap();
+        assert_eq!(view.members.len(), 2);
+    });
+}

@@ -57,7 +57,7 @@ const ARROWS: &[(&str, &str)] = &[
     // The public face.
     (
         "communicator",
-        "buffer collective config driver error ids limits peer::View reduce wire::control",
+        "buffer collective config driver error ids limits peer::View reduce time wire::control",
     ),
 ];
 

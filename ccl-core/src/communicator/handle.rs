@@ -73,7 +73,9 @@ impl RawHandle {
         }
     }
 
-    fn poll(&self, context: &Context<'_>) -> Poll<Result<Outcome>> {
+    /// The end, or a promise to wake the context's waker when there is one; the newest waker
+    /// counts. Wakers are woken by the library's I/O threads and must not block.
+    pub fn poll(&self, context: &Context<'_>) -> Poll<Result<Outcome>> {
         self.call.completion().poll(context.waker()).map(outcome)
     }
 }
@@ -175,6 +177,7 @@ impl Communicator {
             kind: Kind::AllReduce,
             op,
             root: Rank(0),
+            world_size: None,
             parts,
             options: options.clone(),
         };
@@ -269,6 +272,7 @@ impl<'scope> Scope<'scope, '_> {
             kind: Kind::AllReduce,
             op,
             root: Rank(0),
+            world_size: None,
             parts,
             options,
         };

@@ -2,12 +2,12 @@
 
 mod handle;
 mod memory;
+mod pending;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::CommunicatorConfig;
-use crate::driver::completion::Finished;
 use crate::driver::peer::{Operation, Session};
 use crate::error::{Error, Result};
 use crate::ids::{OpName, PeerId, Rank, Tag};
@@ -16,6 +16,7 @@ use crate::reduce::{Dtype, Element, ReduceOp};
 use crate::wire::control::{Algorithm, Kind};
 
 pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
+pub use pending::{Connecting, SafePoint};
 
 /// How one call is to be made.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +95,9 @@ pub struct Request {
     pub op: ReduceOp,
     /// The source of a broadcast.
     pub root: Rank,
+    /// Members that the buffers are made for; if there are others by now, nothing is started.
+    /// `None`: whoever is there, for collectives whose lengths and root do not depend on it.
+    pub world_size: Option<u32>,
     /// The buffers; one unless many.
     pub parts: Vec<RawPart>,
     /// Tag, deadline, algorithm, retry.
@@ -165,12 +169,12 @@ impl Communicator {
     /// time, [`Error::Refused`] with the master's reason, [`Error::InvalidArgument`],
     /// [`Error::Os`].
     pub fn connect(config: CommunicatorConfig) -> Result<Self> {
-        let timeout = config.connect_timeout;
-        let membership = Membership(Session::start(config)?);
-        membership.0.wait_admitted(timeout)?;
-        Ok(Self {
-            membership: Arc::new(membership),
-        })
+        let connecting = Self::connect_start(config)?;
+        loop {
+            if let Some(communicator) = connecting.wait_for(Duration::MAX)? {
+                return Ok(communicator);
+            }
+        }
     }
 
     /// This session's name in the run's events and errors.
@@ -221,10 +225,7 @@ impl Communicator {
     /// # Errors
     /// [`Error::Timeout`] after `operation_timeout`: the safe point is not used up. The fatal ones.
     pub fn update_topology(&self) -> Result<Arc<View>> {
-        match self.session().safe_point()?.wait()? {
-            Finished::SafePoint(view) => Ok(view),
-            Finished::Operation(_) | Finished::Left => unreachable!("a safe point ends as one"),
-        }
+        self.update_topology_start()?.wait()
     }
 
     /// Reduces equally long buffers of all members, in place.
@@ -295,18 +296,22 @@ impl Communicator {
         receive: &mut [T],
         options: &Options,
     ) -> Result<Outcome> {
-        expect_length(
-            "receive",
-            receive.len(),
-            send.len() * self.world_size() as usize,
-        )?;
+        let world_size = self.world_size();
+        expect_length("receive", receive.len(), send.len() * world_size as usize)?;
         let part = RawPart {
             send: send.as_ptr().cast(),
             receive: receive.as_mut_ptr().cast(),
             count: send.len(),
             dtype: T::DTYPE,
         };
-        self.run(Kind::AllGather, ReduceOp::Sum, vec![part], options)
+        self.run_request(Request {
+            kind: Kind::AllGather,
+            op: ReduceOp::Sum,
+            root: Rank(0),
+            world_size: Some(world_size),
+            parts: vec![part],
+            options: options.clone(),
+        })
     }
 
     /// Reduces buffers of `world_size` equal shares and gives each member the share of its rank;
@@ -321,18 +326,22 @@ impl Communicator {
         op: ReduceOp,
         options: &Options,
     ) -> Result<Outcome> {
-        expect_length(
-            "send",
-            send.len(),
-            receive.len() * self.world_size() as usize,
-        )?;
+        let world_size = self.world_size();
+        expect_length("send", send.len(), receive.len() * world_size as usize)?;
         let part = RawPart {
             send: send.as_ptr().cast(),
             receive: receive.as_mut_ptr().cast(),
             count: receive.len(),
             dtype: T::DTYPE,
         };
-        self.run(Kind::ReduceScatter, op, vec![part], options)
+        self.run_request(Request {
+            kind: Kind::ReduceScatter,
+            op,
+            root: Rank(0),
+            world_size: Some(world_size),
+            parts: vec![part],
+            options: options.clone(),
+        })
     }
 
     /// Gives all members the buffer of rank `root`.
@@ -351,6 +360,7 @@ impl Communicator {
             kind: Kind::Broadcast,
             op: ReduceOp::Sum,
             root,
+            world_size: None,
             parts,
             options,
         })
@@ -367,11 +377,13 @@ impl Communicator {
     /// Starts a collective on raw memory.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] and [`Error::InvalidUsage`] at once; the rest from the handle.
+    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`] and [`Error::WorldChanged`] at once; the
+    /// rest from the handle, which may be [`Error::WorldChanged`] too.
     ///
     /// # Safety
-    /// The memory of every part must stay valid, and be used by nobody else, until the handle says
-    /// that the operation has ended, or has been dropped.
+    /// Where lengths depend on the world size, it must be given. The memory of every part must stay
+    /// valid, and be used by nobody else, until the handle says that the operation has ended, or
+    /// has been dropped.
     #[allow(unsafe_code)]
     pub unsafe fn start_raw(&self, request: Request) -> Result<RawHandle> {
         if request.kind == Kind::SharedState {
@@ -386,6 +398,13 @@ impl Communicator {
             )));
         }
         let world_size = self.world_size();
+        // Another thread's call may have brought a new view since the caller looked.
+        if request
+            .world_size
+            .is_some_and(|made_for| made_for != world_size)
+        {
+            return Err(Error::WorldChanged { world_size });
+        }
         if request.kind == Kind::Broadcast && request.root.0 >= world_size {
             return Err(Error::invalid(format!(
                 "root is rank {}, the world has {world_size} members",
@@ -429,6 +448,7 @@ impl Communicator {
             kind,
             op,
             root: Rank(0),
+            world_size: None,
             parts,
             options,
         })

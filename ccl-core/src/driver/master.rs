@@ -66,6 +66,15 @@ impl MasterServer {
         self.ending.wait()
     }
 
+    /// As `wait`, at most as long as `timeout`; `None` if it has not ended by then.
+    #[must_use]
+    pub fn wait_for(&self, timeout: Duration) -> Option<Result<()>> {
+        let mut result = self.ending.result.lock();
+        let told = &self.ending.told;
+        told.wait_while_for(&mut result, |result| result.is_none(), timeout);
+        result.clone()
+    }
+
     /// Why the master has ended, if it has; does not block.
     #[must_use]
     pub fn ended(&self) -> Option<Result<()>> {

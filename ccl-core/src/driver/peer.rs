@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, OpName, PeerId, Tag};
 use crate::limits;
 use crate::peer::{Input, Peer, SessionEnd, Setup, View};
+use crate::time::Instant;
 use crate::transport::tcp::{Links, LinksConfig};
 use crate::wire::control::{CancelReason, Fingerprint};
 
@@ -88,6 +89,29 @@ impl Call {
             done_bytes,
             total_bytes,
         }
+    }
+}
+
+/// One safe point in progress, as whoever came to it sees it.
+#[derive(Debug)]
+pub(crate) struct SafePointCall {
+    id: CallId,
+    session: Arc<Session>,
+    completion: Arc<Completion>,
+}
+
+impl SafePointCall {
+    /// Where its end will be.
+    pub(crate) fn completion(&self) -> &Completion {
+        &self.completion
+    }
+
+    /// Asks to come back from it.
+    pub(crate) fn cancel(&self) {
+        self.session.submit(Input::Cancel {
+            call: self.id,
+            reason: CancelReason::User,
+        });
     }
 }
 
@@ -173,6 +197,11 @@ impl Session {
         Ok(session)
     }
 
+    /// The time by the session's clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
     /// Blocks until the first view that this peer is in.
     pub(crate) fn wait_admitted(&self, timeout: Duration) -> Result<()> {
         let mut public = self.public.lock();
@@ -220,7 +249,7 @@ impl Session {
     }
 
     /// Comes to the next safe point.
-    pub(crate) fn safe_point(&self) -> Result<Arc<Completion>> {
+    pub(crate) fn safe_point(&self) -> Result<SafePointCall> {
         self.check_process()?;
         let (call, completion) = (self.new_call(), Completion::new());
         let deadline = self
@@ -232,7 +261,11 @@ impl Session {
             Arc::clone(&completion),
             Input::SafePoint { call, deadline },
         ));
-        Ok(completion)
+        Ok(SafePointCall {
+            id: call,
+            session: self.weak.upgrade().expect("`self` is borrowed from an Arc"),
+            completion,
+        })
     }
 
     /// Leaves the run and waits for the master's answer.

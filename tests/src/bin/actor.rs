@@ -110,6 +110,7 @@ fn start(communicator: &Communicator, numbers: [&str; 3], in_place: bool) -> Run
         RawPart::out_of_place(&send, &mut receive).expect("equally long")
     };
     let request = Request {
+        world_size: None,
         kind: Kind::AllReduce,
         op: ReduceOp::Sum,
         root: ccl_core::Rank(0),

@@ -1,0 +1,130 @@
+//! Calls other than collectives, waited for in slices: connecting, and safe points.
+//!
+//! For callers that have to look at something else while they wait, such as the signals of an
+//! interpreter. Blocking forms are in the parent module.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::communicator::{Communicator, Membership};
+use crate::config::CommunicatorConfig;
+use crate::driver::completion::{Completion, Finished};
+use crate::driver::peer::{SafePointCall, Session};
+use crate::error::{Error, Result};
+use crate::peer::View;
+use crate::time::Instant;
+
+/// A peer on its way into a run. Dropping it gives up.
+#[derive(Debug)]
+pub struct Connecting {
+    membership: Arc<Membership>,
+    /// End of the `connect_timeout`.
+    until: Instant,
+    connect_timeout: Duration,
+}
+
+impl Connecting {
+    /// Blocks at most `timeout`; the communicator once this peer is admitted, `None` before.
+    ///
+    /// # Errors
+    /// As [`Communicator::connect`], whose `connect_timeout` counts from the start.
+    pub fn wait_for(&self, timeout: Duration) -> Result<Option<Communicator>> {
+        let session = &self.membership.0;
+        let left = self.until.saturating_since(session.now());
+        match session.wait_admitted(timeout.min(left)) {
+            Ok(()) => Ok(Some(Communicator {
+                membership: Arc::clone(&self.membership),
+            })),
+            Err(Error::NotAdmitted { .. } | Error::MasterUnreachable { .. }) if timeout < left => {
+                Ok(None)
+            }
+            Err(Error::NotAdmitted { .. }) => Err(Error::NotAdmitted {
+                waited_ms: u64::try_from(self.connect_timeout.as_millis()).unwrap_or(u64::MAX),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A safe point that this peer has come to. Dropping it withdraws unless it has been released.
+#[derive(Debug)]
+pub struct SafePoint {
+    call: SafePointCall,
+}
+
+impl SafePoint {
+    /// Blocks until the safe point is released.
+    ///
+    /// # Errors
+    /// As [`Communicator::update_topology`].
+    pub fn wait(&self) -> Result<Arc<View>> {
+        view(self.completion().wait())
+    }
+
+    /// Blocks at most `timeout`; `None` if it is not released by then.
+    ///
+    /// # Errors
+    /// As [`Communicator::update_topology`].
+    pub fn wait_for(&self, timeout: Duration) -> Result<Option<Arc<View>>> {
+        if self.completion().wait_for(timeout) {
+            self.wait().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Asks to come back from it; a safe point that is withdrawn is not used up. Does not block.
+    pub fn cancel(&self) {
+        self.call.cancel();
+    }
+
+    fn completion(&self) -> &Completion {
+        self.call.completion()
+    }
+}
+
+impl Drop for SafePoint {
+    fn drop(&mut self) {
+        if !self.completion().is_finished() {
+            self.cancel();
+        }
+    }
+}
+
+fn view(end: Result<Finished>) -> Result<Arc<View>> {
+    match end? {
+        Finished::SafePoint(view) => Ok(view),
+        Finished::Operation(_) | Finished::Left => unreachable!("a safe point ends as one"),
+    }
+}
+
+impl Communicator {
+    /// Starts to join a run; [`Connecting::wait_for`] waits for the admission.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::Os`].
+    pub fn connect_start(config: CommunicatorConfig) -> Result<Connecting> {
+        let connect_timeout = config.connect_timeout;
+        let session = Session::start(config)?;
+        Ok(Connecting {
+            until: session.now() + connect_timeout,
+            membership: Arc::new(Membership(session)),
+            connect_timeout,
+        })
+    }
+
+    /// Comes to a safe point without waiting for the others.
+    ///
+    /// # Errors
+    /// [`Error::Forked`]; the rest from the safe point.
+    pub fn update_topology_start(&self) -> Result<SafePoint> {
+        self.session().safe_point().map(|call| SafePoint { call })
+    }
+
+    /// Leaves the run as dropping the last clone does: waits at most a second for the master's
+    /// farewell. Every clone, and every open call, gets [`Error::Ended`]. Does nothing the second
+    /// time, and in a forked child.
+    pub fn close(&self) {
+        self.session().close();
+    }
+}

@@ -1,0 +1,121 @@
+"""Why a call did not succeed: one class for each remedy.
+
+The classes mirror ``ccl_core::Error``. The native module makes the instances.
+"""
+
+
+class Error(RuntimeError):
+    """A call did not succeed; the class says what to do about it.
+
+    Input buffers are intact after every error. Facts that the class does not have are ``None``.
+    """
+
+    #: The peer that it is about.
+    peer: int | None
+    #: Number of the view it happened in: +1 at each change of the members.
+    epoch: int | None
+    #: Why, in words.
+    reason: str | None
+    #: The operation that ended, as ``tag#number@view``.
+    op: str | None
+    #: Members at the moment.
+    world_size: int | None
+    #: Members needed.
+    min_world_size: int | None
+    #: The address that was dialled.
+    address: str | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        peer: int | None = None,
+        epoch: int | None = None,
+        reason: str | None = None,
+        op: str | None = None,
+        world_size: int | None = None,
+        min_world_size: int | None = None,
+        address: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.peer = peer
+        self.epoch = epoch
+        self.reason = reason
+        self.op = op
+        self.world_size = world_size
+        self.min_world_size = min_world_size
+        self.address = address
+
+
+class Retryable(Error):
+    """The same call may succeed in this session."""
+
+
+class PeerLost(Retryable):
+    """A member was lost, or left, during the operation, which is aborted for everybody.
+
+    Call it again: it runs with the survivors.
+    """
+
+
+class TooFewPeers(Retryable):
+    """Fewer members than ``min_world_size``. Call ``update_topology`` until somebody joins."""
+
+
+class WorldChanged(Retryable):
+    """The buffers are made for another world size. Call again with buffers for the new one."""
+
+
+class SessionOver(Error):
+    """The session has ended: make a new communicator to come back as a newcomer."""
+
+
+class Evicted(SessionOver):
+    """The master removed this peer; ``reason`` says why."""
+
+
+class Refused(SessionOver):
+    """The master did not let this peer in."""
+
+
+class Unknown(SessionOver):
+    """Whether the operation succeeded cannot be known."""
+
+
+class Ended(SessionOver):
+    """The communicator was closed, or its session had ended before."""
+
+
+class Forked(SessionOver):
+    """The communicator belongs to the parent process. Make a new one after the fork."""
+
+
+class Cancelled(Error):
+    """Somebody cancelled the operation, its deadline passed, or the members' calls differ.
+
+    It is aborted for everybody, finally; ``peer`` asked for it.
+    """
+
+
+class MasterUnreachable(Error, ConnectionError):
+    """No master could be reached within ``connect_timeout``."""
+
+
+class NotAdmitted(Error):
+    """The master knows this peer, but it was not admitted within ``connect_timeout``."""
+
+
+class Timeout(Error, TimeoutError):
+    """The wait ended before the operation did. The operation goes on."""
+
+
+class InvalidArgument(Error, ValueError):
+    """An argument is out of range. Nothing was started."""
+
+
+class InvalidUsage(Error):
+    """The call does not fit the state, such as a busy tag. Nothing was started."""
+
+
+class OsError(Error, OSError):
+    """The operating system refused something; ``errno`` is its number."""

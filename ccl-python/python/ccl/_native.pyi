@@ -1,0 +1,251 @@
+"""Types of the native module; use them through the package ``ccl``."""
+
+from collections.abc import Callable, Generator, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack, final
+
+from ccl.types import CommunicatorSettings, MasterSettings, Memory, Op, Options, Time
+
+__all__ = ["Communicator", "Counters", "Handle", "Master", "Outcome", "Progress", "View"]
+
+@final
+class Master:
+    """A running master; it stops when it is closed or collected."""
+
+    def __new__(cls, **settings: Unpack[MasterSettings]) -> Self: ...
+    @property
+    def address(self) -> str:
+        """The ``host:port`` it listens on."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, by ``close`` or by itself."""
+
+    def wait(self, timeout: Time | None = None) -> None:
+        """Waits until it has ended. ``Timeout`` if ``timeout`` passes before."""
+
+    def close(self) -> None:
+        """Stops serving. Peers go on, and find a master that is started again."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class Communicator:
+    """A member of a run; it leaves when it is closed or collected.
+
+    Every method may be called from any thread. Waits let other threads run and end on Ctrl-C.
+    Buffers must not be touched while an operation runs; after an error they hold the input.
+    """
+
+    def __new__(cls, master: str, **settings: Unpack[CommunicatorSettings]) -> Self:
+        """Joins a run: blocks until admitted, at most ``connect_timeout``."""
+
+    @property
+    def peer(self) -> int:
+        """This session's name in the run's events and errors."""
+
+    @property
+    def rank(self) -> int:
+        """Rank in the view of the newest result."""
+
+    @property
+    def world_size(self) -> int:
+        """Members of the view of the newest result."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of the view of the newest result: +1 at each change of the members."""
+
+    @property
+    def view(self) -> View:
+        """The view of the newest result. It changes only when a call returns."""
+
+    @property
+    def listen_address(self) -> str:
+        """The ``host:port`` that other peers reach this one at."""
+
+    def counters(self) -> Counters:
+        """What happened so far."""
+
+    def update_topology(self) -> View:
+        """A safe point: admits the newcomers that are ready. All members must come to it."""
+
+    def close(self) -> None:
+        """Leaves the run; waits at most a second for the master's farewell. Open calls end."""
+
+    def all_reduce(
+        self,
+        buffer: Memory,
+        op: Op = "sum",
+        *,
+        out: Memory | None = None,
+        **options: Unpack[Options],
+    ) -> Outcome:
+        """Reduces equally long buffers of all members, in place or into ``out``."""
+
+    def all_reduce_async(
+        self,
+        buffer: Memory,
+        op: Op = "sum",
+        *,
+        out: Memory | None = None,
+        **options: Unpack[Options],
+    ) -> Handle:
+        """Starts an all-reduce."""
+
+    def all_reduce_many(
+        self, buffers: Sequence[Memory], op: Op = "sum", **options: Unpack[Options]
+    ) -> Outcome:
+        """Reduces a list of buffers, in place, as one transaction."""
+
+    def all_reduce_many_async(
+        self, buffers: Sequence[Memory], op: Op = "sum", **options: Unpack[Options]
+    ) -> Handle:
+        """Starts to reduce a list of buffers, in place, as one transaction."""
+
+    def all_gather(self, send: Memory, out: Memory, **options: Unpack[Options]) -> Outcome:
+        """Collects every member's ``send`` in ``out``, in rank order."""
+
+    def all_gather_async(self, send: Memory, out: Memory, **options: Unpack[Options]) -> Handle:
+        """Starts an all-gather."""
+
+    def all_gather_scalars(
+        self, values: Sequence[float], **options: Unpack[Options]
+    ) -> list[list[float]]:
+        """Collects a few numbers of every member: a list for each rank."""
+
+    def reduce_scatter(
+        self, send: Memory, out: Memory, op: Op = "sum", **options: Unpack[Options]
+    ) -> Outcome:
+        """Reduces ``send``, ``world_size`` equal shares; each member gets that of its rank."""
+
+    def reduce_scatter_async(
+        self, send: Memory, out: Memory, op: Op = "sum", **options: Unpack[Options]
+    ) -> Handle:
+        """Starts a reduce-scatter."""
+
+    def broadcast(self, buffer: Memory, root: int = 0, **options: Unpack[Options]) -> Outcome:
+        """Gives all members the buffer of rank ``root``."""
+
+    def broadcast_async(self, buffer: Memory, root: int = 0, **options: Unpack[Options]) -> Handle:
+        """Starts a broadcast."""
+
+    def barrier(self, **options: Unpack[Options]) -> Outcome:
+        """Blocks until all members have called it."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class Handle:
+    """An operation under way. It may be dropped: the operation goes on, its memory stays alive."""
+
+    def wait(self, timeout: Time | None = None) -> Outcome:
+        """Waits until it has ended. After ``timeout`` raises ``Timeout``; the operation goes on."""
+
+    def done(self) -> bool:
+        """Whether it has ended, one way or another. Does not block."""
+
+    def cancel(self) -> None:
+        """Asks to abort it for all members; the verdict may still be success. Does not block."""
+
+    def progress(self) -> Progress:
+        """How far it is at this peer. Does not block."""
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Calls ``callback()`` once it has ended, on a thread of the library."""
+
+    def __await__(self) -> Generator[Any, None, Outcome]: ...
+
+@final
+class Outcome:
+    """A success."""
+
+    @property
+    def op(self) -> str:
+        """The operation's name in the history."""
+
+    @property
+    def contributors(self) -> list[int]:
+        """Whose data is in the result, in rank order."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of contributors."""
+
+    @property
+    def view(self) -> View:
+        """The view this peer was in when it was told."""
+
+    @property
+    def attempts(self) -> int:
+        """Attempts it took."""
+
+@final
+class View:
+    """The members of one peer group for a while."""
+
+    @property
+    def epoch(self) -> int:
+        """Its number: +1 at each change of the members."""
+
+    @property
+    def term(self) -> int:
+        """Generation of the master that installed it."""
+
+    @property
+    def members(self) -> list[int]:
+        """Peers in rank order."""
+
+    @property
+    def ring_order(self) -> list[int]:
+        """The ring: ranks, each followed by its next."""
+
+@final
+class Counters:
+    """What a communicator did so far."""
+
+    @property
+    def commits(self) -> int:
+        """Operations that committed."""
+
+    @property
+    def aborts(self) -> int:
+        """Operations that were aborted."""
+
+    @property
+    def repairs(self) -> int:
+        """Connections that broke and were repaired."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes sent to other peers."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received from other peers."""
+
+@final
+class Progress:
+    """How far an operation is at this peer."""
+
+    @property
+    def done_bytes(self) -> int:
+        """Payload bytes sent and received so far."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Payload bytes this peer will have sent and received at the end."""

@@ -1,0 +1,78 @@
+"""What arguments may be, for type checkers and for whoever wraps the library."""
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["CommunicatorSettings", "MasterSettings", "Memory", "Op", "Options", "Time"]
+
+
+class _DLPack(Protocol):
+    """Anything with DLPack, torch tensors among them."""
+
+    def __dlpack__(self) -> Any: ...
+    def __dlpack_device__(self) -> tuple[Any, Any]: ...
+
+
+#: Memory on the CPU: NumPy arrays, torch tensors, anything with the buffer protocol or DLPack.
+Memory: TypeAlias = "Buffer | _DLPack"
+#: Seconds, or a timedelta.
+Time: TypeAlias = float | timedelta
+#: ``avg`` divides by the number of contributors; integers truncate toward zero.
+Op: TypeAlias = Literal["sum", "avg", "prod", "min", "max"]
+
+
+class Options(TypedDict, total=False):
+    """How one call is to be made."""
+
+    #: Stream of operations; those of one tag run one after the other. Default 0.
+    tag: int
+    #: When to cancel it for everybody. ``None``: the communicator's ``operation_timeout``.
+    deadline: Time | None
+    #: Most attempts with the survivors after a peer is lost, the first included. Default 1.
+    attempts: int
+    #: Default ``auto``, which is the same on all members.
+    algorithm: Literal["auto", "direct", "ring"]
+
+
+class CommunicatorSettings(TypedDict, total=False):
+    """What a peer may choose; docs/configuration.md has the defaults."""
+
+    run: str
+    group: int
+    unit: int | None
+    listen: str | None
+    advertise: str | None
+    lanes: int
+    min_world_size: int
+    initial_world_size: int | None
+    connect_timeout: Time
+    operation_timeout: Time | None
+    checksum: bool
+    scratch_bytes: int
+    io_threads: int | None
+    congestion_control: str | None
+    pacing_bytes_per_second: int | None
+
+
+class MasterSettings(TypedDict, total=False):
+    """What a master may be told; docs/configuration.md has the defaults."""
+
+    listen: str
+    run: str
+    journal: str | os.PathLike[str] | None
+    fsync: bool
+    new_run: bool
+    force_rebuild: bool
+    heartbeat_interval: Time
+    peer_timeout: Time
+    reattach_grace: Time
+    blame_window: Time
+    link_timeout: Time
+    rebuild_window: Time
+    detach_timeout: Time
+    verdict_timeout: Time
+    post_timeout: Time | None

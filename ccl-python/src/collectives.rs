@@ -1,0 +1,312 @@
+//! The collectives of `ccl.Communicator`: buffers in, outcomes and handles out.
+
+use ccl_core::{Dtype, Kind, Rank, ReduceOp};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::communicator::Communicator;
+use crate::errors::{internal, invalid};
+use crate::flight::{Flight, Part, Plan};
+use crate::handle::Handle;
+use crate::memory::{Keep, Memory, Use};
+use crate::results::Outcome;
+use crate::settings;
+
+type Object<'a, 'py> = &'a Bound<'py, PyAny>;
+
+#[pymethods]
+impl Communicator {
+    /// Reduces equally long buffers of all members, in place or into `out`.
+    #[pyo3(signature = (buffer, op = "sum", *, out = None, **options))]
+    fn all_reduce(
+        slf: &Bound<'_, Self>,
+        buffer: Object<'_, '_>,
+        op: &str,
+        out: Option<Object<'_, '_>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Outcome> {
+        let parts = vec![reduce_part(buffer, out)?];
+        run(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+    }
+
+    /// Starts an all-reduce.
+    #[pyo3(signature = (buffer, op = "sum", *, out = None, **options))]
+    fn all_reduce_async(
+        slf: &Bound<'_, Self>,
+        buffer: Object<'_, '_>,
+        op: &str,
+        out: Option<Object<'_, '_>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Handle> {
+        let parts = vec![reduce_part(buffer, out)?];
+        start(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+    }
+
+    /// Reduces a list of buffers, in place, as one transaction.
+    #[pyo3(signature = (buffers, op = "sum", **options))]
+    fn all_reduce_many(
+        slf: &Bound<'_, Self>,
+        buffers: Vec<Bound<'_, PyAny>>,
+        op: &str,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Outcome> {
+        let parts = reduce_parts(&buffers)?;
+        run(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+    }
+
+    /// Starts to reduce a list of buffers, in place, as one transaction.
+    #[pyo3(signature = (buffers, op = "sum", **options))]
+    fn all_reduce_many_async(
+        slf: &Bound<'_, Self>,
+        buffers: Vec<Bound<'_, PyAny>>,
+        op: &str,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Handle> {
+        let parts = reduce_parts(&buffers)?;
+        start(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+    }
+
+    /// Collects every member's `send` in `out`, in rank order.
+    #[pyo3(signature = (send, out, **options))]
+    fn all_gather(
+        slf: &Bound<'_, Self>,
+        send: Object<'_, '_>,
+        out: Object<'_, '_>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Outcome> {
+        let (plan, parts) = gather(slf, send, out, options)?;
+        run(slf, plan, parts)
+    }
+
+    /// Starts an all-gather.
+    #[pyo3(signature = (send, out, **options))]
+    fn all_gather_async(
+        slf: &Bound<'_, Self>,
+        send: Object<'_, '_>,
+        out: Object<'_, '_>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Handle> {
+        let (plan, parts) = gather(slf, send, out, options)?;
+        start(slf, plan, parts)
+    }
+
+    /// Collects a few numbers of every member: a list for each rank.
+    #[pyo3(signature = (values, **options))]
+    fn all_gather_scalars(
+        slf: &Bound<'_, Self>,
+        values: Vec<f64>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<Vec<f64>>> {
+        let py = slf.py();
+        let world_size = slf.get().0.world_size();
+        let mut plan = plan(py, Kind::AllGather, "sum", options)?;
+        plan.world_size = Some(world_size);
+        let count = values.len();
+        let part = Part {
+            send: Some(own(values)),
+            receive: own(vec![0.0; count * world_size as usize]),
+            count,
+        };
+        let flight = Flight::start(py, &slf.get().0, plan, vec![part])?;
+        flight.wait_or_cancel(py)?;
+        if count == 0 {
+            return Ok(vec![Vec::new(); world_size as usize]);
+        }
+        let gathered = flight.take_own();
+        let gathered = gathered.ok_or_else(|| internal("the gathered numbers are gone"))?;
+        Ok(gathered.chunks(count).map(<[f64]>::to_vec).collect())
+    }
+
+    /// Reduces `send`, `world_size` equal shares, and gives each member the share of its rank.
+    #[pyo3(signature = (send, out, op = "sum", **options))]
+    fn reduce_scatter(
+        slf: &Bound<'_, Self>,
+        send: Object<'_, '_>,
+        out: Object<'_, '_>,
+        op: &str,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Outcome> {
+        let plan = plan(slf.py(), Kind::ReduceScatter, op, options)?;
+        let (plan, parts) = scatter(slf, plan, send, out)?;
+        run(slf, plan, parts)
+    }
+
+    /// Starts a reduce-scatter.
+    #[pyo3(signature = (send, out, op = "sum", **options))]
+    fn reduce_scatter_async(
+        slf: &Bound<'_, Self>,
+        send: Object<'_, '_>,
+        out: Object<'_, '_>,
+        op: &str,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Handle> {
+        let plan = plan(slf.py(), Kind::ReduceScatter, op, options)?;
+        let (plan, parts) = scatter(slf, plan, send, out)?;
+        start(slf, plan, parts)
+    }
+
+    /// Gives all members the buffer of rank `root`.
+    #[pyo3(signature = (buffer, root = 0, **options))]
+    fn broadcast(
+        slf: &Bound<'_, Self>,
+        buffer: Object<'_, '_>,
+        root: u32,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Outcome> {
+        let mut plan = plan(slf.py(), Kind::Broadcast, "sum", options)?;
+        plan.root = Rank(root);
+        run(slf, plan, vec![reduce_part(buffer, None)?])
+    }
+
+    /// Starts a broadcast.
+    #[pyo3(signature = (buffer, root = 0, **options))]
+    fn broadcast_async(
+        slf: &Bound<'_, Self>,
+        buffer: Object<'_, '_>,
+        root: u32,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Handle> {
+        let mut plan = plan(slf.py(), Kind::Broadcast, "sum", options)?;
+        plan.root = Rank(root);
+        start(slf, plan, vec![reduce_part(buffer, None)?])
+    }
+
+    /// Blocks until all members have called it.
+    #[pyo3(signature = (**options))]
+    fn barrier(slf: &Bound<'_, Self>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Outcome> {
+        let plan = plan(slf.py(), Kind::Barrier, "sum", options)?;
+        run(slf, plan, Vec::new())
+    }
+}
+
+fn run(slf: &Bound<'_, Communicator>, plan: Plan, parts: Vec<Part>) -> PyResult<Outcome> {
+    let flight = Flight::start(slf.py(), &slf.get().0, plan, parts)?;
+    flight.wait_or_cancel(slf.py()).map(Outcome)
+}
+
+fn start(slf: &Bound<'_, Communicator>, plan: Plan, parts: Vec<Part>) -> PyResult<Handle> {
+    let flight = Flight::start(slf.py(), &slf.get().0, plan, parts)?;
+    Ok(Handle::new(flight, slf.clone().unbind()))
+}
+
+fn plan(
+    py: Python<'_>,
+    kind: Kind,
+    op: &str,
+    options: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Plan> {
+    Ok(Plan {
+        kind,
+        op: match op {
+            "sum" => ReduceOp::Sum,
+            other => settings::reduce_op(py, other)?,
+        },
+        root: Rank(0),
+        world_size: None,
+        options: settings::options(options)?,
+    })
+}
+
+/// A buffer whose result is as long as it is.
+fn reduce_part(buffer: Object<'_, '_>, out: Option<Object<'_, '_>>) -> PyResult<Part> {
+    let Some(out) = out else {
+        let receive = Memory::of(buffer, Use::Write)?;
+        let count = receive.count;
+        return Ok(Part {
+            send: None,
+            receive,
+            count,
+        });
+    };
+    let (send, receive) = (Memory::of(buffer, Use::Read)?, Memory::of(out, Use::Write)?);
+    let count = send.count;
+    check_out(buffer.py(), &receive, (send.dtype, count))?;
+    Ok(Part {
+        send: Some(send),
+        receive,
+        count,
+    })
+}
+
+fn reduce_parts(buffers: &[Bound<'_, PyAny>]) -> PyResult<Vec<Part>> {
+    let parts = buffers.iter().map(|buffer| reduce_part(buffer, None));
+    parts.collect()
+}
+
+fn gather(
+    slf: &Bound<'_, Communicator>,
+    send: Object<'_, '_>,
+    out: Object<'_, '_>,
+    options: Option<&Bound<'_, PyDict>>,
+) -> PyResult<(Plan, Vec<Part>)> {
+    let py = slf.py();
+    let world_size = slf.get().0.world_size();
+    let mut plan = plan(py, Kind::AllGather, "sum", options)?;
+    plan.world_size = Some(world_size);
+    let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Write)?);
+    let count = send.count;
+    check_out(py, &receive, (send.dtype, count * world_size as usize))?;
+    let part = Part {
+        send: Some(send),
+        receive,
+        count,
+    };
+    Ok((plan, vec![part]))
+}
+
+fn scatter(
+    slf: &Bound<'_, Communicator>,
+    mut plan: Plan,
+    send: Object<'_, '_>,
+    out: Object<'_, '_>,
+) -> PyResult<(Plan, Vec<Part>)> {
+    let py = slf.py();
+    let world_size = slf.get().0.world_size();
+    plan.world_size = Some(world_size);
+    let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Write)?);
+    let count = receive.count;
+    if send.count != count * world_size as usize {
+        let what = format!(
+            "the input has {} elements; {world_size} ranks with {count} each in `out` need {}",
+            send.count,
+            count * world_size as usize
+        );
+        return Err(invalid(py, what));
+    }
+    check_out(py, &receive, (send.dtype, count))?;
+    let part = Part {
+        send: Some(send),
+        receive,
+        count,
+    };
+    Ok((plan, vec![part]))
+}
+
+fn check_out(py: Python<'_>, out: &Memory, (dtype, count): (Dtype, usize)) -> PyResult<()> {
+    if out.dtype != dtype {
+        let (found, needed) = (out.dtype.name(), dtype.name());
+        return Err(invalid(
+            py,
+            format!("out has {found} elements, the input {needed}"),
+        ));
+    }
+    if out.count != count {
+        let found = out.count;
+        return Err(invalid(
+            py,
+            format!("out has {found} elements, {count} are needed"),
+        ));
+    }
+    Ok(())
+}
+
+/// Memory of the library's own.
+fn own(elements: Vec<f64>) -> Memory {
+    let mut elements = elements.into_boxed_slice();
+    Memory {
+        address: elements.as_mut_ptr() as usize,
+        count: elements.len(),
+        dtype: Dtype::F64,
+        keep: Keep::Own { elements },
+    }
+}

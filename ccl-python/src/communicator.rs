@@ -1,0 +1,110 @@
+//! `ccl.Communicator`: its life and what it tells about itself. The collectives are in
+//! `collectives`.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::errors::raise;
+use crate::native::Native;
+use crate::results::{Counters, View};
+use crate::settings;
+use crate::wait::wait;
+
+/// A member of a run; it leaves when it is closed or collected.
+#[pyclass(frozen, weakref, module = "ccl")]
+#[derive(Debug)]
+pub struct Communicator(pub Native<ccl_core::Communicator>);
+
+#[pymethods]
+impl Communicator {
+    /// Joins a run: blocks until admitted, at most `connect_timeout`.
+    #[new]
+    #[pyo3(signature = (master, **settings))]
+    fn new<'py>(
+        py: Python<'py>,
+        master: &str,
+        settings: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let config = settings::communicator(master, settings)?;
+        let connecting = py
+            .detach(|| ccl_core::Communicator::connect_start(config))
+            .map_err(|error| raise(py, &error))?;
+        let connecting = Native::new(connecting);
+        let admitted = wait(py, |slice| connecting.wait_for(slice).transpose())?;
+        let communicator = admitted.map_err(|error| raise(py, &error))?;
+        let object = Bound::new(py, Self(Native::new(communicator)))?;
+        py.import("ccl._exit")?
+            .call_method1("close_at_exit", (&object,))?;
+        Ok(object)
+    }
+
+    /// This session's name in the run's events and errors.
+    #[getter]
+    fn peer(&self) -> u64 {
+        self.0.peer().0
+    }
+
+    /// Rank in the view of the newest result.
+    #[getter]
+    fn rank(&self) -> u32 {
+        self.0.rank().0
+    }
+
+    /// Members of the view of the newest result.
+    #[getter]
+    fn world_size(&self) -> u32 {
+        self.0.world_size()
+    }
+
+    /// Number of the view of the newest result: +1 at each change of the members.
+    #[getter]
+    fn epoch(&self) -> u32 {
+        self.0.view().vid.epoch.0
+    }
+
+    /// The view of the newest result. It changes only when a call returns.
+    #[getter]
+    fn view(&self) -> View {
+        View(self.0.view())
+    }
+
+    /// The `host:port` that other peers reach this one at.
+    #[getter]
+    fn listen_address(&self) -> String {
+        self.0.listen_address().to_string()
+    }
+
+    /// What happened so far.
+    fn counters(&self) -> Counters {
+        Counters(self.0.counters())
+    }
+
+    /// A safe point: admits the newcomers that are ready. All members must come to it.
+    fn update_topology(&self, py: Python<'_>) -> PyResult<View> {
+        let start = py.detach(|| self.0.update_topology_start());
+        let point = Native::new(start.map_err(|error| raise(py, &error))?);
+        let end = wait(py, |slice| point.wait_for(slice).transpose())?;
+        end.map(View).map_err(|error| raise(py, &error))
+    }
+
+    /// Leaves the run; waits at most a second for the master's farewell. Open calls end.
+    fn close(&self, py: Python<'_>) {
+        if !self.0.is_inherited() {
+            py.detach(|| self.0.close());
+        }
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
+    fn __repr__(&self) -> String {
+        let (peer, rank, world_size) = (self.peer(), self.rank(), self.world_size());
+        format!("Communicator(peer={peer}, rank={rank}, world_size={world_size})")
+    }
+}

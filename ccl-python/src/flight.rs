@@ -1,0 +1,214 @@
+//! One operation under way, and what it needs alive: its memory, and whoever is to be told.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use ccl_core::Request;
+use ccl_core::{Communicator, Error, Kind, Options, Outcome, Rank, RawHandle, RawPart, ReduceOp};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+use crate::memory::{Keep, Memory};
+use crate::notifier;
+use crate::wait;
+
+/// What an operation reads and writes.
+#[derive(Debug)]
+pub struct Part {
+    /// What this peer contributes; `None`: `receive`, in place.
+    pub send: Option<Memory>,
+    /// Where the result goes.
+    pub receive: Memory,
+    /// Elements as `ccl_core::RawPart` counts them.
+    pub count: usize,
+}
+
+/// A collective, without its buffers.
+#[derive(Debug)]
+pub struct Plan {
+    /// Which collective.
+    pub kind: Kind,
+    /// How elements combine, where they do.
+    pub op: ReduceOp,
+    /// The source of a broadcast.
+    pub root: Rank,
+    /// Members that the buffers are made for, where lengths or the root depend on it.
+    pub world_size: Option<u32>,
+    /// Tag, deadline, algorithm, retry.
+    pub options: Options,
+}
+
+/// An operation under way. It is never dropped before its end: whoever loses interest calls
+/// [`Flight::leave_to_itself`].
+#[derive(Debug)]
+pub struct Flight {
+    raw: RawHandle,
+    keeps: Mutex<Vec<Keep>>,
+    callbacks: Mutex<Vec<Py<PyAny>>>,
+}
+
+impl Flight {
+    /// Starts a collective.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `InvalidUsage` and the fatal ones.
+    pub fn start(
+        py: Python<'_>,
+        communicator: &Communicator,
+        plan: Plan,
+        parts: Vec<Part>,
+    ) -> PyResult<Arc<Self>> {
+        let mut keeps = Vec::with_capacity(parts.len());
+        let mut raw_parts = Vec::with_capacity(parts.len());
+        for part in parts {
+            let receive = part.receive.address as *mut u8;
+            let send = part.send.as_ref();
+            raw_parts.push(RawPart {
+                send: send.map_or(receive.cast_const(), |send| send.address as *const u8),
+                receive,
+                count: part.count,
+                dtype: part.receive.dtype,
+            });
+            keeps.push(part.receive.keep);
+            keeps.extend(part.send.map(|send| send.keep));
+        }
+        let request = Request {
+            kind: plan.kind,
+            op: plan.op,
+            root: plan.root,
+            world_size: plan.world_size,
+            parts: raw_parts,
+            options: plan.options,
+        };
+        // Pointers are not `Send`, and this one goes nowhere.
+        let request = Lent(request);
+        // SAFETY: `keeps` holds the memory until the operation has ended. That Python code does not
+        // touch it meanwhile is what the documentation asks of it; races on numbers are all that
+        // comes of it.
+        let started = py.detach(|| unsafe { communicator.start_raw(request.take()) });
+        let raw = started.map_err(|error| raise(py, &error))?;
+        Ok(Arc::new(Self {
+            raw,
+            keeps: Mutex::new(keeps),
+            callbacks: Mutex::default(),
+        }))
+    }
+
+    /// Waits for its end, and as long as for `timeout` seconds if that is given.
+    ///
+    /// # Errors
+    /// Why it was not committed, `Timeout`, or what a signal handler raised.
+    pub fn wait(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<Outcome> {
+        let end = wait::wait_for(py, timeout, |slice| self.look(slice))?;
+        let end = end.unwrap_or(Err(Error::Timeout));
+        if !matches!(end, Err(Error::Timeout)) {
+            self.release(py);
+        }
+        end.map_err(|error| raise(py, &error))
+    }
+
+    /// As `wait` for ever, but a signal handler that raises cancels it.
+    ///
+    /// # Errors
+    /// Why it was not committed, or what a signal handler raised.
+    pub fn wait_or_cancel(self: &Arc<Self>, py: Python<'_>) -> PyResult<Outcome> {
+        let result = self.wait(py, None);
+        if !self.is_finished() {
+            self.cancel();
+            let _verdict = py.detach(|| self.look(VERDICT_MAX));
+            self.leave_to_itself();
+        }
+        result
+    }
+
+    fn look(&self, timeout: Duration) -> Option<ccl_core::Result<Outcome>> {
+        match self.raw.wait_for(timeout) {
+            Err(Error::Timeout) => None,
+            end => Some(end),
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.raw.is_finished()
+    }
+
+    /// The first memory of the library's own that it used. The operation has ended.
+    pub fn take_own(&self) -> Option<Box<[f64]>> {
+        self.keeps.lock().drain(..).find_map(|keep| match keep {
+            Keep::Own { elements } => Some(elements),
+            Keep::Object { .. } | Keep::Buffer { .. } => None,
+        })
+    }
+
+    /// Asks to abort it for all members.
+    pub fn cancel(&self) {
+        self.raw.cancel();
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> ccl_core::Progress {
+        self.raw.progress()
+    }
+
+    /// Calls `callback` without arguments once it has ended, on a thread of the library.
+    pub fn add_callback(self: &Arc<Self>, callback: Py<PyAny>) {
+        self.callbacks.lock().push(callback);
+        self.leave_to_itself();
+    }
+
+    /// Keeps it, and its memory, until it has ended.
+    pub fn leave_to_itself(self: &Arc<Self>) {
+        let waker = Waker::from(Arc::clone(self));
+        if self.raw.poll(&Context::from_waker(&waker)).is_ready() {
+            waker.wake();
+        }
+    }
+
+    /// Lets go of the memory, and tells whoever wanted to know. The operation has ended.
+    pub fn settle(&self, py: Python<'_>) {
+        self.release(py);
+        let callbacks = std::mem::take(&mut *self.callbacks.lock());
+        for callback in callbacks {
+            if let Err(error) = callback.call0(py) {
+                error.write_unraisable(py, Some(callback.bind(py)));
+            }
+        }
+    }
+
+    /// Lets go of Python's memory; the library's own stays, for whoever reads the result there.
+    fn release(&self, _py: Python<'_>) {
+        let mut keeps = self.keeps.lock();
+        let is_own = |keep: &mut Keep| matches!(keep, Keep::Own { .. });
+        let foreign: Vec<Keep> = keeps.extract_if(.., |keep| !is_own(keep)).collect();
+        // Whatever their owners do when they go must not meet the lock.
+        drop(keeps);
+        drop(foreign);
+    }
+}
+
+/// Longest that an interrupted call waits for its verdict: a round trip to the master is far
+/// shorter, and Ctrl-C has to be answered within 200 ms.
+const VERDICT_MAX: Duration = Duration::from_millis(80);
+
+/// Woken by an I/O thread of the library, which must not wait for Python.
+impl Wake for Flight {
+    fn wake(self: Arc<Self>) {
+        notifier::settle(self);
+    }
+}
+
+/// A request on its way through [`Python::detach`], which stays on this thread.
+struct Lent(Request);
+
+// SAFETY: it is taken by the thread that made it.
+unsafe impl Send for Lent {}
+
+impl Lent {
+    fn take(self) -> Request {
+        self.0
+    }
+}

@@ -1,0 +1,78 @@
+//! `ccl.Handle`: an operation under way, as Python waits for it.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use crate::communicator::Communicator;
+use crate::flight::Flight;
+use crate::results::{Outcome, Progress};
+use crate::settings::maybe_duration;
+
+/// An operation under way. It may be dropped: the operation goes on, and keeps its memory alive.
+#[pyclass(frozen, weakref, module = "ccl")]
+#[derive(Debug)]
+pub struct Handle {
+    flight: Arc<Flight>,
+    /// The session lasts as long as somebody may wait for its operations.
+    _communicator: Py<Communicator>,
+}
+
+impl Handle {
+    /// Of an operation of this communicator.
+    pub fn new(flight: Arc<Flight>, communicator: Py<Communicator>) -> Self {
+        Self {
+            flight,
+            _communicator: communicator,
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.flight.is_finished() {
+            self.flight.leave_to_itself();
+        }
+    }
+}
+
+#[pymethods]
+impl Handle {
+    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the operation goes on.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Outcome> {
+        let timeout = timeout.map(maybe_duration).transpose()?.flatten();
+        self.flight.wait(py, timeout).map(Outcome)
+    }
+
+    /// Whether it has ended, one way or another. Does not block.
+    fn done(&self) -> bool {
+        self.flight.is_finished()
+    }
+
+    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.flight.cancel());
+    }
+
+    /// How far it is at this peer. Does not block.
+    fn progress(&self) -> Progress {
+        Progress(self.flight.progress())
+    }
+
+    /// Calls `callback()` once it has ended, on a thread of the library; at once if it has.
+    fn add_done_callback(&self, callback: Py<PyAny>) {
+        self.flight.add_callback(callback);
+    }
+
+    fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        let module = slf.py().import("ccl._await")?;
+        module
+            .call_method1("outcome", (slf,))?
+            .call_method0("__await__")
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Handle(done={}, {:?})", self.done(), self.flight.progress())
+    }
+}

@@ -1,0 +1,34 @@
+//! The Python package `ccl`: translates between Python and `ccl-core`, and decides nothing.
+//!
+//! Whatever can block lets other Python threads run and ends on Ctrl-C (`wait`). Memory comes from
+//! whoever has it, without a copy (`memory`), and is kept alive by the operation (`flight`).
+
+mod collectives;
+mod communicator;
+mod dlpack;
+mod errors;
+mod flight;
+mod handle;
+mod master;
+mod memory;
+mod native;
+mod notifier;
+mod results;
+mod settings;
+mod tensor;
+mod wait;
+
+use pyo3::prelude::*;
+
+/// Bindings of `ccl-core`; use them through the package `ccl`.
+#[pymodule(name = "_native")]
+mod ccl_native {
+    #[pymodule_export]
+    use crate::communicator::Communicator;
+    #[pymodule_export]
+    use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::master::Master;
+    #[pymodule_export]
+    use crate::results::{Counters, Outcome, Progress, View};
+}

@@ -1,0 +1,155 @@
+//! What calls return: plain, immutable records.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+/// A success.
+#[pyclass(frozen, module = "ccl")]
+#[derive(Debug)]
+pub struct Outcome(pub ccl_core::Outcome);
+
+#[pymethods]
+impl Outcome {
+    /// The operation's name in the history.
+    #[getter]
+    fn op(&self) -> String {
+        self.0.op.to_string()
+    }
+
+    /// Whose data is in the result, in rank order.
+    #[getter]
+    fn contributors(&self) -> Vec<u64> {
+        self.0.contributors.iter().map(|peer| peer.0).collect()
+    }
+
+    /// Number of contributors.
+    #[getter]
+    fn world_size(&self) -> usize {
+        self.0.contributors.len()
+    }
+
+    /// The view this peer was in when it was told.
+    #[getter]
+    fn view(&self) -> View {
+        View(Arc::clone(&self.0.view))
+    }
+
+    /// Attempts it took.
+    #[getter]
+    fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Outcome(op={:?}, world_size={}, attempts={})",
+            self.op(),
+            self.world_size(),
+            self.attempts()
+        )
+    }
+}
+
+/// The members of one peer group for a while.
+#[pyclass(frozen, module = "ccl")]
+#[derive(Debug)]
+pub struct View(pub Arc<ccl_core::View>);
+
+#[pymethods]
+impl View {
+    /// Its number: +1 at each change of the members.
+    #[getter]
+    fn epoch(&self) -> u32 {
+        self.0.vid.epoch.0
+    }
+
+    /// Generation of the master that installed it.
+    #[getter]
+    fn term(&self) -> u32 {
+        self.0.vid.term.0
+    }
+
+    /// Peers in rank order.
+    #[getter]
+    fn members(&self) -> Vec<u64> {
+        let members = self.0.members.iter();
+        members.map(|member| member.peer.0).collect()
+    }
+
+    /// The ring: ranks, each followed by its next.
+    #[getter]
+    fn ring_order(&self) -> Vec<u32> {
+        self.0.ring_order.iter().map(|rank| rank.0).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("View(epoch={}, members={:?})", self.epoch(), self.members())
+    }
+}
+
+/// What a communicator did so far.
+#[pyclass(frozen, module = "ccl")]
+#[derive(Debug)]
+pub struct Counters(pub ccl_core::Counters);
+
+#[pymethods]
+impl Counters {
+    /// Operations that committed.
+    #[getter]
+    fn commits(&self) -> u64 {
+        self.0.commits
+    }
+
+    /// Operations that were aborted.
+    #[getter]
+    fn aborts(&self) -> u64 {
+        self.0.aborts
+    }
+
+    /// Connections that broke and were repaired.
+    #[getter]
+    fn repairs(&self) -> u64 {
+        self.0.repairs
+    }
+
+    /// Bytes sent to other peers.
+    #[getter]
+    fn sent_bytes(&self) -> u64 {
+        self.0.sent_bytes
+    }
+
+    /// Bytes received from other peers.
+    #[getter]
+    fn received_bytes(&self) -> u64 {
+        self.0.received_bytes
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// How far an operation is at this peer.
+#[pyclass(frozen, module = "ccl")]
+#[derive(Debug)]
+pub struct Progress(pub ccl_core::Progress);
+
+#[pymethods]
+impl Progress {
+    /// Payload bytes sent and received so far.
+    #[getter]
+    fn done_bytes(&self) -> u64 {
+        self.0.done_bytes
+    }
+
+    /// Payload bytes this peer will have sent and received at the end.
+    #[getter]
+    fn total_bytes(&self) -> u64 {
+        self.0.total_bytes
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}

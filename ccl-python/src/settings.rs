@@ -1,0 +1,157 @@
+//! Keyword arguments as the plain structs of `ccl-core`.
+//!
+//! Times are seconds as a number, or a `datetime.timedelta`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ccl_core::ids::UnitId;
+use ccl_core::{
+    Algorithm, CommunicatorConfig, GroupId, MasterConfig, Options, ReduceOp, Tag, Timers,
+};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors::invalid;
+
+type Keywords<'a, 'py> = Option<&'a Bound<'py, PyDict>>;
+
+/// A time given in Python.
+pub fn duration(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let seconds = match value.extract::<f64>() {
+        Ok(seconds) => seconds,
+        Err(_) => value.call_method0("total_seconds")?.extract()?,
+    };
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| invalid(value.py(), format!("{seconds} is no time in seconds")))
+}
+
+/// A time, or `None` for ever.
+pub fn maybe_duration(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    duration(value).map(Some)
+}
+
+/// The operator of this name.
+pub fn reduce_op(py: Python<'_>, name: &str) -> PyResult<ReduceOp> {
+    let found = ReduceOp::ALL.into_iter().find(|op| op.name() == name);
+    found.ok_or_else(|| {
+        let all = ReduceOp::ALL.map(ReduceOp::name).join(", ");
+        invalid(py, format!("op {name:?} is not one of {all}"))
+    })
+}
+
+fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
+    match value.extract::<&str>()? {
+        "auto" => Ok(Algorithm::Auto),
+        "direct" => Ok(Algorithm::Direct),
+        "ring" => Ok(Algorithm::Ring),
+        other => Err(invalid(
+            value.py(),
+            format!("algorithm {other:?} is not one of auto, direct, ring"),
+        )),
+    }
+}
+
+/// How one call is to be made.
+pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
+    let mut options = Options::default();
+    for (name, value) in keywords.into_iter().flatten() {
+        match name.extract::<&str>()? {
+            "tag" => options.tag = Tag(value.extract()?),
+            "deadline" => options.deadline = maybe_duration(&value)?,
+            "attempts" => options.attempts = value.extract()?,
+            "algorithm" => options.algorithm = algorithm(&value)?,
+            other => return Err(unexpected(other)),
+        }
+    }
+    Ok(options)
+}
+
+/// What a peer is told.
+pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<CommunicatorConfig> {
+    let mut config = CommunicatorConfig {
+        master: master.to_owned(),
+        ..CommunicatorConfig::default()
+    };
+    for (name, value) in keywords.into_iter().flatten() {
+        match name.extract::<&str>()? {
+            "run" => config.run = value.extract()?,
+            "group" => config.group = GroupId(value.extract()?),
+            "unit" => config.unit = value.extract::<Option<u64>>()?.map(UnitId),
+            "listen" => config.listen = maybe_address(&value)?,
+            "advertise" => config.advertise = value.extract()?,
+            "lanes" => config.lanes = value.extract()?,
+            "min_world_size" => config.min_world_size = value.extract()?,
+            "initial_world_size" => config.initial_world_size = value.extract()?,
+            "connect_timeout" => config.connect_timeout = duration(&value)?,
+            "operation_timeout" => config.operation_timeout = maybe_duration(&value)?,
+            "checksum" => config.checksum = value.extract()?,
+            "scratch_bytes" => config.scratch_bytes = value.extract()?,
+            "io_threads" => config.io_threads = value.extract()?,
+            "congestion_control" => config.congestion_control = value.extract()?,
+            "pacing_bytes_per_second" => config.pacing_bytes_per_second = value.extract()?,
+            other => return Err(unexpected(other)),
+        }
+    }
+    Ok(config)
+}
+
+/// What a master is told.
+pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
+    let mut config = MasterConfig::default();
+    for (name, value) in keywords.into_iter().flatten() {
+        match name.extract::<&str>()? {
+            "listen" => config.listen = address(&value)?,
+            "run" => config.run = value.extract()?,
+            "journal" => config.journal = value.extract()?,
+            "fsync" => config.fsync = value.extract()?,
+            "new_run" => config.new_run = value.extract()?,
+            "force_rebuild" => config.force_rebuild = value.extract()?,
+            other => timer(&mut config.timers, other, &value)?,
+        }
+    }
+    Ok(config)
+}
+
+fn timer(timers: &mut Timers, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let field = match name {
+        "heartbeat_interval" => &mut timers.heartbeat_interval,
+        "peer_timeout" => &mut timers.peer_timeout,
+        "reattach_grace" => &mut timers.reattach_grace,
+        "blame_window" => &mut timers.blame_window,
+        "link_timeout" => &mut timers.link_timeout,
+        "rebuild_window" => &mut timers.rebuild_window,
+        "detach_timeout" => &mut timers.detach_timeout,
+        "verdict_timeout" => &mut timers.verdict_timeout,
+        "post_timeout" => {
+            timers.post_timeout = maybe_duration(value)?;
+            return Ok(());
+        }
+        other => return Err(unexpected(other)),
+    };
+    *field = duration(value)?;
+    Ok(())
+}
+
+fn address(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
+    let text = value.extract::<&str>()?;
+    text.parse().map_err(|_| {
+        let what = format!("{text:?} is no address to listen on, such as 0.0.0.0:48148");
+        invalid(value.py(), what)
+    })
+}
+
+fn maybe_address(value: &Bound<'_, PyAny>) -> PyResult<Option<SocketAddr>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    address(value).map(Some)
+}
+
+fn unexpected(name: &str) -> PyErr {
+    PyTypeError::new_err(format!("got an unexpected keyword argument '{name}'"))
+}

@@ -1,0 +1,132 @@
+//! Torch tensors, asked by their attributes: torch itself is never imported.
+
+use ccl_core::Dtype;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
+
+use crate::errors::invalid;
+use crate::memory::{Keep, Memory, SUPPORTED, Use};
+
+/// The tensor's memory; `None` if the object is no tensor.
+///
+/// # Errors
+/// `InvalidArgument` or `TypeError` with what to do about it.
+pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>> {
+    if !is_tensor(object)? {
+        return Ok(None);
+    }
+    let py = object.py();
+    check_layout(object)?;
+    let name = object.getattr(intern!(py, "dtype"))?.str()?;
+    let dtype = dtype(name.to_str()?).ok_or_else(|| {
+        invalid(
+            py,
+            format!("a tensor of {name} cannot be combined: {SUPPORTED}"),
+        )
+    })?;
+    let address = object.call_method0(intern!(py, "data_ptr"))?.extract()?;
+    let count = object.call_method0(intern!(py, "numel"))?.extract()?;
+    if access == Use::Write {
+        note_write(object)?;
+    }
+    Ok(Some(Memory {
+        address,
+        count,
+        dtype,
+        keep: Keep::Object {
+            _owner: object.clone().unbind(),
+        },
+    }))
+}
+
+fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static TENSOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = object.py();
+    if let Some(class) = TENSOR.get(py) {
+        return object.is_instance(class.bind(py));
+    }
+    // Whoever has a tensor has imported torch.
+    let modules = py.import("sys")?.getattr("modules")?;
+    let Some(torch) = modules.cast::<PyDict>()?.get_item("torch")? else {
+        return Ok(false);
+    };
+    let Ok(class) = torch.getattr("Tensor") else {
+        return Ok(false); // It is being imported at this moment.
+    };
+    let class = class.cast_into::<PyType>()?;
+    let is_tensor = object.is_instance(&class)?;
+    let _another_thread_was_first = TENSOR.set(py, class.unbind());
+    Ok(is_tensor)
+}
+
+fn check_layout(tensor: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = tensor.py();
+    if tensor.hasattr(intern!(py, "to_local"))? {
+        let what = "a DTensor has a part on every rank: pass tensor.to_local()";
+        return Err(PyTypeError::new_err(what));
+    }
+    if !tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()? {
+        let device = tensor.getattr(intern!(py, "device"))?;
+        let what = format!(
+            "the tensor is on {device}, and the library moves CPU memory: pass tensor.cpu(), and copy \
+             the result back"
+        );
+        return Err(invalid(py, what));
+    }
+    let layout = tensor.getattr(intern!(py, "layout"))?.str()?;
+    if layout != "torch.strided" {
+        let what = format!("the tensor has layout {layout}: pass tensor.to_dense()");
+        return Err(invalid(py, what));
+    }
+    let is_contiguous = tensor.call_method0(intern!(py, "is_contiguous"))?;
+    if !is_contiguous.is_truthy()? {
+        let what =
+            "the tensor is not contiguous: pass tensor.contiguous(), and copy the result back";
+        return Err(invalid(py, what));
+    }
+    if tensor.call_method0(intern!(py, "is_neg"))?.is_truthy()? {
+        return Err(invalid(
+            py,
+            "the tensor is negated lazily: pass tensor.resolve_neg()",
+        ));
+    }
+    Ok(())
+}
+
+/// Tells autograd that the tensor changes, so that a backward pass that needs the old values fails
+/// instead of using the new ones.
+fn note_write(tensor: &Bound<'_, PyAny>) -> PyResult<()> {
+    static INCREMENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = tensor.py();
+    if tensor
+        .call_method0(intern!(py, "is_inference"))?
+        .is_truthy()?
+    {
+        return Ok(()); // Such tensors take no part in autograd and count no versions.
+    }
+    INCREMENT
+        .import(py, "torch.autograd.graph", "increment_version")?
+        .call1((tensor,))
+        .map(drop)
+}
+
+fn dtype(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "torch.uint8" => Dtype::U8,
+        "torch.uint16" => Dtype::U16,
+        "torch.uint32" => Dtype::U32,
+        "torch.uint64" => Dtype::U64,
+        "torch.int8" => Dtype::I8,
+        "torch.int16" => Dtype::I16,
+        "torch.int32" => Dtype::I32,
+        "torch.int64" => Dtype::I64,
+        "torch.float16" => Dtype::F16,
+        "torch.bfloat16" => Dtype::Bf16,
+        "torch.float32" => Dtype::F32,
+        "torch.float64" => Dtype::F64,
+        _ => return None,
+    })
+}

@@ -1,0 +1,121 @@
+"""Real processes as peers: each runs one function of a test, and sends back what it returns."""
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import ccl
+
+#: Far beyond what anything here takes; only a hang reaches it.
+HANG_SECONDS = 60
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Fresh interpreters: a forked child would share this process's threads and locks.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Peer:
+    """A process that runs ``body(pipe, ...)``."""
+
+    def __init__(self, body: Callable[..., Any], *args: Any) -> None:
+        self.pipe, theirs = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_main, args=(theirs, body, args), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def receive(self) -> Any:
+        """The next thing it sends, or what it returned."""
+        if not self.pipe.poll(HANG_SECONDS):
+            raise AssertionError("the peer says nothing")
+        kind, value = self.pipe.recv()
+        if kind == "failed":
+            raise AssertionError(f"in the peer:\n{value}")
+        return value
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def end(self) -> None:
+        """Ends it, however it is."""
+        self.process.kill()
+        self.process.join(HANG_SECONDS)
+        self.pipe.close()
+
+
+class Pipe:
+    """A peer's end: what it says goes to ``Peer.receive``, and ``wait`` waits for ``Peer.pipe``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def say(self, value: Any) -> None:
+        """Sends a value to the test."""
+        self._connection.send(("said", value))
+
+    def wait(self) -> Any:
+        """The next thing that the test sends."""
+        return self._connection.recv()
+
+
+def _main(connection: Connection, body: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        result = body(Pipe(connection), *args)
+    except BaseException:
+        connection.send(("failed", traceback.format_exc()))
+        raise
+    connection.send(("returned", result))
+
+
+@contextmanager
+def started(count: int, body: Callable[..., Any], *args: Any) -> Iterator[list[Peer]]:
+    """So many peers, ended at the end."""
+    peers: list[Peer] = []
+    try:
+        for _ in range(count):
+            peers.append(Peer(body, *args))
+        yield peers
+    finally:
+        for peer in peers:
+            peer.end()
+
+
+def _member(
+    _pipe: Pipe, address: str, world: int, body: Callable[..., Any], args: tuple[Any, ...]
+) -> tuple[int, Any]:
+    with connect(address, world) as communicator:
+        result = body(communicator, *args)
+        communicator.barrier()
+        return communicator.rank, result
+
+
+def connect(address: str, world: int) -> ccl.Communicator:
+    """A communicator of a run that begins with so many."""
+    return ccl.Communicator(
+        address,
+        initial_world_size=world,
+        connect_timeout=HANG_SECONDS,
+        operation_timeout=HANG_SECONDS,
+    )
+
+
+def run(
+    world: int,
+    body: Callable[Concatenate[ccl.Communicator, P], R],
+    *args: P.args,
+    **_none: P.kwargs,
+) -> list[R]:
+    """Runs ``body(communicator, ...)`` in so many processes; results in rank order."""
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with started(world, _member, master.address, world, body, args) as peers:
+            results = sorted((peer.receive() for peer in peers), key=lambda pair: pair[0])
+    assert [rank for rank, _ in results] == list(range(world))
+    return [result for _, result in results]

@@ -1,0 +1,129 @@
+"""What goes wrong, as exceptions that say what to do."""
+
+import pickle
+import socket
+import threading
+from datetime import timedelta
+
+import ccl
+import numpy as np
+import pytest
+from peers import HANG_SECONDS, Peer, Pipe, connect, run, started
+
+
+def lonely_port() -> int:
+    """A port that nobody listens on, as far as one can know."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_no_master_is_a_connection_error_with_its_address() -> None:
+    address = f"127.0.0.1:{lonely_port()}"
+    with pytest.raises(ccl.MasterUnreachable, match="ccl master") as caught:
+        ccl.Communicator(address, connect_timeout=timedelta(milliseconds=300))
+    assert caught.value.address == address
+    assert isinstance(caught.value, ConnectionError) and isinstance(caught.value, ccl.Error)
+
+
+def test_a_peer_without_company_is_not_admitted() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with pytest.raises(ccl.NotAdmitted, match="min_world_size"):
+            ccl.Communicator(master.address, min_world_size=2, connect_timeout=0.3)
+
+
+def test_a_closed_communicator_says_so() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with ccl.Communicator(master.address) as communicator:
+            pass
+        communicator.close()
+        with pytest.raises(ccl.Ended, match="it left") as caught:
+            communicator.barrier()
+        assert isinstance(caught.value, ccl.SessionOver)
+
+
+def test_another_run_is_refused() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True, run="mine") as master:
+        with pytest.raises(ccl.Refused) as caught:
+            ccl.Communicator(master.address, run="yours", connect_timeout=HANG_SECONDS)
+        assert caught.value.reason is not None
+
+
+def survive(pipe: Pipe, address: str) -> tuple[str | None, int | None, float]:
+    with connect(address, 3) as communicator:
+        values = np.full(100_000, 1.0)
+        communicator.all_reduce(values)
+        pipe.say(communicator.peer)
+        victim = pipe.wait()
+        if communicator.peer == victim:
+            threading.Event().wait()
+        with pytest.raises(ccl.PeerLost, match="call again") as caught:
+            communicator.all_reduce(values)
+        assert isinstance(caught.value, ccl.Retryable)
+        assert values[0] == 3.0, "the input is intact"
+        outcome = communicator.all_reduce(values)
+        assert outcome.world_size == communicator.world_size == 2
+        assert caught.value.op is not None and caught.value.epoch == communicator.epoch
+        return caught.value.reason, caught.value.peer, float(values[-1])
+
+
+def tell(peers: list[Peer], value: object) -> None:
+    for peer in peers:
+        peer.pipe.send(value)
+
+
+def test_a_killed_peer_is_named_and_the_call_succeeds_without_it() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with started(3, survive, master.address) as peers:
+            names = [peer.receive() for peer in peers]
+            tell(peers, names[0])
+            peers[0].process.kill()
+            for peer in peers[1:]:
+                reason, lost, value = peer.receive()
+                assert lost == names[0]
+                assert "process ended" in reason
+                assert value == 6.0
+
+
+def differ(communicator: ccl.Communicator) -> str:
+    values = np.zeros(4 + communicator.rank)
+    with pytest.raises(ccl.Cancelled) as caught:
+        communicator.all_reduce(values)
+    assert caught.value.peer is not None and caught.value.op is not None
+    return str(caught.value.reason)
+
+
+def test_calls_that_differ_are_cancelled_with_both_values() -> None:
+    for reason in run(2, differ):
+        assert "count" in reason and "4" in reason and "5" in reason
+
+
+def wait_in_vain(communicator: ccl.Communicator) -> None:
+    if communicator.rank == 0:
+        with pytest.raises(ccl.Cancelled, match="deadline"):
+            communicator.all_reduce(bytearray(4), deadline=0.2)
+        communicator.barrier(tag=1)
+    else:
+        communicator.barrier(tag=1)
+        with pytest.raises(ccl.Cancelled, match="deadline"):
+            communicator.all_reduce(bytearray(4))
+
+
+def test_a_deadline_cancels_for_everybody() -> None:
+    run(2, wait_in_vain)
+
+
+def test_errors_keep_their_facts_through_pickle() -> None:
+    error = ccl.PeerLost("peer 3 was lost", peer=3, epoch=2, reason="silent", op="x")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is ccl.PeerLost
+    assert (copy.peer, copy.epoch, copy.reason, str(copy)) == (3, 2, "silent", "peer 3 was lost")
+    assert issubclass(ccl.Timeout, TimeoutError) and issubclass(ccl.OsError, OSError)
+
+
+def test_a_taken_port_is_an_os_error_with_its_number() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with pytest.raises(ccl.OsError, match="cannot listen") as caught:
+            ccl.Master(listen=master.address)
+        assert caught.value.errno is not None
