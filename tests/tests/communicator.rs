@@ -547,15 +547,30 @@ fn whoever_waits_in_slices_is_admitted_or_gives_up() {
 
 #[test]
 fn a_safe_point_that_is_given_up_is_not_used_up() {
-    run(2, |communicator| {
-        if communicator.rank() == Rank(0) {
-            let point = communicator.update_topology_start().unwrap();
-            assert!(point.wait_for(Duration::from_millis(20)).unwrap().is_none());
-            point.cancel();
-            assert!(matches!(point.wait(), Err(Error::Timeout)));
+    let master = master();
+    let connect = || Communicator::connect_start(config(&master, 2)).unwrap();
+    let [one, other] = [connect(), connect()].map(|peer| peer.wait_for(HANG).unwrap().unwrap());
+    let newcomer = connect();
+    // Once the newcomer is ready to be admitted, a safe point needs both members.
+    let point = loop {
+        let point = one.update_topology_start().unwrap();
+        match point.wait_for(Duration::from_millis(20)).unwrap() {
+            Some(_nobody_waited_yet) => drop(other.update_topology().unwrap()),
+            None => break point,
         }
-        communicator.barrier(&Options::default()).unwrap();
-        let view = communicator.update_topology().unwrap();
-        assert_eq!(view.members.len(), 2);
+    };
+    point.cancel();
+    assert!(matches!(point.wait(), Err(Error::Timeout)));
+    let [one, other] = [one, other].map(|peer| {
+        std::thread::spawn(move || {
+            // Both come to the same safe points, and so see the same views.
+            while peer.update_topology().unwrap().members.len() < 3 {}
+            peer
+        })
     });
+    let newcomer = newcomer.wait_for(HANG).unwrap().unwrap();
+    let [one, other] = [one, other].map(|thread| thread.join().unwrap());
+    for peer in [one, other, newcomer] {
+        assert_eq!(peer.world_size(), 3);
+    }
 }
