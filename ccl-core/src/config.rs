@@ -136,9 +136,9 @@ pub struct CommunicatorConfig {
     pub operation_timeout: Option<Duration>,
     /// Whether data segments carry a CRC-32. Default true.
     pub checksum: bool,
-    /// Scratch memory for contributions on their way, in bytes. Default 16 MiB.
+    /// Scratch memory for contributions on their way, in bytes, 16 MiB to 1 GiB. Default 16 MiB.
     pub scratch_bytes: usize,
-    /// Threads that move bytes. Default: half the cores, at least 1, at most 4.
+    /// Threads that move bytes, 1 to 256. Default: half the cores, at least 1, at most 4.
     pub io_threads: Option<usize>,
     /// TCP congestion control of the lanes, such as `cubic` or `bbr`. `None` keeps the system's
     /// choice, and where both ends are on this host picks `cubic` if it may. Default `None`.
@@ -201,8 +201,19 @@ impl CommunicatorConfig {
         if self.run.len() > limits::TEXT_BYTES_MAX {
             return Err(Error::invalid("the run name is longer than 512 bytes"));
         }
-        if self.scratch_bytes < limits::SCRATCH_BYTES_DEFAULT {
-            return Err(Error::invalid("scratch_bytes must be at least 16 MiB"));
+        let scratch_bytes = limits::SCRATCH_BYTES_DEFAULT..=limits::SCRATCH_BYTES_MAX;
+        if !scratch_bytes.contains(&self.scratch_bytes) {
+            return Err(Error::invalid("scratch_bytes must be 16 MiB to 1 GiB"));
+        }
+        let io_threads = 1..=limits::IO_THREADS_MAX;
+        if self
+            .io_threads
+            .is_some_and(|threads| !io_threads.contains(&threads))
+        {
+            return Err(Error::invalid(format!(
+                "io_threads must be 1 to {}",
+                limits::IO_THREADS_MAX
+            )));
         }
         Ok(())
     }

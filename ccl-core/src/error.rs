@@ -99,8 +99,8 @@ pub enum Error {
     /// started.
     #[error("invalid usage: {0}")]
     InvalidUsage(String),
-    /// The communicator was made before a fork and touched in the child.
-    #[error("this communicator belongs to the parent process; connect anew after fork")]
+    /// It was made before a fork and touched in the child.
+    #[error("this belongs to the parent process; make another after fork")]
     Forked,
     /// The operating system refused something.
     #[error("{context}: {source}")]

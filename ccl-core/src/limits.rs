@@ -64,6 +64,11 @@ pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
 pub const SCRATCH_BYTES_DEFAULT: usize = 16 << 20;
 /// Most entries of a shared state.
 pub const STATE_ENTRIES_MAX: usize = 100_000;
+/// Most scratch memory of one communicator, in bytes: enough for the largest world with many
+/// segments on their way, and little enough that the system hardly ever refuses it.
+pub const SCRATCH_BYTES_MAX: usize = 1 << 30;
+/// Most threads that move the bytes of one communicator: more than any machine's network needs.
+pub const IO_THREADS_MAX: usize = 256;
 /// Most data lanes of one link.
 pub const LANES_MAX: u16 = 32;
 /// Data lanes of one link by default.

@@ -574,3 +574,57 @@ fn a_safe_point_that_is_given_up_is_not_used_up() {
         assert_eq!(peer.world_size(), 3);
     }
 }
+
+#[test]
+fn a_member_hears_of_a_newcomer_that_waits() {
+    let master = master();
+    let member = Communicator::connect(config(&master, 1)).unwrap();
+    assert_eq!(member.pending_peers(), 0);
+    let newcomer = Communicator::connect_start(config(&master, 1)).unwrap();
+    while member.pending_peers() == 0 {
+        // Each barrier asks the master, whose answer comes after its `Expect`.
+        member.barrier(&Options::default()).unwrap();
+    }
+    while member.update_topology().unwrap().members.len() < 2 {}
+    assert_eq!(member.pending_peers(), 0);
+    let newcomer = newcomer.wait_for(HANG).unwrap().unwrap();
+    assert_eq!(newcomer.world_size(), 2);
+}
+
+#[test]
+fn a_connect_is_given_up_from_another_thread() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = CommunicatorConfig {
+        // A port where nobody answers as a master.
+        master: listener.local_addr().unwrap().to_string(),
+        connect_timeout: Duration::from_secs(3600),
+        ..CommunicatorConfig::default()
+    };
+    let connecting = Communicator::connect_start(config).unwrap();
+    let waiter = {
+        let connecting = connecting.clone();
+        std::thread::spawn(move || connecting.wait_for(HANG))
+    };
+    connecting.cancel();
+    let error = waiter.join().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Ended(_)), "{error}");
+}
+
+#[test]
+fn a_close_ends_the_calls_of_every_clone() {
+    let ends = run(2, |communicator| {
+        if communicator.rank() == Rank(1) {
+            return communicator.barrier(&Options::default()).map(drop);
+        }
+        let clone = communicator.clone();
+        let waiter = std::thread::spawn(move || clone.barrier(&with_tag(7)).map(drop));
+        communicator.barrier(&Options::default()).unwrap();
+        communicator.close();
+        waiter.join().unwrap()
+    });
+    assert!(
+        matches!(ends[0], Err(Error::Ended(_) | Error::Cancelled { .. })),
+        "{ends:?}"
+    );
+    assert!(ends[1].is_ok(), "{ends:?}");
+}

@@ -33,6 +33,7 @@ impl RawHandle {
     /// # Errors
     /// Why it was not committed; the input is intact.
     pub fn wait(&self) -> Result<Outcome> {
+        self.call.check_process()?;
         outcome(self.call.completion().wait())
     }
 
@@ -41,6 +42,7 @@ impl RawHandle {
     /// # Errors
     /// [`Error::Timeout`] if it has not ended by then, else as [`RawHandle::wait`].
     pub fn wait_for(&self, timeout: Duration) -> Result<Outcome> {
+        self.call.check_process()?;
         if self.call.completion().wait_for(timeout) {
             self.wait()
         } else {
@@ -67,6 +69,10 @@ impl RawHandle {
 
     /// Cancels unless it has ended, and waits until it has.
     fn settle(&self) {
+        if self.call.check_process().is_err() {
+            // Nobody moves the parent's bytes here, and nobody would end the call.
+            return;
+        }
         if !self.is_finished() {
             self.cancel();
             let _verdict = self.call.completion().wait();

@@ -120,6 +120,10 @@ struct Membership(Arc<Session>);
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        if self.0.check_process().is_err() {
+            // The threads that the session would wait for are the parent's.
+            return std::mem::forget(Arc::clone(&self.0));
+        }
         self.0.close();
     }
 }
@@ -205,6 +209,12 @@ impl Communicator {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.session().view()
+    }
+
+    /// Newcomers that the next `update_topology` may admit, as far as this peer has heard.
+    #[must_use]
+    pub fn pending_peers(&self) -> u32 {
+        self.session().pending_peers()
     }
 
     /// What happened so far.
@@ -386,6 +396,7 @@ impl Communicator {
     /// has been dropped.
     #[allow(unsafe_code)]
     pub unsafe fn start_raw(&self, request: Request) -> Result<RawHandle> {
+        self.session().check_process()?;
         if request.kind == Kind::SharedState {
             return Err(Error::invalid(
                 "shared state is synchronised by sync_shared_state",

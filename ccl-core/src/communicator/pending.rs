@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::peer::View;
 use crate::time::Instant;
 
-/// A peer on its way into a run. Dropping it gives up.
-#[derive(Debug)]
+/// A peer on its way into a run. Dropping the last clone gives up.
+#[derive(Clone, Debug)]
 pub struct Connecting {
     membership: Arc<Membership>,
     /// End of the `connect_timeout`.
@@ -30,6 +30,7 @@ impl Connecting {
     /// As [`Communicator::connect`], whose `connect_timeout` counts from the start.
     pub fn wait_for(&self, timeout: Duration) -> Result<Option<Communicator>> {
         let session = &self.membership.0;
+        session.check_process()?;
         let left = self.until.saturating_since(session.now());
         match session.wait_admitted(timeout.min(left)) {
             Ok(()) => Ok(Some(Communicator {
@@ -43,6 +44,11 @@ impl Connecting {
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Gives up, from any thread: whoever waits gets [`Error::Ended`]. Blocks at most a second.
+    pub fn cancel(&self) {
+        self.membership.0.close();
     }
 }
 

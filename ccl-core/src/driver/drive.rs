@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::task::JoinHandle;
 
@@ -105,11 +106,17 @@ impl Session {
                 control.flush();
             }
             self.alarm.set(core.peer.poll_timeout());
+            self.note_pending(core.peer.pending_peers());
             drop(core);
             if self.inbox.lock().is_empty() {
                 return;
             }
         }
+    }
+
+    fn note_pending(&self, peers: usize) {
+        let peers = u32::try_from(peers).expect("a master serves at most PEERS_MAX");
+        self.pending_peers.store(peers, Ordering::Relaxed);
     }
 
     fn take_in(&self, core: &mut Core, item: Item) {
@@ -432,6 +439,7 @@ impl Session {
             pending.completion.finish(Err(session_error(end)));
         }
         self.public.lock().ended.get_or_insert_with(|| end.clone());
+        self.changed.notify_all();
     }
 
     /// A connection to the master stands.

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::config::MasterConfig;
 use crate::driver::journal::Journal;
+use crate::driver::signals;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits::{HELLO_TIMEOUT, TEXT_BYTES_MAX};
@@ -36,6 +37,8 @@ pub struct MasterServer {
     stop: Mutex<Option<oneshot::Sender<()>>>,
     ending: Arc<Ending>,
     thread: Option<JoinHandle<()>>,
+    /// A forked child has no such thread to stop or to wait for.
+    process: u32,
 }
 
 impl MasterServer {
@@ -63,12 +66,18 @@ impl MasterServer {
     /// [`crate::Error::Os`] if the journal could not be written. The master has stopped rather than
     /// to promise what is not on the disk; start it again once there is room.
     pub fn wait(&self) -> Result<()> {
+        if self.is_forked() {
+            return Err(Error::Forked);
+        }
         self.ending.wait()
     }
 
     /// As `wait`, at most as long as `timeout`; `None` if it has not ended by then.
     #[must_use]
     pub fn wait_for(&self, timeout: Duration) -> Option<Result<()>> {
+        if self.is_forked() {
+            return Some(Err(Error::Forked));
+        }
         let mut result = self.ending.result.lock();
         let told = &self.ending.told;
         told.wait_while_for(&mut result, |result| result.is_none(), timeout);
@@ -84,9 +93,16 @@ impl MasterServer {
     /// Tells the master to stop serving; `wait` returns once it has. Peers go on, and find a master
     /// that is started again.
     pub fn stop(&self) {
+        if self.is_forked() {
+            return;
+        }
         if let Some(stop) = self.stop.lock().take() {
             let _has_ended_already = stop.send(());
         }
+    }
+
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
     }
 
     /// Stops serving and waits for the thread.
@@ -100,26 +116,30 @@ impl MasterServer {
         let (stop, stopped) = oneshot::channel();
         let ending = Arc::new(Ending::default());
         let told = ending.clone();
-        let thread = std::thread::Builder::new()
-            .name("ccl-master".into())
-            .spawn(move || {
-                // A panic in here is a mistake in this library: it must not look like a master that
-                // runs.
-                let run = AssertUnwindSafe(|| serve::run(parts, stopped));
-                told.set(std::panic::catch_unwind(run).unwrap_or_else(|_| Err(panicked())));
-            })
+        let serve = move || {
+            // A panic in here is a mistake in this library: it must not look like a master that
+            // runs.
+            let run = AssertUnwindSafe(|| serve::run(parts, stopped));
+            told.set(std::panic::catch_unwind(run).unwrap_or_else(|_| Err(panicked())));
+        };
+        let thread = std::thread::Builder::new().name("ccl-master".into());
+        let thread = signals::without_signals(|| thread.spawn(serve))
             .map_err(|error| Error::os("starting the master's thread", error))?;
         Ok(Self {
             address,
             stop: Mutex::new(Some(stop)),
             ending,
             thread: Some(thread),
+            process: std::process::id(),
         })
     }
 }
 
 impl Drop for MasterServer {
     fn drop(&mut self) {
+        if self.is_forked() {
+            return std::mem::forget(self.thread.take());
+        }
         self.stop();
         if let Some(thread) = self.thread.take() {
             let _caught_and_kept_in_ending = thread.join();

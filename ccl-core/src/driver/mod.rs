@@ -10,3 +10,4 @@ pub mod master;
 pub mod outbox;
 pub mod peer;
 mod runtime;
+mod signals;

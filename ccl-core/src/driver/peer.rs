@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -71,12 +71,14 @@ impl Call {
         Arc::clone(&self.completion)
     }
 
+    /// An error in a forked child, where nothing would ever end it.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.session.check_process()
+    }
+
     /// Asks for an abort.
     pub(crate) fn cancel(&self) {
-        self.session.submit(Input::Cancel {
-            call: self.id,
-            reason: CancelReason::User,
-        });
+        self.session.cancel(self.id);
     }
 
     /// How far it is at this peer.
@@ -108,10 +110,7 @@ impl SafePointCall {
 
     /// Asks to come back from it.
     pub(crate) fn cancel(&self) {
-        self.session.submit(Input::Cancel {
-            call: self.id,
-            reason: CancelReason::User,
-        });
+        self.session.cancel(self.id);
     }
 }
 
@@ -130,6 +129,8 @@ pub struct Session {
     pub(super) public: Mutex<Public>,
     pub(super) changed: Condvar,
     next_call: AtomicU64,
+    /// Newcomers that wait for a safe point.
+    pub(super) pending_peers: AtomicU32,
     pub(super) weak: Weak<Session>,
 }
 
@@ -186,6 +187,7 @@ impl Session {
             public: Mutex::default(),
             changed: Condvar::new(),
             next_call: AtomicU64::new(1),
+            pending_peers: AtomicU32::new(0),
             weak: weak.clone(),
             config,
         });
@@ -280,6 +282,11 @@ impl Session {
         completion.wait().map(drop)
     }
 
+    /// Newcomers that the next safe point may admit.
+    pub(crate) fn pending_peers(&self) -> u32 {
+        self.pending_peers.load(Ordering::Relaxed)
+    }
+
     /// Leaves if the master answers soon, and ends the session either way.
     pub(crate) fn close(&self) {
         if self.process != std::process::id() {
@@ -338,6 +345,14 @@ impl Session {
         self.config.min_world_size
     }
 
+    /// Asks for an abort. What belongs to the parent is left alone in a forked child.
+    fn cancel(&self, call: CallId) {
+        if self.check_process().is_ok() {
+            let reason = CancelReason::User;
+            self.submit(Input::Cancel { call, reason });
+        }
+    }
+
     /// Queues an input and drives the machine.
     pub(crate) fn submit(&self, input: Input) {
         self.take(Item::Input(input));
@@ -352,7 +367,8 @@ impl Session {
         CallId(self.next_call.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn check_process(&self) -> Result<()> {
+    /// An error in a forked child, which has neither the threads nor, maybe, an open lock.
+    pub(crate) fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
             Ok(())
         } else {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
+use crate::driver::signals;
 use crate::error::{Error, Result};
 
 /// A tokio runtime of its own for each communicator: an application's runtime may stall, and must
@@ -24,6 +25,10 @@ impl IoThreads {
     /// # Errors
     /// [`Error::Os`] if the system gives no thread or no event queue.
     pub(crate) fn start(name: &str, threads: usize) -> Result<Self> {
+        signals::without_signals(|| Self::spawn_all(name, threads))
+    }
+
+    fn spawn_all(name: &str, threads: usize) -> Result<Self> {
         let runtime =
             build(name, threads).map_err(|error| Error::os("starting I/O threads", error))?;
         let handle = runtime.handle().clone();

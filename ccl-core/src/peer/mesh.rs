@@ -50,6 +50,14 @@ impl Peer {
         self.say_ready();
     }
 
+    /// Newcomers that the next safe point may admit, as far as the master has told.
+    #[must_use]
+    pub fn pending_peers(&self) -> usize {
+        let is_member = self.phase.membership().is_some();
+        let expected = self.mesh.expected.as_ref().filter(|_| is_member);
+        expected.map_or(0, |expected| expected.newcomers.len())
+    }
+
     pub(super) fn handle_link_up(&mut self, peer: PeerId) {
         self.mesh.up.insert(peer);
         self.mesh.down.remove(&peer);
