@@ -6,17 +6,19 @@ VENV := $(CURDIR)/target/python
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help prepare test test-rust test-python lint
+.PHONY: help prepare test test-rust test-python header lint
 
 help:
 	@echo 'make test   run all tests (under 20 minutes from nothing on 2 cores)'
 	@echo 'make test-rust, make test-python   one half of them'
+	@echo 'make header writes include/ccl.h anew from ccl-capi/src'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 
-# A linker is the one thing that neither rustup nor cargo brings.
+# A linker is the one thing that neither rustup nor cargo brings; the C interface is tested by C
+# programs, and its header as C++.
 prepare:
-	@command -v cc >/dev/null || { apt-get update -qq && \
-	    apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
+	@command -v cc >/dev/null && command -v c++ >/dev/null || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends gcc g++ libc6-dev; }
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
 	@cargo --version
 
@@ -37,6 +39,9 @@ test-python: prepare
 	cd ccl-python && MYPY_CACHE_DIR=$(VENV)/stubtest $(VENV)/bin/python -m mypy.stubtest ccl \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest.txt
 	cd ccl-python && $(VENV)/bin/python -m pytest -p no:cacheprovider
+
+header: prepare
+	CCL_WRITE_HEADER=1 cargo test --quiet --locked -p ccl-capi --test header the_committed
 
 lint: prepare
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -1,0 +1,61 @@
+//! What surrounds every call from C: nothing unwinds into C, and a failure leaves words behind.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ccl_core::Error;
+
+use crate::log;
+use crate::result::{Failure, Outcome, cclResult_t, cclSuccess, keep};
+
+/// Runs `body` and turns its end into a result code. The words of a failure are kept for this
+/// thread.
+pub(crate) fn call(body: impl FnOnce() -> Outcome<()>) -> cclResult_t {
+    let end = if log::is_inside_callback() {
+        let what = "the log callback may not call the library back";
+        Err(Failure::from(Error::usage(what)))
+    } else {
+        catch_unwind(AssertUnwindSafe(body))
+            .unwrap_or_else(|panic| Err(Failure::Panic(words(&*panic))))
+    };
+    match end {
+        Ok(()) => cclSuccess,
+        Err(failure) => keep(failure),
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no words".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+    use crate::result::{cclErrorInternal, last_error};
+
+    fn last_words() -> String {
+        // SAFETY: the library's own text, which lives until this thread's next failure.
+        let text = unsafe { CStr::from_ptr(last_error()) };
+        text.to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn a_panic_becomes_a_result_code_with_its_words() {
+        assert_eq!(call(|| panic!("broken {}", "promise")), cclErrorInternal);
+        assert!(last_words().contains("broken promise"), "{}", last_words());
+        assert_eq!(call(|| panic!("another")), cclErrorInternal);
+        assert!(last_words().contains("another"), "{}", last_words());
+    }
+
+    #[test]
+    fn a_success_leaves_the_words_of_the_last_failure() {
+        assert_eq!(call(|| Err(Error::Timeout.into())), 7);
+        assert_eq!(call(|| Ok(())), cclSuccess);
+        assert!(last_words().contains("not finished"), "{}", last_words());
+    }
+}

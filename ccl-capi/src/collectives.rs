@@ -1,0 +1,448 @@
+//! The collectives, blocking and started.
+//!
+//! Every started operation has a blocking twin, which is the same followed by a wait.
+#![allow(
+    clippy::too_many_arguments,
+    reason = "the arguments that C programmers know from other libraries, one by one"
+)]
+
+use std::ffi::c_void;
+
+use ccl_core::{Dtype, Error, Kind, Rank, RawHandle, RawPart, ReduceOp, Request};
+
+use crate::call::call;
+use crate::communicator::{Communicator, cclCommunicator_t};
+use crate::handles;
+use crate::memory;
+use crate::operation::{cclOperation_t, give};
+use crate::result::{Outcome, cclResult_t};
+use crate::types::{
+    OutcomeOut, cclDataType_t, cclOptions_t, cclOutcome_t, cclReduceOp_t, dtype, options, reduce_op,
+};
+
+/// One buffer of cclAllReduceMany.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cclBuffer_t {
+    /// `count` elements that this peer contributes. May equal `receive`: in place.
+    pub send: *const c_void,
+    /// Where the result goes, `count` elements.
+    pub receive: *mut c_void,
+    /// Elements.
+    pub count: usize,
+    /// Their type.
+    pub dtype: cclDataType_t,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// Reduces `count` elements of every member into `receive` on all of them. `send` may equal
+/// `receive`: in place; otherwise they may not overlap. All members give the same count, type,
+/// operator and options. `options` and `outcome` may be NULL.
+///
+/// After an error `send` is as it was, in place too; a `receive` that is another is undefined.
+/// Blocks until the operation has ended for all, at most its deadline and the master's
+/// `verdict_timeout_ms`.
+///
+/// Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more first. cclErrorCancelled:
+/// somebody cancelled, or called something else. cclErrorInvalidUsage if the tag is busy or there
+/// is no connection. The fatal ones (cclResultIsFatal). cclErrorInvalidArgument,
+/// cclErrorInvalidHandle.
+#[unsafe(export_name = "cclAllReduce")]
+pub unsafe extern "C" fn all_reduce(
+    communicator: cclCommunicator_t,
+    send: *const c_void,
+    receive: *mut c_void,
+    count: usize,
+    dtype: cclDataType_t,
+    op: cclReduceOp_t,
+    options: *const cclOptions_t,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    // SAFETY: what the header asks for; the memory is the caller's until this returns.
+    call(|| unsafe { plan.run(communicator, [part(send, receive, count, dtype)?], outcome) })
+}
+
+/// Starts cclAllReduce and gives a handle of it. The buffers must stay, and be left alone, until it
+/// has ended; `options` is copied. Does not block.
+///
+/// Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
+/// all others come from cclWait.
+#[unsafe(export_name = "cclAllReduceAsync")]
+pub unsafe extern "C" fn all_reduce_async(
+    communicator: cclCommunicator_t,
+    send: *const c_void,
+    receive: *mut c_void,
+    count: usize,
+    dtype: cclDataType_t,
+    op: cclReduceOp_t,
+    options: *const cclOptions_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
+    call(|| unsafe {
+        plan.give(
+            communicator,
+            [part(send, receive, count, dtype)?],
+            operation,
+        )
+    })
+}
+
+/// Reduces `buffers_count` buffers of every member as one transaction: all are reduced over the
+/// same contributors, or none is touched. The list is read during the call only. Otherwise as
+/// cclAllReduce; with `attempts` in the options it is repeated with the survivors by itself.
+///
+/// Errors: as cclAllReduce.
+#[unsafe(export_name = "cclAllReduceMany")]
+pub unsafe extern "C" fn all_reduce_many(
+    communicator: cclCommunicator_t,
+    buffers: *const cclBuffer_t,
+    buffers_count: usize,
+    op: cclReduceOp_t,
+    options: *const cclOptions_t,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    // SAFETY: what the header asks for; the memory is the caller's until this returns.
+    call(|| unsafe { plan.run(communicator, parts(buffers, buffers_count)?, outcome) })
+}
+
+/// Starts cclAllReduceMany and gives a handle of it. The buffers must stay, and be left alone,
+/// until it has ended; the list of them need not. Does not block.
+///
+/// Errors: as cclAllReduceAsync.
+#[unsafe(export_name = "cclAllReduceManyAsync")]
+pub unsafe extern "C" fn all_reduce_many_async(
+    communicator: cclCommunicator_t,
+    buffers: *const cclBuffer_t,
+    buffers_count: usize,
+    op: cclReduceOp_t,
+    options: *const cclOptions_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
+    call(|| unsafe { plan.give(communicator, parts(buffers, buffers_count)?, operation) })
+}
+
+/// Collects `send_count` elements of every member, in rank order, into `receive`, which has room
+/// for `receive_count` elements: `send_count` times the world size. The buffers may not overlap.
+/// Otherwise as cclAllReduce.
+///
+/// Errors: cclErrorWorldChanged if the buffers are made for another world size: read
+/// cclAttributeWorldSize and call again; else as cclAllReduce.
+#[unsafe(export_name = "cclAllGather")]
+pub unsafe extern "C" fn all_gather(
+    communicator: cclCommunicator_t,
+    send: *const c_void,
+    send_count: usize,
+    receive: *mut c_void,
+    receive_count: usize,
+    dtype: cclDataType_t,
+    options: *const cclOptions_t,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    let plan = Plan::new(Kind::AllGather, options).shares(send_count, receive_count);
+    // SAFETY: what the header asks for; the memory is the caller's until this returns.
+    call(|| unsafe {
+        plan.run(
+            communicator,
+            [part(send, receive, send_count, dtype)?],
+            outcome,
+        )
+    })
+}
+
+/// Starts cclAllGather and gives a handle of it. Otherwise as cclAllReduceAsync.
+///
+/// Errors: as cclAllReduceAsync.
+#[unsafe(export_name = "cclAllGatherAsync")]
+pub unsafe extern "C" fn all_gather_async(
+    communicator: cclCommunicator_t,
+    send: *const c_void,
+    send_count: usize,
+    receive: *mut c_void,
+    receive_count: usize,
+    dtype: cclDataType_t,
+    options: *const cclOptions_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    let plan = Plan::new(Kind::AllGather, options).shares(send_count, receive_count);
+    // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
+    call(|| unsafe {
+        plan.give(
+            communicator,
+            [part(send, receive, send_count, dtype)?],
+            operation,
+        )
+    })
+}
+
+/// Reduces `send_count` elements of every member, which are `receive_count` times the world size,
+/// and gives each member the `receive_count` elements of its rank. The buffers may not overlap.
+/// Otherwise as cclAllReduce.
+///
+/// Errors: as cclAllGather.
+#[unsafe(export_name = "cclReduceScatter")]
+pub unsafe extern "C" fn reduce_scatter(
+    communicator: cclCommunicator_t,
+    send: *const c_void,
+    send_count: usize,
+    receive: *mut c_void,
+    receive_count: usize,
+    dtype: cclDataType_t,
+    op: cclReduceOp_t,
+    options: *const cclOptions_t,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    let plan = Plan::reduce(Kind::ReduceScatter, op, options).shares(receive_count, send_count);
+    // SAFETY: what the header asks for; the memory is the caller's until this returns.
+    call(|| unsafe {
+        plan.run(
+            communicator,
+            [part(send, receive, receive_count, dtype)?],
+            outcome,
+        )
+    })
+}
+
+/// Starts cclReduceScatter and gives a handle of it. Otherwise as cclAllReduceAsync.
+///
+/// Errors: as cclAllReduceAsync.
+#[unsafe(export_name = "cclReduceScatterAsync")]
+pub unsafe extern "C" fn reduce_scatter_async(
+    communicator: cclCommunicator_t,
+    send: *const c_void,
+    send_count: usize,
+    receive: *mut c_void,
+    receive_count: usize,
+    dtype: cclDataType_t,
+    op: cclReduceOp_t,
+    options: *const cclOptions_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    let plan = Plan::reduce(Kind::ReduceScatter, op, options).shares(receive_count, send_count);
+    // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
+    call(|| unsafe {
+        plan.give(
+            communicator,
+            [part(send, receive, receive_count, dtype)?],
+            operation,
+        )
+    })
+}
+
+/// Gives all members the `count` elements of `buffer` at rank `root`. After an error the buffer is
+/// as it was. Otherwise as cclAllReduce.
+///
+/// Errors: cclErrorInvalidArgument if there is no such rank; cclErrorWorldChanged if the members
+/// changed meanwhile; else as cclAllReduce.
+#[unsafe(export_name = "cclBroadcast")]
+pub unsafe extern "C" fn broadcast(
+    communicator: cclCommunicator_t,
+    buffer: *mut c_void,
+    count: usize,
+    dtype: cclDataType_t,
+    root: u32,
+    options: *const cclOptions_t,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    let plan = Plan::new(Kind::Broadcast, options).from(root);
+    // SAFETY: what the header asks for; the memory is the caller's until this returns.
+    call(|| unsafe { plan.run(communicator, [part(buffer, buffer, count, dtype)?], outcome) })
+}
+
+/// Starts cclBroadcast and gives a handle of it. Otherwise as cclAllReduceAsync.
+///
+/// Errors: as cclAllReduceAsync.
+#[unsafe(export_name = "cclBroadcastAsync")]
+pub unsafe extern "C" fn broadcast_async(
+    communicator: cclCommunicator_t,
+    buffer: *mut c_void,
+    count: usize,
+    dtype: cclDataType_t,
+    root: u32,
+    options: *const cclOptions_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    let plan = Plan::new(Kind::Broadcast, options).from(root);
+    // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
+    call(|| unsafe {
+        plan.give(
+            communicator,
+            [part(buffer, buffer, count, dtype)?],
+            operation,
+        )
+    })
+}
+
+/// Blocks until all members have called it. Otherwise as cclAllReduce.
+///
+/// Errors: as cclAllReduce.
+#[unsafe(export_name = "cclBarrier")]
+pub unsafe extern "C" fn barrier(
+    communicator: cclCommunicator_t,
+    options: *const cclOptions_t,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    let plan = Plan::new(Kind::Barrier, options);
+    // SAFETY: what the header asks for.
+    call(|| unsafe { plan.run(communicator, [], outcome) })
+}
+
+/// Starts cclBarrier and gives a handle of it. Does not block.
+///
+/// Errors: as cclAllReduceAsync.
+#[unsafe(export_name = "cclBarrierAsync")]
+pub unsafe extern "C" fn barrier_async(
+    communicator: cclCommunicator_t,
+    options: *const cclOptions_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    let plan = Plan::new(Kind::Barrier, options);
+    // SAFETY: what the header asks for.
+    call(|| unsafe { plan.give(communicator, [], operation) })
+}
+
+/// A collective that is to be called, but for its buffers.
+struct Plan {
+    kind: Kind,
+    op: cclReduceOp_t,
+    root: Rank,
+    options: *const cclOptions_t,
+    /// Elements of one rank's share and of the buffer of all shares.
+    shares: Option<(usize, usize)>,
+}
+
+impl Plan {
+    fn new(kind: Kind, options: *const cclOptions_t) -> Self {
+        Self {
+            kind,
+            op: ReduceOp::Sum as cclReduceOp_t,
+            root: Rank(0),
+            options,
+            shares: None,
+        }
+    }
+
+    fn reduce(kind: Kind, op: cclReduceOp_t, options: *const cclOptions_t) -> Self {
+        Self {
+            op,
+            ..Self::new(kind, options)
+        }
+    }
+
+    fn shares(self, one: usize, all: usize) -> Self {
+        let shares = Some((one, all));
+        Self { shares, ..self }
+    }
+
+    fn from(self, root: u32) -> Self {
+        let root = Rank(root);
+        Self { root, ..self }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Safety
+    /// The pointers are what the header asks for; the buffers stay until this returns.
+    unsafe fn run(
+        self,
+        communicator: cclCommunicator_t,
+        parts: impl Into<Vec<RawPart>>,
+        outcome: *mut cclOutcome_t,
+    ) -> Outcome<()> {
+        // SAFETY: passed on from the caller.
+        let place = unsafe { OutcomeOut::new(outcome) }?;
+        // SAFETY: passed on from the caller.
+        let handle = unsafe { self.start(communicator, parts.into()) }?;
+        place.set(&handle.wait()?)
+    }
+
+    /// Starts it and gives it a handle.
+    ///
+    /// # Safety
+    /// The pointers are what the header asks for; the buffers stay until the operation has ended.
+    unsafe fn give(
+        self,
+        communicator: cclCommunicator_t,
+        parts: impl Into<Vec<RawPart>>,
+        operation: *mut cclOperation_t,
+    ) -> Outcome<()> {
+        // SAFETY: passed on from the caller.
+        let place = unsafe { memory::out(operation, "operation") }?;
+        // SAFETY: passed on from the caller.
+        give(place, || unsafe { self.start(communicator, parts.into()) })
+    }
+
+    /// # Safety
+    /// As `run` and `give`, whichever calls it.
+    unsafe fn start(
+        self,
+        communicator: cclCommunicator_t,
+        parts: Vec<RawPart>,
+    ) -> Outcome<RawHandle> {
+        let communicator = handles::get::<Communicator, _>(communicator)?.connected()?;
+        let world_size = match self.shares {
+            None => None,
+            Some((0, 0)) => Some(communicator.world_size()),
+            Some((one, all)) => Some(world_of(one, all)?),
+        };
+        let request = Request {
+            kind: self.kind,
+            op: reduce_op(self.op)?,
+            root: self.root,
+            world_size,
+            parts,
+            // SAFETY: passed on from the caller.
+            options: unsafe { options(self.options) }?,
+        };
+        // SAFETY: the caller vouches for the buffers, whose lengths are for this world size.
+        Ok(unsafe { communicator.start_raw(request) }?)
+    }
+}
+
+/// How many members buffers of these lengths are made for.
+fn world_of(one: usize, all: usize) -> Outcome<u32> {
+    let world = all
+        .checked_div(one)
+        .filter(|world| world * one == all && *world > 0);
+    let world = world.and_then(|world| u32::try_from(world).ok());
+    world.ok_or_else(|| {
+        let what = format!("{all} elements are no whole number of shares of {one}");
+        Error::invalid(what).into()
+    })
+}
+
+fn part(
+    send: *const c_void,
+    receive: *mut c_void,
+    count: usize,
+    dtype: cclDataType_t,
+) -> Outcome<RawPart> {
+    let dtype: Dtype = self::dtype(dtype)?;
+    Ok(RawPart {
+        send: send.cast(),
+        receive: receive.cast(),
+        count,
+        dtype,
+    })
+}
+
+/// # Safety
+/// `buffers` is NULL or points to `count` buffers.
+unsafe fn parts(buffers: *const cclBuffer_t, count: usize) -> Outcome<Vec<RawPart>> {
+    memory::check_list(buffers, count, "buffers")?;
+    // SAFETY: aligned and not NULL unless `count` is 0; the rest is vouched for by the caller.
+    let each = (0..count).map(|index| unsafe { buffers.add(index).read() });
+    each.map(|buffer| {
+        if buffer.reserved != 0 {
+            return Err(Error::invalid("reserved must be 0").into());
+        }
+        part(buffer.send, buffer.receive, buffer.count, buffer.dtype)
+    })
+    .collect()
+}

@@ -1,0 +1,356 @@
+//! A peer of a run: making it, joining, leaving, and what can be asked of it.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ccl_core::{CommunicatorConfig, Connecting, Error};
+use parking_lot::Mutex;
+
+use crate::call::call;
+use crate::config::{cclCommunicatorConfig_t, communicator_config};
+use crate::handles;
+use crate::memory::{self, Growing};
+use crate::result::{Outcome, cclResult_t};
+
+/// What a cclCommunicator_t points to; never seen.
+pub struct cclCommunicator {
+    _private: [u8; 0],
+}
+
+/// A peer of a run: one session. Any thread may use it. Destroy it with cclDestroyCommunicator.
+pub type cclCommunicator_t = *mut cclCommunicator;
+
+/// What can be asked of a communicator.
+pub type cclAttribute_t = u32;
+
+/// Rank of this peer in the view of the newest result. Needs a connection.
+pub const cclAttributeRank: cclAttribute_t = 0;
+/// Members of that view. Needs a connection.
+pub const cclAttributeWorldSize: cclAttribute_t = 1;
+/// Id of this session, never given twice in a run. Needs a connection.
+pub const cclAttributePeer: cclAttribute_t = 2;
+/// Term of the view of the newest result. Needs a connection.
+pub const cclAttributeTerm: cclAttribute_t = 3;
+/// Epoch of that view. Needs a connection.
+pub const cclAttributeEpoch: cclAttribute_t = 4;
+/// Newcomers that the next cclUpdateTopology may admit. Needs a connection.
+pub const cclAttributePendingPeers: cclAttribute_t = 5;
+/// Port that other peers reach this one at. Needs a connection.
+pub const cclAttributeListenPort: cclAttribute_t = 6;
+/// Peer group.
+pub const cclAttributeGroup: cclAttribute_t = 7;
+/// Data connections of each link that this peer dials; 0: chosen by where the other is.
+pub const cclAttributeLanes: cclAttribute_t = 8;
+/// Fewest members with which operations run.
+pub const cclAttributeMinWorldSize: cclAttribute_t = 9;
+/// Peers that the group's first view waits for.
+pub const cclAttributeInitialWorldSize: cclAttribute_t = 10;
+
+/// What happened to a communicator since it was connected.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct cclCounters_t {
+    /// Set it to `sizeof(cclCounters_t)` before the call.
+    pub struct_bytes: usize,
+    /// Operations that committed.
+    pub commits: u64,
+    /// Operations that were aborted, each attempt counted.
+    pub aborts: u64,
+    /// Connections that broke and were repaired without an abort.
+    pub repairs: u64,
+    /// Bytes sent to other peers.
+    pub sent_bytes: u64,
+    /// Bytes received from other peers.
+    pub received_bytes: u64,
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers only.
+unsafe impl Growing for cclCounters_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// Makes a communicator, which is not connected yet. `config` may be NULL and is not kept. Does not
+/// block.
+///
+/// Errors: cclErrorInvalidArgument names the field.
+#[unsafe(export_name = "cclCreateCommunicator")]
+pub unsafe extern "C" fn create_communicator(
+    config: *const cclCommunicatorConfig_t,
+    communicator: *mut cclCommunicator_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let (place, config) = unsafe {
+            (
+                memory::out(communicator, "communicator")?,
+                communicator_config(config)?,
+            )
+        };
+        let state = Mutex::new(State::Created);
+        place.set(handles::insert(Arc::new(Communicator { config, state })));
+        Ok(())
+    })
+}
+
+/// Joins the run: registers with the master, links with the members, and returns once admitted. The
+/// master may start later than its peers. Blocks up to `connect_timeout_ms`; cclLeave or
+/// cclDestroyCommunicator on another thread ends it early. After a failure it may be called again.
+///
+/// Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if it was
+/// given up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
+/// cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclConnect")]
+pub unsafe extern "C" fn connect(communicator: cclCommunicator_t) -> cclResult_t {
+    call(|| {
+        let communicator = handles::get::<Communicator, _>(communicator)?;
+        let connecting = communicator.begin()?;
+        let end = loop {
+            match connecting.wait_for(Duration::MAX) {
+                Ok(None) => {}
+                Ok(Some(connected)) => break Ok(connected),
+                Err(error) => break Err(error),
+            }
+        };
+        let mut state = communicator.state.lock();
+        if matches!(*state, State::Destroyed) {
+            return Err(Error::Ended("the communicator was destroyed".into()).into());
+        }
+        match end {
+            Ok(connected) => *state = State::Connected(connected),
+            Err(error) => {
+                *state = State::Created;
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Leaves the run: cancels what this peer has open, says farewell, and waits for the answer, at
+/// most the master's `verdict_timeout_ms`. Every later call that needs the run returns
+/// cclErrorEnded; attributes and counters stay as they are. While another thread is in cclConnect,
+/// gives that up, at most a second later.
+///
+/// Errors: cclErrorInvalidUsage if it is not connected; how the session ended, if it did before;
+/// cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclLeave")]
+pub unsafe extern "C" fn leave(communicator: cclCommunicator_t) -> cclResult_t {
+    call(|| {
+        let communicator = handles::get::<Communicator, _>(communicator)?;
+        let connecting = match &*communicator.state.lock() {
+            State::Connecting(connecting) => Some(connecting.clone()),
+            _ => None,
+        };
+        if let Some(connecting) = connecting {
+            connecting.cancel();
+            return Ok(());
+        }
+        Ok(communicator.connected()?.leave()?)
+    })
+}
+
+/// Leaves the run if the master answers within a second, ends every call under way on other threads
+/// with cclErrorEnded, and takes the handle back. Operations that were started are over then, and
+/// their memory is the caller's; their handles stay, and are destroyed by cclDestroyOperation.
+///
+/// Errors: cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclDestroyCommunicator")]
+pub unsafe extern "C" fn destroy_communicator(communicator: cclCommunicator_t) -> cclResult_t {
+    call(|| {
+        let communicator = handles::remove::<Communicator, _>(communicator)?;
+        let state = std::mem::replace(&mut *communicator.state.lock(), State::Destroyed);
+        match state {
+            State::Created | State::Destroyed => {}
+            State::Connecting(connecting) => connecting.cancel(),
+            State::Connected(connected) => connected.close(),
+        }
+        Ok(())
+    })
+}
+
+/// Writes one attribute. Rank, world size, term and epoch change only when a call of this
+/// communicator returns. Does not block.
+///
+/// Errors: cclErrorInvalidArgument for an attribute that is none; cclErrorInvalidUsage for one that
+/// needs a connection before there is one; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetAttribute")]
+pub unsafe extern "C" fn get_attribute(
+    communicator: cclCommunicator_t,
+    attribute: cclAttribute_t,
+    value: *mut u64,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(value, "value") }?;
+        let communicator = handles::get::<Communicator, _>(communicator)?;
+        place.set(communicator.attribute(attribute)?);
+        Ok(())
+    })
+}
+
+/// Writes the ids of the members of the view of the newest result, in rank order: as many as there
+/// is room for, and their number. `peers` may be NULL if `capacity` is 0. Does not block.
+///
+/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
+/// cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetMembers")]
+pub unsafe extern "C" fn get_members(
+    communicator: cclCommunicator_t,
+    peers: *mut u64,
+    capacity: usize,
+    count: *mut usize,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(count, "count") }?;
+        let view = handles::get::<Communicator, _>(communicator)?
+            .connected()?
+            .view();
+        let members: Vec<u64> = view.members.iter().map(|member| member.peer.0).collect();
+        // SAFETY: NULL, or what the header asks for.
+        unsafe { memory::set_list(peers, capacity, "peers", &members) }?;
+        place.set(members.len());
+        Ok(())
+    })
+}
+
+/// Writes the ring of the view of the newest result: ranks, each followed by its next; as many as
+/// there is room for, and their number. `ranks` may be NULL if `capacity` is 0. Does not block.
+///
+/// Errors: as cclGetMembers.
+#[unsafe(export_name = "cclGetRingOrder")]
+pub unsafe extern "C" fn get_ring_order(
+    communicator: cclCommunicator_t,
+    ranks: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(count, "count") }?;
+        let view = handles::get::<Communicator, _>(communicator)?
+            .connected()?
+            .view();
+        let ring: Vec<u32> = view.ring_order.iter().map(|rank| rank.0).collect();
+        // SAFETY: NULL, or what the header asks for.
+        unsafe { memory::set_list(ranks, capacity, "ranks", &ring) }?;
+        place.set(ring.len());
+        Ok(())
+    })
+}
+
+/// Writes the `ip:port` that this peer listens on for others, with a zero byte at the end;
+/// CCL_ADDRESS_BYTES_MAX bytes are always enough. Does not block.
+///
+/// Errors: cclErrorInvalidArgument if it does not fit; cclErrorInvalidUsage if it is not connected;
+/// cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetListenAddress")]
+pub unsafe extern "C" fn get_listen_address(
+    communicator: cclCommunicator_t,
+    address: *mut c_char,
+    address_bytes: usize,
+) -> cclResult_t {
+    call(|| {
+        let communicator = handles::get::<Communicator, _>(communicator)?;
+        let text = communicator.connected()?.listen_address().to_string();
+        // SAFETY: NULL, or what the header asks for.
+        unsafe { memory::set_text(address, address_bytes, "address", &text) }
+    })
+}
+
+/// Writes the counters. Does not block.
+///
+/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
+/// cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetCounters")]
+pub unsafe extern "C" fn get_counters(
+    communicator: cclCommunicator_t,
+    counters: *mut cclCounters_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::growing_out(counters, "counters") }?;
+        let communicator = handles::get::<Communicator, _>(communicator)?;
+        let counters = communicator.connected()?.counters();
+        place.set(cclCounters_t {
+            struct_bytes: 0,
+            commits: counters.commits,
+            aborts: counters.aborts,
+            repairs: counters.repairs,
+            sent_bytes: counters.sent_bytes,
+            received_bytes: counters.received_bytes,
+        });
+        Ok(())
+    })
+}
+
+/// What a `cclCommunicator_t` stands for.
+#[derive(Debug)]
+pub(crate) struct Communicator {
+    config: CommunicatorConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Created,
+    Connecting(Connecting),
+    Connected(ccl_core::Communicator),
+    Destroyed,
+}
+
+impl Communicator {
+    /// The core's communicator, if it is connected.
+    pub(crate) fn connected(&self) -> Outcome<ccl_core::Communicator> {
+        match &*self.state.lock() {
+            State::Connected(connected) => Ok(connected.clone()),
+            State::Created | State::Connecting(_) => {
+                Err(Error::usage("the communicator is not connected: call cclConnect").into())
+            }
+            State::Destroyed => Err(Error::Ended("the communicator was destroyed".into()).into()),
+        }
+    }
+
+    fn begin(&self) -> Outcome<Connecting> {
+        let mut state = self.state.lock();
+        match *state {
+            State::Created => {
+                let connecting = ccl_core::Communicator::connect_start(self.config.clone())?;
+                *state = State::Connecting(connecting.clone());
+                Ok(connecting)
+            }
+            State::Connecting(_) | State::Connected(_) => {
+                let what = "a communicator is connected once; create another";
+                Err(Error::usage(what).into())
+            }
+            State::Destroyed => Err(Error::Ended("the communicator was destroyed".into()).into()),
+        }
+    }
+
+    fn attribute(&self, attribute: cclAttribute_t) -> Outcome<u64> {
+        let config = &self.config;
+        Ok(match attribute {
+            cclAttributeRank => self.connected()?.rank().0.into(),
+            cclAttributeWorldSize => self.connected()?.world_size().into(),
+            cclAttributePeer => self.connected()?.peer().0,
+            cclAttributeTerm => self.connected()?.view().vid.term.0.into(),
+            cclAttributeEpoch => self.connected()?.view().vid.epoch.0.into(),
+            cclAttributePendingPeers => self.connected()?.pending_peers().into(),
+            cclAttributeListenPort => self.connected()?.listen_address().port().into(),
+            cclAttributeGroup => config.group.0.into(),
+            cclAttributeLanes => config.lanes.unwrap_or(0).into(),
+            cclAttributeMinWorldSize => config.min_world_size.into(),
+            cclAttributeInitialWorldSize => config
+                .initial_world_size
+                .unwrap_or(config.min_world_size)
+                .into(),
+            _ => {
+                let what = format!("attribute {attribute} is none; they are 0 to 10");
+                return Err(Error::invalid(what).into());
+            }
+        })
+    }
+}

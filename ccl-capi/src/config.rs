@@ -1,0 +1,265 @@
+//! What a communicator and a master are told, as C structs in which 0 is every field's default.
+
+use std::ffi::c_char;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ccl_core::ids::UnitId;
+use ccl_core::{CommunicatorConfig, Error, GroupId, MasterConfig, Timers};
+
+use crate::memory::{self, Growing};
+use crate::result::Outcome;
+use crate::types::{milliseconds, optional_milliseconds};
+
+/// What a peer is told. 0 and NULL are the default of every field: clear the struct, set
+/// `struct_bytes`, then what is to be different. Texts are copied.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cclCommunicatorConfig_t {
+    /// `sizeof(cclCommunicatorConfig_t)`.
+    pub struct_bytes: usize,
+    /// The master's `host:port`; a host name is resolved at each attempt. NULL: `127.0.0.1:48148`.
+    pub master: *const c_char,
+    /// Name of the run, at most 512 bytes; a master of another run refuses. NULL: `default`.
+    pub run: *const c_char,
+    /// `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address and
+    /// a free port; only loopback if the master is on loopback.
+    pub listen: *const c_char,
+    /// `host:port` told to the others instead, for peers behind a port mapping; port 0 is the
+    /// listening port. NULL: the address that the master sees.
+    pub advertise: *const c_char,
+    /// TCP congestion control of the lanes, such as `bbr`. NULL: the system's choice.
+    pub congestion_control: *const c_char,
+    /// Failure unit: peers that live and die together. Counts only with `has_unit`.
+    pub unit: u64,
+    /// How long cclConnect may take, the master's absence included, in milliseconds. 0: 60 s.
+    pub connect_timeout_ms: u64,
+    /// Deadline of each call that names none, in milliseconds; CCL_FOREVER: none. 0: 10 minutes.
+    pub operation_timeout_ms: u64,
+    /// Scratch memory for contributions on their way, in bytes, 16 MiB to 1 GiB. 0: 16
+    /// MiB.
+    pub scratch_bytes: u64,
+    /// Most bytes a second that each lane may send. 0: no limit.
+    pub pacing_bytes_per_second: u64,
+    /// Peer group: peers of one group reduce together.
+    pub group: u32,
+    /// 1: `unit` counts. 0: a unit of this peer alone.
+    pub has_unit: u32,
+    /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same host,
+    /// 4 to any other.
+    pub lanes: u32,
+    /// Fewest members with which operations run, 1 to 256. 0: 1.
+    pub min_world_size: u32,
+    /// Peers that the group's first view waits for, up to 256. 0: `min_world_size`.
+    pub initial_world_size: u32,
+    /// 1: data segments carry no CRC-32.
+    pub is_checksum_off: u32,
+    /// Threads that move bytes, 1 to 256. 0: half the cores, 1 to 4.
+    pub io_threads: u32,
+}
+
+impl Default for cclCommunicatorConfig_t {
+    fn default() -> Self {
+        let none = std::ptr::null();
+        Self {
+            struct_bytes: 0,
+            master: none,
+            run: none,
+            listen: none,
+            advertise: none,
+            congestion_control: none,
+            unit: 0,
+            connect_timeout_ms: 0,
+            operation_timeout_ms: 0,
+            scratch_bytes: 0,
+            pacing_bytes_per_second: 0,
+            group: 0,
+            has_unit: 0,
+            lanes: 0,
+            min_world_size: 0,
+            initial_world_size: 0,
+            is_checksum_off: 0,
+            io_threads: 0,
+        }
+    }
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers and pointers only.
+unsafe impl Growing for cclCommunicatorConfig_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// What a master is told. 0 and NULL are the default of every field: clear the struct, set
+/// `struct_bytes`, then what is to be different. Texts are copied. Waiting times are in
+/// milliseconds, and told to every peer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cclMasterConfig_t {
+    /// `sizeof(cclMasterConfig_t)`.
+    pub struct_bytes: usize,
+    /// `ip:port` to listen on; port 0 lets the system choose. NULL: `127.0.0.1:48148`.
+    pub listen: *const c_char,
+    /// Name of the run, at most 512 bytes. NULL: `default`.
+    pub run: *const c_char,
+    /// File of the sealed history. NULL: none; a restarted master then needs a majority of each
+    /// view.
+    pub journal: *const c_char,
+    /// 1: views and decisions are told before they are on the disk.
+    pub is_fsync_off: u32,
+    /// 1: found a run at once, without waiting for members of an earlier one.
+    pub is_new_run: u32,
+    /// 1: rebuild from whoever is there, even without journal and majority: an operator's word that
+    /// nobody else goes on.
+    pub is_rebuild_forced: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Between signs of life, both ways. 0: 250.
+    pub heartbeat_interval_ms: u64,
+    /// Silence after which a peer, or the master, counts as dead; at least two heartbeats. 0: 5000.
+    pub peer_timeout_ms: u64,
+    /// For a lost control connection to come back, if no data connection ended. 0: 2000.
+    pub reattach_grace_ms: u64,
+    /// Reports of broken links are collected for so long, before somebody is blamed. 0: 500.
+    pub blame_window_ms: u64,
+    /// Repair of a broken connection, before the link counts as down. 0: 3000.
+    pub link_timeout_ms: u64,
+    /// A restarted master waits so long for the members of its last view. 0: 5000.
+    pub rebuild_window_ms: u64,
+    /// A peer without a master goes on for so long, before its session ends. 0: 60000.
+    pub detach_timeout_ms: u64,
+    /// A cancelled call waits so long for its verdict, before it ends as unknown. 0: 10000.
+    pub verdict_timeout_ms: u64,
+    /// A member may come so long after the others to an operation; CCL_FOREVER: for ever. 0: 10
+    /// minutes.
+    pub post_timeout_ms: u64,
+}
+
+impl Default for cclMasterConfig_t {
+    fn default() -> Self {
+        let none = std::ptr::null();
+        Self {
+            struct_bytes: 0,
+            listen: none,
+            run: none,
+            journal: none,
+            is_fsync_off: 0,
+            is_new_run: 0,
+            is_rebuild_forced: 0,
+            reserved: 0,
+            heartbeat_interval_ms: 0,
+            peer_timeout_ms: 0,
+            reattach_grace_ms: 0,
+            blame_window_ms: 0,
+            link_timeout_ms: 0,
+            rebuild_window_ms: 0,
+            detach_timeout_ms: 0,
+            verdict_timeout_ms: 0,
+            post_timeout_ms: 0,
+        }
+    }
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers and pointers only.
+unsafe impl Growing for cclMasterConfig_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// The core's form of a communicator's config.
+///
+/// # Safety
+/// `pointer` is NULL or points to a config whose texts end with zero bytes.
+pub(crate) unsafe fn communicator_config(
+    pointer: *const cclCommunicatorConfig_t,
+) -> Outcome<CommunicatorConfig> {
+    // SAFETY: passed on from the caller.
+    let c = unsafe { memory::growing(pointer, "config") }?;
+    // SAFETY: passed on from the caller.
+    let text = |text, name| unsafe { memory::text(text, name) };
+    let default = CommunicatorConfig::default();
+    let lanes = u16::try_from(c.lanes).map_err(|_| Error::invalid("lanes must be 1 to 32"))?;
+    let or = |value: u32, default: u32| if value == 0 { default } else { value };
+    let config = CommunicatorConfig {
+        master: text(c.master, "config->master")?.unwrap_or(default.master),
+        run: text(c.run, "config->run")?.unwrap_or(default.run),
+        group: GroupId(c.group),
+        unit: memory::switch(c.has_unit, "config->has_unit")?.then_some(UnitId(c.unit)),
+        listen: address(text(c.listen, "config->listen")?, "config->listen")?,
+        advertise: text(c.advertise, "config->advertise")?,
+        lanes: (lanes != 0).then_some(lanes),
+        min_world_size: or(c.min_world_size, default.min_world_size),
+        initial_world_size: (c.initial_world_size != 0).then_some(c.initial_world_size),
+        connect_timeout: milliseconds(c.connect_timeout_ms, default.connect_timeout),
+        operation_timeout: optional_milliseconds(c.operation_timeout_ms, default.operation_timeout),
+        checksum: !memory::switch(c.is_checksum_off, "config->is_checksum_off")?,
+        scratch_bytes: match c.scratch_bytes {
+            0 => default.scratch_bytes,
+            bytes => size(bytes, "config->scratch_bytes")?,
+        },
+        io_threads: match c.io_threads {
+            0 => None,
+            threads => Some(size(threads.into(), "config->io_threads")?),
+        },
+        congestion_control: text(c.congestion_control, "config->congestion_control")?,
+        pacing_bytes_per_second: (c.pacing_bytes_per_second != 0)
+            .then_some(c.pacing_bytes_per_second),
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// The core's form of a master's config.
+///
+/// # Safety
+/// `pointer` is NULL or points to a config whose texts end with zero bytes.
+pub(crate) unsafe fn master_config(pointer: *const cclMasterConfig_t) -> Outcome<MasterConfig> {
+    // SAFETY: passed on from the caller.
+    let c = unsafe { memory::growing(pointer, "config") }?;
+    if c.reserved != 0 {
+        return Err(Error::invalid("config->reserved must be 0").into());
+    }
+    // SAFETY: passed on from the caller.
+    let text = |text, name| unsafe { memory::text(text, name) };
+    let default = MasterConfig::default();
+    let listen = address(text(c.listen, "config->listen")?, "config->listen")?;
+    let config = MasterConfig {
+        listen: listen.unwrap_or(default.listen),
+        run: text(c.run, "config->run")?.unwrap_or(default.run),
+        journal: text(c.journal, "config->journal")?.map(PathBuf::from),
+        fsync: !memory::switch(c.is_fsync_off, "config->is_fsync_off")?,
+        new_run: memory::switch(c.is_new_run, "config->is_new_run")?,
+        force_rebuild: memory::switch(c.is_rebuild_forced, "config->is_rebuild_forced")?,
+        timers: timers(&c),
+    };
+    config.timers.validate()?;
+    Ok(config)
+}
+
+fn timers(c: &cclMasterConfig_t) -> Timers {
+    let default = Timers::default();
+    Timers {
+        heartbeat_interval: milliseconds(c.heartbeat_interval_ms, default.heartbeat_interval),
+        peer_timeout: milliseconds(c.peer_timeout_ms, default.peer_timeout),
+        reattach_grace: milliseconds(c.reattach_grace_ms, default.reattach_grace),
+        blame_window: milliseconds(c.blame_window_ms, default.blame_window),
+        link_timeout: milliseconds(c.link_timeout_ms, default.link_timeout),
+        rebuild_window: milliseconds(c.rebuild_window_ms, default.rebuild_window),
+        detach_timeout: milliseconds(c.detach_timeout_ms, default.detach_timeout),
+        verdict_timeout: milliseconds(c.verdict_timeout_ms, default.verdict_timeout),
+        post_timeout: optional_milliseconds(c.post_timeout_ms, default.post_timeout),
+    }
+}
+
+fn address(text: Option<String>, name: &str) -> Outcome<Option<SocketAddr>> {
+    let Some(text) = text else { return Ok(None) };
+    let what = |_| Error::invalid(format!("{name} {text:?} is no `ip:port`"));
+    Ok(Some(text.parse().map_err(what)?))
+}
+
+fn size(number: u64, name: &str) -> Outcome<usize> {
+    let what = |_| Error::invalid(format!("{name} is beyond the address space"));
+    Ok(usize::try_from(number).map_err(what)?)
+}

@@ -1,0 +1,189 @@
+//! The library's log lines, handed to a function of the application.
+
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_void};
+use std::fmt::{Debug, Write};
+use std::sync::OnceLock;
+
+use ccl_core::Error;
+use parking_lot::RwLock;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{Interest, Subscriber};
+use tracing::{Event, Level, Metadata};
+
+use crate::call::call;
+use crate::result::{Outcome, cclResult_t};
+
+/// How much a log line matters; each level includes those of smaller numbers.
+pub type cclLogLevel_t = u32;
+
+/// Something failed for good.
+pub const cclLogError: cclLogLevel_t = 1;
+/// Something that an operator should know of.
+pub const cclLogWarn: cclLogLevel_t = 2;
+/// Changes of state: views, peers, repairs.
+pub const cclLogInfo: cclLogLevel_t = 3;
+/// Connections and their options.
+pub const cclLogDebug: cclLogLevel_t = 4;
+/// Everything.
+pub const cclLogTrace: cclLogLevel_t = 5;
+
+/// Takes one log line: a UTF-8 text without a line end, valid during the call only. Called from any
+/// thread, from several at once, and from within the library's calls. It must return soon, must
+/// not unwind, and must not call the library: such a call returns cclErrorInvalidUsage.
+pub type cclLogCallback_t = Option<
+    unsafe extern "C" fn(level: cclLogLevel_t, message: *const c_char, user_data: *mut c_void),
+>;
+
+/// Sends the library's log lines, for the whole process, to `callback`, up to `level`. Replaces an
+/// earlier callback; NULL switches the log off, which it is at the start. When this returns, no
+/// earlier callback runs any more. `user_data` is handed through; it stays the caller's.
+///
+/// Blocks while an earlier callback runs.
+///
+/// Errors: cclErrorInvalidArgument for a level that is none; cclErrorInvalidUsage if another part
+/// of the program has taken the log lines before.
+#[unsafe(export_name = "cclSetLogCallback")]
+pub unsafe extern "C" fn set_log_callback(
+    callback: cclLogCallback_t,
+    user_data: *mut c_void,
+    level: cclLogLevel_t,
+) -> cclResult_t {
+    call(|| {
+        let level = level_of(level)?;
+        let Some(callback) = callback else {
+            *SINK.write() = None;
+            return Ok(());
+        };
+        install()?;
+        *SINK.write() = Some(Sink {
+            callback,
+            user_data,
+            level,
+        });
+        tracing::callsite::rebuild_interest_cache();
+        Ok(())
+    })
+}
+
+/// Whether this thread is inside the callback.
+pub(crate) fn is_inside_callback() -> bool {
+    INSIDE.try_with(Cell::get).unwrap_or_default()
+}
+
+/// The function that takes the lines.
+#[derive(Debug)]
+struct Sink {
+    callback: unsafe extern "C" fn(cclLogLevel_t, *const c_char, *mut c_void),
+    user_data: *mut c_void,
+    level: Level,
+}
+
+// SAFETY: the pointer is only handed back to the application, whose callback is for any thread.
+unsafe impl Send for Sink {}
+// SAFETY: as above; also from several threads at once.
+unsafe impl Sync for Sink {}
+
+static SINK: RwLock<Option<Sink>> = RwLock::new(None);
+static INSTALLED: OnceLock<bool> = OnceLock::new();
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+fn install() -> Outcome<()> {
+    let install = || tracing::subscriber::set_global_default(Lines).is_ok();
+    if *INSTALLED.get_or_init(install) {
+        return Ok(());
+    }
+    Err(Error::usage("another part of the program takes the log lines already").into())
+}
+
+fn level_of(number: cclLogLevel_t) -> Outcome<Level> {
+    Ok(match number {
+        cclLogError => Level::ERROR,
+        cclLogWarn => Level::WARN,
+        cclLogInfo => Level::INFO,
+        cclLogDebug => Level::DEBUG,
+        cclLogTrace => Level::TRACE,
+        _ => return Err(Error::invalid(format!("level {number} is none; they are 1 to 5")).into()),
+    })
+}
+
+fn number_of(level: Level) -> cclLogLevel_t {
+    match level {
+        Level::ERROR => cclLogError,
+        Level::WARN => cclLogWarn,
+        Level::INFO => cclLogInfo,
+        Level::DEBUG => cclLogDebug,
+        _ => cclLogTrace,
+    }
+}
+
+/// Turns events into lines. Spans are not used by the library.
+struct Lines;
+
+impl Subscriber for Lines {
+    fn register_callsite(&self, _metadata: &'static Metadata<'static>) -> Interest {
+        // The level may change at any time.
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let sink = SINK.read();
+        sink.as_ref()
+            .is_some_and(|sink| *metadata.level() <= sink.level)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
+    }
+
+    fn new_span(&self, _span: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        line.text.push_str(&line.fields);
+        line.text.retain(|character| character != '\0');
+        let text = CString::new(line.text).expect("zeros were taken out");
+        let sink = SINK.read();
+        let Some(sink) = sink.as_ref() else { return };
+        let level = number_of(*event.metadata().level());
+        let _at_the_end_of_the_thread = INSIDE.try_with(|inside| {
+            inside.set(true);
+            // SAFETY: the application vouched for the function, and it may be called anywhere.
+            unsafe { (sink.callback)(level, text.as_ptr(), sink.user_data) };
+            inside.set(false);
+        });
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
+/// One event: its message, then its fields.
+#[derive(Default)]
+struct Line {
+    text: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let written = match field.name() {
+            "message" => write!(self.text, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+        written.expect("a string takes everything");
+    }
+}

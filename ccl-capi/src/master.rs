@@ -1,0 +1,155 @@
+//! A master in this process.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+
+use ccl_core::event::Event;
+use ccl_core::{Error, MasterConfig, MasterServer};
+use parking_lot::Mutex;
+
+use crate::call::call;
+use crate::config::{cclMasterConfig_t, master_config};
+use crate::handles;
+use crate::memory;
+use crate::result::{Outcome, cclResult_t};
+
+/// What a cclMaster_t points to; never seen.
+pub struct cclMaster {
+    _private: [u8; 0],
+}
+
+/// A master. Destroy it with cclDestroyMaster.
+pub type cclMaster_t = *mut cclMaster;
+
+/// Bytes that every address fits in, its zero byte included.
+pub const CCL_ADDRESS_BYTES_MAX: usize = 64;
+
+/// Makes a master, which does not run yet. `config` may be NULL and is not kept. Does not block.
+///
+/// Errors: cclErrorInvalidArgument.
+#[unsafe(export_name = "cclCreateMaster")]
+pub unsafe extern "C" fn create_master(
+    config: *const cclMasterConfig_t,
+    master: *mut cclMaster_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let (place, config) = unsafe { (memory::out(master, "master")?, master_config(config)?) };
+        let state = Mutex::new(State::Created);
+        place.set(handles::insert(Arc::new(Master { config, state })));
+        Ok(())
+    })
+}
+
+/// Reads the journal, binds the port and serves from a thread of the library. Returns as soon as
+/// peers can connect; blocks for the disk only.
+///
+/// Errors: cclErrorSystem if the port or the journal cannot be opened; cclErrorInvalidArgument for
+/// a journal of another run, damaged, or in use; cclErrorInvalidUsage if it ran before;
+/// cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclRunMaster")]
+pub unsafe extern "C" fn run_master(master: cclMaster_t) -> cclResult_t {
+    call(|| {
+        let master = handles::get::<Master, _>(master)?;
+        let mut state = master.state.lock();
+        match *state {
+            State::Created => {}
+            State::Running(_) => return Err(Error::usage("the master runs already").into()),
+            State::Destroyed => return Err(destroyed()),
+        }
+        let server = MasterServer::start(master.config.clone(), Some(Arc::new(note)))?;
+        *state = State::Running(Arc::new(server));
+        Ok(())
+    })
+}
+
+/// Writes the `ip:port` that the master listens on, with a zero byte at the end;
+/// CCL_ADDRESS_BYTES_MAX bytes are always enough. Does not block.
+///
+/// Errors: cclErrorInvalidArgument if it does not fit; cclErrorInvalidUsage if the master does not
+/// run; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetMasterAddress")]
+pub unsafe extern "C" fn get_master_address(
+    master: cclMaster_t,
+    address: *mut c_char,
+    address_bytes: usize,
+) -> cclResult_t {
+    call(|| {
+        let text = running(master)?.address().to_string();
+        // SAFETY: NULL, or what the header asks for.
+        unsafe { memory::set_text(address, address_bytes, "address", &text) }
+    })
+}
+
+/// Tells the master to stop serving; cclAwaitMaster returns once it has. Peers go on, and find a
+/// master that is started again. Again and again does no harm. Does not block; may be called from
+/// any thread, but not from a signal handler.
+///
+/// Errors: cclErrorInvalidUsage if the master does not run; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclInterruptMaster")]
+pub unsafe extern "C" fn interrupt_master(master: cclMaster_t) -> cclResult_t {
+    call(|| {
+        running(master)?.stop();
+        Ok(())
+    })
+}
+
+/// Blocks until the master has ended: by cclInterruptMaster, by cclDestroyMaster, or by itself. Any
+/// number of threads may wait, also after the end.
+///
+/// Errors: cclErrorSystem if the journal could not be written: the master stops rather than to
+/// promise what is not on the disk; start it again once there is room. cclErrorInvalidUsage if the
+/// master does not run; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclAwaitMaster")]
+pub unsafe extern "C" fn await_master(master: cclMaster_t) -> cclResult_t {
+    call(|| Ok(running(master)?.wait()?))
+}
+
+/// Stops the master, waits until it has, and takes the handle back. Peers go on.
+///
+/// Errors: cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclDestroyMaster")]
+pub unsafe extern "C" fn destroy_master(master: cclMaster_t) -> cclResult_t {
+    call(|| {
+        let master = handles::remove::<Master, _>(master)?;
+        let state = std::mem::replace(&mut *master.state.lock(), State::Destroyed);
+        if let State::Running(server) = state {
+            server.stop();
+            // How it ended is for those who waited.
+            let _end = server.wait();
+        }
+        Ok(())
+    })
+}
+
+/// What a `cclMaster_t` stands for.
+#[derive(Debug)]
+pub(crate) struct Master {
+    config: MasterConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Created,
+    Running(Arc<MasterServer>),
+    Destroyed,
+}
+
+fn running(master: cclMaster_t) -> Outcome<Arc<MasterServer>> {
+    let master = handles::get::<Master, _>(master)?;
+    match &*master.state.lock() {
+        State::Running(server) => Ok(Arc::clone(server)),
+        State::Created => Err(Error::usage("the master does not run: call cclRunMaster").into()),
+        State::Destroyed => Err(destroyed()),
+    }
+}
+
+fn destroyed() -> crate::result::Failure {
+    Error::usage("the master is being destroyed").into()
+}
+
+/// A master's events are log lines here.
+fn note(event: &Event) {
+    tracing::info!(event = ?event, "master");
+}

@@ -1,0 +1,155 @@
+//! Operations that were started and not waited for.
+
+use std::sync::Arc;
+
+use ccl_core::RawHandle;
+
+use crate::call::call;
+use crate::handles;
+use crate::memory::{self, Growing, Out};
+use crate::result::{Outcome, cclResult_t};
+use crate::types::{OutcomeOut, bounded, cclOutcome_t};
+
+/// What a cclOperation_t points to; never seen.
+pub struct cclOperation {
+    _private: [u8; 0],
+}
+
+/// An operation under way, or over. Any thread may use it. Destroy it with cclDestroyOperation. The
+/// memory of its buffers must stay, and be left alone, until it has ended.
+pub type cclOperation_t = *mut cclOperation;
+
+/// How far an operation is at this peer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct cclProgress_t {
+    /// Set it to `sizeof(cclProgress_t)` before the call.
+    pub struct_bytes: usize,
+    /// Payload bytes sent and received so far.
+    pub done_bytes: u64,
+    /// Payload bytes that will have been sent and received at the end; 0 until it has begun.
+    pub total_bytes: u64,
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers only.
+unsafe impl Growing for cclProgress_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// Blocks until the operation has ended, and says how. May be called again, by any thread, and says
+/// the same. `outcome` may be NULL.
+///
+/// Errors: as the blocking form of the call that started it; cclErrorInvalidHandle.
+#[unsafe(export_name = "cclWait")]
+pub unsafe extern "C" fn wait(
+    operation: cclOperation_t,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { OutcomeOut::new(outcome) }?;
+        let operation = handles::get::<Operation, _>(operation)?;
+        place.set(&operation.handle.wait()?)
+    })
+}
+
+/// Blocks until the operation has ended, at most `timeout_ms` milliseconds. The operation goes on
+/// whatever comes of it. `outcome` may be NULL.
+///
+/// Errors: cclErrorTimeout if it has not ended by then; else as cclWait.
+#[unsafe(export_name = "cclWaitFor")]
+pub unsafe extern "C" fn wait_for(
+    operation: cclOperation_t,
+    timeout_ms: u64,
+    outcome: *mut cclOutcome_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { OutcomeOut::new(outcome) }?;
+        let operation = handles::get::<Operation, _>(operation)?;
+        place.set(&operation.handle.wait_for(bounded(timeout_ms))?)
+    })
+}
+
+/// Writes 1 if the operation has ended, one way or another, else 0; cclWait then says how, without
+/// blocking. Does not block.
+///
+/// Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclTest")]
+pub unsafe extern "C" fn test(operation: cclOperation_t, is_finished: *mut u32) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(is_finished, "is_finished") }?;
+        let operation = handles::get::<Operation, _>(operation)?;
+        place.set(operation.handle.is_finished().into());
+        Ok(())
+    })
+}
+
+/// Asks to abort the operation for all members, who then get cclErrorCancelled. The verdict may
+/// still be success: cclWait says. Does not block.
+///
+/// Errors: cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclCancel")]
+pub unsafe extern "C" fn cancel(operation: cclOperation_t) -> cclResult_t {
+    call(|| {
+        handles::get::<Operation, _>(operation)?.handle.cancel();
+        Ok(())
+    })
+}
+
+/// Writes how far the operation is at this peer. Does not block.
+///
+/// Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetProgress")]
+pub unsafe extern "C" fn get_progress(
+    operation: cclOperation_t,
+    progress: *mut cclProgress_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::growing_out(progress, "progress") }?;
+        let progress = handles::get::<Operation, _>(operation)?.handle.progress();
+        place.set(cclProgress_t {
+            struct_bytes: 0,
+            done_bytes: progress.done_bytes,
+            total_bytes: progress.total_bytes,
+        });
+        Ok(())
+    })
+}
+
+/// Takes the handle back. An operation that has not ended is cancelled and waited for, at most the
+/// master's `verdict_timeout_ms`; afterwards its memory is the caller's.
+///
+/// Errors: cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclDestroyOperation")]
+pub unsafe extern "C" fn destroy_operation(operation: cclOperation_t) -> cclResult_t {
+    call(|| {
+        let operation = handles::remove::<Operation, _>(operation)?;
+        // Another thread may wait in it and keep it; the memory is free when this returns anyhow.
+        if !operation.handle.is_finished() {
+            operation.handle.cancel();
+            let _how_is_for_those_who_waited = operation.handle.wait();
+        }
+        Ok(())
+    })
+}
+
+/// What a `cclOperation_t` stands for.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    handle: RawHandle,
+}
+
+/// Gives an operation that was started its handle.
+pub(crate) fn give(
+    place: Out<cclOperation_t>,
+    start: impl FnOnce() -> Outcome<RawHandle>,
+) -> Outcome<()> {
+    let handle = start()?;
+    place.set(handles::insert(Arc::new(Operation { handle })));
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Every error of the core has its code, and the codes are sorted as the core sorts its errors.
+
+use std::sync::Arc;
+
+use ccl_core::ids::OpName;
+use ccl_core::wire::control::{CancelReason, EvictReason};
+use ccl_core::{PeerId, Vid};
+
+use super::*;
+
+fn every_error() -> Vec<Error> {
+    let op = OpName::default();
+    vec![
+        Error::PeerLost {
+            peer: PeerId(7),
+            op,
+            vid: Vid::default(),
+            reason: EvictReason::Died,
+        },
+        Error::Cancelled {
+            op,
+            by: PeerId(8),
+            reason: CancelReason::User,
+        },
+        Error::TooFewPeers {
+            world_size: 1,
+            min_world_size: 2,
+        },
+        Error::WorldChanged { world_size: 3 },
+        Error::Evicted(EvictReason::Left),
+        Error::Refused("no".into()),
+        Error::Unknown("who knows".into()),
+        Error::Ended("over".into()),
+        Error::MasterUnreachable {
+            address: "there".into(),
+            cause: "none".into(),
+        },
+        Error::NotAdmitted { waited_ms: 1 },
+        Error::Timeout,
+        Error::invalid("this"),
+        Error::usage("that"),
+        Error::Forked,
+        Error::Os {
+            context: "doing".into(),
+            source: Arc::new(std::io::Error::other("it")),
+        },
+    ]
+}
+
+fn ask(question: unsafe extern "C" fn(cclResult_t, *mut u32) -> cclResult_t, code: u32) -> bool {
+    let mut answer = 2;
+    // SAFETY: a place for an answer.
+    assert_eq!(unsafe { question(code, &raw mut answer) }, cclSuccess);
+    assert!(answer < 2);
+    answer == 1
+}
+
+#[test]
+fn codes_are_distinct_and_named() {
+    let mut codes: Vec<u32> = every_error().iter().map(code).collect();
+    codes.extend([cclSuccess, cclErrorInvalidHandle, cclErrorInternal]);
+    codes.sort_unstable();
+    assert_eq!(codes, (0..18).collect::<Vec<_>>());
+    let names: std::collections::BTreeSet<_> = codes.iter().map(|&code| name(code)).collect();
+    assert_eq!(names.len(), codes.len());
+    assert_eq!(name(4711), c"no result code");
+}
+
+#[test]
+fn codes_are_sorted_as_the_core_sorts_its_errors() {
+    for error in every_error() {
+        let code = code(&error);
+        assert_eq!(
+            ask(result_is_retryable, code),
+            error.is_retryable(),
+            "{error}"
+        );
+        assert_eq!(ask(result_is_fatal, code), error.is_fatal(), "{error}");
+    }
+}
+
+#[test]
+fn a_failure_names_who_and_what() {
+    let errors = every_error();
+    keep(errors[0].clone().into());
+    let mut info = cclErrorInfo_t {
+        struct_bytes: size_of::<cclErrorInfo_t>(),
+        ..cclErrorInfo_t::default()
+    };
+    // SAFETY: a place for an answer.
+    assert_eq!(unsafe { last_error_info(&raw mut info) }, cclSuccess);
+    assert_eq!((info.result, info.peer), (cclErrorPeerLost, 7));
+    keep(errors[3].clone().into());
+    // SAFETY: a place for an answer.
+    assert_eq!(unsafe { last_error_info(&raw mut info) }, cclSuccess);
+    assert_eq!((info.result, info.world_size), (cclErrorWorldChanged, 3));
+}

@@ -1,0 +1,286 @@
+//! Element types, operators, algorithms, how a call is made, and what is told of a success.
+
+use std::time::Duration;
+
+use ccl_core::limits::TIMER_MAX;
+use ccl_core::{Algorithm, Dtype, Error, Options, ReduceOp, Tag};
+
+use crate::memory::{self, Growing, GrowingOut};
+use crate::result::Outcome;
+
+/// Type of the elements of a buffer.
+pub type cclDataType_t = u32;
+
+/// 8-bit unsigned integer.
+pub const cclUint8: cclDataType_t = 0;
+/// 16-bit unsigned integer.
+pub const cclUint16: cclDataType_t = 1;
+/// 32-bit unsigned integer.
+pub const cclUint32: cclDataType_t = 2;
+/// 64-bit unsigned integer.
+pub const cclUint64: cclDataType_t = 3;
+/// 8-bit signed integer.
+pub const cclInt8: cclDataType_t = 4;
+/// 16-bit signed integer.
+pub const cclInt16: cclDataType_t = 5;
+/// 32-bit signed integer.
+pub const cclInt32: cclDataType_t = 6;
+/// 64-bit signed integer.
+pub const cclInt64: cclDataType_t = 7;
+/// IEEE 754 binary16; added in binary32 and rounded once.
+pub const cclFloat16: cclDataType_t = 8;
+/// The upper half of a binary32; added in binary32 and rounded once.
+pub const cclBfloat16: cclDataType_t = 9;
+/// IEEE 754 binary32.
+pub const cclFloat32: cclDataType_t = 10;
+/// IEEE 754 binary64.
+pub const cclFloat64: cclDataType_t = 11;
+
+/// How elements combine, in rank order. Integers wrap.
+pub type cclReduceOp_t = u32;
+
+/// The sum.
+pub const cclSum: cclReduceOp_t = 0;
+/// The sum divided by the number of contributors; of integers truncated toward zero.
+pub const cclAvg: cclReduceOp_t = 1;
+/// The product.
+pub const cclProd: cclReduceOp_t = 2;
+/// The smallest; NaN wins.
+pub const cclMin: cclReduceOp_t = 3;
+/// The largest; NaN wins.
+pub const cclMax: cclReduceOp_t = 4;
+
+/// How bytes move.
+pub type cclAlgorithm_t = u32;
+
+/// The library's choice, the same on all members.
+pub const cclAlgorithmAuto: cclAlgorithm_t = 0;
+/// Each chunk goes to its owner, who adds and sends the result to all.
+pub const cclAlgorithmDirect: cclAlgorithm_t = 1;
+/// Chunks travel around the ring of the view.
+pub const cclAlgorithmRing: cclAlgorithm_t = 2;
+
+/// A time in milliseconds that never comes. Any time of more than a year counts as a year.
+pub const CCL_FOREVER: u64 = u64::MAX;
+
+/// How one call is made. 0 is the default of every field. All members must give the same
+/// `algorithm` and `attempts`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct cclOptions_t {
+    /// `sizeof(cclOptions_t)`.
+    pub struct_bytes: usize,
+    /// Stream of operations: those of one tag run one after the other, in the same order on all
+    /// members; those of different tags run at once.
+    pub tag: u64,
+    /// After this time the operation is cancelled for all members, in milliseconds; 0: the
+    /// communicator's `operation_timeout_ms`.
+    pub deadline_ms: u64,
+    /// cclAlgorithmAuto or its like.
+    pub algorithm: cclAlgorithm_t,
+    /// Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no
+    /// retry.
+    pub attempts: u32,
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers only.
+unsafe impl Growing for cclOptions_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// What is told of a success. Set `struct_bytes`, and `contributors` and its capacity if the
+/// contributors are wanted; the rest is written, on success only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cclOutcome_t {
+    /// `sizeof(cclOutcome_t)`.
+    pub struct_bytes: usize,
+    /// Room for ids of peers, or NULL. As many are written as there is room for.
+    pub contributors: *mut u64,
+    /// Ids that there is room for.
+    pub contributors_capacity: usize,
+    /// Peers whose data is in the result, in rank order: how many.
+    pub contributors_count: usize,
+    /// The operation's tag.
+    pub tag: u64,
+    /// Its number in the tag's sequence.
+    pub number: u64,
+    /// Term of the view this peer was in when it was told.
+    pub term: u32,
+    /// Epoch of that view.
+    pub epoch: u32,
+    /// Members of that view.
+    pub world_size: u32,
+    /// Attempts it took.
+    pub attempts: u32,
+}
+
+impl Default for cclOutcome_t {
+    fn default() -> Self {
+        Self {
+            struct_bytes: 0,
+            contributors: std::ptr::null_mut(),
+            contributors_capacity: 0,
+            contributors_count: 0,
+            tag: 0,
+            number: 0,
+            term: 0,
+            epoch: 0,
+            world_size: 0,
+            attempts: 0,
+        }
+    }
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers and a pointer only.
+unsafe impl Growing for cclOutcome_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// The core's element type.
+pub(crate) fn dtype(number: cclDataType_t) -> Outcome<Dtype> {
+    pick(&Dtype::ALL, number, "data type")
+}
+
+/// The core's operator.
+pub(crate) fn reduce_op(number: cclReduceOp_t) -> Outcome<ReduceOp> {
+    pick(&ReduceOp::ALL, number, "reduce operator")
+}
+
+/// A waiting time: 0 is none given, which `default` stands for.
+pub(crate) fn milliseconds(number: u64, default: Duration) -> Duration {
+    match number {
+        0 => default,
+        number => bounded(number),
+    }
+}
+
+/// A waiting time that the library can reckon with.
+pub(crate) fn bounded(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds).min(TIMER_MAX)
+}
+
+/// A waiting time that may be for ever.
+pub(crate) fn optional_milliseconds(number: u64, default: Option<Duration>) -> Option<Duration> {
+    match number {
+        0 => default,
+        CCL_FOREVER => None,
+        number => Some(bounded(number)),
+    }
+}
+
+/// How a call is made.
+///
+/// # Safety
+/// `pointer` is NULL or points to options.
+pub(crate) unsafe fn options(pointer: *const cclOptions_t) -> Outcome<Options> {
+    // SAFETY: passed on from the caller.
+    let options = unsafe { memory::growing(pointer, "options") }?;
+    let algorithms = [Algorithm::Auto, Algorithm::Direct, Algorithm::Ring];
+    Ok(Options {
+        tag: Tag(options.tag),
+        algorithm: pick(&algorithms, options.algorithm, "algorithm")?,
+        deadline: (options.deadline_ms != 0).then(|| bounded(options.deadline_ms)),
+        attempts: options.attempts,
+    })
+}
+
+/// Where the outcome of a call is to be told, if anywhere.
+#[derive(Debug)]
+pub(crate) struct OutcomeOut(Option<(cclOutcome_t, GrowingOut<cclOutcome_t>)>);
+
+impl OutcomeOut {
+    /// # Safety
+    /// `pointer` is NULL or points to an outcome whose list is as long as it says; nobody else uses
+    /// it until the call returns.
+    pub(crate) unsafe fn new(pointer: *mut cclOutcome_t) -> Outcome<Self> {
+        if pointer.is_null() {
+            return Ok(Self(None));
+        }
+        // SAFETY: passed on from the caller.
+        let (asked, place) = unsafe {
+            (
+                memory::growing(pointer.cast_const(), "outcome")?,
+                memory::growing_out(pointer, "outcome")?,
+            )
+        };
+        memory::check_list(
+            asked.contributors,
+            asked.contributors_capacity,
+            "outcome->contributors",
+        )?;
+        Ok(Self(Some((asked, place))))
+    }
+
+    /// Tells it.
+    pub(crate) fn set(self, outcome: &ccl_core::Outcome) -> Outcome<()> {
+        let Some((asked, place)) = self.0 else {
+            return Ok(());
+        };
+        let contributors: Vec<u64> = outcome.contributors.iter().map(|peer| peer.0).collect();
+        let world_size = outcome.view.members.len();
+        // SAFETY: the caller of `new` vouched for the list.
+        unsafe {
+            memory::set_list(
+                asked.contributors,
+                asked.contributors_capacity,
+                "outcome->contributors",
+                &contributors,
+            )?;
+        }
+        place.set(cclOutcome_t {
+            contributors_count: contributors.len(),
+            tag: outcome.op.tag.0,
+            number: outcome.op.n.0,
+            term: outcome.view.vid.term.0,
+            epoch: outcome.view.vid.epoch.0,
+            world_size: u32::try_from(world_size).expect("a view has at most WORLD_SIZE_MAX"),
+            attempts: outcome.attempts,
+            ..asked
+        });
+        Ok(())
+    }
+}
+
+fn pick<T: Copy>(all: &[T], number: u32, name: &str) -> Outcome<T> {
+    let found = usize::try_from(number)
+        .ok()
+        .and_then(|index| all.get(index));
+    found.copied().ok_or_else(|| {
+        let largest = all.len() - 1;
+        Error::invalid(format!("{name} {number} is none; they are 0 to {largest}")).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_core() {
+        for known in Dtype::ALL {
+            assert_eq!(dtype(known as u32).unwrap(), known);
+        }
+        for known in ReduceOp::ALL {
+            assert_eq!(reduce_op(known as u32).unwrap(), known);
+        }
+        let named = [
+            cclUint8,
+            cclInt8,
+            cclFloat16,
+            cclBfloat16,
+            cclFloat32,
+            cclFloat64,
+        ];
+        let names = named.map(|number| dtype(number).unwrap().name());
+        assert_eq!(names, ["u8", "i8", "f16", "bf16", "f32", "f64"]);
+        let named = [cclSum, cclAvg, cclProd, cclMin, cclMax];
+        let names = named.map(|number| reduce_op(number).unwrap().name());
+        assert_eq!(names, ["sum", "avg", "prod", "min", "max"]);
+        assert!(dtype(12).is_err() && reduce_op(5).is_err() && dtype(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! The programs in `tests/c`: compiled as a user would, linked with the library, and run.
+//!
+//! Goal: the library is tested by the language it is for. 1. Each program compiles without a
+//! warning as C99 and, for its syntax, as C++. 2. Each runs to its end, which is its verdict.
+//!
+//! Set by `make valgrind` and `make asan`: `CCL_C_RUNNER` is put before each program;
+//! `CCL_C_FLAGS` are given to the compiler and `CCL_C_LINK` to the linker.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
+const POSIX: &str = "-D_POSIX_C_SOURCE=200809L";
+/// What the static library asks of the system.
+const SYSTEM: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+
+enum Library {
+    Shared,
+    Static,
+}
+
+fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where cargo put the libraries, and the programs go: beside this test.
+fn folder() -> PathBuf {
+    let this = std::env::current_exe().expect("a running program has a path");
+    this.parent().expect("it lies in a folder").to_owned()
+}
+
+fn words(variable: &str) -> Vec<String> {
+    let text = std::env::var(variable).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn run(mut command: Command) {
+    let output = command.output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn compiler(program: &str, language: [&str; 2]) -> Command {
+    let mut compiler = Command::new(program);
+    compiler.args(language).args(STRICT).arg(POSIX).arg("-g");
+    compiler.arg("-I").arg(package().join("../include"));
+    compiler
+}
+
+fn source(name: &str) -> PathBuf {
+    package().join(format!("tests/c/{name}.c"))
+}
+
+fn compile(name: &str, library: &Library) -> PathBuf {
+    let (kind, file) = match library {
+        Library::Shared => ("shared", "libccl.so"),
+        Library::Static => ("static", "libccl.a"),
+    };
+    let program = folder().join(format!("c-{name}-{kind}"));
+    let mut compiler = compiler("cc", ["-x", "c"]);
+    compiler.arg("-std=c99").args(words("CCL_C_FLAGS"));
+    compiler.arg(source(name)).args(["-x", "none"]);
+    compiler.arg(folder().join(file)).arg("-o").arg(&program);
+    match library {
+        Library::Shared => {
+            // By its soname, as where it is installed.
+            let link = folder().join(format!("libccl.so.{}", env!("CARGO_PKG_VERSION_MAJOR")));
+            let _may_be_there_already = std::os::unix::fs::symlink("libccl.so", link);
+            compiler.arg(format!("-Wl,-rpath,{}", folder().display()));
+            compiler.args(["-lpthread", "-lm"]);
+        }
+        Library::Static => {
+            compiler.args(SYSTEM);
+        }
+    }
+    compiler.args(words("CCL_C_LINK"));
+    run(compiler);
+    program
+}
+
+fn compile_and_run(name: &str, library: &Library) {
+    let program = compile(name, library);
+    let runner = words("CCL_C_RUNNER");
+    let mut command = Command::new(
+        runner
+            .first()
+            .map_or(program.as_os_str(), |word| word.as_ref()),
+    );
+    if !runner.is_empty() {
+        command.args(&runner[1..]).arg(program);
+    }
+    run(command);
+}
+
+fn cplusplus() -> Option<&'static str> {
+    let is_there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+    ["c++", "g++", "clang++"].into_iter().find(is_there)
+}
+
+/// All programs, each of which has a test below.
+const PROGRAMS: [&str; 2] = ["arguments", "collectives"];
+
+#[test]
+fn every_program_is_run() {
+    let files = std::fs::read_dir(package().join("tests/c")).expect("there are programs");
+    let paths = files.map(|file| file.expect("it can be listed").path());
+    let mut found: Vec<String> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
+        .collect();
+    found.sort();
+    assert_eq!(found, PROGRAMS);
+    let this = include_str!("programs.rs");
+    for program in PROGRAMS {
+        assert!(this.contains(&format!("run(\"{program}\", &Library::Shared)")));
+    }
+}
+
+/// The header and all that the programs do with it is C++ too.
+#[test]
+fn programs_are_clean_as_cplusplus() {
+    let Some(cplusplus) = cplusplus() else {
+        return eprintln!("not checked: there is no C++ compiler (`make prepare` installs one)");
+    };
+    for program in PROGRAMS {
+        let mut compiler = compiler(cplusplus, ["-x", "c++"]);
+        compiler
+            .args(["-std=c++11", "-fsyntax-only"])
+            .arg(source(program));
+        run(compiler);
+    }
+}
+
+#[test]
+fn wrong_arguments_are_answered_and_harm_nothing() {
+    compile_and_run("arguments", &Library::Shared);
+}
+
+#[test]
+fn collectives_among_processes() {
+    compile_and_run("collectives", &Library::Shared);
+}
+
+#[test]
+fn the_static_library_does_the_same() {
+    compile_and_run("collectives", &Library::Static);
+}

@@ -1,0 +1,1201 @@
+/*
+ * ccl: fault-tolerant collective communication for training over links that fail.
+ *
+ * Every function that returns cclResult_t returns cclSuccess or why not; cclGetLastError has the
+ * words. Results are written on success only. Any thread may call anything at any time, unless the
+ * function says otherwise; a handle may be destroyed while other threads use it. No function may be
+ * called from a signal handler. Nothing here ends the process. After a fork the child's calls with
+ * its parent's handles return cclErrorForked.
+ *
+ * Structs that open with `struct_bytes` may grow: clear them, set it to their sizeof, then set what
+ * you need. Times are in milliseconds, `count` is elements, `_bytes` is bytes. Switches are 0 or 1.
+ */
+
+#ifndef CCL_H
+#define CCL_H
+
+/* Generated from ccl-capi/src by `make header`: do not edit. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ Major version of this header. Another one means other functions; it is in the soname.
+ */
+#define CCL_VERSION_MAJOR 0
+
+/*
+ Minor version of this header. Before 1.0 another one may break.
+ */
+#define CCL_VERSION_MINOR 1
+
+/*
+ Patch version of this header.
+ */
+#define CCL_VERSION_PATCH 0
+
+/*
+ A time in milliseconds that never comes. Any time of more than a year counts as a year.
+ */
+#define CCL_FOREVER UINT64_MAX
+
+/*
+ Bytes that every address fits in, its zero byte included.
+ */
+#define CCL_ADDRESS_BYTES_MAX 64
+
+/*
+ What a cclCommunicator_t points to; never seen.
+ */
+typedef struct cclCommunicator cclCommunicator;
+
+/*
+ What a cclMaster_t points to; never seen.
+ */
+typedef struct cclMaster cclMaster;
+
+/*
+ What a cclOperation_t points to; never seen.
+ */
+typedef struct cclOperation cclOperation;
+
+/*
+ How a call ended: `cclSuccess`, or why not. Numbers never change their meaning; later versions
+ may add more.
+ */
+typedef uint32_t cclResult_t;
+
+/*
+ Details of a failure: who, which operation, in which view. What does not apply is 0.
+ */
+typedef struct cclErrorInfo_t {
+    /*
+     Set it to `sizeof(cclErrorInfo_t)` before the call.
+     */
+    size_t struct_bytes;
+    /*
+     The result code.
+     */
+    cclResult_t result;
+    /*
+     Term of the view that the survivors are in (cclErrorPeerLost).
+     */
+    uint32_t term;
+    /*
+     Epoch of that view.
+     */
+    uint32_t epoch;
+    /*
+     Members at the moment (cclErrorTooFewPeers, cclErrorWorldChanged).
+     */
+    uint32_t world_size;
+    /*
+     Who was lost (cclErrorPeerLost), or who cancelled (cclErrorCancelled).
+     */
+    uint64_t peer;
+    /*
+     Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled).
+     */
+    uint64_t tag;
+    /*
+     Number of that operation in its tag's sequence.
+     */
+    uint64_t number;
+} cclErrorInfo_t;
+
+/*
+ How much a log line matters; each level includes those of smaller numbers.
+ */
+typedef uint32_t cclLogLevel_t;
+
+/*
+ Takes one log line: a UTF-8 text without a line end, valid during the call only. Called from any
+ thread, from several at once, and from within the library's calls. It must return soon, must
+ not unwind, and must not call the library: such a call returns cclErrorInvalidUsage.
+ */
+typedef void (*cclLogCallback_t)(cclLogLevel_t level, const char *message, void *user_data);
+
+/*
+ What a master is told. 0 and NULL are the default of every field: clear the struct, set
+ `struct_bytes`, then what is to be different. Texts are copied. Waiting times are in
+ milliseconds, and told to every peer.
+ */
+typedef struct cclMasterConfig_t {
+    /*
+     `sizeof(cclMasterConfig_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     `ip:port` to listen on; port 0 lets the system choose. NULL: `127.0.0.1:48148`.
+     */
+    const char *listen;
+    /*
+     Name of the run, at most 512 bytes. NULL: `default`.
+     */
+    const char *run;
+    /*
+     File of the sealed history. NULL: none; a restarted master then needs a majority of each
+     view.
+     */
+    const char *journal;
+    /*
+     1: views and decisions are told before they are on the disk.
+     */
+    uint32_t is_fsync_off;
+    /*
+     1: found a run at once, without waiting for members of an earlier one.
+     */
+    uint32_t is_new_run;
+    /*
+     1: rebuild from whoever is there, even without journal and majority: an operator's word that
+     nobody else goes on.
+     */
+    uint32_t is_rebuild_forced;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     Between signs of life, both ways. 0: 250.
+     */
+    uint64_t heartbeat_interval_ms;
+    /*
+     Silence after which a peer, or the master, counts as dead; at least two heartbeats. 0: 5000.
+     */
+    uint64_t peer_timeout_ms;
+    /*
+     For a lost control connection to come back, if no data connection ended. 0: 2000.
+     */
+    uint64_t reattach_grace_ms;
+    /*
+     Reports of broken links are collected for so long, before somebody is blamed. 0: 500.
+     */
+    uint64_t blame_window_ms;
+    /*
+     Repair of a broken connection, before the link counts as down. 0: 3000.
+     */
+    uint64_t link_timeout_ms;
+    /*
+     A restarted master waits so long for the members of its last view. 0: 5000.
+     */
+    uint64_t rebuild_window_ms;
+    /*
+     A peer without a master goes on for so long, before its session ends. 0: 60000.
+     */
+    uint64_t detach_timeout_ms;
+    /*
+     A cancelled call waits so long for its verdict, before it ends as unknown. 0: 10000.
+     */
+    uint64_t verdict_timeout_ms;
+    /*
+     A member may come so long after the others to an operation; CCL_FOREVER: for ever. 0: 10
+     minutes.
+     */
+    uint64_t post_timeout_ms;
+} cclMasterConfig_t;
+
+/*
+ A master. Destroy it with cclDestroyMaster.
+ */
+typedef struct cclMaster *cclMaster_t;
+
+/*
+ What a peer is told. 0 and NULL are the default of every field: clear the struct, set
+ `struct_bytes`, then what is to be different. Texts are copied.
+ */
+typedef struct cclCommunicatorConfig_t {
+    /*
+     `sizeof(cclCommunicatorConfig_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     The master's `host:port`; a host name is resolved at each attempt. NULL: `127.0.0.1:48148`.
+     */
+    const char *master;
+    /*
+     Name of the run, at most 512 bytes; a master of another run refuses. NULL: `default`.
+     */
+    const char *run;
+    /*
+     `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address and
+     a free port; only loopback if the master is on loopback.
+     */
+    const char *listen;
+    /*
+     `host:port` told to the others instead, for peers behind a port mapping; port 0 is the
+     listening port. NULL: the address that the master sees.
+     */
+    const char *advertise;
+    /*
+     TCP congestion control of the lanes, such as `bbr`. NULL: the system's choice.
+     */
+    const char *congestion_control;
+    /*
+     Failure unit: peers that live and die together. Counts only with `has_unit`.
+     */
+    uint64_t unit;
+    /*
+     How long cclConnect may take, the master's absence included, in milliseconds. 0: 60 s.
+     */
+    uint64_t connect_timeout_ms;
+    /*
+     Deadline of each call that names none, in milliseconds; CCL_FOREVER: none. 0: 10 minutes.
+     */
+    uint64_t operation_timeout_ms;
+    /*
+     Scratch memory for contributions on their way, in bytes, 16 MiB to 1 GiB. 0: 16
+     MiB.
+     */
+    uint64_t scratch_bytes;
+    /*
+     Most bytes a second that each lane may send. 0: no limit.
+     */
+    uint64_t pacing_bytes_per_second;
+    /*
+     Peer group: peers of one group reduce together.
+     */
+    uint32_t group;
+    /*
+     1: `unit` counts. 0: a unit of this peer alone.
+     */
+    uint32_t has_unit;
+    /*
+     Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same host,
+     4 to any other.
+     */
+    uint32_t lanes;
+    /*
+     Fewest members with which operations run, 1 to 256. 0: 1.
+     */
+    uint32_t min_world_size;
+    /*
+     Peers that the group's first view waits for, up to 256. 0: `min_world_size`.
+     */
+    uint32_t initial_world_size;
+    /*
+     1: data segments carry no CRC-32.
+     */
+    uint32_t is_checksum_off;
+    /*
+     Threads that move bytes, 1 to 256. 0: half the cores, 1 to 4.
+     */
+    uint32_t io_threads;
+} cclCommunicatorConfig_t;
+
+/*
+ A peer of a run: one session. Any thread may use it. Destroy it with cclDestroyCommunicator.
+ */
+typedef struct cclCommunicator *cclCommunicator_t;
+
+/*
+ What can be asked of a communicator.
+ */
+typedef uint32_t cclAttribute_t;
+
+/*
+ What happened to a communicator since it was connected.
+ */
+typedef struct cclCounters_t {
+    /*
+     Set it to `sizeof(cclCounters_t)` before the call.
+     */
+    size_t struct_bytes;
+    /*
+     Operations that committed.
+     */
+    uint64_t commits;
+    /*
+     Operations that were aborted, each attempt counted.
+     */
+    uint64_t aborts;
+    /*
+     Connections that broke and were repaired without an abort.
+     */
+    uint64_t repairs;
+    /*
+     Bytes sent to other peers.
+     */
+    uint64_t sent_bytes;
+    /*
+     Bytes received from other peers.
+     */
+    uint64_t received_bytes;
+} cclCounters_t;
+
+/*
+ An operation under way, or over. Any thread may use it. Destroy it with cclDestroyOperation. The
+ memory of its buffers must stay, and be left alone, until it has ended.
+ */
+typedef struct cclOperation *cclOperation_t;
+
+/*
+ What is told of a success. Set `struct_bytes`, and `contributors` and its capacity if the
+ contributors are wanted; the rest is written, on success only.
+ */
+typedef struct cclOutcome_t {
+    /*
+     `sizeof(cclOutcome_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     Room for ids of peers, or NULL. As many are written as there is room for.
+     */
+    uint64_t *contributors;
+    /*
+     Ids that there is room for.
+     */
+    size_t contributors_capacity;
+    /*
+     Peers whose data is in the result, in rank order: how many.
+     */
+    size_t contributors_count;
+    /*
+     The operation's tag.
+     */
+    uint64_t tag;
+    /*
+     Its number in the tag's sequence.
+     */
+    uint64_t number;
+    /*
+     Term of the view this peer was in when it was told.
+     */
+    uint32_t term;
+    /*
+     Epoch of that view.
+     */
+    uint32_t epoch;
+    /*
+     Members of that view.
+     */
+    uint32_t world_size;
+    /*
+     Attempts it took.
+     */
+    uint32_t attempts;
+} cclOutcome_t;
+
+/*
+ How far an operation is at this peer.
+ */
+typedef struct cclProgress_t {
+    /*
+     Set it to `sizeof(cclProgress_t)` before the call.
+     */
+    size_t struct_bytes;
+    /*
+     Payload bytes sent and received so far.
+     */
+    uint64_t done_bytes;
+    /*
+     Payload bytes that will have been sent and received at the end; 0 until it has begun.
+     */
+    uint64_t total_bytes;
+} cclProgress_t;
+
+/*
+ Type of the elements of a buffer.
+ */
+typedef uint32_t cclDataType_t;
+
+/*
+ How elements combine, in rank order. Integers wrap.
+ */
+typedef uint32_t cclReduceOp_t;
+
+/*
+ How bytes move.
+ */
+typedef uint32_t cclAlgorithm_t;
+
+/*
+ How one call is made. 0 is the default of every field. All members must give the same
+ `algorithm` and `attempts`.
+ */
+typedef struct cclOptions_t {
+    /*
+     `sizeof(cclOptions_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     Stream of operations: those of one tag run one after the other, in the same order on all
+     members; those of different tags run at once.
+     */
+    uint64_t tag;
+    /*
+     After this time the operation is cancelled for all members, in milliseconds; 0: the
+     communicator's `operation_timeout_ms`.
+     */
+    uint64_t deadline_ms;
+    /*
+     cclAlgorithmAuto or its like.
+     */
+    cclAlgorithm_t algorithm;
+    /*
+     Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no
+     retry.
+     */
+    uint32_t attempts;
+} cclOptions_t;
+
+/*
+ One buffer of cclAllReduceMany.
+ */
+typedef struct cclBuffer_t {
+    /*
+     `count` elements that this peer contributes. May equal `receive`: in place.
+     */
+    const void *send;
+    /*
+     Where the result goes, `count` elements.
+     */
+    void *receive;
+    /*
+     Elements.
+     */
+    size_t count;
+    /*
+     Their type.
+     */
+    cclDataType_t dtype;
+    /*
+     0.
+     */
+    uint32_t reserved;
+} cclBuffer_t;
+
+/*
+ It did what it says.
+ */
+#define cclSuccess 0
+
+/*
+ An argument is NULL that may not be, or out of range. Nothing was started.
+ */
+#define cclErrorInvalidArgument 1
+
+/*
+ The call does not fit the state, such as a second operation on a busy tag. Nothing was started.
+ */
+#define cclErrorInvalidUsage 2
+
+/*
+ The handle is NULL, of another kind, or already destroyed.
+ */
+#define cclErrorInvalidHandle 3
+
+/*
+ The handle was made before a fork and is used in the child. Make another there.
+ */
+#define cclErrorForked 4
+
+/*
+ The operating system refused something.
+ */
+#define cclErrorSystem 5
+
+/*
+ A mistake in this library, caught. Please report it.
+ */
+#define cclErrorInternal 6
+
+/*
+ The time given is over before the end came; what was waited for goes on.
+ */
+#define cclErrorTimeout 7
+
+/*
+ No master could be reached within `connect_timeout_ms`.
+ */
+#define cclErrorMasterUnreachable 8
+
+/*
+ The master knows this peer, but the members did not admit it within `connect_timeout_ms`.
+ */
+#define cclErrorNotAdmitted 9
+
+/*
+ The master did not let this peer in. The session is over.
+ */
+#define cclErrorRefused 10
+
+/*
+ A member was lost during the operation, which was aborted for all. Call it again: it runs with
+ the survivors.
+ */
+#define cclErrorPeerLost 11
+
+/*
+ Somebody cancelled the operation, or its deadline passed, or the members' calls did not match.
+ It was aborted for all.
+ */
+#define cclErrorCancelled 12
+
+/*
+ Fewer members than `min_world_size`. Call cclUpdateTopology until somebody joins.
+ */
+#define cclErrorTooFewPeers 13
+
+/*
+ The members changed, and the buffers are made for another number of them. Nothing was started.
+ Read the world size and call again with buffers for it.
+ */
+#define cclErrorWorldChanged 14
+
+/*
+ The master removed this peer. The session is over.
+ */
+#define cclErrorEvicted 15
+
+/*
+ Whether the operation succeeded cannot be known. The session is over.
+ */
+#define cclErrorUnknown 16
+
+/*
+ The session has ended already, or this peer left.
+ */
+#define cclErrorEnded 17
+
+/*
+ Something failed for good.
+ */
+#define cclLogError 1
+
+/*
+ Something that an operator should know of.
+ */
+#define cclLogWarn 2
+
+/*
+ Changes of state: views, peers, repairs.
+ */
+#define cclLogInfo 3
+
+/*
+ Connections and their options.
+ */
+#define cclLogDebug 4
+
+/*
+ Everything.
+ */
+#define cclLogTrace 5
+
+/*
+ 8-bit unsigned integer.
+ */
+#define cclUint8 0
+
+/*
+ 16-bit unsigned integer.
+ */
+#define cclUint16 1
+
+/*
+ 32-bit unsigned integer.
+ */
+#define cclUint32 2
+
+/*
+ 64-bit unsigned integer.
+ */
+#define cclUint64 3
+
+/*
+ 8-bit signed integer.
+ */
+#define cclInt8 4
+
+/*
+ 16-bit signed integer.
+ */
+#define cclInt16 5
+
+/*
+ 32-bit signed integer.
+ */
+#define cclInt32 6
+
+/*
+ 64-bit signed integer.
+ */
+#define cclInt64 7
+
+/*
+ IEEE 754 binary16; added in binary32 and rounded once.
+ */
+#define cclFloat16 8
+
+/*
+ The upper half of a binary32; added in binary32 and rounded once.
+ */
+#define cclBfloat16 9
+
+/*
+ IEEE 754 binary32.
+ */
+#define cclFloat32 10
+
+/*
+ IEEE 754 binary64.
+ */
+#define cclFloat64 11
+
+/*
+ The sum.
+ */
+#define cclSum 0
+
+/*
+ The sum divided by the number of contributors; of integers truncated toward zero.
+ */
+#define cclAvg 1
+
+/*
+ The product.
+ */
+#define cclProd 2
+
+/*
+ The smallest; NaN wins.
+ */
+#define cclMin 3
+
+/*
+ The largest; NaN wins.
+ */
+#define cclMax 4
+
+/*
+ The library's choice, the same on all members.
+ */
+#define cclAlgorithmAuto 0
+
+/*
+ Each chunk goes to its owner, who adds and sends the result to all.
+ */
+#define cclAlgorithmDirect 1
+
+/*
+ Chunks travel around the ring of the view.
+ */
+#define cclAlgorithmRing 2
+
+/*
+ Rank of this peer in the view of the newest result. Needs a connection.
+ */
+#define cclAttributeRank 0
+
+/*
+ Members of that view. Needs a connection.
+ */
+#define cclAttributeWorldSize 1
+
+/*
+ Id of this session, never given twice in a run. Needs a connection.
+ */
+#define cclAttributePeer 2
+
+/*
+ Term of the view of the newest result. Needs a connection.
+ */
+#define cclAttributeTerm 3
+
+/*
+ Epoch of that view. Needs a connection.
+ */
+#define cclAttributeEpoch 4
+
+/*
+ Newcomers that the next cclUpdateTopology may admit. Needs a connection.
+ */
+#define cclAttributePendingPeers 5
+
+/*
+ Port that other peers reach this one at. Needs a connection.
+ */
+#define cclAttributeListenPort 6
+
+/*
+ Peer group.
+ */
+#define cclAttributeGroup 7
+
+/*
+ Data connections of each link that this peer dials; 0: chosen by where the other is.
+ */
+#define cclAttributeLanes 8
+
+/*
+ Fewest members with which operations run.
+ */
+#define cclAttributeMinWorldSize 9
+
+/*
+ Peers that the group's first view waits for.
+ */
+#define cclAttributeInitialWorldSize 10
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/*
+ Words for the last failure of a call on this thread: what went wrong and what to do about it.
+
+ Never NULL; empty if no call failed yet. The text is the library's, and valid until the next
+ call that fails on this thread, or the thread's end. A success leaves it as it is. Does not
+ block; may be called from anywhere.
+ */
+const char *cclGetLastError(void);
+
+/*
+ Details of the last failure of a call on this thread; all 0 if no call failed yet. Does not
+ block. A failure of this call is not kept.
+
+ Errors: cclErrorInvalidArgument.
+ */
+cclResult_t cclGetLastErrorInfo(struct cclErrorInfo_t *info);
+
+/*
+ A short name of a result code. Never NULL, never freed; also for numbers that are no code. Does
+ not block; may be called from anywhere.
+ */
+const char *cclResultString(cclResult_t result);
+
+/*
+ Whether the same call may succeed if it is made again in this session: writes 1 or 0. Does not
+ block.
+
+ Errors: cclErrorInvalidArgument.
+ */
+cclResult_t cclResultIsRetryable(cclResult_t result, uint32_t *is_retryable);
+
+/*
+ Whether a failure ended the session: writes 1 or 0. Then every further call on the communicator
+ fails; destroy it, create another and connect anew. Does not block.
+
+ Errors: cclErrorInvalidArgument.
+ */
+cclResult_t cclResultIsFatal(cclResult_t result, uint32_t *is_fatal);
+
+/*
+ Prepares the library. Optional: whatever needs preparing is prepared by the first call that
+ needs it. May be called any number of times, from any thread. Does not block.
+ */
+cclResult_t cclInit(void);
+
+/*
+ Writes the version of the library that runs, as major × 10000 + minor × 100 + patch, to be
+ compared with CCL_VERSION_MAJOR and its like of the header that the program was compiled with.
+ Does not block.
+
+ Errors: cclErrorInvalidArgument.
+ */
+cclResult_t cclGetVersion(uint32_t *version);
+
+/*
+ Sends the library's log lines, for the whole process, to `callback`, up to `level`. Replaces an
+ earlier callback; NULL switches the log off, which it is at the start. When this returns, no
+ earlier callback runs any more. `user_data` is handed through; it stays the caller's.
+
+ Blocks while an earlier callback runs.
+
+ Errors: cclErrorInvalidArgument for a level that is none; cclErrorInvalidUsage if another part
+ of the program has taken the log lines before.
+ */
+cclResult_t cclSetLogCallback(cclLogCallback_t callback, void *user_data, cclLogLevel_t level);
+
+/*
+ Makes a master, which does not run yet. `config` may be NULL and is not kept. Does not block.
+
+ Errors: cclErrorInvalidArgument.
+ */
+cclResult_t cclCreateMaster(const struct cclMasterConfig_t *config, cclMaster_t *master);
+
+/*
+ Reads the journal, binds the port and serves from a thread of the library. Returns as soon as
+ peers can connect; blocks for the disk only.
+
+ Errors: cclErrorSystem if the port or the journal cannot be opened; cclErrorInvalidArgument for
+ a journal of another run, damaged, or in use; cclErrorInvalidUsage if it ran before;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclRunMaster(cclMaster_t master);
+
+/*
+ Writes the `ip:port` that the master listens on, with a zero byte at the end;
+ CCL_ADDRESS_BYTES_MAX bytes are always enough. Does not block.
+
+ Errors: cclErrorInvalidArgument if it does not fit; cclErrorInvalidUsage if the master does not
+ run; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetMasterAddress(cclMaster_t master, char *address, size_t address_bytes);
+
+/*
+ Tells the master to stop serving; cclAwaitMaster returns once it has. Peers go on, and find a
+ master that is started again. Again and again does no harm. Does not block; may be called from
+ any thread, but not from a signal handler.
+
+ Errors: cclErrorInvalidUsage if the master does not run; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclInterruptMaster(cclMaster_t master);
+
+/*
+ Blocks until the master has ended: by cclInterruptMaster, by cclDestroyMaster, or by itself. Any
+ number of threads may wait, also after the end.
+
+ Errors: cclErrorSystem if the journal could not be written: the master stops rather than to
+ promise what is not on the disk; start it again once there is room. cclErrorInvalidUsage if the
+ master does not run; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclAwaitMaster(cclMaster_t master);
+
+/*
+ Stops the master, waits until it has, and takes the handle back. Peers go on.
+
+ Errors: cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclDestroyMaster(cclMaster_t master);
+
+/*
+ Makes a communicator, which is not connected yet. `config` may be NULL and is not kept. Does not
+ block.
+
+ Errors: cclErrorInvalidArgument names the field.
+ */
+cclResult_t cclCreateCommunicator(const struct cclCommunicatorConfig_t *config,
+                                  cclCommunicator_t *communicator);
+
+/*
+ Joins the run: registers with the master, links with the members, and returns once admitted. The
+ master may start later than its peers. Blocks up to `connect_timeout_ms`; cclLeave or
+ cclDestroyCommunicator on another thread ends it early. After a failure it may be called again.
+
+ Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if it was
+ given up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
+ cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclConnect(cclCommunicator_t communicator);
+
+/*
+ Leaves the run: cancels what this peer has open, says farewell, and waits for the answer, at
+ most the master's `verdict_timeout_ms`. Every later call that needs the run returns
+ cclErrorEnded; attributes and counters stay as they are. While another thread is in cclConnect,
+ gives that up, at most a second later.
+
+ Errors: cclErrorInvalidUsage if it is not connected; how the session ended, if it did before;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclLeave(cclCommunicator_t communicator);
+
+/*
+ Leaves the run if the master answers within a second, ends every call under way on other threads
+ with cclErrorEnded, and takes the handle back. Operations that were started are over then, and
+ their memory is the caller's; their handles stay, and are destroyed by cclDestroyOperation.
+
+ Errors: cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclDestroyCommunicator(cclCommunicator_t communicator);
+
+/*
+ Writes one attribute. Rank, world size, term and epoch change only when a call of this
+ communicator returns. Does not block.
+
+ Errors: cclErrorInvalidArgument for an attribute that is none; cclErrorInvalidUsage for one that
+ needs a connection before there is one; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetAttribute(cclCommunicator_t communicator,
+                            cclAttribute_t attribute,
+                            uint64_t *value);
+
+/*
+ Writes the ids of the members of the view of the newest result, in rank order: as many as there
+ is room for, and their number. `peers` may be NULL if `capacity` is 0. Does not block.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetMembers(cclCommunicator_t communicator,
+                          uint64_t *peers,
+                          size_t capacity,
+                          size_t *count);
+
+/*
+ Writes the ring of the view of the newest result: ranks, each followed by its next; as many as
+ there is room for, and their number. `ranks` may be NULL if `capacity` is 0. Does not block.
+
+ Errors: as cclGetMembers.
+ */
+cclResult_t cclGetRingOrder(cclCommunicator_t communicator,
+                            uint32_t *ranks,
+                            size_t capacity,
+                            size_t *count);
+
+/*
+ Writes the `ip:port` that this peer listens on for others, with a zero byte at the end;
+ CCL_ADDRESS_BYTES_MAX bytes are always enough. Does not block.
+
+ Errors: cclErrorInvalidArgument if it does not fit; cclErrorInvalidUsage if it is not connected;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetListenAddress(cclCommunicator_t communicator,
+                                char *address,
+                                size_t address_bytes);
+
+/*
+ Writes the counters. Does not block.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetCounters(cclCommunicator_t communicator, struct cclCounters_t *counters);
+
+/*
+ A safe point: admits the newcomers that are ready. All members must come to it, in the same
+ order among their safe points. Blocks until they have if a newcomer waits, otherwise for one
+ round trip to the master; at most `operation_timeout_ms`.
+
+ Errors: cclErrorTimeout: the safe point is not used up; the fatal ones (cclResultIsFatal);
+ cclErrorInvalidUsage if it is not connected, or if another thread is in this call;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclUpdateTopology(cclCommunicator_t communicator);
+
+/*
+ Writes how many newcomers the next cclUpdateTopology may admit, as far as this peer has heard:
+ other members may have heard more, or less. Does not block and asks nobody.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclArePeersPending(cclCommunicator_t communicator, uint32_t *pending);
+
+/*
+ Blocks until the operation has ended, and says how. May be called again, by any thread, and says
+ the same. `outcome` may be NULL.
+
+ Errors: as the blocking form of the call that started it; cclErrorInvalidHandle.
+ */
+cclResult_t cclWait(cclOperation_t operation, struct cclOutcome_t *outcome);
+
+/*
+ Blocks until the operation has ended, at most `timeout_ms` milliseconds. The operation goes on
+ whatever comes of it. `outcome` may be NULL.
+
+ Errors: cclErrorTimeout if it has not ended by then; else as cclWait.
+ */
+cclResult_t cclWaitFor(cclOperation_t operation, uint64_t timeout_ms, struct cclOutcome_t *outcome);
+
+/*
+ Writes 1 if the operation has ended, one way or another, else 0; cclWait then says how, without
+ blocking. Does not block.
+
+ Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclTest(cclOperation_t operation, uint32_t *is_finished);
+
+/*
+ Asks to abort the operation for all members, who then get cclErrorCancelled. The verdict may
+ still be success: cclWait says. Does not block.
+
+ Errors: cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclCancel(cclOperation_t operation);
+
+/*
+ Writes how far the operation is at this peer. Does not block.
+
+ Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetProgress(cclOperation_t operation, struct cclProgress_t *progress);
+
+/*
+ Takes the handle back. An operation that has not ended is cancelled and waited for, at most the
+ master's `verdict_timeout_ms`; afterwards its memory is the caller's.
+
+ Errors: cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclDestroyOperation(cclOperation_t operation);
+
+/*
+ Reduces `count` elements of every member into `receive` on all of them. `send` may equal
+ `receive`: in place; otherwise they may not overlap. All members give the same count, type,
+ operator and options. `options` and `outcome` may be NULL.
+
+ After an error `send` is as it was, in place too; a `receive` that is another is undefined.
+ Blocks until the operation has ended for all, at most its deadline and the master's
+ `verdict_timeout_ms`.
+
+ Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more first. cclErrorCancelled:
+ somebody cancelled, or called something else. cclErrorInvalidUsage if the tag is busy or there
+ is no connection. The fatal ones (cclResultIsFatal). cclErrorInvalidArgument,
+ cclErrorInvalidHandle.
+ */
+cclResult_t cclAllReduce(cclCommunicator_t communicator,
+                         const void *send,
+                         void *receive,
+                         size_t count,
+                         cclDataType_t dtype,
+                         cclReduceOp_t op,
+                         const struct cclOptions_t *options,
+                         struct cclOutcome_t *outcome);
+
+/*
+ Starts cclAllReduce and gives a handle of it. The buffers must stay, and be left alone, until it
+ has ended; `options` is copied. Does not block.
+
+ Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
+ all others come from cclWait.
+ */
+cclResult_t cclAllReduceAsync(cclCommunicator_t communicator,
+                              const void *send,
+                              void *receive,
+                              size_t count,
+                              cclDataType_t dtype,
+                              cclReduceOp_t op,
+                              const struct cclOptions_t *options,
+                              cclOperation_t *operation);
+
+/*
+ Reduces `buffers_count` buffers of every member as one transaction: all are reduced over the
+ same contributors, or none is touched. The list is read during the call only. Otherwise as
+ cclAllReduce; with `attempts` in the options it is repeated with the survivors by itself.
+
+ Errors: as cclAllReduce.
+ */
+cclResult_t cclAllReduceMany(cclCommunicator_t communicator,
+                             const struct cclBuffer_t *buffers,
+                             size_t buffers_count,
+                             cclReduceOp_t op,
+                             const struct cclOptions_t *options,
+                             struct cclOutcome_t *outcome);
+
+/*
+ Starts cclAllReduceMany and gives a handle of it. The buffers must stay, and be left alone,
+ until it has ended; the list of them need not. Does not block.
+
+ Errors: as cclAllReduceAsync.
+ */
+cclResult_t cclAllReduceManyAsync(cclCommunicator_t communicator,
+                                  const struct cclBuffer_t *buffers,
+                                  size_t buffers_count,
+                                  cclReduceOp_t op,
+                                  const struct cclOptions_t *options,
+                                  cclOperation_t *operation);
+
+/*
+ Collects `send_count` elements of every member, in rank order, into `receive`, which has room
+ for `receive_count` elements: `send_count` times the world size. The buffers may not overlap.
+ Otherwise as cclAllReduce.
+
+ Errors: cclErrorWorldChanged if the buffers are made for another world size: read
+ cclAttributeWorldSize and call again; else as cclAllReduce.
+ */
+cclResult_t cclAllGather(cclCommunicator_t communicator,
+                         const void *send,
+                         size_t send_count,
+                         void *receive,
+                         size_t receive_count,
+                         cclDataType_t dtype,
+                         const struct cclOptions_t *options,
+                         struct cclOutcome_t *outcome);
+
+/*
+ Starts cclAllGather and gives a handle of it. Otherwise as cclAllReduceAsync.
+
+ Errors: as cclAllReduceAsync.
+ */
+cclResult_t cclAllGatherAsync(cclCommunicator_t communicator,
+                              const void *send,
+                              size_t send_count,
+                              void *receive,
+                              size_t receive_count,
+                              cclDataType_t dtype,
+                              const struct cclOptions_t *options,
+                              cclOperation_t *operation);
+
+/*
+ Reduces `send_count` elements of every member, which are `receive_count` times the world size,
+ and gives each member the `receive_count` elements of its rank. The buffers may not overlap.
+ Otherwise as cclAllReduce.
+
+ Errors: as cclAllGather.
+ */
+cclResult_t cclReduceScatter(cclCommunicator_t communicator,
+                             const void *send,
+                             size_t send_count,
+                             void *receive,
+                             size_t receive_count,
+                             cclDataType_t dtype,
+                             cclReduceOp_t op,
+                             const struct cclOptions_t *options,
+                             struct cclOutcome_t *outcome);
+
+/*
+ Starts cclReduceScatter and gives a handle of it. Otherwise as cclAllReduceAsync.
+
+ Errors: as cclAllReduceAsync.
+ */
+cclResult_t cclReduceScatterAsync(cclCommunicator_t communicator,
+                                  const void *send,
+                                  size_t send_count,
+                                  void *receive,
+                                  size_t receive_count,
+                                  cclDataType_t dtype,
+                                  cclReduceOp_t op,
+                                  const struct cclOptions_t *options,
+                                  cclOperation_t *operation);
+
+/*
+ Gives all members the `count` elements of `buffer` at rank `root`. After an error the buffer is
+ as it was. Otherwise as cclAllReduce.
+
+ Errors: cclErrorInvalidArgument if there is no such rank; cclErrorWorldChanged if the members
+ changed meanwhile; else as cclAllReduce.
+ */
+cclResult_t cclBroadcast(cclCommunicator_t communicator,
+                         void *buffer,
+                         size_t count,
+                         cclDataType_t dtype,
+                         uint32_t root,
+                         const struct cclOptions_t *options,
+                         struct cclOutcome_t *outcome);
+
+/*
+ Starts cclBroadcast and gives a handle of it. Otherwise as cclAllReduceAsync.
+
+ Errors: as cclAllReduceAsync.
+ */
+cclResult_t cclBroadcastAsync(cclCommunicator_t communicator,
+                              void *buffer,
+                              size_t count,
+                              cclDataType_t dtype,
+                              uint32_t root,
+                              const struct cclOptions_t *options,
+                              cclOperation_t *operation);
+
+/*
+ Blocks until all members have called it. Otherwise as cclAllReduce.
+
+ Errors: as cclAllReduce.
+ */
+cclResult_t cclBarrier(cclCommunicator_t communicator,
+                       const struct cclOptions_t *options,
+                       struct cclOutcome_t *outcome);
+
+/*
+ Starts cclBarrier and gives a handle of it. Does not block.
+
+ Errors: as cclAllReduceAsync.
+ */
+cclResult_t cclBarrierAsync(cclCommunicator_t communicator,
+                            const struct cclOptions_t *options,
+                            cclOperation_t *operation);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* CCL_H */
