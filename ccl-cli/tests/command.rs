@@ -1,8 +1,8 @@
 //! The binary from outside: what it prints, how it ends, and that nothing outlives it.
 //!
-//! Plan: 1. the floor runs for real and prints its lines; 2. a master announces its port and ends
-//! cleanly on SIGTERM; 3. children end with their parent's end of the pipe; 4. wrong options are
-//! told with words.
+//! Plan: 1. the floor and the hash run for real and print their lines; 2. a master announces its
+//! port and ends cleanly on SIGTERM; 3. children end with their parent's end of the pipe; 4. wrong
+//! options are told with words.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -61,6 +61,21 @@ impl Drop for Master {
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+}
+
+#[test]
+fn hashing_is_measured_with_every_number_of_threads() {
+    let output = output("bench hash --bytes 3MiB --entries 3 --threads 1,2 --repeat 1 --json");
+    assert!(output.status.success(), "{output:?}");
+    let lines = lines(&output);
+    let threads: Vec<_> = lines.iter().map(|line| line["threads"].as_u64()).collect();
+    assert_eq!(threads, [Some(1), Some(2)]);
+    for line in lines {
+        assert_eq!(line["bytes"], 3 << 20);
+        for rate in ["hash_gb_s", "memcpy_gb_s", "ratio"] {
+            assert!(line[rate].as_f64().unwrap() > 0.0, "{line}");
+        }
     }
 }
 

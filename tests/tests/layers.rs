@@ -66,7 +66,7 @@ const PURE: &str = "collective config error event ids limits master mutation pee
                     topology wire";
 
 /// Their parts that act: they carry out what the others decide.
-const SHELLS: &str = "collective::engine collective::memory collective::run";
+const SHELLS: &str = "collective::engine collective::memory collective::run state::hash";
 
 /// What a pure module must not name, and what to use instead.
 const IMPURE: &[(&str, &str)] = &[

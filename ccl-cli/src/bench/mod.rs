@@ -1,10 +1,11 @@
-//! `ccl bench`: collectives measured and checked in the manner of nccl-tests.
+//! `ccl bench`: collectives measured and checked in the manner of nccl-tests, and hashing.
 //!
 //! This side parses the command, starts the processes, gives the same orders to all of them and
 //! prints what they measured. The peers never learn of each other but through the library.
 
 mod case;
 pub mod floor;
+mod hash;
 mod inputs;
 mod options;
 pub mod peer;
@@ -50,6 +51,8 @@ enum What {
     Barrier(CollectiveOptions),
     /// What plain blocking sockets need for the bytes of an all-reduce and one addition each.
     Floor(FloorOptions),
+    /// Digests of shared state, beside copies of the same bytes.
+    Hash(hash::HashOptions),
 }
 
 /// Runs a bench; exit status 1 if an element was wrong.
@@ -61,6 +64,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         What::Broadcast(options) => run_collective(Kind::Broadcast, &options),
         What::Barrier(options) => run_collective(Kind::Barrier, &options),
         What::Floor(options) => run_floor(&options),
+        What::Hash(options) => hash::run(&options),
     }
 }
 

@@ -132,6 +132,22 @@ impl Blocks {
         }
     }
 
+    /// Where the blocks from `first` on lie, to the last: cheaper than asking for each.
+    pub fn spans_from(&self, first: u32) -> impl Iterator<Item = Span> + '_ {
+        // Entries without blocks share their first block with the entry that follows.
+        let of_first = self.entries.partition_point(|(start, _)| *start <= first);
+        let entries = self.entries.iter().enumerate();
+        let entries = entries.skip(of_first.saturating_sub(1));
+        entries.flat_map(move |(entry, &(start, bytes))| {
+            let starts = (0..bytes).step_by(BLOCK_BYTES);
+            let skipped = first.saturating_sub(start) as usize;
+            starts.skip(skipped).map(move |start| Span {
+                entry,
+                bytes: start..(start + BLOCK_BYTES as u64).min(bytes),
+            })
+        })
+    }
+
     /// Length of a block in bytes.
     #[must_use]
     pub fn block_bytes(&self, block: u32) -> usize {
@@ -192,6 +208,10 @@ mod tests {
         ];
         let expected = expected.map(|(entry, bytes)| Span { entry, bytes });
         assert_eq!(spans, expected);
+        for first in 0..=blocks.count() {
+            let from: Vec<_> = blocks.spans_from(first).collect();
+            assert_eq!(from, expected[first as usize..]);
+        }
         assert_eq!(blocks.bytes(), 2 * BLOCK + 2);
         assert_eq!(blocks.of_entry(3), 1..3);
         assert_eq!(blocks.of_entry(2), 1..1);
