@@ -3,14 +3,17 @@
 
 PYTHON ?= python3
 VENV := $(CURDIR)/target/python
+TORCH := 2.15.0
+UV := 0.13.9
+TORCH_VENV := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ccl/torch-$(TORCH)
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help prepare test test-rust test-python header lint
+.PHONY: help prepare test test-rust test-python test-torch header lint
 
 help:
 	@echo 'make test   run all tests (under 20 minutes from nothing on 2 cores)'
-	@echo 'make test-rust, make test-python   one half of them'
+	@echo 'make test-rust, make test-python, make test-torch   a part of them'
 	@echo 'make header writes include/ccl.h anew from ccl-capi/src'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 
@@ -22,7 +25,7 @@ prepare:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
 	@cargo --version
 
-test: test-rust test-python
+test: test-rust test-python test-torch
 
 test-rust: prepare
 	cargo run --quiet --locked -p ccl-core --example all_reduce
@@ -39,6 +42,15 @@ test-python: prepare
 	cd ccl-python && MYPY_CACHE_DIR=$(VENV)/stubtest $(VENV)/bin/python -m mypy.stubtest ccl \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest.txt
 	cd ccl-python && $(VENV)/bin/python -m pytest -p no:cacheprovider
+
+# Torch fills gigabytes, so its environment lies outside the clone and is made once.
+test-torch: prepare
+	test -x $(TORCH_VENV)/bin/uv || { $(PYTHON) -m venv $(TORCH_VENV) && \
+	    $(TORCH_VENV)/bin/python -m pip install --quiet uv==$(UV); }
+	$(TORCH_VENV)/bin/uv pip install --quiet --python $(TORCH_VENV)/bin/python \
+	    --reinstall-package ccl './ccl-python[test]' torch==$(TORCH)
+	cd ccl-python && $(TORCH_VENV)/bin/python -m mypy --cache-dir $(VENV)/mypy-torch python tests
+	cd ccl-python && $(TORCH_VENV)/bin/python -m pytest -p no:cacheprovider -m torch
 
 header: prepare
 	CCL_WRITE_HEADER=1 cargo test --quiet --locked -p ccl-capi --test header the_committed
