@@ -15,8 +15,10 @@ use crate::time::Instant;
 use crate::wire::control::{CostTable, Fingerprint, Kind, PeerToMaster};
 
 use super::Peer;
+use super::invariants;
 use super::io::Output;
 use super::phase::{Membership, Phase};
+use super::shared_state;
 use super::tags::{Call, Posted, Stage};
 
 /// Where an operation takes place: the birth view's part of `StartOp`.
@@ -35,7 +37,7 @@ impl Peer {
         fingerprint: Fingerprint,
         deadline: Option<Instant>,
     ) {
-        if let Err(error) = self.check_post(tag) {
+        if let Err(error) = self.check_post(tag, &fingerprint) {
             if is_active(Mutation::InvalidCallTakesNumber) {
                 let state = self.tags.entry(tag);
                 state.next = state.next.next();
@@ -96,7 +98,10 @@ impl Peer {
         let note = call.note();
         match &mut call.stage {
             // Anything else is a last word of an operation that is over here.
-            Stage::Posted(posted) if posted.op == op && !posted.held => posted.held = true,
+            Stage::Posted(posted) if posted.op == op && !posted.held => {
+                invariants::held_after_election(posted, &call.fingerprint);
+                posted.held = true;
+            }
             _ => return,
         }
         if self.phase.is_telling() {
@@ -120,8 +125,9 @@ impl Peer {
         }
     }
 
-    fn check_post(&self, tag: Tag) -> Result<(), Error> {
+    fn check_post(&self, tag: Tag, fingerprint: &Fingerprint) -> Result<(), Error> {
         self.check_open()?;
+        shared_state::check_call(tag, fingerprint)?;
         let (tags, calls) = self.tags.counts();
         match self.tags.get(tag) {
             Some(state) if state.call.is_some() => Err(Error::usage(format!(

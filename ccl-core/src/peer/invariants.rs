@@ -6,10 +6,10 @@
 
 use crate::ids::OpNumber;
 use crate::mutation::{Mutation, is_active};
-use crate::wire::control::TagFloor;
+use crate::wire::control::{Fingerprint, TagFloor};
 
 use super::phase::Membership;
-use super::tags::TagState;
+use super::tags::{Posted, TagState};
 
 /// I6: floors never fall. `check` has refused an `Install` that lowers one.
 pub(super) fn floor_never_falls(state: &TagState, sealed: &TagFloor) {
@@ -28,6 +28,14 @@ pub(super) fn told_without_gap(state: &TagState, n: OpNumber) {
     assert!(
         n == state.told || is_active(Mutation::InvalidCallTakesNumber),
         "each number of a tag is told once, in order (I7)"
+    );
+}
+
+/// R18: the content of a sync is not known before its election, so nobody can hold it.
+pub(super) fn held_after_election(posted: &Posted, fingerprint: &Fingerprint) {
+    assert!(
+        posted.elected.is_some() || fingerprint.offer.is_none(),
+        "a sync of shared state is held after its election"
     );
 }
 

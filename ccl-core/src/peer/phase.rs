@@ -127,7 +127,7 @@ const TABLE: [(Trigger, [Reaction; 8]); 22] = [
     (Trigger::Expect,       [F,     A,       A,     A,        A,        I,       T,        I]),
     (Trigger::Install,      [F,     A,       F,     A,        F,        I,       A,        I]),
     (Trigger::Commit,       [F,     F,       A,     T,        A,        I,       F,        I]),
-    (Trigger::Elected,      [F,     F,       A,     T,        A,        I,       F,        I]),
+    (Trigger::Elected,      [F,     F,       A,     A,        A,        I,       F,        I]),
     (Trigger::Suspend,      [F,     F,       A,     T,        A,        I,       F,        I]),
     (Trigger::Release,      [F,     F,       T,     T,        A,        I,       F,        I]),
     (Trigger::SafeReleased, [F,     F,       A,     T,        T,        I,       F,        I]),

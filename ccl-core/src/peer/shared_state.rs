@@ -3,32 +3,40 @@
 //! A sync is posted, held and decided like every operation; its offer is part of the fingerprint.
 //! Between posts and results the master says who has the content that all are to have.
 
+use crate::error::Error;
 use crate::ids::{OpName, PeerId, Tag};
-use crate::wire::control::StateId;
+use crate::wire::control::{Fingerprint, Kind, StateId, StateOffer};
 
 use super::Peer;
 use super::io::Output;
-use super::tags::Stage;
+use super::tags::{Posted, Stage};
 
 impl Peer {
     /// The election of a sync. Said again after each `Attach`; the first that is heard counts.
     pub(super) fn handle_elected(&mut self, op: OpName, content: StateId, sources: Vec<PeerId>) {
+        let me = self.session.peer();
         let state = self.tags.get_mut(op.tag);
         let Some(call) = state.and_then(|state| state.call.as_mut()) else {
             return;
         };
-        let Stage::Posted(posted) = &mut call.stage else {
+        let (Stage::Posted(posted), Some(offer)) = (&mut call.stage, &call.fingerprint.offer)
+        else {
             return;
         };
-        if posted.op != op || call.fingerprint.offer.is_none() || posted.elected.is_some() {
+        if posted.op != op {
             return;
         }
-        posted.elected = Some(content);
-        self.outputs.push_back(Output::Elected {
-            op,
-            content,
-            sources,
-        });
+        let offered = (me.unwrap_or_default(), offer);
+        if let Err(what) = check_election(posted, offered, (content, &sources)) {
+            return self.end_contradicted(format!("election for {op}: {what}"));
+        }
+        if posted.elected.replace(content).is_none() {
+            self.outputs.push_back(Output::Elected {
+                op,
+                content,
+                sources,
+            });
+        }
     }
 
     /// The operation of a tag committed: if it was a sync, what it elected is sealed.
@@ -38,4 +46,40 @@ impl Peer {
             self.sealed_state = Some(content);
         }
     }
+}
+
+/// Whether an election can be true: it is the one that was heard before, somebody has its content,
+/// and this peer is said to have it if it has.
+fn check_election(
+    posted: &Posted,
+    (me, offer): (PeerId, &StateOffer),
+    (content, sources): (StateId, &[PeerId]),
+) -> Result<(), String> {
+    if let Some(before) = posted.elected.filter(|before| *before != content) {
+        return Err(format!("{content}, after {before}"));
+    }
+    if sources.is_empty() {
+        return Err(format!("nobody has {content}"));
+    }
+    if let Some(stranger) = sources.iter().find(|it| !posted.members.contains(it)) {
+        return Err(format!("peer {stranger} is no member of it"));
+    }
+    let has_it = offer.is_usable && offer.content == content;
+    if has_it != sources.contains(&me) {
+        return Err(format!("it errs in whether {content} is here"));
+    }
+    Ok(())
+}
+
+/// Whether what is called goes with its tag.
+pub(super) fn check_call(tag: Tag, fingerprint: &Fingerprint) -> Result<(), Error> {
+    let is_sync = fingerprint.kind == Kind::SharedState;
+    let is_whole = is_sync == fingerprint.offer.is_some();
+    if is_whole && is_sync == (tag == Tag::SHARED_STATE) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "tag {} is for syncs of shared state, and those only bring an offer",
+        Tag::SHARED_STATE
+    )))
 }

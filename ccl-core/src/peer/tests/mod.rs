@@ -9,6 +9,7 @@ mod links;
 mod operations;
 mod safe_points;
 mod session;
+mod shared_state;
 mod table;
 
 use std::time::Duration;
