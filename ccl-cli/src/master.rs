@@ -209,6 +209,9 @@ fn log(event: &Event) {
         Event::Aborted { group, op, reason } => {
             info!(%group, %op, reason = %words(reason), "aborted for all");
         }
+        Event::StateSealed { group, content } => {
+            info!(%group, %content, "shared state sealed");
+        }
         other => info!(event = ?other, "event"),
     }
 }
@@ -255,6 +258,10 @@ fn event_to_json(event: &Event) -> Value {
         Event::Aborted { group, op, reason } => {
             let (op, reason) = (op.to_string(), words(reason));
             json!({ "event": "aborted", "group": group, "op": op, "reason": reason })
+        }
+        Event::StateSealed { group, content } => {
+            let (revision, root) = (content.revision, content.root.to_string());
+            json!({ "event": "state_sealed", "group": group, "revision": revision, "root": root })
         }
         other => json!({ "event": "other", "text": format!("{other:?}") }),
     }

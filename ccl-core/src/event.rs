@@ -1,7 +1,7 @@
 //! What an operator wants to know: typed, sent once per change. `tracing` and the CLI subscribe.
 
 use crate::ids::{GroupId, OpName, PeerId, Term, Vid};
-use crate::wire::control::{AbortReason, EvictReason};
+use crate::wire::control::{AbortReason, EvictReason, StateId};
 
 /// A change of state worth a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,13 @@ pub enum Event {
         op: OpName,
         /// Why.
         reason: AbortReason,
+    },
+    /// A sync of shared state committed: its members have this content from now on.
+    StateSealed {
+        /// Its group.
+        group: GroupId,
+        /// What was sealed.
+        content: StateId,
     },
     /// A peer lost its master, or found it again.
     Attached(bool),

@@ -13,7 +13,7 @@ use super::phase::{Change, Phase, Round};
 use super::record::{Record, SealedMember, SealedView};
 use super::shared::Shared;
 use crate::event::Event;
-use crate::ids::{Epoch, MemberNumber, PeerId, SessionId, Vid};
+use crate::ids::{Epoch, MemberNumber, PeerId, SessionId, Tag, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::topology;
@@ -30,15 +30,18 @@ impl Group {
                 .iter()
                 .map(|&tag| self.ledger.commit(tag, Vec::new()))
                 .collect();
+            let is_sync = tags.contains(&Tag::SHARED_STATE);
             shared.outbox.seal_lazily(Record::Committed {
                 group: self.id,
                 commits: commits.clone(),
+                state: self.ledger.sealed_state.filter(|_| is_sync),
             });
             for commit in &commits {
                 shared.outbox.event(Event::Committed {
                     group: self.id,
                     op: commit.op,
                 });
+                self.note_sealed(shared, commit.op.tag);
             }
             shared.send_all(&self.view.peers(), &MasterToPeer::Commit(commits));
         }
@@ -156,6 +159,7 @@ impl Group {
                 Verdict::Committed { absent } => {
                     self.ledger.commit(op.tag, absent);
                     shared.outbox.event(Event::Committed { group, op });
+                    self.note_sealed(shared, op.tag);
                 }
                 Verdict::Aborted(reason) => {
                     self.ledger.abort(op.tag, reason.clone());
@@ -274,6 +278,7 @@ impl Group {
             carried: self.ledger.carried(),
             safe_released: self.safe.released,
             departed: view.departed.clone(),
+            state: self.ledger.sealed_state,
         }
     }
 }

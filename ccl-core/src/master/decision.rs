@@ -54,15 +54,15 @@ pub(super) fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
     if let Some((by, reason)) = open.cancel_of(survivors) {
         return Verdict::Aborted(AbortReason::Cancelled { by, reason });
     }
-    match lost {
-        Some(&peer) => Verdict::Aborted(AbortReason::Lost {
+    if let Some(&peer) = lost {
+        let reason = survival.lost.get(&peer).cloned();
+        return Verdict::Aborted(AbortReason::Lost {
             peer,
-            reason: survival
-                .lost
-                .get(&peer)
-                .cloned()
-                .unwrap_or(EvictReason::NotAMember),
-        }),
+            reason: reason.unwrap_or(EvictReason::NotAMember),
+        });
+    }
+    match open.fault() {
+        Some(fault) => Verdict::Aborted(AbortReason::State(fault.clone())),
         None => Verdict::Carried,
     }
 }

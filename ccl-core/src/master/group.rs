@@ -137,6 +137,7 @@ impl Group {
                 Phase::Founding => self.found(shared),
                 Phase::Steady => {
                     self.commit(shared);
+                    self.elect(shared);
                     self.leave_steady(shared);
                 }
                 Phase::Suspended(change) if change.awaited.is_empty() => self.decide(shared),
@@ -144,6 +145,7 @@ impl Group {
                 Phase::Installing(round) => {
                     let confirmed = round.awaited.is_empty();
                     self.commit(shared);
+                    self.elect(shared);
                     if confirmed {
                         self.release(shared);
                     }

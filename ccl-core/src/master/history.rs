@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::record::{Record, Registration, SealedView};
 use crate::ids::{GroupId, MemberNumber, PeerId, RunId, Tag, Term};
-use crate::wire::control::{CommitRecord, EvictReason, TagFloor};
+use crate::wire::control::{CommitRecord, EvictReason, StateId, TagFloor};
 
 /// The state that the sealed history adds up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,11 @@ impl History {
                 self.sessions.remove(peer);
             }
             Record::ViewSealed(sealed) => self.add_view(sealed),
-            Record::Committed { group, commits } => self.add_commits(*group, commits),
+            Record::Committed {
+                group,
+                commits,
+                state,
+            } => self.add_commits(*group, commits, *state),
             Record::SafePoint { group, k, .. } => {
                 if let Some(view) = self.groups.get_mut(group) {
                     view.safe_released = view.safe_released.max(k + 1);
@@ -97,10 +101,11 @@ impl History {
         records
     }
 
-    fn add_commits(&mut self, group: GroupId, commits: &[CommitRecord]) {
+    fn add_commits(&mut self, group: GroupId, commits: &[CommitRecord], state: Option<StateId>) {
         let Some(view) = self.groups.get_mut(&group) else {
             return;
         };
+        view.state = state.or(view.state);
         for commit in commits {
             let floor = floor_of(view, commit.op.tag);
             if commit.op.n >= floor.floor {
@@ -167,7 +172,7 @@ fn floor_of(view: &mut SealedView, tag: Tag) -> &mut TagFloor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Epoch, LinkKey, OpName, OpNumber, SessionId, UnitId, Vid};
+    use crate::ids::{Epoch, LinkKey, OpName, OpNumber, Revision, SessionId, UnitId, Vid};
     use crate::master::SealedMember;
     use crate::wire::control::Member;
 
@@ -222,6 +227,23 @@ mod tests {
                 },
                 contributors: vec![PeerId(1)],
             }],
+            state: None,
+        }
+    }
+
+    /// A sync of shared state that sealed this revision.
+    fn synced(group: u32, n: u64, revision: u64) -> Record {
+        let Record::Committed { group, commits, .. } = committed(group, Tag::SHARED_STATE.0, n)
+        else {
+            unreachable!("it is a commit");
+        };
+        Record::Committed {
+            group,
+            commits,
+            state: Some(StateId {
+                revision: Revision(revision),
+                ..StateId::default()
+            }),
         }
     }
 
@@ -247,6 +269,7 @@ mod tests {
             view(0, 1, &[1, 2, 9], &[]),
             committed(0, 5, 0),
             committed(0, 5, 1),
+            synced(0, 0, 5),
             committed(0, 3, 0),
             safe(0),
             ended(9),
@@ -256,6 +279,8 @@ mod tests {
             Record::SessionRegistered(registration(4)),
             view(1, 1, &[3, 4], &[]),
             committed(1, 0, 0),
+            synced(1, 0, 1),
+            synced(1, 1, 0),
             ended(2),
             safe(1),
         ]
@@ -276,6 +301,21 @@ mod tests {
             }
             assert_eq!(short, long, "cut after {end} records");
         }
+    }
+
+    #[test]
+    fn the_newest_sync_says_what_is_sealed_even_if_it_went_back() {
+        let revision = |records: &[Record], group: u32| {
+            let history = History::read(records);
+            let state = history.groups[&GroupId(group)].state;
+            state.map(|state| state.revision.0)
+        };
+        let records = [view(0, 1, &[1], &[]), synced(0, 0, 7), committed(0, 3, 0)];
+        assert_eq!(revision(&records[..1], 0), None);
+        assert_eq!(revision(&records, 0), Some(7));
+        assert_eq!(revision(&eventful(), 1), Some(0));
+        let restored = History::read(&History::read(&eventful()).records());
+        assert_eq!(restored, History::read(&eventful()));
     }
 
     #[test]

@@ -82,6 +82,10 @@ fn check_open(group: &Group, open: &OpenOp, members: &BTreeSet<PeerId>) {
         open.posted.len() <= open.members.len(),
         "only its members post an operation (I3)"
     );
+    assert!(
+        open.offers.is_empty() || open.done.is_empty() || matches!(open.elected, Some(Ok(_))),
+        "a sync of shared state is held after its election (R18)"
+    );
     let current = open.op.birth == group.view.vid;
     assert!(
         open.carried != current,

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use super::group::View;
 use super::operation::OpenOp;
+use super::shared_state;
 use crate::ids::{OpName, OpNumber, PeerId, Tag};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, OpNote, SyncFault, TagFloor,
-    TagReport,
+    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, OpNote, StateId, SyncFault,
+    TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -21,6 +22,10 @@ use crate::wire::control::{
 pub(super) struct Ledger {
     tags: BTreeMap<Tag, TagState>,
     open: BTreeMap<Tag, OpenOp>,
+    /// The shared state that the newest committed sync sealed (R18).
+    pub sealed_state: Option<StateId>,
+    /// Number of that sync.
+    pub sealed_by: Option<OpNumber>,
 }
 
 /// All operations of a tag below `floor` are decided.
@@ -38,6 +43,7 @@ pub(super) type Violation = String;
 impl Ledger {
     /// A member called an operation.
     pub fn post(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+        shared_state::check_kind(note)?;
         let Some(open) = self.find(from, note.op, at)? else {
             return Ok(());
         };
@@ -47,12 +53,38 @@ impl Ledger {
 
     /// A member holds the whole result.
     pub fn done(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+        shared_state::check_kind(note)?;
         let Some(open) = self.find(from, note.op, at)? else {
             return Ok(());
         };
+        if note.fingerprint.offer.is_some() && !matches!(open.elected, Some(Ok(_))) {
+            return Err(format!(
+                "it holds {}, for which nothing was elected",
+                note.op
+            ));
+        }
         open.posted_by(from, &note.fingerprint, at.1);
         open.done.insert(from);
         Ok(())
+    }
+
+    /// A member of a run that is taken up has heard what was elected for a sync.
+    pub fn restate_elected(
+        &mut self,
+        from: PeerId,
+        (op, content): (OpName, StateId),
+        at: (&View, Instant),
+    ) -> Fact {
+        if let Some(open) = self.find(from, op, at)? {
+            open.elected.get_or_insert(Ok(content));
+        }
+        Ok(())
+    }
+
+    /// A member says so too: it must have heard of the election that was made.
+    pub fn check_elected(&self, op: OpName, heard: StateId) -> Fact {
+        let open = self.open.get(&op.tag).filter(|open| open.op == op);
+        open.map_or(Ok(()), |open| shared_state::check_heard(open, heard))
     }
 
     /// A member wants an operation aborted. Ignored if it has not called it: a cancel never
@@ -123,6 +155,14 @@ impl Ledger {
         self.open.values()
     }
 
+    pub fn open_of(&self, tag: Tag) -> Option<&OpenOp> {
+        self.open.get(&tag)
+    }
+
+    pub fn open_mut(&mut self, tag: Tag) -> Option<&mut OpenOp> {
+        self.open.get_mut(&tag)
+    }
+
     /// Tags whose open operation every member finished.
     pub fn complete(&self) -> Vec<Tag> {
         let complete = self.open.values().filter(|open| open.is_complete());
@@ -132,7 +172,9 @@ impl Ledger {
     /// Whether somebody wants an operation aborted.
     pub fn wants_abort(&self) -> bool {
         let mut open = self.open.values();
-        open.any(|open| !open.cancels.is_empty() || open.difference.is_some())
+        open.any(|open| {
+            !open.cancels.is_empty() || open.difference.is_some() || open.fault().is_some()
+        })
     }
 
     /// Seals the success of a tag's open operation, without the data of those `absent`.
@@ -144,6 +186,10 @@ impl Ledger {
         let state = self.tags.entry(tag).or_default();
         state.advance(open.op.n);
         state.last_committed = Some(open.op.n);
+        if let Some(Ok(content)) = open.elected {
+            self.sealed_state = Some(content);
+            self.sealed_by = Some(open.op.n);
+        }
         let contributors = open
             .members
             .into_iter()
@@ -202,9 +248,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes in the floors of a sealed view, with the reasons of the newest aborts.
-    pub fn restore(&mut self, floors: &[TagFloor]) {
+    /// Takes in the floors of a sealed view, with the reasons of the newest aborts, and the sealed
+    /// shared state.
+    pub fn restore(&mut self, floors: &[TagFloor], sealed_state: Option<StateId>) {
+        self.sealed_state = sealed_state;
         for known in floors {
+            if known.tag == Tag::SHARED_STATE {
+                self.sealed_by = known.last_committed;
+            }
             let state = self.tags.entry(known.tag).or_default();
             state.floor = known.floor;
             state.last_committed = known.last_committed;

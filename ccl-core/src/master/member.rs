@@ -55,6 +55,7 @@ impl Group {
         self.confirm_attach(peer, report.vid);
         let reply = self.attach_reply(safe_released);
         shared.send(peer, reply);
+        self.repeat_election(shared, peer);
         if !self.newcomers.is_empty() {
             self.send_expect(shared, &[peer]);
         }
@@ -275,9 +276,12 @@ impl Group {
                 continue;
             };
             let at = (&self.view, now);
-            match held {
-                true => self.ledger.done(peer, &note, at)?,
-                false => self.ledger.post(peer, &note, at)?,
+            self.ledger.post(peer, &note, at)?;
+            if let Some(content) = tag.open.as_ref().and_then(|open| open.elected) {
+                self.ledger.check_elected(note.op, content)?;
+            }
+            if held {
+                self.ledger.done(peer, &note, at)?;
             }
             if let Some(reason) = cancel {
                 self.ledger.cancel(peer, note.op, reason);

@@ -10,6 +10,7 @@ mod backoff;
 mod blame;
 mod change;
 mod decision;
+mod election;
 mod entry;
 mod group;
 mod history;
@@ -29,6 +30,7 @@ mod safe_point;
 mod secret;
 mod session;
 mod shared;
+mod shared_state;
 mod takeover;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{CancelReason, CostTable, Fingerprint, Kind, OpNote, TagReport};
+use crate::wire::control::{
+    CancelReason, CostTable, Fingerprint, Kind, OpNote, StateId, StateOffer, SyncFault, TagReport,
+};
 
 /// The undecided operation of a tag.
 #[derive(Clone, Debug)]
@@ -29,6 +31,12 @@ pub(super) struct OpenOp {
     pub difference: Option<(PeerId, CancelReason)>,
     /// When the newest member posted it.
     pub posted_at: Instant,
+    /// What members bring, if it is a sync of shared state.
+    pub offers: BTreeMap<PeerId, StateOffer>,
+    /// The election among the offers, made once.
+    pub elected: Option<Result<StateId, SyncFault>>,
+    /// Whether this master has told the members of it.
+    pub is_announced: bool,
 }
 
 impl OpenOp {
@@ -45,12 +53,17 @@ impl OpenOp {
             cancels: BTreeMap::new(),
             difference: None,
             posted_at: now,
+            offers: BTreeMap::new(),
+            elected: None,
+            is_announced: false,
         }
     }
 
     pub fn posted_by(&mut self, peer: PeerId, fingerprint: &Fingerprint, now: Instant) {
         if self.posted.insert(peer) {
             self.posted_at = now;
+            self.offers
+                .extend(fingerprint.offer.map(|offer| (peer, offer)));
         }
         let Some((first, called)) = &self.called else {
             self.called = Some((peer, fingerprint.clone()));
@@ -89,6 +102,11 @@ impl OpenOp {
         moves
             .then(|| self.members.get(called.root.index()).copied())
             .flatten()
+    }
+
+    /// Why a sync of shared state cannot be, as the election found.
+    pub fn fault(&self) -> Option<&SyncFault> {
+        self.elected.as_ref()?.as_ref().err()
     }
 
     /// The wish of a survivor that it be aborted.

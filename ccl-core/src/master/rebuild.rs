@@ -254,7 +254,7 @@ impl Group {
         let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
         self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
         if let Some(sealed) = &rebuild.sealed {
-            self.ledger.restore(&sealed.floors);
+            self.ledger.restore(&sealed.floors, sealed.state);
             self.safe.released = sealed.safe_released;
         }
         let (members, others): (Vec<_>, Vec<_>) = rebuild
@@ -301,6 +301,7 @@ impl Group {
         let mut refused = BTreeMap::new();
         for (peer, (_, report)) in members {
             self.safe.released = self.safe.released.max(report.safe_released);
+            self.ledger.learn_state(report);
             let mut tags = report.tags.iter();
             let learned = tags.try_for_each(|tag| self.ledger.learn(tag));
             if let Err(why) = learned {
@@ -310,6 +311,11 @@ impl Group {
         carried
             .iter()
             .for_each(|carried| self.ledger.resume(carried, now));
+        for (peer, (_, report)) in members {
+            if let Err(why) = self.restate_elected(now, **peer, report) {
+                refused.insert(**peer, EvictReason::Protocol(why));
+            }
+        }
         for (peer, (_, report)) in members {
             if let Err(why) = self.absorb(now, **peer, report) {
                 refused.insert(**peer, EvictReason::Protocol(why));

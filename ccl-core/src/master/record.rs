@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
 };
-use crate::wire::control::{Carried, CommitRecord, CostTable, EvictReason, Member, TagFloor};
+use crate::wire::control::{
+    Carried, CommitRecord, CostTable, EvictReason, Member, StateId, TagFloor,
+};
 
 /// One entry of the sealed history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub enum Record {
         group: GroupId,
         /// Which, and with whose data.
         commits: Vec<CommitRecord>,
+        /// The shared state that is sealed with them, if one is a sync.
+        state: Option<StateId>,
     },
     /// What a shortened journal must remember of the records that it left out.
     Counters {
@@ -107,6 +111,8 @@ pub struct SealedView {
     pub safe_released: u64,
     /// Who left since the view before, and why.
     pub departed: Vec<(PeerId, EvictReason)>,
+    /// The shared state that was sealed last.
+    pub state: Option<StateId>,
 }
 
 /// A member of a [`SealedView`].

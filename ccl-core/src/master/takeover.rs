@@ -96,7 +96,7 @@ impl Master {
         }
         let mut group = Group::new(id, Phase::Founding);
         group.view.vid = sealed.vid;
-        group.ledger.restore(&sealed.floors);
+        group.ledger.restore(&sealed.floors, sealed.state);
         group.safe.released = sealed.safe_released;
         group
     }

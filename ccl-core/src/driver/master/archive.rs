@@ -87,6 +87,7 @@ mod tests {
         Record::Committed {
             group: GroupId(0),
             commits: vec![commit],
+            state: None,
         }
     }
 

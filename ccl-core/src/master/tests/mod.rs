@@ -7,6 +7,7 @@ mod faults;
 mod noise;
 mod restart;
 mod safe_points;
+mod shared_state;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
