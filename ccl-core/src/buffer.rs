@@ -308,6 +308,40 @@ impl Lent {
         }
     }
 
+    /// Where it lies, for comparisons.
+    #[must_use]
+    pub fn addresses(&self) -> Range<usize> {
+        let start = self.pointer as usize;
+        start..start + self.bytes
+    }
+
+    /// The memory as elements.
+    ///
+    /// # Safety
+    /// It holds at least `count` of them, aligned, and nobody writes it meanwhile.
+    #[must_use]
+    pub unsafe fn as_slice<T>(&self, count: usize) -> &[T] {
+        if count == 0 {
+            return &[];
+        }
+        // SAFETY: passed on from the caller.
+        unsafe { std::slice::from_raw_parts(self.pointer.cast(), count) }
+    }
+
+    /// The memory as elements, to write them.
+    ///
+    /// # Safety
+    /// As `as_slice`, and nobody else uses it meanwhile.
+    #[must_use]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn as_mut_slice<T>(&self, count: usize) -> &mut [T] {
+        if count == 0 {
+            return &mut [];
+        }
+        // SAFETY: passed on from the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), count) }
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {

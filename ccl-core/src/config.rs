@@ -138,6 +138,9 @@ pub struct CommunicatorConfig {
     pub checksum: bool,
     /// Scratch memory for contributions on their way, in bytes, 16 MiB to 1 GiB. Default 16 MiB.
     pub scratch_bytes: usize,
+    /// Most bytes a second that this peer gives to others that lack shared state. `None`: as many
+    /// as the links take. Default `None`.
+    pub state_bytes_per_second: Option<u64>,
     /// Threads that move bytes, 1 to 256. Default: half the cores, at least 1, at most 4.
     pub io_threads: Option<usize>,
     /// TCP congestion control of the lanes, such as `cubic` or `bbr`. `None` keeps the system's
@@ -163,6 +166,7 @@ impl Default for CommunicatorConfig {
             operation_timeout: Some(Duration::from_secs(600)),
             checksum: true,
             scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
+            state_bytes_per_second: None,
             io_threads: None,
             congestion_control: None,
             pacing_bytes_per_second: None,
@@ -197,6 +201,9 @@ impl CommunicatorConfig {
                 "initial_world_size must be min_world_size to {}",
                 limits::WORLD_SIZE_MAX
             )));
+        }
+        if self.state_bytes_per_second == Some(0) {
+            return Err(Error::invalid("state_bytes_per_second must be at least 1"));
         }
         if self.run.len() > limits::TEXT_BYTES_MAX {
             return Err(Error::invalid("the run name is longer than 512 bytes"));

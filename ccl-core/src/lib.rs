@@ -21,7 +21,7 @@ pub mod wire;
 
 pub use communicator::{
     Communicator, Connecting, Counters, Handle, Options, Outcome, Progress, RawHandle, RawPart,
-    Request, SafePoint, Scope, ScopedHandle,
+    Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo, SyncOptions,
 };
 pub use config::{CommunicatorConfig, MasterConfig, Timers};
 pub use driver::master::MasterServer;
@@ -30,4 +30,5 @@ pub use half::{bf16, f16};
 pub use ids::{GroupId, PeerId, Rank, Tag, Vid};
 pub use peer::View;
 pub use reduce::{Dtype, Element, ReduceOp};
-pub use wire::control::{Algorithm, Kind};
+pub use state::Key;
+pub use wire::control::{Algorithm, Digest, Kind, StateId, SyncFault, SyncStrategy};

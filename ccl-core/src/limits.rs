@@ -69,6 +69,8 @@ pub const STATE_ENTRIES_MAX: usize = 100_000;
 pub const SCRATCH_BYTES_MAX: usize = 1 << 30;
 /// Most threads that move the bytes of one communicator: more than any machine's network needs.
 pub const IO_THREADS_MAX: usize = 256;
+/// Asks that one receiver may have open at a source of shared state.
+pub const STATE_ASKS_MAX: usize = 1024;
 /// Most data lanes of one link.
 pub const LANES_MAX: u16 = 32;
 /// Data lanes of one link by default.

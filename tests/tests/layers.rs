@@ -23,7 +23,12 @@ const ARROWS: &[(&str, &str)] = &[
     ("buffer", ""),
     ("reduce", ""),
     ("wire", "config ids limits reduce"),
-    ("state", "error limits reduce wire::state"),
+    ("state", "error ids limits reduce time wire::state"),
+    (
+        "state::engine",
+        "buffer ids limits time transport wire::state",
+    ),
+    ("state::holding", "buffer ids wire::state"),
     // Decisions.
     ("topology", "ids wire::control"),
     (
@@ -52,12 +57,13 @@ const ARROWS: &[(&str, &str)] = &[
     (
         "driver",
         "collective communicator::Counters communicator::Outcome communicator::Progress config \
-         error event ids limits master peer time transport wire",
+         error event ids limits master peer state time transport wire",
     ),
     // The public face.
     (
         "communicator",
-        "buffer collective config driver error ids limits peer::View reduce time wire::control",
+        "buffer collective config driver error ids limits peer::View reduce state time \
+         wire::control",
     ),
 ];
 
@@ -66,7 +72,8 @@ const PURE: &str = "collective config error event ids limits master mutation pee
                     topology wire";
 
 /// Their parts that act: they carry out what the others decide.
-const SHELLS: &str = "collective::engine collective::memory collective::run state::hash";
+const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::hash \
+                      state::holding";
 
 /// What a pure module must not name, and what to use instead.
 const IMPURE: &[(&str, &str)] = &[

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::communicator::{Communicator, Outcome, Progress, RawPart, Request};
+use crate::driver::call::Call;
 use crate::driver::completion::Finished;
-use crate::driver::peer::Call;
 use crate::error::{Error, Result};
 use crate::ids::Rank;
 use crate::reduce::{Element, ReduceOp};
@@ -67,8 +67,13 @@ impl RawHandle {
         self.call.progress()
     }
 
+    /// Whether this peer gives its content in a sync; `None` before the election, and for others.
+    pub(super) fn is_source(&self) -> Option<bool> {
+        self.call.is_source()
+    }
+
     /// Cancels unless it has ended, and waits until it has.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         if self.call.check_process().is_err() {
             // Nobody moves the parent's bytes here, and nobody would end the call.
             return;

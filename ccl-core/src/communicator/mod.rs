@@ -3,12 +3,14 @@
 mod handle;
 mod memory;
 mod pending;
+mod shared_state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::CommunicatorConfig;
-use crate::driver::peer::{Operation, Session};
+use crate::driver::call::Operation;
+use crate::driver::peer::Session;
 use crate::error::{Error, Result};
 use crate::ids::{OpName, PeerId, Rank, Tag};
 use crate::peer::View;
@@ -17,6 +19,7 @@ use crate::wire::control::{Algorithm, Kind};
 
 pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
 pub use pending::{Connecting, SafePoint};
+pub use shared_state::{SharedState, SyncHandle, SyncInfo, SyncOptions};
 
 /// How one call is to be made.
 #[derive(Clone, Debug, Default)]
@@ -429,6 +432,7 @@ impl Communicator {
             parts,
             tag: request.options.tag,
             deadline: request.options.deadline,
+            holding: None,
             world_size: depends_on_ranks(request.kind).then_some(world_size as usize),
         };
         self.session().post(operation).map(RawHandle::new)

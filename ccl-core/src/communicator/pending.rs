@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::communicator::{Communicator, Membership};
 use crate::config::CommunicatorConfig;
+use crate::driver::call::SafePointCall;
 use crate::driver::completion::{Completion, Finished};
-use crate::driver::peer::{SafePointCall, Session};
+use crate::driver::peer::Session;
 use crate::error::{Error, Result};
 use crate::peer::View;
 use crate::time::Instant;

@@ -1,4 +1,4 @@
-//! The clock of a peer's machine: calls it when its time has come.
+//! The clocks of a peer's machines: call them when their time has come.
 
 use std::sync::{Arc, Weak};
 
@@ -32,9 +32,12 @@ impl Alarm {
     }
 }
 
-/// Rings until the session is gone.
-pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
-    let mut rings = 0_u32;
+/// Rings until the session is gone: calls `ring` whenever the time has come.
+pub(super) async fn run_alarm(
+    session: Weak<Session>,
+    alarm: Arc<Alarm>,
+    mut ring: impl FnMut(&Session),
+) {
     loop {
         let at = *alarm.at.lock();
         let Some(clock) = session.upgrade().map(|session| session.clock) else {
@@ -43,9 +46,9 @@ pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
         match at {
             None => alarm.earlier.notified().await,
             Some(at) if at > clock.now() => {
-                let ring = tokio::time::sleep_until(clock.to_std(at).into());
+                let time = tokio::time::sleep_until(clock.to_std(at).into());
                 tokio::select! {
-                    () = ring => {}
+                    () = time => {}
                     () = alarm.earlier.notified() => {}
                 }
             }
@@ -54,12 +57,20 @@ pub(super) async fn run_alarm(session: Weak<Session>, alarm: Arc<Alarm>) {
                 let Some(session) = session.upgrade() else {
                     return;
                 };
-                session.submit(Input::Timeout);
-                rings = rings.wrapping_add(1);
-                if rings.is_multiple_of(RINGS_A_TRIM) {
-                    session.engine.trim();
-                }
+                ring(&session);
             }
+        }
+    }
+}
+
+/// The machine's time has come; now and then idle memory goes back to the system.
+pub(super) fn ring_machine() -> impl FnMut(&Session) {
+    let mut rings = 0_u32;
+    move |session| {
+        session.submit(Input::Timeout);
+        rings = rings.wrapping_add(1);
+        if rings.is_multiple_of(RINGS_A_TRIM) {
+            session.engine.trim();
         }
     }
 }

@@ -7,18 +7,17 @@ use std::sync::atomic::Ordering;
 use tokio::task::JoinHandle;
 
 use crate::collective::Start;
-use crate::communicator::Outcome;
-use crate::driver::completion::{Completion, Finished};
+use crate::driver::call::{Call, Operation};
+use crate::driver::completion::Completion;
 use crate::driver::control::{self, Control};
-use crate::driver::peer::{Call, Operation, Session, session_error};
+use crate::driver::peer::{Session, session_error};
 use crate::error::Error;
 use crate::event::Event;
 use crate::ids::{CallId, LinkKey, OpName, PeerId};
-use crate::peer::{End, Input, Neighbour, Output, Peer, SessionEnd};
+use crate::peer::{Input, Neighbour, Output, Peer, SessionEnd};
 use crate::time::Instant;
-use crate::transport::Handler;
 use crate::transport::tcp::Identity;
-use crate::wire::control::{AbortReason, CancelReason, MasterToPeer};
+use crate::wire::control::{CancelReason, MasterToPeer};
 
 /// What waits to be worked off.
 #[derive(Debug)]
@@ -28,6 +27,8 @@ pub(super) enum Item {
     Post(CallId, Operation, Arc<Call>),
     /// A safe point or a farewell.
     Plain(CallId, Arc<Completion>, Input),
+    /// A sync whose elected content cannot be had.
+    SyncFailed(OpName, String),
     /// From a control connection; ignored if a later one has replaced it.
     Control(u64, ControlItem),
 }
@@ -42,9 +43,9 @@ pub(super) enum ControlItem {
 /// What only the thread that drives may touch.
 #[derive(Debug)]
 pub(super) struct Core {
-    peer: Peer,
+    pub(super) peer: Peer,
     key: LinkKey,
-    calls: BTreeMap<CallId, Pending>,
+    pub(super) calls: BTreeMap<CallId, Pending>,
     control: Option<Control>,
     dialling: Option<JoinHandle<()>>,
     generation: u64,
@@ -52,18 +53,18 @@ pub(super) struct Core {
 
 /// A call that has not ended.
 #[derive(Debug)]
-struct Pending {
-    completion: Arc<Completion>,
-    collective: Option<Collective>,
+pub(super) struct Pending {
+    pub(super) completion: Arc<Completion>,
+    pub(super) collective: Option<Collective>,
 }
 
 /// What repeats with the survivors after a loss.
 #[derive(Debug)]
-struct Collective {
-    operation: Operation,
-    call: Arc<Call>,
-    attempts: u32,
-    deadline: Option<Instant>,
+pub(super) struct Collective {
+    pub(super) operation: Operation,
+    pub(super) call: Arc<Call>,
+    pub(super) attempts: u32,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Core {
@@ -76,6 +77,16 @@ impl Core {
             dialling: None,
             generation: 0,
         }
+    }
+
+    /// The call whose attempt under way this is.
+    fn call_of(&self, op: OpName) -> Option<CallId> {
+        let mut calls = self.calls.iter();
+        let call = calls.find(|(_, pending)| {
+            let collective = pending.collective.as_ref();
+            collective.is_some_and(|collective| *collective.call.op.lock() == Some(op))
+        });
+        call.map(|(call, _)| *call)
     }
 }
 
@@ -134,6 +145,12 @@ impl Session {
                 );
                 core.peer.handle(now, input);
             }
+            Item::SyncFailed(op, reason) => {
+                if let Some(call) = core.call_of(op) {
+                    let reason = CancelReason::Local(reason);
+                    core.peer.handle(now, Input::Cancel { call, reason });
+                }
+            }
             Item::Control(generation, _) if generation != core.generation => {}
             Item::Control(_, ControlItem::Began(control)) => {
                 core.control = Some(control);
@@ -155,8 +172,7 @@ impl Session {
                         key,
                         link_timeout,
                     };
-                    self.links
-                        .identify(identity, Arc::clone(&self.engine) as Handler);
+                    self.links.identify(identity, self.router());
                     self.public.lock().peer = Some(peer);
                 }
                 core.peer.handle(now, Input::Control(message));
@@ -227,9 +243,12 @@ impl Session {
             }
             Output::Links(wanted) => self.set_links(&wanted),
             start @ Output::StartOp { .. } => self.start_op(core, start),
-            // Nothing starts a sync yet.
-            Output::Elected { .. } => {}
-            Output::StopOp(op) => self.engine.stop(op),
+            Output::Elected {
+                op,
+                content,
+                sources,
+            } => self.state.elected(op, content, &sources),
+            Output::StopOp(op) => self.stop_op(op),
             Output::Finish { call, end } => self.finish(core, call, end),
             Output::Rejected { call, error } => {
                 if let Some(pending) = core.calls.remove(&call) {
@@ -310,6 +329,10 @@ impl Session {
             .as_ref()
             .expect("only collectives are started");
         *collective.call.op.lock() = Some(op);
+        if let Some(holding) = &collective.operation.holding {
+            let holding = Arc::clone(holding);
+            return self.start_sync(op, members, rank, holding);
+        }
         let expected = collective.operation.world_size;
         if expected.is_some_and(|expected| expected != members.len()) {
             let reason = CancelReason::Local(format!(
@@ -332,97 +355,6 @@ impl Session {
         });
     }
 
-    fn finish(&self, core: &mut Core, call: CallId, end: End) {
-        let Some(mut pending) = core.calls.remove(&call) else {
-            return;
-        };
-        if let End::Aborted {
-            op,
-            reason: AbortReason::Lost { .. },
-            ..
-        } = &end
-            && self.repeat(core, &mut pending, *op)
-        {
-            return;
-        }
-        let attempts = pending
-            .collective
-            .as_ref()
-            .map_or(1, |collective| collective.attempts);
-        let result = match end {
-            End::Committed {
-                op,
-                contributors,
-                view,
-            } => {
-                self.engine.commit(op);
-                self.show(&view, |counters| counters.commits += 1);
-                Ok(Finished::Operation(Outcome {
-                    op,
-                    contributors,
-                    view,
-                    attempts,
-                }))
-            }
-            End::Aborted { op, reason, view } => {
-                self.show(&view, |counters| counters.aborts += 1);
-                Err(Error::from_abort(op, view.vid, reason))
-            }
-            End::Unknown { cause } => Err(session_error(&cause)),
-            End::SafePoint { view } => {
-                self.show(&view, |_| {});
-                Ok(Finished::SafePoint(view))
-            }
-            End::Withdrawn => Err(Error::Timeout),
-            End::Left => Ok(Finished::Left),
-        };
-        pending.completion.finish(result);
-    }
-
-    /// Posts an aborted call again for the survivors, if its caller asked for that (R8: only
-    /// losses).
-    fn repeat(&self, core: &mut Core, pending: &mut Pending, op: OpName) -> bool {
-        let Some(mut collective) = pending.collective.take() else {
-            return false;
-        };
-        let fingerprint = &collective.operation.fingerprint;
-        if collective.attempts >= fingerprint.attempts {
-            pending.collective = Some(collective);
-            return false;
-        }
-        tracing::info!(%op, attempt = collective.attempts + 1, "repeating with the survivors");
-        collective.attempts += 1;
-        self.public.lock().counters.aborts += 1;
-        let input = Input::Post {
-            call: collective.call.id(),
-            tag: collective.operation.tag,
-            fingerprint: fingerprint.clone(),
-            deadline: collective.deadline,
-        };
-        let completion = Arc::clone(&pending.completion);
-        let call = collective.call.id();
-        core.calls.insert(
-            call,
-            Pending {
-                completion,
-                collective: Some(collective),
-            },
-        );
-        core.peer.handle(self.clock.now(), input);
-        true
-    }
-
-    /// Makes a view and a count visible with the result that is about to be told.
-    fn show(
-        &self,
-        view: &Arc<crate::peer::View>,
-        count: impl FnOnce(&mut crate::communicator::Counters),
-    ) {
-        let mut public = self.public.lock();
-        public.view = Some(Arc::clone(view));
-        count(&mut public.counters);
-    }
-
     /// Ends what a session that was closed from outside leaves open.
     pub(super) fn end_calls(&self, end: &SessionEnd) {
         let mut core = self.core.lock();
@@ -434,7 +366,7 @@ impl Session {
         for (_, pending) in std::mem::take(&mut core.calls) {
             if let Some(collective) = &pending.collective {
                 let op = *collective.call.op.lock();
-                op.into_iter().for_each(|op| self.engine.stop(op));
+                op.into_iter().for_each(|op| self.stop_op(op));
             }
             pending.completion.finish(Err(session_error(end)));
         }

@@ -1,13 +1,16 @@
 //! The only owners of sockets, clocks and tasks: thin shells around the pure machines.
 
 mod alarm;
+pub mod call;
 pub mod clock;
 pub mod completion;
 mod control;
 mod drive;
+mod finish;
 pub mod journal;
 pub mod master;
 pub mod outbox;
 pub mod peer;
 mod runtime;
+mod shared_state;
 mod signals;

@@ -14,105 +14,25 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::collective::{Buffer, Engine, EngineConfig, EngineEvent};
-use crate::communicator::{Counters, Progress};
+use crate::collective::{Engine, EngineConfig, EngineEvent};
+use crate::communicator::Counters;
 use crate::config::CommunicatorConfig;
 use crate::driver::alarm::{self, Alarm};
+use crate::driver::call::{Call, Operation, SafePointCall};
 use crate::driver::clock::Clock;
 use crate::driver::completion::Completion;
 use crate::driver::control;
 use crate::driver::drive::{Core, Item};
 use crate::driver::runtime::{self, IoThreads};
+use crate::driver::shared_state;
 use crate::error::{Error, Result};
-use crate::ids::{CallId, LinkKey, OpName, PeerId, Tag};
+use crate::ids::{CallId, LinkKey, PeerId};
 use crate::limits;
 use crate::peer::{Input, Peer, SessionEnd, Setup, View};
+use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::tcp::{Links, LinksConfig};
-use crate::wire::control::{CancelReason, Fingerprint};
-
-/// A collective that a caller wants done.
-#[derive(Clone, Debug)]
-pub(crate) struct Operation {
-    /// What all members must agree on.
-    pub(crate) fingerprint: Fingerprint,
-    /// The caller's memory.
-    pub(crate) parts: Vec<Buffer>,
-    /// Its stream.
-    pub(crate) tag: Tag,
-    /// When to cancel it; `None`: the communicator's default.
-    pub(crate) deadline: Option<Duration>,
-    /// Members that it was called for, where lengths or the root depend on it.
-    pub(crate) world_size: Option<usize>,
-}
-
-/// One call in progress, as its handle sees it.
-#[derive(Debug)]
-pub struct Call {
-    id: CallId,
-    session: Arc<Session>,
-    completion: Arc<Completion>,
-    /// The attempt under way, for progress.
-    pub(super) op: Mutex<Option<OpName>>,
-}
-
-impl Call {
-    /// The caller's name for it.
-    pub(super) fn id(&self) -> CallId {
-        self.id
-    }
-
-    /// Where its end will be.
-    pub(crate) fn completion(&self) -> &Completion {
-        &self.completion
-    }
-
-    pub(super) fn completion_arc(&self) -> Arc<Completion> {
-        Arc::clone(&self.completion)
-    }
-
-    /// An error in a forked child, where nothing would ever end it.
-    pub(crate) fn check_process(&self) -> Result<()> {
-        self.session.check_process()
-    }
-
-    /// Asks for an abort.
-    pub(crate) fn cancel(&self) {
-        self.session.cancel(self.id);
-    }
-
-    /// How far it is at this peer.
-    pub(crate) fn progress(&self) -> Progress {
-        let op = *self.op.lock();
-        let (done_bytes, total_bytes) = op
-            .and_then(|op| self.session.engine.progress(op))
-            .unwrap_or_default();
-        Progress {
-            done_bytes,
-            total_bytes,
-        }
-    }
-}
-
-/// One safe point in progress, as whoever came to it sees it.
-#[derive(Debug)]
-pub(crate) struct SafePointCall {
-    id: CallId,
-    session: Arc<Session>,
-    completion: Arc<Completion>,
-}
-
-impl SafePointCall {
-    /// Where its end will be.
-    pub(crate) fn completion(&self) -> &Completion {
-        &self.completion
-    }
-
-    /// Asks to come back from it.
-    pub(crate) fn cancel(&self) {
-        self.session.cancel(self.id);
-    }
-}
+use crate::wire::control::CancelReason;
 
 /// A session of one peer: everything that is shared between callers and tasks.
 pub struct Session {
@@ -121,11 +41,13 @@ pub struct Session {
     process: u32,
     pub(super) clock: Clock,
     pub(super) engine: Arc<Engine>,
+    pub(super) state: Arc<StateEngine>,
     pub(super) links: Links,
     pub(super) threads: IoThreads,
     pub(super) inbox: Mutex<VecDeque<Item>>,
     pub(super) core: Mutex<Core>,
     pub(super) alarm: Arc<Alarm>,
+    pub(super) state_alarm: Arc<Alarm>,
     pub(super) public: Mutex<Public>,
     pub(super) changed: Condvar,
     next_call: AtomicU64,
@@ -179,11 +101,13 @@ impl Session {
             process: std::process::id(),
             clock,
             engine: engine(weak, &config, &links),
+            state: shared_state::engine(weak, clock, &config, &links),
             links,
             threads,
             inbox: Mutex::default(),
             core: Mutex::new(Core::new(Peer::new(setup, clock.now()), key)),
             alarm: Arc::default(),
+            state_alarm: Arc::default(),
             public: Mutex::default(),
             changed: Condvar::new(),
             next_call: AtomicU64::new(1),
@@ -194,6 +118,12 @@ impl Session {
         session.threads.spawn(alarm::run_alarm(
             session.weak.clone(),
             Arc::clone(&session.alarm),
+            alarm::ring_machine(),
+        ));
+        session.threads.spawn(alarm::run_alarm(
+            session.weak.clone(),
+            Arc::clone(&session.state_alarm),
+            |session| session.state.handle_timeout(),
         ));
         session.drive();
         Ok(session)
@@ -346,7 +276,7 @@ impl Session {
     }
 
     /// Asks for an abort. What belongs to the parent is left alone in a forked child.
-    fn cancel(&self, call: CallId) {
+    pub(super) fn cancel(&self, call: CallId) {
         if self.check_process().is_ok() {
             let reason = CancelReason::User;
             self.submit(Input::Cancel { call, reason });

@@ -4,9 +4,37 @@
 //! the blocks that differ. Who has the right content is decided by the master.
 
 pub mod digest;
+pub mod engine;
+pub mod fetch;
 pub mod hash;
+pub mod holding;
 pub mod layout;
+pub mod serve;
+
+use crate::ids::PeerId;
 
 pub use digest::{EntryDigest, Tree, block_digest, keys_digest};
 pub use hash::{default_threads, hash_blocks, rehash_entries};
 pub use layout::{BLOCK_BYTES, Blocks, Key};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Digests of blocks.
+    Digests,
+    /// Blocks themselves.
+    Blocks,
+}
+
+/// One frame's worth of blocks or digests, asked of or given to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The other side.
+    pub peer: PeerId,
+    /// What.
+    pub what: What,
+    /// First block.
+    pub first: u32,
+    /// Number of blocks.
+    pub count: u32,
+}

@@ -1,0 +1,501 @@
+//! Shared state as callers see it: entries in their memory, and the call that makes them equal.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buffer::Lent;
+use crate::communicator::{Communicator, Progress, RawHandle};
+use crate::driver::call::Operation;
+use crate::error::{Error, Result};
+use crate::ids::{PeerId, Rank, Revision, Tag};
+use crate::peer::View;
+use crate::reduce::{Dtype, Element, ReduceOp};
+use crate::state::hash::{default_threads, hash_blocks, rehash_entries};
+use crate::state::holding::Holding;
+use crate::state::{Blocks, Key, Tree, keys_digest};
+use crate::time::Instant;
+use crate::wire::control::{
+    Algorithm, Digest, Fingerprint, Kind, StateId, StateOffer, SyncStrategy,
+};
+
+/// Named buffers that all members are to hold with the same bits, and their revision.
+///
+/// The buffers stay the caller's memory, borrowed for `'a`; between syncs they are reached through
+/// [`SharedState::slice_mut`]. All members add the same names, types and shapes in the same order.
+#[derive(Debug)]
+pub struct SharedState<'a> {
+    keys: Vec<Key>,
+    /// Index of each name.
+    names: BTreeMap<String, usize>,
+    memory: Vec<Lent>,
+    revision: Revision,
+    /// False after a sync that failed half-way.
+    is_usable: bool,
+    /// Digests of the blocks at the last sync, for callers who say what they touched since.
+    digests: Option<Vec<Digest>>,
+    lives: PhantomData<&'a mut [u8]>,
+}
+
+/// How a sync is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct SyncOptions {
+    /// Whether this peer's content counts. Default: it does, and is replaced if another is elected.
+    pub strategy: SyncStrategy,
+    /// A vote to go back to the best content there is, if the one that was sealed last is lost.
+    /// Needs the votes of all members. Default false.
+    pub restore: bool,
+    /// Indices of the entries that may have changed since the last sync: only these are hashed. A
+    /// change elsewhere goes unseen until a sync without this hint. Default `None`: all.
+    pub touched: Option<Vec<usize>>,
+    /// When to cancel it for everybody. `None`: the communicator's `operation_timeout`.
+    pub deadline: Option<Duration>,
+    /// Threads that hash. `None`: as many as there are cores, at most 8.
+    pub hash_threads: Option<usize>,
+}
+
+/// What a sync did at this peer.
+#[derive(Clone, Debug)]
+pub struct SyncInfo {
+    /// The revision that all members have now.
+    pub revision: u64,
+    /// The digest over all entries, equal at all members.
+    pub root: Digest,
+    /// Bytes given to other members.
+    pub sent_bytes: u64,
+    /// Bytes received: blocks that differed, and digests.
+    pub received_bytes: u64,
+    /// Who gave them, and how many of those that were used.
+    pub sources: Vec<(PeerId, u64)>,
+    /// Members that took part.
+    pub members: Vec<PeerId>,
+    /// The view this peer was in when it was told.
+    pub view: Arc<View>,
+    /// Time from call to return.
+    pub duration: Duration,
+    /// How much of it went into hashing the own state.
+    pub hashing: Duration,
+}
+
+/// A sync under way. Dropping it cancels, and waits until nothing touches the state.
+#[derive(Debug)]
+pub struct SyncHandle<'s, 'a> {
+    raw: RawHandle,
+    holding: Arc<Holding>,
+    state: &'s mut SharedState<'a>,
+    started: Instant,
+    hashing: Duration,
+    communicator: Communicator,
+    is_settled: bool,
+}
+
+impl<'a> SharedState<'a> {
+    /// Without entries.
+    #[must_use]
+    pub fn new(revision: u64) -> Self {
+        Self {
+            keys: Vec::new(),
+            names: BTreeMap::new(),
+            memory: Vec::new(),
+            revision: Revision(revision),
+            is_usable: true,
+            digests: None,
+            lives: PhantomData,
+        }
+    }
+
+    /// Adds a buffer that must be equal at all members. `shape` has as many elements as `memory`;
+    /// up to 100,000 entries.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a name that is there already, or a shape that does not fit.
+    pub fn add<T: Element>(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        memory: &'a mut [T],
+    ) -> Result<()> {
+        self.add_slice(name, shape, memory, false)
+    }
+
+    /// Adds a buffer that may differ between members: its name, type and shape must agree, its
+    /// content is neither compared nor moved.
+    ///
+    /// # Errors
+    /// As [`SharedState::add`].
+    pub fn add_unequal<T: Element>(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        memory: &'a mut [T],
+    ) -> Result<()> {
+        self.add_slice(name, shape, memory, true)
+    }
+
+    fn add_slice<T: Element>(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        memory: &'a mut [T],
+        allow_inequality: bool,
+    ) -> Result<()> {
+        let key = key::<T>(name, shape, allow_inequality);
+        if key.count() != Some(memory.len() as u64) {
+            return Err(Error::invalid(format!(
+                "entry {name:?} of shape {shape:?} has another number of elements than its memory, \
+                 {}",
+                memory.len()
+            )));
+        }
+        // SAFETY: the slice is borrowed for as long as this state may be used.
+        unsafe { self.add_raw(key, memory.as_mut_ptr().cast()) }
+    }
+
+    /// Adds raw memory, for the C and Python edges.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a name that is there already, a shape beyond the address
+    /// space, or a null pointer.
+    ///
+    /// # Safety
+    /// `memory` must stay valid for the bytes of `key`, and be used by nobody else while a sync is
+    /// under way, for as long as the state is used.
+    pub unsafe fn add_raw(&mut self, key: Key, memory: *mut u8) -> Result<()> {
+        if key.name.len() > crate::limits::TEXT_BYTES_MAX {
+            return Err(Error::invalid(
+                "the name of an entry is longer than 512 bytes",
+            ));
+        }
+        if self.names.contains_key(&key.name) {
+            return Err(Error::invalid(format!(
+                "there is an entry {:?} already",
+                key.name
+            )));
+        }
+        let bytes = key.bytes().and_then(|bytes| usize::try_from(bytes).ok());
+        let Some(bytes) = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()) else {
+            return Err(Error::invalid(format!(
+                "entry {:?} is longer than the address space",
+                key.name
+            )));
+        };
+        if memory.is_null() && bytes > 0 {
+            return Err(Error::invalid(format!(
+                "entry {:?} has a null pointer",
+                key.name
+            )));
+        }
+        // SAFETY: passed on from the caller.
+        self.memory.push(unsafe { Lent::new(memory, bytes) });
+        self.names.insert(key.name.clone(), self.keys.len());
+        self.keys.push(key);
+        self.digests = None;
+        Ok(())
+    }
+
+    /// How often the state was advanced.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.0
+    }
+
+    /// Says how often the state was advanced; a sync may be one revision ahead of the one before.
+    pub fn set_revision(&mut self, revision: u64) {
+        self.revision = Revision(revision);
+    }
+
+    /// Whether the content is whole. False after a sync that failed half-way, until one succeeds:
+    /// what is there is a mixture of two contents.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.is_usable
+    }
+
+    /// What all members must agree on of each entry.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// The buffer of an entry.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is no such entry of this type,
+    /// [`Error::InvalidUsage`] if the content is a mixture ([`SharedState::is_usable`]).
+    pub fn slice<T: Element>(&self, name: &str) -> Result<&[T]> {
+        let memory = self.find::<T>(name)?;
+        let count = memory.bytes() / size_of::<T>();
+        // SAFETY: `add` borrowed memory of this type, or `add_raw`'s caller vouched for it; syncs
+        // borrow the state mutably.
+        Ok(unsafe { memory.as_slice(count) })
+    }
+
+    /// The buffer of an entry, to change it.
+    ///
+    /// # Errors
+    /// As [`SharedState::slice`].
+    pub fn slice_mut<T: Element>(&mut self, name: &str) -> Result<&mut [T]> {
+        let memory = self.find::<T>(name)?;
+        let count = memory.bytes() / size_of::<T>();
+        // SAFETY: as in `slice`, and the state is borrowed mutably.
+        Ok(unsafe { memory.as_mut_slice(count) })
+    }
+
+    /// The digest over all entries as they are now. Hashes everything.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the state is larger than can be numbered.
+    pub fn root(&self) -> Result<Digest> {
+        let layout = Blocks::new(&self.keys)?;
+        let digests = hash_blocks(&self.bytes(), &layout, default_threads());
+        Ok(Tree::new(keys_digest(&self.keys), &layout, digests).root)
+    }
+
+    fn find<T: Element>(&self, name: &str) -> Result<&Lent> {
+        let index = self.names.get(name).copied();
+        let Some(index) = index.filter(|&index| self.keys[index].dtype == T::DTYPE) else {
+            return Err(Error::invalid(format!(
+                "there is no entry {name:?} of type {}",
+                T::DTYPE.name()
+            )));
+        };
+        if !self.is_usable {
+            return Err(Error::usage(
+                "the last sync of this state failed half-way, it holds a mixture; synchronise it first",
+            ));
+        }
+        Ok(&self.memory[index])
+    }
+
+    /// Blocks are written by several threads at once, and so must not share bytes.
+    fn check_overlap(&self) -> Result<()> {
+        let memory = self.memory.iter().map(Lent::addresses).enumerate();
+        let mut ranges: Vec<_> = memory.filter(|(_, range)| !range.is_empty()).collect();
+        ranges.sort_unstable_by_key(|(_, range)| range.start);
+        let clash = ranges
+            .windows(2)
+            .find(|pair| pair[1].1.start < pair[0].1.end);
+        let Some([(one, _), (other, _)]) = clash else {
+            return Ok(());
+        };
+        Err(Error::invalid(format!(
+            "entries {:?} and {:?} share memory",
+            self.keys[*one].name, self.keys[*other].name
+        )))
+    }
+
+    fn bytes(&self) -> Vec<&[u8]> {
+        let memory = self.memory.iter();
+        // SAFETY: as in `slice`.
+        memory
+            .map(|memory| unsafe { memory.as_slice(memory.bytes()) })
+            .collect()
+    }
+
+    /// Hashes what has to be, and says what this peer brings.
+    fn hold(&mut self, options: &SyncOptions) -> Result<Holding> {
+        self.check_overlap()?;
+        let layout = Blocks::new(&self.keys)?;
+        let threads = options.hash_threads.unwrap_or_else(default_threads);
+        let digests = match (&options.touched, self.digests.take()) {
+            (Some(touched), Some(mut digests)) => {
+                if let Some(entry) = touched.iter().find(|entry| **entry >= self.keys.len()) {
+                    return Err(Error::invalid(format!(
+                        "touched: there is no entry {entry}"
+                    )));
+                }
+                rehash_entries(&self.bytes(), &layout, (touched, &mut digests), threads);
+                digests
+            }
+            _ => hash_blocks(&self.bytes(), &layout, threads),
+        };
+        let keys = keys_digest(&self.keys);
+        let tree = Tree::new(keys, &layout, digests);
+        let content = StateId {
+            revision: self.revision,
+            root: tree.root,
+        };
+        Ok(Holding::new(
+            self.memory.clone(),
+            Arc::new(layout),
+            (keys, tree),
+            (content, self.is_usable),
+        ))
+    }
+
+    /// Takes over what a sync left.
+    fn settle(&mut self, holding: &Holding) {
+        let (content, is_whole) = holding.offered();
+        self.is_usable = is_whole;
+        if is_whole {
+            self.revision = content.revision;
+        }
+        self.digests = Some(holding.digests());
+    }
+}
+
+impl Communicator {
+    /// Makes a state equal at all members of the group: the master elects one content by revision
+    /// and popularity, and whoever lacks it gets the blocks that differ from those that have it,
+    /// verified. All members call it; blocks until all have it. A member that is lost meanwhile
+    /// does not disturb the others. On entry the memory is the caller's state, on success the
+    /// elected one, and nobody may write it in between.
+    ///
+    /// # Errors
+    /// [`Error::SharedState`] names who called with other entries, strategies or revisions; nothing
+    /// moved. [`Error::Cancelled`], [`Error::TooFewPeers`], the fatal ones. After an error
+    /// [`SharedState::is_usable`] says whether the content is still whole.
+    pub fn sync_shared_state(
+        &self,
+        state: &mut SharedState<'_>,
+        strategy: SyncStrategy,
+    ) -> Result<SyncInfo> {
+        let options = SyncOptions {
+            strategy,
+            ..SyncOptions::default()
+        };
+        self.start_sync(state, &options)?.wait()
+    }
+
+    /// Starts a sync: hashes the state, which takes the calling thread's time, and returns.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`] if another sync is under way; the rest
+    /// from the handle.
+    pub fn start_sync<'s, 'a>(
+        &self,
+        state: &'s mut SharedState<'a>,
+        options: &SyncOptions,
+    ) -> Result<SyncHandle<'s, 'a>> {
+        let started = self.session().now();
+        let holding = Arc::new(state.hold(options)?);
+        let hashing = self.session().now() - started;
+        let (content, is_usable) = holding.offered();
+        let offer = StateOffer {
+            content,
+            keys: holding.keys,
+            entries: u32::try_from(state.keys.len()).expect("at most STATE_ENTRIES_MAX"),
+            bytes: holding.layout.bytes(),
+            strategy: options.strategy,
+            is_usable,
+            restore: options.restore,
+        };
+        let operation = Operation {
+            fingerprint: fingerprint(offer, self.session().min_world_size()),
+            parts: Vec::new(),
+            tag: Tag::SHARED_STATE,
+            deadline: options.deadline,
+            holding: Some(Arc::clone(&holding)),
+            world_size: None,
+        };
+        let raw = RawHandle::new(self.session().post(operation)?);
+        Ok(SyncHandle {
+            raw,
+            holding,
+            state,
+            started,
+            hashing,
+            communicator: self.clone(),
+            is_settled: false,
+        })
+    }
+}
+
+impl SyncHandle<'_, '_> {
+    /// Blocks until it has ended.
+    ///
+    /// # Errors
+    /// As [`Communicator::sync_shared_state`].
+    pub fn wait(mut self) -> Result<SyncInfo> {
+        let end = self.raw.wait();
+        self.settle();
+        let outcome = end?;
+        let account = self.holding.account();
+        let (content, _) = self.holding.offered();
+        Ok(SyncInfo {
+            revision: content.revision.0,
+            root: content.root,
+            sent_bytes: account.sent_bytes,
+            received_bytes: account.received_bytes,
+            sources: account.sources,
+            members: outcome.contributors,
+            view: outcome.view,
+            duration: self.communicator.session().now() - self.started,
+            hashing: self.hashing,
+        })
+    }
+
+    /// Blocks at most `timeout`; whether it has ended. It goes on either way.
+    #[must_use]
+    pub fn wait_for(&self, timeout: Duration) -> bool {
+        self.raw.wait_for(timeout).is_ok() || self.is_finished()
+    }
+
+    /// Whether it has ended, one way or another. Does not block.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.raw.is_finished()
+    }
+
+    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    pub fn cancel(&self) {
+        self.raw.cancel();
+    }
+
+    /// Bytes that differed and are here, and all of them; for a source, the bytes it gave. Does not
+    /// block.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.raw.progress()
+    }
+
+    /// Whether this peer's content is the elected one, which others may be reading; `None` before
+    /// the election. The memory may be read by the caller then, and must not be written.
+    #[must_use]
+    pub fn is_source(&self) -> Option<bool> {
+        self.raw.is_source()
+    }
+
+    fn settle(&mut self) {
+        if !std::mem::replace(&mut self.is_settled, true) {
+            self.state.settle(&self.holding);
+        }
+    }
+}
+
+impl Drop for SyncHandle<'_, '_> {
+    fn drop(&mut self) {
+        self.raw.settle();
+        self.settle();
+    }
+}
+
+fn key<T: Element>(name: &str, shape: &[u64], allow_inequality: bool) -> Key {
+    Key {
+        name: name.into(),
+        dtype: T::DTYPE,
+        shape: shape.to_vec(),
+        allow_inequality,
+    }
+}
+
+/// What all members must agree on, and what this one brings.
+fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {
+    Fingerprint {
+        kind: Kind::SharedState,
+        algorithm: Algorithm::Auto,
+        op: ReduceOp::Sum,
+        dtype: Dtype::U8,
+        count: 0,
+        parts: 0,
+        parts_digest: 0,
+        root: Rank(0),
+        quantization: 0,
+        retry: true,
+        attempts: u32::MAX,
+        min_world,
+        offer: Some(offer),
+    }
+}

@@ -1,0 +1,148 @@
+//! Syncs of shared state at a peer: where frames go, and what the engine's events mean.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use crate::collective::Engine;
+use crate::config::CommunicatorConfig;
+use crate::driver::call::Operation;
+use crate::driver::clock::Clock;
+use crate::driver::drive::Item;
+use crate::driver::peer::Session;
+use crate::ids::{OpName, PeerId, Rank};
+use crate::peer::Input;
+use crate::state::engine::{StartSync, StateEngine, StateEvent, StateTools};
+use crate::state::holding::Holding;
+use crate::transport::tcp::Links;
+use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, Placement};
+use crate::wire::control::LinkFault;
+
+/// Hands what arrives to the collectives or to shared state.
+struct Router {
+    engine: Arc<Engine>,
+    state: Arc<StateEngine>,
+}
+
+impl Session {
+    /// Who handles what arrives on the links.
+    pub(super) fn router(&self) -> Handler {
+        Arc::new(Router {
+            engine: Arc::clone(&self.engine),
+            state: Arc::clone(&self.state),
+        })
+    }
+
+    pub(super) fn start_sync(
+        &self,
+        op: OpName,
+        members: Arc<[PeerId]>,
+        rank: Rank,
+        holding: Arc<Holding>,
+    ) {
+        self.state.start(StartSync {
+            op,
+            members,
+            rank: rank.index(),
+            holding,
+        });
+    }
+
+    /// Nothing reads or writes the memory of this operation any more.
+    pub(super) fn stop_op(&self, op: OpName) {
+        self.engine.stop(op);
+        self.state.stop(op);
+    }
+}
+
+impl Operation {
+    /// A sync that is repeated brings what it has now.
+    pub(super) fn renew_offer(&mut self) {
+        if let (Some(holding), Some(offer)) = (&self.holding, &mut self.fingerprint.offer) {
+            (offer.content, offer.is_usable) = holding.offered();
+        }
+    }
+}
+
+/// The engine, whose events are inputs of the machine.
+pub(super) fn engine(
+    session: &Weak<Session>,
+    clock: Clock,
+    config: &CommunicatorConfig,
+    links: &Links,
+) -> Arc<StateEngine> {
+    let (for_events, for_wake) = (session.clone(), session.clone());
+    let events = move |event| {
+        if let Some(session) = for_events.upgrade() {
+            match event {
+                StateEvent::Held(op) => session.submit(Input::Held(op)),
+                StateEvent::Failed(op, reason) => session.take(Item::SyncFailed(op, reason)),
+            }
+        }
+    };
+    let wake = move || {
+        if let Some(session) = for_wake.upgrade() {
+            session.state_alarm.set(session.state.deadline());
+        }
+    };
+    Arc::new(StateEngine::new(StateTools {
+        sender: Arc::new(links.clone()),
+        events: Box::new(events),
+        clock: Box::new(move || clock.now()),
+        wake: Box::new(wake),
+        rate: config.state_bytes_per_second,
+    }))
+}
+
+fn is_of_state(header: &FrameHeader) -> bool {
+    matches!(
+        header.kind,
+        FrameKind::StateAsk
+            | FrameKind::StateDigestAsk
+            | FrameKind::StateBlocks
+            | FrameKind::StateDigests
+    )
+}
+
+impl LinkHandler for Router {
+    fn signal(
+        &self,
+        from: PeerId,
+        header: &FrameHeader,
+        payload: Bytes,
+    ) -> Result<(), &'static str> {
+        if is_of_state(header) {
+            return self.state.signal(from, header, &payload);
+        }
+        self.engine.signal(from, header, payload)
+    }
+
+    fn place(&self, from: PeerId, header: &FrameHeader) -> Placement {
+        if is_of_state(header) {
+            return self.state.place(from, header);
+        }
+        self.engine.place(from, header)
+    }
+
+    fn arrived(&self, from: PeerId, header: &FrameHeader) {
+        if is_of_state(header) {
+            return self.state.arrived(from, header);
+        }
+        self.engine.arrived(from, header);
+    }
+
+    fn link_up(&self, peer: PeerId) {
+        self.engine.link_up(peer);
+    }
+
+    fn link_down(&self, peer: PeerId, fault: LinkFault, gave_up: bool) {
+        if gave_up {
+            self.state.lose(peer);
+        }
+        self.engine.link_down(peer, fault, gave_up);
+    }
+
+    fn lane_repaired(&self, peer: PeerId, lane: u16) {
+        self.engine.lane_repaired(peer, lane);
+    }
+}

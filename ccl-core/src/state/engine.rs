@@ -1,0 +1,613 @@
+//! The sync of one peer: fetch or serve, the caller's memory, and the links.
+//!
+//! What arrives is put to the machines under a lock held for bookkeeping only; hashing and copying
+//! are done outside it, by the task that received. Blocks are received into memory of the library
+//! and copied to their places once their digests fit. The engine knows no verdicts: the driver
+//! starts and stops syncs as the peer's machine says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use super::digest::block_digest;
+use super::fetch::{Claim, Fetch, FetchEnd, Task};
+use super::holding::Holding;
+use super::serve::Serve;
+use super::{Order, What};
+use crate::buffer::{Gate, Region, Storage};
+use crate::ids::{OpName, PeerId};
+use crate::limits::{SEGMENT_BYTES_MAX, STATE_ASKS_MAX};
+use crate::time::Instant;
+use crate::transport::{FrameHeader, FrameKind, LinkSender, Payload, Placement};
+use crate::wire::state::{Digest, StateId};
+
+/// What the driver is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateEvent {
+    /// The elected content is here.
+    Held(OpName),
+    /// It cannot be had: why, in words.
+    Failed(OpName, String),
+}
+
+/// What a sync is started with.
+#[derive(Clone, Debug)]
+pub struct StartSync {
+    /// Its name.
+    pub op: OpName,
+    /// Members in rank order.
+    pub members: Arc<[PeerId]>,
+    /// This peer's rank.
+    pub rank: usize,
+    /// The caller's state.
+    pub holding: Arc<Holding>,
+}
+
+/// What an engine is given to work with.
+pub struct StateTools {
+    /// The links.
+    pub sender: Arc<dyn LinkSender>,
+    /// Receives events, from the tasks of the links and from within the engine's calls; must not
+    /// block.
+    pub events: Box<dyn Fn(StateEvent) + Send + Sync>,
+    /// Tells the time.
+    pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
+    /// Told that `deadline` may have changed.
+    pub wake: Box<dyn Fn() + Send + Sync>,
+    /// Most bytes a second that this peer gives; `None`: as many as the links take.
+    pub rate: Option<u64>,
+}
+
+/// Syncs of one peer, one at a time.
+pub struct StateEngine {
+    state: Mutex<State>,
+    tools: StateTools,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sync: Option<Running>,
+    /// Memory that blocks are received into, not in use.
+    idle: Vec<Region>,
+}
+
+#[derive(Debug)]
+struct Running {
+    start: StartSync,
+    gate: Arc<Gate>,
+    elected: Option<StateId>,
+    role: Role,
+    /// Whether its end was told.
+    is_told: bool,
+    /// Memory that blocks are being received into.
+    buffers: BTreeMap<(PeerId, What, u32), Region>,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
+enum Role {
+    /// The election is not heard of; some may ask already.
+    Waiting(Vec<Order>),
+    Source(Serve),
+    Receiver(Fetch),
+}
+
+/// What is to be done without the lock.
+#[derive(Debug, Default)]
+struct Jobs {
+    op: OpName,
+    asks: Vec<Order>,
+    gives: Vec<(Order, Payload)>,
+    event: Option<StateEvent>,
+}
+
+impl StateEngine {
+    /// Without a sync.
+    #[must_use]
+    pub fn new(tools: StateTools) -> Self {
+        Self {
+            state: Mutex::default(),
+            tools,
+        }
+    }
+
+    /// Opens a sync on the caller's memory. Until `stop` it may be read, and written if another
+    /// content is elected.
+    pub fn start(&self, start: StartSync) {
+        let mut state = self.state.lock();
+        assert!(state.sync.is_none(), "one sync at a time (R1)");
+        state.sync = Some(Running {
+            start,
+            gate: Gate::new(),
+            elected: None,
+            role: Role::Waiting(Vec::new()),
+            is_told: false,
+            buffers: BTreeMap::new(),
+        });
+    }
+
+    /// The election is known: gives, or begins to fetch.
+    pub fn elected(&self, op: OpName, content: StateId, sources: &[PeerId]) {
+        let now = (self.tools.clock)();
+        self.with_sync(op, |sync| {
+            sync.elected = Some(content);
+            let holding = Arc::clone(&sync.start.holding);
+            holding.note(|account| account.elected = Some(content));
+            let (mine, is_whole) = holding.offered();
+            if is_whole && mine.root == content.root {
+                holding.complete(content);
+                let layout = Arc::clone(&holding.layout);
+                let serve = Serve::new(layout, self.tools.rate);
+                let role = std::mem::replace(&mut sync.role, Role::Source(serve));
+                sync.take_early(role);
+                return Some(StateEvent::Held(op));
+            }
+            let fetch = Fetch::new(
+                Task {
+                    elected: content,
+                    keys: holding.keys,
+                    layout: Arc::clone(&holding.layout),
+                    mine: holding.digests(),
+                    sources: sources.to_vec(),
+                    first_source: sync.start.rank,
+                },
+                now,
+            );
+            sync.role = Role::Receiver(fetch);
+            sync.end()
+        });
+    }
+
+    /// Ends a sync, whatever became of it: when this returns nothing reads or writes the caller's
+    /// memory. Does nothing if it is over already.
+    pub fn stop(&self, op: OpName) {
+        let mut state = self.state.lock();
+        let Some(sync) = state.sync.take_if(|sync| sync.start.op == op) else {
+            return;
+        };
+        drop(state);
+        sync.gate.close();
+        self.tools.sender.forget(op);
+        sync.start.holding.note(|account| match &sync.role {
+            Role::Source(serve) => account.sent_bytes += serve.given_bytes(),
+            Role::Receiver(fetch) => {
+                for (peer, bytes) in fetch.used() {
+                    match account.sources.iter_mut().find(|(known, _)| known == peer) {
+                        Some((_, sum)) => *sum += bytes,
+                        None => account.sources.push((*peer, *bytes)),
+                    }
+                }
+            }
+            Role::Waiting(_) => {}
+        });
+    }
+
+    /// Bytes of what differs that are here, and all of it; for a source, what it gave.
+    #[must_use]
+    pub fn progress(&self, op: OpName) -> Option<(u64, u64)> {
+        let state = self.state.lock();
+        let sync = state.sync.as_ref().filter(|sync| sync.start.op == op)?;
+        Some(match &sync.role {
+            Role::Waiting(_) => (0, sync.start.holding.layout.bytes()),
+            Role::Source(serve) => (serve.given_bytes(), serve.given_bytes()),
+            Role::Receiver(fetch) => fetch.progress(),
+        })
+    }
+
+    /// Whether this peer's content was elected, and so must not change before the end; `None`
+    /// before the election.
+    #[must_use]
+    pub fn is_source(&self, op: OpName) -> Option<bool> {
+        let state = self.state.lock();
+        let sync = state.sync.as_ref().filter(|sync| sync.start.op == op)?;
+        match &sync.role {
+            Role::Waiting(_) => None,
+            Role::Source(_) => Some(true),
+            Role::Receiver(_) => Some(false),
+        }
+    }
+
+    /// When to call `handle_timeout`.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        match &state.sync.as_ref()?.role {
+            Role::Waiting(_) => None,
+            Role::Source(serve) => serve.poll_timeout(),
+            Role::Receiver(fetch) => fetch.poll_timeout(),
+        }
+    }
+
+    /// The time of `deadline` has come.
+    pub fn handle_timeout(&self) {
+        let now = (self.tools.clock)();
+        self.with_any(|sync| {
+            if let Role::Receiver(fetch) = &mut sync.role {
+                fetch.handle_timeout(now);
+            }
+            None
+        });
+    }
+
+    /// A member asks for something.
+    ///
+    /// # Errors
+    /// Why no correct member asks so.
+    pub fn signal(
+        &self,
+        from: PeerId,
+        header: &FrameHeader,
+        payload: &Bytes,
+    ) -> Result<(), &'static str> {
+        let what = match header.kind {
+            FrameKind::StateAsk => What::Blocks,
+            FrameKind::StateDigestAsk => What::Digests,
+            _ => return Err("no signal frame of shared state"),
+        };
+        if !payload.is_empty() {
+            return Err("an ask for shared state with data");
+        }
+        let order = order(from, what, header);
+        let mut answer = Ok(());
+        self.with_sync(header.op, |sync| {
+            if sync.start.members.contains(&from) {
+                answer = sync.take_ask(order);
+            }
+            None
+        });
+        answer
+    }
+
+    /// Where the payload of a frame goes.
+    pub fn place(&self, from: PeerId, header: &FrameHeader) -> Placement {
+        let Some(what) = given(header) else {
+            return Placement::Refuse("no bulk frame of shared state");
+        };
+        let mut state = self.state.lock();
+        let State { sync, idle } = &mut *state;
+        let Some(sync) = sync.as_mut().filter(|sync| sync.start.op == header.op) else {
+            return Placement::Discard;
+        };
+        let order = order(from, what, header);
+        let Role::Receiver(fetch) = &sync.role else {
+            return Placement::Discard;
+        };
+        if !fetch.is_awaited(&order) {
+            let bytes = u64::from(header.payload_bytes);
+            let holding = &sync.start.holding;
+            holding.note(|account| account.received_bytes += bytes);
+            return Placement::Discard;
+        }
+        if u64::from(header.payload_bytes) != bytes_of(&sync.start.holding, &order) {
+            return Placement::Refuse("blocks of another length than was asked for");
+        }
+        let key = (from, what, order.first);
+        let buffer = sync
+            .buffers
+            .entry(key)
+            .or_insert_with(|| idle.pop().unwrap_or_else(new_buffer));
+        Placement::Memory(buffer.slice(0..header.payload_bytes as usize))
+    }
+
+    /// The payload of a frame is in its place.
+    pub fn arrived(&self, from: PeerId, header: &FrameHeader) {
+        let Some(what) = given(header) else { return };
+        let order = order(from, what, header);
+        let Some((holding, gate, buffer)) = self.take_arrived(header, &order) else {
+            return;
+        };
+        let payload = buffer.slice(0..header.payload_bytes as usize);
+        match what {
+            What::Digests => {
+                let digests = payload.read(|bytes| {
+                    let chunks = bytes.chunks_exact(32);
+                    chunks
+                        .map(|chunk| Digest(chunk.try_into().expect("32 bytes")))
+                        .collect()
+                });
+                let digests = digests.expect("this memory is the library's");
+                let now = (self.tools.clock)();
+                self.with_receiver(header.op, |fetch| {
+                    let claim = fetch.digests_arrived(&order, digests, now);
+                    note_lie(&order, claim);
+                });
+            }
+            What::Blocks => self.blocks_arrived(header.op, &order, (&holding, &gate, &payload)),
+        }
+        self.state.lock().keep(buffer);
+    }
+
+    /// A link was given up.
+    pub fn lose(&self, peer: PeerId) {
+        let now = (self.tools.clock)();
+        self.with_any(|sync| match &mut sync.role {
+            Role::Receiver(fetch) => {
+                fetch.lose(peer, now);
+                sync.end()
+            }
+            Role::Source(serve) => {
+                serve.lose(peer);
+                None
+            }
+            Role::Waiting(early) => {
+                early.retain(|order| order.peer != peer);
+                None
+            }
+        });
+    }
+
+    fn take_arrived(
+        &self,
+        header: &FrameHeader,
+        order: &Order,
+    ) -> Option<(Arc<Holding>, Arc<Gate>, Region)> {
+        let mut state = self.state.lock();
+        let sync = state.sync.as_mut()?;
+        if sync.start.op != header.op {
+            return None;
+        }
+        let buffer = sync
+            .buffers
+            .remove(&(order.peer, order.what, order.first))?;
+        let holding = Arc::clone(&sync.start.holding);
+        holding.note(|account| account.received_bytes += u64::from(header.payload_bytes));
+        Some((holding, Arc::clone(&sync.gate), buffer))
+    }
+
+    fn blocks_arrived(
+        &self,
+        op: OpName,
+        order: &Order,
+        (holding, gate, payload): (&Arc<Holding>, &Arc<Gate>, &Region),
+    ) {
+        let Some(wanted) = self.wanted(op, order) else {
+            return;
+        };
+        let fits = payload.read(|bytes| fits(holding, order, &wanted, bytes));
+        let now = (self.tools.clock)();
+        let mut claim = Claim::Drop;
+        self.with_receiver(op, |fetch| {
+            claim = fetch.blocks_arrived(order, fits == Some(true), now);
+            note_lie(order, claim);
+            if claim == Claim::Store {
+                holding.mix();
+            }
+        });
+        if claim != Claim::Store {
+            return;
+        }
+        let Some(inside) = gate.enter() else { return };
+        payload.read(|bytes| holding.store(&inside, gate, order.first, bytes));
+        holding.stored(order.first, &wanted);
+        drop(inside);
+        self.with_receiver(op, |fetch| fetch.stored(order.first));
+    }
+
+    fn wanted(&self, op: OpName, order: &Order) -> Option<Vec<Digest>> {
+        let state = self.state.lock();
+        let sync = state.sync.as_ref().filter(|sync| sync.start.op == op)?;
+        match &sync.role {
+            Role::Receiver(fetch) => fetch.wanted(order.first, order.count).map(<[_]>::to_vec),
+            _ => None,
+        }
+    }
+
+    fn with_receiver(&self, op: OpName, change: impl FnOnce(&mut Fetch)) {
+        self.with_sync(op, |sync| {
+            if let Role::Receiver(fetch) = &mut sync.role {
+                change(fetch);
+            }
+            sync.end()
+        });
+    }
+
+    fn with_sync(&self, op: OpName, change: impl FnOnce(&mut Running) -> Option<StateEvent>) {
+        self.with_any(|sync| {
+            if sync.start.op == op {
+                change(sync)
+            } else {
+                None
+            }
+        });
+    }
+
+    /// Lets the machines decide, then does what they want.
+    fn with_any(&self, change: impl FnOnce(&mut Running) -> Option<StateEvent>) {
+        let mut jobs = Jobs::default();
+        {
+            let mut state = self.state.lock();
+            let Some(sync) = &mut state.sync else { return };
+            jobs.op = sync.start.op;
+            jobs.event = change(sync);
+            sync.collect(&mut jobs, (self.tools.clock)());
+        }
+        for ask in jobs.asks {
+            let kind = match ask.what {
+                What::Blocks => FrameKind::StateAsk,
+                What::Digests => FrameKind::StateDigestAsk,
+            };
+            let header = header(kind, jobs.op, &ask, 0);
+            self.tools.sender.signal(ask.peer, header, Bytes::new());
+        }
+        for (give, payload) in jobs.gives {
+            let kind = match give.what {
+                What::Blocks => FrameKind::StateBlocks,
+                What::Digests => FrameKind::StateDigests,
+            };
+            let header = header(kind, jobs.op, &give, payload.bytes());
+            self.tools.sender.bulk(give.peer, header, payload);
+        }
+        if let Some(event) = jobs.event {
+            (self.tools.events)(event);
+        }
+        (self.tools.wake)();
+    }
+}
+
+impl State {
+    fn keep(&mut self, buffer: Region) {
+        if self.idle.len() < IDLE_BUFFERS_MAX {
+            self.idle.push(buffer);
+        }
+    }
+}
+
+impl Running {
+    fn take_ask(&mut self, order: Order) -> Result<(), &'static str> {
+        match &mut self.role {
+            Role::Source(serve) => serve.ask(order),
+            Role::Waiting(early) if early.len() < STATE_ASKS_MAX => {
+                early.push(order);
+                Ok(())
+            }
+            Role::Waiting(_) => Err("more asks than may come before the election"),
+            Role::Receiver(_) => Err("an ask for a content that is not here"),
+        }
+    }
+
+    fn take_early(&mut self, role: Role) {
+        if let Role::Waiting(early) = role {
+            for order in early {
+                if let Err(reason) = self.take_ask(order) {
+                    tracing::warn!(peer = %order.peer, reason, "an ask for shared state is ignored");
+                }
+            }
+        }
+    }
+
+    /// What the end of the fetch means, the first time that it is looked at.
+    fn end(&mut self) -> Option<StateEvent> {
+        let op = self.start.op;
+        let Role::Receiver(fetch) = &self.role else {
+            return None;
+        };
+        let end = fetch.end()?;
+        if std::mem::replace(&mut self.is_told, true) {
+            return None;
+        }
+        match end {
+            FetchEnd::Held => {
+                self.start.holding.complete(self.elected?);
+                Some(StateEvent::Held(op))
+            }
+            FetchEnd::NoSource(liars) => {
+                let liars: Vec<_> = liars.iter().map(ToString::to_string).collect();
+                let reason = match &liars[..] {
+                    [] => "no source of the elected state is left".to_owned(),
+                    liars => format!(
+                        "the only sources of the elected state gave something else: peers {}",
+                        liars.join(", ")
+                    ),
+                };
+                Some(StateEvent::Failed(op, reason))
+            }
+        }
+    }
+
+    fn collect(&mut self, jobs: &mut Jobs, now: Instant) {
+        match &mut self.role {
+            Role::Waiting(_) => {}
+            Role::Receiver(fetch) => jobs.asks.extend(std::iter::from_fn(|| fetch.poll_order())),
+            Role::Source(serve) => {
+                while let Some(order) = serve.poll_order(now) {
+                    if let Some(payload) = payload(&self.start.holding, &self.gate, &order) {
+                        jobs.gives.push((order, payload));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a source sends: one block straight from the caller's memory, several copied together.
+fn payload(holding: &Holding, gate: &Arc<Gate>, order: &Order) -> Option<Payload> {
+    if order.what == What::Digests {
+        let digests = holding.encode_digests(order.first, order.count);
+        return Some(Payload::Small(digests.into()));
+    }
+    if order.count == 1 {
+        return Some(Payload::Lent(holding.region(gate, order.first)));
+    }
+    let mut bytes = BytesMut::with_capacity(bytes_of(holding, order) as usize);
+    for block in order.first..order.first + order.count {
+        holding
+            .region(gate, block)
+            .read(|block| bytes.put_slice(block))?;
+    }
+    Some(Payload::Small(bytes.freeze()))
+}
+
+fn fits(holding: &Holding, order: &Order, wanted: &[Digest], bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    let mut blocks = (order.first..order.first + order.count).zip(wanted);
+    blocks.all(|(block, digest)| {
+        let (head, tail) = rest.split_at(holding.layout.block_bytes(block));
+        rest = tail;
+        block_digest(head) == *digest
+    })
+}
+
+fn bytes_of(holding: &Holding, order: &Order) -> u64 {
+    let blocks = order.first..order.first.saturating_add(order.count);
+    match order.what {
+        What::Digests => u64::from(order.count) * 32,
+        What::Blocks => blocks
+            .map(|block| holding.layout.block_bytes(block) as u64)
+            .sum(),
+    }
+}
+
+fn note_lie(order: &Order, claim: Claim) {
+    if claim == Claim::Lie {
+        tracing::warn!(
+            peer = %order.peer,
+            block = order.first,
+            "it gave something that does not belong to the elected state, and is not asked again"
+        );
+    }
+}
+
+fn given(header: &FrameHeader) -> Option<What> {
+    match header.kind {
+        FrameKind::StateBlocks => Some(What::Blocks),
+        FrameKind::StateDigests => Some(What::Digests),
+        _ => None,
+    }
+}
+
+fn order(peer: PeerId, what: What, header: &FrameHeader) -> Order {
+    Order {
+        peer,
+        what,
+        first: header.segment,
+        count: header.extra,
+    }
+}
+
+fn header(kind: FrameKind, op: OpName, order: &Order, payload_bytes: usize) -> FrameHeader {
+    FrameHeader {
+        kind,
+        op,
+        segment: order.first,
+        extra: order.count,
+        payload_bytes: u32::try_from(payload_bytes).expect("a frame's worth"),
+    }
+}
+
+fn new_buffer() -> Region {
+    let storage = Storage::new(SEGMENT_BYTES_MAX);
+    let gate = Gate::keeping(vec![Arc::clone(&storage)]);
+    storage.open(&gate)
+}
+
+impl fmt::Debug for StateEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateEngine").finish_non_exhaustive()
+    }
+}
+
+/// Receive buffers kept between frames: as many as lanes may deliver at once.
+const IDLE_BUFFERS_MAX: usize = 16;

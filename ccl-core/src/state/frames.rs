@@ -1,0 +1,89 @@
+//! Asks and answers of a sync as frames, and what is in them.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+
+use super::digest::block_digest;
+use super::fetch::Claim;
+use super::holding::Holding;
+use super::{Order, What};
+use crate::buffer::Gate;
+use crate::ids::{OpName, PeerId};
+use crate::transport::{FrameHeader, FrameKind, Payload};
+use crate::wire::state::Digest;
+
+/// What a source sends: one block straight from the caller's memory, several copied together.
+pub(super) fn payload(holding: &Holding, gate: &Arc<Gate>, order: &Order) -> Option<Payload> {
+    if order.what == What::Digests {
+        let digests = holding.encode_digests(order.first, order.count);
+        return Some(Payload::Small(digests.into()));
+    }
+    if order.count == 1 {
+        return Some(Payload::Lent(holding.region(gate, order.first)));
+    }
+    let mut bytes = BytesMut::with_capacity(bytes_of(holding, order) as usize);
+    for block in order.first..order.first + order.count {
+        holding
+            .region(gate, block)
+            .read(|block| bytes.put_slice(block))?;
+    }
+    Some(Payload::Small(bytes.freeze()))
+}
+
+pub(super) fn fits(holding: &Holding, order: &Order, wanted: &[Digest], bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    let mut blocks = (order.first..order.first + order.count).zip(wanted);
+    blocks.all(|(block, digest)| {
+        let (head, tail) = rest.split_at(holding.layout.block_bytes(block));
+        rest = tail;
+        block_digest(head) == *digest
+    })
+}
+
+pub(super) fn bytes_of(holding: &Holding, order: &Order) -> u64 {
+    let blocks = order.first..order.first.saturating_add(order.count);
+    match order.what {
+        What::Digests => u64::from(order.count) * 32,
+        What::Blocks => blocks
+            .map(|block| holding.layout.block_bytes(block) as u64)
+            .sum(),
+    }
+}
+
+pub(super) fn note_lie(order: &Order, claim: Claim) {
+    if claim == Claim::Lie {
+        tracing::warn!(
+            peer = %order.peer,
+            block = order.first,
+            "it gave something that does not belong to the elected state, and is not asked again"
+        );
+    }
+}
+
+pub(super) fn given(header: &FrameHeader) -> Option<What> {
+    match header.kind {
+        FrameKind::StateBlocks => Some(What::Blocks),
+        FrameKind::StateDigests => Some(What::Digests),
+        _ => None,
+    }
+}
+
+pub(super) fn order(peer: PeerId, what: What, header: &FrameHeader) -> Order {
+    Order {
+        peer,
+        what,
+        first: header.segment,
+        count: header.extra,
+    }
+}
+
+pub(super) fn header(kind: FrameKind, op: OpName, order: &Order, payload_bytes: usize) -> FrameHeader {
+    FrameHeader {
+        kind,
+        op,
+        segment: order.first,
+        extra: order.count,
+        payload_bytes: u32::try_from(payload_bytes).expect("a frame's worth"),
+    }
+}

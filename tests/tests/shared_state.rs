@@ -1,0 +1,323 @@
+//! Shared state over real sockets: who lacks the elected content gets it, from whoever has it.
+//!
+//! Deaths of whole processes are tested where processes are.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use ccl_core::{
+    Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options, SharedState,
+    SyncFault, SyncInfo, SyncOptions, SyncStrategy,
+};
+
+/// Far beyond what anything here takes; only a hang reaches it.
+const HANG: Duration = Duration::from_secs(30);
+const MIB: usize = 1 << 20;
+
+/// Runs `body` with its rank on `world` communicators at once; results in rank order.
+fn run<R: Send + 'static>(
+    world: u32,
+    body: impl Fn(&Communicator, usize) -> R + Send + Sync + 'static,
+) -> Vec<R> {
+    let config = MasterConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        new_run: true,
+        ..MasterConfig::default()
+    };
+    let master = MasterServer::start(config, None).unwrap();
+    let body = Arc::new(body);
+    let done = Arc::new(Barrier::new(world as usize));
+    let peer = |_| {
+        let config = CommunicatorConfig {
+            master: master.address().to_string(),
+            min_world_size: world,
+            connect_timeout: HANG,
+            operation_timeout: Some(HANG),
+            ..CommunicatorConfig::default()
+        };
+        let (body, done) = (Arc::clone(&body), Arc::clone(&done));
+        std::thread::spawn(move || {
+            let communicator = Communicator::connect(config).unwrap();
+            let rank = communicator.rank().index();
+            let result = body(&communicator, rank);
+            done.wait();
+            (rank, result)
+        })
+    };
+    let threads: Vec<_> = (0..world).map(peer).collect();
+    let joined = threads.into_iter().map(|thread| thread.join().unwrap());
+    let mut results: Vec<_> = joined.collect();
+    results.sort_by_key(|(rank, _)| *rank);
+    master.shutdown();
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+fn content(seed: u32, count: usize) -> Vec<u32> {
+    let mix = |index: u32| (index ^ seed.wrapping_mul(0x9E37_79B9)).wrapping_mul(0x85EB_CA6B);
+    (0..count as u32).map(mix).collect()
+}
+
+fn received(infos: &[SyncInfo]) -> Vec<u64> {
+    infos.iter().map(|info| info.received_bytes).collect()
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_only_its_block_moves() {
+    let infos = run(4, |communicator, rank| {
+        let mut weights = content(1, 8 * MIB / 4);
+        let mut bias = content(2, 1000);
+        if rank == 2 {
+            weights[1_000_000] ^= 1 << 17;
+        }
+        let mut state = SharedState::new(7);
+        state
+            .add("weights", &[8, MIB as u64 / 4], &mut weights)
+            .unwrap();
+        state.add("bias", &[1000], &mut bias).unwrap();
+        let info = communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap();
+        assert_eq!(
+            state.slice::<u32>("weights").unwrap(),
+            content(1, 8 * MIB / 4)
+        );
+        assert_eq!(state.root().unwrap(), info.root);
+        assert_eq!(info.revision, 7);
+        info
+    });
+    let bytes = received(&infos);
+    assert_eq!([bytes[0], bytes[1], bytes[3]], [0; 3]);
+    assert!(bytes[2] > 0 && bytes[2] < 512 << 10, "{} bytes", bytes[2]);
+    assert!(infos.iter().all(|info| info.root == infos[0].root));
+    let sent: u64 = infos.iter().map(|info| info.sent_bytes).sum();
+    assert_eq!(sent, bytes[2], "every byte that was given was used");
+}
+
+#[test]
+fn a_peer_that_is_behind_gets_everything_from_all_sources() {
+    let infos = run(4, |communicator, rank| {
+        let (seed, revision) = if rank == 3 { (9, 0) } else { (1, 12) };
+        let mut weights = content(seed, 32 * MIB / 4);
+        let mut state = SharedState::new(revision);
+        state
+            .add("weights", &[32 * MIB as u64 / 4], &mut weights)
+            .unwrap();
+        let info = communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap();
+        assert_eq!(state.revision(), 12);
+        assert_eq!(
+            state.slice::<u32>("weights").unwrap(),
+            content(1, 32 * MIB / 4)
+        );
+        info
+    });
+    let joiner = &infos[3];
+    assert_eq!(joiner.sources.len(), 3, "{:?}", joiner.sources);
+    let used: u64 = joiner.sources.iter().map(|(_, bytes)| bytes).sum();
+    assert!(used >= 32 * MIB as u64);
+    assert!(joiner.received_bytes <= used + used / 10);
+    assert_eq!(received(&infos)[..3], [0; 3]);
+}
+
+#[test]
+fn the_newer_revision_wins_against_the_more_popular() {
+    run(3, |communicator, rank| {
+        let mut weights = vec![if rank == 1 { 2.0_f32 } else { 1.0 }; 1000];
+        let mut state = SharedState::new(if rank == 1 { 6 } else { 5 });
+        state.add("w", &[1000], &mut weights).unwrap();
+        let info = communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap();
+        assert_eq!(info.revision, 6);
+        assert_eq!(state.slice::<f32>("w").unwrap(), [2.0; 1000]);
+    });
+}
+
+#[test]
+fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
+    let names = run(3, |communicator, rank| {
+        let mut weights = vec![rank as u8; 10];
+        let mut state = SharedState::new(1);
+        let name = if rank == 1 { "odd" } else { "w" };
+        state.add(name, &[10], &mut weights).unwrap();
+        let error = communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap_err();
+        let Error::SharedState(SyncFault::Keys { peer, .. }) = error else {
+            panic!("{error}");
+        };
+        assert!(state.is_usable(), "nothing moved");
+        let mut state = SharedState::new(1);
+        state.add("w", &[10], &mut weights).unwrap();
+        communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap();
+        assert_eq!(
+            state.slice::<u8>("w").unwrap(),
+            [0; 10],
+            "a tie goes to the lowest rank"
+        );
+        (peer, communicator.peer())
+    });
+    assert!(names.iter().all(|(odd, _)| *odd == names[1].1), "{names:?}");
+}
+
+#[test]
+fn strategies_decide_who_gives() {
+    run(3, |communicator, rank| {
+        let mut weights = vec![rank as u64; 50_000];
+        let mut state = SharedState::new(3);
+        state.add("w", &[50_000], &mut weights).unwrap();
+        let mixed = if rank == 0 {
+            SyncStrategy::EnforcePopular
+        } else {
+            SyncStrategy::SendOnly
+        };
+        let error = communicator
+            .sync_shared_state(&mut state, mixed)
+            .unwrap_err();
+        let fault = |error| matches!(error, Error::SharedState(SyncFault::Strategies { .. }));
+        assert!(fault(error));
+        let one_sends = if rank == 2 {
+            SyncStrategy::SendOnly
+        } else {
+            SyncStrategy::ReceiveOnly
+        };
+        communicator
+            .sync_shared_state(&mut state, one_sends)
+            .unwrap();
+        assert_eq!(state.slice::<u64>("w").unwrap(), vec![2; 50_000]);
+        let error = communicator
+            .sync_shared_state(&mut state, SyncStrategy::ReceiveOnly)
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::SharedState(SyncFault::NoSource)),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn many_small_entries_and_empty_ones_become_equal() {
+    const ENTRIES: usize = 10_000;
+    run(2, |communicator, rank| {
+        let mut memory: Vec<Vec<u16>> = (0..ENTRIES)
+            .map(|index| vec![(index * (rank + 1)) as u16; index % 7])
+            .collect();
+        let mut free = vec![rank as i8; 5];
+        let mut state = SharedState::new(0);
+        for (index, memory) in memory.iter_mut().enumerate() {
+            let shape = [memory.len() as u64];
+            state
+                .add(&format!("entry {index}"), &shape, memory)
+                .unwrap();
+        }
+        state.add_unequal("free", &[5], &mut free).unwrap();
+        communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap();
+        drop(state);
+        for (index, memory) in memory.iter().enumerate() {
+            assert_eq!(*memory, vec![index as u16; index % 7]);
+        }
+        assert_eq!(free, [rank as i8; 5]);
+    });
+}
+
+#[test]
+fn a_hint_saves_hashing_and_a_full_sync_sees_what_it_hid() {
+    run(2, |communicator, rank| {
+        let mut one = vec![0_u8; 1000];
+        let mut two = vec![0_u8; 1000];
+        let mut state = SharedState::new(0);
+        state.add("one", &[1000], &mut one).unwrap();
+        state.add("two", &[1000], &mut two).unwrap();
+        let sync = |state: &mut SharedState<'_>, touched: Option<Vec<usize>>| {
+            let options = SyncOptions {
+                touched,
+                ..SyncOptions::default()
+            };
+            communicator
+                .start_sync(state, &options)
+                .unwrap()
+                .wait()
+                .unwrap();
+        };
+        sync(&mut state, None);
+        state.slice_mut::<u8>("two").unwrap()[3] = rank as u8;
+        state.slice_mut::<u8>("one").unwrap()[3] = rank as u8;
+        sync(&mut state, Some(vec![0]));
+        assert_eq!(state.slice::<u8>("one").unwrap()[3], 0);
+        assert_eq!(
+            state.slice::<u8>("two").unwrap()[3],
+            rank as u8,
+            "hidden by the hint"
+        );
+        sync(&mut state, None);
+        assert_eq!(state.slice::<u8>("two").unwrap()[3], 0);
+    });
+}
+
+#[test]
+fn syncs_and_collectives_run_side_by_side() {
+    run(3, |communicator, rank| {
+        let mut weights = content(rank as u32, 4 * MIB / 4);
+        let mut state = SharedState::new(1);
+        state.add("w", &[4 * MIB as u64 / 4], &mut weights).unwrap();
+        let handle = communicator
+            .start_sync(&mut state, &SyncOptions::default())
+            .unwrap();
+        let mut buffer = vec![1.0_f32; 300_000];
+        communicator
+            .all_reduce(&mut buffer, ccl_core::ReduceOp::Sum, &Options::default())
+            .unwrap();
+        assert_eq!(buffer, vec![3.0; 300_000]);
+        handle.wait().unwrap();
+        assert_eq!(state.slice::<u32>("w").unwrap(), content(0, 4 * MIB / 4));
+    });
+}
+
+#[test]
+fn a_dropped_handle_cancels_for_everybody() {
+    run(2, |communicator, rank| {
+        let mut weights = vec![rank as u8; 100];
+        let mut state = SharedState::new(1);
+        state.add("w", &[100], &mut weights).unwrap();
+        if rank == 0 {
+            drop(
+                communicator
+                    .start_sync(&mut state, &SyncOptions::default())
+                    .unwrap(),
+            );
+        } else {
+            // Either the cancel came too late, or it is told who wanted it.
+            match communicator.sync_shared_state(&mut state, SyncStrategy::EnforcePopular) {
+                Ok(_) | Err(Error::Cancelled { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(state.is_usable() || rank == 1);
+    });
+}
+
+#[test]
+fn entries_that_make_no_sense_are_refused_with_their_name() {
+    let mut memory = [0_u8; 10];
+    let (left, right) = memory.split_at_mut(5);
+    let mut state = SharedState::new(0);
+    assert!(
+        matches!(state.add("a", &[4], left), Err(Error::InvalidArgument(why)) if why.contains("\"a\""))
+    );
+    state.add("b", &[5], right).unwrap();
+    let mut other = [0_u8; 1];
+    assert!(matches!(
+        state.add("b", &[1], &mut other),
+        Err(Error::InvalidArgument(_))
+    ));
+    assert!(matches!(
+        state.slice::<f32>("b"),
+        Err(Error::InvalidArgument(_))
+    ));
+}
