@@ -28,7 +28,12 @@ const ARROWS: &[(&str, &str)] = &[
         "state::engine",
         "buffer ids limits time transport wire::state",
     ),
+    ("state::frames", "buffer ids transport wire::state"),
     ("state::holding", "buffer ids wire::state"),
+    (
+        "state::running",
+        "buffer ids limits time transport wire::state",
+    ),
     // Decisions.
     ("topology", "ids wire::control"),
     (
@@ -72,8 +77,8 @@ const PURE: &str = "collective config error event ids limits master mutation pee
                     topology wire";
 
 /// Their parts that act: they carry out what the others decide.
-const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::hash \
-                      state::holding";
+const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::frames \
+                      state::hash state::holding state::running";
 
 /// What a pure module must not name, and what to use instead.
 const IMPURE: &[(&str, &str)] = &[

@@ -4,6 +4,7 @@ mod handle;
 mod memory;
 mod pending;
 mod shared_state;
+mod sync;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::wire::control::{Algorithm, Kind};
 
 pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
 pub use pending::{Connecting, SafePoint};
-pub use shared_state::{SharedState, SyncHandle, SyncInfo, SyncOptions};
+pub use shared_state::SharedState;
+pub use sync::{SyncHandle, SyncInfo, SyncOptions};
 
 /// How one call is to be made.
 #[derive(Clone, Debug, Default)]

@@ -1,25 +1,20 @@
-//! Shared state as callers see it: entries in their memory, and the call that makes them equal.
+//! Shared state as callers see it: entries in their memory. The call that makes them equal is in
+//! `sync`.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::buffer::Lent;
-use crate::communicator::{Communicator, Progress, RawHandle};
-use crate::driver::call::Operation;
+use crate::communicator::SyncOptions;
 use crate::error::{Error, Result};
-use crate::ids::{PeerId, Rank, Revision, Tag};
-use crate::peer::View;
-use crate::reduce::{Dtype, Element, ReduceOp};
+use crate::ids::Revision;
+use crate::reduce::Element;
 use crate::state::hash::{default_threads, hash_blocks, rehash_entries};
 use crate::state::holding::Holding;
 use crate::state::{Blocks, Key, Tree, keys_digest};
-use crate::time::Instant;
-use crate::wire::control::{
-    Algorithm, Digest, Fingerprint, Kind, StateId, StateOffer, SyncStrategy,
-};
+use crate::wire::control::{Digest, StateId};
 
 /// Named buffers that all members are to hold with the same bits, and their revision.
 ///
@@ -37,58 +32,6 @@ pub struct SharedState<'a> {
     /// Digests of the blocks at the last sync, for callers who say what they touched since.
     digests: Option<Vec<Digest>>,
     lives: PhantomData<&'a mut [u8]>,
-}
-
-/// How a sync is to be made.
-#[derive(Clone, Debug, Default)]
-pub struct SyncOptions {
-    /// Whether this peer's content counts. Default: it does, and is replaced if another is elected.
-    pub strategy: SyncStrategy,
-    /// A vote to go back to the best content there is, if the one that was sealed last is lost.
-    /// Needs the votes of all members. Default false.
-    pub restore: bool,
-    /// Indices of the entries that may have changed since the last sync: only these are hashed. A
-    /// change elsewhere goes unseen until a sync without this hint. Default `None`: all.
-    pub touched: Option<Vec<usize>>,
-    /// When to cancel it for everybody. `None`: the communicator's `operation_timeout`.
-    pub deadline: Option<Duration>,
-    /// Threads that hash. `None`: as many as there are cores, at most 8.
-    pub hash_threads: Option<usize>,
-}
-
-/// What a sync did at this peer.
-#[derive(Clone, Debug)]
-pub struct SyncInfo {
-    /// The revision that all members have now.
-    pub revision: u64,
-    /// The digest over all entries, equal at all members.
-    pub root: Digest,
-    /// Bytes given to other members.
-    pub sent_bytes: u64,
-    /// Bytes received: blocks that differed, and digests.
-    pub received_bytes: u64,
-    /// Who gave them, and how many of those that were used.
-    pub sources: Vec<(PeerId, u64)>,
-    /// Members that took part.
-    pub members: Vec<PeerId>,
-    /// The view this peer was in when it was told.
-    pub view: Arc<View>,
-    /// Time from call to return.
-    pub duration: Duration,
-    /// How much of it went into hashing the own state.
-    pub hashing: Duration,
-}
-
-/// A sync under way. Dropping it cancels, and waits until nothing touches the state.
-#[derive(Debug)]
-pub struct SyncHandle<'s, 'a> {
-    raw: RawHandle,
-    holding: Arc<Holding>,
-    state: &'s mut SharedState<'a>,
-    started: Instant,
-    hashing: Duration,
-    communicator: Communicator,
-    is_settled: bool,
 }
 
 impl<'a> SharedState<'a> {
@@ -295,7 +238,7 @@ impl<'a> SharedState<'a> {
     }
 
     /// Hashes what has to be, and says what this peer brings.
-    fn hold(&mut self, options: &SyncOptions) -> Result<Holding> {
+    pub(super) fn hold(&mut self, options: &SyncOptions) -> Result<Holding> {
         self.check_overlap()?;
         let layout = Blocks::new(&self.keys)?;
         let threads = options.hash_threads.unwrap_or_else(default_threads);
@@ -326,7 +269,7 @@ impl<'a> SharedState<'a> {
     }
 
     /// Takes over what a sync left.
-    fn settle(&mut self, holding: &Holding) {
+    pub(super) fn settle(&mut self, holding: &Holding) {
         let (content, is_whole) = holding.offered();
         self.is_usable = is_whole;
         if is_whole {
@@ -336,166 +279,11 @@ impl<'a> SharedState<'a> {
     }
 }
 
-impl Communicator {
-    /// Makes a state equal at all members of the group: the master elects one content by revision
-    /// and popularity, and whoever lacks it gets the blocks that differ from those that have it,
-    /// verified. All members call it; blocks until all have it. A member that is lost meanwhile
-    /// does not disturb the others. On entry the memory is the caller's state, on success the
-    /// elected one, and nobody may write it in between.
-    ///
-    /// # Errors
-    /// [`Error::SharedState`] names who called with other entries, strategies or revisions; nothing
-    /// moved. [`Error::Cancelled`], [`Error::TooFewPeers`], the fatal ones. After an error
-    /// [`SharedState::is_usable`] says whether the content is still whole.
-    pub fn sync_shared_state(
-        &self,
-        state: &mut SharedState<'_>,
-        strategy: SyncStrategy,
-    ) -> Result<SyncInfo> {
-        let options = SyncOptions {
-            strategy,
-            ..SyncOptions::default()
-        };
-        self.start_sync(state, &options)?.wait()
-    }
-
-    /// Starts a sync: hashes the state, which takes the calling thread's time, and returns.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`] if another sync is under way; the rest
-    /// from the handle.
-    pub fn start_sync<'s, 'a>(
-        &self,
-        state: &'s mut SharedState<'a>,
-        options: &SyncOptions,
-    ) -> Result<SyncHandle<'s, 'a>> {
-        let started = self.session().now();
-        let holding = Arc::new(state.hold(options)?);
-        let hashing = self.session().now() - started;
-        let (content, is_usable) = holding.offered();
-        let offer = StateOffer {
-            content,
-            keys: holding.keys,
-            entries: u32::try_from(state.keys.len()).expect("at most STATE_ENTRIES_MAX"),
-            bytes: holding.layout.bytes(),
-            strategy: options.strategy,
-            is_usable,
-            restore: options.restore,
-        };
-        let operation = Operation {
-            fingerprint: fingerprint(offer, self.session().min_world_size()),
-            parts: Vec::new(),
-            tag: Tag::SHARED_STATE,
-            deadline: options.deadline,
-            holding: Some(Arc::clone(&holding)),
-            world_size: None,
-        };
-        let raw = RawHandle::new(self.session().post(operation)?);
-        Ok(SyncHandle {
-            raw,
-            holding,
-            state,
-            started,
-            hashing,
-            communicator: self.clone(),
-            is_settled: false,
-        })
-    }
-}
-
-impl SyncHandle<'_, '_> {
-    /// Blocks until it has ended.
-    ///
-    /// # Errors
-    /// As [`Communicator::sync_shared_state`].
-    pub fn wait(mut self) -> Result<SyncInfo> {
-        let end = self.raw.wait();
-        self.settle();
-        let outcome = end?;
-        let account = self.holding.account();
-        let (content, _) = self.holding.offered();
-        Ok(SyncInfo {
-            revision: content.revision.0,
-            root: content.root,
-            sent_bytes: account.sent_bytes,
-            received_bytes: account.received_bytes,
-            sources: account.sources,
-            members: outcome.contributors,
-            view: outcome.view,
-            duration: self.communicator.session().now() - self.started,
-            hashing: self.hashing,
-        })
-    }
-
-    /// Blocks at most `timeout`; whether it has ended. It goes on either way.
-    #[must_use]
-    pub fn wait_for(&self, timeout: Duration) -> bool {
-        self.raw.wait_for(timeout).is_ok() || self.is_finished()
-    }
-
-    /// Whether it has ended, one way or another. Does not block.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.raw.is_finished()
-    }
-
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
-    pub fn cancel(&self) {
-        self.raw.cancel();
-    }
-
-    /// Bytes that differed and are here, and all of them; for a source, the bytes it gave. Does not
-    /// block.
-    #[must_use]
-    pub fn progress(&self) -> Progress {
-        self.raw.progress()
-    }
-
-    /// Whether this peer's content is the elected one, which others may be reading; `None` before
-    /// the election. The memory may be read by the caller then, and must not be written.
-    #[must_use]
-    pub fn is_source(&self) -> Option<bool> {
-        self.raw.is_source()
-    }
-
-    fn settle(&mut self) {
-        if !std::mem::replace(&mut self.is_settled, true) {
-            self.state.settle(&self.holding);
-        }
-    }
-}
-
-impl Drop for SyncHandle<'_, '_> {
-    fn drop(&mut self) {
-        self.raw.settle();
-        self.settle();
-    }
-}
-
 fn key<T: Element>(name: &str, shape: &[u64], allow_inequality: bool) -> Key {
     Key {
         name: name.into(),
         dtype: T::DTYPE,
         shape: shape.to_vec(),
         allow_inequality,
-    }
-}
-
-/// What all members must agree on, and what this one brings.
-fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {
-    Fingerprint {
-        kind: Kind::SharedState,
-        algorithm: Algorithm::Auto,
-        op: ReduceOp::Sum,
-        dtype: Dtype::U8,
-        count: 0,
-        parts: 0,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
-        retry: true,
-        attempts: u32::MAX,
-        min_world,
-        offer: Some(offer),
     }
 }

@@ -11,9 +11,7 @@ use crate::peer::View;
 use crate::reduce::{Dtype, ReduceOp};
 use crate::state::holding::Holding;
 use crate::time::Instant;
-use crate::wire::control::{
-    Algorithm, Digest, Fingerprint, Kind, StateOffer, SyncStrategy,
-};
+use crate::wire::control::{Algorithm, Digest, Fingerprint, Kind, StateOffer, SyncStrategy};
 
 /// How a sync is to be made.
 #[derive(Clone, Debug, Default)]

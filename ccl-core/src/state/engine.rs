@@ -9,19 +9,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::digest::block_digest;
-use super::fetch::{Claim, Fetch, FetchEnd, Task};
+use super::fetch::{Claim, Fetch, Task};
+use super::frames::{bytes_of, fits, given, header, note_lie, order};
 use super::holding::Holding;
+use super::running::{Jobs, Role, Running};
 use super::serve::Serve;
 use super::{Order, What};
 use crate::buffer::{Gate, Region, Storage};
 use crate::ids::{OpName, PeerId};
-use crate::limits::{SEGMENT_BYTES_MAX, STATE_ASKS_MAX};
+use crate::limits::SEGMENT_BYTES_MAX;
 use crate::time::Instant;
-use crate::transport::{FrameHeader, FrameKind, LinkSender, Payload, Placement};
+use crate::transport::{FrameHeader, FrameKind, LinkSender, Placement};
 use crate::wire::state::{Digest, StateId};
 
 /// What the driver is told.
@@ -72,36 +73,6 @@ struct State {
     sync: Option<Running>,
     /// Memory that blocks are received into, not in use.
     idle: Vec<Region>,
-}
-
-#[derive(Debug)]
-struct Running {
-    start: StartSync,
-    gate: Arc<Gate>,
-    elected: Option<StateId>,
-    role: Role,
-    /// Whether its end was told.
-    is_told: bool,
-    /// Memory that blocks are being received into.
-    buffers: BTreeMap<(PeerId, What, u32), Region>,
-}
-
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
-enum Role {
-    /// The election is not heard of; some may ask already.
-    Waiting(Vec<Order>),
-    Source(Serve),
-    Receiver(Fetch),
-}
-
-/// What is to be done without the lock.
-#[derive(Debug, Default)]
-struct Jobs {
-    op: OpName,
-    asks: Vec<Order>,
-    gives: Vec<(Order, Payload)>,
-    event: Option<StateEvent>,
 }
 
 impl StateEngine {
@@ -452,148 +423,6 @@ impl State {
         if self.idle.len() < IDLE_BUFFERS_MAX {
             self.idle.push(buffer);
         }
-    }
-}
-
-impl Running {
-    fn take_ask(&mut self, order: Order) -> Result<(), &'static str> {
-        match &mut self.role {
-            Role::Source(serve) => serve.ask(order),
-            Role::Waiting(early) if early.len() < STATE_ASKS_MAX => {
-                early.push(order);
-                Ok(())
-            }
-            Role::Waiting(_) => Err("more asks than may come before the election"),
-            Role::Receiver(_) => Err("an ask for a content that is not here"),
-        }
-    }
-
-    fn take_early(&mut self, role: Role) {
-        if let Role::Waiting(early) = role {
-            for order in early {
-                if let Err(reason) = self.take_ask(order) {
-                    tracing::warn!(peer = %order.peer, reason, "an ask for shared state is ignored");
-                }
-            }
-        }
-    }
-
-    /// What the end of the fetch means, the first time that it is looked at.
-    fn end(&mut self) -> Option<StateEvent> {
-        let op = self.start.op;
-        let Role::Receiver(fetch) = &self.role else {
-            return None;
-        };
-        let end = fetch.end()?;
-        if std::mem::replace(&mut self.is_told, true) {
-            return None;
-        }
-        match end {
-            FetchEnd::Held => {
-                self.start.holding.complete(self.elected?);
-                Some(StateEvent::Held(op))
-            }
-            FetchEnd::NoSource(liars) => {
-                let liars: Vec<_> = liars.iter().map(ToString::to_string).collect();
-                let reason = match &liars[..] {
-                    [] => "no source of the elected state is left".to_owned(),
-                    liars => format!(
-                        "the only sources of the elected state gave something else: peers {}",
-                        liars.join(", ")
-                    ),
-                };
-                Some(StateEvent::Failed(op, reason))
-            }
-        }
-    }
-
-    fn collect(&mut self, jobs: &mut Jobs, now: Instant) {
-        match &mut self.role {
-            Role::Waiting(_) => {}
-            Role::Receiver(fetch) => jobs.asks.extend(std::iter::from_fn(|| fetch.poll_order())),
-            Role::Source(serve) => {
-                while let Some(order) = serve.poll_order(now) {
-                    if let Some(payload) = payload(&self.start.holding, &self.gate, &order) {
-                        jobs.gives.push((order, payload));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What a source sends: one block straight from the caller's memory, several copied together.
-fn payload(holding: &Holding, gate: &Arc<Gate>, order: &Order) -> Option<Payload> {
-    if order.what == What::Digests {
-        let digests = holding.encode_digests(order.first, order.count);
-        return Some(Payload::Small(digests.into()));
-    }
-    if order.count == 1 {
-        return Some(Payload::Lent(holding.region(gate, order.first)));
-    }
-    let mut bytes = BytesMut::with_capacity(bytes_of(holding, order) as usize);
-    for block in order.first..order.first + order.count {
-        holding
-            .region(gate, block)
-            .read(|block| bytes.put_slice(block))?;
-    }
-    Some(Payload::Small(bytes.freeze()))
-}
-
-fn fits(holding: &Holding, order: &Order, wanted: &[Digest], bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    let mut blocks = (order.first..order.first + order.count).zip(wanted);
-    blocks.all(|(block, digest)| {
-        let (head, tail) = rest.split_at(holding.layout.block_bytes(block));
-        rest = tail;
-        block_digest(head) == *digest
-    })
-}
-
-fn bytes_of(holding: &Holding, order: &Order) -> u64 {
-    let blocks = order.first..order.first.saturating_add(order.count);
-    match order.what {
-        What::Digests => u64::from(order.count) * 32,
-        What::Blocks => blocks
-            .map(|block| holding.layout.block_bytes(block) as u64)
-            .sum(),
-    }
-}
-
-fn note_lie(order: &Order, claim: Claim) {
-    if claim == Claim::Lie {
-        tracing::warn!(
-            peer = %order.peer,
-            block = order.first,
-            "it gave something that does not belong to the elected state, and is not asked again"
-        );
-    }
-}
-
-fn given(header: &FrameHeader) -> Option<What> {
-    match header.kind {
-        FrameKind::StateBlocks => Some(What::Blocks),
-        FrameKind::StateDigests => Some(What::Digests),
-        _ => None,
-    }
-}
-
-fn order(peer: PeerId, what: What, header: &FrameHeader) -> Order {
-    Order {
-        peer,
-        what,
-        first: header.segment,
-        count: header.extra,
-    }
-}
-
-fn header(kind: FrameKind, op: OpName, order: &Order, payload_bytes: usize) -> FrameHeader {
-    FrameHeader {
-        kind,
-        op,
-        segment: order.first,
-        extra: order.count,
-        payload_bytes: u32::try_from(payload_bytes).expect("a frame's worth"),
     }
 }
 

@@ -8,10 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::digest::Tree;
 use super::layout::Blocks;
+use super::source::{Source, WINDOW_MAX, WINDOW_MAX_SMALL};
 use super::{Order, What};
 use crate::ids::PeerId;
 use crate::limits::SEGMENT_BYTES_MAX;
@@ -20,17 +20,6 @@ use crate::wire::state::{Digest, StateId};
 
 /// Digests that fit in one frame.
 pub const DIGESTS_PER_FRAME: u32 = (SEGMENT_BYTES_MAX / 32) as u32;
-/// Asks that a source is trusted with before it has shown how quick it is.
-const WINDOW_START: usize = 4;
-/// Most asks open at one source: 128 MiB, enough for 10 Gbit/s over 100 ms.
-const WINDOW_MAX: usize = 512;
-/// The same where frames hold many small blocks, which the source has to copy together.
-const WINDOW_MAX_SMALL: usize = 32;
-/// Asks wait this long at a source, beyond the way there and back: longer queues gain nothing.
-const QUEUE_TARGET: Duration = Duration::from_millis(30);
-/// An ask is not given to a second source before it is this old.
-const SECOND_AFTER_MIN: Duration = Duration::from_millis(50);
-
 /// What is to be fetched.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -109,28 +98,6 @@ struct Run {
     bytes: u64,
     askers: u8,
     is_claimed: bool,
-}
-
-#[derive(Debug)]
-struct Source {
-    /// Open asks by first block, with when they were made.
-    open: BTreeMap<(What, u32), (u32, Instant)>,
-    window: usize,
-    /// Shortest answer so far: the way there and back.
-    base: Duration,
-    /// How long answers take now.
-    latency: Duration,
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Self {
-            open: BTreeMap::new(),
-            window: WINDOW_START,
-            base: Duration::MAX,
-            latency: Duration::ZERO,
-        }
-    }
 }
 
 impl Fetch {
@@ -477,30 +444,6 @@ impl Wanted {
             if run.askers == 0 && !run.is_claimed {
                 self.todo.push_front(first);
             }
-        }
-    }
-}
-
-impl Source {
-    fn has_room(&self) -> bool {
-        self.open.len() < self.window
-    }
-
-    /// How old an ask elsewhere must be before it is worth asking this source.
-    fn patience(&self) -> Duration {
-        (self.latency * 2).max(SECOND_AFTER_MIN)
-    }
-
-    /// The window grows while answers come quickly: doubled each round trip at first, and shrinks
-    /// when asks only wait in the source's queue.
-    fn learn(&mut self, latency: Duration, cap: usize) {
-        self.base = self.base.min(latency);
-        self.latency = (self.latency * 7 + latency) / 8;
-        let target = self.base * 2 + QUEUE_TARGET;
-        if latency <= target {
-            self.window = (self.window + 1).min(cap);
-        } else if latency > target * 2 && self.window > 2 {
-            self.window -= 1;
         }
     }
 }

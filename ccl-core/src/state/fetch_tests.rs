@@ -1,8 +1,11 @@
 //! Sources with rates and ways of failing, in virtual time, around one fetch.
 
+use std::time::Duration;
+
 use super::*;
 use crate::ids::Revision;
 use crate::reduce::Dtype;
+use crate::state::source::WINDOW_MAX;
 use crate::state::{BLOCK_BYTES, Key, block_digest, keys_digest};
 
 /// One source: it answers in order, so many bytes a second, after half a round trip each way.

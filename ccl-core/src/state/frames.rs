@@ -78,7 +78,12 @@ pub(super) fn order(peer: PeerId, what: What, header: &FrameHeader) -> Order {
     }
 }
 
-pub(super) fn header(kind: FrameKind, op: OpName, order: &Order, payload_bytes: usize) -> FrameHeader {
+pub(super) fn header(
+    kind: FrameKind,
+    op: OpName,
+    order: &Order,
+    payload_bytes: usize,
+) -> FrameHeader {
     FrameHeader {
         kind,
         op,

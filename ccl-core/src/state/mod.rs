@@ -6,10 +6,13 @@
 pub mod digest;
 pub mod engine;
 pub mod fetch;
+mod frames;
 pub mod hash;
 pub mod holding;
 pub mod layout;
+mod running;
 pub mod serve;
+mod source;
 
 use crate::ids::PeerId;
 
