@@ -252,6 +252,10 @@ typedef struct cclCommunicatorConfig_t {
      */
     uint64_t pacing_bytes_per_second;
     /*
+     Most bytes a second that this peer gives to others that lack shared state. 0: no limit.
+     */
+    uint64_t state_bytes_per_second;
+    /*
      Peer group: peers of one group reduce together.
      */
     uint32_t group;

@@ -41,6 +41,8 @@ pub struct cclCommunicatorConfig_t {
     pub scratch_bytes: u64,
     /// Most bytes a second that each lane may send. 0: no limit.
     pub pacing_bytes_per_second: u64,
+    /// Most bytes a second that this peer gives to others that lack shared state. 0: no limit.
+    pub state_bytes_per_second: u64,
     /// Peer group: peers of one group reduce together.
     pub group: u32,
     /// 1: `unit` counts. 0: a unit of this peer alone.
@@ -73,6 +75,7 @@ impl Default for cclCommunicatorConfig_t {
             operation_timeout_ms: 0,
             scratch_bytes: 0,
             pacing_bytes_per_second: 0,
+            state_bytes_per_second: 0,
             group: 0,
             has_unit: 0,
             lanes: 0,
@@ -206,6 +209,7 @@ pub(crate) unsafe fn communicator_config(
         congestion_control: text(c.congestion_control, "config->congestion_control")?,
         pacing_bytes_per_second: (c.pacing_bytes_per_second != 0)
             .then_some(c.pacing_bytes_per_second),
+        state_bytes_per_second: (c.state_bytes_per_second != 0).then_some(c.state_bytes_per_second),
     };
     config.validate()?;
     Ok(config)

@@ -94,6 +94,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
             "io_threads" => config.io_threads = value.extract()?,
             "congestion_control" => config.congestion_control = value.extract()?,
             "pacing_bytes_per_second" => config.pacing_bytes_per_second = value.extract()?,
+            "state_bytes_per_second" => config.state_bytes_per_second = value.extract()?,
             other => return Err(unexpected(other)),
         }
     }

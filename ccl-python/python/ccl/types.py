@@ -56,6 +56,7 @@ class CommunicatorSettings(TypedDict, total=False):
     io_threads: int | None
     congestion_control: str | None
     pacing_bytes_per_second: int | None
+    state_bytes_per_second: int | None
 
 
 class MasterSettings(TypedDict, total=False):
