@@ -104,7 +104,14 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 2] = ["arguments", "collectives"];
+const PROGRAMS: [&str; 6] = [
+    "arguments",
+    "churn",
+    "collectives",
+    "forked",
+    "masters",
+    "threads",
+];
 
 #[test]
 fn every_program_is_run() {
@@ -145,6 +152,35 @@ fn wrong_arguments_are_answered_and_harm_nothing() {
 #[test]
 fn collectives_among_processes() {
     compile_and_run("collectives", &Library::Shared);
+}
+
+#[test]
+fn a_killed_process_is_lost_to_the_others_alike_and_a_newcomer_takes_its_place() {
+    compile_and_run("churn", &Library::Shared);
+    // Each run is killed elsewhere. A checker takes half a minute for one.
+    let runs = if words("CCL_C_RUNNER").is_empty() {
+        100
+    } else {
+        1
+    };
+    for _ in 1..runs {
+        run(Command::new(folder().join("c-churn-shared")));
+    }
+}
+
+#[test]
+fn a_forked_child_does_no_harm() {
+    compile_and_run("forked", &Library::Shared);
+}
+
+#[test]
+fn masters_end_and_come_back() {
+    compile_and_run("masters", &Library::Shared);
+}
+
+#[test]
+fn many_threads_use_one_communicator() {
+    compile_and_run("threads", &Library::Shared);
 }
 
 #[test]

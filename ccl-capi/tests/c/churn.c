@@ -1,0 +1,145 @@
+/*
+ * Four processes, one of which is killed in the middle of its work, and one that comes after it.
+ *
+ * 1. Four peers reduce in a loop: one operation without retry, and several buffers with it. 2. When
+ *    all are at it, one is killed with SIGKILL, wherever it is. 3. The survivors learn of it alike,
+ *    with their input intact, and go on as three; nothing with retry fails. 4. A newcomer is heard
+ *    of and admitted; when all have seen the four, the three and the four again, everybody stops at
+ *    the same step.
+ *
+ * What all know together travels in the reduced data: the largest phase that any member is in.
+ */
+#include "check.h"
+
+#define WORLD 4
+#define COUNT 20000
+
+enum { PHASE_WHOLE, PHASE_LOST, PHASE_WHOLE_AGAIN };
+
+typedef struct state_t {
+    cclCommunicator_t communicator;
+    uint32_t phase;
+    uint32_t losses;
+    uint32_t pending;
+} state_t;
+
+static void expect_input(const float *buffer) {
+    size_t index;
+    for (index = 0; index < COUNT; index++) {
+        CHECK(buffer[index] == (float)(3 + index % 11));
+    }
+}
+
+/* One all-reduce without retry; returns the members it was reduced over. */
+static uint32_t reduce_once(state_t *state, float *buffer) {
+    size_t index;
+    for (index = 0; index < COUNT; index++) {
+        buffer[index] = (float)(3 + index % 11);
+    }
+    for (;;) {
+        cclOutcome_t outcome;
+        cclResult_t result;
+        memset(&outcome, 0, sizeof outcome);
+        outcome.struct_bytes = sizeof outcome;
+        result = cclAllReduce(state->communicator, buffer, buffer, COUNT, cclFloat32, cclSum, NULL,
+                              &outcome);
+        if (result == cclSuccess) {
+            const float members = (float)outcome.contributors_count;
+            for (index = 0; index < COUNT; index++) {
+                CHECK(buffer[index] == members * (float)(3 + index % 11));
+            }
+            return (uint32_t)outcome.contributors_count;
+        }
+        EXPECT(cclErrorPeerLost, result);
+        CHECK(strstr(cclGetLastError(), "lost") != NULL);
+        expect_input(buffer);
+        state->losses++;
+    }
+}
+
+/* Several buffers with retry: the largest phase of all, and a sum beside it. */
+static uint32_t share_phase(state_t *state) {
+    cclOptions_t options = options_of_tag(1);
+    cclBuffer_t buffers[2];
+    uint32_t phase = state->phase;
+    uint32_t numbers[100];
+    memset(numbers, 0, sizeof numbers);
+    memset(buffers, 0, sizeof buffers);
+    buffers[0].send = buffers[0].receive = &phase;
+    buffers[0].count = 1;
+    buffers[0].dtype = cclUint32;
+    buffers[1].send = buffers[1].receive = numbers;
+    buffers[1].count = 100;
+    buffers[1].dtype = cclUint32;
+    options.attempts = 5;
+    OK(cclAllReduceMany(state->communicator, buffers, 2, cclMax, &options, NULL));
+    return phase;
+}
+
+static int run_peer(const char *address) {
+    state_t state;
+    float *buffer = (float *)malloc(COUNT * sizeof(float));
+    uint32_t has_reduced = 0;
+    char line[128];
+    CHECK(buffer != NULL);
+    memset(&state, 0, sizeof state);
+    state.communicator = connect_peer(address, WORLD);
+    while (state.phase != PHASE_WHOLE_AGAIN) {
+        const uint32_t members = reduce_once(&state, buffer);
+        uint32_t pending = 0;
+        if (members == WORLD - 1) {
+            state.phase = PHASE_LOST;
+        }
+        state.phase = share_phase(&state);
+        if (state.phase == PHASE_LOST && members == WORLD) {
+            state.phase = PHASE_WHOLE_AGAIN;
+        }
+        if (has_reduced++ == 0) {
+            say("reduced");
+        }
+        OK(cclArePeersPending(state.communicator, &pending));
+        state.pending += pending;
+        if (state.phase != PHASE_WHOLE_AGAIN) {
+            OK(cclUpdateTopology(state.communicator));
+        }
+    }
+    OK(cclBarrier(state.communicator, NULL, NULL));
+    snprintf(line, sizeof line, "done %lu %lu %lu",
+             (unsigned long)attribute(state.communicator, cclAttributeWorldSize),
+             (unsigned long)state.losses, (unsigned long)state.pending);
+    say(line);
+    OK(cclDestroyCommunicator(state.communicator));
+    free(buffer);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    char address[CCL_ADDRESS_BYTES_MAX], line[256];
+    process_t peers[WORLD + 1];
+    cclMaster_t master;
+    unsigned long world = 0, losses = 0, pending = 0, all_pending = 0;
+    int index;
+    alarm(PATIENCE);
+    if (argc > 2) {
+        return run_peer(argv[2]);
+    }
+    master = start_master(address);
+    for (index = 0; index < WORLD; index++) {
+        peers[index] = start_process(argv[0], "peer", address, NULL);
+    }
+    for (index = 0; index < WORLD; index++) {
+        wait_for_line(peers[index], "reduced", line);
+    }
+    kill_process(peers[0]);
+    peers[WORLD] = start_process(argv[0], "peer", address, NULL);
+    for (index = 1; index <= WORLD; index++) {
+        const char *numbers = wait_for_line(peers[index], "done ", line);
+        CHECK(sscanf(numbers, "%lu %lu %lu", &world, &losses, &pending) == 3);
+        CHECK(world == WORLD && losses <= 1);
+        all_pending += pending;
+        expect_success(peers[index]);
+    }
+    CHECK(all_pending > 0);
+    OK(cclDestroyMaster(master));
+    return 0;
+}

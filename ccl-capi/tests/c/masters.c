@@ -1,0 +1,122 @@
+/*
+ * A master's life, and a peer's without one.
+ *
+ * 1. Two masters cannot have one port, nor one journal. 2. A master that is stopped and started
+ *    again with its journal takes the run up: the peer keeps its id. 3. Threads that await a master
+ *    learn of its end. 4. Peers that find no master, or one of another run, or too few peers, say
+ *    which.
+ */
+#include "check.h"
+
+#include <pthread.h>
+
+static cclMasterConfig_t master_config(const char *listen, const char *journal) {
+    cclMasterConfig_t config;
+    memset(&config, 0, sizeof config);
+    config.struct_bytes = sizeof config;
+    config.listen = listen;
+    config.run = "masters";
+    config.journal = journal;
+    config.heartbeat_interval_ms = 50;
+    config.is_new_run = access(journal == NULL ? "" : journal, F_OK) != 0;
+    return config;
+}
+
+static void *await_master(void *argument) {
+    OK(cclAwaitMaster(*(cclMaster_t *)argument));
+    return NULL;
+}
+
+/* Runs a master, and writes the address that it got. */
+static cclMaster_t run_master(cclMasterConfig_t config, char address[CCL_ADDRESS_BYTES_MAX]) {
+    cclMaster_t master = NULL;
+    OK(cclCreateMaster(&config, &master));
+    OK(cclRunMaster(master));
+    OK(cclGetMasterAddress(master, address, CCL_ADDRESS_BYTES_MAX));
+    return master;
+}
+
+static cclCommunicator_t create_peer(const char *address, const char *run, uint32_t world) {
+    cclCommunicatorConfig_t config = peer_config(address, world);
+    cclCommunicator_t communicator = NULL;
+    config.run = run;
+    config.connect_timeout_ms = 30000;
+    if (world > 1) {
+        config.connect_timeout_ms = 100;
+    }
+    OK(cclCreateCommunicator(&config, &communicator));
+    return communicator;
+}
+
+static void peers_say_what_is_missing(const char *address) {
+    cclCommunicator_t communicator = create_peer(address, "another", 1);
+    EXPECT(cclErrorRefused, cclConnect(communicator));
+    EXPECT(cclErrorRefused, cclConnect(communicator));
+    CHECK(strstr(cclGetLastError(), "run") != NULL);
+    OK(cclDestroyCommunicator(communicator));
+    communicator = create_peer("127.0.0.1:9", "masters", 2);
+    EXPECT(cclErrorMasterUnreachable, cclConnect(communicator));
+    CHECK(strstr(cclGetLastError(), "127.0.0.1:9") != NULL);
+    OK(cclDestroyCommunicator(communicator));
+}
+
+static void alone_is_not_admitted(const char *address) {
+    cclCommunicatorConfig_t config = peer_config(address, 2);
+    cclCommunicator_t communicator = NULL;
+    config.run = "masters";
+    config.group = 7;
+    config.connect_timeout_ms = 300;
+    OK(cclCreateCommunicator(&config, &communicator));
+    CHECK(attribute(communicator, cclAttributeGroup) == 7);
+    EXPECT(cclErrorNotAdmitted, cclConnect(communicator));
+    OK(cclDestroyCommunicator(communicator));
+}
+
+int main(void) {
+    char journal[] = "/tmp/ccl-masters-XXXXXX", address[CCL_ADDRESS_BYTES_MAX];
+    char again[CCL_ADDRESS_BYTES_MAX];
+    cclMasterConfig_t config;
+    cclMaster_t master, other = NULL;
+    cclCommunicator_t communicator;
+    pthread_t waiting;
+    uint64_t peer, term;
+    float data[2] = {1, 2};
+    int file = mkstemp(journal);
+    alarm(PATIENCE);
+    CHECK(file >= 0 && close(file) == 0 && unlink(journal) == 0);
+    master = run_master(master_config("127.0.0.1:0", journal), address);
+    config = master_config(address, NULL);
+    OK(cclCreateMaster(&config, &other));
+    EXPECT(cclErrorSystem, cclRunMaster(other));
+    OK(cclDestroyMaster(other));
+    config = master_config("127.0.0.1:0", journal);
+    OK(cclCreateMaster(&config, &other));
+    EXPECT(cclErrorInvalidArgument, cclRunMaster(other));
+    CHECK(strstr(cclGetLastError(), "journal") != NULL ||
+          strstr(cclGetLastError(), journal) != NULL);
+    OK(cclDestroyMaster(other));
+
+    communicator = create_peer(address, "masters", 1);
+    OK(cclConnect(communicator));
+    peer = attribute(communicator, cclAttributePeer);
+    term = attribute(communicator, cclAttributeTerm);
+    OK(cclAllReduce(communicator, data, data, 2, cclFloat32, cclSum, NULL, NULL));
+    peers_say_what_is_missing(address);
+    alone_is_not_admitted(address);
+
+    CHECK(pthread_create(&waiting, NULL, await_master, &master) == 0);
+    OK(cclInterruptMaster(master));
+    CHECK(pthread_join(waiting, NULL) == 0);
+    OK(cclDestroyMaster(master));
+    master = run_master(master_config(address, journal), again);
+    CHECK(strcmp(address, again) == 0);
+    OK(cclAllReduce(communicator, data, data, 2, cclFloat32, cclSum, NULL, NULL));
+    CHECK(attribute(communicator, cclAttributePeer) == peer);
+    CHECK(attribute(communicator, cclAttributeTerm) > term);
+    CHECK(data[0] == 1 && data[1] == 2);
+    OK(cclLeave(communicator));
+    OK(cclDestroyCommunicator(communicator));
+    OK(cclDestroyMaster(master));
+    CHECK(unlink(journal) == 0);
+    return 0;
+}
