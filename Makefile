@@ -9,19 +9,22 @@ TORCH_VENV := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ccl/torch-$(TORCH)
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help prepare test test-rust test-python test-torch header lint
+.PHONY: help prepare test test-rust test-python test-torch header install valgrind asan lint
 
 help:
 	@echo 'make test   run all tests (under 20 minutes from nothing on 2 cores)'
 	@echo 'make test-rust, make test-python, make test-torch   a part of them'
 	@echo 'make header writes include/ccl.h anew from ccl-capi/src'
+	@echo 'make install PREFIX=/usr/local   the C library, header, pkg-config and CMake files'
+	@echo 'make valgrind, make asan   the C programs under checkers of memory'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 
 # A linker is the one thing that neither rustup nor cargo brings; the C interface is tested by C
 # programs, and its header as C++.
 prepare:
-	@command -v cc >/dev/null && command -v c++ >/dev/null || { apt-get update -qq && \
-	    apt-get install -y -qq --no-install-recommends gcc g++ libc6-dev; }
+	@command -v cc >/dev/null && command -v c++ >/dev/null && command -v pkg-config >/dev/null || { \
+	    apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends gcc g++ libc6-dev pkg-config; }
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
 	@cargo --version
 
@@ -54,6 +57,31 @@ test-torch: prepare
 
 header: prepare
 	CCL_WRITE_HEADER=1 cargo test --quiet --locked -p ccl-capi --test header the_committed
+
+PREFIX ?= /usr/local
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+install: prepare
+	cargo build --release --locked -p ccl-capi
+	ccl-capi/package/install.sh $(or $(CARGO_TARGET_DIR),target)/release $(abspath $(PREFIX)) $(VERSION)
+
+# The C programs under checkers of memory. A checker takes a minute or two, so neither is part of
+# `make test`.
+VALGRIND = valgrind --quiet --trace-children=yes --leak-check=full --error-exitcode=1 \
+    --show-leak-kinds=definite --errors-for-leak-kinds=definite
+
+valgrind: prepare
+	@command -v valgrind >/dev/null || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends valgrind libc6-dbg; }
+	CCL_C_RUNNER='$(VALGRIND)' cargo test --locked -p ccl-capi --test programs
+
+# C and Rust together. The sanitizer is no stable part of the compiler, but the pinned compiler has it.
+asan: prepare
+	host=$$(rustc -vV | sed -n 's/^host: //p') && \
+	    runtime=$$(rustc --print sysroot)/lib/rustlib/$$host/lib/librustc-stable_rt.asan.a && \
+	    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CCL_C_FLAGS=-fsanitize=address \
+	    CCL_C_LINK="-Wl,--whole-archive $$runtime -Wl,--no-whole-archive -Wl,--export-dynamic -lm" \
+	    cargo test --locked -p ccl-capi --test programs --target $$host
 
 lint: prepare
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -20,12 +20,12 @@
 #include <stdint.h>
 
 /*
- Major version of this header. Another one means other functions; it is in the soname.
+ Major version of this header. Another one may mean other functions.
  */
 #define CCL_VERSION_MAJOR 0
 
 /*
- Minor version of this header. Before 1.0 another one may break.
+ Minor version of this header. Before 1.0 another one may mean other functions too.
  */
 #define CCL_VERSION_MINOR 1
 

@@ -4,9 +4,9 @@ use crate::call::call;
 use crate::memory;
 use crate::result::cclResult_t;
 
-/// Major version of this header. Another one means other functions; it is in the soname.
+/// Major version of this header. Another one may mean other functions.
 pub const CCL_VERSION_MAJOR: u32 = 0;
-/// Minor version of this header. Before 1.0 another one may break.
+/// Minor version of this header. Before 1.0 another one may mean other functions too.
 pub const CCL_VERSION_MINOR: u32 = 1;
 /// Patch version of this header.
 pub const CCL_VERSION_PATCH: u32 = 0;

@@ -4,7 +4,7 @@
 //! warning as C99 and, for its syntax, as C++. 2. Each runs to its end, which is its verdict.
 //!
 //! Set by `make valgrind` and `make asan`: `CCL_C_RUNNER` is put before each program;
-//! `CCL_C_FLAGS` are given to the compiler and `CCL_C_LINK` to the linker.
+//! `CCL_C_FLAGS` are given to the compiler, and `CCL_C_LINK` where a program is linked.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +13,14 @@ const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
 const POSIX: &str = "-D_POSIX_C_SOURCE=200809L";
 /// What the static library asks of the system.
 const SYSTEM: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+
+/// By which programs ask for the library: before 1.0 with the minor version.
+const SONAME: &str = concat!(
+    "libccl.so.",
+    env!("CARGO_PKG_VERSION_MAJOR"),
+    ".",
+    env!("CARGO_PKG_VERSION_MINOR")
+);
 
 enum Library {
     Shared,
@@ -34,7 +42,7 @@ fn words(variable: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-fn run(mut command: Command) {
+fn run(command: &mut Command) {
     let output = command.output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
@@ -63,24 +71,20 @@ fn compile(name: &str, library: &Library) -> PathBuf {
         Library::Static => ("static", "libccl.a"),
     };
     let program = folder().join(format!("c-{name}-{kind}"));
+    let object = program.with_extension("o");
     let mut compiler = compiler("cc", ["-x", "c"]);
     compiler.arg("-std=c99").args(words("CCL_C_FLAGS"));
-    compiler.arg(source(name)).args(["-x", "none"]);
-    compiler.arg(folder().join(file)).arg("-o").arg(&program);
-    match library {
-        Library::Shared => {
-            // By its soname, as where it is installed.
-            let link = folder().join(format!("libccl.so.{}", env!("CARGO_PKG_VERSION_MAJOR")));
-            let _may_be_there_already = std::os::unix::fs::symlink("libccl.so", link);
-            compiler.arg(format!("-Wl,-rpath,{}", folder().display()));
-            compiler.args(["-lpthread", "-lm"]);
-        }
-        Library::Static => {
-            compiler.args(SYSTEM);
-        }
+    run(compiler.arg("-c").arg(source(name)).arg("-o").arg(&object));
+
+    let mut linker = Command::new("cc");
+    linker.arg(object).arg(folder().join(file));
+    linker.arg("-o").arg(&program);
+    if let Library::Shared = library {
+        // By its soname, as where it is installed.
+        let _may_be_there_already = std::os::unix::fs::symlink("libccl.so", folder().join(SONAME));
+        linker.arg(format!("-Wl,-rpath,{}", folder().display()));
     }
-    compiler.args(words("CCL_C_LINK"));
-    run(compiler);
+    run(linker.args(SYSTEM).args(words("CCL_C_LINK")));
     program
 }
 
@@ -95,7 +99,7 @@ fn compile_and_run(name: &str, library: &Library) {
     if !runner.is_empty() {
         command.args(&runner[1..]).arg(program);
     }
-    run(command);
+    run(&mut command);
 }
 
 fn cplusplus() -> Option<&'static str> {
@@ -140,7 +144,7 @@ fn programs_are_clean_as_cplusplus() {
         compiler
             .args(["-std=c++11", "-fsyntax-only"])
             .arg(source(program));
-        run(compiler);
+        run(&mut compiler);
     }
 }
 
@@ -164,7 +168,7 @@ fn a_killed_process_is_lost_to_the_others_alike_and_a_newcomer_takes_its_place()
         1
     };
     for _ in 1..runs {
-        run(Command::new(folder().join("c-churn-shared")));
+        run(&mut Command::new(folder().join("c-churn-shared")));
     }
 }
 

@@ -1,0 +1,229 @@
+//! What `make install` leaves behind is what a user needs, and no more.
+//!
+//! 1. The libraries export the functions of the header and nothing else; the shared one is named by
+//!    the version that must not change. 2. The examples build from their Makefile, which finds the
+//!    library by pkg-config, and run; also linked statically. 3. CMake finds both libraries.
+//! 4. What is installed does not name the place that it was built in.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use ccl_core::{MasterConfig, MasterServer};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The part of it that programs depend on: before 1.0 with the minor version.
+const INTERFACE: &str = concat!(
+    env!("CARGO_PKG_VERSION_MAJOR"),
+    ".",
+    env!("CARGO_PKG_VERSION_MINOR")
+);
+
+fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder of this test's own, made anew.
+fn fresh(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _was_not_there = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("it can be made");
+    folder
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    assert!(output.status.success(), "{command:?}\n{out}{err}");
+    out
+}
+
+fn is_there(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdout(Stdio::null());
+    command.stderr(Stdio::null()).status().is_ok()
+}
+
+/// Where the libraries that were built for this test are installed, once for all of them.
+fn installed() -> &'static Path {
+    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        let prefix = fresh("installed");
+        let this = std::env::current_exe().expect("a running program has a path");
+        let mut install = Command::new(package().join("package/install.sh"));
+        install.arg(this.parent().expect("it lies in a folder"));
+        run(install.arg(&prefix).arg(VERSION));
+        prefix
+    })
+}
+
+/// Names that a file defines for others: `.dynsym` of the shared library, `.symtab` of the other.
+fn exported(file: &Path) -> Vec<String> {
+    let table = if file.extension().is_some_and(|extension| extension == "a") {
+        "--symbols"
+    } else {
+        "--dyn-syms"
+    };
+    let listing = run(Command::new("readelf").args(["--wide", table]).arg(file));
+    let lines = listing
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut names: Vec<String> = lines
+        .filter(|words| words.len() >= 8 && matches!(words[4], "GLOBAL" | "WEAK"))
+        .filter(|words| words[6] != "UND")
+        .map(|words| words[7].to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn declared() -> Vec<String> {
+    let header = std::fs::read_to_string(package().join("../include/ccl.h")).expect("it is there");
+    let lines = header
+        .lines()
+        .filter(|line| line.starts_with(char::is_lowercase));
+    let before = lines.filter_map(|line| Some(line.split_once('(')?.0));
+    let names = before.filter_map(|line| line.rsplit([' ', '*']).next());
+    let mut names: Vec<String> = names
+        .filter(|name| name.starts_with("ccl"))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names
+}
+
+fn make(prefix: &Path, folder: &Path, more: &[&str]) {
+    for name in ["Makefile", "average.c", "elastic.c"] {
+        let from = package().join("../examples/c").join(name);
+        std::fs::copy(from, folder.join(name)).expect("the example is there");
+    }
+    let mut make = Command::new("make");
+    make.arg("-C").arg(folder).args(more);
+    run(make.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")));
+}
+
+/// Runs as many of a program as the world has; returns what each printed.
+fn run_world(program: &Path, argument: &str, world: u32) -> Vec<String> {
+    let config = MasterConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        new_run: true,
+        ..MasterConfig::default()
+    };
+    let master = MasterServer::start(config, None).expect("a free port");
+    let address = master.address().to_string();
+    let peers = (0..world).map(|_| {
+        let mut peer = Command::new(program);
+        peer.args([&address, argument]).stdout(Stdio::piped());
+        peer.stderr(Stdio::piped()).spawn().expect("it was built")
+    });
+    let peers: Vec<_> = peers.collect();
+    let ends = peers.into_iter().map(|peer| {
+        let output = peer.wait_with_output().expect("it is our child");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {errors}", program.display());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    });
+    ends.collect()
+}
+
+#[test]
+fn the_libraries_export_what_the_header_declares() {
+    let prefix = installed();
+    let declared = declared();
+    assert!(declared.len() > 30, "{declared:?}");
+    let shared = prefix.join(format!("lib/libccl.so.{VERSION}"));
+    assert_eq!(exported(&shared), declared);
+    assert_eq!(exported(&prefix.join("lib/libccl.a")), declared);
+    let dynamic = run(Command::new("readelf").args(["--wide", "-d"]).arg(shared));
+    assert!(
+        dynamic.contains(&format!("[libccl.so.{INTERFACE}]")),
+        "{dynamic}"
+    );
+    for link in ["libccl.so".to_owned(), format!("libccl.so.{INTERFACE}")] {
+        assert!(prefix.join("lib").join(&link).exists(), "{link}");
+    }
+}
+
+#[test]
+fn the_examples_build_and_run_from_where_it_is_installed() {
+    if !is_there("pkg-config") {
+        return eprintln!("not checked: there is no pkg-config (`make prepare` installs it)");
+    }
+    let (prefix, folder) = (installed(), fresh("examples"));
+    make(prefix, &folder, &[]);
+    for printed in run_world(&folder.join("average"), "3", 3) {
+        assert_eq!(printed, "1 2 3 4\n");
+    }
+    for printed in run_world(&folder.join("elastic"), "5", 2) {
+        assert!(printed.contains("step 5 of "), "{printed}");
+    }
+    let folder = fresh("static-examples");
+    let library = prefix.join("lib/libccl.a");
+    let system = "-lgcc_s -lutil -lrt -lpthread -lm -ldl";
+    let libs = format!("CCL_LIBS={} {system}", library.display());
+    make(prefix, &folder, &[&libs]);
+    assert_eq!(run_world(&folder.join("average"), "1", 1), ["1 2 3 4\n"]);
+}
+
+#[test]
+fn cmake_finds_both_libraries() {
+    if !is_there("cmake") {
+        return eprintln!("not checked: there is no cmake");
+    }
+    let (prefix, folder) = (installed(), fresh("cmake"));
+    let average = package().join("../examples/c/average.c");
+    let lists = format!(
+        "cmake_minimum_required(VERSION 3.13)\nproject(user C)\nfind_package(ccl {VERSION} REQUIRED)\n\
+         foreach(kind ccl static)\n  add_executable(average-${{kind}} {})\n\
+         target_link_libraries(average-${{kind}} ccl::${{kind}})\nendforeach()\n",
+        average.display()
+    );
+    std::fs::write(folder.join("CMakeLists.txt"), lists).expect("it can be written");
+    let mut configure = Command::new("cmake");
+    configure
+        .arg("-S")
+        .arg(&folder)
+        .arg("-B")
+        .arg(folder.join("build"));
+    run(configure.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display())));
+    run(Command::new("cmake")
+        .arg("--build")
+        .arg(folder.join("build")));
+    for kind in ["average-ccl", "average-static"] {
+        assert_eq!(
+            run_world(&folder.join("build").join(kind), "1", 1),
+            ["1 2 3 4\n"]
+        );
+    }
+}
+
+#[test]
+fn a_staged_install_names_the_place_it_is_meant_for() {
+    let stage = fresh("stage");
+    let this = std::env::current_exe().expect("a running program has a path");
+    let mut install = Command::new(package().join("package/install.sh"));
+    install.arg(this.parent().expect("it lies in a folder"));
+    run(install.args(["/opt/ccl", VERSION]).env("DESTDIR", &stage));
+    let file = stage.join("opt/ccl/lib/pkgconfig/ccl.pc");
+    let text = std::fs::read_to_string(file).expect("it is installed");
+    assert!(text.starts_with("prefix=/opt/ccl\n"), "{text}");
+    assert!(text.contains(&format!("Version: {VERSION}\n")), "{text}");
+    for file in [
+        "lib/cmake/ccl/cclConfig.cmake",
+        "lib/cmake/ccl/cclConfigVersion.cmake",
+    ] {
+        let text = std::fs::read_to_string(stage.join("opt/ccl").join(file)).expect("it is there");
+        assert!(!text.contains('@') && !text.contains("stage"), "{text}");
+    }
+}
+
+#[test]
+fn the_guide_shows_the_example_as_it_is() {
+    let guide = std::fs::read_to_string(package().join("../docs/c.md")).expect("it is there");
+    let example = std::fs::read_to_string(package().join("../examples/c/average.c"));
+    assert!(guide.contains(&format!("```c\n{}```\n", example.expect("it is there"))));
+}
