@@ -440,3 +440,8 @@ impl fmt::Debug for StateEngine {
 
 /// Receive buffers kept between frames: as many as lanes may deliver at once.
 const IDLE_BUFFERS_MAX: usize = 16;
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+#[allow(unsafe_code)]
+mod tests;
