@@ -26,7 +26,7 @@ const UNSAFE_FILES: [&str; 9] = [
     "ccl-core/src/buffer.rs",
     "ccl-core/src/communicator",
     "ccl-core/src/reduce/simd.rs",
-    "ccl-core/src/state/engine_tests.rs",
+    "ccl-core/src/state/engine/tests.rs",
     "ccl-core/src/transport/sys.rs",
     "ccl-python/src/dlpack.rs",
     "ccl-python/src/flight.rs",

@@ -442,6 +442,5 @@ impl fmt::Debug for StateEngine {
 const IDLE_BUFFERS_MAX: usize = 16;
 
 #[cfg(test)]
-#[path = "engine_tests.rs"]
 #[allow(unsafe_code)]
 mod tests;

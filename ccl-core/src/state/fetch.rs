@@ -449,5 +449,4 @@ impl Wanted {
 }
 
 #[cfg(test)]
-#[path = "fetch_tests.rs"]
 mod tests;
