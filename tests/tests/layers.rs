@@ -26,7 +26,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("state", "error ids limits reduce time wire::state"),
     (
         "state::engine",
-        "buffer ids limits time transport wire::state",
+        "buffer ids limits reduce time transport wire::state",
     ),
     ("state::frames", "buffer ids transport wire::state"),
     ("state::holding", "buffer ids wire::state"),
