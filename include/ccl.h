@@ -264,8 +264,8 @@ typedef struct cclCommunicatorConfig_t {
      */
     uint32_t has_unit;
     /*
-     Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same host,
-     4 to any other.
+     Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same
+     host, 4 to any other.
      */
     uint32_t lanes;
     /*

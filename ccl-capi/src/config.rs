@@ -47,8 +47,8 @@ pub struct cclCommunicatorConfig_t {
     pub group: u32,
     /// 1: `unit` counts. 0: a unit of this peer alone.
     pub has_unit: u32,
-    /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same host,
-    /// 4 to any other.
+    /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same
+    /// host, 4 to any other.
     pub lanes: u32,
     /// Fewest members with which operations run, 1 to 256. 0: 1.
     pub min_world_size: u32,
