@@ -32,6 +32,7 @@ test: test-rust test-python test-torch
 
 test-rust: prepare
 	cargo run --quiet --locked -p ccl-core --example all_reduce
+	cargo run --quiet --locked -p ccl-core --example shared_state
 	cargo test --workspace --locked --no-fail-fast
 
 # As a user installs it, with what the tests need beside it, in an environment of its own. The parts
