@@ -5,8 +5,8 @@ use std::time::Duration;
 use ccl_tests::sim::cluster::{HostId, World};
 use ccl_tests::sim::hooks::{Act, Hook, Point};
 use ccl_tests::sim::messages::{
-    AT_SAFE_POINT, ATTACH, CANCEL, COMMIT, DONE, EXPECT, FLUSH, HELLO, INSTALL, INSTALLED, POSTED,
-    READY, RELEASE, SAFE_RELEASED, SUSPEND, WELCOME,
+    AT_SAFE_POINT, ATTACH, CANCEL, COMMIT, DONE, ELECTED, EXPECT, FLUSH, HELLO, INSTALL, INSTALLED,
+    POSTED, READY, RELEASE, SAFE_RELEASED, SUSPEND, WELCOME,
 };
 use ccl_tests::sim::network::Break;
 use ccl_tests::sim::run::run_prepared;
@@ -24,7 +24,7 @@ const UP: [u64; 9] = [
     INSTALLED,
     AT_SAFE_POINT,
 ];
-const DOWN: [u64; 7] = [
+const DOWN: [u64; 8] = [
     WELCOME,
     EXPECT,
     INSTALL,
@@ -32,6 +32,7 @@ const DOWN: [u64; 7] = [
     SUSPEND,
     RELEASE,
     SAFE_RELEASED,
+    ELECTED,
 ];
 
 /// A small group with a few faults of its own, so that every message is sent.
@@ -46,6 +47,7 @@ fn busy(seed: u64, disk: Disk) -> World {
     swarm.faults = 4;
     swarm.fault_gap = Duration::from_millis(700);
     swarm.planned_permille = 20;
+    swarm.sync_permille = 500;
     swarm.weights = vec![
         (FaultKind::Cancel, 3),
         (FaultKind::JoinStorm, 2),

@@ -35,4 +35,23 @@ fn two_hundred_seeds_find_nothing() {
         "a run in which little succeeds shows little"
     );
     assert!(total.aborted > 100 && total.unknown > 10);
+    let ends = [
+        "committed",
+        "restored",
+        "keys",
+        "strategies",
+        "no source",
+        "ahead",
+        "lost",
+        "sender",
+    ];
+    for end in ends {
+        let told = total.syncs.get(end).copied().unwrap_or_default();
+        assert!(told > 100, "syncs ended as {end} {told} times only");
+    }
+    let unchecked = total.syncs.get("unchecked").copied().unwrap_or_default();
+    assert!(
+        unchecked * 50 < total.syncs["committed"],
+        "{unchecked} elections could not be checked"
+    );
 }

@@ -13,7 +13,7 @@ use ccl_core::event::Event;
 use ccl_core::ids::{Epoch, GroupId, OpName, OpNumber, PeerId, Rank, Tag, Term, Vid};
 use ccl_core::peer::SessionEnd;
 use ccl_core::wire::control::{
-    EvictReason, Fingerprint, Install, MasterToPeer, PeerToMaster, TagFloor,
+    EvictReason, Fingerprint, Install, MasterToPeer, PeerToMaster, StateId, TagFloor,
 };
 
 use super::cluster::{HostId, World};
@@ -78,6 +78,8 @@ pub struct Outcome {
     pub committed: Option<(OpName, Vec<PeerId>)>,
     /// Who was told that it was aborted.
     pub aborted: Option<HostId>,
+    /// What it sealed, if it is a sync of shared state.
+    pub state: Option<StateId>,
     /// What the result is, by rank where it differs.
     pub results: BTreeMap<Rank, u64>,
 }
@@ -120,6 +122,8 @@ pub struct Checkers {
     births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
     /// Who started which operation.
     pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,
+    /// What was elected for each sync of shared state.
+    pub elections: BTreeMap<(usize, GroupId, OpName), StateId>,
     asked: BTreeSet<(HostId, u64)>,
     /// Sessions that the master ended, in the run that goes on.
     pub evicted: BTreeMap<(usize, PeerId), EvictReason>,
@@ -207,6 +211,11 @@ impl Checkers {
                 })
             }),
             MasterToPeer::Install(install) => self.host_hears_install(host, install),
+            MasterToPeer::Elected {
+                op,
+                content,
+                sources,
+            } => self.host_hears_election(host, *op, (*content, sources)),
             _ => Ok(()),
         }
     }
@@ -351,14 +360,29 @@ impl Checkers {
         group: GroupId,
         (tag, n): (Tag, OpNumber),
     ) -> impl Iterator<Item = &Started> {
+        self.births_of((run, group), (tag, n))
+            .flat_map(|(_, started)| started.values())
+    }
+
+    /// Names under which an operation was called.
+    #[must_use]
+    pub fn names_of(&self, at: (usize, GroupId), operation: (Tag, OpNumber)) -> Vec<OpName> {
+        let births = self.births_of(at, operation);
+        births.map(|((_, _, op), _)| *op).collect()
+    }
+
+    fn births_of(
+        &self,
+        (run, group): (usize, GroupId),
+        (tag, n): (Tag, OpNumber),
+    ) -> impl Iterator<Item = (&(usize, GroupId, OpName), &BTreeMap<PeerId, Started>)> {
         let birth = |term| Vid {
             term: Term(term),
             epoch: Epoch(term),
         };
         let name = |birth| (run, group, OpName { tag, n, birth });
-        self.started
-            .range(name(birth(0))..=name(birth(u32::MAX)))
-            .flat_map(|(_, started)| started.values())
+        let all = name(birth(0))..=name(birth(u32::MAX));
+        self.started.range(all)
     }
 
     /// What a master without a journal sealed and nobody heard of has never been.
@@ -375,10 +399,10 @@ impl Checkers {
         }
     }
 
-    /// Members of an operation.
+    /// Members of an operation, in rank order.
     #[must_use]
-    pub fn member_count(&self, key: (usize, GroupId, OpName)) -> usize {
-        self.births.get(&key).map_or(0, Vec::len)
+    pub fn members_of(&self, key: (usize, GroupId, OpName)) -> &[PeerId] {
+        self.births.get(&key).map_or(&[], Vec::as_slice)
     }
 
     /// The newest view that the master sealed for a group.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ccl_core::ids::{GroupId, PeerId, RunId};
+use ccl_core::ids::{GroupId, OpName, PeerId, RunId};
 use ccl_core::time::Instant;
 use ccl_core::wire::control::{LinkFault, MasterToPeer, PeerToMaster};
 
@@ -98,6 +98,11 @@ pub enum Event {
     App {
         host: HostId,
         step: AppStep,
+    },
+    /// A receiver of shared state may have all of it by now.
+    Fetched {
+        host: HostId,
+        op: OpName,
     },
     Fault(Fault),
     Check(super::liveness::Promise),
@@ -322,6 +327,7 @@ impl World {
                 direction,
                 lane,
             } => self.lane_ready(link, direction, lane),
+            Event::Fetched { host, op } => self.host_event(host, HostEvent::Fetched(op)),
             Event::App { host, step } => self.host_event(host, HostEvent::App(step)),
             Event::Fault(fault) => self.fault(fault),
             Event::Check(promise) => self.check_promise(promise),
@@ -354,5 +360,6 @@ pub enum HostEvent {
     LinkUp(PeerId, u64),
     LinkDown(PeerId, LinkFault, bool),
     App(AppStep),
+    Fetched(OpName),
     Frame(super::links::Frame),
 }

@@ -2,7 +2,7 @@
 
 use ccl_core::ids::{GroupId, OpName, PeerId, Rank};
 use ccl_core::peer::End;
-use ccl_core::wire::control::{AbortReason, CancelReason, Kind};
+use ccl_core::wire::control::{AbortReason, CancelReason, Fingerprint, Kind};
 
 use super::checkers::{Outcome, Started, ensure};
 use super::cluster::{HostId, World};
@@ -27,10 +27,7 @@ impl World {
         match end {
             End::Committed {
                 op, contributors, ..
-            } => {
-                let memory = memory.ok_or_else(|| format!("{op} committed but never ran"))?;
-                self.check_committed(host, operation, (*op, contributors), &memory)
-            }
+            } => self.check_committed(host, operation, (*op, contributors), memory),
             End::Aborted { op, reason, view } => {
                 self.input_unchanged(host, operation, memory.as_ref())?;
                 self.check_aborted(host, operation, (*op, reason))?;
@@ -88,7 +85,7 @@ impl World {
         host: HostId,
         operation: &Operation,
         (op, contributors): (OpName, &[PeerId]),
-        memory: &Memory,
+        memory: Option<Memory>,
     ) -> Result<(), String> {
         ensure(operation.started == Some(op), || {
             format!("{op} committed, but {:?} was called", operation.started)
@@ -124,13 +121,17 @@ impl World {
                 format!("{op} committed although calls differ (R12)")
             })?;
         }
-        let members = self.checkers.member_count((run, group, op));
+        let members = self.checkers.members_of((run, group, op)).len();
         ensure(mine.is_empty() || contributors.len() == members, || {
             format!("{op} commits with {contributors:?} of {members} members")
         })?;
         let rank = me.and_then(|me| contributors.iter().position(|peer| *peer == me));
         let rank = Rank(rank.ok_or("it is no contributor of its own success")? as u32);
-        self.check_bytes((run, group, op), operation, (contributors, rank), memory)
+        if mine.kind == Kind::SharedState {
+            return self.check_sync_committed(host, (run, group, op));
+        }
+        let memory = memory.ok_or_else(|| format!("{op} committed but never ran"))?;
+        self.check_bytes((run, group, op), operation, (contributors, rank), &memory)
     }
 
     /// P6: the bytes are those of the reference, over the contributors in rank order.
@@ -188,7 +189,7 @@ impl World {
             AbortReason::Cancelled { by, reason } => {
                 self.check_cancelled(operation, (op, run, group), (*by, reason))
             }
-            AbortReason::State(fault) => Err(format!("{op} is no sync, and told: {fault}")),
+            AbortReason::State(fault) => self.check_sync_fault(operation, (run, group, op), fault),
         }
     }
 
@@ -203,8 +204,8 @@ impl World {
             CancelReason::Mismatch { .. } => {
                 let mut calls = self.checkers.calls_of(run, group, (op.tag, op.n));
                 let first = calls.next();
-                let differ =
-                    calls.any(|call| first.is_some_and(|f| f.fingerprint != call.fingerprint));
+                let differ = calls
+                    .any(|call| first.is_some_and(|f| differs(&f.fingerprint, &call.fingerprint)));
                 ensure(differ, || format!("{op}: {reason}, but no calls differ"))
             }
             CancelReason::Local(what) => Err(format!("{op} was cancelled by {by}: {what}")),
@@ -246,6 +247,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn differs(one: &Fingerprint, other: &Fingerprint) -> bool {
+    one.difference(other).is_some()
 }
 
 /// What the result must be at this rank.

@@ -26,6 +26,8 @@ pub mod run;
 pub mod scenario;
 pub mod stale;
 pub mod swarm;
+pub mod sync;
+pub mod sync_rules;
 pub mod trace;
 pub mod workload;
 

@@ -22,6 +22,7 @@ use super::master_host::TIMEOUTS_MAX;
 use super::messages::{PING, PONG, down_code, up_code};
 use super::network::{Break, Connection};
 use super::plane::{Content, Plane};
+use super::sync::Transfers;
 use super::workload::App;
 
 /// Whether a process runs.
@@ -55,6 +56,8 @@ pub struct Host {
     pub peer: Peer,
     /// The bytes of its operations.
     pub plane: Plane,
+    /// Its syncs of shared state.
+    pub transfers: Transfers,
     /// The application.
     pub app: App,
     /// Its control connection.
@@ -141,6 +144,7 @@ impl World {
             freezes: 0,
             peer: Peer::new(setup, self.now),
             plane: Plane::new(&self.swarm),
+            transfers: Transfers::new(),
             app,
             connection: None,
             attempt: 0,
@@ -290,6 +294,7 @@ impl World {
                 }
             }
             HostEvent::App(step) => self.app_step(host, step),
+            HostEvent::Fetched(op) => self.sync_fetched(host, op),
             HostEvent::Frame(frame) => self.host_frame(host, frame),
         }
     }

@@ -102,20 +102,76 @@ pub fn round(swarm: &Swarm, group: GroupId, round: u64) -> Vec<Vec<Logical>> {
     let seed = mix_all(&[swarm.seed, u64::from(group.0), round]);
     let mut rng = Rng::new(seed);
     let tags = rng.between(1, swarm.tags);
-    (0..tags)
-        .map(|index| {
-            let tag = Tag((round + index) % swarm.tags);
-            let calls = rng.between(1, swarm.calls_per_round);
-            (0..calls)
-                .map(|call| {
-                    let id = mix_all(&[seed, tag.0, call]);
-                    let is_last = call + 1 == calls;
-                    logical(&mut rng, swarm, group, (tag, id, is_last))
-                })
-                .collect()
-        })
-        .collect()
+    let sync = sync(&mut rng, swarm, group);
+    let collectives = (0..tags).map(|index| {
+        let tag = Tag((round + index) % swarm.tags);
+        let calls = rng.between(1, swarm.calls_per_round);
+        (0..calls)
+            .map(|call| {
+                let id = mix_all(&[seed, tag.0, call]);
+                let is_last = call + 1 == calls;
+                logical(&mut rng, swarm, group, (tag, id, is_last))
+            })
+            .collect()
+    });
+    collectives.chain(sync.map(|sync| vec![sync])).collect()
 }
+
+/// A sync of shared state, in some rounds.
+fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {
+    if !rng.chance(swarm.sync_permille) {
+        return None;
+    }
+    let (tag, id) = (Tag::SHARED_STATE, rng.bits());
+    // What newcomers never heard of cannot be repeated with them.
+    let asynchronous = rng.chance(150);
+    let attempts = if asynchronous { 1 } else { u32::MAX };
+    let parts = vec![NOTHING];
+    let mut fingerprint = Fingerprint {
+        kind: Kind::SharedState,
+        retry: attempts > 1,
+        attempts,
+        ..fingerprint(swarm, group)
+    };
+    describe(&mut fingerprint, &parts);
+    let spared = swarm.healthy_group == Some(group.0);
+    let is_planned = !spared && rng.chance(swarm.planned_permille);
+    let twist = is_planned.then(|| (twist(rng, Kind::SharedState), id));
+    Some(Logical {
+        id,
+        tag,
+        fingerprint,
+        parts,
+        in_place: true,
+        asynchronous,
+        twist,
+    })
+}
+
+/// What most calls have in common.
+fn fingerprint(swarm: &Swarm, group: GroupId) -> Fingerprint {
+    Fingerprint {
+        kind: Kind::Barrier,
+        algorithm: Algorithm::Auto,
+        op: ReduceOp::Sum,
+        dtype: Dtype::U8,
+        count: 0,
+        parts: 1,
+        parts_digest: 0,
+        root: Rank(0),
+        quantization: 0,
+        retry: false,
+        attempts: 1,
+        min_world: swarm.min_worlds[group.0 as usize],
+        offer: None,
+    }
+}
+
+/// The part of a call without elements.
+const NOTHING: Part = Part {
+    dtype: Dtype::U8,
+    count: 0,
+};
 
 fn logical(
     rng: &mut Rng,
@@ -152,16 +208,9 @@ fn logical(
         kind,
         algorithm,
         op,
-        dtype: Dtype::U8,
-        count: 0,
-        parts: 1,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
         retry: attempts > 1,
         attempts,
-        min_world: swarm.min_worlds[group.0 as usize],
-        offer: None,
+        ..fingerprint(swarm, group)
     };
     describe(&mut fingerprint, &parts);
     let spared = swarm.healthy_group == Some(group.0);
@@ -190,10 +239,7 @@ fn reduce_op(rng: &mut Rng, algorithm: Algorithm) -> ReduceOp {
 
 fn parts(rng: &mut Rng, swarm: &Swarm, kind: Kind) -> Vec<Part> {
     if kind == Kind::Barrier {
-        return vec![Part {
-            dtype: Dtype::U8,
-            count: 0,
-        }];
+        return vec![NOTHING];
     }
     let many = kind == Kind::AllReduce && rng.chance(200);
     let dtype = Dtype::ALL[rng.index(Dtype::ALL.len())];

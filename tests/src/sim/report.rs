@@ -5,9 +5,10 @@ use std::fmt;
 
 use ccl_core::master::Master;
 use ccl_core::peer::{End, Peer, SessionEnd};
-use ccl_core::wire::control::EvictReason;
+use ccl_core::wire::control::{EvictReason, SyncFault};
 
 use super::swarm::FaultKind;
+use super::sync_rules;
 
 /// State and event of a transition table.
 pub type Cell = (&'static str, &'static str);
@@ -23,6 +24,8 @@ pub struct Stats {
     pub unknown: u64,
     /// Calls refused for want of members.
     pub refused: u64,
+    /// Ends of syncs of shared state: how often told, or for which reason refused.
+    pub syncs: BTreeMap<&'static str, u64>,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, u64>,
     /// Sessions that the master ended, by reason.
@@ -41,6 +44,16 @@ impl Stats {
     /// Counts a fault.
     pub fn fault(&mut self, kind: FaultKind) {
         *self.faults.entry(kind).or_default() += 1;
+    }
+
+    /// Counts an end of a sync.
+    pub fn sync(&mut self, end: &'static str) {
+        *self.syncs.entry(end).or_default() += 1;
+    }
+
+    /// Counts a refusal of a sync.
+    pub fn sync_fault(&mut self, fault: &SyncFault) {
+        self.sync(sync_rules::name(fault));
     }
 
     /// Counts an end of a collective.
@@ -123,6 +136,9 @@ impl Stats {
         self.unknown += other.unknown;
         self.refused += other.refused;
         self.events += other.events;
+        for (end, count) in &other.syncs {
+            *self.syncs.entry(end).or_default() += count;
+        }
         for (kind, count) in &other.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
@@ -146,6 +162,7 @@ impl fmt::Display for Stats {
              members",
             self.committed, self.aborted, self.unknown, self.refused
         )?;
+        writeln!(f, "syncs of shared state: {:?}", self.syncs)?;
         writeln!(f, "faults {faults}: {:?}", self.faults)?;
         writeln!(f, "evictions: {:?}", self.evictions)?;
         writeln!(f, "sessions ended: {:?}", self.sessions)?;

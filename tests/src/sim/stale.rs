@@ -1,6 +1,7 @@
 //! Frames of an earlier life: the same names under an older view.
 
 use ccl_core::ids::{Epoch, OpName, PeerId, Vid};
+use ccl_core::transport::FrameKind;
 
 use super::checkers::open_operations;
 use super::cluster::{HostId, World};
@@ -35,8 +36,12 @@ fn age(content: &mut Content) {
         Content::Signal { header, payload } => {
             header.op.birth = older(header.op.birth);
             let mut bytes = payload.to_vec();
-            if let Some(last) = bytes.last_mut() {
-                *last ^= 0x55;
+            // A post that ends with its fingerprint ends with an empty offer; its `min_world` is
+            // before that. So it stays a fingerprint.
+            let is_post = header.kind == FrameKind::Post && header.extra as usize == bytes.len();
+            let back = if is_post { 2 } else { 1 };
+            if let Some(at) = bytes.len().checked_sub(back) {
+                bytes[at] ^= 0x55;
             }
             *payload = bytes.into();
         }

@@ -134,6 +134,8 @@ pub struct Swarm {
     pub count_max: u64,
     /// How many of 1,000 calls have a deadline that may pass, do not match, are cancelled.
     pub planned_permille: u64,
+    /// How many of 1,000 rounds sync the shared state.
+    pub sync_permille: u64,
 }
 
 impl Swarm {
@@ -188,6 +190,7 @@ impl Swarm {
             calls_per_round: rng.between(1, 3),
             count_max: [0, 3, 40, 40, 200, 2000][rng.index(6)],
             planned_permille: [0, 20, 60][rng.index(3)],
+            sync_permille: [0, 300, 700][rng.index(3)],
         }
     }
 }

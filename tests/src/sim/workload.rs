@@ -14,13 +14,14 @@ use ccl_core::ids::{CallId, OpName, Tag};
 use ccl_core::mutation::{Mutation, is_active};
 use ccl_core::peer::{End, Input};
 use ccl_core::time::Instant;
-use ccl_core::wire::control::{AbortReason, CancelReason, Fingerprint};
+use ccl_core::wire::control::{AbortReason, CancelReason, Fingerprint, Kind};
 
 use super::cluster::{Event, HostId, World};
 use super::plane::Start;
 use super::program::{self, Logical, Twist};
 use super::rng::mix_all;
 use super::swarm::FaultKind;
+use super::sync::{self, Possession};
 
 /// What an application does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,8 @@ pub struct App {
     pub comes_back: bool,
     /// Whether it asks for a run that does not exist.
     pub stranger: bool,
+    /// Its shared state.
+    pub possession: Possession,
     streams: BTreeMap<Tag, Stream>,
     safe_point: bool,
     next_call: u64,
@@ -309,7 +312,10 @@ impl World {
         (attempt, twist): (u32, Option<Twist>),
     ) -> CallId {
         let now = self.now;
-        let (fingerprint, parts) = logical.twisted(twist);
+        let (mut fingerprint, parts) = logical.twisted(twist);
+        if fingerprint.kind == Kind::SharedState {
+            fingerprint.offer = Some(self.sync_offer(host, logical.id));
+        }
         let tag = logical.tag;
         let deadline = match twist {
             Some(Twist::Deadline(after)) => Some(now + after),
@@ -469,6 +475,9 @@ impl World {
             .checkers
             .operation_starts(&self.hosts[host.0], host, &start, &operation);
         self.check(checked);
+        if start.fingerprint.kind == Kind::SharedState {
+            return self.sync_starts(host, start.op, sync::offer_of(&operation));
+        }
         let in_place = operation.logical.in_place;
         self.hosts[host.0]
             .plane

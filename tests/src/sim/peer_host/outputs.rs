@@ -35,10 +35,15 @@ impl World {
                 };
                 self.host_start(host, start);
             }
-            Output::Elected { op, .. } => self.fail(format!("{op} is no sync, and was elected")),
+            Output::Elected {
+                op,
+                content,
+                sources,
+            } => self.sync_elected(host, op, (content, sources)),
             Output::StopOp(op) => {
                 self.trace.line(now, format_args!("{host:?} stops {op}"));
                 self.hosts[host.0].plane.stop(op);
+                self.sync_stops(host, op);
             }
             Output::Finish { call, end } => self.host_finish(host, call, end),
             Output::Rejected { call, error } => self.host_rejected(host, call, error),

@@ -53,6 +53,14 @@ impl World {
                     ..
                 }
             );
+        match end {
+            End::Committed { op, .. } if op.tag == Tag::SHARED_STATE => self.app_synced(host),
+            End::Aborted {
+                reason: AbortReason::State(fault),
+                ..
+            } => self.app_sync_refused(host, fault),
+            _ => {}
+        }
         let logical = operation.logical;
         let again = (lost || repeats_cancel) && operation.attempt < logical.fingerprint.attempts;
         let tag = logical.tag;
@@ -156,7 +164,12 @@ impl World {
     pub(super) fn app_respawn(&mut self, host: HostId) {
         let (group, address) = (self.hosts[host.0].group, self.hosts[host.0].address);
         let same = self.network_rng.chance(700);
-        self.spawn(group, same.then_some(address), App::program());
+        let mut app = App::program();
+        if self.network_rng.chance(500) {
+            // It had written down what it had.
+            app.possession = self.hosts[host.0].app.possession.clone();
+        }
+        self.spawn(group, same.then_some(address), app);
     }
 }
 

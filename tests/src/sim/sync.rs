@@ -1,0 +1,318 @@
+//! Shared state of the applications, and an abstract transfer of it.
+//!
+//! Stands in for the memory and for the engine that moves blocks: a content is a revision and a
+//! root, and whoever is elected to receive has it after a while, if a source is still there to
+//! serve it. What must hold of it is in `sync_rules`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ccl_core::ids::{OpName, PeerId, Revision};
+use ccl_core::peer::Input;
+use ccl_core::wire::control::{Digest, StateId, StateOffer, SyncFault, SyncStrategy};
+
+use super::cluster::{Event, HostId, World};
+use super::rng::mix_all;
+use super::workload::Operation;
+
+/// What an application has of its shared state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Possession {
+    /// Its content, if that is whole.
+    pub content: StateId,
+    /// Whether it is whole: not while it is fetched, nor after a fetch that was given up.
+    pub is_usable: bool,
+    /// Whether it votes for going back.
+    pub restore: bool,
+    /// What a scripted application wants.
+    pub strategy: SyncStrategy,
+    /// Whether it was ever part of a sync that succeeded.
+    has_synced: bool,
+    /// Whether it has trained since the last sync that succeeded: one step at most.
+    has_trained: bool,
+    /// The call that it got ready for: a repetition brings the same.
+    ready_for: Option<u64>,
+}
+
+/// What one sync is about, the same for all members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The popular content is enforced, and some only receive.
+    Popular,
+    /// Some send, the others receive.
+    Send,
+    /// Everybody wants what it likes.
+    Mixed,
+    /// All only receive.
+    Receive,
+    /// Some have other keys.
+    Keys,
+    /// Some are too far ahead.
+    Ahead,
+    /// Everybody is behind.
+    Lost,
+}
+
+impl Mode {
+    fn of(logical: u64) -> Self {
+        match mix_all(&[logical, 1]) % 100 {
+            0..66 => Self::Popular,
+            66..78 => Self::Send,
+            78..83 => Self::Mixed,
+            83..85 => Self::Receive,
+            85..89 => Self::Keys,
+            89..93 => Self::Ahead,
+            _ => Self::Lost,
+        }
+    }
+}
+
+impl Default for Possession {
+    fn default() -> Self {
+        Self {
+            content: StateId::default(),
+            is_usable: true,
+            restore: false,
+            strategy: SyncStrategy::EnforcePopular,
+            has_synced: false,
+            has_trained: false,
+            ready_for: None,
+        }
+    }
+}
+
+impl Possession {
+    /// Training goes on between two syncs: the same from the same content, or astray.
+    fn get_ready(&mut self, logical: u64, dice: u64) {
+        if self.ready_for.replace(logical) == Some(logical) || !self.is_usable {
+            return;
+        }
+        if std::mem::replace(&mut self.has_trained, true) {
+            return;
+        }
+        let stray = mix_all(&[logical, dice]);
+        match (Mode::of(logical), dice % 100) {
+            (Mode::Lost, _) => self.content = behind(self.content, 0),
+            (Mode::Ahead, 0..40) => self.content = after(after(self.content, 0), 0),
+            _ if !self.has_synced => {}
+            (_, 0..8) => {}
+            (_, 8..16) => self.content = after(self.content, stray),
+            (_, 16..20) => self.content = behind(self.content, stray),
+            (_, 20..23) => self.is_usable = false,
+            _ => self.content = after(self.content, 0),
+        }
+    }
+
+    fn strategy(&self, logical: u64, dice: u64) -> SyncStrategy {
+        use SyncStrategy::{EnforcePopular, ReceiveOnly, SendOnly};
+        let dice = dice / 100 % 100;
+        match Mode::of(logical) {
+            Mode::Send if self.has_synced && dice < 60 => SendOnly,
+            Mode::Send | Mode::Receive => ReceiveOnly,
+            Mode::Mixed => [EnforcePopular, ReceiveOnly, SendOnly][dice as usize % 3],
+            _ if dice < 5 || !self.has_synced && dice < 50 => ReceiveOnly,
+            _ => EnforcePopular,
+        }
+    }
+
+    /// What it brings to this call.
+    fn offer(&mut self, logical: u64, dice: u64) -> StateOffer {
+        self.get_ready(logical, dice);
+        let odd = Mode::of(logical) == Mode::Keys && dice / 10_000 % 100 < 30;
+        let keys = if odd { 1 + dice % 2 } else { 0 };
+        StateOffer {
+            content: self.content,
+            keys: root(keys),
+            entries: 10 + keys as u32,
+            bytes: 1000 + keys,
+            strategy: self.strategy(logical, dice),
+            is_usable: self.is_usable,
+            restore: self.restore || dice / 1_000_000 % 100 < 10,
+        }
+    }
+
+    /// A sync succeeded.
+    fn synced(&mut self) {
+        self.has_synced = true;
+        self.has_trained = false;
+        self.restore = false;
+    }
+
+    /// A sync was refused: the application does what the fault asks for.
+    fn refused(&mut self, fault: &SyncFault) {
+        match fault {
+            SyncFault::RevisionLost { .. } => self.restore = true,
+            SyncFault::RevisionAhead { sealed, .. } => {
+                let last = Revision(sealed.0 + 1);
+                self.content.revision = self.content.revision.min(last);
+            }
+            // From a checkpoint, say.
+            SyncFault::NoSource if !self.is_usable => {
+                self.content = StateId::default();
+                self.is_usable = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A sync that runs at a host.
+#[derive(Debug)]
+pub struct Transfer {
+    offer: StateOffer,
+    /// What was elected, and who has it.
+    elected: Option<(StateId, Vec<PeerId>)>,
+}
+
+/// The syncs that run at a host.
+pub type Transfers = BTreeMap<OpName, Transfer>;
+
+impl World {
+    /// What a host brings to a sync.
+    pub fn sync_offer(&mut self, host: HostId, logical: u64) -> StateOffer {
+        let app = &mut self.hosts[host.0].app;
+        let possession = &mut app.possession;
+        if app.scripted {
+            return StateOffer {
+                content: possession.content,
+                keys: root(0),
+                entries: 10,
+                bytes: 1000,
+                strategy: possession.strategy,
+                is_usable: possession.is_usable,
+                restore: possession.restore,
+            };
+        }
+        possession.offer(logical, mix_all(&[logical, host.0 as u64, 2]))
+    }
+
+    /// A sync begins at a host.
+    pub fn sync_starts(&mut self, host: HostId, op: OpName, offer: StateOffer) {
+        let elected = None;
+        let transfer = Transfer { offer, elected };
+        let transfers = &mut self.hosts[host.0].transfers;
+        transfers.insert(op, transfer);
+    }
+
+    /// A host hears what was elected: it has it, or begins to fetch it.
+    pub fn sync_elected(&mut self, host: HostId, op: OpName, elected: (StateId, Vec<PeerId>)) {
+        let (now, revision) = (self.now, elected.0.revision.0);
+        self.trace.fold(now, &[36, host.0 as u64, revision]);
+        let content = elected.0;
+        let state = &mut self.hosts[host.0];
+        let Some(transfer) = state.transfers.get_mut(&op) else {
+            return self.fail(format!("{op} was elected at {host:?} and does not run"));
+        };
+        if transfer.elected.replace(elected).is_some() {
+            return self.fail(format!("{op} was elected twice at {host:?}"));
+        }
+        let offer = transfer.offer;
+        if offer.is_usable && offer.content == content {
+            return self.sync_held(host, op);
+        }
+        state.app.possession.is_usable = false;
+        self.sync_fetch_soon(host, op);
+    }
+
+    fn sync_fetch_soon(&mut self, host: HostId, op: OpName) {
+        let after = self.network_rng.millis(1, 60);
+        self.schedule(after, Event::Fetched { host, op });
+    }
+
+    /// A host has fetched all that it misses, if somebody was there to give it.
+    pub fn sync_fetched(&mut self, host: HostId, op: OpName) {
+        let Some(transfer) = self.hosts[host.0].transfers.get(&op) else {
+            return;
+        };
+        let Some((content, sources)) = &transfer.elected else {
+            return;
+        };
+        let content = *content;
+        let served = sources.iter().any(|source| self.serves(host, *source, op));
+        if !served {
+            return self.sync_fetch_soon(host, op);
+        }
+        let possession = &mut self.hosts[host.0].app.possession;
+        possession.content = content;
+        possession.is_usable = true;
+        self.sync_held(host, op);
+        self.host_pump(host);
+    }
+
+    /// Whether a source still has its state in the hands of the library.
+    fn serves(&self, receiver: HostId, source: PeerId, op: OpName) -> bool {
+        let (run, group) = {
+            let host = &self.hosts[receiver.0];
+            (host.run, host.group)
+        };
+        self.hosts.iter().any(|host| {
+            let is_it = host.run == run && host.group == group;
+            let is_it = is_it && host.peer.peer() == Some(source);
+            is_it && host.is_live() && host.is_running() && host.transfers.contains_key(&op)
+        })
+    }
+
+    fn sync_held(&mut self, host: HostId, op: OpName) {
+        self.hosts[host.0].told.holds(op);
+        self.host_input_quietly(host, Input::Held(op));
+    }
+
+    /// No more blocks of it move. Memory half written stays so.
+    pub fn sync_stops(&mut self, host: HostId, op: OpName) {
+        self.hosts[host.0].transfers.remove(&op);
+    }
+
+    /// A sync succeeded at an application.
+    pub fn app_synced(&mut self, host: HostId) {
+        self.hosts[host.0].app.possession.synced();
+    }
+
+    /// A sync was refused at an application.
+    pub fn app_sync_refused(&mut self, host: HostId, fault: &SyncFault) {
+        self.stats.sync_fault(fault);
+        self.hosts[host.0].app.possession.refused(fault);
+    }
+}
+
+/// What a host brought to a sync that it called.
+///
+/// # Panics
+/// If the call is no sync.
+#[must_use]
+pub fn offer_of(operation: &Operation) -> StateOffer {
+    let offer = operation.fingerprint.offer;
+    offer.expect("a sync brings an offer")
+}
+
+/// The next revision of a content; the same from the same, unless it goes astray.
+fn after(content: StateId, stray: u64) -> StateId {
+    let revision = content.revision.0 + 1;
+    StateId {
+        revision: Revision(revision),
+        root: root(mix_all(&[head(content), revision, stray])),
+    }
+}
+
+/// A content of the revision before.
+fn behind(content: StateId, stray: u64) -> StateId {
+    StateId {
+        revision: Revision(content.revision.0.saturating_sub(1)),
+        root: root(mix_all(&[head(content), 7, stray])),
+    }
+}
+
+fn head(content: StateId) -> u64 {
+    let head = content.root.0.first_chunk().copied();
+    u64::from_le_bytes(head.unwrap_or_default())
+}
+
+/// A root that stands for a number.
+#[must_use]
+pub fn root(number: u64) -> Digest {
+    let mut root = Digest::default();
+    root.0[..8].copy_from_slice(&number.to_le_bytes());
+    root
+}
+
+/// How long a script lets a transfer take, with a margin.
+pub const TRANSFER_MAX: Duration = Duration::from_millis(200);

@@ -1,0 +1,298 @@
+//! What must hold of syncs of shared state (docs/protocol.md, R18), seen from outside.
+//!
+//! The election is computed here a second time, from what the members really called and from what
+//! callers were told before: what is told must be what it says. Where nobody was told how the sync
+//! before ended, or nobody is left who knows, only what needs no history is checked.
+
+use std::cmp::Reverse;
+
+use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId, Tag};
+use ccl_core::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
+
+use super::checkers::{Checkers, ensure};
+use super::cluster::{HostId, World};
+use super::peer_host::Host;
+use super::swarm::Disk;
+use super::workload::Operation;
+
+/// Run, group and name of a sync.
+type SyncKey = (usize, GroupId, OpName);
+
+/// What a member brought.
+type Offer = (PeerId, StateOffer);
+
+/// What the sync before sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// This, or that there was none.
+    Sealed(Option<StateId>),
+    /// It cannot be known from what was told.
+    Unknown,
+}
+
+impl Checkers {
+    /// A host hears of an election.
+    ///
+    /// # Errors
+    /// Another heard otherwise, somebody has not called yet, or the sources are not those who have
+    /// what was elected.
+    pub fn host_hears_election(
+        &mut self,
+        host: &Host,
+        op: OpName,
+        (content, sources): (StateId, &[PeerId]),
+    ) -> Result<(), String> {
+        let Some(run) = host.run.filter(|_| !self.broken.contains(&host.group)) else {
+            return Ok(());
+        };
+        let key = (run, host.group, op);
+        let known = *self.elections.entry(key).or_insert(content);
+        ensure(known == content, || {
+            format!("{op}: {known} was elected, and then {content}")
+        })?;
+        let Some(offers) = self.offers(key) else {
+            return Err(format!("{op} was elected before all had called it"));
+        };
+        let have_it = offers
+            .iter()
+            .filter(|(_, it)| it.is_usable && it.content == content);
+        let have_it: Vec<_> = have_it.map(|(peer, _)| *peer).collect();
+        ensure(have_it == sources, || {
+            format!("{op}: {have_it:?} have {content}, and {sources:?} are said to")
+        })
+    }
+
+    /// What all members brought, in rank order; `None` unless all have called.
+    fn offers(&self, key: SyncKey) -> Option<Vec<Offer>> {
+        let started = self.started.get(&key)?;
+        let members = self.members_of(key);
+        let offer = |peer: &PeerId| Some((*peer, started.get(peer)?.fingerprint.offer?));
+        members.iter().map(offer).collect()
+    }
+
+    /// What was sealed when a sync was elected.
+    fn sealed_before(&self, (run, group, op): SyncKey, disk: Disk) -> Before {
+        let members = self.members_of((run, group, op));
+        for n in (0..op.n.0).rev().map(OpNumber) {
+            let outcome = self.outcomes.get(&(run, group, Tag::SHARED_STATE, n));
+            let Some(outcome) = outcome else {
+                return Before::Unknown;
+            };
+            match &outcome.committed {
+                Some((_, contributors)) => {
+                    let is_known = contributors.iter().any(|peer| members.contains(peer));
+                    return match is_known || disk == Disk::Full {
+                        true => Before::Sealed(outcome.state),
+                        false => Before::Unknown,
+                    };
+                }
+                None if outcome.aborted.is_some() => {}
+                None => return Before::Unknown,
+            }
+        }
+        Before::Sealed(None)
+    }
+}
+
+impl World {
+    /// A sync committed at a host.
+    ///
+    /// # Errors
+    /// Others have another content, or it is not the one that must have been elected.
+    pub fn check_sync_committed(
+        &mut self,
+        host: HostId,
+        (run, group, op): SyncKey,
+    ) -> Result<(), String> {
+        let disk = self.swarm.disk;
+        let key = (run, group, op);
+        let possession = &self.hosts[host.0].app.possession;
+        let mine = possession.content;
+        ensure(possession.is_usable, || {
+            format!("{op} committed at {host:?}, whose state is half written")
+        })?;
+        let outcome = self.checkers.outcomes.entry((run, group, op.tag, op.n));
+        let theirs = *outcome.or_default().state.get_or_insert(mine);
+        ensure(mine == theirs, || {
+            format!("{op} committed with {theirs} and, at {host:?}, with {mine} (I12)")
+        })?;
+        let elected = self.checkers.elections.get(&key).copied();
+        ensure(elected == Some(mine), || {
+            format!("{op} committed with {mine}, but {elected:?} was elected")
+        })?;
+        let offers = self.checkers.offers(key);
+        let offers = offers.ok_or_else(|| format!("{op} committed before all had called it"))?;
+        let Before::Sealed(sealed) = self.checkers.sealed_before(key, disk) else {
+            self.stats.sync("unchecked");
+            let is_brought = offers
+                .iter()
+                .any(|it| is_candidate(it) && it.1.content == mine);
+            return ensure(is_brought, || format!("{op}: nobody had {mine}"));
+        };
+        let goes_on =
+            sealed.is_none_or(|sealed| mine == sealed || mine.revision.0 == sealed.revision.0 + 1);
+        let all_restore = offers.iter().all(|(_, it)| it.restore);
+        self.stats
+            .sync(if goes_on { "committed" } else { "restored" });
+        ensure(goes_on || all_restore, || {
+            format!("{op}: {mine} after {sealed:?}, which not all voted to give up (I12)")
+        })?;
+        let expected = elect(&offers, sealed);
+        ensure(expected == Ok(mine), || {
+            format!("{op}: {mine} was elected, and {expected:?} should be")
+        })
+    }
+
+    /// A host is told that a sync cannot be.
+    ///
+    /// # Errors
+    /// It could have been, or for another reason.
+    pub fn check_sync_fault(
+        &mut self,
+        operation: &Operation,
+        (run, group, op): SyncKey,
+        fault: &SyncFault,
+    ) -> Result<(), String> {
+        let disk = self.swarm.disk;
+        let names: Vec<OpName> = match operation.started {
+            Some(op) => vec![op],
+            // Told before it called: the birth is not known here.
+            None => self.checkers.names_of((run, group), (op.tag, op.n)),
+        };
+        let mut wrong = format!("{op} was refused before all had called it: {fault}");
+        for name in names {
+            let key = (run, group, name);
+            let Some(offers) = self.checkers.offers(key) else {
+                continue;
+            };
+            let before = self.checkers.sealed_before(key, disk);
+            match check_fault(&offers, before, fault) {
+                Ok(()) => return Ok(()),
+                Err(what) => wrong = format!("{name}: {what}; told: {fault}; offers: {offers:?}"),
+            }
+        }
+        Err(wrong)
+    }
+}
+
+fn is_candidate((_, offer): &Offer) -> bool {
+    offer.is_usable && offer.strategy != SyncStrategy::ReceiveOnly
+}
+
+/// The election once more: what must win, or the name of what must be refused.
+fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static str> {
+    let has = |strategy| offers.iter().any(|(_, it)| it.strategy == strategy);
+    if offers
+        .windows(2)
+        .any(|pair| pair[0].1.keys != pair[1].1.keys)
+    {
+        return Err("keys");
+    }
+    if has(SyncStrategy::EnforcePopular) && has(SyncStrategy::SendOnly) {
+        return Err("strategies");
+    }
+    let candidates: Vec<StateId> = offers
+        .iter()
+        .filter(|offer| is_candidate(offer))
+        .map(|(_, it)| it.content)
+        .collect();
+    let best_of = |legal: &dyn Fn(StateId) -> bool| {
+        let votes = |it: StateId| candidates.iter().filter(|other| **other == it).count();
+        let ranked = candidates.iter().enumerate();
+        let legal = ranked.filter(|(_, it)| legal(**it));
+        let best = legal.max_by_key(|(rank, it)| (it.revision, votes(**it), Reverse(*rank)));
+        best.map(|(_, it)| *it)
+    };
+    let any = best_of(&|_| true).ok_or("no source")?;
+    let winner = match sealed {
+        None => any,
+        Some(sealed) => {
+            let last = sealed.revision.0 + 1;
+            if candidates.iter().any(|it| it.revision.0 > last) {
+                return Err("ahead");
+            }
+            let legal = best_of(&|it| it == sealed || it.revision.0 == last);
+            let all_restore = offers.iter().all(|(_, it)| it.restore);
+            legal.or(all_restore.then_some(any)).ok_or("lost")?
+        }
+    };
+    let beaten = offers.iter().any(|(_, it)| {
+        it.strategy == SyncStrategy::SendOnly && (it.content != winner || !it.is_usable)
+    });
+    if beaten { Err("sender") } else { Ok(winner) }
+}
+
+/// Whether a fault is true of what was offered, and is the one to be told.
+fn check_fault(offers: &[Offer], before: Before, fault: &SyncFault) -> Result<(), String> {
+    if let Before::Sealed(sealed) = before {
+        let expected = elect(offers, sealed);
+        ensure(expected == Err(name(fault)), || {
+            format!("{expected:?} is due")
+        })?;
+        let said = match fault {
+            SyncFault::RevisionLost { sealed, .. } => Some(*sealed),
+            _ => sealed,
+        };
+        ensure(said == sealed, || format!("{sealed:?} was sealed"))?;
+    }
+    let of = |peer: PeerId| {
+        let offer = offers.iter().find(|(it, _)| *it == peer);
+        offer
+            .map(|(_, it)| *it)
+            .ok_or("it names a stranger".to_owned())
+    };
+    let count = |is: &dyn Fn(&StateOffer) -> bool| offers.iter().filter(|(_, it)| is(it)).count();
+    let is_true = match fault {
+        SyncFault::Keys { peer, theirs, most } => {
+            let odd = of(*peer)?;
+            let few = count(&|it| it.keys == odd.keys);
+            let many = count(&|it| it.keys != odd.keys && (it.entries, it.bytes) == *most);
+            (odd.entries, odd.bytes) == *theirs && many >= few
+        }
+        SyncFault::Strategies { peer, theirs, most } => {
+            let (few, many) = (
+                count(&|it| it.strategy == *theirs),
+                count(&|it| it.strategy == *most),
+            );
+            of(*peer)?.strategy == *theirs && theirs != most && many >= few
+        }
+        SyncFault::SenderLost {
+            peer,
+            theirs,
+            elected,
+        } => {
+            let odd = of(*peer)?;
+            let is_beaten = odd.content != *elected || !odd.is_usable;
+            odd.strategy == SyncStrategy::SendOnly && odd.content == *theirs && is_beaten
+        }
+        SyncFault::RevisionAhead {
+            peer,
+            theirs,
+            sealed,
+        } => of(*peer)?.content.revision == *theirs && theirs.0 > sealed.0 + 1,
+        SyncFault::RevisionLost {
+            best, unwilling, ..
+        } => {
+            let refusing = offers.iter().filter(|(_, it)| !it.restore);
+            let is_there = offers
+                .iter()
+                .any(|it| is_candidate(it) && it.1.content == *best);
+            is_there && !unwilling.is_empty() && refusing.map(|(peer, _)| peer).eq(unwilling)
+        }
+        SyncFault::NoSource => !offers.iter().any(is_candidate),
+    };
+    ensure(is_true, || "it is not true".into())
+}
+
+/// A fault in one word.
+#[must_use]
+pub fn name(fault: &SyncFault) -> &'static str {
+    match fault {
+        SyncFault::Keys { .. } => "keys",
+        SyncFault::Strategies { .. } => "strategies",
+        SyncFault::SenderLost { .. } => "sender",
+        SyncFault::RevisionAhead { .. } => "ahead",
+        SyncFault::RevisionLost { .. } => "lost",
+        SyncFault::NoSource => "no source",
+    }
+}
