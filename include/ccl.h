@@ -562,6 +562,11 @@ typedef struct cclBuffer_t {
 #define cclErrorEnded 17
 
 /*
+ The members' shared states do not fit together: entries, strategies or revisions. Nothing moved.
+ */
+#define cclErrorSharedState 18
+
+/*
  Something failed for good.
  */
 #define cclLogError 1

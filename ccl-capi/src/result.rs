@@ -51,6 +51,8 @@ pub const cclErrorEvicted: cclResult_t = 15;
 pub const cclErrorUnknown: cclResult_t = 16;
 /// The session has ended already, or this peer left.
 pub const cclErrorEnded: cclResult_t = 17;
+/// The members' shared states do not fit together: entries, strategies or revisions. Nothing moved.
+pub const cclErrorSharedState: cclResult_t = 18;
 
 /// Details of a failure: who, which operation, in which view. What does not apply is 0.
 #[repr(C)]
@@ -244,6 +246,7 @@ fn code(error: &Error) -> cclResult_t {
     match error {
         Error::PeerLost { .. } => cclErrorPeerLost,
         Error::Cancelled { .. } => cclErrorCancelled,
+        Error::SharedState(_) => cclErrorSharedState,
         Error::TooFewPeers { .. } => cclErrorTooFewPeers,
         Error::WorldChanged { .. } => cclErrorWorldChanged,
         Error::Evicted(_) => cclErrorEvicted,
@@ -282,6 +285,7 @@ fn name(result: cclResult_t) -> &'static CStr {
         cclErrorEvicted => c"evicted",
         cclErrorUnknown => c"outcome unknown",
         cclErrorEnded => c"session ended",
+        cclErrorSharedState => c"shared states do not fit",
         _ => c"no result code",
     }
 }

@@ -5,8 +5,9 @@
 //!    library by pkg-config, and run; also linked statically. 3. CMake finds both libraries.
 //! 4. What is installed does not name the place that it was built in.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use ccl_core::{MasterConfig, MasterServer};
@@ -106,28 +107,36 @@ fn make(prefix: &Path, folder: &Path, more: &[&str]) {
     run(make.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")));
 }
 
-/// Runs as many of a program as the world has; returns what each printed.
-fn run_world(program: &Path, argument: &str, world: u32) -> Vec<String> {
+fn start_master() -> MasterServer {
     let config = MasterConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         new_run: true,
         ..MasterConfig::default()
     };
-    let master = MasterServer::start(config, None).expect("a free port");
-    let address = master.address().to_string();
-    let peers = (0..world).map(|_| {
-        let mut peer = Command::new(program);
-        peer.args([&address, argument]).stdout(Stdio::piped());
-        peer.stderr(Stdio::piped()).spawn().expect("it was built")
-    });
+    MasterServer::start(config, None).expect("a free port")
+}
+
+fn start(program: &Path, master: &MasterServer, argument: &str) -> Child {
+    let mut peer = Command::new(program);
+    peer.args([&master.address().to_string(), argument]);
+    peer.stdout(Stdio::piped()).stderr(Stdio::piped());
+    peer.spawn().expect("it was built")
+}
+
+/// What a peer printed until it ended well.
+fn finish(peer: Child) -> String {
+    let output = peer.wait_with_output().expect("it is our child");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs as many of a program as the world has; returns what each printed.
+fn run_world(program: &Path, argument: &str, world: u32) -> Vec<String> {
+    let master = start_master();
+    let peers = (0..world).map(|_| start(program, &master, argument));
     let peers: Vec<_> = peers.collect();
-    let ends = peers.into_iter().map(|peer| {
-        let output = peer.wait_with_output().expect("it is our child");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {errors}", program.display());
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    });
-    ends.collect()
+    peers.into_iter().map(finish).collect()
 }
 
 #[test]
@@ -161,12 +170,32 @@ fn the_examples_build_and_run_from_where_it_is_installed() {
     for printed in run_world(&folder.join("elastic"), "5", 2) {
         assert!(printed.contains("step 5 of "), "{printed}");
     }
+    the_elastic_example_survives_a_kill(&folder.join("elastic"));
     let folder = fresh("static-examples");
     let library = prefix.join("lib/libccl.a");
     let system = "-lgcc_s -lutil -lrt -lpthread -lm -ldl";
     let libs = format!("CCL_LIBS={} {system}", library.display());
     make(prefix, &folder, &[&libs]);
     assert_eq!(run_world(&folder.join("average"), "1", 1), ["1 2 3 4\n"]);
+}
+
+/// Three train; one is killed in the middle, and the others end with what they would have had.
+fn the_elastic_example_survives_a_kill(program: &Path) {
+    let master = start_master();
+    let mut peers: Vec<Child> = (0..3).map(|_| start(program, &master, "500")).collect();
+    let mut victim = peers.pop().expect("there are three");
+    let output = victim.stdout.take().expect("it is piped");
+    // Only when all three are in does it go on to where it is killed.
+    let together = BufReader::new(output).lines().map_while(Result::ok);
+    let mut together = together.filter(|line| line.contains(" of 3 peers"));
+    assert!(together.next().is_some(), "the three never came together");
+    victim.kill().expect("it is our child");
+    victim.wait().expect("it is our child");
+    for peer in peers {
+        let printed = finish(peer);
+        let last = printed.lines().last().unwrap_or_default();
+        assert_eq!(last, "step 500 of 2 peers: 1", "{printed}");
+    }
 }
 
 #[test]

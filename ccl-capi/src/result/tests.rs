@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ccl_core::ids::OpName;
-use ccl_core::wire::control::{CancelReason, EvictReason};
+use ccl_core::wire::control::{CancelReason, EvictReason, SyncFault};
 use ccl_core::{PeerId, Vid};
 
 use super::*;
@@ -22,6 +22,11 @@ fn every_error() -> Vec<Error> {
             by: PeerId(8),
             reason: CancelReason::User,
         },
+        Error::SharedState(SyncFault::Keys {
+            peer: PeerId(9),
+            theirs: (1, 2),
+            most: (3, 4),
+        }),
         Error::TooFewPeers {
             world_size: 1,
             min_world_size: 2,
@@ -60,7 +65,7 @@ fn codes_are_distinct_and_named() {
     let mut codes: Vec<u32> = every_error().iter().map(code).collect();
     codes.extend([cclSuccess, cclErrorInvalidHandle, cclErrorInternal]);
     codes.sort_unstable();
-    assert_eq!(codes, (0..18).collect::<Vec<_>>());
+    assert_eq!(codes, (0..19).collect::<Vec<_>>());
     let names: std::collections::BTreeSet<_> = codes.iter().map(|&code| name(code)).collect();
     assert_eq!(names.len(), codes.len());
     assert_eq!(name(4711), c"no result code");
@@ -90,7 +95,7 @@ fn a_failure_names_who_and_what() {
     // SAFETY: a place for an answer.
     assert_eq!(unsafe { last_error_info(&raw mut info) }, cclSuccess);
     assert_eq!((info.result, info.peer), (cclErrorPeerLost, 7));
-    keep(errors[3].clone().into());
+    keep(Error::WorldChanged { world_size: 3 }.into());
     // SAFETY: a place for an answer.
     assert_eq!(unsafe { last_error_info(&raw mut info) }, cclSuccess);
     assert_eq!((info.result, info.world_size), (cclErrorWorldChanged, 3));

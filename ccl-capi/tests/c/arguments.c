@@ -25,7 +25,7 @@ static void results_and_version(void) {
     EXPECT(cclErrorInvalidArgument, cclGetLastErrorInfo(NULL));
     info.struct_bytes = 0;
     EXPECT(cclErrorInvalidArgument, cclGetLastErrorInfo(&info));
-    for (result = cclSuccess; result <= cclErrorEnded; result++) {
+    for (result = cclSuccess; result <= cclErrorSharedState; result++) {
         CHECK(strcmp(cclResultString(result), cclResultString(UINT32_MAX)) != 0);
         EXPECT(cclErrorInvalidArgument, cclResultIsFatal(result, NULL));
         EXPECT(cclErrorInvalidArgument, cclResultIsRetryable(result, NULL));
