@@ -1,6 +1,7 @@
 //! Fault-tolerant collective communication for training over links that fail.
 
 pub mod buffer;
+pub mod checkpoint;
 pub mod collective;
 pub mod communicator;
 pub mod config;

@@ -1,4 +1,5 @@
 //! What tests of ccl share: its machines under virtual time, and real processes.
 
 pub mod processes;
+pub mod saves;
 pub mod sim;

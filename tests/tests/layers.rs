@@ -64,6 +64,8 @@ const ARROWS: &[(&str, &str)] = &[
         "collective communicator::Counters communicator::Outcome communicator::Progress config \
          error event ids limits master peer state time transport wire",
     ),
+    // Files.
+    ("checkpoint", "error ids state wire::state"),
     // The public face.
     (
         "communicator",

@@ -1,0 +1,105 @@
+//! Shared state on disk: written whole or not at all, and verified before it is used.
+//!
+//! A checkpoint is one file in safetensors' format (docs/checkpoint.md), named by its revision. It
+//! gets its name after it is on the disk, and the older ones go after that name is; so a crash at
+//! any moment leaves the last one that was reported as saved. What is loaded hashes to the root
+//! that it was saved with. What roots and revisions mean is decided by `state` and the master.
+
+mod disk;
+mod header;
+mod load;
+mod names;
+mod save;
+
+use std::path::{Path, PathBuf};
+
+pub use disk::{Disk, OsDisk, Sink, Source};
+pub use load::{Failure, Loaded};
+
+use crate::error::{Error, Result};
+use crate::state::Key;
+use crate::state::hash::default_threads;
+
+/// The checkpoints in one directory.
+///
+/// Any number of processes may load at any time. Processes of one host that save wait for each
+/// other; a directory belongs to one member of a run, since the last to save wins.
+#[derive(Clone, Debug)]
+pub struct Checkpoints<D = OsDisk> {
+    directory: PathBuf,
+    keep: usize,
+    threads: usize,
+    buffer_bytes: usize,
+    disk: D,
+}
+
+impl Checkpoints {
+    /// Those in a directory. It is created by the first save, if its parent exists.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self::on(OsDisk, directory)
+    }
+}
+
+impl<D: Disk> Checkpoints<D> {
+    /// Those in a directory of this disk.
+    #[must_use]
+    pub fn on(disk: D, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            keep: KEEP_DEFAULT,
+            threads: default_threads(),
+            buffer_bytes: BUFFER_BYTES,
+            disk,
+        }
+    }
+
+    /// How many checkpoints stay after a save, the new one among them; at least 1, by default
+    /// [`KEEP_DEFAULT`].
+    #[must_use]
+    pub fn keep(mut self, count: usize) -> Self {
+        self.keep = count.max(1);
+        self
+    }
+
+    /// How many threads hash, the caller's among them; by default as
+    /// [`default_threads`] says.
+    #[must_use]
+    pub fn threads(mut self, count: usize) -> Self {
+        self.threads = count;
+        self
+    }
+
+    fn os(&self, what: &str, path: &Path, error: std::io::Error) -> Error {
+        Error::os(format!("checkpoint {} {what}", path.display()), error)
+    }
+}
+
+/// Checks that each entry is as long as its key says.
+fn check_lengths<'a>(keys: &[Key], entries: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<()> {
+    let (key_count, count) = (keys.len(), entries.len());
+    if key_count != count {
+        return Err(Error::invalid(format!("{key_count} keys, {count} entries")));
+    }
+    for (key, entry) in keys.iter().zip(entries) {
+        if key.bytes() != Some(entry.len() as u64) {
+            return Err(Error::invalid(format!(
+                "entry `{}` is {} of shape {:?}, but has {} bytes",
+                key.name,
+                key.dtype.name(),
+                key.shape,
+                entry.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Checkpoints that stay after a save: should the disk lose the newest, there is one before it.
+pub const KEEP_DEFAULT: usize = 2;
+/// Small entries are written together in pieces of this length, in bytes; longer ones go to the
+/// system as they are.
+const BUFFER_BYTES: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests;
