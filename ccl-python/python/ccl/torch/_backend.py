@@ -1,0 +1,128 @@
+"""How torch comes by groups: the backend's name, its creator, and ``ccl://`` addresses."""
+
+import pickle
+import secrets
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, urlparse
+
+import torch.distributed as dist
+
+import ccl
+from ccl.torch._group import FIRST_TAG, Group
+
+NAME = "ccl"
+
+#: Below the tags of groups.
+SHARE_TAG = FIRST_TAG - 1
+
+T = TypeVar("T")
+
+_master: str | None = None
+_settings: dict[str, Any] = {}
+_elastic: ccl.Communicator | None = None
+_groups: list[Group] = []
+
+
+def use_master(address: str, **settings: Any) -> None:
+    """Where groups of fixed ranks find their master, with settings as ``ccl.Communicator`` has them.
+
+    Each group is a peer group of its own in the master's run.
+    """
+    global _master
+    _master = address
+    _settings.clear()
+    _settings.update(settings)
+
+
+def communicator(group: dist.ProcessGroup | None = None) -> ccl.Communicator:
+    """The communicator below a group; without one, that of the default group."""
+    found = dist.group.WORLD if group is None else group
+    if not isinstance(found, Group):
+        raise TypeError("the group does not run on the backend ccl")
+    return found.communicator
+
+
+def update_topology() -> ccl.View:
+    """The safe point of an elastic run, at which newcomers enter. All members must come to it, with
+    no operation of torch under way.
+
+    Where the world has grown afterwards, members and newcomers have to share their state, for
+    instance by ``share``.
+    """
+    if _elastic is None:
+        raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, admits newcomers")
+    for group in _groups:
+        group.restart_streams()
+    return _elastic.update_topology()
+
+
+def share(value: T) -> T:
+    """The value of the run's oldest member (rank 0), pickled, on all members of an elastic run.
+
+    Torch's own broadcasts of objects do not do this: there every process is rank 0.
+    """
+    if _elastic is None:
+        raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, has newcomers")
+    data = bytearray(pickle.dumps(value) if _elastic.rank == 0 else b"")
+    [count], *_others = _elastic.all_gather_scalars([len(data)], tag=SHARE_TAG)
+    data = data or bytearray(int(count))
+    _elastic.broadcast(data, root=0, tag=SHARE_TAG)
+    return value if _elastic.rank == 0 else cast(T, pickle.loads(data))
+
+
+def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Group:
+    if _elastic is not None:
+        group = Group(_elastic, rank, size, None, len(_groups), timeout)
+        _groups.append(group)
+        return group
+    if _master is None:
+        raise RuntimeError(
+            "the backend ccl needs a master: start one with `ccl master`, and call "
+            'ccl.torch.use_master("host:port") before the group is made, or give init_process_group '
+            'the init_method "ccl://host:port?initial_world_size=N" for a run that peers may join'
+        )
+    if rank == 0:
+        store.set("ccl/group", str(secrets.randbits(32)))
+    number = int(store.get("ccl/group"))
+    defaults = {"connect_timeout": timeout, "operation_timeout": timeout}
+    comm = ccl.Communicator(
+        _master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
+    )
+    told = comm.all_gather_scalars([rank])
+    ranks = dict(zip(comm.view.members, (int(value) for [value] in told), strict=True))
+    return Group(comm, rank, size, ranks, 0, timeout)
+
+
+def _rendezvous(
+    url: str, timeout: timedelta = timedelta(minutes=10), **_arguments: Any
+) -> Iterator[tuple[dist.Store, int, int]]:
+    global _elastic
+    _check_name()
+    parts = urlparse(url)
+    settings: dict[str, Any] = {"connect_timeout": timeout, "operation_timeout": timeout}
+    for name, value in parse_qsl(parts.query):
+        if name not in ("rank", "world_size"):
+            settings[name] = int(value) if value.isdecimal() else value
+    _groups.clear()
+    _elastic = ccl.Communicator(parts.netloc, **settings)
+    yield dist.HashStore(), 0, 1
+    raise RuntimeError("connect anew by init_process_group")
+
+
+def _check_name() -> None:
+    """Torch lets whoever comes last have a name, without a word."""
+    plugin = dist.Backend._plugins.get(NAME.upper())
+    if plugin is None or plugin.creator_fn is _create:
+        return
+    other = getattr(plugin.creator_fn, "__module__", "another package")
+    raise RuntimeError(
+        f"{other} has registered the torch.distributed backend {NAME!r}, as Intel's oneCCL bindings do. "
+        "Only one of the two can have the name in one process: do not import the other"
+    )
+
+
+_check_name()
+dist.Backend.register_backend(NAME, _create, devices=["cpu"])
+dist.register_rendezvous_handler(NAME, _rendezvous)

@@ -1,0 +1,284 @@
+"""A process group whose collectives run on a ``ccl.Communicator``.
+
+What torch calls a sum stays one while all ranks that torch knows of take part. When some are lost, a
+sum of floating-point numbers is scaled by ``ranks told / contributors``: DDP divides by the ranks
+told before it sums, so that its gradients stay averages over whoever took part.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import ccl
+from ccl.torch._work import Work
+from ccl.types import Op
+
+#: Operations at the same time; each runs on a tag of its own.
+STREAMS = 8
+#: Tags below are for the application's own use of the communicator.
+FIRST_TAG = 1 << 32
+#: A lost peer costs one attempt; a run that loses more within one call has other worries.
+ATTEMPTS = 64
+
+_OPS: dict[Any, Op] = {
+    dist.ReduceOp.SUM: "sum",
+    dist.ReduceOp.AVG: "avg",
+    dist.ReduceOp.PRODUCT: "prod",
+    dist.ReduceOp.MIN: "min",
+    dist.ReduceOp.MAX: "max",
+}
+
+
+class Group(dist.ProcessGroup):
+    """One group of ranks as torch knows them."""
+
+    def __init__(
+        self,
+        communicator: ccl.Communicator,
+        rank: int,
+        size: int,
+        ranks: dict[int, int] | None,
+        index: int,
+        timeout: timedelta,
+    ) -> None:
+        """``ranks`` maps peers to torch's ranks; ``None``: an elastic run, each alone in torch."""
+        super().__init__(rank, size)
+        self.communicator = communicator
+        self._ranks = ranks
+        self._size = size
+        self._rank = rank
+        self._timeout = timeout
+        self._is_first = index == 0
+        self._first_tag = FIRST_TAG + index * STREAMS
+        self._count = 0
+        self._busy: list[Work | None] = [None] * STREAMS
+        self._name = ""
+
+    # What torch asks about the group.
+
+    def getBackendName(self) -> str:
+        return "ccl"
+
+    def name(self) -> str:
+        return "ccl"
+
+    @property
+    def group_name(self) -> str:
+        return self._name
+
+    def _set_group_name(self, name: str) -> None:
+        self._name = name
+
+    def shutdown(self) -> None:
+        # All groups of an elastic run share the first one's communicator.
+        if self._is_first:
+            self.communicator.close()
+
+    def abort(self) -> None:
+        self.shutdown()
+
+    def restart_streams(self) -> None:
+        """Numbers operations anew, as newcomers do; all members do it between the same two."""
+        for work in self._busy:
+            if work is not None:
+                work.wait_for_end()
+        self._count = 0
+
+    # Collectives. Torch calls them in the same order on all ranks.
+
+    def allreduce(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
+        reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
+        factor = _premultiplied(reduce_op)
+        op: Op = "sum" if factor is not None else _op(reduce_op)
+        if factor is not None:
+            for tensor in tensors:
+                tensor.detach().mul_(factor)
+        if self._ranks is None and op == "sum" and _are_floats(tensors):
+            op = "avg"  # Torch thinks that this process is alone: its own mean is what it sums.
+        sends = [_contiguous(tensor) for tensor in tensors]
+
+        def finish(outcome: ccl.Outcome) -> None:
+            if op == "sum" and self._ranks is not None and outcome.world_size != self._size:
+                for send in sends:
+                    if send.is_floating_point():
+                        send.mul_(self._size / outcome.world_size)
+            _copy_back(sends, tensors)
+
+        return self._start(
+            lambda options: self.communicator.all_reduce_many_async(sends, op, **options),
+            tensors,
+            finish,
+        )
+
+    def allreduce_coalesced(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
+        return self.allreduce(tensors, opts)
+
+    def broadcast(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
+        [tensor] = tensors
+        source = 0 if opts is None else getattr(opts, "rootRank", opts)
+        root = source if self._ranks is None else self._place_of(source)
+        send = _contiguous(tensor)
+        flat = _bytes(send)
+        return self._start(
+            lambda options: self.communicator.broadcast_async(flat, root, **options),
+            tensors,
+            lambda _outcome: _copy_back([send], [tensor]),
+        )
+
+    def allgather(
+        self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any = None
+    ) -> Work:
+        [parts], [own] = outputs, inputs
+        return self._gather(parts, own, parts)
+
+    def _gather(
+        self, parts: list[torch.Tensor], own: torch.Tensor, result: list[torch.Tensor]
+    ) -> Work:
+        if self._ranks is None:
+            parts[0].detach().copy_(own)
+            return Work(None, result)
+        send = _bytes(own.contiguous())
+        gathered = torch.empty(len(parts) * send.numel(), dtype=torch.uint8)
+        order = self._order(len(parts))
+
+        def finish(_outcome: ccl.Outcome) -> None:
+            for place, chunk in enumerate(gathered.chunk(len(parts)) if send.numel() else ()):
+                part = parts[order[place]]
+                part.detach().copy_(chunk.view(own.dtype).view(part.shape))
+
+        return self._start(
+            lambda options: self.communicator.all_gather_async(send, gathered, **options),
+            result,
+            finish,
+        )
+
+    def all_gather_single(
+        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
+    ) -> Work:
+        own = input.reshape(-1)
+        parts = list(output.view(-1).split(own.numel())) if own.numel() else []
+        return self._gather(parts, own, [output]) if parts else Work(None, [output])
+
+    def _allgather_base(self, output: torch.Tensor, input: torch.Tensor, opts: Any = None) -> Work:
+        return self.all_gather_single(output, input, opts)
+
+    def reduce_scatter_single(
+        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
+    ) -> Work:
+        reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
+        factor = _premultiplied(reduce_op)
+        op: Op = "sum" if factor is not None else _op(reduce_op)
+        if self._ranks is None:
+            output.detach().copy_(input.view(output.shape) if factor is None else input * factor)
+            return Work(None, [output])
+        send = input.reshape(-1) if factor is None else input.reshape(-1) * factor
+        order = self._order(self._size)
+        if order != sorted(order):
+            chunks = send.chunk(self._size)
+            send = torch.cat([chunks[rank] for rank in order])
+        send, receive = send.contiguous(), _contiguous(output)
+        return self._start(
+            lambda options: self.communicator.reduce_scatter_async(send, receive, op, **options),
+            [output],
+            lambda _outcome: _copy_back([receive], [output]),
+        )
+
+    def _reduce_scatter_base(
+        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
+    ) -> Work:
+        return self.reduce_scatter_single(output, input, opts)
+
+    def reduce_scatter(
+        self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any = None
+    ) -> Work:
+        [output], [parts] = outputs, inputs
+        return self.reduce_scatter_single(output, torch.stack(parts), opts)
+
+    def barrier(self, opts: Any = None) -> Work:
+        token = torch.zeros(1, dtype=torch.uint8)
+        return self._start(
+            lambda options: self.communicator.all_reduce_async(token, **options), [token], None
+        )
+
+    # How they run.
+
+    def _start(
+        self,
+        start: Callable[[dict[str, Any]], ccl.Handle],
+        tensors: list[torch.Tensor],
+        finish: Callable[[ccl.Outcome], None] | None,
+    ) -> Work:
+        stream = self._count % STREAMS
+        self._count += 1
+        if (before := self._busy[stream]) is not None:
+            before.wait_for_end()
+        options = {
+            "tag": self._first_tag + stream,
+            "deadline": self._timeout,
+            "attempts": ATTEMPTS,
+        }
+        work = Work(start(options), tensors, finish)
+        self._busy[stream] = work
+        return work
+
+    def _order(self, size: int) -> list[int]:
+        """Torch's ranks in the communicator's order; all of them must be there."""
+        assert self._ranks is not None
+        order = [self._ranks[peer] for peer in self.communicator.view.members]
+        if len(order) != size:
+            raise ccl.WorldChanged(
+                f"{size - len(order)} of {size} ranks are lost: only all_reduce, broadcast and barrier go "
+                "on without them",
+                world_size=len(order),
+            )
+        return order
+
+    def _place_of(self, rank: int) -> int:
+        assert self._ranks is not None
+        for place, peer in enumerate(self.communicator.view.members):
+            if self._ranks[peer] == rank:
+                return place
+        raise ccl.WorldChanged(
+            f"rank {rank}, the source of the broadcast, is lost",
+            world_size=self.communicator.world_size,
+        )
+
+
+def _op(reduce_op: Any) -> Op:
+    for known, name in _OPS.items():
+        if reduce_op == known:
+            return name
+    raise ccl.InvalidArgument(f"the backend ccl has no {reduce_op}; it has {', '.join(_OPS.values())}")
+
+
+def _premultiplied(reduce_op: Any) -> float | None:
+    """The factor of a PREMUL_SUM."""
+    if reduce_op != dist.ReduceOp.PREMUL_SUM:
+        return None
+    _kind, state = reduce_op.__getstate__()
+    return float(state)
+
+
+def _are_floats(tensors: list[torch.Tensor]) -> bool:
+    return all(tensor.is_floating_point() for tensor in tensors)
+
+
+def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself where it can be used as it lies, else a copy to be copied back."""
+    if tensor.dtype == torch.bool:
+        tensor = tensor.view(torch.uint8)
+    return tensor.detach().contiguous()
+
+
+def _copy_back(used: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:
+    for source, tensor in zip(used, tensors, strict=True):
+        if source.data_ptr() != tensor.data_ptr():
+            tensor.detach().copy_(source.view(tensor.dtype).view(tensor.shape))
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """What moves without being combined moves as bytes, so every type of torch does."""
+    return tensor.detach().reshape(-1).view(torch.uint8)

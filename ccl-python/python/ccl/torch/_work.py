@@ -1,0 +1,86 @@
+"""Operations of a group as torch waits for them."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import ccl
+from ccl.torch import _errors
+
+
+class Work(dist._Work):
+    """An operation under way, finished by the library's notifying thread."""
+
+    def __init__(
+        self,
+        handle: ccl.Handle | None,
+        tensors: list[torch.Tensor],
+        finish: Callable[[ccl.Outcome], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._handle = handle
+        self._tensors = tensors
+        self._finish = finish
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        self._future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
+        if handle is None:
+            self._tell()
+        else:
+            handle.add_done_callback(self._settle)
+
+    def _settle(self) -> None:
+        assert self._handle is not None
+        try:
+            outcome = self._handle.wait()
+            if self._finish is not None:
+                self._finish(outcome)
+        except BaseException as error:
+            self._error = error
+            _errors.remember(error)
+        finally:
+            self._handle = None
+            self._finish = None
+            self._tell()
+
+    def _tell(self) -> None:
+        self._ended.set()
+        self._future.set_result(self._tensors)
+
+    def wait_for_end(self) -> None:
+        """Waits until it has ended, whatever came of it."""
+        self._ended.wait()
+
+    def wait(self, timeout: timedelta = timedelta(0)) -> bool:
+        """Waits; raises what went wrong."""
+        if timeout > timedelta(0):
+            if not self._ended.wait(timeout.total_seconds()):
+                raise ccl.Timeout("not finished within the given time; the operation goes on")
+        self.wait_for_end()
+        if self._error is not None:
+            _errors.forget(self._error)
+            raise self._error
+        return True
+
+    def synchronize(self) -> None:
+        self.wait()
+
+    def is_completed(self) -> bool:
+        return self._ended.is_set()
+
+    def is_success(self) -> bool:
+        return self._ended.is_set() and self._error is None
+
+    def exception(self) -> BaseException | None:
+        return self._error
+
+    def result(self) -> list[torch.Tensor]:
+        self.wait()
+        return self._tensors
+
+    def get_future(self) -> Any:
+        return self._future

@@ -1,0 +1,205 @@
+"""The torch.distributed backend: the same numbers as gloo's, and what happens when ranks are lost."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ccl
+import pytest
+from peers import HANG_SECONDS, Peer, Pipe, started
+
+torch = pytest.importorskip("torch", reason="torch is not installed; see `make test-torch`")
+import torch.distributed as dist  # noqa: E402
+from torch.distributed.device_mesh import init_device_mesh  # noqa: E402
+from torch.distributed.fsdp import fully_shard  # noqa: E402
+from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+
+import ccl.torch  # noqa: E402
+
+pytestmark = pytest.mark.torch
+STEPS = 8
+
+
+@contextmanager
+def group(backend: str, folder: str, rank: int, size: int) -> Iterator[None]:
+    name = Path(folder) / f"{backend}.store"
+    dist.init_process_group(
+        backend,
+        init_method=f"file://{name}",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=HANG_SECONDS),
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(16, 64), torch.nn.Tanh(), torch.nn.Linear(64, 4)]
+    return torch.nn.Sequential(*layers)
+
+
+def train(model: Any, rank: int, step_done: Callable[[int], None] = lambda _step: None) -> list[float]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    source = torch.Generator().manual_seed(rank)
+    losses = []
+    for step in range(STEPS):
+        inputs = torch.randn(32, 16, generator=source)
+        target = inputs[:, :4].sin()
+        loss = torch.nn.functional.mse_loss(model(inputs), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        step_done(step)
+    return losses
+
+
+def compare(pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, list[float]]:
+    ccl.torch.use_master(address)
+    curves = {}
+    for backend in ["gloo", "ccl"]:
+        with group(backend, folder, rank, 2):
+            curves[f"ddp {backend}"] = train(DistributedDataParallel(network()), rank)
+            if backend == "ccl":
+                check_collectives(rank)
+    with group("gloo", folder + "/world", rank, 2):
+        for backend in ["gloo", "ccl"]:
+            mesh = init_device_mesh(
+                "cpu",
+                (2, 1),
+                mesh_dim_names=("replicate", "shard"),
+                backend_override={"replicate": backend},
+            )
+            curves[f"hsdp {backend}"] = train(fully_shard(network(), mesh=mesh), rank)
+    return curves
+
+
+def check_collectives(rank: int) -> None:
+    whole = torch.arange(4, dtype=torch.bfloat16) + rank
+    dist.all_reduce(whole)
+    assert whole.tolist() == [1, 3, 5, 7]
+    strided = torch.full((3, 2), rank + 1.0).T
+    work = dist.all_reduce(strided, op=dist.ReduceOp.AVG, async_op=True)
+    work.wait()
+    assert work.is_completed() and strided.eq(1.5).all()
+    flags = torch.tensor([rank == 0, False])
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    assert flags.tolist() == [True, False]
+    parts = [torch.zeros(3, dtype=torch.int16) for _ in range(2)]
+    dist.all_gather(parts, torch.full((3,), rank, dtype=torch.int16))
+    assert [part.tolist() for part in parts] == [[0] * 3, [1] * 3]
+    objects: list[Any] = [None, None]
+    dist.all_gather_object(objects, {"rank": rank})
+    assert objects == [{"rank": 0}, {"rank": 1}]
+    gathered = torch.zeros(4)
+    dist.all_gather_into_tensor(gathered, torch.full((2,), float(rank)))
+    assert gathered.tolist() == [0, 0, 1, 1]
+    share = torch.zeros(2)
+    dist.reduce_scatter_tensor(share, torch.arange(4.0))
+    assert share.tolist() == [4.0 * rank, 4.0 * rank + 2]
+    told = torch.full((2,), rank, dtype=torch.complex64)
+    dist.broadcast(told, src=1)
+    assert told.tolist() == [1, 1]
+    dist.barrier()
+    works = [dist.all_reduce(torch.ones(1000), async_op=True) for _ in range(40)]
+    for work in works:
+        work.wait()
+
+
+@pytest.fixture(scope="module")
+def curves() -> list[dict[str, list[float]]]:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, tempfile.TemporaryDirectory() as at:
+        (Path(at) / "world").mkdir()
+        peers = [Peer(compare, master.address, at, rank) for rank in range(2)]
+        try:
+            return [peer.receive() for peer in peers]
+        finally:
+            for peer in peers:
+                peer.end()
+
+
+@pytest.mark.parametrize("kind", ["ddp", "hsdp"])
+def test_the_loss_curve_is_that_of_gloo(kind: str, curves: list[dict[str, list[float]]]) -> None:
+    for curve in curves:
+        assert len(curve[f"{kind} gloo"]) == STEPS
+        assert curve[f"{kind} gloo"] == pytest.approx(curve[f"{kind} ccl"], abs=1e-6)
+        assert curve[f"{kind} ccl"][-1] < curve[f"{kind} ccl"][0]
+
+
+def lose_a_rank(pipe: Pipe, address: str, folder: str, rank: int) -> list[float]:
+    ccl.torch.use_master(address)
+    with group("ccl", folder, rank, 3):
+        model = DistributedDataParallel(network())
+
+        def step_done(step: int) -> None:
+            if step == 2:
+                pipe.say("trained")
+                pipe.wait()
+
+        train(model, rank, step_done)
+        assert ccl.torch.communicator().world_size == 2
+        total = torch.ones(2)
+        dist.all_reduce(total)
+        assert total.tolist() == [3, 3], "scaled for whoever divides by the ranks told"
+        with pytest.raises(ccl.WorldChanged, match="1 of 3 ranks are lost"):
+            dist.all_gather([torch.zeros(1)] * 3, torch.zeros(1))
+        weights = torch.cat([parameter.reshape(-1) for parameter in model.parameters()])
+        return [float(weight) for weight in weights.detach()]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_ddp_goes_on_without_a_rank_that_was_killed(victim: int, tmp_path: Path) -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        peers = [Peer(lose_a_rank, master.address, str(tmp_path), rank) for rank in range(3)]
+        try:
+            assert [peer.receive() for peer in peers] == ["trained"] * 3
+            peers[victim].process.kill()
+            survivors = [peer for rank, peer in enumerate(peers) if rank != victim]
+            for peer in survivors:
+                peer.pipe.send("go on")
+            first, second = [peer.receive() for peer in survivors]
+            assert first == second, "the survivors have the same weights"
+        finally:
+            for peer in peers:
+                peer.end()
+
+
+def fail_in_ddp(pipe: Pipe, address: str) -> None:
+    dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=1")
+    model = DistributedDataParallel(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ccl.torch.communicator().close()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    model(torch.ones(2, 16)).sum().backward()
+    with pytest.raises(ccl.Ended):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_an_error_that_ddp_swallows_is_raised_before_the_step() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with started(1, fail_in_ddp, master.address) as [peer]:
+            peer.receive()
+
+
+def test_without_a_master_the_error_says_how_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="use_master"):
+        with group("ccl", str(tmp_path), 0, 1):
+            pass
+
+
+def test_another_package_with_the_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def intruder(*_arguments: Any) -> None:
+        raise AssertionError("never made")
+
+    plugin = dist.Backend._BackendPlugin(intruder, False)
+    monkeypatch.setitem(dist.Backend._plugins, "CCL", plugin)
+    with pytest.raises(RuntimeError, match="oneCCL"):
+        dist.init_process_group("ccl", init_method="ccl://127.0.0.1:1")
