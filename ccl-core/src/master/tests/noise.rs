@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::limits;
-use crate::wire::control::{CancelReason, LinkFault};
+use crate::wire::control::{CancelReason, LinkFault, StateId};
 
 /// SplitMix64: enough to make things up from a seed.
 struct Dice(u64);
@@ -61,7 +61,8 @@ impl Crowd {
     }
 
     fn op(&mut self, puppet: Puppet) -> OpName {
-        let tag = Tag(self.dice.roll(3));
+        let tags = [Tag(0), Tag(1), Tag(2), Tag::SHARED_STATE];
+        let tag = tags[self.dice.roll(4) as usize];
         let birth = self.vid(puppet);
         let ledger = &self.group(puppet).ledger;
         let open = ledger
@@ -82,8 +83,22 @@ impl Crowd {
         }
     }
 
+    /// What was elected for a sync, if that is open.
+    fn elected(&self, puppet: Puppet, op: OpName) -> Option<StateId> {
+        let sync = self.group(puppet).ledger.sync();
+        let elected = sync.filter(|sync| sync.op == op)?.elected.clone()?;
+        elected.ok()
+    }
+
     fn note(&mut self, puppet: Puppet) -> OpNote {
         let op = self.op(puppet);
+        if op.tag == Tag::SHARED_STATE && !self.is_wild() {
+            let content = shared_state::content(self.dice.roll(3), 1);
+            let mut offer = shared_state::offer(content);
+            offer.restore = self.dice.roll(2) == 0;
+            offer.is_usable = self.dice.roll(5) > 0;
+            return shared_state::synced(op, offer);
+        }
         let count = if self.is_wild() { 11 } else { 10 };
         OpNote {
             op,
@@ -95,8 +110,14 @@ impl Crowd {
         let vid = self.vid(puppet);
         let mut report = report(vid);
         if self.dice.roll(2) == 0 {
-            let op = self.op(puppet);
-            report = report_open(vid, op, self.dice.roll(2) == 0);
+            let note = self.note(puppet);
+            let elected = self.elected(puppet, note.op);
+            let holds = note.op.tag != Tag::SHARED_STATE || elected.is_some() || self.is_wild();
+            report = report_open(vid, note.op, self.dice.roll(2) == 0 && holds);
+            if let Some(open) = &mut report.tags[0].open {
+                open.fingerprint = note.fingerprint;
+                open.elected = elected;
+            }
         }
         report.safe_called = self.k(puppet);
         report
@@ -128,7 +149,14 @@ impl Crowd {
         }
         match self.dice.roll(16) {
             0 | 1 => PeerToMaster::Posted(vec![self.note(puppet)]),
-            2 | 3 => PeerToMaster::Done(vec![self.note(puppet)]),
+            2 | 3 => {
+                let note = self.note(puppet);
+                let is_sync = note.op.tag == Tag::SHARED_STATE;
+                match is_sync && self.elected(puppet, note.op).is_none() && !self.is_wild() {
+                    true => PeerToMaster::Posted(vec![note]),
+                    false => PeerToMaster::Done(vec![note]),
+                }
+            }
             4 => PeerToMaster::Cancel {
                 op: self.op(puppet),
                 reason: CancelReason::User,
@@ -250,6 +278,7 @@ impl Crowd {
 #[test]
 fn whatever_is_said_the_master_keeps_its_invariants() {
     let mut cells = BTreeSet::new();
+    let mut syncs = 0;
     for seed in 0..60 {
         let mut crowd = Crowd {
             stage: Stage::new(),
@@ -258,6 +287,11 @@ fn whatever_is_said_the_master_keeps_its_invariants() {
         };
         for step in 0..600 {
             crowd.step();
+            let sealed = crowd.stage.events.iter();
+            syncs += sealed
+                .filter(|it| matches!(it, Event::StateSealed { .. }))
+                .count();
+            crowd.stage.events.clear();
             if step % 200 == 199 {
                 cells.extend(crowd.stage.master.visited());
                 crowd.restart();
@@ -269,6 +303,7 @@ fn whatever_is_said_the_master_keeps_its_invariants() {
     let legal = Master::legal_cells();
     let missed: Vec<_> = legal.difference(&cells).collect();
     assert!(missed.len() * 20 <= legal.len(), "not reached: {missed:?}");
+    assert!(syncs > 30, "{syncs} syncs committed");
 }
 
 /// A newcomer alone founds a group of its own and gets an operation through.

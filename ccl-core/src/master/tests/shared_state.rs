@@ -8,14 +8,14 @@ use crate::wire::control::{
     AbortReason, CancelReason, Digest, StateId, StateOffer, SyncFault, SyncStrategy,
 };
 
-fn content(revision: u64, root: u8) -> StateId {
+pub(super) fn content(revision: u64, root: u8) -> StateId {
     StateId {
         revision: Revision(revision),
         root: Digest([root; 32]),
     }
 }
 
-fn offer(content: StateId) -> StateOffer {
+pub(super) fn offer(content: StateId) -> StateOffer {
     StateOffer {
         content,
         keys: Digest::default(),
@@ -35,7 +35,7 @@ fn sync(n: u64, birth: Vid) -> OpName {
     }
 }
 
-fn synced(op: OpName, offer: StateOffer) -> OpNote {
+pub(super) fn synced(op: OpName, offer: StateOffer) -> OpNote {
     let fingerprint = Fingerprint {
         kind: Kind::SharedState,
         retry: true,

@@ -18,6 +18,7 @@ struct Chaos {
     started: BTreeMap<OpName, CallId>,
     running: BTreeSet<OpName>,
     held: BTreeSet<OpName>,
+    elected: BTreeSet<OpName>,
     ended: bool,
     /// Ways in which calls ended.
     ends: BTreeSet<String>,
@@ -96,6 +97,7 @@ impl Chaos {
             started: BTreeMap::new(),
             running: BTreeSet::new(),
             held: BTreeSet::new(),
+            elected: BTreeSet::new(),
             ended: false,
             ends: BTreeSet::new(),
         };
@@ -113,6 +115,12 @@ impl Chaos {
         let low = u64::from(dice % 4);
         let high = u64::from(dice / 4 % 4);
         let input = match step {
+            0 if low == 0 => Input::Post {
+                call: self.call(),
+                tag: Tag::SHARED_STATE,
+                fingerprint: shared_state::sync(shared_state::content(high, 1)),
+                deadline: None,
+            },
             0..=3 => Input::Post {
                 call: self.call(),
                 tag: Tag(low),
@@ -124,6 +132,10 @@ impl Chaos {
                 .keys()
                 .nth(usize::from(dice) % (self.started.len() + 1))
             {
+                // Nobody holds a sync before its election.
+                Some(op) if op.tag == Tag::SHARED_STATE && !self.elected.contains(op) => {
+                    Input::Control(self.election(dice))
+                }
                 Some(op) => {
                     self.held.insert(*op);
                     Input::Held(*op)
@@ -255,7 +267,20 @@ impl Chaos {
                 MasterToPeer::Install(change)
             }
             7 => MasterToPeer::SafeReleased { k: u64::MAX, vid },
+            8 => self.election(dice),
             _ => MasterToPeer::Pong { term: Term(0) },
+        }
+    }
+
+    /// An election for the sync that runs, if one does; mostly one that can be true.
+    fn election(&self, dice: u16) -> MasterToPeer {
+        let mut syncs = self.running.iter().filter(|op| op.tag == Tag::SHARED_STATE);
+        let op = syncs.next_back().copied();
+        let source = PeerId(if dice & 0x700 == 0 { 2 } else { 1 });
+        MasterToPeer::Elected {
+            op: op.unwrap_or_default(),
+            content: shared_state::content(9, (dice >> 13) as u8),
+            sources: vec![source],
         }
     }
 
@@ -279,6 +304,13 @@ impl Chaos {
                     assert!(self.running.insert(op));
                 }
                 Output::StopOp(op) => assert!(self.running.remove(&op), "{op} stopped twice"),
+                Output::Elected { op, .. } => {
+                    assert!(
+                        self.running.contains(&op),
+                        "{op} elected, and not under way"
+                    );
+                    assert!(self.elected.insert(op), "{op} elected twice");
+                }
                 Output::Finish { call, end } => self.observe_end(call, &end),
                 Output::Rejected { call, .. } => assert!(self.open.remove(&call), "{call:?}"),
                 Output::Send(

@@ -7,7 +7,7 @@ use crate::wire::control::{Digest, StateId, StateOffer, SyncStrategy};
 
 const TAG: u64 = Tag::SHARED_STATE.0;
 
-fn content(revision: u64, root: u8) -> StateId {
+pub(super) fn content(revision: u64, root: u8) -> StateId {
     StateId {
         revision: Revision(revision),
         root: Digest([root; 32]),
@@ -15,7 +15,7 @@ fn content(revision: u64, root: u8) -> StateId {
 }
 
 /// A sync by a peer that has `mine`.
-fn sync(mine: StateId) -> Fingerprint {
+pub(super) fn sync(mine: StateId) -> Fingerprint {
     Fingerprint {
         kind: Kind::SharedState,
         offer: Some(StateOffer {
