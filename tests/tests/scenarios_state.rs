@@ -1,0 +1,294 @@
+//! Shared state: sources and receivers that die, elections that are missed, and states that are
+//! lost (docs/protocol.md, R18). The checkers watch that all who succeed have the same content.
+
+use std::time::Duration;
+
+use ccl_core::ids::{CallId, Revision, Tag};
+use ccl_core::wire::control::{AbortReason, Kind, StateId, SyncFault, SyncStrategy};
+use ccl_tests::sim::cluster::HostId;
+use ccl_tests::sim::hooks::{Act, Point};
+use ccl_tests::sim::messages::{ATTACH, COMMIT, DONE, ELECTED};
+use ccl_tests::sim::network::Break;
+use ccl_tests::sim::program::{Logical, Twist};
+use ccl_tests::sim::scenario::{Scenario, abort_of, is_cancelled, is_committed, is_lost, size};
+use ccl_tests::sim::swarm::Disk;
+use ccl_tests::sim::sync::root;
+use ccl_tests::sim::workload::Ending;
+
+const A: HostId = HostId(0);
+const B: HostId = HostId(1);
+const C: HostId = HostId(2);
+const DISKS: [Disk; 3] = [Disk::Full, Disk::LazyLost, Disk::None];
+
+fn content(revision: u64, number: u64) -> StateId {
+    StateId {
+        revision: Revision(revision),
+        root: root(number),
+    }
+}
+
+/// These have this content from now on.
+fn has(s: &mut Scenario, hosts: &[HostId], content: StateId) {
+    for host in hosts {
+        s.world.hosts[host.0].app.possession.content = content;
+    }
+}
+
+/// These vote to go back, and nobody else does.
+fn votes(s: &mut Scenario, willing: &[HostId]) {
+    for (index, host) in s.world.hosts.iter_mut().enumerate() {
+        host.app.possession.restore = willing.contains(&HostId(index));
+    }
+}
+
+fn sync(s: &mut Scenario) -> Logical {
+    s.call_of(Kind::SharedState, Tag::SHARED_STATE.0, 0)
+}
+
+/// All of them sync.
+fn begin(s: &mut Scenario, hosts: &[HostId]) -> Vec<CallId> {
+    let call = sync(s);
+    s.post_all(hosts, &call)
+}
+
+/// All of them sync, and have this content then.
+fn agree(s: &mut Scenario, hosts: &[HostId], content: StateId) {
+    let calls = begin(s, hosts);
+    for ending in s.ends(hosts, &calls) {
+        assert!(is_committed(&ending), "{ending:?}");
+    }
+    for host in hosts {
+        assert_eq!(s.world.hosts[host.0].app.possession.content, content);
+    }
+}
+
+fn fault_of(ending: &Ending) -> &SyncFault {
+    match abort_of(ending) {
+        Some(AbortReason::State(fault)) => fault,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn newcomer_and_stray_get_what_the_others_have() {
+    let mut s = Scenario::with_members(2);
+    has(&mut s, &[A, B], content(4, 1));
+    agree(&mut s, &[A, B], content(4, 1));
+    let newcomer = s.join();
+    s.admit(&[A, B], newcomer);
+    has(&mut s, &[B], content(4, 9));
+    agree(&mut s, &[A, B, newcomer], content(4, 1));
+    has(&mut s, &[A], content(5, 1));
+    agree(&mut s, &[A, B, newcomer], content(5, 1));
+}
+
+/// The attempt is aborted, and the repetition takes what the source that is left has.
+#[test]
+fn source_that_dies_half_way_is_replaced_by_another() {
+    for (act, words) in [(ELECTED, 0), (ELECTED, 1000), (DONE, 0)] {
+        let mut s = Scenario::with_members(3);
+        has(&mut s, &[A, B], content(4, 1));
+        let point = if act == DONE {
+            Point::HostSends
+        } else {
+            Point::AtHost
+        };
+        s.when((point, act), Some(A), Act::Crash { host: A, words });
+        let calls = begin(&mut s, &[A, B, C]);
+        let endings = s.ends(&[B, C], &calls[1..]);
+        assert!(endings.iter().all(is_lost), "{endings:?}");
+        agree(&mut s, &[B, C], content(4, 1));
+    }
+}
+
+/// A receiver that hangs keeps the others waiting until it is evicted, and no longer.
+#[test]
+fn receiver_that_hangs_half_way_is_lost_and_the_others_go_on() {
+    let mut s = Scenario::with_members(3);
+    has(&mut s, &[A, B], content(4, 1));
+    let length = Duration::from_secs(60);
+    s.when(
+        (Point::AtHost, ELECTED),
+        Some(C),
+        Act::Freeze { host: C, length },
+    );
+    let calls = begin(&mut s, &[A, B, C]);
+    let endings = s.ends(&[A, B], &calls[..2]);
+    let committed = endings.iter().filter(|ending| is_committed(ending)).count();
+    assert!(committed == 2, "all survivors hold it: {endings:?}");
+    agree(&mut s, &[A, B], content(4, 1));
+}
+
+/// C is left with half a state, and can only receive until it has a whole one.
+#[test]
+fn half_a_state_is_never_a_source() {
+    let mut s = Scenario::with_members(3);
+    has(&mut s, &[A], content(4, 1));
+    has(&mut s, &[C], content(3, 3));
+    s.when(
+        (Point::AtHost, ELECTED),
+        Some(C),
+        Act::Crash { host: A, words: 0 },
+    );
+    let calls = begin(&mut s, &[A, B, C]);
+    let endings = s.ends(&[B, C], &calls[1..]);
+    assert!(endings.iter().all(is_lost), "{endings:?}");
+    assert!(!s.world.hosts[C.0].app.possession.is_usable);
+    s.world.hosts[B.0].app.possession.is_usable = true;
+    agree(&mut s, &[B, C], content(0, 0));
+    assert!(s.world.hosts[C.0].app.possession.is_usable);
+}
+
+#[test]
+fn lost_revision_comes_back_by_the_vote_of_all() {
+    for disk in DISKS {
+        let mut s = Scenario::with(3, disk);
+        has(&mut s, &[A, B, C], content(4, 1));
+        agree(&mut s, &[A, B, C], content(4, 1));
+        // Two of them begin again from an old checkpoint, and the third dies.
+        has(&mut s, &[A, B], content(2, 7));
+        s.world.crash(C, Some(1000));
+        s.view_of(&[A, B]);
+        s.restart_master(100);
+        for willing in [&[][..], &[A]] {
+            votes(&mut s, willing);
+            let calls = begin(&mut s, &[A, B]);
+            for ending in s.ends(&[A, B], &calls) {
+                let SyncFault::RevisionLost { sealed, best, .. } = fault_of(&ending) else {
+                    panic!("{ending:?}");
+                };
+                assert_eq!((*sealed, *best), (content(4, 1), content(2, 7)));
+            }
+        }
+        votes(&mut s, &[A, B]);
+        agree(&mut s, &[A, B], content(2, 7));
+        // And from there it goes on.
+        s.restart_master(100);
+        has(&mut s, &[B], content(3, 1));
+        agree(&mut s, &[A, B], content(3, 1));
+    }
+}
+
+#[test]
+fn fault_is_told_to_all_and_evicts_nobody() {
+    let mut s = Scenario::with_members(3);
+    s.world.hosts[B.0].app.possession.strategy = SyncStrategy::SendOnly;
+    let calls = begin(&mut s, &[A, B, C]);
+    for ending in s.ends(&[A, B, C], &calls) {
+        assert!(matches!(fault_of(&ending), SyncFault::Strategies { .. }));
+    }
+    assert_eq!(size(&s.world, A), 3);
+    s.works(&[A, B, C], 0);
+    s.world.hosts[B.0].app.possession.strategy = SyncStrategy::EnforcePopular;
+    agree(&mut s, &[A, B, C], content(0, 0));
+}
+
+/// B loses its connection with the election on it. It hears of it behind the reply to its `Attach`,
+/// in a view that goes on or ends.
+#[test]
+fn election_that_was_missed_is_said_again() {
+    for suspends in [false, true] {
+        let mut s = Scenario::with_members(3);
+        has(&mut s, &[A], content(4, 1));
+        let how = Break {
+            up_kept: 1000,
+            down_kept: 0,
+            host_notices: Some(Duration::from_millis(3)),
+            master_notices: Some(Duration::from_millis(3)),
+        };
+        s.when(
+            (Point::MasterSends, ELECTED),
+            Some(B),
+            Act::Break { host: B, how },
+        );
+        if suspends {
+            s.when((Point::HostSends, ATTACH), Some(B), Act::Cancel { host: C });
+        }
+        let other = s.call(0, 10);
+        let cancelled = suspends.then(|| s.post(C, &other));
+        let calls = begin(&mut s, &[A, B, C]);
+        for ending in s.ends(&[A, B, C], &calls) {
+            assert!(is_committed(&ending), "{ending:?}");
+        }
+        if let Some(call) = cancelled {
+            assert!(is_cancelled(&s.end_of(C, call)));
+        }
+        let state = if suspends { "Suspended" } else { "Steady" };
+        let visited = s.world.hosts[B.0].peer.visited();
+        assert!(visited.contains(&(state, "Elected")), "{visited:?}");
+    }
+}
+
+/// Some have heard of the election and some not; the next master says the same to all.
+#[test]
+fn master_that_dies_around_an_election_changes_nothing() {
+    for disk in DISKS {
+        for words in [0, 300, 600, 1000] {
+            for (point, kind) in [
+                (Point::MasterSends, ELECTED),
+                (Point::AtHost, ELECTED),
+                (Point::AtMaster, DONE),
+                (Point::MasterSends, COMMIT),
+                (Point::AtHost, COMMIT),
+            ] {
+                let mut s = Scenario::with(3, disk);
+                has(&mut s, &[A, B, C], content(1, 1));
+                agree(&mut s, &[A, B, C], content(1, 1));
+                has(&mut s, &[A], content(2, 2));
+                let restart = Duration::from_millis(200);
+                s.when((point, kind), None, Act::CrashMaster { words, restart });
+                agree(&mut s, &[A, B, C], content(2, 2));
+                has(&mut s, &[B], content(2, 3));
+                agree(&mut s, &[A, B, C], content(2, 2));
+            }
+        }
+    }
+}
+
+/// The view changes because of another call while a sync waits for its last member.
+#[test]
+fn sync_that_is_carried_is_elected_when_the_last_member_comes() {
+    let mut s = Scenario::with_members(3);
+    has(&mut s, &[C], content(4, 1));
+    let other = s.call(0, 10);
+    let call = sync(&mut s);
+    let mut calls = vec![s.post(A, &call), s.post(B, &call)];
+    let cancelled = s.post_twisted(A, &other, Twist::Cancel(Duration::from_millis(20)));
+    assert!(is_cancelled(&s.end_of(A, cancelled)));
+    assert!(s.ending(A, calls[0]).is_none());
+    calls.push(s.post(C, &call));
+    for ending in s.ends(&[A, B, C], &calls) {
+        assert!(is_committed(&ending), "{ending:?}");
+    }
+    let possession = &s.world.hosts[A.0].app.possession;
+    assert_eq!(possession.content, content(4, 1));
+}
+
+/// A newcomer comes in behind a sync that goes on without it, and does not know what that sealed;
+/// the one that is left of the others does, whatever the master forgets.
+#[test]
+fn newcomer_behind_a_carried_sync_is_held_to_what_that_sealed() {
+    for disk in DISKS {
+        let mut s = Scenario::with(2, disk);
+        has(&mut s, &[A, B], content(4, 1));
+        let call = sync(&mut s);
+        let first = s.post(A, &call);
+        s.join();
+        s.admit(&[A, B], C);
+        let second = s.post(B, &call);
+        for ending in s.ends(&[A, B], &[first, second]) {
+            assert!(is_committed(&ending), "{ending:?}");
+        }
+        s.world.crash(A, Some(1000));
+        s.view_of(&[B, C]);
+        s.restart_master(100);
+        has(&mut s, &[B], content(4, 8));
+        let calls = begin(&mut s, &[B, C]);
+        for ending in s.ends(&[B, C], &calls) {
+            let SyncFault::RevisionLost { sealed, best, .. } = fault_of(&ending) else {
+                panic!("{ending:?}");
+            };
+            assert_eq!((*sealed, *best), (content(4, 1), content(4, 8)));
+        }
+    }
+}
