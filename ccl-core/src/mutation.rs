@@ -51,6 +51,16 @@ pub enum Mutation {
     GroupsWaitForEachOther,
     /// The target of the first report of a broken link is evicted.
     BlameFirstTarget,
+    /// An election is made although some member has not posted.
+    ElectBeforeAllPosted,
+    /// An election is not said again after the reply to an `Attach`.
+    ElectionNotRepeated,
+    /// A half-written state counts as whole.
+    HalfWrittenCounts,
+    /// What most have wins over the sealed content of the same revision.
+    PopularBeatsSealed,
+    /// A restarted master does not know what was sealed.
+    SealedStateForgotten,
 }
 
 #[cfg(ccl_mutations)]

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{PeerId, Revision};
+use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
 
 /// What one member brings.
@@ -59,16 +60,21 @@ pub(super) fn holders(offers: &[Offer], content: StateId) -> Vec<PeerId> {
 }
 
 fn holds(offer: &StateOffer, content: StateId) -> bool {
-    offer.is_usable && offer.content == content
+    is_whole(offer) && offer.content == content
 }
 
 fn is_candidate((_, offer): &Offer) -> bool {
-    offer.is_usable && offer.strategy != SyncStrategy::ReceiveOnly
+    is_whole(offer) && offer.strategy != SyncStrategy::ReceiveOnly
+}
+
+fn is_whole(offer: &StateOffer) -> bool {
+    offer.is_usable || is_active(Mutation::HalfWrittenCounts)
 }
 
 /// Whether a content may be the next after the sealed one: that itself, or one step further.
 fn follows(content: StateId, sealed: StateId) -> bool {
-    content == sealed || Some(content.revision) == next(sealed.revision)
+    let is_stray = content.revision == sealed.revision && is_active(Mutation::PopularBeatsSealed);
+    content == sealed || Some(content.revision) == next(sealed.revision) || is_stray
 }
 
 fn next(revision: Revision) -> Option<Revision> {

@@ -251,7 +251,8 @@ impl Ledger {
     /// Takes in the floors of a sealed view, with the reasons of the newest aborts, and the sealed
     /// shared state.
     pub fn restore(&mut self, floors: &[TagFloor], sealed_state: Option<StateId>) {
-        self.sealed_state = sealed_state;
+        let is_forgotten = is_active(Mutation::SealedStateForgotten);
+        self.sealed_state = sealed_state.filter(|_| !is_forgotten);
         for known in floors {
             if known.tag == Tag::SHARED_STATE {
                 self.sealed_by = known.last_committed;

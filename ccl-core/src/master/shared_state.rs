@@ -10,6 +10,7 @@ use super::operation::{self, OpenOp};
 use super::shared::Shared;
 use crate::event::Event;
 use crate::ids::{PeerId, Tag};
+use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{Fingerprint, Kind, MasterToPeer, OpNote, Report, StateId};
 
@@ -30,7 +31,9 @@ impl Group {
         let Some(sync) = sync.filter(|sync| sync.members.contains(&peer)) else {
             return;
         };
-        if let Some(elected) = sync.elected_message() {
+        if let Some(elected) = sync.elected_message()
+            && !is_active(Mutation::ElectionNotRepeated)
+        {
             shared.send(peer, elected);
         }
     }
@@ -72,8 +75,9 @@ impl OpenOp {
     }
 
     fn awaits_election(&self) -> bool {
+        let is_posted = self.offers.len() == self.members.len();
         !self.is_announced
-            && self.offers.len() == self.members.len()
+            && (is_posted || is_active(Mutation::ElectBeforeAllPosted))
             && self.difference.is_none()
             && !matches!(self.elected, Some(Err(_)))
     }
@@ -117,7 +121,8 @@ impl Ledger {
         let mut tags = report.tags.iter();
         let known = tags.find(|tag| tag.tag == Tag::SHARED_STATE);
         let committed = known.and_then(|tag| tag.last_committed);
-        if report.state.is_some() && committed > self.sealed_by {
+        let is_newer = report.state.is_some() && committed > self.sealed_by;
+        if is_newer && !is_active(Mutation::SealedStateForgotten) {
             self.sealed_state = report.state;
             self.sealed_by = committed;
         }

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 22] = [
+pub const ALL: [Mutation; 27] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -30,6 +30,11 @@ pub const ALL: [Mutation; 22] = [
     Mutation::EmptyMasterFounds,
     Mutation::GroupsWaitForEachOther,
     Mutation::BlameFirstTarget,
+    Mutation::ElectBeforeAllPosted,
+    Mutation::ElectionNotRepeated,
+    Mutation::HalfWrittenCounts,
+    Mutation::PopularBeatsSealed,
+    Mutation::SealedStateForgotten,
 ];
 
 /// What became of one bug.
