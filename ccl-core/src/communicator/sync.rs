@@ -73,9 +73,9 @@ impl Communicator {
     /// elected one, and nobody may write it in between.
     ///
     /// # Errors
-    /// [`Error::SharedState`] names who called with other entries, strategies or revisions; nothing
-    /// moved. [`Error::Cancelled`], [`Error::TooFewPeers`], the fatal ones. After an error
-    /// [`SharedState::is_usable`] says whether the content is still whole.
+    /// [`crate::Error::SharedState`] names who called with other entries, strategies or revisions;
+    /// nothing moved. [`crate::Error::Cancelled`], [`crate::Error::TooFewPeers`], the fatal ones.
+    /// After an error [`SharedState::is_usable`] says whether the content is still whole.
     pub fn sync_shared_state(
         &self,
         state: &mut SharedState<'_>,
@@ -91,8 +91,8 @@ impl Communicator {
     /// Starts a sync: hashes the state, which takes the calling thread's time, and returns.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`] if another sync is under way; the rest
-    /// from the handle.
+    /// [`crate::Error::InvalidArgument`], [`crate::Error::InvalidUsage`] if another sync is under
+    /// way; the rest from the handle.
     pub fn start_sync<'s, 'a>(
         &self,
         state: &'s mut SharedState<'a>,
