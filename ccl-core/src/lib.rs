@@ -20,6 +20,7 @@ pub mod topology;
 pub mod transport;
 pub mod wire;
 
+pub use checkpoint::Checkpoints;
 pub use communicator::{
     Communicator, Connecting, Counters, Handle, Options, Outcome, Progress, RawHandle, RawPart,
     Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo, SyncOptions,

@@ -69,7 +69,7 @@ const ARROWS: &[(&str, &str)] = &[
     // The public face.
     (
         "communicator",
-        "buffer collective config driver error ids limits peer::View reduce state time \
+        "buffer checkpoint collective config driver error ids limits peer::View reduce state time \
          wire::control",
     ),
 ];

@@ -7,8 +7,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ccl_core::{
-    Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options, SharedState,
-    SyncFault, SyncInfo, SyncOptions, SyncStrategy,
+    Checkpoints, Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options,
+    SharedState, SyncFault, SyncInfo, SyncOptions, SyncStrategy,
 };
 
 /// Far beyond what anything here takes; only a hang reaches it.
@@ -300,6 +300,42 @@ fn a_dropped_handle_cancels_for_everybody() {
         }
         assert!(state.is_usable() || rank == 1);
     });
+}
+
+#[test]
+fn a_run_that_starts_anew_resumes_from_the_newest_checkpoint_that_anybody_has() {
+    let name = format!("ccl-shared-state-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.clone();
+    let of_rank = move |rank: usize| Checkpoints::new(path.join(rank.to_string()));
+    run(2, {
+        let of_rank = of_rank.clone();
+        move |_, rank| {
+            let mut weights = vec![7.5_f64; 100_000];
+            let mut step = [12_u64];
+            // Rank 1 died before it saved as often as the other.
+            let mut state = SharedState::new(12 - rank as u64);
+            state.add("weights", &[1000, 100], &mut weights).unwrap();
+            state.add("step", &[], &mut step).unwrap();
+            state.save(&of_rank(rank)).unwrap();
+        }
+    });
+    run(3, move |communicator, rank| {
+        let mut weights = vec![0.0_f64; 100_000];
+        let mut step = [0_u64];
+        let mut state = SharedState::new(0);
+        state.add("weights", &[1000, 100], &mut weights).unwrap();
+        state.add("step", &[], &mut step).unwrap();
+        assert_eq!(state.load(&of_rank(rank)).unwrap(), rank < 2);
+        let info = communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap();
+        assert_eq!(info.revision, 12);
+        assert_eq!(state.slice::<f64>("weights").unwrap(), vec![7.5; 100_000]);
+        assert_eq!(state.slice::<u64>("step").unwrap(), [12]);
+    });
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]

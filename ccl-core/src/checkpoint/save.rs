@@ -175,5 +175,5 @@ fn check_names(keys: &[Key]) -> Result<()> {
 
 /// Two writers, on hosts that know nothing of each other's locks, never share a file.
 fn random() -> Result<u64> {
-    getrandom::u64().map_err(|error| Error::os("random numbers", error.into()))
+    getrandom::u64().map_err(|error| Error::os("random numbers", std::io::Error::other(error)))
 }

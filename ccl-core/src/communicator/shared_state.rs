@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::buffer::Lent;
+use crate::checkpoint::Checkpoints;
 use crate::communicator::SyncOptions;
 use crate::error::{Error, Result};
 use crate::ids::Revision;
@@ -196,6 +198,60 @@ impl<'a> SharedState<'a> {
         Ok(Tree::new(keys_digest(&self.keys), &layout, digests).root)
     }
 
+    /// Saves the state with its revision, and returns the file once it survives the machine. Other
+    /// members need not take part. Blocks for two hashes and one write; nobody may write the memory
+    /// meanwhile. See docs/checkpoint.md.
+    ///
+    /// # Errors
+    /// [`Error::InvalidUsage`] if the content is a mixture ([`SharedState::is_usable`]), else as
+    /// [`Checkpoints::save`].
+    pub fn save(&self, checkpoints: &Checkpoints) -> Result<PathBuf> {
+        self.check_usable()?;
+        let content = StateId {
+            revision: self.revision,
+            root: self.root()?,
+        };
+        checkpoints.save(content, &self.keys, &self.bytes())
+    }
+
+    /// Loads the newest checkpoint that is whole, with its revision; `false` if there is none at
+    /// all. A run that starts anew begins so, and then synchronises: the highest revision that
+    /// anybody has wins.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::load`]. If the disk failed half-way, [`SharedState::is_usable`] is false
+    /// from then on.
+    pub fn load(&mut self, checkpoints: &Checkpoints) -> Result<bool> {
+        self.check_overlap()?;
+        self.digests = None;
+        let memory = self.memory.iter();
+        // SAFETY: as in `slice_mut`; no two entries share memory.
+        let mut entries: Vec<&mut [u8]> = memory
+            .map(|memory| unsafe { memory.as_mut_slice(memory.bytes()) })
+            .collect();
+        match checkpoints.load(&self.keys, &mut entries) {
+            Ok(None) => Ok(false),
+            Ok(Some(loaded)) => {
+                self.revision = loaded.content.revision;
+                self.is_usable = true;
+                Ok(true)
+            }
+            Err(failure) => {
+                self.is_usable &= !failure.is_mixed;
+                Err(failure.into())
+            }
+        }
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if self.is_usable {
+            return Ok(());
+        }
+        Err(Error::usage(
+            "the last sync of this state failed half-way, it holds a mixture; synchronise it first",
+        ))
+    }
+
     fn find<T: Element>(&self, name: &str) -> Result<&Lent> {
         let index = self.names.get(name).copied();
         let Some(index) = index.filter(|&index| self.keys[index].dtype == T::DTYPE) else {
@@ -204,11 +260,7 @@ impl<'a> SharedState<'a> {
                 T::DTYPE.name()
             )));
         };
-        if !self.is_usable {
-            return Err(Error::usage(
-                "the last sync of this state failed half-way, it holds a mixture; synchronise it first",
-            ));
-        }
+        self.check_usable()?;
         Ok(&self.memory[index])
     }
 
