@@ -63,6 +63,30 @@ fn a_file_cut_at_any_length_or_longer_than_it_was_is_seen() {
 }
 
 #[test]
+fn a_first_look_sees_headers_and_lengths_and_leaves_contents_to_the_load() {
+    let (disk, newest) = two();
+    let mut content = newest.clone();
+    *content.last_mut().unwrap() ^= 1;
+    disk.damage(&path_of(2), content);
+    let look = || on_model(&disk).newest().unwrap().unwrap();
+    assert_eq!(look(), State::small(2).id(2));
+    assert!(complaint(&disk).is_some());
+    disk.damage(&path_of(2), newest[..newest.len() - 1].to_vec());
+    assert_eq!(look(), State::small(1).id(1));
+    let mut digit = newest;
+    let revision = digit
+        .windows(14)
+        .position(|text| text == b"\"revision\":\"2\"");
+    digit[revision.unwrap() + 12] ^= 1;
+    disk.damage(&path_of(2), digit);
+    assert_eq!(
+        look(),
+        State::small(1).id(1),
+        "the seal is over the revision"
+    );
+}
+
+#[test]
 fn a_file_under_the_name_of_another_revision_is_not_loaded() {
     let (disk, _) = two();
     let older = disk.bytes_of(&path_of(1));
