@@ -37,6 +37,8 @@ enum Command {
     #[command(hide = true)]
     FloorPeer,
     #[command(hide = true)]
+    StatePeer,
+    #[command(hide = true)]
     DemoPeer,
 }
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::BenchPeer => bench::peer::run(),
         Command::FloorPeer => bench::floor::peer::run(),
+        Command::StatePeer => bench::state::peer::run(),
         Command::DemoPeer => demo::peer::run(),
     };
     match result {

@@ -120,7 +120,7 @@ fn a_second_master_on_the_same_port_is_refused_with_words() {
 
 #[test]
 fn children_end_when_their_input_is_closed() {
-    for name in ["floor-peer", "bench-peer", "demo-peer"] {
+    for name in ["floor-peer", "bench-peer", "state-peer", "demo-peer"] {
         // Standard input is empty: the parent is gone before it said anything.
         let output = output(name);
         assert!(!output.status.success(), "{name}: {output:?}");

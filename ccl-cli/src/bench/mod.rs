@@ -1,4 +1,5 @@
-//! `ccl bench`: collectives measured and checked in the manner of nccl-tests, and hashing.
+//! `ccl bench`: collectives measured and checked in the manner of nccl-tests, hashing, and syncs of
+//! shared state.
 //!
 //! This side parses the command, starts the processes, gives the same orders to all of them and
 //! prints what they measured. The peers never learn of each other but through the library.
@@ -12,6 +13,7 @@ pub mod peer;
 mod reference;
 mod report;
 mod sizes;
+pub mod state;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -53,6 +55,8 @@ enum What {
     Floor(FloorOptions),
     /// Digests of shared state, beside copies of the same bytes.
     Hash(hash::HashOptions),
+    /// A joiner that gets shared state from several sources.
+    SharedState(state::StateOptions),
 }
 
 /// Runs a bench; exit status 1 if an element was wrong.
@@ -65,6 +69,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         What::Barrier(options) => run_collective(Kind::Barrier, &options),
         What::Floor(options) => run_floor(&options),
         What::Hash(options) => hash::run(&options),
+        What::SharedState(options) => state::run(&options),
     }
 }
 

@@ -92,20 +92,48 @@ impl Floor {
     /// Moves the bytes of `case`; `None` for a collective that has no floor, or nothing to move.
     pub fn measure(&mut self, case: &Case, connections: usize) -> Result<Option<Cost>> {
         let world_size = self.children.len();
-        for index in 0..world_size {
-            let Some(order) = order_for(case, index, world_size, connections) else {
-                return Ok(None);
-            };
-            self.children[index].send(&order)?;
+        let orders: Option<Vec<Order>> = (0..world_size)
+            .map(|index| order_for(case, index, world_size, connections))
+            .collect();
+        orders.map(|orders| self.exchange(&orders)).transpose()
+    }
+
+    /// Moves so many bytes, at least one element, from the first process to the second, once.
+    pub fn measure_transfer(&mut self, bytes: u64, connections: usize) -> Result<Cost> {
+        let orders: Vec<Order> = (0..self.children.len())
+            .map(|index| {
+                let towards = |sender: usize| {
+                    let mut moved = vec![0; self.children.len()];
+                    if index == sender {
+                        moved[1 - sender] = bytes / ELEMENT_BYTES * ELEMENT_BYTES;
+                    }
+                    moved
+                };
+                Order {
+                    send_bytes: towards(0),
+                    receive_bytes: towards(1),
+                    connections,
+                    warmup: 1,
+                    iterations: 1,
+                }
+            })
+            .collect();
+        self.exchange(&orders)
+    }
+
+    /// Gives each process its order.
+    fn exchange(&mut self, orders: &[Order]) -> Result<Cost> {
+        for (child, order) in self.children.iter_mut().zip(orders) {
+            child.send(order)?;
         }
         let spent: Vec<Spent> = receive_all(&mut self.children)?;
-        let iterations = f64::from(case.iterations);
+        let iterations = orders.first().map_or(1, |order| order.iterations);
         let slowest = spent.iter().map(|spent| spent.batch_ns).max().unwrap_or(0);
         let cpu: u64 = spent.iter().map(|spent| spent.cpu_ns).sum();
-        Ok(Some(Cost {
-            time_ns: slowest as f64 / iterations,
-            cpu_ns: cpu as f64 / iterations,
-        }))
+        Ok(Cost {
+            time_ns: slowest as f64 / f64::from(iterations),
+            cpu_ns: cpu as f64 / f64::from(iterations),
+        })
     }
 }
 
