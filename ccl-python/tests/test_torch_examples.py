@@ -25,3 +25,9 @@ def test_ddp_trains_on_through_a_kill_and_a_join() -> None:
     output = run_example("ddp_churn.py")
     assert "killed the first worker" in output
     assert "all 3 workers have the weights" in output
+
+
+def test_fsdp_sites_have_the_same_shards_after_a_kill_and_a_rejoin() -> None:
+    output = run_example("fsdp_sites.py")
+    assert "killed a site" in output
+    assert "both sites have the shards" in output
