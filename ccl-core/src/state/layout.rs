@@ -47,6 +47,8 @@ pub struct Blocks {
     entries: Vec<(u32, u64)>,
     count: u32,
     bytes: u64,
+    /// Length of a block, and of as many as one frame carries.
+    block_bytes: usize,
 }
 
 /// Part of one entry.
@@ -59,11 +61,27 @@ pub struct Span {
 }
 
 impl Blocks {
-    /// Cuts entries into blocks.
+    /// Cuts entries into blocks of [`BLOCK_BYTES`].
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are more entries or blocks than limits allow.
     pub fn new(keys: &[Key]) -> Result<Self> {
+        Self::with_block_bytes(keys, BLOCK_BYTES)
+    }
+
+    /// Cuts entries into blocks of another length, for a simulator with little memory. All members
+    /// must use the same.
+    ///
+    /// # Errors
+    /// As [`Blocks::new`].
+    ///
+    /// # Panics
+    /// If blocks are empty, or longer than a frame.
+    pub fn with_block_bytes(keys: &[Key], block_bytes: usize) -> Result<Self> {
+        assert!(
+            (1..=BLOCK_BYTES).contains(&block_bytes),
+            "blocks fit frames"
+        );
         if keys.len() > limits::STATE_ENTRIES_MAX {
             return Err(Error::invalid(format!(
                 "a shared state has at most {} entries",
@@ -71,7 +89,10 @@ impl Blocks {
             )));
         }
         let too_large = || Error::invalid("the shared state is too large: at most 2^32 blocks");
-        let mut blocks = Self::default();
+        let mut blocks = Self {
+            block_bytes,
+            ..Self::default()
+        };
         for key in keys {
             let bytes = if key.allow_inequality {
                 0
@@ -79,7 +100,7 @@ impl Blocks {
                 key.bytes().ok_or_else(too_large)?
             };
             blocks.entries.push((blocks.count, bytes));
-            let more = u32::try_from(bytes.div_ceil(BLOCK_BYTES as u64));
+            let more = u32::try_from(bytes.div_ceil(block_bytes as u64));
             let count = more.ok().and_then(|more| blocks.count.checked_add(more));
             blocks.count = count.ok_or_else(too_large)?;
             blocks.bytes = blocks.bytes.checked_add(bytes).ok_or_else(too_large)?;
@@ -125,10 +146,10 @@ impl Blocks {
         // Entries without blocks share their first block with the entry that follows.
         let entry = self.entries.partition_point(|(first, _)| *first <= block) - 1;
         let (first, bytes) = self.entries[entry];
-        let start = u64::from(block - first) * BLOCK_BYTES as u64;
+        let start = u64::from(block - first) * self.block_bytes as u64;
         Span {
             entry,
-            bytes: start..(start + BLOCK_BYTES as u64).min(bytes),
+            bytes: start..(start + self.block_bytes as u64).min(bytes),
         }
     }
 
@@ -139,13 +160,19 @@ impl Blocks {
         let entries = self.entries.iter().enumerate();
         let entries = entries.skip(of_first.saturating_sub(1));
         entries.flat_map(move |(entry, &(start, bytes))| {
-            let starts = (0..bytes).step_by(BLOCK_BYTES);
+            let starts = (0..bytes).step_by(self.block_bytes);
             let skipped = first.saturating_sub(start) as usize;
             starts.skip(skipped).map(move |start| Span {
                 entry,
-                bytes: start..(start + BLOCK_BYTES as u64).min(bytes),
+                bytes: start..(start + self.block_bytes as u64).min(bytes),
             })
         })
+    }
+
+    /// Most bytes of blocks that share a frame.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.block_bytes
     }
 
     /// Length of a block in bytes.
@@ -162,7 +189,7 @@ impl Blocks {
         let mut count = 0;
         for block in first..end.min(self.count) {
             bytes += self.block_bytes(block);
-            if bytes > limits::SEGMENT_BYTES_MAX {
+            if bytes > self.block_bytes {
                 break;
             }
             count += 1;

@@ -55,7 +55,7 @@ impl Serve {
         }
         let fits = match order.what {
             What::Digests => order.count <= DIGESTS_PER_FRAME,
-            What::Blocks => self.bytes(&order) <= SEGMENT_BYTES_MAX as u64,
+            What::Blocks => self.bytes(&order) <= self.layout.frame_bytes() as u64,
         };
         if !fits {
             return Err("an ask for more than a frame carries");
