@@ -8,7 +8,8 @@
  * its parent's handles return cclErrorForked.
  *
  * Structs that open with `struct_bytes` may grow: clear them, set it to their sizeof, then set what
- * you need. Times are in milliseconds, `count` is elements, `_bytes` is bytes. Switches are 0 or 1.
+ * you need. Times are in milliseconds, `_us` in microseconds; `count` is elements, `_bytes` is
+ * bytes. Switches are 0 or 1.
  */
 
 #ifndef CCL_H
@@ -45,6 +46,16 @@
 #define CCL_ADDRESS_BYTES_MAX 64
 
 /*
+ Bytes of a root.
+ */
+#define CCL_ROOT_BYTES 32
+
+/*
+ Most dimensions that an entry may have.
+ */
+#define CCL_DIMENSIONS_MAX 64
+
+/*
  What a cclCommunicator_t points to; never seen.
  */
 typedef struct cclCommunicator cclCommunicator;
@@ -58,6 +69,11 @@ typedef struct cclMaster cclMaster;
  What a cclOperation_t points to; never seen.
  */
 typedef struct cclOperation cclOperation;
+
+/*
+ What a cclSharedState_t points to; never seen.
+ */
+typedef struct cclSharedState cclSharedState;
 
 /*
  How a call ended: `cclSuccess`, or why not. Numbers never change their meaning; later versions
@@ -469,6 +485,181 @@ typedef struct cclBuffer_t {
 } cclBuffer_t;
 
 /*
+ Named buffers that all members of a group are to hold with the same bits, and their revision:
+ weights, optimizer state, the step. Any thread may use it; a call waits for another thread's
+ call on the same state that hashes, saves or loads. Destroy it with cclDestroySharedState.
+ */
+typedef struct cclSharedState *cclSharedState_t;
+
+/*
+ The newest checkpoint of a directory.
+ */
+typedef struct cclCheckpoint_t {
+    /*
+     Set it to `sizeof(cclCheckpoint_t)` before the call.
+     */
+    size_t struct_bytes;
+    /*
+     1: there is one. 0: there is none, and the rest is 0.
+     */
+    uint32_t is_there;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     Its revision.
+     */
+    uint64_t revision;
+    /*
+     The digest over all its entries.
+     */
+    uint8_t root[CCL_ROOT_BYTES];
+} cclCheckpoint_t;
+
+/*
+ Whether a member's content counts in a sync. cclEnforcePopular may be mixed with cclReceiveOnly,
+ and cclSendOnly with cclReceiveOnly; somebody must give.
+ */
+typedef uint32_t cclSyncStrategy_t;
+
+/*
+ How a sync is made. 0 and NULL are the default of every field.
+ */
+typedef struct cclSyncOptions_t {
+    /*
+     `sizeof(cclSyncOptions_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     Indices of the entries that may have changed since this state's last sync, in the order in
+     which they were added: only these are hashed. A change elsewhere goes unseen until a sync
+     without this hint. NULL: all.
+     */
+    const size_t *touched;
+    /*
+     How many they are; counts only with `touched`.
+     */
+    size_t touched_count;
+    /*
+     After this time the sync is cancelled for all members, in milliseconds; 0: the
+     communicator's `operation_timeout_ms`.
+     */
+    uint64_t deadline_ms;
+    /*
+     cclEnforcePopular or its like.
+     */
+    cclSyncStrategy_t strategy;
+    /*
+     1: a vote to go back to the best content there is, if the one that was agreed on last is
+     lost. Needs the votes of all members.
+     */
+    uint32_t is_restore;
+    /*
+     Threads that hash. 0: as many as there are cores, at most 8.
+     */
+    uint32_t hash_threads;
+    /*
+     0.
+     */
+    uint32_t reserved;
+} cclSyncOptions_t;
+
+/*
+ Who gave how much to a sync.
+ */
+typedef struct cclSyncSource_t {
+    /*
+     Id of the peer.
+     */
+    uint64_t peer;
+    /*
+     Bytes of it that were used.
+     */
+    uint64_t bytes;
+} cclSyncSource_t;
+
+/*
+ What a sync did at this peer. Set `struct_bytes`, and the lists with their capacities if they
+ are wanted: as many are written as there is room for. The rest is written, on success only.
+ */
+typedef struct cclSyncInfo_t {
+    /*
+     `sizeof(cclSyncInfo_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     Room for who gave what to this peer, or NULL.
+     */
+    struct cclSyncSource_t *sources;
+    /*
+     Sources that there is room for.
+     */
+    size_t sources_capacity;
+    /*
+     Peers that gave something to this one: how many.
+     */
+    size_t sources_count;
+    /*
+     Room for ids of the members that took part, in rank order, or NULL.
+     */
+    uint64_t *members;
+    /*
+     Ids that there is room for.
+     */
+    size_t members_capacity;
+    /*
+     Members that took part: how many.
+     */
+    size_t members_count;
+    /*
+     The revision that all members have now.
+     */
+    uint64_t revision;
+    /*
+     The digest over all entries, the same at all members.
+     */
+    uint8_t root[CCL_ROOT_BYTES];
+    /*
+     Bytes given to other members.
+     */
+    uint64_t sent_bytes;
+    /*
+     Bytes received: blocks that differed, and digests.
+     */
+    uint64_t received_bytes;
+    /*
+     Time from the call to its end, in microseconds.
+     */
+    uint64_t duration_us;
+    /*
+     How much of it went into hashing the own state, in microseconds.
+     */
+    uint64_t hashing_us;
+    /*
+     Term of the view this peer was in when it was told.
+     */
+    uint32_t term;
+    /*
+     Epoch of that view.
+     */
+    uint32_t epoch;
+    /*
+     Members of that view.
+     */
+    uint32_t world_size;
+    /*
+     0.
+     */
+    uint32_t reserved;
+} cclSyncInfo_t;
+
+/*
+ What a member is to a sync.
+ */
+typedef uint32_t cclSyncRole_t;
+
+/*
  It did what it says.
  */
 #define cclSuccess 0
@@ -745,6 +936,37 @@ typedef struct cclBuffer_t {
  Peers that the group's first view waits for.
  */
 #define cclAttributeInitialWorldSize 10
+
+/*
+ Its content takes part in the election, and is replaced if another wins.
+ */
+#define cclEnforcePopular 0
+
+/*
+ Its content must win.
+ */
+#define cclSendOnly 1
+
+/*
+ Its content does not count.
+ */
+#define cclReceiveOnly 2
+
+/*
+ Nothing is elected yet, or the sync has ended.
+ */
+#define cclRoleUnknown 0
+
+/*
+ Its content is being replaced: the memory may be neither read nor written.
+ */
+#define cclRoleReceiver 1
+
+/*
+ Its content is the elected one, and others may be reading it: the memory may be read, and must
+ not be written.
+ */
+#define cclRoleSource 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -1202,6 +1424,171 @@ cclResult_t cclBarrier(cclCommunicator_t communicator,
 cclResult_t cclBarrierAsync(cclCommunicator_t communicator,
                             const struct cclOptions_t *options,
                             cclOperation_t *operation);
+
+/*
+ Makes a state without entries. `revision` is how often it was advanced. Does not block.
+
+ Errors: cclErrorInvalidArgument.
+ */
+cclResult_t cclCreateSharedState(uint64_t revision, cclSharedState_t *state);
+
+/*
+ Adds a buffer: `memory` holds as many elements of `dtype` as the product of the
+ `dimensions_count` extents in `shape`; no dimensions are one element. All members add the same
+ names (at most 512 bytes, UTF-8), types and shapes in the same order. Entries may not overlap.
+ `is_unequal` 1: the contents may differ, and are neither compared nor moved. Up to 100,000
+ entries.
+
+ `name` and `shape` are copied. The memory stays the caller's, and must stay where it is until
+ the state is destroyed. It may be read and written whenever no sync, save or load of this state
+ is under way. Does not block.
+
+ Errors: cclErrorInvalidArgument for a name that is there already, memory that is NULL or not
+ aligned, or a shape beyond the address space; cclErrorInvalidUsage while a sync of this state is
+ under way; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclAddEntry(cclSharedState_t state,
+                        const char *name,
+                        void *memory,
+                        cclDataType_t dtype,
+                        const uint64_t *shape,
+                        size_t dimensions_count,
+                        uint32_t is_unequal);
+
+/*
+ Writes how often the state was advanced. Does not block.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetRevision(cclSharedState_t state, uint64_t *revision);
+
+/*
+ Says how often the state was advanced: one more after each step. A sync may be one revision
+ ahead of the one before. Does not block.
+
+ Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ cclErrorForked.
+ */
+cclResult_t cclSetRevision(cclSharedState_t state, uint64_t revision);
+
+/*
+ Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
+ succeeds: what is there is a mixture of two contents, and the next sync only receives. Does not
+ block.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
+
+/*
+ Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
+ root have the same names, types, shapes and contents. Hashes everything, which takes this
+ thread's and up to 8 cores' time.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetRoot(cclSharedState_t state, uint8_t *root);
+
+/*
+ Saves the state with its revision to a directory, which is made if its parent is there: whole or
+ not at all, whatever dies meanwhile. `keep_count` checkpoints stay, the new one among them; 0:
+ 2. Each member saves to a directory of its own, or one for all of them. Blocks for two hashes
+ and one write; nobody may write the memory meanwhile.
+
+ Errors: cclErrorSystem if the disk fails: the checkpoints that were there are still there.
+ cclErrorInvalidArgument if `directory` is NULL or no UTF-8, or an entry's name is not fit for a
+ file; cclErrorInvalidUsage if the content is a mixture, or while a sync of this state is under
+ way; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclSaveSharedState(cclSharedState_t state, const char *directory, uint32_t keep_count);
+
+/*
+ Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1 if
+ there was one, 0 if there is none at all, which leaves the state as it is. What is loaded hashes
+ to the root that it was saved with; a damaged file is passed over for the one before it. A run
+ that starts anew begins so, and then syncs: the highest revision that anybody has wins. Blocks
+ for two reads; nobody may use the memory meanwhile.
+
+ Errors: cclErrorInvalidArgument if there are checkpoints and none is whole, or the newest has
+ other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
+ whether the content is still whole. cclErrorInvalidUsage while a sync of this state is under
+ way; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclLoadSharedState(cclSharedState_t state, const char *directory, uint32_t *is_loaded);
+
+/*
+ Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the
+ disk only.
+
+ Errors: cclErrorInvalidArgument, also if there are files and none is a checkpoint that is whole
+ by its length; cclErrorSystem if the directory cannot be read.
+ */
+cclResult_t cclGetNewestCheckpoint(const char *directory, struct cclCheckpoint_t *checkpoint);
+
+/*
+ Takes the handle back. A sync of this state that has not ended is cancelled and waited for, at
+ most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
+ Afterwards the memory of all entries is the caller's.
+
+ Errors: cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclDestroySharedState(cclSharedState_t state);
+
+/*
+ Makes a state equal at all members of the group: the master elects one content by revision and
+ popularity, and whoever lacks it gets the blocks that differ from those that have it, verified.
+ All members call it. On success the memory is the elected content, and the revision its own.
+ Nobody may write the memory meanwhile. `options` and `info` may be NULL.
+
+ Hashes the state on this thread, then blocks until all members have the content, at most its
+ deadline and the master's `verdict_timeout_ms`. A member that is lost meanwhile, a source too,
+ does not disturb the others.
+
+ Errors: cclErrorSharedState names who called with other entries, strategies or revisions;
+ nothing moved. cclErrorCancelled, cclErrorTooFewPeers, the fatal ones (cclResultIsFatal). After
+ any of them cclIsUsable says whether the content is still whole. cclErrorInvalidUsage while
+ another sync of this state or communicator is under way, or if there is no connection.
+ cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclSyncSharedState(cclCommunicator_t communicator,
+                               cclSharedState_t state,
+                               const struct cclSyncOptions_t *options,
+                               struct cclSyncInfo_t *info);
+
+/*
+ Starts cclSyncSharedState and gives a handle of it, for cclWait and its like, cclGetSyncInfo and
+ cclGetSyncRole. Until it has ended all calls on the state but cclDestroySharedState are
+ cclErrorInvalidUsage, and the memory must be left alone (cclGetSyncRole says more). `options` is
+ copied. Hashes the state on this thread; then does not block.
+
+ Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
+ all others come from cclWait.
+ */
+cclResult_t cclSyncSharedStateAsync(cclCommunicator_t communicator,
+                                    cclSharedState_t state,
+                                    const struct cclSyncOptions_t *options,
+                                    cclOperation_t *operation);
+
+/*
+ Writes what a sync did that was started by cclSyncSharedStateAsync and has ended. Does not
+ block.
+
+ Errors: cclErrorTimeout if it has not ended; how it ended, if it failed; cclErrorInvalidArgument
+ if the operation is no sync, or `info` is NULL; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetSyncInfo(cclOperation_t operation, struct cclSyncInfo_t *info);
+
+/*
+ Writes whether this peer gives or receives in a sync that was started by
+ cclSyncSharedStateAsync. Does not block.
+
+ Errors: cclErrorInvalidArgument, also if the operation is no sync; cclErrorInvalidHandle,
+ cclErrorForked.
+ */
+cclResult_t cclGetSyncRole(cclOperation_t operation, cclSyncRole_t *role);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -435,14 +435,14 @@ fn part(
 /// # Safety
 /// `buffers` is NULL or points to `count` buffers.
 unsafe fn parts(buffers: *const cclBuffer_t, count: usize) -> Outcome<Vec<RawPart>> {
-    memory::check_list(buffers, count, "buffers")?;
-    // SAFETY: aligned and not NULL unless `count` is 0; the rest is vouched for by the caller.
-    let each = (0..count).map(|index| unsafe { buffers.add(index).read() });
-    each.map(|buffer| {
-        if buffer.reserved != 0 {
-            return Err(Error::invalid("reserved must be 0").into());
-        }
-        part(buffer.send, buffer.receive, buffer.count, buffer.dtype)
-    })
-    .collect()
+    // SAFETY: passed on from the caller.
+    let each = unsafe { memory::list(buffers, count, "buffers") }?;
+    each.into_iter()
+        .map(|buffer| {
+            if buffer.reserved != 0 {
+                return Err(Error::invalid("reserved must be 0").into());
+            }
+            part(buffer.send, buffer.receive, buffer.count, buffer.dtype)
+        })
+        .collect()
 }

@@ -19,6 +19,7 @@ use crate::communicator::Communicator;
 use crate::master::Master;
 use crate::operation::Operation;
 use crate::result::{Failure, Outcome};
+use crate::shared_state::SharedState;
 
 /// What a handle stands for.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum Entry {
     Communicator(Arc<Communicator>),
     /// Of `cclOperation_t`.
     Operation(Arc<Operation>),
+    /// Of `cclSharedState_t`.
+    SharedState(Arc<SharedState>),
 }
 
 /// A kind of thing that has handles.
@@ -63,6 +66,7 @@ macro_rules! kind {
 kind!(Master, "it is no master's, or was destroyed");
 kind!(Communicator, "it is no communicator's, or was destroyed");
 kind!(Operation, "it is no operation's, or was destroyed");
+kind!(SharedState, "it is no shared state's, or was destroyed");
 
 /// The handles of one process.
 #[derive(Debug)]

@@ -180,6 +180,18 @@ pub(crate) unsafe fn set_list<T: Copy>(
     Ok(())
 }
 
+/// Copies a list that the caller has.
+///
+/// # Safety
+/// `source` is NULL or points to `count` elements.
+pub(crate) unsafe fn list<T: Copy>(source: *const T, count: usize, name: &str) -> Outcome<Vec<T>> {
+    check_list(source, count, name)?;
+    // SAFETY: aligned and not NULL unless `count` is 0; the rest is vouched for by the caller.
+    Ok((0..count)
+        .map(|at| unsafe { source.add(at).read() })
+        .collect())
+}
+
 /// Checks a place for a list before anything is done.
 pub(crate) fn check_list<T>(place: *const T, capacity: usize, name: &str) -> Outcome<()> {
     if capacity == 0 {

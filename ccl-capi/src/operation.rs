@@ -1,10 +1,12 @@
 //! Operations that were started and not waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ccl_core::RawHandle;
+use ccl_core::{Progress, RawHandle, SyncInfo};
 
 use crate::call::call;
+use crate::flight::Flight;
 use crate::handles;
 use crate::memory::{self, Growing, Out};
 use crate::result::{Outcome, cclResult_t};
@@ -51,7 +53,7 @@ pub unsafe extern "C" fn wait(
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { OutcomeOut::new(outcome) }?;
         let operation = handles::get::<Operation, _>(operation)?;
-        place.set(&operation.handle.wait()?)
+        place.set(&operation.wait()?)
     })
 }
 
@@ -69,7 +71,7 @@ pub unsafe extern "C" fn wait_for(
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { OutcomeOut::new(outcome) }?;
         let operation = handles::get::<Operation, _>(operation)?;
-        place.set(&operation.handle.wait_for(bounded(timeout_ms))?)
+        place.set(&operation.wait_for(bounded(timeout_ms))?)
     })
 }
 
@@ -83,7 +85,7 @@ pub unsafe extern "C" fn test(operation: cclOperation_t, is_finished: *mut u32) 
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::out(is_finished, "is_finished") }?;
         let operation = handles::get::<Operation, _>(operation)?;
-        place.set(operation.handle.is_finished().into());
+        place.set(operation.is_finished().into());
         Ok(())
     })
 }
@@ -95,7 +97,7 @@ pub unsafe extern "C" fn test(operation: cclOperation_t, is_finished: *mut u32) 
 #[unsafe(export_name = "cclCancel")]
 pub unsafe extern "C" fn cancel(operation: cclOperation_t) -> cclResult_t {
     call(|| {
-        handles::get::<Operation, _>(operation)?.handle.cancel();
+        handles::get::<Operation, _>(operation)?.cancel();
         Ok(())
     })
 }
@@ -111,7 +113,7 @@ pub unsafe extern "C" fn get_progress(
     call(|| {
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::growing_out(progress, "progress") }?;
-        let progress = handles::get::<Operation, _>(operation)?.handle.progress();
+        let progress = handles::get::<Operation, _>(operation)?.progress();
         place.set(cclProgress_t {
             struct_bytes: 0,
             done_bytes: progress.done_bytes,
@@ -130,18 +132,77 @@ pub unsafe extern "C" fn destroy_operation(operation: cclOperation_t) -> cclResu
     call(|| {
         let operation = handles::remove::<Operation, _>(operation)?;
         // Another thread may wait in it and keep it; the memory is free when this returns anyhow.
-        if !operation.handle.is_finished() {
-            operation.handle.cancel();
-            let _how_is_for_those_who_waited = operation.handle.wait();
-        }
+        operation.end();
         Ok(())
     })
 }
 
 /// What a `cclOperation_t` stands for.
 #[derive(Debug)]
-pub(crate) struct Operation {
-    handle: RawHandle,
+pub(crate) enum Operation {
+    /// A collective, or a barrier.
+    Collective(RawHandle),
+    /// A sync of shared state.
+    Sync(Arc<Flight>),
+}
+
+impl Operation {
+    fn wait(&self) -> Outcome<ccl_core::Outcome> {
+        Ok(match self {
+            Self::Collective(handle) => handle.wait()?,
+            Self::Sync(flight) => outcome_of(flight.wait()?),
+        })
+    }
+
+    fn wait_for(&self, timeout: Duration) -> Outcome<ccl_core::Outcome> {
+        Ok(match self {
+            Self::Collective(handle) => handle.wait_for(timeout)?,
+            Self::Sync(flight) => outcome_of(flight.wait_for(timeout)?),
+        })
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::Collective(handle) => handle.is_finished(),
+            Self::Sync(flight) => flight.is_finished(),
+        }
+    }
+
+    fn cancel(&self) {
+        match self {
+            Self::Collective(handle) => handle.cancel(),
+            Self::Sync(flight) => flight.cancel(),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match self {
+            Self::Collective(handle) => handle.progress(),
+            Self::Sync(flight) => flight.progress(),
+        }
+    }
+
+    /// Cancels it unless it has ended, and waits until its memory is the caller's.
+    fn end(&self) {
+        match self {
+            Self::Collective(handle) if handle.is_finished() => {}
+            Self::Collective(handle) => {
+                handle.cancel();
+                let _how_is_for_those_who_waited = handle.wait();
+            }
+            Self::Sync(flight) => flight.end(),
+        }
+    }
+}
+
+/// What all operations tell, of a sync.
+fn outcome_of(info: SyncInfo) -> ccl_core::Outcome {
+    ccl_core::Outcome {
+        op: info.op,
+        contributors: info.members,
+        view: info.view,
+        attempts: info.attempts,
+    }
 }
 
 /// Gives an operation that was started its handle.
@@ -150,6 +211,6 @@ pub(crate) fn give(
     start: impl FnOnce() -> Outcome<RawHandle>,
 ) -> Outcome<()> {
     let handle = start()?;
-    place.set(handles::insert(Arc::new(Operation { handle })));
+    place.set(handles::insert(Arc::new(Operation::Collective(handle))));
     Ok(())
 }

@@ -246,7 +246,8 @@ impl OutcomeOut {
     }
 }
 
-fn pick<T: Copy>(all: &[T], number: u32, name: &str) -> Outcome<T> {
+/// The one of these that a number stands for.
+pub(crate) fn pick<T: Copy>(all: &[T], number: u32, name: &str) -> Outcome<T> {
     let found = usize::try_from(number)
         .ok()
         .and_then(|index| all.get(index));

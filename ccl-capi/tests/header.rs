@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The source of the header, in its order: what callers read first comes first.
-const TOPICS: [&str; 10] = [
+const TOPICS: [&str; 12] = [
     "result",
     "version",
     "log",
@@ -19,10 +19,12 @@ const TOPICS: [&str; 10] = [
     "topology",
     "operation",
     "collectives",
+    "shared_state",
+    "sync",
 ];
 
 /// Files of the crate that the header has nothing from.
-const INSIDE: [&str; 4] = ["call", "handles", "lib", "memory"];
+const INSIDE: [&str; 5] = ["call", "flight", "handles", "lib", "memory"];
 
 fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

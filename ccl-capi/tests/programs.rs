@@ -108,12 +108,14 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 8] = [
     "arguments",
     "churn",
     "collectives",
     "forked",
     "masters",
+    "state",
+    "state_arguments",
     "threads",
 ];
 
@@ -180,6 +182,16 @@ fn a_forked_child_does_no_harm() {
 #[test]
 fn masters_end_and_come_back() {
     compile_and_run("masters", &Library::Shared);
+}
+
+#[test]
+fn who_is_behind_gets_the_others_bits_and_a_killed_source_disturbs_nobody() {
+    compile_and_run("state", &Library::Shared);
+}
+
+#[test]
+fn wrong_uses_of_shared_state_are_answered_and_syncs_and_checkpoints_end_as_they_should() {
+    compile_and_run("state_arguments", &Library::Shared);
 }
 
 #[test]

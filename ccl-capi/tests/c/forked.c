@@ -12,6 +12,7 @@ typedef struct inherited_t {
     cclMaster_t master;
     cclCommunicator_t communicator;
     cclOperation_t operation;
+    cclSharedState_t state;
 } inherited_t;
 
 static void everything_is_the_parents(inherited_t inherited) {
@@ -55,6 +56,15 @@ static void everything_is_the_parents(inherited_t inherited) {
     FORKED(cclCancel(inherited.operation));
     FORKED(cclGetProgress(inherited.operation, &progress));
     FORKED(cclDestroyOperation(inherited.operation));
+    FORKED(cclAddEntry(inherited.state, "more", data, cclFloat32, NULL, 0, 0));
+    FORKED(cclGetRevision(inherited.state, &value));
+    FORKED(cclSetRevision(inherited.state, 1));
+    FORKED(cclIsUsable(inherited.state, &number));
+    FORKED(cclSyncSharedState(c, inherited.state, NULL, NULL));
+    FORKED(cclSyncSharedStateAsync(c, inherited.state, NULL, &operation));
+    FORKED(cclSaveSharedState(inherited.state, "/nowhere/at/all", 0));
+    FORKED(cclLoadSharedState(inherited.state, "/nowhere/at/all", &number));
+    FORKED(cclDestroySharedState(inherited.state));
     FORKED(cclGetMasterAddress(inherited.master, address, sizeof address));
     FORKED(cclRunMaster(inherited.master));
     FORKED(cclInterruptMaster(inherited.master));
@@ -95,6 +105,8 @@ int main(int argc, char **argv) {
     }
     inherited.master = start_master(address);
     inherited.communicator = connect_peer(address, 1);
+    OK(cclCreateSharedState(1, &inherited.state));
+    OK(cclAddEntry(inherited.state, "data", data, cclFloat32, NULL, 0, 1));
     for (round = 0; round < 5; round++) {
         pid_t process;
         OK(cclAllReduceAsync(inherited.communicator, data, data, 2, cclFloat32, cclSum, &options,
@@ -113,6 +125,8 @@ int main(int argc, char **argv) {
         OK(cclUpdateTopology(inherited.communicator));
     }
     CHECK(data[0] == 1 && data[1] == 2);
+    OK(cclSyncSharedState(inherited.communicator, inherited.state, NULL, NULL));
+    OK(cclDestroySharedState(inherited.state));
     OK(cclLeave(inherited.communicator));
     OK(cclDestroyCommunicator(inherited.communicator));
     OK(cclDestroyMaster(inherited.master));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::communicator::{Communicator, Progress, RawHandle, SharedState};
 use crate::driver::call::Operation;
 use crate::error::Result;
-use crate::ids::{PeerId, Rank, Tag};
+use crate::ids::{OpName, PeerId, Rank, Tag};
 use crate::peer::View;
 use crate::reduce::{Dtype, ReduceOp};
 use crate::state::holding::Holding;
@@ -47,6 +47,10 @@ pub struct SyncInfo {
     pub members: Vec<PeerId>,
     /// The view this peer was in when it was told.
     pub view: Arc<View>,
+    /// The sync's name in the history.
+    pub op: OpName,
+    /// Attempts it took.
+    pub attempts: u32,
     /// Time from call to return.
     pub duration: Duration,
     /// How much of it went into hashing the own state.
@@ -151,6 +155,8 @@ impl SyncHandle<'_, '_> {
             sources: account.sources,
             members: outcome.contributors,
             view: outcome.view,
+            op: outcome.op,
+            attempts: outcome.attempts,
             duration: self.communicator.session().now() - self.started,
             hashing: self.hashing,
         })

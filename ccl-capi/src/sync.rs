@@ -1,0 +1,406 @@
+//! The call that makes a shared state equal at all members, blocking and started.
+//!
+//! What a state is without a sync is in `shared_state`, and what holds it during one in `flight`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ccl_core::{Error, SyncInfo, SyncOptions, SyncStrategy};
+
+use crate::call::call;
+use crate::communicator::{Communicator, cclCommunicator_t};
+use crate::flight::Flight;
+use crate::handles;
+use crate::memory::{self, Growing, GrowingOut};
+use crate::operation::{Operation, cclOperation_t};
+use crate::result::{Outcome, cclResult_t};
+use crate::shared_state::{CCL_ROOT_BYTES, SharedState, cclSharedState_t};
+use crate::types::{bounded, pick};
+
+/// Whether a member's content counts in a sync. cclEnforcePopular may be mixed with cclReceiveOnly,
+/// and cclSendOnly with cclReceiveOnly; somebody must give.
+pub type cclSyncStrategy_t = u32;
+
+/// Its content takes part in the election, and is replaced if another wins.
+pub const cclEnforcePopular: cclSyncStrategy_t = 0;
+/// Its content must win.
+pub const cclSendOnly: cclSyncStrategy_t = 1;
+/// Its content does not count.
+pub const cclReceiveOnly: cclSyncStrategy_t = 2;
+
+/// What a member is to a sync.
+pub type cclSyncRole_t = u32;
+
+/// Nothing is elected yet, or the sync has ended.
+pub const cclRoleUnknown: cclSyncRole_t = 0;
+/// Its content is being replaced: the memory may be neither read nor written.
+pub const cclRoleReceiver: cclSyncRole_t = 1;
+/// Its content is the elected one, and others may be reading it: the memory may be read, and must
+/// not be written.
+pub const cclRoleSource: cclSyncRole_t = 2;
+
+/// How a sync is made. 0 and NULL are the default of every field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cclSyncOptions_t {
+    /// `sizeof(cclSyncOptions_t)`.
+    pub struct_bytes: usize,
+    /// Indices of the entries that may have changed since this state's last sync, in the order in
+    /// which they were added: only these are hashed. A change elsewhere goes unseen until a sync
+    /// without this hint. NULL: all.
+    pub touched: *const usize,
+    /// How many they are; counts only with `touched`.
+    pub touched_count: usize,
+    /// After this time the sync is cancelled for all members, in milliseconds; 0: the
+    /// communicator's `operation_timeout_ms`.
+    pub deadline_ms: u64,
+    /// cclEnforcePopular or its like.
+    pub strategy: cclSyncStrategy_t,
+    /// 1: a vote to go back to the best content there is, if the one that was agreed on last is
+    /// lost. Needs the votes of all members.
+    pub is_restore: u32,
+    /// Threads that hash. 0: as many as there are cores, at most 8.
+    pub hash_threads: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+impl Default for cclSyncOptions_t {
+    fn default() -> Self {
+        Self {
+            struct_bytes: 0,
+            touched: std::ptr::null(),
+            touched_count: 0,
+            deadline_ms: 0,
+            strategy: cclEnforcePopular,
+            is_restore: 0,
+            hash_threads: 0,
+            reserved: 0,
+        }
+    }
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers and a pointer only.
+unsafe impl Growing for cclSyncOptions_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// Who gave how much to a sync.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct cclSyncSource_t {
+    /// Id of the peer.
+    pub peer: u64,
+    /// Bytes of it that were used.
+    pub bytes: u64,
+}
+
+/// What a sync did at this peer. Set `struct_bytes`, and the lists with their capacities if they
+/// are wanted: as many are written as there is room for. The rest is written, on success only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cclSyncInfo_t {
+    /// `sizeof(cclSyncInfo_t)`.
+    pub struct_bytes: usize,
+    /// Room for who gave what to this peer, or NULL.
+    pub sources: *mut cclSyncSource_t,
+    /// Sources that there is room for.
+    pub sources_capacity: usize,
+    /// Peers that gave something to this one: how many.
+    pub sources_count: usize,
+    /// Room for ids of the members that took part, in rank order, or NULL.
+    pub members: *mut u64,
+    /// Ids that there is room for.
+    pub members_capacity: usize,
+    /// Members that took part: how many.
+    pub members_count: usize,
+    /// The revision that all members have now.
+    pub revision: u64,
+    /// The digest over all entries, the same at all members.
+    pub root: [u8; CCL_ROOT_BYTES],
+    /// Bytes given to other members.
+    pub sent_bytes: u64,
+    /// Bytes received: blocks that differed, and digests.
+    pub received_bytes: u64,
+    /// Time from the call to its end, in microseconds.
+    pub duration_us: u64,
+    /// How much of it went into hashing the own state, in microseconds.
+    pub hashing_us: u64,
+    /// Term of the view this peer was in when it was told.
+    pub term: u32,
+    /// Epoch of that view.
+    pub epoch: u32,
+    /// Members of that view.
+    pub world_size: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+impl Default for cclSyncInfo_t {
+    fn default() -> Self {
+        Self {
+            struct_bytes: 0,
+            sources: std::ptr::null_mut(),
+            sources_capacity: 0,
+            sources_count: 0,
+            members: std::ptr::null_mut(),
+            members_capacity: 0,
+            members_count: 0,
+            revision: 0,
+            root: [0; CCL_ROOT_BYTES],
+            sent_bytes: 0,
+            received_bytes: 0,
+            duration_us: 0,
+            hashing_us: 0,
+            term: 0,
+            epoch: 0,
+            world_size: 0,
+            reserved: 0,
+        }
+    }
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers and pointers only.
+unsafe impl Growing for cclSyncInfo_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// Makes a state equal at all members of the group: the master elects one content by revision and
+/// popularity, and whoever lacks it gets the blocks that differ from those that have it, verified.
+/// All members call it. On success the memory is the elected content, and the revision its own.
+/// Nobody may write the memory meanwhile. `options` and `info` may be NULL.
+///
+/// Hashes the state on this thread, then blocks until all members have the content, at most its
+/// deadline and the master's `verdict_timeout_ms`. A member that is lost meanwhile, a source too,
+/// does not disturb the others.
+///
+/// Errors: cclErrorSharedState names who called with other entries, strategies or revisions;
+/// nothing moved. cclErrorCancelled, cclErrorTooFewPeers, the fatal ones (cclResultIsFatal). After
+/// any of them cclIsUsable says whether the content is still whole. cclErrorInvalidUsage while
+/// another sync of this state or communicator is under way, or if there is no connection.
+/// cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclSyncSharedState")]
+pub unsafe extern "C" fn sync_shared_state(
+    communicator: cclCommunicator_t,
+    state: cclSharedState_t,
+    options: *const cclSyncOptions_t,
+    info: *mut cclSyncInfo_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { InfoOut::new(info) }?;
+        // SAFETY: NULL, or what the header asks for; the memory stays the library's until the end.
+        let flight = unsafe { start(communicator, state, options) }?;
+        place.set(&flight.wait()?)
+    })
+}
+
+/// Starts cclSyncSharedState and gives a handle of it, for cclWait and its like, cclGetSyncInfo and
+/// cclGetSyncRole. Until it has ended all calls on the state but cclDestroySharedState are
+/// cclErrorInvalidUsage, and the memory must be left alone (cclGetSyncRole says more). `options` is
+/// copied. Hashes the state on this thread; then does not block.
+///
+/// Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
+/// all others come from cclWait.
+#[unsafe(export_name = "cclSyncSharedStateAsync")]
+pub unsafe extern "C" fn sync_shared_state_async(
+    communicator: cclCommunicator_t,
+    state: cclSharedState_t,
+    options: *const cclSyncOptions_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(operation, "operation") }?;
+        // SAFETY: NULL, or what the header asks for; the memory stays the library's until the end.
+        let flight = unsafe { start(communicator, state, options) }?;
+        place.set(handles::insert(Arc::new(Operation::Sync(flight))));
+        Ok(())
+    })
+}
+
+/// Writes what a sync did that was started by cclSyncSharedStateAsync and has ended. Does not
+/// block.
+///
+/// Errors: cclErrorTimeout if it has not ended; how it ended, if it failed; cclErrorInvalidArgument
+/// if the operation is no sync, or `info` is NULL; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetSyncInfo")]
+pub unsafe extern "C" fn get_sync_info(
+    operation: cclOperation_t,
+    info: *mut cclSyncInfo_t,
+) -> cclResult_t {
+    call(|| {
+        if info.is_null() {
+            return Err(Error::invalid("info is NULL").into());
+        }
+        // SAFETY: what the header asks for.
+        let place = unsafe { InfoOut::new(info) }?;
+        let operation = handles::get::<Operation, _>(operation)?;
+        place.set(&sync_of(&operation)?.wait_for(Duration::ZERO)?)
+    })
+}
+
+/// Writes whether this peer gives or receives in a sync that was started by
+/// cclSyncSharedStateAsync. Does not block.
+///
+/// Errors: cclErrorInvalidArgument, also if the operation is no sync; cclErrorInvalidHandle,
+/// cclErrorForked.
+#[unsafe(export_name = "cclGetSyncRole")]
+pub unsafe extern "C" fn get_sync_role(
+    operation: cclOperation_t,
+    role: *mut cclSyncRole_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(role, "role") }?;
+        let operation = handles::get::<Operation, _>(operation)?;
+        place.set(match sync_of(&operation)?.is_source() {
+            None => cclRoleUnknown,
+            Some(false) => cclRoleReceiver,
+            Some(true) => cclRoleSource,
+        });
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `options` is NULL or points to options whose list is as long as it says. The state's memory
+/// stays until the sync has ended.
+unsafe fn start(
+    communicator: cclCommunicator_t,
+    state: cclSharedState_t,
+    options: *const cclSyncOptions_t,
+) -> Outcome<Arc<Flight>> {
+    // SAFETY: passed on from the caller.
+    let options = unsafe { sync_options(options) }?;
+    let communicator = handles::get::<Communicator, _>(communicator)?;
+    let state = handles::get::<SharedState, _>(state)?;
+    let communicator = communicator.connected()?;
+    state.lend(|state| Flight::start(&communicator, state, &options))
+}
+
+/// # Safety
+/// `pointer` is NULL or points to options whose list is as long as it says.
+unsafe fn sync_options(pointer: *const cclSyncOptions_t) -> Outcome<SyncOptions> {
+    // SAFETY: passed on from the caller.
+    let options = unsafe { memory::growing(pointer, "options") }?;
+    if options.reserved != 0 {
+        return Err(Error::invalid("options->reserved must be 0").into());
+    }
+    let touched = if options.touched.is_null() {
+        None
+    } else {
+        // SAFETY: passed on from the caller.
+        let list =
+            unsafe { memory::list(options.touched, options.touched_count, "options->touched") };
+        Some(list?)
+    };
+    let strategies = [
+        SyncStrategy::EnforcePopular,
+        SyncStrategy::SendOnly,
+        SyncStrategy::ReceiveOnly,
+    ];
+    Ok(SyncOptions {
+        strategy: pick(&strategies, options.strategy, "sync strategy")?,
+        restore: memory::switch(options.is_restore, "options->is_restore")?,
+        touched,
+        deadline: (options.deadline_ms != 0).then(|| bounded(options.deadline_ms)),
+        hash_threads: hash_threads(options.hash_threads)?,
+    })
+}
+
+fn hash_threads(number: u32) -> Outcome<Option<usize>> {
+    if number > HASH_THREADS_MAX {
+        let what = format!("options->hash_threads is {number}, at most {HASH_THREADS_MAX}");
+        return Err(Error::invalid(what).into());
+    }
+    Ok(usize::try_from(number).ok().filter(|&number| number > 0))
+}
+
+fn sync_of(operation: &Operation) -> Outcome<&Flight> {
+    match operation {
+        Operation::Sync(flight) => Ok(flight),
+        Operation::Collective(_) => Err(Error::invalid("the operation is no sync").into()),
+    }
+}
+
+/// Where a sync is to be told of, if anywhere.
+#[derive(Debug)]
+struct InfoOut(Option<(cclSyncInfo_t, GrowingOut<cclSyncInfo_t>)>);
+
+impl InfoOut {
+    /// # Safety
+    /// `pointer` is NULL or points to an info whose lists are as long as it says; nobody else uses
+    /// it until the call returns.
+    unsafe fn new(pointer: *mut cclSyncInfo_t) -> Outcome<Self> {
+        if pointer.is_null() {
+            return Ok(Self(None));
+        }
+        // SAFETY: passed on from the caller.
+        let (asked, place) = unsafe {
+            (
+                memory::growing(pointer.cast_const(), "info")?,
+                memory::growing_out(pointer, "info")?,
+            )
+        };
+        memory::check_list(asked.sources, asked.sources_capacity, "info->sources")?;
+        memory::check_list(asked.members, asked.members_capacity, "info->members")?;
+        Ok(Self(Some((asked, place))))
+    }
+
+    fn set(self, info: &SyncInfo) -> Outcome<()> {
+        let Some((asked, place)) = self.0 else {
+            return Ok(());
+        };
+        let source = |(peer, bytes): &(ccl_core::PeerId, u64)| cclSyncSource_t {
+            peer: peer.0,
+            bytes: *bytes,
+        };
+        let sources: Vec<_> = info.sources.iter().map(source).collect();
+        let members: Vec<u64> = info.members.iter().map(|peer| peer.0).collect();
+        let (to_sources, to_members) = (asked.sources, asked.members);
+        // SAFETY: the caller of `new` vouched for the lists.
+        unsafe {
+            memory::set_list(
+                to_sources,
+                asked.sources_capacity,
+                "info->sources",
+                &sources,
+            )?;
+            memory::set_list(
+                to_members,
+                asked.members_capacity,
+                "info->members",
+                &members,
+            )?;
+        }
+        let world_size = info.view.members.len();
+        place.set(cclSyncInfo_t {
+            sources_count: sources.len(),
+            members_count: members.len(),
+            revision: info.revision,
+            root: info.root.0,
+            sent_bytes: info.sent_bytes,
+            received_bytes: info.received_bytes,
+            duration_us: microseconds(info.duration),
+            hashing_us: microseconds(info.hashing),
+            term: info.view.vid.term.0,
+            epoch: info.view.vid.epoch.0,
+            world_size: u32::try_from(world_size).expect("a view has at most WORLD_SIZE_MAX"),
+            reserved: 0,
+            ..asked
+        });
+        Ok(())
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Most threads that hash: more than any machine gains from.
+const HASH_THREADS_MAX: u32 = 256;
