@@ -9,6 +9,9 @@ use crate::reduce::Dtype;
 use crate::state::{BLOCK_BYTES, Blocks, Key, Tree, block_digest, keys_digest};
 use crate::transport::Payload;
 
+#[path = "chaos.rs"]
+mod chaos;
+
 const OP: OpName = OpName {
     tag: crate::ids::Tag::SHARED_STATE,
     n: crate::ids::OpNumber(0),
@@ -54,15 +57,19 @@ struct Net {
     nodes: BTreeMap<PeerId, Node>,
 }
 
-fn node(id: u64, wire: &Wire, mut memory: Box<[u8]>) -> Node {
+fn node(id: u64, wire: &Wire, memory: Box<[u8]>) -> Node {
+    node_cut(id, wire, memory, BLOCK_BYTES)
+}
+
+fn node_cut(id: u64, wire: &Wire, mut memory: Box<[u8]>, block_bytes: usize) -> Node {
     let keys = [Key {
         name: "w".into(),
         dtype: Dtype::U8,
         shape: vec![memory.len() as u64],
         allow_inequality: false,
     }];
-    let layout = Blocks::new(&keys).unwrap();
-    let digests = memory.chunks(BLOCK_BYTES).map(block_digest).collect();
+    let layout = Blocks::with_block_bytes(&keys, block_bytes).unwrap();
+    let digests = memory.chunks(block_bytes).map(block_digest).collect();
     let keys = keys_digest(&keys);
     let tree = Tree::new(keys, &layout, digests);
     let content = StateId {
