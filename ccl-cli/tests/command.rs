@@ -146,6 +146,9 @@ fn wrong_options_are_told_with_words() {
         ("bench floor --world 1", "--world"),
         ("demo --peers 2", "--peers"),
         ("demo --restart-master 99", "--restart-master"),
+        ("demo --churn --peers 7", "2 to 6"),
+        ("demo --churn --no-faults", "--no-faults"),
+        ("demo --seconds 5", "--churn"),
         ("master --listen nowhere", "--listen"),
     ] {
         let output = output(arguments);

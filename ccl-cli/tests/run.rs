@@ -1,8 +1,9 @@
 //! Whole runs of several processes, started by the binary as a person would.
 //!
 //! Plan: 1. every type with every operator is right with both algorithms; 2. so are the other
-//! collectives, in place and with odd shares; 3. the demonstration trains to the end while a peer
-//! is killed and another stopped; 4. and while its master dies.
+//! collectives, in place and with odd shares; 3. the demonstration trains to the end while
+//! newcomers come and go, a peer is killed and another stopped; 4. and while its master dies;
+//! 5. and while somebody is killed or started about once a second.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -92,14 +93,18 @@ fn a_world_of_one_and_a_floor_beside_it_are_measured() {
 }
 
 #[test]
-fn training_goes_on_when_a_peer_is_killed_and_another_stopped() {
+fn training_goes_on_when_newcomers_come_and_one_is_killed_and_one_stopped() {
     let lines = lines("demo --json");
     let summary = lines.last().unwrap();
     assert_eq!(summary["event"], "summary");
     assert_eq!(
         (&summary["kills"], &summary["stops"], &summary["joins"]),
-        (&1.into(), &1.into(), &4.into())
+        (&1.into(), &1.into(), &4.into()),
+        "three newcomers, and the stopped one that came back"
     );
+    assert_eq!(summary["leaves"], 4);
+    assert_eq!(summary["needless_sync_bytes"], 0);
+    assert_right_syncs(&lines, 4);
     assert_eq!(summary["world_size"], 2);
     let digests = summary["digests"].as_array().unwrap();
     assert_eq!(digests.len(), 2);
@@ -114,6 +119,42 @@ fn training_goes_on_when_a_peer_is_killed_and_another_stopped() {
     assert!(
         summary["pause_after_kill_ms"].is_number() && summary["pause_after_stop_ms"].is_number()
     );
+    assert_eq!(summary["problems"].as_array().unwrap().len(), 0);
+}
+
+/// Each newcomer got the whole state of whatever step the others were at, and little besides.
+fn assert_right_syncs(lines: &[Value], newcomers: usize) {
+    let syncs: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["event"] == "synced")
+        .collect();
+    assert!(syncs.len() >= newcomers, "{syncs:?}");
+    for sync in syncs {
+        assert_eq!(sync["had_it"], false, "{sync}");
+        assert!(sync["sources"].as_u64().unwrap() > 0, "{sync}");
+        let bytes = sync["received_bytes"].as_u64().unwrap();
+        assert!((2 << 20..3 << 20).contains(&bytes), "{sync}");
+    }
+}
+
+#[test]
+fn training_goes_on_while_somebody_is_killed_or_started_each_second() {
+    let lines = lines("demo --churn --seconds 9 --seed 1 --json");
+    let summary = lines.last().unwrap();
+    assert_eq!(summary["event"], "summary");
+    for field in ["kills", "joins"] {
+        assert!(summary[field].as_u64().unwrap() >= 3, "{field}: {summary}");
+    }
+    assert!(summary["accuracy"].as_f64().unwrap() >= 0.95, "{summary}");
+    let digests = summary["digests"].as_array().unwrap();
+    assert_eq!(summary["world_size"], digests.len());
+    assert!((2..=6).contains(&digests.len()));
+    assert!(
+        digests.iter().all(|digest| *digest == digests[0]),
+        "{summary}"
+    );
+    assert_eq!(summary["needless_sync_bytes"], 0);
+    assert!(summary["sync_bytes"].as_u64().unwrap() > 0, "{summary}");
     assert_eq!(summary["problems"].as_array().unwrap().len(), 0);
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::notes::{FaultSignal, Note};
-use super::story::{Story, Summary};
+use super::story::Story;
 use crate::child::send_line;
 use crate::failure::Result;
 
@@ -42,7 +42,7 @@ struct Current {
 }
 
 impl Display {
-    /// For so many steps.
+    /// For so many steps, or for an unknown number if 0.
     pub fn new(json: bool, steps: usize, steps_per_epoch: usize) -> Self {
         let mode = match (json, std::io::stdout().is_terminal()) {
             (true, _) => Mode::Json,
@@ -78,50 +78,18 @@ impl Display {
         {
             return self.show_step(story, (*step, *world_size), (*loss, *images));
         }
+        if let Note::Synced {
+            received_bytes: 0, ..
+        } = note
+        {
+            return Ok(()); // It had it; so it is at most syncs.
+        }
         if self.mode == Mode::Json {
             return self.write_json(place, note);
         }
-        match note {
-            Note::Joined {
-                rank, world_size, ..
-            } => self.say(&format!("peer {place} is in: rank {rank} of {world_size}")),
-            Note::Fault {
-                signal,
-                done_bytes,
-                total_bytes,
-                step,
-                ..
-            } => {
-                let percent = 100 * done_bytes / total_bytes.max(&1);
-                let what = match signal {
-                    FaultSignal::Kill => "kills itself",
-                    FaultSignal::Stop => "is stopped and says nothing more",
-                };
-                self.say(&format!(
-                    "peer {place} {what} in step {step}, with {percent} % of the operation's bytes moved"
-                ))
-            }
-            Note::Lost { peer, reason, .. } => {
-                let lost = story
-                    .place_of(*peer)
-                    .map_or("?".to_owned(), |lost| lost.to_string());
-                self.say(&format!(
-                    "peer {place} hears that peer {lost} is lost ({reason}): it repeats the step"
-                ))
-            }
-            Note::Evicted { reason } => self.say(&format!(
-                "peer {place} woke up and learned that it was evicted: {reason}"
-            )),
-            Note::Left => self.say(&format!("peer {place} was asked to end, and left")),
-            Note::Finished {
-                digest, accuracy, ..
-            } => self.say(&format!(
-                "peer {place} has finished: accuracy {:.1} %, weights {}",
-                100.0 * accuracy,
-                &digest[..digest.len().min(12)]
-            )),
-            Note::Failed { error } => self.say(&format!("peer {place} cannot go on: {error}")),
-            Note::Step { .. } => Ok(()),
+        match words(story, place, note) {
+            Some(words) => self.say(&words),
+            None => Ok(()),
         }
     }
 
@@ -134,12 +102,12 @@ impl Display {
         self.say(words)
     }
 
-    /// The last line.
-    pub fn finish(&mut self, summary: &Summary) -> Result<()> {
+    /// The last line, for machines or for people.
+    pub fn finish(&mut self, summary: &impl serde::Serialize, text: &str) -> Result<()> {
         if self.mode == Mode::Json {
             return send_line(&mut std::io::stdout(), summary);
         }
-        self.say(&summary.to_text())
+        self.say(text)
     }
 
     fn show_step(&mut self, story: &Story, at: (usize, usize), done: (f32, usize)) -> Result<()> {
@@ -188,11 +156,14 @@ impl Display {
             });
             return send_line(&mut std::io::stdout(), &line);
         }
+        let of = match self.steps {
+            0 => String::new(),
+            steps => format!(" of {steps}"),
+        };
         let status = format!(
-            "step {:>4} of {}, epoch {epoch:>2}: {world_size} members, {steps_per_second:5.1} steps/s, \
+            "step {:>4}{of}, epoch {epoch:>2}: {world_size} members, {steps_per_second:5.1} steps/s, \
              {megabytes_per_second:6.1} MB/s, loss {loss:.4}",
             step + 1,
-            self.steps,
         );
         if self.mode == Mode::Terminal {
             return write(&format!("\r\x1b[K{status}"));
@@ -220,6 +191,76 @@ impl Display {
         }
         send_line(&mut std::io::stdout(), &line)
     }
+}
+
+/// What a note means, for people; [`Display::show_step`] has the steps.
+fn words(story: &Story, place: usize, note: &Note) -> Option<String> {
+    match note {
+        Note::Joined {
+            rank,
+            world_size,
+            is_newcomer,
+            ..
+        } => {
+            let what = if *is_newcomer { "a newcomer, " } else { "" };
+            Some(format!(
+                "peer {place} is in: {what}rank {rank} of {world_size}"
+            ))
+        }
+        Note::Synced {
+            step,
+            root,
+            received_bytes,
+            sources,
+            ..
+        } => Some(format!(
+            "peer {place} got the state of step {step}, {:.2} MiB from {sources} others: {}",
+            *received_bytes as f64 / f64::from(1 << 20),
+            start_of(root),
+        )),
+        Note::Fault {
+            signal,
+            done_bytes,
+            total_bytes,
+            step,
+            ..
+        } => {
+            let percent = 100 * done_bytes / total_bytes.max(&1);
+            let what = match signal {
+                FaultSignal::Kill => "kills itself",
+                FaultSignal::Stop => "is stopped and says nothing more",
+            };
+            Some(format!(
+                "peer {place} {what} in step {step}, with {percent} % of the operation's bytes moved"
+            ))
+        }
+        Note::Lost { peer, reason, .. } => {
+            let lost = story
+                .place_of(*peer)
+                .map_or("?".to_owned(), |lost| lost.to_string());
+            Some(format!(
+                "peer {place} hears that peer {lost} is lost ({reason}): it repeats the step"
+            ))
+        }
+        Note::Evicted { reason } => Some(format!(
+            "peer {place} learned that it was evicted, and comes back: {reason}"
+        )),
+        Note::Left => Some(format!("peer {place} was told to leave, and did")),
+        Note::Finished {
+            digest, accuracy, ..
+        } => Some(format!(
+            "peer {place} has finished: accuracy {:.1} %, weights {}",
+            100.0 * accuracy,
+            start_of(digest),
+        )),
+        Note::Failed { error } => Some(format!("peer {place} cannot go on: {error}")),
+        Note::Step { .. } => None,
+    }
+}
+
+/// As much of a digest as a person compares.
+fn start_of(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
 }
 
 /// Whoever watched may be gone; the training goes on to its end and its exit status.

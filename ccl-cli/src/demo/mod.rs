@@ -1,15 +1,21 @@
 //! `ccl demo`: a master and some peers, each a process of its own, train a network together, while
-//! one peer is killed, another is stopped, and if asked for the master dies as well.
+//! newcomers come and go, one peer is killed, another is stopped, and if asked for the master dies
+//! as well; or, with `--churn`, somebody is killed, stopped or started about once a second.
 
+mod churn;
+mod crew;
 mod data;
 mod display;
+mod master;
 mod notes;
 mod orchestrate;
 pub mod peer;
 mod plan;
 mod schedule;
 mod story;
+mod summary;
 mod train;
+mod trainer;
 
 use std::process::ExitCode;
 
@@ -23,15 +29,21 @@ pub struct Arguments {
     /// Number of peers at the start.
     #[arg(long, value_name = "N", default_value_t = 4)]
     peers: usize,
-    /// Decides weights, order of images, who fails and when.
+    /// Decides weights, order of images, who fails and comes, and when.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
     /// Passes over the images.
     #[arg(long, value_name = "N", default_value_t = 14)]
     epochs: usize,
-    /// Let everybody live.
+    /// Let everybody live, and nobody come or go.
     #[arg(long)]
     no_faults: bool,
+    /// Kill, stop or start a process about once a second, in a world of 2 to 6.
+    #[arg(long, conflicts_with_all = ["no_faults", "restart_master"])]
+    churn: bool,
+    /// How long the churn lasts.
+    #[arg(long, value_name = "N", default_value_t = 60, requires = "churn")]
+    seconds: u64,
     /// Kill the master so many times, and start it again on its port with its journal.
     #[arg(long, value_name = "N", default_value_t = 0)]
     restart_master: usize,
@@ -45,11 +57,14 @@ pub struct Arguments {
 
 /// Runs the demonstration; exit status 1 if it did not end as it must.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let peers_min = if arguments.no_faults { 1 } else { 3 };
-    if !(peers_min..=PEERS_MAX).contains(&arguments.peers) {
-        return Err(Failure::new(format!(
-            "--peers must be {peers_min} to {PEERS_MAX}"
-        )));
+    let peers = match (arguments.churn, arguments.no_faults) {
+        (true, _) => churn::WORLD,
+        (false, true) => 1..=PEERS_MAX,
+        (false, false) => 3..=PEERS_MAX,
+    };
+    if !peers.contains(&arguments.peers) {
+        let (least, most) = (peers.start(), peers.end());
+        return Err(Failure::new(format!("--peers must be {least} to {most}")));
     }
     if !(1..=EPOCHS_MAX).contains(&arguments.epochs) {
         return Err(Failure::new(format!("--epochs must be 1 to {EPOCHS_MAX}")));
@@ -59,6 +74,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "--restart-master must be 0 to {}",
             plan::RESTARTS_MAX
         )));
+    }
+    if arguments.churn {
+        return churn::run(arguments);
     }
     orchestrate::run(arguments)
 }

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 /// The first line to a training process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
-    /// Members to wait for before the first step.
+    /// Members that the first view waits for; 1 for newcomers.
     pub peers: usize,
     /// Fewest members to train with.
     pub peers_min: usize,
+    /// Whether others have trained before: its state does not count.
+    pub is_newcomer: bool,
     /// Decides weights and order of images.
     pub seed: u64,
     /// Passes over the images.
@@ -17,6 +19,16 @@ pub struct Setup {
     pub master: String,
     /// What is to happen to it.
     pub fault: Option<Fault>,
+}
+
+/// Any later line to a training process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// The training may end once the images have been passed over so often. All end with the same
+    /// step, if one of them was told.
+    Finish,
+    /// Leave the run before the next step, and end.
+    Leave,
 }
 
 /// A signal that a process sends itself in the middle of an operation.
@@ -44,19 +56,38 @@ pub enum FaultSignal {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Note {
-    /// It is a member, and all members are there.
+    /// It is a member.
     Joined {
         /// Its name in the run.
         peer: u64,
+        /// Whether others have trained before.
+        is_newcomer: bool,
         /// Its rank.
         rank: u32,
         /// Members.
         world_size: usize,
     },
+    /// It has the state that all members have.
+    Synced {
+        /// The step that comes next.
+        step: usize,
+        /// How many syncs there were before.
+        revision: u64,
+        /// The library's digest over the state.
+        root: String,
+        /// Whether it had the elected content before.
+        had_it: bool,
+        /// Bytes that came from other members.
+        received_bytes: u64,
+        /// Members that gave them.
+        sources: usize,
+    },
     /// A step was committed and applied.
     Step {
         /// From 0.
         step: usize,
+        /// Digest of the weights after it.
+        digest: String,
         /// Whose gradients are in it.
         world_size: usize,
         /// Sum of the losses of this process's images, and their number.
@@ -90,12 +121,12 @@ pub enum Note {
         /// When.
         at_ns: u64,
     },
-    /// It learned that it was evicted.
+    /// It learned that it was evicted; it comes back as a newcomer.
     Evicted {
         /// Why.
         reason: String,
     },
-    /// It was asked to end, and left the run.
+    /// It was told to leave, and did.
     Left,
     /// It has trained to the end.
     Finished {

@@ -1,44 +1,86 @@
-//! One training process: its shard of each batch, everybody's average, the same weights as all.
-//!
-//! The loop in [`Trainer::step`] is what a program has to do about a peer that is lost: compute
-//! for the members that are left, and call again.
+//! One training process: it talks with the parent, and comes back as a newcomer when it was
+//! evicted. What it trains is in `trainer`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use ccl_core::{Communicator, CommunicatorConfig, Error, Handle, Options, ReduceOp};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use ccl_core::Error;
 
-use super::data::{Digits, Image};
-use super::notes::{Fault, FaultSignal, Note, Setup};
-use super::schedule::{BATCH, Schedule};
-use super::train::{Gradients, Network};
-use crate::child::{exit_with_parent, receive_line, send_line};
+use super::notes::{Note, Order, Setup};
+use super::trainer::{Stop, Trainer};
+use crate::child::{orders, receive_line, send_line};
 use crate::failure::{Context, Failure, Result};
-use crate::measure::monotonic_ns;
 
-/// Trains as the parent says. Ends with status 0 if it finished, left, or was evicted and told so.
+/// What the parent, or a signal, has asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    leave: Arc<AtomicBool>,
+    finish: Arc<AtomicBool>,
+}
+
+impl Wishes {
+    /// Whether to leave before the next step.
+    pub fn is_leave(&self) -> bool {
+        self.leave.load(Ordering::Relaxed)
+    }
+
+    /// Whether the training may end.
+    pub fn is_finish(&self) -> bool {
+        self.finish.load(Ordering::Relaxed)
+    }
+
+    /// Takes orders in a thread of its own, which ends this process when the parent is gone.
+    fn listen(&self) -> Result<()> {
+        signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&self.leave))
+            .context("signal handler")?;
+        let wishes = self.clone();
+        let orders = orders::<Order>();
+        std::thread::spawn(move || {
+            for order in orders {
+                match order {
+                    Ok(Order::Finish) => wishes.finish.store(true, Ordering::Relaxed),
+                    Ok(Order::Leave) => wishes.leave.store(true, Ordering::Relaxed),
+                    Err(failure) => {
+                        let error = failure.to_string();
+                        // The parent that wrote this nonsense may not listen either.
+                        let _ = tell(&Note::Failed { error });
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Trains as the parent says. Ends with status 0 if it finished or left.
 pub fn run() -> Result<ExitCode> {
-    let is_asked_to_end = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&is_asked_to_end))
-        .context("signal handler")?;
-    let setup: Setup =
+    let mut setup: Setup =
         receive_line(&mut std::io::stdin().lock())?.ok_or_else(|| Failure::new("no setup"))?;
-    exit_with_parent();
-    let note = match train(&setup, &is_asked_to_end) {
-        Ok(note) => note,
-        Err(Stop::Library(Error::Evicted(reason))) => Note::Evicted {
-            reason: reason.to_string(),
-        },
-        Err(Stop::Library(error)) => Note::Failed {
-            error: error.to_string(),
-        },
-        Err(Stop::Other(failure)) => Note::Failed {
-            error: failure.to_string(),
-        },
+    let wishes = Wishes::default();
+    wishes.listen()?;
+    let note = loop {
+        match train(&setup, &wishes) {
+            Ok(note) => break note,
+            Err(Stop::Library(error)) if is_session_over(&error) => {
+                let reason = match error {
+                    Error::Evicted(reason) => reason.to_string(),
+                    error => error.to_string(),
+                };
+                tell(&Note::Evicted { reason })?;
+                setup.is_newcomer = true;
+                setup.peers = 1;
+                setup.fault = None;
+            }
+            Err(Stop::Library(error)) => {
+                let error = error.to_string();
+                break Note::Failed { error };
+            }
+            Err(Stop::Other(failure)) => {
+                let error = failure.to_string();
+                break Note::Failed { error };
+            }
+        }
     };
     tell(&note)?;
     let is_failed = matches!(note, Note::Failed { .. });
@@ -49,184 +91,38 @@ pub fn run() -> Result<ExitCode> {
     })
 }
 
-/// Why the training stopped early.
-enum Stop {
-    Library(Error),
-    Other(Failure),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Library(error)
-    }
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Other(failure)
-    }
-}
-
-fn train(setup: &Setup, is_asked_to_end: &AtomicBool) -> Result<Note, Stop> {
+fn train(setup: &Setup, wishes: &Wishes) -> Result<Note, Stop> {
     let mut trainer = Trainer::new(setup)?;
-    for step in 0..trainer.schedule.steps() {
-        if is_asked_to_end.load(Ordering::Relaxed) {
-            trainer.communicator.leave()?;
+    trainer.synchronise()?;
+    loop {
+        if wishes.is_leave() {
+            trainer.leave()?;
             return Ok(Note::Left);
         }
-        trainer.step(step)?;
-    }
-    let counters = trainer.communicator.counters();
-    let note = Note::Finished {
-        digest: trainer.network.digest(),
-        accuracy: trainer.network.accuracy(&trainer.digits.test),
-        world_size: trainer.communicator.world_size() as usize,
-        commits: counters.commits,
-        aborts: counters.aborts,
-    };
-    trainer.communicator.leave()?;
-    Ok(note)
-}
-
-struct Trainer {
-    communicator: Communicator,
-    digits: Digits,
-    schedule: Schedule,
-    network: Network,
-    fault: Option<Fault>,
-}
-
-impl Trainer {
-    fn new(setup: &Setup) -> Result<Self, Stop> {
-        let digits = Digits::load()?;
-        let communicator = Communicator::connect(CommunicatorConfig {
-            master: setup.master.clone(),
-            run: RUN.into(),
-            min_world_size: u32::try_from(setup.peers_min).context("--peers")?,
-            ..CommunicatorConfig::default()
-        })?;
-        wait_for_all(&communicator, setup.peers)?;
-        tell(&Note::Joined {
-            peer: communicator.peer().0,
-            rank: communicator.rank().0,
-            world_size: communicator.world_size() as usize,
-        })?;
-        Ok(Self {
-            communicator,
-            schedule: Schedule::new(setup.seed, setup.epochs, digits.train.len()),
-            digits,
-            network: Network::new(setup.seed),
-            fault: setup.fault,
-        })
-    }
-
-    /// One step with whoever is there.
-    fn step(&mut self, step: usize) -> Result<(), Stop> {
-        loop {
-            let world_size = self.communicator.world_size() as usize;
-            let batch = self.batch(step, self.communicator.rank().index(), world_size);
-            let weight = world_size as f32 / BATCH as f32;
-            let (gradients, loss) = self.network.gradients(&batch, weight);
-            let images = batch.len();
-            let handle = self.communicator.all_reduce_start(
-                gradients,
-                ReduceOp::Avg,
-                &Options::default(),
-            )?;
-            self.fail_if_planned(&handle, step)?;
-            match handle.wait() {
-                (average, Ok(outcome)) => {
-                    let at_ns = monotonic_ns()?;
-                    self.network.update(&average);
-                    let world_size = outcome.contributors.len();
-                    return Ok(self.tell_step(step, at_ns, (world_size, loss, images))?);
-                }
-                (_, Err(Error::PeerLost { peer, reason, .. })) => {
-                    tell(&Note::Lost {
-                        step,
-                        peer: peer.0,
-                        reason: reason.to_string(),
-                    })?;
-                }
-                (_, Err(error)) => return Err(error.into()),
-            }
+        let is_last = trainer.step(wishes)?;
+        if is_last {
+            return trainer.finish();
+        }
+        if trainer.is_at_safe_point() {
+            trainer.admit()?;
+            trainer.synchronise()?;
         }
     }
-
-    fn batch(&self, step: usize, rank: usize, world_size: usize) -> Vec<&Image> {
-        let shard = self.schedule.shard(step, rank, world_size);
-        shard
-            .iter()
-            .map(|&index| &self.digits.train[index])
-            .collect()
-    }
-
-    fn tell_step(&self, step: usize, at_ns: u64, done: (usize, f32, usize)) -> Result<()> {
-        let (world_size, loss, images) = done;
-        let counters = self.communicator.counters();
-        let moved_bytes = counters.sent_bytes + counters.received_bytes;
-        tell(&Note::Step {
-            step,
-            world_size,
-            loss,
-            images,
-            moved_bytes,
-            at_ns,
-        })
-    }
-
-    /// Watches the operation until the planned share of its bytes has been moved, then sends itself
-    /// the planned signal. An operation that was faster is left alone; the next one is watched.
-    fn fail_if_planned(&mut self, handle: &Handle<Gradients>, step: usize) -> Result<()> {
-        let Some(fault) = self.fault.filter(|fault| step >= fault.step) else {
-            return Ok(());
-        };
-        while !handle.is_finished() {
-            let progress = handle.progress();
-            let (done_bytes, total_bytes) = (progress.done_bytes, progress.total_bytes);
-            let is_due = done_bytes as f64 >= fault.share * total_bytes as f64;
-            if done_bytes > 0 && is_due && done_bytes < total_bytes {
-                let at_ns = monotonic_ns()?;
-                tell(&Note::Fault {
-                    signal: fault.signal,
-                    step,
-                    done_bytes,
-                    total_bytes,
-                    at_ns,
-                })?;
-                self.fault = None;
-                return raise(fault.signal);
-            }
-            std::thread::yield_now();
-        }
-        Ok(())
-    }
 }
 
-/// Calls safe points until everybody is in. Members call equally often: each decides by the view
-/// that the call returned, which is the same for all.
-fn wait_for_all(communicator: &Communicator, peers: usize) -> Result<(), Error> {
-    let mut view = communicator.view();
-    while view.members.len() < peers {
-        std::thread::sleep(JOIN_INTERVAL);
-        view = communicator.update_topology()?;
-    }
-    Ok(())
+/// Whether to begin anew as a newcomer: the others go on without this session, whether a call was
+/// told so, or may have succeeded, or came too late to be told.
+fn is_session_over(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Evicted(_) | Error::Unknown(_) | Error::Ended(_)
+    )
 }
 
-fn raise(signal: FaultSignal) -> Result<()> {
-    let signal = match signal {
-        FaultSignal::Kill => Signal::SIGKILL,
-        FaultSignal::Stop => Signal::SIGSTOP,
-    };
-    kill(Pid::this(), signal).context("sending a signal to this process")
-}
-
-fn tell(note: &Note) -> Result<()> {
+/// One line to the parent.
+pub fn tell(note: &Note) -> Result<()> {
     send_line(&mut std::io::stdout().lock(), note)
 }
 
 /// Name of the demonstration's run.
 pub const RUN: &str = "demo";
-/// How often a member looks for newcomers before the first step.
-const JOIN_INTERVAL: Duration = Duration::from_millis(5);

@@ -11,14 +11,27 @@ pub const RESTARTS_MAX: usize = RESTART_SHARES.len();
 pub struct Plan {
     /// Fault of each process.
     pub faults: Vec<Option<Fault>>,
+    /// Newcomers, in the order in which they come.
+    pub visits: Vec<Visit>,
+    /// Step after which the stopped process, which came back as a newcomer, leaves.
+    pub return_leaves: usize,
     /// Steps in which the master is killed, in order.
     pub master_kills: Vec<usize>,
+}
+
+/// The stay of a newcomer. It may come and go later, but trains before it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// Step after which it is started.
+    pub joins: usize,
+    /// Step after which it is told to leave.
+    pub leaves: usize,
 }
 
 impl Plan {
     /// One process is killed in the third quarter of the first half, another is stopped in the
     /// third quarter of the whole, at a share of an operation's bytes that leaves room on both
-    /// sides.
+    /// sides. Newcomers come before, between and after.
     pub fn new(seed: u64, peers: usize, steps: usize) -> Self {
         let mut random = Random::new(seed ^ 0xfa17);
         let mut faults = vec![None; peers];
@@ -36,16 +49,25 @@ impl Plan {
         for fault in faults.iter_mut().flatten() {
             fault.step += random.below(steps / 8);
         }
+        let at = |share: f64| (share * steps as f64) as usize;
+        let visits = VISIT_SHARES.map(|(joins, leaves)| Visit {
+            joins: at(joins),
+            leaves: at(leaves),
+        });
         Self {
             faults,
+            visits: visits.to_vec(),
+            return_leaves: at(RETURN_SHARE),
             master_kills: Vec::new(),
         }
     }
 
-    /// Nobody fails.
+    /// Nobody fails, comes or goes.
     pub fn without_faults(peers: usize) -> Self {
         Self {
             faults: vec![None; peers],
+            visits: Vec::new(),
+            return_leaves: 0,
             master_kills: Vec::new(),
         }
     }
@@ -63,6 +85,10 @@ impl Plan {
     }
 }
 
+/// Where in the training newcomers come and go.
+const VISIT_SHARES: [(f64, f64); 3] = [(0.05, 0.35), (0.3, 0.6), (0.66, 0.85)];
+/// Where the process leaves that was stopped, evicted and came back.
+const RETURN_SHARE: f64 = 0.9;
 /// Where in the training the master dies: apart from each other, and from the peers' faults.
 const RESTART_SHARES: [f64; 5] = [0.08, 0.42, 0.75, 0.17, 0.88];
 
@@ -85,6 +111,8 @@ mod tests {
                 let stopped = of(FaultSignal::Stop).unwrap();
                 assert_eq!(plan.faults.iter().flatten().count(), 2);
                 assert!(killed.step < stopped.step && stopped.step < 154);
+                let is_stay = |visit: &Visit| visit.joins < visit.leaves && visit.leaves < 154;
+                assert!(plan.visits.iter().all(is_stay));
                 assert!(
                     [killed, stopped]
                         .iter()

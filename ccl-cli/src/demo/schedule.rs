@@ -37,8 +37,9 @@ impl Schedule {
     }
 
     /// The images of the member of this rank: all ranks together have the whole batch, each once.
+    /// After the last pass comes the first again.
     pub fn shard(&self, step: usize, rank: usize, world_size: usize) -> &[usize] {
-        let order = &self.orders[step / self.steps_per_epoch];
+        let order = &self.orders[step / self.steps_per_epoch % self.orders.len()];
         let batch = &order[step % self.steps_per_epoch * BATCH..][..BATCH];
         &batch[BATCH * rank / world_size..BATCH * (rank + 1) / world_size]
     }
@@ -67,6 +68,13 @@ mod tests {
                 .collect();
             assert_eq!(shards, schedule.shard(3, 0, 1));
         }
+    }
+
+    #[test]
+    fn after_the_last_pass_comes_the_first_again() {
+        let schedule = Schedule::new(1, 2, 300);
+        assert_eq!(schedule.shard(5, 0, 1), schedule.shard(1, 0, 1));
+        assert_ne!(schedule.shard(2, 0, 1), schedule.shard(0, 0, 1));
     }
 
     #[test]

@@ -1,25 +1,31 @@
-//! What happened, put together from the notes of all processes, and whether it is as it must be.
+//! What happened, put together from the notes of all processes.
+//!
+//! It also looks at what must hold at every moment: all members have the same weights after each
+//! step, newcomers from their first one on, and a sync moves nothing to who does not need it.
 
-use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes::{FaultSignal, Note};
 use super::plan::Plan;
 use crate::bench::{median, round};
 
-/// Least share of the test images that the trained network must recognise.
-pub const ACCURACY_MIN: f64 = 0.95;
-
 /// What is known of one process.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
-    /// Its name in the run.
+    /// Its name in the run; each time it comes back, another.
     pub peer: Option<u64>,
+    /// How often it was admitted as a newcomer.
+    pub joins: usize,
+    /// Whether it has trained since it was admitted.
+    pub is_settled: bool,
     /// When each step was committed, in order.
     pub commits_ns: Vec<u64>,
     /// Bytes it has sent and received.
     pub moved_bytes: u64,
-    /// Whether it was told that it was evicted.
-    pub is_evicted: bool,
+    /// How often it was told that it was evicted.
+    pub evictions: usize,
+    /// Whether it left before the end.
+    pub has_left: bool,
     /// Its last words, if it trained to the end.
     pub end: Option<End>,
 }
@@ -27,11 +33,16 @@ pub struct Life {
 /// What a process that trained to the end knows.
 #[derive(Clone, Debug)]
 pub struct End {
-    digest: String,
-    accuracy: f64,
-    world_size: usize,
-    commits: u64,
-    aborts: u64,
+    /// Digest of its weights.
+    pub digest: String,
+    /// Share of the test images that it recognises.
+    pub accuracy: f64,
+    /// Members at the end.
+    pub world_size: usize,
+    /// Operations that it saw committed.
+    pub commits: u64,
+    /// Operations that it saw aborted.
+    pub aborts: u64,
 }
 
 /// A signal that was sent.
@@ -48,7 +59,7 @@ pub struct Injected {
 }
 
 /// All processes, from the first line to the last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Story {
     /// By place in the demonstration.
     pub lives: Vec<Life>,
@@ -56,53 +67,53 @@ pub struct Story {
     pub injected: Vec<Injected>,
     /// Deaths of the master.
     pub master_restarts: usize,
-}
-
-/// The last line of `--json`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Summary {
-    event: &'static str,
-    accuracy: f64,
-    world_size: usize,
-    digests: Vec<String>,
-    kills: usize,
-    stops: usize,
-    joins: usize,
-    kill_bytes_done: Option<u64>,
-    kill_bytes_total: Option<u64>,
-    pause_after_kill_ms: Option<f64>,
-    pause_after_stop_ms: Option<f64>,
-    peer_timeout_ms: u64,
-    commits: u64,
-    aborts: u64,
-    evicted_woke: bool,
-    master_restarts: usize,
-    median_step_ms: f64,
-    seconds: f64,
+    /// Digests of the weights after each step.
+    digests: BTreeMap<usize, String>,
+    /// Digests of the state after each sync, by revision.
+    roots: BTreeMap<u64, String>,
+    /// Steps that were aborted, with who was lost.
+    lost: BTreeSet<(usize, u64)>,
+    /// Bytes that syncs moved.
+    pub sync_bytes: u64,
+    /// Those of them that went to somebody who had the elected content.
+    pub needless_sync_bytes: u64,
     /// What is not as it must be.
-    problems: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 impl Story {
-    /// Before the first line.
-    pub fn new(peers: usize) -> Self {
-        Self {
-            lives: vec![Life::default(); peers],
-            injected: Vec::new(),
-            master_restarts: 0,
-        }
+    /// There is one more process.
+    pub fn add_life(&mut self) {
+        self.lives.push(Life::default());
     }
 
     /// Takes in what the process at `place` said.
     pub fn record(&mut self, place: usize, note: &Note) {
         let life = &mut self.lives[place];
         match note {
-            Note::Joined { peer, .. } => life.peer = Some(*peer),
-            Note::Step {
-                moved_bytes, at_ns, ..
+            Note::Joined {
+                peer, is_newcomer, ..
             } => {
+                life.peer = Some(*peer);
+                life.joins += usize::from(*is_newcomer);
+                life.is_settled = false;
+            }
+            Note::Synced { .. } => self.record_sync(place, note),
+            Note::Step {
+                step,
+                digest,
+                moved_bytes,
+                at_ns,
+                ..
+            } => {
+                life.is_settled = true;
                 life.commits_ns.push(*at_ns);
                 life.moved_bytes = *moved_bytes;
+                let first = self.digests.entry(*step).or_insert_with(|| digest.clone());
+                if first != digest {
+                    let words = format!("peer {place} has other weights after step {step}");
+                    self.problems.push(words);
+                }
             }
             Note::Fault {
                 signal,
@@ -110,17 +121,20 @@ impl Story {
                 total_bytes,
                 at_ns,
                 ..
-            } => {
-                let (signal, done_bytes) = (*signal, *done_bytes);
-                let (total_bytes, at_ns) = (*total_bytes, *at_ns);
-                self.injected.push(Injected {
-                    signal,
-                    done_bytes,
-                    total_bytes,
-                    at_ns,
-                });
+            } => self.injected.push(Injected {
+                signal: *signal,
+                done_bytes: *done_bytes,
+                total_bytes: *total_bytes,
+                at_ns: *at_ns,
+            }),
+            Note::Lost { step, peer, .. } => {
+                self.lost.insert((*step, *peer));
             }
-            Note::Evicted { .. } => life.is_evicted = true,
+            Note::Evicted { .. } => {
+                life.evictions += 1;
+                life.is_settled = false;
+            }
+            Note::Left => life.has_left = true,
             Note::Finished {
                 digest,
                 accuracy,
@@ -136,7 +150,34 @@ impl Story {
                     aborts: *aborts,
                 });
             }
-            Note::Lost { .. } | Note::Left | Note::Failed { .. } => {}
+            Note::Failed { error } => {
+                let words = format!("peer {place} could not go on: {error}");
+                self.problems.push(words);
+            }
+        }
+    }
+
+    fn record_sync(&mut self, place: usize, note: &Note) {
+        let Note::Synced {
+            revision,
+            root,
+            had_it,
+            received_bytes,
+            ..
+        } = note
+        else {
+            return;
+        };
+        self.sync_bytes += received_bytes;
+        if *had_it && *received_bytes > 0 {
+            self.needless_sync_bytes += received_bytes;
+            let words = format!("peer {place} got {received_bytes} bytes that it did not need");
+            self.problems.push(words);
+        }
+        let first = self.roots.entry(*revision).or_insert_with(|| root.clone());
+        if first != root {
+            let words = format!("peer {place} has another state after sync {revision}");
+            self.problems.push(words);
         }
     }
 
@@ -145,16 +186,16 @@ impl Story {
         self.lives.iter().position(|life| life.peer == Some(peer))
     }
 
-    /// Time from a signal to the next commit on the last survivor, less the median step.
-    pub fn pause_ms(&self, signal: FaultSignal) -> Option<f64> {
+    /// Time from a signal to the next commit on the last of those whom the plan spares, less the
+    /// median step.
+    pub fn pause_ms(&self, signal: FaultSignal, plan: &Plan) -> Option<f64> {
         let at_ns = self.injected(signal)?.at_ns;
-        let survivors = self.lives.iter().filter(|life| life.end.is_some());
-        let next = survivors
-            .map(|life| {
-                life.commits_ns
-                    .iter()
-                    .copied()
-                    .find(|&commit| commit > at_ns)
+        let spared = self.lives.iter().zip(&plan.faults);
+        let next = spared
+            .filter(|(_, fault)| fault.is_none())
+            .map(|(life, _)| {
+                let mut commits = life.commits_ns.iter().copied();
+                commits.find(|&commit| commit > at_ns)
             })
             .collect::<Option<Vec<u64>>>()?;
         let last = next.into_iter().max()?;
@@ -171,272 +212,153 @@ impl Story {
         round(median.unwrap_or(0.0))
     }
 
-    fn injected(&self, signal: FaultSignal) -> Option<&Injected> {
-        self.injected
-            .iter()
-            .find(|injected| injected.signal == signal)
-    }
-
-    fn count(&self, signal: FaultSignal) -> usize {
-        self.injected
-            .iter()
-            .filter(|injected| injected.signal == signal)
-            .count()
-    }
-
-    /// The end of the story.
-    pub fn summary(&self, plan: &Plan, peer_timeout_ms: u64, seconds: f64) -> Summary {
-        let ends: Vec<&End> = self
-            .lives
-            .iter()
-            .filter_map(|life| life.end.as_ref())
+    /// Longest time in which nobody committed a step.
+    pub fn longest_pause_ms(&self) -> f64 {
+        let lives = self.lives.iter();
+        let mut commits: Vec<u64> = lives
+            .flat_map(|life| life.commits_ns.iter().copied())
             .collect();
-        let kill = self.injected(FaultSignal::Kill);
-        Summary {
-            event: "summary",
-            accuracy: ends
-                .iter()
-                .map(|end| end.accuracy)
-                .reduce(f64::min)
-                .map_or(0.0, round),
-            world_size: ends.iter().map(|end| end.world_size).min().unwrap_or(0),
-            digests: ends.iter().map(|end| end.digest.clone()).collect(),
-            kills: self.count(FaultSignal::Kill),
-            stops: self.count(FaultSignal::Stop),
-            joins: self.lives.iter().filter(|life| life.peer.is_some()).count(),
-            kill_bytes_done: kill.map(|kill| kill.done_bytes),
-            kill_bytes_total: kill.map(|kill| kill.total_bytes),
-            pause_after_kill_ms: self.pause_ms(FaultSignal::Kill),
-            pause_after_stop_ms: self.pause_ms(FaultSignal::Stop),
-            peer_timeout_ms,
-            commits: ends.iter().map(|end| end.commits).max().unwrap_or(0),
-            aborts: ends.iter().map(|end| end.aborts).max().unwrap_or(0),
-            evicted_woke: self.lives.iter().any(|life| life.is_evicted),
-            master_restarts: self.master_restarts,
-            median_step_ms: self.median_step_ms(),
-            seconds: round(seconds),
-            problems: self.problems(plan, &ends),
-        }
+        commits.sort_unstable();
+        let pauses = commits.windows(2).map(|pair| pair[1] - pair[0]);
+        round(pauses.max().unwrap_or(0) as f64 / 1e6)
     }
 
-    fn problems(&self, plan: &Plan, ends: &[&End]) -> Vec<String> {
-        let planned = |signal| {
-            plan.faults
-                .iter()
-                .flatten()
-                .filter(|f| f.signal == signal)
-                .count()
-        };
-        let survivors = plan.faults.iter().filter(|fault| fault.is_none()).count();
-        let kill = self.injected(FaultSignal::Kill);
-        let kill_is_inside =
-            kill.is_none_or(|kill| 0 < kill.done_bytes && kill.done_bytes < kill.total_bytes);
-        let checks = [
-            (
-                ends.len() == survivors,
-                format!("{} of {survivors} survivors finished", ends.len()),
-            ),
-            (
-                ends.windows(2).all(|pair| pair[0].digest == pair[1].digest),
-                "digests differ".into(),
-            ),
-            (
-                ends.iter().all(|end| end.accuracy >= ACCURACY_MIN),
-                format!("the accuracy is below {ACCURACY_MIN}"),
-            ),
-            (
-                ends.iter().all(|end| end.world_size == survivors),
-                format!("the world at the end is not of {survivors}"),
-            ),
-            (
-                self.count(FaultSignal::Kill) == planned(FaultSignal::Kill)
-                    && self.count(FaultSignal::Stop) == planned(FaultSignal::Stop),
-                "not every planned fault happened".into(),
-            ),
-            (
-                kill_is_inside,
-                "the kill was not in the middle of an operation".into(),
-            ),
-            (
-                planned(FaultSignal::Stop) == 0 || self.lives.iter().any(|life| life.is_evicted),
-                "the stopped peer did not learn that it was evicted".into(),
-            ),
-            (
-                self.master_restarts == plan.master_kills.len(),
-                "the master was not restarted as often as planned".into(),
-            ),
-        ];
-        checks
-            .into_iter()
-            .filter(|(is_fine, _)| !is_fine)
-            .map(|(_, words)| words)
-            .collect()
-    }
-}
-
-impl Summary {
-    /// Adds what only the parent could see.
-    pub fn add_problems(&mut self, problems: Vec<String>) {
-        self.problems.extend(problems);
+    /// The first fault of this kind.
+    pub fn injected(&self, signal: FaultSignal) -> Option<&Injected> {
+        let mut injected = self.injected.iter();
+        injected.find(|injected| injected.signal == signal)
     }
 
-    /// What is not as it must be.
-    pub fn problems(&self) -> &[String] {
-        &self.problems
+    /// Faults of this kind.
+    pub fn count(&self, signal: FaultSignal) -> usize {
+        let injected = self.injected.iter();
+        injected.filter(|it| it.signal == signal).count()
     }
 
-    /// For people.
-    pub fn to_text(&self) -> String {
-        let mut text = format!(
-            "{} survivors, equal weights: {}; accuracy {:.1} %; {} steps committed, {} aborted; {:.1} s",
-            self.digests.len(),
-            if self.digests.windows(2).all(|pair| pair[0] == pair[1]) {
-                "yes"
-            } else {
-                "NO"
-            },
-            100.0 * self.accuracy,
-            self.commits,
-            self.aborts,
-            self.seconds,
-        );
-        if let Some(pause) = self.pause_after_kill_ms {
-            text += &format!("\nthe kill paused training for {pause:.0} ms");
-        }
-        if let Some(pause) = self.pause_after_stop_ms {
-            text += &format!(
-                "\nthe silent peer paused it for {pause:.0} ms (a peer counts as dead after {} ms)",
-                self.peer_timeout_ms
-            );
-        }
-        text
+    /// Those who trained to the end.
+    pub fn ends(&self) -> Vec<&End> {
+        let lives = self.lives.iter();
+        lives.filter_map(|life| life.end.as_ref()).collect()
+    }
+
+    /// Newcomers that were admitted.
+    pub fn joins(&self) -> usize {
+        self.lives.iter().map(|life| life.joins).sum()
+    }
+
+    /// Syncs that committed.
+    pub fn syncs(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Steps that committed.
+    pub fn steps(&self) -> usize {
+        self.digests.len()
+    }
+
+    /// Steps that were aborted.
+    pub fn aborts(&self) -> usize {
+        self.lost.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::notes::Fault;
     use super::*;
 
-    fn plan() -> Plan {
-        let fault = |signal| {
-            Some(Fault {
-                signal,
-                step: 1,
-                share: 0.5,
-            })
-        };
-        Plan {
-            faults: vec![
-                None,
-                None,
-                fault(FaultSignal::Kill),
-                fault(FaultSignal::Stop),
-            ],
-            master_kills: Vec::new(),
-        }
-    }
-
-    fn step(step: usize, at_ms: u64) -> Note {
-        let at_ns = at_ms * 1_000_000;
-        Note::Step {
-            step,
-            world_size: 4,
-            loss: 1.0,
-            images: 1,
-            moved_bytes: 0,
-            at_ns,
-        }
-    }
-
-    fn fault(signal: FaultSignal, at_ms: u64) -> Note {
-        Note::Fault {
-            signal,
-            step: 2,
-            done_bytes: 10,
-            total_bytes: 100,
-            at_ns: at_ms * 1_000_000,
-        }
-    }
-
-    fn finished(digest: &str) -> Note {
-        Note::Finished {
-            digest: digest.into(),
-            accuracy: 0.97,
-            world_size: 2,
-            commits: 5,
-            aborts: 2,
-        }
-    }
-
-    /// Steps of 10 ms, a kill at 25 ms, a stop at 145 ms; the second survivor is later.
-    fn story(digests: [&str; 2]) -> Story {
-        let mut story = Story::new(4);
-        let commits = [[10, 20, 120, 130, 140, 1150], [11, 21, 125, 131, 141, 1152]];
-        for (place, commits) in commits.into_iter().enumerate() {
-            story.record(
-                place,
-                &Note::Joined {
-                    peer: place as u64 + 7,
-                    rank: 0,
-                    world_size: 4,
-                },
-            );
-            for (index, at_ms) in commits.into_iter().enumerate() {
-                story.record(place, &step(index, at_ms));
-            }
-        }
-        story.record(2, &fault(FaultSignal::Kill, 25));
-        story.record(3, &fault(FaultSignal::Stop, 145));
-        story.record(
-            3,
-            &Note::Evicted {
-                reason: "silent".into(),
-            },
-        );
-        for (place, digest) in digests.into_iter().enumerate() {
-            story.record(place, &finished(digest));
-        }
+    fn story() -> Story {
+        let mut story = Story::default();
+        (0..2).for_each(|_| story.add_life());
         story
     }
 
-    #[test]
-    fn a_pause_ends_with_the_last_survivors_next_commit() {
-        let story = story(["a", "a"]);
-        assert_eq!(story.median_step_ms(), 10.0);
-        assert_eq!(story.pause_ms(FaultSignal::Kill), Some(125.0 - 25.0 - 10.0));
-        assert_eq!(
-            story.pause_ms(FaultSignal::Stop),
-            Some(1152.0 - 145.0 - 10.0)
-        );
+    fn step(step: usize, digest: &str) -> Note {
+        Note::Step {
+            step,
+            digest: digest.into(),
+            world_size: 2,
+            loss: 1.0,
+            images: 1,
+            moved_bytes: 0,
+            at_ns: step as u64 * 1_000_000,
+        }
     }
 
-    #[test]
-    fn a_good_end_has_no_problems_and_all_promised_fields() {
-        let summary = story(["a", "a"]).summary(&plan(), 1000, 3.0);
-        assert_eq!(summary.problems(), [] as [String; 0]);
-        let json = serde_json::to_value(&summary).unwrap();
-        for field in
-            "accuracy world_size digests kills stops joins kill_bytes_done kill_bytes_total \
-                      pause_after_kill_ms pause_after_stop_ms peer_timeout_ms commits aborts \
-                      evicted_woke seconds"
-                .split_whitespace()
-        {
-            assert!(!json[field].is_null(), "{field}");
+    fn synced(revision: u64, root: &str, had_it: bool) -> Note {
+        Note::Synced {
+            step: 5,
+            revision,
+            root: root.into(),
+            had_it,
+            received_bytes: 10,
+            sources: 1,
         }
     }
 
     #[test]
-    fn different_weights_are_a_problem() {
-        let summary = story(["a", "b"]).summary(&plan(), 1000, 3.0);
-        assert_eq!(summary.problems(), ["digests differ"]);
+    fn other_weights_after_any_step_are_a_problem() {
+        let mut story = story();
+        for note in [step(1, "a"), step(2, "b")] {
+            story.record(0, &note);
+        }
+        story.record(1, &step(2, "b"));
+        assert_eq!(story.problems, [] as [String; 0]);
+        story.record(1, &step(1, "b"));
+        assert_eq!(story.problems.len(), 1);
+        assert_eq!((story.steps(), story.longest_pause_ms()), (2, 1.0));
     }
 
     #[test]
-    fn a_missing_survivor_and_a_missing_fault_are_problems() {
-        let mut story = story(["a", "a"]);
-        story.lives[1].end = None;
-        story.injected.pop();
-        assert_eq!(story.summary(&plan(), 1000, 3.0).problems().len(), 2);
+    fn bytes_for_somebody_who_had_the_state_are_needless() {
+        let mut story = story();
+        story.record(0, &synced(1, "a", false));
+        assert_eq!((story.sync_bytes, story.needless_sync_bytes), (10, 0));
+        story.record(1, &synced(1, "a", true));
+        assert_eq!((story.sync_bytes, story.needless_sync_bytes), (20, 10));
+        assert_eq!((story.syncs(), story.problems.len()), (1, 1));
+    }
+
+    #[test]
+    fn another_state_after_a_sync_is_a_problem() {
+        let mut story = story();
+        story.record(0, &synced(1, "a", false));
+        story.record(0, &synced(2, "b", false));
+        story.record(1, &synced(2, "c", false));
+        assert_eq!(story.problems.len(), 1);
+    }
+
+    #[test]
+    fn who_comes_back_is_not_settled_before_it_has_trained() {
+        let mut story = story();
+        let joined = |is_newcomer| Note::Joined {
+            peer: 3,
+            is_newcomer,
+            rank: 0,
+            world_size: 2,
+        };
+        story.record(0, &joined(false));
+        story.record(0, &step(1, "a"));
+        assert!(story.lives[0].is_settled && story.joins() == 0);
+        let reason = "silent".into();
+        story.record(0, &Note::Evicted { reason });
+        story.record(0, &joined(true));
+        assert!(!story.lives[0].is_settled && story.joins() == 1);
+    }
+
+    #[test]
+    fn one_loss_is_one_abort_however_many_tell_of_it() {
+        let mut story = story();
+        for place in 0..2 {
+            let reason = "gone".into();
+            story.record(
+                place,
+                &Note::Lost {
+                    step: 4,
+                    peer: 9,
+                    reason,
+                },
+            );
+        }
+        assert_eq!(story.aborts(), 1);
     }
 }

@@ -18,14 +18,14 @@ const MOMENTUM: f32 = 0.9;
 pub type Gradients = Vec<Vec<f32>>;
 
 /// Weights and momentum.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     layers: Vec<Layer>,
     /// In the order of [`Gradients`].
     momentum: Gradients,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Layer {
     inputs: usize,
     outputs: usize,
@@ -92,19 +92,35 @@ impl Network {
         right.count() as f64 / images.len().max(1) as f64
     }
 
-    /// FNV-1a of all weights, in hexadecimal: peers agree if and, for all practical purposes, only
-    /// if their digests do.
+    /// FNV-1a of all weights, value by value, in hexadecimal: peers agree if and, for all practical
+    /// purposes, only if their digests do. It owes nothing to the library that it checks.
     pub fn digest(&self) -> String {
         let parameters = self
             .layers
             .iter()
             .flat_map(|layer| layer.weights.iter().chain(&layer.biases));
-        let hash = parameters
-            .flat_map(|weight| weight.to_le_bytes())
-            .fold(FNV_OFFSET, |hash, byte| {
-                (hash ^ u128::from(byte)).wrapping_mul(FNV_PRIME)
-            });
+        let hash = parameters.fold(FNV_OFFSET, |hash, weight| {
+            (hash ^ u128::from(weight.to_bits())).wrapping_mul(FNV_PRIME)
+        });
         format!("{hash:032x}")
+    }
+
+    /// All that training changes, with names: weights, biases and their momentum.
+    pub fn entries(&mut self) -> Vec<(String, &mut [f32])> {
+        let parameters = self
+            .layers
+            .iter_mut()
+            .enumerate()
+            .flat_map(|(index, layer)| {
+                [
+                    (format!("layer {index} weights"), &mut layer.weights[..]),
+                    (format!("layer {index} biases"), &mut layer.biases[..]),
+                ]
+            });
+        let momentum = self.momentum.iter_mut().enumerate();
+        let momentum =
+            momentum.map(|(index, values)| (format!("momentum {index}"), &mut values[..]));
+        parameters.chain(momentum).collect()
     }
 
     fn recognise(&self, image: &Image) -> usize {
@@ -346,6 +362,18 @@ mod tests {
         }
         let accuracy = network.accuracy(&digits.test);
         assert!(accuracy >= 0.95, "{accuracy}");
+    }
+
+    #[test]
+    fn the_entries_are_all_of_the_network() {
+        let mut network = Network::new(3);
+        network.momentum[5][2] = 7.0;
+        let mut other = Network::new(4);
+        for ((name, from), (other_name, to)) in network.entries().into_iter().zip(other.entries()) {
+            assert_eq!(name, other_name);
+            to.copy_from_slice(from);
+        }
+        assert_eq!(other, network);
     }
 
     #[test]
