@@ -139,7 +139,7 @@ impl Crew {
         });
         if !is_fine {
             let words = format!("peer {place} {}", ending(status));
-            self.story.problems.push(words);
+            self.story.object(words);
         }
         Ok(())
     }

@@ -77,7 +77,7 @@ pub struct Story {
     pub sync_bytes: u64,
     /// Those of them that went to somebody who had the elected content.
     pub needless_sync_bytes: u64,
-    /// What is not as it must be.
+    /// What is not as it must be; the first [`PROBLEMS_MAX`] of it.
     pub problems: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ impl Story {
                 let first = self.digests.entry(*step).or_insert_with(|| digest.clone());
                 if first != digest {
                     let words = format!("peer {place} has other weights after step {step}");
-                    self.problems.push(words);
+                    self.object(words);
                 }
             }
             Note::Fault {
@@ -152,7 +152,7 @@ impl Story {
             }
             Note::Failed { error } => {
                 let words = format!("peer {place} could not go on: {error}");
-                self.problems.push(words);
+                self.object(words);
             }
         }
     }
@@ -172,11 +172,19 @@ impl Story {
         if *had_it && *received_bytes > 0 {
             self.needless_sync_bytes += received_bytes;
             let words = format!("peer {place} got {received_bytes} bytes that it did not need");
-            self.problems.push(words);
+            self.object(words);
         }
         let first = self.roots.entry(*revision).or_insert_with(|| root.clone());
         if first != root {
             let words = format!("peer {place} has another state after sync {revision}");
+            self.object(words);
+        }
+    }
+
+    /// Something is not as it must be. What goes wrong once may do so in every step; the beginning
+    /// tells enough.
+    pub fn object(&mut self, words: String) {
+        if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(words);
         }
     }
@@ -261,6 +269,9 @@ impl Story {
         self.lost.len()
     }
 }
+
+/// Most problems that are told.
+const PROBLEMS_MAX: usize = 20;
 
 #[cfg(test)]
 mod tests {
