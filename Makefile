@@ -1,5 +1,5 @@
-# `make test` needs rustup, a C compiler, make and CPython 3.11 or newer with venv; it installs the
-# compiler if it may.
+# `make test` needs rustup, a C compiler, make and CPython 3.11 or newer; it installs the compiler, and
+# what Debian splits off from Python, if it may.
 
 PYTHON ?= python3
 VENV := $(CURDIR)/target/python
@@ -38,8 +38,10 @@ test-rust: prepare
 # As a user installs it, with what the tests need beside it, in an environment of its own. The parts
 # of pyproject.toml name the versions.
 test-python: prepare
-	@$(PYTHON) -c 'import sys, venv; assert sys.version_info >= (3, 11)' || { \
-	    echo 'CPython 3.11 or newer with venv is missing; name one by PYTHON=...'; exit 1; }
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11)' || { \
+	    echo 'CPython 3.11 or newer is missing; name one by PYTHON=...'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends python3-venv; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet './ccl-python[test]'
 	cd ccl-python && $(VENV)/bin/python -m mypy --cache-dir $(VENV)/mypy python tests
