@@ -67,6 +67,11 @@ impl RawHandle {
         self.call.progress()
     }
 
+    /// The call that it waits for.
+    pub(super) fn call(&self) -> Arc<Call> {
+        Arc::clone(&self.call)
+    }
+
     /// Whether this peer gives its content in a sync; `None` before the election, and for others.
     pub(super) fn is_source(&self) -> Option<bool> {
         self.call.is_source()

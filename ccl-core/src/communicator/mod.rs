@@ -21,7 +21,7 @@ use crate::wire::control::{Algorithm, Kind};
 pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
 pub use pending::{Connecting, SafePoint};
 pub use shared_state::SharedState;
-pub use sync::{SyncHandle, SyncInfo, SyncOptions};
+pub use sync::{SyncHandle, SyncInfo, SyncOptions, SyncWatch};
 
 /// How one call is to be made.
 #[derive(Clone, Debug, Default)]

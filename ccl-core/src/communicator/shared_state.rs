@@ -158,6 +158,12 @@ impl<'a> SharedState<'a> {
         self.is_usable
     }
 
+    /// Says that the content is a mixture, as that of a state of the same memory was: the next sync
+    /// only receives.
+    pub fn mark_mixed(&mut self) {
+        self.is_usable = false;
+    }
+
     /// What all members must agree on of each entry.
     #[must_use]
     pub fn keys(&self) -> &[Key] {

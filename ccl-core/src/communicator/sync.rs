@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::communicator::{Communicator, Progress, RawHandle, SharedState};
-use crate::driver::call::Operation;
+use crate::driver::call::{Call, Operation};
 use crate::error::Result;
 use crate::ids::{OpName, PeerId, Rank, Tag};
 use crate::peer::View;
@@ -193,10 +193,44 @@ impl SyncHandle<'_, '_> {
         self.raw.is_source()
     }
 
+    /// For other threads than the one that waits.
+    #[must_use]
+    pub fn watch(&self) -> SyncWatch {
+        SyncWatch {
+            call: self.raw.call(),
+        }
+    }
+
     fn settle(&mut self) {
         if !std::mem::replace(&mut self.is_settled, true) {
             self.state.settle(&self.holding);
         }
+    }
+}
+
+/// Tells how far a sync is, and cancels it, while another thread waits for it. It does not keep the
+/// state borrowed: after the end it has nothing more to tell.
+#[derive(Clone, Debug)]
+pub struct SyncWatch {
+    call: Arc<Call>,
+}
+
+impl SyncWatch {
+    /// As [`SyncHandle::cancel`].
+    pub fn cancel(&self) {
+        self.call.cancel();
+    }
+
+    /// As [`SyncHandle::progress`].
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.call.progress()
+    }
+
+    /// As [`SyncHandle::is_source`].
+    #[must_use]
+    pub fn is_source(&self) -> Option<bool> {
+        self.call.is_source()
     }
 }
 

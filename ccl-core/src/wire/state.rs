@@ -60,6 +60,9 @@ pub enum SyncStrategy {
 }
 
 impl SyncStrategy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::EnforcePopular, Self::SendOnly, Self::ReceiveOnly];
+
     /// As it is written in messages and options.
     #[must_use]
     pub const fn name(self) -> &'static str {
