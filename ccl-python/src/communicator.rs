@@ -1,6 +1,8 @@
 //! `ccl.Communicator`: its life and what it tells about itself. The collectives are in
 //! `collectives`.
 
+use std::sync::Arc;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -8,12 +10,17 @@ use crate::errors::raise;
 use crate::native::Native;
 use crate::results::{Counters, View};
 use crate::settings;
+use crate::sync::Turn;
 use crate::wait::wait;
 
 /// A member of a run; it leaves when it is closed or collected.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
-pub struct Communicator(pub Native<ccl_core::Communicator>);
+pub struct Communicator(
+    pub Native<ccl_core::Communicator>,
+    /// For syncs of shared state: one at a time.
+    pub Arc<Turn>,
+);
 
 #[pymethods]
 impl Communicator {
@@ -32,7 +39,7 @@ impl Communicator {
         let connecting = Native::new(connecting);
         let admitted = wait(py, |slice| connecting.wait_for(slice).transpose())?;
         let communicator = admitted.map_err(|error| raise(py, &error))?;
-        let object = Bound::new(py, Self(Native::new(communicator)))?;
+        let object = Bound::new(py, Self(Native::new(communicator), Arc::default()))?;
         py.import("ccl._exit")?
             .call_method1("close_at_exit", (&object,))?;
         Ok(object)

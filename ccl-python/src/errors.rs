@@ -1,6 +1,6 @@
 //! Errors of `ccl-core` as exceptions of `ccl._errors`, one to one.
 
-use ccl_core::Error;
+use ccl_core::{Error, PeerId, SyncFault};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -31,6 +31,7 @@ fn class_name(error: &Error) -> &'static str {
     match error {
         Error::PeerLost { .. } => "PeerLost",
         Error::Cancelled { .. } => "Cancelled",
+        Error::SharedState(_) => "StateMismatch",
         Error::TooFewPeers { .. } => "TooFewPeers",
         Error::WorldChanged { .. } => "WorldChanged",
         Error::Evicted(_) => "Evicted",
@@ -70,6 +71,10 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             facts.set_item("epoch", op.birth.epoch.0)?;
             facts.set_item("reason", reason.to_string())?;
         }
+        Error::SharedState(fault) => {
+            facts.set_item("peer", odd_peer(fault).map(|peer| peer.0))?;
+            facts.set_item("reason", fault.to_string())?;
+        }
         Error::TooFewPeers {
             world_size,
             min_world_size,
@@ -89,6 +94,17 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         _ => {}
     }
     Ok(facts)
+}
+
+/// Whose state does not fit, where one peer is the odd one.
+fn odd_peer(fault: &SyncFault) -> Option<PeerId> {
+    match fault {
+        SyncFault::Keys { peer, .. }
+        | SyncFault::Strategies { peer, .. }
+        | SyncFault::SenderLost { peer, .. }
+        | SyncFault::RevisionAhead { peer, .. } => Some(*peer),
+        SyncFault::RevisionLost { .. } | SyncFault::NoSource => None,
+    }
 }
 
 /// What a mistake in this library looks like.

@@ -1,7 +1,8 @@
 //! The Python package `ccl`: translates between Python and `ccl-core`, and decides nothing.
 //!
 //! Whatever can block lets other Python threads run and ends on Ctrl-C (`wait`). Memory comes from
-//! whoever has it, without a copy (`memory`), and is kept alive by the operation (`flight`).
+//! whoever has it, without a copy (`memory`), and is kept alive by the operation (`flight`, or
+//! `sync` for shared state).
 
 mod collectives;
 mod communicator;
@@ -15,6 +16,9 @@ mod native;
 mod notifier;
 mod results;
 mod settings;
+mod shared_state;
+mod sync;
+mod sync_handle;
 mod tensor;
 mod wait;
 
@@ -31,4 +35,8 @@ mod ccl_native {
     use crate::master::Master;
     #[pymodule_export]
     use crate::results::{Counters, Outcome, Progress, View};
+    #[pymodule_export]
+    use crate::shared_state::SharedState;
+    #[pymodule_export]
+    use crate::sync_handle::{SyncHandle, SyncInfo};
 }

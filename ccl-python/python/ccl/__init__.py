@@ -19,6 +19,7 @@ from ccl._errors import (
     Refused,
     Retryable,
     SessionOver,
+    StateMismatch,
     Timeout,
     TooFewPeers,
     Unknown,
@@ -31,6 +32,9 @@ from ccl._native import (
     Master,
     Outcome,
     Progress,
+    SharedState,
+    SyncHandle,
+    SyncInfo,
     View,
 )
 
@@ -55,6 +59,10 @@ __all__ = [
     "Refused",
     "Retryable",
     "SessionOver",
+    "SharedState",
+    "StateMismatch",
+    "SyncHandle",
+    "SyncInfo",
     "Timeout",
     "TooFewPeers",
     "Unknown",

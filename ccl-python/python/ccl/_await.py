@@ -1,12 +1,20 @@
 """Handles in coroutines."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
-from ccl._native import Handle, Outcome
+_T_co = TypeVar("_T_co", covariant=True)
 
 
-async def outcome(handle: Handle) -> Outcome:
-    """The handle's outcome. Cancelling the task asks to cancel the operation."""
+class _Handle(Protocol[_T_co]):
+    def add_done_callback(self, callback: Callable[[], object]) -> None: ...
+    def cancel(self) -> None: ...
+    def wait(self) -> _T_co: ...
+
+
+async def outcome(handle: _Handle[_T_co]) -> _T_co:
+    """What the handle's operation ended with. Cancelling the task asks to cancel the operation."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 

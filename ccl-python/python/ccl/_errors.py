@@ -7,7 +7,8 @@ The classes mirror ``ccl_core::Error``. The native module makes the instances.
 class Error(RuntimeError):
     """A call did not succeed; the class says what to do about it.
 
-    Input buffers are intact after every error. Facts that the class does not have are ``None``.
+    Input buffers of collectives are intact after every error; what a sync leaves, its state's
+    ``is_usable`` tells. Facts that the class does not have are ``None``.
     """
 
     #: The peer that it is about.
@@ -94,6 +95,13 @@ class Cancelled(Error):
     """Somebody cancelled the operation, its deadline passed, or the members' calls differ.
 
     It is aborted for everybody, finally; ``peer`` asked for it.
+    """
+
+
+class StateMismatch(Error):
+    """A shared state cannot be synchronised: entries, strategies or revisions do not fit together.
+
+    Nothing moved, and all members get this error. ``peer`` is the odd one, if there is one.
     """
 
 

@@ -1,12 +1,34 @@
 """Types of the native module; use them through the package ``ccl``."""
 
-from collections.abc import Callable, Generator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack, final
 
-from ccl.types import CommunicatorSettings, MasterSettings, Memory, Op, Options, Time
+from ccl.types import (
+    CommunicatorSettings,
+    MasterSettings,
+    Memory,
+    Op,
+    Options,
+    State,
+    SyncStrategy,
+    Time,
+)
 
-__all__ = ["Communicator", "Counters", "Handle", "Master", "Outcome", "Progress", "View"]
+__all__ = [
+    "Communicator",
+    "Counters",
+    "Handle",
+    "Master",
+    "Outcome",
+    "Progress",
+    "SharedState",
+    "SyncHandle",
+    "SyncInfo",
+    "View",
+]
 
 @final
 class Master:
@@ -140,6 +162,30 @@ class Communicator:
     def barrier(self, **options: Unpack[Options]) -> Outcome:
         """Blocks until all members have called it."""
 
+    def sync(
+        self,
+        state: SharedState,
+        *,
+        strategy: SyncStrategy = "enforce_popular",
+        restore: bool = False,
+        deadline: Time | None = None,
+    ) -> SyncInfo:
+        """Makes a state equal at all members of the group, which all call it.
+
+        ``restore`` votes to go back to the best content there is, if what was sealed last is lost.
+        Lost peers do not disturb the others. ``StateMismatch`` if the members' states do not fit.
+        """
+
+    def sync_async(
+        self,
+        state: SharedState,
+        *,
+        strategy: SyncStrategy = "enforce_popular",
+        restore: bool = False,
+        deadline: Time | None = None,
+    ) -> SyncHandle:
+        """Starts a sync. The state may be read until it ends where ``is_source`` is true."""
+
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -169,6 +215,117 @@ class Handle:
         """Calls ``callback()`` once it has ended, on a thread of the library."""
 
     def __await__(self) -> Generator[Any, None, Outcome]: ...
+
+@final
+class SharedState:
+    """What all members are to hold with the same bits, and its revision.
+
+    It is a view: memory stays where it is, is written in place by syncs and ``load``, and is looked
+    up anew at each call. All members have the same names, types and shapes in the same order.
+    Entries named in ``allow_inequality`` may differ in content.
+    """
+
+    def __new__(
+        cls,
+        source: State,
+        *,
+        revision: int = 0,
+        allow_inequality: Iterable[str] | None = None,
+    ) -> Self: ...
+    @property
+    def revision(self) -> int:
+        """How often the state was advanced; a sync may be one ahead of the one before."""
+
+    @revision.setter
+    def revision(self, revision: int) -> None: ...
+    @property
+    def is_usable(self) -> bool:
+        """Whether the content is whole.
+
+        False after a sync or load that failed half-way: what is there is a mixture, and the next
+        sync only receives.
+        """
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the entries, in order."""
+
+    def root(self) -> str:
+        """The digest over all entries as they are now, in hexadecimal. Hashes everything."""
+
+    def save(self, directory: str | os.PathLike[str], *, keep: int = 2) -> Path:
+        """Saves the state with its revision; returns the file once it survives the machine."""
+
+    def load(self, directory: str | os.PathLike[str]) -> bool:
+        """Loads the newest checkpoint that is whole, with its revision; false if there is none."""
+
+@final
+class SyncHandle:
+    """A sync under way. It may be dropped: the sync goes on, and its memory stays alive."""
+
+    def wait(self, timeout: Time | None = None) -> SyncInfo:
+        """Waits until it has ended. After ``timeout`` raises ``Timeout``; the sync goes on."""
+
+    def done(self) -> bool:
+        """Whether it has ended, one way or another. Does not block."""
+
+    def cancel(self) -> None:
+        """Asks to abort it for all members; the verdict may still be success. Does not block."""
+
+    def progress(self) -> Progress:
+        """Bytes that differed and are here, and all of them; for a source, the bytes it gave."""
+
+    @property
+    def is_source(self) -> bool | None:
+        """Whether others may be reading this peer's memory, which must not be written then.
+
+        ``None`` before the election; false after the end.
+        """
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Calls ``callback()`` once it has ended, on a thread of the library."""
+
+    def __await__(self) -> Generator[Any, None, SyncInfo]: ...
+
+@final
+class SyncInfo:
+    """What a sync did at this peer."""
+
+    @property
+    def revision(self) -> int:
+        """The revision that all members have now."""
+
+    @property
+    def root(self) -> str:
+        """The digest over all entries, equal at all members, in hexadecimal."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes given to other members."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received: blocks that differed, and digests."""
+
+    @property
+    def sources(self) -> dict[int, int]:
+        """Who gave them, and how many of those that were used."""
+
+    @property
+    def members(self) -> list[int]:
+        """Members that took part."""
+
+    @property
+    def view(self) -> View:
+        """The view this peer was in when it was told."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from call to return."""
+
+    @property
+    def hashing(self) -> float:
+        """How many of them went into hashing the own state."""
 
 @final
 class Outcome:

@@ -1,13 +1,23 @@
 """What arguments may be, for type checkers and for whoever wraps the library."""
 
 import os
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["CommunicatorSettings", "MasterSettings", "Memory", "Op", "Options", "Time"]
+__all__ = [
+    "CommunicatorSettings",
+    "MasterSettings",
+    "Memory",
+    "Op",
+    "Options",
+    "State",
+    "SyncStrategy",
+    "Time",
+]
 
 
 class _DLPack(Protocol):
@@ -23,6 +33,12 @@ Memory: TypeAlias = "Buffer | _DLPack"
 Time: TypeAlias = float | timedelta
 #: ``avg`` divides by the number of contributors; integers truncate toward zero.
 Op: TypeAlias = Literal["sum", "avg", "prod", "min", "max"]
+
+#: Whether a member's content counts in a sync, must win it, or does not count.
+SyncStrategy: TypeAlias = Literal["enforce_popular", "send_only", "receive_only"]
+#: What a shared state may be made of: memory and numbers by name, a ``torch.nn.Module``, a
+#: ``torch.optim.Optimizer``, or a list or dict of these.
+State: TypeAlias = "Mapping[str, Any] | Sequence[Any] | Any"
 
 
 class Options(TypedDict, total=False):

@@ -1,0 +1,215 @@
+"""What a shared state consists of: names, memory and shapes of whatever Python keeps it in.
+
+It is looked up anew at each call, because torch replaces tensors when it loads a state. Torch and
+NumPy are asked only if somebody has imported them.
+"""
+
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ccl._errors import InvalidArgument
+
+
+class Entry(NamedTuple):
+    """Memory that takes part, as the native module reads it."""
+
+    name: str
+    memory: Any
+    shape: tuple[int, ...] | None
+    allow_inequality: bool
+
+
+class Content:
+    """The entries of a state during one call."""
+
+    def __init__(self, source: object, unequal: frozenset[str]) -> None:
+        self.entries: list[Entry] = []
+        self._numbers: list[tuple[Any, Any, array[Any]]] = []
+        for name, leaf in _leaves("", source):
+            self._add(name, leaf, name in unequal)
+        unknown = unequal - {entry.name for entry in self.entries}
+        if unknown:
+            raise InvalidArgument(f"allow_inequality: there is no entry {sorted(unknown)[0]!r}")
+
+    def _add(self, name: str, leaf: object, allow_inequality: bool) -> None:
+        if isinstance(leaf, _Number):
+            memory = leaf.copy(name)
+            self._numbers.append((leaf.owner, leaf.key, memory))
+            self.entries.append(Entry(name, memory, (), allow_inequality))
+        else:
+            plain = _plain(leaf)
+            self.entries.append(Entry(name, plain, _shape(plain), allow_inequality))
+
+    def write_back(self) -> None:
+        """Gives numbers to those who have them; tensors and arrays were written in place."""
+        for owner, key, memory in self._numbers:
+            before = owner[key]
+            if before != memory[0]:
+                owner[key] = type(before)(memory[0])
+
+
+class _Number(NamedTuple):
+    """A Python number, which cannot be written in place."""
+
+    owner: Any
+    key: Any
+    is_float: bool
+
+    def copy(self, name: str) -> "array[Any]":
+        """Memory with its value."""
+        value = self.owner[self.key]
+        try:
+            return array("d", [value]) if self.is_float else array("q", [value])
+        except OverflowError as error:
+            raise InvalidArgument(f"entry {name!r}: {value} does not fit in 64 bits") from error
+
+
+def look(source: object, unequal: frozenset[str]) -> Content:
+    """The content of a state at this moment."""
+    return Content(source, unequal)
+
+
+def names(allow_inequality: Iterable[str] | None) -> frozenset[str]:
+    """The argument as a set; a text alone is taken for a mistake."""
+    if isinstance(allow_inequality, str):
+        raise TypeError("allow_inequality is one text: pass a list of names")
+    return frozenset(allow_inequality or ())
+
+
+def _leaves(prefix: str, source: object) -> Iterator[tuple[str, object]]:
+    """Names, and memory or numbers."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.nn.Module):
+        yield from _named(prefix, source.named_parameters())
+        yield from _named(prefix, source.named_buffers())
+    elif torch is not None and isinstance(source, torch.optim.Optimizer):
+        yield from _of_optimizer(prefix, source)
+    elif isinstance(source, Mapping):
+        yield from _of_container(prefix, source, source.items())
+    elif isinstance(source, list | tuple):
+        yield from _of_container(prefix, source, enumerate(source))
+    else:
+        raise TypeError(
+            f"a shared state cannot be made of {type(source).__qualname__}: pass a dict of arrays "
+            "and tensors, a torch module, a torch optimizer, or a list or dict of these"
+        )
+
+
+def _named(prefix: str, pairs: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
+    for name, value in pairs:
+        yield prefix + name, value
+
+
+def _of_container(
+    prefix: str, owner: object, items: Iterable[tuple[Any, Any]]
+) -> Iterator[tuple[str, object]]:
+    for key, value in items:
+        if not isinstance(key, str | int):
+            raise TypeError(f"the key {key!r} of a shared state is no text")
+        name = f"{prefix}{key}"
+        if isinstance(value, bool | int | float):
+            if not hasattr(owner, "__setitem__"):
+                raise TypeError(
+                    f"entry {name!r}: a number in a {type(owner).__name__} cannot be written back: "
+                    "keep it in a dict, or pass a NumPy array of no dimensions"
+                )
+            yield name, _Number(owner, key, isinstance(value, float))
+        elif _is_nest(value):
+            yield from _leaves(f"{name}.", value)
+        else:
+            yield name, value
+
+
+def _is_nest(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    is_torch = torch is not None and isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
+    return is_torch or isinstance(value, Mapping | list | tuple)
+
+
+def _of_optimizer(prefix: str, optimizer: Any) -> Iterator[tuple[str, object]]:
+    """State by the parameter's number, as in torch's own ``state_dict``, and numbers of groups."""
+    index = 0
+    for number, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            yield from _of_parameter(f"{prefix}state.{index}.", state)
+            index += 1
+        yield from _of_group(f"{prefix}group.{number}.", group)
+    if not optimizer.state and not _is_stateless(optimizer):
+        raise InvalidArgument(
+            f"{type(optimizer).__name__} has no state yet: torch makes it in the first step. Give "
+            "all parameters a gradient of zeros, call step() once and zero_grad() after it, then "
+            "share; the first sync replaces what that step did at newcomers. Leave an optimizer "
+            "that never has any state out"
+        )
+
+
+def _is_stateless(optimizer: Any) -> bool:
+    """Whether it is the one optimizer of torch that keeps nothing: SGD without momentum."""
+    is_sgd = isinstance(optimizer, sys.modules["torch"].optim.SGD)
+    return is_sgd and not any(group["momentum"] for group in optimizer.param_groups)
+
+
+def _of_parameter(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    # Torch fills in the keys in another order when it loads a state.
+    for key in sorted(state):
+        value = state[key]
+        if value is None:
+            continue
+        if _is_nest(value):
+            raise InvalidArgument(
+                f"entry {prefix + key!r}: a {type(value).__name__} in an optimizer's state cannot "
+                "be shared, only tensors and numbers"
+            )
+        yield from _of_container(prefix, state, [(key, value)])
+
+
+def _of_group(prefix: str, group: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """Learning rate and the like. A number may be written as 1 or 1.0."""
+    tensor = sys.modules["torch"].Tensor
+    for key in sorted(group):
+        value = group[key]
+        if isinstance(value, tensor):
+            yield prefix + key, value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield prefix + key, _Number(group, key, is_float=True)
+
+
+def _plain(leaf: Any) -> Any:
+    """The same memory with a type that the library moves: contents are bits here."""
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    if torch is not None and isinstance(leaf, torch.Tensor):
+        return _plain_tensor(torch, leaf)
+    if numpy is not None and isinstance(leaf, numpy.ndarray) and leaf.flags.c_contiguous:
+        if leaf.dtype.kind == "b":
+            return leaf.view(numpy.uint8)
+        if leaf.dtype.kind == "c":
+            part = leaf.real.dtype
+            return leaf.reshape((*leaf.shape, 1)).view(part)
+    return leaf
+
+
+def _plain_tensor(torch: Any, tensor: Any) -> Any:
+    tensor = tensor.detach()
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()  # This rank's shard of a DTensor.
+    if tensor.layout != torch.strided or not tensor.is_contiguous():
+        return tensor  # Refused, with what to do about it.
+    if tensor.is_complex() and not tensor.is_conj():
+        return torch.view_as_real(tensor)
+    if tensor.element_size() == 1 and tensor.dtype != torch.int8:
+        return tensor.view(torch.uint8)
+    return tensor
+
+
+def _shape(memory: Any) -> tuple[int, ...] | None:
+    """``None`` for what does not tell; it counts as a row."""
+    shape = getattr(memory, "shape", None)
+    if isinstance(shape, Sequence):
+        return tuple(int(extent) for extent in shape)
+    try:
+        return memoryview(memory).shape
+    except TypeError:
+        return None

@@ -1,0 +1,258 @@
+//! `ccl.SharedState`: what all members are to hold with the same bits, in Python's memory.
+//!
+//! What it consists of is looked up anew at each call (`ccl._state`), because torch replaces
+//! tensors when it loads a state, and memory is held only while a call uses it. Making it equal at
+//! all members is in `sync`.
+#![allow(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ccl_core::{Checkpoints, Error, Key, Result};
+use parking_lot::Mutex;
+use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use crate::errors::{invalid, raise};
+use crate::memory::{Keep, Memory, Use};
+use crate::sync::{Turn, Turning};
+
+type Object<'a, 'py> = &'a Bound<'py, PyAny>;
+
+/// A dict of arrays, a module, an optimizer, or a list of these, and its revision.
+#[pyclass(frozen, weakref, module = "ccl")]
+#[derive(Debug)]
+pub struct SharedState {
+    source: Py<PyAny>,
+    /// Names of the entries that may differ between members.
+    unequal: Py<PyAny>,
+    facts: Arc<Mutex<Facts>>,
+    turn: Arc<Turn>,
+}
+
+/// What is known of the content beside its memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    revision: u64,
+    is_usable: bool,
+}
+
+#[pymethods]
+impl SharedState {
+    #[new]
+    #[pyo3(signature = (source, *, revision = 0, allow_inequality = None))]
+    fn new(
+        source: Object<'_, '_>,
+        revision: u64,
+        allow_inequality: Option<Object<'_, '_>>,
+    ) -> PyResult<Self> {
+        let names = source.py().import("ccl._state")?;
+        let unequal = names.call_method1("names", (allow_inequality,))?;
+        let facts = Facts {
+            revision,
+            is_usable: true,
+        };
+        let state = Self {
+            source: source.clone().unbind(),
+            unequal: unequal.unbind(),
+            facts: Arc::new(Mutex::new(facts)),
+            turn: Arc::default(),
+        };
+        let _what_is_wrong_with_it_is_said_early = state.prepare(source.py(), Use::Read)?;
+        Ok(state)
+    }
+
+    /// How often the state was advanced.
+    #[getter]
+    fn revision(&self) -> u64 {
+        self.facts.lock().revision
+    }
+
+    #[setter]
+    fn set_revision(&self, py: Python<'_>, revision: u64) -> PyResult<()> {
+        let _turn = self.take(py)?;
+        self.facts.lock().revision = revision;
+        Ok(())
+    }
+
+    /// Whether the content is whole; false after a sync that failed half-way.
+    #[getter]
+    fn is_usable(&self) -> bool {
+        self.facts.lock().is_usable
+    }
+
+    /// Names of the entries, in order.
+    #[getter]
+    fn names(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let prepared = self.prepare(py, Use::Read)?;
+        let keys = prepared.state.keys().iter();
+        Ok(keys.map(|key| key.name.clone()).collect())
+    }
+
+    /// The digest over all entries as they are now, in hexadecimal.
+    fn root(&self, py: Python<'_>) -> PyResult<String> {
+        self.with(py, Use::Read, |state| {
+            state.root().map(|root| root.to_string())
+        })
+    }
+
+    /// Saves the state with its revision, and returns the file once it survives the machine.
+    #[pyo3(signature = (directory, *, keep = 2))]
+    fn save(&self, py: Python<'_>, directory: PathBuf, keep: usize) -> PyResult<PathBuf> {
+        if keep == 0 {
+            return Err(invalid(
+                py,
+                "keep is 0: at least the new checkpoint is kept",
+            ));
+        }
+        let checkpoints = Checkpoints::new(directory).keep(keep);
+        self.with(py, Use::Read, |state| state.save(&checkpoints))
+    }
+
+    /// Loads the newest checkpoint that is whole; false if there is none at all.
+    fn load(&self, py: Python<'_>, directory: PathBuf) -> PyResult<bool> {
+        let checkpoints = Checkpoints::new(directory);
+        self.with(py, Use::Write, |state| state.load(&checkpoints))
+    }
+
+    fn __repr__(&self) -> String {
+        let Facts {
+            revision,
+            is_usable,
+        } = *self.facts.lock();
+        format!("SharedState(revision={revision}, is_usable={is_usable})")
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        visit.call(&self.source)?;
+        visit.call(&self.unequal)
+    }
+}
+
+impl SharedState {
+    /// The right to use the state, until it is dropped.
+    ///
+    /// # Errors
+    /// `InvalidUsage` if somebody has it, or what a signal handler raised.
+    pub fn take(&self, py: Python<'_>) -> PyResult<Turning> {
+        self.turn.take(py, "another call on this state")
+    }
+
+    /// The state as `ccl-core` takes it, with what holds its memory in place.
+    ///
+    /// # Errors
+    /// `InvalidArgument` or `TypeError` with the name of the entry and what to do about it.
+    pub fn prepare(&self, py: Python<'_>, access: Use) -> PyResult<Prepared> {
+        let module = py.import("ccl._state")?;
+        let content = module.call_method1("look", (&self.source, &self.unequal))?;
+        let facts = *self.facts.lock();
+        let mut state = ccl_core::SharedState::new(facts.revision);
+        if !facts.is_usable {
+            state.mark_mixed();
+        }
+        let mut keeps = Vec::new();
+        for entry in content.getattr("entries")?.try_iter()? {
+            let (name, object, shape, allow_inequality) = entry?.extract::<Entry<'_>>()?;
+            let memory = Memory::of(&object, access).map_err(|error| named(py, &name, &error))?;
+            let key = key(py, name, shape, (&memory, allow_inequality))?;
+            // SAFETY: `keeps` holds the memory for as long as the state. That Python code does not
+            // touch it while a call uses it is what the documentation asks of it.
+            let added = unsafe { state.add_raw(key, memory.address as *mut u8) };
+            added.map_err(|error| raise(py, &error))?;
+            keeps.push(memory.keep);
+        }
+        Ok(Prepared {
+            state,
+            content: content.unbind(),
+            facts: Arc::clone(&self.facts),
+            _keeps: keeps,
+        })
+    }
+
+    /// Uses the state, and lets other threads run meanwhile.
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        access: Use,
+        body: impl FnOnce(&mut ccl_core::SharedState<'static>) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let turn = self.take(py)?;
+        let mut prepared = self.prepare(py, access)?;
+        let result = py.detach(|| body(&mut prepared.state));
+        prepared.settle();
+        if access == Use::Write {
+            prepared.write_back(py)?;
+        }
+        drop(turn);
+        result.map_err(|error| raise(py, &error))
+    }
+}
+
+/// Name, memory, shape unless it has none, and whether contents may differ.
+type Entry<'py> = (String, Bound<'py, PyAny>, Option<Vec<u64>>, bool);
+
+/// A state for one call.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Lies in the memory that is held here.
+    pub state: ccl_core::SharedState<'static>,
+    /// A `ccl._state.Content`.
+    content: Py<PyAny>,
+    facts: Arc<Mutex<Facts>>,
+    _keeps: Vec<Keep>,
+}
+
+impl Prepared {
+    /// Remembers what the call left.
+    pub fn settle(&self) {
+        *self.facts.lock() = Facts {
+            revision: self.state.revision(),
+            is_usable: self.state.is_usable(),
+        };
+    }
+
+    /// Puts numbers back where they are from, if the content is whole.
+    ///
+    /// # Errors
+    /// What their owners raise.
+    pub fn write_back(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.state.is_usable() {
+            return Ok(());
+        }
+        self.content.call_method0(py, "write_back").map(drop)
+    }
+}
+
+fn key(
+    py: Python<'_>,
+    name: String,
+    shape: Option<Vec<u64>>,
+    (memory, allow_inequality): (&Memory, bool),
+) -> PyResult<Key> {
+    let key = Key {
+        name,
+        dtype: memory.dtype,
+        shape: shape.unwrap_or_else(|| vec![memory.count as u64]),
+        allow_inequality,
+    };
+    if key.count() == Some(memory.count as u64) {
+        return Ok(key);
+    }
+    let what = format!(
+        "entry {:?} has {} elements, and shape {:?}",
+        key.name, memory.count, key.shape
+    );
+    Err(invalid(py, what))
+}
+
+/// The same error, with the entry's name.
+fn named(py: Python<'_>, name: &str, error: &PyErr) -> PyErr {
+    let text = error.value(py).to_string();
+    if error.is_instance_of::<PyTypeError>(py) {
+        return PyTypeError::new_err(format!("entry {name:?}: {text}"));
+    }
+    let prefix = Error::invalid("").to_string();
+    let text = text.strip_prefix(&prefix).unwrap_or(&text);
+    invalid(py, format!("entry {name:?}: {text}"))
+}

@@ -1,0 +1,303 @@
+//! Syncs of shared state under way. Each has a thread of its own, which hashes, waits, and gives
+//! the state back, so that Ctrl-C and coroutines need not wait for a hash.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ccl_core::{Error, Progress, Result, SyncInfo, SyncOptions, SyncWatch};
+use parking_lot::{Condvar, Mutex};
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+use crate::shared_state::Prepared;
+use crate::wait;
+
+/// What a sync needs until its end.
+#[derive(Debug)]
+pub struct Job {
+    /// Whose members take part.
+    pub communicator: ccl_core::Communicator,
+    /// The state, and its memory.
+    pub prepared: Prepared,
+    /// How it is to be made.
+    pub options: SyncOptions,
+    /// The rights to the state and to the communicator's syncs.
+    pub turns: [Turning; 2],
+}
+
+/// A sync under way. It goes on, whoever loses interest.
+#[derive(Debug)]
+pub struct Flight {
+    stage: Mutex<Stage>,
+    is_over: Condvar,
+    is_cancelled: AtomicBool,
+    /// A forked child has none of the threads that would end it.
+    process: u32,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// With whoever is to be told.
+    UnderWay {
+        callbacks: Vec<Py<PyAny>>,
+        /// `None` while the state is hashed.
+        watch: Option<SyncWatch>,
+    },
+    Over(Result<SyncInfo>),
+}
+
+impl Flight {
+    /// Starts a sync.
+    ///
+    /// # Errors
+    /// `OsError` if there is no thread to be had.
+    pub fn start(py: Python<'_>, job: Job) -> PyResult<Arc<Self>> {
+        let flight = Arc::new(Self {
+            stage: Mutex::new(Stage::UnderWay {
+                callbacks: Vec::new(),
+                watch: None,
+            }),
+            is_over: Condvar::new(),
+            is_cancelled: AtomicBool::new(false),
+            process: std::process::id(),
+        });
+        for turn in &job.turns {
+            turn.lend(&flight);
+        }
+        let mine = Arc::clone(&flight);
+        let thread = std::thread::Builder::new().name("ccl-sync".into());
+        match thread.spawn(move || mine.run(job)) {
+            Ok(_it_tells_of_its_end_itself) => Ok(flight),
+            Err(error) => Err(raise(py, &Error::os("no thread for a sync", error))),
+        }
+    }
+
+    /// Waits for its end, and as long as `timeout` if that is given.
+    ///
+    /// # Errors
+    /// Why it did not succeed, `Timeout`, `Forked`, or what a signal handler raised.
+    pub fn wait(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<SyncInfo> {
+        self.check_process(py)?;
+        let end = wait::wait_for(py, timeout, |slice| self.look(slice))?;
+        let end = end.unwrap_or(Err(Error::Timeout));
+        end.map_err(|error| raise(py, &error))
+    }
+
+    /// As `wait` for ever, but a signal handler that raises cancels it.
+    ///
+    /// # Errors
+    /// Why it did not succeed, or what a signal handler raised.
+    pub fn wait_or_cancel(&self, py: Python<'_>) -> PyResult<SyncInfo> {
+        let result = self.wait(py, None);
+        if !self.is_finished() {
+            py.detach(|| {
+                self.cancel();
+                self.look(VERDICT_MAX)
+            });
+        }
+        result
+    }
+
+    fn look(&self, timeout: Duration) -> Option<Result<SyncInfo>> {
+        let mut stage = self.stage.lock();
+        let is_under_way = |stage: &mut Stage| matches!(stage, Stage::UnderWay { .. });
+        let _timeouts_show_in_the_stage =
+            self.is_over
+                .wait_while_for(&mut stage, is_under_way, timeout);
+        match &*stage {
+            Stage::UnderWay { .. } => None,
+            Stage::Over(result) => Some(result.clone()),
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        matches!(&*self.stage.lock(), Stage::Over(_))
+    }
+
+    /// Asks to abort it for all members.
+    pub fn cancel(&self) {
+        // Before the look at the stage: whoever ends the hashing looks the other way round.
+        self.is_cancelled.store(true, Ordering::SeqCst);
+        if let Stage::UnderWay {
+            watch: Some(watch), ..
+        } = &*self.stage.lock()
+        {
+            watch.cancel();
+        }
+    }
+
+    /// How far it is, or was when it succeeded.
+    pub fn progress(&self) -> Progress {
+        match &*self.stage.lock() {
+            Stage::UnderWay { watch, .. } => {
+                watch.as_ref().map(SyncWatch::progress).unwrap_or_default()
+            }
+            Stage::Over(result) => result.as_ref().map(moved).unwrap_or_default(),
+        }
+    }
+
+    /// Whether others may be reading the memory: not after the end; `None` before the election.
+    pub fn is_source(&self) -> Option<bool> {
+        match &*self.stage.lock() {
+            Stage::UnderWay { watch, .. } => watch.as_ref()?.is_source(),
+            Stage::Over(_) => Some(false),
+        }
+    }
+
+    /// Calls `callback` without arguments once it has ended, on the sync's thread.
+    pub fn add_callback(&self, py: Python<'_>, callback: Py<PyAny>) {
+        let callback = match &mut *self.stage.lock() {
+            Stage::UnderWay { callbacks, .. } => {
+                callbacks.push(callback);
+                return;
+            }
+            Stage::Over(_) => callback,
+        };
+        tell(py, &callback);
+    }
+
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(raise(py, &Error::Forked))
+    }
+
+    /// The thread's work, from the first hash to the last callback.
+    fn run(&self, mut job: Job) {
+        let synchronise = AssertUnwindSafe(|| self.synchronise(&mut job));
+        let result = std::panic::catch_unwind(synchronise)
+            .unwrap_or_else(|_| Err(Error::Ended("a sync was lost to a panic".into())));
+        let Job {
+            communicator,
+            prepared,
+            turns,
+            ..
+        } = job;
+        prepared.settle();
+        // While the interpreter shuts down nobody is left to be told.
+        let _is_attached = Python::try_attach(|py| {
+            if let Err(error) = prepared.write_back(py) {
+                error.write_unraisable(py, None);
+            }
+            drop(prepared);
+        });
+        drop(turns);
+        let over = Stage::Over(result);
+        let before = std::mem::replace(&mut *self.stage.lock(), over);
+        self.is_over.notify_all();
+        if let Stage::UnderWay { callbacks, .. } = before
+            && !callbacks.is_empty()
+        {
+            let _is_attached = Python::try_attach(|py| {
+                callbacks.iter().for_each(|callback| tell(py, callback));
+                drop(callbacks);
+            });
+        }
+        // The last of a session leaves it, which takes a while.
+        drop(communicator);
+    }
+
+    fn synchronise(&self, job: &mut Job) -> Result<SyncInfo> {
+        let state = &mut job.prepared.state;
+        let handle = job.communicator.start_sync(state, &job.options)?;
+        if let Stage::UnderWay { watch, .. } = &mut *self.stage.lock() {
+            *watch = Some(handle.watch());
+        }
+        if self.is_cancelled.load(Ordering::SeqCst) {
+            handle.cancel();
+        }
+        handle.wait()
+    }
+}
+
+/// What a sync that succeeded had to do: what it fetched, or else what it gave.
+fn moved(info: &SyncInfo) -> Progress {
+    let fetched_bytes = info.sources.iter().map(|(_, bytes)| bytes).sum();
+    let bytes = if info.sources.is_empty() {
+        info.sent_bytes
+    } else {
+        fetched_bytes
+    };
+    Progress {
+        done_bytes: bytes,
+        total_bytes: bytes,
+    }
+}
+
+fn tell(py: Python<'_>, callback: &Py<PyAny>) {
+    if let Err(error) = callback.call0(py) {
+        error.write_unraisable(py, Some(callback.bind(py)));
+    }
+}
+
+/// The right to use something that one call at a time may use.
+#[derive(Debug, Default)]
+pub struct Turn(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+enum Taken {
+    #[default]
+    No,
+    ByCall,
+    BySync(Arc<Flight>),
+}
+
+impl Turn {
+    /// Takes it. Waits for a sync that has it, if that was cancelled.
+    ///
+    /// # Errors
+    /// `InvalidUsage` if somebody else has it, `Forked`, or what a signal handler raised.
+    pub fn take(self: &Arc<Self>, py: Python<'_>, who: &str) -> PyResult<Turning> {
+        loop {
+            let Some(flight) = self.try_take(py, who)? else {
+                return Ok(Turning(Arc::clone(self)));
+            };
+            // It frees the turn before its end.
+            let _how_is_for_those_who_wait = wait::wait(py, |slice| flight.look(slice))?;
+        }
+    }
+
+    /// The cancelled sync that has it; `None` if it is the caller's now.
+    fn try_take(&self, py: Python<'_>, who: &str) -> PyResult<Option<Arc<Flight>>> {
+        let mut taken = self.0.lock();
+        match &*taken {
+            Taken::No => {
+                *taken = Taken::ByCall;
+                return Ok(None);
+            }
+            Taken::BySync(flight) => {
+                flight.check_process(py)?;
+                if flight.is_cancelled.load(Ordering::SeqCst) {
+                    return Ok(Some(Arc::clone(flight)));
+                }
+            }
+            Taken::ByCall => {}
+        }
+        let what = format!("{who} is under way; wait for it, or cancel it");
+        Err(raise(py, &Error::usage(what)))
+    }
+}
+
+/// A turn that was taken; dropping it gives it to the next.
+#[derive(Debug)]
+pub struct Turning(Arc<Turn>);
+
+impl Turning {
+    fn lend(&self, flight: &Arc<Flight>) {
+        *self.0.0.lock() = Taken::BySync(Arc::clone(flight));
+    }
+}
+
+impl Drop for Turning {
+    fn drop(&mut self) {
+        *self.0.0.lock() = Taken::No;
+    }
+}
+
+/// Longest that an interrupted call waits for its verdict: a round trip to the master is far
+/// shorter, and Ctrl-C has to be answered within 200 ms.
+const VERDICT_MAX: Duration = Duration::from_millis(80);
