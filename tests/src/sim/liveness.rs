@@ -30,6 +30,8 @@ pub enum Promise {
     Learned {
         /// Who.
         host: HostId,
+        /// Its session; the next one was never evicted.
+        peer: PeerId,
         /// After which of its silences.
         freeze: u64,
         /// The master that must tell.
@@ -79,15 +81,16 @@ impl World {
         let timers = self.swarm.timers;
         let bound = timers.peer_timeout + timers.heartbeat_interval * 2 + self.slack(host) * 4;
         let state = &self.hosts[host.0];
-        let evicted = state
-            .peer
-            .peer()
-            .is_some_and(|peer| self.checkers.is_evicted(state.run, peer));
+        let Some(peer) = state.peer.peer() else {
+            return;
+        };
+        let evicted = self.checkers.is_evicted(state.run, peer);
         if !evicted || bound + Duration::from_secs(2) > timers.detach_timeout {
             return;
         }
         let promise = Promise::Learned {
             host,
+            peer,
             freeze: self.hosts[host.0].freezes,
             master: (self.master.incarnation, self.master.freezes),
         };
@@ -111,18 +114,18 @@ impl World {
             }
             Promise::Learned {
                 host,
+                peer,
                 freeze,
                 master,
             } => {
                 let state = &self.hosts[host.0];
                 let reachable = !state.up_blocked && !state.down_blocked && state.slowness == 1;
                 let holds = master == awake && self.master.is_awake() && state.freezes == freeze;
+                let same = state.peer.peer() == Some(peer);
                 // A master that lost its memory may not know that the one before evicted it.
-                let member = state.peer.peer().is_some_and(|peer| {
-                    let newest = self.checkers.newest_view(state.group);
-                    newest.is_some_and(|view| view.members.contains(&peer))
-                });
-                if reachable && holds && !member && state.is_live() && state.is_running() {
+                let newest = self.checkers.newest_view(state.group);
+                let member = newest.is_some_and(|view| view.members.contains(&peer));
+                if reachable && holds && same && !member && state.is_live() && state.is_running() {
                     self.fail(format!(
                         "{host:?} was evicted long ago and does not know it"
                     ));
