@@ -8,6 +8,16 @@ use std::time::Instant as StdInstant;
 
 use crate::time::Instant;
 
+/// Seconds since the beginning of 2026: a number that rises from one start of a process to the next,
+/// as far as anybody's clock can be trusted.
+#[must_use]
+pub fn seconds_since_2026() -> u32 {
+    const BEGINNING: u64 = 1_767_225_600;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seconds = now.map_or(0, |time| time.as_secs().saturating_sub(BEGINNING));
+    u32::try_from(seconds).unwrap_or(u32::MAX / 2)
+}
+
 /// Real time as nanoseconds since the clock was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

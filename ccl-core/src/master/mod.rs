@@ -120,6 +120,9 @@ pub struct Setup {
     /// Whether the driver keeps a journal on disk: a restarted master then gets all durable
     /// records.
     pub journaled: bool,
+    /// A number that rises from start to start, for a master that takes a run over without the
+    /// journal of those before: what they named and nobody is left to tell must not be named again.
+    pub start_number: u32,
     /// 256 bits of entropy for session secrets and the run id; the simulator passes its seed.
     pub entropy: [u64; 4],
 }

@@ -157,8 +157,10 @@ impl Master {
                 _ => None,
             });
             let newest_peer = claimed.max().unwrap_or_default();
-            self.next_peer = PeerId(newest_peer.0 + limits::PEER_ID_GAP);
-            self.found(run_id, next_term(newest), Some(window));
+            let unheard = u64::from(self.setup.start_number) * limits::PEER_ID_GAP;
+            self.next_peer = PeerId((newest_peer.0 + limits::PEER_ID_GAP).max(unheard));
+            let term = next_term(newest).max(Term(self.setup.start_number));
+            self.found(run_id, term, Some(window));
         } else if newest >= self.shared.term && !is_active(Mutation::NoTerm) {
             self.begin_term(next_term(newest));
         }

@@ -95,6 +95,7 @@ impl MasterHost {
             timers,
             new_run: new_run && self.incarnation == 1,
             force_rebuild: self.force,
+            start_number: self.incarnation,
             journaled: disk != Disk::None,
             entropy: std::array::from_fn(|_| self.rng.bits()),
         }

@@ -19,7 +19,7 @@ use super::complaint::Complaints;
 use super::connection::{self, Connection, End};
 use super::door::Door;
 use super::{EventSink, Parts};
-use crate::driver::clock::Clock;
+use crate::driver::clock::{self, Clock};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::master::{ConnectionId, Input, Master, Output, Setup};
@@ -102,6 +102,7 @@ impl Server {
             new_run: parts.config.new_run,
             force_rebuild: parts.config.force_rebuild,
             journaled: parts.journal.is_some(),
+            start_number: clock::seconds_since_2026(),
             entropy: entropy()?,
         };
         let state = State {

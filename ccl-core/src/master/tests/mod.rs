@@ -51,6 +51,7 @@ fn setup() -> Setup {
         timers: Timers::default(),
         new_run: true,
         force_rebuild: false,
+        start_number: 0,
         journaled: true,
         entropy: [1, 2, 3, 4],
     }

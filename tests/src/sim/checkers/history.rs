@@ -95,11 +95,17 @@ impl World {
         };
         let survives = sealed.members.iter().any(|peer| members.contains(peer));
         let lost = self.master.lost_disk || self.master.lost_tail;
-        if !lost || sealed.vid.term >= vid.term || survives {
+        // Of two masters without a disk the second may not have heard of the first, and take its term.
+        let sealed_by = self.checkers.sealed_by.get(&(group, sealed.vid));
+        let earlier = sealed_by.is_some_and(|master| *master < self.checkers.incarnation);
+        if !lost || !(sealed.vid.term < vid.term || earlier) || survives {
             return Ok(());
         }
         self.nobody_is_left(run, &sealed.members)?;
         self.checkers.broken.insert(group);
+        // Names of views that nobody is left to know may come again.
+        let views = &mut self.checkers.views;
+        views.retain(|(of, at, name), _| (*of, *at) != (run, group) || *name < vid);
         Ok(())
     }
 
