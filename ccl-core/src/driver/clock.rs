@@ -8,8 +8,8 @@ use std::time::Instant as StdInstant;
 
 use crate::time::Instant;
 
-/// Seconds since the beginning of 2026: a number that rises from one start of a process to the next,
-/// as far as anybody's clock can be trusted.
+/// Seconds since the beginning of 2026: a number that rises from one start of a process to the
+/// next, as far as anybody's clock can be trusted.
 #[must_use]
 pub fn seconds_since_2026() -> u32 {
     const BEGINNING: u64 = 1_767_225_600;

@@ -95,7 +95,7 @@ impl World {
         };
         let survives = sealed.members.iter().any(|peer| members.contains(peer));
         let lost = self.master.lost_disk || self.master.lost_tail;
-        // Of two masters without a disk the second may not have heard of the first, and take its term.
+        // Of two masters without a disk the second may not have heard of the first.
         let sealed_by = self.checkers.sealed_by.get(&(group, sealed.vid));
         let earlier = sealed_by.is_some_and(|master| *master < self.checkers.incarnation);
         if !lost || !(sealed.vid.term < vid.term || earlier) || survives {
