@@ -28,7 +28,8 @@ prepare:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
 	@cargo --version
 
-test: test-rust test-python test-torch
+# What needs torch takes many minutes more: `make test-torch`.
+test: test-rust test-python
 
 test-rust: prepare
 	cargo run --quiet --locked -p ccl-core --example all_reduce

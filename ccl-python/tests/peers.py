@@ -67,6 +67,8 @@ class Pipe:
 
 
 def _main(connection: Connection, body: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    # A shell's background jobs begin with SIGINT ignored, and hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = body(Pipe(connection), *args)
     except BaseException:

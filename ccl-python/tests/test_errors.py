@@ -58,8 +58,10 @@ def survive(pipe: Pipe, address: str) -> tuple[str | None, int | None, float]:
         victim = pipe.wait()
         if communicator.peer == victim:
             threading.Event().wait()
+        handle = communicator.all_reduce_async(values)
+        pipe.say("called")
         with pytest.raises(ccl.PeerLost, match="call again") as caught:
-            communicator.all_reduce(values)
+            handle.wait()
         assert isinstance(caught.value, ccl.Retryable)
         assert values[0] == 3.0, "the input is intact"
         outcome = communicator.all_reduce(values)
@@ -78,6 +80,8 @@ def test_a_killed_peer_is_named_and_the_call_succeeds_without_it() -> None:
         with started(3, survive, master.address) as peers:
             names = [peer.receive() for peer in peers]
             tell(peers, names[0])
+            for peer in peers[1:]:
+                assert peer.receive() == "called"
             peers[0].process.kill()
             for peer in peers[1:]:
                 reason, lost, value = peer.receive()

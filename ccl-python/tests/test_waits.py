@@ -333,14 +333,17 @@ def test_a_forked_child_is_told_so_and_makes_its_own() -> None:
 FORGOTTEN: list[ccl.Communicator] = []
 
 
-def leave_at_exit(_pipe: Pipe, address: str) -> None:
+def leave_at_exit(pipe: Pipe, address: str) -> None:
     FORGOTTEN.append(connect(address, 2))
+    pipe.wait()
 
 
-def see_it_leave(_pipe: Pipe, address: str) -> str | None:
+def see_it_leave(pipe: Pipe, address: str) -> str | None:
     with connect(address, 2) as communicator:
+        handle = communicator.all_reduce_async(bytearray(4))
+        pipe.say("called")
         with pytest.raises(ccl.PeerLost) as caught:
-            communicator.barrier()
+            handle.wait()
         return caught.value.reason
 
 
@@ -350,5 +353,7 @@ def test_a_process_that_ends_leaves_its_run() -> None:
             started(1, leave_at_exit, master.address) as [going],
             started(1, see_it_leave, master.address) as [staying],
         ):
+            assert staying.receive() == "called"
+            going.pipe.send("go")
             going.receive()
             assert "left" in staying.receive()
