@@ -12,7 +12,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 .PHONY: help prepare test test-rust test-python test-torch header install valgrind asan lint
 
 help:
-	@echo 'make test   run all tests (under 20 minutes from nothing on 2 cores)'
+	@echo 'make test   run all tests but those of torch (under 20 minutes from nothing on 2 cores)'
 	@echo 'make test-rust, make test-python, make test-torch   a part of them'
 	@echo 'make header writes include/ccl.h anew from ccl-capi/src'
 	@echo 'make install PREFIX=/usr/local   the C library, header, pkg-config and CMake files'

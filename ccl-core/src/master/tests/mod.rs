@@ -8,6 +8,7 @@ mod noise;
 mod restart;
 mod safe_points;
 mod shared_state;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
