@@ -343,14 +343,12 @@ impl StateEngine {
         self.with_receiver(op, |fetch| {
             claim = fetch.blocks_arrived(order, fits == Some(true), now);
             note_lie(order, claim);
-            if claim == Claim::Store {
-                holding.mix();
-            }
         });
         if claim != Claim::Store {
             return;
         }
         let Some(inside) = gate.enter() else { return };
+        holding.mix();
         payload.read(|bytes| holding.store(&inside, gate, order.first, bytes));
         holding.stored(order.first, &wanted);
         drop(inside);
