@@ -300,6 +300,12 @@ typedef struct cclCommunicatorConfig_t {
      Threads that move bytes, 1 to 256. 0: half the cores, 1 to 4.
      */
     uint32_t io_threads;
+    /*
+     How many peers the unit has, over all groups, 1 to 1024: they are admitted together, to each
+     group at its cclUpdateTopology of the same number. Needs `has_unit`. 0: none waits for
+     another.
+     */
+    uint32_t unit_size;
 } cclCommunicatorConfig_t;
 
 /*

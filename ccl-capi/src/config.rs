@@ -58,6 +58,10 @@ pub struct cclCommunicatorConfig_t {
     pub is_checksum_off: u32,
     /// Threads that move bytes, 1 to 256. 0: half the cores, 1 to 4.
     pub io_threads: u32,
+    /// How many peers the unit has, over all groups, 1 to 1024: they are admitted together, to each
+    /// group at its cclUpdateTopology of the same number. Needs `has_unit`. 0: none waits for
+    /// another.
+    pub unit_size: u32,
 }
 
 impl Default for cclCommunicatorConfig_t {
@@ -83,6 +87,7 @@ impl Default for cclCommunicatorConfig_t {
             initial_world_size: 0,
             is_checksum_off: 0,
             io_threads: 0,
+            unit_size: 0,
         }
     }
 }
@@ -190,6 +195,7 @@ pub(crate) unsafe fn communicator_config(
         run: text(c.run, "config->run")?.unwrap_or(default.run),
         group: GroupId(c.group),
         unit: memory::switch(c.has_unit, "config->has_unit")?.then_some(UnitId(c.unit)),
+        unit_size: (c.unit_size != 0).then_some(c.unit_size),
         listen: address(text(c.listen, "config->listen")?, "config->listen")?,
         advertise: text(c.advertise, "config->advertise")?,
         lanes: (lanes != 0).then_some(lanes),

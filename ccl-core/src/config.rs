@@ -116,6 +116,10 @@ pub struct CommunicatorConfig {
     pub group: GroupId,
     /// Failure unit; `None` makes one of this peer alone. Default `None`.
     pub unit: Option<UnitId>,
+    /// How many peers the unit has, over all its groups, 1 to 1024: they are admitted together, to
+    /// each group at its safe point of the same number. All say the same; if peers differ, the
+    /// largest counts. `None`: none of them waits for another. Default `None`.
+    pub unit_size: Option<u32>,
     /// Address to listen on for other peers; port 0 lets the system choose. Default: `[::]:0` where
     /// there is IPv6, else `0.0.0.0:0`; only loopback if the master is reached over loopback.
     pub listen: Option<SocketAddr>,
@@ -157,6 +161,7 @@ impl Default for CommunicatorConfig {
             run: "default".into(),
             group: GroupId(0),
             unit: None,
+            unit_size: None,
             listen: None,
             advertise: None,
             lanes: None,
@@ -200,6 +205,14 @@ impl CommunicatorConfig {
             return Err(Error::invalid(format!(
                 "initial_world_size must be min_world_size to {}",
                 limits::WORLD_SIZE_MAX
+            )));
+        }
+        if let Some(size) = self.unit_size
+            && (size == 0 || size as usize > limits::PEERS_MAX || self.unit.is_none())
+        {
+            return Err(Error::invalid(format!(
+                "unit_size must be 1 to {}, and needs a unit",
+                limits::PEERS_MAX
             )));
         }
         if self.state_bytes_per_second == Some(0) {

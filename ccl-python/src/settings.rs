@@ -82,6 +82,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
             "run" => config.run = value.extract()?,
             "group" => config.group = GroupId(value.extract()?),
             "unit" => config.unit = value.extract::<Option<u64>>()?.map(UnitId),
+            "unit_size" => config.unit_size = value.extract()?,
             "listen" => config.listen = maybe_address(&value)?,
             "advertise" => config.advertise = value.extract()?,
             "lanes" => config.lanes = value.extract()?,

@@ -90,10 +90,18 @@ static void communicator_configs(const char *address) {
     REFUSE(scratch_bytes, UINT64_MAX, "scratch_bytes");
     REFUSE(io_threads, UINT32_MAX, "io_threads");
     REFUSE(has_unit, 2, "has_unit");
+    REFUSE(unit_size, 2, "unit_size");
     REFUSE(is_checksum_off, UINT32_MAX, "is_checksum_off");
 #undef REFUSE
     EXPECT(cclErrorInvalidArgument,
            cclCreateCommunicator((cclCommunicatorConfig_t *)(uintptr_t)4, &communicator));
+    config = good;
+    config.has_unit = 1;
+    config.unit_size = 1025;
+    refuse(config, "unit_size");
+    config.unit_size = 1024;
+    OK(cclCreateCommunicator(&config, &communicator));
+    OK(cclDestroyCommunicator(communicator));
     config = good;
     config.advertise = "no address";
     OK(cclCreateCommunicator(&config, &communicator));

@@ -92,6 +92,7 @@ impl Session {
             run: config.run.clone(),
             group: config.group,
             unit: config.unit,
+            unit_size: config.unit_size,
             addresses: advertised(&config, links.address())?,
             key,
             min_world: config.initial_world_size.unwrap_or(config.min_world_size),

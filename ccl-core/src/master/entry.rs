@@ -40,6 +40,7 @@ impl Master {
                 run,
                 group,
                 unit,
+                unit_size,
                 mut addresses,
                 key,
                 min_world,
@@ -53,6 +54,7 @@ impl Master {
                     run,
                     group,
                     unit,
+                    unit_size,
                     addresses,
                     key,
                     min_world,
@@ -132,6 +134,14 @@ impl Master {
         if hello.unit.is_some_and(|unit| unit.0 >= LONE_UNIT) {
             return Some("unit ids are below 2^63".into());
         }
+        let is_wrong =
+            |size: u32| size == 0 || size as usize > limits::PEERS_MAX || hello.unit.is_none();
+        if hello.unit_size.is_some_and(is_wrong) {
+            return Some(format!(
+                "unit_size is 1 to {} and needs a unit",
+                limits::PEERS_MAX
+            ));
+        }
         if self.shared.sessions.len() >= limits::PEERS_MAX {
             return Some(format!(
                 "the master serves at most {} peers",
@@ -170,6 +180,7 @@ impl Master {
             session: SessionId(self.secrets.draw(self.shared.term)),
             group: hello.group,
             unit: hello.unit.unwrap_or(UnitId(LONE_UNIT | peer.0)),
+            unit_size: hello.unit_size,
             addresses: hello.addresses.clone(),
             key: hello.key,
             min_world: hello.min_world,
@@ -292,6 +303,7 @@ impl Master {
             session: attach.session,
             group: claim.group,
             unit: member.unit,
+            unit_size: None,
             addresses: member.addresses.clone(),
             key: member.key,
             min_world: 1,

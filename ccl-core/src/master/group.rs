@@ -155,6 +155,7 @@ impl Group {
                 break;
             }
         }
+        self.give_up_late(shared);
         self.announce(shared);
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::admission::Turn;
 use super::group::Group;
 use super::operation::OpenOp;
 use super::phase::Phase;
@@ -61,6 +62,12 @@ fn check_phase(group: &Group, shared: &Shared, members: &BTreeSet<PeerId>) {
         founding,
         members.is_empty(),
         "a group without members waits for its first"
+    );
+    let turns = group.newcomers.values().map(|newcomer| newcomer.turn);
+    let missed = |turn| matches!(turn, Turn::At(point) if point < group.safe.released);
+    assert!(
+        !turns.into_iter().any(missed),
+        "who misses the safe point of its unit is gone (R9)"
     );
     let present = members.difference(&lost).chain(group.newcomers.keys());
     for &peer in present {

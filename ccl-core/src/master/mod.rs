@@ -34,6 +34,7 @@ mod shared_state;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -306,6 +307,7 @@ impl Master {
             }
             self.give_up_adoption();
             self.take_up_groups();
+            self.call_units();
             let touched: Vec<_> = self.touched.iter().copied().collect();
             for id in touched {
                 if !self.waits_for_others(id) {

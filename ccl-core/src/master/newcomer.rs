@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::admission::{self, Newcomer};
+use super::admission::{self, Newcomer, Turn};
 use super::group::{Group, Handled};
 use super::phase::{Event, Phase};
 use super::shared::Shared;
@@ -45,6 +45,10 @@ impl Group {
             not_before: shared
                 .backoffs
                 .not_before(&registration.addresses, shared.now),
+            turn: match registration.unit_size {
+                Some(_) => Turn::Waits,
+                None => Turn::Any,
+            },
         };
         self.newcomers.insert(peer, newcomer);
     }
@@ -121,7 +125,7 @@ impl Group {
 
     /// Installs a group's first members, or its first after all had gone, once enough are ready.
     pub fn found(&mut self, shared: &mut Shared) {
-        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now);
+        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, (shared.now, None));
         let wishes = self
             .newcomers
             .values()
@@ -129,6 +133,7 @@ impl Group {
         let needed = wishes.max().unwrap_or(0).max(1);
         if chosen.len() >= needed {
             self.install(shared, (&BTreeSet::new(), &BTreeMap::new()), &chosen);
+            self.give_up_left_out(shared);
         }
     }
 }

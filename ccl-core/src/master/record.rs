@@ -80,6 +80,8 @@ pub struct Registration {
     pub group: GroupId,
     /// The unit it lives and dies with.
     pub unit: UnitId,
+    /// Peers of that unit that are admitted together; `None`: it need not wait for any.
+    pub unit_size: Option<u32>,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.

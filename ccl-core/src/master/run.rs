@@ -41,6 +41,7 @@ pub(super) struct Hello {
     pub run: String,
     pub group: GroupId,
     pub unit: Option<UnitId>,
+    pub unit_size: Option<u32>,
     pub addresses: Vec<SocketAddr>,
     pub key: LinkKey,
     pub min_world: u32,

@@ -52,6 +52,11 @@ impl SafePoints {
         }
     }
 
+    /// The first one of which nothing is fixed yet.
+    pub fn next(&self) -> u64 {
+        self.released + u64::from(self.is_called())
+    }
+
     /// A member states how many safe points it has called in all.
     pub fn restate(&mut self, peer: PeerId, called: u64) -> Result<(), Violation> {
         if called > self.released {

@@ -257,6 +257,8 @@ pub struct Setup {
     pub group: crate::ids::GroupId,
     /// Unit it lives and dies with.
     pub unit: Option<crate::ids::UnitId>,
+    /// Peers of that unit that are admitted together.
+    pub unit_size: Option<u32>,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.

@@ -193,6 +193,7 @@ impl Peer {
                 | EvictReason::Detached
                 | EvictReason::Died
                 | EvictReason::Silent { .. }
+                | EvictReason::UnitTorn
         );
         if matches!(self.phase, Phase::Newcomer) && is_forgotten && self.leaving.is_none() {
             // A newcomer has nothing to lose: it begins a new session.
@@ -359,6 +360,7 @@ impl Peer {
             run: self.setup.run.clone(),
             group: self.setup.group,
             unit: self.setup.unit,
+            unit_size: self.setup.unit_size,
             addresses: self.setup.addresses.clone(),
             key: self.setup.key,
             min_world: self.setup.min_world,

@@ -241,6 +241,9 @@ pub enum PeerToMaster {
         group: GroupId,
         /// Unit it lives and dies with; `None`: alone.
         unit: Option<UnitId>,
+        /// Peers of that unit, over all groups, that are admitted together; `None`: it need not
+        /// wait for any.
+        unit_size: Option<u32>,
         /// Where other peers reach it; an unspecified address means the one the master sees.
         #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
         addresses: Vec<SocketAddr>,

@@ -88,6 +88,8 @@ pub enum EvictReason {
     Protocol(String),
     /// Another member of its unit was lost.
     Unit(PeerId),
+    /// Its unit could not be admitted to all its groups together.
+    UnitTorn,
 }
 
 impl fmt::Display for EvictReason {
@@ -108,6 +110,7 @@ impl fmt::Display for EvictReason {
             Self::NotAMember => f.write_str("not a member of the run"),
             Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
             Self::Unit(peer) => write!(f, "peer {peer} of its unit was lost"),
+            Self::UnitTorn => f.write_str("its unit could not be admitted as one"),
         }
     }
 }

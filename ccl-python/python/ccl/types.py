@@ -60,6 +60,7 @@ class CommunicatorSettings(TypedDict, total=False):
     run: str
     group: int
     unit: int | None
+    unit_size: int | None
     listen: str | None
     advertise: str | None
     lanes: int

@@ -131,6 +131,7 @@ impl World {
             run: if app.stranger { "another" } else { "run" }.into(),
             group,
             unit: self.swarm.unit_of(id.0 as u64),
+            unit_size: self.swarm.unit_size,
             addresses: vec![address],
             key,
             min_world: self.swarm.min_worlds[group.0 as usize],

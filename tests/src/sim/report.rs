@@ -91,6 +91,7 @@ impl Stats {
             EvictReason::NotAMember => "not a member",
             EvictReason::Protocol(_) => "protocol",
             EvictReason::Unit(_) => "unit",
+            EvictReason::UnitTorn => "unit torn",
         };
         *self.evictions.entry(name).or_default() += 1;
     }

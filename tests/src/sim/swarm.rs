@@ -124,6 +124,8 @@ pub struct Swarm {
     pub weights: Vec<(FaultKind, u64)>,
     /// Sessions of each unit that lives and dies as one; 1: all alone.
     pub unit: u64,
+    /// Sessions of a unit that are admitted as one; `None`: they need not wait for each other.
+    pub unit_size: Option<u32>,
     /// How many of 1,000 additions and arrivals take their time.
     pub lazy_permille: u64,
     /// Longest pause of an application between calls.
@@ -186,6 +188,7 @@ impl Swarm {
             } else {
                 [1, 1, 1, 1, 1, 2, 3][rng.index(7)]
             },
+            unit_size: None,
             lazy_permille: [0, 0, 100, 400][rng.index(4)],
             calls_per_round: rng.between(1, 3),
             count_max: [0, 3, 40, 40, 200, 2000][rng.index(6)],

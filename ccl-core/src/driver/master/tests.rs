@@ -72,6 +72,7 @@ fn hello(run: &str) -> PeerToMaster {
         run: run.into(),
         group: GroupId(0),
         unit: None,
+        unit_size: None,
         addresses: vec![([0, 0, 0, 0], 4000).into()],
         key: LinkKey(KEYS.fetch_add(1, Ordering::SeqCst).into()),
         min_world: 2,

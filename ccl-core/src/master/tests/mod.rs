@@ -9,6 +9,7 @@ mod restart;
 mod safe_points;
 mod shared_state;
 mod takeover;
+mod units;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -277,6 +278,7 @@ impl Stage {
             run: "run".into(),
             group: GroupId(group),
             unit: None,
+            unit_size: None,
             addresses: vec![address(key as u16)],
             key: LinkKey(key),
             min_world: 1,

@@ -183,7 +183,15 @@ impl Crowd {
             0..=2 => {
                 let connection = self.stage.connection();
                 let key = u128::from(self.dice.roll(12));
-                let hello = self.stage.hello(self.dice.roll(2) as u32, key);
+                let mut hello = self.stage.hello(self.dice.roll(2) as u32, key);
+                if let PeerToMaster::Hello {
+                    unit, unit_size, ..
+                } = &mut hello
+                    && self.dice.roll(3) == 0
+                {
+                    *unit = Some(UnitId(self.dice.roll(4)));
+                    *unit_size = Some(1 + self.dice.roll(3) as u32);
+                }
                 self.stage.say_at(connection, hello);
                 self.meet(connection);
             }

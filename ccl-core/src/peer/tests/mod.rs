@@ -133,6 +133,7 @@ impl Fixture {
             run: "default".into(),
             group: GroupId(0),
             unit: None,
+            unit_size: None,
             addresses: vec![([127, 0, 0, 1], 1000).into()],
             key: LinkKey(2),
             min_world,

@@ -119,6 +119,7 @@ fn evict() -> impl Strategy<Value = EvictReason> {
         (any::<u64>(), number()).prop_map(|(tag, n)| EvictReason::NotPosted { tag: Tag(tag), n }),
         text().prop_map(EvictReason::Protocol),
         any::<u64>().prop_map(|peer| EvictReason::Unit(PeerId(peer))),
+        Just(EvictReason::UnitTorn),
     ]
 }
 
@@ -232,7 +233,7 @@ fn to_master() -> impl Strategy<Value = PeerToMaster> {
                 text(),
                 text(),
                 any::<u32>(),
-                option::of(any::<u64>())
+                option::of((any::<u64>(), option::of(any::<u32>())))
             ),
             vec(address(), 0..=ADDRESSES_MAX),
             any::<u128>(),
@@ -246,7 +247,8 @@ fn to_master() -> impl Strategy<Value = PeerToMaster> {
                     library,
                     run,
                     group: GroupId(group),
-                    unit: unit.map(UnitId),
+                    unit: unit.map(|(unit, _)| UnitId(unit)),
+                    unit_size: unit.and_then(|(_, size)| size),
                     addresses,
                     key: LinkKey(key),
                     min_world,

@@ -1,0 +1,322 @@
+//! Units that are admitted as one: to all their groups at the safe point of the same number (R9).
+
+use super::*;
+
+const UNIT: u64 = 7;
+
+fn at(k: u64) -> PeerToMaster {
+    PeerToMaster::AtSafePoint { k }
+}
+
+/// Two groups of two members each, and a unit that wants to join both.
+struct Site {
+    stage: Stage,
+    groups: [Vec<Puppet>; 2],
+    vids: [Vid; 2],
+    unit: [Puppet; 2],
+}
+
+impl Site {
+    fn new() -> Self {
+        let mut stage = Stage::new();
+        let (first, vid) = stage.founded(0, 2);
+        let (second, other) = stage.founded(1, 2);
+        let unit = [0, 1].map(|group| stage.join_unit(group, UNIT, 2));
+        stage.announced();
+        stage.sent.clear();
+        Self {
+            stage,
+            groups: [first, second],
+            vids: [vid, other],
+            unit,
+        }
+    }
+
+    /// With both newcomers ready.
+    fn whole() -> Self {
+        let mut site = Self::new();
+        site.ready(0);
+        site.ready(1);
+        site
+    }
+
+    fn ready(&mut self, group: usize) {
+        self.stage.ready(self.unit[group], &self.groups[group]);
+    }
+
+    /// Both members of a group come to a safe point. Returns whether it changed nothing.
+    fn pass(&mut self, group: usize, k: u64) -> bool {
+        for member in self.groups[group].clone() {
+            self.stage.say(member, at(k));
+        }
+        let is_released = |message: &MasterToPeer| match message {
+            MasterToPeer::SafeReleased { k: released, .. } => *released == k,
+            _ => false,
+        };
+        let told = self.groups[group].iter().map(|peer| self.stage.told(*peer));
+        let told: Vec<_> = told.collect();
+        told.iter().all(|told| told.iter().any(is_released))
+    }
+
+    /// The members of a group, at safe point k, answer `Suspend` and install the next view.
+    fn change(&mut self, group: usize, called: u64) -> Install {
+        let vid = self.vids[group];
+        let mut facts = report(vid);
+        facts.safe_called = called;
+        for member in self.groups[group].clone() {
+            self.stage.flush(member, vid, facts.clone());
+        }
+        let install = self.stage.installed(self.groups[group][0]);
+        let mut facts = report(install.vid);
+        facts.safe_called = called;
+        for member in self.groups[group].clone() {
+            let (vid, report) = (install.vid, facts.clone());
+            self.stage
+                .say(member, PeerToMaster::Installed { vid, report });
+        }
+        self.vids[group] = install.vid;
+        install
+    }
+
+    fn evicted(&mut self, newcomer: usize) -> Option<EvictReason> {
+        let told = self.stage.told(self.unit[newcomer]);
+        told.into_iter().find_map(|message| match message {
+            MasterToPeer::Evicted { reason } => Some(reason),
+            _ => None,
+        })
+    }
+
+    fn is_in(&self, group: u32) -> bool {
+        let peer = self.unit[group as usize].peer;
+        self.stage.view(group).1.contains(&peer)
+    }
+}
+
+impl Stage {
+    fn join_unit(&mut self, group: u32, unit: u64, size: u32) -> Puppet {
+        let hello = self.sized_hello(group, unit, size);
+        self.join(hello)
+    }
+
+    fn sized_hello(&self, group: u32, unit: u64, size: u32) -> PeerToMaster {
+        let key = u128::from(self.next_connection) + 100;
+        let mut hello = self.unit_hello(group, key, unit);
+        if let PeerToMaster::Hello { unit_size, .. } = &mut hello {
+            *unit_size = Some(size);
+        }
+        hello
+    }
+}
+
+/// H30: group 0 would admit the unit at 0. Its members would wait for the unit there, which waits
+/// for group 1, whose members wait for those of group 0 on their hosts.
+#[test]
+fn half_a_unit_is_let_into_no_group() {
+    let mut site = Site::new();
+    site.ready(0);
+    assert!(site.pass(0, 0), "nobody waits for half a unit");
+    assert!(site.pass(1, 0));
+    assert!(!site.is_in(0) && !site.is_in(1));
+}
+
+/// Group 0 has safe points 0 and 1 behind it when the unit gets whole, group 1 only 0.
+#[test]
+fn whole_unit_enters_all_its_groups_at_the_first_safe_point_that_none_has_seen() {
+    let mut site = Site::new();
+    site.ready(0);
+    assert!(site.pass(0, 0) && site.pass(1, 0));
+    site.stage.say(site.groups[0][0], at(1));
+    site.ready(1);
+    assert!(site.pass(1, 1), "group 0 had nobody to admit at 1");
+    site.stage.say(site.groups[0][1], at(1));
+    for group in [0, 1] {
+        assert!(!site.pass(group, 2));
+        let install = site.change(group, 3);
+        assert_eq!((install.members.len(), install.safe_released), (3, 3));
+    }
+    assert!(site.is_in(0) && site.is_in(1));
+    assert!(site.pass(0, 3) && site.pass(1, 3), "it goes on as before");
+}
+
+/// A safe point at which members wait for somebody else is fixed already.
+#[test]
+fn safe_point_that_members_wait_at_is_not_given_to_a_unit() {
+    let mut site = Site::new();
+    let lone = site.stage.join_group(0);
+    site.stage.announced();
+    site.stage
+        .ready(lone, &[site.groups[0].clone(), vec![site.unit[0]]].concat());
+    site.stage.say(site.groups[0][0], at(0));
+    let linked = [site.groups[0].clone(), vec![lone]].concat();
+    site.stage.ready(site.unit[0], &linked);
+    site.ready(1);
+    assert!(site.pass(1, 0), "the unit enters at 1");
+    site.stage.say(site.groups[0][1], at(0));
+    let install = site.change(0, 1);
+    assert_eq!(install.members.len(), 3);
+    assert_eq!(install.members[2].peer, lone.peer);
+    assert!(!site.pass(1, 1));
+    assert_eq!(site.change(1, 2).members.len(), 3);
+}
+
+#[test]
+fn mate_that_dies_first_takes_its_unit_along_and_nobody_waits() {
+    let mut site = Site::whole();
+    site.stage.say(site.groups[0][0], at(0));
+    site.stage.say(site.unit[1], PeerToMaster::Leave);
+    assert_eq!(site.evicted(0), Some(EvictReason::Unit(site.unit[1].peer)));
+    let told = site.stage.told(site.groups[0][0]);
+    let released = told
+        .iter()
+        .any(|m| matches!(m, MasterToPeer::SafeReleased { k: 0, .. }));
+    assert!(released, "{told:?}");
+    assert!(site.pass(1, 0));
+}
+
+/// The link of one newcomer breaks after the other was admitted: its group does not wait, and the
+/// other is lost at once, so that its group does not wait either.
+#[test]
+fn newcomer_that_misses_its_safe_point_costs_its_unit_the_admission() {
+    let mut site = Site::whole();
+    assert!(!site.pass(0, 0));
+    site.change(0, 1);
+    assert!(site.is_in(0));
+    let down = PeerToMaster::LinkDown {
+        vid: Vid::default(),
+        peer: site.groups[1][0].peer,
+        fault: crate::wire::control::LinkFault::TimedOut,
+        gave_up: true,
+    };
+    site.stage.say(site.unit[1], down);
+    assert!(site.pass(1, 0));
+    assert_eq!(site.evicted(1), Some(EvictReason::UnitTorn));
+    assert_eq!(site.evicted(0), Some(EvictReason::Unit(site.unit[1].peer)));
+    assert_eq!(site.stage.state(0), "Suspended");
+}
+
+#[test]
+fn member_that_gives_up_at_the_safe_point_of_a_unit_ends_its_admission() {
+    let mut site = Site::whole();
+    site.stage.say(site.groups[1][0], at(0));
+    site.stage
+        .say(site.groups[1][0], PeerToMaster::Withdraw { k: 0 });
+    assert_eq!(site.evicted(1), Some(EvictReason::UnitTorn));
+    assert!(site.evicted(0).is_some());
+    assert!(site.pass(0, 0));
+}
+
+#[test]
+fn first_members_of_all_groups_are_of_whole_units() {
+    let mut stage = Stage::new();
+    let units: Vec<_> = [1, 2, 3]
+        .iter()
+        .map(|unit| [0, 1].map(|group| stage.join_unit(group, *unit, 2)))
+        .collect();
+    let of = |group: usize| units.iter().map(|unit| unit[group]).collect::<Vec<_>>();
+    // Unit 3 is first in group 0, and unknown to the others of group 1.
+    stage.ready(units[2][0], &of(0));
+    stage.ready(units[0][0], &of(0));
+    stage.ready(units[1][0], &of(0));
+    assert_eq!(stage.state(0), "Founding");
+    stage.ready(units[0][1], &of(1));
+    assert_eq!(stage.view(0).1, [units[0][0].peer]);
+    assert_eq!(stage.view(1).1, [units[0][1].peer]);
+}
+
+/// A restarted master knows no turn. Nobody was admitted: it is told anew.
+#[test]
+fn turn_is_found_anew_after_a_restart() {
+    let mut site = Site::whole();
+    let mut stage = site.stage.restart(setup());
+    for group in [0, 1] {
+        for member in &mut site.groups[group] {
+            stage.attach(member, report(site.vids[group]));
+        }
+        let install = stage.installed(site.groups[group][0]);
+        for member in &site.groups[group] {
+            stage.confirm(*member, install.vid);
+        }
+        site.vids[group] = install.vid;
+        stage.attach(&mut site.unit[group], Report::default());
+    }
+    stage.announced();
+    stage.sent.clear();
+    site.stage = stage;
+    site.ready(0);
+    assert!(site.pass(0, 0));
+    site.ready(1);
+    assert!(site.pass(1, 0));
+    for group in [0, 1] {
+        assert!(!site.pass(group, 1));
+        assert_eq!(site.change(group, 2).members.len(), 3);
+    }
+}
+
+/// One was admitted before the restart, the other cannot be at the same safe point any more.
+#[test]
+fn unit_that_a_restart_tore_is_evicted() {
+    let mut site = Site::whole();
+    assert!(!site.pass(0, 0));
+    let install = site.change(0, 1);
+    let mut stage = site.stage.restart(setup());
+    let mut members = [site.groups[0].clone(), vec![site.unit[0]]].concat();
+    for member in &mut members {
+        let mut facts = report(install.vid);
+        (facts.safe_called, facts.safe_released) = (1, 1);
+        stage.attach(member, facts);
+    }
+    site.unit[0] = members[2];
+    stage.attach(&mut site.unit[1], Report::default());
+    for member in &mut site.groups[1] {
+        assert!(
+            stage.view(0).1.contains(&members[2].peer),
+            "group 1 is not known yet"
+        );
+        stage.attach(member, report(site.vids[1]));
+    }
+    site.stage = stage;
+    assert_eq!(site.evicted(1), Some(EvictReason::UnitTorn));
+    assert_eq!(site.evicted(0), Some(EvictReason::Unit(site.unit[1].peer)));
+}
+
+#[test]
+fn one_too_many_waits_until_one_is_found_dead() {
+    let mut site = Site::new();
+    let third = site.stage.join_unit(1, UNIT, 2);
+    site.ready(0);
+    site.stage.ready(
+        site.unit[1],
+        &[site.groups[1].clone(), vec![third]].concat(),
+    );
+    site.stage.ready(
+        third,
+        &[site.groups[1].clone(), vec![site.unit[1]]].concat(),
+    );
+    assert!(site.pass(0, 0) && site.pass(1, 0));
+    assert!(site.evicted(0).is_none());
+}
+
+#[test]
+fn size_without_unit_or_out_of_range_is_refused() {
+    let mut stage = Stage::new();
+    let lone = {
+        let mut hello = stage.sized_hello(0, UNIT, 2);
+        if let PeerToMaster::Hello { unit, .. } = &mut hello {
+            *unit = None;
+        }
+        hello
+    };
+    let (none, many) = (
+        stage.sized_hello(0, UNIT, 0),
+        stage.sized_hello(0, UNIT, 1025),
+    );
+    for hello in [lone, none, many] {
+        let connection = stage.connection();
+        stage.say_at(connection, hello);
+        let told = stage.told_at(connection);
+        let [MasterToPeer::Refused { reason }] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert!(reason.contains("unit_size"), "{reason}");
+    }
+}

@@ -1,0 +1,104 @@
+//! A host joins two groups as one, over real sockets.
+//!
+//! Goal: hosts whose peers move in lockstep are never stopped by one that is in one group only. 1.
+//! Two hosts step: a safe point in each group, then a reduction in each. 2. Of a third host one
+//! peer connects; the others go on. 3. Its other peer connects, after the first was heard of and
+//! left waiting: both are admitted in the same step, and all three reduce.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ccl_core::ids::UnitId;
+use ccl_core::{
+    Communicator, CommunicatorConfig, GroupId, MasterConfig, MasterServer, Options, ReduceOp,
+};
+
+/// Far beyond what anything here takes; only a hang reaches it.
+const HANG: Duration = Duration::from_secs(30);
+/// Steps that members make while half of a host waits.
+const PATIENT_STEPS: u32 = 5;
+/// Steps that all three hosts make together.
+const COMMON_STEPS: u32 = 5;
+
+fn connect(master: String, unit: u64, group: u32, world: u32) -> JoinHandle<Communicator> {
+    let config = CommunicatorConfig {
+        master,
+        group: GroupId(group),
+        unit: Some(UnitId(unit)),
+        unit_size: Some(2),
+        initial_world_size: Some(world),
+        connect_timeout: HANG,
+        operation_timeout: Some(HANG),
+        ..CommunicatorConfig::default()
+    };
+    std::thread::spawn(move || Communicator::connect(config).unwrap())
+}
+
+fn reduce(peers: &[Communicator; 2]) -> [u32; 2] {
+    [0, 1].map(|group| {
+        let mut ones = [1_u32; 100];
+        let options = Options::default();
+        peers[group]
+            .all_reduce(&mut ones, ReduceOp::Sum, &options)
+            .unwrap();
+        ones[99]
+    })
+}
+
+/// A member host, until it has stepped with two others. Says when it has left half a host waiting.
+fn step(peers: &[Communicator; 2], waiting: Option<&Sender<()>>) {
+    let (mut patient, mut common) = (0, 0);
+    while common < COMMON_STEPS {
+        let views = [0, 1].map(|group| peers[group].update_topology().unwrap());
+        let worlds = views.map(|view| view.members.len() as u32);
+        assert_eq!(worlds[0], worlds[1], "a host entered one group only");
+        assert_eq!(reduce(peers), worlds);
+        common += u32::from(worlds[0] == 3);
+        patient += u32::from(worlds[0] == 2 && peers[0].pending_peers() > 0);
+        if patient == PATIENT_STEPS
+            && let Some(waiting) = waiting
+        {
+            // Said again in later steps; the first counts.
+            let _heard = waiting.send(());
+        }
+    }
+}
+
+#[test]
+fn host_whose_peers_come_one_after_the_other_enters_both_groups_in_one_step() {
+    let config = MasterConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        new_run: true,
+        ..MasterConfig::default()
+    };
+    let master = MasterServer::start(config, None).unwrap();
+    let address = master.address().to_string();
+    let connecting =
+        [1, 2].map(|unit| [0, 1].map(|group| connect(address.clone(), unit, group, 2)));
+    let members = connecting.map(|host| host.map(|peer| peer.join().unwrap()));
+    let (waiting, is_waiting) = channel();
+    let steps = members.map(|peers| {
+        let waiting = waiting.clone();
+        let is_first = peers[0].rank().0 == 0;
+        std::thread::spawn(move || step(&peers, is_first.then_some(&waiting)))
+    });
+    let early = connect(address.clone(), 3, 0, 1);
+    is_waiting.recv_timeout(HANG).unwrap();
+    assert!(!early.is_finished(), "half a host is admitted nowhere");
+    let late = connect(address, 3, 1, 1);
+    let peers = [early, late].map(|peer| peer.join().unwrap());
+    assert_eq!(reduce(&peers), [3, 3]);
+    for _ in 1..COMMON_STEPS {
+        for peer in &peers {
+            assert_eq!(peer.update_topology().unwrap().members.len(), 3);
+        }
+        assert_eq!(reduce(&peers), [3, 3]);
+    }
+    for host in steps {
+        host.join().unwrap();
+    }
+    drop(peers);
+    master.shutdown();
+}
