@@ -109,6 +109,16 @@ pub(super) fn is_ready(
     has_room && mutual && newcomer.is_some_and(|newcomer| newcomer.is_fit(members, now))
 }
 
+/// Whether a newcomer and each of `others` that is one of the same group say that they are linked.
+pub(super) fn are_all_linked<'a>(
+    newcomers: &BTreeMap<PeerId, Newcomer>,
+    peer: PeerId,
+    others: impl Iterator<Item = &'a PeerId>,
+) -> bool {
+    let mut beside = others.filter(|other| newcomers.contains_key(other));
+    beside.all(|&other| are_linked(newcomers, peer, other))
+}
+
 fn are_linked(newcomers: &BTreeMap<PeerId, Newcomer>, one: PeerId, other: PeerId) -> bool {
     let knows = |one, other| {
         newcomers

@@ -138,9 +138,14 @@ impl Master {
         let groups = self.groups.iter();
         let ready = groups.filter(|(_, group)| group.is_rebuilt(&self.shared));
         let ready: Vec<_> = ready.map(|(id, _)| *id).collect();
-        for id in ready {
+        for &id in &ready {
             self.ensure_term(id);
             self.with_group(id, |group, shared| group.finish_rebuild(shared));
+        }
+        if !ready.is_empty() {
+            // Members that turned up here may be mates of newcomers that wait elsewhere.
+            let waiting = self.groups.iter().filter(|(_, g)| !g.newcomers.is_empty());
+            self.touched.extend(waiting.map(|(id, _)| *id));
         }
     }
 

@@ -72,7 +72,9 @@ impl Master {
                 return Standing::Incomplete;
             }
             is_torn |= !matches!(self.turn(peer), Some(Turn::Waits | Turn::Any));
-            is_whole &= group.is_ready(&self.shared, peer);
+            let beside = mates.iter().filter(|mate| **mate != peer);
+            is_whole &= group.is_ready(&self.shared, peer)
+                && admission::are_all_linked(&group.newcomers, peer, beside);
             point = point.max(group.safe.next());
         }
         match (is_torn, is_whole) {

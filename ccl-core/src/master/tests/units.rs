@@ -279,6 +279,58 @@ fn unit_that_a_restart_tore_is_evicted() {
     assert_eq!(site.evicted(0), Some(EvictReason::Unit(site.unit[1].peer)));
 }
 
+/// The group of the member is taken up last, when nothing more is said in that of the newcomer.
+#[test]
+fn unit_that_a_restart_tore_is_evicted_whichever_group_is_taken_up_last() {
+    let mut site = Site::whole();
+    assert!(!site.pass(0, 0));
+    let install = site.change(0, 1);
+    let mut stage = site.stage.restart(setup());
+    stage.attach(&mut site.unit[1], Report::default());
+    for member in &mut site.groups[1] {
+        stage.attach(member, report(site.vids[1]));
+    }
+    let mut members = [site.groups[0].clone(), vec![site.unit[0]]].concat();
+    for member in &mut members {
+        let mut facts = report(install.vid);
+        (facts.safe_called, facts.safe_released) = (1, 1);
+        stage.attach(member, facts);
+    }
+    site.unit[0] = members[2];
+    site.stage = stage;
+    assert_eq!(site.evicted(1), Some(EvictReason::UnitTorn));
+    assert_eq!(site.evicted(0), Some(EvictReason::Unit(site.unit[1].peer)));
+}
+
+/// Two peers of a unit in one group: each has links to all members, but not yet to the other.
+#[test]
+fn mates_of_one_group_are_whole_only_when_they_are_linked_with_each_other() {
+    let mut stage = Stage::new();
+    let (members, vid) = stage.founded(0, 2);
+    let unit = [0, 1].map(|_| stage.join_unit(0, UNIT, 2));
+    stage.announced();
+    stage.sent.clear();
+    stage.ready(unit[0], &members);
+    stage.ready(unit[1], &[members.clone(), vec![unit[0]]].concat());
+    for member in &members {
+        stage.say(*member, at(0));
+    }
+    assert_eq!(stage.state(0), "Steady");
+    for mate in unit {
+        assert!(stage.told(mate).is_empty(), "it goes on waiting");
+    }
+    stage.ready(unit[0], &[members.clone(), vec![unit[1]]].concat());
+    for member in &members {
+        stage.say(*member, at(1));
+    }
+    let mut facts = report(vid);
+    facts.safe_called = 2;
+    for member in &members {
+        stage.flush(*member, vid, facts.clone());
+    }
+    assert_eq!(stage.installed(unit[0]).members.len(), 4);
+}
+
 #[test]
 fn one_too_many_waits_until_one_is_found_dead() {
     let mut site = Site::new();
