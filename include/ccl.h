@@ -944,6 +944,23 @@ typedef uint32_t cclSyncRole_t;
 #define cclAttributeInitialWorldSize 10
 
 /*
+ Members of all peer groups of the run together: cclAttributeWorldSize and, for information, what
+ the master told last of the other groups, at most a heartbeat ago while it lives. Needs a
+ connection.
+ */
+#define cclAttributeGlobalWorldSize 11
+
+/*
+ Peer groups that have members, the own one included; the others as above. Needs a connection.
+ */
+#define cclAttributeGroups 12
+
+/*
+ Members of the largest peer group; of the others as above. Needs a connection.
+ */
+#define cclAttributeLargestGroup 13
+
+/*
  Its content takes part in the election, and is replaced if another wins.
  */
 #define cclEnforcePopular 0

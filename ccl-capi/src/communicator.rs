@@ -46,6 +46,14 @@ pub const cclAttributeLanes: cclAttribute_t = 8;
 pub const cclAttributeMinWorldSize: cclAttribute_t = 9;
 /// Peers that the group's first view waits for.
 pub const cclAttributeInitialWorldSize: cclAttribute_t = 10;
+/// Members of all peer groups of the run together: cclAttributeWorldSize and, for information, what
+/// the master told last of the other groups, at most a heartbeat ago while it lives. Needs a
+/// connection.
+pub const cclAttributeGlobalWorldSize: cclAttribute_t = 11;
+/// Peer groups that have members, the own one included; the others as above. Needs a connection.
+pub const cclAttributeGroups: cclAttribute_t = 12;
+/// Members of the largest peer group; of the others as above. Needs a connection.
+pub const cclAttributeLargestGroup: cclAttribute_t = 13;
 
 /// What happened to a communicator since it was connected.
 #[repr(C)]
@@ -347,8 +355,11 @@ impl Communicator {
                 .initial_world_size
                 .unwrap_or(config.min_world_size)
                 .into(),
+            cclAttributeGlobalWorldSize => self.connected()?.census().global_world_size.into(),
+            cclAttributeGroups => self.connected()?.census().groups.into(),
+            cclAttributeLargestGroup => self.connected()?.census().largest_group.into(),
             _ => {
-                let what = format!("attribute {attribute} is none; they are 0 to 10");
+                let what = format!("attribute {attribute} is none; they are 0 to 13");
                 return Err(Error::invalid(what).into());
             }
         })

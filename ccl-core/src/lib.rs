@@ -22,9 +22,9 @@ pub mod wire;
 
 pub use checkpoint::Checkpoints;
 pub use communicator::{
-    Communicator, Connecting, Counters, Handle, Options, Outcome, Progress, RawHandle, RawPart,
-    Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo, SyncOptions,
-    SyncWatch,
+    Census, Communicator, Connecting, Counters, Handle, Options, Outcome, Progress, RawHandle,
+    RawPart, Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo,
+    SyncOptions, SyncWatch,
 };
 pub use config::{CommunicatorConfig, MasterConfig, Timers};
 pub use driver::master::MasterServer;

@@ -61,6 +61,8 @@ pub enum Mutation {
     PopularBeatsSealed,
     /// A restarted master does not know what was sealed.
     SealedStateForgotten,
+    /// Members are counted when the master starts, and not after.
+    GroupsCountedOnce,
 }
 
 #[cfg(ccl_mutations)]

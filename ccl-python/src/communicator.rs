@@ -75,6 +75,30 @@ impl Communicator {
         View(self.0.view())
     }
 
+    /// Newcomers that the next `update_topology` may admit, as far as this peer has heard.
+    #[getter]
+    fn pending_peers(&self) -> u32 {
+        self.0.pending_peers()
+    }
+
+    /// Members of all groups of the run together. Of other groups it may be old.
+    #[getter]
+    fn global_world_size(&self) -> u32 {
+        self.0.census().global_world_size
+    }
+
+    /// Groups that have members. Of other groups it may be old.
+    #[getter]
+    fn groups(&self) -> u32 {
+        self.0.census().groups
+    }
+
+    /// Members of the largest group. Of other groups it may be old.
+    #[getter]
+    fn largest_group(&self) -> u32 {
+        self.0.census().largest_group
+    }
+
     /// The `host:port` that other peers reach this one at.
     #[getter]
     fn listen_address(&self) -> String {

@@ -628,3 +628,45 @@ fn a_close_ends_the_calls_of_every_clone() {
     );
     assert!(ends[1].is_ok(), "{ends:?}");
 }
+
+/// Waits until what is told of the other groups is this; only a hang takes long.
+fn await_census(member: &Communicator, expected: (u32, u32, u32)) {
+    let until = std::time::Instant::now() + HANG;
+    loop {
+        let census = member.census();
+        let found = (
+            census.global_world_size,
+            census.groups,
+            census.largest_group,
+        );
+        if found == expected {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "{found:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn members_and_groups_of_the_whole_run_are_known() {
+    let master = master();
+    let of_group = |world: u32, group: u32| CommunicatorConfig {
+        group: ccl_core::GroupId(group),
+        ..config(&master, world)
+    };
+    let alone = Communicator::connect(of_group(1, 0)).unwrap();
+    await_census(&alone, (1, 1, 1));
+    let first = Communicator::connect_start(of_group(2, 1)).unwrap();
+    let second = Communicator::connect(of_group(2, 1)).unwrap();
+    let first = first.wait_for(HANG).unwrap().unwrap();
+    for member in [&first, &second] {
+        // Both were told of the first group when they came.
+        assert_eq!(member.census().global_world_size, 3);
+    }
+    await_census(&alone, (3, 2, 2));
+    assert_eq!(alone.world_size(), 1);
+    second.leave().unwrap();
+    await_census(&alone, (2, 2, 1));
+    first.leave().unwrap();
+    await_census(&alone, (1, 1, 1));
+}

@@ -243,7 +243,7 @@ static void wrong_questions(cclCommunicator_t communicator) {
     size_t count = 7;
     char address[CCL_ADDRESS_BYTES_MAX];
     EXPECT(cclErrorInvalidArgument, cclGetAttribute(communicator, cclAttributeRank, NULL));
-    EXPECT(cclErrorInvalidArgument, cclGetAttribute(communicator, 11, &value));
+    EXPECT(cclErrorInvalidArgument, cclGetAttribute(communicator, 14, &value));
     EXPECT(cclErrorInvalidArgument, cclGetAttribute(communicator, UINT32_MAX, &value));
     EXPECT(cclErrorInvalidArgument, cclGetMembers(communicator, NULL, 1, &count));
     EXPECT(cclErrorInvalidArgument, cclGetMembers(communicator, peers, 1, NULL));

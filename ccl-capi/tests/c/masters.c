@@ -9,6 +9,7 @@
 #include "check.h"
 
 #include <pthread.h>
+#include <time.h>
 
 static cclMasterConfig_t master_config(const char *listen, const char *journal) {
     cclMasterConfig_t config;
@@ -72,6 +73,35 @@ static void alone_is_not_admitted(const char *address) {
     OK(cclDestroyCommunicator(communicator));
 }
 
+/* What is told of other groups may be old, so it is looked at until it is so. */
+static void await_attribute(cclCommunicator_t communicator, cclAttribute_t which, uint64_t value) {
+    const struct timespec moment = {0, 1000000};
+    while (attribute(communicator, which) != value) {
+        nanosleep(&moment, NULL);
+    }
+}
+
+static void groups_are_counted(const char *address, cclCommunicator_t alone) {
+    cclCommunicatorConfig_t config = peer_config(address, 1);
+    cclCommunicator_t other = NULL;
+    uint64_t value;
+    config.run = "masters";
+    config.group = 8;
+    OK(cclCreateCommunicator(&config, &other));
+    EXPECT(cclErrorInvalidUsage, cclGetAttribute(other, cclAttributeGlobalWorldSize, &value));
+    EXPECT(cclErrorInvalidUsage, cclGetAttribute(other, cclAttributeGroups, &value));
+    EXPECT(cclErrorInvalidUsage, cclGetAttribute(other, cclAttributeLargestGroup, &value));
+    OK(cclConnect(other));
+    CHECK(attribute(other, cclAttributeGlobalWorldSize) == 2); /* it was told when it came */
+    await_attribute(alone, cclAttributeGlobalWorldSize, 2);
+    CHECK(attribute(alone, cclAttributeGroups) == 2);
+    CHECK(attribute(alone, cclAttributeLargestGroup) == 1);
+    CHECK(attribute(alone, cclAttributeWorldSize) == 1);
+    OK(cclDestroyCommunicator(other));
+    await_attribute(alone, cclAttributeGroups, 1);
+    CHECK(attribute(alone, cclAttributeGlobalWorldSize) == 1);
+}
+
 int main(void) {
     char journal[] = "/tmp/ccl-masters-XXXXXX", address[CCL_ADDRESS_BYTES_MAX];
     char again[CCL_ADDRESS_BYTES_MAX];
@@ -103,6 +133,7 @@ int main(void) {
     OK(cclAllReduce(communicator, data, data, 2, cclFloat32, cclSum, NULL, NULL));
     peers_say_what_is_missing(address);
     alone_is_not_admitted(address);
+    groups_are_counted(address, communicator);
 
     CHECK(pthread_create(&waiting, NULL, await_master, &master) == 0);
     OK(cclInterruptMaster(master));

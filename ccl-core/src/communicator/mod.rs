@@ -1,5 +1,6 @@
 //! The public face of a peer: connect, collectives, handles.
 
+mod census;
 mod handle;
 mod memory;
 mod pending;
@@ -18,6 +19,7 @@ use crate::peer::View;
 use crate::reduce::{Dtype, Element, ReduceOp};
 use crate::wire::control::{Algorithm, Kind};
 
+pub use census::Census;
 pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
 pub use pending::{Connecting, SafePoint};
 pub use shared_state::SharedState;

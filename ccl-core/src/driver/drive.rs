@@ -17,7 +17,7 @@ use crate::ids::{CallId, LinkKey, OpName, PeerId};
 use crate::peer::{Input, Neighbour, Output, Peer, SessionEnd};
 use crate::time::Instant;
 use crate::transport::tcp::Identity;
-use crate::wire::control::{CancelReason, MasterToPeer};
+use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups};
 
 /// What waits to be worked off.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(super) enum ControlItem {
 pub(super) struct Core {
     pub(super) peer: Peer,
     key: LinkKey,
+    /// What was made public of the other groups.
+    others: OtherGroups,
     pub(super) calls: BTreeMap<CallId, Pending>,
     control: Option<Control>,
     dialling: Option<JoinHandle<()>>,
@@ -72,6 +74,7 @@ impl Core {
         Self {
             peer,
             key,
+            others: OtherGroups::default(),
             calls: BTreeMap::new(),
             control: None,
             dialling: None,
@@ -118,6 +121,7 @@ impl Session {
             }
             self.alarm.set(core.peer.poll_timeout());
             self.note_pending(core.peer.pending_peers());
+            self.note_others(&mut core);
             drop(core);
             if self.inbox.lock().is_empty() {
                 return;
@@ -128,6 +132,13 @@ impl Session {
     fn note_pending(&self, peers: usize) {
         let peers = u32::try_from(peers).expect("a master serves at most PEERS_MAX");
         self.pending_peers.store(peers, Ordering::Relaxed);
+    }
+
+    fn note_others(&self, core: &mut Core) {
+        let others = core.peer.other_groups();
+        if std::mem::replace(&mut core.others, others) != others {
+            self.public.lock().others = others;
+        }
     }
 
     fn take_in(&self, core: &mut Core, item: Item) {

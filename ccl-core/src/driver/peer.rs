@@ -32,7 +32,7 @@ use crate::peer::{Input, Peer, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::tcp::{Links, LinksConfig};
-use crate::wire::control::CancelReason;
+use crate::wire::control::{CancelReason, OtherGroups};
 
 /// A session of one peer: everything that is shared between callers and tasks.
 pub struct Session {
@@ -73,6 +73,7 @@ pub(super) struct Public {
     pub(super) ended: Option<SessionEnd>,
     pub(super) last_fault: Option<String>,
     pub(super) counters: Counters,
+    pub(super) others: OtherGroups,
 }
 
 impl Session {
@@ -216,6 +217,11 @@ impl Session {
     /// Newcomers that the next safe point may admit.
     pub(crate) fn pending_peers(&self) -> u32 {
         self.pending_peers.load(Ordering::Relaxed)
+    }
+
+    /// The other groups of the run, as the master told last.
+    pub(crate) fn other_groups(&self) -> OtherGroups {
+        self.public.lock().others
     }
 
     /// Leaves if the master answers soon, and ends the session either way.

@@ -13,7 +13,7 @@ use crate::ids::{GroupId, PeerId, RunId, SessionId, UnitId, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{
-    Claim, EvictReason, MasterToPeer, PROTOCOL_VERSION, PeerToMaster, Report,
+    Claim, EvictReason, MasterToPeer, OtherGroups, PROTOCOL_VERSION, PeerToMaster, Report,
 };
 
 /// An `Attach`, and where it was said.
@@ -76,10 +76,11 @@ impl Master {
                 report,
             }),
             PeerToMaster::Ping if self.is_waiting(connection) => {
-                let term = self.shared.term;
-                self.shared
-                    .outbox
-                    .send(connection, MasterToPeer::Pong { term });
+                let pong = MasterToPeer::Pong {
+                    term: self.shared.term,
+                    others: OtherGroups::default(),
+                };
+                self.shared.outbox.send(connection, pong);
             }
             // What a session that is over had already sent.
             _ => self.shared.outbox.close(connection),
@@ -215,6 +216,7 @@ impl Master {
             peer,
             term: self.shared.term,
             timers: self.shared.timers,
+            others: self.others(peer),
         };
         self.shared.outbox.send(hello.connection, welcome);
         self.with_group(hello.group, |group, shared| group.greet(shared, peer));

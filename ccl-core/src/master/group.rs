@@ -91,6 +91,14 @@ impl Group {
             && self.view.vid == Vid::default()
     }
 
+    /// Members, as far as is known while a run is rebuilt.
+    pub fn population(&self) -> usize {
+        match &self.phase {
+            Phase::Rebuild(rebuild) => rebuild.population(),
+            _ => self.view.members.len(),
+        }
+    }
+
     /// Whether a peer is a member of the view that is being rebuilt.
     pub fn awaits(&self, peer: PeerId) -> bool {
         match &self.phase {

@@ -8,6 +8,7 @@
 mod admission;
 mod backoff;
 mod blame;
+mod census;
 mod change;
 mod decision;
 mod election;
@@ -137,6 +138,7 @@ pub struct Master {
     groups: BTreeMap<GroupId, Group>,
     /// Groups that the input in hand may have changed.
     touched: BTreeSet<GroupId>,
+    census: census::Census,
     secrets: Secrets,
     next_peer: PeerId,
     /// When no session of an earlier master can be alive any more.
@@ -150,6 +152,8 @@ impl Master {
     pub fn new(setup: Setup, history: &[Record], now: Instant) -> Self {
         let mut master = Self::blank(setup, now);
         master.start(history);
+        let ids: Vec<_> = master.groups.keys().copied().collect();
+        ids.into_iter().for_each(|id| master.count(id));
         master
     }
 
@@ -170,6 +174,9 @@ impl Master {
         }
         self.settle();
         for id in std::mem::take(&mut self.touched) {
+            if !is_active(Mutation::GroupsCountedOnce) {
+                self.count(id);
+            }
             if let Some(group) = self.groups.get(&id) {
                 invariants::check(group, &self.shared);
                 if group.is_blank() {
@@ -221,10 +228,11 @@ impl Master {
         self.shared.sessions.hear(peer, self.shared.now);
         match message {
             PeerToMaster::Ping => {
-                let term = self.shared.term;
-                self.shared
-                    .outbox
-                    .send(connection, MasterToPeer::Pong { term });
+                let pong = MasterToPeer::Pong {
+                    term: self.shared.term,
+                    others: self.others(peer),
+                };
+                self.shared.outbox.send(connection, pong);
             }
             PeerToMaster::Leave => self.shared.condemn(peer, EvictReason::Left),
             PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. } => {

@@ -170,6 +170,15 @@ impl Rebuild {
             .min()
     }
 
+    /// Members of the newest view.
+    pub fn population(&self) -> usize {
+        let sealed = self.sealed.as_ref();
+        let sealed = sealed.map(|view| (view.vid, view.members.len()));
+        let claimed = self.claimed.as_ref().map(|newest| &newest.view);
+        let claimed = claimed.map(|view| (view.vid, view.members.len()));
+        sealed.max(claimed).map_or(0, |(_, members)| members)
+    }
+
     fn newest(&self) -> Option<Newest> {
         let sealed = self.sealed.as_ref().map(|sealed| Newest {
             view: View {

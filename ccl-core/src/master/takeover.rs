@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::census::Census;
 use super::group::Group;
 use super::history::History;
 use super::outbox::Outbox;
@@ -41,6 +42,7 @@ impl Master {
             shared,
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
+            census: Census::default(),
             next_peer: PeerId(0),
             last_resort: window.max(now + timers.detach_timeout),
             setup,
@@ -186,6 +188,7 @@ impl Master {
             self.shared.sessions.clear();
             self.shared.condemned.clear();
             self.groups.clear();
+            self.census = Census::default();
             self.touched.clear();
         }
     }

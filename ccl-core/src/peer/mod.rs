@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use crate::ids::PeerId;
 use crate::time::Instant;
-use crate::wire::control::{MasterToPeer, PeerToMaster, StateId};
+use crate::wire::control::{MasterToPeer, OtherGroups, PeerToMaster, StateId};
 
 use coverage::Coverage;
 use mesh::Mesh;
@@ -58,6 +58,8 @@ pub struct Peer {
     safe_points: SafePoints,
     mesh: Mesh,
     leaving: Option<Leaving>,
+    /// The newest that the master said of them.
+    others: OtherGroups,
     outputs: VecDeque<Output>,
     coverage: Coverage,
 }
@@ -78,6 +80,7 @@ impl Peer {
             safe_points: SafePoints::default(),
             mesh: Mesh::default(),
             leaving: None,
+            others: OtherGroups::default(),
             outputs: VecDeque::from([Output::Connect]),
             coverage: Coverage::default(),
         }
@@ -141,6 +144,12 @@ impl Peer {
         self.session.peer()
     }
 
+    /// The other groups of the run, as of the master's newest sign of life.
+    #[must_use]
+    pub fn other_groups(&self) -> OtherGroups {
+        self.others
+    }
+
     /// The (state, event) cells of the transition table that this peer has been through.
     #[must_use]
     pub fn visited(&self) -> &BTreeSet<(&'static str, &'static str)> {
@@ -190,12 +199,16 @@ impl Peer {
                 peer,
                 term: _,
                 timers,
-            } => self.handle_welcome(session::Registration {
-                run_id,
-                session,
-                peer,
-                timers,
-            }),
+                others,
+            } => {
+                self.others = others;
+                self.handle_welcome(session::Registration {
+                    run_id,
+                    session,
+                    peer,
+                    timers,
+                });
+            }
             MasterToPeer::Expect {
                 vid,
                 members,
@@ -213,7 +226,7 @@ impl Peer {
             MasterToPeer::SafeReleased { k, vid } => self.handle_safe_released(k, vid),
             MasterToPeer::Evicted { reason } => self.handle_evicted(reason),
             MasterToPeer::Refused { reason } => self.end_session(SessionEnd::Refused(reason)),
-            MasterToPeer::Pong { .. } => {}
+            MasterToPeer::Pong { others, .. } => self.others = others,
         }
     }
 

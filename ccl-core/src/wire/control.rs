@@ -225,6 +225,18 @@ pub struct Install {
     pub departed: Vec<(PeerId, EvictReason)>,
 }
 
+/// The groups that the receiver does not belong to, for information only: what a peer is told may
+/// be older than its own view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherGroups {
+    /// Their members.
+    pub members: u32,
+    /// How many of them have members.
+    pub groups: u32,
+    /// Members of the largest.
+    pub largest: u32,
+}
+
 /// From a peer to the master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)]
@@ -349,6 +361,8 @@ pub enum MasterToPeer {
         term: Term,
         /// Waiting times of the run.
         timers: Timers,
+        /// Who else is in the run.
+        others: OtherGroups,
     },
     /// Peers to be linked with: to a newcomer, all that it must reach; to a member, newcomers to
     /// let in. The list replaces the one before.
@@ -408,5 +422,7 @@ pub enum MasterToPeer {
     Pong {
         /// The master's term.
         term: Term,
+        /// Who else is in the run.
+        others: OtherGroups,
     },
 }

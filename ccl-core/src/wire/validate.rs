@@ -15,7 +15,8 @@ use crate::limits::{
 };
 use crate::wire::control::{
     AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
-    MasterToPeer, Member, OpNote, PeerToMaster, Report, StateId, SyncFault, TagFloor, TagReport,
+    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
+    TagReport,
 };
 
 /// The first rule that a message breaks.
@@ -105,9 +106,15 @@ impl MasterToPeer {
     /// The first violation.
     pub fn validate(&self) -> Checked {
         match self {
-            Self::Welcome { term, timers, .. } => {
+            Self::Welcome {
+                term,
+                timers,
+                others,
+                ..
+            } => {
                 generation("term", term.0)?;
-                check_timers(timers)
+                check_timers(timers)?;
+                check_others(others)
             }
             Self::Expect {
                 vid,
@@ -143,7 +150,10 @@ impl MasterToPeer {
             }
             Self::Evicted { reason } => check_evict(reason),
             Self::Refused { reason } => text("reason", reason),
-            Self::Pong { term } => generation("term", term.0),
+            Self::Pong { term, others } => {
+                generation("term", term.0)?;
+                check_others(others)
+            }
         }
     }
 }
@@ -351,6 +361,19 @@ fn check_timers(timers: &Timers) -> Checked {
         .map_err(|error| Violation::Timers(error.to_string()))
 }
 
+/// Groups that are counted have members, and none has more than the largest.
+fn check_others(others: &OtherGroups) -> Checked {
+    length(
+        "members of other groups",
+        others.members as usize,
+        PEERS_MAX,
+    )?;
+    length("largest group", others.largest as usize, WORLD_SIZE_MAX)?;
+    over("other groups", others.groups.into(), others.members.into())?;
+    let most = u64::from(others.groups) * u64::from(others.largest);
+    over("members of other groups", others.members.into(), most)
+}
+
 fn check_op(op: OpName) -> Checked {
     number("operation number", op.n.0)?;
     check_vid(op.birth)
@@ -510,6 +533,25 @@ mod tests {
         assert_eq!(welcome(Duration::from_millis(250)), Ok(()));
         assert!(welcome(Duration::MAX).is_err());
         assert!(welcome(Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn other_groups_are_counted_as_groups_can_be() {
+        let check = |members, groups, largest| {
+            let others = OtherGroups {
+                members,
+                groups,
+                largest,
+            };
+            let term = Term(1);
+            MasterToPeer::Pong { term, others }.validate().is_ok()
+        };
+        assert!(check(0, 0, 0) && check(1, 1, 1) && check(1024, 4, 256));
+        assert!(!check(1025, 5, 256), "more than a master serves");
+        assert!(!check(257, 2, 257), "larger than any world");
+        assert!(!check(2, 3, 1), "a group without members");
+        assert!(!check(9, 2, 4), "more than the largest allows");
+        assert!(!check(u32::MAX, u32::MAX, u32::MAX));
     }
 
     #[test]

@@ -90,6 +90,22 @@ class Communicator:
         """The view of the newest result. It changes only when a call returns."""
 
     @property
+    def pending_peers(self) -> int:
+        """Newcomers that the next ``update_topology`` may admit, as far as this peer has heard."""
+
+    @property
+    def global_world_size(self) -> int:
+        """Members of all groups of the run together. Of other groups it may be old."""
+
+    @property
+    def groups(self) -> int:
+        """Groups that have members. Of other groups it may be old."""
+
+    @property
+    def largest_group(self) -> int:
+        """Members of the largest group. Of other groups it may be old."""
+
+    @property
     def listen_address(self) -> str:
         """The ``host:port`` that other peers reach this one at."""
 

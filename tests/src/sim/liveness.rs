@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ccl_core::ids::{GroupId, PeerId};
 use ccl_core::time::Instant;
+use ccl_core::wire::control::OtherGroups;
 
 use super::checkers::{ensure, open_operations};
 use super::cluster::{Event, HostId, World};
@@ -258,6 +259,35 @@ impl World {
                             && views.iter().all(|vid| *vid == sealed.vid)
                     })
             })
+    }
+
+    /// Whether every live member has been told how many there are in the other groups.
+    ///
+    /// # Errors
+    /// What one was told, and what is true.
+    pub fn census_is_true(&self) -> Result<(), String> {
+        let sizes: Vec<(GroupId, u32)> = self
+            .groups()
+            .filter_map(|group| Some((group, self.checkers.newest_view(group)?)))
+            .map(|(group, view)| (group, view.members.len() as u32))
+            .filter(|(_, size)| *size > 0)
+            .collect();
+        for group in self.groups() {
+            let others = sizes.iter().filter(|(other, _)| *other != group);
+            let others = others.map(|(_, size)| *size);
+            let truth = OtherGroups {
+                members: others.clone().sum(),
+                groups: others.clone().count() as u32,
+                largest: others.max().unwrap_or(0),
+            };
+            for host in self.live_hosts(group) {
+                let told = self.hosts[host.0].peer.other_groups();
+                ensure(told == truth, || {
+                    format!("{host:?} was told of {told:?}, there are {truth:?}")
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// What keeps somebody waiting, for a failure's words.

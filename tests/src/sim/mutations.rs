@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 27] = [
+pub const ALL: [Mutation; 28] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -35,6 +35,7 @@ pub const ALL: [Mutation; 27] = [
     Mutation::HalfWrittenCounts,
     Mutation::PopularBeatsSealed,
     Mutation::SealedStateForgotten,
+    Mutation::GroupsCountedOnce,
 ];
 
 /// What became of one bug.

@@ -261,6 +261,11 @@ fn quiescent(world: &mut World) {
     if world.failure.is_none() && !world.everybody_is_in(true) {
         world.fail(format!("views differ at rest:{}", world.who_waits()));
     }
+    if world.failure.is_none()
+        && let Err(what) = world.census_is_true()
+    {
+        world.fail(what);
+    }
 }
 
 impl World {

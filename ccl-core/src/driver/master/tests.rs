@@ -106,7 +106,7 @@ fn ping(client: &mut Client) -> Term {
     client.send(&PeerToMaster::Ping);
     loop {
         match client.receive() {
-            Some(MasterToPeer::Pong { term }) => return term,
+            Some(MasterToPeer::Pong { term, .. }) => return term,
             Some(_) => {}
             None => panic!("the master closed the connection"),
         }

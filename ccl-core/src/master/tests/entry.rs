@@ -1,7 +1,6 @@
 //! Newcomers: hello, refusals, limits, and whom they are told to expect.
 
 use super::*;
-use crate::ids::Term;
 use crate::limits;
 
 type Edit = fn(&mut PeerToMaster);
@@ -193,7 +192,34 @@ fn ping_is_answered_with_the_term() {
     let mut stage = Stage::new();
     let (peers, _) = stage.founded(0, 1);
     stage.say(peers[0], PeerToMaster::Ping);
-    assert_eq!(stage.told(peers[0]), [MasterToPeer::Pong { term: Term(1) }]);
+    assert_eq!(stage.told(peers[0]), [pong(1, (0, 0, 0))]);
+}
+
+#[test]
+fn signs_of_life_tell_of_the_other_groups() {
+    let mut stage = Stage::new();
+    let (first, _) = stage.founded(0, 1);
+    let (second, vid) = stage.founded(1, 3);
+    stage.say(first[0], PeerToMaster::Ping);
+    assert_eq!(stage.told(first[0]), [pong(1, (3, 1, 3))]);
+    stage.say(second[0], PeerToMaster::Ping);
+    assert_eq!(stage.told(second[0]), [pong(1, (1, 1, 1))]);
+    stage.say(second[2], PeerToMaster::Leave);
+    let survivors = &second[..2];
+    for &peer in survivors {
+        let report = Report {
+            vid,
+            released: true,
+            ..Report::default()
+        };
+        stage.say(peer, PeerToMaster::Flush { vid, report });
+    }
+    stage.say(first[0], PeerToMaster::Ping);
+    assert_eq!(stage.told(first[0]), [pong(1, (2, 1, 2))]);
+    let newcomer = stage.join_group(2);
+    stage.say(newcomer, PeerToMaster::Ping);
+    let said = stage.told(newcomer);
+    assert_eq!(said.last(), Some(&pong(1, (3, 2, 2))), "it is not counted");
 }
 
 #[test]
@@ -204,10 +230,7 @@ fn empty_master_waits_for_an_earlier_run_before_it_founds_one() {
     let connection = stage.connection();
     stage.say_at(connection, stage.hello(0, 1));
     stage.say_at(connection, PeerToMaster::Ping);
-    assert_eq!(
-        stage.told_at(connection),
-        [MasterToPeer::Pong { term: Term(0) }]
-    );
+    assert_eq!(stage.told_at(connection), [pong(0, (0, 0, 0))]);
     assert_eq!(stage.journal, []);
     let window = Timers::default().rebuild_window;
     stage.pass(window - Duration::from_millis(1), &[]);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Timers;
 use crate::ids::{
-    GroupId, LinkKey, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, UnitId, Vid,
+    GroupId, LinkKey, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, Term, UnitId, Vid,
 };
 use crate::reduce::{Dtype, ReduceOp};
 use crate::wire::control::{
@@ -432,5 +432,17 @@ impl Stage {
             *wanted = Some(UnitId(unit));
         }
         hello
+    }
+}
+
+/// A sign of life that tells of so many members of so many other groups, the largest so large.
+fn pong(term: u32, (members, groups, largest): (u32, u32, u32)) -> MasterToPeer {
+    MasterToPeer::Pong {
+        term: Term(term),
+        others: crate::wire::control::OtherGroups {
+            members,
+            groups,
+            largest,
+        },
     }
 }

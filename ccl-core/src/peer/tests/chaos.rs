@@ -171,13 +171,7 @@ impl Chaos {
             18..=20 => Input::Control(MasterToPeer::Install(self.fitting(dice))),
             21 => Input::Control(MasterToPeer::Release { vid: self.vid() }),
             22 => Input::Control(MasterToPeer::Commit(self.commits())),
-            _ => Input::Control(MasterToPeer::Welcome {
-                run_id: RunId(5),
-                session: SessionId(6),
-                peer: ME,
-                term: Term(1),
-                timers: Timers::default(),
-            }),
+            _ => Input::Control(welcome()),
         };
         self.fixture.tell(input);
     }
@@ -268,7 +262,7 @@ impl Chaos {
             }
             7 => MasterToPeer::SafeReleased { k: u64::MAX, vid },
             8 => self.election(dice),
-            _ => MasterToPeer::Pong { term: Term(0) },
+            _ => pong(0),
         }
     }
 

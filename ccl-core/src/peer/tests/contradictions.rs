@@ -187,6 +187,7 @@ fn messages_out_of_turn_cost_the_connection() {
             peer: PeerId(9),
             term: Term(1),
             timers: Timers::default(),
+            others: OtherGroups::default(),
         },
     ];
     for message in out_of_turn {

@@ -24,7 +24,8 @@ use crate::reduce::{Dtype, ReduceOp};
 use crate::time::Instant;
 use crate::wire::control::{
     AbortReason, Algorithm, CancelReason, Carried, CommitRecord, CostTable, EvictReason,
-    Fingerprint, Install, Kind, MasterToPeer, Member, OpNote, PeerToMaster, Report, TagFloor,
+    Fingerprint, Install, Kind, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report,
+    TagFloor,
 };
 
 /// A peer with a clock, and everything it said since it was last asked.
@@ -35,6 +36,24 @@ pub(super) struct Fixture {
 
 pub(super) const ME: PeerId = PeerId(2);
 pub(super) const T0: Tag = Tag(0);
+
+pub(super) fn welcome() -> MasterToPeer {
+    MasterToPeer::Welcome {
+        run_id: RunId(5),
+        session: SessionId(6),
+        peer: ME,
+        term: Term(1),
+        timers: Timers::default(),
+        others: OtherGroups::default(),
+    }
+}
+
+pub(super) fn pong(term: u32) -> MasterToPeer {
+    MasterToPeer::Pong {
+        term: Term(term),
+        others: OtherGroups::default(),
+    }
+}
 
 pub(super) fn vid(epoch: u32) -> Vid {
     Vid {
@@ -160,13 +179,7 @@ impl Fixture {
 
     pub fn register(&mut self) {
         self.tell(Input::ControlUp);
-        self.hear(MasterToPeer::Welcome {
-            run_id: RunId(5),
-            session: SessionId(6),
-            peer: ME,
-            term: Term(1),
-            timers: Timers::default(),
-        });
+        self.hear(welcome());
         self.drain();
     }
 

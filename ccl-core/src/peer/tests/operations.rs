@@ -225,7 +225,7 @@ fn a_deadline_is_a_cancel_and_a_missing_verdict_is_unknown() {
     });
     for _ in 0..5 {
         fixture.pass(Duration::from_millis(50));
-        fixture.hear(MasterToPeer::Pong { term: Term(1) });
+        fixture.hear(pong(1));
     }
     let cancels = |message: &PeerToMaster| {
         matches!(
@@ -245,7 +245,7 @@ fn a_deadline_is_a_cancel_and_a_missing_verdict_is_unknown() {
     );
     for _ in 0..11 {
         fixture.pass(Duration::from_secs(1));
-        fixture.hear(MasterToPeer::Pong { term: Term(1) });
+        fixture.hear(pong(1));
     }
     let outputs = fixture.drain();
     let cause = SessionEnd::NoVerdict;

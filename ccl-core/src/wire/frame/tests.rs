@@ -369,21 +369,36 @@ fn install() -> impl Strategy<Value = Install> {
         )
 }
 
+fn others() -> impl Strategy<Value = OtherGroups> {
+    (0..=4_u32, 1..=256_u32).prop_map(|(groups, largest)| OtherGroups {
+        members: groups * largest,
+        groups,
+        largest: if groups == 0 { 0 } else { largest },
+    })
+}
+
 fn to_peer() -> impl Strategy<Value = MasterToPeer> {
     let commit = (op(), peers()).prop_map(|(op, contributors)| CommitRecord { op, contributors });
     prop_oneof![
-        (any::<(u128, u128, u64)>(), 0..=GENERATION_MAX, 1..1000_u64).prop_map(
-            |((run_id, session, peer), term, ms)| MasterToPeer::Welcome {
-                run_id: RunId(run_id),
-                session: SessionId(session),
-                peer: PeerId(peer),
-                term: Term(term),
-                timers: Timers {
-                    heartbeat_interval: Duration::from_millis(ms),
-                    ..Timers::default()
-                },
-            }
-        ),
+        (
+            any::<(u128, u128, u64)>(),
+            0..=GENERATION_MAX,
+            1..1000_u64,
+            others()
+        )
+            .prop_map(|((run_id, session, peer), term, ms, others)| {
+                MasterToPeer::Welcome {
+                    run_id: RunId(run_id),
+                    session: SessionId(session),
+                    peer: PeerId(peer),
+                    term: Term(term),
+                    timers: Timers {
+                        heartbeat_interval: Duration::from_millis(ms),
+                        ..Timers::default()
+                    },
+                    others,
+                }
+            }),
         (vid(), members()).prop_map(|(vid, mut members)| {
             let newcomers = members.split_off(members.len() / 2);
             MasterToPeer::Expect {
@@ -399,7 +414,10 @@ fn to_peer() -> impl Strategy<Value = MasterToPeer> {
         (0..=NUMBER_MAX, vid()).prop_map(|(k, vid)| MasterToPeer::SafeReleased { k, vid }),
         evict().prop_map(|reason| MasterToPeer::Evicted { reason }),
         text().prop_map(|reason| MasterToPeer::Refused { reason }),
-        (0..=GENERATION_MAX).prop_map(|term| MasterToPeer::Pong { term: Term(term) }),
+        (0..=GENERATION_MAX, others()).prop_map(|(term, others)| MasterToPeer::Pong {
+            term: Term(term),
+            others
+        }),
     ]
 }
 
@@ -515,7 +533,11 @@ fn the_layout_is_fixed() {
     assert_eq!(frame[..5], [3, 0, 0, 0, 1]);
     assert_eq!(frame[5..9], crc32fast::hash(&frame[9..]).to_le_bytes());
     assert_eq!(frame[9..], [8, 0xac, 0x02]);
-    assert_eq!(frame_of(&MasterToPeer::Pong { term: Term(7) })[4], 0x81);
+    let pong = MasterToPeer::Pong {
+        term: Term(7),
+        others: OtherGroups::default(),
+    };
+    assert_eq!(frame_of(&pong)[4], 0x81);
 }
 
 #[test]
