@@ -670,3 +670,52 @@ fn members_and_groups_of_the_whole_run_are_known() {
     first.leave().unwrap();
     await_census(&alone, (1, 1, 1));
 }
+
+#[test]
+fn whoever_was_evicted_hears_why_from_every_later_call() {
+    let timers = Timers {
+        post_timeout: Some(Duration::from_millis(50)),
+        ..Timers::default()
+    };
+    let master = MasterConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        new_run: true,
+        timers,
+        ..MasterConfig::default()
+    };
+    let master = MasterServer::start(master, None).unwrap();
+    let of_two = || CommunicatorConfig {
+        initial_world_size: Some(2),
+        ..config(&master, 1)
+    };
+    let calling = Communicator::connect_start(of_two()).unwrap();
+    let silent = Communicator::connect(of_two()).unwrap();
+    let calling = calling.wait_for(HANG).unwrap().unwrap();
+    let options = with_tag(3);
+    let mut data = [1.0_f32];
+    let error = calling.all_reduce(&mut data, ReduceOp::Sum, &options);
+    assert!(matches!(error, Err(Error::PeerLost { .. })), "{error:?}");
+
+    let mut state = ccl_core::SharedState::new(0);
+    let ends = [
+        silent.barrier(&options).map(drop),
+        silent.barrier(&options).map(drop),
+        silent
+            .all_reduce(&mut data, ReduceOp::Sum, &options)
+            .map(drop),
+        silent.update_topology().map(drop),
+        silent
+            .sync_shared_state(&mut state, ccl_core::SyncStrategy::default())
+            .map(drop),
+        silent.clone().leave(),
+    ];
+    for end in ends {
+        let Err(Error::Evicted(reason)) = &end else {
+            panic!("{end:?}");
+        };
+        assert!(reason.to_string().contains("tag 3"), "{reason}");
+    }
+    silent.close();
+    let end = silent.barrier(&options);
+    assert!(matches!(end, Err(Error::Evicted(_))), "{end:?}");
+}

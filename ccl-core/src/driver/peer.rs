@@ -205,6 +205,10 @@ impl Session {
     /// Leaves the run and waits for the master's answer.
     pub(crate) fn leave(&self) -> Result<()> {
         self.check_process()?;
+        let ended = self.public.lock().ended.clone();
+        if let Some(end) = ended.filter(|end| *end != SessionEnd::Left) {
+            return Err(end.error());
+        }
         let (call, completion) = (self.new_call(), Completion::new());
         self.take(Item::Plain(
             call,

@@ -148,7 +148,7 @@ impl Peer {
     /// Whether the session takes calls.
     pub(super) fn check_open(&self) -> Result<(), Error> {
         match &self.phase {
-            Phase::Ended(cause) => Err(Error::Ended(cause.to_string())),
+            Phase::Ended(cause) => Err(cause.error()),
             _ if self.leaving.is_some() => Err(Error::Ended("leave was called".into())),
             _ => Ok(()),
         }

@@ -192,7 +192,7 @@ fn last_words_of_a_connection_that_was_given_up_are_not_heard() {
 }
 
 #[test]
-fn calls_after_the_end_are_refused() {
+fn calls_after_an_eviction_are_refused_with_its_reason() {
     let mut fixture = Fixture::steady();
     fixture.hear(MasterToPeer::Evicted {
         reason: EvictReason::NotHeard,
@@ -209,11 +209,11 @@ fn calls_after_the_end_are_refused() {
         &outputs[..],
         [
             Output::Rejected {
-                error: Error::Ended(_),
+                error: Error::Evicted(EvictReason::NotHeard),
                 ..
             },
             Output::Rejected {
-                error: Error::Ended(_),
+                error: Error::Evicted(EvictReason::NotHeard),
                 ..
             },
             Output::Finish { end: End::Left, .. }
