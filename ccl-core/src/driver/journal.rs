@@ -456,7 +456,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 const MAGIC: [u8; 8] = *b"ccl-log\n";
-const JOURNAL_VERSION: u32 = 1;
+/// Version 1 knew neither shared state nor units: its records would be taken for others.
+const JOURNAL_VERSION: u32 = 2;
 const FIXED_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 16;
 /// Memory kept between records, in bytes; all but views of large worlds fit.

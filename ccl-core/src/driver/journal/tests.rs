@@ -256,3 +256,26 @@ fn only_its_owner_reads_the_secrets_in_it() {
         .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[test]
+fn a_journal_of_another_version_is_refused_in_words_and_left_alone() {
+    let folder = Folder::new("version");
+    let path = folder.file();
+    for version in [0, 1, JOURNAL_VERSION + 1, u32::MAX] {
+        // All else is as it should be, so that the version alone is what is refused.
+        let mut file = header_of("a run");
+        file[8..12].copy_from_slice(&version.to_le_bytes());
+        let end = file.len() - 4;
+        let crc = crc32fast::hash(&file[..end]);
+        file[end..].copy_from_slice(&crc.to_le_bytes());
+        file.extend([7; 40]);
+        std::fs::write(&path, &file).unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+        let words = error.to_string();
+        let expected = format!("has version {version}, this program writes {JOURNAL_VERSION}");
+        assert!(words.contains(&expected), "{words}");
+        assert!(words.contains("name another file"), "{words}");
+        assert_eq!(std::fs::read(&path).unwrap(), file);
+    }
+}
