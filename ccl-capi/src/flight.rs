@@ -110,11 +110,13 @@ impl Flight {
         }
     }
 
-    /// The state, if the sync has ended and it was not given back before.
+    /// The state, if the sync has ended and it was not given back before. Does not block: whoever
+    /// waits for the end holds the lock shared, and would hold up a writer and everybody after it.
     pub(crate) fn give_back(&self) -> Option<Box<ccl_core::SharedState<'static>>> {
-        if self.is_finished() {
-            self.finish();
+        if !self.is_finished() {
+            return None;
         }
+        self.finish();
         match &mut *self.stage.write() {
             Stage::UnderWay(_) => None,
             Stage::Over { state, .. } => state.take(),

@@ -160,6 +160,9 @@ static void wrong_syncs(cclCommunicator_t communicator) {
     options.touched = (const size_t *)(uintptr_t)4;
     options.touched_count = 1;
     WRONG(cclSyncSharedState(communicator, state, &options, &info));
+    options.touched = touched;
+    options.touched_count = (size_t)1 << 50;
+    WRONG(cclSyncSharedState(communicator, state, &options, &info));
     WRONG(cclSyncSharedStateAsync(communicator, state, NULL, NULL));
     info.sources_capacity = 1;
     WRONG(cclSyncSharedState(communicator, state, NULL, &info));
@@ -251,6 +254,34 @@ static void under_way(cclCommunicator_t one, cclCommunicator_t other) {
     EXPECT(cclErrorCancelled, cclWait(sync, NULL));
     OK(cclDestroyOperation(sync));
     EXPECT(cclErrorCancelled, cclSyncSharedState(other, theirs, NULL, NULL));
+    OK(cclDestroySharedState(theirs));
+}
+
+static void *wait_until_cancelled(void *sync) {
+    EXPECT(cclErrorCancelled, cclWait((cclOperation_t)sync, NULL));
+    return NULL;
+}
+
+/* While a thread waits for a sync, other calls on its state are refused at once, as ever, and none
+   of them keeps a cancel from it. */
+static void waited_for(cclCommunicator_t one, cclCommunicator_t other) {
+    static float weights[COUNT], others[COUNT];
+    cclSharedState_t state = make_state(7, weights), theirs = make_state(7, others);
+    cclOperation_t sync = NULL;
+    uint64_t revision = 0;
+    pthread_t thread;
+    int round;
+    OK(cclSyncSharedStateAsync(one, state, NULL, &sync));
+    CHECK(pthread_create(&thread, NULL, wait_until_cancelled, sync) == 0);
+    for (round = 0; round < 50; round++) {
+        EXPECT(cclErrorInvalidUsage, cclGetRevision(state, &revision));
+        EXPECT(cclErrorTimeout, cclWaitFor(sync, 1, NULL));
+    }
+    OK(cclCancel(sync));
+    CHECK(pthread_join(thread, NULL) == 0);
+    EXPECT(cclErrorCancelled, cclSyncSharedState(other, theirs, NULL, NULL));
+    OK(cclDestroyOperation(sync));
+    OK(cclDestroySharedState(state));
     OK(cclDestroySharedState(theirs));
 }
 
@@ -378,6 +409,7 @@ int main(void) {
     OK(cclDestroyCommunicator(alone));
     connect_both(address, tasks);
     under_way(tasks[0].communicator, tasks[1].communicator);
+    waited_for(tasks[0].communicator, tasks[1].communicator);
     OK(cclBarrierAsync(tasks[0].communicator, NULL, &tasks[0].barrier));
     OK(cclBarrier(tasks[1].communicator, NULL, NULL));
     OK(cclWait(tasks[0].barrier, NULL));
