@@ -1314,8 +1314,9 @@ cclResult_t cclAllReduceAsync(cclCommunicator_t communicator,
 
 /*
  Reduces `buffers_count` buffers of every member as one transaction: all are reduced over the
- same contributors, or none is touched. The list is read during the call only. Otherwise as
- cclAllReduce; with `attempts` in the options it is repeated with the survivors by itself.
+ same contributors, or none is touched. Up to 65,536 buffers, of which none that is written
+ overlaps another. The list is read during the call only. Otherwise as cclAllReduce; with
+ `attempts` in the options it is repeated with the survivors by itself.
 
  Errors: as cclAllReduce.
  */

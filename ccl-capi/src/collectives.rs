@@ -8,6 +8,7 @@
 
 use std::ffi::c_void;
 
+use ccl_core::limits::PARTS_MAX;
 use ccl_core::{Dtype, Error, Kind, Rank, RawHandle, RawPart, ReduceOp, Request};
 
 use crate::call::call;
@@ -92,8 +93,9 @@ pub unsafe extern "C" fn all_reduce_async(
 }
 
 /// Reduces `buffers_count` buffers of every member as one transaction: all are reduced over the
-/// same contributors, or none is touched. The list is read during the call only. Otherwise as
-/// cclAllReduce; with `attempts` in the options it is repeated with the survivors by itself.
+/// same contributors, or none is touched. Up to 65,536 buffers, of which none that is written
+/// overlaps another. The list is read during the call only. Otherwise as cclAllReduce; with
+/// `attempts` in the options it is repeated with the survivors by itself.
 ///
 /// Errors: as cclAllReduce.
 #[unsafe(export_name = "cclAllReduceMany")]
@@ -436,7 +438,7 @@ fn part(
 /// `buffers` is NULL or points to `count` buffers.
 unsafe fn parts(buffers: *const cclBuffer_t, count: usize) -> Outcome<Vec<RawPart>> {
     // SAFETY: passed on from the caller.
-    let each = unsafe { memory::list(buffers, count, "buffers") }?;
+    let each = unsafe { memory::list(buffers, (count, PARTS_MAX), "buffers") }?;
     each.into_iter()
         .map(|buffer| {
             if buffer.reserved != 0 {

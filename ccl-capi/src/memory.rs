@@ -180,12 +180,22 @@ pub(crate) unsafe fn set_list<T: Copy>(
     Ok(())
 }
 
-/// Copies a list that the caller has.
+/// Copies a list that the caller has, of at most `count_max` elements: one that is beyond all
+/// reason would end the process where memory is set aside for it.
 ///
 /// # Safety
 /// `source` is NULL or points to `count` elements.
-pub(crate) unsafe fn list<T: Copy>(source: *const T, count: usize, name: &str) -> Outcome<Vec<T>> {
+pub(crate) unsafe fn list<T: Copy>(
+    source: *const T,
+    (count, count_max): (usize, usize),
+    name: &str,
+) -> Outcome<Vec<T>> {
     check_list(source, count, name)?;
+    if count > count_max {
+        return Err(
+            Error::invalid(format!("{name} has {count} elements, at most {count_max}")).into(),
+        );
+    }
     // SAFETY: aligned and not NULL unless `count` is 0; the rest is vouched for by the caller.
     Ok((0..count)
         .map(|at| unsafe { source.add(at).read() })

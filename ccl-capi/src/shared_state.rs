@@ -361,10 +361,7 @@ unsafe fn key(
     // SAFETY: passed on from the caller.
     let name = unsafe { memory::text(name, "name") }?;
     let name = name.ok_or_else(|| Error::invalid("name is NULL"))?;
-    if dimensions_count > CCL_DIMENSIONS_MAX {
-        let what = format!("{dimensions_count} dimensions are more than {CCL_DIMENSIONS_MAX}");
-        return Err(Error::invalid(what).into());
-    }
+    let dimensions_count = (dimensions_count, CCL_DIMENSIONS_MAX);
     // SAFETY: passed on from the caller.
     let shape = unsafe { memory::list(shape, dimensions_count, "shape") }?;
     Ok(Key {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ccl_core::limits::STATE_ENTRIES_MAX;
 use ccl_core::{Error, SyncInfo, SyncOptions, SyncStrategy};
 
 use crate::call::call;
@@ -294,9 +295,9 @@ unsafe fn sync_options(pointer: *const cclSyncOptions_t) -> Outcome<SyncOptions>
     let touched = if options.touched.is_null() {
         None
     } else {
+        let count = (options.touched_count, STATE_ENTRIES_MAX);
         // SAFETY: passed on from the caller.
-        let list =
-            unsafe { memory::list(options.touched, options.touched_count, "options->touched") };
+        let list = unsafe { memory::list(options.touched, count, "options->touched") };
         Some(list?)
     };
     let strategies = [

@@ -264,7 +264,7 @@ static void wrong_collectives(cclCommunicator_t communicator) {
     cclOptions_t options = options_of_tag(1);
     cclOutcome_t outcome;
     cclOperation_t operation = NULL;
-    cclBuffer_t buffer;
+    cclBuffer_t buffer, two[2];
     float data[4] = {1, 2, 3, 4};
     const uint32_t types[] = {12, UINT32_MAX};
     const uint32_t operators[] = {5, UINT32_MAX};
@@ -301,6 +301,12 @@ static void wrong_collectives(cclCommunicator_t communicator) {
     WRONG(cclAllReduceManyAsync(c, &buffer, 1, cclSum, NULL, NULL));
     buffer.reserved = 1;
     WRONG(cclAllReduceMany(c, &buffer, 1, cclSum, NULL, NULL));
+    buffer.reserved = 0;
+    WRONG(cclAllReduceMany(c, &buffer, (size_t)1 << 50, cclSum, NULL, NULL));
+    WRONG(cclAllReduceMany(c, &buffer, SIZE_MAX, cclSum, NULL, NULL));
+    two[0] = two[1] = buffer;
+    WRONG(cclAllReduceMany(c, two, 2, cclSum, NULL, NULL));
+    CHECK(strstr(cclGetLastError(), "0 and 1") != NULL);
     WRONG(cclAllGather(c, data, 2, data + 2, 3, cclFloat32, NULL, NULL));
     WRONG(cclAllGather(c, data, 0, data, 1, cclFloat32, NULL, NULL));
     WRONG(cclAllGather(c, NULL, 1, data, 1, cclFloat32, NULL, NULL));

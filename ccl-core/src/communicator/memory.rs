@@ -1,6 +1,8 @@
 //! The caller's buffers as one call uses them: checked once, lent afresh to each attempt.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use crate::buffer::Lent;
 use crate::collective::{Buffer, Part, parts_digest};
 use crate::communicator::{RawPart, Request};
@@ -76,14 +78,42 @@ fn bytes(part: &RawPart, scale: usize) -> Result<usize> {
 
 /// A result that is written over somebody's input, other than exactly in place, would destroy it.
 fn check_overlap(parts: &[Buffer]) -> Result<()> {
-    for part in parts {
-        if !part.send.is_same(&part.receive) && part.send.overlaps(&part.receive) {
-            return Err(Error::invalid(
-                "send and receive buffers overlap without being the same",
-            ));
+    let mut ranges = Vec::with_capacity(2 * parts.len());
+    for (index, part) in parts.iter().enumerate() {
+        let mut push = |addresses: Range<usize>, is_written| {
+            if !addresses.is_empty() {
+                ranges.push((addresses.start, addresses.end, is_written, index));
+            }
+        };
+        push(part.receive.addresses(), true);
+        if !part.send.is_same(&part.receive) {
+            push(part.send.addresses(), false);
+        }
+    }
+    ranges.sort_unstable();
+    // How far what came before reaches, and which part that is: of all, and of what is written.
+    let (mut any, mut written) = ((0, 0), (0, 0));
+    for (start, end, is_written, index) in ranges {
+        let (reach, other) = if is_written { any } else { written };
+        if start < reach {
+            return Err(overlap(other, index));
+        }
+        any = any.max((end, index));
+        if is_written {
+            written = written.max((end, index));
         }
     }
     Ok(())
+}
+
+fn overlap(one: usize, other: usize) -> Error {
+    if one == other {
+        return Error::invalid("send and receive buffers overlap without being the same");
+    }
+    let (first, second) = (one.min(other), one.max(other));
+    Error::invalid(format!(
+        "buffers {first} and {second} of the call overlap, and one of them is written"
+    ))
 }
 
 /// What all members must agree on (R12).
@@ -119,5 +149,51 @@ pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
         attempts: request.options.attempts.max(1),
         min_world,
         offer: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ranges `send` and `receive` of one memory, in bytes.
+    fn check(parts: &[(Range<usize>, Range<usize>)]) -> Result<()> {
+        let mut memory = [0_u8; 64];
+        let pointer = memory.as_mut_ptr();
+        // SAFETY: nothing touches the memory through these.
+        let lent =
+            |range: &Range<usize>| unsafe { Lent::new(pointer.add(range.start), range.len()) };
+        let buffers: Vec<Buffer> = parts
+            .iter()
+            .map(|(send, receive)| Buffer {
+                send: lent(send),
+                receive: lent(receive),
+                count: send.len(),
+                dtype: Dtype::U8,
+            })
+            .collect();
+        check_overlap(&buffers)
+    }
+
+    #[test]
+    fn what_is_written_overlaps_nothing_of_any_buffer_of_the_call() {
+        assert!(check(&[(0..8, 0..8), (8..16, 8..16), (16..16, 4..4)]).is_ok());
+        assert!(check(&[(0..8, 8..16), (0..8, 16..24), (4..12, 40..48)]).is_err());
+        assert!(
+            check(&[(0..8, 16..24), (4..12, 24..32)]).is_ok(),
+            "inputs may be shared"
+        );
+        for (parts, words) in [
+            (vec![(0..8, 4..12)], "without being the same"),
+            (vec![(0..8, 0..8), (0..8, 0..8)], "0 and 1"),
+            (
+                vec![(0..32, 0..32), (40..48, 40..48), (8..9, 50..51)],
+                "0 and 2",
+            ),
+            (vec![(0..4, 32..36), (4..8, 0..4)], "0 and 1"),
+        ] {
+            let error = check(&parts).unwrap_err().to_string();
+            assert!(error.contains(words), "{parts:?}: {error}");
+        }
     }
 }
