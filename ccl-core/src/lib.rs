@@ -14,6 +14,7 @@ pub mod master;
 pub mod mutation;
 pub mod peer;
 pub mod reduce;
+pub mod signals;
 pub mod state;
 pub mod time;
 pub mod topology;

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("time", ""),
     ("limits", ""),
     ("mutation", ""),
+    ("signals", ""),
     ("config", "error ids limits"),
     ("error", "ids wire::control"),
     ("event", "ids wire::control"),
@@ -28,6 +29,7 @@ const ARROWS: &[(&str, &str)] = &[
         "state::engine",
         "buffer ids limits reduce time transport wire::state",
     ),
+    ("state::hash", "signals wire::state"),
     ("state::frames", "buffer ids transport wire::state"),
     ("state::holding", "buffer ids wire::state"),
     (
@@ -62,7 +64,7 @@ const ARROWS: &[(&str, &str)] = &[
     (
         "driver",
         "collective communicator::Counters communicator::Outcome communicator::Progress config \
-         error event ids limits master peer state time transport wire",
+         error event ids limits master peer signals state time transport wire",
     ),
     // Files.
     ("checkpoint", "error ids state wire::state"),

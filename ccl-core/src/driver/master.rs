@@ -21,11 +21,11 @@ use tokio::sync::oneshot;
 
 use crate::config::MasterConfig;
 use crate::driver::journal::Journal;
-use crate::driver::signals;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits::{HELLO_TIMEOUT, TEXT_BYTES_MAX};
 use crate::master::Record;
+use crate::signals;
 
 /// Receives every event of a master; called from its thread, so it must not block.
 pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;

@@ -13,4 +13,3 @@ pub mod outbox;
 pub mod peer;
 mod runtime;
 mod shared_state;
-mod signals;

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-use crate::driver::signals;
 use crate::error::{Error, Result};
+use crate::signals;
 
 /// A tokio runtime of its own for each communicator: an application's runtime may stall, and must
 /// not stall the run.

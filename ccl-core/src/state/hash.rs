@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::digest::block_digest;
 use super::layout::Blocks;
+use crate::signals::without_signals;
 use crate::wire::state::Digest;
 
 /// Threads that hash unless told otherwise: as many as the machine lets this process have, at most
@@ -104,9 +105,12 @@ pub(crate) fn share_out<W>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
+        without_signals(|| {
+            for _ in 1..threads {
+                let helper = std::thread::Builder::new().name("ccl-hash".into());
+                let _those_there_are_do_it = helper.spawn_scoped(scope, work);
+            }
+        });
         work();
     });
 }
@@ -302,6 +306,30 @@ mod tests {
             }
         });
         assert_eq!(digests, hash_blocks(&entries, &blocks, 1));
+    }
+
+    #[test]
+    fn helping_threads_take_no_signal_and_the_caller_keeps_its_own() {
+        use nix::sys::signal::{SigSet, Signal};
+        let blocks = Blocks::new(&keys(&[(64 * BLOCK_BYTES, false)])).unwrap();
+        let mut digests = vec![Digest::default(); 64];
+        let (caller, before) = (
+            std::thread::current().id(),
+            SigSet::thread_get_mask().unwrap(),
+        );
+        let helpers = std::sync::atomic::AtomicUsize::new(0);
+        let worker = || {
+            let mask = SigSet::thread_get_mask().unwrap();
+            if std::thread::current().id() == caller {
+                assert_eq!(mask, before);
+            } else {
+                assert!(mask.contains(Signal::SIGINT) && mask.contains(Signal::SIGUSR1));
+                helpers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            |_: u32, _: &mut [Digest]| true
+        };
+        share_out(&blocks, (std::iter::once(0..64), &mut digests), 4, worker);
+        assert_eq!(helpers.into_inner(), 3);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const OPEN: [Signal; 8] = [
 ];
 
 /// Runs `start` with all signals blocked, which the threads that it starts inherit.
-pub(super) fn without_signals<R>(start: impl FnOnce() -> R) -> R {
+pub fn without_signals<R>(start: impl FnOnce() -> R) -> R {
     let mut blocked = SigSet::all();
     OPEN.into_iter().for_each(|signal| blocked.remove(signal));
     let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK);
