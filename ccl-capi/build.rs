@@ -1,6 +1,7 @@
 //! Names the shared library for the run-time linker, so that a program never starts with a library
 //! whose functions mean something else: `libccl.so.1`, and before 1.0, where a minor version may
-//! break, `libccl.so.0.1`.
+//! break, `libccl.so.0.1`. And keeps it loaded once it is: a program that unloads a plugin would
+//! take the code away from under the library's threads.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -11,5 +12,6 @@ fn main() {
             major => major,
         };
         println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libccl.so.{interface}");
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
 }

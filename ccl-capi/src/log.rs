@@ -152,9 +152,7 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        line.text.push_str(&line.fields);
-        line.text.retain(|character| character != '\0');
-        let text = CString::new(line.text).expect("zeros were taken out");
+        let text = line.into_text();
         let sink = SINK.read();
         let Some(sink) = sink.as_ref() else { return };
         let level = number_of(*event.metadata().level());
@@ -178,6 +176,15 @@ struct Line {
     fields: String,
 }
 
+impl Line {
+    /// What others sent may be part of it, and must not look like a line of its own.
+    fn into_text(self) -> CString {
+        let text = self.text + &self.fields;
+        let text = text.replace(['\0', '\n', '\r'], " ");
+        CString::new(text).expect("zeros were replaced")
+    }
+}
+
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let written = match field.name() {
@@ -185,5 +192,22 @@ impl Visit for Line {
             name => write!(self.fields, " {name}={value:?}"),
         };
         written.expect("a string takes everything");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_is_one_line_whatever_was_sent() {
+        let line = Line {
+            text: "left: bye\nERROR all is lost\0".into(),
+            fields: " run=a\rb".into(),
+        };
+        assert_eq!(
+            line.into_text().as_c_str(),
+            c"left: bye ERROR all is lost  run=a b"
+        );
     }
 }

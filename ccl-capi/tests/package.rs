@@ -152,6 +152,7 @@ fn the_libraries_export_what_the_header_declares() {
         dynamic.contains(&format!("[libccl.so.{INTERFACE}]")),
         "{dynamic}"
     );
+    assert!(dynamic.contains("NODELETE"), "{dynamic}");
     for link in ["libccl.so".to_owned(), format!("libccl.so.{INTERFACE}")] {
         assert!(prefix.join("lib").join(&link).exists(), "{link}");
     }
