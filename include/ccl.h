@@ -1259,7 +1259,7 @@ cclResult_t cclTest(cclOperation_t operation, uint32_t *is_finished);
 cclResult_t cclCancel(cclOperation_t operation);
 
 /*
- Writes how far the operation is at this peer. Does not block.
+ Writes how far the operation is at this peer, or was when it ended. Does not block.
 
  Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
  */
@@ -1607,7 +1607,7 @@ cclResult_t cclGetSyncInfo(cclOperation_t operation, struct cclSyncInfo_t *info)
 
 /*
  Writes whether this peer gives or receives in a sync that was started by
- cclSyncSharedStateAsync. Does not block.
+ cclSyncSharedStateAsync; after its end, whether it did. Does not block.
 
  Errors: cclErrorInvalidArgument, also if the operation is no sync; cclErrorInvalidHandle,
  cclErrorForked.

@@ -24,6 +24,8 @@ enum Stage {
     /// The state is for whoever lent it, once.
     Over {
         end: Result<SyncInfo, Error>,
+        /// How far it was, and whether it gave.
+        last: (Progress, Option<bool>),
         state: Option<Box<ccl_core::SharedState<'static>>>,
     },
 }
@@ -87,26 +89,19 @@ impl Flight {
         let _how_is_for_those_who_waited = self.wait();
     }
 
-    /// How far it is; all of it after a success.
+    /// How far it is, or was when it ended.
     pub(crate) fn progress(&self) -> Progress {
         match &*self.stage.read() {
             Stage::UnderWay(syncing) => syncing.handle().progress(),
-            Stage::Over { end: Ok(info), .. } => {
-                let bytes = info.received_bytes.max(info.sent_bytes);
-                Progress {
-                    done_bytes: bytes,
-                    total_bytes: bytes,
-                }
-            }
-            Stage::Over { end: Err(_), .. } => Progress::default(),
+            Stage::Over { last, .. } => last.0,
         }
     }
 
-    /// As the core's handle says; `None` once it is over.
+    /// As the core's handle says.
     pub(crate) fn is_source(&self) -> Option<bool> {
         match &*self.stage.read() {
             Stage::UnderWay(syncing) => syncing.handle().is_source(),
-            Stage::Over { .. } => None,
+            Stage::Over { last, .. } => last.1,
         }
     }
 
@@ -128,13 +123,16 @@ impl Flight {
         let mut stage = self.stage.write();
         let lost = Stage::Over {
             end: Err(Error::Ended("the sync was lost to a panic".into())),
+            last: (Progress::default(), None),
             state: None,
         };
         *stage = match std::mem::replace(&mut *stage, lost) {
             Stage::UnderWay(syncing) => {
+                let watch = syncing.handle().watch();
                 let (end, state) = syncing.finish();
                 Stage::Over {
                     end,
+                    last: (watch.progress(), watch.is_source()),
                     state: Some(state),
                 }
             }

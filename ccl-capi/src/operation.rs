@@ -102,7 +102,7 @@ pub unsafe extern "C" fn cancel(operation: cclOperation_t) -> cclResult_t {
     })
 }
 
-/// Writes how far the operation is at this peer. Does not block.
+/// Writes how far the operation is at this peer, or was when it ended. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclGetProgress")]

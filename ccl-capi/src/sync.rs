@@ -246,7 +246,7 @@ pub unsafe extern "C" fn get_sync_info(
 }
 
 /// Writes whether this peer gives or receives in a sync that was started by
-/// cclSyncSharedStateAsync. Does not block.
+/// cclSyncSharedStateAsync; after its end, whether it did. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument, also if the operation is no sync; cclErrorInvalidHandle,
 /// cclErrorForked.

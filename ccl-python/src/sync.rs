@@ -45,7 +45,11 @@ enum Stage {
         /// `None` while the state is hashed.
         watch: Option<SyncWatch>,
     },
-    Over(Result<SyncInfo>),
+    Over {
+        end: Result<SyncInfo>,
+        /// How far it was, and whether it gave.
+        last: (Progress, Option<bool>),
+    },
 }
 
 impl Flight {
@@ -108,13 +112,13 @@ impl Flight {
                 .wait_while_for(&mut stage, is_under_way, timeout);
         match &*stage {
             Stage::UnderWay { .. } => None,
-            Stage::Over(result) => Some(result.clone()),
+            Stage::Over { end, .. } => Some(end.clone()),
         }
     }
 
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
-        matches!(&*self.stage.lock(), Stage::Over(_))
+        matches!(&*self.stage.lock(), Stage::Over { .. })
     }
 
     /// Asks to abort it for all members.
@@ -129,21 +133,21 @@ impl Flight {
         }
     }
 
-    /// How far it is, or was when it succeeded.
+    /// How far it is, or was when it ended.
     pub fn progress(&self) -> Progress {
         match &*self.stage.lock() {
             Stage::UnderWay { watch, .. } => {
                 watch.as_ref().map(SyncWatch::progress).unwrap_or_default()
             }
-            Stage::Over(result) => result.as_ref().map(moved).unwrap_or_default(),
+            Stage::Over { last, .. } => last.0,
         }
     }
 
-    /// Whether others may be reading the memory: not after the end; `None` before the election.
+    /// Whether this peer gives what was elected, or did; `None` before the election.
     pub fn is_source(&self) -> Option<bool> {
         match &*self.stage.lock() {
             Stage::UnderWay { watch, .. } => watch.as_ref()?.is_source(),
-            Stage::Over(_) => Some(false),
+            Stage::Over { last, .. } => last.1,
         }
     }
 
@@ -154,7 +158,7 @@ impl Flight {
                 callbacks.push(callback);
                 return;
             }
-            Stage::Over(_) => callback,
+            Stage::Over { .. } => callback,
         };
         tell(py, &callback);
     }
@@ -186,8 +190,7 @@ impl Flight {
             drop(prepared);
         });
         drop(turns);
-        let over = Stage::Over(result);
-        let before = std::mem::replace(&mut *self.stage.lock(), over);
+        let before = self.end(result);
         self.is_over.notify_all();
         if let Stage::UnderWay { callbacks, .. } = before
             && !callbacks.is_empty()
@@ -201,6 +204,18 @@ impl Flight {
         drop(communicator);
     }
 
+    /// Writes down how it ended, and how far it was.
+    fn end(&self, end: Result<SyncInfo>) -> Stage {
+        let mut stage = self.stage.lock();
+        let watch = match &*stage {
+            Stage::UnderWay { watch, .. } => watch.as_ref(),
+            Stage::Over { .. } => None,
+        };
+        let last = watch.map(|watch| (watch.progress(), watch.is_source()));
+        let last = last.unwrap_or_default();
+        std::mem::replace(&mut *stage, Stage::Over { end, last })
+    }
+
     fn synchronise(&self, job: &mut Job) -> Result<SyncInfo> {
         let state = &mut job.prepared.state;
         let handle = job.communicator.start_sync(state, &job.options)?;
@@ -211,20 +226,6 @@ impl Flight {
             handle.cancel();
         }
         handle.wait()
-    }
-}
-
-/// What a sync that succeeded had to do: what it fetched, or else what it gave.
-fn moved(info: &SyncInfo) -> Progress {
-    let fetched_bytes = info.sources.iter().map(|(_, bytes)| bytes).sum();
-    let bytes = if info.sources.is_empty() {
-        info.sent_bytes
-    } else {
-        fetched_bytes
-    };
-    Progress {
-        done_bytes: bytes,
-        total_bytes: bytes,
     }
 }
 

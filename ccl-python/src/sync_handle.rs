@@ -116,13 +116,13 @@ impl SyncHandle {
         py.detach(|| self.flight.cancel());
     }
 
-    /// How far it is at this peer. Does not block.
+    /// How far it is at this peer, or was when it ended. Does not block.
     fn progress(&self) -> Progress {
         Progress(self.flight.progress())
     }
 
-    /// Whether others may be reading this peer's memory: not after the end; `None` before the
-    /// election.
+    /// Whether this peer gives what was elected, so that others may read its memory until the end;
+    /// after it, whether it did. `None` before the election.
     #[getter]
     fn is_source(&self) -> Option<bool> {
         self.flight.is_source()

@@ -146,7 +146,7 @@ def use_handles(communicator: ccl.Communicator) -> None:
         handle = communicator.sync_async(state)
     info = handle.wait(HANG_SECONDS)
     assert handle.done() and handle.wait().root == info.root
-    assert handle.is_source is False, "nobody reads it any more"
+    assert handle.is_source == (rank == 0), "what was true at the end stays"
     progress = handle.progress()
     if rank == 1:
         assert progress.done_bytes == progress.total_bytes >= MIB
@@ -180,6 +180,8 @@ def cancel_halfway(_pipe: Pipe, address: str) -> None:
             handle.cancel()
         with pytest.raises(ccl.Cancelled):
             handle.wait()
+        assert handle.is_source == (rank == 0)
+        assert 0 < handle.progress().done_bytes < 16 * MIB
         assert state.is_usable == (rank == 0), "what one has is a mixture of two contents"
         if rank == 1:
             assert 0 < value.sum() < value.size

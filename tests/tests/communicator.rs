@@ -719,3 +719,28 @@ fn whoever_was_evicted_hears_why_from_every_later_call() {
     let end = silent.barrier(&options);
     assert!(matches!(end, Err(Error::Evicted(_))), "{end:?}");
 }
+
+#[test]
+fn after_its_end_an_operation_still_tells_how_far_it_was() {
+    run(2, |communicator| {
+        let handle = communicator
+            .all_reduce_start(
+                vec![vec![1.0_f32; 100_000]],
+                ReduceOp::Sum,
+                &Options::default(),
+            )
+            .unwrap();
+        while !handle.is_finished() {
+            std::thread::yield_now();
+        }
+        for tag in 1..4 {
+            let progress = handle.progress();
+            assert_eq!(progress.done_bytes, progress.total_bytes);
+            assert!(progress.done_bytes >= 400_000, "{progress:?}");
+            communicator.barrier(&with_tag(tag)).unwrap();
+        }
+        let (sums, end) = handle.wait();
+        end.unwrap();
+        assert_eq!(sums[0][99_999], 2.0);
+    });
+}

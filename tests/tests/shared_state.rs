@@ -357,3 +357,25 @@ fn entries_that_make_no_sense_are_refused_with_their_name() {
         Err(Error::InvalidArgument(_))
     ));
 }
+
+#[test]
+fn after_its_end_a_sync_still_tells_what_it_did() {
+    run(2, |communicator, rank| {
+        let mut weights = content(rank as u32, MIB);
+        let mut state = SharedState::new(2 - rank as u64);
+        state.add("w", &[MIB as u64], &mut weights).unwrap();
+        let options = SyncOptions::default();
+        let handle = communicator.start_sync(&mut state, &options).unwrap();
+        let watch = handle.watch();
+        let info = handle.wait().unwrap();
+        assert_eq!(info.revision, 2);
+        for _ in 0..2 {
+            assert_eq!(watch.is_source(), Some(rank == 0));
+            let progress = watch.progress();
+            assert_eq!(progress.done_bytes, progress.total_bytes);
+            assert!(progress.done_bytes >= 4 * MIB as u64, "{progress:?}");
+            // What comes after it changes nothing.
+            communicator.barrier(&Options::default()).unwrap();
+        }
+    });
+}

@@ -128,6 +128,18 @@ static void wait_until_bytes_move(cclOperation_t sync, cclSyncRole_t expected) {
     say("moving");
 }
 
+/* What was true at the end stays. */
+static void expect_to_know(cclOperation_t sync, cclSyncRole_t expected) {
+    cclProgress_t progress;
+    cclSyncRole_t role = cclRoleUnknown;
+    memset(&progress, 0, sizeof progress);
+    progress.struct_bytes = sizeof progress;
+    OK(cclGetSyncRole(sync, &role));
+    OK(cclGetProgress(sync, &progress));
+    CHECK(role == expected && progress.done_bytes == progress.total_bytes);
+    CHECK(role == cclRoleSource || progress.done_bytes > 0);
+}
+
 static int run_loss(const char *address, const char *which) {
     cclOperation_t sync = NULL;
     cclOutcome_t outcome;
@@ -144,6 +156,7 @@ static int run_loss(const char *address, const char *which) {
     EXPECT(cclErrorTimeout, cclGetSyncInfo(sync, &info));
     OK(cclWait(sync, &outcome));
     OK(cclGetSyncInfo(sync, &info));
+    expect_to_know(sync, peer.is_behind ? cclRoleReceiver : cclRoleSource);
     CHECK(outcome.attempts > 1 && outcome.contributors_count == WORLD - 1);
     CHECK(info.members_count == WORLD - 1 && info.world_size == WORLD - 1);
     expect_the_elected(&peer, &info);

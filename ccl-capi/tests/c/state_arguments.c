@@ -225,7 +225,7 @@ static void under_way(cclCommunicator_t one, cclCommunicator_t other) {
     OK(cclGetSyncInfo(sync, &info));
     OK(cclGetSyncInfo(sync, &info));
     OK(cclGetSyncRole(sync, &role));
-    CHECK(info.revision == 7 && info.members_count == 2 && role == cclRoleUnknown);
+    CHECK(info.revision == 7 && info.members_count == 2 && role == cclRoleSource);
     OK(cclDestroyOperation(sync));
     /* The state is free once its sync has ended, whether anybody waited or not. */
     OK(cclSyncSharedStateAsync(one, state, NULL, &sync));

@@ -61,7 +61,7 @@ impl RawHandle {
         self.call.cancel();
     }
 
-    /// How far it is at this peer. Does not block.
+    /// How far it is at this peer, or was when it ended. Does not block.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.call.progress()

@@ -179,15 +179,16 @@ impl SyncHandle<'_, '_> {
         self.raw.cancel();
     }
 
-    /// Bytes that differed and are here, and all of them; for a source, the bytes it gave. Does not
-    /// block.
+    /// Bytes that differed and are here, and all of them; for a source, the bytes it gave. After
+    /// the end what it was then. Does not block.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.raw.progress()
     }
 
     /// Whether this peer's content is the elected one, which others may be reading; `None` before
-    /// the election. The memory may be read by the caller then, and must not be written.
+    /// the election. The memory may be read by the caller then, and must not be written before the
+    /// end. Stays what it was after that.
     #[must_use]
     pub fn is_source(&self) -> Option<bool> {
         self.raw.is_source()
@@ -209,7 +210,7 @@ impl SyncHandle<'_, '_> {
 }
 
 /// Tells how far a sync is, and cancels it, while another thread waits for it. It does not keep the
-/// state borrowed: after the end it has nothing more to tell.
+/// state borrowed; after the end it tells how far the sync was.
 #[derive(Clone, Debug)]
 pub struct SyncWatch {
     call: Arc<Call>,

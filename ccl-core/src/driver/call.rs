@@ -39,6 +39,15 @@ pub struct Call {
     pub(super) completion: Arc<Completion>,
     /// The attempt under way, for progress.
     pub(super) op: Mutex<Option<OpName>>,
+    /// How far it was when its newest attempt ended.
+    pub(super) last: Mutex<Standing>,
+}
+
+/// How far an attempt is at this peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    progress: Progress,
+    is_source: Option<bool>,
 }
 
 impl Call {
@@ -68,24 +77,46 @@ impl Call {
 
     /// Whether this peer's content was elected in a sync.
     pub(crate) fn is_source(&self) -> Option<bool> {
-        let op = (*self.op.lock())?;
-        self.session.state.is_source(op)
+        self.standing().is_source
     }
 
     /// How far it is at this peer.
     pub(crate) fn progress(&self) -> Progress {
-        let op = *self.op.lock();
-        let (done_bytes, total_bytes) = op
-            .and_then(|op| {
-                let session = &self.session;
-                let sync = session.state.progress(op);
-                sync.or_else(|| session.engine.progress(op))
-            })
-            .unwrap_or_default();
-        Progress {
-            done_bytes,
-            total_bytes,
-        }
+        self.standing().progress
+    }
+
+    /// Remembers how far it is: its bytes are about to stop, and with them what is known of them.
+    pub(super) fn keep_standing(&self) {
+        let standing = self.standing();
+        *self.last.lock() = standing;
+    }
+
+    /// It begins anew, with an attempt that may go otherwise.
+    pub(super) fn forget_standing(&self) {
+        *self.op.lock() = None;
+        *self.last.lock() = Standing::default();
+    }
+
+    fn standing(&self) -> Standing {
+        // What stops while it is looked at was kept before.
+        let under_way = self.under_way();
+        under_way.unwrap_or_else(|| *self.last.lock())
+    }
+
+    fn under_way(&self) -> Option<Standing> {
+        let op = (*self.op.lock())?;
+        let session = &self.session;
+        // Asked before the progress: without one the sync is over, and this was kept.
+        let is_source = session.state.is_source(op);
+        let sync = session.state.progress(op);
+        let (done_bytes, total_bytes) = sync.or_else(|| session.engine.progress(op))?;
+        Some(Standing {
+            progress: Progress {
+                done_bytes,
+                total_bytes,
+            },
+            is_source,
+        })
     }
 }
 

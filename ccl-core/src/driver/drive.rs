@@ -91,6 +91,12 @@ impl Core {
         });
         call.map(|(call, _)| *call)
     }
+
+    fn collective_of(&self, op: OpName) -> Option<&Call> {
+        let pending = self.calls.get(&self.call_of(op)?)?;
+        let collective = pending.collective.as_ref();
+        collective.map(|collective| &*collective.call)
+    }
 }
 
 impl Session {
@@ -259,7 +265,12 @@ impl Session {
                 content,
                 sources,
             } => self.state.elected(op, content, &sources),
-            Output::StopOp(op) => self.stop_op(op),
+            Output::StopOp(op) => {
+                if let Some(call) = core.collective_of(op) {
+                    call.keep_standing();
+                }
+                self.stop_op(op);
+            }
             Output::Finish { call, end } => self.finish(core, call, end),
             Output::Rejected { call, error } => {
                 if let Some(pending) = core.calls.remove(&call) {
@@ -376,6 +387,7 @@ impl Session {
         }
         for (_, pending) in std::mem::take(&mut core.calls) {
             if let Some(collective) = &pending.collective {
+                collective.call.keep_standing();
                 let op = *collective.call.op.lock();
                 op.into_iter().for_each(|op| self.stop_op(op));
             }

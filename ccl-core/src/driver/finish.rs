@@ -35,6 +35,9 @@ impl Session {
                 contributors,
                 view,
             } => {
+                if let Some(collective) = &pending.collective {
+                    collective.call.keep_standing();
+                }
                 self.engine.commit(op);
                 self.state.stop(op);
                 self.show(&view, |counters| counters.commits += 1);
@@ -73,6 +76,7 @@ impl Session {
         tracing::info!(%op, attempt = collective.attempts + 1, "repeating with the survivors");
         collective.attempts += 1;
         collective.operation.renew_offer();
+        collective.call.forget_standing();
         self.public.lock().counters.aborts += 1;
         let input = Input::Post {
             call: collective.call.id(),

@@ -170,6 +170,7 @@ impl Session {
             session: self.weak.upgrade().expect("`self` is borrowed from an Arc"),
             completion: Completion::new(),
             op: Mutex::default(),
+            last: Mutex::default(),
         });
         self.take(Item::Post(call.id, operation, Arc::clone(&call)));
         // A call that was refused at once is an error of starting it, not of its end.

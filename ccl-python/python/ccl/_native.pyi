@@ -225,7 +225,7 @@ class Handle:
         """Asks to abort it for all members; the verdict may still be success. Does not block."""
 
     def progress(self) -> Progress:
-        """How far it is at this peer. Does not block."""
+        """How far it is at this peer, or was when it ended. Does not block."""
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Calls ``callback()`` once it has ended, on a thread of the library."""
@@ -289,13 +289,16 @@ class SyncHandle:
         """Asks to abort it for all members; the verdict may still be success. Does not block."""
 
     def progress(self) -> Progress:
-        """Bytes that differed and are here, and all of them; for a source, the bytes it gave."""
+        """Bytes that differed and are here, and all of them; for a source, the bytes it gave.
+
+        After the end, what it was then.
+        """
 
     @property
     def is_source(self) -> bool | None:
-        """Whether others may be reading this peer's memory, which must not be written then.
+        """Whether this peer gives what was elected; after the end, whether it did.
 
-        ``None`` before the election; false after the end.
+        Others may read its memory until the end. ``None`` before the election.
         """
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
