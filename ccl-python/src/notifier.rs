@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use ccl_core::signals::without_signals;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -19,7 +20,7 @@ pub fn settle(flight: Arc<Flight>) {
     if !is_here {
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("ccl-notify".into());
-        let started = thread.spawn(move || run(&receiver));
+        let started = without_signals(|| thread.spawn(move || run(&receiver)));
         if started.is_err() {
             // Without a thread nobody can be told; the memory stays valid for ever.
             return std::mem::forget(flight);

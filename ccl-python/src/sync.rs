@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ccl_core::signals::without_signals;
 use ccl_core::{Error, Progress, Result, SyncInfo, SyncOptions, SyncWatch};
 use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
@@ -72,7 +73,7 @@ impl Flight {
         }
         let mine = Arc::clone(&flight);
         let thread = std::thread::Builder::new().name("ccl-sync".into());
-        match thread.spawn(move || mine.run(job)) {
+        match without_signals(|| thread.spawn(move || mine.run(job))) {
             Ok(_it_tells_of_its_end_itself) => Ok(flight),
             Err(error) => Err(raise(py, &Error::os("no thread for a sync", error))),
         }
@@ -264,19 +265,24 @@ impl Turn {
 
     /// The cancelled sync that has it; `None` if it is the caller's now.
     fn try_take(&self, py: Python<'_>, who: &str) -> PyResult<Option<Arc<Flight>>> {
-        let mut taken = self.0.lock();
-        match &*taken {
-            Taken::No => {
-                *taken = Taken::ByCall;
-                return Ok(None);
-            }
-            Taken::BySync(flight) => {
-                flight.check_process(py)?;
-                if flight.is_cancelled.load(Ordering::SeqCst) {
-                    return Ok(Some(Arc::clone(flight)));
+        // An exception is made by code in Python, during which another thread may run and come
+        // here: the lock is not held then.
+        let sync = {
+            let mut taken = self.0.lock();
+            match &*taken {
+                Taken::No => {
+                    *taken = Taken::ByCall;
+                    return Ok(None);
                 }
+                Taken::BySync(flight) => Some(Arc::clone(flight)),
+                Taken::ByCall => None,
             }
-            Taken::ByCall => {}
+        };
+        if let Some(flight) = sync {
+            flight.check_process(py)?;
+            if flight.is_cancelled.load(Ordering::SeqCst) {
+                return Ok(Some(flight));
+            }
         }
         let what = format!("{who} is under way; wait for it, or cancel it");
         Err(raise(py, &Error::usage(what)))

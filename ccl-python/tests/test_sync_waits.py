@@ -3,9 +3,12 @@
 import asyncio
 import gc
 import os
+import signal
+import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 import ccl
@@ -245,3 +248,46 @@ def test_a_process_may_end_with_a_sync_under_way() -> None:
                 assert peer.receive() is None
                 peer.process.join(HANG_SECONDS)
                 assert peer.process.exitcode == 0
+
+
+def refuse_from_many_threads(_pipe: Pipe, address: str) -> set[str]:
+    with connect(address, 2) as communicator:
+        state = ccl.SharedState({"a": bytearray(8)})
+        communicator.all_reduce_async(bytearray(4), deadline=0.001).add_done_callback(lambda: None)
+        handle = communicator.sync_async(state)
+
+        def refuse() -> None:
+            for _ in range(2000):
+                with pytest.raises(ccl.InvalidUsage):
+                    state.revision = 3
+
+        sys.setswitchinterval(1e-6)
+        threads = [threading.Thread(target=refuse) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        names = threads_that_take_no_signal()
+        handle.cancel()
+        with pytest.raises(ccl.Cancelled):
+            handle.wait()
+        return names
+
+
+def threads_that_take_no_signal() -> set[str]:
+    names = set()
+    for task in Path("/proc/self/task").iterdir():
+        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        if status["Name"].startswith("ccl-"):
+            blocked = int(status["SigBlk"], 16)
+            assert blocked >> (signal.SIGINT - 1) & 1, f"{status['Name']} takes Ctrl-C"
+            names.add(status["Name"])
+    return names
+
+
+def test_many_threads_are_refused_during_a_sync_and_the_librarys_take_no_signal() -> None:
+    """An exception is made by code in Python, so that another thread comes while one makes it."""
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with started(1, refuse_from_many_threads, master.address) as [peer]:
+            with ccl.Communicator(master.address, initial_world_size=2):
+                assert {"ccl-notify", "ccl-sync"} <= peer.receive()
