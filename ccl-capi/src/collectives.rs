@@ -438,7 +438,7 @@ fn part(
 /// `buffers` is NULL or points to `count` buffers.
 unsafe fn parts(buffers: *const cclBuffer_t, count: usize) -> Outcome<Vec<RawPart>> {
     // SAFETY: passed on from the caller.
-    let each = unsafe { memory::list(buffers, (count, PARTS_MAX), "buffers") }?;
+    let each = unsafe { memory::list(buffers, count, PARTS_MAX, "buffers") }?;
     each.into_iter()
         .map(|buffer| {
             if buffer.reserved != 0 {

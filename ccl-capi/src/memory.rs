@@ -187,7 +187,8 @@ pub(crate) unsafe fn set_list<T: Copy>(
 /// `source` is NULL or points to `count` elements.
 pub(crate) unsafe fn list<T: Copy>(
     source: *const T,
-    (count, count_max): (usize, usize),
+    count: usize,
+    count_max: usize,
     name: &str,
 ) -> Outcome<Vec<T>> {
     check_list(source, count, name)?;

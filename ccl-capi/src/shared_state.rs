@@ -361,9 +361,8 @@ unsafe fn key(
     // SAFETY: passed on from the caller.
     let name = unsafe { memory::text(name, "name") }?;
     let name = name.ok_or_else(|| Error::invalid("name is NULL"))?;
-    let dimensions_count = (dimensions_count, CCL_DIMENSIONS_MAX);
     // SAFETY: passed on from the caller.
-    let shape = unsafe { memory::list(shape, dimensions_count, "shape") }?;
+    let shape = unsafe { memory::list(shape, dimensions_count, CCL_DIMENSIONS_MAX, "shape") }?;
     Ok(Key {
         name,
         dtype: self::dtype(dtype)?,

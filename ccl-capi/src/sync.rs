@@ -295,9 +295,16 @@ unsafe fn sync_options(pointer: *const cclSyncOptions_t) -> Outcome<SyncOptions>
     let touched = if options.touched.is_null() {
         None
     } else {
-        let count = (options.touched_count, STATE_ENTRIES_MAX);
+        let count = options.touched_count;
         // SAFETY: passed on from the caller.
-        let list = unsafe { memory::list(options.touched, count, "options->touched") };
+        let list = unsafe {
+            memory::list(
+                options.touched,
+                count,
+                STATE_ENTRIES_MAX,
+                "options->touched",
+            )
+        };
         Some(list?)
     };
     let strategies = [

@@ -4,8 +4,8 @@
  * 1. Four peers reduce in a loop: one operation without retry, and several buffers with it. 2. When
  *    all are at it, one is killed with SIGKILL, wherever it is. 3. The survivors learn of it alike,
  *    with their input intact, and go on as three; nothing with retry fails. 4. A newcomer is heard
- *    of and admitted; when all have seen the four, the three and the four again, everybody stops at
- *    the same step.
+ *    of and admitted; when all know of the loss and are four again, everybody stops at the same
+ *    step.
  *
  * What all know together travels in the reduced data: the largest phase that any member is in. The
  * newcomer may take the place of the killed one in one change of the view, so that there never are

@@ -59,7 +59,8 @@ impl Newcomer {
 pub(super) fn choose(
     members: &BTreeSet<PeerId>,
     newcomers: &BTreeMap<PeerId, Newcomer>,
-    (now, point): (Instant, Option<u64>),
+    now: Instant,
+    point: Option<u64>,
 ) -> Vec<PeerId> {
     let (told, others): (Vec<_>, Vec<_>) = newcomers
         .iter()

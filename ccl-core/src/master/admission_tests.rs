@@ -17,7 +17,7 @@ fn chosen(members: &[u64], newcomers: &[(u64, &[u64])]) -> Vec<u64> {
         .iter()
         .map(|(peer, linked)| (PeerId(*peer), newcomer(linked)))
         .collect();
-    choose(&members, &newcomers, (Instant(0), Some(5)))
+    choose(&members, &newcomers, Instant(0), Some(5))
         .into_iter()
         .map(|peer| peer.0)
         .collect()
@@ -34,7 +34,7 @@ fn newcomer_needs_links_to_all_members() {
     };
     let newcomers = BTreeMap::from([(PeerId(2), silent)]);
     assert_eq!(
-        choose(&BTreeSet::new(), &newcomers, (Instant(0), Some(5))),
+        choose(&BTreeSet::new(), &newcomers, Instant(0), Some(5)),
         []
     );
 }
@@ -52,9 +52,9 @@ fn newcomer_waits_out_its_backoff() {
     let mut late = newcomer(&[]);
     late.not_before = Instant(10);
     let newcomers = BTreeMap::from([(PeerId(1), late)]);
-    assert_eq!(choose(&members, &newcomers, (Instant(9), Some(5))), []);
+    assert_eq!(choose(&members, &newcomers, Instant(9), Some(5)), []);
     assert_eq!(
-        choose(&members, &newcomers, (Instant(10), Some(5))),
+        choose(&members, &newcomers, Instant(10), Some(5)),
         [PeerId(1)]
     );
 }
@@ -69,7 +69,7 @@ fn view_never_grows_beyond_its_limit() {
         (PeerId(late + 1), newcomer(&all)),
     ]);
     assert_eq!(
-        choose(&members, &newcomers, (Instant(0), Some(5))),
+        choose(&members, &newcomers, Instant(0), Some(5)),
         [PeerId(late)]
     );
 }
@@ -86,7 +86,7 @@ fn newcomer_of_a_unit_enters_at_its_turn_and_not_before() {
     let members = BTreeSet::from([PeerId(0)]);
     let at = |turn, point| {
         let newcomers = BTreeMap::from([(PeerId(2), with_turn(&[0], turn))]);
-        choose(&members, &newcomers, (Instant(0), point))
+        choose(&members, &newcomers, Instant(0), point)
     };
     assert_eq!(at(Turn::Waits, Some(9)), []);
     assert_eq!(at(Turn::Waits, None), []);
@@ -104,7 +104,7 @@ fn nobody_is_admitted_who_would_keep_out_one_with_a_turn() {
             (PeerId(1), newcomer(linked)),
             (PeerId(2), with_turn(&[0, 1], Turn::At(6))),
         ]);
-        choose(&members, &newcomers, (Instant(0), Some(point)))
+        choose(&members, &newcomers, Instant(0), Some(point))
     };
     assert_eq!(at(&[0], 5), []);
     assert_eq!(at(&[0], 6), [PeerId(2)]);

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Master;
+use super::group::Group;
 use crate::ids::{GroupId, PeerId};
 use crate::limits::PEERS_MAX;
 use crate::wire::control::OtherGroups;
@@ -61,7 +62,7 @@ impl Master {
     /// Counts a group anew.
     pub(super) fn count(&mut self, id: GroupId) {
         let group = self.groups.get(&id);
-        let size = group.map_or(0, super::group::Group::population);
+        let size = group.map_or(0, Group::population);
         let size = u32::try_from(size).expect("at most WORLD_SIZE_MAX");
         self.census.set(id, size);
     }

@@ -56,8 +56,8 @@ impl Group {
             return;
         }
         let members: BTreeSet<_> = self.view.peers().into_iter().collect();
-        let point = (shared.now, Some(self.safe.released));
-        let ready = admission::choose(&members, &self.newcomers, point);
+        let point = Some(self.safe.released);
+        let ready = admission::choose(&members, &self.newcomers, shared.now, point);
         if ready.is_empty() || self.safe.is_withdrawn() {
             self.release_unchanged(shared);
         } else if self.safe.is_reached_by(members.iter()) {
@@ -137,8 +137,8 @@ impl Group {
         );
         let called = self.safe.is_called() && !survivors.is_empty();
         let admitted = if called && self.safe.is_reached_by(survivors.iter()) {
-            let point = (shared.now, Some(self.safe.released));
-            admission::choose(&survivors, &self.newcomers, point)
+            let point = Some(self.safe.released);
+            admission::choose(&survivors, &self.newcomers, shared.now, point)
         } else {
             Vec::new()
         };

@@ -125,7 +125,7 @@ impl Group {
 
     /// Installs a group's first members, or its first after all had gone, once enough are ready.
     pub fn found(&mut self, shared: &mut Shared) {
-        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, (shared.now, None));
+        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None);
         let wishes = self
             .newcomers
             .values()
