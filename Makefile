@@ -3,17 +3,17 @@
 
 PYTHON ?= python3
 VENV := $(CURDIR)/target/python
-TORCH := 2.15.0
-UV := 0.13.9
-TORCH_VENV := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ccl/torch-$(TORCH)
+WHEELS := $(CURDIR)/target/python-wheels
+TORCH_VENV := $(CURDIR)/target/python-torch
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help prepare test test-rust test-python test-torch header install valgrind asan lint
+.PHONY: help prepare prepare-python test test-rust test-python test-torch header install valgrind asan lint
 
 help:
-	@echo 'make test   run all tests but those of torch (under 20 minutes from nothing on 2 cores)'
-	@echo 'make test-rust, make test-python, make test-torch   a part of them'
+	@echo 'make test   run all tests (under 40 minutes from nothing on 2 cores)'
+	@echo 'make test-rust, make test-python   a part of them'
+	@echo 'make test-torch   the part that needs torch: 2.5 GB from PyPI, 6 GB in ~/.cache, once'
 	@echo 'make header writes include/ccl.h anew from ccl-capi/src'
 	@echo 'make install PREFIX=/usr/local   the C library, header, pkg-config and CMake files'
 	@echo 'make valgrind, make asan   the C programs under checkers of memory'
@@ -28,35 +28,36 @@ prepare:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
 	@cargo --version
 
-# What needs torch takes many minutes more: `make test-torch`.
-test: test-rust test-python
+test: test-rust test-python test-torch
 
 test-rust: prepare
 	cargo run --quiet --locked -p ccl-core --example all_reduce
 	cargo run --quiet --locked -p ccl-core --example shared_state
 	cargo test --workspace --locked --no-fail-fast
 
-# As a user installs it, with what the tests need beside it, in an environment of its own. The parts
-# of pyproject.toml name the versions.
-test-python: prepare
+# Built as a user builds it, once for all tests.
+prepare-python: prepare
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11)' || { \
 	    echo 'CPython 3.11 or newer is missing; name one by PYTHON=...'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -qq && \
 	    apt-get install -y -qq --no-install-recommends python3-venv; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet './ccl-python[test]'
+	rm -rf $(WHEELS)
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) ./ccl-python
+
+# With what the tests need beside it, in an environment of its own. The parts of pyproject.toml name
+# the versions.
+test-python: prepare-python
+	$(VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/ccl-*.whl
+	$(VENV)/bin/python -m pip install --quiet "$$(echo $(WHEELS)/ccl-*.whl)[test]"
 	cd ccl-python && $(VENV)/bin/python -m mypy --cache-dir $(VENV)/mypy python tests
 	cd ccl-python && MYPY_CACHE_DIR=$(VENV)/stubtest $(VENV)/bin/python -m mypy.stubtest ccl._native \
 	    --mypy-config-file pyproject.toml
 	cd ccl-python && $(VENV)/bin/python -m pytest -p no:cacheprovider
 
-# Torch fills gigabytes, so its environment lies outside the clone and is made once.
-test-torch: prepare
-	test -x $(TORCH_VENV)/bin/uv || { $(PYTHON) -m venv $(TORCH_VENV) && \
-	    $(TORCH_VENV)/bin/python -m pip install --quiet uv==$(UV); }
-	$(TORCH_VENV)/bin/uv pip install --quiet --python $(TORCH_VENV)/bin/python \
-	    --reinstall-package ccl './ccl-python[test]' torch==$(TORCH)
-	cd ccl-python && $(TORCH_VENV)/bin/python -m mypy --cache-dir $(VENV)/mypy-torch python tests
+test-torch: prepare-python
+	ccl-python/tests/prepare_torch.sh $(PYTHON) $(TORCH_VENV) $(WHEELS)/ccl-*.whl
+	cd ccl-python && $(TORCH_VENV)/bin/python -m mypy --cache-dir $(TORCH_VENV)/mypy python tests
 	cd ccl-python && $(TORCH_VENV)/bin/python -m pytest -p no:cacheprovider -m torch
 
 header: prepare

@@ -1,5 +1,6 @@
 """Real processes as peers: each runs one function of a test, and sends back what it returns."""
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -17,16 +18,30 @@ HANG_SECONDS = 60
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Fresh interpreters: a forked child would share this process's threads and locks.
-_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _fresh_processes() -> Any:
+    """Not forks of this process: they would share its threads and locks.
+
+    Torch takes eight seconds of a core to import, half of them for what its first optimizer imports. So
+    where it is, peers are forks of a server that did that and nothing else, and has one thread.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return multiprocessing.get_context("spawn")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp", "ccl.torch", "pytest"])
+    return server
+
+
+_PROCESSES = _fresh_processes()
 
 
 class Peer:
     """A process that runs ``body(pipe, ...)``."""
 
     def __init__(self, body: Callable[..., Any], *args: Any) -> None:
-        self.pipe, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_main, args=(theirs, body, args), daemon=True)
+        self.pipe, theirs = _PROCESSES.Pipe()
+        self.process = _PROCESSES.Process(target=_main, args=(theirs, body, args), daemon=True)
         self.process.start()
         theirs.close()
 
