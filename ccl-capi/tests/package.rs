@@ -5,6 +5,8 @@
 //!    library by pkg-config, and run; also linked statically. 3. CMake finds both libraries.
 //! 4. What is installed does not name the place that it was built in.
 
+mod common;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -83,16 +85,8 @@ fn exported(file: &Path) -> Vec<String> {
 }
 
 fn declared() -> Vec<String> {
-    let header = std::fs::read_to_string(package().join("../include/ccl.h")).expect("it is there");
-    let lines = header
-        .lines()
-        .filter(|line| line.starts_with(char::is_lowercase));
-    let before = lines.filter_map(|line| Some(line.split_once('(')?.0));
-    let names = before.filter_map(|line| line.rsplit([' ', '*']).next());
-    let mut names: Vec<String> = names
-        .filter(|name| name.starts_with("ccl"))
-        .map(str::to_owned)
-        .collect();
+    let functions = common::functions().into_iter();
+    let mut names: Vec<String> = functions.map(|function| function.name).collect();
     names.sort();
     names
 }
@@ -143,7 +137,6 @@ fn run_world(program: &Path, argument: &str, world: u32) -> Vec<String> {
 fn the_libraries_export_what_the_header_declares() {
     let prefix = installed();
     let declared = declared();
-    assert!(declared.len() > 30, "{declared:?}");
     let shared = prefix.join(format!("lib/libccl.so.{VERSION}"));
     assert_eq!(exported(&shared), declared);
     assert_eq!(exported(&prefix.join("lib/libccl.a")), declared);

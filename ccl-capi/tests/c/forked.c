@@ -15,26 +15,40 @@ typedef struct inherited_t {
     cclSharedState_t state;
 } inherited_t;
 
-static void everything_is_the_parents(inherited_t inherited) {
-    cclCounters_t counters;
-    cclProgress_t progress;
-    uint64_t value = 0, peers[1];
-    uint32_t number = 0, ranks[1];
-    size_t count = 0;
-    float data[2] = {1, 2};
-    cclBuffer_t buffer;
+#define FORKED(call) EXPECT(cclErrorForked, call)
+
+static void collectives_are_the_parents(cclCommunicator_t c) {
     cclOperation_t operation = NULL;
-    char address[CCL_ADDRESS_BYTES_MAX];
-    const cclCommunicator_t c = inherited.communicator;
-    memset(&counters, 0, sizeof counters);
-    counters.struct_bytes = sizeof counters;
-    memset(&progress, 0, sizeof progress);
-    progress.struct_bytes = sizeof progress;
+    float data[2] = {1, 2};
+    float *const other = data + 1;
+    cclBuffer_t buffer;
     memset(&buffer, 0, sizeof buffer);
     buffer.send = buffer.receive = data;
     buffer.count = 2;
     buffer.dtype = cclFloat32;
-#define FORKED(call) EXPECT(cclErrorForked, call)
+    FORKED(cclAllReduce(c, data, data, 2, cclFloat32, cclSum, NULL, NULL));
+    FORKED(cclAllReduceAsync(c, data, data, 2, cclFloat32, cclSum, NULL, &operation));
+    FORKED(cclAllReduceMany(c, &buffer, 1, cclSum, NULL, NULL));
+    FORKED(cclAllReduceManyAsync(c, &buffer, 1, cclSum, NULL, &operation));
+    FORKED(cclAllGather(c, data, 1, other, 1, cclFloat32, NULL, NULL));
+    FORKED(cclAllGatherAsync(c, data, 1, other, 1, cclFloat32, NULL, &operation));
+    FORKED(cclReduceScatter(c, data, 1, other, 1, cclFloat32, cclSum, NULL, NULL));
+    FORKED(cclReduceScatterAsync(c, data, 1, other, 1, cclFloat32, cclSum, NULL, &operation));
+    FORKED(cclBroadcast(c, data, 2, cclFloat32, 0, NULL, NULL));
+    FORKED(cclBroadcastAsync(c, data, 2, cclFloat32, 0, NULL, &operation));
+    FORKED(cclBarrier(c, NULL, NULL));
+    FORKED(cclBarrierAsync(c, NULL, &operation));
+    CHECK(operation == NULL && data[0] == 1 && data[1] == 2);
+}
+
+static void communicator_is_the_parents(cclCommunicator_t c) {
+    cclCounters_t counters;
+    uint64_t value = 0, peers[1];
+    uint32_t number = 0, ranks[1];
+    size_t count = 0;
+    char address[CCL_ADDRESS_BYTES_MAX];
+    memset(&counters, 0, sizeof counters);
+    counters.struct_bytes = sizeof counters;
     FORKED(cclGetAttribute(c, cclAttributeGroup, &value));
     FORKED(cclGetMembers(c, peers, 1, &count));
     FORKED(cclGetRingOrder(c, ranks, 1, &count));
@@ -42,35 +56,62 @@ static void everything_is_the_parents(inherited_t inherited) {
     FORKED(cclGetCounters(c, &counters));
     FORKED(cclUpdateTopology(c));
     FORKED(cclArePeersPending(c, &number));
-    FORKED(cclAllReduce(c, data, data, 2, cclFloat32, cclSum, NULL, NULL));
-    FORKED(cclAllReduceAsync(c, data, data, 2, cclFloat32, cclSum, NULL, &operation));
-    FORKED(cclAllReduceMany(c, &buffer, 1, cclSum, NULL, NULL));
-    FORKED(cclBroadcast(c, data, 2, cclFloat32, 0, NULL, NULL));
-    FORKED(cclBarrier(c, NULL, NULL));
     FORKED(cclConnect(c));
     FORKED(cclLeave(c));
     FORKED(cclDestroyCommunicator(c));
-    FORKED(cclWait(inherited.operation, NULL));
-    FORKED(cclWaitFor(inherited.operation, 1, NULL));
-    FORKED(cclTest(inherited.operation, &number));
-    FORKED(cclCancel(inherited.operation));
-    FORKED(cclGetProgress(inherited.operation, &progress));
-    FORKED(cclDestroyOperation(inherited.operation));
-    FORKED(cclAddEntry(inherited.state, "more", data, cclFloat32, NULL, 0, 0));
-    FORKED(cclGetRevision(inherited.state, &value));
-    FORKED(cclSetRevision(inherited.state, 1));
-    FORKED(cclIsUsable(inherited.state, &number));
-    FORKED(cclSyncSharedState(c, inherited.state, NULL, NULL));
-    FORKED(cclSyncSharedStateAsync(c, inherited.state, NULL, &operation));
-    FORKED(cclSaveSharedState(inherited.state, "/nowhere/at/all", 0));
-    FORKED(cclLoadSharedState(inherited.state, "/nowhere/at/all", &number));
-    FORKED(cclDestroySharedState(inherited.state));
-    FORKED(cclGetMasterAddress(inherited.master, address, sizeof address));
-    FORKED(cclRunMaster(inherited.master));
-    FORKED(cclInterruptMaster(inherited.master));
-    FORKED(cclAwaitMaster(inherited.master));
-    FORKED(cclDestroyMaster(inherited.master));
-#undef FORKED
+}
+
+static void operation_is_the_parents(cclOperation_t operation) {
+    cclProgress_t progress;
+    cclSyncInfo_t info;
+    uint32_t number = 0;
+    memset(&progress, 0, sizeof progress);
+    progress.struct_bytes = sizeof progress;
+    memset(&info, 0, sizeof info);
+    info.struct_bytes = sizeof info;
+    FORKED(cclWait(operation, NULL));
+    FORKED(cclWaitFor(operation, 1, NULL));
+    FORKED(cclTest(operation, &number));
+    FORKED(cclCancel(operation));
+    FORKED(cclGetProgress(operation, &progress));
+    FORKED(cclGetSyncInfo(operation, &info));
+    FORKED(cclGetSyncRole(operation, &number));
+    FORKED(cclDestroyOperation(operation));
+}
+
+static void state_is_the_parents(cclCommunicator_t c, cclSharedState_t state) {
+    cclOperation_t operation = NULL;
+    uint8_t root[CCL_ROOT_BYTES];
+    uint64_t value = 0;
+    uint32_t number = 0;
+    float data = 0;
+    FORKED(cclAddEntry(state, "more", &data, cclFloat32, NULL, 0, 0));
+    FORKED(cclGetRevision(state, &value));
+    FORKED(cclSetRevision(state, 1));
+    FORKED(cclIsUsable(state, &number));
+    FORKED(cclGetRoot(state, root));
+    FORKED(cclSyncSharedState(c, state, NULL, NULL));
+    FORKED(cclSyncSharedStateAsync(c, state, NULL, &operation));
+    FORKED(cclSaveSharedState(state, "/nowhere/at/all", 0));
+    FORKED(cclLoadSharedState(state, "/nowhere/at/all", &number));
+    FORKED(cclDestroySharedState(state));
+}
+
+static void master_is_the_parents(cclMaster_t master) {
+    char address[CCL_ADDRESS_BYTES_MAX];
+    FORKED(cclGetMasterAddress(master, address, sizeof address));
+    FORKED(cclRunMaster(master));
+    FORKED(cclInterruptMaster(master));
+    FORKED(cclAwaitMaster(master));
+    FORKED(cclDestroyMaster(master));
+}
+
+static void everything_is_the_parents(inherited_t inherited) {
+    communicator_is_the_parents(inherited.communicator);
+    collectives_are_the_parents(inherited.communicator);
+    operation_is_the_parents(inherited.operation);
+    state_is_the_parents(inherited.communicator, inherited.state);
+    master_is_the_parents(inherited.master);
     CHECK(strstr(cclGetLastError(), "fork") != NULL);
 }
 

@@ -2,12 +2,18 @@
 //!
 //! Goal: the library is tested by the language it is for. 1. Each program compiles without a
 //! warning as C99 and, for its syntax, as C++. 2. Each runs to its end, which is its verdict.
+//! 3. Together they call every function of the header, in every way that each must answer.
 //!
 //! Set by `make valgrind` and `make asan`: `CCL_C_RUNNER` is put before each program;
 //! `CCL_C_FLAGS` are given to the compiler, and `CCL_C_LINK` where a program is linked.
 
+#[path = "../common/mod.rs"]
+mod common;
+mod recorder;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
 const POSIX: &str = "-D_POSIX_C_SOURCE=200809L";
@@ -65,16 +71,17 @@ fn source(name: &str) -> PathBuf {
     package().join(format!("tests/c/{name}.c"))
 }
 
-fn compile(name: &str, library: &Library) -> PathBuf {
+fn compile(source: &Path, library: &Library) -> PathBuf {
     let (kind, file) = match library {
         Library::Shared => ("shared", "libccl.so"),
         Library::Static => ("static", "libccl.a"),
     };
+    let name = source.file_stem().expect("a source has a name").display();
     let program = folder().join(format!("c-{name}-{kind}"));
     let object = program.with_extension("o");
     let mut compiler = compiler("cc", ["-x", "c"]);
     compiler.arg("-std=c99").args(words("CCL_C_FLAGS"));
-    run(compiler.arg("-c").arg(source(name)).arg("-o").arg(&object));
+    run(compiler.arg("-c").arg(source).arg("-o").arg(&object));
 
     let mut linker = Command::new("cc");
     linker.arg(object).arg(folder().join(file));
@@ -88,18 +95,36 @@ fn compile(name: &str, library: &Library) -> PathBuf {
     program
 }
 
-fn compile_and_run(name: &str, library: &Library) {
-    let program = compile(name, library);
-    let runner = words("CCL_C_RUNNER");
-    let mut command = Command::new(
-        runner
-            .first()
-            .map_or(program.as_os_str(), |word| word.as_ref()),
-    );
-    if !runner.is_empty() {
-        command.args(&runner[1..]).arg(program);
+/// A checker of memory runs the programs by itself: no other library may come before its own.
+fn is_checked() -> bool {
+    !words("CCL_C_RUNNER").is_empty() || !words("CCL_C_FLAGS").is_empty()
+}
+
+/// Runs a program of `PROGRAMS`, unless another test did, and notes what it calls.
+fn run_recorded(name: &str) -> PathBuf {
+    static RUNS: [OnceLock<()>; PROGRAMS.len()] = [const { OnceLock::new() }; PROGRAMS.len()];
+    let index = PROGRAMS.iter().position(|program| *program == name);
+    let record = folder().join(format!("c-{name}-calls"));
+    RUNS[index.expect("a program is in the list")].get_or_init(|| {
+        let program = compile(&source(name), &Library::Shared);
+        let mut command = command(&program);
+        if !is_checked() {
+            recorder::attach(&mut command, &record);
+        }
+        run(&mut command);
+    });
+    record
+}
+
+fn command(program: &Path) -> Command {
+    match &words("CCL_C_RUNNER")[..] {
+        [] => Command::new(program),
+        [checker, arguments @ ..] => {
+            let mut command = Command::new(checker);
+            command.args(arguments).arg(program);
+            command
+        }
     }
-    run(&mut command);
 }
 
 fn cplusplus() -> Option<&'static str> {
@@ -120,7 +145,7 @@ const PROGRAMS: [&str; 8] = [
 ];
 
 #[test]
-fn every_program_is_run() {
+fn every_program_is_known() {
     let files = std::fs::read_dir(package().join("tests/c")).expect("there are programs");
     let paths = files.map(|file| file.expect("it can be listed").path());
     let mut found: Vec<String> = paths
@@ -129,10 +154,56 @@ fn every_program_is_run() {
         .collect();
     found.sort();
     assert_eq!(found, PROGRAMS);
-    let this = include_str!("programs.rs");
-    for program in PROGRAMS {
-        assert!(this.contains(&format!("run(\"{program}\", &Library::Shared)")));
+}
+
+/// What the programs did when they ran, not what their text says.
+#[test]
+fn every_function_is_called_and_succeeds_and_refuses_what_it_must() {
+    if is_checked() {
+        return eprintln!("not recorded: a checker of memory runs the programs");
     }
+    let records = PROGRAMS.map(run_recorded);
+    let missing = recorder::missing(&recorder::read(&records));
+    assert!(
+        missing.is_empty(),
+        "the programs in tests/c lack calls:\n{}",
+        missing.join("\n")
+    );
+}
+
+#[test]
+fn a_function_that_is_only_named_is_not_recorded_as_called() {
+    if is_checked() {
+        return eprintln!("not recorded: a checker of memory runs the programs");
+    }
+    let decoy = compile(&package().join("tests/programs/decoy.c"), &Library::Shared);
+    let record = folder().join("c-decoy-calls");
+    let mut program = Command::new(decoy);
+    recorder::attach(&mut program, &record);
+    run(&mut program);
+    let record = recorder::read(&[record]);
+    let called: Vec<_> = record
+        .iter()
+        .map(|(name, results)| (&**name, results))
+        .collect();
+    let (success, invalid_argument) = ([0].into(), [1].into());
+    assert_eq!(
+        called,
+        [("cclGetVersion", &invalid_argument), ("cclInit", &success)]
+    );
+    let missing = recorder::missing(&record);
+    for (name, what) in [
+        ("cclBarrier", "is never called"),
+        ("cclLeave", "is never called"),
+        ("cclUpdateTopology", "is never called"),
+        ("cclConnect", "is never called"),
+        ("cclDestroyCommunicator", "is never called"),
+        ("cclCancel", "is never called"),
+        ("cclGetVersion", "never succeeds"),
+    ] {
+        assert!(missing.contains(&format!("{name} {what}")), "{missing:?}");
+    }
+    assert!(!missing.iter().any(|what| what.starts_with("cclInit ")));
 }
 
 /// The header and all that the programs do with it is C++ too.
@@ -152,17 +223,17 @@ fn programs_are_clean_as_cplusplus() {
 
 #[test]
 fn wrong_arguments_are_answered_and_harm_nothing() {
-    compile_and_run("arguments", &Library::Shared);
+    run_recorded("arguments");
 }
 
 #[test]
 fn collectives_among_processes() {
-    compile_and_run("collectives", &Library::Shared);
+    run_recorded("collectives");
 }
 
 #[test]
 fn a_killed_process_is_lost_to_the_others_alike_and_a_newcomer_takes_its_place() {
-    compile_and_run("churn", &Library::Shared);
+    run_recorded("churn");
     // Each run is killed elsewhere. A checker takes half a minute for one.
     let runs = if words("CCL_C_RUNNER").is_empty() {
         100
@@ -176,30 +247,31 @@ fn a_killed_process_is_lost_to_the_others_alike_and_a_newcomer_takes_its_place()
 
 #[test]
 fn a_forked_child_does_no_harm() {
-    compile_and_run("forked", &Library::Shared);
+    run_recorded("forked");
 }
 
 #[test]
 fn masters_end_and_come_back() {
-    compile_and_run("masters", &Library::Shared);
+    run_recorded("masters");
 }
 
 #[test]
 fn who_is_behind_gets_the_others_bits_and_a_killed_source_disturbs_nobody() {
-    compile_and_run("state", &Library::Shared);
+    run_recorded("state");
 }
 
 #[test]
 fn wrong_uses_of_shared_state_are_answered_and_syncs_and_checkpoints_end_as_they_should() {
-    compile_and_run("state_arguments", &Library::Shared);
+    run_recorded("state_arguments");
 }
 
 #[test]
 fn many_threads_use_one_communicator() {
-    compile_and_run("threads", &Library::Shared);
+    run_recorded("threads");
 }
 
 #[test]
 fn the_static_library_does_the_same() {
-    compile_and_run("collectives", &Library::Static);
+    let program = compile(&source("collectives"), &Library::Static);
+    run(&mut command(&program));
 }
