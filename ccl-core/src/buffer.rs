@@ -169,7 +169,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Lends `bytes` bytes from `pointer` until `gate` is closed.
+    /// Lends `bytes` bytes from `pointer` until `gate` is closed. Null may stand for no bytes.
     ///
     /// # Safety
     /// The memory must stay valid, and untouched by others except as the schedule allows, until
@@ -179,7 +179,7 @@ impl Region {
     pub unsafe fn new(gate: Arc<Gate>, pointer: *mut u8, bytes: usize) -> Self {
         Self {
             gate,
-            pointer,
+            pointer: never_null(pointer),
             bytes,
         }
     }
@@ -272,6 +272,14 @@ impl Region {
     }
 }
 
+/// Callers in C and Python give null for empty buffers; no slice in Rust may begin there.
+fn never_null(pointer: *mut u8) -> *mut u8 {
+    if pointer.is_null() {
+        return std::ptr::dangling_mut();
+    }
+    pointer
+}
+
 /// Memory that a caller lends for one call, before any task may touch it.
 ///
 /// Each attempt at the call opens regions on it behind a gate of its own, so that an attempt that
@@ -288,13 +296,14 @@ unsafe impl Send for Lent {}
 unsafe impl Sync for Lent {}
 
 impl Lent {
-    /// Lends `bytes` bytes from `pointer`.
+    /// Lends `bytes` bytes from `pointer`. Null may stand for no bytes.
     ///
     /// # Safety
     /// As [`Region::new`], for every gate that a region of it is opened behind. Memory whose
     /// regions are only read need not be writable.
     #[must_use]
     pub unsafe fn new(pointer: *mut u8, bytes: usize) -> Self {
+        let pointer = never_null(pointer);
         Self { pointer, bytes }
     }
 
@@ -401,6 +410,19 @@ mod tests {
         let region = Lent::leaked(vec![0; 8]).open(&gate);
         let inside = other.enter().unwrap();
         let _ = region.look(&inside, 0..1);
+    }
+
+    #[test]
+    fn no_bytes_at_a_null_pointer_are_an_empty_slice() {
+        // SAFETY: nothing can be reached through a region of no bytes.
+        let lent = unsafe { Lent::new(std::ptr::null_mut(), 0) };
+        let gate = Gate::new();
+        let region = lent.open(&gate);
+        assert_eq!(region.write(|bytes| bytes.len()), Some(0));
+        assert_eq!(region.read(<[u8]>::len), Some(0));
+        let inside = gate.enter().unwrap();
+        assert!(region.touch(&inside, 0..0).is_empty());
+        assert!(region.slice(0..0).look(&inside, 0..0).is_empty());
     }
 
     #[test]
