@@ -165,7 +165,9 @@ impl Syncing {
         // SAFETY: it comes from a box that is freed after the handle is gone, in `finish` or
         // `drop`, and is not reached in any other way before.
         let borrowed = unsafe { &mut *state.as_ptr() };
-        match communicator.start_sync(borrowed, options) {
+        // SAFETY: `finish` and `drop` end the handle before the state is used; if neither runs, the
+        // state is leaked with it.
+        match unsafe { communicator.start_sync(borrowed, options) } {
             Ok(handle) => Ok(Self {
                 handle: Some(handle),
                 state,

@@ -219,14 +219,14 @@ impl Flight {
 
     fn synchronise(&self, job: &mut Job) -> Result<SyncInfo> {
         let state = &mut job.prepared.state;
-        let handle = job.communicator.start_sync(state, &job.options)?;
-        if let Stage::UnderWay { watch, .. } = &mut *self.stage.lock() {
-            *watch = Some(handle.watch());
-        }
-        if self.is_cancelled.load(Ordering::SeqCst) {
-            handle.cancel();
-        }
-        handle.wait()
+        job.communicator.sync_while(state, &job.options, |handle| {
+            if let Stage::UnderWay { watch, .. } = &mut *self.stage.lock() {
+                *watch = Some(handle.watch());
+            }
+            if self.is_cancelled.load(Ordering::SeqCst) {
+                handle.cancel();
+            }
+        })
     }
 }
 

@@ -3,12 +3,13 @@
 //! Deaths of whole processes are tested where processes are.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ccl_core::{
     Checkpoints, Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options,
-    SharedState, SyncFault, SyncInfo, SyncOptions, SyncStrategy,
+    SharedState, SyncFault, SyncHandle, SyncInfo, SyncOptions, SyncStrategy,
 };
 
 /// Far beyond what anything here takes; only a hang reaches it.
@@ -239,11 +240,7 @@ fn a_hint_saves_hashing_and_a_full_sync_sees_what_it_hid() {
                 touched,
                 ..SyncOptions::default()
             };
-            communicator
-                .start_sync(state, &options)
-                .unwrap()
-                .wait()
-                .unwrap();
+            communicator.sync_while(state, &options, |_| {}).unwrap();
         };
         sync(&mut state, None);
         state.slice_mut::<u8>("two").unwrap()[3] = rank as u8;
@@ -266,31 +263,32 @@ fn syncs_and_collectives_run_side_by_side() {
         let mut weights = content(rank as u32, 4 * MIB / 4);
         let mut state = SharedState::new(1);
         state.add("w", &[4 * MIB as u64 / 4], &mut weights).unwrap();
-        let handle = communicator
-            .start_sync(&mut state, &SyncOptions::default())
-            .unwrap();
-        let mut buffer = vec![1.0_f32; 300_000];
+        let reduce = |_: &SyncHandle<'_, '_>| {
+            let mut buffer = vec![1.0_f32; 300_000];
+            communicator
+                .all_reduce(&mut buffer, ccl_core::ReduceOp::Sum, &Options::default())
+                .unwrap();
+            assert_eq!(buffer, vec![3.0; 300_000]);
+        };
         communicator
-            .all_reduce(&mut buffer, ccl_core::ReduceOp::Sum, &Options::default())
+            .sync_while(&mut state, &SyncOptions::default(), reduce)
             .unwrap();
-        assert_eq!(buffer, vec![3.0; 300_000]);
-        handle.wait().unwrap();
         assert_eq!(state.slice::<u32>("w").unwrap(), content(0, 4 * MIB / 4));
     });
 }
 
 #[test]
-fn a_dropped_handle_cancels_for_everybody() {
+fn a_panic_while_a_sync_is_under_way_cancels_it_for_everybody() {
     run(2, |communicator, rank| {
         let mut weights = vec![rank as u8; 100];
         let mut state = SharedState::new(1);
         state.add("w", &[100], &mut weights).unwrap();
         if rank == 0 {
-            drop(
-                communicator
-                    .start_sync(&mut state, &SyncOptions::default())
-                    .unwrap(),
-            );
+            let panic = |_: &SyncHandle<'_, '_>| std::panic::resume_unwind(Box::new("body"));
+            let sync = AssertUnwindSafe(|| {
+                communicator.sync_while(&mut state, &SyncOptions::default(), panic)
+            });
+            assert!(std::panic::catch_unwind(sync).is_err());
         } else {
             // Either the cancel came too late, or it is told who wanted it.
             match communicator.sync_shared_state(&mut state, SyncStrategy::EnforcePopular) {
@@ -365,9 +363,12 @@ fn after_its_end_a_sync_still_tells_what_it_did() {
         let mut state = SharedState::new(2 - rank as u64);
         state.add("w", &[MIB as u64], &mut weights).unwrap();
         let options = SyncOptions::default();
-        let handle = communicator.start_sync(&mut state, &options).unwrap();
-        let watch = handle.watch();
-        let info = handle.wait().unwrap();
+        let mut watch = None;
+        let keep_watch = |handle: &SyncHandle<'_, '_>| watch = Some(handle.watch());
+        let info = communicator
+            .sync_while(&mut state, &options, keep_watch)
+            .unwrap();
+        let watch = watch.unwrap();
         assert_eq!(info.revision, 2);
         for _ in 0..2 {
             assert_eq!(watch.is_source(), Some(rank == 0));

@@ -1,4 +1,5 @@
 //! The call that makes a shared state equal at all members.
+#![allow(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,15 +90,50 @@ impl Communicator {
             strategy,
             ..SyncOptions::default()
         };
-        self.start_sync(state, &options)?.wait()
+        self.sync_while(state, &options, |_| {})
+    }
+
+    /// As [`Communicator::sync_shared_state`], with options, and with something to do meanwhile:
+    /// `body` runs once the state is hashed, and may follow and cancel the sync by its handle. Then
+    /// blocks until the sync has ended.
+    ///
+    /// # Errors
+    /// As [`Communicator::sync_shared_state`]. [`crate::Error::InvalidArgument`], and
+    /// [`crate::Error::InvalidUsage`] if another sync is under way; then `body` does not run.
+    pub fn sync_while<'s, 'a>(
+        &self,
+        state: &'s mut SharedState<'a>,
+        options: &SyncOptions,
+        body: impl FnOnce(&SyncHandle<'s, 'a>),
+    ) -> Result<SyncInfo> {
+        // SAFETY: the handle stays in this frame, which waits for it, or drops it if `body` panics.
+        let handle = unsafe { self.start_sync(state, options) }?;
+        body(&handle);
+        handle.wait()
     }
 
     /// Starts a sync: hashes the state, which takes the calling thread's time, and returns.
+    /// [`Communicator::sync_while`] does the same within a scope, and is safe.
     ///
     /// # Errors
     /// [`crate::Error::InvalidArgument`], [`crate::Error::InvalidUsage`] if another sync is under
     /// way; the rest from the handle.
-    pub fn start_sync<'s, 'a>(
+    ///
+    /// # Safety
+    /// Threads of the library write the state's memory until the handle is dropped or waited for,
+    /// which must happen before the memory is used in any other way: the handle must not be leaked.
+    ///
+    /// ```compile_fail,E0133
+    /// # fn f(communicator: &ccl_core::Communicator) -> ccl_core::Result<()> {
+    /// let mut weights = vec![0.0_f32; 1 << 20];
+    /// let mut state = ccl_core::SharedState::new(0);
+    /// state.add("weights", &[1 << 20], &mut weights)?;
+    /// std::mem::forget(communicator.start_sync(&mut state, &Default::default())?);
+    /// drop(weights); // The library still writes them.
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub unsafe fn start_sync<'s, 'a>(
         &self,
         state: &'s mut SharedState<'a>,
         options: &SyncOptions,

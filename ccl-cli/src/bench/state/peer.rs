@@ -152,14 +152,17 @@ fn synchronise(
     let state_bytes = (setup.count * size_of::<u64>()) as u64;
     reset_peak_rss()?;
     communicator.barrier(&Options::default())?;
-    let handle = communicator.start_sync(state, &SyncOptions::default())?;
-    if let Some(bytes) = round.dies_after {
-        die_after(&handle, bytes)?;
-    }
-    // Not a busy loop: it would take a processor from those that move bytes.
-    while handle.is_source().is_none() && !handle.wait_for(ELECTION_POLL) {}
-    let elected = Instant::now();
-    let info = handle.wait()?;
+    let (mut elected, mut death) = (Instant::now(), Ok(()));
+    let info = communicator.sync_while(state, &SyncOptions::default(), |handle| {
+        if let Some(bytes) = round.dies_after {
+            death = die_after(handle, bytes);
+        }
+        // Not a busy loop: it would take a processor from those that move bytes.
+        while handle.is_source().is_none() && !handle.wait_for(ELECTION_POLL) {}
+        elected = Instant::now();
+    });
+    death?;
+    let info = info?;
     let transfer = elected.elapsed();
     let extra_rss_bytes = peak_rss_bytes()?.saturating_sub(state_bytes);
     let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).context("time");
