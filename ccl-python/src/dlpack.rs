@@ -7,7 +7,7 @@
 use std::ffi::{CStr, c_void};
 
 use ccl_core::Dtype;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods, PyDict};
@@ -66,7 +66,7 @@ pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>
         return Ok(None);
     }
     check_device(object)?;
-    let capsule = export(object)?.cast_into::<PyCapsule>()?;
+    let capsule = export(object, access)?.cast_into::<PyCapsule>()?;
     if let Ok(pointer) = capsule.pointer_checked(Some(VERSIONED)) {
         // SAFETY: a capsule of this name holds a `DLManagedTensorVersioned`, whose version is first
         // in every version, and which lives as long as the capsule.
@@ -80,6 +80,9 @@ pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>
             let what = "the array is read-only, and the result is written to it: pass a writable \
                         copy, or `out`";
             return Err(invalid(py, what));
+        }
+        if access == Use::Write && managed.flags & IS_COPIED != 0 {
+            return Err(only_a_copy(py, None));
         }
         return describe(&managed.tensor, &capsule).map(Some);
     }
@@ -103,16 +106,35 @@ fn check_device(object: &Bound<'_, PyAny>) -> PyResult<()> {
     Err(invalid(py, what))
 }
 
-/// Asks for the versioned form; libraries from before it do not know the argument.
-fn export<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// Asks for the versioned form, and for no copy if it will be written; libraries from before these
+/// do not know the arguments.
+fn export<'py>(object: &Bound<'py, PyAny>, access: Use) -> PyResult<Bound<'py, PyAny>> {
     let py = object.py();
     let method = object.getattr(intern!(py, "__dlpack__"))?;
     let keywords = PyDict::new(py);
     keywords.set_item("max_version", (1, 0))?;
+    if access == Use::Write {
+        keywords.set_item("copy", false)?;
+    }
     match method.call((), Some(&keywords)) {
         Err(error) if error.is_instance_of::<PyTypeError>(py) => method.call0(),
+        Err(error) if access == Use::Write && error.is_instance_of::<PyBufferError>(py) => {
+            Err(only_a_copy(py, Some(error)))
+        }
         result => result,
     }
+}
+
+fn only_a_copy(py: Python<'_>, cause: Option<PyErr>) -> PyErr {
+    let why = cause.as_ref().map(|cause| format!(" ({cause})"));
+    let what = format!(
+        "the array gives no more than a copy of itself{}, and the result would be lost with it: pass \
+         memory that can be written as `out`, and copy the result back",
+        why.unwrap_or_default()
+    );
+    let error = invalid(py, what);
+    error.set_cause(py, cause);
+    error
 }
 
 fn describe(tensor: &Tensor, capsule: &Bound<'_, PyCapsule>) -> PyResult<Memory> {
@@ -172,6 +194,7 @@ fn contiguous_count(tensor: &Tensor) -> Option<usize> {
 const VERSIONED: &CStr = c"dltensor_versioned";
 const UNVERSIONED: &CStr = c"dltensor";
 const READ_ONLY: u64 = 1;
+const IS_COPIED: u64 = 2;
 const CPU: i32 = 1;
 /// Pinned by CUDA, and ordinary memory to the CPU.
 const CUDA_HOST: i32 = 3;

@@ -7,6 +7,7 @@ use ccl_core::Dtype;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyWeakrefReference;
 
 use crate::dlpack;
 use crate::errors::invalid;
@@ -15,10 +16,15 @@ use crate::tensor;
 /// What keeps memory valid until an operation has ended.
 #[derive(Debug)]
 pub enum Keep {
-    /// An object that owns it: a tensor, or a DLPack capsule.
+    /// An object that owns it: a tensor's storage, or a DLPack capsule.
     Object { _owner: Py<PyAny> },
     /// An export of the buffer protocol, which pins it.
-    Buffer { _export: PyUntypedBuffer },
+    Buffer {
+        _export: PyUntypedBuffer,
+        /// NumPy minds no exports when an array is resized with `refcheck=False`, but it refuses
+        /// that as long as there is a weak reference.
+        _watch: Option<Py<PyWeakrefReference>>,
+    },
     /// The library's own.
     Own { elements: Box<[f64]> },
 }
@@ -102,11 +108,15 @@ fn from_buffer(
             format!("elements of format {format:?} cannot be combined: {SUPPORTED}"),
         )
     })?;
+    let watch = PyWeakrefReference::new(object).ok(); // Not all types have weak references.
     Ok(Memory {
         address: buffer.buf_ptr() as usize,
         count: buffer.item_count(),
         dtype,
-        keep: Keep::Buffer { _export: buffer },
+        keep: Keep::Buffer {
+            _export: buffer,
+            _watch: watch.map(Bound::unbind),
+        },
     })
 }
 

@@ -1,4 +1,7 @@
 //! Torch tensors, asked by their attributes: torch itself is never imported.
+//!
+//! What is held is the storage. A tensor that is held may still be given other memory, as by
+//! `param.data = …` or `module.to(…)`, and would free what an operation uses.
 
 use ccl_core::Dtype;
 use pyo3::exceptions::PyTypeError;
@@ -27,19 +30,22 @@ pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>
             format!("a tensor of {name} cannot be combined: {SUPPORTED}"),
         )
     })?;
+    let storage = object.call_method0(intern!(py, "untyped_storage"))?;
     let address = object.call_method0(intern!(py, "data_ptr"))?.extract()?;
     let count = object.call_method0(intern!(py, "numel"))?.extract()?;
-    if access == Use::Write {
-        note_write(object)?;
-    }
-    Ok(Some(Memory {
+    let memory = Memory {
         address,
         count,
         dtype,
         keep: Keep::Object {
-            _owner: object.clone().unbind(),
+            _owner: storage.clone().unbind(),
         },
-    }))
+    };
+    check_storage(&storage, &memory)?;
+    if access == Use::Write {
+        note_write(object)?;
+    }
+    Ok(Some(memory))
 }
 
 fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -94,6 +100,27 @@ fn check_layout(tensor: &Bound<'_, PyAny>) -> PyResult<()> {
         ));
     }
     Ok(())
+}
+
+/// Storages may be made shorter under their tensors, and FSDP frees them so.
+fn check_storage(storage: &Bound<'_, PyAny>, memory: &Memory) -> PyResult<()> {
+    if memory.count == 0 {
+        return Ok(());
+    }
+    let py = storage.py();
+    let begin: usize = storage.call_method0(intern!(py, "data_ptr"))?.extract()?;
+    let stored: usize = storage.call_method0(intern!(py, "nbytes"))?.extract()?;
+    let needed = memory.count.saturating_mul(memory.dtype.bytes());
+    let offset = memory.address.checked_sub(begin);
+    let is_inside = |offset: usize| offset.saturating_add(needed) <= stored;
+    if begin != 0 && offset.is_some_and(is_inside) {
+        return Ok(());
+    }
+    let what = format!(
+        "the tensor has {needed} bytes, and its storage of {stored} does not hold them: it was freed \
+         or made shorter, as FSDP does between uses; pass it while it is whole, or tensor.to_local()"
+    );
+    Err(invalid(py, what))
 }
 
 /// Tells autograd that the tensor changes, so that a backward pass that needs the old values fails

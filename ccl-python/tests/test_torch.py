@@ -92,8 +92,12 @@ def test_a_tensor_that_cannot_be_used_is_refused_with_what_to_do() -> None:
                     communicator.all_reduce(buffer)
             freed = torch.ones(4)
             freed.untyped_storage().resize_(0)
-            with pytest.raises(ccl.InvalidArgument, match="null pointer"):
-                communicator.all_reduce(freed)
+            shortened = torch.ones(4)
+            shortened.untyped_storage().resize_(12)
+            for tensor in [freed, shortened]:
+                with pytest.raises(ccl.InvalidArgument, match="has 16 bytes.*freed or made shorter"):
+                    communicator.all_reduce(tensor)
+            communicator.all_reduce(freed[:0])
 
 
 def test_autograd_learns_of_the_write() -> None:
@@ -123,10 +127,9 @@ def reduce_large(communicator: ccl.Communicator) -> None:
 def drop_tensor(communicator: ccl.Communicator) -> None:
     if communicator.rank == 1:
         communicator.barrier()
-        communicator.all_reduce(torch.ones(1_000_000), tag=1)
+        communicator.all_reduce(torch.ones(100_000, dtype=torch.float64), tag=1)
         return
-    tensor = torch.ones(1_000_000)
-    watch = weakref.ref(tensor)
+    tensor, watch = make_watched(1.0)
     handle = communicator.all_reduce_async(tensor, tag=1)
     del tensor
     gc.collect()
@@ -137,10 +140,84 @@ def drop_tensor(communicator: ccl.Communicator) -> None:
     assert watch() is None, "the operation is over"
 
 
+class Watched(np.ndarray[Any, np.dtype[np.float64]]):
+    """An array that can be watched going."""
+
+
+def make_watched(value: float) -> tuple[Any, Any]:
+    """A tensor, and a weak reference to what owns its memory."""
+    memory = np.full(100_000, value).view(Watched)
+    return torch.from_numpy(memory), weakref.ref(memory)
+
+
+def replace_data(module: Any) -> None:
+    module.weight.data = torch.zeros(3)
+
+
+def convert(module: Any) -> None:
+    module.to(torch.float32)
+
+
+def set_storage(module: Any) -> None:
+    module.weight.detach_().set_()
+
+
+def swap(module: Any) -> None:
+    torch.utils.swap_tensors(module.weight, torch.nn.Parameter(torch.zeros(3)))
+
+
+REPLACEMENTS = [replace_data, convert, set_storage, swap]
+
+
+def make_module() -> tuple[Any, Any]:
+    module = torch.nn.Module()
+    tensor, watch = make_watched(1.0)
+    module.weight = torch.nn.Parameter(tensor)
+    return module, watch
+
+
+def replace_in_operation(communicator: ccl.Communicator) -> None:
+    if communicator.rank == 1:
+        communicator.barrier()
+        for _ in REPLACEMENTS:
+            communicator.all_reduce(np.full(100_000, 2.0), tag=1)
+        return
+    for replace in REPLACEMENTS:
+        module, watch = make_module()
+        handle = communicator.all_reduce_async(module.weight, tag=1)
+        replace(module)
+        gc.collect()
+        assert watch() is not None, f"{replace.__name__}: the operation needs it"
+        if replace is REPLACEMENTS[0]:
+            communicator.barrier()
+        handle.wait()
+        gc.collect()
+        assert watch() is None, f"{replace.__name__}: the operation is over"
+
+
+def replace_in_sync(communicator: ccl.Communicator) -> None:
+    for replace in REPLACEMENTS:
+        module, watch = make_module()
+        if communicator.rank == 1:
+            communicator.barrier()
+        handle = communicator.sync_async(ccl.SharedState(module))
+        replace(module)
+        gc.collect()
+        assert watch() is not None or handle.done(), f"{replace.__name__}: the sync needs it"
+        if communicator.rank == 0:
+            assert not handle.done()
+            communicator.barrier()
+        handle.wait()
+        gc.collect()
+        assert watch() is None, f"{replace.__name__}: the sync is over"
+
+
 FACTS: dict[str, Callable[[ccl.Communicator], None]] = {
     "every type of torch is reduced in place": reduce_all_types,
     "what speaks only DLPack is reduced in place": reduce_by_dlpack,
     "a tensor lives as long as its operation": drop_tensor,
+    "memory that a tensor gave up lives as long as its operation": replace_in_operation,
+    "memory that a tensor gave up lives as long as its sync": replace_in_sync,
     "large tensors are not copied": reduce_large,
 }
 
