@@ -1,5 +1,6 @@
 """The examples that train with torch, run as a user runs them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,14 @@ def test_ddp_trains_on_through_a_kill_and_a_join() -> None:
     assert "all 3 workers have the weights" in output
 
 
-def test_fsdp_sites_have_the_same_shards_after_a_kill_and_a_rejoin() -> None:
+def test_fsdp_sites_lose_a_process_or_all_and_come_back_whole() -> None:
     output = run_example("fsdp_sites.py")
-    assert "killed a site" in output
+    # Each kill of one process, of either shard, takes its mate along.
+    mates = re.findall(r"^shard (\d) ends: evicted from the run: peer \d+ of its unit was lost", output, re.M)
+    assert mates == ["1", "0"]
+    assert re.findall(r"^killed (\d) of 2", output, re.M) == ["1", "1", "2"]
+    for joins in range(3):
+        for shard in range(2):
+            alone = re.findall(rf"^step \d+ shard {shard} sites 1 joins {joins} ", output, re.M)
+            assert alone, f"the other site trains on after kill {joins + 1}"
     assert "both sites have the shards" in output

@@ -8,9 +8,12 @@ Usually the master is `ccl master` on some machine, and each worker is started t
 """
 
 import hashlib
-import subprocess
+import multiprocessing
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 
 import torch
 import torch.distributed as dist
@@ -33,7 +36,7 @@ def sync(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) ->
     return step
 
 
-def train(master: str, initial_world_size: int) -> None:
+def train(master: str, initial_world_size: int, say: Callable[[str], None] = print) -> None:
     url = f"ccl://{master}?initial_world_size={initial_world_size}"
     dist.init_process_group("ccl", init_method=url)
     comm = ccl.torch.communicator()
@@ -51,7 +54,7 @@ def train(master: str, initial_world_size: int) -> None:
         loss.backward()  # averages over whoever is there; a death costs nothing but its share
         optimizer.step()
         step += 1
-        print(f"step {step} peer {comm.peer} world {comm.world_size} loss {loss:.4f}", flush=True)
+        say(f"step {step} peer {comm.peer} world {comm.world_size} loss {loss:.4f}")
         time.sleep(0.05)  # This network is too small to watch otherwise.
         before, view = view, ccl.torch.update_topology()  # newcomers enter here
         if set(view.members) - set(before.members):
@@ -62,41 +65,55 @@ def train(master: str, initial_world_size: int) -> None:
             replica = DistributedDataParallel(model, init_sync=False)
     weights = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
     digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
-    print(f"done peer {comm.peer} world {comm.world_size} digest {digest}", flush=True)
+    say(f"done peer {comm.peer} world {comm.world_size} digest {digest}")
     dist.destroy_process_group()
 
 
-def start(master: str, initial_world_size: int) -> "subprocess.Popen[str]":
-    command = [sys.executable, __file__, master, str(initial_world_size)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def tell(pipe: Connection, master: str, initial_world_size: int) -> None:
+    """`train` in a process of `main`, which prints what it says."""
+    train(master, initial_world_size, pipe.send)
 
 
-def read_until(worker: "subprocess.Popen[str]", word: str) -> str:
-    assert worker.stdout is not None
-    for line in worker.stdout:
-        print(line, end="")
-        if line.startswith(word):
-            return line
-    raise SystemExit(f"a worker ended before it said {word!r}")
+class Worker:
+    def __init__(self, processes: ForkServerContext, master: str, initial_world_size: int) -> None:
+        self.pipe, theirs = processes.Pipe(duplex=False)
+        self.process = processes.Process(target=tell, args=(theirs, master, initial_world_size))
+        self.process.start()
+        theirs.close()
+
+    def wait_for(self, words: str) -> str:
+        """Its next line with these words. All lines are printed."""
+        line = ""
+        while words not in line:
+            try:
+                line = self.pipe.recv()
+            except EOFError:
+                raise SystemExit(f"a worker ended before it said {words!r}") from None
+            print(line, flush=True)
+        return line
 
 
 def main() -> None:
+    processes = multiprocessing.get_context("forkserver")
+    # Torch takes long to import; the workers are forks of one that has done it, optimizers included.
+    processes.set_forkserver_preload(["torch._dynamo", "ccl.torch"])
+    workers: list[Worker] = []
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
-        workers = [start(master.address, WORKERS) for _ in range(WORKERS)]
         try:
+            workers = [Worker(processes, master.address, WORKERS) for _ in range(WORKERS)]
             for worker in workers:
-                read_until(worker, "step 10 ")
+                worker.wait_for("step 10 ")
             victim, *survivors = workers
-            victim.kill()
+            victim.process.kill()
             print("killed the first worker", flush=True)
-            workers.append(start(master.address, 1))
-            digests = {read_until(worker, "done").split()[-1] for worker in [*survivors, workers[-1]]}
+            workers.append(Worker(processes, master.address, 1))
+            digests = {worker.wait_for("done").split()[-1] for worker in [*survivors, workers[-1]]}
             assert len(digests) == 1, f"the weights differ: {digests}"
             print(f"all {len(workers) - 1} workers have the weights {digests.pop()}")
         finally:
             for worker in workers:
-                worker.kill()
-                worker.wait()
+                worker.process.kill()
+                worker.process.join()
 
 
 if __name__ == "__main__":

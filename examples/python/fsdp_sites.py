@@ -2,15 +2,27 @@
 
 Two sites of two processes each train one model on this machine. Inside a site FSDP2 shards it over the
 site's own torch world (gloo here). Between the sites, shard i of every site is one ccl peer group, which
-averages what the sites learned since the last outer step (DiLoCo). One site is killed and started again;
-it gets the state of the other, and at the end both sites have the same shards.
+averages what the sites learned since the last outer step (DiLoCo). The processes of a site are a unit:
+when one is lost, the master evicts the other, the site ends, and the other site trains on alone. Started
+again, it enters all groups at the same step, with the state of the other site.
+
+One process of a site is killed, then one of the other site, then a whole site; after each kill the site
+comes back, and at the end both sites have the same shards.
+
+Usually the master is `ccl master` on some machine, and each process is started at its site, again and
+again, by `python fsdp_sites.py HOST:PORT STORE SHARD SITES_AT_THE_START`; STORE is a file of the site's
+that does not exist yet.
 """
 
 import hashlib
-import subprocess
+import multiprocessing
+import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 
 import torch
 import torch.distributed as dist
@@ -20,8 +32,9 @@ import ccl
 
 SHARDS = 2
 INNER_STEPS = 10
-#: The run ends so many outer steps after a site joined.
+#: The run ends so many outer steps after a site has joined it for the third time.
 OUTER_STEPS = 5
+JOINS = 3
 
 
 class Outer:
@@ -41,110 +54,163 @@ class Outer:
         for delta, anchor, momentum in zip(deltas, self.anchors, self.momenta, strict=True):
             momentum.mul_(0.9).add_(delta)
             anchor.sub_(delta.add(momentum, alpha=0.9), alpha=0.7)
-        self.restart()
 
     def restart(self) -> None:
         """The sites go on from the same weights."""
         for anchor, shard in zip(self.anchors, self.shards, strict=True):
             shard.copy_(anchor)
 
-    def share(self, comm: ccl.Communicator, step: int) -> int:
-        """Gives all sites the state of the oldest one; its step."""
-        for tensor in [*self.anchors, *self.momenta]:
-            comm.broadcast(tensor)
-        self.restart()
-        return int(comm.all_gather_scalars([step])[0][0])
+
+Say = Callable[[str], None]
 
 
-def admit(comm: ccl.Communicator) -> None:
-    """Lets newcomers in, to all shards' groups or to none: a site has to join as a whole."""
-    while True:
-        sizes = torch.tensor([len(comm.update_topology().members)] * 2)
-        sizes[1] = -sizes[1]
-        dist.all_reduce(sizes, op=dist.ReduceOp.MAX)  # inside the site
-        if sizes[0] == -sizes[1]:
-            return
-
-
-def train(master: str, store: str, shard: int, initial_world_size: int) -> None:
+def train(
+    master: str, store: str, shard: int, initial_world_size: int, say: Say = print
+) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=shard, world_size=SHARDS)
+    unit = torch.tensor(secrets.randbits(62))  # each start of a site is a unit of its own
+    dist.broadcast(unit, 0)
+    with ccl.Communicator(
+        master,
+        group=shard,
+        unit=int(unit),
+        unit_size=SHARDS,
+        initial_world_size=initial_world_size,
+    ) as comm:
+        try:
+            train_shard(comm, shard, say)
+            dist.barrier()  # a process that leaves takes its site with it
+        except RuntimeError as error:
+            say(f"shard {shard} ends: {reason(comm, error)}")
+            raise SystemExit(1) from None
+    dist.destroy_process_group()
+
+
+def reason(comm: ccl.Communicator, error: RuntimeError) -> str:
+    """Gloo only says that a connection broke; the master says who was lost, by evicting this one."""
+    try:
+        comm.barrier(tag=1, deadline=10)
+    except ccl.SessionOver as over:
+        return str(over)
+    except ccl.Error:
+        pass
+    return str(error)
+
+
+def train_shard(comm: ccl.Communicator, shard: int, say: Say) -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1)]
     model = fully_shard(torch.nn.Sequential(*layers))
     inner = torch.optim.AdamW(model.parameters(), 3e-3)
     outer = Outer(model)
-    with ccl.Communicator(master, group=shard, initial_world_size=initial_world_size) as comm:
-        source = torch.Generator().manual_seed(comm.peer)
-        step = outer.share(comm, 0)
-        end = step + OUTER_STEPS if step > 0 else None  # None: no site has joined the run yet
-        while end is None or step < end:
-            for _ in range(INNER_STEPS):
-                inputs = torch.randn(64, 8, generator=source)
-                loss = (model(inputs) - inputs.sum(1, keepdim=True).sin()).square().mean()
-                inner.zero_grad()
-                loss.backward()
-                inner.step()
-            outer.step(comm)
-            step += 1
-            print(f"step {step} shard {shard} sites {comm.world_size} loss {loss:.4f}", flush=True)
-            time.sleep(0.1)  # This network is too small to watch otherwise.
-            before = set(comm.view.members)
-            admit(comm)
-            if set(comm.view.members) - before:
-                step = outer.share(comm, step)
-                end = step + OUTER_STEPS
-        data = b"".join(shard.numpy().tobytes() for shard in outer.shards)
-        print(f"done shard {shard} digest {hashlib.sha256(data).hexdigest()[:16]}", flush=True)
-        comm.barrier()
-    dist.destroy_process_group()
+    run = {"joins": 0, "end": 0}
+    state = ccl.SharedState({"anchors": outer.anchors, "momenta": outer.momenta, "run": run})
+    source = torch.Generator().manual_seed(comm.peer)
+    while True:
+        step = comm.sync(state).revision  # a site that has just joined gets everything here
+        outer.restart()
+        if run["joins"] == JOINS and step >= run["end"]:
+            break
+        for _ in range(INNER_STEPS):
+            inputs = torch.randn(64, 8, generator=source)
+            loss = (model(inputs) - inputs.sum(1, keepdim=True).sin()).square().mean()
+            inner.zero_grad()
+            loss.backward()
+            inner.step()
+        outer.step(comm)
+        state.revision = step + 1
+        sites, joins = comm.world_size, run["joins"]
+        say(f"step {step} shard {shard} sites {sites} joins {joins} loss {loss:.4f}")
+        time.sleep(0.1)  # This network is too small to watch otherwise.
+        before = set(comm.view.members)
+        if set(comm.update_topology().members) - before:  # sites enter here, whole
+            run["joins"] += 1
+            run["end"] = step + OUTER_STEPS
+    data = b"".join(shard.numpy().tobytes() for shard in outer.shards)
+    say(f"done shard {shard} digest {hashlib.sha256(data).hexdigest()[:16]}")
 
 
-Site = list["subprocess.Popen[str]"]
+def tell(pipe: Connection, master: str, store: str, shard: int, initial_world_size: int) -> None:
+    """`train` in a process of `main`, which prints what it says."""
+    train(master, store, shard, initial_world_size, pipe.send)
 
 
-def start(master: str, folder: str, name: str, initial_world_size: int) -> Site:
-    arguments = [sys.executable, __file__, master, f"{folder}/{name}"]
-    return [
-        subprocess.Popen(
-            [*arguments, str(shard), str(initial_world_size)], stdout=subprocess.PIPE, text=True
-        )
-        for shard in range(SHARDS)
-    ]
+class Site:
+    """The processes of one site, as a launcher there would start them."""
+
+    def __init__(self, processes: ForkServerContext, master: str, store: str, world: int) -> None:
+        self.pipes, self.processes = [], []
+        for shard in range(SHARDS):
+            pipe, theirs = processes.Pipe(duplex=False)
+            arguments = (theirs, master, store, shard, world)
+            process = processes.Process(target=tell, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(pipe)
+            self.processes.append(process)
+
+    def wait_for(self, words: str) -> list[str]:
+        """The next line of each process that has these words. All lines are printed."""
+        return [wait_for(pipe, words) for pipe in self.pipes]
+
+    def lose(self, shards: list[int]) -> None:
+        """Kills these, and waits until the others have ended by themselves."""
+        for shard in shards:
+            self.processes[shard].kill()
+        for shard, process in enumerate(self.processes):
+            if shard not in shards:
+                wait_for(self.pipes[shard], "of its unit was lost")
+            process.join()
+
+    def join(self) -> None:
+        """Waits until they have ended by themselves."""
+        for process in self.processes:
+            process.join()
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
 
 
-def read_until(site: Site, word: str) -> list[str]:
-    """The last word of each process's first line that begins so."""
-    found = []
-    for process in site:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="")
-            if line.startswith(word):
-                found.append(line.split()[-1])
-                break
-        else:
-            raise SystemExit(f"a process ended before it said {word!r}")
-    return found
+def wait_for(pipe: Connection, words: str) -> str:
+    line = ""
+    while words not in line:
+        try:
+            line = pipe.recv()
+        except EOFError:
+            raise SystemExit(f"a process ended before it said {words!r}") from None
+        print(line, flush=True)
+    return line
 
 
 def main() -> None:
-    sites: list[Site] = []
+    processes = multiprocessing.get_context("forkserver")
+    # Torch takes long to import; the processes are forks of one that has done it, optimizers included.
+    processes.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp", "ccl"])
+    sites: dict[str, Site] = {}
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, tempfile.TemporaryDirectory() as at:
         try:
-            sites = [start(master.address, at, name, 2) for name in ("east", "west")]
-            for site in sites:
-                read_until(site, "step 3 ")
-            for process in sites[0]:
-                process.kill()
-            print("killed a site", flush=True)
-            sites.append(start(master.address, at, "east again", 1))
-            digests = [read_until(site, "done") for site in sites[1:]]
+            for name in ("east", "west"):
+                sites[name] = Site(processes, master.address, f"{at}/{name} 0", 2)
+            for site in sites.values():
+                site.wait_for("step 3 ")
+            losses = [("east", [0]), ("west", [1]), ("east", [0, 1])]
+            for joins, (name, shards) in enumerate(losses, start=1):
+                sites[name].lose(shards)
+                print(f"killed {len(shards)} of {SHARDS} processes in the {name}", flush=True)
+                sites["west" if name == "east" else "east"].wait_for("sites 1 ")  # trains on
+                sites[name] = Site(processes, master.address, f"{at}/{name} {joins}", 1)
+                for site in sites.values():
+                    site.wait_for(f"sites 2 joins {joins} ")
+            digests = [[line.split()[-1] for line in site.wait_for("done")] for site in sites.values()]
+            for site in sites.values():
+                site.join()
             assert digests[0] == digests[1], f"the shards differ: {digests}"
             print(f"both sites have the shards {' '.join(digests[0])}")
         finally:
-            for process in [process for site in sites for process in site]:
-                process.kill()
-                process.wait()
+            for site in sites.values():
+                site.end()
 
 
 if __name__ == "__main__":
