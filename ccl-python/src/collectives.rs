@@ -1,8 +1,11 @@
 //! The collectives of `ccl.Communicator`: buffers in, outcomes and handles out.
 
+use std::sync::Arc;
+
 use ccl_core::{Dtype, Kind, Rank, ReduceOp};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyFloat};
 
 use crate::communicator::Communicator;
 use crate::errors::{internal, invalid};
@@ -94,10 +97,11 @@ impl Communicator {
     #[pyo3(signature = (values, **options))]
     fn all_gather_scalars(
         slf: &Bound<'_, Self>,
-        values: Vec<f64>,
+        values: Vec<Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<Vec<f64>>> {
         let py = slf.py();
+        let values = values.iter().map(scalar).collect::<PyResult<Vec<f64>>>()?;
         let world_size = slf.get().0.world_size();
         let mut plan = plan(py, Kind::AllGather, "sum", options)?;
         plan.world_size = Some(world_size);
@@ -107,8 +111,7 @@ impl Communicator {
             receive: own(vec![0.0; count * world_size as usize]),
             count,
         };
-        let flight = Flight::start(py, &slf.get().0, plan, vec![part])?;
-        flight.wait_or_cancel(py)?;
+        let (flight, _) = run_flight(slf, plan, vec![part])?;
         if count == 0 {
             return Ok(vec![Vec::new(); world_size as usize]);
         }
@@ -177,16 +180,51 @@ impl Communicator {
         let plan = plan(slf.py(), Kind::Barrier, "sum", options)?;
         run(slf, plan, Vec::new())
     }
+
+    /// Starts a barrier.
+    #[pyo3(signature = (**options))]
+    fn barrier_async(
+        slf: &Bound<'_, Self>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Handle> {
+        let plan = plan(slf.py(), Kind::Barrier, "sum", options)?;
+        start(slf, plan, Vec::new())
+    }
 }
 
 fn run(slf: &Bound<'_, Communicator>, plan: Plan, parts: Vec<Part>) -> PyResult<Outcome> {
-    let flight = Flight::start(slf.py(), &slf.get().0, plan, parts)?;
-    flight.wait_or_cancel(slf.py()).map(Outcome)
+    let (_, end) = run_flight(slf, plan, parts)?;
+    Ok(Outcome(end))
+}
+
+fn run_flight(
+    slf: &Bound<'_, Communicator>,
+    plan: Plan,
+    parts: Vec<Part>,
+) -> PyResult<(Arc<Flight>, ccl_core::Outcome)> {
+    let Communicator(_, _, abandoned) = slf.get();
+    let tag = plan.options.tag;
+    let flight = start_flight(slf, plan, parts)?;
+    let end = flight.wait_or_cancel(slf.py());
+    if !flight.is_finished() {
+        abandoned.add(tag, &flight);
+    }
+    Ok((flight, end?))
 }
 
 fn start(slf: &Bound<'_, Communicator>, plan: Plan, parts: Vec<Part>) -> PyResult<Handle> {
-    let flight = Flight::start(slf.py(), &slf.get().0, plan, parts)?;
+    let flight = start_flight(slf, plan, parts)?;
     Ok(Handle::new(flight, slf.clone().unbind()))
+}
+
+fn start_flight(
+    slf: &Bound<'_, Communicator>,
+    plan: Plan,
+    parts: Vec<Part>,
+) -> PyResult<Arc<Flight>> {
+    let (py, Communicator(native, _, abandoned)) = (slf.py(), slf.get());
+    abandoned.wait(py, plan.options.tag)?;
+    Flight::start(py, native, plan, parts)
 }
 
 fn plan(
@@ -298,6 +336,27 @@ fn check_out(py: Python<'_>, out: &Memory, (dtype, count): (Dtype, usize)) -> Py
         ));
     }
     Ok(())
+}
+
+/// A number as it travels. Integers must arrive as they are: they may be seeds, or sizes.
+fn scalar(value: Object<'_, '_>) -> PyResult<f64> {
+    let py = value.py();
+    if value.is_exact_instance_of::<PyFloat>() {
+        return value.extract();
+    }
+    let Ok(integer) = value.call_method0(intern!(py, "__index__")) else {
+        return value.extract(); // No integer.
+    };
+    match integer.extract::<f64>() {
+        Ok(number) if integer.eq(number)? => Ok(number),
+        _ => Err(invalid(
+            py,
+            format!(
+                "{integer} is no 64-bit floating-point number, beyond 2**53 not all integers are: \
+                 gather integers by all_gather, in arrays of int64"
+            ),
+        )),
+    }
 }
 
 /// Memory of the library's own.

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::errors::raise;
+use crate::flight::Abandoned;
 use crate::native::Native;
 use crate::results::{Counters, View};
 use crate::settings;
@@ -20,6 +21,8 @@ pub struct Communicator(
     pub Native<ccl_core::Communicator>,
     /// For syncs of shared state: one at a time.
     pub Arc<Turn>,
+    /// Calls that ended without a verdict.
+    pub Abandoned,
 );
 
 #[pymethods]
@@ -39,7 +42,12 @@ impl Communicator {
         let connecting = Native::new(connecting);
         let admitted = wait(py, |slice| connecting.wait_for(slice).transpose())?;
         let communicator = admitted.map_err(|error| raise(py, &error))?;
-        let object = Bound::new(py, Self(Native::new(communicator), Arc::default()))?;
+        let communicator = Self(
+            Native::new(communicator),
+            Arc::default(),
+            Abandoned::default(),
+        );
+        let object = Bound::new(py, communicator)?;
         py.import("ccl._exit")?
             .call_method1("close_at_exit", (&object,))?;
         Ok(object)

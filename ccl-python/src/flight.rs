@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use ccl_core::Request;
-use ccl_core::{Communicator, Error, Kind, Options, Outcome, Rank, RawHandle, RawPart, ReduceOp};
+use ccl_core::{
+    Communicator, Error, Kind, Options, Outcome, Rank, RawHandle, RawPart, ReduceOp, Request, Tag,
+};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -110,7 +111,8 @@ impl Flight {
         end.map_err(|error| raise(py, &error))
     }
 
-    /// As `wait` for ever, but a signal handler that raises cancels it.
+    /// As `wait` for ever, but a signal handler that raises cancels it. If its verdict does not
+    /// come soon, it is under way when this returns.
     ///
     /// # Errors
     /// Why it was not committed, or what a signal handler raised.
@@ -118,8 +120,11 @@ impl Flight {
         let result = self.wait(py, None);
         if !self.is_finished() {
             self.cancel();
-            let _verdict = py.detach(|| self.look(VERDICT_MAX));
+            let verdict = py.detach(|| self.look(wait::VERDICT_MAX));
             self.leave_to_itself();
+            if let (None, Err(error)) = (verdict, &result) {
+                wait::note_in_use(py, error);
+            }
         }
         result
     }
@@ -190,9 +195,41 @@ impl Flight {
     }
 }
 
-/// Longest that an interrupted call waits for its verdict: a round trip to the master is far
-/// shorter, and Ctrl-C has to be answered within 200 ms.
-const VERDICT_MAX: Duration = Duration::from_millis(80);
+/// Operations that a signal handler ended for their callers, before there was a verdict.
+#[derive(Debug, Default)]
+pub struct Abandoned(Mutex<Vec<(Tag, Arc<Flight>)>>);
+
+impl Abandoned {
+    /// Remembers an operation that its caller does not wait for any more.
+    pub fn add(&self, tag: Tag, flight: &Arc<Flight>) {
+        self.0.lock().push((tag, Arc::clone(flight)));
+    }
+
+    /// Waits until those of a tag have ended, so that the same call can be made again.
+    ///
+    /// # Errors
+    /// What a signal handler raised.
+    pub fn wait(&self, py: Python<'_>, tag: Tag) -> PyResult<()> {
+        while let Some(flight) = self.find(tag) {
+            let _how_was_for_who_called_it = wait::wait(py, |slice| flight.look(slice))?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, tag: Tag) -> Option<Arc<Flight>> {
+        let mut flights = self.0.lock();
+        let ended: Vec<_> = flights
+            .extract_if(.., |(_, flight)| flight.is_finished())
+            .collect();
+        let mut left = flights.iter();
+        let of_tag = left.find(|(other, _)| *other == tag);
+        let of_tag = of_tag.map(|(_, flight)| Arc::clone(flight));
+        // The last to go frees memory of Python's, which may run any code: not under the lock.
+        drop(flights);
+        drop(ended);
+        of_tag
+    }
+}
 
 /// Woken by an I/O thread of the library, which must not wait for Python.
 impl Wake for Flight {

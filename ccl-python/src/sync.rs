@@ -97,10 +97,13 @@ impl Flight {
     pub fn wait_or_cancel(&self, py: Python<'_>) -> PyResult<SyncInfo> {
         let result = self.wait(py, None);
         if !self.is_finished() {
-            py.detach(|| {
+            let verdict = py.detach(|| {
                 self.cancel();
-                self.look(VERDICT_MAX)
+                self.look(wait::VERDICT_MAX)
             });
+            if let (None, Err(error)) = (verdict, &result) {
+                wait::note_in_use(py, error);
+            }
         }
         result
     }
@@ -304,7 +307,3 @@ impl Drop for Turning {
         *self.0.0.lock() = Taken::No;
     }
 }
-
-/// Longest that an interrupted call waits for its verdict: a round trip to the master is far
-/// shorter, and Ctrl-C has to be answered within 200 ms.
-const VERDICT_MAX: Duration = Duration::from_millis(80);

@@ -53,7 +53,7 @@ fn start(
     options: SyncOptions,
 ) -> PyResult<Arc<Flight>> {
     let py = communicator.py();
-    let Communicator(native, syncs) = communicator.get();
+    let Communicator(native, syncs, _) = communicator.get();
     let turns = [
         state.take(py)?,
         syncs.take(py, "another sync of this communicator")?,

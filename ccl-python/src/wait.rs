@@ -2,11 +2,28 @@
 
 use std::time::{Duration, Instant};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 
 /// Longest that a signal is left unanswered. Python's own handler runs between two slices, on the
 /// main thread only; 20 wake-ups a second cost nothing.
 const SLICE: Duration = Duration::from_millis(50);
+
+/// Longest that an interrupted call waits for its verdict: Ctrl-C has to be answered within 200 ms.
+/// That is enough for the three round trips of an abort where the master is in reach.
+pub const VERDICT_MAX: Duration = Duration::from_millis(80);
+
+/// Says on what a signal handler raised that the memory of the call is in use still.
+pub fn note_in_use(py: Python<'_>, error: &PyErr) {
+    let note = "ccl: the call is cancelled, and its memory in use until the master says so; the same \
+                call, made again, waits for that, as does close()";
+    let added = error
+        .value(py)
+        .call_method1(intern!(py, "add_note"), (note,));
+    if let Err(failure) = added {
+        failure.write_unraisable(py, None);
+    }
+}
 
 /// Calls `step`, which blocks at most as long as it is told, until it has a value. `None` if
 /// `timeout` passes before.

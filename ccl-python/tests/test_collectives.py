@@ -85,6 +85,22 @@ def test_the_other_collectives_move_what_their_names_say() -> None:
     run(3, other_collectives)
 
 
+def gather_integers(communicator: ccl.Communicator) -> None:
+    exact: list[Any] = [2**53, -(2**53), 2**60, np.int64(2**53 - 1), True, np.float32(0.1)]
+    assert communicator.all_gather_scalars(exact) == [[float(value) for value in exact]]
+    rounded: list[Any] = [2**53 + 1, -(2**53) - 1, np.uint64(2**64 - 1), 10**400]
+    for value in rounded:
+        with pytest.raises(ccl.InvalidArgument, match=rf"{value} is no .*arrays of int64"):
+            communicator.all_gather_scalars([1.0, value])
+    with pytest.raises(TypeError):
+        communicator.all_gather_scalars(["1"])  # type: ignore[list-item]
+    assert communicator.counters().commits == 1
+
+
+def test_integers_that_would_be_rounded_are_refused() -> None:
+    run(1, gather_integers)
+
+
 def plain_buffers(communicator: ccl.Communicator) -> None:
     numbers = array.array("d", [1.0, 2.0])
     communicator.all_reduce(numbers)

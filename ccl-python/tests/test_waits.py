@@ -229,6 +229,7 @@ async def reduce_at_once(communicator: ccl.Communicator) -> list[float]:
     async def outcome(handle: ccl.Handle) -> ccl.Outcome:
         return await handle
 
+    handles.append(communicator.barrier_async(tag=8))
     outcomes = await asyncio.gather(*(outcome(handle) for handle in handles))
     assert all(outcome.world_size == 2 for outcome in outcomes)
     return [float(value[0]) for value in values]

@@ -63,7 +63,8 @@ class Communicator:
     """A member of a run; it leaves when it is closed or collected.
 
     Every method may be called from any thread. Waits let other threads run and end on Ctrl-C.
-    Buffers must not be touched while an operation runs; after an error they hold the input.
+    Buffers must not be touched while an operation runs; after an error they hold the input. After
+    Ctrl-C they are in use until the verdict, which the next call with the same tag waits for.
     """
 
     def __new__(cls, master: str, **settings: Unpack[CommunicatorSettings]) -> Self:
@@ -157,7 +158,10 @@ class Communicator:
     def all_gather_scalars(
         self, values: Sequence[float], **options: Unpack[Options]
     ) -> list[list[float]]:
-        """Collects a few numbers of every member: a list for each rank."""
+        """Collects a few numbers of every member: a list of floats for each rank.
+
+        ``InvalidArgument`` for an integer that no float is equal to.
+        """
 
     def reduce_scatter(
         self, send: Memory, out: Memory, op: Op = "sum", **options: Unpack[Options]
@@ -177,6 +181,9 @@ class Communicator:
 
     def barrier(self, **options: Unpack[Options]) -> Outcome:
         """Blocks until all members have called it."""
+
+    def barrier_async(self, **options: Unpack[Options]) -> Handle:
+        """Starts a barrier."""
 
     def sync(
         self,
