@@ -1,5 +1,7 @@
 """The torch.distributed backend: the same numbers as gloo's, and what happens when ranks are lost."""
 
+import importlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,16 +71,25 @@ def compare(pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, list[
             curves[f"ddp {backend}"] = train(DistributedDataParallel(network()), rank)
             if backend == "ccl":
                 check_collectives(rank)
-    with group("gloo", folder + "/world", rank, 2):
-        for backend in ["gloo", "ccl"]:
-            mesh = init_device_mesh(
-                "cpu",
-                (2, 1),
-                mesh_dim_names=("replicate", "shard"),
-                backend_override={"replicate": backend},
-            )
-            curves[f"hsdp {backend}"] = train(fully_shard(network(), mesh=mesh), rank)
     return curves
+
+
+def hybrid(backend: str) -> Any:
+    """A network sharded over two ranks and replicated twice, the replicas over a backend."""
+    mesh = init_device_mesh(
+        "cpu",
+        (2, 2),
+        mesh_dim_names=("replicate", "shard"),
+        backend_override={"replicate": backend, "shard": "gloo"},
+    )
+    return fully_shard(network(), mesh=mesh)
+
+
+def compare_hybrid(pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, list[float]]:
+    ccl.torch.use_master(address)
+    with group("gloo", folder, rank, 4):
+        curves = {f"hsdp {backend}": train(hybrid(backend), rank) for backend in ["gloo", "ccl"]}
+        return curves
 
 
 def check_collectives(rank: int) -> None:
@@ -113,11 +124,9 @@ def check_collectives(rank: int) -> None:
         work.wait()
 
 
-@pytest.fixture(scope="module")
-def curves() -> list[dict[str, list[float]]]:
+def run_all(world: int, body: Callable[..., Any]) -> list[Any]:
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, tempfile.TemporaryDirectory() as at:
-        (Path(at) / "world").mkdir()
-        peers = [Peer(compare, master.address, at, rank) for rank in range(2)]
+        peers = [Peer(body, master.address, at, rank) for rank in range(world)]
         try:
             return [peer.receive() for peer in peers]
         finally:
@@ -125,47 +134,93 @@ def curves() -> list[dict[str, list[float]]]:
                 peer.end()
 
 
-@pytest.mark.parametrize("kind", ["ddp", "hsdp"])
-def test_the_loss_curve_is_that_of_gloo(kind: str, curves: list[dict[str, list[float]]]) -> None:
+@pytest.mark.parametrize(("kind", "world"), [("ddp", 2), ("hsdp", 4)])
+def test_the_loss_curve_is_that_of_gloo(kind: str, world: int) -> None:
+    curves = run_all(world, compare if kind == "ddp" else compare_hybrid)
     for curve in curves:
         assert len(curve[f"{kind} gloo"]) == STEPS
         assert curve[f"{kind} gloo"] == pytest.approx(curve[f"{kind} ccl"], abs=1e-6)
         assert curve[f"{kind} ccl"][-1] < curve[f"{kind} ccl"][0]
+    assert len({curve[f"{kind} ccl"][0] for curve in curves}) == world, "each has data of its own"
+
+
+def flat(model: Any) -> list[float]:
+    weights = torch.cat([parameter.reshape(-1) for parameter in model.parameters()])
+    return [float(weight) for weight in weights.detach()]
 
 
 def lose_a_rank(pipe: Pipe, address: str, folder: str, rank: int) -> list[float]:
     ccl.torch.use_master(address)
     with group("ccl", folder, rank, 3):
         model = DistributedDataParallel(network())
-
-        def step_done(step: int) -> None:
-            if step == 2:
-                pipe.say("trained")
-                pipe.wait()
-
-        train(model, rank, step_done)
+        train(model, rank, stop_after(2, pipe, rank))
         assert ccl.torch.communicator().world_size == 2
         total = torch.ones(2)
         dist.all_reduce(total)
         assert total.tolist() == [3, 3], "scaled for whoever divides by the ranks told"
         with pytest.raises(ccl.WorldChanged, match="1 of 3 ranks are lost"):
             dist.all_gather([torch.zeros(1)] * 3, torch.zeros(1))
-        weights = torch.cat([parameter.reshape(-1) for parameter in model.parameters()])
-        return [float(weight) for weight in weights.detach()]
+        return flat(model)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_ddp_goes_on_without_a_rank_that_was_killed(victim: int, tmp_path: Path) -> None:
+def lose_a_member(pipe: Pipe, address: str, _folder: str, rank: int) -> list[float]:
+    dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=3")
+    model = DistributedDataParallel(network(), init_sync=False)
+    train(model, rank, stop_after(2, pipe, ccl.torch.communicator().rank))
+    assert ccl.torch.communicator().world_size == 2
+    return flat(model)
+
+
+def stop_after(step: int, pipe: Pipe, rank: int) -> Callable[[int], None]:
+    """Says its rank after a step, and waits to be told to go on."""
+
+    def step_done(done: int) -> None:
+        if done == step:
+            pipe.say(rank)
+            pipe.wait()
+
+    return step_done
+
+
+@pytest.mark.parametrize("body", [lose_a_rank, lose_a_member])
+@pytest.mark.parametrize("victim", range(3))
+def test_ddp_goes_on_without_a_rank_that_was_killed(
+    victim: int, body: Callable[..., Any], tmp_path: Path
+) -> None:
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
-        peers = [Peer(lose_a_rank, master.address, str(tmp_path), rank) for rank in range(3)]
+        peers = [Peer(body, master.address, str(tmp_path), rank) for rank in range(3)]
         try:
-            assert [peer.receive() for peer in peers] == ["trained"] * 3
-            peers[victim].process.kill()
-            survivors = [peer for rank, peer in enumerate(peers) if rank != victim]
+            by_rank = {peer.receive(): peer for peer in peers}
+            by_rank.pop(victim).process.kill()
+            for peer in by_rank.values():
+                peer.pipe.send("go on")
+            first, second = [peer.receive() for peer in by_rank.values()]
+            assert first == second, "the survivors have the same weights"
+        finally:
+            for peer in peers:
+                peer.end()
+
+
+def lose_a_replica(pipe: Pipe, address: str, folder: str, rank: int) -> list[float]:
+    ccl.torch.use_master(address)
+    with group("gloo", folder, rank, 4):
+        return train(hybrid("ccl"), rank, stop_after(2, pipe, rank))
+
+
+@pytest.mark.parametrize("replica", range(2))
+def test_hsdp_goes_on_without_a_replica_that_was_killed(replica: int, tmp_path: Path) -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        peers = [Peer(lose_a_replica, master.address, str(tmp_path), rank) for rank in range(4)]
+        try:
+            assert [peer.receive() for peer in peers] == [0, 1, 2, 3]
+            victims = peers[2 * replica : 2 * replica + 2]
+            for victim in victims:
+                victim.process.kill()
+            survivors = [peer for peer in peers if peer not in victims]
             for peer in survivors:
                 peer.pipe.send("go on")
-            first, second = [peer.receive() for peer in survivors]
-            assert first == second, "the survivors have the same weights"
+            for losses in [peer.receive() for peer in survivors]:
+                assert losses[-1] < losses[2], "it trains on"
         finally:
             for peer in peers:
                 peer.end()
@@ -195,11 +250,32 @@ def test_without_a_master_the_error_says_how_to_name_one(tmp_path: Path) -> None
             pass
 
 
-def test_another_package_with_the_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def intruder(*_arguments: Any) -> None:
-        raise AssertionError("never made")
+def intrude(*_arguments: Any) -> None:
+    """Creates groups of another backend of the same name."""
+    raise AssertionError("it is never asked for a group")
 
-    plugin = dist.Backend._BackendPlugin(intruder, False)
-    monkeypatch.setitem(dist.Backend._plugins, "CCL", plugin)
-    with pytest.raises(RuntimeError, match="oneCCL"):
-        dist.init_process_group("ccl", init_method="ccl://127.0.0.1:1")
+
+def register_before(_pipe: Pipe) -> None:
+    for name in [name for name in sys.modules if name.startswith("ccl.torch")]:
+        del sys.modules[name]
+    dist.Backend.register_backend("ccl", intrude, devices=["cpu"])
+    with pytest.raises(RuntimeError, match="test_torch_backend has registered.*do not import"):
+        importlib.import_module("ccl.torch")
+    assert dist.Backend._plugins["CCL"].creator_fn is intrude, "the other one can be used"
+
+
+def register_after(_pipe: Pipe) -> None:
+    dist.Backend.register_backend("ccl", intrude, devices=["cpu"])
+    for use in [
+        lambda: ccl.torch.use_master("127.0.0.1:1"),
+        lambda: ccl.torch.communicator(),
+        lambda: dist.init_process_group("ccl", init_method="ccl://127.0.0.1:1"),
+    ]:
+        with pytest.raises(RuntimeError, match="test_torch_backend has registered.*oneCCL"):
+            use()
+
+
+@pytest.mark.parametrize("body", [register_before, register_after])
+def test_another_package_with_the_name_is_an_error(body: Callable[..., None]) -> None:
+    with started(1, body) as [peer]:
+        peer.receive()

@@ -31,6 +31,7 @@ def use_master(address: str, **settings: Any) -> None:
     Each group is a peer group of its own in the master's run.
     """
     global _master
+    _check_name()
     _master = address
     _settings.clear()
     _settings.update(settings)
@@ -40,6 +41,7 @@ def communicator(group: dist.ProcessGroup | None = None) -> ccl.Communicator:
     """The communicator below a group; without one, that of the default group."""
     found = dist.group.WORLD if group is None else group
     if not isinstance(found, Group):
+        _check_name()
         raise TypeError("the group does not run on the backend ccl")
     return found.communicator
 
@@ -116,10 +118,11 @@ def _check_name() -> None:
     plugin = dist.Backend._plugins.get(NAME.upper())
     if plugin is None or plugin.creator_fn is _create:
         return
-    other = getattr(plugin.creator_fn, "__module__", "another package")
+    other = getattr(plugin.creator_fn, "__module__", None) or "another package"
     raise RuntimeError(
         f"{other} has registered the torch.distributed backend {NAME!r}, as Intel's oneCCL bindings do. "
-        "Only one of the two can have the name in one process: do not import the other"
+        "Only one of the two can have the name in one process: do not import "
+        "oneccl_bindings_for_pytorch, or whatever it is, in processes that use ccl.torch"
     )
 
 
