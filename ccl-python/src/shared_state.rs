@@ -215,12 +215,14 @@ impl Prepared {
     /// Puts numbers back where they are from, if the content is whole.
     ///
     /// # Errors
-    /// What their owners raise.
+    /// What their owners raise. The content is a mixture then.
     pub fn write_back(&self, py: Python<'_>) -> PyResult<()> {
         if !self.state.is_usable() {
             return Ok(());
         }
-        self.content.call_method0(py, "write_back").map(drop)
+        let written = self.content.call_method0(py, "write_back");
+        self.facts.lock().is_usable = written.is_ok();
+        written.map(drop)
     }
 }
 

@@ -47,10 +47,28 @@ enum Stage {
         watch: Option<SyncWatch>,
     },
     Over {
-        end: Result<SyncInfo>,
+        end: Result<SyncInfo, Failure>,
         /// How far it was, and whether it gave.
         last: (Progress, Option<bool>),
     },
+}
+
+/// Why a sync did not succeed.
+#[derive(Clone, Debug)]
+enum Failure {
+    /// As the library says.
+    Library(Error),
+    /// A number could not be given to whoever has it.
+    Owner(Arc<PyErr>),
+}
+
+impl Failure {
+    fn raise(&self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Library(error) => raise(py, error),
+            Self::Owner(error) => error.clone_ref(py),
+        }
+    }
 }
 
 impl Flight {
@@ -86,8 +104,8 @@ impl Flight {
     pub fn wait(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<SyncInfo> {
         self.check_process(py)?;
         let end = wait::wait_for(py, timeout, |slice| self.look(slice))?;
-        let end = end.unwrap_or(Err(Error::Timeout));
-        end.map_err(|error| raise(py, &error))
+        let end = end.unwrap_or(Err(Failure::Library(Error::Timeout)));
+        end.map_err(|failure| failure.raise(py))
     }
 
     /// As `wait` for ever, but a signal handler that raises cancels it.
@@ -108,7 +126,7 @@ impl Flight {
         result
     }
 
-    fn look(&self, timeout: Duration) -> Option<Result<SyncInfo>> {
+    fn look(&self, timeout: Duration) -> Option<Result<SyncInfo, Failure>> {
         let mut stage = self.stage.lock();
         let is_under_way = |stage: &mut Stage| matches!(stage, Stage::UnderWay { .. });
         let _timeouts_show_in_the_stage =
@@ -187,14 +205,16 @@ impl Flight {
         } = job;
         prepared.settle();
         // While the interpreter shuts down nobody is left to be told.
-        let _is_attached = Python::try_attach(|py| {
-            if let Err(error) = prepared.write_back(py) {
-                error.write_unraisable(py, None);
-            }
+        let written = Python::try_attach(|py| {
+            let written = prepared.write_back(py);
             drop(prepared);
+            written
         });
         drop(turns);
-        let before = self.end(result);
+        let failure = written.and_then(std::result::Result::err);
+        let failure = failure.map(|error| Failure::Owner(Arc::new(error)));
+        let end = result.map_err(Failure::Library);
+        let before = self.end(end.and_then(|info| failure.map_or(Ok(info), Err)));
         self.is_over.notify_all();
         if let Stage::UnderWay { callbacks, .. } = before
             && !callbacks.is_empty()
@@ -209,7 +229,7 @@ impl Flight {
     }
 
     /// Writes down how it ended, and how far it was.
-    fn end(&self, end: Result<SyncInfo>) -> Stage {
+    fn end(&self, end: Result<SyncInfo, Failure>) -> Stage {
         let mut stage = self.stage.lock();
         let watch = match &*stage {
             Stage::UnderWay { watch, .. } => watch.as_ref(),

@@ -211,6 +211,11 @@ def test_numbers_of_an_optimizer_are_loaded_as_numbers(tmp_path: Path) -> None:
     assert optimizer.state[weight] == {"step": 1, "norm": 0.5, "nothing": None}
     assert [type(value) for value in optimizer.state[weight].values()] == [int, float, type(None)]
     assert optimizer.param_groups[0]["lr"] == 1
+    optimizer.param_groups[0]["lr"] = 0.25
+    state.save(tmp_path / "fraction")
+    optimizer.param_groups[0]["lr"] = 1
+    assert state.load(tmp_path / "fraction")
+    assert optimizer.param_groups[0]["lr"] == 0.25, "an int is replaced where it has no such value"
     optimizer.state[weight]["log"] = [1]
     with pytest.raises(ccl.InvalidArgument, match="a list in an optimizer's state"):
         ccl.SharedState(optimizer)

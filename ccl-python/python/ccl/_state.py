@@ -26,7 +26,7 @@ class Content:
 
     def __init__(self, source: object, unequal: frozenset[str]) -> None:
         self.entries: list[Entry] = []
-        self._numbers: list[tuple[Any, Any, array[Any]]] = []
+        self._numbers: list[tuple[str, _Number, array[Any]]] = []
         for name, leaf in _leaves("", source):
             self._add(name, leaf, name in unequal)
         unknown = unequal - {entry.name for entry in self.entries}
@@ -36,18 +36,26 @@ class Content:
     def _add(self, name: str, leaf: object, allow_inequality: bool) -> None:
         if isinstance(leaf, _Number):
             memory = leaf.copy(name)
-            self._numbers.append((leaf.owner, leaf.key, memory))
+            self._numbers.append((name, leaf, memory))
             self.entries.append(Entry(name, memory, (), allow_inequality))
         else:
             plain = _plain(leaf)
             self.entries.append(Entry(name, plain, _shape(plain), allow_inequality))
 
     def write_back(self) -> None:
-        """Gives numbers to those who have them; tensors and arrays were written in place."""
-        for owner, key, memory in self._numbers:
-            before = owner[key]
-            if before != memory[0]:
-                owner[key] = type(before)(memory[0])
+        """Gives numbers to those who have them; tensors and arrays were written in place.
+
+        All get theirs, whatever one of them raises, which is raised then.
+        """
+        failure: Exception | None = None
+        for name, number, memory in self._numbers:
+            try:
+                number.put(memory)
+            except Exception as error:
+                error.add_note(f"ccl: entry {name!r} of a shared state could not be written back")
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 class _Number(NamedTuple):
@@ -61,9 +69,33 @@ class _Number(NamedTuple):
         """Memory with its value."""
         value = self.owner[self.key]
         try:
-            return array("d", [value]) if self.is_float else array("q", [value])
+            return self._pack(value)
         except OverflowError as error:
             raise InvalidArgument(f"entry {name!r}: {value} does not fit in 64 bits") from error
+
+    def put(self, memory: "array[Any]") -> None:
+        """Sets the value that the memory has; nothing if it is that already, bit for bit."""
+        before = self.owner[self.key]
+        if not self._has(before, memory):
+            self.owner[self.key] = self._like(before, memory)
+
+    def _like(self, before: Any, memory: "array[Any]") -> Any:
+        """The value in the type that was there, unless that type has no such value."""
+        value = memory[0]
+        try:
+            converted = type(before)(value)
+        except (TypeError, ValueError, OverflowError):
+            return value
+        return converted if self._has(converted, memory) else value
+
+    def _has(self, value: Any, memory: "array[Any]") -> bool:
+        try:
+            return self._pack(value).tobytes() == memory.tobytes()
+        except (TypeError, ValueError, OverflowError):
+            return False
+
+    def _pack(self, value: Any) -> "array[Any]":
+        return array("d", [value]) if self.is_float else array("q", [value])
 
 
 def look(source: object, unequal: frozenset[str]) -> Content:
