@@ -5,7 +5,8 @@
  * words. Results are written on success only. Any thread may call anything at any time, unless the
  * function says otherwise; a handle may be destroyed while other threads use it. No function may be
  * called from a signal handler. Nothing here ends the process. After a fork the child's calls with
- * its parent's handles return cclErrorForked.
+ * its parent's handles return cclErrorForked. A call leaves `errno` as it was; pthread_cancel ends a
+ * thread after its call, not within. A thread that calls needs 128 KiB of stack.
  *
  * Structs that open with `struct_bytes` may grow: clear them, set it to their sizeof, then set what
  * you need. Times are in milliseconds, `_us` in microseconds; `count` is elements, `_bytes` is

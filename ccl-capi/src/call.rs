@@ -1,16 +1,19 @@
-//! What surrounds every call from C: nothing unwinds into C, and a failure leaves words behind.
+//! What surrounds every call from C: nothing unwinds into C, the thread is left as it was, and a
+//! failure leaves words behind.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ccl_core::Error;
 
+use crate::caller::Caller;
 use crate::log;
 use crate::result::{Failure, Outcome, cclResult_t, cclSuccess, keep};
 
 /// Runs `body` and turns its end into a result code. The words of a failure are kept for this
 /// thread.
 pub(crate) fn call(body: impl FnOnce() -> Outcome<()>) -> cclResult_t {
+    let _caller = Caller::enter();
     let end = if log::is_inside_callback() {
         let what = "the log callback may not call the library back";
         Err(Failure::from(Error::usage(what)))

@@ -18,6 +18,7 @@
 )]
 
 pub mod call;
+pub mod caller;
 pub mod collectives;
 pub mod communicator;
 pub mod config;

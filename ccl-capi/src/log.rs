@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use ccl_core::Error;
 use parking_lot::RwLock;
@@ -54,15 +55,17 @@ pub unsafe extern "C" fn set_log_callback(
     call(|| {
         let level = level_of(level)?;
         let Some(callback) = callback else {
-            *SINK.write() = None;
+            LEVEL.store(0, Ordering::Relaxed);
+            *own_log().sink.write() = None;
             return Ok(());
         };
         install()?;
-        *SINK.write() = Some(Sink {
+        *own_log().sink.write() = Some(Sink {
             callback,
             user_data,
             level,
         });
+        LEVEL.store(number_of(level), Ordering::Relaxed);
         tracing::callsite::rebuild_interest_cache();
         Ok(())
     })
@@ -74,7 +77,7 @@ pub(crate) fn is_inside_callback() -> bool {
 }
 
 /// The function that takes the lines.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Sink {
     callback: unsafe extern "C" fn(cclLogLevel_t, *const c_char, *mut c_void),
     user_data: *mut c_void,
@@ -86,11 +89,51 @@ unsafe impl Send for Sink {}
 // SAFETY: as above; also from several threads at once.
 unsafe impl Sync for Sink {}
 
-static SINK: RwLock<Option<Sink>> = RwLock::new(None);
+/// Where the lines of one process go. A child has a copy of its parent's, perhaps locked by threads
+/// that it does not have; so it makes one of its own.
+#[derive(Debug)]
+struct Log {
+    process: u32,
+    sink: RwLock<Option<Sink>>,
+}
+
+static LOG: AtomicPtr<Log> = AtomicPtr::new(std::ptr::null_mut());
+/// The level in force, or 0: a look at it spares the lock where nobody wants the line.
+static LEVEL: AtomicU32 = AtomicU32::new(0);
 static INSTALLED: OnceLock<bool> = OnceLock::new();
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This process's log, made if need be.
+fn own_log() -> &'static Log {
+    loop {
+        let found = LOG.load(Ordering::Acquire);
+        // SAFETY: NULL, or a log that was leaked below.
+        let log = unsafe { found.as_ref() };
+        if let Some(log) = log.filter(|log| log.process == std::process::id()) {
+            return log;
+        }
+        let fresh = Box::into_raw(Box::new(Log {
+            process: std::process::id(),
+            sink: RwLock::new(log.and_then(inherit)),
+        }));
+        let swap = LOG.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire);
+        if swap.is_err() {
+            // SAFETY: made above and shown to nobody.
+            drop(unsafe { Box::from_raw(fresh) });
+        }
+    }
+}
+
+/// The parent's callback, unless it was being changed at the fork.
+fn inherit(parent: &Log) -> Option<Sink> {
+    let sink = parent.sink.try_read()?;
+    let inherited = *sink;
+    // Whoever waited for the lock is not in this process, and nobody looks at it again.
+    std::mem::forget(sink);
+    inherited
 }
 
 fn install() -> Outcome<()> {
@@ -132,9 +175,7 @@ impl Subscriber for Lines {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let sink = SINK.read();
-        sink.as_ref()
-            .is_some_and(|sink| *metadata.level() <= sink.level)
+        number_of(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -153,13 +194,15 @@ impl Subscriber for Lines {
         let mut line = Line::default();
         event.record(&mut line);
         let text = line.into_text();
-        let sink = SINK.read();
-        let Some(sink) = sink.as_ref() else { return };
-        let level = number_of(*event.metadata().level());
+        let level = *event.metadata().level();
+        let sink = own_log().sink.read();
+        let Some(sink) = sink.as_ref().filter(|sink| level <= sink.level) else {
+            return;
+        };
         let _at_the_end_of_the_thread = INSIDE.try_with(|inside| {
             inside.set(true);
             // SAFETY: the application vouched for the function, and it may be called anywhere.
-            unsafe { (sink.callback)(level, text.as_ptr(), sink.user_data) };
+            unsafe { (sink.callback)(number_of(level), text.as_ptr(), sink.user_data) };
             inside.set(false);
         });
     }

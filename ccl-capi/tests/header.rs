@@ -26,7 +26,7 @@ const TOPICS: [&str; 12] = [
 ];
 
 /// Files of the crate that the header has nothing from.
-const INSIDE: [&str; 5] = ["call", "flight", "handles", "lib", "memory"];
+const INSIDE: [&str; 6] = ["call", "caller", "flight", "handles", "lib", "memory"];
 
 fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

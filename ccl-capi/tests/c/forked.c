@@ -3,7 +3,8 @@
  *
  * 1. In the child everything that was the parent's is an error, at once, whatever the parent's
  *    threads were at. 2. What the child does, its end included, does the parent no harm. 3. The
- *    child may make a master, a communicator and an operation of its own.
+ *    child may make a master, a communicator and an operation of its own. 4. The child has the
+ *    parent's log callback, and may change it, also if a thread of the parent was inside.
  */
 #include "check.h"
 
@@ -115,6 +116,13 @@ static void everything_is_the_parents(inherited_t inherited) {
     CHECK(strstr(cclGetLastError(), "fork") != NULL);
 }
 
+static int lines_in_child = 0;
+
+static void count_line(cclLogLevel_t level, const char *message, void *user_data) {
+    CHECK(level > 0 && message != NULL && user_data == NULL);
+    lines_in_child++;
+}
+
 static void child(const char *program, inherited_t inherited) {
     char address[CCL_ADDRESS_BYTES_MAX];
     cclMaster_t master;
@@ -122,6 +130,7 @@ static void child(const char *program, inherited_t inherited) {
     float data[2] = {1, 2};
     everything_is_the_parents(inherited);
     OK(cclInit());
+    OK(cclSetLogCallback(count_line, NULL, cclLogInfo));
     master = start_master(address);
     communicator = connect_peer(address, 1);
     everything_is_the_parents(inherited);
@@ -129,9 +138,52 @@ static void child(const char *program, inherited_t inherited) {
     EXPECT(cclErrorInvalidHandle, cclDestroyOperation((cclOperation_t)(void *)communicator));
     OK(cclDestroyCommunicator(communicator));
     OK(cclDestroyMaster(master));
+    CHECK(lines_in_child > 0);
+    OK(cclSetLogCallback(NULL, NULL, cclLogError));
     /* As another program: what the parent's threads held is no leak of the child's. */
     execl(program, program, "done", (char *)NULL);
     _exit(127);
+}
+
+/* Pipes by which a callback says that it has begun, and is told to end. */
+static int begun[2], go_on[2];
+
+static void wait_in_callback(cclLogLevel_t level, const char *message, void *user_data) {
+    char byte = 0;
+    CHECK(level > 0 && message != NULL);
+    if (getpid() != *(const pid_t *)user_data) {
+        lines_in_child++;
+        return;
+    }
+    CHECK(write(begun[1], "b", 1) == 1);
+    CHECK(read(go_on[0], &byte, 1) == 0); /* until the other end is closed */
+}
+
+/* The child's log works although, in the parent, a callback has not returned. */
+static void fork_while_a_callback_runs(const char *program, inherited_t inherited) {
+    static pid_t parent;
+    cclMaster_t master = NULL;
+    char byte = 0, address[CCL_ADDRESS_BYTES_MAX];
+    pid_t process;
+    int status = 0;
+    parent = getpid();
+    CHECK(pipe(begun) == 0 && pipe(go_on) == 0);
+    OK(cclSetLogCallback(wait_in_callback, &parent, cclLogInfo));
+    master = start_master(address);
+    CHECK(read(begun[0], &byte, 1) == 1);
+    process = fork();
+    CHECK(process >= 0);
+    if (process == 0) {
+        alarm(PATIENCE);
+        OK(cclDestroyMaster(start_master(address))); /* lines go to the parent's callback */
+        CHECK(lines_in_child > 0);
+        child(program, inherited);
+    }
+    CHECK(waitpid(process, &status, 0) == process);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(close(go_on[1]) == 0);
+    OK(cclSetLogCallback(NULL, NULL, cclLogError));
+    OK(cclDestroyMaster(master));
 }
 
 int main(int argc, char **argv) {
@@ -165,6 +217,7 @@ int main(int argc, char **argv) {
         OK(cclDestroyOperation(inherited.operation));
         OK(cclUpdateTopology(inherited.communicator));
     }
+    fork_while_a_callback_runs(argv[0], inherited);
     CHECK(data[0] == 1 && data[1] == 2);
     OK(cclSyncSharedState(inherited.communicator, inherited.state, NULL, NULL));
     OK(cclDestroySharedState(inherited.state));

@@ -7,10 +7,9 @@
  * else waits for its end, and destroying it early ends it. 4. A checkpoint gives back what was
  * saved; a damaged one is passed over for the one before it, or is an error.
  */
-#include "check.h"
+#include "pair.h"
 
 #include <dirent.h>
-#include <pthread.h>
 
 #define COUNT 100000
 
@@ -272,13 +271,13 @@ static void waited_for(cclCommunicator_t one, cclCommunicator_t other) {
     pthread_t thread;
     int round;
     OK(cclSyncSharedStateAsync(one, state, NULL, &sync));
-    CHECK(pthread_create(&thread, NULL, wait_until_cancelled, sync) == 0);
+    thread = start_thread(wait_until_cancelled, sync);
     for (round = 0; round < 50; round++) {
         EXPECT(cclErrorInvalidUsage, cclGetRevision(state, &revision));
         EXPECT(cclErrorTimeout, cclWaitFor(sync, 1, NULL));
     }
     OK(cclCancel(sync));
-    CHECK(pthread_join(thread, NULL) == 0);
+    join_thread(thread);
     EXPECT(cclErrorCancelled, cclSyncSharedState(other, theirs, NULL, NULL));
     OK(cclDestroyOperation(sync));
     OK(cclDestroySharedState(state));
@@ -371,51 +370,27 @@ static void checkpoints(void) {
     remove_directory(parent);
 }
 
-typedef struct task_t {
-    const char *address;
-    cclCommunicator_t communicator;
-    cclOperation_t barrier;
-} task_t;
-
-static void *connect_task(void *argument) {
-    task_t *task = (task_t *)argument;
-    task->communicator = connect_peer(task->address, 2);
-    return NULL;
-}
-
-/* Two peers of one run, which wait for each other. */
-static void connect_both(const char *address, task_t tasks[2]) {
-    pthread_t threads[2];
-    int index;
-    for (index = 0; index < 2; index++) {
-        tasks[index].address = address;
-        CHECK(pthread_create(&threads[index], NULL, connect_task, &tasks[index]) == 0);
-    }
-    for (index = 0; index < 2; index++) {
-        CHECK(pthread_join(threads[index], NULL) == 0);
-    }
-}
-
 int main(void) {
     char address[CCL_ADDRESS_BYTES_MAX];
     cclMaster_t master = start_master(address);
     cclCommunicator_t alone = connect_peer(address, 1);
-    task_t tasks[2];
+    cclCommunicator_t pair[2];
+    cclOperation_t barrier = NULL;
     alarm(PATIENCE);
     wrong_handles(alone);
     wrong_entries();
     wrong_syncs(alone);
     checkpoints();
     OK(cclDestroyCommunicator(alone));
-    connect_both(address, tasks);
-    under_way(tasks[0].communicator, tasks[1].communicator);
-    waited_for(tasks[0].communicator, tasks[1].communicator);
-    OK(cclBarrierAsync(tasks[0].communicator, NULL, &tasks[0].barrier));
-    OK(cclBarrier(tasks[1].communicator, NULL, NULL));
-    OK(cclWait(tasks[0].barrier, NULL));
-    OK(cclDestroyOperation(tasks[0].barrier));
-    OK(cclDestroyCommunicator(tasks[0].communicator));
-    OK(cclDestroyCommunicator(tasks[1].communicator));
+    connect_pair(address, pair);
+    under_way(pair[0], pair[1]);
+    waited_for(pair[0], pair[1]);
+    OK(cclBarrierAsync(pair[0], NULL, &barrier));
+    OK(cclBarrier(pair[1], NULL, NULL));
+    OK(cclWait(barrier, NULL));
+    OK(cclDestroyOperation(barrier));
+    OK(cclDestroyCommunicator(pair[0]));
+    OK(cclDestroyCommunicator(pair[1]));
     OK(cclDestroyMaster(master));
     return 0;
 }

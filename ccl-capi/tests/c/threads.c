@@ -6,10 +6,9 @@
  *    communicator from another thread; a connect is given up the same way. 3. The callback cannot
  *    call the library back. 4. The library's threads take no signal.
  */
-#include "check.h"
+#include "pair.h"
 
 #include <dirent.h>
-#include <pthread.h>
 
 enum { PEERS = 2, TAGS = 4, ROUNDS = 25, COUNT = 3000 };
 
@@ -18,16 +17,6 @@ typedef struct task_t {
     uint64_t tag;
     cclResult_t result;
 } task_t;
-
-static pthread_t start(void *(*body)(void *), void *argument) {
-    pthread_t thread;
-    CHECK(pthread_create(&thread, NULL, body, argument) == 0);
-    return thread;
-}
-
-static void join(pthread_t thread) {
-    CHECK(pthread_join(thread, NULL) == 0);
-}
 
 static void *reduce_rounds(void *argument) {
     const task_t *task = (const task_t *)argument;
@@ -97,22 +86,6 @@ static void *wait_task(void *argument) {
     return NULL;
 }
 
-static void connect_both(const char *address, cclCommunicator_t communicators[PEERS]) {
-    const cclCommunicatorConfig_t config = peer_config(address, PEERS);
-    task_t tasks[PEERS];
-    pthread_t threads[PEERS];
-    int index;
-    for (index = 0; index < PEERS; index++) {
-        OK(cclCreateCommunicator(&config, &tasks[index].communicator));
-        threads[index] = start(connect_task, &tasks[index]);
-    }
-    for (index = 0; index < PEERS; index++) {
-        join(threads[index]);
-        OK(tasks[index].result);
-        communicators[index] = tasks[index].communicator;
-    }
-}
-
 static void everybody_at_once(cclCommunicator_t communicators[PEERS]) {
     task_t tasks[PEERS * TAGS];
     pthread_t reducing[PEERS * TAGS], failing[PEERS * TAGS];
@@ -120,15 +93,15 @@ static void everybody_at_once(cclCommunicator_t communicators[PEERS]) {
     for (index = 0; index < PEERS * TAGS; index++) {
         tasks[index].communicator = communicators[index % PEERS];
         tasks[index].tag = (uint64_t)(index / PEERS) + 1;
-        reducing[index] = start(reduce_rounds, &tasks[index]);
-        failing[index] = start(fail_rounds, &tasks[index]);
+        reducing[index] = start_thread(reduce_rounds, &tasks[index]);
+        failing[index] = start_thread(fail_rounds, &tasks[index]);
     }
     for (round = 0; round < 50; round++) {
         OK(cclSetLogCallback(round % 2 == 0 ? NULL : count_line, &lines_count, cclLogDebug));
     }
     for (index = 0; index < PEERS * TAGS; index++) {
-        join(reducing[index]);
-        join(failing[index]);
+        join_thread(reducing[index]);
+        join_thread(failing[index]);
     }
 }
 
@@ -142,17 +115,17 @@ static void connects_are_given_up(void) {
         pthread_t thread;
         config.connect_timeout_ms = CCL_FOREVER;
         OK(cclCreateCommunicator(&config, &task.communicator));
-        thread = start(connect_task, &task);
+        thread = start_thread(connect_task, &task);
         if (round == 0) {
             while (cclLeave(task.communicator) != cclSuccess) {
                 /* The thread has not begun. */
             }
-            join(thread);
+            join_thread(thread);
             EXPECT(cclErrorEnded, task.result);
             OK(cclDestroyCommunicator(task.communicator));
         } else {
             OK(cclDestroyCommunicator(task.communicator));
-            join(thread);
+            join_thread(thread);
             CHECK(task.result == cclErrorEnded || task.result == cclErrorInvalidHandle);
         }
     }
@@ -171,11 +144,11 @@ static void destroying_ends_calls(cclCommunicator_t communicators[PEERS]) {
     blocked.tag = 101;
     OK(cclAllReduceAsync(communicator, data, data, 8, cclFloat64, cclSum, &options, &operation));
     waiting.communicator = (cclCommunicator_t)(void *)operation;
-    threads[0] = start(barrier_task, &blocked);
-    threads[1] = start(wait_task, &waiting);
+    threads[0] = start_thread(barrier_task, &blocked);
+    threads[1] = start_thread(wait_task, &waiting);
     OK(cclDestroyCommunicator(communicator));
-    join(threads[0]);
-    join(threads[1]);
+    join_thread(threads[0]);
+    join_thread(threads[1]);
     CHECK(blocked.result == cclErrorEnded || blocked.result == cclErrorCancelled ||
           blocked.result == cclErrorInvalidHandle);
     CHECK(waiting.result == cclErrorEnded || waiting.result == cclErrorCancelled);
@@ -260,7 +233,7 @@ int main(void) {
     alarm(PATIENCE);
     OK(cclSetLogCallback(count_line, &lines_count, cclLogDebug));
     master = start_master(address);
-    connect_both(address, communicators);
+    connect_pair(address, communicators);
     everybody_at_once(communicators);
     connects_are_given_up();
     destroying_ends_calls(communicators);

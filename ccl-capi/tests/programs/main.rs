@@ -133,8 +133,9 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "arguments",
+    "callers",
     "churn",
     "collectives",
     "forked",
@@ -224,6 +225,11 @@ fn programs_are_clean_as_cplusplus() {
 #[test]
 fn wrong_arguments_are_answered_and_harm_nothing() {
     run_recorded("arguments");
+}
+
+#[test]
+fn calls_leave_their_thread_as_it_was() {
+    run_recorded("callers");
 }
 
 #[test]

@@ -148,6 +148,7 @@ const PROLOGUE: &str = r#"
 #include <ccl.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -156,16 +157,19 @@ static int file = -1;
 static char is_noted[COUNT][OTHER + 1];
 static void note(int function, const char *name, uint32_t what) {
     char line[100];
-    int bytes;
+    int bytes, state;
     uint32_t place = what < OTHER ? what : OTHER;
     if (__atomic_exchange_n(&is_noted[function][place], 1, __ATOMIC_RELAXED)) {
         return;
     }
     bytes = what == CALLED ? snprintf(line, sizeof line, "%s called\n", name)
                            : snprintf(line, sizeof line, "%s %u\n", name, what);
+    /* A thread that is being cancelled would end here, and not where it ends without a recorder. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     if (write(file, line, (size_t)bytes) != bytes) {
         abort();
     }
+    pthread_setcancelstate(state, NULL);
 }
 "#;
 
