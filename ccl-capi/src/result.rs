@@ -246,7 +246,7 @@ fn code(error: &Error) -> cclResult_t {
     match error {
         Error::PeerLost { .. } => cclErrorPeerLost,
         Error::Cancelled { .. } => cclErrorCancelled,
-        Error::SharedState(_) => cclErrorSharedState,
+        Error::SharedState { .. } => cclErrorSharedState,
         Error::TooFewPeers { .. } => cclErrorTooFewPeers,
         Error::WorldChanged { .. } => cclErrorWorldChanged,
         Error::Evicted(_) => cclErrorEvicted,

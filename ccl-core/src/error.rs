@@ -1,5 +1,6 @@
 //! What can go wrong, sorted by who must act.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{OpName, PeerId, Vid};
@@ -39,8 +40,15 @@ pub enum Error {
     },
     /// A sync of shared state that cannot be: entries, strategies or revisions that do not fit
     /// together. Nothing moved. All callers get this error, which names the odd one.
-    #[error("the shared state cannot be synchronised: {0}")]
-    SharedState(SyncFault),
+    #[error("the shared state cannot be synchronised: {fault}")]
+    SharedState {
+        /// What does not fit, and at whom.
+        fault: Box<SyncFault>,
+        /// The sync that was aborted for everybody.
+        op: OpName,
+        /// The view that the members are in.
+        vid: Vid,
+    },
     /// Fewer members than `min_world_size`. Call `update_topology` until somebody joins.
     #[error(
         "{world_size} peers in the group, {min_world_size} needed; update_topology admits more"
@@ -60,7 +68,7 @@ pub enum Error {
     },
     /// The master removed this peer. The session is over; connect anew.
     #[error("evicted from the run: {0}; connect anew to come back as a newcomer")]
-    Evicted(EvictReason),
+    Evicted(Eviction),
     /// The master did not let this peer in.
     #[error("refused by the master: {0}")]
     Refused(String),
@@ -112,6 +120,23 @@ pub enum Error {
     },
 }
 
+/// How a peer was removed from a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Who, by the name it had.
+    pub peer: PeerId,
+    /// The last view that it was in; the default one if it never was in any.
+    pub vid: Vid,
+    /// What the master saw.
+    pub reason: EvictReason,
+}
+
+impl fmt::Display for Eviction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
 impl Error {
     /// An [`Error::InvalidArgument`] with these words.
     pub fn invalid(what: impl Into<String>) -> Self {
@@ -160,7 +185,11 @@ impl Error {
                 reason,
             },
             AbortReason::Cancelled { by, reason } => Self::Cancelled { op, by, reason },
-            AbortReason::State(fault) => Self::SharedState(fault),
+            AbortReason::State(fault) => Self::SharedState {
+                fault: Box::new(fault),
+                op,
+                vid,
+            },
         }
     }
 }

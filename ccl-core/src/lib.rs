@@ -29,7 +29,7 @@ pub use communicator::{
 };
 pub use config::{CommunicatorConfig, MasterConfig, Timers};
 pub use driver::master::MasterServer;
-pub use error::{Error, Result};
+pub use error::{Error, Eviction, Result};
 pub use half::{bf16, f16};
 pub use ids::{GroupId, PeerId, Rank, Tag, Vid};
 pub use peer::View;

@@ -31,7 +31,7 @@ fn class_name(error: &Error) -> &'static str {
     match error {
         Error::PeerLost { .. } => "PeerLost",
         Error::Cancelled { .. } => "Cancelled",
-        Error::SharedState(_) => "StateMismatch",
+        Error::SharedState { .. } => "StateMismatch",
         Error::TooFewPeers { .. } => "TooFewPeers",
         Error::WorldChanged { .. } => "WorldChanged",
         Error::Evicted(_) => "Evicted",
@@ -71,8 +71,10 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             facts.set_item("epoch", op.birth.epoch.0)?;
             facts.set_item("reason", reason.to_string())?;
         }
-        Error::SharedState(fault) => {
+        Error::SharedState { fault, op, vid } => {
             facts.set_item("peer", odd_peer(fault).map(|peer| peer.0))?;
+            facts.set_item("op", op.to_string())?;
+            facts.set_item("epoch", vid.epoch.0)?;
             facts.set_item("reason", fault.to_string())?;
         }
         Error::TooFewPeers {
@@ -83,7 +85,11 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             facts.set_item("min_world_size", min_world_size)?;
         }
         Error::WorldChanged { world_size } => facts.set_item("world_size", world_size)?,
-        Error::Evicted(reason) => facts.set_item("reason", reason.to_string())?,
+        Error::Evicted(eviction) => {
+            facts.set_item("peer", eviction.peer.0)?;
+            facts.set_item("epoch", eviction.vid.epoch.0)?;
+            facts.set_item("reason", eviction.reason.to_string())?;
+        }
         Error::Refused(reason) | Error::Unknown(reason) | Error::Ended(reason) => {
             facts.set_item("reason", reason)?;
         }

@@ -10,6 +10,7 @@ use ccl_core::{
     Algorithm, CommunicatorConfig, GroupId, MasterConfig, Options, ReduceOp, Tag, Timers,
 };
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -21,10 +22,22 @@ type Keywords<'a, 'py> = Option<&'a Bound<'py, PyDict>>;
 pub fn duration(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let seconds = match value.extract::<f64>() {
         Ok(seconds) => seconds,
-        Err(_) => value.call_method0("total_seconds")?.extract()?,
+        Err(_) => value
+            .call_method0(intern!(value.py(), "total_seconds"))
+            .and_then(|seconds| seconds.extract())
+            .map_err(|_| no_time(value))?,
     };
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| invalid(value.py(), format!("{seconds} is no time in seconds")))
+}
+
+fn no_time(value: &Bound<'_, PyAny>) -> PyErr {
+    let shown = value
+        .repr()
+        .map_or_else(|_| "this".to_owned(), |shown| shown.to_string());
+    PyTypeError::new_err(format!(
+        "{shown} is no time: pass seconds as a number, or a datetime.timedelta"
+    ))
 }
 
 /// A time, or `None` for ever.

@@ -1,9 +1,13 @@
 """What goes wrong, as exceptions that say what to do."""
 
+import copy
 import pickle
+import signal
 import socket
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import ccl
 import numpy as np
@@ -118,12 +122,76 @@ def test_a_deadline_cancels_for_everybody() -> None:
     run(2, wait_in_vain)
 
 
+def be_silent(pipe: Pipe, address: str) -> tuple[int, int | None, int | None, str | None]:
+    with connect(address, 2) as communicator:
+        epoch = communicator.epoch
+        pipe.say("connected")
+        pipe.wait()
+        # Stopped here, and gone on with after the eviction.
+        with pytest.raises(ccl.Evicted, match="connect anew") as caught:
+            communicator.barrier()
+        assert caught.value.epoch == epoch
+        return communicator.peer, caught.value.peer, caught.value.epoch, caught.value.reason
+
+
+def outlive(pipe: Pipe, address: str) -> None:
+    with connect(address, 2) as communicator:
+        pipe.say("connected")
+        with pytest.raises(ccl.PeerLost):
+            communicator.all_reduce(bytearray(8), tag=1)
+
+
+def test_an_evicted_peer_is_told_its_name_the_view_and_the_reason() -> None:
+    settings: Any = {"heartbeat_interval": 0.1, "peer_timeout": 0.5}
+    with ccl.Master(listen="127.0.0.1:0", new_run=True, **settings) as master:
+        with (
+            started(1, be_silent, master.address) as [silent],
+            started(1, outlive, master.address) as [other],
+        ):
+            assert silent.receive() == other.receive() == "connected"
+            silent.signal(signal.SIGSTOP)
+            assert other.receive() is None
+            silent.signal(signal.SIGCONT)
+            silent.pipe.send("go on")
+            own, peer, epoch, reason = silent.receive()
+            assert peer == own and epoch is not None and "silent" in str(reason)
+
+
 def test_errors_keep_their_facts_through_pickle() -> None:
     error = ccl.PeerLost("peer 3 was lost", peer=3, epoch=2, reason="silent", op="x")
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is ccl.PeerLost
-    assert (copy.peer, copy.epoch, copy.reason, str(copy)) == (3, 2, "silent", "peer 3 was lost")
+    twin = pickle.loads(pickle.dumps(error))
+    assert type(twin) is ccl.PeerLost
+    assert (twin.peer, twin.epoch, twin.reason, str(twin)) == (3, 2, "silent", "peer 3 was lost")
     assert issubclass(ccl.Timeout, TimeoutError) and issubclass(ccl.OsError, OSError)
+    changes: list[Callable[[ccl.Error], Any]] = [
+        lambda error: pickle.loads(pickle.dumps(error)),
+        copy.copy,
+        copy.deepcopy,
+    ]
+    for change in changes:
+        with pytest.raises(ccl.OsError) as caught:
+            ccl.Master(listen="192.0.2.1:1")
+        error = caught.value
+        error.add_note("seen twice")
+        twin = change(error)
+        assert type(twin) is ccl.OsError and str(twin) == str(error)
+        assert twin.errno == error.errno is not None and twin.__notes__ == ["seen twice"]
+
+
+@pytest.mark.parametrize("time", ["5", None, b"5", [5]])
+def test_a_time_of_another_type_is_refused_with_what_to_pass(time: Any) -> None:
+    told = "no time: pass seconds as a number, or a datetime.timedelta"
+    with pytest.raises(TypeError, match=told):
+        ccl.Communicator("127.0.0.1:1", connect_timeout=time)
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with ccl.Communicator(master.address) as communicator:
+            if time is not None:
+                with pytest.raises(TypeError, match=told):
+                    communicator.barrier(deadline=time)
+                with pytest.raises(TypeError, match=told):
+                    master.wait(time)
+            communicator.barrier(deadline=timedelta(seconds=5))
+            communicator.barrier(deadline=np.float32(5))
 
 
 def test_a_taken_port_is_an_os_error_with_its_number() -> None:

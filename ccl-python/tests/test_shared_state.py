@@ -124,6 +124,7 @@ def mistake(communicator: ccl.Communicator) -> tuple[int, int | None, str | None
         communicator.sync(state)
     assert not isinstance(caught.value, ccl.Retryable) and isinstance(caught.value, ccl.Error)
     assert state.is_usable and (array == 7.0).all()
+    assert caught.value.epoch == communicator.epoch and caught.value.op is not None
     right = ccl.SharedState({"array": np.full(4, float(communicator.rank))})
     info = communicator.sync(right)
     assert len(info.members) == 3

@@ -405,10 +405,14 @@ fn whoever_was_evicted_hears_why_from_every_later_call() {
         silent.clone().leave(),
     ];
     for end in ends {
-        let Err(Error::Evicted(reason)) = &end else {
+        let Err(Error::Evicted(eviction)) = &end else {
             panic!("{end:?}");
         };
-        assert!(reason.to_string().contains("tag 3"), "{reason}");
+        assert!(eviction.to_string().contains("tag 3"), "{eviction}");
+        assert_eq!(
+            (eviction.peer, eviction.vid),
+            (silent.peer(), silent.view().vid)
+        );
     }
     silent.close();
     let end = silent.barrier(&options);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ccl_core::{
     Checkpoints, Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options,
-    SharedState, SyncFault, SyncHandle, SyncInfo, SyncOptions, SyncStrategy,
+    SharedState, SyncFault, SyncHandle, SyncInfo, SyncOptions, SyncStrategy, Vid,
 };
 
 /// Far beyond what anything here takes; only a hang reaches it.
@@ -136,6 +136,14 @@ fn the_newer_revision_wins_against_the_more_popular() {
     });
 }
 
+/// What did not fit, and in which view.
+fn fault(error: Error) -> (SyncFault, Vid) {
+    match error {
+        Error::SharedState { fault, vid, .. } => (*fault, vid),
+        error => panic!("{error}"),
+    }
+}
+
 #[test]
 fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
     let names = run(3, |communicator, rank| {
@@ -146,10 +154,12 @@ fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
         let error = communicator
             .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
             .unwrap_err();
-        let Error::SharedState(SyncFault::Keys { peer, .. }) = error else {
-            panic!("{error}");
+        let (fault, vid) = fault(error);
+        let SyncFault::Keys { peer, .. } = fault else {
+            panic!("{fault}");
         };
         assert!(state.is_usable(), "nothing moved");
+        assert_eq!(vid, communicator.view().vid);
         let mut state = SharedState::new(1);
         state.add("w", &[10], &mut weights).unwrap();
         communicator
@@ -179,8 +189,8 @@ fn strategies_decide_who_gives() {
         let error = communicator
             .sync_shared_state(&mut state, mixed)
             .unwrap_err();
-        let fault = |error| matches!(error, Error::SharedState(SyncFault::Strategies { .. }));
-        assert!(fault(error));
+        let (found, _) = fault(error);
+        assert!(matches!(found, SyncFault::Strategies { .. }), "{found}");
         let one_sends = if rank == 2 {
             SyncStrategy::SendOnly
         } else {
@@ -193,10 +203,8 @@ fn strategies_decide_who_gives() {
         let error = communicator
             .sync_shared_state(&mut state, SyncStrategy::ReceiveOnly)
             .unwrap_err();
-        assert!(
-            matches!(error, Error::SharedState(SyncFault::NoSource)),
-            "{error}"
-        );
+        let (found, _) = fault(error);
+        assert!(matches!(found, SyncFault::NoSource), "{found}");
     });
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ccl_core::ids::OpName;
 use ccl_core::wire::control::{CancelReason, EvictReason, SyncFault};
-use ccl_core::{PeerId, Vid};
+use ccl_core::{Eviction, PeerId, Vid};
 
 use super::*;
 
@@ -22,17 +22,25 @@ fn every_error() -> Vec<Error> {
             by: PeerId(8),
             reason: CancelReason::User,
         },
-        Error::SharedState(SyncFault::Keys {
-            peer: PeerId(9),
-            theirs: (1, 2),
-            most: (3, 4),
-        }),
+        Error::SharedState {
+            fault: Box::new(SyncFault::Keys {
+                peer: PeerId(9),
+                theirs: (1, 2),
+                most: (3, 4),
+            }),
+            op,
+            vid: Vid::default(),
+        },
         Error::TooFewPeers {
             world_size: 1,
             min_world_size: 2,
         },
         Error::WorldChanged { world_size: 3 },
-        Error::Evicted(EvictReason::Left),
+        Error::Evicted(Eviction {
+            peer: PeerId(6),
+            vid: Vid::default(),
+            reason: EvictReason::Left,
+        }),
         Error::Refused("no".into()),
         Error::Unknown("who knows".into()),
         Error::Ended("over".into()),

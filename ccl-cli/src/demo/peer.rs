@@ -64,7 +64,7 @@ pub fn run() -> Result<ExitCode> {
             Ok(note) => break note,
             Err(Stop::Library(error)) if is_session_over(&error) => {
                 let reason = match error {
-                    Error::Evicted(reason) => reason.to_string(),
+                    Error::Evicted(eviction) => eviction.to_string(),
                     error => error.to_string(),
                 };
                 tell(&Note::Evicted { reason })?;

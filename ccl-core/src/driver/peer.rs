@@ -322,7 +322,7 @@ impl Session {
 /// What the end of the session means to a call.
 pub(super) fn session_error(end: &SessionEnd) -> Error {
     match end {
-        SessionEnd::Evicted(reason) => Error::Evicted(reason.clone()),
+        SessionEnd::Evicted(eviction) => Error::Evicted(eviction.clone()),
         SessionEnd::Refused(reason) => Error::Refused(reason.clone()),
         SessionEnd::Detached => Error::Unknown("no master for longer than detach_timeout".into()),
         SessionEnd::NoVerdict => {

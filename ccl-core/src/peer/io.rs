@@ -7,13 +7,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Error, Eviction};
 use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, CostTable, EvictReason, Fingerprint, LinkFault, MasterToPeer,
-    Member, PeerToMaster, StateId,
+    AbortReason, CancelReason, CostTable, Fingerprint, LinkFault, MasterToPeer, Member,
+    PeerToMaster, StateId,
 };
 
 /// A view as callers see it: it travels with each result (R16).
@@ -135,7 +135,7 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
     /// The master said so.
-    Evicted(EvictReason),
+    Evicted(Eviction),
     /// The master never let it in.
     Refused(String),
     /// No master for `detach_timeout`.
@@ -153,7 +153,7 @@ impl SessionEnd {
     #[must_use]
     pub fn error(&self) -> Error {
         match self {
-            Self::Evicted(reason) => Error::Evicted(reason.clone()),
+            Self::Evicted(eviction) => Error::Evicted(eviction.clone()),
             Self::Refused(reason) => Error::Refused(reason.clone()),
             other => Error::Ended(other.to_string()),
         }
@@ -163,7 +163,7 @@ impl SessionEnd {
 impl fmt::Display for SessionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Evicted(reason) => write!(f, "evicted: {reason}"),
+            Self::Evicted(eviction) => write!(f, "evicted: {eviction}"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),
             Self::Detached => f.write_str("no master for longer than detach_timeout"),
             Self::NoVerdict => f.write_str("no verdict on a cancelled call within verdict_timeout"),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::config::Timers;
-use crate::error::Error;
+use crate::error::{Error, Eviction};
 use crate::event::Event;
 use crate::ids::{CallId, PeerId, RunId, SessionId};
 use crate::time::Instant;
@@ -206,7 +206,11 @@ impl Peer {
         }
         self.end_session(match reason {
             EvictReason::Left => SessionEnd::Left,
-            reason => SessionEnd::Evicted(reason),
+            reason => SessionEnd::Evicted(Eviction {
+                peer: self.session.peer().unwrap_or_default(),
+                vid: self.view().map(|view| view.vid).unwrap_or_default(),
+                reason,
+            }),
         });
     }
 

@@ -187,14 +187,14 @@ impl Peer {
     }
 
     fn unknown(&self, op: OpName, cause: &SessionEnd) -> End {
-        if let SessionEnd::Evicted(reason) = cause
+        if let SessionEnd::Evicted(eviction) = cause
             && is_active(Mutation::EvictedToldAborted)
         {
             return End::Aborted {
                 op,
                 reason: AbortReason::Lost {
-                    peer: self.session.peer().unwrap_or_default(),
-                    reason: reason.clone(),
+                    peer: eviction.peer,
+                    reason: eviction.reason.clone(),
                 },
                 view: self.view().cloned().unwrap_or_default(),
             };

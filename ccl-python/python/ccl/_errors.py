@@ -3,6 +3,8 @@
 The classes mirror ``ccl_core::Error``. The native module makes the instances.
 """
 
+from typing import Any
+
 
 class Error(RuntimeError):
     """A call did not succeed; the class says what to do about it.
@@ -72,7 +74,7 @@ class SessionOver(Error):
 
 
 class Evicted(SessionOver):
-    """The master removed this peer; ``reason`` says why."""
+    """The master removed this peer, ``peer``, from the view ``epoch``; ``reason`` says why."""
 
 
 class Refused(SessionOver):
@@ -127,3 +129,7 @@ class InvalidUsage(Error):
 
 class OsError(Error, OSError):
     """The operating system refused something; ``errno`` is its number."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `OSError` has a place of its own for the number, which it keeps only with two arguments.
+        return type(self), self.args, {**self.__dict__, "errno": self.errno}

@@ -8,13 +8,13 @@ mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ccl_core::View;
 use ccl_core::event::Event;
 use ccl_core::ids::{Epoch, GroupId, OpName, OpNumber, PeerId, Rank, Tag, Term, Vid};
 use ccl_core::peer::SessionEnd;
 use ccl_core::wire::control::{
     EvictReason, Fingerprint, Install, MasterToPeer, PeerToMaster, StateId, TagFloor,
 };
+use ccl_core::{Eviction, View};
 
 use super::cluster::{HostId, World};
 use super::peer_host::Host;
@@ -345,9 +345,10 @@ impl Checkers {
                 Err(format!("a newcomer was refused: {why}"))
             }
             SessionEnd::Protocol(what) if !broken => Err(format!("a session ended: {what}")),
-            SessionEnd::Evicted(EvictReason::Protocol(what)) if !broken => {
-                Err(format!("a peer was evicted: {what}"))
-            }
+            SessionEnd::Evicted(Eviction {
+                reason: EvictReason::Protocol(what),
+                ..
+            }) if !broken => Err(format!("a peer was evicted: {what}")),
             _ => Ok(()),
         }
     }

@@ -360,5 +360,5 @@ pub fn abort_of(ending: &Ending) -> Option<&AbortReason> {
 /// Whether a session ended because the master said so.
 #[must_use]
 pub fn is_evicted(end: &SessionEnd, why: impl Fn(&EvictReason) -> bool) -> bool {
-    matches!(end, SessionEnd::Evicted(reason) if why(reason))
+    matches!(end, SessionEnd::Evicted(eviction) if why(&eviction.reason))
 }

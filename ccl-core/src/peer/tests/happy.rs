@@ -96,6 +96,6 @@ fn an_evicted_peer_tells_unknown() {
         words(&outputs),
         ["StopOp", "Unknown", "Links", "Disconnect", "Ended"]
     );
-    let cause = SessionEnd::Evicted(reason);
+    let cause = SessionEnd::Evicted(eviction(reason));
     assert_eq!(ends(&outputs), [(CallId(1), End::Unknown { cause })]);
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::{End, Input, Output, Peer, SessionEnd, Setup};
 use crate::config::Timers;
+use crate::error::Eviction;
 use crate::ids::{
     CallId, Epoch, GroupId, LinkKey, MemberNumber, OpName, OpNumber, PeerId, Rank, RunId,
     SessionId, Tag, Term, UnitId, Vid,
@@ -59,6 +60,15 @@ pub(super) fn vid(epoch: u32) -> Vid {
     Vid {
         term: Term(1),
         epoch: Epoch(epoch),
+    }
+}
+
+/// Of this peer, in the view that a fixture begins with.
+pub(super) fn eviction(reason: EvictReason) -> Eviction {
+    Eviction {
+        peer: ME,
+        vid: vid(1),
+        reason,
     }
 }
 
