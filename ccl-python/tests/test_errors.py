@@ -171,11 +171,11 @@ def test_errors_keep_their_facts_through_pickle() -> None:
     for change in changes:
         with pytest.raises(ccl.OsError) as caught:
             ccl.Master(listen="192.0.2.1:1")
-        error = caught.value
-        error.add_note("seen twice")
-        twin = change(error)
-        assert type(twin) is ccl.OsError and str(twin) == str(error)
-        assert twin.errno == error.errno is not None and twin.__notes__ == ["seen twice"]
+        refused = caught.value
+        refused.add_note("seen twice")
+        twin = change(refused)
+        assert type(twin) is ccl.OsError and str(twin) == str(refused)
+        assert twin.errno == refused.errno is not None and twin.__notes__ == ["seen twice"]
 
 
 @pytest.mark.parametrize("time", ["5", None, b"5", [5]])
@@ -191,7 +191,7 @@ def test_a_time_of_another_type_is_refused_with_what_to_pass(time: Any) -> None:
                 with pytest.raises(TypeError, match=told):
                     master.wait(time)
             communicator.barrier(deadline=timedelta(seconds=5))
-            communicator.barrier(deadline=np.float32(5))
+            communicator.barrier(deadline=float(np.float32(5)))
 
 
 def test_a_taken_port_is_an_os_error_with_its_number() -> None:
