@@ -57,6 +57,11 @@
 #define CCL_DIMENSIONS_MAX 64
 
 /*
+ Bytes that every name of an entry fits in, its zero byte included.
+ */
+#define CCL_NAME_BYTES_MAX 513
+
+/*
  What a cclCommunicator_t points to; never seen.
  */
 typedef struct cclCommunicator cclCommunicator;
@@ -131,6 +136,11 @@ typedef uint32_t cclLogLevel_t;
  not unwind, and must not call the library: such a call returns cclErrorInvalidUsage.
  */
 typedef void (*cclLogCallback_t)(cclLogLevel_t level, const char *message, void *user_data);
+
+/*
+ Type of the elements of a buffer.
+ */
+typedef uint32_t cclDataType_t;
 
 /*
  What a master is told. 0 and NULL are the default of every field: clear the struct, set
@@ -347,6 +357,14 @@ typedef struct cclCounters_t {
      Bytes received from other peers.
      */
     uint64_t received_bytes;
+    /*
+     Data connections of the widest link there is now; 0 without another peer.
+     */
+    uint32_t lanes;
+    /*
+     0.
+     */
+    uint32_t reserved;
 } cclCounters_t;
 
 /*
@@ -419,11 +437,6 @@ typedef struct cclProgress_t {
      */
     uint64_t total_bytes;
 } cclProgress_t;
-
-/*
- Type of the elements of a buffer.
- */
-typedef uint32_t cclDataType_t;
 
 /*
  How elements combine, in rank order. Integers wrap.
@@ -499,11 +512,82 @@ typedef struct cclBuffer_t {
 typedef struct cclSharedState *cclSharedState_t;
 
 /*
- The newest checkpoint of a directory.
+ One entry of a state. Set `struct_bytes`, and `name` and `shape` with their capacities if they
+ are wanted; the rest is written, on success only.
+ */
+typedef struct cclEntry_t {
+    /*
+     `sizeof(cclEntry_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     Room for its name with a zero byte at the end, or NULL; CCL_NAME_BYTES_MAX bytes are always
+     enough.
+     */
+    char *name;
+    /*
+     Bytes that there is room for.
+     */
+    size_t name_capacity;
+    /*
+     Bytes that the name takes, its zero byte included.
+     */
+    size_t name_bytes;
+    /*
+     Room for its extents, or NULL; as many are written as there is room for.
+     */
+    uint64_t *shape;
+    /*
+     Extents that there is room for; CCL_DIMENSIONS_MAX are always enough.
+     */
+    size_t shape_capacity;
+    /*
+     How many extents it has.
+     */
+    size_t dimensions_count;
+    /*
+     Where its memory begins, as it was added.
+     */
+    void *memory;
+    /*
+     Elements: the product of the extents.
+     */
+    uint64_t count;
+    /*
+     Their type.
+     */
+    cclDataType_t dtype;
+    /*
+     1: its content may differ between members.
+     */
+    uint32_t is_unequal;
+} cclEntry_t;
+
+/*
+ How checkpoints are saved and loaded. 0 is the default of every field.
+ */
+typedef struct cclCheckpointOptions_t {
+    /*
+     `sizeof(cclCheckpointOptions_t)`.
+     */
+    size_t struct_bytes;
+    /*
+     Checkpoints that stay after a save, the new one among them. 0: 2.
+     */
+    uint32_t keep_count;
+    /*
+     Threads that hash. 0: as many as there are cores, at most 8.
+     */
+    uint32_t hash_threads;
+} cclCheckpointOptions_t;
+
+/*
+ The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if the
+ path is wanted; the rest is written, on success only.
  */
 typedef struct cclCheckpoint_t {
     /*
-     Set it to `sizeof(cclCheckpoint_t)` before the call.
+     `sizeof(cclCheckpoint_t)`.
      */
     size_t struct_bytes;
     /*
@@ -514,6 +598,18 @@ typedef struct cclCheckpoint_t {
      0.
      */
     uint32_t reserved;
+    /*
+     Room for the path of its file, with a zero byte at the end, or NULL.
+     */
+    char *path;
+    /*
+     Bytes that there is room for.
+     */
+    size_t path_capacity;
+    /*
+     Bytes that the path takes, its zero byte included; 0 if there is none.
+     */
+    size_t path_bytes;
     /*
      Its revision.
      */
@@ -656,9 +752,13 @@ typedef struct cclSyncInfo_t {
      */
     uint32_t world_size;
     /*
-     0.
+     Attempts it took.
      */
-    uint32_t reserved;
+    uint32_t attempts;
+    /*
+     The sync's number among those of the run.
+     */
+    uint64_t number;
 } cclSyncInfo_t;
 
 /*
@@ -1063,6 +1163,13 @@ cclResult_t cclGetVersion(uint32_t *version);
 cclResult_t cclSetLogCallback(cclLogCallback_t callback, void *user_data, cclLogLevel_t level);
 
 /*
+ Writes how many bytes an element of a type has. Does not block.
+
+ Errors: cclErrorInvalidArgument.
+ */
+cclResult_t cclGetDataTypeBytes(cclDataType_t dtype, size_t *bytes);
+
+/*
  Makes a master, which does not run yet. `config` may be NULL and is not kept. Does not block.
 
  Errors: cclErrorInvalidArgument.
@@ -1106,6 +1213,13 @@ cclResult_t cclInterruptMaster(cclMaster_t master);
  master does not run; cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclAwaitMaster(cclMaster_t master);
+
+/*
+ Blocks until the master has ended, at most `timeout_ms` milliseconds; 0 asks without waiting.
+
+ Errors: cclErrorTimeout if it has not ended by then; else as cclAwaitMaster.
+ */
+cclResult_t cclAwaitMasterFor(cclMaster_t master, uint64_t timeout_ms);
 
 /*
  Stops the master, waits until it has, and takes the handle back. Peers go on.
@@ -1217,6 +1331,18 @@ cclResult_t cclGetCounters(cclCommunicator_t communicator, struct cclCounters_t 
  cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclUpdateTopology(cclCommunicator_t communicator);
+
+/*
+ Starts cclUpdateTopology and gives a handle of it: cclWait says how it ended, and its outcome
+ has the members of the view, without tag and number. cclCancel, or cclDestroyOperation,
+ withdraws from the safe point, unless it is released meanwhile; the withdrawn one is not used
+ up. Does not block.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
+ cclErrorInvalidHandle, cclErrorForked. All others come from cclWait, which returns
+ cclErrorTimeout of one that was withdrawn: cclTest says that it has ended.
+ */
+cclResult_t cclUpdateTopologyAsync(cclCommunicator_t communicator, cclOperation_t *operation);
 
 /*
  Writes how many newcomers the next cclUpdateTopology may admit, as far as this peer has heard:
@@ -1508,6 +1634,16 @@ cclResult_t cclSetRevision(cclSharedState_t state, uint64_t revision);
 cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
 
 /*
+ Says that the content is a mixture, as of memory that another state's sync left half-way, or
+ that the program itself has half written: cclIsUsable is 0, and the next sync only receives,
+ until one sync or load succeeds. Does not block.
+
+ Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ cclErrorForked.
+ */
+cclResult_t cclMarkMixed(cclSharedState_t state);
+
+/*
  Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
  root have the same names, types, shapes and contents. Hashes everything, which takes this
  thread's and up to 8 cores' time.
@@ -1518,42 +1654,6 @@ cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
 cclResult_t cclGetRoot(cclSharedState_t state, uint8_t *root);
 
 /*
- Saves the state with its revision to a directory, which is made if its parent is there: whole or
- not at all, whatever dies meanwhile. `keep_count` checkpoints stay, the new one among them; 0:
- 2. Each member saves to a directory of its own, or one for all of them. Blocks for two hashes
- and one write; nobody may write the memory meanwhile.
-
- Errors: cclErrorSystem if the disk fails: the checkpoints that were there are still there.
- cclErrorInvalidArgument if `directory` is NULL or no UTF-8, or an entry's name is not fit for a
- file; cclErrorInvalidUsage if the content is a mixture, or while a sync of this state is under
- way; cclErrorInvalidHandle, cclErrorForked.
- */
-cclResult_t cclSaveSharedState(cclSharedState_t state, const char *directory, uint32_t keep_count);
-
-/*
- Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1 if
- there was one, 0 if there is none at all, which leaves the state as it is. What is loaded hashes
- to the root that it was saved with; a damaged file is passed over for the one before it. A run
- that starts anew begins so, and then syncs: the highest revision that anybody has wins. Blocks
- for two reads; nobody may use the memory meanwhile.
-
- Errors: cclErrorInvalidArgument if there are checkpoints and none is whole, or the newest has
- other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
- whether the content is still whole. cclErrorInvalidUsage while a sync of this state is under
- way; cclErrorInvalidHandle, cclErrorForked.
- */
-cclResult_t cclLoadSharedState(cclSharedState_t state, const char *directory, uint32_t *is_loaded);
-
-/*
- Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the
- disk only.
-
- Errors: cclErrorInvalidArgument, also if there are files and none is a checkpoint that is whole
- by its length; cclErrorSystem if the directory cannot be read.
- */
-cclResult_t cclGetNewestCheckpoint(const char *directory, struct cclCheckpoint_t *checkpoint);
-
-/*
  Takes the handle back. A sync of this state that has not ended is cancelled and waited for, at
  most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
  Afterwards the memory of all entries is the caller's.
@@ -1561,6 +1661,65 @@ cclResult_t cclGetNewestCheckpoint(const char *directory, struct cclCheckpoint_t
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclDestroySharedState(cclSharedState_t state);
+
+/*
+ Writes how many entries the state has. Does not block.
+
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetEntryCount(cclSharedState_t state, size_t *count);
+
+/*
+ Writes what was said of an entry when it was added; `index` counts from 0 in that order. Does
+ not block.
+
+ Errors: cclErrorInvalidArgument if there is no such entry, or its name does not fit;
+ cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ cclErrorForked.
+ */
+cclResult_t cclGetEntry(cclSharedState_t state, size_t index, struct cclEntry_t *entry);
+
+/*
+ Saves the state with its revision to a directory, which is made if its parent is there: whole or
+ not at all, whatever dies meanwhile. Each member saves to a directory of its own, or one for all
+ of them. `options` may be NULL. Blocks for two hashes and one write; nobody may write the memory
+ meanwhile. cclGetNewestCheckpoint has the file's path.
+
+ Errors: cclErrorSystem if the disk fails: the checkpoints that were there are still there.
+ cclErrorInvalidArgument if `directory` is NULL or no UTF-8, or an entry's name is not fit for a
+ file; cclErrorInvalidUsage if the content is a mixture, or while a sync of this state is under
+ way; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclSaveSharedState(cclSharedState_t state,
+                               const char *directory,
+                               const struct cclCheckpointOptions_t *options);
+
+/*
+ Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
+ if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
+ hashes to the root that it was saved with; a damaged file is passed over for the one before it.
+ A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
+ `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
+
+ Errors: cclErrorInvalidArgument if there are checkpoints and none is whole, or the newest has
+ other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
+ whether the content is still whole. cclErrorInvalidUsage while a sync of this state is under
+ way; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclLoadSharedState(cclSharedState_t state,
+                               const char *directory,
+                               const struct cclCheckpointOptions_t *options,
+                               uint32_t *is_loaded);
+
+/*
+ Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the
+ disk only.
+
+ Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files and none
+ is a checkpoint that is whole by its length; cclErrorSystem if the directory cannot be read.
+ */
+cclResult_t cclGetNewestCheckpoint(const char *directory, struct cclCheckpoint_t *checkpoint);
 
 /*
  Makes a state equal at all members of the group: the master elects one content by revision and

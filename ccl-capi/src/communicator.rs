@@ -71,6 +71,10 @@ pub struct cclCounters_t {
     pub sent_bytes: u64,
     /// Bytes received from other peers.
     pub received_bytes: u64,
+    /// Data connections of the widest link there is now; 0 without another peer.
+    pub lanes: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), opens with `struct_bytes`, integers only.
@@ -290,6 +294,8 @@ pub unsafe extern "C" fn get_counters(
             repairs: counters.repairs,
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
+            lanes: counters.lanes.into(),
+            reserved: 0,
         });
         Ok(())
     })

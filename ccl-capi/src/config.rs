@@ -244,7 +244,7 @@ pub(crate) unsafe fn master_config(pointer: *const cclMasterConfig_t) -> Outcome
         force_rebuild: memory::switch(c.is_rebuild_forced, "config->is_rebuild_forced")?,
         timers: timers(&c),
     };
-    config.timers.validate()?;
+    config.validate()?;
     Ok(config)
 }
 

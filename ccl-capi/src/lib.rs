@@ -19,9 +19,11 @@
 
 pub mod call;
 pub mod caller;
+pub mod checkpoint;
 pub mod collectives;
 pub mod communicator;
 pub mod config;
+pub mod entries;
 pub mod flight;
 pub mod handles;
 pub mod log;

@@ -12,6 +12,7 @@ use crate::config::{cclMasterConfig_t, master_config};
 use crate::handles;
 use crate::memory;
 use crate::result::{Outcome, cclResult_t};
+use crate::types::bounded;
 
 /// What a cclMaster_t points to; never seen.
 pub struct cclMaster {
@@ -103,6 +104,17 @@ pub unsafe extern "C" fn interrupt_master(master: cclMaster_t) -> cclResult_t {
 #[unsafe(export_name = "cclAwaitMaster")]
 pub unsafe extern "C" fn await_master(master: cclMaster_t) -> cclResult_t {
     call(|| Ok(running(master)?.wait()?))
+}
+
+/// Blocks until the master has ended, at most `timeout_ms` milliseconds; 0 asks without waiting.
+///
+/// Errors: cclErrorTimeout if it has not ended by then; else as cclAwaitMaster.
+#[unsafe(export_name = "cclAwaitMasterFor")]
+pub unsafe extern "C" fn await_master_for(master: cclMaster_t, timeout_ms: u64) -> cclResult_t {
+    call(|| {
+        let end = running(master)?.wait_for(bounded(timeout_ms));
+        Ok(end.unwrap_or(Err(Error::Timeout))?)
+    })
 }
 
 /// Stops the master, waits until it has, and takes the handle back. Peers go on.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ccl_core::{Progress, RawHandle, SyncInfo};
+use ccl_core::ids::{OpName, OpNumber};
+use ccl_core::{Error, Progress, RawHandle, SafePoint, SyncInfo, Tag, View};
 
 use crate::call::call;
 use crate::flight::Flight;
@@ -144,6 +145,8 @@ pub(crate) enum Operation {
     Collective(RawHandle),
     /// A sync of shared state.
     Sync(Arc<Flight>),
+    /// A safe point.
+    Topology(SafePoint),
 }
 
 impl Operation {
@@ -151,6 +154,7 @@ impl Operation {
         Ok(match self {
             Self::Collective(handle) => handle.wait()?,
             Self::Sync(flight) => outcome_of(flight.wait()?),
+            Self::Topology(point) => outcome_of_view(point.wait()?),
         })
     }
 
@@ -158,6 +162,9 @@ impl Operation {
         Ok(match self {
             Self::Collective(handle) => handle.wait_for(timeout)?,
             Self::Sync(flight) => outcome_of(flight.wait_for(timeout)?),
+            Self::Topology(point) => {
+                outcome_of_view(point.wait_for(timeout)?.ok_or(Error::Timeout)?)
+            }
         })
     }
 
@@ -165,6 +172,7 @@ impl Operation {
         match self {
             Self::Collective(handle) => handle.is_finished(),
             Self::Sync(flight) => flight.is_finished(),
+            Self::Topology(point) => !matches!(point.wait_for(Duration::ZERO), Ok(None)),
         }
     }
 
@@ -172,6 +180,7 @@ impl Operation {
         match self {
             Self::Collective(handle) => handle.cancel(),
             Self::Sync(flight) => flight.cancel(),
+            Self::Topology(point) => point.cancel(),
         }
     }
 
@@ -179,6 +188,7 @@ impl Operation {
         match self {
             Self::Collective(handle) => handle.progress(),
             Self::Sync(flight) => flight.progress(),
+            Self::Topology(_) => Progress::default(),
         }
     }
 
@@ -191,6 +201,8 @@ impl Operation {
                 let _how_is_for_those_who_waited = handle.wait();
             }
             Self::Sync(flight) => flight.end(),
+            // It has no memory.
+            Self::Topology(point) => point.cancel(),
         }
     }
 }
@@ -202,6 +214,20 @@ fn outcome_of(info: SyncInfo) -> ccl_core::Outcome {
         contributors: info.members,
         view: info.view,
         attempts: info.attempts,
+    }
+}
+
+/// What all operations tell, of a safe point. It has no name.
+fn outcome_of_view(view: Arc<View>) -> ccl_core::Outcome {
+    ccl_core::Outcome {
+        op: OpName {
+            tag: Tag(0),
+            n: OpNumber(0),
+            birth: view.vid,
+        },
+        contributors: view.members.iter().map(|member| member.peer).collect(),
+        view,
+        attempts: 1,
     }
 }
 

@@ -1,6 +1,7 @@
-//! Shared state: a handle of named buffers and their revision, and checkpoints of it.
+//! Shared state: a handle of named buffers and their revision.
 //!
-//! While a sync is under way the state belongs to it; see `sync`.
+//! While a sync is under way the state belongs to it; see `sync`. What can be asked of its entries
+//! is in `entries`, files of it are in `checkpoint`.
 #![allow(
     clippy::too_many_arguments,
     reason = "an entry's name, memory, type and shape, one by one, as C programmers write them"
@@ -9,13 +10,13 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use ccl_core::{Checkpoints, Error, Key};
+use ccl_core::{Error, Key};
 use parking_lot::Mutex;
 
 use crate::call::call;
 use crate::flight::{Flight, Started};
 use crate::handles;
-use crate::memory::{self, Growing};
+use crate::memory;
 use crate::result::{Outcome, cclResult_t};
 use crate::types::{cclDataType_t, dtype};
 
@@ -35,29 +36,6 @@ pub const CCL_ROOT_BYTES: usize = 32;
 /// Most dimensions that an entry may have.
 pub const CCL_DIMENSIONS_MAX: usize = 64;
 
-/// The newest checkpoint of a directory.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct cclCheckpoint_t {
-    /// Set it to `sizeof(cclCheckpoint_t)` before the call.
-    pub struct_bytes: usize,
-    /// 1: there is one. 0: there is none, and the rest is 0.
-    pub is_there: u32,
-    /// 0.
-    pub reserved: u32,
-    /// Its revision.
-    pub revision: u64,
-    /// The digest over all its entries.
-    pub root: [u8; CCL_ROOT_BYTES],
-}
-
-// SAFETY: repr(C), opens with `struct_bytes`, integers only.
-unsafe impl Growing for cclCheckpoint_t {
-    fn struct_bytes(&mut self) -> &mut usize {
-        &mut self.struct_bytes
-    }
-}
-
 /// Makes a state without entries. `revision` is how often it was advanced. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument.
@@ -74,7 +52,8 @@ pub unsafe extern "C" fn create_shared_state(
             state: Some(core),
             flight: None,
         });
-        place.set(handles::insert(Arc::new(SharedState { slot })));
+        let places = Mutex::default();
+        place.set(handles::insert(Arc::new(SharedState { slot, places })));
         Ok(())
     })
 }
@@ -109,7 +88,12 @@ pub unsafe extern "C" fn add_entry(
         let state = handles::get::<SharedState, _>(state)?;
         // SAFETY: the header asks for memory of this length that stays until the handle is
         // destroyed, and is left alone while syncs and checkpoints use it.
-        state.with(|state| unsafe { state.add_raw(key, memory.cast()) })
+        state.with(|core| {
+            // SAFETY: as said.
+            unsafe { core.add_raw(key, memory.cast()) }?;
+            state.places.lock().push(Place(memory));
+            Ok(())
+        })
     })
 }
 
@@ -161,6 +145,23 @@ pub unsafe extern "C" fn is_usable(state: cclSharedState_t, is_usable: *mut u32)
     })
 }
 
+/// Says that the content is a mixture, as of memory that another state's sync left half-way, or
+/// that the program itself has half written: cclIsUsable is 0, and the next sync only receives,
+/// until one sync or load succeeds. Does not block.
+///
+/// Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+/// cclErrorForked.
+#[unsafe(export_name = "cclMarkMixed")]
+pub unsafe extern "C" fn mark_mixed(state: cclSharedState_t) -> cclResult_t {
+    call(|| {
+        let state = handles::get::<SharedState, _>(state)?;
+        state.with(|state| {
+            state.mark_mixed();
+            Ok(())
+        })
+    })
+}
+
 /// Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
 /// root have the same names, types, shapes and contents. Hashes everything, which takes this
 /// thread's and up to 8 cores' time.
@@ -174,95 +175,6 @@ pub unsafe extern "C" fn get_root(state: cclSharedState_t, root: *mut u8) -> ccl
         let place = unsafe { memory::out(root.cast::<[u8; CCL_ROOT_BYTES]>(), "root") }?;
         let state = handles::get::<SharedState, _>(state)?;
         place.set(state.with(|state| state.root())?.0);
-        Ok(())
-    })
-}
-
-/// Saves the state with its revision to a directory, which is made if its parent is there: whole or
-/// not at all, whatever dies meanwhile. `keep_count` checkpoints stay, the new one among them; 0:
-/// 2. Each member saves to a directory of its own, or one for all of them. Blocks for two hashes
-/// and one write; nobody may write the memory meanwhile.
-///
-/// Errors: cclErrorSystem if the disk fails: the checkpoints that were there are still there.
-/// cclErrorInvalidArgument if `directory` is NULL or no UTF-8, or an entry's name is not fit for a
-/// file; cclErrorInvalidUsage if the content is a mixture, or while a sync of this state is under
-/// way; cclErrorInvalidHandle, cclErrorForked.
-#[unsafe(export_name = "cclSaveSharedState")]
-pub unsafe extern "C" fn save_shared_state(
-    state: cclSharedState_t,
-    directory: *const c_char,
-    keep_count: u32,
-) -> cclResult_t {
-    call(|| {
-        // SAFETY: NULL, or what the header asks for.
-        let mut checkpoints = unsafe { checkpoints(directory) }?;
-        if keep_count > 0 {
-            let count = usize::try_from(keep_count).unwrap_or(usize::MAX);
-            checkpoints = checkpoints.keep(count);
-        }
-        let state = handles::get::<SharedState, _>(state)?;
-        let _file = state.with(|state| state.save(&checkpoints))?;
-        Ok(())
-    })
-}
-
-/// Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1 if
-/// there was one, 0 if there is none at all, which leaves the state as it is. What is loaded hashes
-/// to the root that it was saved with; a damaged file is passed over for the one before it. A run
-/// that starts anew begins so, and then syncs: the highest revision that anybody has wins. Blocks
-/// for two reads; nobody may use the memory meanwhile.
-///
-/// Errors: cclErrorInvalidArgument if there are checkpoints and none is whole, or the newest has
-/// other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
-/// whether the content is still whole. cclErrorInvalidUsage while a sync of this state is under
-/// way; cclErrorInvalidHandle, cclErrorForked.
-#[unsafe(export_name = "cclLoadSharedState")]
-pub unsafe extern "C" fn load_shared_state(
-    state: cclSharedState_t,
-    directory: *const c_char,
-    is_loaded: *mut u32,
-) -> cclResult_t {
-    call(|| {
-        // SAFETY: NULL, or what the header asks for.
-        let (place, checkpoints) = unsafe {
-            (
-                memory::out(is_loaded, "is_loaded")?,
-                checkpoints(directory)?,
-            )
-        };
-        let state = handles::get::<SharedState, _>(state)?;
-        place.set(state.with(|state| state.load(&checkpoints))?.into());
-        Ok(())
-    })
-}
-
-/// Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the
-/// disk only.
-///
-/// Errors: cclErrorInvalidArgument, also if there are files and none is a checkpoint that is whole
-/// by its length; cclErrorSystem if the directory cannot be read.
-#[unsafe(export_name = "cclGetNewestCheckpoint")]
-pub unsafe extern "C" fn get_newest_checkpoint(
-    directory: *const c_char,
-    checkpoint: *mut cclCheckpoint_t,
-) -> cclResult_t {
-    call(|| {
-        // SAFETY: NULL, or what the header asks for.
-        let (place, checkpoints) = unsafe {
-            (
-                memory::growing_out(checkpoint, "checkpoint")?,
-                checkpoints(directory)?,
-            )
-        };
-        let newest = checkpoints.newest()?;
-        place.set(
-            newest.map_or_else(cclCheckpoint_t::default, |content| cclCheckpoint_t {
-                is_there: 1,
-                revision: content.revision.0,
-                root: content.root.0,
-                ..cclCheckpoint_t::default()
-            }),
-        );
         Ok(())
     })
 }
@@ -292,7 +204,16 @@ pub unsafe extern "C" fn destroy_shared_state(state: cclSharedState_t) -> cclRes
 #[derive(Debug)]
 pub(crate) struct SharedState {
     slot: Mutex<Slot>,
+    /// Where the caller has each entry.
+    places: Mutex<Vec<Place>>,
 }
+
+/// Memory as the caller named it.
+#[derive(Clone, Copy, Debug)]
+struct Place(*mut c_void);
+
+// SAFETY: only handed back to the caller.
+unsafe impl Send for Place {}
 
 /// Where the core's state is: here, or lent to a sync.
 #[derive(Debug)]
@@ -303,7 +224,7 @@ struct Slot {
 
 impl SharedState {
     /// Uses the state, unless a sync has it.
-    fn with<T>(
+    pub(crate) fn with<T>(
         &self,
         body: impl FnOnce(&mut ccl_core::SharedState<'static>) -> ccl_core::Result<T>,
     ) -> Outcome<T> {
@@ -311,6 +232,11 @@ impl SharedState {
         slot.take_back();
         let state = slot.state.as_mut().ok_or_else(under_way)?;
         Ok(body(state)?)
+    }
+
+    /// Where the caller has an entry.
+    pub(crate) fn place(&self, index: usize) -> *mut c_void {
+        self.places.lock()[index].0
     }
 
     /// Lends the state to a sync that `start` makes of it, or that gives it back with an error.
@@ -379,14 +305,4 @@ fn check_element_alignment(key: &Key, memory: *const c_void) -> Outcome<()> {
     }
     let what = format!("memory of {:?} is not aligned to {bytes} bytes", key.name);
     Err(Error::invalid(what).into())
-}
-
-/// # Safety
-/// `directory` is NULL or a text that ends with a zero byte.
-unsafe fn checkpoints(directory: *const c_char) -> Outcome<Checkpoints> {
-    // SAFETY: passed on from the caller.
-    let directory = unsafe { memory::text(directory, "directory") }?;
-    let directory = directory.filter(|directory| !directory.is_empty());
-    let directory = directory.ok_or_else(|| Error::invalid("directory is NULL or empty"))?;
-    Ok(Checkpoints::new(directory))
 }

@@ -9,6 +9,7 @@ use ccl_core::limits::STATE_ENTRIES_MAX;
 use ccl_core::{Error, SyncInfo, SyncOptions, SyncStrategy};
 
 use crate::call::call;
+use crate::checkpoint::hash_threads;
 use crate::communicator::{Communicator, cclCommunicator_t};
 use crate::flight::Flight;
 use crate::handles;
@@ -135,8 +136,10 @@ pub struct cclSyncInfo_t {
     pub epoch: u32,
     /// Members of that view.
     pub world_size: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Attempts it took.
+    pub attempts: u32,
+    /// The sync's number among those of the run.
+    pub number: u64,
 }
 
 impl Default for cclSyncInfo_t {
@@ -158,7 +161,8 @@ impl Default for cclSyncInfo_t {
             term: 0,
             epoch: 0,
             world_size: 0,
-            reserved: 0,
+            attempts: 0,
+            number: 0,
         }
     }
 }
@@ -321,18 +325,12 @@ unsafe fn sync_options(pointer: *const cclSyncOptions_t) -> Outcome<SyncOptions>
     })
 }
 
-fn hash_threads(number: u32) -> Outcome<Option<usize>> {
-    if number > HASH_THREADS_MAX {
-        let what = format!("options->hash_threads is {number}, at most {HASH_THREADS_MAX}");
-        return Err(Error::invalid(what).into());
-    }
-    Ok(usize::try_from(number).ok().filter(|&number| number > 0))
-}
-
 fn sync_of(operation: &Operation) -> Outcome<&Flight> {
     match operation {
         Operation::Sync(flight) => Ok(flight),
-        Operation::Collective(_) => Err(Error::invalid("the operation is no sync").into()),
+        Operation::Collective(_) | Operation::Topology(_) => {
+            Err(Error::invalid("the operation is no sync").into())
+        }
     }
 }
 
@@ -399,7 +397,8 @@ impl InfoOut {
             term: info.view.vid.term.0,
             epoch: info.view.vid.epoch.0,
             world_size: u32::try_from(world_size).expect("a view has at most WORLD_SIZE_MAX"),
-            reserved: 0,
+            attempts: info.attempts,
+            number: info.op.n.0,
             ..asked
         });
         Ok(())
@@ -409,6 +408,3 @@ impl InfoOut {
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
-
-/// Most threads that hash: more than any machine gains from.
-const HASH_THREADS_MAX: u32 = 256;

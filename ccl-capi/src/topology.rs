@@ -1,9 +1,12 @@
 //! Letting newcomers in.
 
+use std::sync::Arc;
+
 use crate::call::call;
 use crate::communicator::{Communicator, cclCommunicator_t};
 use crate::handles;
 use crate::memory;
+use crate::operation::{Operation, cclOperation_t};
 use crate::result::cclResult_t;
 
 /// A safe point: admits the newcomers that are ready. All members must come to it, in the same
@@ -18,6 +21,29 @@ pub unsafe extern "C" fn update_topology(communicator: cclCommunicator_t) -> ccl
     call(|| {
         let communicator = handles::get::<Communicator, _>(communicator)?.connected()?;
         communicator.update_topology()?;
+        Ok(())
+    })
+}
+
+/// Starts cclUpdateTopology and gives a handle of it: cclWait says how it ended, and its outcome
+/// has the members of the view, without tag and number. cclCancel, or cclDestroyOperation,
+/// withdraws from the safe point, unless it is released meanwhile; the withdrawn one is not used
+/// up. Does not block.
+///
+/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
+/// cclErrorInvalidHandle, cclErrorForked. All others come from cclWait, which returns
+/// cclErrorTimeout of one that was withdrawn: cclTest says that it has ended.
+#[unsafe(export_name = "cclUpdateTopologyAsync")]
+pub unsafe extern "C" fn update_topology_async(
+    communicator: cclCommunicator_t,
+    operation: *mut cclOperation_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(operation, "operation") }?;
+        let communicator = handles::get::<Communicator, _>(communicator)?.connected()?;
+        let point = communicator.update_topology_start()?;
+        place.set(handles::insert(Arc::new(Operation::Topology(point))));
         Ok(())
     })
 }

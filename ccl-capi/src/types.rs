@@ -5,8 +5,9 @@ use std::time::Duration;
 use ccl_core::limits::TIMER_MAX;
 use ccl_core::{Algorithm, Dtype, Error, Options, ReduceOp, Tag};
 
+use crate::call::call;
 use crate::memory::{self, Growing, GrowingOut};
-use crate::result::Outcome;
+use crate::result::{Outcome, cclResult_t};
 
 /// Type of the elements of a buffer.
 pub type cclDataType_t = u32;
@@ -139,6 +140,22 @@ unsafe impl Growing for cclOutcome_t {
     fn struct_bytes(&mut self) -> &mut usize {
         &mut self.struct_bytes
     }
+}
+
+/// Writes how many bytes an element of a type has. Does not block.
+///
+/// Errors: cclErrorInvalidArgument.
+#[unsafe(export_name = "cclGetDataTypeBytes")]
+pub unsafe extern "C" fn get_data_type_bytes(
+    dtype: cclDataType_t,
+    bytes: *mut usize,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(bytes, "bytes") }?;
+        place.set(self::dtype(dtype)?.bytes());
+        Ok(())
+    })
 }
 
 /// The core's element type.

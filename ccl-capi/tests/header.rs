@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 /// The source of the header, in its order: what callers read first comes first.
-const TOPICS: [&str; 12] = [
+const TOPICS: [&str; 14] = [
     "result",
     "version",
     "log",
@@ -22,6 +22,8 @@ const TOPICS: [&str; 12] = [
     "operation",
     "collectives",
     "shared_state",
+    "entries",
+    "checkpoint",
     "sync",
 ];
 

@@ -105,6 +105,17 @@ impl Default for MasterConfig {
     }
 }
 
+impl MasterConfig {
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the field and its range.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.timers.validate()?;
+        check_run(&self.run)
+    }
+}
+
 /// What a peer is told.
 #[derive(Clone, Debug)]
 pub struct CommunicatorConfig {
@@ -218,9 +229,7 @@ impl CommunicatorConfig {
         if self.state_bytes_per_second == Some(0) {
             return Err(Error::invalid("state_bytes_per_second must be at least 1"));
         }
-        if self.run.len() > limits::TEXT_BYTES_MAX {
-            return Err(Error::invalid("the run name is longer than 512 bytes"));
-        }
+        check_run(&self.run)?;
         let scratch_bytes = limits::SCRATCH_BYTES_DEFAULT..=limits::SCRATCH_BYTES_MAX;
         if !scratch_bytes.contains(&self.scratch_bytes) {
             return Err(Error::invalid("scratch_bytes must be 16 MiB to 1 GiB"));
@@ -237,4 +246,11 @@ impl CommunicatorConfig {
         }
         Ok(())
     }
+}
+
+fn check_run(run: &str) -> Result<(), Error> {
+    if run.len() > limits::TEXT_BYTES_MAX {
+        return Err(Error::invalid("the run name is longer than 512 bytes"));
+    }
+    Ok(())
 }

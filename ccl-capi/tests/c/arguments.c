@@ -112,7 +112,7 @@ static void communicator_configs(const char *address) {
 static void master_functions(void) {
     cclMasterConfig_t config;
     cclMaster_t master = NULL;
-    char address[CCL_ADDRESS_BYTES_MAX];
+    char address[CCL_ADDRESS_BYTES_MAX], name[600];
     memset(&config, 0, sizeof config);
     EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
     config.struct_bytes = sizeof config;
@@ -132,6 +132,13 @@ static void master_functions(void) {
     config.peer_timeout_ms = 10;
     EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
     config.peer_timeout_ms = CCL_FOREVER;
+    memset(name, 'x', sizeof name);
+    name[sizeof name - 1] = '\0';
+    config.run = name;
+    EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
+    config.run = "\xff";
+    EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
+    config.run = NULL;
     CHECK(master == NULL);
     OK(cclCreateMaster(&config, &master));
     EXPECT(cclErrorInvalidUsage, cclGetMasterAddress(master, address, sizeof address));

@@ -72,11 +72,11 @@ static void states_leave_errno(void) {
     float data = 1;
     OK(cclCreateSharedState(1, &state));
     OK(cclAddEntry(state, "data", &data, cclFloat32, NULL, 0, 0));
-    LEAVES_ERRNO(cclErrorSystem, cclSaveSharedState(state, "/nowhere/at/all", 0));
-    LEAVES_ERRNO(cclSuccess, cclLoadSharedState(state, checkpoints, &is_loaded));
+    LEAVES_ERRNO(cclErrorSystem, cclSaveSharedState(state, "/nowhere/at/all", NULL));
+    LEAVES_ERRNO(cclSuccess, cclLoadSharedState(state, checkpoints, NULL, &is_loaded));
     CHECK(is_loaded == 0);
-    LEAVES_ERRNO(cclSuccess, cclSaveSharedState(state, checkpoints, 0));
-    LEAVES_ERRNO(cclSuccess, cclLoadSharedState(state, checkpoints, &is_loaded));
+    LEAVES_ERRNO(cclSuccess, cclSaveSharedState(state, checkpoints, NULL));
+    LEAVES_ERRNO(cclSuccess, cclLoadSharedState(state, checkpoints, NULL, &is_loaded));
     CHECK(is_loaded == 1);
     LEAVES_ERRNO(cclSuccess, cclDestroySharedState(state));
 }
@@ -109,7 +109,7 @@ static void save_a_state(task_t *task) {
     (void)task;
     OK(cclCreateSharedState(2, &state));
     OK(cclAddEntry(state, "data", &data, cclFloat32, NULL, 0, 0));
-    OK(cclSaveSharedState(state, checkpoints, 0));
+    OK(cclSaveSharedState(state, checkpoints, NULL));
     OK(cclDestroySharedState(state));
 }
 

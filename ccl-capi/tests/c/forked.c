@@ -44,6 +44,7 @@ static void collectives_are_the_parents(cclCommunicator_t c) {
 
 static void communicator_is_the_parents(cclCommunicator_t c) {
     cclCounters_t counters;
+    cclOperation_t operation = NULL;
     uint64_t value = 0, peers[1];
     uint32_t number = 0, ranks[1];
     size_t count = 0;
@@ -56,6 +57,7 @@ static void communicator_is_the_parents(cclCommunicator_t c) {
     FORKED(cclGetListenAddress(c, address, sizeof address));
     FORKED(cclGetCounters(c, &counters));
     FORKED(cclUpdateTopology(c));
+    FORKED(cclUpdateTopologyAsync(c, &operation));
     FORKED(cclArePeersPending(c, &number));
     FORKED(cclConnect(c));
     FORKED(cclLeave(c));
@@ -83,18 +85,25 @@ static void operation_is_the_parents(cclOperation_t operation) {
 static void state_is_the_parents(cclCommunicator_t c, cclSharedState_t state) {
     cclOperation_t operation = NULL;
     uint8_t root[CCL_ROOT_BYTES];
+    cclEntry_t entry;
     uint64_t value = 0;
     uint32_t number = 0;
+    size_t count = 0;
     float data = 0;
+    memset(&entry, 0, sizeof entry);
+    entry.struct_bytes = sizeof entry;
     FORKED(cclAddEntry(state, "more", &data, cclFloat32, NULL, 0, 0));
     FORKED(cclGetRevision(state, &value));
     FORKED(cclSetRevision(state, 1));
     FORKED(cclIsUsable(state, &number));
     FORKED(cclGetRoot(state, root));
+    FORKED(cclMarkMixed(state));
+    FORKED(cclGetEntryCount(state, &count));
+    FORKED(cclGetEntry(state, 0, &entry));
     FORKED(cclSyncSharedState(c, state, NULL, NULL));
     FORKED(cclSyncSharedStateAsync(c, state, NULL, &operation));
-    FORKED(cclSaveSharedState(state, "/nowhere/at/all", 0));
-    FORKED(cclLoadSharedState(state, "/nowhere/at/all", &number));
+    FORKED(cclSaveSharedState(state, "/nowhere/at/all", NULL));
+    FORKED(cclLoadSharedState(state, "/nowhere/at/all", NULL, &number));
     FORKED(cclDestroySharedState(state));
 }
 
@@ -104,6 +113,7 @@ static void master_is_the_parents(cclMaster_t master) {
     FORKED(cclRunMaster(master));
     FORKED(cclInterruptMaster(master));
     FORKED(cclAwaitMaster(master));
+    FORKED(cclAwaitMasterFor(master, 0));
     FORKED(cclDestroyMaster(master));
 }
 

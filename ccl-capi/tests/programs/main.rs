@@ -133,16 +133,18 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 11] = [
     "arguments",
     "callers",
     "churn",
     "collectives",
+    "entries",
     "forked",
     "masters",
     "state",
     "state_arguments",
     "threads",
+    "topology",
 ];
 
 #[test]
@@ -269,6 +271,16 @@ fn who_is_behind_gets_the_others_bits_and_a_killed_source_disturbs_nobody() {
 #[test]
 fn wrong_uses_of_shared_state_are_answered_and_syncs_and_checkpoints_end_as_they_should() {
     run_recorded("state_arguments");
+}
+
+#[test]
+fn entries_and_checkpoints_can_be_asked_for() {
+    run_recorded("entries");
+}
+
+#[test]
+fn safe_points_are_started_cancelled_and_ended() {
+    run_recorded("topology");
 }
 
 #[test]

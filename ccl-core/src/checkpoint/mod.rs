@@ -17,6 +17,7 @@ pub use disk::{Disk, OsDisk, Sink, Source};
 pub use load::{Failure, Loaded};
 
 use crate::error::{Error, Result};
+use crate::ids::Revision;
 use crate::state::Key;
 use crate::state::hash::default_threads;
 
@@ -68,6 +69,12 @@ impl<D: Disk> Checkpoints<D> {
     pub fn threads(mut self, count: usize) -> Self {
         self.threads = count;
         self
+    }
+
+    /// The file of the checkpoint of this revision, whether it is there or not.
+    #[must_use]
+    pub fn path_of(&self, revision: u64) -> PathBuf {
+        self.directory.join(names::of_revision(Revision(revision)))
     }
 
     fn os(&self, what: &str, path: &Path, error: std::io::Error) -> Error {

@@ -23,7 +23,7 @@ use crate::config::MasterConfig;
 use crate::driver::journal::Journal;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::limits::{HELLO_TIMEOUT, TEXT_BYTES_MAX};
+use crate::limits::HELLO_TIMEOUT;
 use crate::master::Record;
 use crate::signals;
 
@@ -160,10 +160,7 @@ struct Parts {
 
 impl Parts {
     fn new(config: MasterConfig, events: Option<EventSink>) -> Result<Self> {
-        config.timers.validate()?;
-        if config.run.len() > TEXT_BYTES_MAX {
-            return Err(Error::invalid("the run name is longer than 512 bytes"));
-        }
+        config.validate()?;
         let opened = config.journal.as_deref();
         let opened = opened.map(|path| Journal::open(path, &config.run, config.fsync));
         let (journal, history) = match opened.transpose()? {

@@ -67,6 +67,7 @@ fn what_is_saved_is_loaded_with_any_number_of_threads() {
     assert_eq!(scratch.checkpoints().newest().unwrap(), None);
     assert!(large(0).load(&scratch.checkpoints()).unwrap().is_none());
     let path = saved.save(&scratch.checkpoints(), 42).unwrap();
+    assert_eq!(path, scratch.checkpoints().path_of(42));
     assert_eq!(path.parent(), Some(scratch.directory().as_path()));
     for threads in [1, 3] {
         let mut state = large(0);

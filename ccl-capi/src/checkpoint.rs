@@ -1,0 +1,219 @@
+//! Checkpoints: a shared state in the files of a directory.
+
+use std::ffi::c_char;
+
+use ccl_core::{Checkpoints, Error};
+
+use crate::call::call;
+use crate::handles;
+use crate::memory::{self, Growing};
+use crate::result::{Outcome, cclResult_t};
+use crate::shared_state::{CCL_ROOT_BYTES, SharedState, cclSharedState_t};
+
+/// The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if the
+/// path is wanted; the rest is written, on success only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cclCheckpoint_t {
+    /// `sizeof(cclCheckpoint_t)`.
+    pub struct_bytes: usize,
+    /// 1: there is one. 0: there is none, and the rest is 0.
+    pub is_there: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Room for the path of its file, with a zero byte at the end, or NULL.
+    pub path: *mut c_char,
+    /// Bytes that there is room for.
+    pub path_capacity: usize,
+    /// Bytes that the path takes, its zero byte included; 0 if there is none.
+    pub path_bytes: usize,
+    /// Its revision.
+    pub revision: u64,
+    /// The digest over all its entries.
+    pub root: [u8; CCL_ROOT_BYTES],
+}
+
+impl Default for cclCheckpoint_t {
+    fn default() -> Self {
+        Self {
+            struct_bytes: 0,
+            is_there: 0,
+            reserved: 0,
+            path: std::ptr::null_mut(),
+            path_capacity: 0,
+            path_bytes: 0,
+            revision: 0,
+            root: [0; CCL_ROOT_BYTES],
+        }
+    }
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers and a pointer only.
+unsafe impl Growing for cclCheckpoint_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// How checkpoints are saved and loaded. 0 is the default of every field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct cclCheckpointOptions_t {
+    /// `sizeof(cclCheckpointOptions_t)`.
+    pub struct_bytes: usize,
+    /// Checkpoints that stay after a save, the new one among them. 0: 2.
+    pub keep_count: u32,
+    /// Threads that hash. 0: as many as there are cores, at most 8.
+    pub hash_threads: u32,
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers only.
+unsafe impl Growing for cclCheckpointOptions_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// Saves the state with its revision to a directory, which is made if its parent is there: whole or
+/// not at all, whatever dies meanwhile. Each member saves to a directory of its own, or one for all
+/// of them. `options` may be NULL. Blocks for two hashes and one write; nobody may write the memory
+/// meanwhile. cclGetNewestCheckpoint has the file's path.
+///
+/// Errors: cclErrorSystem if the disk fails: the checkpoints that were there are still there.
+/// cclErrorInvalidArgument if `directory` is NULL or no UTF-8, or an entry's name is not fit for a
+/// file; cclErrorInvalidUsage if the content is a mixture, or while a sync of this state is under
+/// way; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclSaveSharedState")]
+pub unsafe extern "C" fn save_shared_state(
+    state: cclSharedState_t,
+    directory: *const c_char,
+    options: *const cclCheckpointOptions_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let checkpoints = unsafe { checkpoints_with(directory, options) }?;
+        let state = handles::get::<SharedState, _>(state)?;
+        let _file = state.with(|state| state.save(&checkpoints))?;
+        Ok(())
+    })
+}
+
+/// Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
+/// if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
+/// hashes to the root that it was saved with; a damaged file is passed over for the one before it.
+/// A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
+/// `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
+///
+/// Errors: cclErrorInvalidArgument if there are checkpoints and none is whole, or the newest has
+/// other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
+/// whether the content is still whole. cclErrorInvalidUsage while a sync of this state is under
+/// way; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclLoadSharedState")]
+pub unsafe extern "C" fn load_shared_state(
+    state: cclSharedState_t,
+    directory: *const c_char,
+    options: *const cclCheckpointOptions_t,
+    is_loaded: *mut u32,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let (place, checkpoints) = unsafe {
+            (
+                memory::out(is_loaded, "is_loaded")?,
+                checkpoints_with(directory, options)?,
+            )
+        };
+        let state = handles::get::<SharedState, _>(state)?;
+        place.set(state.with(|state| state.load(&checkpoints))?.into());
+        Ok(())
+    })
+}
+
+/// Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the
+/// disk only.
+///
+/// Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files and none
+/// is a checkpoint that is whole by its length; cclErrorSystem if the directory cannot be read.
+#[unsafe(export_name = "cclGetNewestCheckpoint")]
+pub unsafe extern "C" fn get_newest_checkpoint(
+    directory: *const c_char,
+    checkpoint: *mut cclCheckpoint_t,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let (place, asked, checkpoints) = unsafe {
+            (
+                memory::growing_out(checkpoint, "checkpoint")?,
+                memory::growing(checkpoint.cast_const(), "checkpoint")?,
+                checkpoints(directory)?,
+            )
+        };
+        memory::check_list(asked.path, asked.path_capacity, "checkpoint->path")?;
+        let mut found = cclCheckpoint_t {
+            path: asked.path,
+            path_capacity: asked.path_capacity,
+            ..cclCheckpoint_t::default()
+        };
+        if let Some(content) = checkpoints.newest()? {
+            let path = checkpoints.path_of(content.revision.0);
+            let path = path.to_str().expect("the directory is UTF-8").to_owned();
+            if asked.path_capacity > 0 {
+                let (place, bytes) = (asked.path, asked.path_capacity);
+                // SAFETY: the header asks for as many bytes as it says.
+                unsafe { memory::set_text(place, bytes, "checkpoint->path", &path) }?;
+            }
+            found.is_there = 1;
+            found.path_bytes = path.len() + 1;
+            found.revision = content.revision.0;
+            found.root = content.root.0;
+        }
+        place.set(found);
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `directory` is NULL or a text that ends with a zero byte.
+unsafe fn checkpoints(directory: *const c_char) -> Outcome<Checkpoints> {
+    // SAFETY: passed on from the caller.
+    let directory = unsafe { memory::text(directory, "directory") }?;
+    let directory = directory.filter(|directory| !directory.is_empty());
+    let directory = directory.ok_or_else(|| Error::invalid("directory is NULL or empty"))?;
+    Ok(Checkpoints::new(directory))
+}
+
+/// # Safety
+/// `directory` is NULL or a text that ends with a zero byte; `options` is NULL or points to
+/// options.
+unsafe fn checkpoints_with(
+    directory: *const c_char,
+    options: *const cclCheckpointOptions_t,
+) -> Outcome<Checkpoints> {
+    // SAFETY: passed on from the caller.
+    let (mut checkpoints, options) = unsafe {
+        (
+            checkpoints(directory)?,
+            memory::growing(options, "options")?,
+        )
+    };
+    if options.keep_count > 0 {
+        let count = usize::try_from(options.keep_count).unwrap_or(usize::MAX);
+        checkpoints = checkpoints.keep(count);
+    }
+    if let Some(threads) = hash_threads(options.hash_threads)? {
+        checkpoints = checkpoints.threads(threads);
+    }
+    Ok(checkpoints)
+}
+
+/// How many threads hash, if the caller chooses.
+pub(crate) fn hash_threads(number: u32) -> Outcome<Option<usize>> {
+    if number > HASH_THREADS_MAX {
+        let what = format!("options->hash_threads is {number}, at most {HASH_THREADS_MAX}");
+        return Err(Error::invalid(what).into());
+    }
+    Ok(usize::try_from(number).ok().filter(|&number| number > 0))
+}
+
+/// Most threads that hash: more than any machine gains from.
+const HASH_THREADS_MAX: u32 = 256;
