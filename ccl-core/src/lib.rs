@@ -23,8 +23,8 @@ pub mod wire;
 
 pub use checkpoint::Checkpoints;
 pub use communicator::{
-    Census, Communicator, Connecting, Counters, Handle, Options, Outcome, Progress, RawHandle,
-    RawPart, Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo,
+    Census, Communicator, Connecting, Counters, Handle, Hashes, Options, Outcome, Progress,
+    RawHandle, RawPart, Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo,
     SyncOptions, SyncWatch,
 };
 pub use config::{CommunicatorConfig, MasterConfig, Timers};

@@ -34,9 +34,9 @@ mod ccl_native {
     #[pymodule_export]
     use crate::master::Master;
     #[pymodule_export]
-    use crate::results::{Counters, Outcome, Progress, View};
+    use crate::results::{Counters, Outcome, Progress, StateId, View};
     #[pymodule_export]
-    use crate::shared_state::SharedState;
+    use crate::shared_state::{SharedState, newest_checkpoint};
     #[pymodule_export]
     use crate::sync_handle::{SyncHandle, SyncInfo};
 }

@@ -88,6 +88,34 @@ impl View {
     }
 }
 
+/// A content of a shared state, as its revision and its digest name it.
+#[pyclass(frozen, module = "ccl")]
+#[derive(Debug)]
+pub struct StateId(pub ccl_core::StateId);
+
+#[pymethods]
+impl StateId {
+    /// How often the state had been advanced.
+    #[getter]
+    fn revision(&self) -> u64 {
+        self.0.revision.0
+    }
+
+    /// The digest over all entries, in hexadecimal.
+    #[getter]
+    fn root(&self) -> String {
+        self.0.root.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "StateId(revision={}, root={:?})",
+            self.revision(),
+            self.0.root
+        )
+    }
+}
+
 /// What a communicator did so far.
 #[pyclass(frozen, module = "ccl")]
 #[derive(Debug)]
@@ -111,6 +139,12 @@ impl Counters {
     #[getter]
     fn repairs(&self) -> u64 {
         self.0.repairs
+    }
+
+    /// Data connections of the widest link there is now.
+    #[getter]
+    fn lanes(&self) -> u16 {
+        self.0.lanes
     }
 
     /// Bytes sent to other peers.

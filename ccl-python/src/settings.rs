@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ccl_core::ids::UnitId;
 use ccl_core::{
-    Algorithm, CommunicatorConfig, GroupId, MasterConfig, Options, ReduceOp, Tag, Timers,
+    Algorithm, CommunicatorConfig, GroupId, MasterConfig, Options, ReduceOp, SyncOptions,
+    SyncStrategy, Tag, Timers,
 };
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -82,6 +83,33 @@ pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
         }
     }
     Ok(options)
+}
+
+/// How a sync is to be made, and the names of the entries that were touched.
+pub fn sync<'py>(
+    keywords: Keywords<'_, 'py>,
+) -> PyResult<(SyncOptions, Option<Bound<'py, PyAny>>)> {
+    let (mut options, mut touched) = (SyncOptions::default(), None);
+    for (name, value) in keywords.into_iter().flatten() {
+        match name.extract::<&str>()? {
+            "strategy" => options.strategy = strategy(&value)?,
+            "restore" => options.restore = value.extract()?,
+            "deadline" => options.deadline = maybe_duration(&value)?,
+            "hash_threads" => options.hash_threads = value.extract()?,
+            "touched" => touched = Some(value).filter(|value| !value.is_none()),
+            other => return Err(unexpected(other)),
+        }
+    }
+    Ok((options, touched))
+}
+
+fn strategy(value: &Bound<'_, PyAny>) -> PyResult<SyncStrategy> {
+    let name = value.extract::<&str>()?;
+    let mut known = SyncStrategy::ALL.into_iter();
+    known.find(|known| known.name() == name).ok_or_else(|| {
+        let all = SyncStrategy::ALL.map(SyncStrategy::name).join(", ");
+        invalid(value.py(), format!("strategy {name:?} is not one of {all}"))
+    })
 }
 
 /// What a peer is told.

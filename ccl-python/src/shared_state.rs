@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ccl_core::{Checkpoints, Error, Key, Result};
+use ccl_core::{Checkpoints, Error, Hashes, Key, Result};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 
 use crate::errors::{invalid, raise};
 use crate::memory::{Keep, Memory, Use};
+use crate::results::StateId;
 use crate::sync::{Turn, Turning};
 
 type Object<'a, 'py> = &'a Bound<'py, PyAny>;
@@ -32,10 +33,12 @@ pub struct SharedState {
 }
 
 /// What is known of the content beside its memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Facts {
     revision: u64,
     is_usable: bool,
+    /// What the last sync hashed.
+    hashes: Option<Hashes>,
 }
 
 #[pymethods]
@@ -52,6 +55,7 @@ impl SharedState {
         let facts = Facts {
             revision,
             is_usable: true,
+            hashes: None,
         };
         let state = Self {
             source: source.clone().unbind(),
@@ -80,6 +84,13 @@ impl SharedState {
     #[getter]
     fn is_usable(&self) -> bool {
         self.facts.lock().is_usable
+    }
+
+    /// Says that the content is a mixture: the next sync only receives.
+    fn mark_mixed(&self, py: Python<'_>) -> PyResult<()> {
+        let _turn = self.take(py)?;
+        self.facts.lock().is_usable = false;
+        Ok(())
     }
 
     /// Names of the entries, in order.
@@ -117,10 +128,10 @@ impl SharedState {
     }
 
     fn __repr__(&self) -> String {
-        let Facts {
-            revision,
-            is_usable,
-        } = *self.facts.lock();
+        let (revision, is_usable) = {
+            let facts = self.facts.lock();
+            (facts.revision, facts.is_usable)
+        };
         format!("SharedState(revision={revision}, is_usable={is_usable})")
     }
 
@@ -128,6 +139,14 @@ impl SharedState {
         visit.call(&self.source)?;
         visit.call(&self.unequal)
     }
+}
+
+/// The newest checkpoint in a directory, which is not hashed; `None` if there is none at all.
+#[pyfunction]
+pub fn newest_checkpoint(py: Python<'_>, directory: PathBuf) -> PyResult<Option<StateId>> {
+    let newest = py.detach(|| Checkpoints::new(directory).newest());
+    let newest = newest.map_err(|error| raise(py, &error))?;
+    Ok(newest.map(StateId))
 }
 
 impl SharedState {
@@ -146,9 +165,8 @@ impl SharedState {
     pub fn prepare(&self, py: Python<'_>, access: Use) -> PyResult<Prepared> {
         let module = py.import("ccl._state")?;
         let content = module.call_method1("look", (&self.source, &self.unequal))?;
-        let facts = *self.facts.lock();
-        let mut state = ccl_core::SharedState::new(facts.revision);
-        if !facts.is_usable {
+        let mut state = ccl_core::SharedState::new(self.revision());
+        if !self.is_usable() {
             state.mark_mixed();
         }
         let mut keeps = Vec::new();
@@ -180,8 +198,8 @@ impl SharedState {
         let turn = self.take(py)?;
         let mut prepared = self.prepare(py, access)?;
         let result = py.detach(|| body(&mut prepared.state));
-        prepared.settle();
         if access == Use::Write {
+            prepared.settle();
             prepared.write_back(py)?;
         }
         drop(turn);
@@ -204,11 +222,28 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Goes on from what the last sync hashed; the indices of the entries to hash anew. Numbers are
+    /// always among them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that no entry has, `TypeError` for what is no list of names.
+    pub fn resume(&mut self, touched: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+        let py = touched.py();
+        let indices = self.content.call_method1(py, "touched", (touched,))?;
+        let indices = indices.extract(py)?;
+        let hashes = self.facts.lock().hashes.take();
+        hashes
+            .into_iter()
+            .for_each(|hashes| self.state.resume(hashes));
+        Ok(indices)
+    }
+
     /// Remembers what the call left.
-    pub fn settle(&self) {
+    pub fn settle(&mut self) {
         *self.facts.lock() = Facts {
             revision: self.state.revision(),
             is_usable: self.state.is_usable(),
+            hashes: self.state.take_hashes(),
         };
     }
 

@@ -199,7 +199,7 @@ impl Flight {
             .unwrap_or_else(|_| Err(Error::Ended("a sync was lost to a panic".into())));
         let Job {
             communicator,
-            prepared,
+            mut prepared,
             turns,
             ..
         } = job;

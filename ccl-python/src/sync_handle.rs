@@ -2,44 +2,36 @@
 
 use std::sync::Arc;
 
-use ccl_core::{SyncOptions, SyncStrategy};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::communicator::Communicator;
-use crate::errors::invalid;
 use crate::memory::Use;
 use crate::results::{Progress, View};
-use crate::settings::maybe_duration;
+use crate::settings::{self, maybe_duration};
 use crate::shared_state::SharedState;
 use crate::sync::{Flight, Job};
 
 #[pymethods]
 impl Communicator {
     /// Makes a state equal at all members of the group.
-    #[pyo3(signature = (state, *, strategy = "enforce_popular", restore = false, deadline = None))]
+    #[pyo3(signature = (state, **options))]
     fn sync(
         slf: &Bound<'_, Self>,
         state: &Bound<'_, SharedState>,
-        strategy: &str,
-        restore: bool,
-        deadline: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<SyncInfo> {
-        let options = options(slf.py(), strategy, restore, deadline)?;
         let flight = start(slf, state.get(), options)?;
         flight.wait_or_cancel(slf.py()).map(SyncInfo)
     }
 
     /// Starts to make a state equal at all members of the group.
-    #[pyo3(signature = (state, *, strategy = "enforce_popular", restore = false, deadline = None))]
+    #[pyo3(signature = (state, **options))]
     fn sync_async(
         slf: &Bound<'_, Self>,
         state: &Bound<'_, SharedState>,
-        strategy: &str,
-        restore: bool,
-        deadline: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<SyncHandle> {
-        let options = options(slf.py(), strategy, restore, deadline)?;
         Ok(SyncHandle {
             flight: start(slf, state.get(), options)?,
             _communicator: slf.clone().unbind(),
@@ -50,42 +42,26 @@ impl Communicator {
 fn start(
     communicator: &Bound<'_, Communicator>,
     state: &SharedState,
-    options: SyncOptions,
+    options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Arc<Flight>> {
     let py = communicator.py();
+    let (mut options, touched) = settings::sync(options)?;
     let Communicator(native, syncs, _) = communicator.get();
     let turns = [
         state.take(py)?,
         syncs.take(py, "another sync of this communicator")?,
     ];
+    let mut prepared = state.prepare(py, Use::Write)?;
+    options.touched = touched
+        .map(|touched| prepared.resume(&touched))
+        .transpose()?;
     let job = Job {
         communicator: ccl_core::Communicator::clone(native),
-        prepared: state.prepare(py, Use::Write)?,
+        prepared,
         options,
         turns,
     };
     Flight::start(py, job)
-}
-
-fn options(
-    py: Python<'_>,
-    strategy: &str,
-    restore: bool,
-    deadline: Option<&Bound<'_, PyAny>>,
-) -> PyResult<SyncOptions> {
-    let mut known = SyncStrategy::ALL.into_iter();
-    let strategy = known
-        .find(|known| known.name() == strategy)
-        .ok_or_else(|| {
-            let all = SyncStrategy::ALL.map(SyncStrategy::name).join(", ");
-            invalid(py, format!("strategy {strategy:?} is not one of {all}"))
-        })?;
-    Ok(SyncOptions {
-        strategy,
-        restore,
-        deadline: deadline.map(maybe_duration).transpose()?.flatten(),
-        ..SyncOptions::default()
-    })
 }
 
 /// A sync under way. It may be dropped: the sync goes on, and keeps its memory alive.
@@ -188,6 +164,18 @@ impl SyncInfo {
             sources.set_item(peer.0, bytes)?;
         }
         Ok(sources)
+    }
+
+    /// The sync's name in the history.
+    #[getter]
+    fn op(&self) -> String {
+        self.0.op.to_string()
+    }
+
+    /// Attempts it took.
+    #[getter]
+    fn attempts(&self) -> u32 {
+        self.0.attempts
     }
 
     /// Members that took part.

@@ -191,7 +191,6 @@ def test_a_time_of_another_type_is_refused_with_what_to_pass(time: Any) -> None:
                 with pytest.raises(TypeError, match=told):
                     master.wait(time)
             communicator.barrier(deadline=timedelta(seconds=5))
-            communicator.barrier(deadline=float(np.float32(5)))
 
 
 def test_a_taken_port_is_an_os_error_with_its_number() -> None:

@@ -8,8 +8,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use ccl_core::{
-    Checkpoints, Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options,
-    SharedState, SyncFault, SyncHandle, SyncInfo, SyncOptions, SyncStrategy, Vid,
+    Checkpoints, Communicator, CommunicatorConfig, Error, Hashes, MasterConfig, MasterServer,
+    Options, SharedState, SyncFault, SyncHandle, SyncInfo, SyncOptions, SyncStrategy, Vid,
 };
 
 /// Far beyond what anything here takes; only a hang reaches it.
@@ -262,6 +262,35 @@ fn a_hint_saves_hashing_and_a_full_sync_sees_what_it_hid() {
         );
         sync(&mut state, None);
         assert_eq!(state.slice::<u8>("two").unwrap()[3], 0);
+    });
+}
+
+#[test]
+fn a_hint_goes_on_from_an_earlier_state_of_the_same_entries_only() {
+    run(2, |communicator, rank| {
+        let sync = |revision: u64, memory: &mut [u8], hashes: Option<Hashes>| {
+            let mut state = SharedState::new(revision);
+            let count = memory.len() as u64;
+            state.add("w", &[count], memory).unwrap();
+            hashes.into_iter().for_each(|hashes| state.resume(hashes));
+            let options = SyncOptions {
+                touched: Some(vec![]),
+                ..SyncOptions::default()
+            };
+            communicator
+                .sync_while(&mut state, &options, |_| {})
+                .unwrap();
+            let hashes = state.take_hashes();
+            assert!(state.take_hashes().is_none());
+            hashes
+        };
+        let hashes = sync(0, &mut [0; 1000], None);
+        let mut memory = vec![rank as u8; 1000];
+        let hashes = sync(1, &mut memory, hashes);
+        assert_eq!(memory, vec![rank as u8; 1000], "hidden by the hint");
+        let mut longer = vec![rank as u8; 1001];
+        sync(2, &mut longer, hashes);
+        assert_eq!(longer, vec![0; 1001], "nothing is known of it");
     });
 }
 

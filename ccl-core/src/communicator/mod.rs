@@ -22,7 +22,7 @@ use crate::wire::control::{Algorithm, Kind};
 pub use census::Census;
 pub use handle::{Handle, RawHandle, Scope, ScopedHandle};
 pub use pending::{Connecting, SafePoint};
-pub use shared_state::SharedState;
+pub use shared_state::{Hashes, SharedState};
 pub use sync::{SyncHandle, SyncInfo, SyncOptions, SyncWatch};
 
 /// How one call is to be made.

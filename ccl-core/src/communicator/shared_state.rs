@@ -164,6 +164,25 @@ impl<'a> SharedState<'a> {
         self.is_usable = false;
     }
 
+    /// What the last sync knew of the content, for a state that is made anew of the same entries;
+    /// `None` if there was no sync, or if entries came or a checkpoint was loaded since. This state
+    /// forgets it.
+    pub fn take_hashes(&mut self) -> Option<Hashes> {
+        let blocks = self.digests.take()?;
+        Some(Hashes {
+            keys: keys_digest(&self.keys),
+            blocks,
+        })
+    }
+
+    /// Says that the content is what it was when these were taken, but for the entries that the
+    /// next sync is told of ([`SyncOptions::touched`]). Does nothing if the entries are others.
+    pub fn resume(&mut self, hashes: Hashes) {
+        if hashes.keys == keys_digest(&self.keys) {
+            self.digests = Some(hashes.blocks);
+        }
+    }
+
     /// What all members must agree on of each entry.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
@@ -335,6 +354,14 @@ impl<'a> SharedState<'a> {
         }
         self.digests = Some(holding.digests());
     }
+}
+
+/// Digests of the content of a [`SharedState`], which outlive it.
+#[derive(Clone, Debug)]
+pub struct Hashes {
+    /// Of names, types and shapes.
+    keys: Digest,
+    blocks: Vec<Digest>,
 }
 
 fn key<T: Element>(name: &str, shape: &[u64], allow_inequality: bool) -> Key {

@@ -33,9 +33,11 @@ from ccl._native import (
     Outcome,
     Progress,
     SharedState,
+    StateId,
     SyncHandle,
     SyncInfo,
     View,
+    newest_checkpoint,
 )
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "Retryable",
     "SessionOver",
     "SharedState",
+    "StateId",
     "StateMismatch",
     "SyncHandle",
     "SyncInfo",
@@ -68,4 +71,5 @@ __all__ = [
     "Unknown",
     "View",
     "WorldChanged",
+    "newest_checkpoint",
 ]

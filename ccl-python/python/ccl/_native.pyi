@@ -13,7 +13,7 @@ from ccl.types import (
     Op,
     Options,
     State,
-    SyncStrategy,
+    SyncOptions,
     Time,
 )
 
@@ -25,9 +25,11 @@ __all__ = [
     "Outcome",
     "Progress",
     "SharedState",
+    "StateId",
     "SyncHandle",
     "SyncInfo",
     "View",
+    "newest_checkpoint",
 ]
 
 @final
@@ -188,24 +190,17 @@ class Communicator:
     def sync(
         self,
         state: SharedState,
-        *,
-        strategy: SyncStrategy = "enforce_popular",
-        restore: bool = False,
-        deadline: Time | None = None,
+        **options: Unpack[SyncOptions],
     ) -> SyncInfo:
         """Makes a state equal at all members of the group, which all call it.
 
-        ``restore`` votes to go back to the best content there is, if what was sealed last is lost.
         Lost peers do not disturb the others. ``StateMismatch`` if the members' states do not fit.
         """
 
     def sync_async(
         self,
         state: SharedState,
-        *,
-        strategy: SyncStrategy = "enforce_popular",
-        restore: bool = False,
-        deadline: Time | None = None,
+        **options: Unpack[SyncOptions],
     ) -> SyncHandle:
         """Starts a sync. The state may be read until it ends where ``is_source`` is true."""
 
@@ -268,6 +263,10 @@ class SharedState:
         False after a sync or load that failed half-way: what is there is a mixture, and the next
         sync only receives.
         """
+
+    def mark_mixed(self) -> None:
+        """Says that the content is a mixture of two, as that of a failed write: ``is_usable`` is
+        false, and the next sync only receives."""
 
     @property
     def names(self) -> list[str]:
@@ -338,6 +337,14 @@ class SyncInfo:
         """Who gave them, and how many of those that were used."""
 
     @property
+    def op(self) -> str:
+        """The sync's name in the history."""
+
+    @property
+    def attempts(self) -> int:
+        """Attempts it took."""
+
+    @property
     def members(self) -> list[int]:
         """Members that took part."""
 
@@ -397,6 +404,24 @@ class View:
     def ring_order(self) -> list[int]:
         """The ring: ranks, each followed by its next."""
 
+def newest_checkpoint(directory: str | os.PathLike[str]) -> StateId | None:
+    """What the newest checkpoint is that is whole by name, header and length.
+
+    Its content is not hashed. ``None`` if there is none at all.
+    """
+
+@final
+class StateId:
+    """A content of a shared state, as its revision and its digest name it."""
+
+    @property
+    def revision(self) -> int:
+        """How often the state had been advanced."""
+
+    @property
+    def root(self) -> str:
+        """The digest over all entries, in hexadecimal."""
+
 @final
 class Counters:
     """What a communicator did so far."""
@@ -412,6 +437,10 @@ class Counters:
     @property
     def repairs(self) -> int:
         """Connections that broke and were repaired."""
+
+    @property
+    def lanes(self) -> int:
+        """Data connections of the widest link there is now."""
 
     @property
     def sent_bytes(self) -> int:

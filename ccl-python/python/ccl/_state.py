@@ -29,9 +29,7 @@ class Content:
         self._numbers: list[tuple[str, _Number, array[Any]]] = []
         for name, leaf in _leaves("", source):
             self._add(name, leaf, name in unequal)
-        unknown = unequal - {entry.name for entry in self.entries}
-        if unknown:
-            raise InvalidArgument(f"allow_inequality: there is no entry {sorted(unknown)[0]!r}")
+        self._check_names("allow_inequality", unequal)
 
     def _add(self, name: str, leaf: object, allow_inequality: bool) -> None:
         if isinstance(leaf, _Number):
@@ -41,6 +39,18 @@ class Content:
         else:
             plain = _plain(leaf)
             self.entries.append(Entry(name, plain, _shape(plain), allow_inequality))
+
+    def touched(self, names: Iterable[str]) -> list[int]:
+        """Indices of these entries, and of all numbers, which cost nothing to hash."""
+        wanted = _names("touched", names)
+        self._check_names("touched", wanted)
+        wanted |= {name for name, _, _ in self._numbers}
+        return [index for index, entry in enumerate(self.entries) if entry.name in wanted]
+
+    def _check_names(self, argument: str, wanted: frozenset[str]) -> None:
+        unknown = wanted - {entry.name for entry in self.entries}
+        if unknown:
+            raise InvalidArgument(f"{argument}: there is no entry {sorted(unknown)[0]!r}")
 
     def write_back(self) -> None:
         """Gives numbers to those who have them; tensors and arrays were written in place.
@@ -104,10 +114,15 @@ def look(source: object, unequal: frozenset[str]) -> Content:
 
 
 def names(allow_inequality: Iterable[str] | None) -> frozenset[str]:
-    """The argument as a set; a text alone is taken for a mistake."""
-    if isinstance(allow_inequality, str):
-        raise TypeError("allow_inequality is one text: pass a list of names")
-    return frozenset(allow_inequality or ())
+    """The argument as a set."""
+    return _names("allow_inequality", allow_inequality or ())
+
+
+def _names(argument: str, given: Iterable[str]) -> frozenset[str]:
+    """A text alone is taken for a mistake."""
+    if isinstance(given, str):
+        raise TypeError(f"{argument} is one text: pass a list of names")
+    return frozenset(given)
 
 
 def _leaves(prefix: str, source: object) -> Iterator[tuple[str, object]]:

@@ -1,7 +1,7 @@
 """What arguments may be, for type checkers and for whoever wraps the library."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 
@@ -15,6 +15,7 @@ __all__ = [
     "Op",
     "Options",
     "State",
+    "SyncOptions",
     "SyncStrategy",
     "Time",
 ]
@@ -52,6 +53,24 @@ class Options(TypedDict, total=False):
     attempts: int
     #: Default ``auto``, which is the same on all members.
     algorithm: Literal["auto", "direct", "ring"]
+
+
+class SyncOptions(TypedDict, total=False):
+    """How one sync of shared state is to be made."""
+
+    #: Default ``enforce_popular``.
+    strategy: SyncStrategy
+    #: A vote to go back to the best content there is, if the one that was sealed last is lost.
+    #: Needs the votes of all members. Default false.
+    restore: bool
+    #: When to cancel it for everybody. ``None``: the communicator's ``operation_timeout``.
+    deadline: Time | None
+    #: Names of the entries whose memory may have changed since the last sync of this state: only
+    #: these, and numbers, are hashed. A change elsewhere goes unseen until a sync without this
+    #: hint. ``None``: all.
+    touched: Iterable[str] | None
+    #: Threads that hash. ``None``: as many as there are cores, at most 8.
+    hash_threads: int | None
 
 
 class CommunicatorSettings(TypedDict, total=False):
