@@ -21,8 +21,9 @@ pub use super::fingerprint::{Algorithm, Fingerprint, Kind};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};
 pub use super::state::{Digest, StateId, StateOffer, SyncFault, SyncStrategy};
 
-/// Version of the control protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
+/// with its number, so that whoever differs is told so.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// One member of a view, as the others need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,8 +13,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::ids::{GroupId, LinkKey};
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
-use crate::wire::control::{MasterToPeer, PeerToMaster};
+use crate::wire::control::{MasterToPeer, PROTOCOL_VERSION, PeerToMaster};
 use crate::wire::validate::Violation;
 
 /// Version of the frame layout and of the bodies' encoding.
@@ -32,6 +33,12 @@ pub trait Message: Serialize + DeserializeOwned {
     /// # Errors
     /// The first violation.
     fn check(&self) -> Result<(), Violation>;
+
+    /// What to make of a message whose other fields may differ, because its first say that it is of
+    /// another version of the protocol.
+    fn of_another_version(_body: &[u8]) -> Option<Self> {
+        None
+    }
 }
 
 /// Why bytes are not a frame, or a message cannot become one. Fatal for the connection: where the
@@ -229,6 +236,9 @@ fn decode<M: Message>(announced: u32, body: &[u8]) -> Result<M, FrameError> {
             computed,
         });
     }
+    if let Some(message) = M::of_another_version(body) {
+        return Ok(message);
+    }
     let (message, rest) = postcard::take_from_bytes::<M>(body)
         .map_err(|error| FrameError::Undecodable(error.to_string()))?;
     if !rest.is_empty() {
@@ -245,6 +255,25 @@ impl Message for PeerToMaster {
     fn check(&self) -> Result<(), Violation> {
         self.validate()
     }
+
+    /// Of a `Hello` the number of its version is all that can be read, so that its sender can be
+    /// told why it is refused.
+    fn of_another_version(body: &[u8]) -> Option<Self> {
+        let ((kind, protocol), _) = postcard::take_from_bytes::<(u32, u32)>(body).ok()?;
+        let differs = kind == HELLO && protocol != PROTOCOL_VERSION;
+        differs.then(|| Self::Hello {
+            protocol,
+            library: String::new(),
+            run: String::new(),
+            group: GroupId(0),
+            unit: None,
+            unit_size: None,
+            addresses: Vec::new(),
+            key: LinkKey(0),
+            min_world: 0,
+            attach: 0,
+        })
+    }
 }
 
 impl Message for MasterToPeer {
@@ -255,6 +284,8 @@ impl Message for MasterToPeer {
     }
 }
 
+/// Number of `Hello` among the messages to the master, in each version.
+const HELLO: u32 = 0;
 /// Top bit of the version byte in frames from the master.
 const FROM_MASTER: u8 = 0x80;
 /// Memory that an idle deframer may keep, in bytes: most messages fit.

@@ -15,7 +15,7 @@ use super::*;
 use crate::ids::{GroupId, LinkKey, Term};
 use crate::limits::{CONTROL_QUEUE_BYTES_MAX, UNIDENTIFIED_MAX};
 use crate::wire::control::{MasterToPeer, PROTOCOL_VERSION, PeerToMaster};
-use crate::wire::frame::{Deframer, encode};
+use crate::wire::frame::{Deframer, FRAME_VERSION, encode};
 
 /// Longest any step of a test may take; on an idle machine all take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -118,6 +118,27 @@ fn journal_file(name: &str) -> std::path::PathBuf {
     let path = std::env::temp_dir().join(file);
     let _not_there = std::fs::remove_file(&path);
     path
+}
+
+/// The fields of version 1 were others: a reader of version 2 must not try them.
+#[test]
+fn a_peer_of_another_version_is_told_both() {
+    let master = start(config());
+    let mut client = Client::connect(&master);
+    let first = postcard::to_allocvec(&(0_u32, PROTOCOL_VERSION - 1, "an older library")).unwrap();
+    let mut frame = u32::try_from(first.len()).unwrap().to_le_bytes().to_vec();
+    frame.push(FRAME_VERSION);
+    frame.extend(crc32fast::hash(&first).to_le_bytes());
+    frame.extend(first);
+    client.stream.write_all(&frame).unwrap();
+    let answer = client.receive();
+    let Some(MasterToPeer::Refused { reason }) = answer else {
+        panic!("{answer:?}");
+    };
+    let (ours, theirs) = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1);
+    let words = format!("the master speaks protocol {ours}, this peer {theirs}");
+    assert!(reason.contains(&words), "{reason}");
+    assert!(client.is_closed_by_the_master());
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn to_master() -> impl Strategy<Value = PeerToMaster> {
                 any::<u32>(),
                 text(),
                 text(),
-                any::<u32>(),
+                Just(PROTOCOL_VERSION),
                 option::of((any::<u64>(), option::of(any::<u32>())))
             ),
             vec(address(), 0..=ADDRESSES_MAX),
@@ -562,6 +562,35 @@ fn an_announced_length_is_refused_at_the_header_and_costs_no_memory() {
 }
 
 #[test]
+/// What follows the version in a `Hello` of another version is anybody's guess: its sender is to be
+/// told that, not that it cannot be understood.
+#[test]
+fn a_hello_of_another_version_is_understood_as_far_as_its_version() {
+    for version in [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1, u32::MAX] {
+        let mut body = postcard::to_allocvec(&(0_u32, version)).unwrap();
+        body.extend([0xff; 40]);
+        let mut frame = vec![0; FRAME_HEADER_BYTES];
+        frame.extend(&body);
+        seal(&mut frame, PeerToMaster::MARKER).unwrap();
+        let mut deframer = Deframer::new(16 << 10);
+        deframer.push(&frame);
+        let hello = deframer.pop::<PeerToMaster>().unwrap();
+        let Some(PeerToMaster::Hello { protocol, .. }) = hello else {
+            panic!("{hello:?}");
+        };
+        assert_eq!(protocol, version);
+    }
+}
+
+/// A refusal is what sides of different versions have to say to each other.
+#[test]
+fn a_refusal_looks_the_same_in_each_version() {
+    let refusal = MasterToPeer::Refused {
+        reason: "no".into(),
+    };
+    assert_eq!(frame_of(&refusal)[FRAME_HEADER_BYTES..], [9, 2, b'n', b'o']);
+}
+
 fn the_limit_holds_on_both_sides_of_its_edge() {
     let frame = frame_of(&sample());
     let max = frame.len() as u32;
