@@ -128,8 +128,8 @@ pub struct CommunicatorConfig {
     /// Failure unit; `None` makes one of this peer alone. Default `None`.
     pub unit: Option<UnitId>,
     /// How many peers the unit has, over all its groups, 1 to 1024: they are admitted together, to
-    /// each group at its safe point of the same number. All say the same; if peers differ, the
-    /// largest counts. `None`: none of them waits for another. Default `None`.
+    /// each group at its safe point of the same number. All say the same, else they are refused, as
+    /// are more peers than that. `None`: none of them waits for another. Default `None`.
     pub unit_size: Option<u32>,
     /// Address to listen on for other peers; port 0 lets the system choose. Default: `[::]:0` where
     /// there is IPv6, else `0.0.0.0:0`; only loopback if the master is reached over loopback.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{OpName, PeerId, Vid};
-use crate::wire::control::{AbortReason, CancelReason, EvictReason, SyncFault};
+use crate::wire::control::{AbortReason, CancelReason, EvictReason, SyncFault, UnitCount};
 
 /// Result of the library's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,12 +90,14 @@ pub enum Error {
     },
     /// The master knows this peer, but it was not admitted in time.
     #[error(
-        "registered with the master but not admitted within {waited_ms} ms: the first view waits for \
-         min_world_size peers, later ones for the members to call update_topology"
+        "registered with the master but not admitted within {waited_ms} ms: {}",
+        what_waits(*.unit)
     )]
     NotAdmitted {
         /// How long it waited.
         waited_ms: u64,
+        /// Who of its unit was there, if it waited for others of it.
+        unit: Option<UnitCount>,
     },
     /// `wait_for` ended before the operation did; the operation goes on.
     #[error("not finished within the given time; the operation goes on")]
@@ -191,5 +193,22 @@ impl Error {
                 vid,
             },
         }
+    }
+}
+
+/// Why a peer was not admitted, and what to do.
+fn what_waits(unit: Option<UnitCount>) -> String {
+    match unit {
+        Some(UnitCount {
+            unit,
+            registered,
+            size,
+        }) if registered < size => format!(
+            "{registered} of the {size} peers of unit {unit} are registered, and it is admitted \
+             when all are: start the others, or correct unit and unit_size"
+        ),
+        _ => "the first view waits for min_world_size peers, later ones for the members to call \
+              update_topology"
+            .into(),
     }
 }

@@ -63,6 +63,14 @@ pub enum Mutation {
     SealedStateForgotten,
     /// Members are counted when the master starts, and not after.
     GroupsCountedOnce,
+    /// A unit's peers do not wait for each other.
+    UnitAdmittedByHalves,
+    /// A unit enters each of its groups at the first safe point that this one has not seen.
+    UnitPointOfEachGroup,
+    /// Groups that a unit founds go on with the safe points that each has counted.
+    UnitsFoundedApart,
+    /// The loss of one peer of a unit leaves the others in.
+    UnitOutlivesPeer,
 }
 
 #[cfg(ccl_mutations)]

@@ -35,6 +35,11 @@ fn two_hundred_seeds_find_nothing() {
         "a run in which little succeeds shows little"
     );
     assert!(total.aborted > 100 && total.unknown > 10);
+    assert!(
+        total.units > 100,
+        "{} hosts with several processes admitted",
+        total.units
+    );
     let ends = [
         "committed",
         "restored",

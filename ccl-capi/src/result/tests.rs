@@ -48,7 +48,10 @@ fn every_error() -> Vec<Error> {
             address: "there".into(),
             cause: "none".into(),
         },
-        Error::NotAdmitted { waited_ms: 1 },
+        Error::NotAdmitted {
+            waited_ms: 1,
+            unit: None,
+        },
         Error::Timeout,
         Error::invalid("this"),
         Error::usage("that"),

@@ -40,7 +40,8 @@ impl Connecting {
             Err(Error::NotAdmitted { .. } | Error::MasterUnreachable { .. }) if timeout < left => {
                 Ok(None)
             }
-            Err(Error::NotAdmitted { .. }) => Err(Error::NotAdmitted {
+            Err(Error::NotAdmitted { unit, .. }) => Err(Error::NotAdmitted {
+                unit,
                 waited_ms: u64::try_from(self.connect_timeout.as_millis()).unwrap_or(u64::MAX),
             }),
             Err(error) => Err(error),

@@ -17,7 +17,7 @@ use crate::ids::{CallId, LinkKey, OpName, PeerId};
 use crate::peer::{Input, Neighbour, Output, Peer, SessionEnd};
 use crate::time::Instant;
 use crate::transport::tcp::Identity;
-use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups};
+use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, UnitCount};
 
 /// What waits to be worked off.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(super) enum Item {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "each is worked off at once")]
 pub(super) enum ControlItem {
     Began(Control),
     Said(MasterToPeer),
@@ -45,8 +46,8 @@ pub(super) enum ControlItem {
 pub(super) struct Core {
     pub(super) peer: Peer,
     key: LinkKey,
-    /// What was made public of the other groups.
-    others: OtherGroups,
+    /// What was made public of the other groups, and of the own unit.
+    others: (OtherGroups, Option<UnitCount>),
     pub(super) calls: BTreeMap<CallId, Pending>,
     control: Option<Control>,
     dialling: Option<JoinHandle<()>>,
@@ -74,7 +75,7 @@ impl Core {
         Self {
             peer,
             key,
-            others: OtherGroups::default(),
+            others: (OtherGroups::default(), None),
             calls: BTreeMap::new(),
             control: None,
             dialling: None,
@@ -141,9 +142,10 @@ impl Session {
     }
 
     fn note_others(&self, core: &mut Core) {
-        let others = core.peer.other_groups();
+        let others = (core.peer.other_groups(), core.peer.unit_count());
         if std::mem::replace(&mut core.others, others) != others {
-            self.public.lock().others = others;
+            let mut public = self.public.lock();
+            (public.others, public.unit) = others;
         }
     }
 

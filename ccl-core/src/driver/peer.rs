@@ -32,7 +32,7 @@ use crate::peer::{Input, Peer, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::tcp::{Links, LinksConfig};
-use crate::wire::control::{CancelReason, OtherGroups};
+use crate::wire::control::{CancelReason, OtherGroups, UnitCount};
 
 /// A session of one peer: everything that is shared between callers and tasks.
 pub struct Session {
@@ -74,6 +74,7 @@ pub(super) struct Public {
     pub(super) last_fault: Option<String>,
     pub(super) counters: Counters,
     pub(super) others: OtherGroups,
+    pub(super) unit: Option<UnitCount>,
 }
 
 impl Session {
@@ -150,7 +151,8 @@ impl Session {
         }
         if public.peer.is_some() {
             let waited_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            return Err(Error::NotAdmitted { waited_ms });
+            let unit = public.unit;
+            return Err(Error::NotAdmitted { waited_ms, unit });
         }
         let cause = public
             .last_fault

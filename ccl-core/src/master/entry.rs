@@ -79,6 +79,7 @@ impl Master {
                 let pong = MasterToPeer::Pong {
                     term: self.shared.term,
                     others: OtherGroups::default(),
+                    unit: None,
                 };
                 self.shared.outbox.send(connection, pong);
             }
@@ -174,6 +175,10 @@ impl Master {
             }
             self.evict(peer, EvictReason::Detached);
         }
+        let generation = match self.generation_of(&hello) {
+            Ok(generation) => generation,
+            Err(reason) => return self.refuse(hello.connection, reason),
+        };
         let peer = self.next_peer;
         self.next_peer = PeerId(peer.0 + 1);
         let registration = Registration {
@@ -182,6 +187,7 @@ impl Master {
             group: hello.group,
             unit: hello.unit.unwrap_or(UnitId(LONE_UNIT | peer.0)),
             unit_size: hello.unit_size,
+            generation: generation.unwrap_or(peer),
             addresses: hello.addresses.clone(),
             key: hello.key,
             min_world: hello.min_world,
@@ -194,6 +200,7 @@ impl Master {
         self.shared.outbox.event(Event::Registered { peer, group });
         self.make_group(group);
         self.with_group(group, |group, shared| group.handle_registered(shared, peer));
+        self.note_successor(peer);
         self.welcome(peer, &hello);
     }
 
@@ -217,6 +224,7 @@ impl Master {
             term: self.shared.term,
             timers: self.shared.timers,
             others: self.others(peer),
+            unit: self.count_unit(peer),
         };
         self.shared.outbox.send(hello.connection, welcome);
         self.with_group(hello.group, |group, shared| group.greet(shared, peer));
@@ -305,7 +313,10 @@ impl Master {
             session: attach.session,
             group: claim.group,
             unit: member.unit,
-            unit_size: None,
+            unit_size: claim.unit_size.filter(|size| *size > 0),
+            generation: self
+                .generation_of_members(member.unit)
+                .unwrap_or(claim.peer),
             addresses: member.addresses.clone(),
             key: member.key,
             min_world: 1,

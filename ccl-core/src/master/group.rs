@@ -84,6 +84,16 @@ impl Group {
         }
     }
 
+    /// Whether a peer of this group waits to be admitted.
+    pub fn is_newcomer(&self, peer: PeerId) -> bool {
+        self.newcomers.contains_key(&peer)
+    }
+
+    /// Whether there is no member, and the next view waits for enough newcomers.
+    pub fn is_founding(&self) -> bool {
+        matches!(self.phase, Phase::Founding)
+    }
+
     /// Whether it never had a member and nobody waits: nothing is lost with it.
     pub fn is_blank(&self) -> bool {
         matches!(self.phase, Phase::Founding)

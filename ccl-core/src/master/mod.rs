@@ -13,6 +13,7 @@ mod change;
 mod decision;
 mod election;
 mod entry;
+mod generation;
 mod group;
 mod history;
 mod invariants;
@@ -139,6 +140,7 @@ pub struct Master {
     /// Groups that the input in hand may have changed.
     touched: BTreeSet<GroupId>,
     census: census::Census,
+    units: generation::Units,
     secrets: Secrets,
     next_peer: PeerId,
     /// When no session of an earlier master can be alive any more.
@@ -203,7 +205,9 @@ impl Master {
             .sessions
             .iter()
             .filter_map(|(peer, _)| self.patience(*peer));
-        groups.chain(sessions).chain(self.run_deadline()).min()
+        let others = [self.run_deadline(), self.units.deadline()];
+        let others = others.into_iter().flatten();
+        groups.chain(sessions).chain(others).min()
     }
 
     /// Cells of the transition table, as (state, event), that this master has been through.
@@ -231,6 +235,7 @@ impl Master {
                 let pong = MasterToPeer::Pong {
                     term: self.shared.term,
                     others: self.others(peer),
+                    unit: self.count_unit(peer),
                 };
                 self.shared.outbox.send(connection, pong);
             }
@@ -278,6 +283,7 @@ impl Master {
         for id in ids {
             self.with_group(id, |group, shared| group.expire(shared));
         }
+        self.expire_units();
         self.expire_run();
     }
 
@@ -315,6 +321,7 @@ impl Master {
             }
             self.give_up_adoption();
             self.take_up_groups();
+            self.refuse_successors();
             self.call_units();
             let touched: Vec<_> = self.touched.iter().copied().collect();
             for id in touched {
@@ -322,7 +329,7 @@ impl Master {
                     self.with_group(id, |group, shared| group.settle(shared));
                 }
             }
-            if self.shared.condemned.is_empty() {
+            if self.shared.condemned.is_empty() && !self.revise_turns() {
                 return;
             }
         }
@@ -344,8 +351,13 @@ impl Master {
             return;
         };
         if let Some(connection) = session.connection() {
-            let message = MasterToPeer::Evicted {
-                reason: reason.clone(),
+            let message = match &reason {
+                EvictReason::UnitFull { .. } => MasterToPeer::Refused {
+                    reason: reason.to_string(),
+                },
+                reason => MasterToPeer::Evicted {
+                    reason: reason.clone(),
+                },
             };
             self.shared.outbox.send(connection, message);
             self.shared.outbox.close(connection);
@@ -356,9 +368,7 @@ impl Master {
                 .backoffs
                 .strike(&registration.addresses, self.shared.now);
         }
-        for mate in self.shared.sessions.of_unit(registration.unit) {
-            self.shared.condemn(mate, EvictReason::Unit(peer));
-        }
+        self.end_unit(&registration, &reason);
         if matches!(self.run, Run::Founded { .. }) {
             self.shared.outbox.seal_lazily(Record::SessionEnded {
                 peer,

@@ -8,6 +8,7 @@ use super::phase::{Event, Phase};
 use super::shared::Shared;
 use crate::ids::{MemberNumber, PeerId, Vid};
 use crate::limits;
+use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 
@@ -46,8 +47,8 @@ impl Group {
                 .backoffs
                 .not_before(&registration.addresses, shared.now),
             turn: match registration.unit_size {
-                Some(_) => Turn::Waits,
-                None => Turn::Any,
+                Some(_) if !is_active(Mutation::UnitAdmittedByHalves) => Turn::Waits,
+                _ => Turn::Any,
             },
         };
         self.newcomers.insert(peer, newcomer);
@@ -124,16 +125,25 @@ impl Group {
     }
 
     /// Installs a group's first members, or its first after all had gone, once enough are ready.
+    /// Units come to all their groups at once, and found them so (`unit`).
     pub fn found(&mut self, shared: &mut Shared) {
-        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None);
-        let wishes = self
-            .newcomers
-            .values()
-            .map(|newcomer| newcomer.min_world as usize);
-        let needed = wishes.max().unwrap_or(0).max(1);
-        if chosen.len() >= needed {
-            self.install(shared, (&BTreeSet::new(), &BTreeMap::new()), &chosen);
-            self.give_up_left_out(shared);
+        if !self.told().is_empty() {
+            return;
         }
+        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None);
+        if chosen.len() >= self.needed() {
+            self.found_with(shared, &chosen);
+        }
+    }
+
+    /// Installs these as the first members.
+    pub fn found_with(&mut self, shared: &mut Shared, chosen: &[PeerId]) {
+        self.install(shared, (&BTreeSet::new(), &BTreeMap::new()), chosen);
+    }
+
+    /// How many the first view waits for.
+    pub fn needed(&self) -> usize {
+        let wishes = self.newcomers.values().map(|newcomer| newcomer.min_world);
+        wishes.max().unwrap_or(0).max(1) as usize
     }
 }

@@ -82,6 +82,8 @@ pub struct Registration {
     pub unit: UnitId,
     /// Peers of that unit that are admitted together; `None`: it need not wait for any.
     pub unit_size: Option<u32>,
+    /// The first peer of its generation of the unit: those that live and die together.
+    pub generation: PeerId,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.

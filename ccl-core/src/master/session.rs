@@ -36,6 +36,11 @@ pub(super) enum Contact {
 }
 
 impl Session {
+    /// Whether anything was heard of it, over its present connection, after this moment.
+    pub fn was_heard_after(&self, moment: Instant) -> bool {
+        matches!(self.contact, Contact::Attached { heard, .. } if heard > moment)
+    }
+
     pub fn connection(&self) -> Option<ConnectionId> {
         match self.contact {
             Contact::Attached { connection, .. } => Some(connection),
@@ -135,13 +140,17 @@ impl Sessions {
         self.keys.get(&key).copied()
     }
 
-    /// Peers of this unit.
-    pub fn of_unit(&self, unit: UnitId) -> Vec<PeerId> {
-        let same = self
-            .peers
-            .values()
-            .filter(|session| session.registration.unit == unit);
-        same.map(|session| session.registration.peer).collect()
+    /// Sessions of this unit, of all its generations.
+    pub fn of_unit(&self, unit: UnitId) -> impl Iterator<Item = &Session> {
+        let sessions = self.peers.values();
+        sessions.filter(move |session| session.registration.unit == unit)
+    }
+
+    /// Peers of the generation of a unit that this one began.
+    pub fn of_generation(&self, first: PeerId) -> Vec<PeerId> {
+        let sessions = self.peers.values().map(|session| &session.registration);
+        let same = sessions.filter(|registration| registration.generation == first);
+        same.map(|registration| registration.peer).collect()
     }
 
     /// Gives a session a new connection; returns the one it replaces. `None` for a stale counter.

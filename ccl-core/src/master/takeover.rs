@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::census::Census;
+use super::generation::Units;
 use super::group::Group;
 use super::history::History;
 use super::outbox::Outbox;
@@ -43,6 +44,7 @@ impl Master {
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
             census: Census::default(),
+            units: Units::default(),
             next_peer: PeerId(0),
             last_resort: window.max(now + timers.detach_timeout),
             setup,
@@ -86,6 +88,7 @@ impl Master {
                 .or_insert_with(|| Group::new(id, Phase::Founding));
             if !group.awaits(peer) {
                 group.handle_registered(&mut self.shared, peer);
+                self.note_successor(peer);
             }
         }
     }
@@ -145,6 +148,7 @@ impl Master {
             self.with_group(id, |group, shared| group.finish_rebuild(shared));
         }
         if !ready.is_empty() {
+            self.note_short_units();
             // Members that turned up here may be mates of newcomers that wait elsewhere.
             let waiting = self.groups.iter().filter(|(_, g)| !g.newcomers.is_empty());
             self.touched.extend(waiting.map(|(id, _)| *id));
@@ -189,6 +193,7 @@ impl Master {
             self.shared.condemned.clear();
             self.groups.clear();
             self.census = Census::default();
+            self.units = Units::default();
             self.touched.clear();
         }
     }

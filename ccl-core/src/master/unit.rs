@@ -2,7 +2,10 @@
 //!
 //! A group never looks at another; here the master does. Members of a unit move in lockstep, so a
 //! group that admits one of its newcomers a safe point before another group does makes its members
-//! wait for a unit that waits for them.
+//! wait for a unit that waits for them. For the same reason groups whose members units are count
+//! their safe points alike: their first views begin in the same step, from the same number.
+//!
+//! A unit is named by the first peer of its generation (`generation`).
 
 use std::collections::BTreeSet;
 
@@ -11,76 +14,80 @@ use super::admission::{self, Turn};
 use super::group::Group;
 use super::phase::Phase;
 use super::shared::Shared;
-use crate::ids::{PeerId, UnitId};
+use crate::ids::{GroupId, PeerId};
+use crate::limits;
+use crate::mutation::{Mutation, is_active};
 use crate::wire::control::EvictReason;
 
 /// Where a unit stands whose newcomers wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// Some are not registered, or not ready.
+    /// Some are not registered, or not ready, or an earlier generation is not gone.
     Incomplete,
     /// Some were admitted without the others: only a restart of the master between the admissions
-    /// does that, or peers that disagree on their unit.
+    /// does that.
     Torn,
-    /// All are ready. They enter at safe point k, which nobody has called in any of their groups.
-    Whole(u64),
+    /// All are ready.
+    Whole,
 }
 
 impl Master {
     /// Tells whole units their turn, as far as the groups in hand may have made them whole.
     pub(super) fn call_units(&mut self) {
         for unit in self.waiting_units() {
-            let mates = self.shared.sessions.of_unit(unit);
-            match self.standing(&mates) {
+            let mates = self.shared.sessions.of_generation(unit);
+            match self.standing(unit) {
+                // It was founded together with one before.
+                _ if mates
+                    .iter()
+                    .all(|peer| self.turn(*peer) != Some(Turn::Waits)) => {}
                 Standing::Incomplete => {}
                 Standing::Torn => {
-                    let waits = mates
-                        .iter()
-                        .find(|peer| self.turn(**peer) == Some(Turn::Waits));
-                    if let Some(&peer) = waits {
-                        self.shared.condemn(peer, EvictReason::UnitTorn);
+                    for mate in mates {
+                        self.shared.condemn(mate, EvictReason::UnitTorn);
                     }
                 }
-                Standing::Whole(point) => mates.iter().for_each(|&peer| self.tell(peer, point)),
+                Standing::Whole if self.founds(&mates).next().is_some() => self.found_units(unit),
+                Standing::Whole => self.tell_all(&[mates]),
             }
         }
     }
 
-    fn waiting_units(&self) -> BTreeSet<UnitId> {
+    fn waiting_units(&self) -> BTreeSet<PeerId> {
         let groups = self.touched.iter().filter_map(|id| self.groups.get(id));
-        let newcomers = groups.flat_map(|group| &group.newcomers);
-        let waiting = newcomers.filter(|(_, newcomer)| newcomer.turn == Turn::Waits);
-        let sessions = waiting.filter_map(|(peer, _)| self.shared.sessions.get(*peer));
-        sessions.map(|session| session.registration.unit).collect()
+        groups.flat_map(|group| self.units_in(group)).collect()
     }
 
-    fn standing(&self, mates: &[PeerId]) -> Standing {
-        let sessions = mates
+    /// Units of which a newcomer of this group waits for its turn.
+    fn units_in<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = PeerId> + 'a {
+        let newcomers = group.newcomers.iter();
+        let waiting = newcomers.filter(|(_, newcomer)| newcomer.turn == Turn::Waits);
+        waiting.map(|(peer, _)| self.generation(*peer))
+    }
+
+    fn standing(&self, unit: PeerId) -> Standing {
+        let mates = self.shared.sessions.of_generation(unit);
+        let mut registrations = mates
             .iter()
             .filter_map(|peer| self.shared.sessions.get(*peer));
-        let sizes = sessions.filter_map(|session| session.registration.unit_size);
-        let size = sizes.max().unwrap_or(1) as usize;
-        if mates.len() > size {
-            // One of them is dead, and will be found out.
-            return Standing::Incomplete;
-        }
-        let mut is_whole = mates.len() == size;
-        let mut point = 0;
+        let size = registrations.find_map(|session| session.registration.unit_size);
+        let mut is_whole = size.is_some_and(|size| mates.len() == size as usize);
         let mut is_torn = false;
-        for &peer in mates {
+        for &peer in &mates {
             let group = &self.groups[&self.group_of(peer)];
             if matches!(group.phase, Phase::Rebuild(_)) {
                 return Standing::Incomplete;
             }
-            is_torn |= !matches!(self.turn(peer), Some(Turn::Waits | Turn::Any));
+            is_torn |= self.turn(peer) != Some(Turn::Waits);
             let beside = mates.iter().filter(|mate| **mate != peer);
             is_whole &= group.is_ready(&self.shared, peer)
                 && admission::are_all_linked(&group.newcomers, peer, beside);
-            point = point.max(group.safe.next());
         }
+        let is_next = || self.oldest_generation(unit) == unit;
         match (is_torn, is_whole) {
             (true, _) => Standing::Torn,
-            (false, true) => Standing::Whole(point),
-            (false, false) => Standing::Incomplete,
+            (false, true) if is_next() => Standing::Whole,
+            (false, _) => Standing::Incomplete,
         }
     }
 
@@ -90,13 +97,149 @@ impl Master {
         Some(group.newcomers.get(&peer)?.turn)
     }
 
-    fn tell(&mut self, peer: PeerId, point: u64) {
+    fn set_turn(&mut self, peer: PeerId, turn: Turn) {
         let group = self.group_of(peer);
         self.with_group(group, |group, _| {
             if let Some(newcomer) = group.newcomers.get_mut(&peer) {
-                newcomer.turn = Turn::At(point);
+                newcomer.turn = turn;
             }
         });
+    }
+
+    /// These units enter at one safe point: the first that nobody has called in any of their
+    /// groups.
+    fn tell_all(&mut self, units: &[Vec<PeerId>]) {
+        let next = |peer: &PeerId| self.groups[&self.group_of(*peer)].safe.next();
+        let point = units.iter().flatten().map(next).max().unwrap_or_default();
+        for &peer in units.iter().flatten() {
+            let own = self.groups[&self.group_of(peer)].safe.next();
+            let is_apart = is_active(Mutation::UnitPointOfEachGroup);
+            self.set_turn(peer, Turn::At(if is_apart { own } else { point }));
+        }
+    }
+
+    /// The groups of these peers that have no member.
+    fn founds<'a>(&'a self, peers: &'a [PeerId]) -> impl Iterator<Item = GroupId> + 'a {
+        let groups = peers.iter().map(|peer| self.group_of(*peer));
+        groups.filter(|id| self.groups[id].is_founding())
+    }
+
+    /// Founds the groups without members that a whole unit is for, all in one step and with all
+    /// units that share one of them, if that is enough for each. The number of the safe point at
+    /// which the units enter their other groups counts as released in these.
+    fn found_units(&mut self, unit: PeerId) {
+        let around = self.units_around(unit);
+        let mut units = self.choose_units(around);
+        loop {
+            self.tell_all(&units);
+            let founded: BTreeSet<GroupId> =
+                units.iter().flat_map(|mates| self.founds(mates)).collect();
+            let is_short = |id: &&GroupId| {
+                let group = &self.groups[*id];
+                group.first_members(&self.shared).len() < group.needed()
+            };
+            let Some(&short) = founded.iter().find(is_short) else {
+                return self.found_at_once(&units, &founded);
+            };
+            let (left_out, kept) = units
+                .into_iter()
+                .partition(|mates| self.founds(mates).any(|id| id == short));
+            units = kept;
+            let left_out: Vec<Vec<PeerId>> = left_out;
+            for peer in left_out.concat() {
+                self.set_turn(peer, Turn::Waits);
+            }
+        }
+    }
+
+    fn found_at_once(&mut self, units: &[Vec<PeerId>], founded: &BTreeSet<GroupId>) {
+        let Some(Turn::At(point)) = units.first().and_then(|mates| self.turn(mates[0])) else {
+            return;
+        };
+        let mut groups = units.iter().flatten().map(|peer| self.group_of(*peer));
+        let has_others = groups.any(|id| !founded.contains(&id));
+        for &id in founded {
+            self.with_group(id, |group, shared| {
+                group.found_as_told(shared, point + u64::from(has_others));
+            });
+        }
+    }
+
+    /// Units with newcomers in the same groups without members, directly or by way of others.
+    fn units_around(&self, unit: PeerId) -> BTreeSet<PeerId> {
+        let mut units = BTreeSet::new();
+        let mut groups = BTreeSet::new();
+        let mut found = vec![unit];
+        while let Some(unit) = found.pop() {
+            if !units.insert(unit) {
+                continue;
+            }
+            for id in self.founds(&self.shared.sessions.of_generation(unit)) {
+                if groups.insert(id) {
+                    found.extend(self.units_in(&self.groups[&id]));
+                }
+            }
+        }
+        units
+    }
+
+    /// Those of these units that can enter together, by their peers; the first come first.
+    fn choose_units(&self, units: BTreeSet<PeerId>) -> Vec<Vec<PeerId>> {
+        let mut chosen: Vec<Vec<PeerId>> = Vec::new();
+        for unit in units {
+            if self.standing(unit) != Standing::Whole {
+                continue;
+            }
+            let mates = self.shared.sessions.of_generation(unit);
+            let before = chosen.concat();
+            let fits = mates.iter().all(|peer| {
+                let newcomers = &self.groups[&self.group_of(*peer)].newcomers;
+                admission::are_all_linked(newcomers, *peer, before.iter())
+            });
+            if fits && self.has_room(&mates, &before) {
+                chosen.push(mates);
+            }
+        }
+        chosen
+    }
+
+    fn has_room(&self, mates: &[PeerId], before: &[PeerId]) -> bool {
+        mates.iter().all(|peer| {
+            let id = self.group_of(*peer);
+            let all = mates.iter().chain(before);
+            let beside = all.filter(|other| self.group_of(**other) == id).count();
+            self.groups[&id].view.members.len() + beside <= limits::WORLD_SIZE_MAX
+        })
+    }
+
+    /// In a group whose members have all gone there is no safe point at which its newcomers could
+    /// be admitted. If others of their unit are members by now, they are the first ones of the next
+    /// view, as if they had been admitted before; if not, their unit's turn is found anew. Returns
+    /// whether anything changed.
+    pub(super) fn revise_turns(&mut self) -> bool {
+        let emptied: Vec<GroupId> = self.touched.iter().copied().collect();
+        let mut is_revised = false;
+        for id in emptied {
+            let Some(group) = self.groups.get(&id).filter(|group| group.is_founding()) else {
+                continue;
+            };
+            let mut begun = None;
+            for (peer, point) in group.told() {
+                is_revised = true;
+                let mates = self.shared.sessions.of_generation(self.generation(peer));
+                if mates.iter().any(|mate| self.turn(*mate).is_none()) {
+                    begun = begun.max(Some(point));
+                } else {
+                    mates
+                        .iter()
+                        .for_each(|mate| self.set_turn(*mate, Turn::Waits));
+                }
+            }
+            if let Some(point) = begun {
+                self.with_group(id, |group, shared| group.found_as_told(shared, point + 1));
+            }
+        }
+        is_revised
     }
 }
 
@@ -106,13 +249,34 @@ impl Group {
         admission::is_ready(peer, &members, &self.newcomers, shared.now)
     }
 
-    /// Gives up newcomers of whole units that are not among the first members: the others of their
-    /// unit may be, in their groups.
-    pub(super) fn give_up_left_out(&self, shared: &mut Shared) {
-        for (&peer, newcomer) in &self.newcomers {
-            if matches!(newcomer.turn, Turn::At(_)) {
-                shared.condemn(peer, EvictReason::UnitTorn);
+    /// Newcomers that were told their turn, with its number.
+    pub(super) fn told(&self) -> Vec<(PeerId, u64)> {
+        let told = self
+            .newcomers
+            .iter()
+            .filter_map(|(peer, newcomer)| match newcomer.turn {
+                Turn::At(point) => Some((*peer, point)),
+                Turn::Any | Turn::Waits => None,
+            });
+        told.collect()
+    }
+
+    fn first_members(&self, shared: &Shared) -> Vec<PeerId> {
+        admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None)
+    }
+
+    /// Founds the next view with the newcomers that were told so; so many safe points count as
+    /// released. Who does not fit is given up: the others of its unit are members elsewhere.
+    fn found_as_told(&mut self, shared: &mut Shared, released: u64) {
+        let chosen = self.first_members(shared);
+        if !chosen.is_empty() {
+            if !is_active(Mutation::UnitsFoundedApart) {
+                self.safe.begin(released.max(self.safe.released));
             }
+            self.found_with(shared, &chosen);
+        }
+        for (peer, _) in self.told() {
+            shared.condemn(peer, EvictReason::UnitTorn);
         }
     }
 

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use crate::ids::PeerId;
 use crate::time::Instant;
-use crate::wire::control::{MasterToPeer, OtherGroups, PeerToMaster, StateId};
+use crate::wire::control::{MasterToPeer, OtherGroups, PeerToMaster, StateId, UnitCount};
 
 use coverage::Coverage;
 use mesh::Mesh;
@@ -60,6 +60,8 @@ pub struct Peer {
     leaving: Option<Leaving>,
     /// The newest that the master said of them.
     others: OtherGroups,
+    /// Who of its unit is there, while it waits for them.
+    unit: Option<UnitCount>,
     outputs: VecDeque<Output>,
     coverage: Coverage,
 }
@@ -81,6 +83,7 @@ impl Peer {
             mesh: Mesh::default(),
             leaving: None,
             others: OtherGroups::default(),
+            unit: None,
             outputs: VecDeque::from([Output::Connect]),
             coverage: Coverage::default(),
         }
@@ -150,6 +153,12 @@ impl Peer {
         self.others
     }
 
+    /// How many peers of its unit are registered, while it waits to be admitted with them.
+    #[must_use]
+    pub fn unit_count(&self) -> Option<UnitCount> {
+        self.unit
+    }
+
     /// The (state, event) cells of the transition table that this peer has been through.
     #[must_use]
     pub fn visited(&self) -> &BTreeSet<(&'static str, &'static str)> {
@@ -200,8 +209,9 @@ impl Peer {
                 term: _,
                 timers,
                 others,
+                unit,
             } => {
-                self.others = others;
+                (self.others, self.unit) = (others, unit);
                 self.handle_welcome(session::Registration {
                     run_id,
                     session,
@@ -226,7 +236,7 @@ impl Peer {
             MasterToPeer::SafeReleased { k, vid } => self.handle_safe_released(k, vid),
             MasterToPeer::Evicted { reason } => self.handle_evicted(reason),
             MasterToPeer::Refused { reason } => self.end_session(SessionEnd::Refused(reason)),
-            MasterToPeer::Pong { others, .. } => self.others = others,
+            MasterToPeer::Pong { others, unit, .. } => (self.others, self.unit) = (others, unit),
         }
     }
 

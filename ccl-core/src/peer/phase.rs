@@ -132,7 +132,7 @@ const TABLE: [(Trigger, [Reaction; 8]); 22] = [
     (Trigger::Release,      [F,     F,       T,     T,        A,        I,       F,        I]),
     (Trigger::SafeReleased, [F,     F,       A,     T,        T,        I,       F,        I]),
     (Trigger::Evicted,      [T,     A,       A,     A,        A,        I,       A,        I]),
-    (Trigger::Refused,      [A,     T,       T,     T,        T,        I,       T,        I]),
+    (Trigger::Refused,      [A,     A,       T,     T,        T,        I,       T,        I]),
     (Trigger::Pong,         [T,     A,       A,     A,        A,        I,       A,        I]),
     (Trigger::LinkUp,       [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::LinkDown,     [I,     A,       A,     A,        A,        A,       A,        I]),

@@ -193,7 +193,9 @@ impl Peer {
                 | EvictReason::Detached
                 | EvictReason::Died
                 | EvictReason::Silent { .. }
+                | EvictReason::Unit(_)
                 | EvictReason::UnitTorn
+                | EvictReason::UnitLeft(_)
         );
         if matches!(self.phase, Phase::Newcomer) && is_forgotten && self.leaving.is_none() {
             // A newcomer has nothing to lose: it begins a new session.
@@ -380,6 +382,7 @@ impl Peer {
         let mut claim = Claim {
             peer: registration.peer,
             group: self.setup.group,
+            unit_size: self.setup.unit_size,
             ..Claim::default()
         };
         if let Some(membership) = self.phase.membership() {

@@ -71,6 +71,8 @@ pub struct Claim {
     pub peer: PeerId,
     /// Its group.
     pub group: GroupId,
+    /// Peers of its unit that are admitted together, as its `Hello` said.
+    pub unit_size: Option<u32>,
     /// Members of the report's view in rank order; empty for a newcomer.
     #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub members: Vec<Member>,
@@ -238,6 +240,17 @@ pub struct OtherGroups {
     pub largest: u32,
 }
 
+/// How many peers of its unit a newcomer can count on, for its words if they do not turn up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitCount {
+    /// The unit.
+    pub unit: UnitId,
+    /// Peers of it that are registered.
+    pub registered: u32,
+    /// Peers that it waits for, all in all.
+    pub size: u32,
+}
+
 /// From a peer to the master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)]
@@ -364,6 +377,8 @@ pub enum MasterToPeer {
         timers: Timers,
         /// Who else is in the run.
         others: OtherGroups,
+        /// To a newcomer that waits for others of its unit: how many are there.
+        unit: Option<UnitCount>,
     },
     /// Peers to be linked with: to a newcomer, all that it must reach; to a member, newcomers to
     /// let in. The list replaces the one before.
@@ -414,7 +429,7 @@ pub enum MasterToPeer {
         /// Why.
         reason: EvictReason,
     },
-    /// The session never began.
+    /// The peer is not let in: its session never began, or ends before it is a member.
     Refused {
         /// Why, and what to do.
         reason: String,
@@ -425,5 +440,7 @@ pub enum MasterToPeer {
         term: Term,
         /// Who else is in the run.
         others: OtherGroups,
+        /// To a newcomer that waits for others of its unit: how many are there.
+        unit: Option<UnitCount>,
     },
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{OpNumber, PeerId, Tag};
+use crate::ids::{OpNumber, PeerId, Tag, UnitId};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::wire::bounded;
 use crate::wire::state::SyncFault;
@@ -90,6 +90,15 @@ pub enum EvictReason {
     Unit(PeerId),
     /// Its unit could not be admitted to all its groups together.
     UnitTorn,
+    /// A member of its unit left, and it did not within `peer_timeout`.
+    UnitLeft(PeerId),
+    /// It is one more than its unit has peers, who are all there.
+    UnitFull {
+        /// The unit.
+        unit: UnitId,
+        /// How many peers it has.
+        size: u32,
+    },
 }
 
 impl fmt::Display for EvictReason {
@@ -111,6 +120,14 @@ impl fmt::Display for EvictReason {
             Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
             Self::Unit(peer) => write!(f, "peer {peer} of its unit was lost"),
             Self::UnitTorn => f.write_str("its unit could not be admitted as one"),
+            Self::UnitLeft(peer) => {
+                write!(f, "peer {peer} of its unit left, and units leave as one")
+            }
+            Self::UnitFull { unit, size } => write!(
+                f,
+                "all {size} peers of unit {unit} are there already; give each host a unit of its \
+                 own, or its peers a larger unit_size"
+            ),
         }
     }
 }

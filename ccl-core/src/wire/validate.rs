@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::wire::control::{
     AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
     MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
-    TagReport,
+    TagReport, UnitCount,
 };
 
 /// The first rule that a message breaks.
@@ -73,6 +73,11 @@ impl PeerToMaster {
                 ..
             } => {
                 number("attach", *attach)?;
+                length(
+                    "unit_size",
+                    claim.unit_size.unwrap_or(1) as usize,
+                    PEERS_MAX,
+                )?;
                 check_members(&claim.members)?;
                 check_ring(&claim.ring_order, claim.members.len())?;
                 check_report(report)
@@ -110,11 +115,13 @@ impl MasterToPeer {
                 term,
                 timers,
                 others,
+                unit,
                 ..
             } => {
                 generation("term", term.0)?;
                 check_timers(timers)?;
-                check_others(others)
+                check_others(others)?;
+                check_unit(unit.as_ref())
             }
             Self::Expect {
                 vid,
@@ -150,9 +157,10 @@ impl MasterToPeer {
             }
             Self::Evicted { reason } => check_evict(reason),
             Self::Refused { reason } => text("reason", reason),
-            Self::Pong { term, others } => {
+            Self::Pong { term, others, unit } => {
                 generation("term", term.0)?;
-                check_others(others)
+                check_others(others)?;
+                check_unit(unit.as_ref())
             }
         }
     }
@@ -374,6 +382,12 @@ fn check_others(others: &OtherGroups) -> Checked {
     over("members of other groups", others.members.into(), most)
 }
 
+fn check_unit(unit: Option<&UnitCount>) -> Checked {
+    let (registered, size) = unit.map_or((0, 0), |unit| (unit.registered, unit.size));
+    length("peers of a unit", size as usize, PEERS_MAX)?;
+    length("registered peers of a unit", registered as usize, PEERS_MAX)
+}
+
 fn check_op(op: OpName) -> Checked {
     number("operation number", op.n.0)?;
     check_vid(op.birth)
@@ -544,7 +558,8 @@ mod tests {
                 largest,
             };
             let term = Term(1);
-            MasterToPeer::Pong { term, others }.validate().is_ok()
+            let unit = None;
+            MasterToPeer::Pong { term, others, unit }.validate().is_ok()
         };
         assert!(check(0, 0, 0) && check(1, 1, 1) && check(1024, 4, 256));
         assert!(!check(1025, 5, 256), "more than a master serves");

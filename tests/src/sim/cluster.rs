@@ -22,6 +22,7 @@ use super::network::Connection;
 use super::peer_host::Host;
 use super::report::Stats;
 use super::rng::Rng;
+use super::site::Site;
 use super::swarm::Swarm;
 use super::trace::Trace;
 use super::workload::AppStep;
@@ -154,6 +155,8 @@ pub struct World {
     pub master: MasterHost,
     /// All sessions there ever were.
     pub hosts: Vec<Host>,
+    /// Hosts with processes in several groups.
+    pub sites: Vec<Site>,
     /// All control connections there ever were.
     pub connections: Vec<Connection>,
     /// Who listens where.
@@ -195,6 +198,7 @@ impl World {
             fault_rng,
             master: MasterHost::new(rng.fork()),
             hosts: Vec::new(),
+            sites: Vec::new(),
             connections: Vec::new(),
             ports: BTreeMap::new(),
             links: BTreeMap::new(),

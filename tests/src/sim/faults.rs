@@ -9,6 +9,7 @@ use ccl_core::wire::control::PeerToMaster;
 use super::cluster::{Event, HostId, World};
 use super::links::{Direction, LinkKey};
 use super::network::{Break, Connection};
+use super::site::Seat;
 use super::swarm::FaultKind;
 use super::workload::{App, CallKind};
 
@@ -29,6 +30,10 @@ pub enum Fault {
     HealIsolation(HostId),
     /// A newcomer starts.
     Join(GroupId),
+    /// A process of a site starts.
+    Seat(Seat),
+    /// A process leaves, after another of its host.
+    Leave(HostId),
 }
 
 /// The plan of faults.
@@ -73,6 +78,13 @@ impl World {
             }
             Fault::HealSlowLink(link) => self.slow_link(link, 1),
             Fault::HealIsolation(host) => self.isolate_data(host, false),
+            Fault::Seat(seat) => self.take_seat(seat),
+            Fault::Leave(host) => {
+                if self.hosts[host.0].is_live() && self.hosts[host.0].is_running() {
+                    self.app_leave(host);
+                }
+            }
+            Fault::Join(_) if self.has_sites() => self.open_sites(1),
             Fault::Join(group) => {
                 self.spawn(group, None, App::program());
             }
@@ -131,7 +143,7 @@ impl World {
             (FaultKind::Crash, Some(host)) => self.inject_death(host, false),
             (FaultKind::PowerLoss, Some(host)) => self.inject_death(host, true),
             (FaultKind::Wedge, Some(host)) => self.inject_wedge(host),
-            (FaultKind::Leave, Some(host)) => self.app_leave(host),
+            (FaultKind::Leave, Some(host)) => self.leave_with_mates(host),
             (FaultKind::Cancel, Some(host)) => self.inject_cancel(host),
             (FaultKind::Hang, Some(host)) => self.hosts[host.0].app.hung = true,
             (FaultKind::PartitionData | FaultKind::LinkReset | FaultKind::SlowLink, Some(_)) => {
@@ -162,6 +174,10 @@ impl World {
     }
 
     fn inject_joins(&mut self) {
+        if self.has_sites() {
+            let wanted = self.fault_rng.between(1, 2);
+            return self.open_sites(wanted);
+        }
         let groups: Vec<GroupId> = self.groups().collect();
         let Some(group) = self.fault_rng.pick(&groups) else {
             return;
@@ -176,6 +192,9 @@ impl World {
     fn inject_death(&mut self, host: HostId, power_loss: bool) {
         self.die(host, None, power_loss);
         if self.fault_rng.chance(500) {
+            if let Some(seat) = self.hosts[host.0].seat {
+                return self.seat_later(seat, 8000);
+            }
             let after = self.fault_rng.millis(200, 8000);
             let group = self.hosts[host.0].group;
             self.schedule(after, Event::Fault(Fault::Join(group)));
@@ -360,6 +379,7 @@ impl World {
         }
         self.master_thaw();
         self.schedule(Duration::ZERO, Event::MasterStart);
+        self.calm_sites();
         self.refill_groups();
     }
 
@@ -389,6 +409,9 @@ impl World {
 
     /// Enough members for each group to work.
     pub fn refill_groups(&mut self) {
+        if self.has_sites() {
+            return self.refill_sites();
+        }
         let groups: Vec<GroupId> = self.groups().collect();
         for group in groups {
             let wanted = self.swarm.min_worlds[group.0 as usize] as usize + 1;

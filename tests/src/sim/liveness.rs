@@ -40,6 +40,13 @@ pub enum Promise {
     },
     /// No call of the healthy group is older than its bound.
     Healthy,
+    /// Sessions of which one of the same unit has ended are over.
+    UnitGone {
+        /// Whose.
+        peers: Vec<PeerId>,
+        /// The master that must see to it.
+        master: (u32, u64),
+    },
 }
 
 impl World {
@@ -133,6 +140,11 @@ impl World {
                 }
             }
             Promise::Healthy => self.check_healthy(),
+            Promise::UnitGone { peers, master } => {
+                if master == awake && self.master.is_awake() {
+                    self.check_unit_gone(&peers);
+                }
+            }
         }
     }
 

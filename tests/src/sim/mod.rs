@@ -24,6 +24,7 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod scenario;
+pub mod site;
 pub mod stale;
 pub mod swarm;
 pub mod sync;

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 28] = [
+pub const ALL: [Mutation; 32] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -36,6 +36,10 @@ pub const ALL: [Mutation; 28] = [
     Mutation::PopularBeatsSealed,
     Mutation::SealedStateForgotten,
     Mutation::GroupsCountedOnce,
+    Mutation::UnitAdmittedByHalves,
+    Mutation::UnitPointOfEachGroup,
+    Mutation::UnitsFoundedApart,
+    Mutation::UnitOutlivesPeer,
 ];
 
 /// What became of one bug.

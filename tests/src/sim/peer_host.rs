@@ -22,6 +22,7 @@ use super::master_host::TIMEOUTS_MAX;
 use super::messages::{PING, PONG, down_code, up_code};
 use super::network::{Break, Connection};
 use super::plane::{Content, Plane};
+use super::site::Seat;
 use super::sync::Transfers;
 use super::workload::App;
 
@@ -44,6 +45,8 @@ pub enum Process {
 pub struct Host {
     /// Its group.
     pub group: GroupId,
+    /// Its place on its site, if it is of one.
+    pub seat: Option<Seat>,
     /// Where it listens.
     pub address: SocketAddr,
     /// What a connection to its port must show.
@@ -123,15 +126,26 @@ impl Host {
 impl World {
     /// A process starts and wants to join a group.
     pub fn spawn(&mut self, group: GroupId, address: Option<SocketAddr>, app: App) -> HostId {
+        self.spawn_at(group, address, (app, None))
+    }
+
+    /// A process starts, maybe at a place of a site, and wants to join a group.
+    pub fn spawn_at(
+        &mut self,
+        group: GroupId,
+        address: Option<SocketAddr>,
+        (app, seat): (App, Option<Seat>),
+    ) -> HostId {
         let id = HostId(self.hosts.len());
         let fresh = [10, (group.0 + 1) as u8, (id.0 >> 8) as u8, id.0 as u8];
         let address = address.unwrap_or_else(|| SocketAddr::from((fresh, 7000)));
         let key = LinkKey(u128::from(self.network_rng.bits()));
+        let (unit, unit_size) = self.unit_of(seat, id);
         let setup = Setup {
             run: if app.stranger { "another" } else { "run" }.into(),
             group,
-            unit: self.swarm.unit_of(id.0 as u64),
-            unit_size: self.swarm.unit_size,
+            unit,
+            unit_size,
             addresses: vec![address],
             key,
             min_world: self.swarm.min_worlds[group.0 as usize],
@@ -139,6 +153,7 @@ impl World {
         };
         let host = Host {
             group,
+            seat,
             address,
             key,
             process: Process::Running,

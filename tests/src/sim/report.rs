@@ -32,6 +32,8 @@ pub struct Stats {
     pub evictions: BTreeMap<&'static str, u64>,
     /// Sessions by how they ended.
     pub sessions: BTreeMap<&'static str, u64>,
+    /// Times that the last process of a host with several was admitted.
+    pub units: u64,
     /// Events simulated.
     pub events: u64,
     /// Cells of the master's transition table that were reached.
@@ -92,6 +94,8 @@ impl Stats {
             EvictReason::Protocol(_) => "protocol",
             EvictReason::Unit(_) => "unit",
             EvictReason::UnitTorn => "unit torn",
+            EvictReason::UnitLeft(_) => "unit left",
+            EvictReason::UnitFull { .. } => "unit full",
         };
         *self.evictions.entry(name).or_default() += 1;
     }
@@ -137,6 +141,7 @@ impl Stats {
         self.unknown += other.unknown;
         self.refused += other.refused;
         self.events += other.events;
+        self.units += other.units;
         for (end, count) in &other.syncs {
             *self.syncs.entry(end).or_default() += count;
         }
@@ -167,6 +172,7 @@ impl fmt::Display for Stats {
         writeln!(f, "faults {faults}: {:?}", self.faults)?;
         writeln!(f, "evictions: {:?}", self.evictions)?;
         writeln!(f, "sessions ended: {:?}", self.sessions)?;
+        writeln!(f, "hosts with several processes admitted: {}", self.units)?;
         write!(f, "events {}", self.events)
     }
 }

@@ -133,10 +133,13 @@ fn live(world: &mut World) {
 
 fn populate(world: &mut World) {
     let storm = world.fault_rng.chance(300);
+    let late = if storm { 0 } else { 800 };
+    for _ in 0..world.swarm.sites {
+        world.open_site(late);
+    }
     for (index, size) in world.swarm.worlds.clone().into_iter().enumerate() {
-        for _ in 0..size {
+        for _ in 0..if world.has_sites() { 0 } else { size } {
             let group = GroupId(index as u32);
-            let late = if storm { 0 } else { 800 };
             let after = world.fault_rng.millis(0, late);
             world.schedule(after, Event::Fault(Fault::Join(group)));
         }
@@ -225,12 +228,19 @@ fn operator_word(world: &mut World) {
 /// The applications stop after two more rounds; then no call may be open.
 fn finish(world: &mut World) {
     let groups: Vec<GroupId> = world.groups().collect();
-    for group in groups {
-        let newest = world
-            .live_hosts(group)
-            .filter_map(|host| world.hosts[host.0].app.round)
-            .max();
-        world.plan.stop_before(group, newest.unwrap_or(0) + 2);
+    let newest = |group: &GroupId| {
+        let live = world.live_hosts(*group);
+        let rounds = live.filter_map(|host| world.hosts[host.0].app.round);
+        rounds.max().unwrap_or(0)
+    };
+    let mut last: Vec<u64> = groups.iter().map(newest).collect();
+    if world.has_sites() {
+        // They go on together, and so they stop.
+        let newest = last.iter().copied().max().unwrap_or(0);
+        last.fill(newest);
+    }
+    for (group, last) in groups.into_iter().zip(last) {
+        world.plan.stop_before(group, last + 2);
     }
     let deadline = world.now + patience(world);
     while !all_finished(world) {
@@ -263,6 +273,11 @@ fn quiescent(world: &mut World) {
     }
     if world.failure.is_none()
         && let Err(what) = world.census_is_true()
+    {
+        world.fail(what);
+    }
+    if world.failure.is_none()
+        && let Err(what) = world.sites_are_whole()
     {
         world.fail(what);
     }

@@ -126,6 +126,11 @@ pub struct Swarm {
     pub unit: u64,
     /// Sessions of a unit that are admitted as one; `None`: they need not wait for each other.
     pub unit_size: Option<u32>,
+    /// The groups in which each host has a process, which go on together and are a unit that is
+    /// admitted as one. Empty: each process is a host of its own.
+    pub site: Vec<u32>,
+    /// Such hosts at the start.
+    pub sites: usize,
     /// How many of 1,000 additions and arrivals take their time.
     pub lazy_permille: u64,
     /// Longest pause of an application between calls.
@@ -159,7 +164,7 @@ impl Swarm {
         };
         let think = rng.millis(5, longest);
         let spares = healthy_group.is_some();
-        Self {
+        let swarm = Self {
             seed,
             worlds,
             min_worlds,
@@ -189,16 +194,52 @@ impl Swarm {
                 [1, 1, 1, 1, 1, 2, 3][rng.index(7)]
             },
             unit_size: None,
+            site: Vec::new(),
+            sites: 0,
             lazy_permille: [0, 0, 100, 400][rng.index(4)],
             calls_per_round: rng.between(1, 3),
             count_max: [0, 3, 40, 40, 200, 2000][rng.index(6)],
             planned_permille: [0, 20, 60][rng.index(3)],
             sync_permille: [0, 300, 700][rng.index(3)],
+        };
+        let mut rng = Rng::new(seed ^ 0x0517_e000);
+        if rng.chance(250) {
+            swarm.of_sites(&mut rng)
+        } else {
+            swarm
         }
+    }
+
+    /// The same with hosts that have a process in each group.
+    fn of_sites(mut self, rng: &mut Rng) -> Self {
+        let groups = self.worlds.len().clamp(2, 3) as u32;
+        self.site = (0..groups).collect();
+        if rng.chance(250) {
+            self.site.push(0);
+        }
+        self.sites = [1, 2, 2, 3, 3, 4][rng.index(6)];
+        let ranks: Vec<usize> = (0..groups).map(|group| self.ranks_of_site(group)).collect();
+        self.worlds = ranks.iter().map(|ranks| ranks * self.sites).collect();
+        let min_sites = ranks
+            .iter()
+            .map(|ranks| (ranks, rng.between(1, 2).min(self.sites as u64)));
+        self.min_worlds = min_sites
+            .map(|(ranks, sites)| *ranks as u32 * sites as u32)
+            .collect();
+        self.healthy_group = None;
+        self.weights = weights(rng, false);
+        self.unit = 1;
+        self
     }
 }
 
 impl Swarm {
+    /// How many processes a host has in a group.
+    #[must_use]
+    pub fn ranks_of_site(&self, group: u32) -> usize {
+        self.site.iter().filter(|of| **of == group).count()
+    }
+
     /// The unit of the process that starts as the n-th.
     #[must_use]
     pub fn unit_of(&self, n: u64) -> Option<UnitId> {

@@ -115,6 +115,10 @@ pub struct App {
     pub endings: Vec<(CallId, Ending)>,
     /// Its round, once admitted.
     pub round: Option<u64>,
+    /// The round that it was admitted in.
+    pub admitted: Option<u64>,
+    /// Whether it waits for the others of its host.
+    pub waits_for_mates: bool,
     /// Whether it never calls anything again.
     pub hung: bool,
     /// Whether it has done all that it will ever do.
@@ -204,12 +208,16 @@ impl World {
         let released = self.hosts[host.0].safe_released;
         let app = &mut self.hosts[host.0].app;
         app.round = Some(released);
+        app.admitted = Some(released);
         if !app.scripted {
             self.app_soon(host, AppStep::Round);
         }
+        self.wake_mates(host);
+        self.count_site(host);
     }
 
-    fn app_soon(&mut self, host: HostId, step: AppStep) {
+    /// The application does something after a while.
+    pub fn app_soon(&mut self, host: HostId, step: AppStep) {
         let think = self.swarm.think;
         let delay = self.network_rng.duration(Duration::ZERO, think);
         self.schedule(delay, Event::App { host, step });
@@ -247,6 +255,9 @@ impl World {
             .is_some_and(|last| round >= last)
         {
             self.hosts[host.0].app.finished = true;
+            return;
+        }
+        if !self.goes_on(host) {
             return;
         }
         let now = self.now;

@@ -226,13 +226,16 @@ fn unit_is_lost_as_one_across_groups() {
     stage.ready(second, &[]);
     let third = stage.join(stage.unit_hello(1, 3, 9));
     let alone = stage.join_group(0);
-    stage.say(first, PeerToMaster::Leave);
+    stage.say(first, PeerToMaster::AtSafePoint { k: 9 });
+    let [(lost, EvictReason::Protocol(_)), others @ ..] = &evictions(&stage)[..] else {
+        panic!("{:?}", evictions(&stage));
+    };
+    assert_eq!(*lost, first.peer);
     let expected = [
-        (first.peer, EvictReason::Left),
         (second.peer, EvictReason::Unit(first.peer)),
         (third.peer, EvictReason::Unit(first.peer)),
     ];
-    assert_eq!(evictions(&stage), expected);
+    assert_eq!(others, expected);
     assert!(!stage.closed.contains(&alone.connection));
 }
 

@@ -4,6 +4,8 @@ mod attach;
 mod change;
 mod entry;
 mod faults;
+mod founding;
+mod generations;
 mod noise;
 mod restart;
 mod safe_points;
@@ -416,6 +418,7 @@ impl Stage {
         Claim {
             peer: puppet.peer,
             group: view.group,
+            unit_size: self.size_of(puppet),
             members: view
                 .members
                 .iter()
@@ -424,6 +427,14 @@ impl Stage {
             ring_order: view.ring_order.clone(),
             costs: view.costs,
         }
+    }
+
+    /// What the journal says of the unit of a peer.
+    fn size_of(&self, puppet: Puppet) -> Option<u32> {
+        self.journal.iter().find_map(|record| match record {
+            Record::SessionRegistered(known) if known.peer == puppet.peer => known.unit_size,
+            _ => None,
+        })
     }
 
     fn unit_hello(&self, group: u32, key: u128, unit: u64) -> PeerToMaster {
@@ -444,5 +455,6 @@ fn pong(term: u32, (members, groups, largest): (u32, u32, u32)) -> MasterToPeer 
             groups,
             largest,
         },
+        unit: None,
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn welcome() -> MasterToPeer {
         term: Term(1),
         timers: Timers::default(),
         others: OtherGroups::default(),
+        unit: None,
     }
 }
 
@@ -53,6 +54,7 @@ pub(super) fn pong(term: u32) -> MasterToPeer {
     MasterToPeer::Pong {
         term: Term(term),
         others: OtherGroups::default(),
+        unit: None,
     }
 }
 

@@ -50,6 +50,37 @@ fn a_newcomer_that_the_master_forgot_begins_anew() {
     assert_eq!(words(&fixture.drain()), ["Hello"]);
 }
 
+/// Those of its unit that are alive do the same, and all find each other again.
+#[test]
+fn a_newcomer_whose_unit_is_lost_begins_anew() {
+    let lost = PeerId(1);
+    for reason in [
+        EvictReason::Unit(lost),
+        EvictReason::UnitTorn,
+        EvictReason::UnitLeft(lost),
+    ] {
+        let mut fixture = Fixture::newcomer();
+        fixture.hear(MasterToPeer::Evicted { reason });
+        assert_eq!(words(&fixture.drain()), ["Disconnect"]);
+        fixture.pass(Duration::from_millis(100));
+        fixture.tell(Input::ControlUp);
+        assert!(words(&fixture.drain()).contains(&"Hello".to_owned()));
+    }
+}
+
+#[test]
+fn a_newcomer_that_is_one_too_many_is_refused() {
+    let mut fixture = Fixture::newcomer();
+    let reason = "all 2 peers of unit 7 are there already".to_owned();
+    fixture.hear(MasterToPeer::Refused {
+        reason: reason.clone(),
+    });
+    let outputs = fixture.drain();
+    assert!(
+        matches!(outputs.last(), Some(Output::Ended(SessionEnd::Refused(why))) if *why == reason)
+    );
+}
+
 #[test]
 fn a_refused_peer_gets_the_reason() {
     let mut fixture = Fixture::new();

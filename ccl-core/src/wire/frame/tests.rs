@@ -120,6 +120,11 @@ fn evict() -> impl Strategy<Value = EvictReason> {
         text().prop_map(EvictReason::Protocol),
         any::<u64>().prop_map(|peer| EvictReason::Unit(PeerId(peer))),
         Just(EvictReason::UnitTorn),
+        any::<u64>().prop_map(|peer| EvictReason::UnitLeft(PeerId(peer))),
+        any::<(u64, u32)>().prop_map(|(unit, size)| EvictReason::UnitFull {
+            unit: UnitId(unit),
+            size,
+        }),
     ]
 }
 
@@ -229,10 +234,10 @@ fn to_master() -> impl Strategy<Value = PeerToMaster> {
     prop_oneof![
         (
             (
-                any::<u32>(),
-                text(),
-                text(),
                 Just(PROTOCOL_VERSION),
+                text(),
+                text(),
+                any::<u32>(),
                 option::of((any::<u64>(), option::of(any::<u32>())))
             ),
             vec(address(), 0..=ADDRESSES_MAX),
@@ -313,9 +318,11 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    (any::<u64>(), any::<u32>(), members()).prop_map(|(peer, group, members)| Claim {
+    let names = (any::<u64>(), any::<u32>(), option::of(1..=PEERS_MAX as u32));
+    (names, members()).prop_map(|((peer, group, unit_size), members)| Claim {
         peer: PeerId(peer),
         group: GroupId(group),
+        unit_size,
         ring_order: ring(members.len()),
         members,
         costs: CostTable::default(),
@@ -377,6 +384,16 @@ fn others() -> impl Strategy<Value = OtherGroups> {
     })
 }
 
+fn unit_count() -> impl Strategy<Value = UnitCount> {
+    (any::<u64>(), 0..=PEERS_MAX as u32, 0..=PEERS_MAX as u32).prop_map(
+        |(unit, registered, size)| UnitCount {
+            unit: UnitId(unit),
+            registered,
+            size,
+        },
+    )
+}
+
 fn to_peer() -> impl Strategy<Value = MasterToPeer> {
     let commit = (op(), peers()).prop_map(|(op, contributors)| CommitRecord { op, contributors });
     prop_oneof![
@@ -384,9 +401,9 @@ fn to_peer() -> impl Strategy<Value = MasterToPeer> {
             any::<(u128, u128, u64)>(),
             0..=GENERATION_MAX,
             1..1000_u64,
-            others()
+            (others(), option::of(unit_count()))
         )
-            .prop_map(|((run_id, session, peer), term, ms, others)| {
+            .prop_map(|((run_id, session, peer), term, ms, (others, unit))| {
                 MasterToPeer::Welcome {
                     run_id: RunId(run_id),
                     session: SessionId(session),
@@ -397,6 +414,7 @@ fn to_peer() -> impl Strategy<Value = MasterToPeer> {
                         ..Timers::default()
                     },
                     others,
+                    unit,
                 }
             }),
         (vid(), members()).prop_map(|(vid, mut members)| {
@@ -414,10 +432,13 @@ fn to_peer() -> impl Strategy<Value = MasterToPeer> {
         (0..=NUMBER_MAX, vid()).prop_map(|(k, vid)| MasterToPeer::SafeReleased { k, vid }),
         evict().prop_map(|reason| MasterToPeer::Evicted { reason }),
         text().prop_map(|reason| MasterToPeer::Refused { reason }),
-        (0..=GENERATION_MAX, others()).prop_map(|(term, others)| MasterToPeer::Pong {
-            term: Term(term),
-            others
-        }),
+        (0..=GENERATION_MAX, others(), option::of(unit_count())).prop_map(
+            |(term, others, unit)| MasterToPeer::Pong {
+                term: Term(term),
+                others,
+                unit,
+            }
+        ),
     ]
 }
 
@@ -536,32 +557,11 @@ fn the_layout_is_fixed() {
     let pong = MasterToPeer::Pong {
         term: Term(7),
         others: OtherGroups::default(),
+        unit: None,
     };
     assert_eq!(frame_of(&pong)[4], 0x81);
 }
 
-#[test]
-fn an_announced_length_is_refused_at_the_header_and_costs_no_memory() {
-    let mut deframer = Deframer::new(16 << 10);
-    deframer.push(&u32::MAX.to_le_bytes());
-    let error = deframer.pop::<PeerToMaster>().unwrap_err();
-    let bytes = u64::from(u32::MAX) + FRAME_HEADER_BYTES as u64;
-    assert_eq!(
-        error,
-        FrameError::TooLong {
-            bytes,
-            max: 16 << 10
-        }
-    );
-    assert_eq!(deframer.bytes.capacity(), 0);
-
-    let mut deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
-    deframer.push(&[0, 0, 0x1f, 0, FRAME_VERSION, 0, 0, 0, 0, 1]);
-    assert_eq!(deframer.pop::<PeerToMaster>(), Ok(None));
-    assert!(deframer.bytes.capacity() < 64);
-}
-
-#[test]
 /// What follows the version in a `Hello` of another version is anybody's guess: its sender is to be
 /// told that, not that it cannot be understood.
 #[test]
@@ -591,6 +591,28 @@ fn a_refusal_looks_the_same_in_each_version() {
     assert_eq!(frame_of(&refusal)[FRAME_HEADER_BYTES..], [9, 2, b'n', b'o']);
 }
 
+#[test]
+fn an_announced_length_is_refused_at_the_header_and_costs_no_memory() {
+    let mut deframer = Deframer::new(16 << 10);
+    deframer.push(&u32::MAX.to_le_bytes());
+    let error = deframer.pop::<PeerToMaster>().unwrap_err();
+    let bytes = u64::from(u32::MAX) + FRAME_HEADER_BYTES as u64;
+    assert_eq!(
+        error,
+        FrameError::TooLong {
+            bytes,
+            max: 16 << 10
+        }
+    );
+    assert_eq!(deframer.bytes.capacity(), 0);
+
+    let mut deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
+    deframer.push(&[0, 0, 0x1f, 0, FRAME_VERSION, 0, 0, 0, 0, 1]);
+    assert_eq!(deframer.pop::<PeerToMaster>(), Ok(None));
+    assert!(deframer.bytes.capacity() < 64);
+}
+
+#[test]
 fn the_limit_holds_on_both_sides_of_its_edge() {
     let frame = frame_of(&sample());
     let max = frame.len() as u32;

@@ -18,6 +18,9 @@ impl World {
                 }
                 let run = self.checkers.run;
                 self.checkers.evicted.insert((run, *peer), reason.clone());
+                if self.has_sites() {
+                    self.promise_unit_end(*group, *peer, reason);
+                }
                 if self.swarm.healthy_group == Some(group.0) {
                     let what = format!("{peer} of the healthy group was evicted: {reason}");
                     self.fail(what);

@@ -83,6 +83,7 @@ impl World {
                 if !app.scripted {
                     self.app_soon(host, AppStep::Round);
                 }
+                self.wake_mates(host);
             }
             End::Withdrawn if !app.scripted => self.app_soon(host, AppStep::SafePoint),
             _ => {}
@@ -168,6 +169,9 @@ impl World {
         if self.network_rng.chance(500) {
             // It had written down what it had.
             app.possession = self.hosts[host.0].app.possession.clone();
+        }
+        if self.hosts[host.0].seat.is_some() {
+            return self.sit_down_again(host, app);
         }
         self.spawn(group, same.then_some(address), app);
     }

@@ -1,0 +1,200 @@
+//! First views of groups whose members units are: in one step, counted from the same number (R9).
+
+use super::units::{UNIT, at};
+use super::*;
+
+type Pair = [Puppet; 2];
+
+/// Newcomers of these units, one in each of two groups; `wishes`: the first views' sizes.
+fn units(stage: &mut Stage, units: &[u64], wishes: [u32; 2]) -> Vec<Pair> {
+    let mut joined = Vec::new();
+    for unit in units {
+        joined.push([0, 1].map(|group| {
+            let mut hello = stage.sized_hello(group, *unit, 2);
+            if let PeerToMaster::Hello { min_world, .. } = &mut hello {
+                *min_world = wishes[group as usize];
+            }
+            stage.join(hello)
+        }));
+    }
+    joined
+}
+
+fn of(units: &[Pair], group: usize) -> Vec<Puppet> {
+    units.iter().map(|unit| unit[group]).collect()
+}
+
+fn ready(stage: &mut Stage, unit: Pair, all: &[Pair]) {
+    for group in [0, 1] {
+        stage.ready(unit[group], &of(all, group));
+    }
+}
+
+/// All members of a group confirm their view and come to a safe point.
+fn step(stage: &mut Stage, members: &[Puppet], group: u32, k: u64) {
+    for member in members {
+        stage.say(*member, at(k));
+        let told = stage.told(*member);
+        let is_released =
+            |message: &MasterToPeer| matches!(message, MasterToPeer::SafeReleased { .. });
+        assert!(told.iter().any(is_released), "group {group}, {k}: {told:?}");
+    }
+}
+
+fn confirm(stage: &mut Stage, members: &[Puppet]) -> Install {
+    let install = stage.installed(members[0]);
+    for member in members {
+        let mut facts = report(install.vid);
+        (facts.safe_called, facts.safe_released) = (install.safe_released, install.safe_released);
+        let vid = install.vid;
+        stage.say(*member, PeerToMaster::Installed { vid, report: facts });
+    }
+    install
+}
+
+/// Group 0 would do with one host. It would begin to count before group 1 does.
+#[test]
+fn groups_of_a_unit_are_founded_in_one_step_whatever_each_waits_for() {
+    let mut stage = Stage::new();
+    let all = units(&mut stage, &[1, 2], [1, 2]);
+    ready(&mut stage, all[0], &all);
+    assert_eq!((stage.state(0), stage.state(1)), ("Founding", "Founding"));
+    ready(&mut stage, all[1], &all);
+    for group in [0, 1] {
+        let install = stage.installed(all[0][group]);
+        assert_eq!((install.members.len(), install.safe_released), (2, 0));
+    }
+}
+
+/// A lone peer counts for the group that it is in, and enters with the units.
+#[test]
+fn lone_newcomers_are_founded_with_the_units() {
+    let mut stage = Stage::new();
+    let all = units(&mut stage, &[1], [2, 1]);
+    let mut hello = stage.hello(0, 77);
+    if let PeerToMaster::Hello { min_world, .. } = &mut hello {
+        *min_world = 2;
+    }
+    let lone = stage.join(hello);
+    stage.ready(all[0][1], &[]);
+    stage.ready(all[0][0], &[lone]);
+    assert_eq!((stage.state(0), stage.state(1)), ("Founding", "Founding"));
+    stage.ready(lone, &[all[0][0]]);
+    assert_eq!(stage.view(0).1, [all[0][0].peer, lone.peer]);
+    assert_eq!(stage.view(1).1, [all[0][1].peer]);
+}
+
+/// The last members were lost when group 0 had released a safe point more than group 1.
+#[test]
+fn groups_that_emptied_apart_count_alike_again() {
+    let mut stage = Stage::new();
+    let old = units(&mut stage, &[1], [1, 1]);
+    ready(&mut stage, old[0], &old);
+    for group in [0, 1] {
+        confirm(&mut stage, &of(&old, group));
+    }
+    for k in [0, 1, 2] {
+        step(&mut stage, &[old[0][0]], 0, k);
+    }
+    step(&mut stage, &[old[0][1]], 1, 0);
+    for peer in old[0] {
+        stage.say(peer, PeerToMaster::Leave);
+    }
+    assert_eq!((stage.state(0), stage.state(1)), ("Founding", "Founding"));
+    let new = units(&mut stage, &[2], [1, 1]);
+    ready(&mut stage, new[0], &new);
+    for group in [0, 1] {
+        assert_eq!(confirm(&mut stage, &[new[0][group]]).safe_released, 3);
+    }
+    let joined = units(&mut stage, &[3], [1, 1]);
+    stage.announced();
+    stage.sent.clear();
+    ready(&mut stage, joined[0], &new);
+    for group in [0, 1] {
+        stage.say(new[0][group], at(3));
+        assert_eq!(stage.state(group as u32), "Suspended", "both admit at 3");
+    }
+}
+
+/// Only group 0 has members. The unit enters it at its next safe point, and counts in group 1 as if
+/// that had had one too.
+#[test]
+fn group_without_members_is_founded_at_the_count_of_the_others() {
+    let mut stage = Stage::new();
+    let (members, vid) = stage.founded(0, 2);
+    for k in [0, 1] {
+        step(&mut stage, &members, 0, k);
+    }
+    let unit = units(&mut stage, &[UNIT], [1, 1]);
+    stage.announced();
+    stage.sent.clear();
+    stage.ready(unit[0][1], &[]);
+    assert_eq!(stage.state(1), "Founding", "the other is not ready");
+    stage.ready(unit[0][0], &members);
+    assert_eq!(confirm(&mut stage, &[unit[0][1]]).safe_released, 3);
+    for member in &members {
+        stage.say(*member, at(2));
+    }
+    let mut facts = report(vid);
+    facts.safe_called = 3;
+    for member in &members {
+        stage.flush(*member, vid, facts.clone());
+    }
+    let install = stage.installed(unit[0][0]);
+    assert_eq!((install.members.len(), install.safe_released), (3, 3));
+}
+
+/// Two units were told to enter at a safe point, and all members are gone before it came. Neither
+/// waits for it.
+#[test]
+fn turn_ends_with_the_members_that_were_to_give_it() {
+    let mut stage = Stage::new();
+    let old = units(&mut stage, &[1], [1, 1]);
+    ready(&mut stage, old[0], &old);
+    for group in [0, 1] {
+        confirm(&mut stage, &of(&old, group));
+    }
+    let new = units(&mut stage, &[2, 3], [1, 1]);
+    let all = [old.clone(), new.clone()].concat();
+    stage.announced();
+    for unit in &new {
+        ready(&mut stage, *unit, &all);
+    }
+    for unit in &new {
+        ready(&mut stage, *unit, &all);
+    }
+    stage.sent.clear();
+    for peer in old[0] {
+        stage.say(peer, PeerToMaster::Leave);
+    }
+    for group in [0, 1] {
+        let install = stage.installed(new[0][group]);
+        assert_eq!(install.members.len(), 2, "{install:?}");
+    }
+}
+
+/// The unit is a member of group 0 when the last member of group 1 is lost: it is the next view of
+/// group 1 by itself, as if it had been admitted before.
+#[test]
+fn unit_founds_the_group_whose_members_were_lost_before_it_was_admitted() {
+    let mut stage = Stage::new();
+    let (first, vid) = stage.founded(0, 1);
+    let (second, _) = stage.founded(1, 2);
+    let unit = units(&mut stage, &[UNIT], [1, 1]);
+    stage.announced();
+    stage.sent.clear();
+    stage.ready(unit[0][0], &first);
+    stage.ready(unit[0][1], &second);
+    stage.say(first[0], at(0));
+    let mut facts = report(vid);
+    facts.safe_called = 1;
+    stage.flush(first[0], vid, facts);
+    let install = stage.installed(unit[0][0]);
+    assert_eq!((install.members.len(), install.safe_released), (2, 1));
+    for peer in second {
+        stage.say(peer, PeerToMaster::Leave);
+    }
+    let second_vid = stage.view(1).0;
+    assert_eq!(stage.view(1).1, [unit[0][1].peer], "{second_vid}");
+    assert_eq!(stage.installed(unit[0][1]).safe_released, 1);
+}
