@@ -828,8 +828,8 @@ typedef uint32_t cclSyncRole_t;
 #define cclErrorPeerLost 11
 
 /*
- Somebody cancelled the operation, or its deadline passed, or the members' calls did not match.
- It was aborted for all.
+ Somebody cancelled the operation, or its deadline passed, or the members' calls did not match,
+ or a member had no memory for it. It was aborted for all.
  */
 #define cclErrorCancelled 12
 

@@ -37,8 +37,8 @@ pub const cclErrorRefused: cclResult_t = 10;
 /// A member was lost during the operation, which was aborted for all. Call it again: it runs with
 /// the survivors.
 pub const cclErrorPeerLost: cclResult_t = 11;
-/// Somebody cancelled the operation, or its deadline passed, or the members' calls did not match.
-/// It was aborted for all.
+/// Somebody cancelled the operation, or its deadline passed, or the members' calls did not match,
+/// or a member had no memory for it. It was aborted for all.
 pub const cclErrorCancelled: cclResult_t = 12;
 /// Fewer members than `min_world_size`. Call cclUpdateTopology until somebody joins.
 pub const cclErrorTooFewPeers: cclResult_t = 13;

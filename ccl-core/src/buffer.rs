@@ -71,6 +71,14 @@ impl Drop for Inside<'_> {
     }
 }
 
+/// The system gives no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no memory of {bytes} bytes")]
+pub struct NoMemory {
+    /// How much was asked for.
+    pub bytes: usize,
+}
+
 /// Memory of the library itself, zero until written, and not taken from the system before.
 #[derive(Debug)]
 pub struct Storage {
@@ -88,19 +96,30 @@ unsafe impl Send for Storage {}
 unsafe impl Sync for Storage {}
 
 impl Storage {
-    /// `bytes` bytes.
+    /// `bytes` bytes, a few.
     ///
     /// # Panics
-    /// If `bytes` is more than half the address space; if there is no memory the process ends.
+    /// If there is no memory.
     #[must_use]
     pub fn new(bytes: usize) -> Arc<Self> {
+        Self::try_new(bytes).expect("the system has memory for a few bytes")
+    }
+
+    /// `bytes` bytes, perhaps more than there are.
+    ///
+    /// # Errors
+    /// If the system does not give them.
+    pub fn try_new(bytes: usize) -> Result<Arc<Self>, NoMemory> {
         // A larger alignment would make the allocator write zeros to every page at once.
-        let layout = Layout::from_size_align(bytes + CACHE_LINE_BYTES, ALLOCATION_ALIGNMENT_BYTES);
-        let layout = layout.expect("buffers are shorter than half the address space");
+        let layout = Layout::from_size_align(
+            bytes.saturating_add(CACHE_LINE_BYTES),
+            ALLOCATION_ALIGNMENT_BYTES,
+        );
+        let layout = layout.map_err(|_| NoMemory { bytes })?;
         // SAFETY: the layout has at least one byte.
         let allocation = unsafe { std::alloc::alloc_zeroed(layout) };
         if allocation.is_null() {
-            std::alloc::handle_alloc_error(layout);
+            return Err(NoMemory { bytes });
         }
         let skipped = allocation.align_offset(CACHE_LINE_BYTES);
         assert!(
@@ -109,12 +128,12 @@ impl Storage {
         );
         // SAFETY: the allocation is longer than what is used by a cache line.
         let pointer = unsafe { allocation.add(skipped) };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             pointer,
             bytes,
             allocation,
             layout,
-        })
+        }))
     }
 
     /// Length in bytes.
@@ -395,6 +414,13 @@ mod tests {
             bytes.fill(1);
         });
         assert_eq!(region.read(|bytes| bytes[999]), Some(1));
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_refused() {
+        for bytes in [usize::MAX, isize::MAX as usize, isize::MAX as usize - 4096] {
+            assert_eq!(Storage::try_new(bytes).unwrap_err(), NoMemory { bytes });
+        }
     }
 
     #[test]

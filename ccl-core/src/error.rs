@@ -27,8 +27,9 @@ pub enum Error {
         /// What the master saw.
         reason: EvictReason,
     },
-    /// Somebody cancelled the operation, or its deadline passed, or the calls did not match. It is
-    /// aborted for everybody, finally: all callers get this error.
+    /// Somebody cancelled the operation, or its deadline passed, or the calls did not match, or a
+    /// member had no memory for it. It is aborted for everybody, finally: all callers get this
+    /// error.
     #[error("{op} was cancelled by peer {by}: {reason}")]
     Cancelled {
         /// The operation.

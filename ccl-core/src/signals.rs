@@ -22,11 +22,19 @@ pub fn without_signals<R>(start: impl FnOnce() -> R) -> R {
     let mut blocked = SigSet::all();
     OPEN.into_iter().for_each(|signal| blocked.remove(signal));
     let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let result = start();
-    if let Ok(before) = before {
-        let _the_mask_was_valid_before = before.thread_set_mask();
+    let _restored = Restore(before.ok());
+    start()
+}
+
+/// Gives the thread its mask back, also when it panics.
+struct Restore(Option<SigSet>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _the_mask_was_valid_before = before.thread_set_mask();
+        }
     }
-    result
 }
 
 #[cfg(test)]
@@ -44,6 +52,14 @@ mod tests {
         for signal in OPEN {
             assert_eq!(inside.contains(signal), before.contains(signal));
         }
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
+
+    #[test]
+    fn a_panic_gives_the_caller_its_mask_back() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let panic = std::panic::catch_unwind(|| without_signals(|| panic!("no thread")));
+        assert!(panic.is_err());
         assert_eq!(SigSet::thread_get_mask().unwrap(), before);
     }
 }

@@ -133,7 +133,7 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 12] = [
     "arguments",
     "callers",
     "churn",
@@ -141,6 +141,7 @@ const PROGRAMS: [&str; 11] = [
     "entries",
     "forked",
     "masters",
+    "scarce",
     "state",
     "state_arguments",
     "threads",
@@ -276,6 +277,11 @@ fn wrong_uses_of_shared_state_are_answered_and_syncs_and_checkpoints_end_as_they
 #[test]
 fn entries_and_checkpoints_can_be_asked_for() {
     run_recorded("entries");
+}
+
+#[test]
+fn a_system_that_refuses_memory_threads_or_files_ends_no_process() {
+    run_recorded("scarce");
 }
 
 #[test]

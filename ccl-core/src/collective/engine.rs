@@ -16,30 +16,13 @@ use parking_lot::Mutex;
 
 use super::exchange::{Exchange, ExchangeLimits, StartOp};
 use super::layout::Part;
-use super::memory::{Buffer, Memory, StagingPool};
+use super::memory::{Buffer, Memory, Scratch, StagingPool};
 use super::run::{self, Work};
 use super::step::{Output, Place};
-use crate::buffer::Storage;
+use crate::buffer::{NoMemory, Storage};
 use crate::ids::{OpName, PeerId, Rank};
-use crate::limits;
 use crate::transport::{FrameHeader, LinkHandler, LinkSender, Payload, Placement};
 use crate::wire::control::{CostTable, Fingerprint, LinkFault};
-
-/// Sizes of an engine.
-#[derive(Clone, Copy, Debug)]
-pub struct EngineConfig {
-    /// Scratch memory for contributions on their way, in bytes; at least 16 MiB. Taken from the
-    /// system as it is needed.
-    pub scratch_bytes: usize,
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self {
-            scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
-        }
-    }
-}
 
 /// An operation to start.
 #[derive(Clone, Debug)]
@@ -119,21 +102,13 @@ struct State {
 type Jobs = VecDeque<(Output, Option<Arc<Memory>>)>;
 
 impl Engine {
-    /// Without operations.
+    /// Without operations. Contributions on their way lie in `scratch`.
     #[must_use]
-    pub fn new(config: EngineConfig, sender: Arc<dyn LinkSender>, events: EngineEvents) -> Self {
+    pub fn new(scratch: Scratch, sender: Arc<dyn LinkSender>, events: EngineEvents) -> Self {
         let limits = ExchangeLimits {
-            scratch_bytes: config.scratch_bytes,
+            scratch_bytes: scratch.0.bytes(),
             ..ExchangeLimits::default()
         };
-        Self::with_limits(limits, sender, events)
-    }
-
-    fn with_limits(
-        limits: ExchangeLimits,
-        sender: Arc<dyn LinkSender>,
-        events: EngineEvents,
-    ) -> Self {
         Self {
             state: Mutex::new(State {
                 exchange: Exchange::new(limits),
@@ -141,7 +116,7 @@ impl Engine {
                 staging: StagingPool::default(),
                 spare: Vec::new(),
             }),
-            scratch: Storage::new(limits.scratch_bytes),
+            scratch: scratch.0,
             sender,
             events,
             repairs: AtomicU64::new(0),
@@ -153,10 +128,13 @@ impl Engine {
     /// elsewhere. Copies this peer's own data where it is part of the result; does not block
     /// otherwise.
     ///
+    /// # Errors
+    /// If there is no memory to put results together in; nothing is open then.
+    ///
     /// # Panics
     /// If another operation of its tag is open, or the buffers do not have the lengths of their
     /// counts.
-    pub fn start(&self, start: Start) {
+    pub fn start(&self, start: Start) -> Result<(), NoMemory> {
         let part = |buffer: &Buffer| Part {
             dtype: buffer.dtype,
             count: buffer.count as u64,
@@ -164,7 +142,7 @@ impl Engine {
         let parts: Arc<[Part]> = start.parts.iter().map(part).collect();
         self.with_exchange(|state, scratch| {
             let called = (&start.fingerprint, start.rank);
-            let memory = Memory::new(&start.parts, called, scratch, &mut state.staging);
+            let memory = Memory::new(&start.parts, called, scratch, &mut state.staging)?;
             state.operations.insert(start.op, Arc::new(memory));
             state.exchange.start(StartOp {
                 op: start.op,
@@ -175,7 +153,8 @@ impl Engine {
                 rank: start.rank,
                 costs: start.costs,
             });
-        });
+            Ok(())
+        })
     }
 
     /// Ends an operation, whatever became of it: when this returns nothing reads or writes the

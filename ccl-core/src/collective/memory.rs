@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::exchange::is_staged;
 use super::layout::{Side, Span};
-use crate::buffer::{Gate, Inside, Lent, Region, Storage};
+use crate::buffer::{Gate, Inside, Lent, NoMemory, Region, Storage};
 use crate::ids::Rank;
 use crate::reduce::Dtype;
 use crate::wire::control::{Fingerprint, Kind};
@@ -33,6 +33,20 @@ impl Buffer {
     }
 }
 
+/// Memory for contributions on their way, of all operations of an engine.
+#[derive(Clone, Debug)]
+pub struct Scratch(pub(super) Arc<Storage>);
+
+impl Scratch {
+    /// `bytes` bytes, at least 16 MiB; the system gives them as they are used.
+    ///
+    /// # Errors
+    /// If it refuses.
+    pub fn new(bytes: usize) -> Result<Self, NoMemory> {
+        Storage::try_new(bytes).map(Self)
+    }
+}
+
 /// The memory of one operation, until it is taken back.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -48,23 +62,28 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Lends a call's buffers.
+    ///
+    /// # Errors
+    /// If there is no memory for the results that must be staged.
     pub(super) fn new(
         buffers: &[Buffer],
         (fingerprint, rank): (&Fingerprint, Rank),
         scratch: &Arc<Storage>,
         pool: &mut StagingPool,
-    ) -> Self {
+    ) -> Result<Self, NoMemory> {
         // The root of a broadcast has its result already where it belongs.
         let is_source = fingerprint.kind == Kind::Broadcast && fingerprint.root == rank;
         let needs_staging = |buffer: &Buffer| !is_source && is_staged(buffer.is_in_place());
         let mut staged = Vec::new();
-        let mut staging_bytes = 0;
+        let mut staging_bytes = 0_usize;
         for buffer in buffers.iter().filter(|buffer| needs_staging(buffer)) {
-            let range = staging_bytes..staging_bytes + buffer.receive.bytes();
-            staging_bytes = range.end.next_multiple_of(STAGING_ALIGNMENT_BYTES);
+            let range = staging_bytes..staging_bytes.saturating_add(buffer.receive.bytes());
+            let end = range.end.checked_next_multiple_of(STAGING_ALIGNMENT_BYTES);
+            staging_bytes = end.unwrap_or(usize::MAX);
             staged.push((buffer.receive.clone(), range));
         }
         let staging = (staging_bytes > 0).then(|| pool.take(staging_bytes));
+        let staging = staging.transpose()?;
         let mut kept = vec![Arc::clone(scratch)];
         kept.extend(staging.clone());
         let gate = Gate::keeping(kept);
@@ -76,7 +95,7 @@ impl Memory {
             }
             _ => buffer.receive.open(&gate),
         };
-        Self {
+        Ok(Self {
             results: buffers.iter().map(&mut result).collect(),
             inputs: buffers
                 .iter()
@@ -86,7 +105,7 @@ impl Memory {
             staged,
             staging,
             gate,
-        }
+        })
     }
 
     /// Keeps the memory from being taken back; `None` if it was.
@@ -172,15 +191,15 @@ pub(super) struct StagingPool {
 impl StagingPool {
     /// Memory of at least `bytes` bytes, and little more. What is idle and does not fit is given
     /// back to the system first, so that operations of different lengths do not add up.
-    fn take(&mut self, bytes: usize) -> Arc<Storage> {
+    fn take(&mut self, bytes: usize) -> Result<Arc<Storage>, NoMemory> {
         let bytes = bytes.max(STAGING_BYTES_MIN);
         let fits =
             |storage: &Arc<Storage>| storage.bytes() >= bytes && storage.bytes() / 2 <= bytes;
         if let Some(index) = self.idle.iter().position(|(storage, _)| fits(storage)) {
-            return self.idle.swap_remove(index).0;
+            return Ok(self.idle.swap_remove(index).0);
         }
         self.idle.clear();
-        Storage::new(bytes)
+        Storage::try_new(bytes)
     }
 
     pub(super) fn give_back(&mut self, storage: Arc<Storage>) {

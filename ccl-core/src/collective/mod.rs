@@ -26,8 +26,8 @@ pub mod step;
 mod tests;
 
 pub use choice::{Extent, choose_algorithm};
-pub use engine::{Engine, EngineConfig, EngineEvent, EngineEvents, Start};
+pub use engine::{Engine, EngineEvent, EngineEvents, Start};
 pub use exchange::{Exchange, ExchangeLimits, StartOp, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span, parts_digest};
-pub use memory::Buffer;
+pub use memory::{Buffer, Scratch};
 pub use step::{Output, Place};

@@ -65,7 +65,21 @@ pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Bu
         })
         .collect::<Result<Vec<_>>>()?;
     check_overlap(&parts)?;
+    check_count(&request.parts)?;
     Ok(parts)
+}
+
+/// More is not spoken of between peers.
+fn check_count(parts: &[RawPart]) -> Result<()> {
+    let counts = parts.iter().map(|part| part.count as u64);
+    let count = counts.fold(0_u64, u64::saturating_add);
+    if count > limits::COUNT_MAX {
+        let most = limits::COUNT_MAX;
+        return Err(Error::invalid(format!(
+            "{count} elements in one call; at most {most}"
+        )));
+    }
+    Ok(())
 }
 
 fn bytes(part: &RawPart, scale: usize) -> Result<usize> {

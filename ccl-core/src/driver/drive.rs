@@ -358,25 +358,29 @@ impl Session {
             return self.start_sync(op, members, rank, holding);
         }
         let expected = collective.operation.world_size;
-        if expected.is_some_and(|expected| expected != members.len()) {
-            let reason = CancelReason::Local(format!(
+        let started = if expected.is_some_and(|expected| expected != members.len()) {
+            Err(format!(
                 "it was called for {} members but the view has {}",
                 expected.unwrap_or_default(),
                 members.len()
-            ));
-            core.peer
-                .handle(self.clock.now(), Input::Cancel { call, reason });
-            return;
+            ))
+        } else {
+            let started = self.engine.start(Start {
+                op,
+                fingerprint,
+                members,
+                ring_order,
+                rank,
+                costs,
+                parts: collective.operation.parts.clone(),
+            });
+            started.map_err(|refusal| refusal.to_string())
+        };
+        if let Err(what) = started {
+            let reason = CancelReason::Local(what);
+            let now = self.clock.now();
+            core.peer.handle(now, Input::Cancel { call, reason });
         }
-        self.engine.start(Start {
-            op,
-            fingerprint,
-            members,
-            ring_order,
-            rank,
-            costs,
-            parts: collective.operation.parts.clone(),
-        });
     }
 
     /// Ends what a session that was closed from outside leaves open.

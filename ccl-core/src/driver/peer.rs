@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::collective::{Engine, EngineConfig, EngineEvent};
+use crate::collective::{Engine, EngineEvent, Scratch};
 use crate::communicator::Counters;
 use crate::config::CommunicatorConfig;
 use crate::driver::alarm::{self, Alarm};
@@ -89,6 +89,7 @@ impl Session {
         let key = LinkKey(entropy(&mut [0; 16]).map(u128::from_le_bytes)?);
         let seed = entropy(&mut [0; 8]).map(u64::from_le_bytes)?;
         let clock = Clock::start();
+        let scratch = scratch(&config)?;
         let links = Links::bind(links_config(&config), threads.handle())?;
         let setup = Setup {
             run: config.run.clone(),
@@ -103,7 +104,7 @@ impl Session {
         let session = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             process: std::process::id(),
             clock,
-            engine: engine(weak, &config, &links),
+            engine: engine(weak, scratch, &links),
             state: shared_state::engine(weak, clock, &config, &links),
             links,
             threads,
@@ -338,7 +339,7 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
 }
 
 /// The data plane, whose events are inputs of the machine.
-fn engine(session: &Weak<Session>, config: &CommunicatorConfig, links: &Links) -> Arc<Engine> {
+fn engine(session: &Weak<Session>, scratch: Scratch, links: &Links) -> Arc<Engine> {
     let session = session.clone();
     let events = move |event| {
         let Some(session) = session.upgrade() else {
@@ -362,14 +363,18 @@ fn engine(session: &Weak<Session>, config: &CommunicatorConfig, links: &Links) -
             }
         });
     };
-    let sizes = EngineConfig {
-        scratch_bytes: config.scratch_bytes,
-    };
     Arc::new(Engine::new(
-        sizes,
+        scratch,
         Arc::new(links.clone()),
         Box::new(events),
     ))
+}
+
+fn scratch(config: &CommunicatorConfig) -> Result<Scratch> {
+    Scratch::new(config.scratch_bytes).map_err(|refusal| {
+        let cause = std::io::Error::new(std::io::ErrorKind::OutOfMemory, refusal);
+        Error::os("setting scratch_bytes of memory aside", cause)
+    })
 }
 
 fn entropy<const N: usize>(bytes: &mut [u8; N]) -> Result<[u8; N]> {

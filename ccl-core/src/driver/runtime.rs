@@ -1,8 +1,10 @@
 //! The threads that move a communicator's bytes.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
@@ -81,11 +83,31 @@ fn build(name: &str, threads: usize) -> std::io::Result<Runtime> {
     if threads <= 1 {
         return Builder::new_current_thread().enable_all().build();
     }
+    probe(name, threads)?;
     Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name(name)
         .enable_all()
         .build()
+}
+
+/// An error if the system does not give so many threads at once. The runtime would panic where it
+/// gets one less, and then wait for ever for those that it has.
+fn probe(name: &str, threads: usize) -> std::io::Result<()> {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock();
+    let start = |_| {
+        let gate = Arc::clone(&gate);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || drop(gate.lock()))
+    };
+    // One more: who waits for the end.
+    let started: std::io::Result<Vec<_>> = (0..=threads).map(start).collect();
+    drop(closed);
+    for thread in started? {
+        thread.join().expect("it locks and unlocks");
+    }
+    Ok(())
 }
 
 /// Threads by default: half the cores, so that training keeps the other half; at least 1, at most

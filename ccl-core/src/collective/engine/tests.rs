@@ -7,6 +7,7 @@ use super::*;
 use crate::buffer::Lent;
 use crate::collective::harness::{Call, Prng, peer, reference};
 use crate::collective::layout::Side;
+use crate::limits::SCRATCH_BYTES_DEFAULT;
 use crate::reduce::Dtype;
 use crate::transport::FrameKind;
 use crate::wire::control::{Algorithm, Kind};
@@ -71,7 +72,8 @@ impl Cluster {
                 EngineEvent::Held(op) => held.lock().push(op),
                 other => panic!("{other:?}"),
             });
-            Arc::new(Engine::new(EngineConfig::default(), Arc::new(port), events))
+            let scratch = Scratch::new(SCRATCH_BYTES_DEFAULT).unwrap();
+            Arc::new(Engine::new(scratch, Arc::new(port), events))
         };
         Self {
             engines: (0..n).map(engine).collect(),
@@ -81,7 +83,7 @@ impl Cluster {
     }
 
     fn start(&self, at: usize, call: &Call, buffers: &[Buffer]) {
-        self.engines[at].start(Start {
+        let started = self.engines[at].start(Start {
             op: call.name(),
             fingerprint: call.fingerprint(),
             members: (0..call.world_size).map(peer).collect(),
@@ -90,6 +92,7 @@ impl Cluster {
             costs: CostTable::default(),
             parts: buffers.to_vec(),
         });
+        started.expect("there is memory for it");
     }
 
     /// Delivers one frame; false if there is none.
