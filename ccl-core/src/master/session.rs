@@ -3,7 +3,7 @@
 //! A session outlives its connections and ends only by eviction. Whether a session is a newcomer or
 //! a member is its group's business.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::{ConnectionId, Registration};
@@ -67,6 +67,8 @@ pub(super) struct Sessions {
     secrets: BTreeMap<SessionId, PeerId>,
     connections: BTreeMap<ConnectionId, PeerId>,
     keys: BTreeMap<LinkKey, PeerId>,
+    /// Peers of each generation of a unit, by the first of them.
+    generations: BTreeMap<PeerId, BTreeSet<PeerId>>,
     /// Why sessions ended, newest last, so that a late attach hears the reason.
     ended: VecDeque<(SessionId, EvictReason)>,
 }
@@ -77,6 +79,8 @@ impl Sessions {
         let peer = registration.peer;
         self.secrets.insert(registration.session, peer);
         self.keys.insert(registration.key, peer);
+        let mates = self.generations.entry(registration.generation);
+        mates.or_default().insert(peer);
         let session = Session {
             registration,
             attach: None,
@@ -148,9 +152,8 @@ impl Sessions {
 
     /// Peers of the generation of a unit that this one began.
     pub fn of_generation(&self, first: PeerId) -> Vec<PeerId> {
-        let sessions = self.peers.values().map(|session| &session.registration);
-        let same = sessions.filter(|registration| registration.generation == first);
-        same.map(|registration| registration.peer).collect()
+        let peers = self.generations.get(&first).into_iter().flatten();
+        peers.copied().collect()
     }
 
     /// Gives a session a new connection; returns the one it replaces. `None` for a stale counter.
@@ -211,6 +214,13 @@ impl Sessions {
     pub fn end(&mut self, peer: PeerId, reason: &EvictReason) -> Option<Session> {
         let session = self.peers.remove(&peer)?;
         self.secrets.remove(&session.registration.session);
+        let generation = session.registration.generation;
+        if let Some(mates) = self.generations.get_mut(&generation) {
+            mates.remove(&peer);
+            if mates.is_empty() {
+                self.generations.remove(&generation);
+            }
+        }
         if self.keys.get(&session.registration.key) == Some(&peer) {
             self.keys.remove(&session.registration.key);
         }

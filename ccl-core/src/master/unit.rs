@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::Master;
-use super::admission::{self, Turn};
+use super::admission::{self, Newcomer, Turn};
 use super::group::Group;
 use super::phase::Phase;
 use super::shared::Shared;
@@ -34,20 +34,20 @@ enum Standing {
 impl Master {
     /// Tells whole units their turn, as far as the groups in hand may have made them whole.
     pub(super) fn call_units(&mut self) {
+        let mut tried = BTreeSet::new();
         for unit in self.waiting_units() {
             let mates = self.shared.sessions.of_generation(unit);
             match self.standing(unit) {
-                // It was founded together with one before.
-                _ if mates
-                    .iter()
-                    .all(|peer| self.turn(*peer) != Some(Turn::Waits)) => {}
+                _ if tried.contains(&unit) => {}
                 Standing::Incomplete => {}
                 Standing::Torn => {
                     for mate in mates {
                         self.shared.condemn(mate, EvictReason::UnitTorn);
                     }
                 }
-                Standing::Whole if self.founds(&mates).next().is_some() => self.found_units(unit),
+                Standing::Whole if self.founds(&mates).next().is_some() => {
+                    tried.extend(self.found_units(unit));
+                }
                 Standing::Whole => self.tell_all(&[mates]),
             }
         }
@@ -126,41 +126,52 @@ impl Master {
 
     /// Founds the groups without members that a whole unit is for, all in one step and with all
     /// units that share one of them, if that is enough for each. The number of the safe point at
-    /// which the units enter their other groups counts as released in these.
-    fn found_units(&mut self, unit: PeerId) {
+    /// which the units enter their other groups counts as released in these. Returns the units that
+    /// it tried.
+    fn found_units(&mut self, unit: PeerId) -> BTreeSet<PeerId> {
         let around = self.units_around(unit);
-        let mut units = self.choose_units(around);
-        loop {
-            self.tell_all(&units);
-            let founded: BTreeSet<GroupId> =
-                units.iter().flat_map(|mates| self.founds(mates)).collect();
-            let is_short = |id: &&GroupId| {
-                let group = &self.groups[*id];
-                group.first_members(&self.shared).len() < group.needed()
-            };
-            let Some(&short) = founded.iter().find(is_short) else {
-                return self.found_at_once(&units, &founded);
-            };
-            let (left_out, kept) = units
-                .into_iter()
-                .partition(|mates| self.founds(mates).any(|id| id == short));
-            units = kept;
-            let left_out: Vec<Vec<PeerId>> = left_out;
-            for peer in left_out.concat() {
+        let may_enter = |unit: &PeerId| {
+            let mates = self.shared.sessions.of_generation(*unit);
+            self.founds(&mates)
+                .all(|id| self.groups[&id].may_be_founded())
+        };
+        let may_enter: BTreeSet<PeerId> = around.iter().copied().filter(may_enter).collect();
+        let mut units = self.choose_units(&may_enter);
+        while let Some(short) = self.short_group(&units) {
+            units.retain(|mates| self.founds(mates).all(|id| id != short));
+        }
+        self.found_at_once(&units);
+        around
+    }
+
+    /// One of the groups without members for which these units are not enough. They are told their
+    /// turn as if they were, and those of them that are not have to wait again.
+    fn short_group(&mut self, units: &[Vec<PeerId>]) -> Option<GroupId> {
+        self.tell_all(units);
+        let founded = units.iter().flat_map(|mates| self.founds(mates));
+        let founded: BTreeSet<GroupId> = founded.collect();
+        let short = founded.into_iter().find(|id| {
+            let group = &self.groups[id];
+            group.first_members(&self.shared).len() < group.needed()
+        });
+        if short.is_some() {
+            for &peer in units.iter().flatten() {
                 self.set_turn(peer, Turn::Waits);
             }
         }
+        short
     }
 
-    fn found_at_once(&mut self, units: &[Vec<PeerId>], founded: &BTreeSet<GroupId>) {
+    fn found_at_once(&mut self, units: &[Vec<PeerId>]) {
         let Some(Turn::At(point)) = units.first().and_then(|mates| self.turn(mates[0])) else {
             return;
         };
-        let mut groups = units.iter().flatten().map(|peer| self.group_of(*peer));
-        let has_others = groups.any(|id| !founded.contains(&id));
-        for &id in founded {
+        let groups = units.iter().flatten().map(|peer| self.group_of(*peer));
+        let (founded, others): (BTreeSet<_>, BTreeSet<_>) =
+            groups.partition(|id| self.groups[id].is_founding());
+        for id in founded {
             self.with_group(id, |group, shared| {
-                group.found_as_told(shared, point + u64::from(has_others));
+                group.found_as_told(shared, point + u64::from(!others.is_empty()));
             });
         }
     }
@@ -184,9 +195,9 @@ impl Master {
     }
 
     /// Those of these units that can enter together, by their peers; the first come first.
-    fn choose_units(&self, units: BTreeSet<PeerId>) -> Vec<Vec<PeerId>> {
+    fn choose_units(&self, units: &BTreeSet<PeerId>) -> Vec<Vec<PeerId>> {
         let mut chosen: Vec<Vec<PeerId>> = Vec::new();
-        for unit in units {
+        for &unit in units {
             if self.standing(unit) != Standing::Whole {
                 continue;
             }
@@ -259,6 +270,15 @@ impl Group {
                 Turn::Any | Turn::Waits => None,
             });
         told.collect()
+    }
+
+    /// Whether so many newcomers as the first view needs may be linked with each other: cheap to
+    /// tell, and false until the last of many hosts has come.
+    fn may_be_founded(&self) -> bool {
+        let needed = self.needed();
+        let links = |newcomer: &Newcomer| newcomer.linked.as_ref().map(BTreeSet::len);
+        let linked = self.newcomers.values().filter_map(links);
+        linked.filter(|links| links + 1 >= needed).count() >= needed
     }
 
     fn first_members(&self, shared: &Shared) -> Vec<PeerId> {
