@@ -1,18 +1,22 @@
 //! A host joins two groups as one, over real sockets.
 //!
-//! Goal: hosts whose peers move in lockstep are never stopped by one that is in one group only. 1.
+//! Goal: hosts whose peers move in lockstep are never stopped by one that is in one group only, and
+//! one that can never be whole is told why. 1.
 //! Two hosts step: a safe point in each group, then a reduction in each. 2. Of a third host one
 //! peer connects; the others go on. 3. Its other peer connects, after the first was heard of and
 //! left waiting: both are admitted in the same step, and all three reduce.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ccl_core::driver::master::EventSink;
+use ccl_core::event::Event;
 use ccl_core::ids::UnitId;
 use ccl_core::{
-    Communicator, CommunicatorConfig, GroupId, MasterConfig, MasterServer, Options, ReduceOp,
+    Communicator, CommunicatorConfig, Error, GroupId, MasterConfig, MasterServer, Options, ReduceOp,
 };
 
 /// Far beyond what anything here takes; only a hang reaches it.
@@ -23,7 +27,12 @@ const PATIENT_STEPS: u32 = 5;
 const COMMON_STEPS: u32 = 5;
 
 fn connect(master: String, unit: u64, group: u32, world: u32) -> JoinHandle<Communicator> {
-    let config = CommunicatorConfig {
+    let config = config(master, unit, group, world);
+    std::thread::spawn(move || Communicator::connect(config).unwrap())
+}
+
+fn config(master: String, unit: u64, group: u32, world: u32) -> CommunicatorConfig {
+    CommunicatorConfig {
         master,
         group: GroupId(group),
         unit: Some(UnitId(unit)),
@@ -32,8 +41,20 @@ fn connect(master: String, unit: u64, group: u32, world: u32) -> JoinHandle<Comm
         connect_timeout: HANG,
         operation_timeout: Some(HANG),
         ..CommunicatorConfig::default()
+    }
+}
+
+fn master() -> MasterServer {
+    watched_master(None)
+}
+
+fn watched_master(sink: Option<EventSink>) -> MasterServer {
+    let config = MasterConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        new_run: true,
+        ..MasterConfig::default()
     };
-    std::thread::spawn(move || Communicator::connect(config).unwrap())
+    MasterServer::start(config, sink).unwrap()
 }
 
 fn reduce(peers: &[Communicator; 2]) -> [u32; 2] {
@@ -68,12 +89,7 @@ fn step(peers: &[Communicator; 2], waiting: Option<&Sender<()>>) {
 
 #[test]
 fn host_whose_peers_come_one_after_the_other_enters_both_groups_in_one_step() {
-    let config = MasterConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        new_run: true,
-        ..MasterConfig::default()
-    };
-    let master = MasterServer::start(config, None).unwrap();
+    let master = master();
     let address = master.address().to_string();
     let connecting =
         [1, 2].map(|unit| [0, 1].map(|group| connect(address.clone(), unit, group, 2)));
@@ -100,5 +116,50 @@ fn host_whose_peers_come_one_after_the_other_enters_both_groups_in_one_step() {
         host.join().unwrap();
     }
     drop(peers);
+    master.shutdown();
+}
+
+#[test]
+fn peer_whose_mates_do_not_come_is_told_how_many_did() {
+    let master = master();
+    let alone = CommunicatorConfig {
+        connect_timeout: Duration::from_millis(300),
+        ..config(master.address().to_string(), 3, 0, 1)
+    };
+    let error = Communicator::connect(alone).unwrap_err();
+    let words = "1 of the 2 peers of unit 3 are registered";
+    assert!(error.to_string().contains(words), "{error}");
+    master.shutdown();
+}
+
+/// Neither waits for its `connect_timeout`, which is that of a hang.
+#[test]
+fn peers_that_differ_in_the_size_of_their_unit_or_are_too_many_are_refused() {
+    let (registered, is_registered) = channel();
+    let sink: EventSink = Arc::new(move |event| {
+        if matches!(event, Event::Registered { .. }) {
+            // Said for later peers too, which nobody asks about.
+            let _heard = registered.send(());
+        }
+    });
+    let master = watched_master(Some(sink));
+    let address = master.address().to_string();
+    let first = Communicator::connect_start(config(address.clone(), 3, 0, 1)).unwrap();
+    is_registered.recv_timeout(HANG).unwrap();
+    let differing = CommunicatorConfig {
+        unit_size: Some(3),
+        ..config(address.clone(), 3, 1, 1)
+    };
+    let error = Communicator::connect(differing).unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error}");
+    let words = "unit_size of unit 3 is 3 here and 2 for peer 0";
+    assert!(error.to_string().contains(words), "{error}");
+    let second = connect(address.clone(), 3, 1, 1).join().unwrap();
+    let first = first.wait_for(HANG).unwrap().unwrap();
+    let error = Communicator::connect(config(address, 3, 1, 1)).unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error}");
+    let words = "all 2 peers of unit 3 are there already";
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(reduce(&[first, second]), [1, 1]);
     master.shutdown();
 }
