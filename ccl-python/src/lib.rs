@@ -10,6 +10,7 @@ mod dlpack;
 mod errors;
 mod flight;
 mod handle;
+mod log;
 mod master;
 mod memory;
 mod native;
@@ -31,6 +32,8 @@ mod ccl_native {
     use crate::communicator::Communicator;
     #[pymodule_export]
     use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::log::{log_close, log_level, log_lines};
     #[pymodule_export]
     use crate::master::Master;
     #[pymodule_export]

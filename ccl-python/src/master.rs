@@ -1,7 +1,9 @@
 //! `ccl.Master`: a master in this process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ccl_core::event::Event;
 use ccl_core::{Error, MasterServer};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -22,7 +24,7 @@ impl Master {
     #[pyo3(signature = (**settings))]
     fn new(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = settings::master(settings)?;
-        let server = py.detach(|| MasterServer::start(config, None));
+        let server = py.detach(|| MasterServer::start(config, Some(Arc::new(log))));
         let server = server.map_err(|error| raise(py, &error))?;
         Ok(Self(Native::new(server)))
     }
@@ -71,5 +73,13 @@ impl Master {
 
     fn __repr__(&self) -> String {
         format!("Master({:?})", self.address())
+    }
+}
+
+/// What happens in its run; what happens all the time is not for every log.
+fn log(event: &Event) {
+    match event {
+        Event::Committed { .. } | Event::StateSealed { .. } => tracing::debug!(?event, "master"),
+        event => tracing::info!(?event, "master"),
     }
 }

@@ -25,6 +25,7 @@ from ccl._errors import (
     Unknown,
     WorldChanged,
 )
+from ccl._log import set_log_level
 from ccl._native import (
     Communicator,
     Counters,
@@ -72,4 +73,5 @@ __all__ = [
     "View",
     "WorldChanged",
     "newest_checkpoint",
+    "set_log_level",
 ]

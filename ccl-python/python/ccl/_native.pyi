@@ -29,6 +29,9 @@ __all__ = [
     "SyncHandle",
     "SyncInfo",
     "View",
+    "log_close",
+    "log_level",
+    "log_lines",
     "newest_checkpoint",
 ]
 
@@ -403,6 +406,18 @@ class View:
     @property
     def ring_order(self) -> list[int]:
         """The ring: ranks, each followed by its next."""
+
+def log_level(level: int) -> None:
+    """Takes log lines from ``level`` on, as ``logging`` numbers levels; from 41 on none."""
+
+def log_lines() -> tuple[list[tuple[int, str, float, str | None, str, int]], int] | None:
+    """The next lines, and how many were dropped; blocks until there are some.
+
+    A line is level, text, time, thread, file and line. ``None`` once the log is closed and empty.
+    """
+
+def log_close() -> None:
+    """Ends the log: who takes lines gets what is left, and no more."""
 
 def newest_checkpoint(directory: str | os.PathLike[str]) -> StateId | None:
     """What the newest checkpoint is that is whole by name, header and length.

@@ -1,0 +1,72 @@
+"""The library's log lines, in Python's logging as those of the logger ``ccl``."""
+
+import atexit
+import logging
+import threading
+
+from ccl import _native
+from ccl._errors import InvalidArgument
+
+_logger = logging.getLogger("ccl")
+_thread: threading.Thread | None = None
+
+
+def set_log_level(level: int | str | None) -> None:
+    """Hands the library's log lines to the logger ``ccl``, from ``level`` on; ``None``: no more.
+
+    A level is a number or a name of ``logging``; 5 is the finest. A thread, ``ccl-log``, calls the
+    logger's handlers, so that a slow one holds nobody up: lines that do not fit in the queue are
+    counted, and the count is logged. Off at the start, and in a forked child.
+    """
+    _native.log_level(_number(level))
+    global _thread
+    if level is not None and (_thread is None or not _thread.is_alive()):
+        _thread = threading.Thread(target=_hand_over, name="ccl-log", daemon=True)
+        _thread.start()
+
+
+def _number(level: int | str | None) -> int:
+    if level is None:
+        return _OFF
+    names = logging.getLevelNamesMapping()
+    if isinstance(level, str):
+        if level.upper() not in names:
+            raise InvalidArgument(f"{level!r} is no level: pass a number, or a name such as 'info'")
+        level = names[level.upper()]
+    if not isinstance(level, int):
+        raise TypeError(f"{level!r} is no level: pass a number, or a name such as 'info'")
+    return min(max(level, 0), _OFF)
+
+
+def _hand_over() -> None:
+    while (taken := _native.log_lines()) is not None:
+        lines, dropped = taken
+        for level, text, created, thread, file, line in lines:
+            if _logger.isEnabledFor(level):
+                _logger.handle(_record(level, text, created, thread, file, line))
+        if dropped:
+            _logger.warning("%d log lines were dropped: the handlers are too slow", dropped)
+
+
+def _record(
+    level: int, text: str, created: float, thread: str | None, file: str, line: int
+) -> logging.LogRecord:
+    record = _logger.makeRecord(_logger.name, level, file, line, text, (), None)
+    record.created = created
+    record.msecs = int(created % 1 * 1000)
+    record.thread = None
+    record.threadName = thread
+    return record
+
+
+@atexit.register
+def _end() -> None:
+    """What was said before the interpreter ends is logged, unless a handler takes too long."""
+    _native.log_close()
+    if _thread is not None:
+        _thread.join(_LAST_LINES_SECONDS)
+
+
+#: Above all levels.
+_OFF = 255
+_LAST_LINES_SECONDS = 1.0
