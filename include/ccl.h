@@ -254,7 +254,8 @@ typedef struct cclCommunicatorConfig_t {
      */
     const char *advertise;
     /*
-     TCP congestion control of the lanes, such as `bbr`. NULL: the system's choice.
+     TCP congestion control of the lanes, such as `bbr`; one that the system does not have is
+     passed over, with a line in the log. NULL: the system's choice.
      */
     const char *congestion_control;
     /*
@@ -1239,8 +1240,9 @@ cclResult_t cclCreateCommunicator(const struct cclCommunicatorConfig_t *config,
 
 /*
  Joins the run: registers with the master, links with the members, and returns once admitted. The
- master may start later than its peers. Blocks up to `connect_timeout_ms`; cclLeave or
- cclDestroyCommunicator on another thread ends it early. After a failure it may be called again.
+ master may start later than its peers. Blocks up to `connect_timeout_ms`, and for as long as the
+ system needs to look up the host names in the config; cclLeave or cclDestroyCommunicator on
+ another thread ends it early. After a failure it may be called again.
 
  Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if it was
  given up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
@@ -1402,8 +1404,9 @@ cclResult_t cclDestroyOperation(cclOperation_t operation);
 
 /*
  Reduces `count` elements of every member into `receive` on all of them. `send` may equal
- `receive`: in place; otherwise they may not overlap. All members give the same count, type,
- operator and options. `options` and `outcome` may be NULL.
+ `receive`: in place; otherwise they may not overlap. They may lie at any address, aligned or
+ not; without elements they may be NULL. All members give the same count, type, operator and
+ options. `options` and `outcome` may be NULL.
 
  After an error `send` is as it was, in place too; a `receive` that is another is undefined.
  Blocks until the operation has ended for all, at most its deadline and the master's

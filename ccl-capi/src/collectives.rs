@@ -38,8 +38,9 @@ pub struct cclBuffer_t {
 }
 
 /// Reduces `count` elements of every member into `receive` on all of them. `send` may equal
-/// `receive`: in place; otherwise they may not overlap. All members give the same count, type,
-/// operator and options. `options` and `outcome` may be NULL.
+/// `receive`: in place; otherwise they may not overlap. They may lie at any address, aligned or
+/// not; without elements they may be NULL. All members give the same count, type, operator and
+/// options. `options` and `outcome` may be NULL.
 ///
 /// After an error `send` is as it was, in place too; a `receive` that is another is undefined.
 /// Blocks until the operation has ended for all, at most its deadline and the master's

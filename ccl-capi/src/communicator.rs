@@ -11,7 +11,7 @@ use crate::call::call;
 use crate::config::{cclCommunicatorConfig_t, communicator_config};
 use crate::handles;
 use crate::memory::{self, Growing};
-use crate::result::{Outcome, cclResult_t};
+use crate::result::{Failure, Outcome, cclResult_t};
 
 /// What a cclCommunicator_t points to; never seen.
 pub struct cclCommunicator {
@@ -108,8 +108,9 @@ pub unsafe extern "C" fn create_communicator(
 }
 
 /// Joins the run: registers with the master, links with the members, and returns once admitted. The
-/// master may start later than its peers. Blocks up to `connect_timeout_ms`; cclLeave or
-/// cclDestroyCommunicator on another thread ends it early. After a failure it may be called again.
+/// master may start later than its peers. Blocks up to `connect_timeout_ms`, and for as long as the
+/// system needs to look up the host names in the config; cclLeave or cclDestroyCommunicator on
+/// another thread ends it early. After a failure it may be called again.
 ///
 /// Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if it was
 /// given up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
@@ -118,26 +119,9 @@ pub unsafe extern "C" fn create_communicator(
 pub unsafe extern "C" fn connect(communicator: cclCommunicator_t) -> cclResult_t {
     call(|| {
         let communicator = handles::get::<Communicator, _>(communicator)?;
-        let connecting = communicator.begin()?;
-        let end = loop {
-            match connecting.wait_for(Duration::MAX) {
-                Ok(None) => {}
-                Ok(Some(connected)) => break Ok(connected),
-                Err(error) => break Err(error),
-            }
-        };
-        let mut state = communicator.state.lock();
-        if matches!(*state, State::Destroyed) {
-            return Err(Error::Ended("the communicator was destroyed".into()).into());
-        }
-        match end {
-            Ok(connected) => *state = State::Connected(connected),
-            Err(error) => {
-                *state = State::Created;
-                return Err(error.into());
-            }
-        }
-        Ok(())
+        communicator.begin()?;
+        let end = communicator.connect();
+        communicator.finish(end)
     })
 }
 
@@ -152,7 +136,11 @@ pub unsafe extern "C" fn connect(communicator: cclCommunicator_t) -> cclResult_t
 pub unsafe extern "C" fn leave(communicator: cclCommunicator_t) -> cclResult_t {
     call(|| {
         let communicator = handles::get::<Communicator, _>(communicator)?;
-        let connecting = match &*communicator.state.lock() {
+        let connecting = match &mut *communicator.state.lock() {
+            State::Starting { is_given_up } => {
+                *is_given_up = true;
+                return Ok(());
+            }
             State::Connecting(connecting) => Some(connecting.clone()),
             _ => None,
         };
@@ -175,7 +163,7 @@ pub unsafe extern "C" fn destroy_communicator(communicator: cclCommunicator_t) -
         let communicator = handles::remove::<Communicator, _>(communicator)?;
         let state = std::mem::replace(&mut *communicator.state.lock(), State::Destroyed);
         match state {
-            State::Created | State::Destroyed => {}
+            State::Created | State::Starting { .. } | State::Destroyed => {}
             State::Connecting(connecting) => connecting.cancel(),
             State::Connected(connected) => connected.close(),
         }
@@ -311,9 +299,17 @@ pub(crate) struct Communicator {
 #[derive(Debug)]
 enum State {
     Created,
+    /// A thread is in cclConnect and looks names up.
+    Starting {
+        is_given_up: bool,
+    },
     Connecting(Connecting),
     Connected(ccl_core::Communicator),
     Destroyed,
+}
+
+fn destroyed() -> Failure {
+    Error::Ended("the communicator was destroyed".into()).into()
 }
 
 impl Communicator {
@@ -321,26 +317,67 @@ impl Communicator {
     pub(crate) fn connected(&self) -> Outcome<ccl_core::Communicator> {
         match &*self.state.lock() {
             State::Connected(connected) => Ok(connected.clone()),
-            State::Created | State::Connecting(_) => {
+            State::Created | State::Starting { .. } | State::Connecting(_) => {
                 Err(Error::usage("the communicator is not connected: call cclConnect").into())
             }
-            State::Destroyed => Err(Error::Ended("the communicator was destroyed".into()).into()),
+            State::Destroyed => Err(destroyed()),
         }
     }
 
-    fn begin(&self) -> Outcome<Connecting> {
+    /// Lets nobody else connect it.
+    fn begin(&self) -> Outcome<()> {
         let mut state = self.state.lock();
         match *state {
             State::Created => {
-                let connecting = ccl_core::Communicator::connect_start(self.config.clone())?;
-                *state = State::Connecting(connecting.clone());
-                Ok(connecting)
+                *state = State::Starting { is_given_up: false };
+                Ok(())
             }
-            State::Connecting(_) | State::Connected(_) => {
+            State::Starting { .. } | State::Connecting(_) | State::Connected(_) => {
                 let what = "a communicator is connected once; create another";
                 Err(Error::usage(what).into())
             }
-            State::Destroyed => Err(Error::Ended("the communicator was destroyed".into()).into()),
+            State::Destroyed => Err(destroyed()),
+        }
+    }
+
+    /// Blocks until it is connected, or given up. The lock is not held while the system looks names
+    /// up, which may take its time.
+    fn connect(&self) -> Outcome<ccl_core::Communicator> {
+        let connecting = ccl_core::Communicator::connect_start(self.config.clone())?;
+        {
+            let mut state = self.state.lock();
+            match *state {
+                State::Starting { is_given_up: false } => {
+                    *state = State::Connecting(connecting.clone());
+                }
+                State::Starting { is_given_up: true } => {
+                    return Err(Error::Ended("cclLeave gave it up".into()).into());
+                }
+                _ => return Err(destroyed()),
+            }
+        }
+        loop {
+            if let Some(connected) = connecting.wait_for(Duration::MAX)? {
+                return Ok(connected);
+            }
+        }
+    }
+
+    /// Keeps what came of it; after a failure it may be connected again.
+    fn finish(&self, end: Outcome<ccl_core::Communicator>) -> Outcome<()> {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Destroyed) {
+            return Err(destroyed());
+        }
+        match end {
+            Ok(connected) => {
+                *state = State::Connected(connected);
+                Ok(())
+            }
+            Err(failure) => {
+                *state = State::Created;
+                Err(failure)
+            }
         }
     }
 

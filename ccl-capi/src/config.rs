@@ -28,7 +28,8 @@ pub struct cclCommunicatorConfig_t {
     /// `host:port` told to the others instead, for peers behind a port mapping; port 0 is the
     /// listening port. NULL: the address that the master sees.
     pub advertise: *const c_char,
-    /// TCP congestion control of the lanes, such as `bbr`. NULL: the system's choice.
+    /// TCP congestion control of the lanes, such as `bbr`; one that the system does not have is
+    /// passed over, with a line in the log. NULL: the system's choice.
     pub congestion_control: *const c_char,
     /// Failure unit: peers that live and die together. Counts only with `has_unit`.
     pub unit: u64,

@@ -391,6 +391,15 @@ static void still_works(cclCommunicator_t communicator) {
     CHECK(data[0] == 1 && data[3] == 4 && outcome.contributors_count == 1);
     OK(cclAllReduce(communicator, NULL, NULL, 0, cclFloat32, cclAvg, NULL, NULL));
     OK(cclAllReduceMany(communicator, NULL, 0, cclAvg, NULL, NULL));
+    OK(cclAllGather(communicator, NULL, 0, NULL, 0, cclFloat64, NULL, NULL));
+    OK(cclReduceScatter(communicator, NULL, 0, NULL, 0, cclInt8, cclMin, NULL, NULL));
+    OK(cclBroadcast(communicator, NULL, 0, cclUint16, 0, NULL, NULL));
+    OK(cclAllGather(communicator, data, 2, data + 2, 2, cclFloat32, NULL, NULL));
+    CHECK(data[2] == 1 && data[3] == 2);
+    data[0] = 7;
+    OK(cclReduceScatter(communicator, data, 1, data + 3, 1, cclFloat32, cclProd, NULL, NULL));
+    OK(cclBroadcast(communicator, data, 4, cclFloat32, 0, NULL, NULL));
+    CHECK(data[0] == 7 && data[3] == 7);
 }
 
 int main(void) {

@@ -136,6 +136,38 @@ static void every_type_and_operator(cclCommunicator_t communicator, uint64_t ran
     all_reduce(communicator, rank, cclUint8, cclSum, 0, 0, cclAlgorithmAuto);
 }
 
+/* At odd addresses, on all paths, in place and not. */
+static void misaligned(cclCommunicator_t communicator, uint64_t rank) {
+    static const cclAlgorithm_t algorithms[] = {cclAlgorithmAuto, cclAlgorithmDirect,
+                                                cclAlgorithmRing};
+    static const size_t counts[] = {5, 70001};
+    size_t round;
+    for (round = 0; round < 6; round++) {
+        const size_t count = counts[round % 2], offset = 1 + round % 3;
+        const int is_wide = round % 2 == 0;
+        const cclDataType_t type = is_wide ? cclFloat64 : cclBfloat16;
+        cclOptions_t options = options_of_tag(4);
+        char *aligned = (char *)malloc(count * 8), *odd = (char *)malloc(count * 8 + 8);
+        char *other = (char *)malloc(count * 8 + 8);
+        const size_t bytes = count * type_bytes[type];
+        CHECK(aligned != NULL && odd != NULL && other != NULL);
+        options.algorithm = algorithms[round / 2];
+        fill(type, aligned, count, rank);
+        memcpy(odd + offset, aligned, bytes);
+        OK(cclAllReduce(communicator, odd + offset, other + offset, count, type, cclSum, &options,
+                        NULL));
+        OK(cclAllReduce(communicator, odd + offset, odd + offset, count, type, cclSum, &options,
+                        NULL));
+        memcpy(aligned, other + offset, bytes);
+        check_buffer(type, aligned, count, expected_of, cclSum);
+        memcpy(aligned, odd + offset, bytes);
+        check_buffer(type, aligned, count, expected_of, cclSum);
+        free(aligned);
+        free(odd);
+        free(other);
+    }
+}
+
 static double gathered(uint64_t count, size_t index) {
     return input(index / count, index % count);
 }
@@ -381,6 +413,7 @@ static int run_peer(const char *address) {
     cclCommunicator_t communicator = connect_peer(address, WORLD);
     const uint64_t rank = attribute(communicator, cclAttributeRank);
     every_type_and_operator(communicator, rank);
+    misaligned(communicator, rank);
     other_collectives(communicator, rank);
     wrong_for_this_world(communicator);
     many_buffers(communicator, rank);

@@ -133,19 +133,21 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 14] = [
     "arguments",
     "callers",
     "churn",
     "collectives",
     "entries",
     "forked",
+    "interrupted",
     "masters",
     "scarce",
     "state",
     "state_arguments",
     "threads",
     "topology",
+    "versions",
 ];
 
 #[test]
@@ -282,6 +284,16 @@ fn entries_and_checkpoints_can_be_asked_for() {
 #[test]
 fn a_system_that_refuses_memory_threads_or_files_ends_no_process() {
     run_recorded("scarce");
+}
+
+#[test]
+fn waits_end_when_another_thread_ends_what_they_wait_for() {
+    run_recorded("interrupted");
+}
+
+#[test]
+fn structs_of_older_and_newer_programs_are_read_and_written_as_far_as_they_go() {
+    run_recorded("versions");
 }
 
 #[test]
