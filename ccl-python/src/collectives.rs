@@ -256,7 +256,7 @@ fn reduce_part(buffer: Object<'_, '_>, out: Option<Object<'_, '_>>) -> PyResult<
             count,
         });
     };
-    let (send, receive) = (Memory::of(buffer, Use::Read)?, Memory::of(out, Use::Write)?);
+    let (send, receive) = (Memory::of(buffer, Use::Read)?, Memory::of(out, Use::Fill)?);
     let count = send.count;
     check_out(buffer.py(), &receive, (send.dtype, count))?;
     Ok(Part {
@@ -281,7 +281,7 @@ fn gather(
     let world_size = slf.get().0.world_size();
     let mut plan = plan(py, Kind::AllGather, "sum", options)?;
     plan.world_size = Some(world_size);
-    let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Write)?);
+    let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Fill)?);
     let count = send.count;
     check_out(py, &receive, (send.dtype, count * world_size as usize))?;
     let part = Part {
@@ -301,7 +301,7 @@ fn scatter(
     let py = slf.py();
     let world_size = slf.get().0.world_size();
     plan.world_size = Some(world_size);
-    let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Write)?);
+    let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Fill)?);
     let count = receive.count;
     if send.count != count * world_size as usize {
         let what = format!(

@@ -76,12 +76,12 @@ pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>
         }
         // SAFETY: as above, and the version says that the layout is this one.
         let managed = unsafe { pointer.cast::<ManagedVersioned>().as_ref() };
-        if access == Use::Write && managed.flags & READ_ONLY != 0 {
+        if access.writes() && managed.flags & READ_ONLY != 0 {
             let what = "the array is read-only, and the result is written to it: pass a writable \
                         copy, or `out`";
             return Err(invalid(py, what));
         }
-        if access == Use::Write && managed.flags & IS_COPIED != 0 {
+        if access.writes() && managed.flags & IS_COPIED != 0 {
             return Err(only_a_copy(py, None));
         }
         return describe(&managed.tensor, &capsule).map(Some);
@@ -113,12 +113,12 @@ fn export<'py>(object: &Bound<'py, PyAny>, access: Use) -> PyResult<Bound<'py, P
     let method = object.getattr(intern!(py, "__dlpack__"))?;
     let keywords = PyDict::new(py);
     keywords.set_item("max_version", (1, 0))?;
-    if access == Use::Write {
+    if access.writes() {
         keywords.set_item("copy", false)?;
     }
     match method.call((), Some(&keywords)) {
         Err(error) if error.is_instance_of::<PyTypeError>(py) => method.call0(),
-        Err(error) if access == Use::Write && error.is_instance_of::<PyBufferError>(py) => {
+        Err(error) if access.writes() && error.is_instance_of::<PyBufferError>(py) => {
             Err(only_a_copy(py, Some(error)))
         }
         result => result,

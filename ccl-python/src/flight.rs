@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::errors::raise;
 use crate::memory::{Keep, Memory};
 use crate::notifier;
+use crate::staged::Staged;
 use crate::wait;
 
 /// What an operation reads and writes.
@@ -48,6 +49,7 @@ pub struct Plan {
 pub struct Flight {
     raw: RawHandle,
     keeps: Mutex<Vec<Keep>>,
+    staged: Staged,
     callbacks: Mutex<Vec<Py<PyAny>>>,
 }
 
@@ -76,6 +78,7 @@ impl Flight {
             keeps.push(part.receive.keep);
             keeps.extend(part.send.map(|send| send.keep));
         }
+        let staged = Staged::of(py, &keeps)?;
         let request = Request {
             kind: plan.kind,
             op: plan.op,
@@ -94,6 +97,7 @@ impl Flight {
         Ok(Arc::new(Self {
             raw,
             keeps: Mutex::new(keeps),
+            staged,
             callbacks: Mutex::default(),
         }))
     }
@@ -104,11 +108,15 @@ impl Flight {
     /// Why it was not committed, `Timeout`, or what a signal handler raised.
     pub fn wait(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<Outcome> {
         let end = wait::wait_for(py, timeout, |slice| self.look(slice))?;
-        let end = end.unwrap_or(Err(Error::Timeout));
-        if !matches!(end, Err(Error::Timeout)) {
-            self.release(py);
-        }
-        end.map_err(|error| raise(py, &error))
+        let Some(end) = end else {
+            return Err(raise(py, &Error::Timeout));
+        };
+        let settled = self.staged.settle(py, end.is_ok());
+        self.release(py);
+        let outcome = end.map_err(|error| raise(py, &error))?;
+        settled?;
+        self.staged.join(py)?;
+        Ok(outcome)
     }
 
     /// As `wait` for ever, but a signal handler that raises cancels it. If its verdict does not
@@ -141,11 +149,34 @@ impl Flight {
         self.raw.is_finished()
     }
 
+    /// Whether it has ended. If so, the current streams wait for its results.
+    ///
+    /// # Errors
+    /// What a device raises.
+    pub fn is_done(&self, py: Python<'_>) -> PyResult<bool> {
+        if !self.is_finished() {
+            return Ok(false);
+        }
+        self.staged.settle(py, self.is_success())?;
+        self.staged.join(py)?;
+        Ok(true)
+    }
+
+    /// Whether it has ended well.
+    fn is_success(&self) -> bool {
+        matches!(self.look(Duration::ZERO), Some(Ok(_)))
+    }
+
+    /// Whether nobody has seen to its end yet.
+    pub fn is_open(&self) -> bool {
+        !self.is_finished() || self.staged.is_open()
+    }
+
     /// The first memory of the library's own that it used. The operation has ended.
     pub fn take_own(&self) -> Option<Box<[f64]>> {
         self.keeps.lock().drain(..).find_map(|keep| match keep {
             Keep::Own { elements } => Some(elements),
-            Keep::Object { .. } | Keep::Buffer { .. } => None,
+            Keep::Object { .. } | Keep::Buffer { .. } | Keep::Staged { .. } => None,
         })
     }
 
@@ -175,6 +206,11 @@ impl Flight {
 
     /// Lets go of the memory, and tells whoever wanted to know. The operation has ended.
     pub fn settle(&self, py: Python<'_>) {
+        let settled = self.staged.settle(py, self.is_success());
+        // Callbacks take the end for the end.
+        if let Err(error) = settled.and_then(|()| self.staged.wait(py)) {
+            error.write_unraisable(py, None);
+        }
         self.release(py);
         let callbacks = std::mem::take(&mut *self.callbacks.lock());
         for callback in callbacks {

@@ -30,7 +30,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.flight.is_finished() {
+        if self.flight.is_open() {
             self.flight.leave_to_itself();
         }
     }
@@ -46,8 +46,8 @@ impl Handle {
     }
 
     /// Whether it has ended, one way or another. Does not block.
-    fn done(&self) -> bool {
-        self.flight.is_finished()
+    fn done(&self, py: Python<'_>) -> PyResult<bool> {
+        self.flight.is_done(py)
     }
 
     /// Asks to abort it for all members; the verdict may still be success. Does not block.
@@ -73,6 +73,7 @@ impl Handle {
     }
 
     fn __repr__(&self) -> String {
-        format!("Handle(done={}, {:?})", self.done(), self.flight.progress())
+        let (is_finished, progress) = (self.flight.is_finished(), self.flight.progress());
+        format!("Handle(done={is_finished}, {progress:?})")
     }
 }

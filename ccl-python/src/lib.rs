@@ -1,8 +1,8 @@
 //! The Python package `ccl`: translates between Python and `ccl-core`, and decides nothing.
 //!
 //! Whatever can block lets other Python threads run and ends on Ctrl-C (`wait`). Memory comes from
-//! whoever has it, without a copy (`memory`), and is kept alive by the operation (`flight`, or
-//! `sync` for shared state).
+//! whoever has it, without a copy (`memory`) unless it is a device's (`staged`), and is kept alive
+//! by the operation (`flight`, or `sync` for shared state).
 
 mod collectives;
 mod communicator;
@@ -18,6 +18,7 @@ mod notifier;
 mod results;
 mod settings;
 mod shared_state;
+mod staged;
 mod sync;
 mod sync_handle;
 mod tensor;

@@ -25,6 +25,8 @@ pub enum Keep {
         /// that as long as there is a weak reference.
         _watch: Option<Py<PyWeakrefReference>>,
     },
+    /// The memory of the host that stands for a device's: a `ccl._cuda.Staging`.
+    Staged { staging: Py<PyAny> },
     /// The library's own.
     Own { elements: Box<[f64]> },
 }
@@ -45,10 +47,21 @@ pub struct Memory {
 /// What an operation does with memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
+    /// Only asks what it is.
+    Look,
     /// Only reads it.
     Read,
     /// Writes it, and may read it.
     Write,
+    /// Writes it whole, if it succeeds.
+    Fill,
+}
+
+impl Use {
+    /// Whether it changes.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Fill)
+    }
 }
 
 impl Memory {
@@ -95,7 +108,7 @@ fn from_buffer(
              the result back",
         ));
     }
-    if access == Use::Write && buffer.readonly() {
+    if access.writes() && buffer.readonly() {
         return Err(invalid(
             py,
             "the array is read-only, and the result is written to it: pass a writable copy, or `out`",

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use crate::errors::{invalid, raise};
 use crate::memory::{Keep, Memory, Use};
 use crate::results::StateId;
+use crate::staged::Staged;
 use crate::sync::{Turn, Turning};
 
 type Object<'a, 'py> = &'a Bound<'py, PyAny>;
@@ -63,7 +64,7 @@ impl SharedState {
             facts: Arc::new(Mutex::new(facts)),
             turn: Arc::default(),
         };
-        let _what_is_wrong_with_it_is_said_early = state.prepare(source.py(), Use::Read)?;
+        let _what_is_wrong_with_it_is_said_early = state.prepare(source.py(), Use::Look)?;
         Ok(state)
     }
 
@@ -96,7 +97,7 @@ impl SharedState {
     /// Names of the entries, in order.
     #[getter]
     fn names(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        let prepared = self.prepare(py, Use::Read)?;
+        let prepared = self.prepare(py, Use::Look)?;
         let keys = prepared.state.keys().iter();
         Ok(keys.map(|key| key.name.clone()).collect())
     }
@@ -180,10 +181,12 @@ impl SharedState {
             added.map_err(|error| raise(py, &error))?;
             keeps.push(memory.keep);
         }
+        let staged = Staged::of(py, &keeps)?;
         Ok(Prepared {
             state,
             content: content.unbind(),
             facts: Arc::clone(&self.facts),
+            staged,
             _keeps: keeps,
         })
     }
@@ -200,7 +203,7 @@ impl SharedState {
         let result = py.detach(|| body(&mut prepared.state));
         if access == Use::Write {
             prepared.settle();
-            prepared.write_back(py)?;
+            prepared.write_back(py, result.is_ok())?;
         }
         drop(turn);
         result.map_err(|error| raise(py, &error))
@@ -218,6 +221,7 @@ pub struct Prepared {
     /// A `ccl._state.Content`.
     content: Py<PyAny>,
     facts: Arc<Mutex<Facts>>,
+    staged: Staged,
     _keeps: Vec<Keep>,
 }
 
@@ -247,15 +251,18 @@ impl Prepared {
         };
     }
 
-    /// Puts numbers back where they are from, if the content is whole.
+    /// Puts what is not written in place back where it is from, if the content is whole: numbers,
+    /// and, if any memory was written, tensors on devices.
     ///
     /// # Errors
     /// What their owners raise. The content is a mixture then.
-    pub fn write_back(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn write_back(&self, py: Python<'_>, is_memory_written: bool) -> PyResult<()> {
         if !self.state.is_usable() {
-            return Ok(());
+            return self.staged.settle(py, false);
         }
-        let written = self.content.call_method0(py, "write_back");
+        let delivered = self.staged.settle(py, is_memory_written);
+        let arrived = delivered.and_then(|()| self.staged.wait(py));
+        let written = arrived.and_then(|()| self.content.call_method0(py, "write_back"));
         self.facts.lock().is_usable = written.is_ok();
         written.map(drop)
     }

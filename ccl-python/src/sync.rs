@@ -205,8 +205,9 @@ impl Flight {
         } = job;
         prepared.settle();
         // While the interpreter shuts down nobody is left to be told.
+        let is_written = result.as_ref().is_ok_and(|info| info.received_bytes > 0);
         let written = Python::try_attach(|py| {
-            let written = prepared.write_back(py);
+            let written = prepared.write_back(py, is_written);
             drop(prepared);
             written
         });

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyType};
 
 use crate::errors::invalid;
 use crate::memory::{Keep, Memory, SUPPORTED, Use};
+use crate::staged;
 
 /// The tensor's memory; `None` if the object is no tensor.
 ///
@@ -42,10 +43,27 @@ pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>
         },
     };
     check_storage(&storage, &memory)?;
-    if access == Use::Write {
+    if object.getattr(intern!(py, "is_cuda"))?.is_truthy()? {
+        return staged(object, access, dtype).map(Some);
+    }
+    if access.writes() {
         note_write(object)?;
     }
     Ok(Some(memory))
+}
+
+/// Memory of the host in place of a device's; writing the result there tells autograd.
+fn staged(tensor: &Bound<'_, PyAny>, access: Use, dtype: Dtype) -> PyResult<Memory> {
+    let py = tensor.py();
+    let (staging, host) = staged::stage(tensor, access)?;
+    Ok(Memory {
+        address: host.call_method0(intern!(py, "data_ptr"))?.extract()?,
+        count: host.call_method0(intern!(py, "numel"))?.extract()?,
+        dtype,
+        keep: Keep::Staged {
+            staging: staging.unbind(),
+        },
+    })
 }
 
 fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -74,11 +92,12 @@ fn check_layout(tensor: &Bound<'_, PyAny>) -> PyResult<()> {
         let what = "a DTensor has a part on every rank: pass tensor.to_local()";
         return Err(PyTypeError::new_err(what));
     }
-    if !tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()? {
+    let is_cpu = tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()?;
+    if !is_cpu && !tensor.getattr(intern!(py, "is_cuda"))?.is_truthy()? {
         let device = tensor.getattr(intern!(py, "device"))?;
         let what = format!(
-            "the tensor is on {device}, and the library moves CPU memory: pass tensor.cpu(), and copy \
-             the result back"
+            "the tensor is on {device}, and the library moves memory of CPUs and CUDA devices: pass \
+             tensor.cpu(), and copy the result back"
         );
         return Err(invalid(py, what));
     }

@@ -28,7 +28,7 @@ class _DLPack(Protocol):
     def __dlpack_device__(self) -> tuple[Any, Any]: ...
 
 
-#: Memory on the CPU: NumPy arrays, torch tensors, anything with the buffer protocol or DLPack.
+#: NumPy arrays, torch tensors (CUDA's too), anything on the CPU with the buffer protocol or DLPack.
 Memory: TypeAlias = "Buffer | _DLPack"
 #: Seconds, or a timedelta.
 Time: TypeAlias = float | timedelta

@@ -127,5 +127,5 @@ def _check_name() -> None:
 
 
 _check_name()
-dist.Backend.register_backend(NAME, _create, devices=["cpu"])
+dist.Backend.register_backend(NAME, _create, devices=["cpu", "cuda"])
 dist.register_rendezvous_handler(NAME, _rendezvous)

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 import ccl
+from ccl import _cuda
 from ccl.torch import _errors
 
 
@@ -27,7 +28,7 @@ class Work(dist._Work):
         self._finish = finish
         self._error: BaseException | None = None
         self._ended = threading.Event()
-        self._future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
+        self._future = _cuda.future(tensors)
         if handle is None:
             self._tell()
         else:
@@ -39,6 +40,7 @@ class Work(dist._Work):
             outcome = self._handle.wait()
             if self._finish is not None:
                 self._finish(outcome)
+                _cuda.synchronize(self._tensors)  # whoever waits has a stream of its own
         except BaseException as error:
             self._error = error
             _errors.remember(error)

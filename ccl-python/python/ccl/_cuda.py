@@ -1,0 +1,197 @@
+"""Tensors on CUDA devices: memory of the host stands for them while an operation runs.
+
+What an operation reads is copied to the host before it starts. What it gives is copied to the device
+once it is committed, so an error leaves a tensor alone. Copies run on a stream of the library's own: it
+waits for what the caller's current stream was given before, and the current stream of whoever waits
+for the operation waits for it.
+"""
+
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from ccl._errors import InvalidArgument
+
+#: Copies are cut into pieces, so that those of other streams get in between.
+SEGMENT_BYTES = 16 << 20
+#: Most memory of the host that is pinned at the same time. What is beyond it is copied more slowly.
+PINNED_BYTES_MAX = 2 << 30
+#: How often it is asked whether copies are done: between two asks other threads run, and Ctrl-C ends
+#: the wait.
+POLL_SECONDS_MIN = 20e-6
+POLL_SECONDS_MAX = 1e-3
+
+#: Tests put something else here where there is no such device.
+cuda: Any = torch.cuda
+
+
+class Staging:
+    """Memory of the host that stands for one contiguous tensor."""
+
+    def __init__(self, tensor: torch.Tensor, is_read: bool, is_written: bool) -> None:
+        self.is_inference = tensor.is_inference()
+        self.is_written = is_written
+        self.lane = _lane(tensor.device)
+        with torch.inference_mode(self.is_inference):
+            self.tensor = tensor.detach().view(-1)
+        self.host = _host_memory(self.tensor, is_used=is_read or is_written)
+        if is_read or is_written:
+            self.lane.follow(self.tensor)
+        if is_read:
+            self.lane.copy(self.host, self.tensor)
+
+    def deliver(self) -> None:
+        """Starts to copy the result to the tensor."""
+        with torch.inference_mode(self.is_inference):
+            self.lane.copy(self.tensor, self.host)
+
+
+class Transfer:
+    """The tensors of one operation, on their way to the host and back."""
+
+    def __init__(self, stagings: Sequence[Staging]) -> None:
+        """Waits until what the operation reads has arrived."""
+        self._lock = threading.Lock()
+        self._written = [staging for staging in stagings if staging.is_written]
+        self._delivered: list[tuple[_Lane, Any]] | None = None
+        _check_overlap(self._written)
+        for _lane_of_some, event in _record(stagings):
+            _wait(event)
+
+    def deliver(self) -> None:
+        """Starts to copy the results to the devices, unless somebody has."""
+        with self._lock:
+            if self._delivered is None:
+                for staging in self._written:
+                    staging.deliver()
+                self._delivered = _record(self._written)
+                self._written.clear()
+
+    def join(self) -> None:
+        """Has the current streams wait for the results."""
+        for lane, event in self._delivered or ():
+            cuda.current_stream(lane.device).wait_event(event)
+
+    def wait(self) -> None:
+        """Waits until the results have arrived."""
+        for _lane_of_some, event in self._delivered or ():
+            _wait(event)
+
+    def discard(self) -> None:
+        """There is no result."""
+        with self._lock:
+            self._written.clear()
+
+
+class _Lane:
+    """The stream that copies from and to one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = cuda.Stream(device)
+
+    def follow(self, tensor: torch.Tensor) -> None:
+        """Lets the current stream's work so far come first."""
+        self.stream.wait_stream(cuda.current_stream(self.device))
+        # Its memory is not used anew before the copies are done, even if the tensor is dropped.
+        tensor.record_stream(self.stream)
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        step = max(1, SEGMENT_BYTES // target.element_size())
+        with cuda.stream(self.stream):
+            for begin in range(0, target.numel(), step):
+                part = slice(begin, begin + step)
+                target[part].copy_(source[part], non_blocking=True)
+
+
+_lanes: dict[torch.device, _Lane] = {}
+_lock = threading.Lock()
+_pinned_bytes = 0
+
+
+def future(tensors: Iterable[torch.Tensor]) -> Any:
+    """A future for these."""
+    return torch.futures.Future(devices=list(_devices(tensors)))
+
+
+def synchronize(tensors: Iterable[torch.Tensor]) -> None:
+    """Waits for what the current streams of the tensors' devices were given."""
+    for device in _devices(tensors):
+        cuda.current_stream(device).synchronize()
+
+
+def _devices(tensors: Iterable[torch.Tensor]) -> set[Any]:
+    return {tensor.device for tensor in tensors if tensor.is_cuda}
+
+
+def _lane(device: torch.device) -> _Lane:
+    with _lock:
+        if device not in _lanes:
+            _lanes[device] = _Lane(device)
+        return _lanes[device]
+
+
+def _record(stagings: Iterable[Staging]) -> list[tuple[_Lane, Any]]:
+    """An event for each stream that copies for these."""
+    events = []
+    for lane in {staging.lane.device: staging.lane for staging in stagings}.values():
+        event = cuda.Event()
+        event.record(lane.stream)
+        events.append((lane, event))
+    return events
+
+
+def _wait(event: Any) -> None:
+    pause = POLL_SECONDS_MIN
+    while not event.query():
+        time.sleep(pause)
+        pause = min(2 * pause, POLL_SECONDS_MAX)
+
+
+def _host_memory(tensor: torch.Tensor, is_used: bool) -> torch.Tensor:
+    """Torch keeps pinned memory that is dropped, and gives it out again once no copy uses it."""
+    global _pinned_bytes
+    count, dtype = tensor.numel(), tensor.dtype
+    # Torch rounds it up so.
+    pinned_bytes = 1 << (count * tensor.element_size()).bit_length()
+    with _lock:
+        is_pinned = is_used and _pinned_bytes + pinned_bytes <= PINNED_BYTES_MAX
+        if is_pinned:
+            _pinned_bytes += pinned_bytes
+    if not is_pinned:
+        return torch.empty(count, dtype=dtype)
+    try:
+        host = _pinned(count, dtype)
+    except BaseException:
+        _give_back(pinned_bytes)
+        raise
+    weakref.finalize(host, _give_back, pinned_bytes)
+    return host
+
+
+def _pinned(count: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(count, dtype=dtype, pin_memory=True)
+
+
+def _give_back(pinned_bytes: int) -> None:
+    global _pinned_bytes
+    with _lock:
+        _pinned_bytes -= pinned_bytes
+
+
+def _check_overlap(written: list[Staging]) -> None:
+    """The library sees that memory overlaps only where it lies on the host."""
+    ranges = []
+    for staging in written:
+        tensor = staging.tensor
+        begin = tensor.data_ptr()
+        if tensor.numel() > 0:
+            ranges.append((begin, begin + tensor.numel() * tensor.element_size()))
+    ranges.sort()
+    for (_, end), (begin, _) in zip(ranges, ranges[1:], strict=False):
+        if begin < end:
+            raise InvalidArgument("tensors of the call overlap, and are written")
