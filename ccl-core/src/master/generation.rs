@@ -132,8 +132,9 @@ impl Master {
     }
 
     /// Refuses newcomers whose unit is complete without them: all peers of the generation before
-    /// were heard after these came.
+    /// were heard two heartbeats after these came, later than last words of the dead arrive.
     pub(super) fn refuse_successors(&mut self) {
+        let margin = self.shared.timers.heartbeat_interval * 2;
         for (peer, since) in self.units.successors.clone() {
             let Some(session) = self.shared.sessions.get(peer) else {
                 self.units.successors.remove(&peer);
@@ -151,7 +152,7 @@ impl Master {
             let sessions = before
                 .iter()
                 .filter_map(|peer| self.shared.sessions.get(*peer));
-            let alive = sessions.filter(|session| session.was_heard_after(since));
+            let alive = sessions.filter(|session| session.was_heard_after(since + margin));
             if alive.count() == before.len() && before.len() >= size as usize {
                 let reason = EvictReason::UnitFull { unit, size };
                 self.shared.condemn(peer, reason);

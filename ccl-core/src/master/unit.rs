@@ -86,7 +86,7 @@ impl Master {
         let is_next = || self.oldest_generation(unit) == unit;
         match (is_torn, is_whole) {
             (true, _) => Standing::Torn,
-            (false, true) if is_next() => Standing::Whole,
+            (false, true) if is_next() && self.has_room(&mates, &[]) => Standing::Whole,
             (false, _) => Standing::Incomplete,
         }
     }
@@ -214,12 +214,15 @@ impl Master {
         chosen
     }
 
+    /// Whether each group has room for these, beside those chosen before and those told earlier.
     fn has_room(&self, mates: &[PeerId], before: &[PeerId]) -> bool {
         mates.iter().all(|peer| {
             let id = self.group_of(*peer);
             let all = mates.iter().chain(before);
             let beside = all.filter(|other| self.group_of(**other) == id).count();
-            self.groups[&id].view.members.len() + beside <= limits::WORLD_SIZE_MAX
+            let group = &self.groups[&id];
+            let before = group.view.members.len() + group.told().len();
+            before + beside <= limits::WORLD_SIZE_MAX
         })
     }
 

@@ -125,8 +125,8 @@ impl fmt::Display for EvictReason {
             }
             Self::UnitFull { unit, size } => write!(
                 f,
-                "all {size} peers of unit {unit} are there already; give each host a unit of its \
-                 own, or its peers a larger unit_size"
+                "all {size} peers of unit {unit} are there already: if they are of an earlier start, \
+                 end them first; else give each host a unit of its own, or a larger unit_size"
             ),
         }
     }

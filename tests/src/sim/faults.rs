@@ -34,6 +34,8 @@ pub enum Fault {
     Seat(Seat),
     /// A process leaves, after another of its host.
     Leave(HostId),
+    /// A process dies that should not have been started.
+    Die(HostId),
 }
 
 /// The plan of faults.
@@ -84,6 +86,7 @@ impl World {
                     self.app_leave(host);
                 }
             }
+            Fault::Die(host) => self.die(host, None, false),
             Fault::Join(_) if self.has_sites() => self.open_sites(1),
             Fault::Join(group) => {
                 self.spawn(group, None, App::program());
@@ -136,6 +139,9 @@ impl World {
                 self.master_freeze(length);
             }
             (FaultKind::JoinStorm, _) => self.inject_joins(),
+            (FaultKind::Stranger, _) if self.has_sites() && self.fault_rng.chance(700) => {
+                self.inject_intruder();
+            }
             (FaultKind::Stranger, _) => {
                 self.spawn(GroupId(0), None, App::stranger());
             }

@@ -164,7 +164,7 @@ impl World {
             ensure(own.admitted == state.app.admitted, || {
                 format!(
                     "{host:?} and {mate:?} of one host count their safe points from {:?} and {:?} \
-                     (R9)",
+                     (I13)",
                     own.admitted, state.app.admitted
                 )
             })?;
@@ -207,6 +207,21 @@ impl World {
             let after = self.fault_rng.millis(0, 3000);
             self.schedule(after, Event::Fault(Fault::Leave(mate)));
         }
+    }
+
+    /// A process starts that says it is of a host which has all its processes, and ends after a
+    /// while. If the host happens to start anew then, it takes the place of one of them.
+    pub fn inject_intruder(&mut self) {
+        let site = self.fault_rng.index(self.sites.len());
+        let place = self.fault_rng.index(self.swarm.site.len());
+        let group = GroupId(self.swarm.site[place]);
+        let mut app = App::program();
+        app.comes_back = false;
+        let seat = Seat { site, place };
+        let host = self.spawn_at(group, None, (app, Some(seat)));
+        self.hosts[host.0].seat = None;
+        let after = self.fault_rng.millis(100, 6000);
+        self.schedule(after, Event::Fault(Fault::Die(host)));
     }
 
     /// All that was broken is put right: a host some of whose processes are gone starts them anew,
@@ -305,7 +320,7 @@ impl World {
             .find(|peer| !self.checkers.is_evicted(run, **peer));
         if let Some(peer) = left {
             self.fail(format!(
-                "{peer} is a member although one of its unit is gone (R9)"
+                "{peer} is a member although one of its unit is gone (I13)"
             ));
         }
     }
@@ -338,7 +353,7 @@ impl World {
         let size = self.swarm.site.len();
         let torn = counts.iter().find(|(_, count)| **count != size);
         ensure(torn.is_none(), || {
-            format!("site {torn:?} of {size} processes is a member in part (R9)")
+            format!("site {torn:?} of {size} processes is a member in part (I13)")
         })
     }
 }

@@ -85,6 +85,12 @@ fn next_generation_of_a_unit_waits_for_the_end_of_the_one_before() {
 fn one_too_many_is_refused_once_the_others_prove_to_be_alive() {
     let mut site = admitted();
     let third = site.stage.join_unit(1, UNIT, 2);
+    let margin = Timers::default().heartbeat_interval * 2;
+    site.stage.now = site.stage.now + margin;
+    for mate in site.unit {
+        site.stage.say(mate, PeerToMaster::Ping);
+    }
+    assert_eq!(site.stage.told(third), [], "these may be last words");
     site.stage.now = site.stage.now + Duration::from_millis(1);
     site.stage.say(site.unit[0], PeerToMaster::Ping);
     assert_eq!(site.stage.told(third), [], "the other may be dead");
@@ -287,7 +293,7 @@ fn unit_of_two_hosts_is_refused_to_the_second() {
     let mut stage = Stage::new();
     let first = [0, 1].map(|group| stage.join_unit(group, UNIT, 2));
     let second = [0, 1].map(|group| stage.join_unit(group, UNIT, 2));
-    stage.now = stage.now + Duration::from_millis(1);
+    stage.now = stage.now + Timers::default().heartbeat_interval * 3;
     stage.sent.clear();
     for puppet in first {
         stage.say(puppet, PeerToMaster::Ping);
