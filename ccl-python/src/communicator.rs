@@ -10,6 +10,7 @@ use crate::errors::raise;
 use crate::flight::Abandoned;
 use crate::native::Native;
 use crate::results::{Counters, View};
+use crate::safe_point::SafePoint;
 use crate::settings;
 use crate::sync::Turn;
 use crate::wait::wait;
@@ -124,6 +125,14 @@ impl Communicator {
         let point = Native::new(start.map_err(|error| raise(py, &error))?);
         let end = wait(py, |slice| point.wait_for(slice).transpose())?;
         end.map(View).map_err(|error| raise(py, &error))
+    }
+
+    /// Comes to a safe point without waiting for the others.
+    fn update_topology_async(slf: &Bound<'_, Self>) -> PyResult<SafePoint> {
+        let (py, Self(native, ..)) = (slf.py(), slf.get());
+        let start = py.detach(|| native.update_topology_start());
+        let point = start.map_err(|error| raise(py, &error))?;
+        Ok(SafePoint::new(point, slf.clone().unbind()))
     }
 
     /// Leaves the run; waits at most a second for the master's farewell. Open calls end.

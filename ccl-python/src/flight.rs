@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::errors::raise;
 use crate::memory::{Keep, Memory};
-use crate::notifier;
+use crate::notifier::{self, Call};
 use crate::staged::Staged;
 use crate::wait;
 
@@ -204,22 +204,6 @@ impl Flight {
         }
     }
 
-    /// Lets go of the memory, and tells whoever wanted to know. The operation has ended.
-    pub fn settle(&self, py: Python<'_>) {
-        let settled = self.staged.settle(py, self.is_success());
-        // Callbacks take the end for the end.
-        if let Err(error) = settled.and_then(|()| self.staged.wait(py)) {
-            error.write_unraisable(py, None);
-        }
-        self.release(py);
-        let callbacks = std::mem::take(&mut *self.callbacks.lock());
-        for callback in callbacks {
-            if let Err(error) = callback.call0(py) {
-                error.write_unraisable(py, Some(callback.bind(py)));
-            }
-        }
-    }
-
     /// Lets go of Python's memory; the library's own stays, for whoever reads the result there.
     fn release(&self, _py: Python<'_>) {
         let mut keeps = self.keeps.lock();
@@ -264,6 +248,19 @@ impl Abandoned {
         drop(flights);
         drop(ended);
         of_tag
+    }
+}
+
+impl Call for Flight {
+    fn settle(&self, py: Python<'_>) {
+        let settled = self.staged.settle(py, self.is_success());
+        // Callbacks take the end for the end.
+        if let Err(error) = settled.and_then(|()| self.staged.wait(py)) {
+            error.write_unraisable(py, None);
+        }
+        self.release(py);
+        let callbacks = std::mem::take(&mut *self.callbacks.lock());
+        notifier::tell(py, callbacks);
     }
 }
 

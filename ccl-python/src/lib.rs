@@ -16,6 +16,7 @@ mod memory;
 mod native;
 mod notifier;
 mod results;
+mod safe_point;
 mod settings;
 mod shared_state;
 mod staged;
@@ -39,6 +40,8 @@ mod ccl_native {
     use crate::master::Master;
     #[pymodule_export]
     use crate::results::{Counters, Outcome, Progress, StateId, View};
+    #[pymodule_export]
+    use crate::safe_point::SafePoint;
     #[pymodule_export]
     use crate::shared_state::{SharedState, newest_checkpoint};
     #[pymodule_export]

@@ -53,7 +53,12 @@ impl Master {
         end.map_err(|error| raise(py, &error))
     }
 
-    /// Stops serving. Peers go on, and find a master that is started again.
+    /// Tells it to stop serving; `wait` returns once it has. Does not block.
+    fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Stops serving, and waits until it has. Peers go on, and find a master that is started again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.0.is_inherited() {
             return Ok(());

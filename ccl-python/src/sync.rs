@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 
 use crate::errors::raise;
+use crate::notifier;
 use crate::shared_state::Prepared;
 use crate::wait;
 
@@ -182,7 +183,7 @@ impl Flight {
             }
             Stage::Over { .. } => callback,
         };
-        tell(py, &callback);
+        notifier::tell(py, vec![callback]);
     }
 
     fn check_process(&self, py: Python<'_>) -> PyResult<()> {
@@ -221,8 +222,7 @@ impl Flight {
             && !callbacks.is_empty()
         {
             let _is_attached = Python::try_attach(|py| {
-                callbacks.iter().for_each(|callback| tell(py, callback));
-                drop(callbacks);
+                notifier::tell(py, callbacks);
             });
         }
         // The last of a session leaves it, which takes a while.
@@ -251,12 +251,6 @@ impl Flight {
                 handle.cancel();
             }
         })
-    }
-}
-
-fn tell(py: Python<'_>, callback: &Py<PyAny>) {
-    if let Err(error) = callback.call0(py) {
-        error.write_unraisable(py, Some(callback.bind(py)));
     }
 }
 

@@ -4,6 +4,7 @@
 //! interpreter. Blocking forms are in the parent module.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::communicator::{Communicator, Membership};
@@ -79,6 +80,18 @@ impl SafePoint {
         } else {
             Ok(None)
         }
+    }
+
+    /// Whether it was released, or withdrawn. Does not block.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.completion().is_finished()
+    }
+
+    /// The end, or a promise to wake the context's waker when there is one; the newest waker
+    /// counts. Wakers are woken by the library's threads and must not block.
+    pub fn poll(&self, context: &Context<'_>) -> Poll<Result<Arc<View>>> {
+        self.completion().poll(context.waker()).map(view)
     }
 
     /// Asks to come back from it; a safe point that is withdrawn is not used up. Does not block.

@@ -24,6 +24,7 @@ __all__ = [
     "Master",
     "Outcome",
     "Progress",
+    "SafePoint",
     "SharedState",
     "StateId",
     "SyncHandle",
@@ -51,8 +52,14 @@ class Master:
     def wait(self, timeout: Time | None = None) -> None:
         """Waits until it has ended. ``Timeout`` if ``timeout`` passes before."""
 
+    def stop(self) -> None:
+        """Tells it to stop serving; ``wait`` returns once it has. Does not block."""
+
     def close(self) -> None:
-        """Stops serving. Peers go on, and find a master that is started again."""
+        """Stops serving, and waits until it has.
+
+        Peers go on, and find a master that is started again.
+        """
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -120,6 +127,9 @@ class Communicator:
 
     def update_topology(self) -> View:
         """A safe point: admits the newcomers that are ready. All members must come to it."""
+
+    def update_topology_async(self) -> SafePoint:
+        """Comes to a safe point without waiting for the others."""
 
     def close(self) -> None:
         """Leaves the run; waits at most a second for the master's farewell. Open calls end."""
@@ -236,6 +246,27 @@ class Handle:
         """Calls ``callback()`` once it has ended, on a thread of the library."""
 
     def __await__(self) -> Generator[Any, None, Outcome]: ...
+
+@final
+class SafePoint:
+    """A safe point that this peer has come to. Dropping it withdraws unless it was released."""
+
+    def wait(self, timeout: Time | None = None) -> View:
+        """Waits until it is released. After ``timeout`` raises ``Timeout``; it goes on."""
+
+    def done(self) -> bool:
+        """Whether it has ended, one way or another. Does not block."""
+
+    def cancel(self) -> None:
+        """Asks to come back from it, which ``wait`` then tells by ``Timeout``. Does not block.
+
+        A safe point that is withdrawn is not used up.
+        """
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Calls ``callback()`` once it has ended, on a thread of the library."""
+
+    def __await__(self) -> Generator[Any, None, View]: ...
 
 @final
 class SharedState:
