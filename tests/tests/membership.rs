@@ -6,9 +6,12 @@
 
 mod common;
 
-use std::sync::{Arc, Barrier};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
+use ccl_core::event::Event;
 use ccl_core::{
     Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options, Rank, ReduceOp,
     Timers,
@@ -131,6 +134,46 @@ fn peers_may_start_before_the_master() {
     let master = MasterServer::start(config, None).unwrap();
     assert_eq!(peer.join().unwrap(), 1);
     master.shutdown();
+}
+
+/// A master with this journal that says when somebody registers.
+fn master_on(listen: SocketAddr, journal: &Path, registered: mpsc::Sender<()>) -> MasterServer {
+    let config = MasterConfig {
+        listen,
+        journal: Some(journal.into()),
+        ..MasterConfig::default()
+    };
+    let tell = move |event: &Event| {
+        if matches!(event, Event::Registered { .. }) {
+            let _nobody_waits_any_more = registered.send(());
+        }
+    };
+    MasterServer::start(config, Some(Arc::new(tell))).unwrap()
+}
+
+/// No view has it yet, so the journal does not know it: it gets another id.
+#[test]
+fn a_newcomer_that_a_restarted_master_does_not_know_begins_anew() {
+    let name = format!("ccl-forgotten-{}", std::process::id());
+    let journal = std::env::temp_dir().join(name);
+    let (told, registered) = mpsc::channel();
+    let master = master_on(([127, 0, 0, 1], 0).into(), &journal, told.clone());
+    let (waits, comes) = (config(&master, 2), config(&master, 2));
+    let waiting = std::thread::spawn(move || {
+        let communicator = Communicator::connect(waits).unwrap();
+        communicator.barrier(&Options::default()).unwrap();
+        communicator.world_size()
+    });
+    registered.recv_timeout(HANG).unwrap();
+    let address = master.address();
+    master.shutdown();
+    let master = master_on(address, &journal, told);
+    let communicator = Communicator::connect(comes).unwrap();
+    communicator.barrier(&Options::default()).unwrap();
+    assert_eq!((waiting.join().unwrap(), communicator.world_size()), (2, 2));
+    drop(communicator);
+    master.shutdown();
+    std::fs::remove_file(journal).unwrap();
 }
 
 #[test]

@@ -4,7 +4,8 @@
  * 1. Two masters cannot have one port, nor one journal. 2. A master that is stopped and started
  *    again with its journal takes the run up: the peer keeps its id. 3. Threads that await a master
  *    learn of its end. 4. Peers that find no master, or one of another run, or too few peers, say
- *    which.
+ *    which. 5. A newcomer that was stopped for so long that the master has forgotten it, comes in
+ *    all the same once it goes on.
  */
 #include "check.h"
 
@@ -102,7 +103,57 @@ static void groups_are_counted(const char *address, cclCommunicator_t alone) {
     CHECK(attribute(alone, cclAttributeGlobalWorldSize) == 1);
 }
 
-int main(void) {
+/* Says by a pipe which of the events in its name a master has had. */
+static void tell_event(cclLogLevel_t level, const char *message, void *user_data) {
+    const int *pipe_ends = (const int *)user_data;
+    CHECK(level > 0);
+    if (strstr(message, "event=Registered") != NULL) {
+        CHECK(write(pipe_ends[1], "r", 1) == 1);
+    }
+    if (strstr(message, "event=Evicted") != NULL) {
+        CHECK(write(pipe_ends[1], "e", 1) == 1);
+    }
+}
+
+static void await_event(const int pipe_ends[2], char event) {
+    char byte = 0;
+    while (byte != event) {
+        CHECK(read(pipe_ends[0], &byte, 1) == 1);
+    }
+}
+
+static int be_one_of_two(const char *address) {
+    cclCommunicator_t communicator = connect_peer(address, 2);
+    OK(cclBarrier(communicator, NULL, NULL));
+    OK(cclDestroyCommunicator(communicator));
+    return 0;
+}
+
+static void a_stopped_newcomer_comes_in(const char *program) {
+    char address[CCL_ADDRESS_BYTES_MAX];
+    cclMasterConfig_t config = master_config("127.0.0.1:0", NULL);
+    cclMaster_t master;
+    process_t newcomer;
+    int pipe_ends[2];
+    CHECK(pipe(pipe_ends) == 0);
+    config.run = NULL;
+    config.peer_timeout_ms = 300;
+    OK(cclSetLogCallback(tell_event, pipe_ends, cclLogInfo));
+    master = run_master(config, address);
+    newcomer = start_process(program, "newcomer", address, NULL);
+    await_event(pipe_ends, 'r');
+    CHECK(kill(newcomer.id, SIGSTOP) == 0);
+    await_event(pipe_ends, 'e');
+    CHECK(kill(newcomer.id, SIGCONT) == 0);
+    CHECK(be_one_of_two(address) == 0);
+    expect_success(newcomer);
+    OK(cclDestroyMaster(master));
+    OK(cclSetLogCallback(NULL, NULL, cclLogError));
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
+}
+
+int main(int argc, char **argv) {
     char journal[] = "/tmp/ccl-masters-XXXXXX", address[CCL_ADDRESS_BYTES_MAX];
     char again[CCL_ADDRESS_BYTES_MAX];
     cclMasterConfig_t config;
@@ -114,6 +165,10 @@ int main(void) {
     int file = mkstemp(journal);
     alarm(PATIENCE);
     CHECK(file >= 0 && close(file) == 0 && unlink(journal) == 0);
+    if (argc > 2) {
+        return be_one_of_two(argv[2]);
+    }
+    a_stopped_newcomer_comes_in(argv[0]);
     master = run_master(master_config("127.0.0.1:0", journal), address);
     config = master_config(address, NULL);
     OK(cclCreateMaster(&config, &other));

@@ -153,7 +153,8 @@ impl Links {
         self.0.address
     }
 
-    /// Says who this peer is and who handles what arrives. Called once.
+    /// Says who this peer is and who handles what arrives. A newcomer that the master has forgotten
+    /// becomes another: links of the one that it was end.
     pub fn identify(&self, identity: Identity, handler: Handler) {
         let config = &self.0.config;
         let settings = Settings {
@@ -172,7 +173,10 @@ impl Links {
             settings: Arc::new(settings),
         };
         let before = self.0.role.write().replace(role);
-        assert!(before.is_none(), "a peer has one identity");
+        if before.is_some_and(|before| before.identity != identity) {
+            let links = std::mem::take(&mut *self.0.links.write());
+            links.values().for_each(|link| link.stop());
+        }
         self.0.note_change();
     }
 

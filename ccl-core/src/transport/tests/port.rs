@@ -161,3 +161,22 @@ async fn a_dialler_tries_all_addresses() {
     first.next_is(Seen::Up).await;
     second.next_is(Seen::Up).await;
 }
+
+#[tokio::test]
+async fn a_peer_that_becomes_another_links_anew() {
+    let (mut node, mut other) = pair(2, PATIENCE).await;
+    let neighbour = other.as_neighbour(false);
+    // Its port and its key stay.
+    let identity = Identity {
+        run: RUN,
+        peer: PeerId(7),
+        key: key_of(node.id),
+        link_timeout: PATIENCE,
+    };
+    node.links.identify(identity, node.recorder.clone());
+    assert!(node.links.counters().is_empty());
+    other.want(&[(PeerId(7), node.as_neighbour(true))]);
+    node.want(&[(other.id, neighbour)]);
+    node.next_is(Seen::Up).await;
+    other.next_is(Seen::Up).await;
+}
