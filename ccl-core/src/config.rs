@@ -230,6 +230,7 @@ impl CommunicatorConfig {
             return Err(Error::invalid("state_bytes_per_second must be at least 1"));
         }
         check_run(&self.run)?;
+        check_master(&self.master)?;
         let scratch_bytes = limits::SCRATCH_BYTES_DEFAULT..=limits::SCRATCH_BYTES_MAX;
         if !scratch_bytes.contains(&self.scratch_bytes) {
             return Err(Error::invalid("scratch_bytes must be 16 MiB to 1 GiB"));
@@ -253,4 +254,52 @@ fn check_run(run: &str) -> Result<(), Error> {
         return Err(Error::invalid("the run name is longer than 512 bytes"));
     }
     Ok(())
+}
+
+/// Told at once, and not after a `connect_timeout` of looking for it.
+fn check_master(master: &str) -> Result<(), Error> {
+    let parts = master.rsplit_once(':');
+    let port = parts.and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+    match port {
+        Some(1..) => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "master {master:?} is no `host:port`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_is_a_host_and_a_port() {
+        let check = |master: &str| {
+            let config = CommunicatorConfig {
+                master: master.into(),
+                ..CommunicatorConfig::default()
+            };
+            config.validate()
+        };
+        for good in ["127.0.0.1:48148", "[::1]:1", "node-7.example:65535"] {
+            check(good).unwrap();
+        }
+        for wrong in [
+            "",
+            ":",
+            ":5",
+            "host",
+            "127.0.0.1",
+            "host:",
+            "host:0",
+            "host:65536",
+            "h:x",
+        ] {
+            let words = check(wrong).unwrap_err().to_string();
+            assert!(
+                words.contains("master") && words.contains("host:port"),
+                "{words}"
+            );
+        }
+    }
 }

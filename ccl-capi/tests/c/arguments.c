@@ -73,6 +73,9 @@ static void communicator_configs(const char *address) {
     REFUSE(struct_bytes, 0, "struct_bytes");
     REFUSE(struct_bytes, SIZE_MAX, "struct_bytes");
     REFUSE(master, "\xff\xfe", "master");
+    REFUSE(master, "", "host:port");
+    REFUSE(master, "127.0.0.1", "host:port");
+    REFUSE(master, "127.0.0.1:99999", "host:port");
     REFUSE(run, "\xc3", "run");
     memset(name, 'x', sizeof name);
     name[sizeof name - 1] = '\0';
