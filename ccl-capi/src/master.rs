@@ -52,15 +52,9 @@ pub unsafe extern "C" fn create_master(
 pub unsafe extern "C" fn run_master(master: cclMaster_t) -> cclResult_t {
     call(|| {
         let master = handles::get::<Master, _>(master)?;
-        let mut state = master.state.lock();
-        match *state {
-            State::Created => {}
-            State::Running(_) => return Err(Error::usage("the master runs already").into()),
-            State::Destroyed => return Err(destroyed()),
-        }
-        let server = MasterServer::start(master.config.clone(), Some(Arc::new(note)))?;
-        *state = State::Running(Arc::new(server));
-        Ok(())
+        master.begin()?;
+        let started = MasterServer::start(master.config.clone(), Some(Arc::new(note)));
+        master.finish(started)
     })
 }
 
@@ -144,15 +138,57 @@ pub(crate) struct Master {
 #[derive(Debug)]
 enum State {
     Created,
+    /// A thread is in cclRunMaster, and waits for the disk.
+    Starting,
     Running(Arc<MasterServer>),
     Destroyed,
+}
+
+impl Master {
+    /// Lets nobody else start it. The lock is not held meanwhile.
+    fn begin(&self) -> Outcome<()> {
+        let mut state = self.state.lock();
+        match *state {
+            State::Created => {
+                *state = State::Starting;
+                Ok(())
+            }
+            State::Starting | State::Running(_) => {
+                Err(Error::usage("the master runs already").into())
+            }
+            State::Destroyed => Err(destroyed()),
+        }
+    }
+
+    /// Keeps what came of it; after a failure it may be run again.
+    fn finish(&self, started: ccl_core::Result<MasterServer>) -> Outcome<()> {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Destroyed) {
+            drop(state);
+            // Stops the server, if there is one, which takes the master's thread.
+            drop(started);
+            return Err(destroyed());
+        }
+        match started {
+            Ok(server) => {
+                *state = State::Running(Arc::new(server));
+                Ok(())
+            }
+            Err(error) => {
+                *state = State::Created;
+                Err(error.into())
+            }
+        }
+    }
 }
 
 fn running(master: cclMaster_t) -> Outcome<Arc<MasterServer>> {
     let master = handles::get::<Master, _>(master)?;
     match &*master.state.lock() {
         State::Running(server) => Ok(Arc::clone(server)),
-        State::Created => Err(Error::usage("the master does not run: call cclRunMaster").into()),
+        State::Created | State::Starting => {
+            Err(Error::usage("the master does not run: call cclRunMaster").into())
+        }
         State::Destroyed => Err(destroyed()),
     }
 }

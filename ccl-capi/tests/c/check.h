@@ -43,6 +43,11 @@ static inline void check_result(const char *file, int line, const char *text, cc
     exit(1);
 }
 
+/* Whether each instruction takes as long as fifty: `make valgrind`. */
+static inline int is_slow(void) {
+    return getenv("CCL_C_RUNNER") != NULL;
+}
+
 /* A master on loopback that founds a run at once; writes its address. */
 static inline cclMaster_t start_master(char address[CCL_ADDRESS_BYTES_MAX]) {
     cclMasterConfig_t config;

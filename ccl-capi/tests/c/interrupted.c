@@ -1,8 +1,8 @@
 /*
  * Calls that wait, and another thread that ends what they wait for.
  *
- * 1. While the system looks a name up for cclConnect, no other call on the communicator waits for
- *    it, and cclLeave and cclDestroyCommunicator give it up. 2. Calls that block end when their
+ * 1. While the system looks a name up for cclConnect, or writes a journal for cclRunMaster, no other
+ *    call on the handle waits for it; destroying it gives it up, and so does cclLeave. 2. Calls that block end when their
  *    communicator is destroyed: operations, safe points, syncs. 3. A wait ends when its operation's
  *    handle is destroyed, and a sync when its state is; the memory is the caller's then. 4. Threads
  *    that do everything at once with handles that others destroy get results, and nothing worse.
@@ -11,29 +11,65 @@
 
 #include <netdb.h>
 
-/* The thread in cclConnect waits in the look-up, until the other end is closed. */
-static int looking_up[2], go_on[2];
-static pthread_t connecting;
+/* The thread that is held up waits in the system, until the other end is closed. */
+static int held_up[2], go_on[2];
+static pthread_t held;
 
-/* Instead of the system's: the look-up takes as long as the test says. */
+/* Whether this is the thread that is to be held up; then it was. */
+static int hold_up(void) {
+    char byte = 0;
+    if (held_up[1] == 0 || !pthread_equal(pthread_self(), held)) {
+        return 0;
+    }
+    CHECK(write(held_up[1], "h", 1) == 1);
+    CHECK(read(go_on[0], &byte, 1) == 0);
+    return 1;
+}
+
+/* Instead of the system's: a look-up takes as long as the test says, and finds nothing. */
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
                 struct addrinfo **result) {
-    char byte = 0;
     (void)node;
     (void)service;
     (void)hints;
     (void)result;
-    if (!pthread_equal(pthread_self(), connecting)) {
-        return EAI_NONAME; /* a thread of the library */
-    }
-    CHECK(write(looking_up[1], "n", 1) == 1);
-    CHECK(read(go_on[0], &byte, 1) == 0);
+    (void)hold_up();
     return EAI_NONAME;
+}
+
+/* So do writes that are to survive the machine. */
+int fsync(int file) {
+    (void)file;
+    (void)hold_up();
+    return 0;
+}
+
+int fdatasync(int file) {
+    return fsync(file);
+}
+
+static void begin_to_hold_up(void) {
+    CHECK(pipe(held_up) == 0 && pipe(go_on) == 0);
+}
+
+static void await_held_up(void) {
+    char byte = 0;
+    CHECK(read(held_up[0], &byte, 1) == 1);
+}
+
+static void let_go(pthread_t thread) {
+    CHECK(close(go_on[1]) == 0);
+    join_thread(thread);
+    close(go_on[0]);
+    close(held_up[0]);
+    close(held_up[1]);
+    held_up[1] = 0;
 }
 
 typedef struct task_t {
     cclResult_t (*body)(struct task_t *task);
     cclCommunicator_t communicator;
+    cclMaster_t master;
     cclSharedState_t state;
     cclOperation_t operation;
     cclResult_t result;
@@ -46,8 +82,13 @@ static void *do_task(void *argument) {
 }
 
 static cclResult_t connect_it(task_t *task) {
-    connecting = pthread_self();
+    held = pthread_self();
     return cclConnect(task->communicator);
+}
+
+static cclResult_t run_it(task_t *task) {
+    held = pthread_self();
+    return cclRunMaster(task->master);
 }
 
 static cclResult_t wait_for_it(task_t *task) {
@@ -70,15 +111,14 @@ static cclResult_t come_to_the_barrier(task_t *task) {
 static void look_ups_hold_nobody_up(int how) {
     cclCommunicatorConfig_t config = peer_config("a-name.invalid:1", 1);
     uint64_t value = 0;
-    char byte = 0;
     pthread_t thread;
     task_t task;
     memset(&task, 0, sizeof task);
-    CHECK(pipe(looking_up) == 0 && pipe(go_on) == 0);
+    begin_to_hold_up();
     task.body = connect_it;
     OK(cclCreateCommunicator(&config, &task.communicator));
     thread = start_thread(do_task, &task);
-    CHECK(read(looking_up[0], &byte, 1) == 1);
+    await_held_up();
     OK(cclGetAttribute(task.communicator, cclAttributeGroup, &value));
     EXPECT(cclErrorInvalidUsage, cclGetAttribute(task.communicator, cclAttributeRank, &value));
     EXPECT(cclErrorInvalidUsage, cclConnect(task.communicator));
@@ -87,15 +127,46 @@ static void look_ups_hold_nobody_up(int how) {
     } else {
         OK(cclDestroyCommunicator(task.communicator));
     }
-    CHECK(close(go_on[1]) == 0);
-    join_thread(thread);
+    let_go(thread);
     EXPECT(cclErrorEnded, task.result);
     if (how == 0) {
         OK(cclDestroyCommunicator(task.communicator));
     }
-    close(go_on[0]);
-    close(looking_up[0]);
-    close(looking_up[1]);
+}
+
+static void journals_hold_nobody_up(int is_destroyed) {
+    char journal[] = "/tmp/ccl-interrupted-XXXXXX", address[CCL_ADDRESS_BYTES_MAX];
+    const int file = mkstemp(journal);
+    cclMasterConfig_t config;
+    pthread_t thread;
+    task_t task;
+    CHECK(file >= 0 && close(file) == 0 && unlink(journal) == 0);
+    memset(&task, 0, sizeof task);
+    memset(&config, 0, sizeof config);
+    config.struct_bytes = sizeof config;
+    config.listen = "127.0.0.1:0";
+    config.journal = journal;
+    begin_to_hold_up();
+    task.body = run_it;
+    OK(cclCreateMaster(&config, &task.master));
+    thread = start_thread(do_task, &task);
+    await_held_up();
+    EXPECT(cclErrorInvalidUsage, cclGetMasterAddress(task.master, address, sizeof address));
+    EXPECT(cclErrorInvalidUsage, cclInterruptMaster(task.master));
+    EXPECT(cclErrorInvalidUsage, cclAwaitMaster(task.master));
+    EXPECT(cclErrorInvalidUsage, cclRunMaster(task.master));
+    if (is_destroyed) {
+        OK(cclDestroyMaster(task.master));
+    }
+    let_go(thread);
+    if (is_destroyed) {
+        EXPECT(cclErrorInvalidUsage, task.result);
+    } else {
+        OK(task.result);
+        OK(cclGetMasterAddress(task.master, address, sizeof address));
+        OK(cclDestroyMaster(task.master));
+    }
+    CHECK(unlink(journal) == 0);
 }
 
 static cclSharedState_t make_state(float *data) {
@@ -301,13 +372,14 @@ static void do_one_thing(uint32_t *seed) {
 }
 
 static void *do_anything(void *argument) {
+    const int rounds = is_slow() ? ROUNDS / 10 : ROUNDS;
     uint32_t seed;
     int round;
     (void)argument;
     pthread_mutex_lock(&shared.lock);
     seed = ++shared.seeds;
     pthread_mutex_unlock(&shared.lock);
-    for (round = 0; round < ROUNDS; round++) {
+    for (round = 0; round < rounds; round++) {
         do_one_thing(&seed);
     }
     return NULL;
@@ -338,6 +410,8 @@ int main(void) {
     alarm(PATIENCE);
     look_ups_hold_nobody_up(0);
     look_ups_hold_nobody_up(1);
+    journals_hold_nobody_up(0);
+    journals_hold_nobody_up(1);
     master = start_master(address);
     connect_pair(address, pair);
     states_and_operations_end_their_waits(pair);

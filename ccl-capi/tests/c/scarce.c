@@ -18,7 +18,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define IS_CHECKED 1
 #else
-#define IS_CHECKED (getenv("CCL_C_RUNNER") != NULL)
+#define IS_CHECKED is_slow()
 #endif
 
 /* Lets a resource grow by `more` from what is used now. Returns the limit before. */
