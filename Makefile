@@ -25,6 +25,9 @@ prepare:
 	@command -v cc >/dev/null && command -v c++ >/dev/null && command -v pkg-config >/dev/null || { \
 	    apt-get update -qq && \
 	    apt-get install -y -qq --no-install-recommends gcc g++ libc6-dev pkg-config; }
+	@command -v cmake >/dev/null || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends cmake; } || \
+	    echo 'cmake is missing: that it finds the library is not tested'
 	@command -v cargo >/dev/null || { echo 'cargo is missing: see https://rustup.rs'; exit 1; }
 	@cargo --version
 

@@ -34,9 +34,9 @@ objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd --wildc
 rm -f "$root/lib/libccl.a"
 ar rcs "$root/lib/libccl.a" "$work/ccl.o"
 
-for file in ccl.pc cclConfig.cmake cclConfigVersion.cmake; do
+for file in ccl.pc ccl-static.pc cclConfig.cmake cclConfigVersion.cmake; do
     case $file in
-        ccl.pc) folder=pkgconfig ;;
+        *.pc) folder=pkgconfig ;;
         *) folder=cmake/ccl ;;
     esac
     sed -e "s|@PREFIX@|$prefix|g" -e "s|@VERSION@|$version|g" -e "s|@INTERFACE@|$interface|g" \

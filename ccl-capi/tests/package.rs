@@ -2,7 +2,8 @@
 //!
 //! 1. The libraries export the functions of the header and nothing else; the shared one is named by
 //!    the version that must not change. 2. The examples build from their Makefile, which finds the
-//!    library by pkg-config, and run; also linked statically. 3. CMake finds both libraries.
+//!    library by pkg-config, and run; also linked statically. 3. CMake finds both libraries, for
+//!    programs in C and C++, and none of another version.
 //! 4. What is installed does not name the place that it was built in.
 
 mod common;
@@ -165,12 +166,25 @@ fn the_examples_build_and_run_from_where_it_is_installed() {
         assert!(printed.contains("step 5 of "), "{printed}");
     }
     the_elastic_example_survives_a_kill(&folder.join("elastic"));
-    let folder = fresh("static-examples");
-    let library = prefix.join("lib/libccl.a");
-    let system = "-lgcc_s -lutil -lrt -lpthread -lm -ldl";
-    let libs = format!("CCL_LIBS={} {system}", library.display());
-    make(prefix, &folder, &[&libs]);
-    assert_eq!(run_world(&folder.join("average"), "1", 1), ["1 2 3 4\n"]);
+}
+
+#[test]
+fn the_examples_build_and_run_with_the_static_library_alone() {
+    if !is_there("pkg-config") {
+        return eprintln!("not checked: there is no pkg-config (`make prepare` installs it)");
+    }
+    let (prefix, folder) = (installed(), fresh("static-examples"));
+    let mut ask = Command::new("pkg-config");
+    ask.args(["--libs", "ccl-static"]);
+    let libs = run(ask.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")));
+    make(prefix, &folder, &[&format!("CCL_LIBS={}", libs.trim())]);
+    let average = folder.join("average");
+    let needed = run(Command::new("readelf").args(["--wide", "-d"]).arg(&average));
+    assert!(
+        needed.contains("NEEDED") && !needed.contains("libccl"),
+        "{needed}"
+    );
+    assert_eq!(run_world(&average, "2", 2), ["1 2 3 4\n", "1 2 3 4\n"]);
 }
 
 /// Three train; one is killed in the middle, and the others end with what they would have had.
@@ -198,29 +212,37 @@ fn cmake_finds_both_libraries() {
         return eprintln!("not checked: there is no cmake");
     }
     let (prefix, folder) = (installed(), fresh("cmake"));
+    // The example's source is C++ too.
     let average = package().join("../examples/c/average.c");
+    std::fs::copy(&average, folder.join("average.cpp")).expect("the example is there");
     let lists = format!(
-        "cmake_minimum_required(VERSION 3.13)\nproject(user C)\nfind_package(ccl {VERSION} REQUIRED)\n\
+        "cmake_minimum_required(VERSION 3.13)\nproject(user C CXX)\n\
+         find_package(ccl ${{WANTED}} REQUIRED)\n\
          foreach(kind ccl static)\n  add_executable(average-${{kind}} {})\n\
-         target_link_libraries(average-${{kind}} ccl::${{kind}})\nendforeach()\n",
+         target_link_libraries(average-${{kind}} ccl::${{kind}})\nendforeach()\n\
+         add_executable(average-cplusplus average.cpp)\n\
+         target_link_libraries(average-cplusplus ccl::ccl)\n",
         average.display()
     );
     std::fs::write(folder.join("CMakeLists.txt"), lists).expect("it can be written");
-    let mut configure = Command::new("cmake");
-    configure
-        .arg("-S")
-        .arg(&folder)
-        .arg("-B")
-        .arg(folder.join("build"));
-    run(configure.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display())));
-    run(Command::new("cmake")
-        .arg("--build")
-        .arg(folder.join("build")));
-    for kind in ["average-ccl", "average-static"] {
-        assert_eq!(
-            run_world(&folder.join("build").join(kind), "1", 1),
-            ["1 2 3 4\n"]
-        );
+    let build = folder.join("build");
+    let configure = |wanted: &str| {
+        let mut configure = Command::new("cmake");
+        configure.arg("-S").arg(&folder).arg("-B").arg(&build);
+        configure.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()));
+        configure.arg(format!("-DWANTED={wanted}"));
+        configure
+    };
+    for other in ["0.0", "0.99", "1", "99"] {
+        let output = configure(other).output().expect("cmake is there");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "it took {other}");
+        assert!(words.contains("requested version"), "{words}");
+    }
+    run(&mut configure(INTERFACE));
+    run(Command::new("cmake").arg("--build").arg(&build));
+    for kind in ["average-ccl", "average-static", "average-cplusplus"] {
+        assert_eq!(run_world(&build.join(kind), "1", 1), ["1 2 3 4\n"]);
     }
 }
 
