@@ -53,11 +53,12 @@ def update_topology() -> ccl.View:
     Where the world has grown afterwards, members and newcomers have to share their state, for
     instance by ``share``.
     """
-    if _elastic is None:
+    run = _elastic_run()
+    if run is None:
         raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, admits newcomers")
     for group in _groups:
         group.restart_streams()
-    return _elastic.update_topology()
+    return run.update_topology()
 
 
 def share(value: T) -> T:
@@ -65,18 +66,26 @@ def share(value: T) -> T:
 
     Torch's own broadcasts of objects do not do this: there every process is rank 0.
     """
-    if _elastic is None:
+    run = _elastic_run()
+    if run is None:
         raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, has newcomers")
-    data = bytearray(pickle.dumps(value) if _elastic.rank == 0 else b"")
-    [count], *_others = _elastic.all_gather_scalars([len(data)], tag=SHARE_TAG)
+    data = bytearray(pickle.dumps(value) if run.rank == 0 else b"")
+    [count], *_others = run.all_gather_scalars([len(data)], tag=SHARE_TAG)
     data = data or bytearray(int(count))
-    _elastic.broadcast(data, root=0, tag=SHARE_TAG)
-    return value if _elastic.rank == 0 else cast(T, pickle.loads(data))
+    run.broadcast(data, root=0, tag=SHARE_TAG)
+    return value if run.rank == 0 else cast(T, pickle.loads(data))
+
+
+def _elastic_run() -> ccl.Communicator | None:
+    """The one that is under way. It is over with its first group."""
+    is_over = bool(_groups) and _groups[0].is_over
+    return None if is_over else _elastic
 
 
 def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Group:
-    if _elastic is not None:
-        group = Group(_elastic, rank, size, None, len(_groups), timeout)
+    run = _elastic_run()
+    if run is not None:
+        group = Group(run, rank, size, None, len(_groups), timeout)
         _groups.append(group)
         return group
     if _master is None:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 import ccl
+from ccl.torch._derived import Derived
 from ccl.torch._work import Work
 from ccl.types import Op
 
@@ -32,7 +33,7 @@ _OPS: dict[Any, Op] = {
 }
 
 
-class Group(dist.ProcessGroup):
+class Group(Derived):
     """One group of ranks as torch knows them."""
 
     def __init__(
@@ -56,6 +57,7 @@ class Group(dist.ProcessGroup):
         self._count = 0
         self._busy: list[Work | None] = [None] * STREAMS
         self._name = ""
+        self.is_over = False
 
     # What torch asks about the group.
 
@@ -72,7 +74,11 @@ class Group(dist.ProcessGroup):
     def _set_group_name(self, name: str) -> None:
         self._name = name
 
+    def set_timeout(self, timeout: timedelta) -> None:
+        self._timeout = timeout
+
     def shutdown(self) -> None:
+        self.is_over = True
         # All groups of an elastic run share the first one's communicator.
         if self._is_first:
             self.communicator.close()
@@ -98,6 +104,7 @@ class Group(dist.ProcessGroup):
                 tensor.detach().mul_(factor)
         if self._ranks is None and op == "sum" and _are_floats(tensors):
             op = "avg"  # Torch thinks that this process is alone: its own mean is what it sums.
+        op = _of_flags(op, tensors)
         sends = [_contiguous(tensor) for tensor in tensors]
 
         def finish(outcome: ccl.Outcome) -> None:
@@ -113,9 +120,6 @@ class Group(dist.ProcessGroup):
             finish,
         )
 
-    def allreduce_coalesced(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
-        return self.allreduce(tensors, opts)
-
     def broadcast(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
         [tensor] = tensors
         source = 0 if opts is None else getattr(opts, "rootRank", opts)
@@ -128,80 +132,107 @@ class Group(dist.ProcessGroup):
             lambda _outcome: _copy_back([send], [tensor]),
         )
 
-    def allgather(
-        self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any = None
-    ) -> Work:
-        [parts], [own] = outputs, inputs
-        return self._gather(parts, own, parts)
-
     def _gather(
-        self, parts: list[torch.Tensor], own: torch.Tensor, result: list[torch.Tensor]
+        self,
+        parts: list[list[torch.Tensor]],
+        inputs: list[torch.Tensor],
+        result: list[torch.Tensor],
     ) -> Work:
+        """``parts`` has, for each input, where each rank's goes."""
         if self._ranks is None:
-            parts[0].detach().copy_(own)
+            for [part], own in zip(parts, inputs, strict=True):
+                part.detach().copy_(own.view(part.shape))
             return Work(None, result)
-        send = _bytes(own.contiguous())
-        gathered = torch.empty(len(parts) * send.numel(), dtype=torch.uint8)
-        order = self._order(len(parts))
+        sends = [_bytes(own.contiguous()) for own in inputs]
+        send = sends[0] if len(sends) == 1 else torch.cat(sends)
+        gathered = torch.empty(self._size * send.numel(), dtype=torch.uint8)
+        order = self._order(self._size)
 
         def finish(_outcome: ccl.Outcome) -> None:
-            for place, chunk in enumerate(gathered.chunk(len(parts)) if send.numel() else ()):
-                part = parts[order[place]]
-                part.detach().copy_(chunk.view(own.dtype).view(part.shape))
+            shares = [own for share in gathered.chunk(self._size) for own in _split(share, sends)]
+            for place, share in enumerate(shares):
+                part = parts[place % len(sends)][order[place // len(sends)]]
+                part.detach().copy_(_as(share, part))
 
+        if send.numel() == 0:
+            return Work(None, result)
         return self._start(
             lambda options: self.communicator.all_gather_async(send, gathered, **options),
             result,
             finish,
         )
 
-    def all_gather_single(
-        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
-    ) -> Work:
-        own = input.reshape(-1)
-        parts = list(output.view(-1).split(own.numel())) if own.numel() else []
-        return self._gather(parts, own, [output]) if parts else Work(None, [output])
-
-    def _allgather_base(self, output: torch.Tensor, input: torch.Tensor, opts: Any = None) -> Work:
-        return self.all_gather_single(output, input, opts)
-
-    def reduce_scatter_single(
-        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
+    def _reduce_scatter(
+        self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any
     ) -> Work:
         reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
         factor = _premultiplied(reduce_op)
         op: Op = "sum" if factor is not None else _op(reduce_op)
+        if factor is not None:
+            inputs = [input * factor for input in inputs]
         if self._ranks is None:
-            output.detach().copy_(input.view(output.shape) if factor is None else input * factor)
-            return Work(None, [output])
-        send = input.reshape(-1) if factor is None else input.reshape(-1) * factor
+            for output, input in zip(outputs, inputs, strict=True):
+                output.detach().copy_(input.view(output.shape))
+            return Work(None, outputs)
+        if len({tensor.dtype for tensor in [*outputs, *inputs]}) != 1:
+            raise ccl.InvalidArgument("a reduce_scatter of several types at once: call it for each")
         order = self._order(self._size)
-        if order != sorted(order):
-            chunks = send.chunk(self._size)
-            send = torch.cat([chunks[rank] for rank in order])
-        send, receive = send.contiguous(), _contiguous(output)
+        send = _by_rank(inputs, order)
+        receives = [_contiguous(output) for output in outputs]
+        receive = receives[0].view(-1)
+        if len(receives) > 1:
+            receive = receive.new_empty(sum(part.numel() for part in receives))
+
+        def finish(_outcome: ccl.Outcome) -> None:
+            if len(receives) > 1:
+                for part, share in zip(receives, _split(receive, receives), strict=True):
+                    part.copy_(share.view(part.shape))
+            _copy_back(receives, outputs)
+
         return self._start(
             lambda options: self.communicator.reduce_scatter_async(send, receive, op, **options),
-            [output],
-            lambda _outcome: _copy_back([receive], [output]),
+            outputs,
+            finish,
         )
 
-    def _reduce_scatter_base(
-        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
+    def _scatter(
+        self, output: torch.Tensor, parts: list[torch.Tensor] | None, root: int
     ) -> Work:
-        return self.reduce_scatter_single(output, input, opts)
+        if self._ranks is None:
+            assert parts is not None
+            output.detach().copy_(parts[0])
+            return Work(None, [output])
+        if parts is not None:
+            told = torch.cat([_bytes(part.contiguous()) for part in parts])
+        else:
+            told = torch.empty(self._size * output.nbytes, dtype=torch.uint8)
 
-    def reduce_scatter(
-        self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any = None
-    ) -> Work:
-        [output], [parts] = outputs, inputs
-        return self.reduce_scatter_single(output, torch.stack(parts), opts)
+        def finish(_outcome: ccl.Outcome) -> None:
+            output.detach().copy_(_as(told.chunk(self._size)[self._rank], output))
+
+        if told.numel() == 0:
+            return Work(None, [output])
+        place = self._place_of(root)
+        return self._start(
+            lambda options: self.communicator.broadcast_async(told, place, **options),
+            [output],
+            finish,
+        )
 
     def barrier(self, opts: Any = None) -> Work:
         token = torch.zeros(1, dtype=torch.uint8)
         return self._start(
             lambda options: self.communicator.all_reduce_async(token, **options), [token], None
         )
+
+    def _start_coalescing(self, device: torch.device) -> None:
+        pass  # What is started meanwhile runs at the same time anyway.
+
+    def _end_coalescing(self, device: torch.device) -> Work:
+        for work in self._busy:
+            if work is not None:
+                work.wait()
+        return Work(None, [])
 
     # How they run.
 
@@ -251,7 +282,19 @@ def _op(reduce_op: Any) -> Op:
     for known, name in _OPS.items():
         if reduce_op == known:
             return name
-    raise ccl.InvalidArgument(f"the backend ccl has no {reduce_op}; it has {', '.join(_OPS.values())}")
+    others = [name for name in ("BAND", "BOR", "BXOR") if reduce_op == getattr(dist.ReduceOp, name)]
+    raise ccl.InvalidArgument(
+        f"the backend ccl has no ReduceOp {'.'.join(others)}; it has {', '.join(_OPS.values())}"
+    )
+
+
+def _of_flags(op: Op, tensors: list[torch.Tensor]) -> Op:
+    """Flags are bytes here: their sum is whether any is set, their product whether all are."""
+    if not any(tensor.dtype == torch.bool for tensor in tensors):
+        return op
+    if op == "avg" or not all(tensor.dtype == torch.bool for tensor in tensors):
+        raise ccl.InvalidArgument("flags have no average, and are not reduced together with numbers")
+    return {"sum": "max", "prod": "min"}.get(op, op)  # type: ignore[return-value]
 
 
 def _premultiplied(reduce_op: Any) -> float | None:
@@ -271,6 +314,26 @@ def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dtype == torch.bool:
         tensor = tensor.view(torch.uint8)
     return tensor.detach().contiguous()
+
+
+def _as(share: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """Bytes as what they are."""
+    if share.storage_offset() % part.element_size() != 0:
+        share = share.clone()  # Torch wants them aligned.
+    return share.view(part.dtype).view(part.shape)
+
+
+def _split(flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
+    return list(flat.split([tensor.numel() for tensor in like]))
+
+
+def _by_rank(inputs: list[torch.Tensor], order: list[int]) -> torch.Tensor:
+    """The shares of all inputs for the first member, then those for the second, and so on."""
+    flats = [input.reshape(-1) for input in inputs]
+    if len(flats) == 1 and order == sorted(order):
+        return flats[0].contiguous()
+    shares = [flat.tensor_split(len(order)) for flat in flats]
+    return torch.cat([share[rank] for rank in order for share in shares])
 
 
 def _copy_back(used: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:

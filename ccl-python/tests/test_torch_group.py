@@ -1,0 +1,248 @@
+"""What users call on torch's process groups, on the backend ccl: what there is, and what is refused."""
+
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ccl
+import pytest
+from peers import HANG_SECONDS, Peer, Pipe
+
+torch = pytest.importorskip("torch", reason="torch is not installed; see `make test-torch`")
+import torch.distributed as dist  # noqa: E402
+import torch.distributed._functional_collectives as functional  # noqa: E402
+
+import ccl.torch  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+def mine() -> Any:
+    return torch.ones(2) * (dist.get_rank() + 1)
+
+
+def know_themselves() -> None:
+    assert dist.is_initialized() and dist.get_backend() == "ccl"
+    assert (dist.get_world_size(), dist.get_rank()) == (2, ccl.torch.communicator().rank)
+
+
+def give_to_one_or_from_one() -> None:
+    rank = dist.get_rank()
+    whole = mine()
+    dist.reduce(whole, 1)
+    assert whole.tolist() == [[1, 1], [3, 3]][rank], "only the root's changes"
+    parts = [torch.zeros(2), torch.zeros(2)] if rank == 0 else None
+    dist.gather(mine(), parts, dst=0)
+    assert parts is None or [part.tolist() for part in parts] == [[1, 1], [2, 2]]
+    share = torch.zeros(3, dtype=torch.int64)
+    dist.scatter(share, [torch.arange(3), torch.arange(3) + 5] if rank == 1 else None, src=1)
+    assert share.tolist() == [[0, 1, 2], [5, 6, 7]][rank]
+
+
+def send_objects() -> None:
+    rank = dist.get_rank()
+    told = [rank, {"rank": rank}]
+    dist.broadcast_object_list(told, src=1)
+    assert told == [1, {"rank": 1}]
+    gathered: list[Any] = [None, None]
+    dist.gather_object({"rank": rank}, gathered if rank == 0 else None, dst=0)
+    assert rank == 1 or gathered == [{"rank": 0}, {"rank": 1}]
+    got: list[Any] = [None]
+    dist.scatter_object_list(got, ["a", "longer"] if rank == 0 else None, src=0)
+    assert got == [["a"], ["longer"]][rank]
+
+
+def use_functions() -> None:
+    world: Any = dist.group.WORLD
+    assert (functional.all_reduce(mine(), "sum", world) + 0).tolist() == [3, 3]
+    assert (functional.all_gather_tensor(mine(), 0, world) + 0).tolist() == [1, 1, 2, 2]
+    assert (functional.reduce_scatter_tensor(mine(), "sum", 0, world) + 0).tolist() == [3]
+    odd = torch.full((3,), dist.get_rank(), dtype=torch.uint8)
+    first, second = functional.all_gather_into_tensor_coalesced([odd, mine()], world)
+    assert (first + 0).tolist() == [0, 0, 0, 1, 1, 1] and (second + 0).tolist() == [1, 1, 2, 2]
+    first, second = functional.reduce_scatter_tensor_coalesced(
+        [torch.arange(4.0), mine()], "sum", [0, 0], world
+    )
+    assert (first + 0).tolist() == [[0, 2], [4, 6]][dist.get_rank()] and (second + 0).tolist() == [3]
+
+
+def coalesce() -> None:
+    first, second = mine(), mine()
+    with dist._coalescing_manager(device=torch.device("cpu")):
+        dist.all_reduce(first)
+        dist.all_reduce(second)
+    assert (first.tolist(), second.tolist()) == ([3, 3], [3, 3])
+
+
+def follow_work() -> None:
+    work = dist.all_reduce(mine(), async_op=True)
+    doubled = work.get_future().then(lambda future: future.value()[0] * 2)
+    assert doubled.wait().tolist() == [6, 6]
+    assert work.wait() and work.is_completed() and work.is_success()
+    assert work.exception() is None and work.result()[0].tolist() == [3, 3]
+    if dist.get_rank() == 0:
+        work = dist.all_reduce(mine(), async_op=True)
+        with pytest.raises(TimeoutError):
+            work.wait(timedelta(milliseconds=1))
+        assert not work.is_completed()
+        dist.barrier(group=SECOND[0])
+        assert work.wait()
+    else:
+        dist.barrier(group=SECOND[0])
+        dist.all_reduce(mine())
+
+
+def make_groups() -> None:
+    rank = dist.get_rank()
+    both: Any = dist.new_group([0, 1], timeout=timedelta(seconds=HANG_SECONDS))
+    second: Any = dist.new_group([1], timeout=timedelta(seconds=HANG_SECONDS))
+    whole = mine()
+    dist.all_reduce(whole, group=both)
+    assert whole.tolist() == [3, 3] and dist.get_world_size(both) == 2
+    if rank == 1:
+        dist.all_reduce(whole, group=second)
+        assert whole.tolist() == [3, 3] and dist.get_rank(second) == 0
+        dist.destroy_process_group(second)
+        with pytest.raises(ValueError, match="not initialized|Invalid|not registered|unknown"):
+            dist.all_reduce(whole, group=second)
+    dist.destroy_process_group(both)
+    dist.all_reduce(whole)
+
+
+def combine_flags() -> None:
+    rank = dist.get_rank()
+    for op, expected in [("SUM", [1, 1, 0]), ("PRODUCT", [0, 1, 0]), ("MIN", [0, 1, 0])]:
+        flags = torch.tensor([rank == 0, True, False])
+        dist.all_reduce(flags, op=getattr(dist.ReduceOp, op))
+        assert flags.view(torch.uint8).tolist() == expected, op
+    with pytest.raises(ccl.InvalidArgument, match="flags have no average"):
+        dist.all_reduce(torch.tensor([True]), op=dist.ReduceOp.AVG)
+
+
+def refuse() -> None:
+    other = 1 - dist.get_rank()
+    for call in [
+        lambda: dist.send(mine(), other),
+        lambda: dist.recv(mine(), other),
+        lambda: dist.isend(mine(), other),
+        lambda: dist.recv(mine()),
+        lambda: dist.batch_isend_irecv([dist.P2POp(dist.isend, mine(), other)]),
+        lambda: dist.all_to_all_single(mine(), mine()),
+        lambda: dist.all_to_all([mine(), mine()], [mine(), mine()]),
+    ]:
+        with pytest.raises(ccl.InvalidUsage, match=r"the backend ccl has no .*backend=\"gloo\""):
+            call()
+    with pytest.raises(ccl.InvalidArgument, match="no ReduceOp BAND; it has sum, avg"):
+        dist.all_reduce(torch.ones(2, dtype=torch.int32), op=dist.ReduceOp.BAND)
+    dist.all_reduce(mine())  # nothing of it has happened
+
+
+def checkpoint_shards() -> None:
+    import torch.distributed.checkpoint as checkpoint
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    fully_shard(model)
+    checkpoint.save({"model": model.state_dict()}, checkpoint_id=FOLDER[0])
+    model(torch.ones(2, 4)).sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    checkpoint.load({"model": model.state_dict()}, checkpoint_id=FOLDER[0])
+    whole = [parameter.full_tensor() for parameter in model.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, whole, strict=True))
+
+
+SECOND: list[Any] = []
+FOLDER: list[str] = []
+
+FACTS: dict[str, Callable[[], None]] = {
+    "groups know rank, size and name": know_themselves,
+    "one rank gets or gives": give_to_one_or_from_one,
+    "objects are sent": send_objects,
+    "functions and tensors of several types work": use_functions,
+    "calls are coalesced": coalesce,
+    "work is waited for, followed and asked": follow_work,
+    "groups are made and destroyed": make_groups,
+    "flags stay flags": combine_flags,
+    "what there is not is refused": refuse,
+    "sharded models are checkpointed": checkpoint_shards,
+}
+
+
+def check_all(_pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, str]:
+    """What went wrong, by fact."""
+    ccl.torch.use_master(address)
+    FOLDER[:] = [f"{folder}/checkpoint"]
+    failures: dict[str, str] = {}
+    begin(folder, "fixed", rank)
+    SECOND[:] = [dist.new_group([0, 1])]
+    for fact, check in FACTS.items():
+        try:
+            check()
+        except Exception:
+            failures[fact] = traceback.format_exc()
+        dist.barrier()
+    dist.destroy_process_group()
+    return failures
+
+
+def begin(folder: str, name: str, rank: int) -> None:
+    dist.init_process_group(
+        "ccl",
+        init_method=f"file://{folder}/{name}",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=HANG_SECONDS),
+    )
+
+
+def change_kinds(_pipe: Pipe, address: str, folder: str, rank: int) -> None:
+    ccl.torch.use_master(address)
+    for kind in ["elastic", "first", "elastic", "second"]:
+        if kind == "elastic":
+            dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=2")
+            assert dist.get_world_size() == 1
+            lone: Any = dist.new_group([0])
+            whole = torch.tensor([float(ccl.torch.communicator().rank)])
+            dist.all_reduce(whole, group=lone)
+            assert whole.tolist() == [0.5], "groups of an elastic run average over all members"
+            dist.destroy_process_group(lone)
+            assert ccl.torch.share(ccl.torch.communicator().rank) == 0
+        else:
+            begin(folder, kind, rank)
+            whole = mine()
+            dist.all_reduce(whole)
+            assert whole.tolist() == [3, 3]
+            with pytest.raises(ccl.InvalidUsage, match="only an elastic run"):
+                ccl.torch.update_topology()
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def run_two(body: Callable[..., Any], folder: Path) -> list[Any]:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        peers = [Peer(body, master.address, str(folder), rank) for rank in range(2)]
+        try:
+            return [peer.receive() for peer in peers]
+        finally:
+            for peer in peers:
+                peer.end()
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    return run_two(check_all, tmp_path_factory.mktemp("groups"))
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_between_two_ranks(fact: str, failures: list[dict[str, str]]) -> None:
+    for rank, of_rank in enumerate(failures):
+        assert fact not in of_rank, f"on rank {rank}:\n{of_rank[fact]}"
+
+
+def test_an_elastic_run_and_one_of_fixed_ranks_follow_each_other(tmp_path: Path) -> None:
+    run_two(change_kinds, tmp_path)
