@@ -1139,6 +1139,8 @@ cclResult_t cclResultIsFatal(cclResult_t result, uint32_t *is_fatal);
 /*
  Prepares the library. Optional: whatever needs preparing is prepared by the first call that
  needs it. May be called any number of times, from any thread. Does not block.
+
+ Errors: none, but for cclErrorInvalidUsage within the log callback.
  */
 cclResult_t cclInit(void);
 
@@ -1223,7 +1225,7 @@ cclResult_t cclAwaitMaster(cclMaster_t master);
 cclResult_t cclAwaitMasterFor(cclMaster_t master, uint64_t timeout_ms);
 
 /*
- Stops the master, waits until it has, and takes the handle back. Peers go on.
+ Stops the master, blocks until it has, and takes the handle back. Peers go on.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
@@ -1251,7 +1253,7 @@ cclResult_t cclCreateCommunicator(const struct cclCommunicatorConfig_t *config,
 cclResult_t cclConnect(cclCommunicator_t communicator);
 
 /*
- Leaves the run: cancels what this peer has open, says farewell, and waits for the answer, at
+ Leaves the run: cancels what this peer has open, says farewell, and blocks until the answer, at
  most the master's `verdict_timeout_ms`. Every later call that needs the run returns
  cclErrorEnded; attributes and counters stay as they are. While another thread is in cclConnect,
  gives that up, at most a second later.
@@ -1262,9 +1264,10 @@ cclResult_t cclConnect(cclCommunicator_t communicator);
 cclResult_t cclLeave(cclCommunicator_t communicator);
 
 /*
- Leaves the run if the master answers within a second, ends every call under way on other threads
- with cclErrorEnded, and takes the handle back. Operations that were started are over then, and
- their memory is the caller's; their handles stay, and are destroyed by cclDestroyOperation.
+ Leaves the run if the master answers within a second, for which it blocks, ends every call
+ under way on other threads with cclErrorEnded, and takes the handle back. Operations that were
+ started are over then, and their memory is the caller's; their handles stay, and are destroyed
+ by cclDestroyOperation.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
@@ -1395,8 +1398,8 @@ cclResult_t cclCancel(cclOperation_t operation);
 cclResult_t cclGetProgress(cclOperation_t operation, struct cclProgress_t *progress);
 
 /*
- Takes the handle back. An operation that has not ended is cancelled and waited for, at most the
- master's `verdict_timeout_ms`; afterwards its memory is the caller's.
+ Takes the handle back. Cancels an operation that has not ended, and blocks until it has, at most
+ the master's `verdict_timeout_ms`; afterwards its memory is the caller's.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
@@ -1415,7 +1418,7 @@ cclResult_t cclDestroyOperation(cclOperation_t operation);
  Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more first. cclErrorCancelled:
  somebody cancelled, or called something else. cclErrorInvalidUsage if the tag is busy or there
  is no connection. The fatal ones (cclResultIsFatal). cclErrorInvalidArgument,
- cclErrorInvalidHandle.
+ cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclAllReduce(cclCommunicator_t communicator,
                          const void *send,
@@ -1648,8 +1651,8 @@ cclResult_t cclMarkMixed(cclSharedState_t state);
 
 /*
  Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
- root have the same names, types, shapes and contents. Hashes everything, which takes this
- thread's and up to 8 cores' time.
+ root have the same names, types, shapes and contents. Blocks while it hashes everything, on
+ up to 8 cores.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
  cclErrorInvalidHandle, cclErrorForked.
@@ -1657,8 +1660,8 @@ cclResult_t cclMarkMixed(cclSharedState_t state);
 cclResult_t cclGetRoot(cclSharedState_t state, uint8_t *root);
 
 /*
- Takes the handle back. A sync of this state that has not ended is cancelled and waited for, at
- most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
+ Takes the handle back. Cancels a sync of this state that has not ended, and blocks until it has,
+ at most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
  Afterwards the memory of all entries is the caller's.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.

@@ -49,7 +49,7 @@ pub struct cclBuffer_t {
 /// Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more first. cclErrorCancelled:
 /// somebody cancelled, or called something else. cclErrorInvalidUsage if the tag is busy or there
 /// is no connection. The fatal ones (cclResultIsFatal). cclErrorInvalidArgument,
-/// cclErrorInvalidHandle.
+/// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclAllReduce")]
 pub unsafe extern "C" fn all_reduce(
     communicator: cclCommunicator_t,

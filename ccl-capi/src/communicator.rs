@@ -125,7 +125,7 @@ pub unsafe extern "C" fn connect(communicator: cclCommunicator_t) -> cclResult_t
     })
 }
 
-/// Leaves the run: cancels what this peer has open, says farewell, and waits for the answer, at
+/// Leaves the run: cancels what this peer has open, says farewell, and blocks until the answer, at
 /// most the master's `verdict_timeout_ms`. Every later call that needs the run returns
 /// cclErrorEnded; attributes and counters stay as they are. While another thread is in cclConnect,
 /// gives that up, at most a second later.
@@ -152,9 +152,10 @@ pub unsafe extern "C" fn leave(communicator: cclCommunicator_t) -> cclResult_t {
     })
 }
 
-/// Leaves the run if the master answers within a second, ends every call under way on other threads
-/// with cclErrorEnded, and takes the handle back. Operations that were started are over then, and
-/// their memory is the caller's; their handles stay, and are destroyed by cclDestroyOperation.
+/// Leaves the run if the master answers within a second, for which it blocks, ends every call
+/// under way on other threads with cclErrorEnded, and takes the handle back. Operations that were
+/// started are over then, and their memory is the caller's; their handles stay, and are destroyed
+/// by cclDestroyOperation.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroyCommunicator")]

@@ -111,7 +111,7 @@ pub unsafe extern "C" fn await_master_for(master: cclMaster_t, timeout_ms: u64) 
     })
 }
 
-/// Stops the master, waits until it has, and takes the handle back. Peers go on.
+/// Stops the master, blocks until it has, and takes the handle back. Peers go on.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroyMaster")]

@@ -124,8 +124,8 @@ pub unsafe extern "C" fn get_progress(
     })
 }
 
-/// Takes the handle back. An operation that has not ended is cancelled and waited for, at most the
-/// master's `verdict_timeout_ms`; afterwards its memory is the caller's.
+/// Takes the handle back. Cancels an operation that has not ended, and blocks until it has, at most
+/// the master's `verdict_timeout_ms`; afterwards its memory is the caller's.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroyOperation")]
@@ -172,7 +172,7 @@ impl Operation {
         match self {
             Self::Collective(handle) => handle.is_finished(),
             Self::Sync(flight) => flight.is_finished(),
-            Self::Topology(point) => !matches!(point.wait_for(Duration::ZERO), Ok(None)),
+            Self::Topology(point) => point.is_finished(),
         }
     }
 

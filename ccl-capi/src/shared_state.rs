@@ -163,8 +163,8 @@ pub unsafe extern "C" fn mark_mixed(state: cclSharedState_t) -> cclResult_t {
 }
 
 /// Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
-/// root have the same names, types, shapes and contents. Hashes everything, which takes this
-/// thread's and up to 8 cores' time.
+/// root have the same names, types, shapes and contents. Blocks while it hashes everything, on
+/// up to 8 cores.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
 /// cclErrorInvalidHandle, cclErrorForked.
@@ -179,8 +179,8 @@ pub unsafe extern "C" fn get_root(state: cclSharedState_t, root: *mut u8) -> ccl
     })
 }
 
-/// Takes the handle back. A sync of this state that has not ended is cancelled and waited for, at
-/// most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
+/// Takes the handle back. Cancels a sync of this state that has not ended, and blocks until it has,
+/// at most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
 /// Afterwards the memory of all entries is the caller's.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.

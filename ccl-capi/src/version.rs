@@ -13,6 +13,8 @@ pub const CCL_VERSION_PATCH: u32 = 0;
 
 /// Prepares the library. Optional: whatever needs preparing is prepared by the first call that
 /// needs it. May be called any number of times, from any thread. Does not block.
+///
+/// Errors: none, but for cclErrorInvalidUsage within the log callback.
 #[unsafe(export_name = "cclInit")]
 pub extern "C" fn init() -> cclResult_t {
     call(|| Ok(()))

@@ -2,7 +2,8 @@
 //!
 //! Goal: nobody edits the header by hand or forgets to generate it. 1. The generated header equals
 //! the committed one; `CCL_WRITE_HEADER=1`, set by `make header`, writes it instead. 2. Every
-//! function of the source is in it. That each is called is for `programs`.
+//! function of the source is in it, and says whether it blocks and how it fails. That each is
+//! called is for `programs`.
 
 mod common;
 
@@ -87,4 +88,37 @@ fn every_exported_function_is_in_the_header() {
         }
     }
     assert_eq!(functions.len(), exported);
+}
+
+#[test]
+fn every_function_says_whether_it_blocks_and_how_it_fails() {
+    let mut silent = Vec::new();
+    for function in common::functions() {
+        let (name, words) = (&function.name, &function.words);
+        let mut expect = |is_said: bool, what: &str| {
+            if !is_said {
+                silent.push(format!("{name} does not say {what}"));
+            }
+        };
+        // Of the blocking form, or of another like it.
+        let refers = words.contains("therwise as ccl");
+        let blocks = ["Blocks", "blocks", "Does not block", "does not block"];
+        expect(
+            refers || blocks.iter().any(|word| words.contains(word)),
+            "whether it blocks",
+        );
+        if !function.returns_a_result() {
+            continue;
+        }
+        let errors = words.split_once("Errors: ").map(|(_, errors)| errors);
+        expect(errors.is_some(), "how it fails");
+        let errors = errors.unwrap_or_default();
+        if function.takes_a_handle() && !errors.to_lowercase().contains("as ccl") {
+            for error in ["cclErrorInvalidHandle", "cclErrorForked"] {
+                let is_said = errors.contains(error) || errors.contains("as the blocking form");
+                expect(is_said, error);
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{}", silent.join("\n"));
 }

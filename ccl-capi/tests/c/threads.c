@@ -4,7 +4,8 @@
  * 1. Threads reduce on tags of their own, ask for attributes and change the log callback, all at
  *    once, on two communicators of one process. 2. Calls that block are ended by destroying their
  *    communicator from another thread; a connect is given up the same way. 3. The callback cannot
- *    call the library back. 4. The library's threads take no signal.
+ *    call the library back. 4. The library's threads take no signal. 5. What is destroyed gives its
+ *    threads and files back.
  */
 #include "pair.h"
 
@@ -226,6 +227,44 @@ static void signals_are_left_alone(cclCommunicator_t communicator) {
     CHECK(signals_taken == 1);
 }
 
+/* Entries of a directory of the system's. */
+static int count_of(const char *path) {
+    DIR *list = opendir(path);
+    int count = 0;
+    while (list != NULL && readdir(list) != NULL) {
+        count++;
+    }
+    if (list != NULL) {
+        closedir(list);
+    }
+    return count;
+}
+
+static void everything_is_given_back(const char *address) {
+    const int threads = count_of("/proc/self/task"), files = count_of("/proc/self/fd");
+    int round;
+    for (round = 0; round < 10; round++) {
+        char other[CCL_ADDRESS_BYTES_MAX];
+        cclCommunicator_t pair[PEERS];
+        cclOperation_t operation = NULL;
+        float data[2] = {1, 2};
+        connect_pair(address, pair);
+        OK(cclAllReduceAsync(pair[0], data, data, 2, cclFloat32, cclSum, NULL, &operation));
+        if (round % 2 == 0) {
+            float others[2] = {3, 4};
+            OK(cclAllReduce(pair[1], others, others, 2, cclFloat32, cclSum, NULL, NULL));
+        }
+        OK(cclDestroyOperation(operation));
+        OK(cclDestroyCommunicator(pair[round % 2]));
+        OK(cclDestroyCommunicator(pair[1 - round % 2]));
+        OK(cclDestroyMaster(start_master(other)));
+    }
+    /* Threads that were told to end may still be at it. */
+    while (count_of("/proc/self/task") > threads || count_of("/proc/self/fd") > files) {
+        OK(cclInit());
+    }
+}
+
 int main(void) {
     char address[CCL_ADDRESS_BYTES_MAX];
     cclCommunicator_t communicators[PEERS], alone;
@@ -239,6 +278,7 @@ int main(void) {
     destroying_ends_calls(communicators);
     OK(cclSetLogCallback(NULL, NULL, cclLogError));
     CHECK(lines_count > 0 && result_inside == cclErrorInvalidUsage);
+    everything_is_given_back(address);
     alone = connect_peer(address, 1);
     signals_are_left_alone(alone);
     OK(cclDestroyCommunicator(alone));

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 /// One function of the header.
 #[derive(Debug)]
 pub struct Function {
+    /// What is said of it, its lines joined.
+    pub words: String,
     /// What it returns, such as `cclResult_t `, up to its name.
     pub returns: String,
     /// Its name.
@@ -72,14 +74,23 @@ fn functions_of(text: &str) -> Vec<Function> {
     while let Some((line, after)) = rest.split_once('\n') {
         if is_begin(line) {
             let (declaration, _) = rest.split_once(");").expect("a declaration has an end");
-            found.push(function_of(declaration));
+            let before = &text[..text.len() - rest.len()];
+            found.push(function_of(last_comment(before), declaration));
         }
         rest = after;
     }
     found
 }
 
-fn function_of(declaration: &str) -> Function {
+/// The last comment of a text, as words.
+fn last_comment(text: &str) -> String {
+    let comment = text.rsplit_once("/*").map_or("", |(_, comment)| comment);
+    let (comment, _) = comment.split_once("*/").unwrap_or_default();
+    let words: Vec<&str> = comment.split_whitespace().collect();
+    words.join(" ")
+}
+
+fn function_of(words: String, declaration: &str) -> Function {
     let (before, list) = declaration.split_once('(').expect("it has parameters");
     let at = before.rfind([' ', '*']).expect("it returns something") + 1;
     let parameters = list.split(',').map(|parameter| {
@@ -87,6 +98,7 @@ fn function_of(declaration: &str) -> Function {
         words.join(" ")
     });
     Function {
+        words,
         returns: before[..at].to_owned(),
         name: before[at..].to_owned(),
         parameters: parameters.filter(|parameter| parameter != "void").collect(),
@@ -101,6 +113,7 @@ fn declarations_are_taken_apart() {
     let functions = functions_of(text);
     let names: Vec<&str> = functions.iter().map(|one| &*one.name).collect();
     assert_eq!(names, ["cclWait", "cclText", "cclMake"]);
+    assert_eq!(functions[0].words, "cclResult_t cclNone(void);");
     let wait = ["cclOperation_t operation", "struct cclOutcome_t *out"];
     assert_eq!(functions[0].parameters, wait);
     assert!(functions[1].parameters.is_empty());
