@@ -314,8 +314,8 @@ typedef struct cclCommunicatorConfig_t {
     uint32_t io_threads;
     /*
      How many peers the unit has, over all groups, 1 to 1024: they are admitted together, to each
-     group at its cclUpdateTopology of the same number. Needs `has_unit`. 0: none waits for
-     another.
+     group at its cclUpdateTopology of the same number. All say the same, else they are refused,
+     as are more peers than that. Needs `has_unit`. 0: none waits for another.
      */
     uint32_t unit_size;
 } cclCommunicatorConfig_t;

@@ -60,8 +60,8 @@ pub struct cclCommunicatorConfig_t {
     /// Threads that move bytes, 1 to 256. 0: half the cores, 1 to 4.
     pub io_threads: u32,
     /// How many peers the unit has, over all groups, 1 to 1024: they are admitted together, to each
-    /// group at its cclUpdateTopology of the same number. Needs `has_unit`. 0: none waits for
-    /// another.
+    /// group at its cclUpdateTopology of the same number. All say the same, else they are refused,
+    /// as are more peers than that. Needs `has_unit`. 0: none waits for another.
     pub unit_size: u32,
 }
 

@@ -88,7 +88,8 @@ pub enum EvictReason {
     Protocol(String),
     /// Another member of its unit was lost.
     Unit(PeerId),
-    /// Its unit could not be admitted to all its groups together.
+    /// Its unit could not be in all its groups: it was not admitted to them together, or a master
+    /// that restarted found less than all of it.
     UnitTorn,
     /// A member of its unit left, and it did not within `peer_timeout`.
     UnitLeft(PeerId),
@@ -119,7 +120,7 @@ impl fmt::Display for EvictReason {
             Self::NotAMember => f.write_str("not a member of the run"),
             Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
             Self::Unit(peer) => write!(f, "peer {peer} of its unit was lost"),
-            Self::UnitTorn => f.write_str("its unit could not be admitted as one"),
+            Self::UnitTorn => f.write_str("its unit could not be in all its groups"),
             Self::UnitLeft(peer) => {
                 write!(f, "peer {peer} of its unit left, and units leave as one")
             }
