@@ -36,8 +36,8 @@ const DOWN: [u64; 8] = [
 ];
 
 /// A small group with a few faults of its own, so that every message is sent.
-fn busy(seed: u64, disk: Disk) -> World {
-    let mut swarm = Swarm::new(seed);
+fn busy(seed: u64, disk: Disk) -> Swarm {
+    let mut swarm = Swarm::of_lone_processes(seed);
     swarm.worlds = vec![3];
     swarm.min_worlds = vec![1];
     swarm.healthy_group = None;
@@ -54,7 +54,18 @@ fn busy(seed: u64, disk: Disk) -> World {
         (FaultKind::ControlBreak, 2),
         (FaultKind::Leave, 1),
     ];
-    World::new(swarm, Trace::new(true, false))
+    swarm
+}
+
+/// The same with two hosts of two processes each, one in each of two groups.
+fn busy_hosts(seed: u64, disk: Disk) -> Swarm {
+    let mut swarm = busy(seed, disk);
+    swarm.site = vec![0, 1];
+    swarm.sites = 2;
+    swarm.worlds = vec![2, 2];
+    swarm.min_worlds = vec![1, 1];
+    swarm.unit = 1;
+    swarm
 }
 
 fn points() -> impl Iterator<Item = (Point, u64)> {
@@ -68,10 +79,14 @@ fn points() -> impl Iterator<Item = (Point, u64)> {
 }
 
 fn sweep(act: impl Fn(u64) -> Act) {
+    sweep_of(busy, act);
+}
+
+fn sweep_of(swarm: fn(u64, Disk) -> Swarm, act: impl Fn(u64) -> Act) {
     for (index, (point, kind)) in points().enumerate() {
         let seed = index as u64;
         let disk = [Disk::Full, Disk::LazyLost, Disk::None][index % 3];
-        let mut world = busy(seed, disk);
+        let mut world = World::new(swarm(seed, disk), Trace::new(true, false));
         for skip in [2, 9] {
             world.hooks.push(Hook {
                 point,
@@ -134,5 +149,36 @@ fn the_master_may_die_at_every_message() {
 fn a_member_may_leave_at_every_message() {
     sweep(|seed| Act::Leave {
         host: HostId(seed as usize % 3),
+    });
+}
+
+#[test]
+fn a_process_of_a_host_may_die_at_every_message() {
+    sweep_of(busy_hosts, |seed| Act::Crash {
+        host: HostId(seed as usize % 4),
+        words: seed * 331 % 1001,
+    });
+}
+
+#[test]
+fn a_process_of_a_host_may_hang_at_every_message() {
+    sweep_of(busy_hosts, |seed| Act::Freeze {
+        host: HostId(seed as usize % 4),
+        length: Duration::from_secs(1 + seed % 7),
+    });
+}
+
+#[test]
+fn the_master_of_hosts_may_die_at_every_message() {
+    sweep_of(busy_hosts, |seed| Act::CrashMaster {
+        words: seed * 331 % 1001,
+        restart: Duration::from_millis(20 + 97 * seed),
+    });
+}
+
+#[test]
+fn a_process_of_a_host_may_leave_at_every_message() {
+    sweep_of(busy_hosts, |seed| Act::Leave {
+        host: HostId(seed as usize % 4),
     });
 }

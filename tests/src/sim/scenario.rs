@@ -289,7 +289,7 @@ pub const LOSE_ALL: Break = Break {
 #[must_use]
 pub fn swarm(disk: Disk, min_world: u32) -> Swarm {
     let millis = Duration::from_millis;
-    let mut swarm = Swarm::new(1);
+    let mut swarm = Swarm::of_lone_processes(1);
     swarm.worlds = vec![0, 0];
     swarm.min_worlds = vec![min_world, 1];
     swarm.tags = 4;

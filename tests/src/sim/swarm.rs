@@ -149,6 +149,18 @@ impl Swarm {
     /// What this seed chooses.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        let swarm = Self::of_lone_processes(seed);
+        let mut rng = Rng::new(seed ^ 0x0517_e000);
+        if rng.chance(250) {
+            swarm.of_sites(&mut rng)
+        } else {
+            swarm
+        }
+    }
+
+    /// What this seed chooses, with processes that are each a host of its own.
+    #[must_use]
+    pub fn of_lone_processes(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let groups = [1, 1, 1, 2, 2, 3, 4][rng.index(7)];
         let worlds: Vec<usize> = (0..groups).map(|_| world(&mut rng, groups)).collect();
@@ -164,7 +176,7 @@ impl Swarm {
         };
         let think = rng.millis(5, longest);
         let spares = healthy_group.is_some();
-        let swarm = Self {
+        Self {
             seed,
             worlds,
             min_worlds,
@@ -201,12 +213,6 @@ impl Swarm {
             count_max: [0, 3, 40, 40, 200, 2000][rng.index(6)],
             planned_permille: [0, 20, 60][rng.index(3)],
             sync_permille: [0, 300, 700][rng.index(3)],
-        };
-        let mut rng = Rng::new(seed ^ 0x0517_e000);
-        if rng.chance(250) {
-            swarm.of_sites(&mut rng)
-        } else {
-            swarm
         }
     }
 
