@@ -4,6 +4,7 @@
 //! whoever has it, without a copy (`memory`) unless it is a device's (`staged`), and is kept alive
 //! by the operation (`flight`, or `sync` for shared state).
 
+mod attach;
 mod collectives;
 mod communicator;
 mod dlpack;
@@ -30,6 +31,8 @@ use pyo3::prelude::*;
 /// Bindings of `ccl-core`; use them through the package `ccl`.
 #[pymodule(name = "_native")]
 mod ccl_native {
+    #[pymodule_export]
+    use crate::attach::{close_door, forget_inside};
     #[pymodule_export]
     use crate::communicator::Communicator;
     #[pymodule_export]

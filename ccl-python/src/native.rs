@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use pyo3::prelude::*;
+use crate::attach::attach;
 
 /// Dropped without holding other Python threads up, and never in a forked child: the child has none
 /// of the threads that dropping waits for.
@@ -46,7 +46,7 @@ impl<T: Send + Sync> Drop for Native<T> {
         }
         let mut value = Some(value);
         // While the interpreter shuts down there is nobody to let run: then it is dropped below.
-        Python::try_attach(|py| py.detach(|| drop(value.take())));
+        attach(|py| py.detach(|| drop(value.take())));
         drop(value);
     }
 }

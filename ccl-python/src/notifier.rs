@@ -7,6 +7,8 @@ use ccl_core::signals::without_signals;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
+use crate::attach::attach;
+
 /// A call that somebody in Python may want to be told of.
 pub trait Call: Send + Sync {
     /// Lets go of what the call held, and tells whoever wanted to know. It has ended.
@@ -45,7 +47,7 @@ type Ended = Sender<Arc<dyn Call>>;
 fn run(ended: &Receiver<Arc<dyn Call>>) {
     for call in ended {
         // While the interpreter shuts down nobody is left to be told.
-        let _is_attached = Python::try_attach(|py| {
+        let _is_attached = attach(|py| {
             call.settle(py);
             drop(call);
         });

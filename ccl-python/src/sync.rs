@@ -11,6 +11,7 @@ use ccl_core::{Error, Progress, Result, SyncInfo, SyncOptions, SyncWatch};
 use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 
+use crate::attach::attach;
 use crate::errors::raise;
 use crate::notifier;
 use crate::shared_state::Prepared;
@@ -207,7 +208,7 @@ impl Flight {
         prepared.settle();
         // While the interpreter shuts down nobody is left to be told.
         let is_written = result.as_ref().is_ok_and(|info| info.received_bytes > 0);
-        let written = Python::try_attach(|py| {
+        let written = attach(|py| {
             let written = prepared.write_back(py, is_written);
             drop(prepared);
             written
@@ -221,7 +222,7 @@ impl Flight {
         if let Stage::UnderWay { callbacks, .. } = before
             && !callbacks.is_empty()
         {
-            let _is_attached = Python::try_attach(|py| {
+            let _is_attached = attach(|py| {
                 notifier::tell(py, callbacks);
             });
         }

@@ -4,6 +4,7 @@ A master decides who is in the run; peers move the bytes between themselves. Pee
 die at any moment, and every operation ends the same way on all survivors. See ``docs/python.md``.
 """
 
+from ccl import _exit as _exit
 from ccl._errors import (
     Cancelled,
     Ended,

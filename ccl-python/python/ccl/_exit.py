@@ -1,9 +1,15 @@
-"""A process that ends leaves its runs first, so that the others need not find out by themselves."""
+"""A process that ends leaves its runs first, so that the others need not find out by themselves.
+
+Functions that were registered last are called first: those of the application, then the one that
+leaves the runs, then the one that keeps threads of the library out of an interpreter that ends.
+"""
 
 import atexit
+import os
 import weakref
 
-from ccl._native import Communicator
+from ccl import _log as _log  # What it registers is called after what is registered here.
+from ccl._native import Communicator, close_door, forget_inside
 
 _open: "weakref.WeakSet[Communicator]" = weakref.WeakSet()
 
@@ -13,7 +19,11 @@ def close_at_exit(communicator: Communicator) -> None:
     _open.add(communicator)
 
 
-@atexit.register
 def _close_all() -> None:
     for communicator in list(_open):
         communicator.close()
+
+
+os.register_at_fork(after_in_child=forget_inside)
+atexit.register(close_door)
+atexit.register(_close_all)

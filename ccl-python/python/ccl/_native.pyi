@@ -30,6 +30,8 @@ __all__ = [
     "SyncHandle",
     "SyncInfo",
     "View",
+    "close_door",
+    "forget_inside",
     "log_close",
     "log_level",
     "log_lines",
@@ -437,6 +439,12 @@ class View:
     @property
     def ring_order(self) -> list[int]:
         """The ring: ranks, each followed by its next."""
+
+def close_door() -> None:
+    """Lets no thread of the library into Python from now on; waits for those inside."""
+
+def forget_inside() -> None:
+    """In a forked child, which has none of those that were inside."""
 
 def log_level(level: int) -> None:
     """Takes log lines from ``level`` on, as ``logging`` numbers levels; from 41 on none."""

@@ -1,0 +1,60 @@
+//! Threads of the library that call into Python, and the end of the interpreter, which kills the
+//! process if it meets one of them inside.
+//!
+//! The last thing at exit (`ccl._exit`) is to close the door: whoever is inside comes out first,
+//! and nobody goes in any more. There is no lock: a forked child would find it as it was at the
+//! fork.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+/// Calls `body` with Python; `None` if the interpreter is about to end.
+pub fn attach<T>(body: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    let _inside = Inside::enter()?;
+    Python::try_attach(body)
+}
+
+/// Lets no thread of the library in from now on, and waits for those inside, at most a second.
+#[pyfunction]
+pub fn close_door(py: Python<'_>) {
+    IS_CLOSED.store(true, Ordering::SeqCst);
+    py.detach(|| {
+        let until = Instant::now() + CALLBACK_MAX;
+        while INSIDE.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    });
+}
+
+/// In a forked child, which has none of those that were inside.
+#[pyfunction]
+pub fn forget_inside() {
+    INSIDE.store(0, Ordering::SeqCst);
+}
+
+/// A thread that is, or is about to be, in Python.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Option<Self> {
+        // Counted before the look at the door, which is closed before the look at the count.
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        let inside = Self;
+        (!IS_CLOSED.load(Ordering::SeqCst)).then_some(inside)
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Longest that the end of a process waits for callbacks of the application's.
+const CALLBACK_MAX: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
