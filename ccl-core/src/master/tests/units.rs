@@ -1,6 +1,7 @@
 //! Units that are admitted as one: to all their groups at the safe point of the same number (R9).
 
 use super::*;
+use crate::limits;
 
 pub(super) const UNIT: u64 = 7;
 
@@ -96,6 +97,28 @@ impl Stage {
     pub(super) fn join_unit(&mut self, group: u32, unit: u64, size: u32) -> Puppet {
         let hello = self.sized_hello(group, unit, size);
         self.join(hello)
+    }
+
+    /// A member that nobody had to admit.
+    fn implant(&mut self, peer: u64, model: Puppet) -> Puppet {
+        let known = self.master.shared.sessions.get(model.peer).unwrap();
+        let registration = Registration {
+            peer: PeerId(peer),
+            generation: PeerId(peer),
+            unit: UnitId(peer),
+            session: SessionId(peer.into()),
+            key: LinkKey(peer.into()),
+            ..known.registration.clone()
+        };
+        let now = self.now;
+        self.master.shared.sessions.register(registration, now);
+        let view = &mut self.master.groups.get_mut(&GroupId(0)).unwrap().view;
+        view.ring_order.push(Rank(view.members.len() as u32));
+        view.members.push(member(peer));
+        Puppet {
+            peer: PeerId(peer),
+            ..model
+        }
     }
 
     pub(super) fn sized_hello(&self, group: u32, unit: u64, size: u32) -> PeerToMaster {
@@ -329,6 +352,29 @@ fn mates_of_one_group_are_whole_only_when_they_are_linked_with_each_other() {
         stage.flush(*member, vid, facts.clone());
     }
     assert_eq!(stage.installed(unit[0]).members.len(), 4);
+}
+
+/// Two peers of a unit in one group, which has room for one, and then for both.
+#[test]
+fn unit_waits_until_there_is_room_for_all_of_it() {
+    for (members, is_told) in [
+        (limits::WORLD_SIZE_MAX - 1, false),
+        (limits::WORLD_SIZE_MAX - 2, true),
+    ] {
+        let mut stage = Stage::new();
+        let (mut linked, _) = stage.founded(0, 2);
+        for index in 2..members {
+            linked.push(stage.implant(1000 + index as u64, linked[0]));
+        }
+        let unit = [0, 1].map(|_| stage.join_unit(0, UNIT, 2));
+        let all = [linked, unit.to_vec()].concat();
+        for mate in unit {
+            stage.ready(mate, &all);
+        }
+        let newcomers = &stage.master.groups[&GroupId(0)].newcomers;
+        let told = unit.map(|mate| newcomers[&mate.peer].turn == admission::Turn::At(0));
+        assert_eq!(told, [is_told; 2], "{members} members");
+    }
 }
 
 #[test]
