@@ -1,7 +1,7 @@
 //! Errors of `ccl-core` as exceptions of `ccl._errors`, one to one.
 
 use ccl_core::{Error, PeerId, SyncFault};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyBufferError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
@@ -20,6 +20,23 @@ pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
 /// An `InvalidArgument` with these words.
 pub fn invalid(py: Python<'_>, what: impl Into<String>) -> PyErr {
     raise(py, &Error::invalid(what))
+}
+
+/// The same error, with what it is about. What says nothing of the value stays as it is.
+pub fn about(py: Python<'_>, what: &str, error: &PyErr) -> PyErr {
+    let text = error.value(py).to_string();
+    if error.is_instance_of::<PyTypeError>(py) {
+        return PyTypeError::new_err(format!("{what}: {text}"));
+    }
+    let is_of_value = error.is_instance_of::<PyValueError>(py)
+        || error.is_instance_of::<PyOverflowError>(py)
+        || error.is_instance_of::<PyBufferError>(py);
+    if !is_of_value {
+        return error.clone_ref(py);
+    }
+    let prefix = Error::invalid("").to_string();
+    let text = text.strip_prefix(&prefix).unwrap_or(&text);
+    invalid(py, format!("{what}: {text}"))
 }
 
 fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {

@@ -15,7 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::errors::invalid;
+use crate::errors::{about, invalid};
 
 type Keywords<'a, 'py> = Option<&'a Bound<'py, PyDict>>;
 
@@ -73,15 +73,16 @@ fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
 /// How one call is to be made.
 pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
     let mut options = Options::default();
-    for (name, value) in keywords.into_iter().flatten() {
-        match name.extract::<&str>()? {
+    each(keywords, |name, value| {
+        match name {
             "tag" => options.tag = Tag(value.extract()?),
-            "deadline" => options.deadline = maybe_duration(&value)?,
+            "deadline" => options.deadline = maybe_duration(value)?,
             "attempts" => options.attempts = value.extract()?,
-            "algorithm" => options.algorithm = algorithm(&value)?,
-            other => return Err(unexpected(other)),
+            "algorithm" => options.algorithm = algorithm(value)?,
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
 }
 
@@ -90,16 +91,17 @@ pub fn sync<'py>(
     keywords: Keywords<'_, 'py>,
 ) -> PyResult<(SyncOptions, Option<Bound<'py, PyAny>>)> {
     let (mut options, mut touched) = (SyncOptions::default(), None);
-    for (name, value) in keywords.into_iter().flatten() {
-        match name.extract::<&str>()? {
-            "strategy" => options.strategy = strategy(&value)?,
+    each(keywords, |name, value| {
+        match name {
+            "strategy" => options.strategy = strategy(value)?,
             "restore" => options.restore = value.extract()?,
-            "deadline" => options.deadline = maybe_duration(&value)?,
+            "deadline" => options.deadline = maybe_duration(value)?,
             "hash_threads" => options.hash_threads = value.extract()?,
-            "touched" => touched = Some(value).filter(|value| !value.is_none()),
-            other => return Err(unexpected(other)),
+            "touched" => touched = Some(value.clone()).filter(|value| !value.is_none()),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok((options, touched))
 }
 
@@ -118,49 +120,51 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
         master: master.to_owned(),
         ..CommunicatorConfig::default()
     };
-    for (name, value) in keywords.into_iter().flatten() {
-        match name.extract::<&str>()? {
+    each(keywords, |name, value| {
+        match name {
             "run" => config.run = value.extract()?,
             "group" => config.group = GroupId(value.extract()?),
             "unit" => config.unit = value.extract::<Option<u64>>()?.map(UnitId),
             "unit_size" => config.unit_size = value.extract()?,
-            "listen" => config.listen = maybe_address(&value)?,
+            "listen" => config.listen = maybe_address(value)?,
             "advertise" => config.advertise = value.extract()?,
             "lanes" => config.lanes = value.extract()?,
             "min_world_size" => config.min_world_size = value.extract()?,
             "initial_world_size" => config.initial_world_size = value.extract()?,
-            "connect_timeout" => config.connect_timeout = duration(&value)?,
-            "operation_timeout" => config.operation_timeout = maybe_duration(&value)?,
+            "connect_timeout" => config.connect_timeout = duration(value)?,
+            "operation_timeout" => config.operation_timeout = maybe_duration(value)?,
             "checksum" => config.checksum = value.extract()?,
             "scratch_bytes" => config.scratch_bytes = value.extract()?,
             "io_threads" => config.io_threads = value.extract()?,
             "congestion_control" => config.congestion_control = value.extract()?,
             "pacing_bytes_per_second" => config.pacing_bytes_per_second = value.extract()?,
             "state_bytes_per_second" => config.state_bytes_per_second = value.extract()?,
-            other => return Err(unexpected(other)),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(config)
 }
 
 /// What a master is told.
 pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
     let mut config = MasterConfig::default();
-    for (name, value) in keywords.into_iter().flatten() {
-        match name.extract::<&str>()? {
-            "listen" => config.listen = address(&value)?,
+    each(keywords, |name, value| {
+        match name {
+            "listen" => config.listen = address(value)?,
             "run" => config.run = value.extract()?,
             "journal" => config.journal = value.extract()?,
             "fsync" => config.fsync = value.extract()?,
             "new_run" => config.new_run = value.extract()?,
             "force_rebuild" => config.force_rebuild = value.extract()?,
-            other => timer(&mut config.timers, other, &value)?,
+            other => return timer(&mut config.timers, other, value),
         }
-    }
+        Ok(true)
+    })?;
     Ok(config)
 }
 
-fn timer(timers: &mut Timers, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+fn timer(timers: &mut Timers, name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let field = match name {
         "heartbeat_interval" => &mut timers.heartbeat_interval,
         "peer_timeout" => &mut timers.peer_timeout,
@@ -172,12 +176,12 @@ fn timer(timers: &mut Timers, name: &str, value: &Bound<'_, PyAny>) -> PyResult<
         "verdict_timeout" => &mut timers.verdict_timeout,
         "post_timeout" => {
             timers.post_timeout = maybe_duration(value)?;
-            return Ok(());
+            return Ok(true);
         }
-        other => return Err(unexpected(other)),
+        _ => return Ok(false),
     };
     *field = duration(value)?;
-    Ok(())
+    Ok(true)
 }
 
 fn address(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
@@ -195,6 +199,18 @@ fn maybe_address(value: &Bound<'_, PyAny>) -> PyResult<Option<SocketAddr>> {
     address(value).map(Some)
 }
 
-fn unexpected(name: &str) -> PyErr {
-    PyTypeError::new_err(format!("got an unexpected keyword argument '{name}'"))
+/// Hands each keyword to `set`, which says whether there is one of this name.
+fn each<'py>(
+    keywords: Keywords<'_, 'py>,
+    mut set: impl FnMut(&str, &Bound<'py, PyAny>) -> PyResult<bool>,
+) -> PyResult<()> {
+    for (name, value) in keywords.into_iter().flatten() {
+        let name = name.extract::<&str>()?;
+        let is_known = set(name, &value).map_err(|error| about(value.py(), name, &error))?;
+        if !is_known {
+            let what = format!("got an unexpected keyword argument '{name}'");
+            return Err(PyTypeError::new_err(what));
+        }
+    }
+    Ok(())
 }

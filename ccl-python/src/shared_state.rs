@@ -8,13 +8,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ccl_core::{Checkpoints, Error, Hashes, Key, Result};
+use ccl_core::{Checkpoints, Hashes, Key, Result};
 use parking_lot::Mutex;
-use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use crate::errors::{invalid, raise};
+use crate::errors::{about, invalid, raise};
 use crate::memory::{Keep, Memory, Use};
 use crate::results::StateId;
 use crate::staged::Staged;
@@ -292,11 +291,5 @@ fn key(
 
 /// The same error, with the entry's name.
 fn named(py: Python<'_>, name: &str, error: &PyErr) -> PyErr {
-    let text = error.value(py).to_string();
-    if error.is_instance_of::<PyTypeError>(py) {
-        return PyTypeError::new_err(format!("entry {name:?}: {text}"));
-    }
-    let prefix = Error::invalid("").to_string();
-    let text = text.strip_prefix(&prefix).unwrap_or(&text);
-    invalid(py, format!("entry {name:?}: {text}"))
+    about(py, &format!("entry {name:?}"), error)
 }

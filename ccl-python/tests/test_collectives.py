@@ -155,11 +155,28 @@ def test_settings_are_checked_by_name_and_range() -> None:
         ccl.Communicator("127.0.0.1:1", lanes=33)
     with pytest.raises(ccl.InvalidArgument, match="address to listen on"):
         ccl.Master(listen="nowhere")
-    with pytest.raises(ccl.InvalidArgument, match="no time"):
+    with pytest.raises(ccl.InvalidArgument, match="connect_timeout: -1 is no time"):
         ccl.Communicator("127.0.0.1:1", connect_timeout=-1)
+    wrong: list[tuple[dict[str, Any], type[Exception]]] = [
+        ({"lanes": -1}, ccl.InvalidArgument),
+        ({"lanes": "4"}, TypeError),
+        ({"checksum": 1}, TypeError),
+        ({"run": None}, TypeError),
+        ({"group": 1 << 64}, ccl.InvalidArgument),
+    ]
+    for settings, kind in wrong:
+        [name] = settings
+        with pytest.raises(kind, match=f"{name}: "):
+            ccl.Communicator("127.0.0.1:1", **settings)
+    with pytest.raises(TypeError, match="fsync: "):
+        ccl.Master(fsync="yes")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'peer_time'"):
+        ccl.Master(peer_time=1)  # type: ignore[call-arg]
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with ccl.Communicator(master.address) as communicator:
             with pytest.raises(ccl.InvalidArgument, match="sum, avg, prod, min, max"):
                 communicator.all_reduce(bytearray(4), "mean")  # type: ignore[arg-type]
+            with pytest.raises(ccl.InvalidArgument, match="tag: "):
+                communicator.barrier(tag=-1)
             with pytest.raises(ccl.InvalidArgument, match="auto, direct, ring"):
                 communicator.barrier(algorithm="fast")  # type: ignore[arg-type]
