@@ -1,10 +1,10 @@
 """FSDP2 inside each site, ccl between the sites: `python fsdp_sites.py`.
 
 Two sites of two processes each train one model on this machine. Inside a site FSDP2 shards it over the
-site's own torch world (gloo here). Between the sites, shard i of every site is one ccl peer group, which
-averages what the sites learned since the last outer step (DiLoCo). The processes of a site are a unit:
-when one is lost, the master evicts the other, the site ends, and the other site trains on alone. Started
-again, it enters all groups at the same step, with the state of the other site.
+site's own torch world (gloo here). Between the sites, `ccl.torch.Site` averages what they learned since
+the last outer step (DiLoCo), shard by shard. The processes of a site live and die together: when one is
+lost, the master evicts the other, the site ends, and the other site trains on alone. Started again, it
+enters as a whole, with the state of the other site.
 
 One process of a site is killed, then one of the other site, then a whole site; after each kill the site
 comes back, and at the end both sites have the same shards.
@@ -16,7 +16,6 @@ that does not exist yet.
 
 import hashlib
 import multiprocessing
-import secrets
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 
 import ccl
+import ccl.torch
 
 SHARDS = 2
 INNER_STEPS = 10
@@ -46,11 +46,10 @@ class Outer:
         self.anchors = [shard.clone() for shard in self.shards]
         self.momenta = [torch.zeros_like(shard) for shard in self.shards]
 
-    def step(self, comm: ccl.Communicator) -> None:
+    def step(self, site: ccl.torch.Site) -> None:
         pairs = zip(self.anchors, self.shards, strict=True)
         deltas = [anchor - shard for anchor, shard in pairs]
-        # A site that dies costs its share of the average; the call is repeated without it.
-        comm.all_reduce_many(deltas, "avg", attempts=16)
+        site.all_reduce(deltas)  # A site that dies costs its share of the average, in all shards.
         for delta, anchor, momentum in zip(deltas, self.anchors, self.momenta, strict=True):
             momentum.mul_(0.9).add_(delta)
             anchor.sub_(delta.add(momentum, alpha=0.9), alpha=0.7)
@@ -68,36 +67,16 @@ def train(
     master: str, store: str, shard: int, initial_world_size: int, say: Say = print
 ) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=shard, world_size=SHARDS)
-    unit = torch.tensor(secrets.randbits(62))  # each start of a site is a unit of its own
-    dist.broadcast(unit, 0)
-    with ccl.Communicator(
-        master,
-        group=shard,
-        unit=int(unit),
-        unit_size=SHARDS,
-        initial_world_size=initial_world_size,
-    ) as comm:
+    with ccl.torch.Site(master, initial_world_size=initial_world_size) as site:
         try:
-            train_shard(comm, shard, say)
-            dist.barrier()  # a process that leaves takes its site with it
+            train_shard(site, say)
         except RuntimeError as error:
-            say(f"shard {shard} ends: {reason(comm, error)}")
+            say(f"shard {shard} ends: {site.explain(error)}")
             raise SystemExit(1) from None
     dist.destroy_process_group()
 
 
-def reason(comm: ccl.Communicator, error: RuntimeError) -> str:
-    """Gloo only says that a connection broke; the master says who was lost, by evicting this one."""
-    try:
-        comm.barrier(tag=1, deadline=10)
-    except ccl.SessionOver as over:
-        return str(over)
-    except ccl.Error:
-        pass
-    return str(error)
-
-
-def train_shard(comm: ccl.Communicator, shard: int, say: Say) -> None:
+def train_shard(site: ccl.torch.Site, say: Say) -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1)]
     model = fully_shard(torch.nn.Sequential(*layers))
@@ -105,9 +84,9 @@ def train_shard(comm: ccl.Communicator, shard: int, say: Say) -> None:
     outer = Outer(model)
     run = {"joins": 0, "end": 0}
     state = ccl.SharedState({"anchors": outer.anchors, "momenta": outer.momenta, "run": run})
-    source = torch.Generator().manual_seed(comm.peer)
+    source = torch.Generator().manual_seed(site.communicator.peer)
     while True:
-        step = comm.sync(state).revision  # a site that has just joined gets everything here
+        step = site.sync(state).revision  # a site that has just joined gets everything here
         outer.restart()
         if run["joins"] == JOINS and step >= run["end"]:
             break
@@ -117,17 +96,16 @@ def train_shard(comm: ccl.Communicator, shard: int, say: Say) -> None:
             inner.zero_grad()
             loss.backward()
             inner.step()
-        outer.step(comm)
+        outer.step(site)
         state.revision = step + 1
-        sites, joins = comm.world_size, run["joins"]
-        say(f"step {step} shard {shard} sites {sites} joins {joins} loss {loss:.4f}")
+        sites, joins = site.world_size, run["joins"]
+        say(f"step {step} shard {site.shard} sites {sites} joins {joins} loss {loss:.4f}")
         time.sleep(0.1)  # This network is too small to watch otherwise.
-        before = set(comm.view.members)
-        if set(comm.update_topology().members) - before:  # sites enter here, whole
+        if site.update_topology():  # sites enter here, whole
             run["joins"] += 1
             run["end"] = step + OUTER_STEPS
     data = b"".join(shard.numpy().tobytes() for shard in outer.shards)
-    say(f"done shard {shard} digest {hashlib.sha256(data).hexdigest()[:16]}")
+    say(f"done shard {site.shard} digest {hashlib.sha256(data).hexdigest()[:16]}")
 
 
 def tell(pipe: Connection, master: str, store: str, shard: int, initial_world_size: int) -> None:
@@ -187,7 +165,7 @@ def wait_for(pipe: Connection, words: str) -> str:
 def main() -> None:
     processes = multiprocessing.get_context("forkserver")
     # Torch takes long to import; the processes are forks of one that has done it, optimizers included.
-    processes.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp", "ccl"])
+    processes.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp", "ccl.torch"])
     sites: dict[str, Site] = {}
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, tempfile.TemporaryDirectory() as at:
         try:
