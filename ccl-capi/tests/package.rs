@@ -272,3 +272,30 @@ fn the_guide_shows_the_example_as_it_is() {
     let example = std::fs::read_to_string(package().join("../examples/c/average.c"));
     assert!(guide.contains(&format!("```c\n{}```\n", example.expect("it is there"))));
 }
+
+/// Its other pieces of C compile as they are, within a function that has what they name.
+#[test]
+fn what_the_guide_shows_besides_compiles() {
+    let guide = std::fs::read_to_string(package().join("../docs/c.md")).expect("it is there");
+    let pieces = guide.split("```c\n").skip(1);
+    let pieces = pieces.filter_map(|piece| Some(piece.split_once("```\n")?.0));
+    let pieces: Vec<&str> = pieces.filter(|piece| !piece.contains("main(")).collect();
+    assert!(!pieces.is_empty());
+    let folder = fresh("guide");
+    for (index, piece) in pieces.into_iter().enumerate() {
+        let source = folder.join(format!("{index}.c"));
+        let text = format!(
+            "#include <ccl.h>\n\
+             void train_a_step(float *weights);\n\
+             void piece(cclCommunicator_t communicator, float *weights, uint64_t rows,\n\
+             uint64_t columns);\n\
+             void piece(cclCommunicator_t communicator, float *weights, uint64_t rows,\n\
+             uint64_t columns) {{\n{piece}}}\n"
+        );
+        std::fs::write(&source, text).expect("it can be written");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]);
+        compiler.arg("-fsyntax-only").arg("-I");
+        run(compiler.arg(package().join("../include")).arg(source));
+    }
+}
