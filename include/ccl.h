@@ -440,6 +440,13 @@ typedef struct cclProgress_t {
 } cclProgress_t;
 
 /*
+ Is told that an operation has ended, such as by a write to a pipe that the application waits at.
+ It must return soon, must not unwind, and must not call the library: such a call returns
+ cclErrorInvalidUsage.
+ */
+typedef void (*cclEndCallback_t)(void *user_data);
+
+/*
  How elements combine, in rank order. Integers wrap.
  */
 typedef uint32_t cclReduceOp_t;
@@ -1396,6 +1403,17 @@ cclResult_t cclCancel(cclOperation_t operation);
  Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclGetProgress(cclOperation_t operation, struct cclProgress_t *progress);
+
+/*
+ Has a function called once when the operation has ended: from a thread of the library, or from
+ within this call if it has ended already. cclWait then does not block. Replaces an earlier
+ function that was not called yet; NULL wants none. When this or cclDestroyOperation returns, no
+ earlier one runs any more, nor will. `user_data` is handed through; it stays the caller's.
+ Blocks while an earlier one runs.
+
+ Errors: cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclSetEndCallback(cclOperation_t operation, cclEndCallback_t callback, void *user_data);
 
 /*
  Takes the handle back. Cancels an operation that has not ended, and blocks until it has, at most

@@ -6,16 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ccl_core::Error;
 
+use crate::callback;
 use crate::caller::Caller;
-use crate::log;
 use crate::result::{Failure, Outcome, cclResult_t, cclSuccess, keep};
 
 /// Runs `body` and turns its end into a result code. The words of a failure are kept for this
 /// thread.
 pub(crate) fn call(body: impl FnOnce() -> Outcome<()>) -> cclResult_t {
     let _caller = Caller::enter();
-    let end = if log::is_inside_callback() {
-        let what = "the log callback may not call the library back";
+    let end = if callback::is_inside() {
+        let what = "a callback may not call the library back";
         Err(Failure::from(Error::usage(what)))
     } else {
         catch_unwind(AssertUnwindSafe(body))

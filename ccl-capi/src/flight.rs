@@ -3,6 +3,7 @@
 //! What C says and is told of it is in `sync`; who lends the state is `shared_state`.
 
 use std::ptr::NonNull;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ccl_core::{Error, Progress, SyncHandle, SyncInfo, SyncOptions};
@@ -73,6 +74,14 @@ impl Flight {
         match &*self.stage.read() {
             Stage::UnderWay(syncing) => syncing.handle().is_finished(),
             Stage::Over { .. } => true,
+        }
+    }
+
+    /// Whether it has ended, or a promise to wake.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        match &*self.stage.read() {
+            Stage::UnderWay(syncing) => syncing.handle().poll(context),
+            Stage::Over { .. } => Poll::Ready(()),
         }
     }
 

@@ -18,6 +18,7 @@
 )]
 
 pub mod call;
+pub mod callback;
 pub mod caller;
 pub mod checkpoint;
 pub mod collectives;
@@ -29,6 +30,7 @@ pub mod handles;
 pub mod log;
 pub mod master;
 pub mod memory;
+pub mod notice;
 pub mod operation;
 pub mod result;
 pub mod shared_state;

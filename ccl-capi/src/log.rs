@@ -1,6 +1,5 @@
 //! The library's log lines, handed to a function of the application.
 
-use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write};
 use std::sync::OnceLock;
@@ -15,6 +14,7 @@ use tracing::subscriber::{Interest, Subscriber};
 use tracing::{Event, Level, Metadata};
 
 use crate::call::call;
+use crate::callback;
 use crate::result::{Outcome, cclResult_t};
 
 /// How much a log line matters; each level includes those of smaller numbers.
@@ -71,11 +71,6 @@ pub unsafe extern "C" fn set_log_callback(
     })
 }
 
-/// Whether this thread is inside the callback.
-pub(crate) fn is_inside_callback() -> bool {
-    INSIDE.try_with(Cell::get).unwrap_or_default()
-}
-
 /// The function that takes the lines.
 #[derive(Clone, Copy, Debug)]
 struct Sink {
@@ -101,10 +96,6 @@ static LOG: AtomicPtr<Log> = AtomicPtr::new(std::ptr::null_mut());
 /// The level in force, or 0: a look at it spares the lock where nobody wants the line.
 static LEVEL: AtomicU32 = AtomicU32::new(0);
 static INSTALLED: OnceLock<bool> = OnceLock::new();
-
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
 
 /// This process's log, made if need be.
 fn own_log() -> &'static Log {
@@ -199,11 +190,9 @@ impl Subscriber for Lines {
         let Some(sink) = sink.as_ref().filter(|sink| level <= sink.level) else {
             return;
         };
-        let _at_the_end_of_the_thread = INSIDE.try_with(|inside| {
-            inside.set(true);
-            // SAFETY: the application vouched for the function, and it may be called anywhere.
-            unsafe { (sink.callback)(number_of(level), text.as_ptr(), sink.user_data) };
-            inside.set(false);
+        // SAFETY: the application vouched for the function, and it may be called anywhere.
+        callback::run(|| unsafe {
+            (sink.callback)(number_of(level), text.as_ptr(), sink.user_data);
         });
     }
 

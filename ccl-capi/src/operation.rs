@@ -1,6 +1,8 @@
 //! Operations that were started and not waited for.
 
+use std::ffi::c_void;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ccl_core::ids::{OpName, OpNumber};
@@ -10,6 +12,7 @@ use crate::call::call;
 use crate::flight::Flight;
 use crate::handles;
 use crate::memory::{self, Growing, Out};
+use crate::notice::{Notice, Wanted};
 use crate::result::{Outcome, cclResult_t};
 use crate::types::{OutcomeOut, bounded, cclOutcome_t};
 
@@ -21,6 +24,11 @@ pub struct cclOperation {
 /// An operation under way, or over. Any thread may use it. Destroy it with cclDestroyOperation. The
 /// memory of its buffers must stay, and be left alone, until it has ended.
 pub type cclOperation_t = *mut cclOperation;
+
+/// Is told that an operation has ended, such as by a write to a pipe that the application waits at.
+/// It must return soon, must not unwind, and must not call the library: such a call returns
+/// cclErrorInvalidUsage.
+pub type cclEndCallback_t = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// How far an operation is at this peer.
 #[repr(C)]
@@ -54,7 +62,7 @@ pub unsafe extern "C" fn wait(
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { OutcomeOut::new(outcome) }?;
         let operation = handles::get::<Operation, _>(operation)?;
-        place.set(&operation.wait()?)
+        place.set(&operation.work.wait()?)
     })
 }
 
@@ -72,7 +80,7 @@ pub unsafe extern "C" fn wait_for(
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { OutcomeOut::new(outcome) }?;
         let operation = handles::get::<Operation, _>(operation)?;
-        place.set(&operation.wait_for(bounded(timeout_ms))?)
+        place.set(&operation.work.wait_for(bounded(timeout_ms))?)
     })
 }
 
@@ -86,7 +94,7 @@ pub unsafe extern "C" fn test(operation: cclOperation_t, is_finished: *mut u32) 
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::out(is_finished, "is_finished") }?;
         let operation = handles::get::<Operation, _>(operation)?;
-        place.set(operation.is_finished().into());
+        place.set(operation.work.is_finished().into());
         Ok(())
     })
 }
@@ -98,7 +106,7 @@ pub unsafe extern "C" fn test(operation: cclOperation_t, is_finished: *mut u32) 
 #[unsafe(export_name = "cclCancel")]
 pub unsafe extern "C" fn cancel(operation: cclOperation_t) -> cclResult_t {
     call(|| {
-        handles::get::<Operation, _>(operation)?.cancel();
+        handles::get::<Operation, _>(operation)?.work.cancel();
         Ok(())
     })
 }
@@ -114,12 +122,38 @@ pub unsafe extern "C" fn get_progress(
     call(|| {
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::growing_out(progress, "progress") }?;
-        let progress = handles::get::<Operation, _>(operation)?.progress();
+        let progress = handles::get::<Operation, _>(operation)?.work.progress();
         place.set(cclProgress_t {
             struct_bytes: 0,
             done_bytes: progress.done_bytes,
             total_bytes: progress.total_bytes,
         });
+        Ok(())
+    })
+}
+
+/// Has a function called once when the operation has ended: from a thread of the library, or from
+/// within this call if it has ended already. cclWait then does not block. Replaces an earlier
+/// function that was not called yet; NULL wants none. When this or cclDestroyOperation returns, no
+/// earlier one runs any more, nor will. `user_data` is handed through; it stays the caller's.
+/// Blocks while an earlier one runs.
+///
+/// Errors: cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclSetEndCallback")]
+pub unsafe extern "C" fn set_end_callback(
+    operation: cclOperation_t,
+    callback: cclEndCallback_t,
+    user_data: *mut c_void,
+) -> cclResult_t {
+    call(|| {
+        let operation = handles::get::<Operation, _>(operation)?;
+        let wanted = callback.map(|callback| Wanted {
+            callback,
+            user_data,
+        });
+        operation
+            .notice
+            .want(wanted, |context| operation.work.poll(context));
         Ok(())
     })
 }
@@ -133,14 +167,30 @@ pub unsafe extern "C" fn destroy_operation(operation: cclOperation_t) -> cclResu
     call(|| {
         let operation = handles::remove::<Operation, _>(operation)?;
         // Another thread may wait in it and keep it; the memory is free when this returns anyhow.
-        operation.end();
+        operation.work.end();
+        operation.notice.take_back();
         Ok(())
     })
 }
 
 /// What a `cclOperation_t` stands for.
 #[derive(Debug)]
-pub(crate) enum Operation {
+pub(crate) struct Operation {
+    /// What was started.
+    pub(crate) work: Work,
+    notice: Arc<Notice>,
+}
+
+impl From<Work> for Operation {
+    fn from(work: Work) -> Self {
+        let notice = Arc::default();
+        Self { work, notice }
+    }
+}
+
+/// What can be started.
+#[derive(Debug)]
+pub(crate) enum Work {
     /// A collective, or a barrier.
     Collective(RawHandle),
     /// A sync of shared state.
@@ -149,7 +199,7 @@ pub(crate) enum Operation {
     Topology(SafePoint),
 }
 
-impl Operation {
+impl Work {
     fn wait(&self) -> Outcome<ccl_core::Outcome> {
         Ok(match self {
             Self::Collective(handle) => handle.wait()?,
@@ -192,6 +242,15 @@ impl Operation {
         }
     }
 
+    /// Whether it has ended, or a promise to wake.
+    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        match self {
+            Self::Collective(handle) => handle.poll(context).map(drop),
+            Self::Sync(flight) => flight.poll(context),
+            Self::Topology(point) => point.poll(context).map(drop),
+        }
+    }
+
     /// Cancels it unless it has ended, and waits until its memory is the caller's.
     fn end(&self) {
         match self {
@@ -231,12 +290,17 @@ fn outcome_of_view(view: Arc<View>) -> ccl_core::Outcome {
     }
 }
 
+/// Gives what was started its handle.
+pub(crate) fn insert(work: Work) -> cclOperation_t {
+    handles::insert(Arc::new(Operation::from(work)))
+}
+
 /// Gives an operation that was started its handle.
 pub(crate) fn give(
     place: Out<cclOperation_t>,
     start: impl FnOnce() -> Outcome<RawHandle>,
 ) -> Outcome<()> {
     let handle = start()?;
-    place.set(handles::insert(Arc::new(Operation::Collective(handle))));
+    place.set(insert(Work::Collective(handle)));
     Ok(())
 }

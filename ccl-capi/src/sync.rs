@@ -14,7 +14,7 @@ use crate::communicator::{Communicator, cclCommunicator_t};
 use crate::flight::Flight;
 use crate::handles;
 use crate::memory::{self, Growing, GrowingOut};
-use crate::operation::{Operation, cclOperation_t};
+use crate::operation::{Operation, Work, cclOperation_t, insert};
 use crate::result::{Outcome, cclResult_t};
 use crate::shared_state::{CCL_ROOT_BYTES, SharedState, cclSharedState_t};
 use crate::types::{bounded, pick};
@@ -223,7 +223,7 @@ pub unsafe extern "C" fn sync_shared_state_async(
         let place = unsafe { memory::out(operation, "operation") }?;
         // SAFETY: NULL, or what the header asks for; the memory stays the library's until the end.
         let flight = unsafe { start(communicator, state, options) }?;
-        place.set(handles::insert(Arc::new(Operation::Sync(flight))));
+        place.set(insert(Work::Sync(flight)));
         Ok(())
     })
 }
@@ -326,9 +326,9 @@ unsafe fn sync_options(pointer: *const cclSyncOptions_t) -> Outcome<SyncOptions>
 }
 
 fn sync_of(operation: &Operation) -> Outcome<&Flight> {
-    match operation {
-        Operation::Sync(flight) => Ok(flight),
-        Operation::Collective(_) | Operation::Topology(_) => {
+    match &operation.work {
+        Work::Sync(flight) => Ok(flight),
+        Work::Collective(_) | Work::Topology(_) => {
             Err(Error::invalid("the operation is no sync").into())
         }
     }

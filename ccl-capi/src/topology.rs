@@ -1,12 +1,10 @@
 //! Letting newcomers in.
 
-use std::sync::Arc;
-
 use crate::call::call;
 use crate::communicator::{Communicator, cclCommunicator_t};
 use crate::handles;
 use crate::memory;
-use crate::operation::{Operation, cclOperation_t};
+use crate::operation::{Work, cclOperation_t, insert};
 use crate::result::cclResult_t;
 
 /// A safe point: admits the newcomers that are ready. All members must come to it, in the same
@@ -43,7 +41,7 @@ pub unsafe extern "C" fn update_topology_async(
         let place = unsafe { memory::out(operation, "operation") }?;
         let communicator = handles::get::<Communicator, _>(communicator)?.connected()?;
         let point = communicator.update_topology_start()?;
-        place.set(handles::insert(Arc::new(Operation::Topology(point))));
+        place.set(insert(Work::Topology(point)));
         Ok(())
     })
 }

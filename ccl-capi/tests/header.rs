@@ -29,7 +29,9 @@ const TOPICS: [&str; 14] = [
 ];
 
 /// Files of the crate that the header has nothing from.
-const INSIDE: [&str; 6] = ["call", "caller", "flight", "handles", "lib", "memory"];
+const INSIDE: [&str; 8] = [
+    "call", "callback", "caller", "flight", "handles", "lib", "memory", "notice",
+];
 
 fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -76,6 +76,7 @@ static void operation_is_the_parents(cclOperation_t operation) {
     FORKED(cclWaitFor(operation, 1, NULL));
     FORKED(cclTest(operation, &number));
     FORKED(cclCancel(operation));
+    FORKED(cclSetEndCallback(operation, NULL, NULL));
     FORKED(cclGetProgress(operation, &progress));
     FORKED(cclGetSyncInfo(operation, &info));
     FORKED(cclGetSyncRole(operation, &number));

@@ -24,6 +24,8 @@ const HANDLES: [&str; 4] = [
     "cclSharedState_t ",
 ];
 
+const USER_DATA: &str = "void *user_data";
+
 impl Function {
     /// Whether it takes a handle, and not only the place for one.
     pub fn takes_a_handle(&self) -> bool {
@@ -32,10 +34,14 @@ impl Function {
     }
 
     /// Whether there is a value of some parameter that it refuses: a pointer may be NULL or point
-    /// astray, a number with a type of its own may be none of it. A handle is another matter.
+    /// astray, a number with a type of its own may be none of it. A handle is another matter, and
+    /// a callback may be any, with any data.
     pub fn can_refuse_an_argument(&self) -> bool {
+        let is_free = |parameter: &str| {
+            is_handle(parameter) || parameter.contains("Callback_t ") || parameter == USER_DATA
+        };
         let is_refusable = |parameter: &String| {
-            !is_handle(parameter) && (parameter.contains('*') || parameter.starts_with("ccl"))
+            !is_free(parameter) && (parameter.contains('*') || parameter.starts_with("ccl"))
         };
         self.returns_a_result() && self.parameters.iter().any(is_refusable)
     }

@@ -133,7 +133,7 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 15] = [
     "arguments",
     "callers",
     "churn",
@@ -142,6 +142,7 @@ const PROGRAMS: [&str; 14] = [
     "forked",
     "interrupted",
     "masters",
+    "notified",
     "scarce",
     "state",
     "state_arguments",
@@ -294,6 +295,11 @@ fn waits_end_when_another_thread_ends_what_they_wait_for() {
 #[test]
 fn structs_of_older_and_newer_programs_are_read_and_written_as_far_as_they_go() {
     run_recorded("versions");
+}
+
+#[test]
+fn a_loop_of_events_is_told_of_ends() {
+    run_recorded("notified");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::communicator::{Communicator, Progress, RawHandle, SharedState};
@@ -208,6 +209,12 @@ impl SyncHandle<'_, '_> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.raw.is_finished()
+    }
+
+    /// Whether it has ended, or a promise to wake the context's waker when it has; the newest waker
+    /// counts. Wakers are woken by the library's threads and must not block.
+    pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        self.raw.poll(context).map(drop)
     }
 
     /// Asks to abort it for all members; the verdict may still be success. Does not block.
