@@ -216,6 +216,10 @@ def test_numbers_of_an_optimizer_are_loaded_as_numbers(tmp_path: Path) -> None:
     optimizer.param_groups[0]["lr"] = 1
     assert state.load(tmp_path / "fraction")
     assert optimizer.param_groups[0]["lr"] == 0.25, "an int is replaced where it has no such value"
+    optimizer.param_groups[0]["seed"] = 2**53 + 1
+    with pytest.raises(ccl.InvalidArgument, match=r"'group.0.seed': 9007199254740993 .*2\*\*53"):
+        ccl.SharedState(optimizer)
+    optimizer.param_groups[0]["seed"] = 2**53
     optimizer.state[weight]["log"] = [1]
     with pytest.raises(ccl.InvalidArgument, match="a list in an optimizer's state"):
         ccl.SharedState(optimizer)

@@ -79,9 +79,15 @@ class _Number(NamedTuple):
         """Memory with its value."""
         value = self.owner[self.key]
         try:
-            return self._pack(value)
+            memory = self._pack(value)
         except OverflowError as error:
             raise InvalidArgument(f"entry {name!r}: {value} does not fit in 64 bits") from error
+        if isinstance(value, int) and memory[0] != value:
+            raise InvalidArgument(
+                f"entry {name!r}: {value} would be rounded, since numbers of an optimizer's groups "
+                "are floats: keep integers beyond 2**53 in a dict"
+            )
+        return memory
 
     def put(self, memory: "array[Any]") -> None:
         """Sets the value that the memory has; nothing if it is that already, bit for bit."""
