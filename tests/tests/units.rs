@@ -1,10 +1,13 @@
 //! A host joins two groups as one, over real sockets.
 //!
 //! Goal: hosts whose peers move in lockstep are never stopped by one that is in one group only, and
-//! one that can never be whole is told why. 1.
-//! Two hosts step: a safe point in each group, then a reduction in each. 2. Of a third host one
-//! peer connects; the others go on. 3. Its other peer connects, after the first was heard of and
-//! left waiting: both are admitted in the same step, and all three reduce.
+//! one that can never be whole is told why.
+//!
+//! 1. Two hosts step: a safe point in each group, then a reduction in each.
+//! 2. Of a third host one peer connects; the others go on.
+//! 3. Its other peer connects, after the first was heard of and left waiting: both are admitted in
+//!    the same step, and all three reduce.
+//! 4. Mates that do not come, differ in their number, or are too many.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::sync::Arc;
