@@ -137,7 +137,7 @@ static void a_stopped_newcomer_comes_in(const char *program) {
     int pipe_ends[2];
     CHECK(pipe(pipe_ends) == 0);
     config.run = NULL;
-    config.peer_timeout_ms = 300;
+    config.peer_timeout_ms = is_slow() ? 10000 : 2000;
     OK(cclSetLogCallback(tell_event, pipe_ends, cclLogInfo));
     master = run_master(config, address);
     newcomer = start_process(program, "newcomer", address, NULL);
