@@ -41,9 +41,9 @@ def group(backend: str, folder: str, rank: int, size: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def network() -> Any:
+def network(*middle: Any) -> Any:
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(16, 64), torch.nn.Tanh(), torch.nn.Linear(64, 4)]
+    layers = [torch.nn.Linear(16, 64), *middle, torch.nn.Tanh(), torch.nn.Linear(64, 4)]
     return torch.nn.Sequential(*layers)
 
 
@@ -152,7 +152,8 @@ def flat(model: Any) -> list[float]:
 def lose_a_rank(pipe: Pipe, address: str, folder: str, rank: int) -> list[float]:
     ccl.torch.use_master(address)
     with group("ccl", folder, rank, 3):
-        model = DistributedDataParallel(network())
+        # Else rank 0 is needed in each forward pass.
+        model = DistributedDataParallel(network(torch.nn.BatchNorm1d(64)), broadcast_buffers=False)
         train(model, rank, stop_after(2, pipe, rank))
         assert ccl.torch.communicator().world_size == 2
         total = torch.ones(2)
@@ -165,7 +166,7 @@ def lose_a_rank(pipe: Pipe, address: str, folder: str, rank: int) -> list[float]
 
 def lose_a_member(pipe: Pipe, address: str, _folder: str, rank: int) -> list[float]:
     dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=3")
-    model = DistributedDataParallel(network(), init_sync=False)
+    model = DistributedDataParallel(network(torch.nn.BatchNorm1d(64)), init_sync=False)
     train(model, rank, stop_after(2, pipe, ccl.torch.communicator().rank))
     assert ccl.torch.communicator().world_size == 2
     return flat(model)
@@ -196,6 +197,59 @@ def test_ddp_goes_on_without_a_rank_that_was_killed(
                 peer.pipe.send("go on")
             first, second = [peer.receive() for peer in by_rank.values()]
             assert first == second, "the survivors have the same weights"
+        finally:
+            for peer in peers:
+                peer.end()
+
+
+def broadcast_on(pipe: Pipe, address: str, folder: str, rank: int, is_elastic: bool) -> list[float]:
+    """Broadcasts until a rank is lost; what came of each, -1 for one that failed."""
+    ccl.torch.use_master(address)
+    if is_elastic:
+        dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=3")
+        rank = ccl.torch.communicator().rank
+    else:
+        store = dist.FileStore(f"{folder}/store", 3)
+        dist.init_process_group("ccl", store=store, rank=rank, world_size=3)
+    pipe.say(rank)
+    told: list[float] = []
+    is_lost = torch.zeros(1)
+    while not is_lost.any():
+        value = torch.full((1 << 16,), 10.0 * len(told) + rank)
+        try:
+            dist.broadcast(value, src=0 if is_elastic else 1)
+            assert value.eq(value[0]).all()
+            told.append(float(value[0]))
+        except ccl.WorldChanged as error:
+            assert "broadcast_buffers=False" in str(error)
+            told.append(-1)
+        if len(told) == 3:
+            pipe.say("told")
+        is_lost = torch.tensor([ccl.torch.communicator().world_size == 2])
+        dist.all_reduce(is_lost, op=dist.ReduceOp.MAX)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("is_elastic", "victim", "ends"),
+    [(False, 0, [1]), (False, 1, [1, -1]), (True, 0, [0, 1])],
+    ids=["another rank", "the source", "the oldest member"],
+)
+def test_a_broadcast_goes_on_when_a_rank_is_killed(
+    is_elastic: bool, victim: int, ends: list[int], tmp_path: Path
+) -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        arguments = (master.address, str(tmp_path))
+        peers = [Peer(broadcast_on, *arguments, rank, is_elastic) for rank in range(3)]
+        try:
+            by_rank = {peer.receive(): peer for peer in peers}
+            assert [peer.receive() for peer in by_rank.values()] == ["told"] * 3
+            by_rank.pop(victim).process.kill()
+            first, second = [peer.receive() for peer in by_rank.values()]
+            assert first == second, "all get the same, or all know that there is nothing"
+            assert first[0] == ends[0]
+            end = first[-1]
+            assert (end if end < 0 else end % 10) in ends
         finally:
             for peer in peers:
                 peer.end()

@@ -157,7 +157,7 @@ def _host_memory(tensor: torch.Tensor, is_used: bool) -> torch.Tensor:
     global _pinned_bytes
     count, dtype = tensor.numel(), tensor.dtype
     # Torch rounds it up so.
-    pinned_bytes = 1 << (count * tensor.element_size()).bit_length()
+    pinned_bytes = 1 << max(0, count * tensor.element_size() - 1).bit_length()
     with _lock:
         is_pinned = is_used and _pinned_bytes + pinned_bytes <= PINNED_BYTES_MAX
         if is_pinned:

@@ -2,6 +2,7 @@
 
 import pickle
 import secrets
+from array import array
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl, urlparse
 import torch.distributed as dist
 
 import ccl
-from ccl.torch._group import FIRST_TAG, Group
+from ccl.torch._group import ATTEMPTS, FIRST_TAG, Group
 
 NAME = "ccl"
 
@@ -69,11 +70,17 @@ def share(value: T) -> T:
     run = _elastic_run()
     if run is None:
         raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, has newcomers")
-    data = bytearray(pickle.dumps(value) if run.rank == 0 else b"")
-    [count], *_others = run.all_gather_scalars([len(data)], tag=SHARE_TAG)
-    data = data or bytearray(int(count))
-    run.broadcast(data, root=0, tag=SHARE_TAG)
-    return value if run.rank == 0 else cast(T, pickle.loads(data))
+    while True:
+        is_source = run.rank == 0
+        data = bytearray(pickle.dumps(value) if is_source else b"")
+        head = array("q", [len(data), is_source])
+        run.all_reduce(head, tag=SHARE_TAG, attempts=ATTEMPTS)
+        size, sources = head
+        told = [data if is_source else bytearray(size), bytearray([is_source])]
+        run.all_reduce_many(told, tag=SHARE_TAG, attempts=ATTEMPTS)
+        if sources == 1 and told[1][0] == 1:
+            return value if is_source else cast(T, pickle.loads(told[0]))
+        # It died, or learns only now that it is the oldest: all know, and begin anew.
 
 
 def _elastic_run() -> ccl.Communicator | None:

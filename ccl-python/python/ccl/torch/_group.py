@@ -123,14 +123,49 @@ class Group(Derived):
     def broadcast(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
         [tensor] = tensors
         source = 0 if opts is None else getattr(opts, "rootRank", opts)
-        root = source if self._ranks is None else self._place_of(source)
-        send = _contiguous(tensor)
-        flat = _bytes(send)
-        return self._start(
-            lambda options: self.communicator.broadcast_async(flat, root, **options),
-            tensors,
-            lambda _outcome: _copy_back([send], [tensor]),
-        )
+        flat = _bytes(_contiguous(tensor))
+        return self._tell(flat, source, [tensor], lambda told: _copy_back([told], [tensor]))
+
+    def _tell(
+        self,
+        flat: torch.Tensor,
+        source: int,
+        result: list[torch.Tensor],
+        take: Callable[[torch.Tensor], object],
+    ) -> Work:
+        """Gives all the source's bytes, as a sum in which all others are zero.
+
+        The library's own broadcast names its root by its place in the world, which a loss changes. In an
+        elastic run the source is the oldest member; if it dies, all begin anew with the next.
+        """
+
+        def start(options: dict[str, Any]) -> ccl.Handle:
+            buffers.clear()
+            is_source = self._is_source(source)
+            told = flat if is_source else torch.zeros_like(flat)
+            buffers.extend([told, torch.full((1,), is_source, dtype=torch.uint8)])
+            return self.communicator.all_reduce_many_async(buffers, **options)
+
+        def finish(outcome: ccl.Outcome) -> bool:
+            told, count = buffers
+            if int(count) == 0 and self._ranks is None:
+                return False
+            if int(count) == 0:
+                raise ccl.WorldChanged(
+                    f"rank {source}, the source of the broadcast, is lost. DDP sends the buffers of rank 0 in "
+                    "each forward pass, unless it is made with broadcast_buffers=False",
+                    world_size=outcome.world_size,
+                )
+            take(told)
+            return True
+
+        buffers: list[torch.Tensor] = []
+        return self._start(start, result, finish)
+
+    def _is_source(self, source: int) -> bool:
+        if self._ranks is None:
+            return self.communicator.rank == 0
+        return self._ranks[self.communicator.peer] == source
 
     def _gather(
         self,
@@ -203,21 +238,15 @@ class Group(Derived):
             output.detach().copy_(parts[0])
             return Work(None, [output])
         if parts is not None:
-            told = torch.cat([_bytes(part.contiguous()) for part in parts])
+            flat = torch.cat([_bytes(part.contiguous()) for part in parts])
         else:
-            told = torch.empty(self._size * output.nbytes, dtype=torch.uint8)
+            flat = torch.empty(self._size * output.nbytes, dtype=torch.uint8)
 
-        def finish(_outcome: ccl.Outcome) -> None:
-            output.detach().copy_(_as(told.chunk(self._size)[self._rank], output))
+        def take(told: torch.Tensor) -> None:
+            output.detach().copy_(_as(told[begin : begin + output.nbytes], output))
 
-        if told.numel() == 0:
-            return Work(None, [output])
-        place = self._place_of(root)
-        return self._start(
-            lambda options: self.communicator.broadcast_async(told, place, **options),
-            [output],
-            finish,
-        )
+        begin = self._rank * output.nbytes
+        return self._tell(flat, root, [output], take)
 
     def barrier(self, opts: Any = None) -> Work:
         token = torch.zeros(1, dtype=torch.uint8)
@@ -240,8 +269,9 @@ class Group(Derived):
         self,
         start: Callable[[dict[str, Any]], ccl.Handle],
         tensors: list[torch.Tensor],
-        finish: Callable[[ccl.Outcome], None] | None,
+        finish: Callable[[ccl.Outcome], object] | None,
     ) -> Work:
+        """``finish`` says by ``False`` that all have to do it again."""
         stream = self._count % STREAMS
         self._count += 1
         if (before := self._busy[stream]) is not None:
@@ -251,7 +281,7 @@ class Group(Derived):
             "deadline": self._timeout,
             "attempts": ATTEMPTS,
         }
-        work = Work(start(options), tensors, finish)
+        work = Work(lambda: start(options), tensors, finish)
         self._busy[stream] = work
         return work
 
@@ -261,21 +291,11 @@ class Group(Derived):
         order = [self._ranks[peer] for peer in self.communicator.view.members]
         if len(order) != size:
             raise ccl.WorldChanged(
-                f"{size - len(order)} of {size} ranks are lost: only all_reduce, broadcast and barrier go "
-                "on without them",
+                f"{size - len(order)} of {size} ranks are lost: only all_reduce, reduce, broadcast, scatter and "
+                "barrier go on without them",
                 world_size=len(order),
             )
         return order
-
-    def _place_of(self, rank: int) -> int:
-        assert self._ranks is not None
-        for place, peer in enumerate(self.communicator.view.members):
-            if self._ranks[peer] == rank:
-                return place
-        raise ccl.WorldChanged(
-            f"rank {rank}, the source of the broadcast, is lost",
-            world_size=self.communicator.world_size,
-        )
 
 
 def _op(reduce_op: Any) -> Op:
@@ -339,7 +359,7 @@ def _by_rank(inputs: list[torch.Tensor], order: list[int]) -> torch.Tensor:
 def _copy_back(used: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:
     for source, tensor in zip(used, tensors, strict=True):
         if source.data_ptr() != tensor.data_ptr():
-            tensor.detach().copy_(source.view(tensor.dtype).view(tensor.shape))
+            tensor.detach().copy_(_as(source, tensor))
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,36 +18,47 @@ class Work(dist._Work):
 
     def __init__(
         self,
-        handle: ccl.Handle | None,
+        start: Callable[[], ccl.Handle] | None,
         tensors: list[torch.Tensor],
-        finish: Callable[[ccl.Outcome], None] | None = None,
+        finish: Callable[[ccl.Outcome], object] | None = None,
     ) -> None:
+        """``finish`` says by ``False`` that it has to be started again."""
         super().__init__()
-        self._handle = handle
+        self._start = start
+        self._handle = None if start is None else start()
         self._tensors = tensors
         self._finish = finish
         self._error: BaseException | None = None
         self._ended = threading.Event()
         self._future = _cuda.future(tensors)
-        if handle is None:
+        if self._handle is None:
             self._tell()
         else:
-            handle.add_done_callback(self._settle)
+            self._handle.add_done_callback(self._settle)
 
     def _settle(self) -> None:
-        assert self._handle is not None
+        is_over = True
         try:
-            outcome = self._handle.wait()
-            if self._finish is not None:
-                self._finish(outcome)
-                _cuda.synchronize(self._tensors)  # whoever waits has a stream of its own
+            is_over = self._take_result()
         except BaseException as error:
             self._error = error
             _errors.remember(error)
-        finally:
+        if is_over:
+            self._start = None
             self._handle = None
             self._finish = None
             self._tell()
+
+    def _take_result(self) -> bool:
+        assert self._handle is not None and self._start is not None
+        outcome = self._handle.wait()
+        if self._finish is not None:
+            if self._finish(outcome) is False:
+                self._handle = self._start()
+                self._handle.add_done_callback(self._settle)
+                return False
+            _cuda.synchronize(self._tensors)  # whoever waits has a stream of its own
+        return True
 
     def _tell(self) -> None:
         self._ended.set()
