@@ -250,8 +250,9 @@ async def await_and_cancel(handle: ccl.Handle) -> None:
     task = asyncio.create_task(outcome())
     await asyncio.sleep(0)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError) as caught:
         await task
+    assert handle.done() or "in use" in caught.value.__notes__[0]
 
 
 def cancel_task(communicator: ccl.Communicator) -> None:

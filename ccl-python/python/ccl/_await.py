@@ -14,7 +14,11 @@ class _Handle(Protocol[_T_co]):
 
 
 async def outcome(handle: _Handle[_T_co]) -> _T_co:
-    """What the handle's operation ended with. Cancelling the task asks to cancel the operation."""
+    """What the handle's operation ended with.
+
+    Cancelling the task asks to cancel the operation, and waits a little for the verdict, so that its
+    memory is free where the master is in reach.
+    """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
@@ -30,8 +34,15 @@ async def outcome(handle: _Handle[_T_co]) -> _T_co:
 
     handle.add_done_callback(tell_loop)
     try:
-        await ended
-    except asyncio.CancelledError:
+        await asyncio.shield(ended)
+    except asyncio.CancelledError as error:
         handle.cancel()
+        await asyncio.wait([ended], timeout=_VERDICT_SECONDS_MAX)
+        if not ended.done():
+            error.add_note("ccl: the memory of the cancelled call is in use until its handle is done")
         raise
     return handle.wait()
+
+
+#: As interrupted calls wait: Ctrl-C cancels tasks, too, and has to be answered within 200 ms.
+_VERDICT_SECONDS_MAX = 0.08
