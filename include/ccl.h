@@ -100,7 +100,8 @@ typedef struct cclErrorInfo_t {
      */
     cclResult_t result;
     /*
-     Term of the view that the survivors are in (cclErrorPeerLost).
+     Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
+     (cclErrorSharedState), or that this peer was in last (cclErrorEvicted).
      */
     uint32_t term;
     /*
@@ -112,17 +113,27 @@ typedef struct cclErrorInfo_t {
      */
     uint32_t world_size;
     /*
-     Who was lost (cclErrorPeerLost), or who cancelled (cclErrorCancelled).
+     Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
+     one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted).
      */
     uint64_t peer;
     /*
-     Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled).
+     Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled,
+     cclErrorSharedState).
      */
     uint64_t tag;
     /*
      Number of that operation in its tag's sequence.
      */
     uint64_t number;
+    /*
+     The system's number of the error, as in errno.h (cclErrorSystem).
+     */
+    int32_t system_error;
+    /*
+     0.
+     */
+    uint32_t reserved;
 } cclErrorInfo_t;
 
 /*

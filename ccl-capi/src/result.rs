@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 
-use ccl_core::Error;
+use ccl_core::{Error, Eviction, PeerId, SyncFault};
 
 use crate::call::call;
 use crate::memory::{self, Growing};
@@ -62,18 +62,25 @@ pub struct cclErrorInfo_t {
     pub struct_bytes: usize,
     /// The result code.
     pub result: cclResult_t,
-    /// Term of the view that the survivors are in (cclErrorPeerLost).
+    /// Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
+    /// (cclErrorSharedState), or that this peer was in last (cclErrorEvicted).
     pub term: u32,
     /// Epoch of that view.
     pub epoch: u32,
     /// Members at the moment (cclErrorTooFewPeers, cclErrorWorldChanged).
     pub world_size: u32,
-    /// Who was lost (cclErrorPeerLost), or who cancelled (cclErrorCancelled).
+    /// Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
+    /// one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted).
     pub peer: u64,
-    /// Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled).
+    /// Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled,
+    /// cclErrorSharedState).
     pub tag: u64,
     /// Number of that operation in its tag's sequence.
     pub number: u64,
+    /// The system's number of the error, as in errno.h (cclErrorSystem).
+    pub system_error: i32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), opens with `struct_bytes`, integers only.
@@ -211,12 +218,33 @@ impl Failure {
             Error::Cancelled { by, op, .. } => {
                 (info.peer, info.tag, info.number) = (by.0, op.tag.0, op.n.0);
             }
+            Error::SharedState { fault, op, vid } => {
+                info.peer = odd_peer(fault).map_or(0, |peer| peer.0);
+                (info.tag, info.number) = (op.tag.0, op.n.0);
+                (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
+            }
+            Error::Evicted(Eviction { peer, vid, .. }) => {
+                info.peer = peer.0;
+                (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
+            }
+            Error::Os { source, .. } => info.system_error = source.raw_os_error().unwrap_or(0),
             Error::TooFewPeers { world_size, .. } | Error::WorldChanged { world_size } => {
                 info.world_size = *world_size;
             }
             _ => {}
         }
         info
+    }
+}
+
+/// Whose state does not fit, where one peer is the odd one.
+fn odd_peer(fault: &SyncFault) -> Option<PeerId> {
+    match fault {
+        SyncFault::Keys { peer, .. }
+        | SyncFault::Strategies { peer, .. }
+        | SyncFault::SenderLost { peer, .. }
+        | SyncFault::RevisionAhead { peer, .. } => Some(*peer),
+        SyncFault::RevisionLost { .. } | SyncFault::NoSource => None,
     }
 }
 

@@ -95,19 +95,33 @@ fn codes_are_sorted_as_the_core_sorts_its_errors() {
     }
 }
 
-#[test]
-fn a_failure_names_who_and_what() {
-    let errors = every_error();
-    keep(errors[0].clone().into());
+/// What is kept of a failure.
+fn kept(error: &Error) -> cclErrorInfo_t {
+    keep(error.clone().into());
     let mut info = cclErrorInfo_t {
         struct_bytes: size_of::<cclErrorInfo_t>(),
         ..cclErrorInfo_t::default()
     };
     // SAFETY: a place for an answer.
     assert_eq!(unsafe { last_error_info(&raw mut info) }, cclSuccess);
-    assert_eq!((info.result, info.peer), (cclErrorPeerLost, 7));
-    keep(Error::WorldChanged { world_size: 3 }.into());
-    // SAFETY: a place for an answer.
-    assert_eq!(unsafe { last_error_info(&raw mut info) }, cclSuccess);
+    info
+}
+
+#[test]
+fn a_failure_names_who_and_what() {
+    for error in every_error() {
+        let info = kept(&error);
+        let who = match error {
+            Error::PeerLost { .. } => 7,
+            Error::Cancelled { .. } => 8,
+            Error::SharedState { .. } => 9,
+            Error::Evicted(_) => 6,
+            _ => 0,
+        };
+        assert_eq!((info.result, info.peer), (code(&error), who), "{error}");
+    }
+    let info = kept(&Error::WorldChanged { world_size: 3 });
     assert_eq!((info.result, info.world_size), (cclErrorWorldChanged, 3));
+    let denied = std::io::Error::from_raw_os_error(13);
+    assert_eq!(kept(&Error::os("opening", denied)).system_error, 13);
 }

@@ -34,11 +34,16 @@ static void break_errno(cclLogLevel_t level, const char *message, void *user_dat
 static void masters_leave_errno(const char *taken) {
     cclMasterConfig_t config;
     cclMaster_t master = NULL;
+    cclErrorInfo_t info;
     memset(&config, 0, sizeof config);
     config.struct_bytes = sizeof config;
     config.listen = taken;
     LEAVES_ERRNO(cclSuccess, cclCreateMaster(&config, &master));
     LEAVES_ERRNO(cclErrorSystem, cclRunMaster(master));
+    memset(&info, 0, sizeof info);
+    info.struct_bytes = sizeof info;
+    LEAVES_ERRNO(cclSuccess, cclGetLastErrorInfo(&info));
+    CHECK(info.result == cclErrorSystem && info.system_error == EADDRINUSE);
     LEAVES_ERRNO(cclSuccess, cclDestroyMaster(master));
     LEAVES_ERRNO(cclErrorInvalidHandle, cclDestroyMaster(master));
 }

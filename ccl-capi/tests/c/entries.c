@@ -174,6 +174,33 @@ static void mixtures_receive(cclCommunicator_t pair[2], model_t *whole, model_t 
     OK(cclDestroyOperation(sync));
 }
 
+/* States with other entries: both members are told of the same one of them. */
+static void the_odd_one_is_named(cclCommunicator_t pair[2], const model_t *model) {
+    cclSharedState_t other = NULL;
+    cclOperation_t sync = NULL;
+    cclErrorInfo_t infos[2];
+    float data = 1;
+    int index;
+    memset(infos, 0, sizeof infos);
+    infos[0].struct_bytes = infos[1].struct_bytes = sizeof infos[0];
+    OK(cclCreateSharedState(4, &other));
+    OK(cclAddEntry(other, "other", &data, cclFloat32, NULL, 0, 0));
+    OK(cclSyncSharedStateAsync(pair[0], model->state, NULL, &sync));
+    EXPECT(cclErrorSharedState, cclSyncSharedState(pair[1], other, NULL, NULL));
+    OK(cclGetLastErrorInfo(&infos[1]));
+    EXPECT(cclErrorSharedState, cclWait(sync, NULL));
+    OK(cclGetLastErrorInfo(&infos[0]));
+    CHECK(infos[0].peer == attribute(pair[0], cclAttributePeer) ||
+          infos[0].peer == attribute(pair[1], cclAttributePeer));
+    for (index = 0; index < 2; index++) {
+        CHECK(infos[index].result == cclErrorSharedState && infos[index].peer == infos[0].peer);
+        CHECK(infos[index].number == infos[0].number && infos[index].tag == infos[0].tag);
+        CHECK(infos[index].epoch == attribute(pair[index], cclAttributeEpoch));
+    }
+    OK(cclDestroyOperation(sync));
+    OK(cclDestroySharedState(other));
+}
+
 /* Removes the checkpoints in a directory and the directory; returns how many there were. */
 static int remove_checkpoints(const char *directory) {
     DIR *list = opendir(directory);
@@ -249,6 +276,7 @@ int main(void) {
     entries_are_told(&whole);
     rooms_are_respected(whole.state);
     mixtures_receive(pair, &whole, &mixed);
+    the_odd_one_is_named(pair, &whole);
     checkpoints_tell_their_path(&mixed);
     OK(cclDestroySharedState(whole.state));
     OK(cclDestroySharedState(mixed.state));
