@@ -202,10 +202,10 @@ def test_ddp_goes_on_without_a_rank_that_was_killed(
                 peer.end()
 
 
-def broadcast_on(pipe: Pipe, address: str, folder: str, rank: int, is_elastic: bool) -> list[float]:
+def broadcast_on(pipe: Pipe, address: str, folder: str, rank: int, kind: str) -> list[float]:
     """Broadcasts until a rank is lost; what came of each, -1 for one that failed."""
     ccl.torch.use_master(address)
-    if is_elastic:
+    if kind != "fixed":
         dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=3")
         rank = ccl.torch.communicator().rank
     else:
@@ -217,7 +217,10 @@ def broadcast_on(pipe: Pipe, address: str, folder: str, rank: int, is_elastic: b
     while not is_lost.any():
         value = torch.full((1 << 16,), 10.0 * len(told) + rank)
         try:
-            dist.broadcast(value, src=0 if is_elastic else 1)
+            if kind == "shared":
+                value = ccl.torch.share(value)
+            else:
+                dist.broadcast(value, src=1 if kind == "fixed" else 0)
             assert value.eq(value[0]).all()
             told.append(float(value[0]))
         except ccl.WorldChanged as error:
@@ -231,16 +234,15 @@ def broadcast_on(pipe: Pipe, address: str, folder: str, rank: int, is_elastic: b
 
 
 @pytest.mark.parametrize(
-    ("is_elastic", "victim", "ends"),
-    [(False, 0, [1]), (False, 1, [1, -1]), (True, 0, [0, 1])],
-    ids=["another rank", "the source", "the oldest member"],
+    ("kind", "victim", "ends"),
+    [("fixed", 0, [1]), ("fixed", 1, [1, -1]), ("elastic", 0, [0, 1]), ("shared", 0, [0, 1])],
 )
 def test_a_broadcast_goes_on_when_a_rank_is_killed(
-    is_elastic: bool, victim: int, ends: list[int], tmp_path: Path
+    kind: str, victim: int, ends: list[int], tmp_path: Path
 ) -> None:
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         arguments = (master.address, str(tmp_path))
-        peers = [Peer(broadcast_on, *arguments, rank, is_elastic) for rank in range(3)]
+        peers = [Peer(broadcast_on, *arguments, rank, kind) for rank in range(3)]
         try:
             by_rank = {peer.receive(): peer for peer in peers}
             assert [peer.receive() for peer in by_rank.values()] == ["told"] * 3

@@ -236,7 +236,10 @@ class Handle:
         """Waits until it has ended. After ``timeout`` raises ``Timeout``; the operation goes on."""
 
     def done(self) -> bool:
-        """Whether it has ended, one way or another. Does not block."""
+        """Whether it has ended, one way or another. Does not block.
+
+        If so, the current CUDA streams wait for the results that go to devices.
+        """
 
     def cancel(self) -> None:
         """Asks to abort it for all members; the verdict may still be success. Does not block."""

@@ -99,13 +99,12 @@ class Group(Derived):
         reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
         factor = _premultiplied(reduce_op)
         op: Op = "sum" if factor is not None else _op(reduce_op)
-        if factor is not None:
-            for tensor in tensors:
-                tensor.detach().mul_(factor)
         if self._ranks is None and op == "sum" and _are_floats(tensors):
             op = "avg"  # Torch thinks that this process is alone: its own mean is what it sums.
         op = _of_flags(op, tensors)
         sends = [_contiguous(tensor) for tensor in tensors]
+        if factor is not None:
+            sends = [send * factor for send in sends]
 
         def finish(outcome: ccl.Outcome) -> None:
             if op == "sum" and self._ranks is not None and outcome.world_size != self._size:
