@@ -33,7 +33,9 @@ def repeat_interrupted(pipe: Pipe, address: str) -> float:
         # The memory is in use, so the same call waits for the verdict of the one before.
         pipe.say(interrupted(pipe, lambda: communicator.all_reduce(values)))
         pipe.wait()
-        communicator.all_reduce(values)
+        handle = communicator.all_reduce_async(values)
+        pipe.say("there is a verdict")
+        handle.wait()
         assert communicator.counters().commits == 1
         return float(values[0])
 
@@ -63,6 +65,8 @@ def test_a_call_that_is_repeated_waits_for_the_verdict_of_the_interrupted_one() 
             interrupt(early)
             master.signal(signal.SIGCONT)
             early.pipe.send("go")
+            # Before the verdict the other member could make it a success yet.
+            assert early.receive() == "there is a verdict"
             late.pipe.send("go")
             assert early.receive() == late.receive() == 3.0
         master.pipe.send("stop")
