@@ -69,6 +69,7 @@ def compare(pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, list[
     for backend in ["gloo", "ccl"]:
         with group(backend, folder, rank, 2):
             curves[f"ddp {backend}"] = train(DistributedDataParallel(network()), rank)
+            curves[f"fsdp {backend}"] = train(fully_shard(network()), rank)
             if backend == "ccl":
                 check_collectives(rank)
     return curves
@@ -134,9 +135,9 @@ def run_all(world: int, body: Callable[..., Any]) -> list[Any]:
                 peer.end()
 
 
-@pytest.mark.parametrize(("kind", "world"), [("ddp", 2), ("hsdp", 4)])
+@pytest.mark.parametrize(("kind", "world"), [("ddp", 2), ("fsdp", 2), ("hsdp", 4)])
 def test_the_loss_curve_is_that_of_gloo(kind: str, world: int) -> None:
-    curves = run_all(world, compare if kind == "ddp" else compare_hybrid)
+    curves = run_all(world, compare_hybrid if kind == "hsdp" else compare)
     for curve in curves:
         assert len(curve[f"{kind} gloo"]) == STEPS
         assert curve[f"{kind} gloo"] == pytest.approx(curve[f"{kind} ccl"], abs=1e-6)
