@@ -1,6 +1,7 @@
 """Operations of torch that are made of others, or that there are not.
 
-``reduce``, ``gather`` and ``scatter`` cost what ``all_reduce``, ``all_gather`` and ``broadcast`` do.
+``reduce`` costs what ``all_reduce`` does, ``gather`` what ``all_gather`` does, and ``scatter`` what an
+``all_reduce`` of the whole list does.
 """
 
 from abc import abstractmethod
