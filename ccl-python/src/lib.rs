@@ -16,6 +16,7 @@ mod master;
 mod memory;
 mod native;
 mod notifier;
+mod per_process;
 mod results;
 mod safe_point;
 mod settings;

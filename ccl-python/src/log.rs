@@ -17,6 +17,8 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{Interest, Subscriber};
 use tracing::{Event, Level, Metadata};
 
+use crate::per_process::PerProcess;
+
 /// Level as Python numbers it, text, seconds since 1970, thread, file and line.
 pub type Line = (u8, String, f64, Option<String>, &'static str, u32);
 
@@ -56,15 +58,12 @@ pub fn log_close() {
     queue.filled.notify_all();
 }
 
-/// Lines of one process. A forked child finds the lock of its parent's as it was at the fork, maybe
-/// held by a thread that it does not have, and so begins another.
+/// Lines on their way.
 #[derive(Debug)]
 struct Queue {
-    process: OnceLock<u32>,
     level: AtomicU8,
     state: Mutex<State>,
     filled: Condvar,
-    of_child: OnceLock<Box<Self>>,
 }
 
 #[derive(Debug)]
@@ -77,7 +76,6 @@ struct State {
 impl Queue {
     const fn new() -> Self {
         Self {
-            process: OnceLock::new(),
             level: AtomicU8::new(OFF),
             state: Mutex::new(State {
                 lines: VecDeque::new(),
@@ -85,18 +83,12 @@ impl Queue {
                 is_closed: false,
             }),
             filled: Condvar::new(),
-            of_child: OnceLock::new(),
         }
     }
 
     fn of_process() -> &'static Self {
-        static FIRST: Queue = Queue::new();
-        let process = std::process::id();
-        let mut queue = &FIRST;
-        while *queue.process.get_or_init(|| process) != process {
-            queue = queue.of_child.get_or_init(|| Box::new(Self::new()));
-        }
-        queue
+        static QUEUE: PerProcess<Queue> = PerProcess::new(Queue::new());
+        QUEUE.get(Self::new)
     }
 
     fn takes(&self, level: Level) -> bool {

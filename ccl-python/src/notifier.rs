@@ -1,13 +1,13 @@
 //! The thread that tells Python of ends: the library's own threads must never wait for it.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use ccl_core::signals::without_signals;
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::attach::attach;
+use crate::per_process::PerProcess;
 
 /// A call that somebody in Python may want to be told of.
 pub trait Call: Send + Sync {
@@ -17,29 +17,30 @@ pub trait Call: Send + Sync {
 
 /// Settles a call that has ended, soon, on the notifier's thread. Does not block.
 pub fn settle(call: Arc<dyn Call>) {
-    let mut notifier = NOTIFIER.lock();
-    let process = std::process::id();
-    // A forked child has the variable but not the thread.
-    let is_here = notifier
-        .as_ref()
-        .is_some_and(|(made_in, _)| *made_in == process);
-    if !is_here {
-        let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new().name("ccl-notify".into());
-        let started = without_signals(|| thread.spawn(move || run(&receiver)));
-        if started.is_err() {
-            // Without a thread nobody can be told; the memory stays valid for ever.
-            return std::mem::forget(call);
+    match notifier() {
+        Some(notifier) => {
+            let _the_thread_ends_with_the_process = notifier.send(call);
         }
-        *notifier = Some((process, sender));
-    }
-    if let Some((_, sender)) = &*notifier {
-        let _the_thread_ends_with_the_process = sender.send(call);
+        // Without a thread nobody can be told; the memory stays valid for ever.
+        None => std::mem::forget(call),
     }
 }
 
-/// Process and channel of the notifier, which lasts as long as the process.
-static NOTIFIER: Mutex<Option<(u32, Ended)>> = Mutex::new(None);
+/// The way to this process's notifier, which lasts as long as the process; `None` if there is no
+/// thread to be had.
+fn notifier() -> Option<&'static Ended> {
+    static NOTIFIER: PerProcess<OnceLock<Ended>> = PerProcess::new(OnceLock::new());
+    let notifier = NOTIFIER.get(OnceLock::new);
+    if let Some(found) = notifier.get() {
+        return Some(found);
+    }
+    let (sender, receiver) = channel();
+    let thread = std::thread::Builder::new().name("ccl-notify".into());
+    without_signals(|| thread.spawn(move || run(&receiver))).ok()?;
+    // The thread of whoever comes second ends at once.
+    let _another_was_first = notifier.set(sender);
+    notifier.get()
+}
 
 /// Where calls that have ended go.
 type Ended = Sender<Arc<dyn Call>>;

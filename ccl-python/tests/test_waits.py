@@ -301,8 +301,12 @@ def test_a_dropped_handle_lets_the_operation_go_on_and_frees_the_memory_after() 
 def fork(pipe: Pipe, address: str) -> int:
     with connect(address, 1) as communicator:
         communicator.barrier()
+        told = threading.Event()
         handle = communicator.all_reduce_async(bytearray(8))
+        handle.add_done_callback(told.set)
         handle.wait()
+        assert told.wait(HANG_SECONDS)
+        told.clear()
         child = os.fork()
         if child == 0:
             status = 1
@@ -315,7 +319,10 @@ def fork(pipe: Pipe, address: str) -> int:
                 del communicator, handle
                 gc.collect()
                 with ccl.Communicator(address, connect_timeout=HANG_SECONDS) as own:
-                    own.barrier()
+                    barrier = own.barrier_async()
+                    barrier.add_done_callback(told.set)
+                    barrier.wait()
+                    assert told.wait(HANG_SECONDS), "by a thread of the child's own"
                     status = 0
             finally:
                 os._exit(status)
