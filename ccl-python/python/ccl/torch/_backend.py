@@ -108,8 +108,9 @@ def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Grou
     comm = ccl.Communicator(
         _master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
     )
-    told = comm.all_gather_scalars([rank])
-    ranks = dict(zip(comm.view.members, (int(value) for [value] in told), strict=True))
+    told = array("q", [0] * comm.world_size)
+    contributors = comm.all_gather(array("q", [rank]), told).contributors
+    ranks = dict(zip(contributors, told, strict=True))
     return Group(comm, rank, size, ranks, 0, timeout)
 
 
