@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import ccl
@@ -342,9 +344,9 @@ def test_a_forked_child_is_told_so_and_makes_its_own() -> None:
 FORGOTTEN: list[ccl.Communicator] = []
 
 
-def leave_at_exit(pipe: Pipe, address: str) -> None:
+def leave_at_exit(pipe: Connection, address: str) -> None:
     FORGOTTEN.append(connect(address, 2))
-    pipe.wait()
+    pipe.recv()
 
 
 def see_it_leave(pipe: Pipe, address: str) -> str | None:
@@ -356,13 +358,19 @@ def see_it_leave(pipe: Pipe, address: str) -> str | None:
         return caught.value.reason
 
 
-def test_a_process_that_ends_leaves_its_run() -> None:
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_a_process_that_ends_leaves_its_run(start: str) -> None:
+    """One that is forked, as workers of torch often are, ends in another way than others."""
+    processes: Any = multiprocessing.get_context(start)
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
-        with (
-            started(1, leave_at_exit, master.address) as [going],
-            started(1, see_it_leave, master.address) as [staying],
-        ):
-            assert staying.receive() == "called"
-            going.pipe.send("go")
-            going.receive()
-            assert "left" in staying.receive()
+        pipe, theirs = processes.Pipe()
+        going = processes.Process(target=leave_at_exit, args=(theirs, master.address), daemon=True)
+        going.start()
+        try:
+            with started(1, see_it_leave, master.address) as [staying]:
+                assert staying.receive() == "called"
+                pipe.send("go")
+                assert "left" in staying.receive()
+        finally:
+            going.kill()
+            going.join()
