@@ -180,8 +180,11 @@ impl Master {
             if *reason == EvictReason::Left && was_member && !self.is_newcomer(mate) {
                 let until = self.shared.now + self.shared.timers.peer_timeout;
                 let left = Some(peer);
-                let ending = Ending { left, until };
-                self.units.ending.entry(gone.generation).or_insert(ending);
+                let known = self.units.ending.get(&gone.generation);
+                if known.is_none_or(|known| known.left.is_none()) {
+                    let ending = Ending { left, until };
+                    self.units.ending.insert(gone.generation, ending);
+                }
             } else if !is_active(Mutation::UnitOutlivesPeer) {
                 self.shared.condemn(mate, told.clone());
             }

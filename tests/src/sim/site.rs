@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ccl_core::ids::{GroupId, PeerId, UnitId};
+use ccl_core::ids::{GroupId, PeerId, Term, UnitId};
 use ccl_core::wire::control::EvictReason;
 
 use super::checkers::ensure;
@@ -161,7 +161,9 @@ impl World {
             if !state.is_live() || state.view.is_none() {
                 return Ok(false);
             }
-            ensure(own.admitted == state.app.admitted, || {
+            // Else the host has begun anew, and one of the two has not heard of its end yet.
+            let is_current = self.term_of(host) == self.term_of(mate);
+            ensure(!is_current || own.admitted == state.app.admitted, || {
                 format!(
                     "{host:?} and {mate:?} of one host count their safe points from {:?} and {:?} \
                      (I13)",
@@ -173,6 +175,14 @@ impl World {
             }
         }
         Ok(true)
+    }
+
+    /// Of the master that took this process up, unless it was evicted since.
+    fn term_of(&self, host: HostId) -> Option<Term> {
+        let state = &self.hosts[host.0];
+        let is_evicted = self.checkers.is_evicted(state.run, state.peer.peer()?);
+        let view = state.view.as_ref().filter(|_| !is_evicted);
+        view.map(|view| view.vid.term)
     }
 
     /// A process was admitted, or has ended a round: the others may go on.

@@ -253,6 +253,46 @@ fn rest_of_a_unit_does_not_outlive_a_restart() {
     assert_eq!(evictions(&stage), [(second.peer, EvictReason::UnitTorn)]);
 }
 
+/// A takeover waits for the rest of a unit; a farewell meanwhile is one all the same.
+#[test]
+fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
+    let mut site = admitted();
+    let vids = [0, 1].map(|group| site.stage.view(group).0);
+    let mut without_journal = setup();
+    (without_journal.journaled, without_journal.new_run) = (false, false);
+    let mut stage = Stage::with(without_journal, &[]);
+    stage.journal = std::mem::take(&mut site.stage.journal);
+    stage.next_connection = site.stage.next_connection;
+    let mut alive = Vec::new();
+    for group in [0, 1] {
+        let at_one = |vid| {
+            let mut facts = report(vid);
+            (facts.safe_called, facts.safe_released) = (1, 1);
+            facts
+        };
+        let mut members = [site.groups[group].clone(), vec![site.unit[group]]].concat();
+        for puppet in &mut members {
+            stage.attach(puppet, at_one(vids[group]));
+        }
+        alive.extend(members.clone());
+        let vid = stage.view(group as u32).0;
+        for puppet in &members {
+            let report = at_one(vid);
+            stage.say(*puppet, PeerToMaster::Installed { vid, report });
+        }
+    }
+    let [first, second] = site.unit.map(|mate| mate.peer);
+    let leaver = *alive
+        .iter()
+        .find(|puppet| puppet.peer == first)
+        .expect("it attached");
+    alive.retain(|puppet| puppet.peer != first);
+    stage.say(leaver, PeerToMaster::Leave);
+    stage.pass(Timers::default().peer_timeout, &alive);
+    let left = (second, EvictReason::UnitLeft(first));
+    assert!(evictions(&stage).contains(&left), "{:?}", evictions(&stage));
+}
+
 /// Without a journal the size of a unit is what its peers say.
 #[test]
 fn member_that_a_takeover_leaves_without_its_unit_is_evicted() {
