@@ -17,6 +17,23 @@ fn admitted() -> Site {
     site
 }
 
+/// A master without a journal in place of the site's.
+fn taken_over(site: &mut Site) -> Stage {
+    let mut without_journal = setup();
+    (without_journal.journaled, without_journal.new_run) = (false, false);
+    let mut stage = Stage::with(without_journal, &[]);
+    stage.journal = std::mem::take(&mut site.stage.journal);
+    stage.next_connection = site.stage.next_connection;
+    stage
+}
+
+/// Of somebody who has been through one safe point.
+fn at_one(vid: Vid) -> Report {
+    let mut facts = report(vid);
+    (facts.safe_called, facts.safe_released) = (1, 1);
+    facts
+}
+
 fn evictions(stage: &Stage) -> Vec<(PeerId, EvictReason)> {
     let evicted = stage.events.iter().filter_map(|event| match event {
         Event::Evicted { peer, reason, .. } => Some((*peer, reason.clone())),
@@ -225,11 +242,6 @@ fn rest_of_a_unit_does_not_outlive_a_restart() {
     let vids = [0, 1].map(|group| site.stage.view(group).0);
     let mut stage = site.stage.restart(setup());
     let mut alive = [site.groups[0].clone(), site.groups[1].clone()].concat();
-    let at_one = |vid| {
-        let mut facts = report(vid);
-        (facts.safe_called, facts.safe_released) = (1, 1);
-        facts
-    };
     for (index, puppet) in alive.iter_mut().enumerate() {
         stage.attach(puppet, at_one(vids[index / 2]));
     }
@@ -258,18 +270,9 @@ fn rest_of_a_unit_does_not_outlive_a_restart() {
 fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
     let mut site = admitted();
     let vids = [0, 1].map(|group| site.stage.view(group).0);
-    let mut without_journal = setup();
-    (without_journal.journaled, without_journal.new_run) = (false, false);
-    let mut stage = Stage::with(without_journal, &[]);
-    stage.journal = std::mem::take(&mut site.stage.journal);
-    stage.next_connection = site.stage.next_connection;
+    let mut stage = taken_over(&mut site);
     let mut alive = Vec::new();
     for group in [0, 1] {
-        let at_one = |vid| {
-            let mut facts = report(vid);
-            (facts.safe_called, facts.safe_released) = (1, 1);
-            facts
-        };
         let mut members = [site.groups[group].clone(), vec![site.unit[group]]].concat();
         for puppet in &mut members {
             stage.attach(puppet, at_one(vids[group]));
@@ -298,11 +301,7 @@ fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
 fn member_that_a_takeover_leaves_without_its_unit_is_evicted() {
     let mut site = admitted();
     let vids = [0, 1].map(|group| site.stage.view(group).0);
-    let mut without_journal = setup();
-    (without_journal.journaled, without_journal.new_run) = (false, false);
-    let mut stage = Stage::with(without_journal, &[]);
-    stage.journal = std::mem::take(&mut site.stage.journal);
-    stage.next_connection = site.stage.next_connection;
+    let mut stage = taken_over(&mut site);
     let mut alive = [
         site.groups[0].clone(),
         site.groups[1].clone(),
@@ -310,17 +309,14 @@ fn member_that_a_takeover_leaves_without_its_unit_is_evicted() {
     ]
     .concat();
     for (index, puppet) in alive.iter_mut().enumerate() {
-        let mut facts = report(vids[(index / 2).min(1)]);
-        (facts.safe_called, facts.safe_released) = (1, 1);
-        stage.attach(puppet, facts);
+        stage.attach(puppet, at_one(vids[(index / 2).min(1)]));
     }
     let timers = Timers::default();
     stage.pass(timers.rebuild_window, &alive);
     for (index, puppet) in alive.clone().into_iter().enumerate() {
         let vid = stage.view((index as u32 / 2).min(1)).0;
-        let mut facts = report(vid);
-        (facts.safe_called, facts.safe_released) = (1, 1);
-        stage.say(puppet, PeerToMaster::Installed { vid, report: facts });
+        let report = at_one(vid);
+        stage.say(puppet, PeerToMaster::Installed { vid, report });
     }
     stage.pass(timers.peer_timeout.max(timers.rebuild_window), &alive);
     let rest = (site.unit[1].peer, EvictReason::UnitTorn);
