@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::admission;
 use super::decision::{Survival, Verdict, decide};
 use super::group::{Admission, Group, View};
-use super::phase::{Change, Phase, Round};
+use super::phase::{Awaited, Change, Phase, Round};
 use super::record::{Record, SealedMember, SealedView};
 use super::shared::Shared;
 use crate::event::Event;
@@ -88,7 +88,7 @@ impl Group {
     pub(super) fn lose(&mut self, shared: &mut Shared, peer: PeerId, reason: &EvictReason) {
         match &mut self.phase {
             Phase::Suspended(change) => {
-                change.awaited.remove(&peer);
+                change.awaited.remove(peer);
                 change.lost.insert(peer, reason.clone());
             }
             Phase::Steady | Phase::Installing(_) => {
@@ -112,11 +112,8 @@ impl Group {
         }
         let vid = self.view.vid;
         shared.send_all(&awaited, &MasterToPeer::Suspend { vid });
-        self.phase = Phase::Suspended(Change {
-            since: shared.now,
-            awaited,
-            lost,
-        });
+        let awaited = Awaited::ask(&awaited, &shared.sessions, shared.now);
+        self.phase = Phase::Suspended(Change { awaited, lost });
     }
 
     /// All reports are in: decides every open operation and who is in the next view.
@@ -210,10 +207,8 @@ impl Group {
             return;
         }
         shared.send_all(&peers, &MasterToPeer::Install(self.install_message()));
-        self.phase = Phase::Installing(Round {
-            since: shared.now,
-            awaited: survivors.clone(),
-        });
+        let awaited = Awaited::ask(survivors, &shared.sessions, shared.now);
+        self.phase = Phase::Installing(Round { awaited });
     }
 
     /// These have not heard yet of the present view, their first.

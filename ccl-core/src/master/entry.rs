@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::group::Group;
 use super::phase::Phase;
 use super::rebuild::{self, Rebuild};
-use super::record::{Record, Registration};
+use super::record::Registration;
 use super::run::{Hello, Run, Waiting};
 use super::{ConnectionId, Master};
 use crate::event::Event;
@@ -193,9 +193,8 @@ impl Master {
             min_world: hello.min_world,
             attach: hello.attach,
         };
-        let record = Record::SessionRegistered(registration.clone());
-        self.shared.outbox.seal(record);
         self.shared.sessions.register(registration, self.shared.now);
+        self.shared.seal_registration(peer);
         let group = hello.group;
         self.shared.outbox.event(Event::Registered { peer, group });
         self.make_group(group);
@@ -323,6 +322,10 @@ impl Master {
             attach: attach.attach,
         };
         self.shared.sessions.register(registration, self.shared.now);
+        let group = self.groups.get_mut(&claim.group);
+        if let Some(Phase::Rebuild(rebuild)) = group.map(|group| &mut group.phase) {
+            rebuild.adopt(claim.peer);
+        }
         // Ids of a group that is heard late may be beyond those that this master leaves out.
         self.next_peer = self.next_peer.max(PeerId(claim.peer.0 + 1));
         Some(claim.peer)

@@ -11,6 +11,8 @@ use crate::wire::control::{CommitRecord, EvictReason, StateId, TagFloor};
 pub struct History {
     run: String,
     pub(super) run_id: Option<RunId>,
+    /// Whether the run may have groups that are not named here.
+    pub(super) taken_over: bool,
     pub(super) term: Term,
     /// Sessions that had not ended.
     pub(super) sessions: BTreeMap<PeerId, Registration>,
@@ -34,9 +36,14 @@ impl History {
     /// Adds the next record.
     pub fn add(&mut self, record: &Record) {
         match record {
-            Record::RunFounded { run, run_id } => {
+            Record::RunFounded {
+                run,
+                run_id,
+                taken_over,
+            } => {
                 self.run.clone_from(run);
                 self.run_id = Some(*run_id);
+                self.taken_over = *taken_over;
             }
             Record::TermBegan { term } => self.term = self.term.max(*term),
             Record::SessionRegistered(registration) => {
@@ -76,8 +83,11 @@ impl History {
     pub fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
         if let Some(run_id) = self.run_id {
-            let run = self.run.clone();
-            records.push(Record::RunFounded { run, run_id });
+            records.push(Record::RunFounded {
+                run: self.run.clone(),
+                run_id,
+                taken_over: self.taken_over,
+            });
         }
         records.push(Record::TermBegan { term: self.term });
         let next_numbers = self.next_numbers.iter();
@@ -265,6 +275,7 @@ mod tests {
             Record::RunFounded {
                 run: "a run".into(),
                 run_id: RunId(7),
+                taken_over: true,
             },
             Record::TermBegan { term: Term(1) },
             Record::SessionRegistered(registration(1)),

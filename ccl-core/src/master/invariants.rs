@@ -49,7 +49,8 @@ fn check_phase(group: &Group, shared: &Shared, members: &BTreeSet<PeerId>) {
         Phase::Suspended(change) => change.lost.keys().copied().collect(),
         _ => BTreeSet::new(),
     };
-    if let Some((_, awaited)) = group.phase.awaited() {
+    if let Some(awaited) = group.phase.awaited() {
+        let awaited: BTreeSet<PeerId> = awaited.peers().collect();
         assert!(awaited.is_subset(members), "only members are awaited");
         assert!(awaited.is_disjoint(&lost), "nobody waits for the gone");
         assert!(

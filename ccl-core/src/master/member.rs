@@ -52,7 +52,7 @@ impl Group {
             // From the present view it could not count; as a newcomer it can.
             Some(_) => return shared.condemn(peer, EvictReason::Detached),
         };
-        self.confirm_attach(peer, report.vid);
+        self.confirm_attach(peer, report.vid, shared.now);
         let reply = self.attach_reply(safe_released);
         shared.send(peer, reply);
         self.repeat_election(shared, peer);
@@ -61,15 +61,12 @@ impl Group {
         }
     }
 
-    fn confirm_attach(&mut self, peer: PeerId, installed: Vid) {
+    fn confirm_attach(&mut self, peer: PeerId, installed: Vid, now: Instant) {
         match &mut self.phase {
-            Phase::Suspended(change) => {
-                change.awaited.remove(&peer);
-            }
-            Phase::Installing(round) if installed == self.view.vid => {
-                round.awaited.remove(&peer);
-            }
-            _ => {}
+            Phase::Suspended(change) => change.awaited.remove(peer),
+            Phase::Installing(round) if installed == self.view.vid => round.awaited.remove(peer),
+            Phase::Installing(round) => round.awaited.ask_again(peer, now),
+            Phase::Steady | Phase::Founding | Phase::Rebuild(_) => {}
         }
     }
 
@@ -144,7 +141,7 @@ impl Group {
             return Ok(());
         }
         if let Phase::Suspended(change) = &self.phase
-            && !change.awaited.contains(&peer)
+            && !change.awaited.contains(peer)
         {
             return Err("it posted after its Flush".into());
         }
@@ -182,7 +179,7 @@ impl Group {
         }
         self.absorb(shared.now, peer, report)?;
         if let Phase::Suspended(change) = &mut self.phase {
-            change.awaited.remove(&peer);
+            change.awaited.remove(peer);
         }
         Ok(())
     }
@@ -199,7 +196,7 @@ impl Group {
         }
         self.absorb(shared.now, peer, report)?;
         if let Phase::Installing(round) = &mut self.phase {
-            round.awaited.remove(&peer);
+            round.awaited.remove(peer);
         }
         Ok(())
     }

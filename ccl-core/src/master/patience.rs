@@ -1,11 +1,10 @@
 //! How long a group waits: for answers, for operations to be called, for reports of broken links.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::blame;
 use super::group::Group;
-use super::phase::Phase;
+use super::phase::{Awaited, Phase};
 use super::presence;
 use super::shared::Shared;
 use crate::event::Event;
@@ -75,18 +74,12 @@ impl Group {
         late.map(|(peer, _)| peer).collect()
     }
 
-    /// When each awaited member counts as silent although its heartbeats go on. A detached one has
-    /// its own term.
+    /// When each awaited member counts as silent although its heartbeats go on, however often it
+    /// attaches meanwhile. A detached one has its own term.
     fn answers_due(&self, shared: &Shared) -> impl Iterator<Item = (PeerId, Instant)> {
-        let (since, awaited) = match self.phase.awaited() {
-            Some((since, awaited)) => (since, awaited.clone()),
-            None => (shared.now, BTreeSet::new()),
-        };
-        let due = move |peer: PeerId| {
-            let attached = shared.sessions.attached_since(peer)?;
-            Some((peer, since.max(attached) + answer_timeout(shared)))
-        };
-        awaited.into_iter().filter_map(due)
+        let asked = self.phase.awaited().into_iter().flat_map(Awaited::asked);
+        let attached = asked.filter(|(peer, _)| !shared.sessions.is_detached(*peer));
+        attached.map(|(peer, asked)| (peer, asked + answer_timeout(shared)))
     }
 
     fn judge(&mut self, shared: &mut Shared) {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rebuild::Rebuild;
+use super::session::Sessions;
 use crate::ids::PeerId;
 use crate::time::Instant;
 use crate::wire::control::EvictReason;
@@ -29,9 +30,8 @@ pub(super) enum Phase {
 /// A view change before its decision.
 #[derive(Debug)]
 pub(super) struct Change {
-    pub since: Instant,
     /// Members whose report is missing.
-    pub awaited: BTreeSet<PeerId>,
+    pub awaited: Awaited,
     /// Members that are gone.
     pub lost: BTreeMap<PeerId, EvictReason>,
 }
@@ -39,9 +39,55 @@ pub(super) struct Change {
 /// A view change after its decision.
 #[derive(Debug)]
 pub(super) struct Round {
-    pub since: Instant,
     /// Members of the view before that have not said `Installed`.
-    pub awaited: BTreeSet<PeerId>,
+    pub awaited: Awaited,
+}
+
+/// Members whose answer is missing, and when each was asked for it: at once, or when it first had a
+/// connection again. One that attaches once more has no more time for it.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    asked: BTreeMap<PeerId, Option<Instant>>,
+}
+
+impl Awaited {
+    /// Awaits these; those that are attached are asked now.
+    pub fn ask(peers: &BTreeSet<PeerId>, sessions: &Sessions, now: Instant) -> Self {
+        let asked = |peer: &PeerId| sessions.connection(*peer).map(|_| now);
+        Self {
+            asked: peers.iter().map(|peer| (*peer, asked(peer))).collect(),
+        }
+    }
+
+    /// A member is back: the reply to its attach asks it.
+    pub fn ask_again(&mut self, peer: PeerId, now: Instant) {
+        if let Some(asked) = self.asked.get_mut(&peer) {
+            asked.get_or_insert(now);
+        }
+    }
+
+    /// It has answered, or is gone.
+    pub fn remove(&mut self, peer: PeerId) {
+        self.asked.remove(&peer);
+    }
+
+    pub fn contains(&self, peer: PeerId) -> bool {
+        self.asked.contains_key(&peer)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.asked.keys().copied()
+    }
+
+    /// Those that were asked, and when.
+    pub fn asked(&self) -> impl Iterator<Item = (PeerId, Instant)> {
+        let asked = self.asked.iter();
+        asked.filter_map(|(peer, asked)| Some((*peer, (*asked)?)))
+    }
 }
 
 impl Phase {
@@ -55,11 +101,11 @@ impl Phase {
         }
     }
 
-    /// Whose answer the phase waits for, and since when.
-    pub fn awaited(&self) -> Option<(Instant, &BTreeSet<PeerId>)> {
+    /// Whose answer the phase waits for.
+    pub fn awaited(&self) -> Option<&Awaited> {
         match self {
-            Self::Suspended(change) => Some((change.since, &change.awaited)),
-            Self::Installing(round) => Some((round.since, &round.awaited)),
+            Self::Suspended(change) => Some(&change.awaited),
+            Self::Installing(round) => Some(&round.awaited),
             Self::Rebuild(_) | Self::Founding | Self::Steady => None,
         }
     }

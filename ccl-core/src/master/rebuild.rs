@@ -36,6 +36,8 @@ pub(super) struct Rebuild {
     /// Whether the operator was told that the window has passed and more must be heard.
     stalled: bool,
     struck: BTreeMap<PeerId, EvictReason>,
+    /// Whose sessions no journal names: they were taken over on their own word.
+    adopted: BTreeSet<PeerId>,
 }
 
 /// The view that the run is taken up from.
@@ -58,7 +60,13 @@ impl Rebuild {
             claimed: None,
             stalled: false,
             struck: BTreeMap::new(),
+            adopted: BTreeSet::new(),
         }
+    }
+
+    /// A session was taken over on its own word.
+    pub fn adopt(&mut self, peer: PeerId) {
+        self.adopted.insert(peer);
     }
 
     /// Whether a peer is a member of the view in the journal.
@@ -285,6 +293,9 @@ impl Group {
         let heard = members.iter().map(|(peer, _)| **peer);
         let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();
         rebuild.struck.extend(refused);
+        for peer in rebuild.adopted.intersection(&survivors) {
+            shared.seal_registration(*peer);
+        }
         let lost = self.not_heard(shared, &survivors, &rebuild.struck);
         self.resolve(
             shared,

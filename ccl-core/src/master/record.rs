@@ -25,13 +25,16 @@ pub enum Record {
         run: String,
         /// Its identity.
         run_id: RunId,
+        /// Whether it was taken over: it may have groups that this journal does not name, and they
+        /// may have members.
+        taken_over: bool,
     },
     /// A master started serving the run.
     TermBegan {
         /// Its term; greater than any before.
         term: Term,
     },
-    /// A newcomer was given a session.
+    /// A newcomer was given a session, or a member's was taken over on its own word.
     SessionRegistered(Registration),
     /// A session ended.
     SessionEnded {
@@ -51,7 +54,8 @@ pub enum Record {
         /// The shared state that is sealed with them, if one is a sync.
         state: Option<StateId>,
     },
-    /// What a shortened journal must remember of the records that it left out.
+    /// What a shortened journal must remember of the records that it left out, and a run that was
+    /// taken over of those that were lost.
     Counters {
         /// Greater than every peer id given so far.
         next_peer: PeerId,

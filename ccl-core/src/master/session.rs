@@ -27,7 +27,6 @@ pub(super) struct Session {
 pub(super) enum Contact {
     Attached {
         connection: ConnectionId,
-        since: Instant,
         heard: Instant,
     },
     Detached {
@@ -115,14 +114,6 @@ impl Sessions {
         self.get(peer)?.connection()
     }
 
-    /// Since when this peer has had its present connection.
-    pub fn attached_since(&self, peer: PeerId) -> Option<Instant> {
-        match self.get(peer)?.contact {
-            Contact::Attached { since, .. } => Some(since),
-            Contact::Detached { .. } => None,
-        }
-    }
-
     pub fn any_attached(&self) -> bool {
         !self.connections.is_empty()
     }
@@ -175,7 +166,6 @@ impl Sessions {
         session.attach = Some(attach);
         session.contact = Contact::Attached {
             connection,
-            since: now,
             heard: now,
         };
         let previous = self.connections.insert(connection, peer);

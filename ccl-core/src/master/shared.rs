@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::backoff::Backoffs;
 use super::outbox::Outbox;
+use super::record::Record;
 use super::session::Sessions;
 use crate::config::Timers;
 use crate::ids::{PeerId, Term};
@@ -45,6 +46,14 @@ impl Shared {
     ) {
         for &peer in peers {
             self.send(peer, message.clone());
+        }
+    }
+
+    /// Seals what is known of a session beside its membership, such as its unit.
+    pub fn seal_registration(&mut self, peer: PeerId) {
+        if let Some(session) = self.sessions.get(peer) {
+            let registration = session.registration.clone();
+            self.outbox.seal(Record::SessionRegistered(registration));
         }
     }
 

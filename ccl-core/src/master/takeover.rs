@@ -62,9 +62,10 @@ impl Master {
 
     /// Takes up the run of the journal.
     fn resume(&mut self, run_id: RunId, history: History) {
+        let window = self.shared.now + self.shared.timers.rebuild_window;
         self.run = Run::Founded {
             run_id,
-            adopted: None,
+            adopted: history.taken_over.then_some(window),
         };
         self.begin_term(next_term(history.term));
         self.shared.outbox.event(Event::MasterStarted {
@@ -72,7 +73,6 @@ impl Master {
             rebuilt: true,
         });
         self.next_peer = history.next_peer;
-        let window = self.shared.now + self.shared.timers.rebuild_window;
         for (id, sealed) in history.groups {
             let mut group = self.restored(id, sealed, window);
             group.next_number = history.next_numbers.get(&id).copied().unwrap_or_default();
@@ -121,7 +121,15 @@ impl Master {
         self.shared.outbox.seal(Record::RunFounded {
             run: self.setup.run.clone(),
             run_id,
+            taken_over: adopted.is_some(),
         });
+        if adopted.is_some() {
+            // Members not heard yet have ids below.
+            self.shared.outbox.seal(Record::Counters {
+                next_peer: self.next_peer,
+                next_numbers: Vec::new(),
+            });
+        }
         self.begin_term(term);
         self.shared.outbox.event(Event::MasterStarted {
             term,

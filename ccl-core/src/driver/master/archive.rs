@@ -103,6 +103,7 @@ mod tests {
             Record::RunFounded {
                 run: "run".into(),
                 run_id: RunId(3),
+                taken_over: false,
             },
             Record::ViewSealed(SealedView::default()),
         ];

@@ -101,6 +101,55 @@ fn member_that_lives_but_never_answers_is_evicted() {
     assert_eq!(stage.state(0), "Installing");
 }
 
+/// Nothing that the master says reaches it: it gives each connection up after `peer_timeout` and
+/// attaches anew, and never says that it has the view.
+#[test]
+fn member_that_attaches_again_and_again_does_not_hold_verdicts() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    stage.say(peers[2], PeerToMaster::Leave);
+    stage.flush(peers[0], vid, report(vid));
+    stage.flush(peers[1], vid, report(vid));
+    let next = stage.installed(peers[0]).vid;
+    stage.confirm(peers[0], next);
+    let timeout = Timers::default().peer_timeout;
+    let step = timeout - Duration::from_millis(100);
+    stage.pass(step, &peers[..2]);
+    stage.attach(&mut peers[1], report(vid));
+    stage.pass(step, &peers[..2]);
+    stage.attach(&mut peers[1], report(vid));
+    stage.pass(
+        timeout * 2 - step * 2 - Duration::from_millis(1),
+        &peers[..2],
+    );
+    assert_eq!(evictions(&stage).len(), 1);
+    stage.pass(Duration::from_millis(1), &peers[..2]);
+    let evicted = evictions(&stage);
+    assert!(matches!(evicted[1], (peer, EvictReason::Silent { .. }) if peer == peers[1].peer));
+}
+
+/// A member that had no connection when the view was installed has the same time once it is back.
+#[test]
+fn member_that_comes_back_during_a_change_has_time_to_answer() {
+    let mut stage = Stage::new();
+    stage.master.shared.timers.reattach_grace = Timers::default().peer_timeout * 3;
+    let (mut peers, vid) = stage.founded(0, 3);
+    stage.say(peers[2], PeerToMaster::Leave);
+    stage.flush(peers[1], vid, report(vid));
+    stage.close(peers[1]);
+    stage.flush(peers[0], vid, report(vid));
+    let next = stage.installed(peers[0]).vid;
+    stage.confirm(peers[0], next);
+    let timeout = Timers::default().peer_timeout;
+    stage.pass(timeout * 2 + Duration::from_secs(1), &peers[..1]);
+    stage.attach(&mut peers[1], report(vid));
+    stage.pass(timeout * 2 - Duration::from_millis(1), &peers[..2]);
+    assert_eq!(evictions(&stage).len(), 1);
+    stage.attach(&mut peers[1], report(vid));
+    stage.pass(Duration::from_millis(1), &peers[..2]);
+    assert_eq!(evictions(&stage).len(), 2);
+}
+
 #[test]
 fn dead_link_between_two_costs_the_latest_admitted_after_the_window() {
     let mut stage = Stage::new();

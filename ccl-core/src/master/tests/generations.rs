@@ -1,11 +1,12 @@
 //! Which sessions of a unit live and die together: restarts, one too many, farewells (R9).
 
+use super::takeover::without_journal;
 use super::units::{Site, UNIT, at};
 use super::*;
 use crate::wire::control::UnitCount;
 
 /// A unit that is a member of both groups.
-fn admitted() -> Site {
+pub(super) fn admitted() -> Site {
     let mut site = Site::whole();
     for group in [0, 1] {
         assert!(!site.pass(group, 0));
@@ -17,24 +18,22 @@ fn admitted() -> Site {
     site
 }
 
-/// A master without a journal in place of the site's.
-fn taken_over(site: &mut Site) -> Stage {
-    let mut without_journal = setup();
-    (without_journal.journaled, without_journal.new_run) = (false, false);
-    let mut stage = Stage::with(without_journal, &[]);
+/// A master that has lost the journal of the site's.
+pub(super) fn taken_over(site: &mut Site, setup: Setup) -> Stage {
+    let mut stage = Stage::with(setup, &[]);
     stage.journal = std::mem::take(&mut site.stage.journal);
     stage.next_connection = site.stage.next_connection;
     stage
 }
 
 /// Of somebody who has been through one safe point.
-fn at_one(vid: Vid) -> Report {
+pub(super) fn at_one(vid: Vid) -> Report {
     let mut facts = report(vid);
     (facts.safe_called, facts.safe_released) = (1, 1);
     facts
 }
 
-fn evictions(stage: &Stage) -> Vec<(PeerId, EvictReason)> {
+pub(super) fn evictions(stage: &Stage) -> Vec<(PeerId, EvictReason)> {
     let evicted = stage.events.iter().filter_map(|event| match event {
         Event::Evicted { peer, reason, .. } => Some((*peer, reason.clone())),
         _ => None,
@@ -270,7 +269,7 @@ fn rest_of_a_unit_does_not_outlive_a_restart() {
 fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
     let mut site = admitted();
     let vids = [0, 1].map(|group| site.stage.view(group).0);
-    let mut stage = taken_over(&mut site);
+    let mut stage = taken_over(&mut site, without_journal());
     let mut alive = Vec::new();
     for group in [0, 1] {
         let mut members = [site.groups[group].clone(), vec![site.unit[group]]].concat();
@@ -301,7 +300,7 @@ fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
 fn member_that_a_takeover_leaves_without_its_unit_is_evicted() {
     let mut site = admitted();
     let vids = [0, 1].map(|group| site.stage.view(group).0);
-    let mut stage = taken_over(&mut site);
+    let mut stage = taken_over(&mut site, without_journal());
     let mut alive = [
         site.groups[0].clone(),
         site.groups[1].clone(),

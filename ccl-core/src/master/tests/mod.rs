@@ -6,6 +6,7 @@ mod entry;
 mod faults;
 mod founding;
 mod generations;
+mod journal;
 mod noise;
 mod restart;
 mod safe_points;

@@ -6,7 +6,7 @@ use crate::limits;
 use crate::wire::control::AbortReason;
 
 /// A restart without a journal, told to wait for an earlier run.
-fn without_journal() -> Setup {
+pub(super) fn without_journal() -> Setup {
     Setup {
         new_run: false,
         journaled: false,
