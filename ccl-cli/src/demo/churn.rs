@@ -198,7 +198,7 @@ impl Churn {
         let is_settled = |place: &usize| {
             let life = &self.crew.story.lives[*place];
             let at_wake = self.commits_at_wake.get(place).copied().unwrap_or(0);
-            life.is_settled && life.commits_ns.len() > at_wake && !self.stopped.contains_key(place)
+            life.is_settled && life.commits.len() > at_wake && !self.stopped.contains_key(place)
         };
         self.alive.iter().copied().filter(is_settled).collect()
     }
@@ -206,7 +206,7 @@ impl Churn {
     fn wake(&mut self, now: Instant) -> Result<()> {
         let due = self.stopped.extract_if(.., |_, until| *until <= now);
         for place in due.map(|(place, _)| place).collect::<Vec<_>>() {
-            let commits = self.crew.story.lives[place].commits_ns.len();
+            let commits = self.crew.story.lives[place].commits.len();
             self.commits_at_wake.insert(place, commits);
             self.crew.signal(place, Signal::SIGCONT)?;
             let words = format!("peer {place} is allowed to go on");
@@ -239,7 +239,7 @@ impl Churn {
         self.crew.display.tell("settling", "no more kills")?;
         self.wake(now)?;
         for place in self.alive.clone() {
-            let commits = self.crew.story.lives[place].commits_ns.len();
+            let commits = self.crew.story.lives[place].commits.len();
             self.commits_at_wake.insert(place, commits);
         }
         self.hear_until(|churn| {

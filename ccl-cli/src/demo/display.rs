@@ -70,13 +70,19 @@ impl Display {
     pub fn show(&mut self, story: &Story, place: usize, note: &Note) -> Result<()> {
         if let Note::Step {
             step,
-            world_size,
+            contributors,
             loss,
             images,
             ..
         } = note
         {
-            return self.show_step(story, (*step, *world_size), (*loss, *images));
+            let told = Current {
+                step: *step,
+                loss: *loss,
+                images: *images,
+                world_size: contributors.len(),
+            };
+            return self.show_step(story, told);
         }
         if let Note::Synced {
             received_bytes: 0, ..
@@ -110,19 +116,18 @@ impl Display {
         self.say(text)
     }
 
-    fn show_step(&mut self, story: &Story, at: (usize, usize), done: (f32, usize)) -> Result<()> {
-        let ((step, world_size), (loss, images)) = (at, done);
-        if step > self.current.step {
+    fn show_step(&mut self, story: &Story, told: Current) -> Result<()> {
+        if told.step > self.current.step {
             self.show_status(story)?;
             self.current = Current {
-                step,
+                step: told.step,
                 ..Current::default()
             };
         }
-        if step == self.current.step {
-            self.current.loss += loss;
-            self.current.images += images;
-            self.current.world_size = world_size;
+        if told.step == self.current.step {
+            self.current.loss += told.loss;
+            self.current.images += told.images;
+            self.current.world_size = told.world_size;
         }
         Ok(())
     }
@@ -158,10 +163,10 @@ impl Display {
         }
         let of = match self.steps {
             0 => String::new(),
-            steps => format!(" of {steps}"),
+            steps => format!("/{steps}"),
         };
         let status = format!(
-            "step {:>4}{of}, epoch {epoch:>2}: {world_size} members, {steps_per_second:5.1} steps/s, \
+            "step {:>4}{of}: {world_size} members, {steps_per_second:5.1} steps/s, \
              {megabytes_per_second:6.1} MB/s, loss {loss:.4}",
             step + 1,
         );
@@ -171,15 +176,14 @@ impl Display {
         self.say(&status)
     }
 
-    /// A line that stays.
+    /// A line that stays, or several if it is too long for one.
     fn say(&self, words: &str) -> Result<()> {
-        let seconds = self.seconds();
         let start = if self.mode == Mode::Terminal {
             "\r\x1b[K"
         } else {
             ""
         };
-        write(&format!("{start}[{seconds:6.2} s] {words}\n"))
+        write(&format!("{start}{}\n", lines(self.seconds(), words)))
     }
 
     fn write_json(&self, place: usize, note: &Note) -> Result<()> {
@@ -191,6 +195,16 @@ impl Display {
         }
         send_line(&mut std::io::stdout(), &line)
     }
+}
+
+/// Words with the time before them, in lines of at most [`COLUMNS`].
+fn lines(seconds: f64, words: &str) -> String {
+    let stamp = format!("[{seconds:6.2} s] ");
+    let indent = " ".repeat(stamp.len());
+    let options = textwrap::Options::new(COLUMNS)
+        .initial_indent(&stamp)
+        .subsequent_indent(&indent);
+    textwrap::fill(words, options)
 }
 
 /// What a note means, for people; [`Display::show_step`] has the steps.
@@ -214,7 +228,7 @@ fn words(story: &Story, place: usize, note: &Note) -> Option<String> {
             sources,
             ..
         } => Some(format!(
-            "peer {place} got the state of step {step}, {:.2} MiB from {sources} others: {}",
+            "peer {place} got the state of step {step}: {:.2} MiB from {sources} peers ({})",
             *received_bytes as f64 / f64::from(1 << 20),
             start_of(root),
         )),
@@ -227,25 +241,32 @@ fn words(story: &Story, place: usize, note: &Note) -> Option<String> {
         } => {
             let percent = 100 * done_bytes / total_bytes.max(&1);
             let what = match signal {
-                FaultSignal::Kill => "kills itself",
-                FaultSignal::Stop => "is stopped and says nothing more",
+                FaultSignal::Kill => "is killed",
+                FaultSignal::Stop => "is stopped",
             };
             Some(format!(
-                "peer {place} {what} in step {step}, with {percent} % of the operation's bytes moved"
+                "peer {place} {what} in step {step}, with {percent} % of its bytes moved"
             ))
         }
-        Note::Lost { peer, reason, .. } => {
+        Note::Lost {
+            peer,
+            has_left,
+            reason,
+            ..
+        } => {
             let lost = story
                 .place_of(*peer)
                 .map_or("?".to_owned(), |lost| lost.to_string());
-            Some(format!(
-                "peer {place} hears that peer {lost} is lost ({reason}): it repeats the step"
-            ))
+            Some(if *has_left {
+                format!("peer {place} repeats the step: peer {lost} left, as planned")
+            } else {
+                format!("peer {place} repeats the step: peer {lost} was lost, {reason}")
+            })
         }
         Note::Evicted { reason } => Some(format!(
-            "peer {place} learned that it was evicted, and comes back: {reason}"
+            "peer {place} was evicted and rejoins as a newcomer: {reason}"
         )),
-        Note::Left => Some(format!("peer {place} was told to leave, and did")),
+        Note::Left => Some(format!("peer {place} left, as planned")),
         Note::Finished {
             digest, accuracy, ..
         } => Some(format!(
@@ -260,7 +281,7 @@ fn words(story: &Story, place: usize, note: &Note) -> Option<String> {
 
 /// As much of a digest as a person compares.
 fn start_of(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
+    digest.get(..8).unwrap_or(digest)
 }
 
 /// Whoever watched may be gone; the training goes on to its end and its exit status.
@@ -272,5 +293,44 @@ fn write(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Width of a terminal that nobody has made wider.
+const COLUMNS: usize = 80;
 /// How often the line on a terminal changes, in milliseconds.
 const REFRESH_MS: u128 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(has_left: bool) -> Option<String> {
+        let reason = "its process ended".into();
+        let note = Note::Lost {
+            step: 4,
+            peer: 9,
+            has_left,
+            reason,
+        };
+        words(&Story::default(), 0, &note)
+    }
+
+    #[test]
+    fn who_left_as_planned_is_not_told_as_lost() {
+        assert_eq!(
+            lost(true).unwrap(),
+            "peer 0 repeats the step: peer ? left, as planned"
+        );
+        assert!(lost(false).unwrap().contains("was lost, its process ended"));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_a_terminal() {
+        let text = lines(12.0, &"every word of it ".repeat(20));
+        assert!(text.lines().count() > 4);
+        assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
+        assert!(
+            text.lines()
+                .skip(1)
+                .all(|line| line.starts_with("           "))
+        );
+    }
+}

@@ -88,8 +88,8 @@ pub enum Note {
         step: usize,
         /// Digest of the weights after it.
         digest: String,
-        /// Whose gradients are in it.
-        world_size: usize,
+        /// Names in the run of those whose gradients are in it.
+        contributors: Vec<u64>,
         /// Sum of the losses of this process's images, and their number.
         loss: f32,
         /// Images of this process.
@@ -105,7 +105,9 @@ pub enum Note {
         step: usize,
         /// Name of the peer in the run.
         peer: u64,
-        /// Why the master gave it up.
+        /// Whether it left of its own accord.
+        has_left: bool,
+        /// Why it is out.
         reason: String,
     },
     /// It is about to send itself the signal.

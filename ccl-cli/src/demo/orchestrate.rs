@@ -87,7 +87,7 @@ impl Demonstration {
             })?;
         }
         let words = format!(
-            "a master at {} and {} peers, each a process; each step averages {:.2} MiB of gradients",
+            "a master at {}, {} peers, each a process; {:.2} MiB of gradients a step",
             crew.master.address,
             plan.faults.len(),
             gradient_bytes() as f64 / f64::from(1 << 20),

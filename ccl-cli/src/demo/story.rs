@@ -18,8 +18,8 @@ pub struct Life {
     pub joins: usize,
     /// Whether it has trained since it was admitted.
     pub is_settled: bool,
-    /// When each step was committed, in order.
-    pub commits_ns: Vec<u64>,
+    /// The steps that it saw committed, in order.
+    pub commits: Vec<Commit>,
     /// Bytes it has sent and received.
     pub moved_bytes: u64,
     /// How often it was told that it was evicted.
@@ -28,6 +28,15 @@ pub struct Life {
     pub has_left: bool,
     /// Its last words, if it trained to the end.
     pub end: Option<End>,
+}
+
+/// A step that was committed.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// When this process had it.
+    pub at_ns: u64,
+    /// Names in the run of those whose gradients are in it.
+    pub contributors: Vec<u64>,
 }
 
 /// What a process that trained to the end knows.
@@ -50,6 +59,8 @@ pub struct End {
 pub struct Injected {
     /// Which.
     pub signal: FaultSignal,
+    /// The process's name in the run.
+    pub peer: Option<u64>,
     /// Bytes of the operation that had been moved.
     pub done_bytes: u64,
     /// Bytes of the operation.
@@ -102,12 +113,16 @@ impl Story {
             Note::Step {
                 step,
                 digest,
+                contributors,
                 moved_bytes,
                 at_ns,
                 ..
             } => {
                 life.is_settled = true;
-                life.commits_ns.push(*at_ns);
+                life.commits.push(Commit {
+                    at_ns: *at_ns,
+                    contributors: contributors.clone(),
+                });
                 life.moved_bytes = *moved_bytes;
                 let first = self.digests.entry(*step).or_insert_with(|| digest.clone());
                 if first != digest {
@@ -123,6 +138,7 @@ impl Story {
                 ..
             } => self.injected.push(Injected {
                 signal: *signal,
+                peer: life.peer,
                 done_bytes: *done_bytes,
                 total_bytes: *total_bytes,
                 at_ns: *at_ns,
@@ -194,17 +210,18 @@ impl Story {
         self.lives.iter().position(|life| life.peer == Some(peer))
     }
 
-    /// Time from a signal to the next commit on the last of those whom the plan spares, less the
-    /// median step.
+    /// Time from a signal until the last of those whom the plan spares has committed a step without
+    /// the process that got it, less the median step. A commit with it proves nothing: it may have
+    /// sent all of its gradients before the signal.
     pub fn pause_ms(&self, signal: FaultSignal, plan: &Plan) -> Option<f64> {
-        let at_ns = self.injected(signal)?.at_ns;
+        let Injected { at_ns, peer, .. } = *self.injected(signal)?;
+        let is_without = |commit: &&Commit| {
+            commit.at_ns > at_ns && peer.is_none_or(|peer| !commit.contributors.contains(&peer))
+        };
         let spared = self.lives.iter().zip(&plan.faults);
         let next = spared
             .filter(|(_, fault)| fault.is_none())
-            .map(|(life, _)| {
-                let mut commits = life.commits_ns.iter().copied();
-                commits.find(|&commit| commit > at_ns)
-            })
+            .map(|(life, _)| life.commits.iter().find(is_without).map(|it| it.at_ns))
             .collect::<Option<Vec<u64>>>()?;
         let last = next.into_iter().max()?;
         Some(round((last - at_ns) as f64 / 1e6 - self.median_step_ms()).max(0.0))
@@ -212,11 +229,9 @@ impl Story {
 
     /// Median time from one commit to the next on any process.
     pub fn median_step_ms(&self) -> f64 {
-        let steps = self
-            .lives
-            .iter()
-            .flat_map(|life| life.commits_ns.windows(2));
-        let median = median(steps.map(|pair| pair[1].saturating_sub(pair[0]) as f64 / 1e6));
+        let steps = self.lives.iter().flat_map(|life| life.commits.windows(2));
+        let steps = steps.map(|pair| pair[1].at_ns.saturating_sub(pair[0].at_ns));
+        let median = median(steps.map(|step_ns| step_ns as f64 / 1e6));
         round(median.unwrap_or(0.0))
     }
 
@@ -224,7 +239,7 @@ impl Story {
     pub fn longest_pause_ms(&self) -> f64 {
         let lives = self.lives.iter();
         let mut commits: Vec<u64> = lives
-            .flat_map(|life| life.commits_ns.iter().copied())
+            .flat_map(|life| life.commits.iter().map(|commit| commit.at_ns))
             .collect();
         commits.sort_unstable();
         let pauses = commits.windows(2).map(|pair| pair[1] - pair[0]);
@@ -287,7 +302,7 @@ mod tests {
         Note::Step {
             step,
             digest: digest.into(),
-            world_size: 2,
+            contributors: vec![0, 1],
             loss: 1.0,
             images: 1,
             moved_bytes: 0,
@@ -366,6 +381,7 @@ mod tests {
                 &Note::Lost {
                     step: 4,
                     peer: 9,
+                    has_left: false,
                     reason,
                 },
             );

@@ -196,12 +196,12 @@ mod tests {
         }
     }
 
-    fn step(step: usize, at_ms: u64) -> Note {
+    fn step(step: usize, at_ms: u64, contributors: &[u64]) -> Note {
         let at_ns = at_ms * 1_000_000;
         Note::Step {
             step,
             digest: "d".into(),
-            world_size: 4,
+            contributors: contributors.to_vec(),
             loss: 1.0,
             images: 1,
             moved_bytes: 0,
@@ -229,23 +229,32 @@ mod tests {
         }
     }
 
-    /// Steps of 10 ms, a kill at 25 ms, a stop at 145 ms; the second survivor is later.
+    /// Steps of 10 ms, a kill at 25 ms, a stop at 145 ms; the second survivor is later. The killed
+    /// peer is in the step at 30 ms, and the stopped one in that at 150 ms: all had their gradients.
     fn story(digests: [&str; 2]) -> Story {
         let mut story = Story::default();
         (0..4).for_each(|_| story.add_life());
-        let commits = [[10, 20, 120, 130, 140, 1150], [11, 21, 125, 131, 141, 1152]];
+        let commits = [
+            [10, 20, 30, 120, 130, 140, 150, 1150],
+            [11, 21, 31, 125, 131, 141, 151, 1152],
+        ];
+        for peer in [7, 8, 9, 10] {
+            let joined = Note::Joined {
+                peer,
+                is_newcomer: false,
+                rank: 0,
+                world_size: 4,
+            };
+            story.record(peer as usize - 7, &joined);
+        }
         for (place, commits) in commits.into_iter().enumerate() {
-            story.record(
-                place,
-                &Note::Joined {
-                    peer: place as u64 + 7,
-                    is_newcomer: false,
-                    rank: 0,
-                    world_size: 4,
-                },
-            );
             for (index, at_ms) in commits.into_iter().enumerate() {
-                story.record(place, &step(index, at_ms));
+                let contributors: &[u64] = match index {
+                    0..=2 => &[7, 8, 9, 10],
+                    3..=6 => &[7, 8, 10],
+                    _ => &[7, 8],
+                };
+                story.record(place, &step(index, at_ms, contributors));
             }
         }
         story.record(2, &fault(FaultSignal::Kill, 25));

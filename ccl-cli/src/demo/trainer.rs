@@ -5,6 +5,7 @@
 //! members that are left, and call again. [`Trainer::synchronise`] is all it does about newcomers:
 //! whoever was admitted comes out of it with the weights, momentum and step of the others.
 
+use ccl_core::wire::control::EvictReason;
 use ccl_core::{
     Communicator, CommunicatorConfig, Error, Handle, Options, ReduceOp, SharedState, SyncStrategy,
 };
@@ -148,8 +149,16 @@ impl Trainer {
                     let at_ns = monotonic_ns()?;
                     let vote = average.pop().unwrap_or_default();
                     self.network.update(&average);
-                    let world_size = outcome.contributors.len();
-                    self.tell_step(at_ns, (world_size, loss, images))?;
+                    let contributors = outcome.contributors.iter().map(|peer| peer.0);
+                    tell(&Note::Step {
+                        step: self.index(),
+                        digest: self.network.digest(),
+                        contributors: contributors.collect(),
+                        loss,
+                        images,
+                        moved_bytes: self.moved_bytes(),
+                        at_ns,
+                    })?;
                     self.step += 1;
                     return Ok(vote[0] > 0.0 && self.index() >= self.schedule.steps());
                 }
@@ -157,6 +166,7 @@ impl Trainer {
                     tell(&Note::Lost {
                         step: self.index(),
                         peer: peer.0,
+                        has_left: reason == EvictReason::Left,
                         reason: reason.to_string(),
                     })?;
                 }
@@ -196,18 +206,9 @@ impl Trainer {
             .collect()
     }
 
-    fn tell_step(&self, at_ns: u64, done: (usize, f32, usize)) -> Result<()> {
-        let (world_size, loss, images) = done;
+    fn moved_bytes(&self) -> u64 {
         let counters = self.communicator.counters();
-        tell(&Note::Step {
-            step: self.index(),
-            digest: self.network.digest(),
-            world_size,
-            loss,
-            images,
-            moved_bytes: counters.sent_bytes + counters.received_bytes,
-            at_ns,
-        })
+        counters.sent_bytes + counters.received_bytes
     }
 
     /// Watches the operation until the planned share of its bytes has been moved, then sends itself
