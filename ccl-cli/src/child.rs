@@ -4,9 +4,11 @@
 //! the parent ended. Each child is a process group of its own, so a Ctrl-C reaches the parent only,
 //! and a stopped child is woken and hung up by the system when the parent is gone.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -30,8 +32,11 @@ pub struct Child {
 impl Child {
     /// Starts this program with `arguments`; `name` is what failures call it.
     pub fn spawn(name: impl Into<String>, arguments: &[String]) -> Result<Self> {
-        let program = std::env::current_exe().context("path of this program")?;
-        let mut process = Command::new(program)
+        let mut program = PROGRAM.get().into_iter().flatten();
+        let path = program.next();
+        let path = path.ok_or_else(|| Failure::new("this program does not know where it is"))?;
+        let mut process = Command::new(path)
+            .args(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -121,6 +126,11 @@ impl Drop for Child {
     }
 }
 
+/// Says how a copy of this program is started: its path, and arguments that come before all others.
+pub fn set_program(program: Vec<OsString>) {
+    PROGRAM.get_or_init(|| program);
+}
+
 /// Writes one line of JSON.
 pub fn send_line(output: &mut impl Write, message: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(message).context("writing a message")?;
@@ -163,6 +173,8 @@ pub fn exit_with_parent() {
     drop(orders::<serde_json::Value>());
 }
 
+/// What starts a copy of this program.
+static PROGRAM: OnceLock<Vec<OsString>> = OnceLock::new();
 /// How often a parent looks whether a child has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a child may take to end after its input was closed.

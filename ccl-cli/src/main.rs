@@ -1,80 +1,8 @@
-//! The `ccl` command: a run's master, measurements in the manner of nccl-tests, and a
-//! demonstration.
-//!
-//! An edge without logic of the protocol: everything goes through the public face of `ccl-core`.
+//! The `ccl` command as a program.
 
-mod bench;
-mod child;
-mod demo;
-mod failure;
-mod master;
-mod measure;
-
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
-
-/// Fault-tolerant collective communication for training over links that fail.
-#[derive(Debug, Parser)]
-#[command(name = "ccl", version, propagate_version = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the master of a run: it decides who is in, in what order, and which results count.
-    Master(master::Arguments),
-    /// Measure collectives, beside what plain sockets need for the same bytes.
-    Bench(bench::Arguments),
-    /// Train a small network on real data with several peers, of which one dies and one hangs.
-    Demo(demo::Arguments),
-    #[command(hide = true)]
-    BenchPeer,
-    #[command(hide = true)]
-    FloorPeer,
-    #[command(hide = true)]
-    StatePeer,
-    #[command(hide = true)]
-    DemoPeer,
-}
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log(match &cli.command {
-        Command::Master(arguments) => arguments.log_level(),
-        // What goes wrong there is planned, and told by the display.
-        Command::DemoPeer => "error",
-        _ => "warn",
-    });
-    let result = match cli.command {
-        Command::Master(arguments) => master::run(arguments),
-        Command::Bench(arguments) => bench::run(arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::BenchPeer => bench::peer::run(),
-        Command::FloorPeer => bench::floor::peer::run(),
-        Command::StatePeer => bench::state::peer::run(),
-        Command::DemoPeer => demo::peer::run(),
-    };
-    match result {
-        Ok(code) => code,
-        Err(failure) => {
-            eprintln!("ccl: {failure}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Log lines go to standard error; `CCL_LOG` chooses among them, as `tracing`'s filters are
-/// written.
-fn start_log(default: &str) {
-    let filter = EnvFilter::try_from_env("CCL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let program = std::env::current_exe().map_or_else(|_| "ccl".into(), Into::into);
+    ccl_cli::run(vec![program], std::env::args_os().skip(1)).into()
 }

@@ -15,7 +15,31 @@ use crate::settings;
 use crate::sync::Turn;
 use crate::wait::wait;
 
-/// A member of a run; it leaves when it is closed or collected.
+/// A member of a run: ccl.Communicator(master, **settings). Leaves when it is closed or collected.
+///
+/// Blocks until this peer is admitted, at most connect_timeout. Every method may be called from any
+/// thread. Settings, with their defaults; docs/configuration.md says more:
+///
+///   master                   "host:port" of the master (`ccl master`)
+///   run                      "default": name of the run; a master of another run refuses
+///   group                    0: peers of one group reduce together
+///   initial_world_size       min_world_size: peers that the group's first view waits for
+///   min_world_size           1: fewer members raise TooFewPeers
+///   unit, unit_size          None: number of the host that this peer lives and dies with, and how
+///                            many peers of it are admitted together
+///   listen                   None: "address:port" for the other peers; None is a free port
+///   advertise                None: "host:port" that the others dial instead, behind a port mapping
+///   connect_timeout          60 s: until admitted, waiting for the master included
+///   operation_timeout        600 s: deadline of calls that give none; None: no deadline
+///   lanes                    None: connections of each link; None is 1 on one host, else 4
+///   checksum                 True: CRC-32 over each data frame
+///   scratch_bytes            16 MiB: memory for contributions on their way
+///   io_threads               None: threads that move bytes; None is half the cores, 1 to 4
+///   congestion_control       None: TCP's, such as "bbr"; None is the system's
+///   pacing_bytes_per_second  None: most bytes a second on each lane
+///   state_bytes_per_second   None: most bytes a second of shared state given to others
+///
+/// Times are seconds or a timedelta.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Communicator(

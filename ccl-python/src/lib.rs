@@ -6,6 +6,7 @@
 
 mod attach;
 mod collectives;
+mod command;
 mod communicator;
 mod dlpack;
 mod errors;
@@ -35,6 +36,8 @@ mod ccl_native {
     #[pymodule_export]
     use crate::attach::{close_door, forget_inside};
     #[pymodule_export]
+    use crate::command::run_command;
+    #[pymodule_export]
     use crate::communicator::Communicator;
     #[pymodule_export]
     use crate::handle::Handle;
@@ -50,4 +53,7 @@ mod ccl_native {
     use crate::shared_state::{SharedState, newest_checkpoint};
     #[pymodule_export]
     use crate::sync_handle::{SyncHandle, SyncInfo};
+
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
 }

@@ -13,7 +13,26 @@ use crate::native::Native;
 use crate::settings::{self, maybe_duration};
 use crate::wait::wait_for;
 
-/// A running master; it stops when it is closed or collected.
+/// A master in this process: ccl.Master(**settings). Stops when it is closed or collected.
+///
+/// Settings, with their defaults; docs/configuration.md says more. Times are seconds or a timedelta,
+/// and are told to every peer:
+///
+///   listen              "127.0.0.1:48148": "0.0.0.0:48148" for other machines; port 0: a free one
+///   run                 "default": name of the run
+///   journal             None: file of the history, from which a restarted master goes on
+///   fsync               True: decisions reach the disk before they are told
+///   new_run             False: found a run at once, without waiting for members of an earlier one
+///   force_rebuild       False: rebuild without journal or majority
+///   heartbeat_interval  0.25 s: between signs of life, both ways
+///   peer_timeout        5 s: silence after which a peer counts as dead
+///   reattach_grace      2 s: for a lost control connection to come back
+///   blame_window        0.5 s: reports of broken links are collected before somebody is evicted
+///   link_timeout        3 s: repair of a broken connection
+///   rebuild_window      5 s: a restarted master waits for the members of its last view
+///   detach_timeout      60 s: a peer without a master, before its session ends as unknown
+///   verdict_timeout     10 s: a cancelled call waits for its verdict
+///   post_timeout        600 s: a member has to call what the others called; None: for ever
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Master(Native<MasterServer>);

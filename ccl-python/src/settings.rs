@@ -73,7 +73,7 @@ fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
 /// How one call is to be made.
 pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
     let mut options = Options::default();
-    each(keywords, |name, value| {
+    each(keywords, "Options", |name, value| {
         match name {
             "tag" => options.tag = Tag(value.extract()?),
             "deadline" => options.deadline = maybe_duration(value)?,
@@ -91,7 +91,7 @@ pub fn sync<'py>(
     keywords: Keywords<'_, 'py>,
 ) -> PyResult<(SyncOptions, Option<Bound<'py, PyAny>>)> {
     let (mut options, mut touched) = (SyncOptions::default(), None);
-    each(keywords, |name, value| {
+    each(keywords, "SyncOptions", |name, value| {
         match name {
             "strategy" => options.strategy = strategy(value)?,
             "restore" => options.restore = value.extract()?,
@@ -120,7 +120,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
         master: master.to_owned(),
         ..CommunicatorConfig::default()
     };
-    each(keywords, |name, value| {
+    each(keywords, "CommunicatorSettings", |name, value| {
         match name {
             "run" => config.run = value.extract()?,
             "group" => config.group = GroupId(value.extract()?),
@@ -149,7 +149,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
 /// What a master is told.
 pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
     let mut config = MasterConfig::default();
-    each(keywords, |name, value| {
+    each(keywords, "MasterSettings", |name, value| {
         match name {
             "listen" => config.listen = address(value)?,
             "run" => config.run = value.extract()?,
@@ -199,17 +199,20 @@ fn maybe_address(value: &Bound<'_, PyAny>) -> PyResult<Option<SocketAddr>> {
     address(value).map(Some)
 }
 
-/// Hands each keyword to `set`, which says whether there is one of this name.
+/// Hands each keyword to `set`, which says whether there is one of this name. `settings` is what
+/// `ccl.types` calls those that there are.
 fn each<'py>(
     keywords: Keywords<'_, 'py>,
+    settings: &str,
     mut set: impl FnMut(&str, &Bound<'py, PyAny>) -> PyResult<bool>,
 ) -> PyResult<()> {
     for (name, value) in keywords.into_iter().flatten() {
         let name = name.extract::<&str>()?;
         let is_known = set(name, &value).map_err(|error| about(value.py(), name, &error))?;
         if !is_known {
-            let what = format!("got an unexpected keyword argument '{name}'");
-            return Err(PyTypeError::new_err(what));
+            let module = value.py().import("ccl._settings")?;
+            let error = module.call_method1("unknown", (name, settings))?;
+            return Err(PyErr::from_value(error));
         }
     }
     Ok(())

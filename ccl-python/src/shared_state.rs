@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ccl_core::{Checkpoints, Hashes, Key, Result};
 use parking_lot::Mutex;
+use pyo3::exceptions::PyFileNotFoundError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
@@ -121,10 +122,18 @@ impl SharedState {
         self.with(py, Use::Read, |state| state.save(&checkpoints))
     }
 
-    /// Loads the newest checkpoint that is whole; false if there is none at all.
-    fn load(&self, py: Python<'_>, directory: PathBuf) -> PyResult<bool> {
-        let checkpoints = Checkpoints::new(directory);
-        self.with(py, Use::Write, |state| state.load(&checkpoints))
+    /// Loads the newest checkpoint that is whole. Where there is none at all, raises
+    /// FileNotFoundError, or returns false with missing_ok.
+    #[pyo3(signature = (directory, *, missing_ok = false))]
+    fn load(&self, py: Python<'_>, directory: PathBuf, missing_ok: bool) -> PyResult<bool> {
+        let checkpoints = Checkpoints::new(&directory);
+        let is_loaded = self.with(py, Use::Write, |state| state.load(&checkpoints))?;
+        if !is_loaded && !missing_ok {
+            let what = "no checkpoint there (missing_ok=True returns False instead)";
+            let number = py.import("errno")?.getattr("ENOENT")?.unbind();
+            return Err(PyFileNotFoundError::new_err((number, what, directory)));
+        }
+        Ok(is_loaded)
     }
 
     fn __repr__(&self) -> String {

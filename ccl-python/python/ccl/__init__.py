@@ -28,6 +28,9 @@ from ccl._errors import (
 )
 from ccl._log import set_log_level
 from ccl._native import (
+    VERSION as __version__,
+)
+from ccl._native import (
     Communicator,
     Counters,
     Handle,
@@ -44,6 +47,7 @@ from ccl._native import (
 )
 
 __all__ = [
+    "__version__",
     "Cancelled",
     "Communicator",
     "Counters",

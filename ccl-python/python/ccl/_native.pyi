@@ -18,6 +18,7 @@ from ccl.types import (
 )
 
 __all__ = [
+    "VERSION",
     "Communicator",
     "Counters",
     "Handle",
@@ -36,6 +37,7 @@ __all__ = [
     "log_level",
     "log_lines",
     "newest_checkpoint",
+    "run_command",
 ]
 
 @final
@@ -317,8 +319,12 @@ class SharedState:
     def save(self, directory: str | os.PathLike[str], *, keep: int = 2) -> Path:
         """Saves the state with its revision; returns the file once it survives the machine."""
 
-    def load(self, directory: str | os.PathLike[str]) -> bool:
-        """Loads the newest checkpoint that is whole, with its revision; false if there is none."""
+    def load(self, directory: str | os.PathLike[str], *, missing_ok: bool = False) -> bool:
+        """Loads the newest checkpoint that is whole, with its revision.
+
+        Where there is none at all, raises ``FileNotFoundError``, or returns false with
+        ``missing_ok``.
+        """
 
 @final
 class SyncHandle:
@@ -460,6 +466,11 @@ def log_lines() -> tuple[list[tuple[int, str, float, str | None, str, int]], int
 
 def log_close() -> None:
     """Ends the log: who takes lines gets what is left, and no more."""
+
+def run_command(program: list[str], arguments: list[str]) -> int:
+    """Runs the ``ccl`` command; ``program`` starts a copy of it. Returns its exit status."""
+
+VERSION: str
 
 def newest_checkpoint(directory: str | os.PathLike[str]) -> StateId | None:
     """What the newest checkpoint is that is whole by name, header and length.

@@ -1,0 +1,85 @@
+"""The small examples, run as a user runs them: a process each, killed where they say so."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import ccl
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
+#: Far beyond what anything here takes; only a hang reaches it.
+HANG_SECONDS = 60
+
+
+@contextmanager
+def started(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-u", str(EXAMPLES / name), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment())
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(HANG_SECONDS)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _environment() -> dict[str, str]:
+    """Scripts import from their own folder; the package is where this process has it from."""
+    return {**os.environ, "PYTHONPATH": str(Path(ccl.__file__).parents[1])}
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    text, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0, text
+    return text
+
+
+def read_until(process: subprocess.Popen[str], what: str) -> re.Match[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(what, line):
+            return found
+    raise AssertionError(f"it ended and never said {what!r}")
+
+
+def test_all_reduce() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, ExitStack() as stack:
+        processes = [stack.enter_context(started("all_reduce.py", master.address)) for _ in range(3)]
+        texts = {output(process) for process in processes}
+    assert texts == {f"rank {rank}: 1.0 from 3 peers\n" for rank in range(3)}
+
+
+def test_shared_state() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, ExitStack() as stack:
+        processes = [
+            stack.enter_context(started("shared_state.py", master.address, *trained))
+            for trained in (["trained"], [], [])
+        ]
+        texts = [output(process) for process in processes]
+    received = [re.sub("rank .: ", "", text) for text in texts]
+    assert received == [
+        "revision 1, 0.0 MB received\n",
+        "revision 1, 4.0 MB received\n",
+        "revision 1, 4.0 MB received\n",
+    ]
+
+
+def test_elastic_training_goes_on_through_a_kill_and_a_join() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, ExitStack() as stack:
+
+        def start() -> subprocess.Popen[str]:
+            return stack.enter_context(started("elastic.py", master.address))
+
+        first, second, doomed = start(), start(), start()
+        read_until(first, r"^step \d+: 3 peers")
+        doomed.kill()
+        read_until(first, r"^step \d+: 2 peers")
+        newcomer = start()
+        step, weights = read_until(newcomer, r"^step (\d+): 3 peers, weights (\w+)").groups()
+        for process in (first, second):
+            assert read_until(process, rf"^step {step}: 3 peers, weights (\w+)")[1] == weights

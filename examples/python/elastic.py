@@ -1,0 +1,54 @@
+"""A training loop whose processes may come, go and die at any moment.
+
+    ccl master --new-run                     # in one terminal
+    python elastic.py 127.0.0.1:48148        # in each of some others; kill and start them as you like
+
+All members hold the same weights after each step, bit for bit. A newcomer gets them at a safe point;
+a process that was cut off for too long comes back as one.
+"""
+
+import sys
+import time
+
+import ccl
+import numpy
+
+STEPS = 10_000
+
+
+def gradient_of(weights: numpy.ndarray, step: int, rank: int) -> numpy.ndarray:
+    """Stands for a batch of this member's own, and for the time that takes."""
+    time.sleep(0.05)
+    noise = numpy.random.default_rng([step, rank]).standard_normal(weights.shape)
+    return (weights - 1 + 0.1 * noise).astype(weights.dtype)
+
+
+def train(comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState) -> None:
+    while state.revision < STEPS:
+        comm.update_topology()  # newcomers enter here, and nowhere else
+        comm.sync(state)  # and have the others' weights and step from here on
+        step = state.revision
+        while True:
+            gradient = gradient_of(weights, step, comm.rank)
+            try:
+                outcome = comm.all_reduce(gradient, "avg")
+                break
+            except ccl.PeerLost as lost:  # aborted for all alike: again, with who is left
+                print(f"step {step}: {lost}", flush=True)
+        weights -= 0.1 * gradient
+        state.revision = step + 1
+        print(f"step {step}: {outcome.world_size} peers, weights {state.root()[:16]}", flush=True)
+
+
+def main() -> None:
+    weights = numpy.zeros(100_000, dtype=numpy.float32)
+    state = ccl.SharedState({"weights": weights})
+    while state.revision < STEPS:
+        try:
+            with ccl.Communicator(sys.argv[1], initial_world_size=2) as comm:
+                train(comm, weights, state)
+        except ccl.SessionOver as over:  # evicted, or too long without a master
+            print(f"{over}: joins again", flush=True)
+
+
+main()
