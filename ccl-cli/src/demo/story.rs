@@ -110,26 +110,7 @@ impl Story {
                 life.is_settled = false;
             }
             Note::Synced { .. } => self.record_sync(place, note),
-            Note::Step {
-                step,
-                digest,
-                contributors,
-                moved_bytes,
-                at_ns,
-                ..
-            } => {
-                life.is_settled = true;
-                life.commits.push(Commit {
-                    at_ns: *at_ns,
-                    contributors: contributors.clone(),
-                });
-                life.moved_bytes = *moved_bytes;
-                let first = self.digests.entry(*step).or_insert_with(|| digest.clone());
-                if first != digest {
-                    let words = format!("peer {place} has other weights after step {step}");
-                    self.object(words);
-                }
-            }
+            Note::Step { .. } => self.record_step(place, note),
             Note::Fault {
                 signal,
                 done_bytes,
@@ -170,6 +151,32 @@ impl Story {
                 let words = format!("peer {place} could not go on: {error}");
                 self.object(words);
             }
+        }
+    }
+
+    fn record_step(&mut self, place: usize, note: &Note) {
+        let Note::Step {
+            step,
+            digest,
+            contributors,
+            moved_bytes,
+            at_ns,
+            ..
+        } = note
+        else {
+            return;
+        };
+        let life = &mut self.lives[place];
+        life.is_settled = true;
+        life.commits.push(Commit {
+            at_ns: *at_ns,
+            contributors: contributors.clone(),
+        });
+        life.moved_bytes = *moved_bytes;
+        let first = self.digests.entry(*step).or_insert_with(|| digest.clone());
+        if first != digest {
+            let words = format!("peer {place} has other weights after step {step}");
+            self.object(words);
         }
     }
 

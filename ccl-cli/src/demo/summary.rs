@@ -229,8 +229,8 @@ mod tests {
         }
     }
 
-    /// Steps of 10 ms, a kill at 25 ms, a stop at 145 ms; the second survivor is later. The killed
-    /// peer is in the step at 30 ms, and the stopped one in that at 150 ms: all had their gradients.
+    /// Steps of 10 ms, a kill at 25 ms, a stop at 145 ms; the second survivor is later. All had the
+    /// killed peer's gradients of the step at 30 ms, and the stopped one's of that at 150 ms.
     fn story(digests: [&str; 2]) -> Story {
         let mut story = Story::default();
         (0..4).for_each(|_| story.add_life());
