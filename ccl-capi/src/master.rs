@@ -199,5 +199,5 @@ fn destroyed() -> crate::result::Failure {
 
 /// A master's events are log lines here.
 fn note(event: &Event) {
-    tracing::info!(event = ?event, "master");
+    tracing::info!("master: {event}");
 }

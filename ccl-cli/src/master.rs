@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use ccl_core::driver::master::EventSink;
 use ccl_core::event::Event;
-use ccl_core::wire::control::AbortReason;
 use ccl_core::{MasterConfig, MasterServer, Timers};
 use clap::Args;
 use serde_json::{Value, json};
@@ -178,55 +177,7 @@ fn report(event: &Event, json: bool) {
         // Whoever read the lines may be gone; the run does not depend on it.
         let _ = child::send_line(&mut std::io::stdout(), &event_to_json(event));
     }
-    log(event);
-}
-
-/// One line for an operator.
-fn log(event: &Event) {
-    match event {
-        Event::MasterStarted {
-            term,
-            rebuilt: true,
-        } => info!(%term, "taking an earlier run up again"),
-        Event::MasterStarted {
-            term,
-            rebuilt: false,
-        } => info!(%term, "started"),
-        Event::Registered { peer, group } => info!(%peer, %group, "a newcomer said hello"),
-        Event::Evicted {
-            peer,
-            group,
-            reason,
-        } => info!(%peer, %group, %reason, "a session ended"),
-        Event::ViewInstalled {
-            group,
-            vid,
-            members,
-        } => {
-            info!(%group, %vid, world_size = members.len(), members = %list(members), "new view");
-        }
-        Event::Committed { group, op } => info!(%group, %op, "committed"),
-        Event::Aborted { group, op, reason } => {
-            info!(%group, %op, reason = %words(reason), "aborted for all");
-        }
-        Event::StateSealed { group, content } => {
-            info!(%group, %content, "shared state sealed");
-        }
-        other => info!(event = ?other, "event"),
-    }
-}
-
-fn list(members: &[ccl_core::PeerId]) -> String {
-    let names: Vec<String> = members.iter().map(ToString::to_string).collect();
-    names.join(",")
-}
-
-fn words(reason: &AbortReason) -> String {
-    match reason {
-        AbortReason::Lost { peer, reason } => format!("peer {peer} is gone: {reason}"),
-        AbortReason::Cancelled { by, reason } => format!("peer {by}: {reason}"),
-        AbortReason::State(fault) => fault.to_string(),
-    }
+    info!("{event}");
 }
 
 /// The same for machines.
@@ -256,13 +207,20 @@ fn event_to_json(event: &Event) -> Value {
             json!({ "event": "committed", "group": group, "op": op.to_string() })
         }
         Event::Aborted { group, op, reason } => {
-            let (op, reason) = (op.to_string(), words(reason));
+            let (op, reason) = (op.to_string(), reason.to_string());
             json!({ "event": "aborted", "group": group, "op": op, "reason": reason })
         }
         Event::StateSealed { group, content } => {
             let (revision, root) = (content.revision, content.root.to_string());
             json!({ "event": "state_sealed", "group": group, "revision": revision, "root": root })
         }
-        other => json!({ "event": "other", "text": format!("{other:?}") }),
+        Event::RebuildStalled {
+            group,
+            heard,
+            members,
+        } => {
+            json!({ "event": "rebuild_stalled", "group": group, "heard": heard, "members": members })
+        }
+        other => json!({ "event": "other", "text": other.to_string() }),
     }
 }

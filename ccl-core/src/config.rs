@@ -1,6 +1,6 @@
 //! What a caller may choose: plain structs with defaults, and `validate` for what they mean.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -258,13 +258,33 @@ fn check_run(run: &str) -> Result<(), Error> {
 
 /// Told at once, and not after a `connect_timeout` of looking for it.
 fn check_master(master: &str) -> Result<(), Error> {
-    let parts = master.rsplit_once(':');
-    let port = parts.and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-    match port {
-        Some(1..) => Ok(()),
-        _ => Err(Error::invalid(format!(
-            "master {master:?} is no `host:port`"
-        ))),
+    let port = limits::MASTER_PORT_DEFAULT;
+    let wrong = |what: &str| {
+        let words = format!("master {master:?} is no host:port: {what}");
+        Err(Error::invalid(words))
+    };
+    if let Some((scheme, rest)) = master.split_once("://") {
+        return wrong(&format!("leave \"{scheme}://\" out, as in {rest}"));
+    }
+    if master.contains(|c: char| c.is_whitespace() || "/@?#".contains(c)) {
+        return wrong("only a host name or an address, a colon and a port belong in it");
+    }
+    if master.parse::<Ipv6Addr>().is_ok() {
+        return wrong(&format!(
+            "write an IPv6 address in brackets, as in [{master}]:{port}"
+        ));
+    }
+    match master.rsplit_once(':') {
+        None if master.is_empty() => wrong("it is empty"),
+        None => wrong(&format!("it has no port; write {master}:{port}")),
+        Some(("", _)) => wrong("it has no host"),
+        Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
+            wrong("write an IPv6 address in brackets, as in [::1]:48148")
+        }
+        Some((_, port)) => match port.parse::<u16>() {
+            Ok(1..) => Ok(()),
+            _ => wrong("its port is no number from 1 to 65535"),
+        },
     }
 }
 

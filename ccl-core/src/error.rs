@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{OpName, PeerId, Vid};
-use crate::wire::control::{AbortReason, CancelReason, EvictReason, SyncFault, UnitCount};
+use crate::wire::control::{AbortReason, CancelReason, EvictReason, Kind, SyncFault, UnitCount};
 
 /// Result of the library's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,10 +16,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A member was lost, or left, during the operation. Call it again: it runs with the survivors.
-    #[error("peer {peer} was lost during {op}: {reason}; call again to go on with the survivors")]
+    #[error(
+        "peer {peer} was lost during {}: {reason}; call again to go on with the survivors",
+        .kind.call(*.op)
+    )]
     PeerLost {
         /// Who went.
         peer: PeerId,
+        /// What was called.
+        kind: Kind,
         /// The operation that was aborted for everybody.
         op: OpName,
         /// The view that the survivors are in.
@@ -30,14 +35,16 @@ pub enum Error {
     /// Somebody cancelled the operation, or its deadline passed, or the calls did not match, or a
     /// member had no memory for it. It is aborted for everybody, finally: all callers get this
     /// error.
-    #[error("{op} was cancelled by peer {by}: {reason}")]
+    #[error("{}", .reason.sentence(.kind.call(*.op), *.by))]
     Cancelled {
+        /// What was called.
+        kind: Kind,
         /// The operation.
         op: OpName,
         /// Who asked for it.
         by: PeerId,
         /// Why.
-        reason: CancelReason,
+        reason: Box<CancelReason>,
     },
     /// A sync of shared state that cannot be: entries, strategies or revisions that do not fit
     /// together. Nothing moved. All callers get this error, which names the odd one.
@@ -80,13 +87,11 @@ pub enum Error {
     #[error("the session is over: {0}; connect anew")]
     Ended(String),
     /// No master could be reached in time.
-    #[error(
-        "no master at {address} within the connect timeout: {cause}; start one with `ccl master`"
-    )]
+    #[error("no master was reached at {address} within connect_timeout: {cause}")]
     MasterUnreachable {
         /// What was dialled.
         address: String,
-        /// The last attempt's error.
+        /// The last attempt's error, and what to do about it.
         cause: String,
     },
     /// The master knows this peer, but it was not admitted in time.
@@ -179,15 +184,21 @@ impl Error {
 
     /// The error that an abort verdict means to the caller.
     #[must_use]
-    pub fn from_abort(op: OpName, vid: Vid, reason: AbortReason) -> Self {
+    pub fn from_abort(kind: Kind, op: OpName, vid: Vid, reason: AbortReason) -> Self {
         match reason {
             AbortReason::Lost { peer, reason } => Self::PeerLost {
                 peer,
+                kind,
                 op,
                 vid,
                 reason,
             },
-            AbortReason::Cancelled { by, reason } => Self::Cancelled { op, by, reason },
+            AbortReason::Cancelled { by, reason } => Self::Cancelled {
+                kind,
+                op,
+                by,
+                reason: Box::new(reason),
+            },
             AbortReason::State(fault) => Self::SharedState {
                 fault: Box::new(fault),
                 op,

@@ -1,7 +1,9 @@
 //! What an operator wants to know: typed, sent once per change. `tracing` and the CLI subscribe.
 
+use std::fmt;
+
 use crate::ids::{GroupId, OpName, PeerId, Term, Vid};
-use crate::wire::control::{AbortReason, EvictReason, StateId};
+use crate::wire::control::{AbortReason, EvictReason, Listed, StateId};
 
 /// A change of state worth a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,4 +89,68 @@ pub enum Event {
         /// Which lane.
         lane: u16,
     },
+}
+
+/// One line for an operator.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MasterStarted { term, rebuilt } => match rebuilt {
+                true => write!(f, "taking an earlier run up again in term {term}"),
+                false => write!(f, "started in term {term}"),
+            },
+            Self::Registered { peer, group } => {
+                write!(f, "peer {peer} said hello as a newcomer of group {group}")
+            }
+            Self::Evicted {
+                peer,
+                group,
+                reason,
+            } => write!(
+                f,
+                "the session of peer {peer} of group {group} ended: {reason}"
+            ),
+            Self::ViewInstalled {
+                group,
+                vid,
+                members,
+            } => match members.as_slice() {
+                [] => write!(f, "group {group} is in view {vid} and has no members left"),
+                members => {
+                    let (world_size, members) = (members.len(), Listed(members));
+                    write!(
+                        f,
+                        "group {group} is in view {vid}, world size {world_size}: {members}"
+                    )
+                }
+            },
+            Self::RebuildStalled {
+                group,
+                heard,
+                members,
+            } => write!(
+                f,
+                "group {group} cannot be rebuilt: {heard} of its {members} members are back; start \
+                 the master with its journal, or give an operator's word with force_rebuild"
+            ),
+            Self::Committed { group, op } => write!(f, "{op} of group {group} committed"),
+            Self::Aborted { group, op, reason } => {
+                write!(f, "{op} of group {group} was aborted for all: {reason}")
+            }
+            Self::StateSealed { group, content } => {
+                write!(f, "the shared state of group {group} was sealed: {content}")
+            }
+            Self::Attached(true) => f.write_str("attached to the master"),
+            Self::Attached(false) => f.write_str("lost the master"),
+            Self::ProtocolFault { what } => {
+                write!(
+                    f,
+                    "the connection was dropped, which broke the protocol: {what}"
+                )
+            }
+            Self::LaneRepaired { peer, lane } => {
+                write!(f, "lane {lane} to peer {peer} was repaired")
+            }
+        }
+    }
 }

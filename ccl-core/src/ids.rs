@@ -138,8 +138,16 @@ pub struct OpName {
     pub birth: Vid,
 }
 
+/// As users read it; the alternate form, for faults of the protocol, names the birth view too.
 impl fmt::Display for OpName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tag {} #{} born {}", self.tag, self.n, self.birth)
+        match self.tag {
+            Tag::SHARED_STATE => write!(f, "sync {} of the shared state", self.n)?,
+            tag => write!(f, "call {} of tag {tag}", self.n)?,
+        }
+        if f.alternate() {
+            write!(f, ", born in view {}", self.birth)?;
+        }
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::results::{Counters, View};
 use crate::safe_point::SafePoint;
 use crate::settings;
 use crate::sync::Turn;
-use crate::wait::wait;
+use crate::wait::{wait, wait_telling};
 
 /// A member of a run: ccl.Communicator(master, **settings). Leaves when it is closed or collected.
 ///
@@ -65,7 +65,10 @@ impl Communicator {
             .detach(|| ccl_core::Communicator::connect_start(config))
             .map_err(|error| raise(py, &error))?;
         let connecting = Native::new(connecting);
-        let admitted = wait(py, |slice| connecting.wait_for(slice).transpose())?;
+        let waits_for = || connecting.waits_for();
+        let admitted = wait_telling(py, waits_for, |slice| {
+            connecting.wait_for(slice).transpose()
+        })?;
         let communicator = admitted.map_err(|error| raise(py, &error))?;
         let communicator = Self(
             Native::new(communicator),

@@ -76,13 +76,14 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             op,
             vid,
             reason,
+            ..
         } => {
             facts.set_item("peer", peer.0)?;
             facts.set_item("op", op.to_string())?;
             facts.set_item("epoch", vid.epoch.0)?;
             facts.set_item("reason", reason.to_string())?;
         }
-        Error::Cancelled { op, by, reason } => {
+        Error::Cancelled { op, by, reason, .. } => {
             facts.set_item("peer", by.0)?;
             facts.set_item("op", op.to_string())?;
             facts.set_item("epoch", op.birth.epoch.0)?;

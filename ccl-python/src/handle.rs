@@ -74,6 +74,8 @@ impl Handle {
 
     fn __repr__(&self) -> String {
         let (is_finished, progress) = (self.flight.is_finished(), self.flight.progress());
-        format!("Handle(done={is_finished}, {progress:?})")
+        let (done, total) = (progress.done_bytes, progress.total_bytes);
+        let is_finished = if is_finished { "True" } else { "False" };
+        format!("Handle(done={is_finished}, done_bytes={done}, total_bytes={total})")
     }
 }

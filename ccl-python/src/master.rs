@@ -103,7 +103,7 @@ impl Master {
 /// What happens in its run; what happens all the time is not for every log.
 fn log(event: &Event) {
     match event {
-        Event::Committed { .. } | Event::StateSealed { .. } => tracing::debug!(?event, "master"),
-        event => tracing::info!(?event, "master"),
+        Event::Committed { .. } | Event::StateSealed { .. } => tracing::debug!("master: {event}"),
+        event => tracing::info!("master: {event}"),
     }
 }

@@ -11,7 +11,7 @@ pub struct Outcome(pub ccl_core::Outcome);
 
 #[pymethods]
 impl Outcome {
-    /// The operation's name in the history.
+    /// The operation's name: its number and its tag.
     #[getter]
     fn op(&self) -> String {
         self.0.op.to_string()
@@ -160,7 +160,15 @@ impl Counters {
     }
 
     fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
+        format!(
+            "Counters(commits={}, aborts={}, repairs={}, lanes={}, sent_bytes={}, received_bytes={})",
+            self.commits(),
+            self.aborts(),
+            self.repairs(),
+            self.lanes(),
+            self.sent_bytes(),
+            self.received_bytes()
+        )
     }
 }
 
@@ -184,6 +192,7 @@ impl Progress {
     }
 
     fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
+        let (done_bytes, total_bytes) = (self.done_bytes(), self.total_bytes());
+        format!("Progress(done_bytes={done_bytes}, total_bytes={total_bytes})")
     }
 }

@@ -96,7 +96,8 @@ impl SafePoint {
     }
 
     fn __repr__(&self) -> String {
-        format!("SafePoint(done={})", self.done())
+        let is_done = if self.done() { "True" } else { "False" };
+        format!("SafePoint(done={is_done})")
     }
 }
 

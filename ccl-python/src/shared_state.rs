@@ -141,6 +141,7 @@ impl SharedState {
             let facts = self.facts.lock();
             (facts.revision, facts.is_usable)
         };
+        let is_usable = if is_usable { "True" } else { "False" };
         format!("SharedState(revision={revision}, is_usable={is_usable})")
     }
 

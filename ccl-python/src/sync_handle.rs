@@ -117,11 +117,10 @@ impl SyncHandle {
     }
 
     fn __repr__(&self) -> String {
-        format!(
-            "SyncHandle(done={}, {:?})",
-            self.done(),
-            self.flight.progress()
-        )
+        let progress = self.flight.progress();
+        let (done, total) = (progress.done_bytes, progress.total_bytes);
+        let is_done = if self.done() { "True" } else { "False" };
+        format!("SyncHandle(done={is_done}, done_bytes={done}, total_bytes={total})")
     }
 }
 

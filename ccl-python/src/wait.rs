@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ccl_core::Notices;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -61,4 +62,26 @@ pub fn wait<T: Send>(
 ) -> PyResult<T> {
     let value = wait_for(py, None, step)?;
     Ok(value.expect("without a timeout it ends with a value or an error"))
+}
+
+/// As [`wait`], and tells the logger `ccl` now and then what is waited for.
+///
+/// # Errors
+/// What a signal handler raised, such as `KeyboardInterrupt`, or a handler of the logger.
+pub fn wait_telling<T: Send>(
+    py: Python<'_>,
+    waits_for: impl Fn() -> Option<String>,
+    mut step: impl FnMut(Duration) -> Option<T> + Send,
+) -> PyResult<T> {
+    let (began, mut notices) = (Instant::now(), Notices::default());
+    loop {
+        if let Some(value) = py.detach(|| step(SLICE)) {
+            return Ok(value);
+        }
+        py.check_signals()?;
+        if let Some(words) = notices.next(waits_for(), began.elapsed()) {
+            py.import("ccl._log")?
+                .call_method1(intern!(py, "tell"), (words,))?;
+        }
+    }
 }

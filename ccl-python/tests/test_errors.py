@@ -4,7 +4,10 @@ import copy
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -29,6 +32,34 @@ def test_no_master_is_a_connection_error_with_its_address() -> None:
         ccl.Communicator(address, connect_timeout=timedelta(milliseconds=300))
     assert caught.value.address == address
     assert isinstance(caught.value, ConnectionError) and isinstance(caught.value, ccl.Error)
+
+
+def test_errors_are_named_as_they_are_imported() -> None:
+    classes = [value for value in vars(ccl).values() if isinstance(value, type)]
+    errors = [value for value in classes if issubclass(value, ccl.Error)]
+    assert len(errors) == 19 and {error.__module__ for error in errors} == {"ccl"}
+    told = "".join(traceback.format_exception_only(ccl.PeerLost("gone")))
+    assert told == "ccl.PeerLost: gone\n"
+    assert isinstance(pickle.loads(pickle.dumps(ccl.PeerLost("gone"))), ccl.PeerLost)
+
+
+TYPO = """
+import ccl
+ccl.Communicator("127.0.0.1:%d", connect_timeout=2.5)
+"""
+
+
+def test_a_wrong_port_is_told_of_while_it_is_waited_for() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TYPO % lonely_port()],
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    told, *traceback_lines = ended.stderr.splitlines()
+    assert told.startswith("waiting for the master at 127.0.0.1:"), ended.stderr
+    assert "refused the connection" in told and "ccl master" in told
+    assert traceback_lines[-1].startswith("ccl.MasterUnreachable: no master was reached")
 
 
 def test_a_peer_without_company_is_not_admitted() -> None:

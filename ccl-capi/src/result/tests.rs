@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ccl_core::ids::OpName;
 use ccl_core::wire::control::{CancelReason, EvictReason, SyncFault};
-use ccl_core::{Eviction, PeerId, Vid};
+use ccl_core::{Eviction, Kind, PeerId, Vid};
 
 use super::*;
 
@@ -13,14 +13,16 @@ fn every_error() -> Vec<Error> {
     vec![
         Error::PeerLost {
             peer: PeerId(7),
+            kind: Kind::AllReduce,
             op,
             vid: Vid::default(),
             reason: EvictReason::Died,
         },
         Error::Cancelled {
+            kind: Kind::AllReduce,
             op,
             by: PeerId(8),
-            reason: CancelReason::User,
+            reason: Box::new(CancelReason::User),
         },
         Error::SharedState {
             fault: Box::new(SyncFault::Keys {

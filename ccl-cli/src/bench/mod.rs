@@ -135,8 +135,11 @@ impl Processes {
         let joined: Vec<Joined> = receive_all(&mut peers)?;
         if options.verbose {
             eprintln!(
-                "# master: {address}, process {:?}",
-                master.as_ref().map(Child::pid)
+                "# master: {address}{}",
+                master.as_ref().map_or(String::new(), |master| format!(
+                    ", process {}",
+                    master.pid()
+                ))
             );
             for (index, (peer, Joined { address })) in peers.iter().zip(&joined).enumerate() {
                 eprintln!("# peer {index}: {address}, process {}", peer.pid());

@@ -49,6 +49,12 @@ impl Connecting {
         }
     }
 
+    /// What it waits for at the moment, in words for a user.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        self.membership.0.waits_for()
+    }
+
     /// Gives up, from any thread: whoever waits gets [`Error::Ended`]. Blocks at most a second.
     pub fn cancel(&self) {
         self.membership.0.close();

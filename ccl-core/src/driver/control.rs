@@ -1,4 +1,4 @@
-//! A peer's connection to the master: dials, reads messages, ends.
+//! A peer's connection to the master: reads messages, ends. How it is made is in `dial`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use crate::driver::dial::{dial, no_master, plain, silent};
 use crate::driver::outbox::Outbox;
 use crate::driver::peer::Session;
-use crate::limits::{CONTROL_FRAME_BYTES_MAX, HELLO_TIMEOUT};
+use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 use crate::wire::frame::Deframer;
 
@@ -42,29 +43,13 @@ impl Control {
 
 /// One connection from dialling to its end; `generation` tells it from its successors.
 pub(crate) async fn run(session: Weak<Session>, address: String, generation: u64) {
-    let end = match dial(&address).await {
-        Ok(stream) => serve(&session, stream, generation).await,
-        Err(error) => Err(error),
+    let fault = match dial(&address).await {
+        Ok((stream, address)) => serve(&session, (stream, address), generation).await.err(),
+        Err(fault) => Some(fault),
     };
     if let Some(session) = session.upgrade() {
-        session.control_ended(generation, end.err());
+        session.control_ended(generation, fault);
     }
-}
-
-/// Resolves the name afresh and tries each address.
-async fn dial(address: &str) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host(address).await? {
-        match tokio::time::timeout(HELLO_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                prepare(&stream)?;
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = error,
-            Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
@@ -75,40 +60,74 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-async fn serve(session: &Weak<Session>, stream: TcpStream, generation: u64) -> io::Result<()> {
+async fn serve(
+    session: &Weak<Session>,
+    (stream, address): (TcpStream, SocketAddr),
+    generation: u64,
+) -> Result<(), String> {
+    prepare(&stream).map_err(|error| plain(&error))?;
     let control = Control {
         stream: Arc::new(stream),
         outbox: Arc::default(),
     };
     match session.upgrade() {
-        Some(session) => session.control_began(generation, control.clone()),
+        Some(session) => session.control_began(generation, control.clone(), silent(address)),
         None => return Ok(()),
     }
-    tokio::select! {
-        end = read(session, &control.stream, generation) => end,
+    let mut reader = Reader::new(&control.stream);
+    let end = tokio::select! {
+        end = reader.run(session, generation) => end,
         end = control.outbox.run(&control.stream) => end,
-    }
+    };
+    end.map_err(|error| match reader.is_answered {
+        true => format!("the connection to {address} ended: {}", plain(&error)),
+        false => no_master(address, &reader.first, &error),
+    })
 }
 
-async fn read(session: &Weak<Session>, stream: &TcpStream, generation: u64) -> io::Result<()> {
-    let mut deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
-    let mut buffer = vec![0_u8; 16 << 10];
-    loop {
-        stream.readable().await?;
-        let count = match stream.try_read(&mut buffer) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        };
-        deframer.push(&buffer[..count]);
-        let Some(session) = session.upgrade() else {
-            return Ok(());
-        };
-        while let Some(message) = deframer.pop::<MasterToPeer>().map_err(io::Error::other)? {
-            session.control_said(generation, message);
+/// The receiving half.
+struct Reader<'a> {
+    stream: &'a TcpStream,
+    /// A message came, as masters send them.
+    is_answered: bool,
+    /// The first bytes, until then.
+    first: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(stream: &'a TcpStream) -> Self {
+        Self {
+            stream,
+            is_answered: false,
+            first: Vec::new(),
         }
-        session.drive();
+    }
+
+    async fn run(&mut self, session: &Weak<Session>, generation: u64) -> io::Result<()> {
+        let mut deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
+        let mut buffer = vec![0_u8; 16 << 10];
+        loop {
+            self.stream.readable().await?;
+            let count = match self.stream.try_read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            };
+            if !self.is_answered {
+                let room = FIRST_BYTES_MAX.saturating_sub(self.first.len());
+                self.first.extend_from_slice(&buffer[..count.min(room)]);
+            }
+            deframer.push(&buffer[..count]);
+            let Some(session) = session.upgrade() else {
+                return Ok(());
+            };
+            while let Some(message) = deframer.pop::<MasterToPeer>().map_err(io::Error::other)? {
+                self.is_answered = true;
+                session.control_said(generation, message);
+            }
+            session.drive();
+        }
     }
 }
 
@@ -123,3 +142,6 @@ pub(crate) fn is_loopback(address: &str) -> bool {
         Err(_unresolved) => false,
     }
 }
+
+/// Bytes of another service's greeting that are shown.
+const FIRST_BYTES_MAX: usize = 60;

@@ -404,7 +404,8 @@ impl Session {
     }
 
     /// A connection to the master stands.
-    pub(super) fn control_began(&self, generation: u64, control: Control) {
+    pub(super) fn control_began(&self, generation: u64, control: Control, until_heard: String) {
+        self.public.lock().last_fault = Some(until_heard);
         self.take(Item::Control(generation, ControlItem::Began(control)));
     }
 
@@ -415,9 +416,9 @@ impl Session {
     }
 
     /// A connection to the master ended, or could not be made.
-    pub(super) fn control_ended(&self, generation: u64, fault: Option<std::io::Error>) {
-        if let Some(fault) = fault {
-            self.public.lock().last_fault = Some(fault.to_string());
+    pub(super) fn control_ended(&self, generation: u64, fault: Option<String>) {
+        if fault.is_some() {
+            self.public.lock().last_fault = fault;
         }
         self.take(Item::Control(generation, ControlItem::Ended));
     }
@@ -427,7 +428,7 @@ fn log(event: &Event) {
     match event {
         Event::Attached(true) => tracing::info!("attached to the master"),
         Event::Attached(false) => tracing::warn!("lost the master; going on without it"),
-        other => tracing::info!(event = ?other),
+        other => tracing::info!("{other}"),
     }
 }
 

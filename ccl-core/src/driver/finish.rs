@@ -50,7 +50,13 @@ impl Session {
             }
             End::Aborted { op, reason, view } => {
                 self.show(&view, |counters| counters.aborts += 1);
-                Err(Error::from_abort(op, view.vid, reason))
+                let collective = pending.collective.as_ref();
+                let kind = collective
+                    .expect("only collectives are aborted")
+                    .operation
+                    .fingerprint
+                    .kind;
+                Err(Error::from_abort(kind, op, view.vid, reason))
             }
             End::Unknown { cause } => Err(session_error(&cause)),
             End::SafePoint { view } => {

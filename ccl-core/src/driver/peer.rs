@@ -23,6 +23,7 @@ use crate::driver::clock::Clock;
 use crate::driver::completion::Completion;
 use crate::driver::control;
 use crate::driver::drive::{Core, Item};
+use crate::driver::notice;
 use crate::driver::runtime::{self, IoThreads};
 use crate::driver::shared_state;
 use crate::error::{Error, Result};
@@ -77,6 +78,14 @@ pub(super) struct Public {
     pub(super) unit: Option<UnitCount>,
 }
 
+impl Public {
+    /// Why there is no master yet.
+    fn no_master(&self) -> String {
+        let fault = self.last_fault.clone();
+        fault.unwrap_or_else(|| "no answer yet".into())
+    }
+}
+
 impl Session {
     /// Binds the port, starts the threads, and begins to look for the master. Does not wait for it.
     ///
@@ -129,6 +138,7 @@ impl Session {
             Arc::clone(&session.state_alarm),
             |session| session.state.handle_timeout(),
         ));
+        session.threads.spawn(notice::run(session.weak.clone()));
         session.drive();
         Ok(session)
     }
@@ -155,13 +165,24 @@ impl Session {
             let unit = public.unit;
             return Err(Error::NotAdmitted { waited_ms, unit });
         }
-        let cause = public
-            .last_fault
-            .clone()
-            .unwrap_or_else(|| "no answer".into());
         Err(Error::MasterUnreachable {
             address: self.config.master.clone(),
-            cause,
+            cause: public.no_master(),
+        })
+    }
+
+    /// What is waited for, in words for a user; `None` if nothing is that takes its time.
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        let public = self.public.lock();
+        if public.view.is_some() || public.ended.is_some() {
+            return None;
+        }
+        Some(match public.peer {
+            None => {
+                let (master, cause) = (&self.config.master, public.no_master());
+                format!("waiting for the master at {master}: {cause}")
+            }
+            Some(peer) => format!("peer {peer} waits to be admitted"),
         })
     }
 

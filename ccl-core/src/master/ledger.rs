@@ -123,7 +123,10 @@ impl Ledger {
             .get_mut(&op.tag)
             .expect("it was found or made above");
         if open.op.birth != op.birth {
-            return Err(format!("{op} was born in view {}", open.op.birth));
+            return Err(format!(
+                "{op:#} was reported, born in view {}",
+                open.op.birth
+            ));
         }
         if !open.members.contains(&from) {
             return Err(format!("it is not a member of {op}"));

@@ -17,8 +17,8 @@ use crate::limits::{
 };
 use crate::wire::bounded;
 
-pub use super::fingerprint::{Algorithm, Fingerprint, Kind};
-pub use super::reason::{AbortReason, CancelReason, EvictReason};
+pub use super::fingerprint::{Algorithm, CallName, Fingerprint, Kind};
+pub use super::reason::{AbortReason, CancelReason, EvictReason, Listed};
 pub use super::state::{Digest, StateId, StateOffer, SyncFault, SyncStrategy};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins

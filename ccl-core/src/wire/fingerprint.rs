@@ -2,9 +2,11 @@
 //!
 //! Who compares, and what happens on a difference, is decided by `master`, `peer` and `collective`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Rank;
+use crate::ids::{OpName, Rank, Tag};
 use crate::reduce::{Dtype, ReduceOp};
 use crate::wire::state::StateOffer;
 
@@ -21,6 +23,45 @@ pub enum Kind {
     SharedState,
 }
 
+impl Kind {
+    /// Its name as callers and error texts write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllReduce => "all_reduce",
+            Self::ReduceScatter => "reduce_scatter",
+            Self::AllGather => "all_gather",
+            Self::Broadcast => "broadcast",
+            Self::Barrier => "barrier",
+            Self::SharedState => "sync",
+        }
+    }
+
+    /// What users know a call by: its name, its tag and its number there, such as `all_reduce (tag
+    /// 0, call 3)`.
+    #[must_use]
+    pub const fn call(self, op: OpName) -> CallName {
+        CallName { kind: self, op }
+    }
+}
+
+/// See [`Kind::call`].
+#[derive(Clone, Copy, Debug)]
+pub struct CallName {
+    kind: Kind,
+    op: OpName,
+}
+
+impl fmt::Display for CallName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, op) = (self.kind.name(), self.op);
+        match op.tag {
+            Tag::SHARED_STATE => write!(f, "{name} (call {})", op.n),
+            tag => write!(f, "{name} (tag {tag}, call {})", op.n),
+        }
+    }
+}
+
 /// How a collective moves its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Algorithm {
@@ -32,6 +73,18 @@ pub enum Algorithm {
     Direct,
     /// Chunks travel around the ring order of the view, pipelined by segment.
     Ring,
+}
+
+impl Algorithm {
+    /// Its name as callers and error texts write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Direct => "direct",
+            Self::Ring => "ring",
+        }
+    }
 }
 
 /// What all members must agree on before an operation can commit (R12).
@@ -67,19 +120,32 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The first difference between two fingerprints: the field, and both values in words.
+    /// The first difference between two fingerprints: what differs, and both values, in words. The
+    /// values are empty where the words are all there is to say.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         macro_rules! compare {
-            ($($field:ident),*) => {$(
+            ($($field:ident as $name:literal: $words:expr),* $(,)?) => {$(
                 if self.$field != other.$field {
-                    let mine = format!("{:?}", self.$field);
-                    return Some((stringify!($field), mine, format!("{:?}", other.$field)));
+                    let words = $words;
+                    return Some(($name, words(self), words(other)));
                 }
             )*};
         }
-        compare!(kind, dtype, op, count, parts, parts_digest, root, algorithm);
-        compare!(quantization, retry, attempts, min_world);
+        compare!(
+            kind as "call": |it: &Self| it.kind.name().to_owned(),
+            dtype as "dtype": |it: &Self| it.dtype.name().to_owned(),
+            op as "operator": |it: &Self| it.op.name().to_owned(),
+            parts as "number of buffers": |it: &Self| it.parts.to_string(),
+            count as "count": |it: &Self| it.count.to_string(),
+            parts_digest as "types and lengths of the buffers": |_: &Self| String::new(),
+            root as "root": |it: &Self| it.root.to_string(),
+            algorithm as "algorithm": |it: &Self| it.algorithm.name().to_owned(),
+            quantization as "quantization": |it: &Self| it.quantization.to_string(),
+            attempts as "attempts": |it: &Self| it.attempts.to_string(),
+            retry as "retry": |it: &Self| it.retry.to_string(),
+            min_world as "min_world_size": |it: &Self| it.min_world.to_string(),
+        );
         None
     }
 

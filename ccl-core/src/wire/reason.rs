@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{OpNumber, PeerId, Tag, UnitId};
+use crate::ids::{OpName, OpNumber, PeerId, Tag, UnitId, Vid};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::wire::bounded;
+use crate::wire::fingerprint::CallName;
 use crate::wire::state::SyncFault;
 
 /// Why an operation is cancelled (R8).
@@ -34,6 +35,34 @@ pub enum CancelReason {
     Leave,
 }
 
+impl CancelReason {
+    /// The whole sentence: what became of this call, which `by` asked to abort, and what to do.
+    #[must_use]
+    pub fn sentence(&self, call: CallName, by: PeerId) -> String {
+        match self {
+            Self::User => format!("{call} was cancelled by peer {by}"),
+            Self::Deadline => format!(
+                "{call} was cancelled for all: the deadline of peer {by} passed before all had \
+                 called and finished it; allow more time with its deadline or operation_timeout"
+            ),
+            Self::Mismatch {
+                peer,
+                field,
+                mine,
+                theirs,
+            } => {
+                let values = match mine.is_empty() && theirs.is_empty() {
+                    true => format!("{field} differ at peer {by} and at peer {peer}"),
+                    false => format!("{field} is {mine} at peer {by} and {theirs} at peer {peer}"),
+                };
+                format!("{call} differs between the members: {values}; all must make the same call")
+            }
+            Self::Local(what) => format!("{call} was cancelled by peer {by}: {what}"),
+            Self::Leave => format!("{call} was cancelled: peer {by} leaves the run"),
+        }
+    }
+}
+
 impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -45,7 +74,7 @@ impl fmt::Display for CancelReason {
                 mine,
                 theirs,
             } => {
-                write!(f, "{field} is {mine} here but {theirs} at peer {peer}")
+                write!(f, "its {field} is {mine}, that of peer {peer} {theirs}")
             }
             Self::Local(what) => f.write_str(what),
             Self::Leave => f.write_str("it leaves the run"),
@@ -110,11 +139,19 @@ impl fmt::Display for EvictReason {
             Self::Died => f.write_str("its process ended"),
             Self::Detached => f.write_str("its control connection ended and did not come back"),
             Self::Unreachable { by } => {
-                f.write_str("unreachable for peers")?;
-                by.iter().try_for_each(|peer| write!(f, " {peer}"))
+                let noun = if by.len() == 1 { "peer" } else { "peers" };
+                write!(f, "{noun} {} could not reach it", Listed(by))
             }
             Self::NotPosted { tag, n } => {
-                write!(f, "it did not call operation {n} of tag {tag} in time")
+                let op = OpName {
+                    tag: *tag,
+                    n: *n,
+                    birth: Vid::default(),
+                };
+                write!(
+                    f,
+                    "it did not make {op}, which the others had made, within post_timeout"
+                )
             }
             Self::NotHeard => f.write_str("not heard while the master rebuilt the run"),
             Self::NotAMember => f.write_str("not a member of the run"),
@@ -152,4 +189,32 @@ pub enum AbortReason {
     },
     /// A sync of shared state that cannot be. Final: nobody repeats it.
     State(SyncFault),
+}
+
+impl fmt::Display for AbortReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { peer, reason } => write!(f, "peer {peer} is gone: {reason}"),
+            Self::Cancelled { by, reason } => write!(f, "peer {by} asked for it: {reason}"),
+            Self::State(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// Peers in a sentence: `1`, `1 and 2`, `1, 2 and 3`.
+#[derive(Debug)]
+pub struct Listed<'a>(pub &'a [PeerId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, peer) in self.0.iter().enumerate() {
+            let separator = match index {
+                0 => "",
+                _ if index + 1 == self.0.len() => " and ",
+                _ => ", ",
+            };
+            write!(f, "{separator}{peer}")?;
+        }
+        Ok(())
+    }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PeerId, Revision};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::wire::bounded;
+use crate::wire::reason::Listed;
 
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -187,10 +188,10 @@ impl fmt::Display for SyncFault {
             } => {
                 write!(
                     f,
-                    "nobody has {sealed}, which was sealed; the best is {best}. All members may vote to \
-                     go back to it with restore; not yet:"
-                )?;
-                unwilling.iter().try_for_each(|peer| write!(f, " {peer}"))
+                    "nobody has {sealed}, which was sealed; the best is {best}. All members may vote \
+                     with restore to go back to it; peers without that vote: {}",
+                    Listed(unwilling)
+                )
             }
             Self::NoSource => f.write_str(
                 "no member offers a whole content: all are receive_only, or failed half-way before",

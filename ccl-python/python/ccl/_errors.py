@@ -19,7 +19,7 @@ class Error(RuntimeError):
     epoch: int | None
     #: Why, in words.
     reason: str | None
-    #: The operation that ended, as ``tag#number@view``.
+    #: The operation that ended: its number and its tag.
     op: str | None
     #: Members at the moment.
     world_size: int | None
@@ -133,3 +133,9 @@ class OsError(Error, OSError):
     def __reduce__(self) -> tuple[Any, ...]:
         # `OSError` has a place of its own for the number, which it keeps only with two arguments.
         return type(self), self.args, {**self.__dict__, "errno": self.errno}
+
+
+for _class in [value for value in globals().values() if isinstance(value, type)]:
+    if issubclass(_class, Error):
+        # Users know them by the package, in tracebacks too.
+        _class.__module__ = "ccl"

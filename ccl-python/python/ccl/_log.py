@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import os
 import threading
 
 from ccl import _native
@@ -16,13 +17,22 @@ def set_log_level(level: int | str | None) -> None:
 
     A level is a number or a name of ``logging``; 5 is the finest. A thread, ``ccl-log``, calls the
     logger's handlers, so that a slow one holds nobody up: lines that do not fit in the queue are
-    counted, and the count is logged. Off at the start, and in a forked child.
+    counted, and the count is logged. Off at the start, and in a forked child; but what a call that
+    waits in vain waits for is a warning at any time.
     """
-    _native.log_level(_number(level))
-    global _thread
+    global _taken, _thread
+    _taken = (os.getpid(), _number(level))
+    _native.log_level(_taken[1])
     if level is not None and (_thread is None or not _thread.is_alive()):
         _thread = threading.Thread(target=_hand_over, name="ccl-log", daemon=True)
         _thread.start()
+
+
+def tell(words: str) -> None:
+    """Warns of what a call waits for, unless the library's own line does: seen without setup."""
+    process, level = _taken
+    if process != os.getpid() or level > logging.WARNING:
+        _logger.warning("%s", words)
 
 
 def _number(level: int | str | None) -> int:
@@ -69,4 +79,6 @@ def _end() -> None:
 
 #: Above all levels.
 _OFF = 255
+#: Which process takes the library's lines, and from which level on.
+_taken = (os.getpid(), _OFF)
 _LAST_LINES_SECONDS = 1.0

@@ -184,7 +184,9 @@ fn validate(order: &Order, setup: &Setup) -> Result<()> {
         Ok(())
     } else {
         Err(Failure::new(format!(
-            "an order that does not fit: {order:?}"
+            "an order that does not fit: of {} for {} peers",
+            order.iterations,
+            order.receive_bytes.len()
         )))
     }
 }

@@ -219,8 +219,9 @@ impl Fleet {
             child.send(&Order::Leave)?;
             let status = child.wait_for(super::LEAVE_LIMIT)?;
             if !status.is_some_and(|status| status.success()) {
+                let how = status.map_or("it hangs".into(), |status| status.to_string());
                 return Err(Failure::new(format!(
-                    "a peer of the bench did not leave as it should: {status:?}"
+                    "a peer of the bench did not leave as it should: {how}"
                 )));
             }
         }

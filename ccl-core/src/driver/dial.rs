@@ -1,0 +1,129 @@
+//! Finding the master: resolves its name, tries each address, and says in words what is wrong.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::limits::HELLO_TIMEOUT;
+use crate::transport::sys;
+
+/// Resolves the name afresh and tries each address.
+///
+/// # Errors
+/// What is wrong with each, and what to do about it.
+pub(super) async fn dial(master: &str) -> Result<(TcpStream, SocketAddr), String> {
+    let addresses = tokio::net::lookup_host(master).await;
+    let addresses = addresses.map_err(|error| unresolved(master, &error))?;
+    let mut faults: Vec<String> = Vec::new();
+    for address in addresses {
+        let connected = timeout(HELLO_TIMEOUT, TcpStream::connect(address)).await;
+        let error = match connected {
+            Ok(Ok(stream)) => return Ok((stream, address)),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => ErrorKind::TimedOut.into(),
+        };
+        let fault = unreachable(address, &error).await;
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    if faults.is_empty() {
+        faults.push("the name has no address".into());
+    }
+    Err(faults.join("; "))
+}
+
+fn unresolved(master: &str, error: &io::Error) -> String {
+    let host = master.rsplit_once(':').map_or(master, |(host, _)| host);
+    let error = plain(error);
+    let error = error
+        .strip_prefix("failed to lookup address information: ")
+        .unwrap_or(&error);
+    format!("the host name {host:?} does not resolve ({error}); check its spelling")
+}
+
+async fn unreachable(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.kind() {
+        ErrorKind::ConnectionRefused if address.ip().to_canonical().is_loopback() => format!(
+            "{address} refused the connection: nothing listens on port {port} of this host; start a \
+             master with `ccl master`, or correct the port"
+        ),
+        ErrorKind::ConnectionRefused if is_on_loopback(address).await => format!(
+            "{address} refused the connection, but port {port} is open on loopback: the master \
+             listens on loopback only; start it with `ccl master --listen 0.0.0.0:{port}`"
+        ),
+        ErrorKind::ConnectionRefused => format!(
+            "{address} refused the connection: nothing listens there, or a master that listens on \
+             loopback only, as is its default; start it with `ccl master --listen 0.0.0.0:{port}`"
+        ),
+        ErrorKind::TimedOut => format!(
+            "{address} does not answer: the host is down, the address is wrong, or a firewall drops \
+             what is sent to port {port}"
+        ),
+        _ => format!("{address} cannot be reached: {}", plain(error)),
+    }
+}
+
+/// Whether something listens at this port of this host, if it is the address of this host.
+async fn is_on_loopback(address: SocketAddr) -> bool {
+    if !sys::is_of_this_host(address) {
+        return false;
+    }
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for ip in loopback {
+        let probe = TcpStream::connect((ip, address.port()));
+        if matches!(timeout(PROBE_TIMEOUT, probe).await, Ok(Ok(_))) {
+            return true;
+        }
+    }
+    false
+}
+
+/// What is wrong with a connection whose other side has said nothing that a master says: it ended
+/// with `error` after these first bytes.
+pub(super) fn no_master(address: SocketAddr, first: &[u8], error: &io::Error) -> String {
+    if first.is_empty() {
+        return match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                format!(
+                    "{address} closed the connection without a word: another service may be at that port"
+                )
+            }
+            _ => format!("the connection to {address} ended: {}", plain(error)),
+        };
+    }
+    let end = first.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    let line = String::from_utf8_lossy(&first[..end.unwrap_or(first.len())]);
+    let is_text = !line.is_empty() && line.chars().all(|c| !c.is_control() && c != '\u{fffd}');
+    match is_text {
+        true => format!("what listens at {address} is no ccl master: it says {line:?}"),
+        false => format!(
+            "what listens at {address} is no ccl master, or one of another version: {}",
+            plain(error)
+        ),
+    }
+}
+
+/// What is known of a connection while its other side has said nothing.
+pub(super) fn silent(address: SocketAddr) -> String {
+    format!(
+        "{address} takes the connection and says nothing: it is another service, or a master that \
+         hangs"
+    )
+}
+
+/// The system's words without its number.
+pub(super) fn plain(error: &io::Error) -> String {
+    let words = error.to_string();
+    match words.find(" (os error ") {
+        Some(end) => words[..end].to_owned(),
+        None => words,
+    }
+}
+
+/// Longest that a look at the own host's loopback takes.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);

@@ -1,0 +1,229 @@
+//! What a user reads when something does not work: the whole text, as it comes out of the public
+//! calls, over real sockets.
+//!
+//! Goal: each text says what happened, to whom, why, and what to do, and none is a debug form.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use ccl_core::{Communicator, CommunicatorConfig, Error, MasterServer, Options, Rank, ReduceOp};
+
+use common::{HANG, config, master, run, with_tag};
+
+/// Prints a text for whoever runs the tests with `--nocapture`, and looks for words in it.
+fn check(error: &Error, expected: &[&str]) {
+    let text = error.to_string();
+    println!("{text}");
+    for words in expected {
+        assert!(text.contains(words), "\"{words}\" is missing in: {text}");
+    }
+    for form in [
+        "(\"", "Rank(", "PeerId(", "Some(", " { ", "os error", "born",
+    ] {
+        assert!(!text.contains(form), "a debug form, {form}, in: {text}");
+    }
+}
+
+/// Why `connect` fails within this time.
+fn refusal(config: CommunicatorConfig) -> Error {
+    let config = CommunicatorConfig {
+        connect_timeout: Duration::from_millis(700),
+        ..config
+    };
+    Communicator::connect(config).unwrap_err()
+}
+
+fn at(master: &str) -> CommunicatorConfig {
+    CommunicatorConfig {
+        master: master.into(),
+        ..CommunicatorConfig::default()
+    }
+}
+
+fn connected(master: &MasterServer, world: u32) -> Vec<Communicator> {
+    let joining = (0..world).map(|_| Communicator::connect_start(config(master, world)).unwrap());
+    let joining: Vec<_> = joining.collect();
+    let joined = joining.iter().map(|peer| peer.wait_for(HANG).unwrap());
+    joined.map(Option::unwrap).collect()
+}
+
+#[test]
+fn a_master_that_is_no_host_and_port_is_told_how_to_be_one() {
+    check(
+        &refusal(at("http://node-7:48148")),
+        &["\"http://\"", "host:port", "node-7:48148"],
+    );
+    check(&refusal(at("node-7")), &["no port", "node-7:48148"]);
+    check(&refusal(at("node-7:48148/run")), &["host:port"]);
+    check(&refusal(at("::1")), &["[::1]:48148"]);
+    check(&refusal(at("fe80::1:48148")), &["[", "host:port"]);
+    check(&refusal(at("node-7:99999")), &["1 to 65535"]);
+}
+
+#[test]
+fn a_wrong_port_a_wrong_name_and_another_service_are_told_apart() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let refused = refusal(at(&address.to_string()));
+    check(
+        &refused,
+        &[&address.to_string(), "refused the connection", "ccl master"],
+    );
+    check(
+        &refusal(at("no-such-host.invalid:48148")),
+        &["no-such-host.invalid", "does not resolve"],
+    );
+    let (greeter, silent, closer) = (Service::Greets, Service::Listens, Service::Closes);
+    let address = greeter.start();
+    check(
+        &refusal(at(&address.to_string())),
+        &[&address.to_string(), "no ccl master", "SSH-2.0-OpenSSH"],
+    );
+    let address = silent.start();
+    check(
+        &refusal(at(&address.to_string())),
+        &[&address.to_string(), "says nothing"],
+    );
+    let address = closer.start();
+    check(
+        &refusal(at(&address.to_string())),
+        &[&address.to_string(), "closed the connection"],
+    );
+}
+
+/// The default of `ccl master`: a peer that names the host by another address is refused there.
+#[test]
+fn a_master_on_loopback_only_is_told_from_no_master() {
+    let Some(own) = own_address() else {
+        return println!("skipped: this host has no address but loopback");
+    };
+    let master = master();
+    let address = SocketAddr::new(own, master.address().port());
+    check(
+        &refusal(at(&address.to_string())),
+        &["listens on loopback only", "--listen"],
+    );
+    master.shutdown();
+}
+
+/// The address that this host would send from.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // For documentation (RFC 5737): connecting only chooses the way.
+    socket.connect("192.0.2.1:9").ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_loopback()).then_some(own)
+}
+
+/// Something else at the master's port.
+enum Service {
+    Greets,
+    Listens,
+    Closes,
+}
+
+impl Service {
+    fn start(self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                match self {
+                    Self::Greets => {
+                        let _gone = stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n");
+                    }
+                    Self::Listens => {}
+                    Self::Closes => {
+                        let _whatever = stream.read(&mut [0; 1024]);
+                        continue;
+                    }
+                }
+                std::thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+            }
+        });
+        address
+    }
+}
+
+#[test]
+fn a_deadline_says_whose_call_it_was_and_of_what() {
+    let master = master();
+    let peers = connected(&master, 2);
+    let options = Options {
+        deadline: Some(Duration::from_millis(50)),
+        ..with_tag(7)
+    };
+    let error = peers[0].all_reduce(&mut [1_f32; 4], ReduceOp::Sum, &options);
+    let peer = format!("peer {}", peers[0].peer());
+    check(
+        &error.unwrap_err(),
+        &["all_reduce (tag 7, call 0)", &peer, "deadline"],
+    );
+    drop(peers);
+    master.shutdown();
+}
+
+#[test]
+fn calls_that_differ_are_told_with_both_values_and_whose_they_are() {
+    type Call = fn(&Communicator, bool) -> Error;
+    let differing: [(&str, Call); 4] = [
+        ("dtype is", |peer, odd| {
+            let options = Options::default();
+            if odd {
+                return peer
+                    .all_reduce(&mut [1_f64; 4], ReduceOp::Sum, &options)
+                    .unwrap_err();
+            }
+            peer.all_reduce(&mut [1_f32; 4], ReduceOp::Sum, &options)
+                .unwrap_err()
+        }),
+        ("count is", |peer, odd| {
+            let mut buffer = vec![1_f32; if odd { 5 } else { 4 }];
+            peer.all_reduce(&mut buffer, ReduceOp::Sum, &Options::default())
+                .unwrap_err()
+        }),
+        ("root is", |peer, odd| {
+            let root = Rank(u32::from(odd));
+            peer.broadcast(&mut [1_f32; 4], root, &Options::default())
+                .unwrap_err()
+        }),
+        ("operator is", |peer, odd| {
+            let op = if odd { ReduceOp::Max } else { ReduceOp::Sum };
+            peer.all_reduce(&mut [1_f32; 4], op, &Options::default())
+                .unwrap_err()
+        }),
+    ];
+    for (field, call) in differing {
+        let errors = run(2, move |peer| call(peer, peer.rank() == Rank(1)));
+        for error in errors {
+            check(&error, &[field, "at peer ", "(tag 0, call 0)", "same call"]);
+        }
+    }
+}
+
+#[test]
+fn a_lost_peer_is_told_with_the_call_that_it_was_lost_in() {
+    let master = master();
+    let mut peers = connected(&master, 2);
+    let leaver = peers.pop().unwrap();
+    let name = format!("peer {}", leaver.peer());
+    let call = std::thread::spawn(move || {
+        let mut buffer = [1_i32; 4];
+        peers[0]
+            .all_reduce(&mut buffer, ReduceOp::Sum, &with_tag(3))
+            .unwrap_err()
+    });
+    drop(leaver);
+    let error = call.join().unwrap();
+    check(
+        &error,
+        &[&name, "all_reduce (tag 3, call 0)", "it left", "call again"],
+    );
+    master.shutdown();
+}
