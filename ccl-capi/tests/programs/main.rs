@@ -133,11 +133,12 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs, each of which has a test below.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "arguments",
     "callers",
     "churn",
     "collectives",
+    "ended",
     "entries",
     "forked",
     "interrupted",
@@ -255,6 +256,11 @@ fn a_killed_process_is_lost_to_the_others_alike_and_a_newcomer_takes_its_place()
     for _ in 1..runs {
         run(&mut Command::new(folder().join("c-churn-shared")));
     }
+}
+
+#[test]
+fn every_function_says_how_the_session_ended() {
+    run_recorded("ended");
 }
 
 #[test]

@@ -394,8 +394,8 @@ impl Communicator {
     /// Starts a collective on raw memory.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`] and [`Error::WorldChanged`] at once; the
-    /// rest from the handle, which may be [`Error::WorldChanged`] too.
+    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`], [`Error::WorldChanged`] and how a session
+    /// ended that is over, at once; the rest from the handle, which may be any of them but the first.
     ///
     /// # Safety
     /// Where lengths depend on the world size, it must be given. The memory of every part must stay
@@ -403,7 +403,7 @@ impl Communicator {
     /// has been dropped.
     #[allow(unsafe_code)]
     pub unsafe fn start_raw(&self, request: Request) -> Result<RawHandle> {
-        self.session().check_process()?;
+        self.session().check_open()?;
         if request.kind == Kind::SharedState {
             return Err(Error::invalid(
                 "shared state is synchronised by sync_shared_state",

@@ -139,6 +139,7 @@ impl Communicator {
         state: &'s mut SharedState<'a>,
         options: &SyncOptions,
     ) -> Result<SyncHandle<'s, 'a>> {
+        self.session().check_open()?;
         let started = self.session().now();
         let holding = Arc::new(state.hold(options)?);
         let hashing = self.session().now() - started;

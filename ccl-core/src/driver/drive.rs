@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::collective::Start;
 use crate::driver::call::{Call, Operation};
-use crate::driver::completion::Completion;
+use crate::driver::completion::{Completion, Finished};
 use crate::driver::control::{self, Control};
 use crate::driver::peer::{Session, session_error};
 use crate::error::Error;
@@ -52,6 +52,8 @@ pub(super) struct Core {
     control: Option<Control>,
     dialling: Option<JoinHandle<()>>,
     generation: u64,
+    /// Set when the session was ended from outside: the machine is asked nothing any more.
+    ended: Option<SessionEnd>,
 }
 
 /// A call that has not ended.
@@ -80,6 +82,7 @@ impl Core {
             control: None,
             dialling: None,
             generation: 0,
+            ended: None,
         }
     }
 
@@ -126,7 +129,8 @@ impl Session {
             if let Some(control) = &core.control {
                 control.flush();
             }
-            self.alarm.set(core.peer.poll_timeout());
+            let due = core.peer.poll_timeout();
+            self.alarm.set(due.filter(|_| core.ended.is_none()));
             self.note_pending(core.peer.pending_peers());
             self.note_others(&mut core);
             drop(core);
@@ -150,6 +154,9 @@ impl Session {
     }
 
     fn take_in(&self, core: &mut Core, item: Item) {
+        if let Some(end) = &core.ended {
+            return refuse(item, end);
+        }
         let now = self.clock.now();
         match item {
             Item::Input(input) => core.peer.handle(now, input),
@@ -205,16 +212,16 @@ impl Session {
 
     fn take_post(&self, core: &mut Core, call: CallId, operation: Operation, handle: Arc<Call>) {
         let completion = handle.completion_arc();
-        let world_size = core.peer.view().map_or(0, |view| view.members.len());
-        if operation
-            .world_size
-            .is_some_and(|expected| expected != world_size)
+        // Without a view the session is over, and the machine says how it ended.
+        if let Some(view) = core.peer.view()
+            && let Some(expected) = operation.world_size
+            && expected != view.members.len()
         {
             // No number is used up. The caller learns the new view and comes back with other
             // buffers.
-            self.public.lock().view = core.peer.view().cloned();
+            self.public.lock().view = Some(Arc::clone(view));
             return completion.finish(Err(Error::WorldChanged {
-                world_size: world_size as u32,
+                world_size: view.members.len() as u32,
             }));
         }
         let now = self.clock.now();
@@ -386,6 +393,11 @@ impl Session {
     /// Ends what a session that was closed from outside leaves open.
     pub(super) fn end_calls(&self, end: &SessionEnd) {
         let mut core = self.core.lock();
+        let end = {
+            let mut public = self.public.lock();
+            public.ended.get_or_insert_with(|| end.clone()).clone()
+        };
+        core.ended = Some(end.clone());
         core.generation += 1;
         core.control = None;
         if let Some(dialling) = core.dialling.take() {
@@ -397,9 +409,8 @@ impl Session {
                 let op = *collective.call.op.lock();
                 op.into_iter().for_each(|op| self.stop_op(op));
             }
-            pending.completion.finish(Err(session_error(end)));
+            pending.completion.finish(Err(session_error(&end)));
         }
-        self.public.lock().ended.get_or_insert_with(|| end.clone());
         self.changed.notify_all();
     }
 
@@ -424,6 +435,18 @@ impl Session {
     }
 }
 
+/// Ends a call that came after the session was ended from outside.
+fn refuse(item: Item, end: &SessionEnd) {
+    match item {
+        Item::Post(_, _, handle) => handle.completion().finish(Err(end.error())),
+        Item::Plain(_, completion, Input::Leave { .. }) if *end == SessionEnd::Left => {
+            completion.finish(Ok(Finished::Left));
+        }
+        Item::Plain(_, completion, _) => completion.finish(Err(end.error())),
+        Item::Input(_) | Item::SyncFailed(..) | Item::Control(..) => {}
+    }
+}
+
 fn log(event: &Event) {
     match event {
         Event::Attached(true) => tracing::info!("attached to the master"),
@@ -442,9 +465,7 @@ struct EndCallsOnPanic<'a> {
 impl Drop for EndCallsOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.is_unwinding {
-            self.session.end_calls(&SessionEnd::Protocol(
-                "internal error, please report it".into(),
-            ));
+            self.session.end_calls(&SessionEnd::Internal);
         }
     }
 }

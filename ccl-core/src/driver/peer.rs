@@ -188,7 +188,7 @@ impl Session {
 
     /// Starts a collective.
     pub(crate) fn post(&self, operation: Operation) -> Result<Arc<Call>> {
-        self.check_process()?;
+        self.check_open()?;
         let call = Arc::new(Call {
             id: self.new_call(),
             session: self.weak.upgrade().expect("`self` is borrowed from an Arc"),
@@ -209,7 +209,7 @@ impl Session {
 
     /// Comes to the next safe point.
     pub(crate) fn safe_point(&self) -> Result<SafePointCall> {
-        self.check_process()?;
+        self.check_open()?;
         let (call, completion) = (self.new_call(), Completion::new());
         let deadline = self
             .config
@@ -333,6 +333,15 @@ impl Session {
         CallId(self.next_call.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// How the session ended, if it has; an error in a forked child.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.check_process()?;
+        match &self.public.lock().ended {
+            Some(end) => Err(end.error()),
+            None => Ok(()),
+        }
+    }
+
     /// An error in a forked child, which has neither the threads nor, maybe, an open lock.
     pub(crate) fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
@@ -355,6 +364,7 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
         SessionEnd::Protocol(what) => Error::Unknown(format!(
             "the master said something that makes no sense: {what}"
         )),
+        SessionEnd::Internal => Error::Unknown(end.to_string()),
         SessionEnd::Left => Error::Ended("this peer left the run".into()),
     }
 }

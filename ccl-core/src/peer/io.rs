@@ -144,6 +144,8 @@ pub enum SessionEnd {
     NoVerdict,
     /// The master contradicted what it had said, or what this peer knows for certain.
     Protocol(String),
+    /// The driver met a mistake in this library, and gave the session up.
+    Internal,
     /// It left.
     Left,
 }
@@ -168,6 +170,7 @@ impl fmt::Display for SessionEnd {
             Self::Detached => f.write_str("no master for longer than detach_timeout"),
             Self::NoVerdict => f.write_str("no verdict on a cancelled call within verdict_timeout"),
             Self::Protocol(what) => write!(f, "the master contradicted itself: {what}"),
+            Self::Internal => f.write_str("internal error in ccl, please report it"),
             Self::Left => f.write_str("it left"),
         }
     }

@@ -75,6 +75,7 @@ impl Stats {
             SessionEnd::Detached => "detached",
             SessionEnd::NoVerdict => "no verdict",
             SessionEnd::Protocol(_) => "protocol",
+            SessionEnd::Internal => "internal",
             SessionEnd::Left => "left",
         };
         *self.sessions.entry(name).or_default() += 1;
