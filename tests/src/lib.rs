@@ -1,5 +1,6 @@
 //! What tests of ccl share: its machines under virtual time, and real processes.
 
+pub mod heartbeats;
 pub mod processes;
 pub mod saves;
 pub mod sim;

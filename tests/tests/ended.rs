@@ -1,9 +1,10 @@
 //! What every call says once the session is over, however it ended.
 //!
 //! Goal: the end of a session is an error that tells how it ended, from every call and for good.
-//! 1. A session is ended in each of four ways. 2. Every public call is made, three times over, with
-//! buffers for the world as it was. 3. Each is fatal and names the end; what is only asked keeps
-//! its last answer; nothing panics.
+//!
+//! 1. A session is ended in each of four ways.
+//! 2. Every public call is made, three times over, with buffers for the world as it was.
+//! 3. Each is fatal and names the end; what is only asked keeps its last answer; nothing panics.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::time::Duration;

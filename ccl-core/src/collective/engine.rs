@@ -5,6 +5,10 @@
 //! handed to the links, additions and copies run on memory that can be taken back at any moment
 //! (`buffer`). The engine knows no verdicts: the driver starts and stops operations as the peer's
 //! machine says.
+//!
+//! What takes longer than one addition, a copy of a whole buffer, is not done by the thread that
+//! met it, which may be one that others wait for: it is handed to the driver (`LargeCopy`,
+//! `Staged`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -16,11 +20,12 @@ use parking_lot::Mutex;
 
 use super::exchange::{Exchange, ExchangeLimits, StartOp};
 use super::layout::Part;
-use super::memory::{Buffer, Memory, Scratch, StagingPool};
+use super::memory::{Buffer, Memory, Scratch, StagingPool, staging_bytes};
 use super::run::{self, Work};
-use super::step::{Output, Place};
+use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
 use crate::ids::{OpName, PeerId, Rank};
+use crate::limits::SEGMENT_BYTES_MAX;
 use crate::transport::{FrameHeader, LinkHandler, LinkSender, Payload, Placement};
 use crate::wire::control::{CostTable, Fingerprint, LinkFault};
 
@@ -44,7 +49,7 @@ pub struct Start {
 }
 
 /// What the driver is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum EngineEvent {
     /// The whole result of an operation is here, and all members called the same.
     Held(OpName),
@@ -75,6 +80,38 @@ pub enum EngineEvent {
         /// Which lane.
         lane: u16,
     },
+    /// For [`Engine::copy`], on a thread that nobody waits for.
+    LargeCopy(LargeCopy),
+}
+
+/// Own data that is part of a result, too long to be copied on the way.
+#[derive(Debug)]
+pub struct LargeCopy {
+    copy: CopyOwn,
+    memory: Arc<Memory>,
+}
+
+/// The result of a committed operation that was called in place, aside. The operation is over, and
+/// nobody else uses this memory or the caller's.
+#[derive(Debug)]
+#[must_use = "without a copy the caller's memory holds the input still"]
+pub struct Staged {
+    engine: Arc<Engine>,
+    memory: Arc<Memory>,
+}
+
+impl Staged {
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.memory.staged_bytes()
+    }
+
+    /// Copies the result to the caller's memory.
+    pub fn bring_home(self) {
+        self.memory.bring_home();
+        self.engine.give_back(&self.memory);
+    }
 }
 
 /// Receives events: from the tasks of the links, and from within `start`, `stop` and `commit`. It
@@ -125,8 +162,8 @@ impl Engine {
 
     /// Opens an operation on the caller's memory, and sends what can be sent at once. Until `stop`
     /// or `commit` the inputs are read and the results written; in place, results are put together
-    /// elsewhere. Copies this peer's own data where it is part of the result; does not block
-    /// otherwise.
+    /// elsewhere. Copies this peer's own data where it is part of the result and short; does not
+    /// block otherwise.
     ///
     /// # Errors
     /// If there is no memory to put results together in; nothing is open then.
@@ -140,9 +177,13 @@ impl Engine {
             count: buffer.count as u64,
         };
         let parts: Arc<[Part]> = start.parts.iter().map(part).collect();
-        self.with_exchange(|state, scratch| {
-            let called = (&start.fingerprint, start.rank);
-            let memory = Memory::new(&start.parts, called, scratch, &mut state.staging)?;
+        let called = (&start.fingerprint, start.rank);
+        let staging = match staging_bytes(&start.parts, called) {
+            0 => None,
+            bytes => Some(self.staging(bytes)?),
+        };
+        let memory = Memory::new(&start.parts, called, &self.scratch, staging);
+        self.with_exchange(|state| {
             state.operations.insert(start.op, Arc::new(memory));
             state.exchange.start(StartOp {
                 op: start.op,
@@ -153,8 +194,8 @@ impl Engine {
                 rank: start.rank,
                 costs: start.costs,
             });
-            Ok(())
-        })
+        });
+        Ok(())
     }
 
     /// Ends an operation, whatever became of it: when this returns nothing reads or writes the
@@ -166,13 +207,22 @@ impl Engine {
         }
     }
 
-    /// Ends an operation that was committed: as `stop`, and the caller's memory holds the result.
-    /// Copies it there if the call was in place.
-    pub fn commit(&self, op: OpName) {
-        if let Some(memory) = self.end(op) {
-            memory.bring_home();
-            self.give_back(&memory);
-        }
+    /// Ends an operation that was committed: as `stop`, and the caller's memory holds the result
+    /// once what is returned has been brought home.
+    pub fn commit(self: &Arc<Self>, op: OpName) -> Option<Staged> {
+        let memory = self.end(op)?;
+        memory.staging()?;
+        Some(Staged {
+            engine: Arc::clone(self),
+            memory,
+        })
+    }
+
+    /// Does a large copy, and what follows from it.
+    pub fn copy(&self, LargeCopy { copy, memory }: LargeCopy) {
+        let mut jobs = Jobs::new();
+        self.work(Output::Copy(copy), &memory, &mut jobs);
+        self.carry_out(jobs);
     }
 
     /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is
@@ -196,7 +246,9 @@ impl Engine {
     /// Gives staging memory back to the system that was not used since the call before; to be
     /// called every few seconds.
     pub fn trim(&self) {
-        self.state.lock().staging.trim();
+        let unused = self.state.lock().staging.trim();
+        // Given back without the lock: that takes a while for large memory.
+        drop(unused);
     }
 
     fn end(&self, op: OpName) -> Option<Arc<Memory>> {
@@ -205,12 +257,23 @@ impl Engine {
         // somebody still writes to it.
         memory.take_back();
         let mut is_first = false;
-        self.with_exchange(|state, _| {
+        self.with_exchange(|state| {
             is_first = state.operations.remove(&op).is_some();
             state.exchange.stop(op);
         });
         self.sender.forget(op);
         is_first.then_some(memory)
+    }
+
+    /// Memory to put results together in. What is idle and does not fit is given back to the system
+    /// first, so that operations of different lengths do not add up.
+    fn staging(&self, bytes: usize) -> Result<Arc<Storage>, NoMemory> {
+        let (fitting, unused) = self.state.lock().staging.take(bytes);
+        drop(unused);
+        match fitting {
+            Some(storage) => Ok(storage),
+            None => StagingPool::make(bytes),
+        }
     }
 
     fn give_back(&self, memory: &Memory) {
@@ -220,9 +283,9 @@ impl Engine {
     }
 
     /// Lets the exchange decide, then does what it wants.
-    fn with_exchange<R>(&self, decide: impl FnOnce(&mut State, &Arc<Storage>) -> R) -> R {
+    fn with_exchange<R>(&self, decide: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock();
-        let decided = decide(&mut state, &self.scratch);
+        let decided = decide(&mut state);
         let mut jobs = state.spare.pop().unwrap_or_default();
         state.collect(&mut jobs);
         drop(state);
@@ -261,6 +324,12 @@ impl Engine {
                     if let Some(memory) = memory {
                         let payload = Payload::Lent(memory.region(side, span));
                         self.sender.bulk(to, header, payload);
+                    }
+                }
+                Output::Copy(copy) if copy.body.bytes() > COPY_BYTES_MAX => {
+                    if let Some(memory) = memory {
+                        let large = LargeCopy { copy, memory };
+                        (self.events)(EngineEvent::LargeCopy(large));
                     }
                 }
                 work => {
@@ -318,7 +387,7 @@ impl LinkHandler for Engine {
         header: &FrameHeader,
         payload: Bytes,
     ) -> Result<(), &'static str> {
-        self.with_exchange(|state, _| state.exchange.handle_signal(from, header, payload))
+        self.with_exchange(|state| state.exchange.handle_signal(from, header, payload))
     }
 
     fn place(&self, from: PeerId, header: &FrameHeader) -> Placement {
@@ -338,7 +407,7 @@ impl LinkHandler for Engine {
     }
 
     fn arrived(&self, from: PeerId, header: &FrameHeader) {
-        self.with_exchange(|state, _| state.exchange.handle_arrived(from, header));
+        self.with_exchange(|state| state.exchange.handle_arrived(from, header));
     }
 
     fn link_up(&self, peer: PeerId) {
@@ -365,6 +434,8 @@ impl fmt::Debug for Engine {
     }
 }
 
+/// Longest own data that is copied on the way: it takes as long as an addition of a segment.
+const COPY_BYTES_MAX: usize = SEGMENT_BYTES_MAX;
 /// Empty lists of jobs kept: one for each thread that may be at work.
 const SPARE_JOBS_MAX: usize = 16;
 

@@ -60,42 +60,58 @@ pub(super) struct Memory {
     staging: Option<Arc<Storage>>,
 }
 
+/// Bytes of staging memory that an operation of these buffers needs.
+pub(super) fn staging_bytes(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> usize {
+    let places = staged(buffers, called);
+    places.last().map_or(0, |(_, range)| next_place(range.end))
+}
+
+/// The buffers whose results go home after the commit, and where those are in staging memory.
+fn staged(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> Vec<(Lent, std::ops::Range<usize>)> {
+    let mut next = 0_usize;
+    let needing = buffers
+        .iter()
+        .filter(|buffer| needs_staging(buffer, called));
+    let place = |buffer: &Buffer| {
+        let range = next..next.saturating_add(buffer.receive.bytes());
+        next = next_place(range.end);
+        (buffer.receive.clone(), range)
+    };
+    needing.map(place).collect()
+}
+
+fn next_place(end: usize) -> usize {
+    let next = end.checked_next_multiple_of(STAGING_ALIGNMENT_BYTES);
+    next.unwrap_or(usize::MAX)
+}
+
+/// The root of a broadcast has its result already where it belongs.
+fn needs_staging(buffer: &Buffer, (fingerprint, rank): (&Fingerprint, Rank)) -> bool {
+    let is_source = fingerprint.kind == Kind::Broadcast && fingerprint.root == rank;
+    !is_source && is_staged(buffer.is_in_place())
+}
+
 impl Memory {
-    /// Lends a call's buffers.
-    ///
-    /// # Errors
-    /// If there is no memory for the results that must be staged.
+    /// Lends a call's buffers; `staging` has as many bytes as `staging_bytes` says, or more.
     pub(super) fn new(
         buffers: &[Buffer],
-        (fingerprint, rank): (&Fingerprint, Rank),
+        called: (&Fingerprint, Rank),
         scratch: &Arc<Storage>,
-        pool: &mut StagingPool,
-    ) -> Result<Self, NoMemory> {
-        // The root of a broadcast has its result already where it belongs.
-        let is_source = fingerprint.kind == Kind::Broadcast && fingerprint.root == rank;
-        let needs_staging = |buffer: &Buffer| !is_source && is_staged(buffer.is_in_place());
-        let mut staged = Vec::new();
-        let mut staging_bytes = 0_usize;
-        for buffer in buffers.iter().filter(|buffer| needs_staging(buffer)) {
-            let range = staging_bytes..staging_bytes.saturating_add(buffer.receive.bytes());
-            let end = range.end.checked_next_multiple_of(STAGING_ALIGNMENT_BYTES);
-            staging_bytes = end.unwrap_or(usize::MAX);
-            staged.push((buffer.receive.clone(), range));
-        }
-        let staging = (staging_bytes > 0).then(|| pool.take(staging_bytes));
-        let staging = staging.transpose()?;
+        staging: Option<Arc<Storage>>,
+    ) -> Self {
+        let staged = staged(buffers, called);
         let mut kept = vec![Arc::clone(scratch)];
         kept.extend(staging.clone());
         let gate = Gate::keeping(kept);
         let mut places = staged.iter().map(|(_, range)| range.clone());
         let mut result = |buffer: &Buffer| match &staging {
-            Some(storage) if needs_staging(buffer) => {
+            Some(storage) if needs_staging(buffer, called) => {
                 let range = places.next().expect("one place a staged buffer");
                 storage.open(&gate).slice(range)
             }
             _ => buffer.receive.open(&gate),
         };
-        Ok(Self {
+        Self {
             results: buffers.iter().map(&mut result).collect(),
             inputs: buffers
                 .iter()
@@ -105,7 +121,7 @@ impl Memory {
             staged,
             staging,
             gate,
-        })
+        }
     }
 
     /// Keeps the memory from being taken back; `None` if it was.
@@ -168,6 +184,11 @@ impl Memory {
         gate.close();
     }
 
+    /// Bytes that go home after the commit.
+    pub(super) fn staged_bytes(&self) -> usize {
+        self.staged.iter().map(|(_, range)| range.len()).sum()
+    }
+
     /// The staging memory, for the pool.
     pub(super) fn staging(&self) -> Option<Arc<Storage>> {
         self.staging.clone()
@@ -181,6 +202,9 @@ impl Memory {
     }
 }
 
+/// Staging memory to be given back to the system, by dropping it.
+pub(super) type Unused = Vec<Arc<Storage>>;
+
 /// Staging memory between operations, so that a training step does not ask the system for it anew.
 #[derive(Debug, Default)]
 pub(super) struct StagingPool {
@@ -189,17 +213,25 @@ pub(super) struct StagingPool {
 }
 
 impl StagingPool {
-    /// Memory of at least `bytes` bytes, and little more. What is idle and does not fit is given
-    /// back to the system first, so that operations of different lengths do not add up.
-    fn take(&mut self, bytes: usize) -> Result<Arc<Storage>, NoMemory> {
+    /// Idle memory of at least `bytes` bytes, and little more. If none fits, what is idle is to be
+    /// dropped before memory that fits is made.
+    pub(super) fn take(&mut self, bytes: usize) -> (Option<Arc<Storage>>, Unused) {
         let bytes = bytes.max(STAGING_BYTES_MIN);
         let fits =
             |storage: &Arc<Storage>| storage.bytes() >= bytes && storage.bytes() / 2 <= bytes;
         if let Some(index) = self.idle.iter().position(|(storage, _)| fits(storage)) {
-            return Ok(self.idle.swap_remove(index).0);
+            return (Some(self.idle.swap_remove(index).0), Unused::default());
         }
-        self.idle.clear();
-        Storage::try_new(bytes)
+        let unused = self.idle.drain(..).map(|(storage, _)| storage);
+        (None, unused.collect())
+    }
+
+    /// Memory that `take` has none of.
+    ///
+    /// # Errors
+    /// If the system gives none.
+    pub(super) fn make(bytes: usize) -> Result<Arc<Storage>, NoMemory> {
+        Storage::try_new(bytes.max(STAGING_BYTES_MIN))
     }
 
     pub(super) fn give_back(&mut self, storage: Arc<Storage>) {
@@ -208,12 +240,14 @@ impl StagingPool {
         }
     }
 
-    /// Gives back to the system what was idle since the call before.
-    pub(super) fn trim(&mut self) {
-        self.idle.retain(|&(_, trims)| trims == 0);
+    /// Takes out what was idle since the call before.
+    pub(super) fn trim(&mut self) -> Unused {
+        let unused = self.idle.extract_if(.., |&mut (_, trims)| trims > 0);
+        let unused = unused.map(|(storage, _)| storage).collect();
         for (_, trims) in &mut self.idle {
             *trims += 1;
         }
+        unused
     }
 
     #[cfg(test)]

@@ -26,7 +26,7 @@ pub mod step;
 mod tests;
 
 pub use choice::{Extent, choose_algorithm};
-pub use engine::{Engine, EngineEvent, EngineEvents, Start};
+pub use engine::{Engine, EngineEvent, EngineEvents, LargeCopy, Staged, Start};
 pub use exchange::{Exchange, ExchangeLimits, StartOp, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span, parts_digest};
 pub use memory::{Buffer, Scratch};

@@ -394,8 +394,8 @@ impl Communicator {
     /// Starts a collective on raw memory.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`], [`Error::WorldChanged`] and how a session
-    /// ended that is over, at once; the rest from the handle, which may be any of them but the first.
+    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`], [`Error::WorldChanged`] and the end of
+    /// a session that is over, at once; the rest from the handle, which may be any but the first.
     ///
     /// # Safety
     /// Where lengths depend on the world size, it must be given. The memory of every part must stay

@@ -2,29 +2,92 @@
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+use crate::driver::clock::Clock;
 use crate::driver::peer::Session;
-use crate::peer::Input;
 use crate::time::Instant;
 
-/// When the machine wants to be called for time's sake, and the task that does it.
+/// When the machine wants to be called for time's sake. A thread of its own does that: signs of
+/// life must not wait for a turn behind the bytes that the I/O threads move.
 #[derive(Debug, Default)]
 pub(super) struct Alarm {
+    setting: Mutex<Setting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Setting {
+    at: Option<Instant>,
+    is_over: bool,
+}
+
+impl Alarm {
+    /// Sets the time. True: earlier than it was, and the thread is to be woken by `wake`, which
+    /// need not be under the lock that orders the settings. A later time lets it ring in vain,
+    /// once.
+    #[must_use]
+    pub(super) fn set(&self, next: Option<Instant>) -> bool {
+        let mut setting = self.setting.lock();
+        let is_earlier = is_earlier(next, setting.at);
+        setting.at = next;
+        is_earlier
+    }
+
+    /// Has the thread look at the time.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Ends the thread.
+    pub(super) fn end(&self) {
+        self.setting.lock().is_over = true;
+        self.wake();
+    }
+
+    /// Blocks until the time has come; false at the end.
+    fn wait(&self, clock: Clock) -> bool {
+        let mut setting = self.setting.lock();
+        while !setting.is_over {
+            match setting.at.map(|at| at - clock.now()) {
+                None => self.changed.wait(&mut setting),
+                Some(left) if !left.is_zero() => {
+                    // Whether it was woken shows in the setting.
+                    let _ = self.changed.wait_for(&mut setting, left);
+                }
+                Some(_) => {
+                    setting.at = None;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The thread that rings the machine's alarm, until the session is gone.
+pub(super) fn run_clock(session: &Weak<Session>, alarm: &Alarm, clock: Clock) {
+    while alarm.wait(clock) {
+        let Some(session) = session.upgrade() else {
+            return;
+        };
+        session.ring();
+    }
+}
+
+/// When the engine of shared state wants to be called, and the task that does it.
+#[derive(Debug, Default)]
+pub(super) struct StateAlarm {
     at: Mutex<Option<Instant>>,
     earlier: Notify,
 }
 
-impl Alarm {
+impl StateAlarm {
     /// Sets the time. Only an earlier one wakes the task: a later one lets it ring in vain, once.
     pub(super) fn set(&self, next: Option<Instant>) {
         let mut at = self.at.lock();
-        let is_earlier = match (next, *at) {
-            (Some(next), Some(at)) => next < at,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
+        let is_earlier = is_earlier(next, *at);
         *at = next;
         if is_earlier {
             self.earlier.notify_one();
@@ -32,12 +95,8 @@ impl Alarm {
     }
 }
 
-/// Rings until the session is gone: calls `ring` whenever the time has come.
-pub(super) async fn run_alarm(
-    session: Weak<Session>,
-    alarm: Arc<Alarm>,
-    mut ring: impl FnMut(&Session),
-) {
+/// Rings until the session is gone.
+pub(super) async fn run_state_alarm(session: Weak<Session>, alarm: Arc<StateAlarm>) {
     loop {
         let at = *alarm.at.lock();
         let Some(clock) = session.upgrade().map(|session| session.clock) else {
@@ -57,24 +116,45 @@ pub(super) async fn run_alarm(
                 let Some(session) = session.upgrade() else {
                     return;
                 };
-                ring(&session);
+                session.state.handle_timeout();
             }
         }
     }
 }
 
-/// The machine's time has come; now and then idle memory goes back to the system.
-pub(super) fn ring_machine() -> impl FnMut(&Session) {
-    let mut rings = 0_u32;
-    move |session| {
-        session.submit(Input::Timeout);
-        rings = rings.wrapping_add(1);
-        if rings.is_multiple_of(RINGS_A_TRIM) {
-            session.engine.trim();
-        }
+fn is_earlier(next: Option<Instant>, at: Option<Instant>) -> bool {
+    match (next, at) {
+        (Some(next), Some(at)) => next < at,
+        (Some(_), None) => true,
+        (None, _) => false,
     }
 }
 
-/// Heartbeats ring at least a few times a second: memory idle for some seconds goes back to the
-/// system.
-const RINGS_A_TRIM: u32 = 32;
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_earlier_time_wakes_the_thread_and_the_end_ends_it() {
+        let (alarm, clock) = (Arc::new(Alarm::default()), Clock::start());
+        let thread = {
+            let alarm = Arc::clone(&alarm);
+            std::thread::spawn(move || (alarm.wait(clock), clock.now(), alarm.wait(clock)))
+        };
+        let far = clock.now() + Duration::from_secs(3600);
+        assert!(alarm.set(Some(far)));
+        alarm.wake();
+        assert!(!alarm.set(Some(far + Duration::from_secs(1))), "later");
+        let soon = clock.now() + Duration::from_millis(20);
+        assert!(alarm.set(Some(soon)));
+        alarm.wake();
+        while alarm.setting.lock().at.is_some() {
+            std::thread::yield_now();
+        }
+        alarm.end();
+        let (rang, at, rang_again) = thread.join().unwrap();
+        assert!(rang && at >= soon && !rang_again);
+    }
+}

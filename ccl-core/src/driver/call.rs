@@ -85,10 +85,13 @@ impl Call {
         self.standing().progress
     }
 
-    /// Remembers how far it is: its bytes are about to stop, and with them what is known of them.
-    pub(super) fn keep_standing(&self) {
-        let standing = self.standing();
-        *self.last.lock() = standing;
+    /// Remembers how far an attempt is: its bytes are about to stop, and with them what is known of
+    /// them. Nothing to a call that is at another attempt by now.
+    pub(super) fn keep_standing(&self, op: OpName) {
+        if *self.op.lock() == Some(op) {
+            let standing = self.standing();
+            *self.last.lock() = standing;
+        }
     }
 
     /// It begins anew, with an attempt that may go otherwise.

@@ -23,11 +23,18 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Queues a message; `flush` sends it. A full queue ends the connection.
-    pub(crate) fn push(&self, message: &PeerToMaster) {
-        if self.outbox.push(message).is_err() {
-            let _ends_the_reader = SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Both);
-        }
+    /// Queues a message; `flush` sends it. Waits for no system call.
+    ///
+    /// # Errors
+    /// The queue is full: the connection is to be broken off.
+    pub(crate) fn push(&self, message: &PeerToMaster) -> io::Result<()> {
+        self.outbox.push(message)
+    }
+
+    /// Ends the connection at once; its reader says so.
+    pub(crate) fn break_off(&self) {
+        // An error means that it has ended already.
+        let _ = SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Both);
     }
 
     /// Sends what the socket takes now.

@@ -1,20 +1,23 @@
 //! Working off what happened to a peer: inputs into the machine, outputs into the world.
+//!
+//! The machine and what belongs to its decisions is behind one lock, under which nothing is done
+//! that takes time: no copy, no addition, no system call. What an output wants done in the world is
+//! put into the queue of `deferred`, and carried out when the lock is free again. Messages to the
+//! master are pushed under the lock, which gives them their order, and leave right after it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::task::JoinHandle;
-
-use crate::collective::Start;
 use crate::driver::call::{Call, Operation};
-use crate::driver::completion::{Completion, Finished};
-use crate::driver::control::{self, Control};
+use crate::driver::completion::{Completion, Duty, Finished};
+use crate::driver::control::Control;
+use crate::driver::copier::Job;
+use crate::driver::deferred::{Deferred, Ending};
 use crate::driver::peer::{Session, session_error};
-use crate::error::Error;
-use crate::event::Event;
-use crate::ids::{CallId, LinkKey, OpName, PeerId};
-use crate::peer::{Input, Neighbour, Output, Peer, SessionEnd};
+use crate::error::{Error, Result};
+use crate::ids::{CallId, LinkKey, OpName};
+use crate::peer::{Input, Peer, SessionEnd};
 use crate::time::Instant;
 use crate::transport::tcp::Identity;
 use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, UnitCount};
@@ -24,9 +27,11 @@ use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, UnitCount};
 pub(super) enum Item {
     Input(Input),
     /// A collective.
-    Post(CallId, Operation, Arc<Call>),
+    Post(Operation, Arc<Call>),
     /// A safe point or a farewell.
     Plain(CallId, Arc<Completion>, Input),
+    /// A sync that goes on with the survivors.
+    Repeat(Box<Repeat>),
     /// A sync whose elected content cannot be had.
     SyncFailed(OpName, String),
     /// From a control connection; ignored if a later one has replaced it.
@@ -49,17 +54,33 @@ pub(super) struct Core {
     /// What was made public of the other groups, and of the own unit.
     others: (OtherGroups, Option<UnitCount>),
     pub(super) calls: BTreeMap<CallId, Pending>,
-    control: Option<Control>,
-    dialling: Option<JoinHandle<()>>,
-    generation: u64,
+    pub(super) control: Option<Control>,
+    pub(super) generation: u64,
     /// Set when the session was ended from outside: the machine is asked nothing any more.
     ended: Option<SessionEnd>,
+    /// Syncs that are about to be posted again.
+    pub(super) renewals: u32,
+    /// What callers said meanwhile: as if the syncs had been posted already, it comes after them.
+    held_back: Vec<Item>,
+    /// To be done as soon as the lock is free.
+    pub(super) soon: Soon,
+}
+
+/// What does not wait for the queue of `deferred`.
+#[derive(Debug, Default)]
+pub(super) struct Soon {
+    /// Something was pushed to it.
+    pub(super) flush: Option<Control>,
+    /// Calls that were never started.
+    pub(super) refused: Vec<(Duty, Result<Finished>)>,
+    /// What is public has changed.
+    pub(super) is_changed: bool,
 }
 
 /// A call that has not ended.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) completion: Arc<Completion>,
+    pub(super) duty: Duty,
     pub(super) collective: Option<Collective>,
 }
 
@@ -72,6 +93,13 @@ pub(super) struct Collective {
     pub(super) deadline: Option<Instant>,
 }
 
+/// A call that is to be posted again.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    pub(super) duty: Duty,
+    pub(super) collective: Collective,
+}
+
 impl Core {
     pub(super) fn new(peer: Peer, key: LinkKey) -> Self {
         Self {
@@ -80,9 +108,11 @@ impl Core {
             others: (OtherGroups::default(), None),
             calls: BTreeMap::new(),
             control: None,
-            dialling: None,
             generation: 0,
             ended: None,
+            renewals: 0,
+            held_back: Vec::new(),
+            soon: Soon::default(),
         }
     }
 
@@ -96,47 +126,109 @@ impl Core {
         call.map(|(call, _)| *call)
     }
 
-    fn collective_of(&self, op: OpName) -> Option<&Call> {
+    pub(super) fn collective_of(&self, op: OpName) -> Option<Arc<Call>> {
         let pending = self.calls.get(&self.call_of(op)?)?;
         let collective = pending.collective.as_ref();
-        collective.map(|collective| &*collective.call)
+        collective.map(|collective| Arc::clone(&collective.call))
+    }
+}
+
+impl Core {
+    /// Ends a call that came after the session was ended from outside.
+    fn refuse(&mut self, item: Item, end: &SessionEnd) {
+        let (duty, end) = match item {
+            Item::Post(_, call) => (Duty::new(call.completion_arc()), Err(end.error())),
+            Item::Repeat(repeat) => (repeat.duty, Err(session_error(end))),
+            Item::Plain(_, completion, Input::Leave { .. }) if *end == SessionEnd::Left => {
+                (Duty::new(completion), Ok(Finished::Left))
+            }
+            Item::Plain(_, completion, _) => (Duty::new(completion), Err(end.error())),
+            Item::Input(_) | Item::SyncFailed(..) | Item::Control(..) => return,
+        };
+        self.soon.refused.push((duty, end));
     }
 }
 
 impl Session {
     /// Works off what waits, unless another thread is at it; that thread then takes it along.
     pub(crate) fn drive(&self) {
-        let _ends_calls = EndCallsOnPanic {
-            session: self,
-            is_unwinding: std::thread::panicking(),
-        };
+        let _ends_calls = EndCallsOnPanic::new(self);
+        loop {
+            let is_mine = self.decide();
+            self.carry_out_deferred();
+            if !is_mine || self.inbox.lock().is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The machine's time has come. The thread that says so is not held up by what follows from it.
+    pub(super) fn ring(&self) {
+        let _ends_calls = EndCallsOnPanic::new(self);
+        self.inbox.lock().push_back(Item::Input(Input::Timeout));
+        self.decide();
+        if self.has_deferred() {
+            let session = self.weak.clone();
+            let work = async move {
+                if let Some(session) = session.upgrade() {
+                    session.drive();
+                }
+            };
+            drop(self.threads.spawn(work));
+        }
+        let rings = self.rings.fetch_add(1, Ordering::Relaxed);
+        if rings.is_multiple_of(RINGS_A_TRIM) {
+            self.hand_to_copier(Job::Trim);
+        }
+    }
+
+    /// Puts everything that waits into the machine; false if another thread is at it, and takes the
+    /// rest along.
+    fn decide(&self) -> bool {
         loop {
             let Some(mut core) = self.core.try_lock() else {
-                return;
+                return false;
             };
             loop {
                 let item = self.inbox.lock().pop_front();
                 let Some(item) = item else { break };
                 self.take_in(&mut core, item);
-                while let Some(output) = core.peer.poll_output() {
-                    self.carry_out(&mut core, output);
-                }
+                self.poll_outputs(&mut core);
             }
-            // The first drive has outputs without an input.
-            while let Some(output) = core.peer.poll_output() {
-                self.carry_out(&mut core, output);
-            }
-            if let Some(control) = &core.control {
-                control.flush();
-            }
+            // The first time there are outputs without an input.
+            self.poll_outputs(&mut core);
             let due = core.peer.poll_timeout();
-            self.alarm.set(due.filter(|_| core.ended.is_none()));
+            let is_earlier = self.alarm.set(due.filter(|_| core.ended.is_none()));
             self.note_pending(core.peer.pending_peers());
             self.note_others(&mut core);
+            let soon = std::mem::take(&mut core.soon);
             drop(core);
+            self.follow_up(soon, is_earlier);
             if self.inbox.lock().is_empty() {
-                return;
+                return true;
             }
+        }
+    }
+
+    fn poll_outputs(&self, core: &mut Core) {
+        while let Some(output) = core.peer.poll_output() {
+            self.take_output(core, output);
+        }
+    }
+
+    /// What is cheap, and is not to wait for the deferred work of other threads.
+    fn follow_up(&self, soon: Soon, is_earlier: bool) {
+        if let Some(control) = soon.flush {
+            control.flush();
+        }
+        if is_earlier {
+            self.alarm.wake();
+        }
+        if soon.is_changed {
+            self.changed.notify_all();
+        }
+        for (duty, end) in soon.refused {
+            duty.finish(end);
         }
     }
 
@@ -154,22 +246,35 @@ impl Session {
     }
 
     fn take_in(&self, core: &mut Core, item: Item) {
-        if let Some(end) = &core.ended {
-            return refuse(item, end);
+        if let Some(end) = core.ended.clone() {
+            return core.refuse(item, &end);
         }
         let now = self.clock.now();
         match item {
+            Item::Post(..)
+            | Item::Plain(_, _, Input::SafePoint { .. })
+            | Item::Input(Input::Cancel { .. })
+                if core.renewals > 0 =>
+            {
+                core.held_back.push(item);
+            }
             Item::Input(input) => core.peer.handle(now, input),
-            Item::Post(call, operation, handle) => self.take_post(core, call, operation, handle),
+            Item::Post(operation, call) => self.take_post(core, operation, call),
             Item::Plain(call, completion, input) => {
-                core.calls.insert(
-                    call,
-                    Pending {
-                        completion,
-                        collective: None,
-                    },
-                );
+                let duty = Duty::new(completion);
+                let collective = None;
+                core.calls.insert(call, Pending { duty, collective });
                 core.peer.handle(now, input);
+            }
+            Item::Repeat(repeat) => {
+                self.post_attempt(core, *repeat);
+                core.renewals -= 1;
+                if core.renewals == 0 {
+                    for item in std::mem::take(&mut core.held_back) {
+                        self.poll_outputs(core);
+                        self.take_in(core, item);
+                    }
+                }
             }
             Item::SyncFailed(op, reason) => {
                 if let Some(call) = core.call_of(op) {
@@ -183,24 +288,7 @@ impl Session {
                 core.peer.handle(now, Input::ControlUp);
             }
             Item::Control(_, ControlItem::Said(message)) => {
-                if let MasterToPeer::Welcome {
-                    run_id,
-                    peer,
-                    timers,
-                    ..
-                } = &message
-                {
-                    let (run, peer, key) = (*run_id, *peer, core.key);
-                    let link_timeout = timers.link_timeout;
-                    let identity = Identity {
-                        run,
-                        peer,
-                        key,
-                        link_timeout,
-                    };
-                    self.links.identify(identity, self.router());
-                    self.public.lock().peer = Some(peer);
-                }
+                self.note_welcome(core, &message);
                 core.peer.handle(now, Input::Control(message));
             }
             Item::Control(_, ControlItem::Ended) => {
@@ -210,8 +298,27 @@ impl Session {
         }
     }
 
-    fn take_post(&self, core: &mut Core, call: CallId, operation: Operation, handle: Arc<Call>) {
-        let completion = handle.completion_arc();
+    fn note_welcome(&self, core: &Core, message: &MasterToPeer) {
+        let MasterToPeer::Welcome {
+            run_id,
+            peer,
+            timers,
+            ..
+        } = message
+        else {
+            return;
+        };
+        self.public.lock().peer = Some(*peer);
+        self.defer(Deferred::Identify(Identity {
+            run: *run_id,
+            peer: *peer,
+            key: core.key,
+            link_timeout: timers.link_timeout,
+        }));
+    }
+
+    fn take_post(&self, core: &mut Core, operation: Operation, call: Arc<Call>) {
+        let duty = Duty::new(call.completion_arc());
         // Without a view the session is over, and the machine says how it ended.
         if let Some(view) = core.peer.view()
             && let Some(expected) = operation.world_size
@@ -219,175 +326,33 @@ impl Session {
         {
             // No number is used up. The caller learns the new view and comes back with other
             // buffers.
-            self.public.lock().view = Some(Arc::clone(view));
-            return completion.finish(Err(Error::WorldChanged {
-                world_size: view.members.len() as u32,
-            }));
+            self.public.lock().show(view);
+            let world_size = view.members.len() as u32;
+            let error = Error::WorldChanged { world_size };
+            return core.soon.refused.push((duty, Err(error)));
         }
-        let now = self.clock.now();
         let timeout = operation.deadline.or(self.config.operation_timeout);
-        let deadline = timeout.map(|timeout| now + timeout);
-        let (tag, fingerprint) = (operation.tag, operation.fingerprint.clone());
         let collective = Collective {
             operation,
-            call: handle,
+            call,
             attempts: 1,
-            deadline,
+            deadline: timeout.map(|timeout| self.clock.now() + timeout),
         };
-        core.calls.insert(
+        self.post_attempt(core, Repeat { duty, collective });
+    }
+
+    /// Posts a collective, for the first time or again.
+    pub(super) fn post_attempt(&self, core: &mut Core, Repeat { duty, collective }: Repeat) {
+        let call = collective.call.id();
+        let input = Input::Post {
             call,
-            Pending {
-                completion,
-                collective: Some(collective),
-            },
-        );
-        core.peer.handle(
-            now,
-            Input::Post {
-                call,
-                tag,
-                fingerprint,
-                deadline,
-            },
-        );
-    }
-
-    fn carry_out(&self, core: &mut Core, output: Output) {
-        match output {
-            Output::Connect => self.connect(core),
-            Output::Disconnect => {
-                core.generation += 1;
-                if let Some(control) = core.control.take() {
-                    control.flush();
-                    control.close();
-                }
-            }
-            Output::Send(message) => {
-                if let Some(control) = &core.control {
-                    control.push(&message);
-                }
-            }
-            Output::Links(wanted) => self.set_links(&wanted),
-            start @ Output::StartOp { .. } => self.start_op(core, start),
-            Output::Elected {
-                op,
-                content,
-                sources,
-            } => self.state.elected(op, content, &sources),
-            Output::StopOp(op) => {
-                if let Some(call) = core.collective_of(op) {
-                    call.keep_standing();
-                }
-                self.stop_op(op);
-            }
-            Output::Finish { call, end } => self.finish(core, call, end),
-            Output::Rejected { call, error } => {
-                if let Some(pending) = core.calls.remove(&call) {
-                    pending.completion.finish(Err(error));
-                }
-            }
-            Output::View(view) => {
-                let mut public = self.public.lock();
-                // Later views are shown with the results that were reached in them (R16).
-                if public.view.is_none() {
-                    public.view = Some(view);
-                    self.changed.notify_all();
-                }
-            }
-            Output::Ended(end) => {
-                let is_identified = {
-                    let mut public = self.public.lock();
-                    public.ended = Some(end);
-                    public.peer.is_some()
-                };
-                self.changed.notify_all();
-                // Before that there are no links.
-                if is_identified {
-                    self.set_links(&BTreeMap::new());
-                }
-            }
-            Output::Event(event) => log(&event),
-        }
-    }
-
-    /// Keeps these links, and what was counted on those that end.
-    fn set_links(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
-        {
-            let mut public = self.public.lock();
-            for (peer, link) in self.links.counters() {
-                if !wanted.contains_key(&peer) {
-                    public.counters.sent_bytes += link.sent_bytes;
-                    public.counters.received_bytes += link.received_bytes;
-                }
-            }
-        }
-        self.engine.retain_peers(|peer| wanted.contains_key(&peer));
-        self.links.set_wanted(wanted);
-    }
-
-    fn connect(&self, core: &mut Core) {
-        core.generation += 1;
-        core.control = None;
-        let task = control::run(
-            self.weak.clone(),
-            self.config.master.clone(),
-            core.generation,
-        );
-        if let Some(earlier) = core.dialling.replace(self.threads.spawn(task)) {
-            earlier.abort();
-        }
-    }
-
-    fn start_op(&self, core: &mut Core, start: Output) {
-        let Output::StartOp {
-            call,
-            op,
-            fingerprint,
-            members,
-            ring_order,
-            rank,
-            costs,
-        } = start
-        else {
-            unreachable!("called for StartOp alone")
+            tag: collective.operation.tag,
+            fingerprint: collective.operation.fingerprint.clone(),
+            deadline: collective.deadline,
         };
-        let pending = core
-            .calls
-            .get(&call)
-            .expect("the machine starts only calls it was given");
-        let collective = pending
-            .collective
-            .as_ref()
-            .expect("only collectives are started");
-        *collective.call.op.lock() = Some(op);
-        if let Some(holding) = &collective.operation.holding {
-            let holding = Arc::clone(holding);
-            return self.start_sync(op, members, rank, holding);
-        }
-        let expected = collective.operation.world_size;
-        let started = if expected.is_some_and(|expected| expected != members.len()) {
-            Err(format!(
-                "it was called for {} members but the view has {}",
-                expected.unwrap_or_default(),
-                members.len()
-            ))
-        } else {
-            let started = self.engine.start(Start {
-                op,
-                fingerprint,
-                members,
-                ring_order,
-                rank,
-                costs,
-                parts: collective.operation.parts.clone(),
-            });
-            started.map_err(|refusal| refusal.to_string())
-        };
-        if let Err(what) = started {
-            let reason = CancelReason::Local(what);
-            let now = self.clock.now();
-            core.peer.handle(now, Input::Cancel { call, reason });
-        }
+        let collective = Some(collective);
+        core.calls.insert(call, Pending { duty, collective });
+        core.peer.handle(self.clock.now(), input);
     }
 
     /// Ends what a session that was closed from outside leaves open.
@@ -400,18 +365,25 @@ impl Session {
         core.ended = Some(end.clone());
         core.generation += 1;
         core.control = None;
-        if let Some(dialling) = core.dialling.take() {
-            dialling.abort();
-        }
-        for (_, pending) in std::mem::take(&mut core.calls) {
-            if let Some(collective) = &pending.collective {
-                collective.call.keep_standing();
-                let op = *collective.call.op.lock();
-                op.into_iter().for_each(|op| self.stop_op(op));
+        self.defer(Deferred::StopDialling);
+        for (_, Pending { duty, collective }) in std::mem::take(&mut core.calls) {
+            if let Some(Collective { call, .. }) = collective {
+                let op = *call.op.lock();
+                if let Some(op) = op {
+                    self.defer(Deferred::Stop(op, Some(call)));
+                }
             }
-            pending.completion.finish(Err(session_error(&end)));
+            let (end, view) = (Err(session_error(&end)), None);
+            self.defer(Deferred::Finish(Ending { duty, end, view }));
         }
-        self.changed.notify_all();
+        for item in std::mem::take(&mut core.held_back) {
+            core.refuse(item, &end);
+        }
+        let mut soon = std::mem::take(&mut core.soon);
+        soon.is_changed = true;
+        drop(core);
+        self.follow_up(soon, false);
+        self.carry_out_deferred();
     }
 
     /// A connection to the master stands.
@@ -435,31 +407,20 @@ impl Session {
     }
 }
 
-/// Ends a call that came after the session was ended from outside.
-fn refuse(item: Item, end: &SessionEnd) {
-    match item {
-        Item::Post(_, _, handle) => handle.completion().finish(Err(end.error())),
-        Item::Plain(_, completion, Input::Leave { .. }) if *end == SessionEnd::Left => {
-            completion.finish(Ok(Finished::Left));
-        }
-        Item::Plain(_, completion, _) => completion.finish(Err(end.error())),
-        Item::Input(_) | Item::SyncFailed(..) | Item::Control(..) => {}
-    }
-}
-
-fn log(event: &Event) {
-    match event {
-        Event::Attached(true) => tracing::info!("attached to the master"),
-        Event::Attached(false) => tracing::warn!("lost the master; going on without it"),
-        other => tracing::info!("{other}"),
-    }
-}
-
 /// A broken promise inside panics; nobody may wait for ever for a machine that is broken.
-struct EndCallsOnPanic<'a> {
+pub(super) struct EndCallsOnPanic<'a> {
     session: &'a Session,
     /// A caller that panicked drops its handles through here: that is not the machine's doing.
     is_unwinding: bool,
+}
+
+impl<'a> EndCallsOnPanic<'a> {
+    pub(super) fn new(session: &'a Session) -> Self {
+        Self {
+            session,
+            is_unwinding: std::thread::panicking(),
+        }
+    }
 }
 
 impl Drop for EndCallsOnPanic<'_> {
@@ -469,3 +430,7 @@ impl Drop for EndCallsOnPanic<'_> {
         }
     }
 }
+
+/// Heartbeats ring at least a few times a second: memory idle for some seconds goes back to the
+/// system.
+const RINGS_A_TRIM: u32 = 32;

@@ -1,116 +1,82 @@
 //! How calls end: what a verdict means to the caller, and what is repeated with the survivors.
 
-use std::sync::Arc;
-
 use crate::communicator::Outcome;
 use crate::driver::completion::Finished;
-use crate::driver::drive::{Core, Pending};
+use crate::driver::deferred::{Deferred, Ending};
+use crate::driver::drive::{Collective, Core, Pending, Repeat};
 use crate::driver::peer::{Session, session_error};
 use crate::error::Error;
 use crate::ids::{CallId, OpName};
-use crate::peer::{End, Input};
+use crate::peer::End;
 use crate::wire::control::AbortReason;
 
 impl Session {
     pub(super) fn finish(&self, core: &mut Core, call: CallId, end: End) {
-        let Some(mut pending) = core.calls.remove(&call) else {
+        let Some(Pending { duty, collective }) = core.calls.remove(&call) else {
             return;
         };
-        if let End::Aborted {
-            op,
-            reason: AbortReason::Lost { .. },
-            ..
-        } = &end
-            && self.repeat(core, &mut pending, *op)
-        {
-            return;
-        }
-        let attempts = pending
-            .collective
+        let collective = match (&end, collective) {
+            (End::Aborted { op, reason, .. }, Some(collective))
+                if may_repeat(&collective, reason) =>
+            {
+                return self.repeat(core, *op, Repeat { duty, collective });
+            }
+            (_, collective) => collective,
+        };
+        let attempts = collective
             .as_ref()
             .map_or(1, |collective| collective.attempts);
-        let result = match end {
+        let kind = collective
+            .as_ref()
+            .map(|collective| collective.operation.fingerprint.kind);
+        let (end, view) = match end {
             End::Committed {
                 op,
                 contributors,
                 view,
             } => {
-                if let Some(collective) = &pending.collective {
-                    collective.call.keep_standing();
-                }
-                self.engine.commit(op);
-                self.state.stop(op);
-                self.show(&view, |counters| counters.commits += 1);
-                Ok(Finished::Operation(Outcome {
+                let outcome = Outcome {
                     op,
                     contributors,
-                    view,
+                    view: view.clone(),
                     attempts,
-                }))
+                };
+                let (end, view) = (Ok(Finished::Operation(outcome)), Some(view));
+                let call = collective.map(|collective| collective.call);
+                let ending = Ending { duty, end, view };
+                return self.defer(Deferred::Commit(op, call, ending));
             }
             End::Aborted { op, reason, view } => {
-                self.show(&view, |counters| counters.aborts += 1);
-                let collective = pending.collective.as_ref();
-                let kind = collective
-                    .expect("only collectives are aborted")
-                    .operation
-                    .fingerprint
-                    .kind;
-                Err(Error::from_abort(kind, op, view.vid, reason))
+                let kind = kind.expect("only collectives are aborted");
+                let error = Error::from_abort(kind, op, view.vid, reason);
+                (Err(error), Some(view))
             }
-            End::Unknown { cause } => Err(session_error(&cause)),
-            End::SafePoint { view } => {
-                self.show(&view, |_| {});
-                Ok(Finished::SafePoint(view))
-            }
-            End::Withdrawn => Err(Error::Timeout),
-            End::Left => Ok(Finished::Left),
+            End::Unknown { cause } => (Err(session_error(&cause)), None),
+            End::SafePoint { view } => (Ok(Finished::SafePoint(view.clone())), Some(view)),
+            End::Withdrawn => (Err(Error::Timeout), None),
+            End::Left => (Ok(Finished::Left), None),
         };
-        pending.completion.finish(result);
+        self.defer(Deferred::Finish(Ending { duty, end, view }));
     }
 
-    /// Posts an aborted call again for the survivors, if its caller asked for that (R8: only
-    /// losses).
-    fn repeat(&self, core: &mut Core, pending: &mut Pending, op: OpName) -> bool {
-        let Some(mut collective) = pending.collective.take() else {
-            return false;
-        };
-        if collective.attempts >= collective.operation.fingerprint.attempts {
-            pending.collective = Some(collective);
-            return false;
-        }
-        tracing::info!(%op, attempt = collective.attempts + 1, "repeating with the survivors");
-        collective.attempts += 1;
-        collective.operation.renew_offer();
-        collective.call.forget_standing();
+    /// Posts an aborted call again for the survivors. At once, so that nothing that callers call
+    /// from now on comes before it; its start is deferred behind the stop of what was aborted. What
+    /// a sync brings is not known before that stop: until then, what callers say is held back.
+    fn repeat(&self, core: &mut Core, op: OpName, mut repeat: Repeat) {
+        repeat.collective.attempts += 1;
+        repeat.collective.call.forget_standing();
         self.public.lock().counters.aborts += 1;
-        let input = Input::Post {
-            call: collective.call.id(),
-            tag: collective.operation.tag,
-            fingerprint: collective.operation.fingerprint.clone(),
-            deadline: collective.deadline,
-        };
-        let completion = Arc::clone(&pending.completion);
-        let call = collective.call.id();
-        core.calls.insert(
-            call,
-            Pending {
-                completion,
-                collective: Some(collective),
-            },
-        );
-        core.peer.handle(self.clock.now(), input);
-        true
+        self.defer(Deferred::NoteRepeat(op, repeat.collective.attempts));
+        if repeat.collective.operation.holding.is_some() {
+            core.renewals += 1;
+            return self.defer(Deferred::Renew(Box::new(repeat)));
+        }
+        self.post_attempt(core, repeat);
     }
+}
 
-    /// Makes a view and a count visible with the result that is about to be told.
-    fn show(
-        &self,
-        view: &Arc<crate::peer::View>,
-        count: impl FnOnce(&mut crate::communicator::Counters),
-    ) {
-        let mut public = self.public.lock();
-        public.view = Some(Arc::clone(view));
-        count(&mut public.counters);
-    }
+/// Whether a call's caller asked for another attempt (R8: only after losses).
+fn may_repeat(collective: &Collective, reason: &AbortReason) -> bool {
+    matches!(reason, AbortReason::Lost { .. })
+        && collective.attempts < collective.operation.fingerprint.attempts
 }

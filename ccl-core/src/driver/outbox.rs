@@ -13,18 +13,30 @@ use crate::wire::frame::{self, Message};
 /// The sending half of one control connection, shared by whoever sends and one writer task.
 ///
 /// `push` and `flush` never block: bytes the socket does not take wait for the writer task, so that
-/// a verdict leaves in the same moment in which it was decided.
+/// a verdict leaves in the same moment in which it was decided. `push` does not even wait for a
+/// system call of somebody who flushes, so that it may be called under the machine's lock.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,
+    /// Whoever holds it may lock the queue, and not the other way round.
+    writing: Mutex<Writing>,
     wake: Notify,
 }
 
+/// What nobody has begun to write.
 #[derive(Debug, Default)]
 struct Queue {
     bytes: Vec<u8>,
-    sent: usize,
+    /// What `Writing` held when it was looked at last.
+    taken_bytes: usize,
     closing: bool,
+}
+
+/// What is being written: taken off the queue whole.
+#[derive(Debug, Default)]
+struct Writing {
+    bytes: Vec<u8>,
+    sent: usize,
 }
 
 impl Outbox {
@@ -37,7 +49,7 @@ impl Outbox {
         let mut queue = self.queue.lock();
         frame::encode(message, &mut queue.bytes)
             .map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
-        if queue.bytes.len() - queue.sent > CONTROL_QUEUE_BYTES_MAX {
+        if queue.bytes.len() + queue.taken_bytes > CONTROL_QUEUE_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
                 "the other side does not read",
@@ -46,13 +58,23 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes what the socket takes now; the writer task gets the rest.
+    /// Writes what the socket takes now; the writer task gets the rest. If somebody writes already,
+    /// that thread takes along what was pushed before this call.
     pub fn flush(&self, stream: &TcpStream) {
-        let mut queue = self.queue.lock();
-        // An error here shows up again in the writer task or in the reader, which end the
-        // connection.
-        if !matches!(queue.write(stream), Ok(true)) {
-            self.wake.notify_one();
+        loop {
+            let Some(mut writing) = self.writing.try_lock() else {
+                return;
+            };
+            let is_empty = self.write(&mut writing, stream);
+            drop(writing);
+            // An error here shows up again in the writer task or in the reader, which end the
+            // connection.
+            if !matches!(is_empty, Ok(true)) {
+                return self.wake.notify_one();
+            }
+            if self.is_empty() {
+                return;
+            }
         }
     }
 
@@ -68,43 +90,57 @@ impl Outbox {
     /// The socket's.
     pub async fn run(&self, stream: &TcpStream) -> Result<()> {
         loop {
+            let is_written = self.write(&mut self.writing.lock(), stream)?;
             let (is_empty, is_closing) = {
-                let mut queue = self.queue.lock();
-                (queue.write(stream)?, queue.closing)
+                let queue = self.queue.lock();
+                // Pushed while this task wrote: whoever flushed left it to this task.
+                (queue.bytes.is_empty(), queue.closing)
             };
-            match (is_empty, is_closing) {
-                (true, true) => return Ok(()),
-                (true, false) => self.wake.notified().await,
-                (false, _) => stream.writable().await?,
+            match (is_written, is_empty, is_closing) {
+                (true, true, true) => return Ok(()),
+                (true, true, false) => self.wake.notified().await,
+                (true, false, _) => {}
+                (false, ..) => stream.writable().await?,
             }
         }
     }
-}
 
-impl Queue {
-    /// Writes until the queue is empty (true) or the socket is full (false).
-    fn write(&mut self, stream: &TcpStream) -> Result<bool> {
-        while self.sent < self.bytes.len() {
-            match stream.try_write(&self.bytes[self.sent..]) {
+    fn is_empty(&self) -> bool {
+        self.queue.lock().bytes.is_empty()
+    }
+
+    /// Writes until nothing is left (true) or the socket is full (false).
+    fn write(&self, writing: &mut Writing, stream: &TcpStream) -> Result<bool> {
+        loop {
+            if writing.sent == writing.bytes.len() && !self.refill(writing) {
+                return Ok(true);
+            }
+            match stream.try_write(&writing.bytes[writing.sent..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent += count,
+                Ok(count) => writing.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // What was sent must not pile up before what a slow reader leaves waiting.
-                    if self.sent > self.bytes.len() / 2 {
-                        self.bytes.drain(..self.sent);
-                        self.sent = 0;
-                    }
+                    self.queue.lock().taken_bytes = writing.bytes.len() - writing.sent;
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.bytes.clear();
-        self.sent = 0;
+    }
+
+    /// Takes what is queued; whether there was something.
+    fn refill(&self, writing: &mut Writing) -> bool {
+        writing.bytes.clear();
+        writing.sent = 0;
         // A burst (an `Install` of a large world) must not stay in memory for the whole run.
-        if self.bytes.capacity() > 64 << 10 {
-            self.bytes.shrink_to(4 << 10);
+        if writing.bytes.capacity() > BUFFER_BYTES_KEPT {
+            writing.bytes.shrink_to(0);
         }
-        Ok(true)
+        let mut queue = self.queue.lock();
+        std::mem::swap(&mut queue.bytes, &mut writing.bytes);
+        queue.taken_bytes = writing.bytes.len();
+        !writing.bytes.is_empty()
     }
 }
+
+/// Longest buffer that is kept when it is empty: many times what a peer says at once.
+const BUFFER_BYTES_KEPT: usize = 64 << 10;

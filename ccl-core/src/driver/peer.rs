@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -17,14 +17,16 @@ use parking_lot::{Condvar, Mutex};
 use crate::collective::{Engine, EngineEvent, Scratch};
 use crate::communicator::Counters;
 use crate::config::CommunicatorConfig;
-use crate::driver::alarm::{self, Alarm};
+use crate::driver::alarm::{self, Alarm, StateAlarm};
 use crate::driver::call::{Call, Operation, SafePointCall};
 use crate::driver::clock::Clock;
 use crate::driver::completion::Completion;
 use crate::driver::control;
+use crate::driver::copier::{self, Job};
+use crate::driver::deferred::{Deferred, Hands};
 use crate::driver::drive::{Core, Item};
 use crate::driver::notice;
-use crate::driver::runtime::{self, IoThreads};
+use crate::driver::runtime::{self, IoThreads, Thread};
 use crate::driver::shared_state;
 use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, PeerId};
@@ -47,8 +49,16 @@ pub struct Session {
     pub(super) threads: IoThreads,
     pub(super) inbox: Mutex<VecDeque<Item>>,
     pub(super) core: Mutex<Core>,
+    /// Decided under the lock of `core`, to be carried out without it.
+    pub(super) deferred: Mutex<VecDeque<Deferred>>,
+    pub(super) hands: Mutex<Hands>,
     pub(super) alarm: Arc<Alarm>,
-    pub(super) state_alarm: Arc<Alarm>,
+    pub(super) rings: AtomicU32,
+    pub(super) state_alarm: Arc<StateAlarm>,
+    /// Before `helpers`: its end is the copier's.
+    pub(super) jobs: mpsc::Sender<Job>,
+    /// The threads of the alarm and of the copier.
+    helpers: Mutex<Vec<Thread>>,
     pub(super) public: Mutex<Public>,
     pub(super) changed: Condvar,
     next_call: AtomicU64,
@@ -84,6 +94,21 @@ impl Public {
         let fault = self.last_fault.clone();
         fault.unwrap_or_else(|| "no answer yet".into())
     }
+
+    /// Shows the view of a result, unless that of a later one is shown already: a large result
+    /// arrives at its caller late.
+    pub(super) fn show(&mut self, view: &Arc<View>) {
+        let is_later = |shown: &Arc<View>| shown.vid > view.vid;
+        if !self.view.as_ref().is_some_and(is_later) {
+            self.view = Some(Arc::clone(view));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.alarm.end();
+    }
 }
 
 impl Session {
@@ -110,6 +135,7 @@ impl Session {
             min_world: config.initial_world_size.unwrap_or(config.min_world_size),
             entropy: seed,
         };
+        let (jobs, queue) = mpsc::channel();
         let session = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             process: std::process::id(),
             clock,
@@ -119,8 +145,13 @@ impl Session {
             threads,
             inbox: Mutex::default(),
             core: Mutex::new(Core::new(Peer::new(setup, clock.now()), key)),
+            deferred: Mutex::default(),
+            hands: Mutex::default(),
             alarm: Arc::default(),
+            rings: AtomicU32::new(1),
             state_alarm: Arc::default(),
+            jobs,
+            helpers: Mutex::default(),
             public: Mutex::default(),
             changed: Condvar::new(),
             next_call: AtomicU64::new(1),
@@ -128,19 +159,27 @@ impl Session {
             weak: weak.clone(),
             config,
         });
-        session.threads.spawn(alarm::run_alarm(
-            session.weak.clone(),
-            Arc::clone(&session.alarm),
-            alarm::ring_machine(),
-        ));
-        session.threads.spawn(alarm::run_alarm(
-            session.weak.clone(),
-            Arc::clone(&session.state_alarm),
-            |session| session.state.handle_timeout(),
-        ));
+        session.start_helpers(queue)?;
         session.threads.spawn(notice::run(session.weak.clone()));
         session.drive();
         Ok(session)
+    }
+
+    fn start_helpers(&self, queue: mpsc::Receiver<Job>) -> Result<()> {
+        let state_alarm = Arc::clone(&self.state_alarm);
+        drop(
+            self.threads
+                .spawn(alarm::run_state_alarm(self.weak.clone(), state_alarm)),
+        );
+        let (session, alarm, clock) = (self.weak.clone(), Arc::clone(&self.alarm), self.clock);
+        let ringing = Thread::start("ccl-clock", move || {
+            alarm::run_clock(&session, &alarm, clock);
+        })?;
+        self.helpers.lock().push(ringing);
+        let session = self.weak.clone();
+        let copying = Thread::start("ccl-copy", move || copier::run(&session, &queue))?;
+        self.helpers.lock().push(copying);
+        Ok(())
     }
 
     /// The time by the session's clock.
@@ -196,7 +235,7 @@ impl Session {
             op: Mutex::default(),
             last: Mutex::default(),
         });
-        self.take(Item::Post(call.id, operation, Arc::clone(&call)));
+        self.take(Item::Post(operation, Arc::clone(&call)));
         // A call that was refused at once is an error of starting it, not of its end.
         if call.completion.is_finished()
             && let Err(error) = call.completion.wait()
@@ -392,6 +431,7 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Links) -> Arc<Engin
             EngineEvent::LaneRepaired { peer, lane } => {
                 return tracing::info!(%peer, lane, "a lane was repaired");
             }
+            EngineEvent::LargeCopy(copy) => return session.hand_to_copier(Job::Own(copy)),
         });
     };
     Arc::new(Engine::new(

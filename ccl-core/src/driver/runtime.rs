@@ -79,6 +79,36 @@ impl Drop for IoThreads {
     }
 }
 
+/// A thread of the library's own, whose owner waits for its end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Thread(Option<JoinHandle<()>>);
+
+impl Thread {
+    /// Starts it, without the application's signals.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the system gives no thread.
+    pub(crate) fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<Self> {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = signals::without_signals(|| thread.spawn(run));
+        let thread = thread.map_err(|error| Error::os(format!("starting thread {name}"), error))?;
+        Ok(Self(Some(thread)))
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        let Some(thread) = self.0.take() else {
+            return;
+        };
+        // The last owner may be the thread itself, which ends by itself.
+        if thread.thread().id() != std::thread::current().id() {
+            // If it panicked it said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
 fn build(name: &str, threads: usize) -> std::io::Result<Runtime> {
     if threads <= 1 {
         return Builder::new_current_thread().enable_all().build();

@@ -10,10 +10,9 @@ use crate::driver::call::Operation;
 use crate::driver::clock::Clock;
 use crate::driver::drive::Item;
 use crate::driver::peer::Session;
-use crate::ids::{OpName, PeerId, Rank};
+use crate::ids::{OpName, PeerId};
 use crate::peer::Input;
-use crate::state::engine::{StartSync, StateEngine, StateEvent, StateTools};
-use crate::state::holding::Holding;
+use crate::state::engine::{StateEngine, StateEvent, StateTools};
 use crate::transport::tcp::Links;
 use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, Placement};
 use crate::wire::control::LinkFault;
@@ -31,21 +30,6 @@ impl Session {
             engine: Arc::clone(&self.engine),
             state: Arc::clone(&self.state),
         })
-    }
-
-    pub(super) fn start_sync(
-        &self,
-        op: OpName,
-        members: Arc<[PeerId]>,
-        rank: Rank,
-        holding: Arc<Holding>,
-    ) {
-        self.state.start(StartSync {
-            op,
-            members,
-            rank: rank.index(),
-            holding,
-        });
     }
 
     /// Nothing reads or writes the memory of this operation any more.

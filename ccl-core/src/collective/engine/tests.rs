@@ -56,20 +56,24 @@ struct Cluster {
     fabric: Arc<Fabric>,
     engines: Vec<Arc<Engine>>,
     held: Vec<Arc<Mutex<Vec<OpName>>>>,
+    /// Left to a thread of the driver, here to whoever steps.
+    copies: Arc<Mutex<Vec<(usize, LargeCopy)>>>,
 }
 
 impl Cluster {
     fn new(n: usize) -> Self {
         let fabric = Arc::new(Fabric::default());
         let held: Vec<Arc<Mutex<Vec<OpName>>>> = (0..n).map(|_| Arc::default()).collect();
+        let copies: Arc<Mutex<Vec<(usize, LargeCopy)>>> = Arc::default();
         let engine = |at: usize| {
             let port = Port {
                 at,
                 fabric: Arc::clone(&fabric),
             };
-            let held = Arc::clone(&held[at]);
+            let (held, copies) = (Arc::clone(&held[at]), Arc::clone(&copies));
             let events = Box::new(move |event| match event {
                 EngineEvent::Held(op) => held.lock().push(op),
+                EngineEvent::LargeCopy(copy) => copies.lock().push((at, copy)),
                 other => panic!("{other:?}"),
             });
             let scratch = Scratch::new(SCRATCH_BYTES_DEFAULT).unwrap();
@@ -79,6 +83,7 @@ impl Cluster {
             engines: (0..n).map(engine).collect(),
             fabric,
             held,
+            copies,
         }
     }
 
@@ -95,8 +100,21 @@ impl Cluster {
         started.expect("there is memory for it");
     }
 
-    /// Delivers one frame; false if there is none.
+    fn commit(&self, at: usize, call: &Call) {
+        if let Some(staged) = self.engines[at].commit(call.name()) {
+            staged.bring_home();
+        }
+    }
+
+    /// Delivers one frame or makes one large copy; false if there is none.
     fn step(&self, prng: &mut Prng) -> bool {
+        if prng.below(2) == 0 {
+            let copy = self.copies.lock().pop();
+            if let Some((at, copy)) = copy {
+                self.engines[at].copy(copy);
+                return true;
+            }
+        }
         let mut signals = self.fabric.signals.lock();
         let waiting = signals.iter().filter(|(_, queue)| !queue.is_empty());
         let links: Vec<_> = waiting.map(|(&link, _)| link).collect();
@@ -115,7 +133,7 @@ impl Cluster {
         drop(signals);
         let mut bulks = self.fabric.bulks.lock();
         if bulks.is_empty() {
-            return !links.is_empty();
+            return !links.is_empty() || !self.copies.lock().is_empty();
         }
         let choice = prng.below(bulks.len());
         let (from, to, frame) = bulks.swap_remove(choice);
@@ -214,7 +232,7 @@ fn results_are_home_after_the_commit_and_inputs_whole_before() {
             assert_eq!(snapshots(buffers, |b| &b.send), call.input(at));
             let (done, total) = cluster.engines[at].progress(call.name()).unwrap();
             assert_eq!(done, total);
-            cluster.engines[at].commit(call.name());
+            cluster.commit(at, &call);
             assert_eq!(snapshots(buffers, |b| &b.receive), reference(&call, at));
             assert!(cluster.engines[at].progress(call.name()).is_none());
         }
@@ -244,7 +262,7 @@ fn operations_of_all_sizes_run_at_once() {
     }
     cluster.run_until_held(calls.len());
     for (at, call, buffers) in memory {
-        cluster.engines[at].commit(call.name());
+        cluster.commit(at, call);
         assert_eq!(snapshots(&buffers, |b| &b.receive), reference(call, at));
     }
 }
@@ -270,7 +288,7 @@ fn after_stop_nothing_writes_and_the_input_is_whole() {
         let before = snapshots(&memory[0], |b| &b.receive);
         while cluster.step(&mut prng) {}
         assert_eq!(snapshots(&memory[0], |b| &b.receive), before);
-        cluster.engines[0].commit(call.name());
+        cluster.commit(0, &call);
         assert_eq!(snapshots(&memory[0], |b| &b.receive), before, "too late");
     }
 }
@@ -285,7 +303,7 @@ fn staging_memory_is_used_again_and_given_back_when_idle() {
         let memory = buffers(&call, 0, true);
         cluster.start(0, &call, &memory);
         assert_eq!(idle(&cluster), 0, "one piece, in use");
-        cluster.engines[0].commit(call.name());
+        cluster.commit(0, &call);
         assert_eq!(idle(&cluster), 400_000);
     }
     let mut larger = Call::all_reduce(1, Dtype::F32, 250_000);
@@ -307,7 +325,7 @@ fn the_root_of_a_broadcast_in_place_needs_no_second_memory() {
     let cluster = Cluster::new(1);
     let memory = buffers(&call, 0, true);
     cluster.start(0, &call, &memory);
-    cluster.engines[0].commit(call.name());
+    cluster.commit(0, &call);
     assert_eq!(snapshots(&memory, |b| &b.receive), call.input(0));
     assert_eq!(cluster.engines[0].state.lock().staging.idle_bytes(), 0);
 }

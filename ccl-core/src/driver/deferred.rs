@@ -1,0 +1,221 @@
+//! What the machine wants done in the world: outside its lock, in the order of its decisions.
+//!
+//! Whoever drives the machine appends to one queue under the machine's lock, and works the queue
+//! off once it has let go of it, unless another thread is at that, which then takes the work along.
+//! So the order of the queue is the order of the decisions, and one thread at a time carries them
+//! out:
+//!
+//! - links are made before an operation posts to them;
+//! - an operation is started before it is stopped, and stopped before its call ends (R14), before
+//!   the next of its tag starts, and before it is repeated;
+//! - a result is brought home after readers and writers were stopped, and before its call returns
+//!   (P2). That alone leaves the queue, for it may take a second: nothing else uses the memory by
+//!   then, and the call's end travels with the copy.
+//!
+//! Work may wait for one system call or one addition of another thread, never for more. Signs of
+//! life do not wait here: they are pushed under the machine's lock and leave before the queue is
+//! worked off, and the thread that rings the machine's alarm carries out nothing of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::collective::Start;
+use crate::driver::call::Call;
+use crate::driver::completion::{Completion, Duty, Finished};
+use crate::driver::control::{self, Control};
+use crate::driver::drive::{Item, Repeat};
+use crate::driver::peer::Session;
+use crate::error::Result;
+use crate::event::Event;
+use crate::ids::{CallId, OpName, PeerId};
+use crate::peer::{Input, Neighbour, View};
+use crate::state::engine::StartSync;
+use crate::transport::tcp::Identity;
+use crate::wire::control::{CancelReason, StateId};
+
+/// Something to do, in its turn.
+#[derive(Debug)]
+pub(super) enum Deferred {
+    /// Who this peer is, for its links.
+    Identify(Identity),
+    /// The links to keep.
+    Links(BTreeMap<PeerId, Neighbour>),
+    /// A connection to the master, told from others by this number.
+    Dial(u64),
+    /// No connection is wanted any more.
+    StopDialling,
+    /// Send the rest, and end the connection.
+    HangUp(Control),
+    /// The other side does not take what it is told.
+    Break(Control),
+    /// Move bytes.
+    Start(CallId, Box<Start>),
+    /// Synchronise shared state.
+    StartSync(StartSync),
+    /// What was elected for a sync.
+    Elected(OpName, StateId, Vec<PeerId>),
+    /// Move no more bytes.
+    Stop(OpName, Option<Arc<Call>>),
+    /// Move no more bytes, bring the result home, and tell it.
+    Commit(OpName, Option<Arc<Call>>, Ending),
+    /// Tell an end.
+    Finish(Ending),
+    /// Look what a sync brings by now, and post it again.
+    Renew(Box<Repeat>),
+    /// A call is made again, for the time that is named.
+    NoteRepeat(OpName, u32),
+    /// Something for the log.
+    Note(Event),
+}
+
+/// The end of a call, on its way to whoever waits.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) duty: Duty,
+    pub(super) end: Result<Finished>,
+    /// Shown with it (R16).
+    pub(super) view: Option<Arc<View>>,
+}
+
+impl Ending {
+    /// Where it will be.
+    pub(super) fn completion(&self) -> Arc<Completion> {
+        Arc::clone(self.duty.completion())
+    }
+}
+
+/// What the thread that carries out owns meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Hands {
+    dialling: Option<JoinHandle<()>>,
+}
+
+impl Session {
+    /// Appends work. The caller holds the machine's lock, which makes the order.
+    pub(super) fn defer(&self, work: Deferred) {
+        self.deferred.lock().push_back(work);
+    }
+
+    /// Whether there is work to be carried out.
+    pub(super) fn has_deferred(&self) -> bool {
+        !self.deferred.lock().is_empty()
+    }
+
+    /// Works the queue off, unless another thread is at it; that thread then takes the work along.
+    pub(super) fn carry_out_deferred(&self) {
+        while self.has_deferred() {
+            let Some(mut hands) = self.hands.try_lock() else {
+                return;
+            };
+            while let Some(work) = self.next_deferred() {
+                self.carry_out(&mut hands, work);
+            }
+        }
+    }
+
+    fn next_deferred(&self) -> Option<Deferred> {
+        self.deferred.lock().pop_front()
+    }
+
+    fn carry_out(&self, hands: &mut Hands, work: Deferred) {
+        match work {
+            Deferred::Identify(identity) => self.links.identify(identity, self.router()),
+            Deferred::Links(wanted) => self.set_links(&wanted),
+            Deferred::Dial(generation) => self.dial(hands, generation),
+            Deferred::StopDialling => {
+                if let Some(dialling) = hands.dialling.take() {
+                    dialling.abort();
+                }
+            }
+            Deferred::HangUp(control) => {
+                control.flush();
+                control.close();
+            }
+            Deferred::Break(control) => control.break_off(),
+            Deferred::Start(call, start) => {
+                if let Err(refusal) = self.engine.start(*start) {
+                    let reason = CancelReason::Local(refusal.to_string());
+                    self.submit(Input::Cancel { call, reason });
+                }
+            }
+            Deferred::StartSync(start) => self.state.start(start),
+            Deferred::Elected(op, content, sources) => self.state.elected(op, content, &sources),
+            Deferred::Stop(op, call) => {
+                keep_standing(op, call.as_deref());
+                self.stop_op(op);
+            }
+            Deferred::Commit(op, call, ending) => {
+                keep_standing(op, call.as_deref());
+                let staged = self.engine.commit(op);
+                self.state.stop(op);
+                match staged {
+                    Some(staged) => self.bring_home(staged, ending),
+                    None => self.tell(ending),
+                }
+            }
+            Deferred::Finish(ending) => self.tell(ending),
+            Deferred::Renew(mut repeat) => {
+                repeat.collective.operation.renew_offer();
+                self.take(Item::Repeat(repeat));
+            }
+            Deferred::NoteRepeat(op, attempt) => {
+                tracing::info!(%op, attempt, "repeating with the survivors");
+            }
+            Deferred::Note(event) => log(&event),
+        }
+    }
+
+    /// Ends a call, and makes the view and the count visible that belong to its end.
+    pub(super) fn tell(&self, ending: Ending) {
+        if let Some(view) = ending.view {
+            let mut public = self.public.lock();
+            public.show(&view);
+            match &ending.end {
+                Ok(Finished::Operation(_)) => public.counters.commits += 1,
+                Err(_) => public.counters.aborts += 1,
+                Ok(Finished::SafePoint(_) | Finished::Left) => {}
+            }
+        }
+        ending.duty.finish(ending.end);
+    }
+
+    fn dial(&self, hands: &mut Hands, generation: u64) {
+        let task = control::run(self.weak.clone(), self.config.master.clone(), generation);
+        if let Some(earlier) = hands.dialling.replace(self.threads.spawn(task)) {
+            earlier.abort();
+        }
+    }
+
+    /// Keeps these links, and what was counted on those that end.
+    fn set_links(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
+        let counters = self.links.counters();
+        {
+            let mut public = self.public.lock();
+            for (_, link) in counters
+                .iter()
+                .filter(|(peer, _)| !wanted.contains_key(peer))
+            {
+                public.counters.sent_bytes += link.sent_bytes;
+                public.counters.received_bytes += link.received_bytes;
+            }
+        }
+        self.engine.retain_peers(|peer| wanted.contains_key(&peer));
+        self.links.set_wanted(wanted);
+    }
+}
+
+fn keep_standing(op: OpName, call: Option<&Call>) {
+    if let Some(call) = call {
+        call.keep_standing(op);
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Attached(true) => tracing::info!("attached to the master"),
+        Event::Attached(false) => tracing::warn!("lost the master; going on without it"),
+        other => tracing::info!("{other}"),
+    }
+}
