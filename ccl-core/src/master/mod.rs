@@ -210,6 +210,12 @@ impl Master {
         groups.chain(sessions).chain(others).min()
     }
 
+    /// The phase of each group, by its name in the transition table.
+    pub fn phases(&self) -> impl Iterator<Item = (GroupId, &'static str)> {
+        let groups = self.groups.iter();
+        groups.map(|(id, group)| (*id, group.phase.state().name()))
+    }
+
     /// Cells of the transition table, as (state, event), that this master has been through.
     #[must_use]
     pub fn visited(&self) -> &BTreeSet<(&'static str, &'static str)> {

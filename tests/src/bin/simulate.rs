@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use ccl_tests::sim::report::Stats;
-use ccl_tests::sim::run::{Failure, fold_digests, run_seed, run_seed_printed};
+use ccl_tests::sim::run::{Failure, fold_digests, run_seed};
+use ccl_tests::sim::shrink::{Feature, Variant};
+use ccl_tests::sim::trace::Trace;
 use clap::Parser;
 
 /// Runs the machines of ccl under virtual time and seeded faults.
@@ -33,6 +35,21 @@ struct Arguments {
     /// Go on after a failure, and count.
     #[arg(long)]
     keep_going: bool,
+    /// Do not look for the smallest failing variant of a seed.
+    #[arg(long)]
+    no_shrink: bool,
+    /// With --seed and --verbose: most faults.
+    #[arg(long, requires_all = ["seed", "verbose"])]
+    faults: Option<usize>,
+    /// With --seed and --verbose: leave out the fault of this number, from 1.
+    #[arg(long, requires_all = ["seed", "verbose"])]
+    skip: Vec<usize>,
+    /// With --seed and --verbose: leave out a feature.
+    #[arg(long, requires_all = ["seed", "verbose"])]
+    without: Vec<Feature>,
+    /// Fail unless each situation that has a name came about so often.
+    #[arg(long, default_value_t = 0)]
+    situations_min: u64,
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
@@ -52,13 +69,18 @@ fn main() -> ExitCode {
         return hunt::run(&arguments);
     }
     if let Some(seed) = arguments.seed.filter(|_| arguments.verbose) {
-        return printed(seed);
+        return printed(&Variant {
+            seed,
+            faults: arguments.faults,
+            skipped: arguments.skip.iter().copied().collect(),
+            without: arguments.without.iter().copied().collect(),
+        });
     }
     let seeds = arguments.seed.map_or(arguments.seeds.clone(), |s| s..s + 1);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.unwrap_or(cores).max(1);
     let (runs, failures) = run_all(&seeds, jobs, arguments.keep_going);
-    report(&seeds, &runs, &failures)
+    report(&arguments, &runs, &failures)
 }
 
 /// A machine's assertion is caught and reported with its seed; the default report is only noise.
@@ -66,8 +88,9 @@ fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
-fn printed(seed: u64) -> ExitCode {
-    match run_seed_printed(seed) {
+fn printed(variant: &Variant) -> ExitCode {
+    let seed = variant.seed;
+    match variant.run(Trace::new(true, true)) {
         Ok(outcome) => {
             println!("seed {seed} passed, digest {:016x}", outcome.digest);
             println!("{}", outcome.stats);
@@ -132,7 +155,7 @@ mod hunt {
     use ccl_core::mutation::{Mutation, activate};
     use ccl_tests::sim::mutations::{ALL, by_name, hunt};
 
-    use super::{Arguments, printed};
+    use super::{Arguments, Variant, printed};
 
     /// Runs the chosen bugs, several at once.
     pub fn run(arguments: &Arguments) -> ExitCode {
@@ -146,7 +169,7 @@ mod hunt {
         }
         if let (Some(seed), true) = (arguments.seed, arguments.verbose) {
             activate(chosen.first().copied());
-            return printed(seed);
+            return printed(&Variant::whole(seed));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let next = AtomicUsize::new(0);
@@ -196,14 +219,20 @@ mod hunt {
     }
 }
 
-fn report(seeds: &Range<u64>, runs: &[Run], failures: &[Box<Failure>]) -> ExitCode {
+fn report(arguments: &Arguments, runs: &[Run], failures: &[Box<Failure>]) -> ExitCode {
     let mut total = Stats::default();
     for (_, stats) in runs {
         total.merge(stats);
     }
     println!("{total}");
     println!("{}", total.coverage());
+    println!("situations, the rarest first:");
+    let situations = total.rare_situations();
+    for ((what, how), times) in &situations {
+        println!("  {times:>7} {what}, {how}");
+    }
     let digest = fold_digests(runs.iter().map(|(digest, _)| *digest));
+    let seeds = arguments.seed.map_or(arguments.seeds.clone(), |s| s..s + 1);
     println!(
         "seeds {}..{}: {} passed, {} failed, history digest {digest:016x}",
         seeds.start,
@@ -212,6 +241,11 @@ fn report(seeds: &Range<u64>, runs: &[Run], failures: &[Box<Failure>]) -> ExitCo
         failures.len()
     );
     let Some(first) = failures.first() else {
+        let least = situations.first().map_or(0, |(_, times)| *times);
+        if least < arguments.situations_min {
+            println!("a situation came about {least} times only");
+            return ExitCode::FAILURE;
+        }
         return ExitCode::SUCCESS;
     };
     for failure in failures.iter().skip(1) {
@@ -221,9 +255,14 @@ fn report(seeds: &Range<u64>, runs: &[Run], failures: &[Box<Failure>]) -> ExitCo
         println!("{line}");
     }
     println!("seed {} FAILED: {}", first.seed, first.what);
-    println!(
-        "replay: cargo run --release -p ccl-tests --bin simulate -- --seed {} --verbose",
-        first.seed
-    );
+    let whole = Variant::whole(first.seed);
+    println!("replay: {}", whole.command());
+    if !arguments.no_shrink {
+        let smallest = whole.shrunk();
+        if let Err(failure) = smallest.run(Trace::new(false, false)) {
+            println!("smallest that fails: {}", failure.what);
+            println!("replay: {}", smallest.command());
+        }
+    }
     ExitCode::FAILURE
 }

@@ -119,7 +119,8 @@ pub struct Checkers {
     /// What was told of each operation.
     pub outcomes: BTreeMap<OutcomeKey, Outcome>,
     views: BTreeMap<(usize, GroupId, Vid), Order>,
-    births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
+    /// Members of each operation.
+    pub(super) births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
     /// Who started which operation.
     pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,
     /// What was elected for each sync of shared state.

@@ -1,11 +1,12 @@
 //! What goes wrong, when, and how it is put right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ccl_core::ids::{CallId, GroupId};
 use ccl_core::wire::control::PeerToMaster;
 
+use super::aim::Aim;
 use super::cluster::{Event, HostId, World};
 use super::links::{Direction, LinkKey};
 use super::network::{Break, Connection};
@@ -18,6 +19,10 @@ use super::workload::{App, CallKind};
 pub enum Fault {
     /// The next random fault.
     Next,
+    /// The moment of an aimed fault has come, with a message of this host.
+    Hit(FaultKind, Option<HostId>),
+    /// An aimed fault has waited long enough for its moment.
+    Overdue(u64),
     /// A host's control connection is let through again.
     HealControl(HostId),
     /// A host is as fast as others again.
@@ -43,10 +48,21 @@ pub enum Fault {
 pub struct FaultPlan {
     /// Faults to come.
     pub left: usize,
+    /// Faults that were drawn so far.
+    pub drawn: usize,
+    /// Those of them that are left out, by number, to find out which ones a failure needs.
+    pub skipped: BTreeSet<usize>,
+    /// Faults that wait for their moment.
+    pub aims: Vec<Aim>,
+    /// How many have ever waited.
+    pub armed: u64,
     /// Whether all that was broken has been put right.
     pub calm: bool,
     last_rounds: BTreeMap<GroupId, u64>,
 }
+
+/// How many of 1,000 aimed faults hit the host of the message that they waited for.
+const NEAR_PERMILLE: u64 = 500;
 
 impl FaultPlan {
     /// The round before which a group's applications stop.
@@ -66,6 +82,9 @@ impl World {
     pub fn fault(&mut self, fault: Fault) {
         match fault {
             Fault::Next => self.next_fault(),
+            Fault::Hit(_, _) if self.plan.calm => {}
+            Fault::Hit(kind, host) => self.inject(kind, host),
+            Fault::Overdue(id) => self.overdue(id),
             Fault::HealControl(host) => {
                 self.hosts[host.0].trouble_ended = Some(self.now);
                 self.block_control(host, Some(false), Some(false));
@@ -99,19 +118,31 @@ impl World {
             return;
         }
         self.plan.left -= 1;
-        let total: u64 = self.swarm.weights.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = self.fault_rng.below(total);
-        let kind = self.swarm.weights.iter().find_map(|(kind, weight)| {
-            let hit = drawn < *weight;
-            drawn = drawn.saturating_sub(*weight);
-            hit.then_some(*kind)
-        });
-        if let Some(kind) = kind {
-            self.inject(kind);
+        self.plan.drawn += 1;
+        let kind = self.draw_kind();
+        let is_aimed = self.fault_rng.chance(self.swarm.aim_permille);
+        let is_skipped = self.plan.skipped.contains(&self.plan.drawn);
+        if let Some(kind) = kind.filter(|_| !is_skipped) {
+            if is_aimed {
+                self.aim(kind);
+            } else {
+                self.inject(kind, None);
+            }
         }
         let gap = self.swarm.fault_gap * 2;
         let gap = self.fault_rng.duration(Duration::ZERO, gap);
         self.schedule(gap, Event::Fault(Fault::Next));
+    }
+
+    /// A kind of fault, as likely as this seed has it.
+    pub(super) fn draw_kind(&mut self) -> Option<FaultKind> {
+        let total: u64 = self.swarm.weights.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.fault_rng.below(total);
+        self.swarm.weights.iter().find_map(|(kind, weight)| {
+            let hit = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            hit.then_some(*kind)
+        })
     }
 
     /// Hosts that a fault may hit.
@@ -123,10 +154,14 @@ impl World {
             .collect()
     }
 
-    /// Breaks something of this kind, if there is something to break.
-    pub fn inject(&mut self, kind: FaultKind) {
+    /// Breaks something of this kind, if there is something to break: often at a host that is
+    /// near.
+    pub fn inject(&mut self, kind: FaultKind, near: Option<HostId>) {
         let victims = self.victims();
-        let victim = self.fault_rng.pick(&victims);
+        let near = near.filter(|host| victims.contains(host));
+        let near = near.filter(|_| self.fault_rng.chance(NEAR_PERMILLE));
+        let victim = near.or_else(|| self.fault_rng.pick(&victims));
+        self.note_fault(kind, victim);
         let now = self.now;
         self.trace
             .line(now, format_args!("FAULT {kind:?} {victim:?}"));
@@ -177,6 +212,9 @@ impl World {
             self.fault_rng.millis(4000, 25_000)
         };
         self.schedule(down, Event::MasterStart);
+        if self.fault_rng.chance(self.swarm.aim_permille) {
+            self.aim_at_start(true);
+        }
     }
 
     fn inject_joins(&mut self) {
@@ -369,6 +407,7 @@ impl World {
         self.trace.fold(now, &[41]);
         self.plan.calm = true;
         self.plan.left = 0;
+        self.plan.aims.clear();
         self.checkers.views_in_calm = 0;
         self.swarm.tail_permille = 0;
         self.unblock_links();

@@ -75,6 +75,7 @@ pub struct Hook {
 impl World {
     /// Carries out the reactions that wait for this message.
     pub fn run_hooks(&mut self, point: Point, kind: u64, host: Option<HostId>) {
+        self.run_aims(point, kind, host);
         let mut due = Vec::new();
         for hook in &mut self.hooks {
             let fits = hook.point == point

@@ -267,6 +267,7 @@ impl World {
             from,
             message,
         };
+        self.note_at_master(kind, host);
         self.master_input(input);
         self.run_hooks(super::hooks::Point::AtMaster, kind, host);
     }

@@ -4,6 +4,7 @@
 //! `run_seed` is the whole of it: faults on (safety), then faults off (liveness with deadlines).
 //! `scenario` scripts the same world by hand.
 
+pub mod aim;
 pub mod checkers;
 pub mod cluster;
 pub mod endings;
@@ -24,7 +25,9 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod scenario;
+pub mod shrink;
 pub mod site;
+pub mod situations;
 pub mod stale;
 pub mod swarm;
 pub mod sync;

@@ -93,6 +93,8 @@ pub struct Host {
     pub last_opening: Option<(u32, PeerToMaster)>,
     /// The newest frames that reached it, for replays.
     pub recent: Vec<(PeerId, Content)>,
+    /// The message that it is hearing.
+    pub hearing: Option<u64>,
     /// What the machine knew when it was asked last, for invariants.
     pub told: super::checkers::Told,
 }
@@ -178,6 +180,7 @@ impl World {
             safe_released: 0,
             last_opening: None,
             recent: Vec::new(),
+            hearing: None,
             told: super::checkers::Told::default(),
         };
         self.hosts.push(host);
@@ -331,7 +334,9 @@ impl World {
             self.hosts[host.0].safe_released = install.safe_released;
         }
         self.hosts[host.0].told.hears(&message);
+        self.hosts[host.0].hearing = Some(kind);
         self.host_input(host, Input::Control(message));
+        self.hosts[host.0].hearing = None;
         self.run_hooks(Point::AtHost, kind, Some(host));
     }
 

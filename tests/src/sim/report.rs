@@ -7,6 +7,7 @@ use ccl_core::master::Master;
 use ccl_core::peer::{End, Peer, SessionEnd};
 use ccl_core::wire::control::{EvictReason, SyncFault};
 
+use super::situations;
 use super::swarm::FaultKind;
 use super::sync_rules;
 
@@ -34,6 +35,8 @@ pub struct Stats {
     pub sessions: BTreeMap<&'static str, u64>,
     /// Times that the last process of a host with several was admitted.
     pub units: u64,
+    /// Rare situations, and how often they came about.
+    pub situations: BTreeMap<Cell, u64>,
     /// Events simulated.
     pub events: u64,
     /// Cells of the master's transition table that were reached.
@@ -46,6 +49,20 @@ impl Stats {
     /// Counts a fault.
     pub fn fault(&mut self, kind: FaultKind) {
         *self.faults.entry(kind).or_default() += 1;
+    }
+
+    /// Counts a situation.
+    pub fn situation(&mut self, name: Cell) {
+        *self.situations.entry(name).or_default() += 1;
+    }
+
+    /// The named situations, the rarest first.
+    #[must_use]
+    pub fn rare_situations(&self) -> Vec<(Cell, u64)> {
+        let times = |name: Cell| self.situations.get(&name).copied().unwrap_or_default();
+        let mut named: Vec<_> = situations::all().map(|name| (name, times(name))).collect();
+        named.sort_by_key(|(_, times)| *times);
+        named
     }
 
     /// Counts an end of a sync.
@@ -151,6 +168,9 @@ impl Stats {
         }
         for (reason, count) in &other.evictions {
             *self.evictions.entry(reason).or_default() += count;
+        }
+        for (name, count) in &other.situations {
+            *self.situations.entry(*name).or_default() += count;
         }
         for (end, count) in &other.sessions {
             *self.sessions.entry(end).or_default() += count;

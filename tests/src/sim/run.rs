@@ -66,14 +66,6 @@ pub fn run_seed_traced(seed: u64, lines: bool) -> Result<Outcome, Box<Failure>> 
     run_world(seed, Trace::new(lines, false))
 }
 
-/// Runs one seed and prints its events.
-///
-/// # Errors
-/// What was wrong.
-pub fn run_seed_printed(seed: u64) -> Result<Outcome, Box<Failure>> {
-    run_world(seed, Trace::new(true, true))
-}
-
 fn run_world(seed: u64, trace: Trace) -> Result<Outcome, Box<Failure>> {
     run_prepared(World::new(Swarm::new(seed), trace))
 }
@@ -145,6 +137,9 @@ fn populate(world: &mut World) {
         }
     }
     world.plan.left = world.swarm.faults;
+    if world.fault_rng.chance(world.swarm.aim_permille) {
+        world.aim_at_start(false);
+    }
     let first = world.fault_rng.millis(0, 4000);
     world.schedule(first, Event::Fault(Fault::Next));
     if world.swarm.healthy_group.is_some() {

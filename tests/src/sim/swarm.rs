@@ -120,6 +120,8 @@ pub struct Swarm {
     pub faults: usize,
     /// Mean time between faults.
     pub fault_gap: Duration,
+    /// How many of 1,000 faults wait for a moment of a view change.
+    pub aim_permille: u64,
     /// How likely each kind is, against the others.
     pub weights: Vec<(FaultKind, u64)>,
     /// Sessions of each unit that lives and dies as one; 1: all alone.
@@ -198,6 +200,7 @@ impl Swarm {
             lanes: u16::try_from(rng.between(1, 4)).unwrap_or(1),
             faults: usize::try_from(rng.between(4, 12)).unwrap_or(4),
             fault_gap: rng.millis(100, 4000),
+            aim_permille: 500,
             weights: weights(&mut rng, healthy_group.is_some()),
             think,
             unit: if spares {

@@ -481,6 +481,13 @@ impl World {
             return;
         };
         operation.started = Some(start.op);
+        let is_late = state
+            .view
+            .as_ref()
+            .is_some_and(|view| view.vid != start.op.birth);
+        if is_late {
+            self.stats.situation(("operation", "carried, posted late"));
+        }
         let operation = operation.clone();
         let checked = self
             .checkers

@@ -12,6 +12,7 @@ impl World {
                 reason,
             } => {
                 self.stats.eviction(reason);
+                self.note_eviction(*group);
                 if let EvictReason::Unreachable { .. } = reason {
                     let checked = self.is_culprit(*group, *peer);
                     self.check(checked);

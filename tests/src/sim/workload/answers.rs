@@ -26,6 +26,7 @@ impl World {
                     .and_then(|op| self.hosts[host.0].plane.take(op));
                 let checked = self.check_ending(host, &operation, &end, memory);
                 self.check(checked);
+                self.note_end(host, operation.logical.id, &end);
                 self.app_operation_ended(host, operation, &end);
             }
             CallKind::SafePoint => self.app_safe_point_ended(host, &end),

@@ -1,0 +1,134 @@
+//! Rare situations by name, and how often they were reached.
+//!
+//! A rule that exists for a rare situation is tested only where it comes about. So each has a name,
+//! and a long run says how often it came about, the rarest first.
+
+use ccl_core::ids::GroupId;
+use ccl_core::master::Master;
+use ccl_core::peer::End;
+
+use super::cluster::{HostId, World};
+use super::messages::{ATTACH, RELEASE};
+use super::report::Cell;
+use super::swarm::FaultKind;
+
+/// Phases of a group in which a fault is rare.
+const PHASES: [&str; 4] = ["Founding", "Suspended", "Installing", "Rebuild"];
+/// Classes of faults that rules speak of.
+const CLASSES: [&str; 8] = [
+    "loss",
+    "master restart",
+    "master pause",
+    "control cut",
+    "link cut",
+    "leave",
+    "cancel",
+    "join",
+];
+/// What is no fault in a phase.
+const OTHERS: [Cell; 8] = [
+    ("attach", "counts as flush"),
+    ("attach", "while installing"),
+    ("operation", "carried, posted late"),
+    ("operation", "committed at a view change"),
+    ("operation", "committed though cancelled"),
+    ("operation", "committed without a member"),
+    ("eviction", "while suspended"),
+    ("eviction", "while installing"),
+];
+
+/// The class of a fault.
+fn class(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::Crash | FaultKind::PowerLoss | FaultKind::Wedge => "loss",
+        FaultKind::MasterCrash => "master restart",
+        FaultKind::MasterFreeze => "master pause",
+        FaultKind::PartitionFromMaster
+        | FaultKind::PartitionToMaster
+        | FaultKind::ControlBreak
+        | FaultKind::ControlHalfOpen => "control cut",
+        FaultKind::PartitionData | FaultKind::IsolateData | FaultKind::LinkReset => "link cut",
+        FaultKind::Leave => "leave",
+        FaultKind::Cancel => "cancel",
+        FaultKind::JoinStorm => "join",
+        _ => "other",
+    }
+}
+
+/// All situations that have a name.
+pub fn all() -> impl Iterator<Item = Cell> {
+    let faults = PHASES
+        .into_iter()
+        .flat_map(|phase| CLASSES.into_iter().map(move |class| (phase, class)));
+    faults.chain(OTHERS)
+}
+
+impl World {
+    /// The phase of a group at the master, if there is one.
+    fn phase_of(&self, group: GroupId) -> Option<&'static str> {
+        let mut phases = self.master.machine.as_ref()?.phases();
+        phases.find(|(id, _)| *id == group).map(|(_, phase)| phase)
+    }
+
+    /// A fault happens: to a host, or to all groups if to none.
+    pub(super) fn note_fault(&mut self, kind: FaultKind, victim: Option<HostId>) {
+        let phases = self.master.machine.as_ref().map(Master::phases);
+        let group = victim.map(|host| self.hosts[host.0].group);
+        let hit = phases.into_iter().flatten().filter(|(id, _)| {
+            let hits_all = matches!(kind, FaultKind::MasterCrash | FaultKind::MasterFreeze);
+            hits_all || group.is_none_or(|group| group == *id)
+        });
+        for (_, phase) in hit.collect::<Vec<_>>() {
+            self.stats.situation((phase, class(kind)));
+        }
+    }
+
+    /// A message reaches the master, which has not handled it yet.
+    pub(super) fn note_at_master(&mut self, message: u64, host: Option<HostId>) {
+        let Some(host) = host.filter(|_| message == ATTACH) else {
+            return;
+        };
+        match self.phase_of(self.hosts[host.0].group) {
+            Some("Suspended") => self.stats.situation(("attach", "counts as flush")),
+            Some("Installing") => self.stats.situation(("attach", "while installing")),
+            _ => {}
+        }
+    }
+
+    /// The master evicts somebody.
+    pub(super) fn note_eviction(&mut self, group: GroupId) {
+        match self.phase_of(group) {
+            Some("Suspended") => self.stats.situation(("eviction", "while suspended")),
+            Some("Installing") => self.stats.situation(("eviction", "while installing")),
+            _ => {}
+        }
+    }
+
+    /// A call of a host ends; `logical` is what the application called.
+    pub(super) fn note_end(&mut self, host: HostId, logical: u64, end: &End) {
+        let End::Committed {
+            op, contributors, ..
+        } = end
+        else {
+            return;
+        };
+        if self.hosts[host.0].hearing == Some(RELEASE) {
+            self.stats
+                .situation(("operation", "committed at a view change"));
+        }
+        if self.checkers.has_asked(host, logical) {
+            self.stats
+                .situation(("operation", "committed though cancelled"));
+        }
+        let name = (
+            self.hosts[host.0].run.unwrap_or(0),
+            self.hosts[host.0].group,
+            *op,
+        );
+        let members = self.checkers.births.get(&name);
+        if members.is_some_and(|members| members.len() > contributors.len()) {
+            self.stats
+                .situation(("operation", "committed without a member"));
+        }
+    }
+}
