@@ -1,7 +1,11 @@
 //! One seed, one history.
 
+use ccl_tests::sim::report::Stats;
 use ccl_tests::sim::run::{fold_digests, run_seed_traced};
 use ccl_tests::sim::run_seed;
+use ccl_tests::sim::shrink::{Feature, Variant};
+use ccl_tests::sim::swarm::FaultKind;
+use ccl_tests::sim::trace::Trace;
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
@@ -53,4 +57,38 @@ fn two_processes_print_the_same_digest() {
         line.expect("it prints a digest").to_owned()
     });
     assert_eq!(first, second);
+}
+
+fn stats(variant: &Variant) -> Stats {
+    let outcome = variant.run(Trace::new(false, false));
+    outcome.expect("the seed passes").stats
+}
+
+/// Nothing left out is the seed itself.
+#[test]
+fn a_whole_variant_is_its_seed() {
+    let whole = Variant::whole(1000).run(Trace::new(false, false));
+    let seed = run_seed(1000).expect("the seed passes");
+    assert_eq!(whole.expect("the seed passes").digest, seed.digest);
+}
+
+/// A seed is cut down to what a failure needs: here, a crash of the master stands for one.
+#[test]
+fn a_shrunk_seed_still_fails_and_has_little_else() {
+    let crashes = |variant: &Variant| stats(variant).faults.contains_key(&FaultKind::MasterCrash);
+    let mut seeds = (1000..1100).map(Variant::whole);
+    let whole = seeds.find(crashes).expect("some seed crashes the master");
+    let smallest = whole.shrunk(crashes);
+    assert!(crashes(&smallest), "{}", smallest.command());
+    let planned = |variant: &Variant| {
+        let faults = stats(variant).faults;
+        let injected = faults.iter().filter(|(kind, _)| !kind.is_planned());
+        injected.map(|(_, times)| times).sum::<u64>()
+    };
+    assert!(
+        planned(&smallest) < planned(&whole),
+        "{}",
+        smallest.command()
+    );
+    assert!(smallest.without.contains(&Feature::Sizes));
 }

@@ -258,7 +258,7 @@ fn report(arguments: &Arguments, runs: &[Run], failures: &[Box<Failure>]) -> Exi
     let whole = Variant::whole(first.seed);
     println!("replay: {}", whole.command());
     if !arguments.no_shrink {
-        let smallest = whole.shrunk();
+        let smallest = whole.shrunk(Variant::fails);
         if let Err(failure) = smallest.run(Trace::new(false, false)) {
             println!("smallest that fails: {}", failure.what);
             println!("replay: {}", smallest.command());

@@ -73,21 +73,23 @@ impl Variant {
         run_prepared(world)
     }
 
-    fn fails(&self) -> bool {
+    /// Whether something is wrong with it.
+    #[must_use]
+    pub fn fails(&self) -> bool {
         self.run(Trace::new(false, false)).is_err()
     }
 
-    /// The smallest variant of this failing one that is found to fail: first as few faults as
-    /// possible, then without each that is left, then without each feature.
+    /// The smallest variant of this one that is found to fail as this one does: first as few faults
+    /// as possible, then without each that is left, then without each feature.
     #[must_use]
-    pub fn shrunk(&self) -> Self {
+    pub fn shrunk(&self, fails: impl Fn(&Self) -> bool) -> Self {
         let mut smallest = self.clone();
         for faults in 0..Swarm::new(self.seed).faults {
             let fewer = Self {
                 faults: Some(faults),
                 ..smallest.clone()
             };
-            if fewer.fails() {
+            if fails(&fewer) {
                 smallest = fewer;
                 break;
             }
@@ -96,14 +98,14 @@ impl Variant {
         for number in 1..=drawn {
             let mut without = smallest.clone();
             without.skipped.insert(number);
-            if without.fails() {
+            if fails(&without) {
                 smallest = without;
             }
         }
         for feature in <Feature as clap::ValueEnum>::value_variants() {
             let mut without = smallest.clone();
             without.without.insert(*feature);
-            if without.fails() {
+            if fails(&without) {
                 smallest = without;
             }
         }
