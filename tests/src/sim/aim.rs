@@ -1,4 +1,4 @@
-//! Faults that wait for a message of an admission, a restart or a view change, and hit in its middle.
+//! Faults that wait for a message of an admission, a restart or a view change, and hit right then.
 //!
 //! A fault at a random moment nearly always finds a group at rest. Half of them therefore wait for
 //! the next message of a change, and many of these bring a second fault for a later moment of the

@@ -1,4 +1,4 @@
-//! The smallest history that still fails: of a failing seed, as few faults as possible and as little
+//! The smallest history that still fails: of a failing seed, as few faults as possible and little
 //! else.
 //!
 //! A seed decides everything, so a history cannot be cut by hand. But a seed can be run with fewer

@@ -3,7 +3,7 @@
 //! A rule that exists for a rare situation is tested only where it comes about. So each has a name,
 //! and a long run says how often it came about, the rarest first.
 
-use ccl_core::ids::GroupId;
+use ccl_core::ids::{GroupId, OpName};
 use ccl_core::master::Master;
 use ccl_core::peer::End;
 
@@ -101,6 +101,14 @@ impl World {
             Some("Suspended") => self.stats.situation(("eviction", "while suspended")),
             Some("Installing") => self.stats.situation(("eviction", "while installing")),
             _ => {}
+        }
+    }
+
+    /// A host starts an operation.
+    pub(super) fn note_start(&mut self, host: HostId, op: OpName) {
+        let view = self.hosts[host.0].view.as_ref();
+        if view.is_some_and(|view| view.vid != op.birth) {
+            self.stats.situation(("operation", "carried, posted late"));
         }
     }
 

@@ -481,14 +481,8 @@ impl World {
             return;
         };
         operation.started = Some(start.op);
-        let is_late = state
-            .view
-            .as_ref()
-            .is_some_and(|view| view.vid != start.op.birth);
-        if is_late {
-            self.stats.situation(("operation", "carried, posted late"));
-        }
         let operation = operation.clone();
+        self.note_start(host, start.op);
         let checked = self
             .checkers
             .operation_starts(&self.hosts[host.0], host, &start, &operation);
