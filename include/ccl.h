@@ -329,6 +329,11 @@ typedef struct cclCommunicatorConfig_t {
      as are more peers than that. Needs `has_unit`. 0: none waits for another.
      */
     uint32_t unit_size;
+    /*
+     What this peer is called in errors, logs and events, at most 64 bytes. NULL: the host's name
+     and the number of the process.
+     */
+    const char *name;
 } cclCommunicatorConfig_t;
 
 /*
@@ -1313,6 +1318,30 @@ cclResult_t cclGetMembers(cclCommunicator_t communicator,
                           uint64_t *peers,
                           size_t capacity,
                           size_t *count);
+
+/*
+ Writes the name of the member at `rank` in the view of the newest result, with a zero byte at
+ the end; CCL_NAME_BYTES_MAX bytes are always enough. Does not block.
+
+ Errors: cclErrorInvalidArgument if there is no such rank, or the name does not fit;
+ cclErrorInvalidUsage if it is not connected; cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetMemberName(cclCommunicator_t communicator,
+                             uint32_t rank,
+                             char *name,
+                             size_t name_bytes);
+
+/*
+ Writes the `ip:port` at which others reach the member at `rank` in the view of the newest
+ result, the first of several, with a zero byte at the end; CCL_ADDRESS_BYTES_MAX bytes are
+ always enough. Does not block.
+
+ Errors: as cclGetMemberName.
+ */
+cclResult_t cclGetMemberAddress(cclCommunicator_t communicator,
+                                uint32_t rank,
+                                char *address,
+                                size_t address_bytes);
 
 /*
  Writes the ring of the view of the newest result: ranks, each followed by its next; as many as

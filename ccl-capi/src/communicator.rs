@@ -4,6 +4,7 @@ use std::ffi::c_char;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ccl_core::wire::control::Member;
 use ccl_core::{CommunicatorConfig, Connecting, Error};
 use parking_lot::Mutex;
 
@@ -216,6 +217,60 @@ pub unsafe extern "C" fn get_members(
         place.set(members.len());
         Ok(())
     })
+}
+
+/// Writes the name of the member at `rank` in the view of the newest result, with a zero byte at
+/// the end; CCL_NAME_BYTES_MAX bytes are always enough. Does not block.
+///
+/// Errors: cclErrorInvalidArgument if there is no such rank, or the name does not fit;
+/// cclErrorInvalidUsage if it is not connected; cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetMemberName")]
+pub unsafe extern "C" fn get_member_name(
+    communicator: cclCommunicator_t,
+    rank: u32,
+    name: *mut c_char,
+    name_bytes: usize,
+) -> cclResult_t {
+    call(|| {
+        let member = member(communicator, rank)?;
+        // SAFETY: NULL, or what the header asks for.
+        unsafe { memory::set_text(name, name_bytes, "name", &member.name) }
+    })
+}
+
+/// Writes the `ip:port` at which others reach the member at `rank` in the view of the newest
+/// result, the first of several, with a zero byte at the end; CCL_ADDRESS_BYTES_MAX bytes are
+/// always enough. Does not block.
+///
+/// Errors: as cclGetMemberName.
+#[unsafe(export_name = "cclGetMemberAddress")]
+pub unsafe extern "C" fn get_member_address(
+    communicator: cclCommunicator_t,
+    rank: u32,
+    address: *mut c_char,
+    address_bytes: usize,
+) -> cclResult_t {
+    call(|| {
+        let member = member(communicator, rank)?;
+        let text = member.addresses.first().map(ToString::to_string);
+        let text = text.unwrap_or_default();
+        // SAFETY: NULL, or what the header asks for.
+        unsafe { memory::set_text(address, address_bytes, "address", &text) }
+    })
+}
+
+fn member(communicator: cclCommunicator_t, rank: u32) -> Outcome<Member> {
+    let view = handles::get::<Communicator, _>(communicator)?
+        .connected()?
+        .view();
+    let member = view.members.get(rank as usize).cloned();
+    let world_size = view.members.len();
+    let none = || {
+        Error::invalid(format!(
+            "there is no rank {rank} among {world_size} members"
+        ))
+    };
+    Ok(member.ok_or_else(none)?)
 }
 
 /// Writes the ring of the view of the newest result: ranks, each followed by its next; as many as

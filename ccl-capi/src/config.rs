@@ -63,6 +63,9 @@ pub struct cclCommunicatorConfig_t {
     /// group at its cclUpdateTopology of the same number. All say the same, else they are refused,
     /// as are more peers than that. Needs `has_unit`. 0: none waits for another.
     pub unit_size: u32,
+    /// What this peer is called in errors, logs and events, at most 64 bytes. NULL: the host's name
+    /// and the number of the process.
+    pub name: *const c_char,
 }
 
 impl Default for cclCommunicatorConfig_t {
@@ -89,6 +92,7 @@ impl Default for cclCommunicatorConfig_t {
             is_checksum_off: 0,
             io_threads: 0,
             unit_size: 0,
+            name: none,
         }
     }
 }
@@ -194,6 +198,7 @@ pub(crate) unsafe fn communicator_config(
     let config = CommunicatorConfig {
         master: text(c.master, "config->master")?.unwrap_or(default.master),
         run: text(c.run, "config->run")?.unwrap_or(default.run),
+        name: text(c.name, "config->name")?,
         group: GroupId(c.group),
         unit: memory::switch(c.has_unit, "config->has_unit")?.then_some(UnitId(c.unit)),
         unit_size: (c.unit_size != 0).then_some(c.unit_size),

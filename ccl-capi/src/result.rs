@@ -218,7 +218,7 @@ impl Failure {
             Error::Cancelled { by, op, .. } => {
                 (info.peer, info.tag, info.number) = (by.0, op.tag.0, op.n.0);
             }
-            Error::SharedState { fault, op, vid } => {
+            Error::SharedState { fault, op, vid, .. } => {
                 info.peer = odd_peer(fault).map_or(0, |peer| peer.0);
                 (info.tag, info.number) = (op.tag.0, op.n.0);
                 (info.term, info.epoch) = (vid.term.0, vid.epoch.0);

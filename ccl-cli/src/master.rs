@@ -186,28 +186,45 @@ fn event_to_json(event: &Event) -> Value {
         Event::MasterStarted { term, rebuilt } => {
             json!({ "event": "started", "term": term, "rebuilt": rebuilt })
         }
-        Event::Registered { peer, group } => {
-            json!({ "event": "registered", "peer": peer, "group": group })
+        Event::Registered { peer, group, name } => {
+            json!({ "event": "registered", "peer": peer, "group": group, "name": name })
         }
         Event::Evicted {
             peer,
             group,
             reason,
+            names,
         } => {
-            json!({ "event": "evicted", "peer": peer, "group": group, "reason": reason.to_string() })
+            let (name, reason) = (names.get(*peer), reason.words(names));
+            json!({
+                "event": "evicted", "peer": peer, "group": group, "name": name, "reason": reason
+            })
         }
         Event::ViewInstalled {
             group,
             vid,
             members,
+            names,
         } => {
-            json!({ "event": "view", "group": group, "vid": vid.to_string(), "members": members })
+            let called: Vec<_> = members.iter().map(|peer| names.get(*peer)).collect();
+            json!({
+                "event": "view", "group": group, "vid": vid.to_string(), "members": members,
+                "names": called
+            })
+        }
+        Event::Waits { group, wait } => {
+            json!({ "event": "waits", "group": group, "text": wait.to_string() })
         }
         Event::Committed { group, op } => {
             json!({ "event": "committed", "group": group, "op": op.to_string() })
         }
-        Event::Aborted { group, op, reason } => {
-            let (op, reason) = (op.to_string(), reason.to_string());
+        Event::Aborted {
+            group,
+            op,
+            reason,
+            names,
+        } => {
+            let (op, reason) = (op.to_string(), reason.words(names));
             json!({ "event": "aborted", "group": group, "op": op, "reason": reason })
         }
         Event::StateSealed { group, content } => {

@@ -123,6 +123,9 @@ pub struct CommunicatorConfig {
     pub master: String,
     /// Name of the run. Default `default`.
     pub run: String,
+    /// What this peer is called in errors, logs and events, 1 to 64 bytes. `None`: the host's name
+    /// and the number of the process. Default `None`.
+    pub name: Option<String>,
     /// Peer group. Default 0.
     pub group: GroupId,
     /// Failure unit; `None` makes one of this peer alone. Default `None`.
@@ -170,6 +173,7 @@ impl Default for CommunicatorConfig {
         Self {
             master: format!("127.0.0.1:{}", limits::MASTER_PORT_DEFAULT),
             run: "default".into(),
+            name: None,
             group: GroupId(0),
             unit: None,
             unit_size: None,
@@ -230,6 +234,7 @@ impl CommunicatorConfig {
             return Err(Error::invalid("state_bytes_per_second must be at least 1"));
         }
         check_run(&self.run)?;
+        check_name(self.name.as_deref())?;
         check_master(&self.master)?;
         let scratch_bytes = limits::SCRATCH_BYTES_DEFAULT..=limits::SCRATCH_BYTES_MAX;
         if !scratch_bytes.contains(&self.scratch_bytes) {
@@ -254,6 +259,19 @@ fn check_run(run: &str) -> Result<(), Error> {
         return Err(Error::invalid("the run name is longer than 512 bytes"));
     }
     Ok(())
+}
+
+fn check_name(name: Option<&str>) -> Result<(), Error> {
+    let lengths = 1..=limits::NAME_BYTES_MAX;
+    match name {
+        Some(name) if !lengths.contains(&name.len()) || name.contains(char::is_control) => {
+            Err(Error::invalid(format!(
+                "name must be 1 to {} bytes without control characters",
+                limits::NAME_BYTES_MAX
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Told at once, and not after a `connect_timeout` of looking for it.

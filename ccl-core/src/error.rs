@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{OpName, PeerId, Vid};
-use crate::wire::control::{AbortReason, CancelReason, EvictReason, Kind, SyncFault, UnitCount};
+use crate::names::Names;
+use crate::wire::control::{AbortReason, CancelReason, EvictReason, Kind, SyncFault, Wait};
 
 /// Result of the library's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -17,8 +18,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A member was lost, or left, during the operation. Call it again: it runs with the survivors.
     #[error(
-        "peer {peer} was lost during {}: {reason}; call again to go on with the survivors",
-        .kind.call(*.op)
+        "{} was lost during {}: {}; call again to go on with the survivors",
+        .names.of(*.peer), .kind.call(*.op), .reason.words(.names)
     )]
     PeerLost {
         /// Who went.
@@ -31,11 +32,13 @@ pub enum Error {
         vid: Vid,
         /// What the master saw.
         reason: EvictReason,
+        /// The names of peers.
+        names: Names,
     },
     /// Somebody cancelled the operation, or its deadline passed, or the calls did not match, or a
     /// member had no memory for it. It is aborted for everybody, finally: all callers get this
     /// error.
-    #[error("{}", .reason.sentence(.kind.call(*.op), *.by))]
+    #[error("{}", .reason.sentence(.kind.call(*.op), *.by, .names))]
     Cancelled {
         /// What was called.
         kind: Kind,
@@ -45,10 +48,12 @@ pub enum Error {
         by: PeerId,
         /// Why.
         reason: Box<CancelReason>,
+        /// The names of peers.
+        names: Names,
     },
     /// A sync of shared state that cannot be: entries, strategies or revisions that do not fit
     /// together. Nothing moved. All callers get this error, which names the odd one.
-    #[error("the shared state cannot be synchronised: {fault}")]
+    #[error("the shared state cannot be synchronised: {}", .fault.words(.names))]
     SharedState {
         /// What does not fit, and at whom.
         fault: Box<SyncFault>,
@@ -56,6 +61,8 @@ pub enum Error {
         op: OpName,
         /// The view that the members are in.
         vid: Vid,
+        /// The names of peers.
+        names: Names,
     },
     /// Fewer members than `min_world_size`. Call `update_topology` until somebody joins.
     #[error(
@@ -97,13 +104,15 @@ pub enum Error {
     /// The master knows this peer, but it was not admitted in time.
     #[error(
         "registered with the master but not admitted within {waited_ms} ms: {}",
-        what_waits(*.unit)
+        what_waits(.waits.as_deref(), .cause)
     )]
     NotAdmitted {
         /// How long it waited.
         waited_ms: u64,
-        /// Who of its unit was there, if it waited for others of it.
-        unit: Option<UnitCount>,
+        /// What it waited for, as the master said last.
+        waits: Option<Box<Wait>>,
+        /// Why the master cannot be heard, if it cannot.
+        cause: Option<String>,
     },
     /// `wait_for` ended before the operation did; the operation goes on.
     #[error("not finished within the given time; the operation goes on")]
@@ -137,11 +146,13 @@ pub struct Eviction {
     pub vid: Vid,
     /// What the master saw.
     pub reason: EvictReason,
+    /// The names of peers.
+    pub names: Names,
 }
 
 impl fmt::Display for Eviction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.reason.fmt(f)
+        f.write_str(&self.reason.words(&self.names))
     }
 }
 
@@ -162,6 +173,19 @@ impl Error {
             context: context.into(),
             source: Arc::new(source),
         }
+    }
+
+    /// The same error, which calls peers by their names.
+    #[must_use]
+    pub fn with_names(mut self, known: Names) -> Self {
+        match &mut self {
+            Self::PeerLost { names, .. }
+            | Self::Cancelled { names, .. }
+            | Self::SharedState { names, .. }
+            | Self::Evicted(Eviction { names, .. }) => *names = known,
+            _ => {}
+        }
+        self
     }
 
     /// Whether the same call may succeed if it is made again in this session.
@@ -192,35 +216,30 @@ impl Error {
                 op,
                 vid,
                 reason,
+                names: Names::default(),
             },
             AbortReason::Cancelled { by, reason } => Self::Cancelled {
                 kind,
                 op,
                 by,
                 reason: Box::new(reason),
+                names: Names::default(),
             },
             AbortReason::State(fault) => Self::SharedState {
                 fault: Box::new(fault),
                 op,
                 vid,
+                names: Names::default(),
             },
         }
     }
 }
 
 /// Why a peer was not admitted, and what to do.
-fn what_waits(unit: Option<UnitCount>) -> String {
-    match unit {
-        Some(UnitCount {
-            unit,
-            registered,
-            size,
-        }) if registered < size => format!(
-            "{registered} of the {size} peers of unit {unit} are registered, and it is admitted \
-             when all are: start the others, or correct unit and unit_size"
-        ),
-        _ => "the first view waits for min_world_size peers, later ones for the members to call \
-              update_topology"
-            .into(),
+fn what_waits(waits: Option<&Wait>, cause: &Option<String>) -> String {
+    match (waits, cause) {
+        (_, Some(cause)) => format!("the master was lost: {cause}"),
+        (Some(wait), None) => wait.to_string(),
+        (None, None) => "the master has not said what for".into(),
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::ids::{GroupId, OpName, PeerId, Term, Vid};
-use crate::wire::control::{AbortReason, EvictReason, Listed, StateId};
+use crate::names::Names;
+use crate::wire::control::{AbortReason, EvictReason, StateId, Wait};
 
 /// A change of state worth a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Event {
         peer: PeerId,
         /// Its group.
         group: GroupId,
+        /// Its name and its address.
+        name: String,
     },
     /// A session ended.
     Evicted {
@@ -31,6 +34,8 @@ pub enum Event {
         group: GroupId,
         /// Why.
         reason: EvictReason,
+        /// Its name, and those of the others in its group.
+        names: Names,
     },
     /// A view was sealed.
     ViewInstalled {
@@ -40,6 +45,15 @@ pub enum Event {
         vid: Vid,
         /// Its members in rank order.
         members: Vec<PeerId>,
+        /// Their names.
+        names: Names,
+    },
+    /// A group, or newcomers to it, have waited for this for a while.
+    Waits {
+        /// The group.
+        group: GroupId,
+        /// For what.
+        wait: Wait,
     },
     /// A restarted master has waited for members of a group long enough and may not go on without
     /// more of them: start it with their journal, or give an operator's word (R11).
@@ -66,6 +80,8 @@ pub enum Event {
         op: OpName,
         /// Why.
         reason: AbortReason,
+        /// The names of the group's peers.
+        names: Names,
     },
     /// A sync of shared state committed: its members have this content from now on.
     StateSealed {
@@ -99,31 +115,34 @@ impl fmt::Display for Event {
                 true => write!(f, "taking an earlier run up again in term {term}"),
                 false => write!(f, "started in term {term}"),
             },
-            Self::Registered { peer, group } => {
-                write!(f, "peer {peer} said hello as a newcomer of group {group}")
+            Self::Registered { peer, group, name } => {
+                write!(
+                    f,
+                    "peer {peer} ({name}) said hello as a newcomer of group {group}"
+                )
             }
             Self::Evicted {
                 peer,
                 group,
                 reason,
-            } => write!(
-                f,
-                "the session of peer {peer} of group {group} ended: {reason}"
-            ),
+                names,
+            } => {
+                let (peer, reason) = (names.of(*peer), reason.words(names));
+                write!(f, "the session of {peer} of group {group} ended: {reason}")
+            }
             Self::ViewInstalled {
                 group,
                 vid,
                 members,
-            } => match members.as_slice() {
-                [] => write!(f, "group {group} is in view {vid} and has no members left"),
-                members => {
-                    let (world_size, members) = (members.len(), Listed(members));
-                    write!(
-                        f,
-                        "group {group} is in view {vid}, world size {world_size}: {members}"
-                    )
+                names,
+            } => {
+                write!(f, "group {group} is in view {vid}")?;
+                match members.as_slice() {
+                    [] => f.write_str(" and has no members left"),
+                    all => write!(f, ", world size {}: {}", all.len(), names.list(all)),
                 }
-            },
+            }
+            Self::Waits { group, wait } => write!(f, "group {group} waits: {wait}"),
             Self::RebuildStalled {
                 group,
                 heard,
@@ -134,7 +153,13 @@ impl fmt::Display for Event {
                  the master with its journal, or give an operator's word with force_rebuild"
             ),
             Self::Committed { group, op } => write!(f, "{op} of group {group} committed"),
-            Self::Aborted { group, op, reason } => {
+            Self::Aborted {
+                group,
+                op,
+                reason,
+                names,
+            } => {
+                let reason = reason.words(names);
                 write!(f, "{op} of group {group} was aborted for all: {reason}")
             }
             Self::StateSealed { group, content } => {

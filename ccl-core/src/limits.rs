@@ -17,6 +17,15 @@ pub const PARTS_MAX: usize = 65_536;
 pub const ADDRESSES_MAX: usize = 8;
 /// Longest run name, reason or other text in a message, in bytes.
 pub const TEXT_BYTES_MAX: usize = 512;
+/// Longest name of a peer, in bytes: a line of a log still shows a few.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Peers that are named of those that are waited for; the others are counted.
+pub const WAIT_NAMES_MAX: usize = 8;
+/// Longest name with an address, in bytes.
+pub const LABEL_BYTES_MAX: usize = NAME_BYTES_MAX + 64;
+/// Between two looks at what a group waits for; the operator is told of what lasts from one to the
+/// next.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest control frame. An `Install` names 4,096 tags of some 100 bytes and 256 members of some
 /// 400: half a mebibyte; four times that.
 pub const CONTROL_FRAME_BYTES_MAX: u32 = 2 << 20;

@@ -13,7 +13,7 @@ use crate::results::{Counters, View};
 use crate::safe_point::SafePoint;
 use crate::settings;
 use crate::sync::Turn;
-use crate::wait::{wait, wait_telling};
+use crate::wait::wait_telling;
 
 /// A member of a run: ccl.Communicator(master, **settings). Leaves when it is closed or collected.
 ///
@@ -87,6 +87,12 @@ impl Communicator {
         self.0.peer().0
     }
 
+    /// What this peer waits for at the moment, such as who has not come to its safe point.
+    #[getter]
+    fn waits_for(&self) -> Option<String> {
+        self.0.waits_for()
+    }
+
     /// Rank in the view of the newest result.
     #[getter]
     fn rank(&self) -> u32 {
@@ -150,7 +156,8 @@ impl Communicator {
     fn update_topology(&self, py: Python<'_>) -> PyResult<View> {
         let start = py.detach(|| self.0.update_topology_start());
         let point = Native::new(start.map_err(|error| raise(py, &error))?);
-        let end = wait(py, |slice| point.wait_for(slice).transpose())?;
+        let waits_for = || self.0.waits_for();
+        let end = wait_telling(py, waits_for, |slice| point.wait_for(slice).transpose())?;
         end.map(View).map_err(|error| raise(py, &error))
     }
 

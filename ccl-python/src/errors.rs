@@ -89,7 +89,7 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             facts.set_item("epoch", op.birth.epoch.0)?;
             facts.set_item("reason", reason.to_string())?;
         }
-        Error::SharedState { fault, op, vid } => {
+        Error::SharedState { fault, op, vid, .. } => {
             facts.set_item("peer", odd_peer(fault).map(|peer| peer.0))?;
             facts.set_item("op", op.to_string())?;
             facts.set_item("epoch", vid.epoch.0)?;

@@ -77,6 +77,21 @@ impl View {
         members.map(|member| member.peer.0).collect()
     }
 
+    /// What they are called, in rank order.
+    #[getter]
+    fn names(&self) -> Vec<String> {
+        let members = self.0.members.iter();
+        members.map(|member| member.name.clone()).collect()
+    }
+
+    /// Where others reach them, `ip:port`, in rank order; each has one or more.
+    #[getter]
+    fn addresses(&self) -> Vec<Vec<String>> {
+        let members = self.0.members.iter();
+        let texts = members.map(|member| member.addresses.iter().map(ToString::to_string));
+        texts.map(Iterator::collect).collect()
+    }
+
     /// The ring: ranks, each followed by its next.
     #[getter]
     fn ring_order(&self) -> Vec<u32> {

@@ -123,6 +123,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
     each(keywords, "CommunicatorSettings", |name, value| {
         match name {
             "run" => config.run = value.extract()?,
+            "name" => config.name = value.extract()?,
             "group" => config.group = GroupId(value.extract()?),
             "unit" => config.unit = value.extract::<Option<u64>>()?.map(UnitId),
             "unit_size" => config.unit_size = value.extract()?,

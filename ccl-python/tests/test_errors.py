@@ -68,6 +68,16 @@ def test_a_peer_without_company_is_not_admitted() -> None:
             ccl.Communicator(master.address, min_world_size=2, connect_timeout=0.3)
 
 
+def test_peers_have_names_and_addresses() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with ccl.Communicator(master.address, name="ann") as communicator:
+            view = communicator.view
+            assert view.names == ["ann"] and view.addresses == [[communicator.listen_address]]
+            assert communicator.waits_for is None
+        with pytest.raises(ccl.InvalidArgument, match="name must be 1 to 64 bytes"):
+            ccl.Communicator(master.address, name="")
+
+
 def test_a_closed_communicator_says_so() -> None:
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with ccl.Communicator(master.address) as communicator:

@@ -16,14 +16,15 @@ const ARROWS: &[(&str, &str)] = &[
     ("time", ""),
     ("limits", ""),
     ("mutation", ""),
+    ("names", "ids"),
     ("signals", ""),
     ("config", "error ids limits"),
-    ("error", "ids wire::control"),
-    ("event", "ids wire::control"),
+    ("error", "ids names wire::control"),
+    ("event", "ids names wire::control"),
     // Bytes and arithmetic.
     ("buffer", ""),
     ("reduce", ""),
-    ("wire", "config ids limits reduce"),
+    ("wire", "config ids limits names reduce"),
     ("state", "error ids limits reduce time wire::state"),
     (
         "state::engine",
@@ -40,11 +41,11 @@ const ARROWS: &[(&str, &str)] = &[
     ("topology", "ids wire::control"),
     (
         "master",
-        "config event ids limits mutation time topology wire::control",
+        "config event ids limits mutation names time topology wire::control",
     ),
     (
         "peer",
-        "config error event ids limits mutation time wire::control",
+        "config error event ids limits mutation names time wire::control",
     ),
     // Sockets, memory and tasks. What decides inside the collectives knows frames, not links.
     (
@@ -64,7 +65,7 @@ const ARROWS: &[(&str, &str)] = &[
     (
         "driver",
         "collective communicator::Counters communicator::Outcome communicator::Progress config \
-         error event ids limits master peer signals state time transport wire",
+         error event ids limits master names peer signals state time transport wire",
     ),
     // Files.
     ("checkpoint", "error ids state wire::state"),
@@ -77,8 +78,8 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 /// Modules that decide, and therefore may not act.
-const PURE: &str = "collective config error event ids limits master mutation peer reduce state time \
-                    topology wire";
+const PURE: &str = "collective config error event ids limits master mutation names peer reduce state \
+                    time topology wire";
 
 /// Their parts that act: they carry out what the others decide.
 const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::frames \

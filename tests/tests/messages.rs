@@ -8,9 +8,14 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
-use ccl_core::{Communicator, CommunicatorConfig, Error, MasterServer, Options, Rank, ReduceOp};
+use ccl_core::event::Event;
+use ccl_core::{
+    Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options, Rank, ReduceOp,
+};
 
 use common::{HANG, config, master, run, with_tag};
 
@@ -213,17 +218,149 @@ fn a_lost_peer_is_told_with_the_call_that_it_was_lost_in() {
     let mut peers = connected(&master, 2);
     let leaver = peers.pop().unwrap();
     let name = format!("peer {}", leaver.peer());
-    let call = std::thread::spawn(move || {
-        let mut buffer = [1_i32; 4];
-        peers[0]
-            .all_reduce(&mut buffer, ReduceOp::Sum, &with_tag(3))
-            .unwrap_err()
-    });
+    let call = peers[0].all_reduce_start(vec![vec![1_i32; 4]], ReduceOp::Sum, &with_tag(3));
     drop(leaver);
-    let error = call.join().unwrap();
+    let error = call.unwrap().wait().1.unwrap_err();
     check(
         &error,
         &[&name, "all_reduce (tag 3, call 0)", "it left", "call again"],
     );
     master.shutdown();
+}
+
+/// Waits until this peer says so, and says what it says.
+fn told(peer: &ccl_core::Connecting, words: &[&str]) {
+    let until = Instant::now() + HANG;
+    loop {
+        let text = peer.waits_for().unwrap_or_default();
+        if words.iter().all(|word| text.contains(word)) {
+            return println!("{text}");
+        }
+        assert!(Instant::now() < until, "{words:?} is not in: {text}");
+        assert!(peer.wait_for(Duration::from_millis(20)).unwrap().is_none());
+    }
+}
+
+fn named(config: CommunicatorConfig, name: &str) -> CommunicatorConfig {
+    CommunicatorConfig {
+        name: Some(name.into()),
+        ..config
+    }
+}
+
+#[test]
+fn a_first_view_says_who_is_here_and_how_many_it_waits_for() {
+    let (events, master) = watched();
+    let ann = Communicator::connect_start(named(config(&master, 3), "ann")).unwrap();
+    told(
+        &ann,
+        &[
+            "1 of 3 peers are here",
+            "ann, 127.0.0.1:",
+            "initial_world_size",
+        ],
+    );
+    let impatient = CommunicatorConfig {
+        connect_timeout: Duration::from_millis(700),
+        ..named(config(&master, 3), "bob")
+    };
+    let error = Communicator::connect(impatient).unwrap_err();
+    check(
+        &error,
+        &["2 of 3 peers are here", "peer 0 (ann, ", "peer 1 (bob, "],
+    );
+    assert!(matches!(error, Error::NotAdmitted { waits: Some(_), .. }));
+    // The operator is told the same, once.
+    reported(&events, &["group 0 waits: ", "1 of 3 peers are here"]);
+    drop(ann);
+    master.shutdown();
+}
+
+#[test]
+fn a_newcomer_is_told_who_has_not_come_to_the_safe_point() {
+    let master = master();
+    let founders = ["ann", "bob"].map(|name| named(config(&master, 2), name));
+    let founders = founders.map(|config| Communicator::connect_start(config).unwrap());
+    let founders = founders.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
+    let carl = Communicator::connect_start(named(config(&master, 2), "carl")).unwrap();
+    told(
+        &carl,
+        &[
+            "0 of 2 members have come to update_topology",
+            "ann, ",
+            "bob, ",
+        ],
+    );
+    let point = founders[0].update_topology_start().unwrap();
+    told(&carl, &["1 of 2 members", "not yet peer ", "(bob, "]);
+    let until = Instant::now() + HANG;
+    while !founders[0]
+        .waits_for()
+        .is_some_and(|text| text.contains("(bob, "))
+    {
+        assert!(Instant::now() < until && !point.is_finished());
+        std::thread::yield_now();
+    }
+    founders[1].update_topology().unwrap();
+    let view = point.wait().unwrap();
+    let names: Vec<_> = view.members.iter().map(|member| &*member.name).collect();
+    assert_eq!(names[2], "carl");
+    assert_eq!(carl.wait_for(HANG).unwrap().unwrap().waits_for(), None);
+    master.shutdown();
+}
+
+#[test]
+fn peers_are_told_of_by_name_and_address() {
+    let (events, master) = watched();
+    let peers = ["ann", "bob"].map(|name| named(config(&master, 2), name));
+    let peers = peers.map(|config| Communicator::connect_start(config).unwrap());
+    let [ann, bob] = peers.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
+    let call = ann.all_reduce_start(vec![vec![1_i32; 4]], ReduceOp::Sum, &with_tag(2));
+    let address = bob.listen_address();
+    drop(bob);
+    let error = call.unwrap().wait().1.unwrap_err();
+    check(
+        &error,
+        &[&format!(
+            "(bob, {address}) was lost during all_reduce (tag 2, call 0)"
+        )],
+    );
+    reported(&events, &["bob, ", "ended: it left"]);
+    master.shutdown();
+}
+
+#[test]
+fn a_name_that_cannot_be_shown_is_refused() {
+    for name in ["", "two\nlines", &"n".repeat(65)] {
+        let error = Communicator::connect(named(CommunicatorConfig::default(), name));
+        check(&error.unwrap_err(), &["name must be 1 to 64 bytes"]);
+    }
+    let default = run(1, |peer| peer.view().members[0].name.clone());
+    let process = format!(":{}", std::process::id());
+    assert!(default[0].ends_with(&process) && default[0].len() > process.len());
+}
+
+/// Waits until the operator is told this.
+fn reported(events: &Receiver<Event>, words: &[&str]) {
+    loop {
+        let line = events.recv_timeout(HANG).unwrap().to_string();
+        if words.iter().all(|word| line.contains(word)) {
+            return println!("{line}");
+        }
+    }
+}
+
+/// A master, and what it tells its operator.
+fn watched() -> (Receiver<Event>, MasterServer) {
+    let (told, events) = channel();
+    let tell = move |event: &Event| {
+        let _nobody_listens_any_more = told.send(event.clone());
+    };
+    let config = MasterConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        new_run: true,
+        ..MasterConfig::default()
+    };
+    let master = MasterServer::start(config, Some(Arc::new(tell))).unwrap();
+    (events, master)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ccl_core::ids::OpName;
 use ccl_core::wire::control::{CancelReason, EvictReason, SyncFault};
-use ccl_core::{Eviction, Kind, PeerId, Vid};
+use ccl_core::{Eviction, Kind, Names, PeerId, Vid};
 
 use super::*;
 
@@ -17,12 +17,14 @@ fn every_error() -> Vec<Error> {
             op,
             vid: Vid::default(),
             reason: EvictReason::Died,
+            names: Names::default(),
         },
         Error::Cancelled {
             kind: Kind::AllReduce,
             op,
             by: PeerId(8),
             reason: Box::new(CancelReason::User),
+            names: Names::default(),
         },
         Error::SharedState {
             fault: Box::new(SyncFault::Keys {
@@ -32,6 +34,7 @@ fn every_error() -> Vec<Error> {
             }),
             op,
             vid: Vid::default(),
+            names: Names::default(),
         },
         Error::TooFewPeers {
             world_size: 1,
@@ -42,6 +45,7 @@ fn every_error() -> Vec<Error> {
             peer: PeerId(6),
             vid: Vid::default(),
             reason: EvictReason::Left,
+            names: Names::default(),
         }),
         Error::Refused("no".into()),
         Error::Unknown("who knows".into()),
@@ -52,7 +56,8 @@ fn every_error() -> Vec<Error> {
         },
         Error::NotAdmitted {
             waited_ms: 1,
-            unit: None,
+            waits: None,
+            cause: None,
         },
         Error::Timeout,
         Error::invalid("this"),

@@ -188,6 +188,8 @@ static void expect_of_all(cclResult_t expected, cclCommunicator_t communicator) 
     EXPECT(expected, cclGetAttribute(communicator, cclAttributeRank, &value));
     EXPECT(expected, cclGetMembers(communicator, peers, 1, &count));
     EXPECT(expected, cclGetRingOrder(communicator, ranks, 1, &count));
+    EXPECT(expected, cclGetMemberName(communicator, 0, address, sizeof address));
+    EXPECT(expected, cclGetMemberAddress(communicator, 0, address, sizeof address));
     EXPECT(expected, cclGetListenAddress(communicator, address, sizeof address));
     EXPECT(expected, cclGetCounters(communicator, &counters));
     EXPECT(expected, cclUpdateTopology(communicator));

@@ -398,6 +398,12 @@ static void view_and_counters(cclCommunicator_t communicator, uint64_t rank) {
     CHECK(count == WORLD);
     CHECK(rank != 0 || peers[0] == attribute(communicator, cclAttributePeer));
     OK(cclGetMembers(communicator, NULL, 0, &count));
+    char name[CCL_NAME_BYTES_MAX], where[CCL_ADDRESS_BYTES_MAX];
+    OK(cclGetMemberName(communicator, 0, name, sizeof name));
+    OK(cclGetMemberAddress(communicator, 0, where, sizeof where));
+    CHECK(strchr(name, ':') != NULL && strchr(where, ':') != NULL);
+    EXPECT(cclErrorInvalidArgument, cclGetMemberName(communicator, 99, name, sizeof name));
+    EXPECT(cclErrorInvalidArgument, cclGetMemberAddress(communicator, 0, where, 1));
     CHECK(attribute(communicator, cclAttributeWorldSize) == WORLD);
     CHECK(attribute(communicator, cclAttributeLanes) == 2);
     CHECK(attribute(communicator, cclAttributeInitialWorldSize) == WORLD);

@@ -224,6 +224,13 @@ impl Communicator {
         self.session().pending_peers()
     }
 
+    /// What this peer waits for at the moment, in words for a user: at a safe point, who has not
+    /// come to it. `None` if it waits for nobody.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        self.session().waits_for()
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn counters(&self) -> Counters {

@@ -41,8 +41,9 @@ impl Connecting {
             Err(Error::NotAdmitted { .. } | Error::MasterUnreachable { .. }) if timeout < left => {
                 Ok(None)
             }
-            Err(Error::NotAdmitted { unit, .. }) => Err(Error::NotAdmitted {
-                unit,
+            Err(Error::NotAdmitted { waits, cause, .. }) => Err(Error::NotAdmitted {
+                waits,
+                cause,
                 waited_ms: u64::try_from(self.connect_timeout.as_millis()).unwrap_or(u64::MAX),
             }),
             Err(error) => Err(error),

@@ -20,7 +20,7 @@ use crate::ids::{CallId, LinkKey, OpName};
 use crate::peer::{Input, Peer, SessionEnd};
 use crate::time::Instant;
 use crate::transport::tcp::Identity;
-use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, UnitCount};
+use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, Wait};
 
 /// What waits to be worked off.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ pub(super) enum ControlItem {
 pub(super) struct Core {
     pub(super) peer: Peer,
     key: LinkKey,
-    /// What was made public of the other groups, and of the own unit.
-    others: (OtherGroups, Option<UnitCount>),
+    /// What was made public of the other groups, and of what is waited for.
+    others: (OtherGroups, Option<Wait>),
     pub(super) calls: BTreeMap<CallId, Pending>,
     pub(super) control: Option<Control>,
     pub(super) generation: u64,
@@ -238,10 +238,11 @@ impl Session {
     }
 
     fn note_others(&self, core: &mut Core) {
-        let others = (core.peer.other_groups(), core.peer.unit_count());
-        if std::mem::replace(&mut core.others, others) != others {
+        let (others, waits) = (core.peer.other_groups(), core.peer.waits());
+        if core.others.0 != others || core.others.1.as_ref() != waits {
+            core.others = (others, waits.cloned());
             let mut public = self.public.lock();
-            (public.others, public.unit) = others;
+            (public.others, public.waits) = core.others.clone();
         }
     }
 
@@ -394,6 +395,7 @@ impl Session {
 
     /// The master said something; the caller drives once it has read all there is.
     pub(super) fn control_said(&self, generation: u64, message: MasterToPeer) {
+        self.public.lock().heard(&message);
         let item = Item::Control(generation, ControlItem::Said(message));
         self.inbox.lock().push_back(item);
     }

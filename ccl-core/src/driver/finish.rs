@@ -48,7 +48,8 @@ impl Session {
             }
             End::Aborted { op, reason, view } => {
                 let kind = kind.expect("only collectives are aborted");
-                let error = Error::from_abort(kind, op, view.vid, reason);
+                let error = Error::from_abort(kind, op, view.vid, reason)
+                    .with_names(core.peer.names().clone());
                 (Err(error), Some(view))
             }
             End::Unknown { cause } => (Err(session_error(&cause)), None),

@@ -16,5 +16,6 @@ pub mod notice;
 pub mod outbox;
 mod outputs;
 pub mod peer;
+mod public;
 mod runtime;
 mod shared_state;

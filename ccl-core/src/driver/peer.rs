@@ -26,6 +26,7 @@ use crate::driver::copier::{self, Job};
 use crate::driver::deferred::{Deferred, Hands};
 use crate::driver::drive::{Core, Item};
 use crate::driver::notice;
+use crate::driver::public::Public;
 use crate::driver::runtime::{self, IoThreads, Thread};
 use crate::driver::shared_state;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ use crate::peer::{Input, Peer, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::tcp::{Links, LinksConfig};
-use crate::wire::control::{CancelReason, OtherGroups, UnitCount};
+use crate::wire::control::{CancelReason, OtherGroups};
 
 /// A session of one peer: everything that is shared between callers and tasks.
 pub struct Session {
@@ -75,36 +76,6 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// What the machine decided last, for whoever asks.
-#[derive(Debug, Default)]
-pub(super) struct Public {
-    /// The view of the newest result (R16).
-    pub(super) view: Option<Arc<View>>,
-    pub(super) peer: Option<PeerId>,
-    pub(super) ended: Option<SessionEnd>,
-    pub(super) last_fault: Option<String>,
-    pub(super) counters: Counters,
-    pub(super) others: OtherGroups,
-    pub(super) unit: Option<UnitCount>,
-}
-
-impl Public {
-    /// Why there is no master yet.
-    fn no_master(&self) -> String {
-        let fault = self.last_fault.clone();
-        fault.unwrap_or_else(|| "no answer yet".into())
-    }
-
-    /// Shows the view of a result, unless that of a later one is shown already: a large result
-    /// arrives at its caller late.
-    pub(super) fn show(&mut self, view: &Arc<View>) {
-        let is_later = |shown: &Arc<View>| shown.vid > view.vid;
-        if !self.view.as_ref().is_some_and(is_later) {
-            self.view = Some(Arc::clone(view));
-        }
-    }
-}
-
 impl Drop for Session {
     fn drop(&mut self) {
         self.alarm.end();
@@ -133,6 +104,7 @@ impl Session {
             addresses: advertised(&config, links.address())?,
             key,
             min_world: config.initial_world_size.unwrap_or(config.min_world_size),
+            name: config.name.clone().unwrap_or_else(default_name),
             entropy: seed,
         };
         let (jobs, queue) = mpsc::channel();
@@ -185,44 +157,6 @@ impl Session {
     /// The time by the session's clock.
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
-    }
-
-    /// Blocks until the first view that this peer is in.
-    pub(crate) fn wait_admitted(&self, timeout: Duration) -> Result<()> {
-        let mut public = self.public.lock();
-        let is_waiting = |public: &mut Public| public.view.is_none() && public.ended.is_none();
-        self.changed
-            .wait_while_for(&mut public, is_waiting, timeout);
-        if let Some(end) = &public.ended {
-            return Err(session_error(end));
-        }
-        if public.view.is_some() {
-            return Ok(());
-        }
-        if public.peer.is_some() {
-            let waited_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            let unit = public.unit;
-            return Err(Error::NotAdmitted { waited_ms, unit });
-        }
-        Err(Error::MasterUnreachable {
-            address: self.config.master.clone(),
-            cause: public.no_master(),
-        })
-    }
-
-    /// What is waited for, in words for a user; `None` if nothing is that takes its time.
-    pub(crate) fn waits_for(&self) -> Option<String> {
-        let public = self.public.lock();
-        if public.view.is_some() || public.ended.is_some() {
-            return None;
-        }
-        Some(match public.peer {
-            None => {
-                let (master, cause) = (&self.config.master, public.no_master());
-                format!("waiting for the master at {master}: {cause}")
-            }
-            Some(peer) => format!("peer {peer} waits to be admitted"),
-        })
     }
 
     /// Starts a collective.
@@ -485,6 +419,18 @@ fn advertised(config: &CommunicatorConfig, listening: SocketAddr) -> Result<Vec<
         }
     }
     Ok(addresses)
+}
+
+/// The host and the process.
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().filter(|c| !c.is_control()).collect();
+    let process = format!(":{}", std::process::id());
+    let room = host.floor_char_boundary(limits::NAME_BYTES_MAX - process.len());
+    match &host[..room] {
+        "" => format!("localhost{process}"),
+        host => format!("{host}{process}"),
+    }
 }
 
 /// Longest that dropping the last communicator waits for the master's farewell.

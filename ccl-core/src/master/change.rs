@@ -162,7 +162,12 @@ impl Group {
                 }
                 Verdict::Aborted(reason) => {
                     self.ledger.abort(op.tag, reason.clone());
-                    shared.outbox.event(Event::Aborted { group, op, reason });
+                    shared.outbox.event(Event::Aborted {
+                        group,
+                        op,
+                        reason,
+                        names: self.names(shared),
+                    });
                 }
                 Verdict::Carried => self.ledger.carry(op.tag),
                 Verdict::Forgotten => self.ledger.forget(op.tag),
@@ -201,6 +206,7 @@ impl Group {
             group: self.id,
             vid,
             members: peers.clone(),
+            names: self.names(shared),
         });
         if peers.is_empty() {
             self.phase = Phase::Founding;

@@ -45,6 +45,7 @@ impl Master {
                 key,
                 min_world,
                 attach,
+                name,
                 ..
             } => {
                 complete_addresses(&mut addresses, from);
@@ -59,6 +60,7 @@ impl Master {
                     key,
                     min_world,
                     attach,
+                    name,
                 });
             }
             PeerToMaster::Attach {
@@ -79,7 +81,7 @@ impl Master {
                 let pong = MasterToPeer::Pong {
                     term: self.shared.term,
                     others: OtherGroups::default(),
-                    unit: None,
+                    waits: self.wait_for_earlier_run(),
                 };
                 self.shared.outbox.send(connection, pong);
             }
@@ -192,11 +194,17 @@ impl Master {
             key: hello.key,
             min_world: hello.min_world,
             attach: hello.attach,
+            name: hello.name.clone(),
         };
+        let label = registration.label();
         self.shared.sessions.register(registration, self.shared.now);
         self.shared.seal_registration(peer);
         let group = hello.group;
-        self.shared.outbox.event(Event::Registered { peer, group });
+        self.shared.outbox.event(Event::Registered {
+            peer,
+            group,
+            name: label,
+        });
         self.make_group(group);
         self.with_group(group, |group, shared| group.handle_registered(shared, peer));
         self.note_successor(peer);
@@ -223,7 +231,7 @@ impl Master {
             term: self.shared.term,
             timers: self.shared.timers,
             others: self.others(peer),
-            unit: self.count_unit(peer),
+            waits: self.wait_of(peer),
         };
         self.shared.outbox.send(hello.connection, welcome);
         self.with_group(hello.group, |group, shared| group.greet(shared, peer));
@@ -320,6 +328,7 @@ impl Master {
             key: member.key,
             min_world: 1,
             attach: attach.attach,
+            name: member.name.clone(),
         };
         self.shared.sessions.register(registration, self.shared.now);
         let group = self.groups.get_mut(&claim.group);

@@ -13,6 +13,7 @@ use super::newcomer::Announced;
 use super::phase::{Event, Phase, Rule, rule};
 use super::safe_point::SafePoints;
 use super::shared::Shared;
+use super::wait::Waits;
 use crate::ids::{GroupId, MemberNumber, PeerId, Rank, Vid};
 use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster};
 
@@ -31,6 +32,7 @@ pub(super) struct Group {
     /// What the next admitted peer is numbered.
     pub next_number: MemberNumber,
     pub announced: Announced,
+    pub waits: Waits,
 }
 
 /// From where a newcomer counts. Its first call of a tag and its first safe point are those that
@@ -81,6 +83,7 @@ impl Group {
             unconfirmed: BTreeMap::new(),
             next_number: MemberNumber(0),
             announced: Announced::default(),
+            waits: Waits::default(),
         }
     }
 
@@ -148,6 +151,7 @@ impl Group {
 
     /// Does what the facts now allow, until they allow nothing more.
     pub fn settle(&mut self, shared: &mut Shared) {
+        self.begin_wait(shared.now);
         loop {
             let before = self.phase.state();
             match &self.phase {

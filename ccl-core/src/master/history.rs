@@ -150,6 +150,7 @@ impl History {
                     key: known.member.key,
                     min_world: 1,
                     attach: known.attach,
+                    name: known.member.name.clone(),
                 });
             session.attach = session.attach.max(known.attach);
         }
@@ -200,6 +201,7 @@ mod tests {
             key: LinkKey(peer.into()),
             min_world: 2,
             attach: 1,
+            name: String::new(),
         }
     }
 
@@ -211,6 +213,7 @@ mod tests {
                 unit: UnitId(peer),
                 addresses: Vec::new(),
                 key: LinkKey(peer.into()),
+                name: String::new(),
             },
             session: SessionId(peer.into()),
             attach: 1,

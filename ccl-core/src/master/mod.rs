@@ -37,6 +37,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod unit;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,6 +157,8 @@ impl Master {
         master.start(history);
         let ids: Vec<_> = master.groups.keys().copied().collect();
         ids.into_iter().for_each(|id| master.count(id));
+        let groups = master.groups.values_mut();
+        groups.for_each(|group| group.begin_wait(now));
         master
     }
 
@@ -241,7 +244,7 @@ impl Master {
                 let pong = MasterToPeer::Pong {
                     term: self.shared.term,
                     others: self.others(peer),
-                    unit: self.count_unit(peer),
+                    waits: self.wait_of(peer),
                 };
                 self.shared.outbox.send(connection, pong);
             }
@@ -381,10 +384,13 @@ impl Master {
                 reason: reason.clone(),
             });
         }
+        let mut names = self.names_of(registration.group);
+        names.learn([(peer, registration.label())]);
         self.shared.outbox.event(Event::Evicted {
             peer,
             group: registration.group,
             reason: reason.clone(),
+            names,
         });
         self.with_group(registration.group, |group, shared| {
             group.handle_evicted(shared, peer, &reason);

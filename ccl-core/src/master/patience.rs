@@ -15,6 +15,7 @@ use crate::wire::control::EvictReason;
 impl Group {
     /// Deals with what has been waited for too long.
     pub fn expire(&mut self, shared: &mut Shared) {
+        self.look_at_waits(shared);
         if let Phase::Rebuild(rebuild) = &mut self.phase {
             if let Some((heard, members)) = rebuild.has_stalled(shared.now, shared.force_rebuild) {
                 let group = self.id;
@@ -43,7 +44,8 @@ impl Group {
     /// When `expire` or `settle` has something to do even if nobody says anything.
     pub fn deadline(&self, shared: &Shared) -> Option<Instant> {
         if let Phase::Rebuild(rebuild) = &self.phase {
-            return rebuild.deadline(shared.now);
+            let looks = self.next_look();
+            return rebuild.deadline(shared.now).into_iter().chain(looks).min();
         }
         let answers = self.answers_due(shared).map(|(_, due)| due).min();
         let presence = self.presence_timeout(shared);
@@ -52,8 +54,10 @@ impl Group {
         let wait = waits.filter(|&until| until > shared.now).min();
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
         let announce = outdated.then_some(self.announced.not_before);
-        [answers, presence, wait, announce, self.blame.due()]
+        let others = [self.blame.due(), self.next_look()];
+        [answers, presence, wait, announce]
             .into_iter()
+            .chain(others)
             .flatten()
             .min()
     }

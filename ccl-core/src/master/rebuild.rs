@@ -16,7 +16,7 @@ use crate::ids::{OpName, PeerId, Term, Vid};
 use crate::limits;
 use crate::time::Instant;
 use crate::topology;
-use crate::wire::control::{CancelReason, Carried, Claim, EvictReason, Report};
+use crate::wire::control::{CancelReason, Carried, Claim, EvictReason, Member, Report};
 
 /// What has been heard so far.
 #[derive(Debug)]
@@ -158,6 +158,21 @@ impl Rebuild {
         members
             .filter(|member| self.heard.contains_key(&member.peer))
             .count()
+    }
+
+    /// What a member of the newest view is called.
+    pub fn label(&self, peer: PeerId) -> String {
+        let members = self.newest().map(|newest| newest.view.members);
+        let member = members.iter().flatten().find(|known| known.peer == peer);
+        member.map(Member::label).unwrap_or_default()
+    }
+
+    /// How many members of the newest view were heard, and who was not.
+    pub fn turnout(&self) -> Option<(usize, Vec<PeerId>)> {
+        let view = self.newest()?.view;
+        let missing = view.peers().into_iter();
+        let missing = missing.filter(|peer| !self.heard.contains_key(peer));
+        Some((self.count_heard(&view), missing.collect()))
     }
 
     /// Once, if the window has passed in vain: how many members of how many were heard.

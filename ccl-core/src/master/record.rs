@@ -12,7 +12,7 @@ use crate::ids::{
     GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
 };
 use crate::wire::control::{
-    Carried, CommitRecord, CostTable, EvictReason, Member, StateId, TagFloor,
+    Carried, CommitRecord, CostTable, EvictReason, Member, StateId, TagFloor, label,
 };
 
 /// One entry of the sealed history.
@@ -96,6 +96,15 @@ pub struct Registration {
     pub min_world: u32,
     /// Counter of the connection that it said so over; a later master takes newer ones only (R10).
     pub attach: u64,
+    /// What its program calls it.
+    pub name: String,
+}
+
+impl Registration {
+    /// Its name and its address.
+    pub(super) fn label(&self) -> String {
+        label(&self.name, &self.addresses)
+    }
 }
 
 /// A view of one group with all that an `Install` of it says.

@@ -46,6 +46,7 @@ pub(super) struct Hello {
     pub key: LinkKey,
     pub min_world: u32,
     pub attach: u64,
+    pub name: String,
 }
 
 impl Waiting {

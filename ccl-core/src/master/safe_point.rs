@@ -72,6 +72,11 @@ impl SafePoints {
         self.callers.remove(&peer);
     }
 
+    /// Whether this member waits.
+    pub fn has_called(&self, peer: PeerId) -> bool {
+        self.callers.contains_key(&peer)
+    }
+
     /// Whether anybody waits, or waited and gave up.
     pub fn is_called(&self) -> bool {
         self.withdrawn || !self.callers.is_empty()

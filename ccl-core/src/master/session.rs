@@ -55,6 +55,7 @@ impl Session {
             unit: self.registration.unit,
             addresses: self.registration.addresses.clone(),
             key: self.registration.key,
+            name: self.registration.name.clone(),
         }
     }
 }

@@ -82,11 +82,12 @@ impl Peer {
         let Some(membership) = self.phase.membership() else {
             return;
         };
-        let group = self.setup.group;
+        let (group, names) = (self.setup.group, &self.names);
         let installed = Event::ViewInstalled {
             group,
             vid: membership.view.vid,
             members: membership.members.to_vec(),
+            names: names.clone(),
         };
         self.outputs
             .push_back(Output::View(Arc::clone(&membership.view)));
@@ -97,6 +98,7 @@ impl Peer {
                     peer,
                     group,
                     reason,
+                    names: names.clone(),
                 })
             }));
     }

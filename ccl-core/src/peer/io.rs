@@ -268,6 +268,8 @@ pub struct Setup {
     pub key: crate::ids::LinkKey,
     /// Newcomers that the group's first view waits for; operations name their own minimum.
     pub min_world: u32,
+    /// What its program calls it, for messages.
+    pub name: String,
     /// Seed of the jitter of its reconnections.
     pub entropy: u64,
 }

@@ -31,8 +31,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::ids::PeerId;
+use crate::limits;
+use crate::names::Names;
 use crate::time::Instant;
-use crate::wire::control::{MasterToPeer, OtherGroups, PeerToMaster, StateId, UnitCount};
+use crate::wire::control::{MasterToPeer, Member, OtherGroups, PeerToMaster, StateId, Wait};
 
 use coverage::Coverage;
 use mesh::Mesh;
@@ -60,8 +62,10 @@ pub struct Peer {
     leaving: Option<Leaving>,
     /// The newest that the master said of them.
     others: OtherGroups,
-    /// Who of its unit is there, while it waits for them.
-    unit: Option<UnitCount>,
+    /// What it waits for, as the master said last.
+    waits: Option<Wait>,
+    /// Of all peers that the master has told of.
+    names: Names,
     outputs: VecDeque<Output>,
     coverage: Coverage,
 }
@@ -83,7 +87,8 @@ impl Peer {
             mesh: Mesh::default(),
             leaving: None,
             others: OtherGroups::default(),
-            unit: None,
+            waits: None,
+            names: Names::default(),
             outputs: VecDeque::from([Output::Connect]),
             coverage: Coverage::default(),
         }
@@ -153,10 +158,16 @@ impl Peer {
         self.others
     }
 
-    /// How many peers of its unit are registered, while it waits to be admitted with them.
+    /// What this peer waits for, as of the master's newest sign of life.
     #[must_use]
-    pub fn unit_count(&self) -> Option<UnitCount> {
-        self.unit
+    pub fn waits(&self) -> Option<&Wait> {
+        self.waits.as_ref()
+    }
+
+    /// The names of all peers that the master has told of.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The (state, event) cells of the transition table that this peer has been through.
@@ -209,9 +220,9 @@ impl Peer {
                 term: _,
                 timers,
                 others,
-                unit,
+                waits,
             } => {
-                (self.others, self.unit) = (others, unit);
+                (self.others, self.waits) = (others, waits);
                 self.handle_welcome(session::Registration {
                     run_id,
                     session,
@@ -223,8 +234,15 @@ impl Peer {
                 vid,
                 members,
                 newcomers,
-            } => self.handle_expect(vid, members, newcomers),
-            MasterToPeer::Install(install) => self.handle_install(install),
+            } => {
+                self.learn_names(members.iter().chain(&newcomers));
+                self.handle_expect(vid, members, newcomers);
+            }
+            MasterToPeer::Install(install) => {
+                self.waits = None;
+                self.learn_names(&install.members);
+                self.handle_install(install);
+            }
             MasterToPeer::Commit(commits) => self.handle_commit(commits),
             MasterToPeer::Elected {
                 op,
@@ -236,8 +254,17 @@ impl Peer {
             MasterToPeer::SafeReleased { k, vid } => self.handle_safe_released(k, vid),
             MasterToPeer::Evicted { reason } => self.handle_evicted(reason),
             MasterToPeer::Refused { reason } => self.end_session(SessionEnd::Refused(reason)),
-            MasterToPeer::Pong { others, unit, .. } => (self.others, self.unit) = (others, unit),
+            MasterToPeer::Pong { others, waits, .. } => {
+                (self.others, self.waits) = (others, waits);
+            }
         }
+    }
+
+    fn learn_names<'a>(&mut self, members: impl IntoIterator<Item = &'a Member>) {
+        let members = members.into_iter();
+        self.names
+            .learn(members.map(|member| (member.peer, member.label())));
+        self.names.forget_old(limits::PEERS_MAX * 2);
     }
 
     fn handle_timeout(&mut self) {

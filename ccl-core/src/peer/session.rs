@@ -212,6 +212,7 @@ impl Peer {
                 peer: self.session.peer().unwrap_or_default(),
                 vid: self.view().map(|view| view.vid).unwrap_or_default(),
                 reason,
+                names: self.names.clone(),
             }),
         });
     }
@@ -371,6 +372,7 @@ impl Peer {
             key: self.setup.key,
             min_world: self.setup.min_world,
             attach: self.session.attach,
+            name: self.setup.name.clone(),
         };
         self.send(hello);
     }

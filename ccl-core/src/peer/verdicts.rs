@@ -143,6 +143,7 @@ impl Peer {
                 group: self.setup.group,
                 op,
                 reason: reason.clone(),
+                names: self.names.clone(),
             };
             self.outputs.push_back(Output::StopOp(op));
             self.outputs.push_back(Output::Event(aborted));

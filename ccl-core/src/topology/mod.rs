@@ -29,6 +29,7 @@ mod tests {
             unit: UnitId(peer),
             addresses: Vec::new(),
             key: LinkKey(0),
+            name: String::new(),
         }
     }
 

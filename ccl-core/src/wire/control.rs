@@ -18,12 +18,13 @@ use crate::limits::{
 use crate::wire::bounded;
 
 pub use super::fingerprint::{Algorithm, CallName, Fingerprint, Kind};
-pub use super::reason::{AbortReason, CancelReason, EvictReason, Listed};
+pub use super::reason::{AbortReason, CancelReason, EvictReason};
 pub use super::state::{Digest, StateId, StateOffer, SyncFault, SyncStrategy};
+pub use super::wait::{Called, MissingLink, SomePeers, UnitCount, Wait};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
 /// with its number, so that whoever differs is told so.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// One member of a view, as the others need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,25 @@ pub struct Member {
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.
     pub key: LinkKey,
+    /// What its program calls it; for messages only.
+    pub name: String,
+}
+
+impl Member {
+    /// Its name and its address.
+    #[must_use]
+    pub fn label(&self) -> String {
+        label(&self.name, &self.addresses)
+    }
+}
+
+/// A peer's name and address, as users read them.
+#[must_use]
+pub fn label(name: &str, addresses: &[SocketAddr]) -> String {
+    match addresses.first() {
+        Some(address) => format!("{name}, {address}"),
+        None => name.to_owned(),
+    }
 }
 
 /// A peer's whole knowledge of the outcome state, re-stated in `Attach`, `Flush` and `Installed`
@@ -240,17 +260,6 @@ pub struct OtherGroups {
     pub largest: u32,
 }
 
-/// How many peers of its unit a newcomer can count on, for its words if they do not turn up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnitCount {
-    /// The unit.
-    pub unit: UnitId,
-    /// Peers of it that are registered.
-    pub registered: u32,
-    /// Peers that it waits for, all in all.
-    pub size: u32,
-}
-
 /// From a peer to the master.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)]
@@ -279,6 +288,8 @@ pub enum PeerToMaster {
         min_world: u32,
         /// Which attempt to connect this is; older connections are closed.
         attach: u64,
+        /// What its program calls it; for messages only.
+        name: String,
     },
     /// A session that goes on over a new connection.
     Attach {
@@ -377,8 +388,8 @@ pub enum MasterToPeer {
         timers: Timers,
         /// Who else is in the run.
         others: OtherGroups,
-        /// To a newcomer that waits for others of its unit: how many are there.
-        unit: Option<UnitCount>,
+        /// What the peer waits for, if it is not its own program.
+        waits: Option<Wait>,
     },
     /// Peers to be linked with: to a newcomer, all that it must reach; to a member, newcomers to
     /// let in. The list replaces the one before.
@@ -440,7 +451,7 @@ pub enum MasterToPeer {
         term: Term,
         /// Who else is in the run.
         others: OtherGroups,
-        /// To a newcomer that waits for others of its unit: how many are there.
-        unit: Option<UnitCount>,
+        /// What the peer waits for, if it is not its own program.
+        waits: Option<Wait>,
     },
 }

@@ -272,6 +272,7 @@ impl Message for PeerToMaster {
             key: LinkKey(0),
             min_world: 0,
             attach: 0,
+            name: String::new(),
         })
     }
 }

@@ -10,3 +10,4 @@ mod lane;
 mod reason;
 pub mod state;
 pub mod validate;
+mod wait;

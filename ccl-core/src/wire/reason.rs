@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{OpName, OpNumber, PeerId, Tag, UnitId, Vid};
 use crate::limits::WORLD_SIZE_MAX;
+use crate::names::Names;
 use crate::wire::bounded;
 use crate::wire::fingerprint::CallName;
 use crate::wire::state::SyncFault;
@@ -38,12 +39,13 @@ pub enum CancelReason {
 impl CancelReason {
     /// The whole sentence: what became of this call, which `by` asked to abort, and what to do.
     #[must_use]
-    pub fn sentence(&self, call: CallName, by: PeerId) -> String {
+    pub fn sentence(&self, call: CallName, by: PeerId, names: &Names) -> String {
+        let by = names.of(by);
         match self {
-            Self::User => format!("{call} was cancelled by peer {by}"),
+            Self::User => format!("{call} was cancelled by {by}"),
             Self::Deadline => format!(
-                "{call} was cancelled for all: the deadline of peer {by} passed before all had \
-                 called and finished it; allow more time with its deadline or operation_timeout"
+                "{call} was cancelled for all: the deadline of {by} passed before all had called \
+                 and finished it; allow more time with its deadline or operation_timeout"
             ),
             Self::Mismatch {
                 peer,
@@ -51,34 +53,45 @@ impl CancelReason {
                 mine,
                 theirs,
             } => {
+                let peer = names.of(*peer);
                 let values = match mine.is_empty() && theirs.is_empty() {
-                    true => format!("{field} differ at peer {by} and at peer {peer}"),
-                    false => format!("{field} is {mine} at peer {by} and {theirs} at peer {peer}"),
+                    true => format!("{field} differ at {by} and at {peer}"),
+                    false => format!("{field} is {mine} at {by} and {theirs} at {peer}"),
                 };
                 format!("{call} differs between the members: {values}; all must make the same call")
             }
-            Self::Local(what) => format!("{call} was cancelled by peer {by}: {what}"),
-            Self::Leave => format!("{call} was cancelled: peer {by} leaves the run"),
+            Self::Local(what) => format!("{call} was cancelled by {by}: {what}"),
+            Self::Leave => format!("{call} was cancelled: {by} leaves the run"),
         }
     }
-}
 
-impl fmt::Display for CancelReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Why, in words.
+    #[must_use]
+    pub fn words(&self, names: &Names) -> String {
         match self {
-            Self::User => f.write_str("cancelled by its caller"),
-            Self::Deadline => f.write_str("its caller's deadline passed"),
+            Self::User => "cancelled by its caller".into(),
+            Self::Deadline => "its caller's deadline passed".into(),
             Self::Mismatch {
                 peer,
                 field,
                 mine,
                 theirs,
             } => {
-                write!(f, "its {field} is {mine}, that of peer {peer} {theirs}")
+                let peer = names.of(*peer);
+                match mine.is_empty() && theirs.is_empty() {
+                    true => format!("its {field} are not those of {peer}"),
+                    false => format!("its {field} is {mine}, that of {peer} {theirs}"),
+                }
             }
-            Self::Local(what) => f.write_str(what),
-            Self::Leave => f.write_str("it leaves the run"),
+            Self::Local(what) => what.clone(),
+            Self::Leave => "it leaves the run".into(),
         }
+    }
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words(&Names::default()))
     }
 }
 
@@ -131,42 +144,46 @@ pub enum EvictReason {
     },
 }
 
-impl fmt::Display for EvictReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl EvictReason {
+    /// Why, in words.
+    #[must_use]
+    pub fn words(&self, names: &Names) -> String {
         match self {
-            Self::Left => f.write_str("it left"),
-            Self::Silent { silent_ms } => write!(f, "silent for {silent_ms} ms"),
-            Self::Died => f.write_str("its process ended"),
-            Self::Detached => f.write_str("its control connection ended and did not come back"),
-            Self::Unreachable { by } => {
-                let noun = if by.len() == 1 { "peer" } else { "peers" };
-                write!(f, "{noun} {} could not reach it", Listed(by))
-            }
+            Self::Left => "it left".into(),
+            Self::Silent { silent_ms } => format!("silent for {silent_ms} ms"),
+            Self::Died => "its process ended".into(),
+            Self::Detached => "its control connection ended and did not come back".into(),
+            Self::Unreachable { by } => format!("{} could not reach it", names.list(by)),
             Self::NotPosted { tag, n } => {
                 let op = OpName {
                     tag: *tag,
                     n: *n,
                     birth: Vid::default(),
                 };
-                write!(
-                    f,
-                    "it did not make {op}, which the others had made, within post_timeout"
+                format!("it did not make {op}, which the others had made, within post_timeout")
+            }
+            Self::NotHeard => "not heard while the master rebuilt the run".into(),
+            Self::NotAMember => "not a member of the run".into(),
+            Self::Protocol(what) => format!("broke the protocol: {what}"),
+            Self::Unit(peer) => format!("{} of its unit was lost", names.of(*peer)),
+            Self::UnitTorn => "its unit could not be in all its groups".into(),
+            Self::UnitLeft(peer) => {
+                format!(
+                    "{} of its unit left, and units leave as one",
+                    names.of(*peer)
                 )
             }
-            Self::NotHeard => f.write_str("not heard while the master rebuilt the run"),
-            Self::NotAMember => f.write_str("not a member of the run"),
-            Self::Protocol(what) => write!(f, "broke the protocol: {what}"),
-            Self::Unit(peer) => write!(f, "peer {peer} of its unit was lost"),
-            Self::UnitTorn => f.write_str("its unit could not be in all its groups"),
-            Self::UnitLeft(peer) => {
-                write!(f, "peer {peer} of its unit left, and units leave as one")
-            }
-            Self::UnitFull { unit, size } => write!(
-                f,
+            Self::UnitFull { unit, size } => format!(
                 "all {size} peers of unit {unit} are there already: if they are of an earlier start, \
                  end them first; else give each host a unit of its own, or a larger unit_size"
             ),
         }
+    }
+}
+
+impl fmt::Display for EvictReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words(&Names::default()))
     }
 }
 
@@ -191,30 +208,24 @@ pub enum AbortReason {
     State(SyncFault),
 }
 
-impl fmt::Display for AbortReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl AbortReason {
+    /// Why, in words.
+    #[must_use]
+    pub fn words(&self, names: &Names) -> String {
         match self {
-            Self::Lost { peer, reason } => write!(f, "peer {peer} is gone: {reason}"),
-            Self::Cancelled { by, reason } => write!(f, "peer {by} asked for it: {reason}"),
-            Self::State(fault) => fault.fmt(f),
+            Self::Lost { peer, reason } => {
+                format!("{} is gone: {}", names.of(*peer), reason.words(names))
+            }
+            Self::Cancelled { by, reason } => {
+                format!("{} asked for it: {}", names.of(*by), reason.words(names))
+            }
+            Self::State(fault) => fault.words(names),
         }
     }
 }
 
-/// Peers in a sentence: `1`, `1 and 2`, `1, 2 and 3`.
-#[derive(Debug)]
-pub struct Listed<'a>(pub &'a [PeerId]);
-
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for AbortReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, peer) in self.0.iter().enumerate() {
-            let separator = match index {
-                0 => "",
-                _ if index + 1 == self.0.len() => " and ",
-                _ => ", ",
-            };
-            write!(f, "{separator}{peer}")?;
-        }
-        Ok(())
+        f.write_str(&self.words(&Names::default()))
     }
 }

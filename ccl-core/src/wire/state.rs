@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{PeerId, Revision};
 use crate::limits::WORLD_SIZE_MAX;
+use crate::names::Names;
 use crate::wire::bounded;
-use crate::wire::reason::Listed;
 
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -149,18 +149,23 @@ pub enum SyncFault {
     NoSource,
 }
 
-impl fmt::Display for SyncFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl SyncFault {
+    /// What is wrong, and what to do.
+    #[must_use]
+    pub fn words(&self, names: &Names) -> String {
         match self {
-            Self::Keys { peer, theirs, most } => write!(
-                f,
-                "peer {peer} has other entries than most: {} of {} bytes in all, most have {} of {} \
-                 bytes; names, types and shapes must be the same",
-                theirs.0, theirs.1, most.0, most.1
+            Self::Keys { peer, theirs, most } => format!(
+                "{} has other entries than most: {} of {} bytes in all, most have {} of {} bytes; \
+                 names, types and shapes must be the same",
+                names.of(*peer),
+                theirs.0,
+                theirs.1,
+                most.0,
+                most.1
             ),
-            Self::Strategies { peer, theirs, most } => write!(
-                f,
-                "peer {peer} calls with {}, which does not go with {} of the others",
+            Self::Strategies { peer, theirs, most } => format!(
+                "{} calls with {}, which does not go with {} of the others",
+                names.of(*peer),
                 theirs.name(),
                 most.name()
             ),
@@ -168,34 +173,37 @@ impl fmt::Display for SyncFault {
                 peer,
                 theirs,
                 elected,
-            } => write!(
-                f,
-                "peer {peer} is send_only with {theirs}, but {elected} is elected"
+            } => format!(
+                "{} is send_only with {theirs}, but {elected} is elected",
+                names.of(*peer)
             ),
             Self::RevisionAhead {
                 peer,
                 theirs,
                 sealed,
-            } => write!(
-                f,
-                "peer {peer} has revision {theirs}, but {sealed} was sealed last: a sync may be one \
-                 revision ahead"
+            } => format!(
+                "{} has revision {theirs}, but {sealed} was sealed last: a sync may be one revision \
+                 ahead",
+                names.of(*peer)
             ),
             Self::RevisionLost {
                 sealed,
                 best,
                 unwilling,
-            } => {
-                write!(
-                    f,
-                    "nobody has {sealed}, which was sealed; the best is {best}. All members may vote \
-                     with restore to go back to it; peers without that vote: {}",
-                    Listed(unwilling)
-                )
-            }
-            Self::NoSource => f.write_str(
-                "no member offers a whole content: all are receive_only, or failed half-way before",
+            } => format!(
+                "nobody has {sealed}, which was sealed; the best is {best}. All members may vote \
+                 with restore to go back to it; without that vote so far: {}",
+                names.list(unwilling)
             ),
+            Self::NoSource => "no member offers a whole content: all are receive_only, or failed \
+                               half-way before"
+                .into(),
         }
+    }
+}
+
+impl fmt::Display for SyncFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words(&Names::default()))
     }
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 use crate::config::Timers;
 use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
-    ABORT_REASONS_MAX, ADDRESSES_MAX, COUNT_MAX, GENERATION_MAX, NUMBER_MAX, OPEN_OPS_MAX,
-    PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX, WORLD_SIZE_MAX,
+    ABORT_REASONS_MAX, ADDRESSES_MAX, COUNT_MAX, GENERATION_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX,
+    NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
+    WAIT_NAMES_MAX, WORLD_SIZE_MAX,
 };
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
+    AbortReason, Called, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
     MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
-    TagReport, UnitCount,
+    TagReport, Wait,
 };
 
 /// The first rule that a message breaks.
@@ -36,6 +37,12 @@ pub enum Violation {
     #[error("{what}: named twice or out of order")]
     Disordered {
         /// Which list.
+        what: &'static str,
+    },
+    /// A text that is to be shown holds what moves the cursor.
+    #[error("{what} holds control characters")]
+    Unprintable {
+        /// Which text.
         what: &'static str,
     },
     /// The waiting times contradict each other.
@@ -58,8 +65,10 @@ impl PeerToMaster {
                 addresses,
                 min_world,
                 attach,
+                name,
                 ..
             } => {
+                check_name("name", name, NAME_BYTES_MAX)?;
                 text("library version", library)?;
                 text("run name", run)?;
                 length("addresses", addresses.len(), ADDRESSES_MAX)?;
@@ -115,13 +124,13 @@ impl MasterToPeer {
                 term,
                 timers,
                 others,
-                unit,
+                waits,
                 ..
             } => {
                 generation("term", term.0)?;
                 check_timers(timers)?;
                 check_others(others)?;
-                check_unit(unit.as_ref())
+                check_waits(waits.as_ref())
             }
             Self::Expect {
                 vid,
@@ -157,10 +166,14 @@ impl MasterToPeer {
             }
             Self::Evicted { reason } => check_evict(reason),
             Self::Refused { reason } => text("reason", reason),
-            Self::Pong { term, others, unit } => {
+            Self::Pong {
+                term,
+                others,
+                waits,
+            } => {
                 generation("term", term.0)?;
                 check_others(others)?;
-                check_unit(unit.as_ref())
+                check_waits(waits.as_ref())
             }
         }
     }
@@ -295,6 +308,7 @@ fn check_members(members: &[Member]) -> Checked {
 }
 
 fn check_member(member: &Member) -> Checked {
+    check_name("name", &member.name, NAME_BYTES_MAX)?;
     length("addresses", member.addresses.len(), ADDRESSES_MAX)
 }
 
@@ -382,10 +396,49 @@ fn check_others(others: &OtherGroups) -> Checked {
     over("members of other groups", others.members.into(), most)
 }
 
-fn check_unit(unit: Option<&UnitCount>) -> Checked {
-    let (registered, size) = unit.map_or((0, 0), |unit| (unit.registered, unit.size));
-    length("peers of a unit", size as usize, PEERS_MAX)?;
-    length("registered peers of a unit", registered as usize, PEERS_MAX)
+fn check_waits(waits: Option<&Wait>) -> Checked {
+    match waits {
+        None => Ok(()),
+        Some(Wait::Unit(unit)) => {
+            length("peers of a unit", unit.size as usize, PEERS_MAX)?;
+            let registered = unit.registered as usize;
+            length("registered peers of a unit", registered, PEERS_MAX)
+        }
+        Some(Wait::EarlierRun { seconds } | Wait::Backoff { seconds }) => {
+            over("seconds of a wait", (*seconds).into(), TIMER_MAX.as_secs())
+        }
+        Some(Wait::Full { members }) => length("members", *members as usize, WORLD_SIZE_MAX),
+        Some(
+            Wait::Rebuild { missing: some, .. }
+            | Wait::FirstView { here: some, .. }
+            | Wait::SafePoint { missing: some, .. }
+            | Wait::Change { missing: some },
+        ) => {
+            length("named peers", some.first.len(), WAIT_NAMES_MAX)?;
+            some.first.iter().try_for_each(check_called)
+        }
+        Some(Wait::Links(links)) => {
+            length("missing links", links.len(), WAIT_NAMES_MAX)?;
+            links.iter().try_for_each(|link| {
+                check_called(&link.from)?;
+                check_called(&link.to)?;
+                check_name("link error", &link.error, TEXT_BYTES_MAX)
+            })
+        }
+    }
+}
+
+fn check_called(called: &Called) -> Checked {
+    check_name("name", &called.name, LABEL_BYTES_MAX)
+}
+
+/// A text that others print: it must not look like lines of its own.
+fn check_name(what: &'static str, name: &str, bytes_max: usize) -> Checked {
+    length(what, name.len(), bytes_max)?;
+    match name.contains(char::is_control) {
+        true => Err(Violation::Unprintable { what }),
+        false => Ok(()),
+    }
 }
 
 fn check_op(op: OpName) -> Checked {
@@ -455,6 +508,7 @@ mod tests {
             unit: UnitId(0),
             addresses: Vec::new(),
             key: LinkKey(0),
+            name: String::new(),
         }
     }
 
@@ -558,8 +612,13 @@ mod tests {
                 largest,
             };
             let term = Term(1);
-            let unit = None;
-            MasterToPeer::Pong { term, others, unit }.validate().is_ok()
+            let waits = None;
+            let pong = MasterToPeer::Pong {
+                term,
+                others,
+                waits,
+            };
+            pong.validate().is_ok()
         };
         assert!(check(0, 0, 0) && check(1, 1, 1) && check(1024, 4, 256));
         assert!(!check(1025, 5, 256), "more than a master serves");

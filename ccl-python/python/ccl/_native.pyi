@@ -103,6 +103,10 @@ class Communicator:
         """Number of the view of the newest result: +1 at each change of the members."""
 
     @property
+    def waits_for(self) -> str | None:
+        """What this peer waits for at the moment, such as who has not come to its safe point."""
+
+    @property
     def view(self) -> View:
         """The view of the newest result. It changes only when a call returns."""
 
@@ -444,6 +448,14 @@ class View:
     @property
     def members(self) -> list[int]:
         """Peers in rank order."""
+
+    @property
+    def names(self) -> list[str]:
+        """What they are called, in rank order."""
+
+    @property
+    def addresses(self) -> list[list[str]]:
+        """Where others reach them, ``ip:port``, in rank order; each has one or more."""
 
     @property
     def ring_order(self) -> list[int]:

@@ -84,6 +84,7 @@ class CommunicatorSettings(TypedDict, total=False):
     advertise: str | None
     lanes: int
     min_world_size: int
+    name: str | None
     initial_world_size: int | None
     connect_timeout: Time
     operation_timeout: Time | None

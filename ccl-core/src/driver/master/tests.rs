@@ -77,6 +77,7 @@ fn hello(run: &str) -> PeerToMaster {
         key: LinkKey(KEYS.fetch_add(1, Ordering::SeqCst).into()),
         min_world: 2,
         attach: 1,
+        name: "client".into(),
     }
 }
 

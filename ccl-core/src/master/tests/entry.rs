@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits;
+use crate::wire::control::Wait;
 
 type Edit = fn(&mut PeerToMaster);
 
@@ -230,7 +231,11 @@ fn empty_master_waits_for_an_earlier_run_before_it_founds_one() {
     let connection = stage.connection();
     stage.say_at(connection, stage.hello(0, 1));
     stage.say_at(connection, PeerToMaster::Ping);
-    assert_eq!(stage.told_at(connection), [pong(0, (0, 0, 0))]);
+    let told = stage.told_at(connection);
+    let [MasterToPeer::Pong { waits, .. }] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(*waits, Some(Wait::EarlierRun { seconds: 5 }));
     assert_eq!(stage.journal, []);
     let window = Timers::default().rebuild_window;
     stage.pass(window - Duration::from_millis(1), &[]);

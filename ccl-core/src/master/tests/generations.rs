@@ -3,7 +3,7 @@
 use super::takeover::without_journal;
 use super::units::{Site, UNIT, at};
 use super::*;
-use crate::wire::control::UnitCount;
+use crate::wire::control::{UnitCount, Wait};
 
 /// A unit that is a member of both groups.
 pub(super) fn admitted() -> Site {
@@ -160,14 +160,16 @@ fn newcomer_hears_how_many_of_its_unit_are_there() {
     let connection = stage.connection();
     stage.say_at(connection, hello);
     let count = |registered| {
-        Some(UnitCount {
+        Some(Wait::Unit(UnitCount {
             unit: UnitId(UNIT),
             registered,
             size: 3,
-        })
+        }))
     };
     let unit_of = |told: Vec<MasterToPeer>| match told.first() {
-        Some(MasterToPeer::Welcome { unit, .. } | MasterToPeer::Pong { unit, .. }) => *unit,
+        Some(MasterToPeer::Welcome { waits, .. } | MasterToPeer::Pong { waits, .. }) => {
+            waits.clone()
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(unit_of(stage.told_at(connection)), count(1));

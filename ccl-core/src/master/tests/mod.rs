@@ -91,6 +91,7 @@ pub(super) fn member(peer: u64) -> crate::wire::control::Member {
         unit: UnitId(peer),
         addresses: Vec::new(),
         key: LinkKey(u128::from(peer)),
+        name: format!("node{peer}"),
     }
 }
 
@@ -286,6 +287,7 @@ impl Stage {
             key: LinkKey(key),
             min_world: 1,
             attach: 1,
+            name: format!("node{key}"),
         }
     }
 
@@ -456,6 +458,6 @@ fn pong(term: u32, (members, groups, largest): (u32, u32, u32)) -> MasterToPeer 
             groups,
             largest,
         },
-        unit: None,
+        waits: None,
     }
 }

@@ -188,7 +188,7 @@ fn messages_out_of_turn_cost_the_connection() {
             term: Term(1),
             timers: Timers::default(),
             others: OtherGroups::default(),
-            unit: None,
+            waits: None,
         },
     ];
     for message in out_of_turn {

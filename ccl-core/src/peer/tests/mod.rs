@@ -46,7 +46,7 @@ pub(super) fn welcome() -> MasterToPeer {
         term: Term(1),
         timers: Timers::default(),
         others: OtherGroups::default(),
-        unit: None,
+        waits: None,
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn pong(term: u32) -> MasterToPeer {
     MasterToPeer::Pong {
         term: Term(term),
         others: OtherGroups::default(),
-        unit: None,
+        waits: None,
     }
 }
 
@@ -71,6 +71,9 @@ pub(super) fn eviction(reason: EvictReason) -> Eviction {
         peer: ME,
         vid: vid(1),
         reason,
+        names: (1..=3)
+            .map(|peer| (PeerId(peer), member(peer).label()))
+            .collect(),
     }
 }
 
@@ -89,6 +92,7 @@ pub(super) fn member(peer: u64) -> Member {
         unit: UnitId(peer),
         addresses: vec![([127, 0, 0, 1], 1000).into()],
         key: LinkKey(u128::from(peer)),
+        name: format!("node{peer}"),
     }
 }
 
@@ -168,6 +172,7 @@ impl Fixture {
             addresses: vec![([127, 0, 0, 1], 1000).into()],
             key: LinkKey(2),
             min_world,
+            name: "own".into(),
             entropy: 7,
         };
         let now = Instant(1_000_000_000);

@@ -258,6 +258,7 @@ fn to_master() -> impl Strategy<Value = PeerToMaster> {
                     key: LinkKey(key),
                     min_world,
                     attach,
+                    name: "node7:4242".into(),
                 }
             }),
         (
@@ -312,6 +313,7 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
                 unit: UnitId(unit),
                 addresses,
                 key: LinkKey(key),
+                name: format!("node{number}"),
             })
             .collect()
     })
@@ -384,14 +386,44 @@ fn others() -> impl Strategy<Value = OtherGroups> {
     })
 }
 
-fn unit_count() -> impl Strategy<Value = UnitCount> {
-    (any::<u64>(), 0..=PEERS_MAX as u32, 0..=PEERS_MAX as u32).prop_map(
+fn called() -> impl Strategy<Value = Called> {
+    (any::<u64>(), "[ -~]{0,64}").prop_map(|(peer, name)| Called {
+        peer: PeerId(peer),
+        name,
+    })
+}
+
+fn some_peers() -> impl Strategy<Value = SomePeers> {
+    (any::<u32>(), vec(called(), 0..=WAIT_NAMES_MAX))
+        .prop_map(|(count, first)| SomePeers { count, first })
+}
+
+fn wait() -> impl Strategy<Value = Wait> {
+    let unit = (any::<u64>(), 0..=PEERS_MAX as u32, 0..=PEERS_MAX as u32).prop_map(
         |(unit, registered, size)| UnitCount {
             unit: UnitId(unit),
             registered,
             size,
         },
-    )
+    );
+    let link = (called(), called(), "[ -~]{0,64}");
+    let link = link.prop_map(|(from, to, error)| MissingLink { from, to, error });
+    prop_oneof![
+        unit.prop_map(Wait::Unit),
+        (some_peers(), any::<u32>()).prop_map(|(here, needed)| Wait::FirstView { here, needed }),
+        vec(link, 0..=WAIT_NAMES_MAX).prop_map(Wait::Links),
+        (any::<(u32, u32)>(), some_peers()).prop_map(|((heard, members), missing)| {
+            Wait::Rebuild {
+                heard,
+                members,
+                missing,
+            }
+        }),
+        (any::<u32>(), some_peers())
+            .prop_map(|(members, missing)| Wait::SafePoint { members, missing }),
+        some_peers().prop_map(|missing| Wait::Change { missing }),
+        (0..1000_u32).prop_map(|seconds| Wait::Backoff { seconds }),
+    ]
 }
 
 fn to_peer() -> impl Strategy<Value = MasterToPeer> {
@@ -401,9 +433,9 @@ fn to_peer() -> impl Strategy<Value = MasterToPeer> {
             any::<(u128, u128, u64)>(),
             0..=GENERATION_MAX,
             1..1000_u64,
-            (others(), option::of(unit_count()))
+            (others(), option::of(wait()))
         )
-            .prop_map(|((run_id, session, peer), term, ms, (others, unit))| {
+            .prop_map(|((run_id, session, peer), term, ms, (others, waits))| {
                 MasterToPeer::Welcome {
                     run_id: RunId(run_id),
                     session: SessionId(session),
@@ -414,7 +446,7 @@ fn to_peer() -> impl Strategy<Value = MasterToPeer> {
                         ..Timers::default()
                     },
                     others,
-                    unit,
+                    waits,
                 }
             }),
         (vid(), members()).prop_map(|(vid, mut members)| {
@@ -432,13 +464,13 @@ fn to_peer() -> impl Strategy<Value = MasterToPeer> {
         (0..=NUMBER_MAX, vid()).prop_map(|(k, vid)| MasterToPeer::SafeReleased { k, vid }),
         evict().prop_map(|reason| MasterToPeer::Evicted { reason }),
         text().prop_map(|reason| MasterToPeer::Refused { reason }),
-        (0..=GENERATION_MAX, others(), option::of(unit_count())).prop_map(
-            |(term, others, unit)| MasterToPeer::Pong {
+        (0..=GENERATION_MAX, others(), option::of(wait())).prop_map(|(term, others, waits)| {
+            MasterToPeer::Pong {
                 term: Term(term),
                 others,
-                unit,
+                waits,
             }
-        ),
+        }),
     ]
 }
 
@@ -557,7 +589,7 @@ fn the_layout_is_fixed() {
     let pong = MasterToPeer::Pong {
         term: Term(7),
         others: OtherGroups::default(),
-        unit: None,
+        waits: None,
     };
     assert_eq!(frame_of(&pong)[4], 0x81);
 }

@@ -10,6 +10,7 @@ impl World {
                 peer,
                 group,
                 reason,
+                ..
             } => {
                 self.stats.eviction(reason);
                 self.note_eviction(*group);
@@ -31,6 +32,7 @@ impl World {
                 group,
                 vid,
                 members,
+                ..
             } => {
                 let checked = self.view_sealed(*group, *vid, members);
                 self.check(checked);

@@ -1,0 +1,260 @@
+//! What a peer waits for, as its master sees it, with the words that users and operators read.
+//!
+//! For information: nothing is decided by it, and it may lag by a sign of life.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{PeerId, UnitId};
+use crate::limits::WAIT_NAMES_MAX;
+use crate::wire::bounded;
+
+/// A peer, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Called {
+    /// Its session's name.
+    pub peer: PeerId,
+    /// Its own name, and its address.
+    pub name: String,
+}
+
+impl fmt::Display for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.as_str() {
+            "" => write!(f, "peer {}", self.peer),
+            name => write!(f, "peer {} ({name})", self.peer),
+        }
+    }
+}
+
+/// How many peers of its unit a newcomer can count on, for its words if they do not turn up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitCount {
+    /// The unit.
+    pub unit: UnitId,
+    /// Peers of it that are registered.
+    pub registered: u32,
+    /// Peers that it waits for, all in all.
+    pub size: u32,
+}
+
+/// Some of so many peers, of which only the first are named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SomePeers {
+    /// All of them.
+    pub count: u32,
+    /// The first, by peer id.
+    #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
+    pub first: Vec<Called>,
+}
+
+impl fmt::Display for SomePeers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, called) in self.first.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{called}")?;
+        }
+        match self.count as usize - self.first.len().min(self.count as usize) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// A link that is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingLink {
+    /// Who says so.
+    pub from: Called,
+    /// To whom.
+    pub to: Called,
+    /// What was tried at which address, and what came of it; empty as long as nothing failed.
+    pub error: String,
+}
+
+impl fmt::Display for MissingLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, error } = self;
+        match error.as_str() {
+            "" => write!(f, "{from} and {to} are not linked with each other yet"),
+            error => write!(f, "{to} cannot be reached from {from}: {error}"),
+        }
+    }
+}
+
+/// What a peer waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wait {
+    /// A master without a history waits for members of an earlier run, before it founds one.
+    EarlierRun {
+        /// For how long at most, in seconds.
+        seconds: u32,
+    },
+    /// A restarted master waits for the members of the last view.
+    Rebuild {
+        /// Members that are back.
+        heard: u32,
+        /// All of that view.
+        members: u32,
+        /// Who is not back.
+        missing: SomePeers,
+    },
+    /// Others of its unit.
+    Unit(UnitCount),
+    /// The group's first view, for more peers.
+    FirstView {
+        /// Who is registered.
+        here: SomePeers,
+        /// How many there must be.
+        needed: u32,
+    },
+    /// Links between peers that are here.
+    Links(#[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")] Vec<MissingLink>),
+    /// A pause, because it could not be reached before.
+    Backoff {
+        /// For how long, in seconds.
+        seconds: u32,
+    },
+    /// The group is as large as it may be.
+    Full {
+        /// Its members.
+        members: u32,
+    },
+    /// Members to come to their safe point.
+    SafePoint {
+        /// All members.
+        members: u32,
+        /// Who has not come.
+        missing: SomePeers,
+    },
+    /// Answers of members in a view change.
+    Change {
+        /// Whose.
+        missing: SomePeers,
+    },
+}
+
+impl Wait {
+    /// The same without what changes from second to second: two waits that agree are one.
+    #[must_use]
+    pub fn gist(&self) -> Self {
+        match self {
+            Self::EarlierRun { .. } => Self::EarlierRun { seconds: 0 },
+            Self::Backoff { .. } => Self::Backoff { seconds: 0 },
+            other => other.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EarlierRun { seconds } => write!(
+                f,
+                "the master has no history and waits up to {seconds} s for members of an earlier \
+                 run; new_run founds one at once"
+            ),
+            Self::Rebuild {
+                heard,
+                members,
+                missing,
+            } => write!(
+                f,
+                "the master was restarted and waits for the members of the last view: {heard} of \
+                 {members} are back, not yet {missing}"
+            ),
+            Self::Unit(UnitCount {
+                unit,
+                registered,
+                size,
+            }) if registered < size => write!(
+                f,
+                "{registered} of the {size} peers of unit {unit} are registered, and it is admitted \
+                 when all are: start the others, or correct unit and unit_size"
+            ),
+            Self::Unit(UnitCount { unit, size, .. }) => write!(
+                f,
+                "all {size} peers of unit {unit} are registered, and wait to be admitted to their \
+                 groups together"
+            ),
+            Self::FirstView { here, needed } => write!(
+                f,
+                "{} of {needed} peers are here for the group's first view ({here}); start the \
+                 others, or lower initial_world_size or min_world_size",
+                here.count
+            ),
+            Self::Links(missing) => {
+                for (index, link) in missing.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { "; " };
+                    write!(f, "{separator}{link}")?;
+                }
+                f.write_str(
+                    "; one of the two must reach the other: open its port, or correct its listen \
+                     and advertise",
+                )
+            }
+            Self::Backoff { seconds } => write!(
+                f,
+                "the members could not reach it a while ago, and it may come back in {seconds} s"
+            ),
+            Self::Full { members } => {
+                write!(f, "the group has {members} members, and cannot have more")
+            }
+            Self::SafePoint { members, missing } => write!(
+                f,
+                "{} of {members} members have come to update_topology, which admits newcomers; not \
+                 yet {missing}",
+                members - missing.count.min(*members)
+            ),
+            Self::Change { missing } => write!(
+                f,
+                "a change of the members is under way, and waits for the answer of {missing}"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_peers_the_first_are_named_and_the_others_counted() {
+        let called = |peer| Called {
+            peer: PeerId(peer),
+            name: format!("node{peer}:1"),
+        };
+        let missing = SomePeers {
+            count: 3,
+            first: vec![called(1), called(2)],
+        };
+        let wait = Wait::SafePoint {
+            members: 5,
+            missing,
+        };
+        let words = wait.to_string();
+        let expected = "2 of 5 members have come to update_topology, which admits newcomers; not yet \
+                        peer 1 (node1:1), peer 2 (node2:1) and 1 more";
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn a_missing_link_is_told_with_its_error_and_a_remedy() {
+        let called = |peer, name: &str| Called {
+            peer: PeerId(peer),
+            name: name.into(),
+        };
+        let link = MissingLink {
+            from: called(1, "a:1, 10.0.0.1:7"),
+            to: called(2, "b:1, 10.0.0.2:7"),
+            error: "10.0.0.2:7: no answer".into(),
+        };
+        let words = Wait::Links(vec![link]).to_string();
+        assert!(words.contains(
+            "peer 2 (b:1, 10.0.0.2:7) cannot be reached from peer 1 (a:1, 10.0.0.1:7): 10.0.0.2:7: \
+             no answer; "
+        ));
+        assert!(words.contains("open its port"), "{words}");
+    }
+}
