@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod collective;
 pub mod communicator;
 pub mod config;
+pub mod descriptors;
 pub mod driver;
 pub mod error;
 pub mod event;

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("mutation", ""),
     ("names", "ids"),
     ("signals", ""),
+    ("descriptors", ""),
     ("config", "error ids limits"),
     ("error", "ids names wire::control"),
     ("event", "ids names wire::control"),
@@ -50,7 +51,7 @@ const ARROWS: &[(&str, &str)] = &[
     // Sockets, memory and tasks. What decides inside the collectives knows frames, not links.
     (
         "transport",
-        "buffer config error ids limits peer::Neighbour wire",
+        "buffer config descriptors error ids limits peer::Neighbour wire",
     ),
     (
         "collective",
@@ -65,7 +66,7 @@ const ARROWS: &[(&str, &str)] = &[
     (
         "driver",
         "collective communicator::Counters communicator::Outcome communicator::Progress config \
-         error event ids limits master names peer signals state time transport wire",
+         descriptors error event ids limits master names peer signals state time transport wire",
     ),
     // Files.
     ("checkpoint", "error ids state wire::state"),

@@ -3,6 +3,8 @@
 
 use ccl_core::{MasterConfig, MasterServer, Timers};
 use ccl_tests::processes::{Actor, Proxy};
+use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
@@ -118,4 +120,42 @@ fn a_peer_killed_at_any_share_of_its_bytes_is_lost_to_all_or_to_none() {
         }
         master.shutdown();
     }
+}
+
+/// A process that sleeps until it is killed here.
+struct Sleeper(String);
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let killed = Command::new("kill").args(["-KILL", &self.0]).status();
+        assert!(killed.unwrap().success(), "it sleeps");
+    }
+}
+
+/// Goal: a worker that a peer has forked keeps none of its connections: the peer's death is noticed
+/// by their end, not by silence, and its port is free.
+///
+/// 1. Three peers start an operation; one has forked a child that sleeps, and does not take part.
+/// 2. It is killed; the child sleeps on.
+/// 3. The others' call ends, because its process ended. Somebody else can listen at its port.
+#[test]
+fn a_death_is_noticed_at_once_though_a_forked_worker_lives_on() {
+    let master = master();
+    let mut peers: Vec<Actor> = (0..3)
+        .map(|_| Actor::spawn(ACTOR, master.address(), 3, 2))
+        .collect();
+    let greetings: Vec<String> = peers.iter().map(Actor::answer).collect();
+    let mut victim = peers.pop().unwrap();
+    let forked = victim.ask("fork");
+    let _sleeper = Sleeper(forked.strip_prefix("forked ").unwrap().to_owned());
+    start_all(&mut peers, "reduce 0 1000 in 5");
+    victim.kill();
+    for peer in &mut peers {
+        let end = peer.ask("wait");
+        assert!(end.starts_with("error true"), "{end}");
+        assert!(end.contains("its process ended"), "{end}");
+    }
+    let port: u16 = greetings[2].rsplit(' ').next().unwrap().parse().unwrap();
+    TcpListener::bind(("127.0.0.1", port)).unwrap();
+    master.shutdown();
 }

@@ -8,17 +8,19 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use crate::descriptors::Owner;
 use crate::driver::dial::{dial, no_master, plain, silent};
 use crate::driver::outbox::Outbox;
 use crate::driver::peer::Session;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::transport::socket::Socket;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 use crate::wire::frame::Deframer;
 
 /// The sending half, as the session keeps it.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
-    stream: Arc<TcpStream>,
+    stream: Arc<Socket>,
     outbox: Arc<Outbox>,
 }
 
@@ -34,7 +36,7 @@ impl Control {
     /// Ends the connection at once; its reader says so.
     pub(crate) fn break_off(&self) {
         // An error means that it has ended already.
-        let _ = SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(&**self.stream).shutdown(std::net::Shutdown::Both);
     }
 
     /// Sends what the socket takes now.
@@ -49,8 +51,13 @@ impl Control {
 }
 
 /// One connection from dialling to its end; `generation` tells it from its successors.
-pub(crate) async fn run(session: Weak<Session>, address: String, generation: u64) {
-    let fault = match dial(&address).await {
+pub(crate) async fn run(
+    session: Weak<Session>,
+    sockets: Arc<Owner>,
+    address: String,
+    generation: u64,
+) {
+    let fault = match dial(&sockets, &address).await {
         Ok((stream, address)) => serve(&session, (stream, address), generation).await.err(),
         Err(fault) => Some(fault),
     };
@@ -69,7 +76,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 async fn serve(
     session: &Weak<Session>,
-    (stream, address): (TcpStream, SocketAddr),
+    (stream, address): (Socket, SocketAddr),
     generation: u64,
 ) -> Result<(), String> {
     prepare(&stream).map_err(|error| plain(&error))?;

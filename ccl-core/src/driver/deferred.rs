@@ -182,7 +182,8 @@ impl Session {
     }
 
     fn dial(&self, hands: &mut Hands, generation: u64) {
-        let task = control::run(self.weak.clone(), self.config.master.clone(), generation);
+        let (session, sockets) = (self.weak.clone(), Arc::clone(&self.sockets));
+        let task = control::run(session, sockets, self.config.master.clone(), generation);
         if let Some(earlier) = hands.dialling.replace(self.threads.spawn(task)) {
             earlier.abort();
         }

@@ -2,24 +2,30 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::descriptors::Owner;
 use crate::limits::HELLO_TIMEOUT;
+use crate::transport::socket::{self, Socket};
 use crate::transport::sys;
 
 /// Resolves the name afresh and tries each address.
 ///
 /// # Errors
 /// What is wrong with each, and what to do about it.
-pub(super) async fn dial(master: &str) -> Result<(TcpStream, SocketAddr), String> {
+pub(super) async fn dial(
+    sockets: &Arc<Owner>,
+    master: &str,
+) -> Result<(Socket, SocketAddr), String> {
     let addresses = tokio::net::lookup_host(master).await;
     let addresses = addresses.map_err(|error| unresolved(master, &error))?;
     let mut faults: Vec<String> = Vec::new();
     for address in addresses {
-        let connected = timeout(HELLO_TIMEOUT, TcpStream::connect(address)).await;
+        let connected = timeout(HELLO_TIMEOUT, socket::connect(sockets, address)).await;
         let error = match connected {
             Ok(Ok(stream)) => return Ok((stream, address)),
             Ok(Err(error)) => error,

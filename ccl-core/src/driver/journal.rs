@@ -15,10 +15,12 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::descriptors::Own;
 use crate::error::{Error, Result};
 use crate::limits::JOURNAL_RECORD_BYTES_MAX;
 
@@ -28,7 +30,8 @@ use crate::limits::JOURNAL_RECORD_BYTES_MAX;
 /// the master must stop.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    /// Its lock is not for forked children to keep.
+    file: Own<File>,
     path: PathBuf,
     run: String,
     /// Length of the file.
@@ -65,7 +68,7 @@ impl Journal {
         Ok((journal, records))
     }
 
-    fn around(file: File, path: &Path, run: &str, fsync: bool) -> Self {
+    fn around(file: Own<File>, path: &Path, run: &str, fsync: bool) -> Self {
         Self {
             file,
             path: path.to_owned(),
@@ -164,7 +167,8 @@ impl Journal {
     /// Every write from now on fails, as on a full disk.
     #[cfg(test)]
     pub(super) fn fill_disk(&mut self) {
-        let full = OpenOptions::new().write(true).open("/dev/full");
+        let mut full = OpenOptions::new();
+        let full = Own::make(&Arc::default(), || full.write(true).open("/dev/full"));
         self.file = full.expect("every Linux has it");
     }
 
@@ -201,7 +205,7 @@ impl Journal {
             return Ok(false);
         }
         let mut found = Vec::new();
-        let read = (&self.file).take(length).read_to_end(&mut found);
+        let read = (&*self.file).take(length).read_to_end(&mut found);
         read.map_err(|error| self.os("cannot be read", error))?;
         self.rewind(0)?;
         Ok(header.starts_with(&found))
@@ -240,7 +244,7 @@ impl Journal {
         }
         let mut rest = Vec::new();
         let rest_bytes = u64::from(name_bytes) + 4;
-        let read = (&self.file).take(rest_bytes).read_to_end(&mut rest);
+        let read = (&*self.file).take(rest_bytes).read_to_end(&mut rest);
         read.map_err(|error| self.os("cannot be read", error))?;
         let found = [&fixed, rest.as_slice()].concat();
         if found == expected {
@@ -261,7 +265,7 @@ impl Journal {
     fn read_records<R: DeserializeOwned>(&mut self, start: u64, length: u64) -> Result<Vec<R>> {
         let mut records = Vec::new();
         let mut offset = start;
-        let mut reader = BufReader::new(&self.file);
+        let mut reader = BufReader::new(&*self.file);
         let mut body = Vec::new();
         while offset < length {
             let found = read_record(&mut reader, length - offset, self.chain, &mut body);
@@ -404,16 +408,17 @@ fn is_zero_to_the_end(reader: &mut impl Read) -> std::io::Result<bool> {
     }
 }
 
-fn open_locked(path: &Path) -> Result<File> {
+fn open_locked(path: &Path) -> Result<Own<File>> {
     let named = |what: &str| format!("journal {} {what}", path.display());
-    let file = OpenOptions::new()
+    let mut options = OpenOptions::new();
+    options
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         // It holds the secrets of all sessions.
-        .mode(0o600)
-        .open(path)
+        .mode(0o600);
+    let file = Own::make(&Arc::default(), || options.open(path))
         .map_err(|error| Error::os(named("cannot be opened"), error))?;
     let in_use = "is in use by another master; stop that one first, there may be only one";
     match file.try_lock() {

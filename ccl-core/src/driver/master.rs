@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
 use crate::config::MasterConfig;
+use crate::descriptors::{Own, Owner};
 use crate::driver::journal::Journal;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -153,7 +154,8 @@ struct Parts {
     events: Option<EventSink>,
     journal: Option<Journal>,
     history: Vec<Record>,
-    listener: TcpListener,
+    listener: Own<TcpListener>,
+    sockets: Arc<Owner>,
     /// How long a connection may take to say who it is.
     hello_timeout: Duration,
 }
@@ -167,7 +169,8 @@ impl Parts {
             Some((journal, history)) => (Some(journal), history),
             None => (None, Vec::new()),
         };
-        let listener = listen(config.listen).map_err(|error| {
+        let sockets = Arc::default();
+        let listener = Own::make(&sockets, || listen(config.listen)).map_err(|error| {
             Error::os(
                 format!("the master cannot listen on {}", config.listen),
                 error,
@@ -179,6 +182,7 @@ impl Parts {
             journal,
             history,
             listener,
+            sockets,
             hello_timeout: HELLO_TIMEOUT,
         })
     }

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::collective::{Engine, EngineEvent, Scratch};
 use crate::communicator::Counters;
 use crate::config::CommunicatorConfig;
+use crate::descriptors::Owner;
 use crate::driver::alarm::{self, Alarm, StateAlarm};
 use crate::driver::call::{Call, Operation, SafePointCall};
 use crate::driver::clock::Clock;
@@ -47,6 +48,8 @@ pub struct Session {
     pub(super) engine: Arc<Engine>,
     pub(super) state: Arc<StateEngine>,
     pub(super) links: Links,
+    /// Those of connections to the master.
+    pub(super) sockets: Arc<Owner>,
     pub(super) threads: IoThreads,
     pub(super) inbox: Mutex<VecDeque<Item>>,
     pub(super) core: Mutex<Core>,
@@ -114,6 +117,7 @@ impl Session {
             engine: engine(weak, scratch, &links),
             state: shared_state::engine(weak, clock, &config, &links),
             links,
+            sockets: Arc::default(),
             threads,
             inbox: Mutex::default(),
             core: Mutex::new(Core::new(Peer::new(setup, clock.now()), key)),
@@ -226,7 +230,7 @@ impl Session {
         self.public.lock().others
     }
 
-    /// Leaves if the master answers soon, and ends the session either way.
+    /// Leaves if the master answers soon, and ends the session either way. Its port is free then.
     pub(crate) fn close(&self) {
         if self.process != std::process::id() {
             return;
@@ -242,6 +246,19 @@ impl Session {
         }
         self.end_calls(&SessionEnd::Left);
         self.links.shutdown();
+        self.wait_closed();
+    }
+
+    /// Blocks until the tasks have closed their sockets, which they do at their next turn.
+    fn wait_closed(&self) {
+        if self.threads.is_inside() {
+            // This thread's own tasks have no turn before it returns.
+            return;
+        }
+        let is_closed = self.links.wait_closed(CLOSE_MAX) && self.sockets.wait_closed(CLOSE_MAX);
+        if !is_closed {
+            tracing::warn!("the threads of a closed session are too busy to close its sockets");
+        }
     }
 
     /// The view of the newest result.
@@ -435,3 +452,5 @@ fn default_name() -> String {
 
 /// Longest that dropping the last communicator waits for the master's farewell.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// Longest that it waits for its sockets to be closed: far more than a busy machine takes.
+const CLOSE_MAX: Duration = Duration::from_secs(5);

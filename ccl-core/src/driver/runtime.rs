@@ -1,7 +1,9 @@
 //! The threads that move a communicator's bytes.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -16,6 +18,8 @@ use crate::signals;
 #[derive(Debug)]
 pub(crate) struct IoThreads {
     handle: Handle,
+    /// Tells its threads from others.
+    number: u64,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -31,13 +35,16 @@ impl IoThreads {
     }
 
     fn spawn_all(name: &str, threads: usize) -> Result<Self> {
-        let runtime =
-            build(name, threads).map_err(|error| Error::os("starting I/O threads", error))?;
+        static NEWEST: AtomicU64 = AtomicU64::new(0);
+        let number = NEWEST.fetch_add(1, Ordering::Relaxed) + 1;
+        let runtime = build(name, threads, number)
+            .map_err(|error| Error::os("starting I/O threads", error))?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                INSIDE.set(number);
                 // An error means that the sender is gone, which is a stop as well.
                 runtime.block_on(async { drop(stopped.await) });
                 runtime.shutdown_background();
@@ -45,6 +52,7 @@ impl IoThreads {
             .map_err(|error| Error::os("starting an I/O thread", error))?;
         Ok(Self {
             handle,
+            number,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -56,6 +64,11 @@ impl IoThreads {
         F: Future<Output = ()> + Send + 'static,
     {
         self.handle.spawn(task)
+    }
+
+    /// Whether the caller is one of these threads.
+    pub(crate) fn is_inside(&self) -> bool {
+        INSIDE.get() == self.number
     }
 
     /// For the transport.
@@ -109,7 +122,12 @@ impl Drop for Thread {
     }
 }
 
-fn build(name: &str, threads: usize) -> std::io::Result<Runtime> {
+thread_local! {
+    /// Whose thread this is; 0: nobody's.
+    static INSIDE: Cell<u64> = const { Cell::new(0) };
+}
+
+fn build(name: &str, threads: usize, number: u64) -> std::io::Result<Runtime> {
     if threads <= 1 {
         return Builder::new_current_thread().enable_all().build();
     }
@@ -117,6 +135,7 @@ fn build(name: &str, threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name(name)
+        .on_thread_start(move || INSIDE.set(number))
         .enable_all()
         .build()
 }

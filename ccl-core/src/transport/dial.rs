@@ -14,7 +14,7 @@ use super::keeper::Event;
 use super::lane::{Connection, Lane, OUT_OF_STEP};
 use super::link::Link;
 use super::stream::{read_exact, write_all};
-use super::sys;
+use super::{socket, sys};
 use crate::limits::HELLO_TIMEOUT;
 use crate::wire::data::{Answer, LaneHello, LaneWelcome, WELCOME_BYTES};
 
@@ -98,10 +98,13 @@ async fn attempt_at(
 ) -> Result<Connection, Failure> {
     let connect_timeout =
         (link.identity.link_timeout / 2).clamp(CONNECT_TIMEOUT_MIN, CONNECT_TIMEOUT_MAX);
-    let stream = timeout(connect_timeout, TcpStream::connect(address))
-        .await
-        .map_err(|_elapsed| Failure::Passing(io::ErrorKind::TimedOut.into()))?
-        .map_err(Failure::Passing)?;
+    let stream = timeout(
+        connect_timeout,
+        socket::connect(&link.settings.sockets, address),
+    )
+    .await
+    .map_err(|_elapsed| Failure::Passing(io::ErrorKind::TimedOut.into()))?
+    .map_err(Failure::Passing)?;
     link.tune(&stream);
     let hello = link.hello(lane);
     let welcome = timeout(HELLO_TIMEOUT, greet(&stream, &hello))

@@ -4,15 +4,15 @@
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::socket::Socket;
 use crate::wire::data::LaneHello;
 
 /// A connection that has shown the right hello.
 #[derive(Debug)]
 pub(super) struct Visitor {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Socket,
     pub(super) remote: SocketAddr,
     pub(super) hello: LaneHello,
 }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::bulk::BulkWriter;
@@ -21,6 +20,7 @@ use super::keeper::Event;
 use super::link::Link;
 use super::reader::{BulkReader, SignalReader};
 use super::signal::{self, SignalOut};
+use super::socket::Socket;
 use super::stream::write_all;
 use super::window::{Entry, OutOfStep, Window};
 use super::{dial, sys};
@@ -78,7 +78,7 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Connection {
     lane: Arc<Lane>,
-    pub(super) stream: Arc<TcpStream>,
+    pub(super) stream: Arc<Socket>,
     pub(super) remote: SocketAddr,
     pub(super) checksum: bool,
 }
@@ -212,7 +212,7 @@ impl Connection {
     /// Begins a new connection of a lane, over which the other side expects this number.
     pub(super) fn begin(
         lane: &Arc<Lane>,
-        (stream, remote): (TcpStream, SocketAddr),
+        (stream, remote): (Socket, SocketAddr),
         expected: u64,
         checksum: bool,
     ) -> Result<Self, OutOfStep> {

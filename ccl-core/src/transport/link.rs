@@ -22,6 +22,7 @@ use super::tcp::{Identity, Inner, LinkCounters};
 use super::warning::Warnings;
 use super::window::Entry;
 use super::{FrameHeader, Handler, Payload};
+use crate::descriptors::Owner;
 use crate::ids::{LinkKey, OpName, PeerId};
 use crate::limits;
 use crate::peer::Neighbour;
@@ -37,6 +38,7 @@ pub(super) struct Settings {
     pub(super) checksum: bool,
     pub(super) tuning: Tuning,
     pub(super) warnings: Arc<Warnings>,
+    pub(super) sockets: Arc<Owner>,
 }
 
 /// A link to one other peer.

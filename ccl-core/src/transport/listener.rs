@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::door::Visitor;
 use super::link::Admission;
+use super::socket::{Port, Socket, accept};
 use super::stream::{read_exact, write_all};
 use super::tcp::Inner;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX, UNIDENTIFIED_MAX, WORLD_SIZE_MAX};
@@ -45,11 +45,11 @@ struct Guests {
 }
 
 /// Accepts connections for ever.
-pub(super) async fn run(inner: Arc<Inner>, listener: TcpListener) {
+pub(super) async fn run(inner: Arc<Inner>, port: Port) {
     let mut guests = Guests::default();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = accept(&inner.sockets, &port) => match accepted {
                 Ok((stream, remote)) => guests.welcome(&inner, stream, remote),
                 Err(error) => {
                     inner.warnings.warn(inner.address, format!("cannot accept: {error}"));
@@ -62,7 +62,7 @@ pub(super) async fn run(inner: Arc<Inner>, listener: TcpListener) {
 }
 
 impl Guests {
-    fn welcome(&mut self, inner: &Arc<Inner>, stream: TcpStream, remote: SocketAddr) {
+    fn welcome(&mut self, inner: &Arc<Inner>, stream: Socket, remote: SocketAddr) {
         let has_key = Arc::new(AtomicBool::new(false));
         let task = self.tasks.spawn(identify(
             Arc::clone(inner),
@@ -98,12 +98,7 @@ impl Guests {
 }
 
 /// Brings one connection to its lane, or closes it.
-async fn identify(
-    inner: Arc<Inner>,
-    stream: TcpStream,
-    remote: SocketAddr,
-    has_key: Arc<AtomicBool>,
-) {
+async fn identify(inner: Arc<Inner>, stream: Socket, remote: SocketAddr, has_key: Arc<AtomicBool>) {
     let deadline = timeout(HELLO_TIMEOUT, bring_in(&inner, stream, remote, &has_key));
     let reason = match deadline.await {
         Ok(Ok(())) => return,
@@ -116,7 +111,7 @@ async fn identify(
 
 async fn bring_in(
     inner: &Arc<Inner>,
-    stream: TcpStream,
+    stream: Socket,
     remote: SocketAddr,
     has_key: &AtomicBool,
 ) -> Result<(), String> {

@@ -17,6 +17,7 @@ mod link;
 mod listener;
 mod reader;
 mod signal;
+pub mod socket;
 mod stream;
 pub mod sys;
 pub mod tcp;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::lane::{Lane, LaneEnd, Outgoing, small};
+use super::socket::Socket;
 use super::stream::{is_pause, write_once};
 use super::window::Entry;
 use super::{FrameHeader, Payload};
@@ -26,7 +27,7 @@ const BATCHES_MAX: usize = 4;
 /// The present connection of a signal lane and the frames that are half-way into it.
 #[derive(Debug, Default)]
 pub(super) struct SignalOut {
-    stream: Option<Arc<TcpStream>>,
+    stream: Option<Arc<Socket>>,
     checksum: bool,
     batch: VecDeque<Encoded>,
     /// Bytes of the first frame of the batch that have left.
@@ -88,7 +89,7 @@ pub(super) enum Sent {
 
 impl SignalOut {
     /// Begins with a new connection.
-    pub(super) fn open(&mut self, stream: &Arc<TcpStream>, checksum: bool) {
+    pub(super) fn open(&mut self, stream: &Arc<Socket>, checksum: bool) {
         self.stream = Some(Arc::clone(stream));
         self.checksum = checksum;
     }

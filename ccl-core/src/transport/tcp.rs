@@ -18,6 +18,7 @@ use super::sys::{self, Tuned, Tuning};
 use super::warning::Warnings;
 use super::{FrameHeader, Handler, LinkSender, Payload, listener};
 use crate::config::CommunicatorConfig;
+use crate::descriptors::{Own, Owner};
 use crate::error::{Error, Result};
 use crate::ids::{LinkKey, OpName, PeerId, RunId};
 use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
@@ -95,6 +96,7 @@ impl fmt::Debug for Links {
 pub(super) struct Inner {
     config: LinksConfig,
     pub(super) address: SocketAddr,
+    pub(super) sockets: Arc<Owner>,
     runtime: Handle,
     /// Who this peer is and who handles what arrives, while it is not shut down.
     role: RwLock<Option<Role>>,
@@ -126,7 +128,9 @@ impl Links {
             None => "cannot listen on any address for other peers".into(),
         };
         let _context = runtime.enter();
-        let socket = sys::listen(config.listen).and_then(TcpListener::from_std);
+        let sockets = Arc::default();
+        let socket = Own::make(&sockets, || sys::listen(config.listen))
+            .and_then(|socket| socket.try_map(TcpListener::from_std));
         let socket = socket.map_err(|error| Error::os(words.as_str(), error))?;
         let address = socket
             .local_addr()
@@ -134,6 +138,7 @@ impl Links {
         let inner = Arc::new(Inner {
             config,
             address,
+            sockets,
             runtime: runtime.clone(),
             role: RwLock::new(None),
             links: RwLock::default(),
@@ -166,6 +171,7 @@ impl Links {
                 user_timeout: identity.link_timeout,
             },
             warnings: Arc::default(),
+            sockets: Arc::clone(&self.0.sockets),
         };
         let role = Role {
             identity,
@@ -223,6 +229,13 @@ impl Links {
         if let Some(link) = self.0.link(peer) {
             link.reset_lane(lane);
         }
+    }
+
+    /// Blocks until the port and all connections are closed after `shutdown`, at most `timeout`;
+    /// whether they are. The tasks on the runtime close them.
+    #[must_use]
+    pub fn wait_closed(&self, timeout: Duration) -> bool {
+        self.0.sockets.wait_closed(timeout)
     }
 
     /// Ends all links, stops listening and lets go of the handler.

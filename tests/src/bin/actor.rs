@@ -4,7 +4,8 @@
 //! line: `reduce TAG COUNT in|out SEED` starts an all-reduce and prints `started`; `wait` prints
 //! `ok RIGHT CONTRIBUTORS` or `error INTACT TEXT`; `progress` prints `progress DONE TOTAL`;
 //! `counters` prints `counters COMMITS ABORTS REPAIRS`; `memory` prints `memory RSS PEAK` in KiB;
-//! `update` and `leave` print `ok` or `error`. It ends with its standard input.
+//! `update` and `leave` print `ok` or `error`; `fork` prints `forked PROCESS` of a child that
+//! sleeps until it is killed. It ends with its standard input.
 
 use std::io::{BufRead, Write};
 use std::time::Duration;
@@ -84,6 +85,7 @@ fn main() {
                 Ok(()) => say("ok"),
                 Err(error) => say(&format!("error {error}")),
             },
+            ["fork"] => say(&format!("forked {}", fork())),
             _ => panic!("unknown command {line:?}"),
         }
     }
@@ -159,6 +161,18 @@ fn end(running: Running, communicator: &Communicator) -> String {
             "error {} {error}",
             holds(&running.send, &[communicator.peer()])
         ),
+    }
+}
+
+#[allow(unsafe_code)]
+fn fork() -> libc::pid_t {
+    // SAFETY: the child does nothing but sleep.
+    match unsafe { libc::fork() } {
+        0 => loop {
+            // SAFETY: no arguments.
+            unsafe { libc::pause() };
+        },
+        child => child,
     }
 }
 

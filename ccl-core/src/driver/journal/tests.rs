@@ -230,7 +230,8 @@ fn a_failed_write_is_an_error_now_and_for_ever() {
     journal.fill_disk();
     let error = journal.append(&entry(1)).unwrap_err().to_string();
     assert!(error.contains("the master stops"), "{error}");
-    journal.file = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let null = || OpenOptions::new().write(true).open("/dev/null");
+    journal.file = Own::make(&Arc::default(), null).unwrap();
     assert!(journal.append(&entry(1)).is_err());
     assert!(journal.sync().is_err());
 }

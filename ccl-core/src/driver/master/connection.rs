@@ -15,6 +15,7 @@ use super::serve::Server;
 use crate::driver::outbox::Outbox;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::master::ConnectionId;
+use crate::transport::socket::Socket;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 use crate::wire::frame::Deframer;
 
@@ -24,7 +25,7 @@ pub(super) struct Connection {
     pub id: ConnectionId,
     /// Where it comes from.
     pub address: SocketAddr,
-    stream: TcpStream,
+    stream: Socket,
     outbox: Outbox,
     /// False once the master closed it: what it still says is not heard.
     is_open: Cell<bool>,
@@ -45,12 +46,12 @@ pub(super) enum End {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, stream: TcpStream, address: SocketAddr) -> io::Result<Self> {
+    pub fn new(id: ConnectionId, stream: Socket, address: SocketAddr) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE_TIME)
             .with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        SockRef::from(&*stream).set_tcp_keepalive(&keepalive)?;
         Ok(Self {
             id,
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -19,16 +20,19 @@ use super::complaint::Complaints;
 use super::connection::{self, Connection, End};
 use super::door::Door;
 use super::{EventSink, Parts};
+use crate::descriptors::Owner;
 use crate::driver::clock::{self, Clock};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::master::{ConnectionId, Input, Master, Output, Setup};
 use crate::time::Instant;
+use crate::transport::socket::{self, Port, Socket};
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 
 /// What the tasks of the thread share.
 pub(super) struct Server {
     state: RefCell<State>,
+    sockets: Arc<Owner>,
     /// What is read passes through here: connections that wait hold no buffer.
     read_buffer: RefCell<Box<[u8]>>,
     hello_timeout: Duration,
@@ -69,9 +73,8 @@ pub(super) fn run(parts: Parts, stopped: oneshot::Receiver<()>) -> Result<()> {
 }
 
 async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
-    let listener = parts.listener.try_clone().and_then(TcpListener::from_std);
-    let listener = listener.map_err(|error| Error::os("the master's port", error))?;
-    let server = Rc::new(Server::new(parts)?);
+    let (server, port) = Server::new(parts)?;
+    let server = Rc::new(server);
     let mut tasks = JoinSet::new();
     server.settle();
     loop {
@@ -80,7 +83,7 @@ async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
             _ = &mut stopped => break,
             () = server.failed.notified() => break,
             () = server.timer() => server.expire(),
-            connection = server.accept(&listener) => {
+            connection = server.accept(&port) => {
                 tasks.spawn_local(connection::run(server.clone(), connection));
             }
             Some(ended) = tasks.join_next() => {
@@ -94,7 +97,10 @@ async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
 }
 
 impl Server {
-    fn new(parts: Parts) -> Result<Self> {
+    /// The server, and its port, whose connections it accepts.
+    fn new(parts: Parts) -> Result<(Self, Port)> {
+        let port = parts.listener.try_map(TcpListener::from_std);
+        let port = port.map_err(|error| Error::os("the master's port", error))?;
         let clock = Clock::start();
         let setup = Setup {
             run: parts.config.run,
@@ -122,13 +128,15 @@ impl Server {
             armed: None,
             failure: None,
         };
-        Ok(Self {
+        let server = Self {
             state: RefCell::new(state),
+            sockets: parts.sockets,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             hello_timeout: parts.hello_timeout,
             rearm: Notify::new(),
             failed: Notify::new(),
-        })
+        };
+        Ok((server, port))
     }
 
     pub fn hello_timeout(&self) -> Duration {
@@ -179,14 +187,14 @@ impl Server {
     }
 
     /// The next connection. Cancelling it loses none.
-    async fn accept(&self, listener: &TcpListener) -> Rc<Connection> {
+    async fn accept(&self, port: &Port) -> Rc<Connection> {
         loop {
             let pause = self.state.borrow().pause();
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            match listener.accept().await {
+            match socket::accept(&self.sockets, port).await {
                 Ok((stream, address)) => {
                     // One that ended already cannot be prepared, and is no loss.
                     if let Ok(connection) = self.state.borrow_mut().enter(stream, address) {
@@ -251,7 +259,7 @@ impl State {
         self.accept_after = self.clock.now() + ACCEPT_RETRY;
     }
 
-    fn enter(&mut self, stream: TcpStream, address: SocketAddr) -> io::Result<Rc<Connection>> {
+    fn enter(&mut self, stream: Socket, address: SocketAddr) -> io::Result<Rc<Connection>> {
         let id = self.next_connection;
         let connection = Rc::new(Connection::new(id, stream, address)?);
         self.next_connection.0 += 1;
