@@ -979,7 +979,8 @@ typedef uint32_t cclSyncRole_t;
 #define cclSum 0
 
 /*
- The sum divided by the number of contributors; of integers truncated toward zero.
+ The sum divided by the number of contributors; of integers the exact sum, which never wraps,
+ truncated toward zero.
  */
 #define cclAvg 1
 

@@ -42,7 +42,8 @@ pub type cclReduceOp_t = u32;
 
 /// The sum.
 pub const cclSum: cclReduceOp_t = 0;
-/// The sum divided by the number of contributors; of integers truncated toward zero.
+/// The sum divided by the number of contributors; of integers the exact sum, which never wraps,
+/// truncated toward zero.
 pub const cclAvg: cclReduceOp_t = 1;
 /// The product.
 pub const cclProd: cclReduceOp_t = 2;

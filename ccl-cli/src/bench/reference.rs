@@ -22,6 +22,7 @@ pub fn algorithm(case: &Case, world_size: u32, costs: &CostTable) -> Algorithm {
     let extent = Extent {
         world_size: world_size as usize,
         bytes: case.count * case.dtype.bytes(),
+        is_integer_average: case.op == ReduceOp::Avg && case.dtype.is_integer(),
     };
     choose_algorithm(case.kind, case.algorithm, extent, costs)
 }

@@ -3,15 +3,18 @@
 //! A pure function of what all members of a view share, so that all choose the same (R12).
 
 use crate::limits;
+use crate::reduce::AVERAGE_INPUTS_MAX;
 use crate::wire::control::{Algorithm, CostTable, Kind};
 
-/// How large an operation is.
+/// What of an operation the choice depends on, beside its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Members.
     pub world_size: usize,
     /// Bytes of all its buffers together.
     pub bytes: usize,
+    /// Whether integers are averaged, in any buffer.
+    pub is_integer_average: bool,
 }
 
 /// The algorithm for a collective of this kind and extent: never `Auto`.
@@ -19,7 +22,9 @@ pub struct Extent {
 /// `called` is what the caller asked for. Ring exists for all-reduce only; other kinds use direct
 /// even if ring was asked for. A ring of two members moves the same bytes as direct in more hops,
 /// but is kept when asked for, so that its bits stay those of the ring. What is small enough to go
-/// eagerly takes two hops with direct whatever the world, so `Auto` never sends it around.
+/// eagerly takes two hops with direct whatever the world, so `Auto` never sends it around. The sum
+/// of an average of integers does not fit the elements that travel around a ring, so it is made in
+/// one place: direct, even if ring was asked for.
 #[must_use]
 pub fn choose_algorithm(
     kind: Kind,
@@ -30,12 +35,14 @@ pub fn choose_algorithm(
     let is_small = extent.bytes <= limits::EAGER_BYTES_MAX;
     let is_narrow = extent.world_size <= costs.direct_world_max as usize;
     match called {
-        _ if kind != Kind::AllReduce => Algorithm::Direct,
+        _ if kind != Kind::AllReduce || extent.is_integer_average => Algorithm::Direct,
         Algorithm::Auto if is_small || is_narrow => Algorithm::Direct,
         Algorithm::Auto | Algorithm::Ring => Algorithm::Ring,
         Algorithm::Direct => Algorithm::Direct,
     }
 }
+
+const _: () = assert!(limits::WORLD_SIZE_MAX <= AVERAGE_INPUTS_MAX);
 
 #[cfg(test)]
 mod tests {
@@ -45,7 +52,12 @@ mod tests {
         let costs = CostTable {
             direct_world_max: 4,
         };
-        choose_algorithm(kind, called, Extent { world_size, bytes }, &costs)
+        let extent = Extent {
+            world_size,
+            bytes,
+            is_integer_average: false,
+        };
+        choose_algorithm(kind, called, extent, &costs)
     }
 
     #[test]
@@ -77,6 +89,22 @@ mod tests {
             for called in [Algorithm::Auto, Algorithm::Ring] {
                 assert_eq!(choose(kind, called, 9, 1 << 20), Algorithm::Direct);
             }
+        }
+    }
+
+    #[test]
+    fn averages_of_integers_never_go_around_the_ring() {
+        let costs = CostTable {
+            direct_world_max: 4,
+        };
+        let extent = Extent {
+            world_size: 9,
+            bytes: 1 << 20,
+            is_integer_average: true,
+        };
+        for called in [Algorithm::Auto, Algorithm::Ring, Algorithm::Direct] {
+            let chosen = choose_algorithm(Kind::AllReduce, called, extent, &costs);
+            assert_eq!(chosen, Algorithm::Direct);
         }
     }
 }

@@ -16,6 +16,7 @@ use super::ring::{self, Ring};
 use super::slots::SlotPool;
 use super::step::Place;
 use crate::ids::{PeerId, Rank};
+use crate::reduce::ReduceOp;
 use crate::transport::{FrameHeader, FrameKind};
 use crate::wire::control::{Fingerprint, Kind};
 
@@ -39,11 +40,13 @@ impl Operation {
         assert!(start.rank.index() < n, "this peer is a member");
         assert!(start.fingerprint.root.index() < n, "the root is a member");
         let ring_order = Arc::clone(&start.ring_order);
+        let called = &start.fingerprint;
+        let has_integers = start.parts.iter().any(|part| part.dtype.is_integer());
         let extent = Extent {
             world_size: n,
             bytes: start.parts.iter().map(Part::bytes).sum(),
+            is_integer_average: called.op == ReduceOp::Avg && has_integers,
         };
-        let called = &start.fingerprint;
         let algorithm = choose_algorithm(called.kind, called.algorithm, extent, &start.costs);
         let shape = Shape {
             kind: start.fingerprint.kind,

@@ -19,7 +19,7 @@ use super::{Dtype, ReduceOp};
 ///
 /// # Panics
 /// If there is no input, a length differs from that of `out` or is no multiple of the element, or
-/// `Avg` is to divide by zero: all of them mistakes of the caller.
+/// `Avg` is to divide by zero or has more than 65,536 inputs: all of them mistakes of the caller.
 pub fn reduce(dtype: Dtype, op: ReduceOp, divisor: u32, inputs: &[&[u8]], out: &mut [u8]) {
     reduce_at(Level::best(), (dtype, op, divisor), inputs, out);
 }
@@ -76,6 +76,10 @@ pub(super) fn check(what: (Dtype, ReduceOp, u32), inputs: &[&[u8]], out: &[u8]) 
     assert!(
         op != ReduceOp::Avg || divisor > 0,
         "an average has contributors"
+    );
+    assert!(
+        op != ReduceOp::Avg || inputs.len() <= AVERAGE_INPUTS_MAX,
+        "sums of averages are exact"
     );
 }
 
@@ -167,8 +171,11 @@ fn sweep_tiles<R: Rule>(rule: &R, ends: (&[u8], &[u8], &[u8]), middle: &[&[u8]],
 }
 
 /// Elements of a tile: 8 KiB of f64 state, and as much of each of two streams, fit any first-level
-/// cache.
+/// cache. Averages of 64-bit integers have twice the state, and are rare.
 const TILE_ELEMENTS: usize = 1024;
+
+/// Most inputs of an average: so many bytes add up to less than 2^24, which f32 holds exactly.
+pub const AVERAGE_INPUTS_MAX: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests;

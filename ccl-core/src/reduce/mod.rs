@@ -2,7 +2,8 @@
 //!
 //! Rules that fix every bit (docs/numerics.md):
 //! - Contributions are combined in the order given, each element by itself.
-//! - Integers wrap. An average divides the wrapped sum once and truncates toward zero.
+//! - Sums and products of integers wrap. An average divides the exact sum once and truncates toward
+//!   zero.
 //! - f16 and bf16 are combined in f32 and rounded once, to nearest, ties to even.
 //! - Minimum and maximum order by value, then -0 before +0; a NaN wins over every number.
 //! - Every NaN in a result is the type's one quiet, positive NaN without payload.
@@ -14,7 +15,7 @@ mod reference;
 mod rule;
 mod simd;
 
-pub use kernel::{reduce, reduce_at};
+pub use kernel::{AVERAGE_INPUTS_MAX, reduce, reduce_at};
 pub use reference::reference;
 pub use simd::Level;
 
@@ -56,6 +57,12 @@ impl Dtype {
         Self::F64,
     ];
 
+    /// Whether its values are whole numbers.
+    #[must_use]
+    pub const fn is_integer(self) -> bool {
+        !matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
+    }
+
     /// Bytes of one element.
     #[must_use]
     pub const fn bytes(self) -> usize {
@@ -96,7 +103,8 @@ impl Dtype {
 pub enum ReduceOp {
     #[default]
     Sum = 0,
-    /// The sum divided by the number of contributors; integers truncate toward zero.
+    /// The sum divided by the number of contributors. Of integers the exact sum, which never wraps,
+    /// truncated toward zero.
     Avg = 1,
     Prod = 2,
     Min = 3,

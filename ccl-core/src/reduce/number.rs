@@ -21,14 +21,20 @@ pub(super) trait Number {
     type Raw: Raw;
     /// What sums and products are kept in.
     type Accumulator: Copy + Default;
+    /// What the sum of an average is kept in: of integers, exactly.
+    type Total: Copy + Default;
     /// Orders as the elements do, once NaNs are at the winning end.
     type Key: Copy + Default + Ord;
 
     fn lift(raw: Self::Raw) -> Self::Accumulator;
     fn add(a: Self::Accumulator, b: Self::Accumulator) -> Self::Accumulator;
     fn multiply(a: Self::Accumulator, b: Self::Accumulator) -> Self::Accumulator;
-    fn divide(sum: Self::Accumulator, divisor: u32) -> Self::Accumulator;
     fn lower(value: Self::Accumulator) -> Self::Raw;
+
+    fn count(raw: Self::Raw) -> Self::Total;
+    fn total(a: Self::Total, b: Self::Total) -> Self::Total;
+    /// The quotient, rounded as the type is: toward zero, or to nearest even.
+    fn mean(total: Self::Total, divisor: u32) -> Self::Raw;
 
     /// The key among candidates for a minimum: NaN is least.
     fn key_low(raw: Self::Raw) -> Self::Key;
@@ -72,16 +78,18 @@ macro_rules! raw {
 
 raw!(u8, u16, u32, u64, i8, i16, i32, i64);
 
-/// `$quotient` is the type in which one division gives the truncated quotient: an integer that
-/// holds every value and every divisor, or a float, which the machine divides side by side. A float
-/// of more than twice the integer's digits never rounds a quotient up to the next whole number:
-/// that one is at least 1/divisor away. A divisor that it cannot hold is beyond every value, and
-/// gives 0.
+/// `$total` holds every sum of [`super::AVERAGE_INPUTS_MAX`] values exactly: a wider integer, or a
+/// float, which the machine adds and divides side by side. A float that holds dividend and divisor
+/// never rounds a quotient up to the next whole number: that one is at least 1/divisor away, which
+/// is more than the float's last place. A divisor that it cannot hold is beyond every sum, and
+/// gives 0. A divisor smaller than the number of inputs may give a quotient beyond the type: the
+/// nearest value.
 macro_rules! integer {
-    ($($int:ty as $quotient:ty),*) => {$(
+    ($($int:ty as $total:ty: $mean:expr),*) => {$(
         impl Number for $int {
             type Raw = Self;
             type Accumulator = Self;
+            type Total = $total;
             type Key = Self;
 
             #[inline(always)]
@@ -100,13 +108,23 @@ macro_rules! integer {
             }
 
             #[inline(always)]
-            fn divide(sum: Self, divisor: u32) -> Self {
-                (sum as $quotient / divisor as $quotient) as Self
+            fn lower(value: Self) -> Self {
+                value
             }
 
             #[inline(always)]
-            fn lower(value: Self) -> Self {
-                value
+            fn count(raw: Self) -> $total {
+                raw as $total
+            }
+
+            #[inline(always)]
+            fn total(a: $total, b: $total) -> $total {
+                a + b
+            }
+
+            #[inline(always)]
+            fn mean(total: $total, divisor: u32) -> Self {
+                $mean(total / divisor as $total)
             }
 
             #[inline(always)]
@@ -128,7 +146,14 @@ macro_rules! integer {
 }
 
 integer!(
-    u8 as f32, u16 as f32, u32 as f64, u64 as u64, i8 as f32, i16 as f32, i32 as f64, i64 as i64
+    u8 as f32: |mean| mean as Self,
+    u16 as f64: |mean| mean as Self,
+    u32 as f64: |mean| mean as Self,
+    u64 as u128: |mean: u128| mean.min(u64::MAX.into()) as Self,
+    i8 as f32: |mean| mean as Self,
+    i16 as f64: |mean| mean as Self,
+    i32 as f64: |mean| mean as Self,
+    i64 as i128: |mean: i128| mean.clamp(i64::MIN.into(), i64::MAX.into()) as Self
 );
 
 /// Turns sign and magnitude into a number that orders alike, and back.
@@ -152,6 +177,7 @@ macro_rules! float {
         impl Number for $number {
             type Raw = $bits;
             type Accumulator = $float;
+            type Total = $float;
             type Key = $key;
 
             #[inline(always)]
@@ -170,14 +196,24 @@ macro_rules! float {
             }
 
             #[inline(always)]
-            fn divide(sum: $float, divisor: u32) -> $float {
-                sum / divisor as $float
-            }
-
-            #[inline(always)]
             fn lower(value: $float) -> $bits {
                 let bits = Self::narrow(value);
                 if value.is_nan() { $nan } else { bits }
+            }
+
+            #[inline(always)]
+            fn count(raw: $bits) -> $float {
+                Self::widen(raw)
+            }
+
+            #[inline(always)]
+            fn total(a: $float, b: $float) -> $float {
+                a + b
+            }
+
+            #[inline(always)]
+            fn mean(total: $float, divisor: u32) -> $bits {
+                Self::lower(total / divisor as $float)
             }
 
             #[inline(always)]

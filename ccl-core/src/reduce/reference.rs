@@ -35,8 +35,9 @@ fn one(dtype: Dtype, op: ReduceOp, divisor: u32, column: &[&[u8]]) -> [u8; 8] {
             let result = match op {
                 ReduceOp::Sum => values.fold(0, <$int>::wrapping_add),
                 ReduceOp::Avg => {
-                    let sum = values.fold(0, <$int>::wrapping_add);
-                    (i128::from(sum) / i128::from(divisor)) as $int
+                    let sum: i128 = values.map(i128::from).sum();
+                    let (least, most) = (<$int>::MIN.into(), <$int>::MAX.into());
+                    (sum / i128::from(divisor)).clamp(least, most) as $int
                 }
                 ReduceOp::Prod => values.fold(1, <$int>::wrapping_mul),
                 ReduceOp::Min => values.min().expect("checked: at least one input"),

@@ -59,7 +59,7 @@ rule!(
     Maximum, Key, key_high, Ord::max, from_key
 );
 
-/// Adds, and divides the sum once.
+/// Adds in a type that holds the sum, and divides once.
 pub(super) struct Average<N> {
     pub divisor: u32,
     pub number: PhantomData<N>,
@@ -67,20 +67,20 @@ pub(super) struct Average<N> {
 
 impl<N: Number> Rule for Average<N> {
     type Raw = N::Raw;
-    type State = N::Accumulator;
+    type State = N::Total;
 
     #[inline(always)]
-    fn lift(&self, raw: N::Raw) -> N::Accumulator {
-        N::lift(raw)
+    fn lift(&self, raw: N::Raw) -> N::Total {
+        N::count(raw)
     }
 
     #[inline(always)]
-    fn combine(&self, left: N::Accumulator, right: N::Accumulator) -> N::Accumulator {
-        N::add(left, right)
+    fn combine(&self, left: N::Total, right: N::Total) -> N::Total {
+        N::total(left, right)
     }
 
     #[inline(always)]
-    fn lower(&self, state: N::Accumulator) -> N::Raw {
-        N::lower(N::divide(state, self.divisor))
+    fn lower(&self, state: N::Total) -> N::Raw {
+        N::mean(state, self.divisor)
     }
 }

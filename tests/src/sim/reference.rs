@@ -60,7 +60,7 @@ pub fn reduce(dtype: Dtype, op: ReduceOp, inputs: &[&[u8]]) -> Vec<u8> {
     }
 }
 
-/// Integers of `N` bytes wrap; an average truncates toward zero.
+/// Integers of `N` bytes wrap; an average divides the exact sum, and truncates toward zero.
 fn integers<const N: usize>(op: ReduceOp, inputs: &[&[u8]], signed: bool) -> Vec<u8> {
     let widen = |bytes: &[u8]| {
         let fill = if signed && bytes[N - 1] & 0x80 != 0 {
@@ -78,7 +78,8 @@ fn integers<const N: usize>(op: ReduceOp, inputs: &[&[u8]], signed: bool) -> Vec
         let mut values = inputs.iter().map(|input| widen(&input[at..at + N]));
         let first = values.next().expect("there is an input");
         let mut total = values.fold(first, |sum, value| match op {
-            ReduceOp::Sum | ReduceOp::Avg => wrap(sum.wrapping_add(value)),
+            ReduceOp::Sum => wrap(sum.wrapping_add(value)),
+            ReduceOp::Avg => sum + value,
             ReduceOp::Prod => wrap(sum.wrapping_mul(value)),
             ReduceOp::Min => sum.min(value),
             ReduceOp::Max => sum.max(value),
@@ -148,6 +149,7 @@ mod tests {
     fn integers_wrap_and_averages_truncate_toward_zero() {
         let (a, b) = ([200u8, 5], [100u8, 6]);
         assert_eq!(reduce(Dtype::U8, ReduceOp::Sum, &[&a, &b]), [44, 11]);
+        assert_eq!(reduce(Dtype::U8, ReduceOp::Avg, &[&a, &b]), [150, 5]);
         let (c, d) = ((-7i32).to_le_bytes(), 0i32.to_le_bytes());
         let avg = reduce(Dtype::I32, ReduceOp::Avg, &[&c, &d]);
         assert_eq!(avg, (-3i32).to_le_bytes());

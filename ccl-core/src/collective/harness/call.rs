@@ -95,6 +95,12 @@ impl Call {
         }
     }
 
+    /// Averages of integers never do.
+    fn goes_around(&self) -> bool {
+        let has_integers = self.parts.iter().any(|part| part.dtype.is_integer());
+        self.algorithm == Algorithm::Ring && !(self.op == ReduceOp::Avg && has_integers)
+    }
+
     pub(in crate::collective) fn layout(&self) -> Layout {
         let shape = Shape {
             kind: self.kind,
@@ -158,7 +164,7 @@ pub(in crate::collective) fn reference(call: &Call, rank: usize) -> Vec<Vec<u8>>
             Kind::Barrier | Kind::SharedState => Vec::new(),
             Kind::Broadcast => column[call.root as usize].to_vec(),
             Kind::AllGather => column.concat(),
-            Kind::AllReduce if call.algorithm == Algorithm::Ring => around(call, part, &column),
+            Kind::AllReduce if call.goes_around() => around(call, part, &column),
             Kind::AllReduce => sum_up(call, dtype, &column),
             Kind::ReduceScatter => {
                 let share = column[0].len() / call.world_size;

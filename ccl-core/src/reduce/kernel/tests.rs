@@ -197,13 +197,47 @@ fn integers_wrap_and_averages_truncate_toward_zero() {
     gives!(I32 Prod / 1: [i32::MIN, -1_i32] => i32::MIN);
     gives!(I32 Avg / 2: [-3_i32, -4_i32] => -3_i32);
     gives!(I32 Avg / 2: [3_i32, 4_i32] => 3_i32);
-    gives!(U8 Avg / 2: [200_u8, 200_u8] => 72_u8);
     gives!(U8 Avg / 256: [200_u8, 50_u8] => 0_u8);
     gives!(I8 Avg / 300: [-128_i8, 1_i8] => 0_i8);
-    gives!(I64 Avg / 1: [i64::MIN, 0_i64] => i64::MIN);
+    gives!(I64 Avg / 2: [i64::MIN, 0_i64] => i64::MIN / 2);
     gives!(U64 Avg / 2: [u64::MAX, 0_u64] => u64::MAX / 2);
     gives!(I16 Min / 1: [-5_i16, 4_i16] => -5_i16);
     gives!(U16 Max / 1: [65_000_u16, 4_u16] => 65_000_u16);
+}
+
+#[test]
+fn integer_averages_of_extremes_are_those_extremes() {
+    macro_rules! extremes {
+        ($($dtype:ident $int:ty),*) => {$(
+            for value in [<$int>::MAX, <$int>::MAX - 1, <$int>::MIN, <$int>::MIN + 1] {
+                gives!($dtype Avg / 2: [value, value] => value);
+                gives!($dtype Avg / 3: [value, value, value] => value);
+                gives!($dtype Avg / 5: [value, value, value, value, value] => value);
+            }
+            gives!($dtype Avg / 2: [<$int>::MAX, <$int>::MAX - 1] => <$int>::MAX - 1);
+        )*};
+    }
+    extremes!(U8 u8, U16 u16, U32 u32, U64 u64, I8 i8, I16 i16, I32 i32, I64 i64);
+    gives!(U8 Avg / 2: [200_u8, 200_u8] => 200_u8);
+    gives!(I8 Avg / 2: [i8::MIN, i8::MIN + 1] => i8::MIN + 1);
+    gives!(I64 Avg / 2: [i64::MIN, i64::MAX] => 0_i64);
+}
+
+/// As many as a world may have, at the values that need the most digits.
+#[test]
+fn integer_averages_of_the_largest_world_are_exact() {
+    let world = 256;
+    for dtype in Dtype::ALL.into_iter().take(8) {
+        let buffers: Vec<_> = (0..world as u64)
+            .map(|rank| {
+                let mut bytes = vec![0xff; 3 * dtype.bytes()];
+                bytes.extend(elements(dtype, 9, rank, 2));
+                bytes
+            })
+            .collect();
+        let inputs: Vec<&[u8]> = buffers.iter().map(Vec::as_slice).collect();
+        compare((dtype, ReduceOp::Avg, world as u32), &inputs);
+    }
 }
 
 #[test]
