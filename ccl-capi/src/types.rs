@@ -204,6 +204,7 @@ pub(crate) unsafe fn options(pointer: *const cclOptions_t) -> Outcome<Options> {
         algorithm: pick(&algorithms, options.algorithm, "algorithm")?,
         deadline: (options.deadline_ms != 0).then(|| bounded(options.deadline_ms)),
         attempts: options.attempts,
+        caller: String::new(),
     })
 }
 

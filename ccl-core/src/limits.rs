@@ -26,6 +26,8 @@ pub const LABEL_BYTES_MAX: usize = NAME_BYTES_MAX + 64;
 /// Between two looks at what a group waits for; the operator is told of what lasts from one to the
 /// next.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of the name that a caller gives a call, such as `reduce to rank 2`.
+pub const CALLER_BYTES_MAX: usize = 128;
 /// Longest control frame. An `Install` names 4,096 tags of some 100 bytes and 256 members of some
 /// 400: half a mebibyte; four times that.
 pub const CONTROL_FRAME_BYTES_MAX: u32 = 2 << 20;

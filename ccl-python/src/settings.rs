@@ -79,6 +79,7 @@ pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
             "deadline" => options.deadline = maybe_duration(value)?,
             "attempts" => options.attempts = value.extract()?,
             "algorithm" => options.algorithm = algorithm(value)?,
+            "caller" => options.caller = value.extract()?,
             _ => return Ok(false),
         }
         Ok(true)

@@ -96,6 +96,8 @@ fn every_difference_of_a_call_is_named_to_all() {
         (Twist::Count, 2, "count"),
         (Twist::Dtype, 10, "dtype"),
         (Twist::Op, 10, "op"),
+        (Twist::Caller, 10, "call"),
+        (Twist::Caller, 0, "call"),
     ];
     for (twist, count, field) in cases {
         for odd in [A, B, C, D] {

@@ -281,6 +281,7 @@ fn a_difference_in_any_field_is_told_to_all_and_nothing_is_held() {
         ("count", |call| call.parts[0].count = 0),
         ("count", |call| call.parts[0].count = 1),
         ("root", |call| call.root = 1),
+        ("call", |call| call.caller = "reduce to rank 2".into()),
         ("parts", |call| {
             call.parts = vec![
                 Part {

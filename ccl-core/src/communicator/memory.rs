@@ -22,6 +22,20 @@ fn scale(kind: Kind, world_size: usize) -> (usize, usize) {
     }
 }
 
+/// Checks what the caller calls it.
+///
+/// # Errors
+/// [`Error::InvalidArgument`]: the name is too long.
+fn check_caller(caller: &str) -> Result<()> {
+    let (found, most) = (caller.len(), limits::CALLER_BYTES_MAX);
+    if found > most {
+        return Err(Error::invalid(format!(
+            "the caller's name for the call has {found} bytes; at most {most}"
+        )));
+    }
+    Ok(())
+}
+
 /// Checks the parts of a request and lends their memory.
 ///
 /// # Safety
@@ -37,6 +51,7 @@ pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Bu
             limits::PARTS_MAX
         )));
     }
+    check_caller(&request.options.caller)?;
     let (send_scale, receive_scale) = scale(request.kind, world_size);
     let parts = request
         .parts
@@ -162,6 +177,7 @@ pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
         retry: request.options.attempts > 1,
         attempts: request.options.attempts.max(1),
         min_world,
+        caller: request.options.caller.clone(),
         offer: None,
     }
 }

@@ -38,6 +38,9 @@ pub struct Options {
     /// Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no
     /// retry.
     pub attempts: u32,
+    /// What the caller calls a collective that it makes of this one, such as `reduce to rank 2`:
+    /// the same at all members, at most 128 bytes. Empty: nothing.
+    pub caller: String,
 }
 
 /// A success.

@@ -301,6 +301,7 @@ fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {
         retry: true,
         attempts: u32::MAX,
         min_world,
+        caller: String::new(),
         offer: Some(offer),
     }
 }

@@ -114,12 +114,24 @@ pub struct Fingerprint {
     pub attempts: u32,
     /// Fewest members with which it runs.
     pub min_world: u32,
+    /// What its caller calls a collective that it makes of this one, such as `reduce to rank 2` of
+    /// an all-reduce; empty if it is what it is.
+    pub caller: String,
     /// What the caller brings to a sync of shared state. Differs from member to member, and is no
     /// part of what is compared.
     pub offer: Option<StateOffer>,
 }
 
 impl Fingerprint {
+    /// What was called, in words.
+    fn call(&self) -> String {
+        if self.caller.is_empty() {
+            self.kind.name().to_owned()
+        } else {
+            self.caller.clone()
+        }
+    }
+
     /// The first difference between two fingerprints: what differs, and both values, in words. The
     /// values are empty where the words are all there is to say.
     #[must_use]
@@ -133,6 +145,7 @@ impl Fingerprint {
             )*};
         }
         compare!(
+            caller as "call": Self::call,
             kind as "call": |it: &Self| it.kind.name().to_owned(),
             dtype as "dtype": |it: &Self| it.dtype.name().to_owned(),
             op as "operator": |it: &Self| it.op.name().to_owned(),

@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::config::Timers;
 use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
-    ABORT_REASONS_MAX, ADDRESSES_MAX, COUNT_MAX, GENERATION_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX,
-    NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
-    WAIT_NAMES_MAX, WORLD_SIZE_MAX,
+    ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, LABEL_BYTES_MAX,
+    NAME_BYTES_MAX, NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX,
+    TIMER_MAX, WAIT_NAMES_MAX, WORLD_SIZE_MAX,
 };
 use crate::wire::control::{
     AbortReason, Called, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
@@ -329,6 +329,7 @@ fn check_fingerprint(fingerprint: &Fingerprint) -> Checked {
     length("parts", fingerprint.parts as usize, PARTS_MAX)?;
     over("root", fingerprint.root.0.into(), WORLD_SIZE_MAX as u64 - 1)?;
     length("min_world", fingerprint.min_world as usize, WORLD_SIZE_MAX)?;
+    length("caller", fingerprint.caller.len(), CALLER_BYTES_MAX)?;
     let mut offers = fingerprint.offer.iter();
     offers.try_for_each(|offer| check_content(&offer.content))
 }

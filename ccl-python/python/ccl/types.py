@@ -53,6 +53,9 @@ class Options(TypedDict, total=False):
     attempts: int
     #: Default ``auto``, which is the same on all members.
     algorithm: Literal["auto", "direct", "ring"]
+    #: What the caller calls a collective that it makes of this one, such as ``reduce to rank 2`` of an
+    #: ``all_reduce``. All members must say the same. At most 128 bytes; default none.
+    caller: str
 
 
 class SyncOptions(TypedDict, total=False):

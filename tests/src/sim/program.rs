@@ -27,6 +27,8 @@ pub enum Twist {
     Dtype,
     /// Call it with another operator.
     Op,
+    /// Make something else of it, as whoever makes several collectives of one kind may.
+    Caller,
     /// Call it twice at once, which is refused.
     Twice,
     /// Never call it, nor anything after it.
@@ -75,6 +77,7 @@ impl Logical {
                 let is_max = fingerprint.op == ReduceOp::Max;
                 fingerprint.op = if is_max { ReduceOp::Min } else { ReduceOp::Max };
             }
+            Some(Twist::Caller) => fingerprint.caller = "reduce to rank 1".into(),
             _ => {}
         }
         describe(&mut fingerprint, &parts);
@@ -163,6 +166,7 @@ fn fingerprint(swarm: &Swarm, group: GroupId) -> Fingerprint {
         retry: false,
         attempts: 1,
         min_world: swarm.min_worlds[group.0 as usize],
+        caller: String::new(),
         offer: None,
     }
 }
@@ -265,6 +269,6 @@ fn twist(rng: &mut Rng, kind: Kind) -> Twist {
         3 => Twist::Count,
         4 => Twist::Dtype,
         _ if matches!(kind, Kind::AllReduce | Kind::ReduceScatter) => Twist::Op,
-        _ => Twist::Count,
+        _ => Twist::Caller,
     }
 }

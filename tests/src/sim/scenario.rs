@@ -98,6 +98,7 @@ impl Scenario {
             retry: false,
             attempts: 1,
             min_world: 1,
+            caller: String::new(),
             offer: None,
         };
         program::describe(&mut fingerprint, &parts);

@@ -304,7 +304,7 @@ impl World {
             Twist::Deadline(_) => FaultKind::Deadline,
             Twist::Twice => FaultKind::InvalidCall,
             Twist::Hang => FaultKind::Hang,
-            Twist::Count | Twist::Dtype | Twist::Op => FaultKind::Mismatch,
+            Twist::Count | Twist::Dtype | Twist::Op | Twist::Caller => FaultKind::Mismatch,
         };
         self.stats.fault(kind);
     }

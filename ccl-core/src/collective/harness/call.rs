@@ -49,6 +49,7 @@ pub(in crate::collective) struct Call {
     pub(in crate::collective) ring_order: Vec<Rank>,
     pub(in crate::collective) tag: u64,
     pub(in crate::collective) n: u64,
+    pub(in crate::collective) caller: String,
 }
 
 impl Call {
@@ -63,6 +64,7 @@ impl Call {
             ring_order: (0..world_size as u32).map(Rank).collect(),
             tag: 0,
             n: 0,
+            caller: String::new(),
         }
     }
 
@@ -91,6 +93,7 @@ impl Call {
             retry: false,
             attempts: 0,
             min_world: 1,
+            caller: self.caller.clone(),
             offer: None,
         }
     }

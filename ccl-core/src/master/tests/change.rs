@@ -247,6 +247,34 @@ fn difference_aborts_for_all_and_names_both_values() {
     );
 }
 
+/// Two collectives that a caller makes of all-reduces.
+#[test]
+fn calls_that_differ_only_in_what_their_callers_make_of_them_are_aborted() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    let mut note = note(x);
+    note.fingerprint.caller = "reduce to rank 0".into();
+    stage.say(peers[0], PeerToMaster::Done(vec![note.clone()]));
+    note.fingerprint.caller = "reduce to rank 1".into();
+    stage.say(peers[1], PeerToMaster::Done(vec![note]));
+    assert_eq!(stage.state(0), "Suspended", "and not committed");
+    for &peer in &peers {
+        stage.flush(peer, vid, report(vid));
+    }
+    let floor = stage.installed(peers[0]).floors.remove(0);
+    let AbortReason::Cancelled { reason, .. } = &floor.reasons[0].1 else {
+        panic!("{floor:?}");
+    };
+    let CancelReason::Mismatch { mine, theirs, .. } = reason else {
+        panic!("{reason:?}");
+    };
+    assert_eq!(
+        [&mine[..], theirs],
+        ["reduce to rank 1", "reduce to rank 0"]
+    );
+}
+
 #[test]
 fn second_loss_before_everybody_installed_decides_nothing_anew() {
     let mut stage = Stage::new();

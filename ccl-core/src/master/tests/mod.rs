@@ -80,6 +80,7 @@ pub(super) fn fingerprint(count: u64) -> Fingerprint {
         retry: false,
         attempts: 1,
         min_world: 1,
+        caller: String::new(),
         offer: None,
     }
 }

@@ -69,7 +69,8 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
         any::<(u8, bool, u32)>(),
         0..=WORLD_SIZE_MAX as u32,
     );
-    (names, numbers).prop_map(|((kind, algorithm, op, dtype), numbers)| {
+    let caller = "[a-z_ 0-9]{0,128}";
+    (names, numbers, caller).prop_map(|((kind, algorithm, op, dtype), numbers, caller)| {
         let (count, parts, parts_digest, root, (quantization, retry, attempts), min_world) =
             numbers;
         Fingerprint {
@@ -85,6 +86,7 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
             retry,
             attempts,
             min_world,
+            caller,
             offer: None,
         }
     })
