@@ -174,7 +174,11 @@ impl SharedState {
     /// `InvalidArgument` or `TypeError` with the name of the entry and what to do about it.
     pub fn prepare(&self, py: Python<'_>, access: Use) -> PyResult<Prepared> {
         let module = py.import("ccl._state")?;
-        let content = module.call_method1("look", (&self.source, &self.unequal))?;
+        // SAFETY: the object is alive, and this thread is attached to the interpreter.
+        let references = unsafe { pyo3::ffi::Py_REFCNT(self.source.as_ptr()) };
+        // Whoever else has it can read there what is written.
+        let is_held = access != Use::Write || references > 1;
+        let content = module.call_method1("look", (&self.source, &self.unequal, is_held))?;
         let mut state = ccl_core::SharedState::new(self.revision());
         if !self.is_usable() {
             state.mark_mixed();

@@ -236,7 +236,8 @@ def resume(communicator: ccl.Communicator, folder: Path) -> tuple[str, Any]:
 
 
 def test_a_run_resumes_from_the_checkpoint_that_one_member_has(tmp_path: Path) -> None:
-    saved = ccl.SharedState(content(0), revision=17)
+    kept = content(0)
+    saved = ccl.SharedState(kept, revision=17)
     with pytest.raises(FileNotFoundError, match="missing_ok"):
         saved.load(tmp_path / "1")
     assert not saved.load(tmp_path / "1", missing_ok=True)
@@ -282,3 +283,23 @@ def test_a_killed_peer_does_not_disturb_a_sync() -> None:
             peers[0].process.kill()
             (count, root), second = (peer.receive() for peer in peers[1:])
             assert count == 2 and second == (count, root)
+
+
+def test_a_number_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
+    ccl.SharedState({"step": 3}, revision=1).save(tmp_path / "flat")
+    lost = ccl.SharedState({"step": 0})
+    with pytest.raises(ccl.InvalidArgument, match="entry 'step': nobody but the shared state"):
+        lost.load(tmp_path / "flat")
+    kept = {"step": 0}
+    assert ccl.SharedState(kept).load(tmp_path / "flat")
+    assert kept == {"step": 3}
+    values = np.zeros(3)
+    ccl.SharedState({"run": {"step": 3}, "values": values}, revision=1).save(tmp_path / "nested")
+    lost = ccl.SharedState({"values": values, "run": {"step": 0}})
+    with pytest.raises(ccl.InvalidArgument, match="entry 'run.step': nobody"):
+        lost.load(tmp_path / "nested")
+    # Its owner has it, whoever has the dict around it.
+    assert ccl.SharedState({"run": kept, "values": values}).load(tmp_path / "nested")
+    whole = {"run": {"step": 0}, "values": values}
+    assert ccl.SharedState(whole).load(tmp_path / "nested")
+    assert whole["run"] == {"step": 3}

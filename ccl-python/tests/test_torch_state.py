@@ -186,6 +186,115 @@ def test_an_optimizer_without_state_is_refused_with_what_to_do() -> None:
         ccl.SharedState(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
 
 
+def reload(source: Any, change: Callable[[], None], folder: Path) -> None:
+    """Saves, changes and loads, as a sync would write it."""
+    state = ccl.SharedState(source, revision=1)
+    state.save(folder)
+    change()
+    assert state.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "others"),
+    [
+        ("AdamW", {"betas": (0.9, 0.95), "amsgrad": True}, {"betas": (0.5, 0.6), "amsgrad": False}),
+        ("SGD", {"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "nesterov": False}),
+        ("LBFGS", {"line_search_fn": "strong_wolfe"}, {"line_search_fn": None}),
+        ("Rprop", {"etas": (0.5, 1.2), "step_sizes": (1, 50)}, {"etas": (0.1, 2), "step_sizes": (2, 9)}),
+    ],
+)
+def test_every_setting_of_an_optimizer_travels(
+    kind: str, settings: Any, others: Any, tmp_path: Path
+) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.zeros(3)
+    optimizer = getattr(torch.optim, kind)([weight], lr=0.1, **settings)
+    optimizer.step(lambda: torch.zeros(()))
+    optimizer.state = {}  # Settings are what this is about.
+    optimizer.state[weight] = {"step": torch.zeros(())}
+    group = optimizer.param_groups[0]
+    before = {key: value for key, value in group.items() if key != "params"}
+    reload(optimizer, lambda: group.update(others, lr=1.0, maximize=True), tmp_path)
+    after = {key: value for key, value in group.items() if key != "params"}
+    assert {**before, "maximize": after.get("maximize")} == after
+    assert after.get("maximize") in (False, True)
+    for key, value in settings.items():
+        assert type(after[key]) is type(value), key
+
+
+def test_a_setting_that_cannot_travel_is_refused_by_name() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([{"params": [weight], "decay": lambda step: step}], lr=0.1)
+    with pytest.raises(ccl.InvalidArgument, match=r"'group.0.decay': a function cannot be shared"):
+        ccl.SharedState(optimizer)
+
+
+def differ_in_a_flag(communicator: ccl.Communicator) -> Any:
+    weight = torch.nn.Parameter(torch.ones(3))
+    nesterov = communicator.rank == 0
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, nesterov=nesterov)
+    weight.grad = torch.zeros(3)
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3)
+    for _ in range(5 - communicator.rank):
+        optimizer.step()
+        scheduler.step()
+    communicator.sync(ccl.SharedState([optimizer, scheduler], revision=1))
+    return optimizer.param_groups[0]["nesterov"], scheduler.last_epoch, scheduler.get_last_lr()
+
+
+def test_members_that_differ_in_a_flag_and_a_schedule_are_levelled() -> None:
+    first, second = run(2, differ_in_a_flag)
+    assert first == second == (True, 5, [pytest.approx(0.01)])
+
+
+@pytest.mark.parametrize(
+    "make_scheduler",
+    [
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=20),
+        lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1),
+        lambda optimizer: torch.optim.lr_scheduler.SequentialLR(
+            optimizer,
+            [
+                torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=3),
+                torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=9),
+            ],
+            milestones=[3],
+        ),
+        lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 4]),
+    ],
+)
+def test_a_scheduler_goes_on_where_it_was_saved(make_scheduler: Any, tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.zeros(3)
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    scheduler = make_scheduler(optimizer)
+    arguments = (1.0,) if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) else ()
+
+    def go(steps: int) -> list[float]:
+        for _ in range(steps):
+            optimizer.step()
+            scheduler.step(*arguments)
+        return [group["lr"] for group in optimizer.param_groups]
+
+    go(2)
+    state = ccl.SharedState([optimizer, scheduler], revision=1)
+    state.save(tmp_path)
+    wanted = go(3)
+    go(3)
+    assert state.load(tmp_path)
+    assert go(3) == wanted
+
+
+def test_a_state_dict_that_nobody_keeps_is_refused(tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3)
+    state = ccl.SharedState({"scheduler": {"last_epoch": scheduler.last_epoch}}, revision=1)
+    state.save(tmp_path)
+    with pytest.raises(ccl.InvalidArgument, match=r"'scheduler.last_epoch': nobody.*its state_dict"):
+        state.load(tmp_path)
+
+
 class Counting(torch.optim.Optimizer):  # type: ignore[misc]
     """An optimizer that counts in Python, as some do."""
 

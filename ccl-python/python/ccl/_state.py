@@ -6,10 +6,11 @@ NumPy are asked only if somebody has imported them.
 
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ccl._errors import InvalidArgument
+from ccl._values import Number, Value, Word, settings
 
 
 class Entry(NamedTuple):
@@ -24,27 +25,31 @@ class Entry(NamedTuple):
 class Content:
     """The entries of a state during one call."""
 
-    def __init__(self, source: object, unequal: frozenset[str]) -> None:
+    def __init__(self, source: object, unequal: frozenset[str], is_held: bool) -> None:
         self.entries: list[Entry] = []
-        self._numbers: list[tuple[str, _Number, array[Any]]] = []
-        for name, leaf in _leaves("", source):
+        self._values: list[tuple[str, Value, array[Any]]] = []
+        self._afterwards: list[Callable[[], object]] = []
+        for name, leaf in _leaves("", source, is_held):
             self._add(name, leaf, name in unequal)
         self._check_names("allow_inequality", unequal)
 
     def _add(self, name: str, leaf: object, allow_inequality: bool) -> None:
-        if isinstance(leaf, _Number):
+        if isinstance(leaf, Number | Word):
             memory = leaf.copy(name)
-            self._numbers.append((name, leaf, memory))
-            self.entries.append(Entry(name, memory, (), allow_inequality))
+            self._values.append((name, leaf, memory))
+            shape = () if isinstance(leaf, Number) else (len(memory),)
+            self.entries.append(Entry(name, memory, shape, allow_inequality))
+        elif isinstance(leaf, _Afterwards):
+            self._afterwards.append(leaf.call)
         else:
             plain = _plain(leaf)
             self.entries.append(Entry(name, plain, _shape(plain), allow_inequality))
 
     def touched(self, names: Iterable[str]) -> list[int]:
-        """Indices of these entries, and of all numbers, which cost nothing to hash."""
+        """Indices of these entries, and of all numbers and words, which cost nothing to hash."""
         wanted = _names("touched", names)
         self._check_names("touched", wanted)
-        wanted |= {name for name, _, _ in self._numbers}
+        wanted |= {name for name, _, _ in self._values}
         return [index for index, entry in enumerate(self.entries) if entry.name in wanted]
 
     def _check_names(self, argument: str, wanted: frozenset[str]) -> None:
@@ -53,70 +58,34 @@ class Content:
             raise InvalidArgument(f"{argument}: there is no entry {sorted(unknown)[0]!r}")
 
     def write_back(self) -> None:
-        """Gives numbers to those who have them; tensors and arrays were written in place.
+        """Gives values to those who have them; tensors and arrays were written in place.
 
         All get theirs, whatever one of them raises, which is raised then.
         """
         failure: Exception | None = None
-        for name, number, memory in self._numbers:
+        for name, value, memory in self._values:
             try:
-                number.put(memory)
+                value.put(memory)
             except Exception as error:
                 error.add_note(f"ccl: entry {name!r} of a shared state could not be written back")
                 failure = failure or error
+        for call in self._afterwards:
+            call()
         if failure is not None:
             raise failure
 
 
-class _Number(NamedTuple):
-    """A Python number, which cannot be written in place."""
+class _Afterwards(NamedTuple):
+    """Called once all values are written back."""
 
-    owner: Any
-    key: Any
-    is_float: bool
-
-    def copy(self, name: str) -> "array[Any]":
-        """Memory with its value."""
-        value = self.owner[self.key]
-        try:
-            memory = self._pack(value)
-        except OverflowError as error:
-            raise InvalidArgument(f"entry {name!r}: {value} does not fit in 64 bits") from error
-        if isinstance(value, int) and memory[0] != value:
-            raise InvalidArgument(
-                f"entry {name!r}: {value} would be rounded, since numbers of an optimizer's groups "
-                "are floats: keep integers beyond 2**53 in a dict"
-            )
-        return memory
-
-    def put(self, memory: "array[Any]") -> None:
-        """Sets the value that the memory has; nothing if it is that already, bit for bit."""
-        before = self.owner[self.key]
-        if not self._has(before, memory):
-            self.owner[self.key] = self._like(before, memory)
-
-    def _like(self, before: Any, memory: "array[Any]") -> Any:
-        """The value in the type that was there, unless that type has no such value."""
-        value = memory[0]
-        try:
-            converted = type(before)(value)
-        except (TypeError, ValueError, OverflowError):
-            return value
-        return converted if self._has(converted, memory) else value
-
-    def _has(self, value: Any, memory: "array[Any]") -> bool:
-        try:
-            return self._pack(value).tobytes() == memory.tobytes()
-        except (TypeError, ValueError, OverflowError):
-            return False
-
-    def _pack(self, value: Any) -> "array[Any]":
-        return array("d", [value]) if self.is_float else array("q", [value])
+    call: Callable[[], object]
 
 
-def look(source: object, unequal: frozenset[str]) -> Content:
-    """The content of a state at this moment."""
-    return Content(source, unequal)
+def look(source: object, unequal: frozenset[str], is_held: bool) -> Content:
+    """The content of a state at this moment. ``is_held`` says that somebody else has the source, and
+    so can read what is written to it, or that nothing will be.
+    """
+    return Content(source, unequal, is_held)
 
 
 def names(allow_inequality: Iterable[str] | None) -> frozenset[str]:
@@ -131,22 +100,24 @@ def _names(argument: str, given: Iterable[str]) -> frozenset[str]:
     return frozenset(given)
 
 
-def _leaves(prefix: str, source: object) -> Iterator[tuple[str, object]]:
-    """Names, and memory or numbers."""
+def _leaves(prefix: str, source: object, is_held: bool) -> Iterator[tuple[str, object]]:
+    """Names, and memory or values."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
         yield from _named(prefix, source.named_parameters())
         yield from _named(prefix, source.named_buffers())
     elif torch is not None and isinstance(source, torch.optim.Optimizer):
         yield from _of_optimizer(prefix, source)
+    elif torch is not None and isinstance(source, torch.optim.lr_scheduler.LRScheduler):
+        yield from _of_scheduler(prefix, source)
     elif isinstance(source, Mapping):
-        yield from _of_container(prefix, source, source.items())
+        yield from _of_container(prefix, source, source, is_held)
     elif isinstance(source, list | tuple):
-        yield from _of_container(prefix, source, enumerate(source))
+        yield from _of_container(prefix, source, range(len(source)), is_held)
     else:
         raise TypeError(
             f"a shared state cannot be made of {type(source).__qualname__}: pass a dict of arrays "
-            "and tensors, a torch module, a torch optimizer, or a list or dict of these"
+            "and tensors, a torch module, optimizer or scheduler, or a list or dict of these"
         )
 
 
@@ -156,40 +127,67 @@ def _named(prefix: str, pairs: Iterable[tuple[str, object]]) -> Iterator[tuple[s
 
 
 def _of_container(
-    prefix: str, owner: object, items: Iterable[tuple[Any, Any]]
+    prefix: str, owner: Any, keys: Iterable[Any], is_held: bool
 ) -> Iterator[tuple[str, object]]:
-    for key, value in items:
+    for key in keys:
         if not isinstance(key, str | int):
             raise TypeError(f"the key {key!r} of a shared state is no text")
         name = f"{prefix}{key}"
+        # Before there is one more reference here.
+        is_value_held = is_held or _references(owner, key) > _REFERENCES_OF_OWNER
+        value = owner[key]
         if isinstance(value, bool | int | float):
-            if not hasattr(owner, "__setitem__"):
-                raise TypeError(
-                    f"entry {name!r}: a number in a {type(owner).__name__} cannot be written back: "
-                    "keep it in a dict, or pass a NumPy array of no dimensions"
-                )
-            yield name, _Number(owner, key, isinstance(value, float))
+            _check_number(name, owner, is_held)
+            yield name, Number(owner, key, isinstance(value, float))
         elif _is_nest(value):
-            yield from _leaves(f"{name}.", value)
+            yield from _leaves(f"{name}.", value, is_value_held)
         else:
             yield name, value
+        del value
+
+
+def _check_number(name: str, owner: object, is_held: bool) -> None:
+    """Refuses a number of which nobody would ever see what a sync makes of it."""
+    kind = type(owner).__name__
+    if not hasattr(owner, "__setitem__"):
+        raise TypeError(
+            f"entry {name!r}: a number in a {kind} cannot be written back: "
+            "keep it in a dict, or pass a NumPy array of no dimensions"
+        )
+    if not is_held:
+        raise InvalidArgument(
+            f"entry {name!r}: nobody but the shared state has the {kind} of this number, so that what a "
+            f"sync or load writes there is lost: keep the {kind} in a variable and read it there; of an "
+            "optimizer or a scheduler, pass that and not its state_dict()"
+        )
+
+
+def _references(owner: Any, key: Any) -> int:
+    return sys.getrefcount(owner[key])
+
+
+#: References to what only its owner has.
+_REFERENCES_OF_OWNER = _references([{}], 0)
 
 
 def _is_nest(value: object) -> bool:
     torch = sys.modules.get("torch")
-    is_torch = torch is not None and isinstance(value, (torch.nn.Module, torch.optim.Optimizer))
+    is_torch = torch is not None and isinstance(
+        value, torch.nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler
+    )
     return is_torch or isinstance(value, Mapping | list | tuple)
 
 
 def _of_optimizer(prefix: str, optimizer: Any) -> Iterator[tuple[str, object]]:
-    """State by the parameter's number, as in torch's own ``state_dict``, and numbers of groups."""
+    """State by the parameter's number, as in torch's own ``state_dict``, and settings of groups."""
     index = 0
     for number, group in enumerate(optimizer.param_groups):
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             yield from _of_parameter(f"{prefix}state.{index}.", state)
             index += 1
-        yield from _of_group(f"{prefix}group.{number}.", group)
+        keys = sorted(key for key in group if key != "params")
+        yield from settings(f"{prefix}group.{number}.", group, keys)
     if not optimizer.state and not _is_stateless(optimizer):
         raise InvalidArgument(
             f"{type(optimizer).__name__} has no state yet: torch makes it in the first step. Give "
@@ -216,18 +214,14 @@ def _of_parameter(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, obj
                 f"entry {prefix + key!r}: a {type(value).__name__} in an optimizer's state cannot "
                 "be shared, only tensors and numbers"
             )
-        yield from _of_container(prefix, state, [(key, value)])
+        yield from _of_container(prefix, state, [key], is_held=True)
 
 
-def _of_group(prefix: str, group: dict[str, Any]) -> Iterator[tuple[str, object]]:
-    """Learning rate and the like. A number may be written as 1 or 1.0."""
-    tensor = sys.modules["torch"].Tensor
-    for key in sorted(group):
-        value = group[key]
-        if isinstance(value, tensor):
-            yield prefix + key, value
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield prefix + key, _Number(group, key, is_float=True)
+def _of_scheduler(prefix: str, scheduler: Any) -> Iterator[tuple[str, object]]:
+    """Its ``state_dict``, which is loaded afterwards."""
+    saved = scheduler.state_dict()
+    yield from settings(prefix, saved, sorted(saved))
+    yield prefix, _Afterwards(lambda: scheduler.load_state_dict(saved))
 
 
 def _plain(leaf: Any) -> Any:
