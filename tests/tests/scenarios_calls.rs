@@ -95,7 +95,7 @@ fn every_difference_of_a_call_is_named_to_all() {
         (Twist::Count, 0, "count"),
         (Twist::Count, 2, "count"),
         (Twist::Dtype, 10, "dtype"),
-        (Twist::Op, 10, "op"),
+        (Twist::Op, 10, "operator"),
         (Twist::Caller, 10, "call"),
         (Twist::Caller, 0, "call"),
     ];
@@ -157,7 +157,7 @@ fn members_that_would_retry_differently_do_not_agree() {
     for ending in s.ends(&[A, B], &[at_a, at_b]) {
         assert_eq!(
             mismatch_field(&ending).as_deref(),
-            Some("retry"),
+            Some("attempts"),
             "{ending:?}"
         );
     }

@@ -273,16 +273,16 @@ fn a_difference_in_any_field_is_told_to_all_and_nothing_is_held() {
     let base = Call::all_reduce(3, Dtype::F32, 100);
     type Change = (&'static str, fn(&mut Call));
     let changes: Vec<Change> = vec![
-        ("kind", |call| call.kind = Kind::Broadcast),
+        ("call", |call| call.kind = Kind::Broadcast),
         ("algorithm", |call| call.algorithm = Algorithm::Ring),
-        ("op", |call| call.op = ReduceOp::Max),
+        ("operator", |call| call.op = ReduceOp::Max),
         ("dtype", |call| call.parts[0].dtype = Dtype::I32),
         ("count", |call| call.parts[0].count = 99),
         ("count", |call| call.parts[0].count = 0),
         ("count", |call| call.parts[0].count = 1),
         ("root", |call| call.root = 1),
         ("call", |call| call.caller = "reduce to rank 2".into()),
-        ("parts", |call| {
+        ("number of buffers", |call| {
             call.parts = vec![
                 Part {
                     dtype: Dtype::F32,
