@@ -7,8 +7,12 @@ use std::time::Duration;
 pub const WORLD_SIZE_MAX: usize = 256;
 /// Most peers that one master serves, over all groups, newcomers included.
 pub const PEERS_MAX: usize = 1024;
-/// Most tags a group may use in a run. Floors are kept for each for ever.
+/// Most tags that a group may have in use; those at rest are given back.
 pub const TAGS_MAX: usize = 4096;
+/// Tags of a group from which on those at rest are given back at a view change, and one is made for
+/// it: so many fewer than there may be that neither the message in hand nor what members go on to
+/// post before they hear of the change comes to more, however many operations they have open.
+pub const TAGS_KEPT: usize = TAGS_MAX - 2 * OPEN_OPS_MAX;
 /// Most operations a peer may have open at once, one a tag.
 pub const OPEN_OPS_MAX: usize = 1024;
 /// Most parts of one `all_reduce_many`.
@@ -40,7 +44,8 @@ pub const UNIDENTIFIED_MAX: usize = 64;
 /// Bytes of unfinished messages that the unidentified connections of a master hold together; the
 /// oldest gives way. An `Attach` may be as long as any frame, and others beside it shorter.
 pub const UNIDENTIFIED_BYTES_MAX: usize = 5 << 19;
-/// Groups that one master keeps floors for; as many as peers, if each were alone.
+/// Most groups that one master knows; as many as peers, if each were alone. Those that nobody is in
+/// any more give way.
 pub const GROUPS_MAX: usize = PEERS_MAX;
 /// Ended sessions whose reason is remembered, so that a late attach hears it.
 pub const ENDED_SESSIONS_MAX: usize = PEERS_MAX;
@@ -114,6 +119,7 @@ pub const TIMER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Port of a master unless told otherwise.
 pub const MASTER_PORT_DEFAULT: u16 = 48_148;
 
+const _: () = assert!(TAGS_KEPT > OPEN_OPS_MAX);
 const _: () = assert!(CONTROL_FRAME_BYTES_MAX as usize <= UNIDENTIFIED_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
 /// A whole segment, one contribution from each other member, always fits the scratch memory.

@@ -69,6 +69,14 @@ pub enum Mutation {
     UnitPointOfEachGroup,
     /// Groups that a unit founds go on with the safe points that each has counted.
     UnitsFoundedApart,
+    /// A tag is given back although a member has not made all calls that the others have made.
+    TagGivenBackTooEarly,
+    /// Only the next `Install` names the tags that were given back.
+    ReturnsNamedOnce,
+    /// What a member says of a tag as it was before it was given back counts.
+    EarlierTagHeard,
+    /// Of two posts of a tag the one with the higher number is the newer one.
+    PostsOrderedByNumber,
     /// The loss of one peer of a unit leaves the others in.
     UnitOutlivesPeer,
 }

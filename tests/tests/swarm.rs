@@ -40,6 +40,11 @@ fn two_hundred_seeds_find_nothing() {
         "{} hosts with several processes admitted",
         total.units
     );
+    assert!(
+        total.returns > 10_000,
+        "{} tags begun anew, by host",
+        total.returns
+    );
     let ends = [
         "committed",
         "restored",

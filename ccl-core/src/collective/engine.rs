@@ -24,7 +24,7 @@ use super::memory::{Buffer, Memory, Scratch, StagingPool, staging_bytes};
 use super::run::{self, Work};
 use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
-use crate::ids::{OpName, PeerId, Rank};
+use crate::ids::{OpName, PeerId, Rank, Vid};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::transport::{FrameHeader, LinkHandler, LinkSender, Payload, Placement};
 use crate::wire::control::{CostTable, Fingerprint, LinkFault};
@@ -241,6 +241,11 @@ impl Engine {
     /// What peers posted ahead that are no neighbours any more is forgotten.
     pub fn retain_peers(&self, is_neighbour: impl Fn(PeerId) -> bool) {
         self.state.lock().exchange.retain_peers(is_neighbour);
+    }
+
+    /// A view is in force: of the operations born before, these go on, and the others are over.
+    pub fn forget(&self, before: Vid, carried: Vec<OpName>) {
+        self.state.lock().exchange.forget(before, carried);
     }
 
     /// Gives staging memory back to the system that was not used since the call before; to be

@@ -9,18 +9,18 @@
 //! compared with every other; an operation is held only after all of them agreed; a bulk frame is
 //! sent only where its bytes have a reserved place.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::direct::Grant;
-use super::kept::KeptPosts;
+use super::kept::{KeptPosts, order};
 use super::layout::{Part, SegmentLimits};
 use super::operation::Shared;
 use super::schedule::{Operation, decode_post};
 use super::slots::SlotPool;
-use crate::ids::{OpName, OpNumber, PeerId, Rank, Tag};
+use crate::ids::{OpName, PeerId, Rank, Tag, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::transport::{FrameHeader, FrameKind};
@@ -74,9 +74,12 @@ pub struct Exchange {
     limits: ExchangeLimits,
     /// At most one a tag (R1).
     operations: BTreeMap<Tag, Operation>,
-    /// The newest operation of each tag that was stopped.
-    stopped: BTreeMap<Tag, OpNumber>,
+    /// The newest operation of each tag that was stopped, as far as late posts of it may count.
+    stopped: BTreeMap<Tag, OpName>,
     kept: KeptPosts,
+    /// The newest view, and the operations born before it that go on.
+    view: Vid,
+    carried: BTreeSet<OpName>,
     /// Operations that need slots, in the order in which they get some.
     waiting: VecDeque<Tag>,
     eager_ops: usize,
@@ -91,6 +94,8 @@ impl Exchange {
             operations: BTreeMap::new(),
             stopped: BTreeMap::new(),
             kept: KeptPosts::new(limits.eager_ops_max),
+            view: Vid::default(),
+            carried: BTreeSet::new(),
             waiting: VecDeque::new(),
             eager_ops: 0,
             shared: Shared {
@@ -144,7 +149,7 @@ impl Exchange {
             self.eager_ops -= 1;
         }
         operation.stop(&mut self.shared.slots);
-        self.stopped.insert(op.tag, op.n);
+        self.stopped.insert(op.tag, op);
         self.waiting.retain(|&tag| tag != op.tag);
         self.grant();
     }
@@ -220,6 +225,17 @@ impl Exchange {
         self.kept.retain_peers(is_neighbour);
     }
 
+    /// A view is in force: of the operations born before, these go on. The others are decided, and
+    /// what was or will be posted for them is of no use.
+    pub fn forget(&mut self, before: Vid, carried: impl IntoIterator<Item = OpName>) {
+        self.view = before;
+        self.carried = carried.into_iter().collect();
+        self.stopped.retain(|_, op| op.birth >= before);
+        let (view, carried) = (self.view, &self.carried);
+        self.kept
+            .retain(|op| op.birth >= view || carried.contains(&op));
+    }
+
     /// What `peer` posted ahead is forgotten: it is no neighbour any more.
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.kept.forget_peer(peer);
@@ -258,13 +274,18 @@ impl Exchange {
             return Ok(());
         }
         let open = self.operations.get(&header.op.tag);
-        let newest = open
-            .map(|operation| operation.common.name.n)
-            .max(self.stopped.get(&header.op.tag).copied());
-        if newest.is_some_and(|newest| header.op.n <= newest) {
+        let open = open.map(|operation| operation.common.name);
+        let stopped = self.stopped.get(&header.op.tag).copied();
+        let newest = open.map(order).max(stopped.map(order));
+        if newest.is_some_and(|newest| order(header.op) <= newest) || self.is_over(header.op) {
             return Ok(());
         }
         self.kept.keep(from, header.op, post)
+    }
+
+    /// Whether an operation that is not open here was decided before the present view.
+    fn is_over(&self, op: OpName) -> bool {
+        op.birth < self.view && !self.carried.contains(&op)
     }
 
     fn finished(&mut self, op: OpName, body: &Body) {

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::operation::ArrivedPost;
-use crate::ids::{OpName, PeerId, Tag};
+use crate::ids::{OpName, OpNumber, PeerId, Tag, Vid};
 use crate::limits;
+use crate::mutation::{Mutation, is_active};
 
 /// The posts, by sender and tag.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl KeptPosts {
     ) -> Result<(), &'static str> {
         let posts = self.peers.entry(from).or_default();
         match posts.remove(&op.tag) {
-            Some(newer) if (newer.0.n, newer.0.birth) >= (op.n, op.birth) => {
+            Some(newer) if order(newer.0) >= order(op) => {
                 posts.insert(op.tag, newer);
                 return Ok(());
             }
@@ -64,11 +65,18 @@ impl KeptPosts {
             };
             if name == op {
                 taken.push((peer, post));
-            } else if name.n > op.n {
+            } else if order(name) > order(op) {
                 posts.insert(op.tag, (name, post));
             }
         }
         taken
+    }
+
+    /// Drops the posts of operations that are over.
+    pub(super) fn retain(&mut self, goes_on: impl Fn(OpName) -> bool) {
+        for posts in self.peers.values_mut() {
+            posts.retain(|_, (op, _)| goes_on(*op));
+        }
     }
 
     pub(super) fn retain_peers(&mut self, is_neighbour: impl Fn(PeerId) -> bool) {
@@ -78,4 +86,13 @@ impl KeptPosts {
     pub(super) fn forget_peer(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
     }
+}
+
+/// Operations of a tag in the order in which they begin. A later one is born in the same view or a
+/// later one, also when the tag was given back in between and its numbers began anew.
+pub(super) fn order(op: OpName) -> (Vid, OpNumber) {
+    if is_active(Mutation::PostsOrderedByNumber) {
+        return (Vid::default(), op.n);
+    }
+    (op.birth, op.n)
 }

@@ -29,7 +29,7 @@ use crate::driver::drive::{Item, Repeat};
 use crate::driver::peer::Session;
 use crate::error::Result;
 use crate::event::Event;
-use crate::ids::{CallId, OpName, PeerId};
+use crate::ids::{CallId, OpName, PeerId, Vid};
 use crate::peer::{Input, Neighbour, View};
 use crate::state::engine::StartSync;
 use crate::transport::tcp::Identity;
@@ -56,6 +56,8 @@ pub(super) enum Deferred {
     StartSync(StartSync),
     /// What was elected for a sync.
     Elected(OpName, StateId, Vec<PeerId>),
+    /// Of the operations born before a view these go on.
+    Forget(Vid, Vec<OpName>),
     /// Move no more bytes.
     Stop(OpName, Option<Arc<Call>>),
     /// Move no more bytes, bring the result home, and tell it.
@@ -123,6 +125,7 @@ impl Session {
         match work {
             Deferred::Identify(identity) => self.links.identify(identity, self.router()),
             Deferred::Links(wanted) => self.set_links(&wanted),
+            Deferred::Forget(before, carried) => self.engine.forget(before, carried),
             Deferred::Dial(generation) => self.dial(hands, generation),
             Deferred::StopDialling => {
                 if let Some(dialling) = hands.dialling.take() {

@@ -462,7 +462,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 const MAGIC: [u8; 8] = *b"ccl-log\n";
 /// Version 1 knew neither shared state nor units, version 2 no generations of a unit, version 3 not
-/// whether a run was taken over, nor names of peers: their records would be taken for others.
+/// whether a run was taken over, nor names of peers, nor what was given back: their records would
+/// be taken for others.
 const JOURNAL_VERSION: u32 = 4;
 const FIXED_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 16;

@@ -47,6 +47,7 @@ impl Session {
             Output::StopOp(op) => self.defer(Deferred::Stop(op, core.collective_of(op))),
             Output::Finish { call, end } => self.finish(core, call, end),
             Output::Rejected { call, error } => self.reject(core, call, error),
+            Output::Forget { before, carried } => self.defer(Deferred::Forget(before, carried)),
             Output::View(view) => {
                 let mut public = self.public.lock();
                 // Later views are shown with the results that were reached in them (R16).

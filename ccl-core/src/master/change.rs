@@ -49,7 +49,7 @@ impl Group {
 
     /// Starts a view change if something asks for one, or releases a safe point that needs none.
     pub(super) fn leave_steady(&mut self, shared: &mut Shared) {
-        if self.ledger.wants_abort() {
+        if self.ledger.wants_abort() || self.ledger.wants_return(shared.tags_kept) {
             return self.suspend(shared, Lost::new());
         }
         if !self.safe.is_called() {
@@ -106,14 +106,19 @@ impl Group {
             .into_iter()
             .filter(|peer| !lost.contains_key(peer))
             .collect();
-        let admits_only = lost.is_empty() && !self.ledger.wants_abort();
+        let busy = self.ledger.may_return(shared.tags_kept).then(BTreeSet::new);
+        let admits_only = lost.is_empty() && !self.ledger.wants_abort() && busy.is_none();
         if admits_only && is_active(Mutation::AdmitWithoutFlush) {
             awaited.clear();
         }
         let vid = self.view.vid;
         shared.send_all(&awaited, &MasterToPeer::Suspend { vid });
         let awaited = Awaited::ask(&awaited, &shared.sessions, shared.now);
-        self.phase = Phase::Suspended(Change { awaited, lost });
+        self.phase = Phase::Suspended(Change {
+            awaited,
+            lost,
+            busy,
+        });
     }
 
     /// All reports are in: decides every open operation and who is in the next view.
@@ -121,6 +126,7 @@ impl Group {
         let Phase::Suspended(change) = std::mem::replace(&mut self.phase, Phase::Founding) else {
             unreachable!("only a suspended group is decided");
         };
+        let at_rest = change.busy.map(|busy| self.ledger.at_rest(&busy));
         let lost = change.lost;
         let peers = self.view.peers().into_iter();
         let survivors: BTreeSet<_> = peers.filter(|peer| !lost.contains_key(peer)).collect();
@@ -132,6 +138,10 @@ impl Group {
                 rebuilding: false,
             },
         );
+        if let Some(tags) = at_rest {
+            let vid = next(self.view.vid, shared);
+            self.ledger.give_back(&tags, vid, shared.tags_kept);
+        }
         let called = self.safe.is_called() && !survivors.is_empty();
         let admitted = if called && self.safe.is_reached_by(survivors.iter()) {
             let point = Some(self.safe.released);
@@ -209,6 +219,7 @@ impl Group {
             names: self.names(shared),
         });
         if peers.is_empty() {
+            self.empty_since = shared.now;
             self.phase = Phase::Founding;
             return;
         }
@@ -240,6 +251,7 @@ impl Group {
     pub(super) fn release(&mut self, shared: &mut Shared) {
         self.phase = Phase::Steady;
         self.view.released = true;
+        self.ledger.returns.settle();
         let vid = self.view.vid;
         shared.send_all(&self.view.peers(), &MasterToPeer::Release { vid });
     }
@@ -252,6 +264,7 @@ impl Group {
             members: view.members.clone(),
             ring_order: view.ring_order.clone(),
             floors: self.ledger.floors(),
+            given_back: self.ledger.returns.named(view.vid),
             carried: self.ledger.carried(),
             safe_released: self.safe.released,
             costs: view.costs,
@@ -278,6 +291,7 @@ impl Group {
             ring_order: view.ring_order.clone(),
             costs: view.costs,
             floors: self.ledger.floors(),
+            given_back: self.ledger.returns.named(view.vid),
             carried: self.ledger.carried(),
             safe_released: self.safe.released,
             departed: view.departed.clone(),

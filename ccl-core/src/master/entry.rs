@@ -152,10 +152,9 @@ impl Master {
                 limits::PEERS_MAX
             ));
         }
-        let new_group = !self.groups.contains_key(&hello.group);
-        if new_group && self.groups.len() >= limits::GROUPS_MAX {
+        if !self.has_room_for(hello.group) {
             return Some(format!(
-                "the master serves at most {} groups",
+                "the master serves at most {} groups at a time, and somebody is in each of them",
                 limits::GROUPS_MAX
             ));
         }
@@ -368,9 +367,11 @@ impl Master {
         if waits {
             return self.rebuild_group(id);
         }
+        self.make_room_for(id);
+        let epochs = self.epochs;
         self.groups
             .entry(id)
-            .or_insert_with(|| Group::new(id, Phase::Founding));
+            .or_insert_with(|| Group::unfounded(id, epochs));
     }
 
     /// Makes a group that has members, however late the first of them is heard: nobody else has

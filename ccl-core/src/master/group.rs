@@ -14,7 +14,8 @@ use super::phase::{Event, Phase, Rule, rule};
 use super::safe_point::SafePoints;
 use super::shared::Shared;
 use super::wait::Waits;
-use crate::ids::{GroupId, MemberNumber, PeerId, Rank, Vid};
+use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, Rank, Term, Vid};
+use crate::time::Instant;
 use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster};
 
 /// A set of peers that reduce together, as the master sees it.
@@ -31,6 +32,8 @@ pub(super) struct Group {
     pub unconfirmed: BTreeMap<PeerId, Admission>,
     /// What the next admitted peer is numbered.
     pub next_number: MemberNumber,
+    /// When its last member went; of no meaning while it has one.
+    pub empty_since: Instant,
     pub announced: Announced,
     pub waits: Waits,
 }
@@ -82,9 +85,18 @@ impl Group {
             blame: Blame::default(),
             unconfirmed: BTreeMap::new(),
             next_number: MemberNumber(0),
+            empty_since: Instant::default(),
             announced: Announced::default(),
             waits: Waits::default(),
         }
+    }
+
+    /// A group that has never had a member. Its views are named above those of the groups that were
+    /// given back, one of which it may have been.
+    pub fn unfounded(id: GroupId, epochs: Epoch) -> Self {
+        let mut group = Self::new(id, Phase::Founding);
+        group.view.vid.epoch = epochs;
+        group
     }
 
     /// Whether a peer of this group waits to be admitted.
@@ -101,7 +113,7 @@ impl Group {
     pub fn is_blank(&self) -> bool {
         matches!(self.phase, Phase::Founding)
             && self.newcomers.is_empty()
-            && self.view.vid == Vid::default()
+            && self.view.vid.term == Term(0)
     }
 
     /// Members, as far as is known while a run is rebuilt.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::record::{Record, Registration, SealedView};
-use crate::ids::{GroupId, MemberNumber, PeerId, RunId, Tag, Term};
+use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, Tag, Term};
 use crate::wire::control::{CommitRecord, EvictReason, StateId, TagFloor};
 
 /// The state that the sealed history adds up to.
@@ -22,6 +22,8 @@ pub struct History {
     pub(super) next_numbers: BTreeMap<GroupId, MemberNumber>,
     /// Greater than every peer id given so far.
     pub(super) next_peer: PeerId,
+    /// The greatest epoch of a group that was given back.
+    pub(super) epochs: Epoch,
 }
 
 impl History {
@@ -68,12 +70,19 @@ impl History {
             Record::Counters {
                 next_peer,
                 next_numbers,
+                epochs,
             } => {
+                self.epochs = self.epochs.max(*epochs);
                 self.next_peer = self.next_peer.max(*next_peer);
                 for (group, number) in next_numbers {
                     let next = self.next_numbers.entry(*group).or_default();
                     *next = (*next).max(*number);
                 }
+            }
+            Record::GroupGivenBack { group, epochs } => {
+                self.epochs = self.epochs.max(*epochs);
+                self.groups.remove(group);
+                self.next_numbers.remove(group);
             }
         }
     }
@@ -94,6 +103,7 @@ impl History {
         records.push(Record::Counters {
             next_peer: self.next_peer,
             next_numbers: next_numbers.map(|(id, next)| (*id, *next)).collect(),
+            epochs: self.epochs,
         });
         let sessions = self.sessions.values().cloned();
         records.extend(sessions.map(Record::SessionRegistered));
@@ -269,6 +279,10 @@ mod tests {
             peer: PeerId(peer),
             reason: EvictReason::Left,
         };
+        let given_back = |group, epoch| Record::GroupGivenBack {
+            group: GroupId(group),
+            epochs: Epoch(epoch),
+        };
         let safe = |k| Record::SafePoint {
             group: GroupId(0),
             k,
@@ -301,6 +315,10 @@ mod tests {
             synced(1, 1, 0),
             ended(2),
             safe(1),
+            view(2, 1, &[5], &[]),
+            view(2, 2, &[], &[5]),
+            given_back(2, 2),
+            view(3, 3, &[6], &[]),
         ]
     }
 

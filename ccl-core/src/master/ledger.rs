@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::group::View;
 use super::operation::OpenOp;
+use super::returns::Returns;
 use super::shared_state;
 use crate::ids::{OpName, OpNumber, PeerId, Tag};
 use crate::limits;
@@ -22,6 +23,8 @@ use crate::wire::control::{
 pub(super) struct Ledger {
     tags: BTreeMap<Tag, TagState>,
     open: BTreeMap<Tag, OpenOp>,
+    /// Tags that are given back, and those that were.
+    pub returns: Returns,
     /// The shared state that the newest committed sync sealed (R18).
     pub sealed_state: Option<StateId>,
     /// Number of that sync.
@@ -152,6 +155,25 @@ impl Ledger {
 
     pub fn floor(&self, tag: Tag) -> OpNumber {
         self.tags.get(&tag).map_or(OpNumber(0), |state| state.floor)
+    }
+
+    /// Every tag with its floor.
+    pub fn tags(&self) -> impl Iterator<Item = (Tag, OpNumber)> {
+        self.tags.iter().map(|(tag, state)| (*tag, state.floor))
+    }
+
+    /// Number of tags.
+    pub fn count(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Forgets how the operations of a tag ended. None is open.
+    pub fn forget_tag(&mut self, tag: Tag) {
+        assert!(
+            !self.open.contains_key(&tag),
+            "a tag with an open operation is not at rest"
+        );
+        self.tags.remove(&tag);
     }
 
     pub fn open(&self) -> impl Iterator<Item = &OpenOp> {

@@ -43,6 +43,7 @@ impl Group {
         if let Err(violation) = self.absorb(shared.now, peer, &report) {
             return shared.condemn(peer, EvictReason::Protocol(violation));
         }
+        self.note_busy(&report);
         if report.vid > Vid::default() {
             self.unconfirmed.remove(&peer);
         }
@@ -178,6 +179,7 @@ impl Group {
             return Ok(());
         }
         self.absorb(shared.now, peer, report)?;
+        self.note_busy(report);
         if let Phase::Suspended(change) = &mut self.phase {
             change.awaited.remove(peer);
         }
@@ -263,6 +265,9 @@ impl Group {
             return Err(format!("view {} does not exist", report.vid));
         }
         for tag in &report.tags {
+            if self.ledger.returns.is_void(tag.tag, report.vid) {
+                continue;
+            }
             if tag.floor > self.ledger.floor(tag.tag) {
                 return Err(format!(
                     "operation {} of tag {} is not decided",

@@ -27,6 +27,8 @@ mod phase;
 mod presence;
 mod rebuild;
 mod record;
+mod returns;
+mod room;
 mod run;
 mod safe_point;
 mod secret;
@@ -51,7 +53,7 @@ use session::Contact;
 use shared::Shared;
 
 use crate::event::Event;
-use crate::ids::{GroupId, PeerId};
+use crate::ids::{Epoch, GroupId, PeerId};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{EvictReason, MasterToPeer, PeerToMaster};
@@ -127,6 +129,11 @@ pub struct Setup {
     /// A number that rises from start to start, for a master that takes a run over without the
     /// journal of those before: what they named and nobody is left to tell must not be named again.
     pub start_number: u32,
+    /// Tags of a group from which on those at rest are given back: [`limits::TAGS_KEPT`], or fewer
+    /// in tests.
+    ///
+    /// [`limits::TAGS_KEPT`]: crate::limits::TAGS_KEPT
+    pub tags_kept: usize,
     /// 256 bits of entropy for session secrets and the run id; the simulator passes its seed.
     pub entropy: [u64; 4],
 }
@@ -144,6 +151,8 @@ pub struct Master {
     units: generation::Units,
     secrets: Secrets,
     next_peer: PeerId,
+    /// The greatest epoch of a group that was given back: others go on above it.
+    epochs: Epoch,
     /// When no session of an earlier master can be alive any more.
     last_resort: Instant,
 }

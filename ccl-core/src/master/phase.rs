@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rebuild::Rebuild;
 use super::session::Sessions;
-use crate::ids::PeerId;
+use crate::ids::{PeerId, Tag};
 use crate::time::Instant;
 use crate::wire::control::EvictReason;
 
@@ -34,6 +34,8 @@ pub(super) struct Change {
     pub awaited: Awaited,
     /// Members that are gone.
     pub lost: BTreeMap<PeerId, EvictReason>,
+    /// Tags that are not at rest at some member, if the others are to be given back.
+    pub busy: Option<BTreeSet<Tag>>,
 }
 
 /// A view change after its decision.

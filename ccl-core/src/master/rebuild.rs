@@ -11,12 +11,15 @@ use super::decision::Survival;
 use super::group::{Group, View};
 use super::phase::Phase;
 use super::record::SealedView;
+use super::returns::Base;
 use super::shared::Shared;
 use crate::ids::{OpName, PeerId, Term, Vid};
 use crate::limits;
 use crate::time::Instant;
 use crate::topology;
-use crate::wire::control::{CancelReason, Carried, Claim, EvictReason, Member, Report};
+use crate::wire::control::{
+    CancelReason, Carried, Claim, EvictReason, GivenBack, Member, Report, TagReport,
+};
 
 /// What has been heard so far.
 #[derive(Debug)]
@@ -45,6 +48,10 @@ pub(super) struct Rebuild {
 struct Newest {
     view: View,
     carried: Vec<Carried>,
+    /// Tags that some of its members may know as they were before.
+    given_back: Vec<GivenBack>,
+    /// How operations ended, as far as who claims it knows.
+    tags: Vec<TagReport>,
     /// Whether a trusted journal names it, so that no majority is needed.
     sealed: bool,
 }
@@ -217,6 +224,8 @@ impl Rebuild {
                 departed: Vec::new(),
             },
             carried: sealed.carried.clone(),
+            given_back: sealed.given_back.clone(),
+            tags: Vec::new(),
             sealed: self.trusted,
         });
         match (sealed, &self.claimed) {
@@ -245,6 +254,8 @@ impl Newest {
                 departed: Vec::new(),
             },
             carried: report.carried.clone(),
+            given_back: report.given_back.clone(),
+            tags: report.tags.clone(),
             sealed: false,
         }
     }
@@ -289,6 +300,12 @@ impl Group {
             self.ledger.restore(&sealed.floors, sealed.state);
             self.safe.released = sealed.safe_released;
         }
+        self.ledger.take_base(&Base {
+            sealed: rebuild.sealed.as_ref().map(|sealed| sealed.vid),
+            newest: self.view.vid,
+            given_back: &newest.given_back,
+            tags: &newest.tags,
+        });
         let (members, others): (Vec<_>, Vec<_>) = rebuild
             .heard
             .iter()
@@ -337,7 +354,10 @@ impl Group {
         for (peer, (_, report)) in members {
             self.safe.released = self.safe.released.max(report.safe_released);
             self.ledger.learn_state(report);
-            let mut tags = report.tags.iter();
+            let ledger = &self.ledger;
+            let counts = |tag: &&TagReport| !ledger.returns.is_void(tag.tag, report.vid);
+            let tags: Vec<_> = report.tags.iter().filter(counts).collect();
+            let mut tags = tags.into_iter();
             let learned = tags.try_for_each(|tag| self.ledger.learn(tag));
             if let Err(why) = learned {
                 refused.insert(**peer, EvictReason::Protocol(why));

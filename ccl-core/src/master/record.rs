@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
+    Epoch, GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
 };
 use crate::wire::control::{
-    Carried, CommitRecord, CostTable, EvictReason, Member, StateId, TagFloor, label,
+    Carried, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
 };
 
 /// One entry of the sealed history.
@@ -61,6 +61,15 @@ pub enum Record {
         next_peer: PeerId,
         /// What the next admitted peer of each group is numbered.
         next_numbers: Vec<(GroupId, MemberNumber)>,
+        /// The greatest epoch of a group that was given back.
+        epochs: Epoch,
+    },
+    /// A group that nobody was in gave way to another: nothing of it counts any more.
+    GroupGivenBack {
+        /// The group.
+        group: GroupId,
+        /// The greatest epoch of a group that was given back, this one included.
+        epochs: Epoch,
     },
     /// A safe point changed nothing (R9).
     SafePoint {
@@ -122,6 +131,8 @@ pub struct SealedView {
     pub costs: CostTable,
     /// The outcome state of every tag.
     pub floors: Vec<TagFloor>,
+    /// Tags that were given back and of which some member may not know.
+    pub given_back: Vec<GivenBack>,
     /// Operations that go on.
     pub carried: Vec<Carried>,
     /// Safe points released so far.

@@ -20,6 +20,8 @@ pub(super) struct Shared {
     pub timers: Timers,
     /// An operator's word that stands for a majority (R11).
     pub force_rebuild: bool,
+    /// Tags of a group from which on those at rest are given back.
+    pub tags_kept: usize,
     pub sessions: Sessions,
     pub backoffs: Backoffs,
     pub outbox: Outbox,

@@ -17,7 +17,7 @@ use super::session::Sessions;
 use super::shared::Shared;
 use super::{Master, Setup};
 use crate::event::Event;
-use crate::ids::{GroupId, PeerId, RunId, Term};
+use crate::ids::{Epoch, GroupId, PeerId, RunId, Term};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
@@ -30,6 +30,7 @@ impl Master {
             term: Term(0),
             timers,
             force_rebuild: setup.force_rebuild,
+            tags_kept: setup.tags_kept,
             sessions: Sessions::default(),
             backoffs: Default::default(),
             outbox: Outbox::default(),
@@ -46,6 +47,7 @@ impl Master {
             census: Census::default(),
             units: Units::default(),
             next_peer: PeerId(0),
+            epochs: Epoch(0),
             last_resort: window.max(now + timers.detach_timeout),
             setup,
         }
@@ -73,6 +75,7 @@ impl Master {
             rebuilt: true,
         });
         self.next_peer = history.next_peer;
+        self.epochs = history.epochs;
         for (id, sealed) in history.groups {
             let mut group = self.restored(id, sealed, window);
             group.next_number = history.next_numbers.get(&id).copied().unwrap_or_default();
@@ -82,10 +85,11 @@ impl Master {
             let id = registration.group;
             // Newcomers get as long as members do to find the new master.
             self.shared.sessions.restore(registration, window);
+            let epochs = self.epochs;
             let group = self
                 .groups
                 .entry(id)
-                .or_insert_with(|| Group::new(id, Phase::Founding));
+                .or_insert_with(|| Group::unfounded(id, epochs));
             if !group.awaits(peer) {
                 group.handle_registered(&mut self.shared, peer);
                 self.note_successor(peer);
@@ -101,6 +105,7 @@ impl Master {
         }
         let mut group = Group::new(id, Phase::Founding);
         group.view.vid = sealed.vid;
+        group.empty_since = self.shared.now;
         group.ledger.restore(&sealed.floors, sealed.state);
         group.safe.released = sealed.safe_released;
         group
@@ -128,6 +133,7 @@ impl Master {
             self.shared.outbox.seal(Record::Counters {
                 next_peer: self.next_peer,
                 next_numbers: Vec::new(),
+                epochs: self.epochs,
             });
         }
         self.begin_term(term);

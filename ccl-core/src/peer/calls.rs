@@ -133,8 +133,9 @@ impl Peer {
             Some(state) if state.call.is_some() => Err(Error::usage(format!(
                 "tag {tag} has an operation in progress; wait for it or use another tag"
             ))),
-            None if tags >= limits::TAGS_MAX => Err(Error::invalid(format!(
-                "a run has at most {} tags",
+            None if tags >= limits::TAGS_MAX => Err(Error::usage(format!(
+                "{} tags are in use, the most there may be; one is free again when all members have \
+                 made the same calls under it and these have ended",
                 limits::TAGS_MAX
             ))),
             _ if calls >= limits::OPEN_OPS_MAX => Err(Error::usage(format!(

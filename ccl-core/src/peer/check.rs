@@ -3,14 +3,14 @@
 //! It only compares. Every refusal here means that the master is not the one it claims to be, or
 //! has lost what it had sealed (I4–I6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{OpNumber, PeerId, Rank, Tag};
 use crate::limits;
 use crate::wire::control::{Carried, Install, TagFloor};
 
 use super::io::View;
-use super::tags::{TagState, Tags};
+use super::tags::{Stage, TagState, Tags};
 
 /// What a peer knows for certain.
 pub(super) struct Known<'a> {
@@ -70,6 +70,11 @@ impl Known<'_> {
         {
             return Err(format!("{} is carried into its birth view", early.op));
         }
+        let given_back = self.check_given_back(install)?;
+        let state_of = |tag: &Tag| {
+            let state = self.tags.get(*tag);
+            state.filter(|_| !given_back.contains(tag))
+        };
         for (tag, sealed) in &floors {
             if sealed.floor > NUMBER_MAX {
                 return Err(format!("tag {tag} has counted to {}", sealed.floor));
@@ -78,12 +83,12 @@ impl Known<'_> {
                 return Err(format!("tag {tag} has a commit above its floor"));
             }
             if self.view.is_some() {
-                let state = self.tags.get(*tag);
+                let state = state_of(tag);
                 check_floor(state, sealed).map_err(|what| format!("tag {tag} {what}"))?;
             }
         }
         for (tag, carried) in &carried {
-            let known = self.tags.get(*tag).map(|state| state.floor);
+            let known = state_of(tag).map(|state| state.floor);
             let floor = floors
                 .get(tag)
                 .map(|sealed| sealed.floor)
@@ -93,7 +98,9 @@ impl Known<'_> {
                 return Err(format!("{} is carried above floor {floor}", carried.op));
             }
         }
-        for (tag, state) in self.tags.iter() {
+        let new = TagState::default();
+        for (tag, _) in self.tags.iter() {
+            let state = state_of(&tag).unwrap_or(&new);
             let floor = floors.get(&tag).map_or(state.floor, |sealed| sealed.floor);
             let carried = carried
                 .get(&tag)
@@ -104,6 +111,28 @@ impl Known<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tags that begin anew with this view, for this peer. None of them has an operation here.
+    fn check_given_back(&self, install: &Install) -> Result<BTreeSet<Tag>, String> {
+        let mut tags = BTreeSet::new();
+        for given in &install.given_back {
+            if given.vid > install.vid {
+                return Err(format!("tag {} is given back later", given.tag));
+            }
+            if self.view.is_none_or(|view| given.vid <= view.vid) {
+                continue;
+            }
+            let call = self
+                .tags
+                .get(given.tag)
+                .and_then(|state| state.call.as_ref());
+            if call.is_some_and(|call| !matches!(call.stage, Stage::Waiting)) {
+                return Err(format!("tag {} is given back in use", given.tag));
+            }
+            tags.insert(given.tag);
+        }
+        Ok(tags)
     }
 
     /// I5: what is open and not decided goes on under its name, with its members.

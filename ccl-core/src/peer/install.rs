@@ -33,7 +33,7 @@ impl Peer {
 
     pub(super) fn handle_release(&mut self, vid: Vid) {
         match self.phase.membership_mut() {
-            Some(membership) if membership.view.vid == vid => membership.released = true,
+            Some(membership) if membership.view.vid == vid => membership.release(),
             Some(membership) if membership.view.vid > vid => return,
             _ => return self.drop_master(&format!("Release of view {vid}")),
         }
@@ -52,6 +52,7 @@ impl Peer {
         }
         let before = self.view().map(|view| view.vid);
         let is_reply = matches!(self.phase, Phase::Attaching(_));
+        self.take_back(&install, before);
         self.take_floors(&install, before.is_none());
         self.safe_points
             .install(install.safe_released, before.is_none());
@@ -62,6 +63,7 @@ impl Peer {
         let is_same_master = before.is_none_or(|before| before.term == install.vid.term);
         self.settle_expected(&install, is_same_master);
         self.refresh_links();
+        self.forget_earlier();
         if before != Some(install.vid) {
             self.show_view(install.departed);
         }
@@ -110,7 +112,9 @@ impl Peer {
         let was_released =
             before.is_some_and(|before| before.released && before.view.vid == install.vid);
         let mut membership = Membership::new(install);
-        membership.released |= was_released;
+        if membership.released || was_released {
+            membership.release();
+        }
         membership.carried.retain(|tag, carried| {
             self.tags
                 .get(*tag)
@@ -123,6 +127,30 @@ impl Peer {
         } else {
             Phase::Installed(membership)
         };
+    }
+
+    /// Forgets the tags that were given back since the view that this peer comes from.
+    fn take_back(&mut self, install: &Install, before: Option<Vid>) {
+        let Some(before) = before else {
+            return;
+        };
+        for given in &install.given_back {
+            if given.vid > before {
+                self.tags.give_back(given.tag);
+            }
+        }
+    }
+
+    /// Frames of operations that are decided mean nothing any more.
+    fn forget_earlier(&mut self) {
+        if let Some(membership) = self.phase.membership() {
+            let carried = membership.carried.values().map(|carried| carried.op);
+            let forget = Output::Forget {
+                before: membership.view.vid,
+                carried: carried.collect(),
+            };
+            self.outputs.push_back(forget);
+        }
     }
 
     fn take_floors(&mut self, install: &Install, is_first: bool) {

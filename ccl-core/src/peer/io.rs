@@ -243,6 +243,14 @@ pub enum Output {
         /// Why.
         error: Error,
     },
+    /// A view is in force. Frames of operations born before it count for those that go on only:
+    /// the others are decided, or nobody knows of them.
+    Forget {
+        /// The view.
+        before: Vid,
+        /// Operations that go on.
+        carried: Vec<OpName>,
+    },
     /// A new view is in force.
     View(Arc<View>),
     /// The session is over. Every open call has been finished before.

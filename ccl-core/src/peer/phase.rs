@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::ids::{OpName, PeerId, Rank, Tag};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{Carried, CostTable, Install, MasterToPeer};
+use crate::wire::control::{Carried, CostTable, GivenBack, Install, MasterToPeer};
 
 use super::io::{Input, SessionEnd, View};
 
@@ -49,6 +49,9 @@ pub(super) struct Membership {
     pub released: bool,
     /// Operations from earlier views that go on in it and are not decided.
     pub carried: BTreeMap<Tag, Carried>,
+    /// Tags that other members may know as they were before they were given back; none once it is
+    /// released.
+    pub given_back: Vec<GivenBack>,
 }
 
 /// A membership without a master.
@@ -261,7 +264,14 @@ impl Membership {
                 .iter()
                 .map(|carried| (carried.op.tag, carried.clone()))
                 .collect(),
+            given_back: install.given_back.clone(),
         }
+    }
+
+    /// All old members have the view.
+    pub fn release(&mut self) {
+        self.released = true;
+        self.given_back.clear();
     }
 
     /// Forgets a carried operation that is decided.

@@ -4,7 +4,7 @@ use crate::wire::control::{AbortReason, OpenReport, Report, TagReport};
 
 use super::Peer;
 use super::tags::{Call, Stage, TagState, Verdict};
-use crate::ids::Tag;
+use crate::ids::{OpNumber, Tag};
 
 impl Peer {
     /// All that the master may decide from. Verdicts that are held back are part of the floors.
@@ -24,13 +24,14 @@ impl Peer {
             safe_called: self.safe_points.called(),
             safe_released: self.safe_points.released(),
             state: self.sealed_state,
+            given_back: membership.given_back.clone(),
         }
     }
 }
 
 fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
     let open = state.call.as_ref().and_then(report_open);
-    if open.is_none() && state.floor == Default::default() {
+    if open.is_none() && state.floor == OpNumber(0) && state.next == OpNumber(0) {
         return None;
     }
     Some(TagReport {
@@ -40,7 +41,16 @@ fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
         absent: state.absent.clone(),
         aborted: state.call.as_ref().and_then(|call| held_back(call, state)),
         open,
+        next: next(state),
     })
+}
+
+/// The number of the next call, unless one that has a number has not ended here.
+fn next(state: &TagState) -> Option<OpNumber> {
+    match state.call.as_ref().map(|call| &call.stage) {
+        None | Some(Stage::Waiting) => Some(state.next),
+        Some(Stage::Posted(_) | Stage::Decided(_)) => None,
+    }
 }
 
 /// Why the newest operation was aborted, while its caller is not told (R6).

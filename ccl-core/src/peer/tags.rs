@@ -124,6 +124,11 @@ impl TagState {
         self.call.as_ref().and_then(Call::posted)
     }
 
+    /// Whether nothing has happened in it yet.
+    fn is_new(&self) -> bool {
+        self.call.is_none() && self.floor == OpNumber(0) && self.next == OpNumber(0)
+    }
+
     /// Where a newcomer takes the tag up.
     pub fn begin_at(&mut self, n: OpNumber) {
         self.next = n;
@@ -246,9 +251,29 @@ impl Tags {
         }
     }
 
+    /// The tag was given back: its numbers begin at 0 again. A call may wait for one.
+    pub fn give_back(&mut self, tag: Tag) {
+        let Some(state) = self.states.remove(&tag) else {
+            return;
+        };
+        if state.call.is_some() {
+            let call = state.call;
+            let fresh = TagState {
+                call,
+                ..TagState::default()
+            };
+            self.states.insert(tag, fresh);
+        }
+    }
+
     /// The call is over.
     pub fn end(&mut self, tag: Tag) -> Option<Call> {
-        let call = self.states.get_mut(&tag)?.call.take()?;
+        let state = self.states.get_mut(&tag)?;
+        let call = state.call.take()?;
+        if state.is_new() {
+            // It was refused: nothing of the tag is used up.
+            self.states.remove(&tag);
+        }
         self.waiting.remove(&tag);
         self.held_back.remove(&tag);
         self.calls.remove(&call.id);

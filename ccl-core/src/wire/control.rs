@@ -81,6 +81,10 @@ pub struct Report {
     pub safe_released: u64,
     /// The shared state that was sealed last, as far as this peer knows.
     pub state: Option<StateId>,
+    /// What that view's `Install` named as given back, until the view is released: a master without
+    /// a journal knows by it which reports are of tags as they were before.
+    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
+    pub given_back: Vec<GivenBack>,
 }
 
 /// Who an attaching peer is, and with whom: from a majority of such claims a master without a
@@ -119,6 +123,8 @@ pub struct TagReport {
     pub aborted: Option<AbortReason>,
     /// The operation this peer has open.
     pub open: Option<OpenReport>,
+    /// The number of its next call; `None` while one has a number and has not been told its end.
+    pub next: Option<OpNumber>,
 }
 
 /// An open operation in a [`TagReport`].
@@ -151,6 +157,15 @@ pub struct Carried {
     pub ring_order: Vec<Rank>,
     /// The birth view's costs, for the choice of algorithm.
     pub costs: CostTable,
+}
+
+/// A tag that was at rest at all members and was given back: its numbers begin at 0 again (R2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenBack {
+    /// The tag.
+    pub tag: Tag,
+    /// The view that it begins anew in. Who comes from an older one forgets what it knows of it.
+    pub vid: Vid,
 }
 
 /// The outcome state of one tag, as the master knows it (R2).
@@ -232,6 +247,9 @@ pub struct Install {
     /// The outcome state of every tag.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub floors: Vec<TagFloor>,
+    /// Tags that were given back since a view that all members have had, before `floors` count.
+    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
+    pub given_back: Vec<GivenBack>,
     /// Operations that go on.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub carried: Vec<Carried>,

@@ -15,9 +15,9 @@ use crate::limits::{
     TIMER_MAX, WAIT_NAMES_MAX, WORLD_SIZE_MAX,
 };
 use crate::wire::control::{
-    AbortReason, Called, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, Install,
-    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
-    TagReport, Wait,
+    AbortReason, Called, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, GivenBack,
+    Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault,
+    TagFloor, TagReport, Wait,
 };
 
 /// The first rule that a message breaks.
@@ -197,6 +197,7 @@ fn check_report(report: &Report) -> Checked {
     check_carried(&report.carried)?;
     number("safe points called", report.safe_called)?;
     number("safe points released", report.safe_released)?;
+    check_given_back(&report.given_back)?;
     report.state.iter().try_for_each(check_content)
 }
 
@@ -204,6 +205,7 @@ fn check_tag(tag: &TagReport) -> Checked {
     check_floor(tag.floor, tag.last_committed)?;
     length("absent members", tag.absent.len(), WORLD_SIZE_MAX)?;
     tag.aborted.iter().try_for_each(check_abort)?;
+    number("next number", tag.next.unwrap_or_default().0)?;
     let Some(open) = &tag.open else { return Ok(()) };
     number("operation number", open.n.0)?;
     check_vid(open.birth)?;
@@ -222,6 +224,12 @@ fn check_floor(floor: OpNumber, last_committed: Option<OpNumber>) -> Checked {
         }),
         _ => Ok(()),
     }
+}
+
+fn check_given_back(tags: &[GivenBack]) -> Checked {
+    length("tags given back", tags.len(), TAGS_MAX)?;
+    tags.iter().try_for_each(|one| check_vid(one.vid))?;
+    distinct_by("tags given back", tags.iter().map(|one| one.tag))
 }
 
 fn check_carried(carried: &[Carried]) -> Checked {
@@ -260,6 +268,7 @@ fn check_install(install: &Install) -> Checked {
     length("floors", install.floors.len(), TAGS_MAX)?;
     install.floors.iter().try_for_each(check_tag_floor)?;
     distinct_by("floors", install.floors.iter().map(|floor| floor.tag))?;
+    check_given_back(&install.given_back)?;
     check_carried(&install.carried)?;
     number("safe points released", install.safe_released)?;
     length("departed", install.departed.len(), PEERS_MAX)?;
@@ -519,6 +528,7 @@ mod tests {
             members: vec![member(3), member(5), member(9)],
             ring_order: ring.iter().copied().map(Rank).collect(),
             floors: Vec::new(),
+            given_back: Vec::new(),
             carried: Vec::new(),
             safe_released: 0,
             costs: CostTable::default(),
@@ -536,6 +546,7 @@ mod tests {
             absent: Vec::new(),
             aborted: None,
             open: None,
+            next: Some(OpNumber(floor)),
         }
     }
 

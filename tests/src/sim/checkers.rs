@@ -5,6 +5,7 @@
 
 mod blame;
 mod history;
+mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,11 +47,15 @@ impl Told {
     }
 
     /// It hears something from the master.
-    pub fn hears(&mut self, message: &MasterToPeer) {
+    pub fn hears(&mut self, message: &MasterToPeer, from: Vid) {
         match message {
             MasterToPeer::Install(install) => {
                 self.barred = install.suspended;
                 self.safe_released = self.safe_released.max(install.safe_released);
+                for tag in returns::new_tags(install, from) {
+                    self.floors.remove(&tag);
+                    self.newest.remove(&tag);
+                }
                 for floor in &install.floors {
                     let entry = (floor.floor, floor.last_committed);
                     self.floors.insert(floor.tag, entry);
@@ -68,8 +73,9 @@ impl Told {
     }
 }
 
-/// Run, group, tag and number: what an outcome belongs to.
-pub type OutcomeKey = (usize, GroupId, Tag, OpNumber);
+/// Run, group, tag with the view from which on it is numbered so, and number: what an outcome
+/// belongs to.
+pub type OutcomeKey = (usize, GroupId, (Tag, Vid), OpNumber);
 
 /// What anybody was told of one operation.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +127,8 @@ pub struct Checkers {
     views: BTreeMap<(usize, GroupId, Vid), Order>,
     /// Members of each operation.
     pub(super) births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
+    /// Views in which tags began anew.
+    given_back: BTreeMap<(usize, GroupId, Tag), BTreeSet<Vid>>,
     /// Who started which operation.
     pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,
     /// What was elected for each sync of shared state.
@@ -227,6 +235,7 @@ impl Checkers {
         let sorted = install.members.is_sorted_by(|a, b| a.number < b.number);
         ensure(sorted, || format!("members of {vid} not in rank order"))?;
         self.view_agrees(host, vid, &members, &install.ring_order)?;
+        self.hears_given_back(host, install)?;
         if self.broken.contains(&host.group) {
             return Ok(());
         }
@@ -239,6 +248,7 @@ impl Checkers {
         install
             .floors
             .iter()
+            .filter(|floor| !returns::new_tags(install, host.vid()).any(|tag| tag == floor.tag))
             .try_for_each(|floor| floor_is_monotone(host, floor))?;
         if vid > host.vid() {
             carried_is_complete(host, install)?;
@@ -358,11 +368,12 @@ impl Checkers {
     /// before it called may not know that.
     pub fn calls_of(
         &self,
-        run: usize,
-        group: GroupId,
+        (run, group, at): (usize, GroupId, Vid),
         (tag, n): (Tag, OpNumber),
     ) -> impl Iterator<Item = &Started> {
+        let births = self.numbering((run, group, tag), at);
         self.births_of((run, group), (tag, n))
+            .filter(move |((_, _, op), _)| births.contains(&op.birth))
             .flat_map(|(_, started)| started.values())
     }
 

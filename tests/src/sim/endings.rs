@@ -70,13 +70,13 @@ impl World {
     ) -> Result<(&mut Outcome, GroupId, usize), String> {
         let state = &mut self.hosts[host.0];
         let run = state.run.ok_or("an outcome was told without a session")?;
-        let group = state.group;
+        let (group, vid) = (state.group, state.vid());
         let newest = state.told.newest.insert(op.tag, op.n);
         let gap_free = newest.is_none_or(|newest| newest.next() == op.n);
         if !gap_free && !self.checkers.broken.contains(&group) {
             return Err(format!("{host:?} was told {op} after {newest:?} (I7)"));
         }
-        let key = (run, group, op.tag, op.n);
+        let key = self.checkers.outcome_key((run, group), op, vid);
         Ok((self.checkers.outcomes.entry(key).or_default(), group, run))
     }
 
@@ -146,7 +146,7 @@ impl World {
         let slot = if by_rank { rank } else { Rank(0) };
         let result = memory.result.as_ref().unwrap_or(&memory.input);
         let digest = digest(result);
-        let key = (run, group, op.tag, op.n);
+        let key = self.checkers.outcome_key((run, group), op, op.birth);
         let known = self.checkers.outcomes[&key].results.get(&slot).copied();
         let expected = known.unwrap_or_else(|| {
             let started = &self.checkers.started[&(run, group, op)];
@@ -187,7 +187,7 @@ impl World {
                 ensure(known, || format!("{op} names {peer} as lost, who is not"))
             }
             AbortReason::Cancelled { by, reason } => {
-                self.check_cancelled(operation, (op, run, group), (*by, reason))
+                self.check_cancelled(operation, (op, run, host), (*by, reason))
             }
             AbortReason::State(fault) => self.check_sync_fault(operation, (run, group, op), fault),
         }
@@ -197,12 +197,14 @@ impl World {
     fn check_cancelled(
         &self,
         operation: &Operation,
-        (op, run, group): (OpName, usize, GroupId),
+        (op, run, host): (OpName, usize, HostId),
         (by, reason): (PeerId, &CancelReason),
     ) -> Result<(), String> {
         match reason {
             CancelReason::Mismatch { .. } => {
-                let mut calls = self.checkers.calls_of(run, group, (op.tag, op.n));
+                let host = &self.hosts[host.0];
+                let calls = (run, host.group, host.vid());
+                let mut calls = self.checkers.calls_of(calls, (op.tag, op.n));
                 let first = calls.next();
                 let differ = calls
                     .any(|call| first.is_some_and(|f| differs(&f.fingerprint, &call.fingerprint)));

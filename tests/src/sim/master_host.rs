@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ccl_core::config::Timers;
 use ccl_core::master::{ConnectionId, Input, Master, Output, Record, Setup};
 use ccl_core::time::Instant;
 use ccl_core::wire::control::{MasterToPeer, PeerToMaster};
@@ -13,7 +12,7 @@ use super::cluster::{Event, World};
 use super::messages::{down_code, up_code};
 use super::network::Break;
 use super::rng::Rng;
-use super::swarm::Disk;
+use super::swarm::{Disk, Swarm};
 
 /// Times that a machine may ask to be called again at once, one thing being due after the other.
 pub const TIMEOUTS_MAX: u32 = 50;
@@ -89,14 +88,15 @@ impl MasterHost {
         &self.journal
     }
 
-    fn setup(&mut self, timers: Timers, disk: Disk, new_run: bool) -> Setup {
+    fn setup(&mut self, swarm: &Swarm) -> Setup {
         Setup {
             run: "run".into(),
-            timers,
-            new_run: new_run && self.incarnation == 1,
+            timers: swarm.timers,
+            tags_kept: swarm.tags_kept,
+            new_run: swarm.new_run && self.incarnation == 1,
             force_rebuild: self.force,
             start_number: self.incarnation,
-            journaled: disk != Disk::None,
+            journaled: swarm.disk != Disk::None,
             entropy: std::array::from_fn(|_| self.rng.bits()),
         }
     }
@@ -110,8 +110,7 @@ impl World {
         }
         self.master.incarnation += 1;
         self.master.started = self.now;
-        let swarm = &self.swarm;
-        let setup = self.master.setup(swarm.timers, swarm.disk, swarm.new_run);
+        let setup = self.master.setup(&self.swarm);
         let history = std::mem::take(&mut self.master.journal);
         let now = self.now;
         self.trace.line(

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 32] = [
+pub const ALL: [Mutation; 36] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -39,6 +39,10 @@ pub const ALL: [Mutation; 32] = [
     Mutation::UnitAdmittedByHalves,
     Mutation::UnitPointOfEachGroup,
     Mutation::UnitsFoundedApart,
+    Mutation::TagGivenBackTooEarly,
+    Mutation::ReturnsNamedOnce,
+    Mutation::EarlierTagHeard,
+    Mutation::PostsOrderedByNumber,
     Mutation::UnitOutlivesPeer,
 ];
 

@@ -334,7 +334,12 @@ impl World {
         {
             self.hosts[host.0].safe_released = install.safe_released;
         }
-        self.hosts[host.0].told.hears(&message);
+        let from = self.hosts[host.0].vid();
+        self.hosts[host.0].told.hears(&message, from);
+        if let MasterToPeer::Install(install) = &message {
+            let new = install.given_back.iter().filter(|given| given.vid > from);
+            self.stats.returns += new.count() as u64;
+        }
         self.hosts[host.0].hearing = Some(kind);
         self.host_input(host, Input::Control(message));
         self.hosts[host.0].hearing = None;

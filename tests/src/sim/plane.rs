@@ -12,7 +12,7 @@ use ccl_core::collective::step::{Body, CopyOwn, Operand, Output, Place, Reductio
 use ccl_core::collective::{
     Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, StartOp, is_staged,
 };
-use ccl_core::ids::{CallId, OpName, PeerId, Rank};
+use ccl_core::ids::{CallId, OpName, PeerId, Rank, Vid};
 use ccl_core::peer::Input;
 use ccl_core::transport::FrameHeader;
 use ccl_core::wire::control::{CostTable, Fingerprint, Kind};
@@ -176,6 +176,11 @@ impl Plane {
     /// Takes the memory of an operation back.
     pub fn take(&mut self, op: OpName) -> Option<Memory> {
         self.memory.remove(&op)
+    }
+
+    /// A view is in force: of the operations born before, these go on.
+    pub fn forget(&mut self, before: Vid, carried: Vec<OpName>) {
+        self.exchange.forget(before, carried);
     }
 
     /// A peer is no neighbour any more.

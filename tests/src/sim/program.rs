@@ -107,7 +107,7 @@ pub fn round(swarm: &Swarm, group: GroupId, round: u64) -> Vec<Vec<Logical>> {
     let tags = rng.between(1, swarm.tags);
     let sync = sync(&mut rng, swarm, group);
     let collectives = (0..tags).map(|index| {
-        let tag = Tag((round + index) % swarm.tags);
+        let tag = tag(swarm, round, index);
         let calls = rng.between(1, swarm.calls_per_round);
         (0..calls)
             .map(|call| {
@@ -119,6 +119,19 @@ pub fn round(swarm: &Swarm, group: GroupId, round: u64) -> Vec<Vec<Logical>> {
     });
     collectives.chain(sync.map(|sync| vec![sync])).collect()
 }
+
+/// The tag of the n-th stream of calls of a round.
+fn tag(swarm: &Swarm, round: u64, index: u64) -> Tag {
+    let position = (round + index) % swarm.tags;
+    match swarm.fresh_tags {
+        // As many again as a seed may have rounds that are open in each other.
+        true => Tag(position + swarm.tags * (round % FRESH_ROUNDS)),
+        false => Tag(position),
+    }
+}
+
+/// Rounds after which tags are used again.
+const FRESH_ROUNDS: u64 = 5;
 
 /// A sync of shared state, in some rounds.
 fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {

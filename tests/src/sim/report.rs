@@ -37,6 +37,8 @@ pub struct Stats {
     pub units: u64,
     /// Rare situations, and how often they came about.
     pub situations: BTreeMap<Cell, u64>,
+    /// Tags that hosts forgot because they were given back.
+    pub returns: u64,
     /// Events simulated.
     pub events: u64,
     /// Cells of the master's transition table that were reached.
@@ -160,6 +162,7 @@ impl Stats {
         self.refused += other.refused;
         self.events += other.events;
         self.units += other.units;
+        self.returns += other.returns;
         for (end, count) in &other.syncs {
             *self.syncs.entry(end).or_default() += count;
         }
@@ -194,6 +197,7 @@ impl fmt::Display for Stats {
         writeln!(f, "evictions: {:?}", self.evictions)?;
         writeln!(f, "sessions ended: {:?}", self.sessions)?;
         writeln!(f, "hosts with several processes admitted: {}", self.units)?;
+        writeln!(f, "tags begun anew, by host: {}", self.returns)?;
         write!(f, "events {}", self.events)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ccl_core::Timers;
 use ccl_core::ids::UnitId;
+use ccl_core::limits;
 
 use super::rng::Rng;
 
@@ -100,6 +101,10 @@ pub struct Swarm {
     pub min_worlds: Vec<u32>,
     /// Tags of each group.
     pub tags: u64,
+    /// Whether each round uses tags that it has not used for long, so that they come to many.
+    pub fresh_tags: bool,
+    /// Tags of a group from which on those at rest are given back.
+    pub tags_kept: usize,
     /// A group that no fault may touch and that must never wait for another.
     pub healthy_group: Option<u32>,
     /// Waiting times of the run.
@@ -153,11 +158,21 @@ impl Swarm {
     pub fn new(seed: u64) -> Self {
         let swarm = Self::of_lone_processes(seed);
         let mut rng = Rng::new(seed ^ 0x0517_e000);
-        if rng.chance(250) {
+        let swarm = if rng.chance(250) {
             swarm.of_sites(&mut rng)
         } else {
             swarm
+        };
+        swarm.of_many_tags(&mut Rng::new(seed ^ 0x007a_6500))
+    }
+
+    /// The same, mostly with a limit of tags that its calls come to again and again.
+    fn of_many_tags(mut self, rng: &mut Rng) -> Self {
+        if rng.chance(750) {
+            self.tags_kept = rng.between(1, 2 * self.tags) as usize;
+            self.fresh_tags = rng.chance(700);
         }
+        self
     }
 
     /// What this seed chooses, with processes that are each a host of its own.
@@ -183,6 +198,8 @@ impl Swarm {
             worlds,
             min_worlds,
             tags: rng.between(1, if peers > 10 { 3 } else { 8 }),
+            fresh_tags: false,
+            tags_kept: limits::TAGS_KEPT,
             healthy_group,
             timers: timers(&mut rng),
             disk,

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId, Tag};
+use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId};
 use ccl_core::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
 
 use super::checkers::{Checkers, ensure};
@@ -74,7 +74,10 @@ impl Checkers {
     fn sealed_before(&self, (run, group, op): SyncKey, disk: Disk) -> Before {
         let members = self.members_of((run, group, op));
         for n in (0..op.n.0).rev().map(OpNumber) {
-            let outcome = self.outcomes.get(&(run, group, Tag::SHARED_STATE, n));
+            let name = OpName { n, ..op };
+            let outcome = self
+                .outcomes
+                .get(&self.outcome_key((run, group), name, op.birth));
             let Some(outcome) = outcome else {
                 return Before::Unknown;
             };
@@ -111,7 +114,8 @@ impl World {
         ensure(possession.is_usable, || {
             format!("{op} committed at {host:?}, whose state is half written")
         })?;
-        let outcome = self.checkers.outcomes.entry((run, group, op.tag, op.n));
+        let outcome = self.checkers.outcome_key((run, group), op, op.birth);
+        let outcome = self.checkers.outcomes.entry(outcome);
         let theirs = *outcome.or_default().state.get_or_insert(mine);
         ensure(mine == theirs, || {
             format!("{op} committed with {theirs} and, at {host:?}, with {mine} (I12)")

@@ -24,6 +24,7 @@ use crate::descriptors::Owner;
 use crate::driver::clock::{self, Clock};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::limits;
 use crate::master::{ConnectionId, Input, Master, Output, Setup};
 use crate::time::Instant;
 use crate::transport::socket::{self, Port, Socket};
@@ -109,6 +110,7 @@ impl Server {
             force_rebuild: parts.config.force_rebuild,
             journaled: parts.journal.is_some(),
             start_number: clock::seconds_since_2026(),
+            tags_kept: limits::TAGS_KEPT,
             entropy: entropy()?,
         };
         let state = State {

@@ -260,3 +260,33 @@ fn newcomer_that_hangs_up_before_the_run_is_founded_is_forgotten() {
     assert_eq!(stage.told_at(connection), []);
     assert!(stage.master.groups.is_empty());
 }
+
+/// Groups that nobody is in give way, those that sealed a content last of all.
+#[test]
+fn a_master_serves_any_number_of_groups_one_after_the_other() {
+    let mut stage = Stage::new();
+    let groups = limits::GROUPS_MAX as u32;
+    for group in 0..groups + 10 {
+        let peer = stage.join_group(group);
+        stage.ready(peer, &[]);
+        if group == 0 {
+            let first = stage.master.groups.get_mut(&GroupId(0)).unwrap();
+            first.ledger.sealed_state = Some(Default::default());
+        }
+        assert_eq!(stage.view(group).1, [peer.peer]);
+        stage.say(peer, PeerToMaster::Leave);
+    }
+    assert_eq!(stage.master.groups.len(), limits::GROUPS_MAX);
+    let gone: Vec<_> = (0..groups)
+        .filter(|group| !stage.master.groups.contains_key(&GroupId(*group)))
+        .collect();
+    assert_eq!(gone, (1..=10).collect::<Vec<_>>());
+    // One that comes back goes on above the views that it may have had.
+    let before = stage.view(0).0;
+    let peer = stage.join_group(1);
+    stage.ready(peer, &[]);
+    assert!(stage.view(1).0 > before);
+    let restarted = stage.restart(setup());
+    assert_eq!(restarted.master.groups.len(), limits::GROUPS_MAX);
+    assert!(!restarted.master.groups.contains_key(&GroupId(11)));
+}

@@ -9,6 +9,7 @@ mod generations;
 mod journal;
 mod noise;
 mod restart;
+mod returns;
 mod safe_points;
 mod shared_state;
 mod takeover;
@@ -57,6 +58,7 @@ fn setup() -> Setup {
         new_run: true,
         force_rebuild: false,
         start_number: 0,
+        tags_kept: crate::limits::TAGS_KEPT,
         journaled: true,
         entropy: [1, 2, 3, 4],
     }
@@ -145,6 +147,7 @@ fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
             cancel: None,
             elected: None,
         }),
+        next: None,
     });
     report
 }

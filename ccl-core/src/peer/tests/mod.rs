@@ -7,6 +7,7 @@ mod detached;
 mod happy;
 mod links;
 mod operations;
+mod returns;
 mod safe_points;
 mod session;
 mod shared_state;
@@ -122,6 +123,7 @@ pub(super) fn install(epoch: u32, members: &[u64]) -> Install {
         members: members.iter().copied().map(member).collect(),
         ring_order: (0..count).map(Rank).collect(),
         floors: Vec::new(),
+        given_back: Vec::new(),
         carried: Vec::new(),
         safe_released: 0,
         costs: CostTable::default(),
@@ -305,7 +307,8 @@ pub(super) fn started(outputs: &[Output]) -> Vec<OpName> {
     outputs.iter().filter_map(op).collect()
 }
 
-/// Outputs in one word each, where their order matters.
+/// Outputs in one word each, where their order matters. That of `Forget`, which is about frames,
+/// does not.
 pub(super) fn words(outputs: &[Output]) -> Vec<String> {
     let word = |output: &Output| {
         let text = format!("{output:?}");
@@ -326,6 +329,6 @@ pub(super) fn words(outputs: &[Output]) -> Vec<String> {
     };
     let told = outputs
         .iter()
-        .filter(|output| !matches!(output, Output::Event(_)));
+        .filter(|output| !matches!(output, Output::Event(_) | Output::Forget { .. }));
     told.map(word).collect()
 }

@@ -213,6 +213,7 @@ fn report() -> impl Strategy<Value = Report> {
                             last_committed,
                             absent,
                             aborted,
+                            next: open.is_none().then_some(floor),
                             open,
                         },
                     )
@@ -221,6 +222,7 @@ fn report() -> impl Strategy<Value = Report> {
                 safe_called,
                 safe_released,
                 state: None,
+                given_back: vec![GivenBack { tag: Tag(9), vid }],
             },
         )
 }
@@ -369,6 +371,7 @@ fn install() -> impl Strategy<Value = Install> {
                     members,
                     ring_order,
                     floors,
+                    given_back: vec![GivenBack { tag: Tag(9), vid }],
                     carried,
                     safe_released,
                     costs,

@@ -55,7 +55,6 @@ impl World {
         self.history_begins_anew(group, vid, members)?;
         let forced = self.master.force;
         let checkers = &mut self.checkers;
-        checkers.views_in_calm += 1;
         checkers
             .sealed_by
             .insert((group, vid), checkers.incarnation);
@@ -67,6 +66,7 @@ impl World {
             .filter(|peer| members.contains(peer))
             .copied()
             .collect();
+        checkers.views_in_calm += u64::from(before != members);
         let rises = list.last().is_none_or(|sealed| sealed.vid < vid);
         let minority = survivors.len() * 2 <= before.len() && !before.is_empty();
         list.push(Sealed {

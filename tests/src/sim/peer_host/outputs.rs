@@ -47,6 +47,9 @@ impl World {
             }
             Output::Finish { call, end } => self.host_finish(host, call, end),
             Output::Rejected { call, error } => self.host_rejected(host, call, error),
+            Output::Forget { before, carried } => {
+                self.hosts[host.0].plane.forget(before, carried);
+            }
             Output::View(view) => self.host_view(host, view),
             Output::Ended(end) => self.host_ended(host, end),
             Output::Event(event) => {

@@ -1,0 +1,68 @@
+//! Tags that are given back (R2): where each numbering of a tag begins, and that nobody is in the
+//! middle of one that ends.
+
+use std::ops::Range;
+
+use super::*;
+
+impl Checkers {
+    /// A host hears which tags begin anew.
+    ///
+    /// # Errors
+    /// It has an operation of one under way, or it is told so by a view that is older.
+    pub(super) fn hears_given_back(
+        &mut self,
+        host: &Host,
+        install: &Install,
+    ) -> Result<(), String> {
+        let Some(run) = host.run else {
+            return Ok(());
+        };
+        for given in &install.given_back {
+            ensure(given.vid <= install.vid, || {
+                format!("tag {} is given back in a view to come", given.tag)
+            })?;
+            let key = (run, host.group, given.tag);
+            self.given_back.entry(key).or_default().insert(given.vid);
+            if host.view.is_none() || given.vid <= host.vid() {
+                continue;
+            }
+            let mut open = open_operations(host).filter_map(|operation| operation.started);
+            let open = open.find(|op| op.tag == given.tag);
+            ensure(open.is_none(), || {
+                format!("tag {} is given back in the middle of {open:?}", given.tag)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What the outcome of an operation belongs to that is told, or was born, in a view.
+    #[must_use]
+    pub fn outcome_key(&self, (run, group): (usize, GroupId), op: OpName, at: Vid) -> OutcomeKey {
+        let begun = self.numbering((run, group, op.tag), at).start;
+        (run, group, (op.tag, begun), op.n)
+    }
+
+    /// The births of the operations that a tag's numbers stand for in a view.
+    #[must_use]
+    pub fn numbering(&self, (run, group, tag): (usize, GroupId, Tag), at: Vid) -> Range<Vid> {
+        let never = Vid {
+            term: Term(u32::MAX),
+            epoch: Epoch(u32::MAX),
+        };
+        let Some(begun) = self.given_back.get(&(run, group, tag)) else {
+            return Vid::default()..never;
+        };
+        let from = begun.range(..=at).next_back();
+        let next = begun.iter().find(|begun| **begun > at);
+        from.copied().unwrap_or_default()..next.copied().unwrap_or(never)
+    }
+}
+
+/// Tags that begin anew for a host that comes from this view.
+pub(super) fn new_tags(install: &Install, from: Vid) -> impl Iterator<Item = Tag> {
+    let given_back = install.given_back.iter();
+    given_back
+        .filter(move |given| given.vid > from)
+        .map(|given| given.tag)
+}
