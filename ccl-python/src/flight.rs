@@ -50,6 +50,8 @@ pub struct Flight {
     raw: RawHandle,
     keeps: Mutex<Vec<Keep>>,
     staged: Staged,
+    /// The package's own, which block nowhere.
+    own_callbacks: Mutex<Vec<Py<PyAny>>>,
     callbacks: Mutex<Vec<Py<PyAny>>>,
 }
 
@@ -98,6 +100,7 @@ impl Flight {
             raw,
             keeps: Mutex::new(keeps),
             staged,
+            own_callbacks: Mutex::default(),
             callbacks: Mutex::default(),
         }))
     }
@@ -190,9 +193,15 @@ impl Flight {
         self.raw.progress()
     }
 
-    /// Calls `callback` without arguments once it has ended, on a thread of the library.
+    /// Calls `callback` without arguments once it has ended, on a thread that it may block.
     pub fn add_callback(self: &Arc<Self>, callback: Py<PyAny>) {
         self.callbacks.lock().push(callback);
+        self.leave_to_itself();
+    }
+
+    /// Calls `callback` without arguments once it has ended, on a thread that it must not block.
+    pub fn add_own_callback(self: &Arc<Self>, callback: Py<PyAny>) {
+        self.own_callbacks.lock().push(callback);
         self.leave_to_itself();
     }
 
@@ -259,8 +268,9 @@ impl Call for Flight {
             error.write_unraisable(py, None);
         }
         self.release(py);
-        let callbacks = std::mem::take(&mut *self.callbacks.lock());
-        notifier::tell(py, callbacks);
+        notifier::tell(std::mem::take(&mut *self.callbacks.lock()));
+        let own = std::mem::take(&mut *self.own_callbacks.lock());
+        notifier::call_each(py, own);
     }
 }
 

@@ -60,9 +60,15 @@ impl Handle {
         Progress(self.flight.progress())
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library; at once if it has.
+    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
     fn add_done_callback(&self, callback: Py<PyAny>) {
         self.flight.add_callback(callback);
+    }
+
+    /// As `add_done_callback`, for the package's own callbacks, which are short and block nowhere:
+    /// those of the application do not hold them up.
+    fn call_when_done(&self, callback: Py<PyAny>) {
+        self.flight.add_own_callback(callback);
     }
 
     fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {

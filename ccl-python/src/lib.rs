@@ -18,6 +18,7 @@ mod memory;
 mod native;
 mod notifier;
 mod per_process;
+mod pool;
 mod results;
 mod safe_point;
 mod settings;
@@ -45,6 +46,8 @@ mod ccl_native {
     use crate::log::{log_close, log_level, log_lines};
     #[pymodule_export]
     use crate::master::Master;
+    #[pymodule_export]
+    use crate::notifier::call_soon;
     #[pymodule_export]
     use crate::results::{Counters, Outcome, Progress, StateId, View};
     #[pymodule_export]

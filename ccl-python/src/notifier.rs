@@ -1,13 +1,14 @@
-//! The thread that tells Python of ends: the library's own threads must never wait for it.
+//! Who tells Python of ends: the library's own threads must never wait for it.
+//!
+//! What a call held is let go of on one kind of threads, and the application's callbacks are called
+//! on another, so that nothing of the library waits for them, and they may wait for it.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use ccl_core::signals::without_signals;
 use pyo3::prelude::*;
 
-use crate::attach::attach;
 use crate::per_process::PerProcess;
+use crate::pool::Pool;
 
 /// A call that somebody in Python may want to be told of.
 pub trait Call: Send + Sync {
@@ -15,51 +16,58 @@ pub trait Call: Send + Sync {
     fn settle(&self, py: Python<'_>);
 }
 
-/// Settles a call that has ended, soon, on the notifier's thread. Does not block.
+/// Settles a call that has ended, soon, on a thread of the library. Does not block.
 pub fn settle(call: Arc<dyn Call>) {
-    match notifier() {
-        Some(notifier) => {
-            let _the_thread_ends_with_the_process = notifier.send(call);
-        }
-        // Without a thread nobody can be told; the memory stays valid for ever.
-        None => std::mem::forget(call),
-    }
+    let settle = move |py: Python<'_>| {
+        call.settle(py);
+        drop(call);
+    };
+    pools().ends.submit(Box::new(settle));
 }
 
-/// The way to this process's notifier, which lasts as long as the process; `None` if there is no
-/// thread to be had.
-fn notifier() -> Option<&'static Ended> {
-    static NOTIFIER: PerProcess<OnceLock<Ended>> = PerProcess::new(OnceLock::new());
-    let notifier = NOTIFIER.get(OnceLock::new);
-    if let Some(found) = notifier.get() {
-        return Some(found);
+/// Calls each without arguments, soon, one after the other, on a thread that it may block. What it
+/// raises is shown, and goes nowhere.
+pub fn tell(callbacks: Vec<Py<PyAny>>) {
+    if callbacks.is_empty() {
+        return;
     }
-    let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new().name("ccl-notify".into());
-    without_signals(|| thread.spawn(move || run(&receiver))).ok()?;
-    // The thread of whoever comes second ends at once.
-    let _another_was_first = notifier.set(sender);
-    notifier.get()
+    let tell = move |py: Python<'_>| call_each(py, callbacks);
+    pools().callbacks.submit(Box::new(tell));
 }
 
-/// Where calls that have ended go.
-type Ended = Sender<Arc<dyn Call>>;
-
-fn run(ended: &Receiver<Arc<dyn Call>>) {
-    for call in ended {
-        // While the interpreter shuts down nobody is left to be told.
-        let _is_attached = attach(|py| {
-            call.settle(py);
-            drop(call);
-        });
-    }
-}
-
-/// Calls each without arguments; what it raises is shown, and goes nowhere.
-pub fn tell(py: Python<'_>, callbacks: Vec<Py<PyAny>>) {
+/// Calls each without arguments, now. They are short and block nowhere.
+pub fn call_each(py: Python<'_>, callbacks: Vec<Py<PyAny>>) {
     for callback in callbacks {
         if let Err(error) = callback.call0(py) {
             error.write_unraisable(py, Some(callback.bind(py)));
         }
     }
+}
+
+/// Calls `callback()` soon, on a thread that it may block.
+#[pyfunction]
+pub fn call_soon(callback: Py<PyAny>) {
+    tell(vec![callback]);
+}
+
+#[derive(Debug)]
+struct Pools {
+    ends: Pool,
+    callbacks: Pool,
+}
+
+impl Pools {
+    const fn new() -> Self {
+        Self {
+            // One tells in the order of the ends, unless a device keeps it waiting.
+            ends: Pool::new("ccl-notify", 1),
+            callbacks: Pool::new("ccl-callback", 2),
+        }
+    }
+}
+
+/// Those of this process.
+fn pools() -> &'static Pools {
+    static POOLS: PerProcess<Pools> = PerProcess::new(Pools::new());
+    POOLS.get(Pools::new)
 }

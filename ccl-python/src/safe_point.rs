@@ -78,7 +78,7 @@ impl SafePoint {
         py.detach(|| self.coming.point.cancel());
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library; at once if it has.
+    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
     fn add_done_callback(&self, callback: Py<PyAny>) {
         self.coming.callbacks.lock().push(callback);
         let waker = Waker::from(Arc::clone(&self.coming));
@@ -102,9 +102,8 @@ impl SafePoint {
 }
 
 impl Call for Coming {
-    fn settle(&self, py: Python<'_>) {
-        let callbacks = std::mem::take(&mut *self.callbacks.lock());
-        notifier::tell(py, callbacks);
+    fn settle(&self, _py: Python<'_>) {
+        notifier::tell(std::mem::take(&mut *self.callbacks.lock()));
     }
 }
 

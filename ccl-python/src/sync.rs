@@ -175,8 +175,8 @@ impl Flight {
         }
     }
 
-    /// Calls `callback` without arguments once it has ended, on the sync's thread.
-    pub fn add_callback(&self, py: Python<'_>, callback: Py<PyAny>) {
+    /// Calls `callback` without arguments once it has ended, on a thread that it may block.
+    pub fn add_callback(&self, callback: Py<PyAny>) {
         let callback = match &mut *self.stage.lock() {
             Stage::UnderWay { callbacks, .. } => {
                 callbacks.push(callback);
@@ -184,7 +184,7 @@ impl Flight {
             }
             Stage::Over { .. } => callback,
         };
-        notifier::tell(py, vec![callback]);
+        notifier::tell(vec![callback]);
     }
 
     fn check_process(&self, py: Python<'_>) -> PyResult<()> {
@@ -219,12 +219,8 @@ impl Flight {
         let end = result.map_err(Failure::Library);
         let before = self.end(end.and_then(|info| failure.map_or(Ok(info), Err)));
         self.is_over.notify_all();
-        if let Stage::UnderWay { callbacks, .. } = before
-            && !callbacks.is_empty()
-        {
-            let _is_attached = attach(|py| {
-                notifier::tell(py, callbacks);
-            });
+        if let Stage::UnderWay { callbacks, .. } = before {
+            notifier::tell(callbacks);
         }
         // The last of a session leaves it, which takes a while.
         drop(communicator);

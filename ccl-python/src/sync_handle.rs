@@ -104,9 +104,9 @@ impl SyncHandle {
         self.flight.is_source()
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library; at once if it has.
-    fn add_done_callback(&self, py: Python<'_>, callback: Py<PyAny>) {
-        self.flight.add_callback(py, callback);
+    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
+    fn add_done_callback(&self, callback: Py<PyAny>) {
+        self.flight.add_callback(callback);
     }
 
     fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {

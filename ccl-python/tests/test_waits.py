@@ -222,6 +222,29 @@ def test_a_handle_waits_polls_and_tells() -> None:
     run(2, use_handles)
 
 
+def block_callbacks(communicator: ccl.Communicator) -> None:
+    """Each callback waits for an operation that the next one starts."""
+    last = 20
+    told = [threading.Event() for _ in range(last + 1)]
+
+    def begin(number: int) -> None:
+        handle = communicator.barrier_async(tag=number)
+        handle.add_done_callback(lambda: follow(number))
+
+    def follow(number: int) -> None:
+        if number < last:
+            begin(number + 1)
+            assert told[number + 1].wait(HANG_SECONDS)
+        told[number].set()
+
+    begin(0)
+    assert told[0].wait(HANG_SECONDS)
+
+
+def test_callbacks_may_wait_for_what_later_callbacks_tell() -> None:
+    run(2, block_callbacks)
+
+
 async def reduce_at_once(communicator: ccl.Communicator) -> list[float]:
     values = [np.full(1000, float(tag)) for tag in range(8)]
     handles = [

@@ -254,7 +254,10 @@ class Handle:
         """How far it is at this peer, or was when it ended. Does not block."""
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Calls ``callback()`` once it has ended, on a thread of the library."""
+        """Calls ``callback()`` once it has ended, on a thread of the library, which it may block."""
+
+    def call_when_done(self, callback: Callable[[], object]) -> None:
+        """As ``add_done_callback``, for the package's own callbacks, which are short and block nowhere."""
 
     def __await__(self) -> Generator[Any, None, Outcome]: ...
 
@@ -275,7 +278,7 @@ class SafePoint:
         """
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Calls ``callback()`` once it has ended, on a thread of the library."""
+        """Calls ``callback()`` once it has ended, on a thread of the library, which it may block."""
 
     def __await__(self) -> Generator[Any, None, View]: ...
 
@@ -357,7 +360,7 @@ class SyncHandle:
         """
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Calls ``callback()`` once it has ended, on a thread of the library."""
+        """Calls ``callback()`` once it has ended, on a thread of the library, which it may block."""
 
     def __await__(self) -> Generator[Any, None, SyncInfo]: ...
 
@@ -460,6 +463,9 @@ class View:
     @property
     def ring_order(self) -> list[int]:
         """The ring: ranks, each followed by its next."""
+
+def call_soon(callback: Callable[[], object]) -> None:
+    """Calls ``callback()`` soon, on a thread of the library, which it may block."""
 
 def close_door() -> None:
     """Lets no thread of the library into Python from now on; waits for those inside."""

@@ -1,0 +1,136 @@
+//! Threads for what has to run in Python, and may block there.
+//!
+//! A few are kept. A job that waits although all of them are busy shows that they may be blocked,
+//! perhaps by waiting for what that job would do: so one more thread is made for each `STALL_MAX`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ccl_core::signals::without_signals;
+use parking_lot::{Condvar, Mutex};
+use pyo3::prelude::*;
+
+use crate::attach::attach;
+
+/// What runs once, with Python; dropped if the interpreter is about to end.
+pub type Job = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// A queue of jobs, and the threads that do them. It lasts as long as the process.
+#[derive(Debug)]
+pub struct Pool {
+    name: &'static str,
+    threads_kept: usize,
+    state: Mutex<State>,
+    /// There is a job to do.
+    has_job: Condvar,
+    /// There are more jobs than idle threads.
+    is_short: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    /// Jobs that a thread has taken.
+    taken: u64,
+    has_keeper: bool,
+}
+
+impl Pool {
+    /// Has no thread yet.
+    pub const fn new(name: &'static str, threads_kept: usize) -> Self {
+        Self {
+            name,
+            threads_kept,
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                threads: 0,
+                idle: 0,
+                taken: 0,
+                has_keeper: false,
+            }),
+            has_job: Condvar::new(),
+            is_short: Condvar::new(),
+        }
+    }
+
+    /// Has it done soon. Does not block.
+    pub fn submit(&'static self, job: Job) {
+        let mut state = self.state.lock();
+        state.jobs.push_back(job);
+        self.has_job.notify_one();
+        self.is_short.notify_one();
+        if !state.has_keeper {
+            // Where there is no thread to be had now, the next job may find one.
+            state.has_keeper = self.spawn("ccl-keep", || self.keep());
+        }
+    }
+
+    /// Makes threads where there are too few, for ever.
+    fn keep(&'static self) {
+        let mut state = self.state.lock();
+        loop {
+            while state.jobs.len() <= state.idle {
+                self.is_short.wait(&mut state);
+            }
+            let taken = state.taken;
+            if state.threads >= self.threads_kept {
+                let until = Instant::now() + STALL_MAX;
+                while !self.is_short.wait_until(&mut state, until).timed_out() {}
+            }
+            if state.taken == taken && state.threads < THREADS_MAX {
+                state.threads += 1;
+                if !self.spawn(self.name, || self.work()) {
+                    state.threads -= 1;
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> bool {
+        let thread = std::thread::Builder::new().name(name.into());
+        without_signals(|| thread.spawn(body)).is_ok()
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.take() {
+            let _is_attached = attach(job);
+        }
+    }
+
+    /// The next job; `None`: this thread is not needed any more.
+    fn take(&self) -> Option<Job> {
+        let mut state = self.state.lock();
+        state.idle += 1;
+        while state.jobs.is_empty() {
+            let is_late = self.has_job.wait_for(&mut state, IDLE_MAX).timed_out();
+            if is_late && state.jobs.is_empty() && state.threads > self.threads_kept {
+                state.threads -= 1;
+                break;
+            }
+        }
+        state.idle -= 1;
+        state.taken += 1;
+        state.jobs.pop_front()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (jobs, threads) = (self.jobs.len(), self.threads);
+        write!(formatter, "{jobs} jobs, {threads} threads")
+    }
+}
+
+/// Longest that a job waits before there is one more thread. Short callbacks take less, so bursts
+/// of them make none.
+const STALL_MAX: Duration = Duration::from_millis(10);
+
+/// How long a thread beyond those kept waits for another job.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// Threads of a pool. Each may be blocked by a callback that waits for another operation; a run has
+/// fewer operations under way.
+const THREADS_MAX: usize = 1024;
