@@ -8,12 +8,13 @@ TORCH_VENV := $(CURDIR)/target/python-torch
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help prepare prepare-python test test-rust test-python test-torch header install valgrind asan lint
+.PHONY: help prepare prepare-python test test-rust test-python test-torch torch-suite header install valgrind asan lint
 
 help:
 	@echo 'make test   run all tests (under 40 minutes from nothing on 2 cores)'
 	@echo 'make test-rust, make test-python   a part of them'
 	@echo 'make test-torch   the part that needs torch: 2.5 GB from PyPI, 6 GB in ~/.cache, once'
+	@echo 'make torch-suite   torch'"'"'s own tests of a backend, on gloo and on ccl (20 minutes)'
 	@echo 'make header writes include/ccl.h anew from ccl-capi/src'
 	@echo 'make install PREFIX=/usr/local   the C library, header, pkg-config and CMake files'
 	@echo 'make valgrind, make asan   the C programs under checkers of memory'
@@ -62,6 +63,11 @@ test-torch: prepare-python
 	ccl-python/tests/prepare_torch.sh $(PYTHON) $(TORCH_VENV) $(WHEELS)/ccl-*.whl
 	cd ccl-python && $(TORCH_VENV)/bin/python -m mypy --cache-dir $(TORCH_VENV)/mypy python tests
 	cd ccl-python && $(TORCH_VENV)/bin/python -m pytest -p no:cacheprovider -m torch
+
+# Needs what torch's tests need beside torch.
+torch-suite: prepare-python
+	ccl-python/tests/prepare_torch.sh $(PYTHON) $(TORCH_VENV) $(WHEELS)/ccl-*.whl expecttest==0.3.0
+	$(TORCH_VENV)/bin/python ccl-python/tests/torch_suite.py --log target/torch-suite
 
 header: prepare
 	CCL_WRITE_HEADER=1 cargo test --quiet --locked -p ccl-capi --test header the_committed

@@ -1,13 +1,14 @@
 #!/bin/bash
-# Makes the environment in which the tests with torch run: prepare_torch.sh PYTHON ENVIRONMENT WHEEL
+# Makes the environment in which the tests with torch run: prepare_torch.sh PYTHON ENVIRONMENT WHEEL [PACKAGE...]
 #
 # Torch fills gigabytes, so it is installed once, outside the clone, for all clones of this user; ENVIRONMENT
-# sees it by a .pth file, and holds nothing itself but the wheel of this clone.
+# sees it by a .pth file, and holds nothing itself but the wheel of this clone, and the PACKAGEs.
 set -euo pipefail
 
 python=$1
 environment=$(realpath "$2")
 wheel=$(realpath "$3")
+shift 3
 
 torch=2.15.0
 uv=0.13.9
@@ -67,4 +68,4 @@ exec 9>&-
 "$python" -m venv --clear --without-pip "$environment"
 packages=$(echo "$environment"/lib/python*/site-packages)
 echo "$(echo "$shared"/lib/python*/site-packages)" >"$packages/torch.pth"
-"$shared/bin/uv" pip install --quiet --python "$environment/bin/python" --no-deps "$wheel"
+"$shared/bin/uv" pip install --quiet --python "$environment/bin/python" --no-deps "$wheel" "$@"
