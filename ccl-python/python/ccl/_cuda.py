@@ -9,7 +9,8 @@ for the operation waits for it.
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -113,18 +114,28 @@ _lock = threading.Lock()
 _pinned_bytes = 0
 
 
-def future(tensors: Iterable[torch.Tensor]) -> Any:
-    """A future for these."""
-    return torch.futures.Future(devices=list(_devices(tensors)))
+def current_streams(tensors: Iterable[torch.Tensor]) -> list[Any]:
+    """This thread's current streams on the tensors' devices."""
+    return [cuda.current_stream(device) for device in devices(tensors)]
+
+
+@contextmanager
+def on_streams(streams: Iterable[Any]) -> Iterator[None]:
+    """Makes them this thread's current ones inside."""
+    with ExitStack() as stack:
+        for stream in streams:
+            stack.enter_context(cuda.stream(stream))
+        yield
 
 
 def synchronize(tensors: Iterable[torch.Tensor]) -> None:
     """Waits for what the current streams of the tensors' devices were given."""
-    for device in _devices(tensors):
+    for device in devices(tensors):
         cuda.current_stream(device).synchronize()
 
 
-def _devices(tensors: Iterable[torch.Tensor]) -> set[Any]:
+def devices(tensors: Iterable[torch.Tensor]) -> set[Any]:
+    """The CUDA devices that some are on."""
     return {tensor.device for tensor in tensors if tensor.is_cuda}
 
 

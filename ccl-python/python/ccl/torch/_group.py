@@ -5,7 +5,7 @@ sum of floating-point numbers is scaled by ``ranks told / contributors``: DDP di
 told before it sums, so that its gradients stay averages over whoever took part.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -14,11 +14,10 @@ import torch.distributed as dist
 
 import ccl
 from ccl.torch._derived import Derived
-from ccl.torch._work import Work
+from ccl.torch._order import LANES, Counts, Spans
+from ccl.torch._work import Tensors, Together, Work
 from ccl.types import Op
 
-#: Operations at the same time; each runs on a tag of its own.
-STREAMS = 8
 #: Tags below are for the application's own use of the communicator.
 FIRST_TAG = 1 << 32
 #: A lost peer costs one attempt; a run that loses more within one call has other worries.
@@ -53,9 +52,10 @@ class Group(Derived):
         self._rank = rank
         self._timeout = timeout
         self._is_first = index == 0
-        self._first_tag = FIRST_TAG + index * STREAMS
-        self._count = 0
-        self._busy: list[Work | None] = [None] * STREAMS
+        self._first_tag = FIRST_TAG + index * LANES
+        self._counts = Counts()
+        #: What is posted between `_start_coalescing` and `_end_coalescing`.
+        self._together: list[Work] | None = None
         self._name = ""
         self.is_over = False
 
@@ -88,10 +88,8 @@ class Group(Derived):
 
     def restart_streams(self) -> None:
         """Numbers operations anew, as newcomers do; all members do it between the same two."""
-        for work in self._busy:
-            if work is not None:
-                work.wait_for_end()
-        self._count = 0
+        self._counts.wait_for_end()
+        self._counts.restart()
 
     # Collectives. Torch calls them in the same order on all ranks.
 
@@ -102,9 +100,14 @@ class Group(Derived):
         if self._ranks is None and op == "sum" and _are_floats(tensors):
             op = "avg"  # Torch thinks that this process is alone: its own mean is what it sums.
         op = _of_flags(op, tensors)
-        sends = [_contiguous(tensor) for tensor in tensors]
-        if factor is not None:
-            sends = [send * factor for send in sends]
+        _check_writable(tensors)
+        sends: list[torch.Tensor] = []
+
+        def start(lane: int) -> ccl.Handle:
+            sends[:] = [_contiguous(tensor) for tensor in tensors]
+            if factor is not None:
+                sends[:] = [send * factor for send in sends]
+            return self.communicator.all_reduce_many_async(sends, op, **self._options(lane))
 
         def finish(outcome: ccl.Outcome) -> None:
             if op == "sum" and self._ranks is not None and outcome.world_size != self._size:
@@ -113,24 +116,25 @@ class Group(Derived):
                         send.mul_(self._size / outcome.world_size)
             _copy_back(sends, tensors)
 
-        return self._start(
-            lambda options: self.communicator.all_reduce_many_async(sends, op, **options),
-            tensors,
-            finish,
-        )
+        return self._post(Tensors(tensors, writes=tensors), start, finish)
 
     def broadcast(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
         [tensor] = tensors
         source = 0 if opts is None else getattr(opts, "rootRank", opts)
-        flat = _bytes(_contiguous(tensor))
-        return self._tell(flat, source, [tensor], lambda told: _copy_back([told], [tensor]))
+        _check_writable([tensor])
+        return self._tell(
+            source,
+            lambda: _bytes(_contiguous(tensor)),
+            lambda told: _copy_back([told], [tensor]),
+            Tensors([tensor], writes=[tensor]),
+        )
 
     def _tell(
         self,
-        flat: torch.Tensor,
         source: int,
-        result: list[torch.Tensor],
+        give: Callable[[], torch.Tensor],
         take: Callable[[torch.Tensor], object],
+        tensors: Tensors,
     ) -> Work:
         """Gives all the source's bytes, as a sum in which all others are zero.
 
@@ -138,12 +142,11 @@ class Group(Derived):
         elastic run the source is the oldest member; if it dies, all begin anew with the next.
         """
 
-        def start(options: dict[str, Any]) -> ccl.Handle:
-            buffers.clear()
+        def start(lane: int) -> ccl.Handle:
             is_source = self._is_source(source)
-            told = flat if is_source else torch.zeros_like(flat)
-            buffers.extend([told, torch.full((1,), is_source, dtype=torch.uint8)])
-            return self.communicator.all_reduce_many_async(buffers, **options)
+            told = give() if is_source else torch.zeros_like(give())
+            buffers[:] = [told, torch.full((1,), is_source, dtype=torch.uint8)]
+            return self.communicator.all_reduce_many_async(buffers, **self._options(lane))
 
         def finish(outcome: ccl.Outcome) -> bool:
             told, count = buffers
@@ -159,7 +162,7 @@ class Group(Derived):
             return True
 
         buffers: list[torch.Tensor] = []
-        return self._start(start, result, finish)
+        return self._post(tensors, start, finish)
 
     def _is_source(self, source: int) -> bool:
         if self._ranks is None:
@@ -173,28 +176,36 @@ class Group(Derived):
         result: list[torch.Tensor],
     ) -> Work:
         """``parts`` has, for each input, where each rank's goes."""
-        if self._ranks is None:
+        _check_writable(result)
+
+        def take_own() -> None:
             for [part], own in zip(parts, inputs, strict=True):
                 part.detach().copy_(own.view(part.shape))
-            return Work(None, result)
-        sends = [_bytes(own.contiguous()) for own in inputs]
-        send = sends[0] if len(sends) == 1 else torch.cat(sends)
-        gathered = torch.empty(self._size * send.numel(), dtype=torch.uint8)
-        order = self._order(self._size)
 
-        def finish(_outcome: ccl.Outcome) -> None:
-            shares = [own for share in gathered.chunk(self._size) for own in _split(share, sends)]
+        def start(lane: int) -> ccl.Handle | None:
+            order[:] = self._order(self._size)
+            sends[:] = [_bytes(own.contiguous()) for own in inputs]
+            send = sends[0] if len(sends) == 1 else torch.cat(sends)
+            if send.numel() == 0:
+                return None
+            gathered[:] = [torch.empty(self._size * send.numel(), dtype=torch.uint8)]
+            return self.communicator.all_gather_async(send, gathered[0], **self._options(lane))
+
+        def finish(outcome: ccl.Outcome | None) -> None:
+            if outcome is None:
+                return  # Nobody gives anything.
+            shares = [own for share in gathered[0].chunk(self._size) for own in _split(share, sends)]
             for place, share in enumerate(shares):
                 part = parts[place % len(sends)][order[place // len(sends)]]
                 part.detach().copy_(_as(share, part))
 
-        if send.numel() == 0:
-            return Work(None, result)
-        return self._start(
-            lambda options: self.communicator.all_gather_async(send, gathered, **options),
-            result,
-            finish,
-        )
+        order: list[int] = []
+        sends: list[torch.Tensor] = []
+        gathered: list[torch.Tensor] = []
+        tensors = Tensors(result, reads=inputs, writes=result)
+        if self._ranks is None:
+            return self._do(take_own, tensors)
+        return self._post(tensors, start, finish)
 
     def _reduce_scatter(
         self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any
@@ -202,87 +213,97 @@ class Group(Derived):
         reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
         factor = _premultiplied(reduce_op)
         op: Op = "sum" if factor is not None else _op(reduce_op)
-        if factor is not None:
-            inputs = [input * factor for input in inputs]
-        if self._ranks is None:
-            for output, input in zip(outputs, inputs, strict=True):
-                output.detach().copy_(input.view(output.shape))
-            return Work(None, outputs)
         if len({tensor.dtype for tensor in [*outputs, *inputs]}) != 1:
             raise ccl.InvalidArgument("a reduce_scatter of several types at once: call it for each")
-        order = self._order(self._size)
-        send = _by_rank(inputs, order)
-        receives = [_contiguous(output) for output in outputs]
-        receive = receives[0].view(-1)
-        if len(receives) > 1:
-            receive = receive.new_empty(sum(part.numel() for part in receives))
+        _check_writable(outputs)
+
+        def take_own() -> None:
+            for output, input in zip(outputs, inputs, strict=True):
+                share = input if factor is None else input * factor
+                output.detach().copy_(share.view(output.shape))
+
+        def start(lane: int) -> ccl.Handle:
+            order = self._order(self._size)
+            scaled = inputs if factor is None else [input * factor for input in inputs]
+            send = _by_rank(scaled, order)
+            receives[:] = [output.detach() for output in outputs]
+            receive = receives[0].view(-1) if _can_receive(outputs, inputs) else None
+            if receive is None:
+                receive = send.new_empty(sum(output.numel() for output in outputs))
+                receives[:] = _split(receive, outputs)
+            return self.communicator.reduce_scatter_async(
+                send, receive, op, **self._options(lane)
+            )
 
         def finish(_outcome: ccl.Outcome) -> None:
-            if len(receives) > 1:
-                for part, share in zip(receives, _split(receive, receives), strict=True):
-                    part.copy_(share.view(part.shape))
             _copy_back(receives, outputs)
 
-        return self._start(
-            lambda options: self.communicator.reduce_scatter_async(send, receive, op, **options),
-            outputs,
-            finish,
-        )
+        receives: list[torch.Tensor] = []
+        tensors = Tensors(outputs, reads=inputs, writes=outputs)
+        if self._ranks is None:
+            return self._do(take_own, tensors)
+        return self._post(tensors, start, finish)
 
     def _scatter(
         self, output: torch.Tensor, parts: list[torch.Tensor] | None, root: int
     ) -> Work:
-        if self._ranks is None:
+        _check_writable([output])
+
+        def take_own() -> None:
             assert parts is not None
             output.detach().copy_(parts[0])
-            return Work(None, [output])
-        if parts is not None:
-            flat = torch.cat([_bytes(part.contiguous()) for part in parts])
-        else:
-            flat = torch.empty(self._size * output.nbytes, dtype=torch.uint8)
+
+        def give() -> torch.Tensor:
+            if parts is None:
+                return torch.empty(self._size * output.nbytes, dtype=torch.uint8)
+            return torch.cat([_bytes(part.contiguous()) for part in parts])
 
         def take(told: torch.Tensor) -> None:
             output.detach().copy_(_as(told[begin : begin + output.nbytes], output))
 
         begin = self._rank * output.nbytes
-        return self._tell(flat, root, [output], take)
+        tensors = Tensors([output], reads=parts or [], writes=[output])
+        if self._ranks is None:
+            return self._do(take_own, tensors)
+        return self._tell(root, give, take, tensors)
 
     def barrier(self, opts: Any = None) -> Work:
         token = torch.zeros(1, dtype=torch.uint8)
-        return self._start(
-            lambda options: self.communicator.all_reduce_async(token, **options), [token], None
+        return self._post(
+            Tensors([token]),
+            lambda lane: self.communicator.all_reduce_async(token, **self._options(lane)),
         )
 
     def _start_coalescing(self, device: torch.device) -> None:
-        pass  # What is started meanwhile runs at the same time anyway.
+        self._together = []
 
-    def _end_coalescing(self, device: torch.device) -> Work:
-        for work in self._busy:
-            if work is not None:
-                work.wait()
-        return Work(None, [])
+    def _end_coalescing(self, device: torch.device) -> Together:
+        works, self._together = self._together or [], None
+        return Together(works)
 
     # How they run.
 
-    def _start(
+    def _post(
         self,
-        start: Callable[[dict[str, Any]], ccl.Handle],
-        tensors: list[torch.Tensor],
-        finish: Callable[[ccl.Outcome], object] | None,
+        tensors: Tensors,
+        start: Callable[[int], ccl.Handle | None],
+        finish: Callable[[Any], object] | None = None,
     ) -> Work:
-        """``finish`` says by ``False`` that all have to do it again."""
-        stream = self._count % STREAMS
-        self._count += 1
-        if (before := self._busy[stream]) is not None:
-            before.wait_for_end()
-        options = {
-            "tag": self._first_tag + stream,
+        work = Work(self._counts, tensors, start, finish)
+        if self._together is not None:
+            self._together.append(work)
+        return work
+
+    def _do(self, take_own: Callable[[], None], tensors: Tensors) -> Work:
+        """What needs nobody else, at its place among the other operations."""
+        return self._post(tensors, lambda _lane: None, lambda _outcome: take_own())
+
+    def _options(self, lane: int) -> dict[str, Any]:
+        return {
+            "tag": self._first_tag + lane,
             "deadline": self._timeout,
             "attempts": ATTEMPTS,
         }
-        work = Work(lambda: start(options), tensors, finish)
-        self._busy[stream] = work
-        return work
 
     def _order(self, size: int) -> list[int]:
         """Torch's ranks in the communicator's order; all of them must be there."""
@@ -333,6 +354,26 @@ def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dtype == torch.bool:
         tensor = tensor.view(torch.uint8)
     return tensor.detach().contiguous()
+
+
+def _can_receive(outputs: list[torch.Tensor], inputs: list[torch.Tensor]) -> bool:
+    """Whether the result can be written where it goes: to one place, that no input shares."""
+    [first, *others] = outputs
+    is_plain = first.dtype != torch.bool and first.is_contiguous()
+    return is_plain and not others and not Spans(inputs, []).conflicts(Spans([], outputs))
+
+
+def _check_writable(tensors: Iterable[torch.Tensor]) -> None:
+    """Refuses, before anything is sent, what no result can be written to."""
+    for tensor in tensors:
+        if tensor.layout != torch.strided:
+            raise ccl.InvalidArgument(f"a tensor has layout {tensor.layout}: pass tensor.to_dense()")
+        shape, steps = tensor.shape, tensor.stride()
+        if any(step == 0 and size > 1 for size, step in zip(shape, steps, strict=True)):
+            raise ccl.InvalidArgument(
+                f"a tensor of shape {tuple(shape)} is expanded: several of its elements are one place in "
+                "memory, so that no result can be written to it; pass tensor.contiguous(), and use that"
+            )
 
 
 def _as(share: torch.Tensor, part: torch.Tensor) -> torch.Tensor:

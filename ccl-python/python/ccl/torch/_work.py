@@ -1,7 +1,7 @@
 """Operations of a group as torch waits for them."""
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -11,69 +11,106 @@ import torch.distributed as dist
 import ccl
 from ccl import _cuda
 from ccl.torch import _errors
+from ccl.torch._future import Future
+from ccl.torch._order import Counts, Operation, Spans
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What a call uses."""
+
+    #: What `Work.result` and the future give.
+    result: list[torch.Tensor]
+    reads: Sequence[torch.Tensor] = ()
+    writes: Sequence[torch.Tensor] = ()
 
 
 class Work(dist._Work):
-    """An operation under way, finished by the library's notifying thread."""
+    """An operation from its post to its end. Threads of the library start and finish it."""
 
     def __init__(
         self,
-        start: Callable[[], ccl.Handle] | None,
-        tensors: list[torch.Tensor],
-        finish: Callable[[ccl.Outcome], object] | None = None,
+        counts: Counts,
+        tensors: Tensors,
+        start: Callable[[int], ccl.Handle | None],
+        finish: Callable[[ccl.Outcome | None], object] | None,
     ) -> None:
-        """``finish`` says by ``False`` that it has to be started again."""
+        """``start`` starts it on a lane, with what the tensors hold then, or gives ``None`` if nobody
+        else is needed. ``finish`` makes the result, or says by ``False`` that all start again.
+        """
         super().__init__()
         self._start = start
-        self._handle = None if start is None else start()
-        self._tensors = tensors
         self._finish = finish
+        self._result = tensors.result
+        self._handle: ccl.Handle | None = None
         self._error: BaseException | None = None
-        self._ended = threading.Event()
-        self._future = _cuda.future(tensors)
-        if self._handle is None:
-            self._tell()
+        self._future = Future(_cuda.devices(tensors.result), counts)
+        used = [*tensors.result, *tensors.reads, *tensors.writes]
+        self._streams = _cuda.current_streams(used)
+        spans = Spans(tensors.reads, tensors.writes)
+        self._operation = Operation(counts, spans, self._begin)
+        self._operation.post()
+
+    def _begin(self) -> None:
+        try:
+            # It reads what the caller's streams were given before.
+            with _cuda.on_streams(self._streams):
+                handle = self._start(self._operation.lane)
+        except BaseException as error:
+            is_told = not self._operation.is_deferred
+            self._end(None if is_told else error)
+            if is_told:
+                raise
+            return
+        self._follow(handle)
+
+    def _follow(self, handle: ccl.Handle | None) -> None:
+        self._handle = handle
+        if handle is None:
+            self._settle()
         else:
-            self._handle.add_done_callback(self._settle)
+            handle.call_when_done(self._settle)
 
     def _settle(self) -> None:
-        is_over = True
+        """The operation of the communicator has ended."""
         try:
-            is_over = self._take_result()
+            again = self._take_result()
         except BaseException as error:
+            self._end(error)
+            return
+        if again is None:
+            self._end(None)
+        else:
+            self._follow(again)
+
+    def _take_result(self) -> ccl.Handle | None:
+        """What it is to be followed by, if it is not over."""
+        outcome = None if self._handle is None else self._handle.wait()
+        if self._finish is None:
+            return None
+        with torch.inference_mode(any(tensor.is_inference() for tensor in self._result)):
+            is_over = self._finish(outcome) is not False
+        if not is_over:
+            return self._start(self._operation.lane)
+        _cuda.synchronize(self._result)  # whoever waits has a stream of its own
+        return None
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is not None:
             self._error = error
             _errors.remember(error)
-        if is_over:
-            self._start = None
-            self._handle = None
-            self._finish = None
-            self._tell()
-
-    def _take_result(self) -> bool:
-        assert self._handle is not None and self._start is not None
-        outcome = self._handle.wait()
-        if self._finish is not None:
-            if self._finish(outcome) is False:
-                self._handle = self._start()
-                self._handle.add_done_callback(self._settle)
-                return False
-            _cuda.synchronize(self._tensors)  # whoever waits has a stream of its own
-        return True
-
-    def _tell(self) -> None:
-        self._ended.set()
-        self._future.set_result(self._tensors)
-
-    def wait_for_end(self) -> None:
-        """Waits until it has ended, whatever came of it."""
-        self._ended.wait()
+        self._handle = None
+        del self._start, self._finish  # with what they hold
+        self._operation.has_ended.set()
+        self._future.set_result(self._result)
+        self._operation.leave()
 
     def wait(self, timeout: timedelta = timedelta(0)) -> bool:
         """Waits; raises what went wrong."""
         if timeout > timedelta(0):
-            if not self._ended.wait(timeout.total_seconds()):
+            if not self._operation.has_ended.wait(timeout.total_seconds()):
                 raise ccl.Timeout("not finished within the given time; the operation goes on")
-        self.wait_for_end()
+        self._operation.has_ended.wait()
         if self._error is not None:
             _errors.forget(self._error)
             raise self._error
@@ -83,17 +120,47 @@ class Work(dist._Work):
         self.wait()
 
     def is_completed(self) -> bool:
-        return self._ended.is_set()
+        return self._operation.has_ended.is_set()
 
     def is_success(self) -> bool:
-        return self._ended.is_set() and self._error is None
+        return self._operation.has_ended.is_set() and self._error is None
 
     def exception(self) -> BaseException | None:
         return self._error
 
     def result(self) -> list[torch.Tensor]:
         self.wait()
-        return self._tensors
+        return self._result
 
     def get_future(self) -> Any:
         return self._future
+
+
+class Together(dist._Work):
+    """Several operations as one."""
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        super().__init__()
+        self._works = works
+
+    def wait(self, timeout: timedelta = timedelta(0)) -> bool:
+        """Waits for all; raises what went wrong first."""
+        return all([work.wait(timeout) for work in self._works])
+
+    def synchronize(self) -> None:
+        self.wait()
+
+    def is_completed(self) -> bool:
+        return all(work.is_completed() for work in self._works)
+
+    def is_success(self) -> bool:
+        return all(work.is_success() for work in self._works)
+
+    def exception(self) -> BaseException | None:
+        return next(filter(None, (work.exception() for work in self._works)), None)
+
+    def result(self) -> list[torch.Tensor]:
+        return [tensor for work in self._works for tensor in work.result()]
+
+    def get_future(self) -> Any:
+        return torch.futures.collect_all([work.get_future() for work in self._works])
