@@ -155,7 +155,7 @@ def use_memory_twice(rank: int) -> dict[str, list[float]]:
     whole = torch.full((1 << 16,), float(rank + 1))
     column = torch.full((1 << 10, 2), float(rank + 1))[:, 0]
     gathered = torch.zeros(2, 4)
-    works = [dist.all_reduce(whole, async_op=True) for _ in range(3)]
+    works: list[Any] = [dist.all_reduce(whole, async_op=True) for _ in range(3)]
     works += [dist.all_reduce(whole[5:], async_op=True)]
     works += [dist.all_reduce(column, async_op=True) for _ in range(2)]
     works += [dist.all_gather_into_tensor(gathered, whole[:4], async_op=True)]

@@ -102,7 +102,7 @@ def case(backend: str, bound_seconds: int) -> type[unittest.TestCase]:
         if "gloo" in names:
             names.add("ccl")
     common_distributed.DistTestCases.backend_feature["plugin"].add("ccl")
-    common_distributed.get_timeout = lambda _test: bound_seconds
+    setattr(common_distributed, "get_timeout", lambda _test: bound_seconds)
     module = suite_module()
 
     class Suite(module.TestDistBackend, module.DistributedTest._DistTestBase):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from ccl._native import call_soon
 from ccl.torch._order import Counts, Strand
 
 
-class Future(torch.futures.Future):
+class Future(torch.futures.Future[Any]):
     """Continuations run on threads of the library's that they may block, each as a strand.
 
     Torch would call them on the thread that completes the future, which others wait for. As with
@@ -18,7 +18,7 @@ class Future(torch.futures.Future):
     """
 
     def __init__(self, devices: Iterable[torch.device], counts: Counts) -> None:
-        self._devices = list(devices)
+        self._devices: list[Any] = list(devices)
         super().__init__(devices=self._devices)
         self._counts = counts
         self._lock = threading.Lock()
