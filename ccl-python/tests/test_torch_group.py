@@ -139,6 +139,87 @@ def refuse() -> None:
     dist.all_reduce(mine())  # nothing of it has happened
 
 
+def call_groups_themselves() -> None:
+    rank, world = dist.get_rank(), dist.group.WORLD
+    assert world is not None
+    sums = [mine() for _ in range(4)]
+    world.allreduce(sums[0]).wait()
+    world.allreduce(sums[1], dist.ReduceOp.MAX).wait()
+    world.allreduce([sums[2]], op=dist.ReduceOp.MIN).wait()
+    world.reduce(sums[3], root=1).wait()
+    assert [whole[0].item() for whole in sums[:3]] == [3, 2, 1]
+    assert sums[3].tolist() == [[1, 1], [3, 3]][rank]
+    told = mine()
+    world.broadcast(told, root=1).wait()
+    assert told.tolist() == [2, 2]
+    parts = [torch.zeros(2), torch.zeros(2)]
+    world.allgather(parts, mine()).wait()
+    assert [part[0].item() for part in parts] == [1, 2]
+    world.gather(parts if rank == 0 else [], mine() * 2, 0).wait()
+    assert rank == 1 or [part[0].item() for part in parts] == [2, 4]
+    share = torch.zeros(2)
+    world.scatter(share, [mine(), mine() * 3] if rank == 0 else [], root=0).wait()
+    assert share.tolist() == [[1, 1], [3, 3]][rank]
+    world.reduce_scatter(share, [mine(), mine() * 5], op=dist.ReduceOp.SUM).wait()
+    assert share.tolist() == [[3, 3], [15, 15]][rank]
+    world.barrier(timeout=timedelta(seconds=HANG_SECONDS)).wait()
+    with pytest.raises(ccl.InvalidArgument, match="allreduce has no argument 'root'"):
+        world.allreduce(mine(), root=1)
+
+
+def compile_ddp() -> None:
+    curves = []
+    for wrap in [lambda model: model, lambda model: torch.compile(model, backend="eager")]:
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)]
+        model = wrap(torch.nn.parallel.DistributedDataParallel(torch.nn.Sequential(*layers)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        curves.append([])
+        for _ in range(3):
+            loss = model(mine().repeat(3, 2)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curves[-1].append(float(loss.detach()))
+    assert curves[0] == pytest.approx(curves[1])
+
+
+def share_memory() -> None:
+    rank = dist.get_rank()
+    whole = torch.arange(4.0) + rank
+    dist.reduce_scatter_tensor(whole[2 * rank : 2 * rank + 2], whole)
+    assert whole.tolist() == [[1, 3, 2, 3], [1, 2, 5, 7]][rank], "a share of its own input"
+    whole = torch.tensor([1.0, 2.0])
+    dist.all_gather_into_tensor(whole, whole[rank : rank + 1] * (rank + 1))
+    assert whole.tolist() == [1, 4]
+    expanded = torch.ones(1).expand(3)
+    for call in [
+        lambda: dist.all_reduce(expanded),
+        lambda: dist.broadcast(expanded, 0),
+        lambda: dist.all_gather_into_tensor(torch.ones(1).expand(6), torch.ones(3)),
+        lambda: dist.reduce_scatter_tensor(expanded, torch.ones(6)),
+    ]:
+        with pytest.raises(ccl.InvalidArgument, match="is expanded.*contiguous"):
+            call()
+    dist.all_reduce(mine())  # nothing of it was sent
+
+
+def load_full_states() -> None:
+    import torch.distributed.checkpoint as checkpoint
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    assert torch.device("cpu") in dist.group.WORLD._device_types
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    whole = {name: torch.full_like(value, 7.0) for name, value in model.state_dict().items()}
+    fully_shard(model)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, whole if dist.get_rank() == 0 else {}, options=options)
+    assert all(value.full_tensor().eq(7).all() for value in model.state_dict().values())
+    saved = checkpoint.async_save({"model": model.state_dict()}, checkpoint_id=FOLDER[0] + "-async")
+    assert saved.result() is not None
+
+
 def checkpoint_shards() -> None:
     import torch.distributed.checkpoint as checkpoint
     from torch.distributed.fsdp import fully_shard
@@ -170,6 +251,10 @@ FACTS: dict[str, Callable[[], None]] = {
     "flags stay flags": combine_flags,
     "what there is not is refused": refuse,
     "sharded models are checkpointed": checkpoint_shards,
+    "methods of groups take what torch's take": call_groups_themselves,
+    "DDP is compiled": compile_ddp,
+    "tensors may share memory where that has a meaning": share_memory,
+    "whole states are loaded into shards, and saved meanwhile": load_full_states,
 }
 
 

@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import AllgatherOptions
 
 import ccl
+from ccl.torch._overloads import overloaded
 from ccl.torch._work import Work
 
 
@@ -43,6 +45,7 @@ class Derived(dist.ProcessGroup):
     def allreduce_coalesced(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
         return self.allreduce(tensors, opts)
 
+    @overloaded(AllgatherOptions, 2, "timeout")
     def allgather(
         self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any = None
     ) -> Work:
@@ -94,6 +97,7 @@ class Derived(dist.ProcessGroup):
     ) -> Work:
         return self._reduce_scatter(outputs, inputs, opts)
 
+    @overloaded(dist.ReduceScatterOptions, 2, "op", "timeout")
     def reduce_scatter(
         self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any = None
     ) -> Work:
@@ -101,11 +105,13 @@ class Derived(dist.ProcessGroup):
 
     # With one rank that gives or gets.
 
+    @overloaded(dist.ReduceOptions, 1, "root", "op", "timeout")
     def reduce(self, tensors: list[torch.Tensor], opts: Any) -> Work:
         if opts.rootRank == self.rank():
             return self.allreduce(tensors, opts)
         return self.allreduce([tensor.clone() for tensor in tensors], opts)
 
+    @overloaded(dist.GatherOptions, 2, "root", "timeout")
     def gather(
         self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any
     ) -> Work:
@@ -114,6 +120,7 @@ class Derived(dist.ProcessGroup):
         unused = [[torch.empty_like(input) for _ in range(self.size())] for input in inputs]
         return self._gather(unused, inputs, [])
 
+    @overloaded(dist.ScatterOptions, 2, "root", "timeout")
     def scatter(
         self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any
     ) -> Work:

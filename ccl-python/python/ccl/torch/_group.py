@@ -15,6 +15,7 @@ import torch.distributed as dist
 import ccl
 from ccl.torch._derived import Derived
 from ccl.torch._order import LANES, Counts, Spans
+from ccl.torch._overloads import overloaded
 from ccl.torch._work import Tensors, Together, Work
 from ccl.types import Op
 
@@ -68,6 +69,11 @@ class Group(Derived):
         return "ccl"
 
     @property
+    def _device_types(self) -> list[torch.device]:
+        kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        return [torch.device(kind) for kind in kinds]
+
+    @property
     def group_name(self) -> str:
         return self._name
 
@@ -93,6 +99,7 @@ class Group(Derived):
 
     # Collectives. Torch calls them in the same order on all ranks.
 
+    @overloaded(dist.AllreduceOptions, 1, "op", "timeout")
     def allreduce(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
         reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
         factor = _premultiplied(reduce_op)
@@ -118,6 +125,7 @@ class Group(Derived):
 
         return self._post(Tensors(tensors, writes=tensors), start, finish)
 
+    @overloaded(dist.BroadcastOptions, 1, "root", "timeout")
     def broadcast(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
         [tensor] = tensors
         source = 0 if opts is None else getattr(opts, "rootRank", opts)
@@ -267,6 +275,7 @@ class Group(Derived):
             return self._do(take_own, tensors)
         return self._tell(root, give, take, tensors)
 
+    @overloaded(dist.BarrierOptions, 0, "timeout")
     def barrier(self, opts: Any = None) -> Work:
         token = torch.zeros(1, dtype=torch.uint8)
         return self._post(

@@ -1,0 +1,60 @@
+"""The ways in which torch lets the methods of a group be called.
+
+Torch itself gives lists of tensors and an object of options. Users may also give one tensor, and what
+would be in the options one by one: ``group.allreduce(tensor, op=…)``, ``group.broadcast(tensor, 1)``.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+
+import ccl
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+#: What torch calls tensors, and lists of them, in one overload or another.
+_TENSORS = [
+    ("tensors", "tensor", "outputs", "output", "output_tensors", "output_tensor"),
+    ("inputs", "input", "input_tensors", "input_tensor"),
+]
+#: What is in options, by the name that it has outside of them.
+_FIELDS = {"op": "reduceOp", "root": "rootRank", "timeout": "timeout"}
+
+
+def overloaded(
+    make_options: Callable[[], Any], lists_count: int, *fields: str
+) -> Callable[[Method], Method]:
+    """Lets ``method(*lists, options)`` be called in the other ways, with these fields in this order."""
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def call(self: Any, *arguments: Any, **named: Any) -> Any:
+            given = list(arguments)
+            for names in _TENSORS[len(given) : lists_count]:
+                given.extend(named.pop(name) for name in names if name in named)
+            lists, rest = given[:lists_count], given[lists_count:]
+            if len(lists) < lists_count:
+                raise ccl.InvalidArgument(f"{method.__name__} is called without its tensors")
+            if any(isinstance(tensors, torch.Tensor) for tensors in lists):
+                lists = [[tensors] for tensors in lists]
+            options = named.pop("opts", None)
+            if options is None and rest and type(rest[0]).__name__.endswith("Options"):
+                options = rest.pop(0)
+            named |= dict(zip(fields, rest, strict=False))
+            return method(self, *lists, _filled(options or make_options(), named, method.__name__))
+
+        # `torch.compile` cannot look into what is done here; it is not to try.
+        return torch._disable_dynamo(call)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _filled(options: Any, named: dict[str, Any], method: str) -> Any:
+    for name, value in named.items():
+        if name not in _FIELDS or not hasattr(options, _FIELDS[name]):
+            raise ccl.InvalidArgument(f"{method} has no argument {name!r}")
+        if value is not None:
+            setattr(options, _FIELDS[name], value)
+    return options
