@@ -39,4 +39,6 @@ pub use names::Names;
 pub use peer::View;
 pub use reduce::{Dtype, Element, ReduceOp};
 pub use state::Key;
-pub use wire::control::{Algorithm, Digest, Kind, StateId, SyncFault, SyncStrategy, Wait};
+pub use wire::control::{
+    Algorithm, CancelReason, Digest, Kind, StateId, SyncFault, SyncStrategy, Wait,
+};

@@ -1,6 +1,6 @@
 //! Errors of `ccl-core` as exceptions of `ccl._errors`, one to one.
 
-use ccl_core::{Error, PeerId, SyncFault};
+use ccl_core::{CancelReason, Error, PeerId, SyncFault};
 use pyo3::exceptions::{PyBufferError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -47,7 +47,10 @@ fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {
 fn class_name(error: &Error) -> &'static str {
     match error {
         Error::PeerLost { .. } => "PeerLost",
-        Error::Cancelled { .. } => "Cancelled",
+        Error::Cancelled { reason, .. } => match **reason {
+            CancelReason::Deadline => "DeadlinePassed",
+            _ => "Cancelled",
+        },
         Error::SharedState { .. } => "StateMismatch",
         Error::TooFewPeers { .. } => "TooFewPeers",
         Error::WorldChanged { .. } => "WorldChanged",

@@ -44,8 +44,9 @@ impl CancelReason {
         match self {
             Self::User => format!("{call} was cancelled by {by}"),
             Self::Deadline => format!(
-                "{call} was cancelled for all: the deadline of {by} passed before all had called \
-                 and finished it; allow more time with its deadline or operation_timeout"
+                "{call} timed out, and was cancelled for all: the deadline of {by} passed before all \
+                 had called and finished it; allow more time with its deadline or \
+                 operation_timeout"
             ),
             Self::Mismatch {
                 peer,
@@ -70,7 +71,7 @@ impl CancelReason {
     pub fn words(&self, names: &Names) -> String {
         match self {
             Self::User => "cancelled by its caller".into(),
-            Self::Deadline => "its caller's deadline passed".into(),
+            Self::Deadline => "it timed out: its caller's deadline passed".into(),
             Self::Mismatch {
                 peer,
                 field,

@@ -7,6 +7,7 @@ die at any moment, and every operation ends the same way on all survivors. See `
 from ccl import _exit as _exit
 from ccl._errors import (
     Cancelled,
+    DeadlinePassed,
     Ended,
     Error,
     Evicted,
@@ -51,6 +52,7 @@ __all__ = [
     "Cancelled",
     "Communicator",
     "Counters",
+    "DeadlinePassed",
     "Ended",
     "Error",
     "Evicted",

@@ -100,6 +100,10 @@ class Cancelled(Error):
     """
 
 
+class DeadlinePassed(Cancelled, TimeoutError):
+    """The operation timed out: the deadline of a member, ``peer``, passed. It is aborted for everybody."""
+
+
 class StateMismatch(Error):
     """A shared state cannot be synchronised: entries, strategies or revisions do not fit together.
 

@@ -11,19 +11,68 @@ from urllib.parse import parse_qsl, urlparse
 import torch.distributed as dist
 
 import ccl
+from ccl.torch import _guards
 from ccl.torch._group import ATTEMPTS, FIRST_TAG, Group
 
 NAME = "ccl"
 
 #: Below the tags of groups.
 SHARE_TAG = FIRST_TAG - 1
+MEETING_TAG = FIRST_TAG - 2
 
 T = TypeVar("T")
 
 _master: str | None = None
 _settings: dict[str, Any] = {}
-_elastic: ccl.Communicator | None = None
-_groups: list[Group] = []
+_elastic: "_Run | None" = None
+
+
+class _Run:
+    """An elastic run: a communicator, and the groups that share it.
+
+    Torch numbers groups by process, members and newcomers differently. Here they are numbered from the
+    last safe point at which newcomers came, when all groups but the default one, which newcomers do not
+    have, come to an end.
+    """
+
+    def __init__(self, communicator: ccl.Communicator) -> None:
+        self.communicator = communicator
+        self._groups: list[Group] = []
+        self._next = 0
+        self._is_newcomer = True
+        self._meet()
+
+    @property
+    def is_over(self) -> bool:
+        """It is over with its first group."""
+        return bool(self._groups) and self._groups[0].is_over
+
+    def make_group(self, rank: int, size: int, timeout: timedelta) -> Group:
+        group = Group(self.communicator, rank, size, None, self._next, timeout)
+        self._next += 1
+        self._groups.append(group)
+        return group
+
+    def update_topology(self) -> ccl.View:
+        for group in self._groups:
+            group.restart_streams()
+        self.communicator.update_topology()
+        self._meet()
+        return self.communicator.view
+
+    def _meet(self) -> None:
+        """All know whether there are newcomers. Views would not do: a newcomer that is lost at once is
+        in the views of some."""
+        told = bytearray([self._is_newcomer])
+        self.communicator.all_reduce(
+            told, "max", tag=MEETING_TAG, attempts=ATTEMPTS, caller="meeting of newcomers"
+        )
+        if told[0]:
+            for group in self._groups[1:]:
+                group.retire()
+            del self._groups[1:]
+            self._next = len(self._groups)
+        self._is_newcomer = False
 
 
 def use_master(address: str, **settings: Any) -> None:
@@ -57,8 +106,6 @@ def update_topology() -> ccl.View:
     run = _elastic_run()
     if run is None:
         raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, admits newcomers")
-    for group in _groups:
-        group.restart_streams()
     return run.update_topology()
 
 
@@ -67,9 +114,10 @@ def share(value: T) -> T:
 
     Torch's own broadcasts of objects do not do this: there every process is rank 0.
     """
-    run = _elastic_run()
-    if run is None:
+    elastic = _elastic_run()
+    if elastic is None:
         raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, has newcomers")
+    run = elastic.communicator
     while True:
         is_source = run.rank == 0
         data = bytearray(pickle.dumps(value) if is_source else b"")
@@ -83,18 +131,15 @@ def share(value: T) -> T:
         # It died, or learns only now that it is the oldest: all know, and begin anew.
 
 
-def _elastic_run() -> ccl.Communicator | None:
-    """The one that is under way. It is over with its first group."""
-    is_over = bool(_groups) and _groups[0].is_over
-    return None if is_over else _elastic
+def _elastic_run() -> _Run | None:
+    """The one that is under way."""
+    return None if _elastic is None or _elastic.is_over else _elastic
 
 
 def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Group:
     run = _elastic_run()
     if run is not None:
-        group = Group(run, rank, size, None, len(_groups), timeout)
-        _groups.append(group)
-        return group
+        return run.make_group(rank, size, timeout)
     if _master is None:
         raise RuntimeError(
             "the backend ccl needs a master: start one with `ccl master`, and call "
@@ -120,14 +165,32 @@ def _rendezvous(
     global _elastic
     _check_name()
     parts = urlparse(url)
+    if parts.path not in ("", "/"):
+        raise ccl.InvalidArgument(f"{url}: {parts.path!r} after the address means nothing")
     settings: dict[str, Any] = {"connect_timeout": timeout, "operation_timeout": timeout}
-    for name, value in parse_qsl(parts.query):
-        if name not in ("rank", "world_size"):
-            settings[name] = int(value) if value.isdecimal() else value
-    _groups.clear()
-    _elastic = ccl.Communicator(parts.netloc, **settings)
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        _check_setting(name, value)
+        settings[name] = int(value) if value.isdecimal() else value
+    _guards.install()
+    communicator = ccl.Communicator(parts.netloc, **settings)
+    try:
+        _elastic = _Run(communicator)
+    except BaseException:
+        communicator.close()
+        raise
     yield dist.HashStore(), 0, 1
     raise RuntimeError("connect anew by init_process_group")
+
+
+def _check_setting(name: str, value: str) -> None:
+    """Torch adds those that ``init_process_group`` is given."""
+    if name in ("rank", "world_size"):
+        raise ccl.InvalidArgument(
+            f"{name}={value} cannot be honoured: a ccl:// address makes an elastic run, in which the master "
+            "gives ranks and peers come and go. Leave rank and world_size out of the address and of "
+            "init_process_group, and say by initial_world_size=N with how many peers the run begins; for "
+            "fixed ranks call ccl.torch.use_master and give init_process_group another init_method"
+        )
 
 
 def _check_name() -> None:

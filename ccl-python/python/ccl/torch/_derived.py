@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import AllgatherOptions
 
 import ccl
+from ccl.torch import _calls
+from ccl.torch._calls import Call
 from ccl.torch._overloads import overloaded
 from ccl.torch._work import Work
 
@@ -20,11 +22,12 @@ class Derived(dist.ProcessGroup):
     """What a group can do beside the collectives it has."""
 
     @abstractmethod
-    def allreduce(self, tensors: list[torch.Tensor], opts: Any = None) -> Work: ...
+    def _all_reduce(self, call: Call, tensors: list[torch.Tensor], opts: Any) -> Work: ...
 
     @abstractmethod
     def _gather(
         self,
+        call: Call,
         parts: list[list[torch.Tensor]],
         inputs: list[torch.Tensor],
         result: list[torch.Tensor],
@@ -37,10 +40,14 @@ class Derived(dist.ProcessGroup):
 
     @abstractmethod
     def _scatter(
-        self, output: torch.Tensor, parts: list[torch.Tensor] | None, root: int
+        self, call: Call, output: torch.Tensor, parts: list[torch.Tensor] | None
     ) -> Work: ...
 
     # Torch has had several names for some of them.
+
+    @overloaded(dist.AllreduceOptions, 1, "op", "timeout")
+    def allreduce(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
+        return self._all_reduce(_calls.named("all_reduce", opts), tensors, opts)
 
     def allreduce_coalesced(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
         return self.allreduce(tensors, opts)
@@ -49,13 +56,23 @@ class Derived(dist.ProcessGroup):
     def allgather(
         self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any = None
     ) -> Work:
-        return self._gather(outputs, inputs, [part for parts in outputs for part in parts])
+        _calls.check_shares("all_gather", outputs, inputs, self.size())
+        return self._all_gather(opts, outputs, inputs)
 
     def allgather_coalesced(
         self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any = None
     ) -> Work:
+        _calls.check_count("all_gather", len(outputs), self.size())
+        for parts in outputs:
+            _calls.check_count("all_gather", len(parts), len(inputs))
         by_input = [list(parts) for parts in zip(*outputs, strict=True)]
-        return self._gather(by_input, inputs, [part for parts in outputs for part in parts])
+        return self.allgather(by_input, inputs, opts)
+
+    def _all_gather(
+        self, opts: Any, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor]
+    ) -> Work:
+        call = _calls.named(f"all_gather of {_calls.types(inputs)}", opts)
+        return self._gather(call, outputs, inputs, [part for parts in outputs for part in parts])
 
     def all_gather_single(
         self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
@@ -68,9 +85,14 @@ class Derived(dist.ProcessGroup):
     def all_gather_single_coalesced(
         self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any = None
     ) -> Work:
-        size = self.size()
+        what, size = "all_gather_into_tensor", self.size()
+        _calls.check_some(what, inputs)
+        _calls.check_count(what, len(outputs), len(inputs))
+        for output, input in zip(outputs, inputs, strict=True):
+            _calls.check_alike(what, output, input, size)
+        call = _calls.named(f"all_gather of {_calls.types(inputs)}", opts)
         parts = [list(output.view(-1).tensor_split(size)) for output in outputs]
-        return self._gather(parts, [input.reshape(-1) for input in inputs], outputs)
+        return self._gather(call, parts, [input.reshape(-1) for input in inputs], outputs)
 
     def allgather_into_tensor_coalesced(
         self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any = None
@@ -101,32 +123,45 @@ class Derived(dist.ProcessGroup):
     def reduce_scatter(
         self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any = None
     ) -> Work:
+        _calls.check_shares("reduce_scatter", inputs, outputs, self.size())
         return self._reduce_scatter(outputs, [torch.stack(parts) for parts in inputs], opts)
 
     # With one rank that gives or gets.
 
     @overloaded(dist.ReduceOptions, 1, "root", "op", "timeout")
     def reduce(self, tensors: list[torch.Tensor], opts: Any) -> Work:
+        _calls.check_root("reduce", opts.rootRank, self.size())
+        call = _calls.named(f"reduce to rank {opts.rootRank}", opts, opts.rootRank)
         if opts.rootRank == self.rank():
-            return self.allreduce(tensors, opts)
-        return self.allreduce([tensor.clone() for tensor in tensors], opts)
+            return self._all_reduce(call, tensors, opts)
+        return self._all_reduce(call, [tensor.clone() for tensor in tensors], opts)
 
     @overloaded(dist.GatherOptions, 2, "root", "timeout")
     def gather(
         self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any
     ) -> Work:
+        _calls.check_root("gather", opts.rootRank, self.size())
+        _calls.check_some("gather", inputs)
+        name = f"gather of {_calls.types(inputs)} to rank {opts.rootRank}"
+        call = _calls.named(name, opts, opts.rootRank)
         if opts.rootRank == self.rank():
-            return self.allgather(outputs, inputs)
+            _calls.check_shares("gather", outputs, inputs, self.size())
+            return self._gather(call, outputs, inputs, [part for parts in outputs for part in parts])
         unused = [[torch.empty_like(input) for _ in range(self.size())] for input in inputs]
-        return self._gather(unused, inputs, [])
+        return self._gather(call, unused, inputs, [])
 
     @overloaded(dist.ScatterOptions, 2, "root", "timeout")
     def scatter(
         self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any
     ) -> Work:
-        [output] = outputs
-        is_root = opts.rootRank == self.rank()
-        return self._scatter(output, inputs[0] if is_root else None, opts.rootRank)
+        output = _calls.only("scatter", outputs)
+        _calls.check_root("scatter", opts.rootRank, self.size())
+        name = f"scatter of {_calls.types(outputs)} from rank {opts.rootRank}"
+        call = _calls.named(name, opts, opts.rootRank)
+        if opts.rootRank != self.rank():
+            return self._scatter(call, output, None)
+        _calls.check_shares("scatter", inputs, outputs, self.size())
+        return self._scatter(call, output, inputs[0])
 
     # What there is not.
 

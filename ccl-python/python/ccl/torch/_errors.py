@@ -6,20 +6,48 @@ error is raised again before an optimizer of this process takes a step.
 """
 
 import threading
+import weakref
 from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 _lock = threading.Lock()
-_pending: BaseException | None = None
 
 
-def remember(error: BaseException) -> None:
-    """Keeps it for ``raise_pending``; the first one counts."""
-    global _pending
-    with _lock:
-        if _pending is None:
-            _pending = error
+class Errors:
+    """What went wrong in one group, as long as there is the group."""
+
+    def __init__(self) -> None:
+        self._first: BaseException | None = None
+        self._is_closed = False
+        with _lock:
+            _of_groups.add(self)
+
+    def remember(self, error: BaseException) -> None:
+        """Keeps it for ``raise_pending``; the first one counts."""
+        with _lock:
+            if self._first is None and not self._is_closed:
+                self._first = error
+
+    def forget(self, error: BaseException) -> None:
+        """Drops it if it is the one kept: the caller has been told."""
+        with _lock:
+            if self._first is error:
+                self._first = None
+
+    def close(self) -> None:
+        """The group is gone: nobody is told any more what goes or went wrong in it."""
+        with _lock:
+            self._first = None
+            self._is_closed = True
+
+    def take(self) -> BaseException | None:
+        """The one that is kept, which is not any more. The lock is held."""
+        error, self._first = self._first, None
+        return error
+
+
+_of_groups: "weakref.WeakSet[Errors]" = weakref.WeakSet()
 
 
 def raise_pending() -> None:
@@ -27,19 +55,10 @@ def raise_pending() -> None:
 
     Called before each optimizer step by itself. Call it where gradients are used otherwise.
     """
-    global _pending
     with _lock:
-        error, _pending = _pending, None
-    if error is not None:
-        raise error
-
-
-def forget(error: BaseException) -> None:
-    """Drops it if it is the one kept: the caller has been told."""
-    global _pending
-    with _lock:
-        if _pending is error:
-            _pending = None
+        found = [error for errors in _of_groups if (error := errors.take()) is not None]
+    if found:
+        raise found[0]
 
 
 def _before_step(*_arguments: Any) -> None:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 import ccl
+from ccl.torch import _calls
+from ccl.torch._calls import Call
 from ccl.torch._derived import Derived
 from ccl.torch._order import LANES, Counts, Spans
 from ccl.torch._overloads import overloaded
@@ -58,6 +60,7 @@ class Group(Derived):
         #: What is posted between `_start_coalescing` and `_end_coalescing`.
         self._together: list[Work] | None = None
         self._name = ""
+        self._is_retired = False
         self.is_over = False
 
     # What torch asks about the group.
@@ -83,8 +86,18 @@ class Group(Derived):
     def set_timeout(self, timeout: timedelta) -> None:
         self._timeout = timeout
 
+    @property
+    def is_elastic(self) -> bool:
+        """Whether torch thinks that this process is alone, and peers come and go."""
+        return self._ranks is None
+
+    def retire(self) -> None:
+        """There are members now that do not have it."""
+        self._is_retired = True
+
     def shutdown(self) -> None:
         self.is_over = True
+        self._counts.errors.close()
         # All groups of an elastic run share the first one's communicator.
         if self._is_first:
             self.communicator.close()
@@ -99,8 +112,8 @@ class Group(Derived):
 
     # Collectives. Torch calls them in the same order on all ranks.
 
-    @overloaded(dist.AllreduceOptions, 1, "op", "timeout")
-    def allreduce(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
+    def _all_reduce(self, call: Call, tensors: list[torch.Tensor], opts: Any) -> Work:
+        _calls.check_some(call.name, tensors)
         reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
         factor = _premultiplied(reduce_op)
         op: Op = "sum" if factor is not None else _op(reduce_op)
@@ -114,7 +127,7 @@ class Group(Derived):
             sends[:] = [_contiguous(tensor) for tensor in tensors]
             if factor is not None:
                 sends[:] = [send * factor for send in sends]
-            return self.communicator.all_reduce_many_async(sends, op, **self._options(lane))
+            return self.communicator.all_reduce_many_async(sends, op, **self._options(call, lane))
 
         def finish(outcome: ccl.Outcome) -> None:
             if op == "sum" and self._ranks is not None and outcome.world_size != self._size:
@@ -127,11 +140,12 @@ class Group(Derived):
 
     @overloaded(dist.BroadcastOptions, 1, "root", "timeout")
     def broadcast(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
-        [tensor] = tensors
+        tensor = _calls.only("broadcast", tensors)
         source = 0 if opts is None else getattr(opts, "rootRank", opts)
+        _calls.check_root("broadcast", source, self._size)
         _check_writable([tensor])
         return self._tell(
-            source,
+            _calls.named(f"broadcast of {_calls.types(tensors)} from rank {source}", opts, source),
             lambda: _bytes(_contiguous(tensor)),
             lambda told: _copy_back([told], [tensor]),
             Tensors([tensor], writes=[tensor]),
@@ -139,7 +153,7 @@ class Group(Derived):
 
     def _tell(
         self,
-        source: int,
+        call: Call,
         give: Callable[[], torch.Tensor],
         take: Callable[[torch.Tensor], object],
         tensors: Tensors,
@@ -151,10 +165,10 @@ class Group(Derived):
         """
 
         def start(lane: int) -> ccl.Handle:
-            is_source = self._is_source(source)
+            is_source = self._is_source(call.root)
             told = give() if is_source else torch.zeros_like(give())
             buffers[:] = [told, torch.full((1,), is_source, dtype=torch.uint8)]
-            return self.communicator.all_reduce_many_async(buffers, **self._options(lane))
+            return self.communicator.all_reduce_many_async(buffers, **self._options(call, lane))
 
         def finish(outcome: ccl.Outcome) -> bool:
             told, count = buffers
@@ -162,7 +176,7 @@ class Group(Derived):
                 return False
             if int(count) == 0:
                 raise ccl.WorldChanged(
-                    f"rank {source}, the source of the broadcast, is lost. DDP sends the buffers of rank 0 in "
+                    f"rank {call.root}, the source of the broadcast, is lost. DDP sends the buffers of rank 0 in "
                     "each forward pass, unless it is made with broadcast_buffers=False",
                     world_size=outcome.world_size,
                 )
@@ -179,6 +193,7 @@ class Group(Derived):
 
     def _gather(
         self,
+        call: Call,
         parts: list[list[torch.Tensor]],
         inputs: list[torch.Tensor],
         result: list[torch.Tensor],
@@ -190,18 +205,17 @@ class Group(Derived):
             for [part], own in zip(parts, inputs, strict=True):
                 part.detach().copy_(own.view(part.shape))
 
-        def start(lane: int) -> ccl.Handle | None:
+        def start(lane: int) -> ccl.Handle:
             order[:] = self._order(self._size)
             sends[:] = [_bytes(own.contiguous()) for own in inputs]
             send = sends[0] if len(sends) == 1 else torch.cat(sends)
-            if send.numel() == 0:
-                return None
             gathered[:] = [torch.empty(self._size * send.numel(), dtype=torch.uint8)]
-            return self.communicator.all_gather_async(send, gathered[0], **self._options(lane))
+            options = self._options(call, lane)
+            return self.communicator.all_gather_async(send, gathered[0], **options)
 
-        def finish(outcome: ccl.Outcome | None) -> None:
-            if outcome is None:
-                return  # Nobody gives anything.
+        def finish(_outcome: ccl.Outcome) -> None:
+            if gathered[0].numel() == 0:
+                return
             shares = [own for share in gathered[0].chunk(self._size) for own in _split(share, sends)]
             for place, share in enumerate(shares):
                 part = parts[place % len(sends)][order[place // len(sends)]]
@@ -221,39 +235,41 @@ class Group(Derived):
         reduce_op = dist.ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
         factor = _premultiplied(reduce_op)
         op: Op = "sum" if factor is not None else _op(reduce_op)
-        if len({tensor.dtype for tensor in [*outputs, *inputs]}) != 1:
+        call = _calls.named("reduce_scatter", opts)
+        _calls.check_some(call.name, outputs)
+        _calls.check_count(call.name, len(inputs), len(outputs))
+        for output, input in zip(outputs, inputs, strict=True):
+            _calls.check_alike(call.name, input, output, self._size)
+        if len({tensor.dtype for tensor in outputs}) != 1:
             raise ccl.InvalidArgument("a reduce_scatter of several types at once: call it for each")
         _check_writable(outputs)
 
-        def take_own() -> None:
-            for output, input in zip(outputs, inputs, strict=True):
-                share = input if factor is None else input * factor
-                output.detach().copy_(share.view(output.shape))
-
         def start(lane: int) -> ccl.Handle:
-            order = self._order(self._size)
             scaled = inputs if factor is None else [input * factor for input in inputs]
+            options = self._options(call, lane)
+            if self._ranks is None:
+                # Torch thinks that the only share is its own: that is reduced over all members.
+                receives[:] = [share.detach().clone().contiguous() for share in scaled]
+                averaged: Op = "avg" if op == "sum" and _are_floats(receives) else op
+                return self.communicator.all_reduce_many_async(receives, averaged, **options)
+            order = self._order(self._size)
             send = _by_rank(scaled, order)
             receives[:] = [output.detach() for output in outputs]
             receive = receives[0].view(-1) if _can_receive(outputs, inputs) else None
             if receive is None:
                 receive = send.new_empty(sum(output.numel() for output in outputs))
                 receives[:] = _split(receive, outputs)
-            return self.communicator.reduce_scatter_async(
-                send, receive, op, **self._options(lane)
-            )
+            return self.communicator.reduce_scatter_async(send, receive, op, **options)
 
         def finish(_outcome: ccl.Outcome) -> None:
             _copy_back(receives, outputs)
 
         receives: list[torch.Tensor] = []
         tensors = Tensors(outputs, reads=inputs, writes=outputs)
-        if self._ranks is None:
-            return self._do(take_own, tensors)
         return self._post(tensors, start, finish)
 
     def _scatter(
-        self, output: torch.Tensor, parts: list[torch.Tensor] | None, root: int
+        self, call: Call, output: torch.Tensor, parts: list[torch.Tensor] | None
     ) -> Work:
         _check_writable([output])
 
@@ -273,14 +289,15 @@ class Group(Derived):
         tensors = Tensors([output], reads=parts or [], writes=[output])
         if self._ranks is None:
             return self._do(take_own, tensors)
-        return self._tell(root, give, take, tensors)
+        return self._tell(call, give, take, tensors)
 
     @overloaded(dist.BarrierOptions, 0, "timeout")
     def barrier(self, opts: Any = None) -> Work:
         token = torch.zeros(1, dtype=torch.uint8)
+        call = _calls.named("barrier", opts)
         return self._post(
             Tensors([token]),
-            lambda lane: self.communicator.all_reduce_async(token, **self._options(lane)),
+            lambda lane: self.communicator.all_reduce_async(token, **self._options(call, lane)),
         )
 
     def _start_coalescing(self, device: torch.device) -> None:
@@ -298,6 +315,11 @@ class Group(Derived):
         start: Callable[[int], ccl.Handle | None],
         finish: Callable[[Any], object] | None = None,
     ) -> Work:
+        if self._is_retired:
+            raise ccl.InvalidUsage(
+                "this group was made before newcomers came, and they do not have it: all members make it "
+                "anew, by new_group, after update_topology has admitted somebody"
+            )
         work = Work(self._counts, tensors, start, finish)
         if self._together is not None:
             self._together.append(work)
@@ -307,11 +329,12 @@ class Group(Derived):
         """What needs nobody else, at its place among the other operations."""
         return self._post(tensors, lambda _lane: None, lambda _outcome: take_own())
 
-    def _options(self, lane: int) -> dict[str, Any]:
+    def _options(self, call: Call, lane: int) -> dict[str, Any]:
         return {
             "tag": self._first_tag + lane,
-            "deadline": self._timeout,
+            "deadline": call.timeout or self._timeout,
             "attempts": ATTEMPTS,
+            "caller": call.name,
         }
 
     def _order(self, size: int) -> list[int]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 import torch
 
 import ccl
+from ccl.torch._errors import Errors
 
 #: Lanes that the operations of a program take in turns.
 STREAMS = 8
@@ -43,6 +44,7 @@ class Counts:
     """What a group's program has posted and asked for so far."""
 
     def __init__(self) -> None:
+        self.errors = Errors()
         self.restart()
 
     def restart(self) -> None:

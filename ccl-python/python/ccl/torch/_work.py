@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 import ccl
 from ccl import _cuda
-from ccl.torch import _errors
 from ccl.torch._future import Future
 from ccl.torch._order import Counts, Operation, Spans
 
@@ -98,7 +97,7 @@ class Work(dist._Work):
     def _end(self, error: BaseException | None) -> None:
         if error is not None:
             self._error = error
-            _errors.remember(error)
+            self._operation.counts.errors.remember(error)
         self._handle = None
         del self._start, self._finish  # with what they hold
         self._operation.has_ended.set()
@@ -112,7 +111,7 @@ class Work(dist._Work):
                 raise ccl.Timeout("not finished within the given time; the operation goes on")
         self._operation.has_ended.wait()
         if self._error is not None:
-            _errors.forget(self._error)
+            self._operation.counts.errors.forget(self._error)
             raise self._error
         return True
 

@@ -1,0 +1,91 @@
+"""What torch calls: what all members must agree on in it, and what of its arguments must fit together.
+
+The library sees that members' types and lengths differ only where it knows the types: what moves
+without being combined moves as bytes, and several collectives of torch are made of one of the
+library's. So the name of each call says the rest, and members compare it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+import ccl
+
+
+@dataclass(frozen=True)
+class Call:
+    """One collective as the caller means it."""
+
+    #: The same at all members, or it is aborted for all.
+    name: str
+    #: Its own time, if it has one.
+    timeout: timedelta | None = None
+    #: The rank that gives or gets, if one does.
+    root: int = 0
+
+
+def named(name: str, opts: Any = None, root: int = 0) -> Call:
+    """A call with the options that torch gives."""
+    timeout = getattr(opts, "timeout", None)
+    has_own = isinstance(timeout, timedelta) and timeout > timedelta(0)
+    return Call(name, timeout if has_own else None, root)
+
+
+def types(tensors: Sequence[torch.Tensor]) -> str:
+    """Their types, each once, as users write them."""
+    names = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+    shown = " and ".join(list(names)[:3])
+    return f"{shown} and more" if len(names) > 3 else shown
+
+
+def check_some(what: str, tensors: Sequence[Any]) -> None:
+    """Refuses a call without tensors: other members may have some."""
+    if not tensors:
+        raise ccl.InvalidArgument(f"{what}: the list of tensors is empty")
+
+
+def only(what: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The one tensor that there must be."""
+    if len(tensors) != 1:
+        raise ccl.InvalidArgument(f"{what} takes one tensor, not {len(tensors)}")
+    return tensors[0]
+
+
+def check_root(what: str, root: int, size: int) -> None:
+    """Refuses a rank that is not there."""
+    if not 0 <= root < size:
+        raise ccl.InvalidArgument(f"{what}: rank {root} is not one of the {size} ranks of the group")
+
+
+def check_count(what: str, found: int, wanted: int) -> None:
+    """Refuses a list that has not as many items as it must have."""
+    if found != wanted:
+        raise ccl.InvalidArgument(f"{what}: a list has {found} tensors, {wanted} are needed")
+
+
+def check_alike(what: str, tensor: torch.Tensor, like: torch.Tensor, times: int = 1) -> None:
+    """Refuses a tensor of another type than ``like``, or of not ``times`` as many elements."""
+    if tensor.dtype != like.dtype:
+        raise ccl.InvalidArgument(
+            f"{what}: one tensor is {types([tensor])}, another {types([like])}; their bits would be taken for "
+            "numbers of the wrong type"
+        )
+    if tensor.numel() != times * like.numel():
+        raise ccl.InvalidArgument(
+            f"{what}: a tensor has {tensor.numel()} elements, {times * like.numel()} are needed"
+        )
+
+
+def check_shares(
+    what: str, shares: Sequence[Sequence[torch.Tensor]], wholes: Sequence[torch.Tensor], size: int
+) -> None:
+    """Refuses lists that do not have, for each of ``wholes``, a like tensor for each rank."""
+    check_some(what, wholes)
+    check_count(what, len(shares), len(wholes))
+    for parts, whole in zip(shares, wholes, strict=True):
+        check_count(what, len(parts), size)
+        for part in parts:
+            check_alike(what, part, whole)
