@@ -140,8 +140,8 @@ def refuse() -> None:
 
 
 def call_groups_themselves() -> None:
-    rank, world = dist.get_rank(), dist.group.WORLD
-    assert world is not None
+    rank = dist.get_rank()
+    world: Any = dist.group.WORLD
     sums = [mine() for _ in range(4)]
     world.allreduce(sums[0]).wait()
     world.allreduce(sums[1], dist.ReduceOp.MAX).wait()
@@ -168,7 +168,7 @@ def call_groups_themselves() -> None:
 
 
 def compile_ddp() -> None:
-    curves = []
+    curves: list[list[float]] = []
     for wrap in [lambda model: model, lambda model: torch.compile(model, backend="eager")]:
         torch.manual_seed(0)
         layers = [torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)]
@@ -209,14 +209,17 @@ def load_full_states() -> None:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.fsdp import fully_shard
 
-    assert torch.device("cpu") in dist.group.WORLD._device_types
+    world: Any = dist.group.WORLD
+    assert torch.device("cpu") in world._device_types
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
     whole = {name: torch.full_like(value, 7.0) for name, value in model.state_dict().items()}
     fully_shard(model)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(model, whole if dist.get_rank() == 0 else {}, options=options)
     assert all(value.full_tensor().eq(7).all() for value in model.state_dict().values())
-    saved = checkpoint.async_save({"model": model.state_dict()}, checkpoint_id=FOLDER[0] + "-async")
+    saved: Any = checkpoint.async_save(
+        {"model": model.state_dict()}, checkpoint_id=FOLDER[0] + "-async"
+    )
     assert saved.result() is not None
 
 

@@ -92,7 +92,8 @@ def reduce_in_any_order(rank: int) -> list[list[float]]:
         return run
 
     # What is held back is not complete before its continuations are there.
-    held, whole = [dist.new_group([0, 1]) for _ in range(2)], torch.zeros(4)
+    held: list[Any] = [dist.new_group([0, 1]) for _ in range(2)]
+    whole = torch.zeros(4)
     works: list[Any] = [dist.all_reduce(whole, async_op=True, group=held[rank])]
     works += [dist.all_reduce(whole, async_op=True) for _ in range(2)]
     futures = [

@@ -209,5 +209,6 @@ def _check_name() -> None:
 _check_name()
 dist.Backend.register_backend(NAME, _create, devices=["cpu", "cuda"])
 # Else torch would attach a recorder that wants a group of its own kind.
-getattr(dist.distributed_c10d, "_FR_SELF_RECORDING_BACKENDS", set()).add(NAME)
+_self_recording: set[str] = getattr(dist.distributed_c10d, "_FR_SELF_RECORDING_BACKENDS", set())
+_self_recording.add(NAME)
 dist.register_rendezvous_handler(NAME, _rendezvous)

@@ -46,7 +46,7 @@ def overloaded(
             return method(self, *lists, _filled(options or make_options(), named, method.__name__))
 
         # `torch.compile` cannot look into what is done here; it is not to try.
-        return torch._disable_dynamo(call)  # type: ignore[no-any-return]
+        return torch._disable_dynamo(call)  # type: ignore[return-value]
 
     return decorate
 
