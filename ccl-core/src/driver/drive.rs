@@ -41,9 +41,11 @@ pub(super) enum Item {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "each is worked off at once")]
 pub(super) enum ControlItem {
-    Began(Control),
+    /// With what to say as long as nothing is heard over it.
+    Began(Control, String),
     Said(MasterToPeer),
-    Ended,
+    /// With what is wrong, if it is known.
+    Ended(Option<String>),
 }
 
 /// What only the thread that drives may touch.
@@ -61,7 +63,7 @@ pub(super) struct Core {
     /// Syncs that are about to be posted again.
     pub(super) renewals: u32,
     /// What callers said meanwhile: as if the syncs had been posted already, it comes after them.
-    held_back: Vec<Item>,
+    pub(super) held_back: Vec<Item>,
     /// To be done as soon as the lock is free.
     pub(super) soon: Soon,
 }
@@ -284,15 +286,20 @@ impl Session {
                 }
             }
             Item::Control(generation, _) if generation != core.generation => {}
-            Item::Control(_, ControlItem::Began(control)) => {
+            Item::Control(_, ControlItem::Began(control, until_heard)) => {
+                self.public.lock().last_fault = Some(until_heard);
                 core.control = Some(control);
                 core.peer.handle(now, Input::ControlUp);
             }
             Item::Control(_, ControlItem::Said(message)) => {
+                self.public.lock().heard(&message);
                 self.note_welcome(core, &message);
                 core.peer.handle(now, Input::Control(message));
             }
-            Item::Control(_, ControlItem::Ended) => {
+            Item::Control(_, ControlItem::Ended(fault)) => {
+                if fault.is_some() {
+                    self.public.lock().last_fault = fault;
+                }
                 core.control = None;
                 core.peer.handle(now, Input::ControlDown);
             }
@@ -389,23 +396,19 @@ impl Session {
 
     /// A connection to the master stands.
     pub(super) fn control_began(&self, generation: u64, control: Control, until_heard: String) {
-        self.public.lock().last_fault = Some(until_heard);
-        self.take(Item::Control(generation, ControlItem::Began(control)));
+        let item = ControlItem::Began(control, until_heard);
+        self.take(Item::Control(generation, item));
     }
 
     /// The master said something; the caller drives once it has read all there is.
     pub(super) fn control_said(&self, generation: u64, message: MasterToPeer) {
-        self.public.lock().heard(&message);
         let item = Item::Control(generation, ControlItem::Said(message));
         self.inbox.lock().push_back(item);
     }
 
     /// A connection to the master ended, or could not be made.
     pub(super) fn control_ended(&self, generation: u64, fault: Option<String>) {
-        if fault.is_some() {
-            self.public.lock().last_fault = fault;
-        }
-        self.take(Item::Control(generation, ControlItem::Ended));
+        self.take(Item::Control(generation, ControlItem::Ended(fault)));
     }
 }
 

@@ -454,3 +454,6 @@ fn default_name() -> String {
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// Longest that it waits for its sockets to be closed: far more than a busy machine takes.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

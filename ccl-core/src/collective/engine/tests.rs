@@ -319,6 +319,80 @@ fn staging_memory_is_used_again_and_given_back_when_idle() {
 }
 
 #[test]
+fn staging_memory_of_a_result_that_is_not_home_is_nobody_elses() {
+    let cluster = Cluster::new(1);
+    let first = Call::all_reduce(1, Dtype::F32, 10_000);
+    let mut second = first.clone();
+    second.n = 1;
+    assert_ne!(first.input(0), second.input(0), "one would hide the other");
+    let memory = [&first, &second].map(|call| buffers(call, 0, true));
+    cluster.start(0, &first, &memory[0]);
+    cluster.run_until_held(1);
+    let staged = cluster.engines[0].commit(first.name()).unwrap();
+    cluster.start(0, &second, &memory[1]);
+    cluster.run_until_held(2);
+    staged.bring_home();
+    cluster.commit(0, &second);
+    for (call, buffers) in [&first, &second].into_iter().zip(&memory) {
+        assert_eq!(snapshots(buffers, |b| &b.receive), reference(call, 0));
+    }
+}
+
+/// Goal: a slot is another operation's only when nobody writes to it any more.
+///
+/// 1. A contribution is about to be received into a slot: somebody is inside its memory.
+/// 2. The operation is stopped; its memory lets nobody in any more.
+/// 3. As long as the one is inside, the exchange has the operation, and so the slot.
+#[test]
+fn a_slot_is_free_only_when_nobody_writes_to_it_any_more() {
+    let (call, cluster) = (Call::all_reduce(2, Dtype::F32, 60_001), Cluster::new(2));
+    let memory: Vec<_> = (0..2).map(|at| buffers(&call, at, false)).collect();
+    for (at, buffers) in memory.iter().enumerate() {
+        cluster.start(at, &call, buffers);
+    }
+    let mut prng = Prng(1);
+    let header = loop {
+        let contribution = cluster.fabric.bulks.lock().iter().find_map(|frame| {
+            let (_, 0, Frame::Bulk(header, _)) = frame else {
+                return None;
+            };
+            (header.kind == FrameKind::Contribution).then_some(*header)
+        });
+        match contribution {
+            Some(header) => break header,
+            None => assert!(cluster.step(&mut prng), "credits bring contributions"),
+        }
+    };
+    let engine = &cluster.engines[0];
+    let Placement::Memory(slot) = engine.place(peer(1), &header) else {
+        panic!("it has a slot");
+    };
+    let barrier = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let write = || {
+            slot.write(|_| {
+                barrier.wait();
+                barrier.wait();
+            })
+        };
+        let writer = scope.spawn(write);
+        barrier.wait();
+        let stopper = scope.spawn(|| engine.stop(call.name()));
+        while slot.read(|_| {}).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(
+            engine.progress(call.name()).is_some(),
+            "it is free too early"
+        );
+        barrier.wait();
+        assert!(writer.join().unwrap().is_some());
+        stopper.join().unwrap();
+    });
+    assert!(engine.progress(call.name()).is_none());
+}
+
+#[test]
 fn the_root_of_a_broadcast_in_place_needs_no_second_memory() {
     let mut call = Call::all_reduce(1, Dtype::F32, 100_000);
     call.kind = Kind::Broadcast;

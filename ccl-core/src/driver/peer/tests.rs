@@ -1,0 +1,173 @@
+//! A session that never gets an answer: what it takes from whom, and how it ends calls.
+
+use std::net::TcpListener;
+
+use super::*;
+use crate::config::Timers;
+use crate::driver::completion::Duty;
+use crate::driver::drive::{Collective, Repeat};
+use crate::error::Eviction;
+use crate::ids::{RunId, SessionId, Tag, Term, Vid};
+use crate::reduce::{Dtype, ReduceOp};
+use crate::wire::control::{Algorithm, EvictReason, Fingerprint, Kind, MasterToPeer};
+
+/// With the port of its master, which takes connections and says nothing.
+fn session() -> (Arc<Session>, TcpListener) {
+    let master = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = CommunicatorConfig {
+        master: master.local_addr().unwrap().to_string(),
+        ..CommunicatorConfig::default()
+    };
+    (Session::start(config).unwrap(), master)
+}
+
+fn barrier() -> Operation {
+    Operation {
+        fingerprint: Fingerprint {
+            kind: Kind::Barrier,
+            algorithm: Algorithm::Auto,
+            op: ReduceOp::Sum,
+            dtype: Dtype::U8,
+            count: 0,
+            parts: 0,
+            parts_digest: 0,
+            root: crate::ids::Rank(0),
+            quantization: 0,
+            retry: false,
+            attempts: 1,
+            min_world: 1,
+            offer: None,
+            caller: Default::default(),
+        },
+        parts: Vec::new(),
+        tag: Tag(0),
+        deadline: None,
+        holding: None,
+        world_size: None,
+    }
+}
+
+fn welcome(peer: PeerId) -> MasterToPeer {
+    MasterToPeer::Welcome {
+        run_id: RunId(1),
+        session: SessionId(1),
+        peer,
+        term: Term(1),
+        timers: Timers::default(),
+        others: OtherGroups::default(),
+        waits: None,
+    }
+}
+
+/// Goal: of a connection that was given up nothing is heard any more, not even its end.
+///
+/// 1. The session dials for the second time: the first connection is the one before.
+/// 2. What the first says, and that it ended, changes nothing.
+/// 3. What the second says is heard.
+#[test]
+fn what_an_earlier_connection_says_is_not_heard() {
+    let (session, _master) = session();
+    let generation = session.core.lock().generation;
+    session.control_said(generation - 1, welcome(PeerId(7)));
+    session.drive();
+    assert_eq!(session.public.lock().peer, None);
+    session.control_ended(generation - 1, Some("an old story".into()));
+    assert_eq!(session.core.lock().generation, generation, "it dials anew");
+    let fault = session.public.lock().last_fault.clone();
+    assert_ne!(fault.as_deref(), Some("an old story"));
+    session.control_said(generation, welcome(PeerId(8)));
+    session.drive();
+    assert_eq!(session.public.lock().peer, Some(PeerId(8)));
+    session.close();
+}
+
+#[test]
+fn every_end_of_a_session_is_told_to_open_calls_and_to_later_ones() {
+    let eviction = Eviction {
+        peer: PeerId(3),
+        vid: Vid::default(),
+        reason: EvictReason::Left,
+        names: Default::default(),
+    };
+    let ends = [
+        (SessionEnd::Evicted(eviction), ["evicted", "evicted"]),
+        (
+            SessionEnd::Refused("no place".into()),
+            ["no place", "no place"],
+        ),
+        (
+            SessionEnd::Detached,
+            ["unknown: no master", "over: no master"],
+        ),
+        (
+            SessionEnd::NoVerdict,
+            ["unknown: no verdict", "over: no verdict"],
+        ),
+        (
+            SessionEnd::Protocol("nonsense".into()),
+            ["nonsense", "nonsense"],
+        ),
+        (
+            SessionEnd::Internal,
+            ["unknown: internal", "over: internal"],
+        ),
+        (SessionEnd::Left, ["left", "left"]),
+    ];
+    for (end, words) in ends {
+        let (session, _master) = session();
+        let open = session.post(barrier()).unwrap();
+        session.end_calls(&end);
+        let errors = [
+            open.completion().wait().unwrap_err(),
+            session.post(barrier()).unwrap_err(),
+        ];
+        for (error, words) in errors.iter().zip(words) {
+            let text = error.to_string();
+            assert!(error.is_fatal() && text.contains(words), "{end:?}: {text}");
+        }
+        assert!(session.safe_point().is_err());
+        session.close();
+    }
+}
+
+/// Goal: between the abort of a sync and its next attempt nothing that callers say comes first.
+///
+/// 1. A sync is about to be posted again.
+/// 2. A cancel of it and a safe point are held back.
+/// 3. It is posted; then they are taken in, in their order.
+#[test]
+fn what_callers_say_while_a_sync_is_renewed_comes_after_it() {
+    let (session, _master) = session();
+    let call = Arc::new(Call {
+        id: session.new_call(),
+        session: Arc::clone(&session),
+        completion: Completion::new(),
+        op: Mutex::default(),
+        last: Mutex::default(),
+    });
+    session.core.lock().renewals = 1;
+    session.cancel(call.id);
+    let point = session.safe_point().unwrap();
+    assert_eq!(session.core.lock().held_back.len(), 2);
+    assert!(!point.completion().is_finished());
+    let collective = Collective {
+        operation: barrier(),
+        call: Arc::clone(&call),
+        attempts: 2,
+        deadline: None,
+    };
+    let duty = Duty::new(call.completion_arc());
+    session.take(Item::Repeat(Box::new(Repeat { duty, collective })));
+    // It has not been admitted, and says so now that it was asked.
+    let refused = point.completion().wait();
+    assert!(
+        matches!(refused, Err(Error::InvalidUsage(_))),
+        "{refused:?}"
+    );
+    let core = session.core.lock();
+    assert!(core.held_back.is_empty() && core.renewals == 0);
+    assert!(core.calls.contains_key(&call.id), "it waits to be admitted");
+    drop(core);
+    session.close();
+    assert!(call.completion().is_finished());
+}
