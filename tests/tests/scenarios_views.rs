@@ -595,6 +595,25 @@ fn member_that_never_calls_is_evicted_by_name() {
     s.works(&[A, B], 5);
 }
 
+/// Its heartbeats go on, and it has called nothing that the others could miss it in.
+#[test]
+fn a_program_that_hangs_before_a_safe_point_does_not_hold_the_others_there() {
+    let mut s = Scenario::with_members(3);
+    let newcomer = s.join();
+    s.pass_ms(300);
+    let waiting = [s.safe_point(A), s.safe_point(B)];
+    let since = s.world.now;
+    let end = s.session_end(C);
+    let absent = |why: &EvictReason| matches!(why, EvictReason::NotAtSafePoint { k: 0 });
+    assert!(is_evicted(&end, absent), "{end:?}");
+    let post_timeout = s.world.swarm.timers.post_timeout.expect("scripts have one");
+    let took = s.world.now.saturating_since(since);
+    assert!(took < post_timeout + Duration::from_secs(1), "{took:?}");
+    s.ends(&[A, B], &waiting);
+    s.view_of(&[A, B, newcomer]);
+    s.works(&[A, B, newcomer], 0);
+}
+
 /// A member that is three aborted attempts behind gets each of them at once, in order.
 #[test]
 fn member_three_aborted_attempts_behind_catches_up() {

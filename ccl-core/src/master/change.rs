@@ -25,6 +25,9 @@ impl Group {
     /// Commits what every member finished: one message a member, whatever their number.
     pub(super) fn commit(&mut self, shared: &mut Shared) {
         let complete = self.ledger.complete();
+        if !complete.is_empty() {
+            self.safe.wait_anew(shared.now);
+        }
         for tags in complete.chunks(limits::OPEN_OPS_MAX) {
             let commits: Vec<_> = tags
                 .iter()
@@ -163,6 +166,7 @@ impl Group {
             .map(|open| (open.op, decide(open, survival)))
             .collect();
         let group = self.id;
+        self.safe.wait_anew(shared.now);
         for (op, verdict) in verdicts {
             match verdict {
                 Verdict::Committed { absent } => {

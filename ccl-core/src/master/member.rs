@@ -211,7 +211,7 @@ impl Group {
             rebuild.amend_safe_called(peer, k.saturating_add(1));
             return Ok(());
         }
-        if self.safe.call(peer, k)? == Call::Released {
+        if self.safe.call(peer, k, shared.now)? == Call::Released {
             let vid = self.view.vid;
             shared.send(peer, MasterToPeer::SafeReleased { k, vid });
         }
@@ -289,6 +289,6 @@ impl Group {
                 self.ledger.cancel(peer, note.op, reason);
             }
         }
-        self.safe.restate(peer, report.safe_called)
+        self.safe.restate(peer, report.safe_called, now)
     }
 }

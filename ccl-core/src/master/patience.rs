@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::blame;
 use super::group::Group;
 use super::phase::{Awaited, Phase};
-use super::presence;
 use super::shared::Shared;
 use crate::event::Event;
 use crate::ids::PeerId;
@@ -35,7 +34,7 @@ impl Group {
             self.judge(shared);
         }
         if let Some(timeout) = self.presence_timeout(shared) {
-            for (peer, reason) in presence::overdue(&self.ledger, timeout, shared.now) {
+            for (peer, reason) in self.absent(timeout, shared.now) {
                 shared.condemn(peer, reason);
             }
         }
@@ -49,7 +48,7 @@ impl Group {
         }
         let answers = self.answers_due(shared).map(|(_, due)| due).min();
         let presence = self.presence_timeout(shared);
-        let presence = presence.and_then(|timeout| presence::next(&self.ledger, timeout));
+        let presence = presence.and_then(|timeout| self.next_absent(timeout));
         let waits = self.newcomers.values().map(|newcomer| newcomer.not_before);
         let wait = waits.filter(|&until| until > shared.now).min();
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);

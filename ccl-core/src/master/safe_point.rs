@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::ledger::Violation;
 use crate::ids::PeerId;
 use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
 
 /// Where a group's members stand in the count of safe points.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub(super) struct SafePoints {
     pub released: u64,
     /// Who waits, and at which.
     callers: BTreeMap<PeerId, u64>,
+    /// Since when they wait for the others: the newest of them came, or an operation ended.
+    waits_since: Instant,
     /// A caller gave up: the open one must be released unchanged.
     withdrawn: bool,
 }
@@ -31,7 +34,7 @@ pub(super) enum Call {
 
 impl SafePoints {
     /// A member reached safe point `k`.
-    pub fn call(&mut self, peer: PeerId, k: u64) -> Result<Call, Violation> {
+    pub fn call(&mut self, peer: PeerId, k: u64, now: Instant) -> Result<Call, Violation> {
         if k < self.released {
             return Ok(Call::Released);
         }
@@ -41,7 +44,9 @@ impl SafePoints {
                 self.released
             ));
         }
-        self.callers.insert(peer, k);
+        if self.callers.insert(peer, k).is_none() {
+            self.waits_since = now;
+        }
         Ok(Call::Waits)
     }
 
@@ -58,13 +63,28 @@ impl SafePoints {
     }
 
     /// A member states how many safe points it has called in all.
-    pub fn restate(&mut self, peer: PeerId, called: u64) -> Result<(), Violation> {
+    pub fn restate(&mut self, peer: PeerId, called: u64, now: Instant) -> Result<(), Violation> {
         if called > self.released {
-            self.call(peer, called - 1)?;
+            self.call(peer, called - 1, now)?;
         } else {
             self.withdraw(peer, self.released);
         }
         Ok(())
+    }
+
+    /// An operation ended: its members come from there.
+    pub fn wait_anew(&mut self, now: Instant) {
+        self.waits_since = now;
+    }
+
+    /// Since when the members here wait for others, if any waits.
+    pub fn waited_since(&self) -> Option<Instant> {
+        (!self.callers.is_empty()).then_some(self.waits_since)
+    }
+
+    /// Whether a member waits at the open one.
+    pub fn is_at(&self, peer: PeerId) -> bool {
+        self.callers.contains_key(&peer)
     }
 
     /// A member is gone.

@@ -143,6 +143,11 @@ pub enum EvictReason {
         /// How many peers it has.
         size: u32,
     },
+    /// It did not come to a safe point at which the others waited for it (R15).
+    NotAtSafePoint {
+        /// The number of the safe point.
+        k: u64,
+    },
 }
 
 impl EvictReason {
@@ -174,6 +179,10 @@ impl EvictReason {
                     names.of(*peer)
                 )
             }
+            Self::NotAtSafePoint { k } => format!(
+                "it did not come to safe point {k} (update_topology), where the others waited for \
+                 it, within post_timeout"
+            ),
             Self::UnitFull { unit, size } => format!(
                 "all {size} peers of unit {unit} are there already: if they are of an earlier start, \
                  end them first; else give each host a unit of its own, or a larger unit_size"

@@ -364,6 +364,7 @@ fn check_evict(reason: &EvictReason) -> Checked {
     match reason {
         EvictReason::Unreachable { by } => length("reporters", by.len(), WORLD_SIZE_MAX),
         EvictReason::NotPosted { n, .. } => number("operation number", n.0),
+        EvictReason::NotAtSafePoint { k } => number("safe point", *k),
         EvictReason::Protocol(what) => text("reason", what),
         _ => Ok(()),
     }

@@ -109,6 +109,7 @@ impl Stats {
             EvictReason::Detached => "detached",
             EvictReason::Unreachable { .. } => "unreachable",
             EvictReason::NotPosted { .. } => "not posted",
+            EvictReason::NotAtSafePoint { .. } => "not at safe point",
             EvictReason::NotHeard => "not heard",
             EvictReason::NotAMember => "not a member",
             EvictReason::Protocol(_) => "protocol",

@@ -412,8 +412,12 @@ impl World {
     /// Calls the safe point. Returns its name.
     pub fn app_safe_point(&mut self, host: HostId) -> CallId {
         let now = self.now;
-        let patience = self.network_rng.millis(5000, 20_000);
-        let deadline = self.network_rng.chance(700).then(|| now + patience);
+        let patience = match self.network_rng.chance(100) {
+            true => self.network_rng.millis(1, 400),
+            false => self.network_rng.millis(5000, 20_000),
+        };
+        let has_deadline = self.network_rng.chance(700) && !self.hosts[host.0].app.scripted;
+        let deadline = has_deadline.then(|| now + patience);
         let call = self.hosts[host.0]
             .app
             .open(CallKind::SafePoint, now, deadline);

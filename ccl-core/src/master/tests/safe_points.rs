@@ -291,3 +291,70 @@ fn newcomers_without_a_link_between_them_are_admitted_one_at_a_time() {
         "d is not linked with c: {told:?}"
     );
 }
+
+fn absences(stage: &Stage) -> Vec<(PeerId, EvictReason)> {
+    let evicted = stage.events.iter().filter_map(|event| match event {
+        Event::Evicted { peer, reason, .. } => Some((*peer, reason.clone())),
+        _ => None,
+    });
+    evicted.collect()
+}
+
+/// Three members of which two wait at safe point 0 for a newcomer that is ready.
+fn held_up(post_timeout: Duration) -> (Stage, Vec<Puppet>, Puppet, Vid) {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    stage.master.shared.timers.post_timeout = Some(post_timeout);
+    let newcomer = stage.join_group(0);
+    stage.ready(newcomer, &peers);
+    stage.say(peers[0], at(0));
+    stage.pass(post_timeout / 2, &[&peers[..], &[newcomer]].concat());
+    stage.say(peers[1], at(0));
+    assert_eq!(stage.state(0), "Steady");
+    (stage, peers, newcomer, vid)
+}
+
+const POST: Duration = Duration::from_secs(20);
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Its heartbeats go on; without R15 at safe points all would wait for it for ever.
+#[test]
+fn member_that_does_not_come_to_a_safe_point_is_evicted_and_the_newcomer_let_in() {
+    let (mut stage, peers, newcomer, vid) = held_up(POST);
+    let all = [&peers[..], &[newcomer]].concat();
+    stage.pass(POST - MOMENT, &all);
+    assert_eq!(absences(&stage), []);
+    stage.pass(MOMENT, &all);
+    let reason = EvictReason::NotAtSafePoint { k: 0 };
+    assert_eq!(absences(&stage), [(peers[2].peer, reason)]);
+    stage.flush(peers[0], vid, at_safe_point(vid, 1));
+    stage.flush(peers[1], vid, at_safe_point(vid, 1));
+    let members = stage.view(0).1;
+    assert_eq!(members, [peers[0].peer, peers[1].peer, newcomer.peer]);
+}
+
+/// Whoever is in an operation is not absent, and comes from there when it ends.
+#[test]
+fn member_in_an_operation_is_not_missed_at_a_safe_point() {
+    let (mut stage, peers, newcomer, vid) = held_up(POST);
+    let all = [&peers[..], &[newcomer]].concat();
+    let x = op(0, vid);
+    peers.iter().for_each(|peer| stage.say(*peer, posted(x)));
+    stage.pass(POST * 3, &all);
+    assert_eq!(absences(&stage), []);
+    peers.iter().for_each(|peer| stage.say(*peer, done(x)));
+    stage.pass(POST - MOMENT, &all);
+    assert_eq!(absences(&stage), []);
+    stage.say(peers[2], at(0));
+    assert_eq!(stage.state(0), "Suspended");
+}
+
+#[test]
+fn nobody_is_missed_at_a_safe_point_where_nobody_waits() {
+    let mut stage = Stage::new();
+    let (peers, _) = stage.founded(0, 2);
+    stage.master.shared.timers.post_timeout = Some(POST);
+    stage.say(peers[0], at(0));
+    stage.pass(POST * 2, &peers);
+    assert_eq!(absences(&stage), []);
+}

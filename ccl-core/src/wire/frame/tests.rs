@@ -120,6 +120,7 @@ fn evict() -> impl Strategy<Value = EvictReason> {
         peers().prop_map(|by| EvictReason::Unreachable { by }),
         (any::<u64>(), number()).prop_map(|(tag, n)| EvictReason::NotPosted { tag: Tag(tag), n }),
         text().prop_map(EvictReason::Protocol),
+        (0..=NUMBER_MAX).prop_map(|k| EvictReason::NotAtSafePoint { k }),
         any::<u64>().prop_map(|peer| EvictReason::Unit(PeerId(peer))),
         Just(EvictReason::UnitTorn),
         any::<u64>().prop_map(|peer| EvictReason::UnitLeft(PeerId(peer))),
