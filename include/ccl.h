@@ -255,13 +255,13 @@ typedef struct cclCommunicatorConfig_t {
      */
     const char *run;
     /*
-     `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address and
-     a free port; only loopback if the master is on loopback.
+     `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address,
+     and the port of `advertise`; only loopback if `master` is a loopback address or `localhost`.
      */
     const char *listen;
     /*
      `host:port` told to the others instead, for peers behind a port mapping; port 0 is the
-     listening port. NULL: the address that the master sees.
+     listening port. NULL: the address that the master sees, and those of this host.
      */
     const char *advertise;
     /*

@@ -22,11 +22,11 @@ pub struct cclCommunicatorConfig_t {
     pub master: *const c_char,
     /// Name of the run, at most 512 bytes; a master of another run refuses. NULL: `default`.
     pub run: *const c_char,
-    /// `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address and
-    /// a free port; only loopback if the master is on loopback.
+    /// `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address,
+    /// and the port of `advertise`; only loopback if `master` is a loopback address or `localhost`.
     pub listen: *const c_char,
     /// `host:port` told to the others instead, for peers behind a port mapping; port 0 is the
-    /// listening port. NULL: the address that the master sees.
+    /// listening port. NULL: the address that the master sees, and those of this host.
     pub advertise: *const c_char,
     /// TCP congestion control of the lanes, such as `bbr`; one that the system does not have is
     /// passed over, with a line in the log. NULL: the system's choice.

@@ -134,11 +134,13 @@ pub struct CommunicatorConfig {
     /// each group at its safe point of the same number. All say the same, else they are refused, as
     /// are more peers than that. `None`: none of them waits for another. Default `None`.
     pub unit_size: Option<u32>,
-    /// Address to listen on for other peers; port 0 lets the system choose. Default: `[::]:0` where
-    /// there is IPv6, else `0.0.0.0:0`; only loopback if the master is reached over loopback.
+    /// Address to listen on for other peers; port 0 lets the system choose. `None`: every address,
+    /// and the port of `advertise`; loopback only if `master` is a loopback address or `localhost`.
+    /// Default `None`.
     pub listen: Option<SocketAddr>,
-    /// `host:port` told to the others instead of the address the master is reached from, for peers
-    /// behind a port mapping. Port 0 means the listening port. Default `None`.
+    /// `host:port` told to the others instead of the addresses of this host, for peers behind a
+    /// port mapping. Port 0 means the listening port. A link needs one of its two directions only.
+    /// Default `None`.
     pub advertise: Option<String>,
     /// Data connections of the links that this peer dials, 1 to 32. `None`: 1 to a peer of this
     /// host, where more only cost processor time, and 4 to any other. Default `None`.

@@ -145,17 +145,5 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether the master is on this host, by every address its name has.
-pub(crate) fn is_loopback(address: &str) -> bool {
-    use std::net::ToSocketAddrs;
-    match address.to_socket_addrs() {
-        Ok(addresses) => {
-            let addresses: Vec<SocketAddr> = addresses.collect();
-            !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
-        }
-        Err(_unresolved) => false,
-    }
-}
-
 /// Bytes of another service's greeting that are shown.
 const FIRST_BYTES_MAX: usize = 60;

@@ -17,5 +17,6 @@ pub mod outbox;
 mod outputs;
 pub mod peer;
 mod public;
+mod reach;
 mod runtime;
 mod shared_state;

@@ -7,7 +7,7 @@
 //! input along.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::driver::alarm::{self, Alarm, StateAlarm};
 use crate::driver::call::{Call, Operation, SafePointCall};
 use crate::driver::clock::Clock;
 use crate::driver::completion::Completion;
-use crate::driver::control;
 use crate::driver::copier::{self, Job};
 use crate::driver::deferred::{Deferred, Hands};
 use crate::driver::drive::{Core, Item};
 use crate::driver::notice;
 use crate::driver::public::Public;
+use crate::driver::reach;
 use crate::driver::runtime::{self, IoThreads, Thread};
 use crate::driver::shared_state;
 use crate::error::{Error, Result};
@@ -98,13 +98,17 @@ impl Session {
         let seed = entropy(&mut [0; 8]).map(u64::from_le_bytes)?;
         let clock = Clock::start();
         let scratch = scratch(&config)?;
-        let links = Links::bind(links_config(&config), threads.handle())?;
+        let links = LinksConfig {
+            listen: reach::listen_at(&config),
+            ..LinksConfig::from(&config)
+        };
+        let links = Links::bind(links, threads.handle())?;
         let setup = Setup {
             run: config.run.clone(),
             group: config.group,
             unit: config.unit,
             unit_size: config.unit_size,
-            addresses: advertised(&config, links.address())?,
+            addresses: reach::advertised(&config, links.address())?,
             key,
             min_world: config.initial_world_size.unwrap_or(config.min_world_size),
             name: config.name.clone().unwrap_or_else(default_name),
@@ -407,35 +411,6 @@ fn entropy<const N: usize>(bytes: &mut [u8; N]) -> Result<[u8; N]> {
         )
     })?;
     Ok(*bytes)
-}
-
-/// Listens on loopback only if the master is reached over loopback, unless told otherwise.
-fn links_config(config: &CommunicatorConfig) -> LinksConfig {
-    let mut links = LinksConfig::from(config);
-    if links.listen.is_none() && control::is_loopback(&config.master) {
-        links.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    }
-    links
-}
-
-/// The addresses told to the others. An unspecified one stands for the address that the master
-/// sees.
-fn advertised(config: &CommunicatorConfig, listening: SocketAddr) -> Result<Vec<SocketAddr>> {
-    let Some(advertise) = &config.advertise else {
-        return Ok(vec![listening]);
-    };
-    let resolved = advertise.to_socket_addrs().map_err(|error| {
-        Error::invalid(format!(
-            "advertise {advertise:?} is no `host:port` that resolves: {error}"
-        ))
-    })?;
-    let mut addresses: Vec<SocketAddr> = resolved.take(limits::ADDRESSES_MAX).collect();
-    for address in &mut addresses {
-        if address.port() == 0 {
-            address.set_port(listening.port());
-        }
-    }
-    Ok(addresses)
 }
 
 /// The host and the process.

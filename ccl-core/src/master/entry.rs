@@ -393,11 +393,14 @@ impl Master {
 /// Units from here on are those of peers that named none: each lives and dies alone.
 const LONE_UNIT: u64 = 1 << 63;
 
-/// An unspecified address stands for the one that the master sees.
-fn complete_addresses(addresses: &mut [SocketAddr], from: SocketAddr) {
-    for address in addresses {
+/// An unspecified address stands for the one that the master sees. Loopback ones come last: they
+/// lead other hosts to themselves.
+fn complete_addresses(addresses: &mut Vec<SocketAddr>, from: SocketAddr) {
+    for address in &mut *addresses {
         if address.ip().is_unspecified() {
             address.set_ip(from.ip());
         }
     }
+    addresses.sort_by_key(|address| address.ip().to_canonical().is_loopback());
+    addresses.dedup();
 }

@@ -1,18 +1,19 @@
 //! Connecting a lane to its other side, again and again until it succeeds.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::keeper::Event;
 use super::lane::{Connection, Lane, OUT_OF_STEP};
 use super::link::Link;
+use super::offer::Offered;
 use super::stream::{read_exact, write_all};
 use super::{socket, sys};
 use crate::limits::HELLO_TIMEOUT;
@@ -27,6 +28,11 @@ const BACKOFF_MAX: Duration = Duration::from_millis(640);
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
+/// Head start of each address on the next: two round trips of a usual path.
+const HEAD_START: Duration = Duration::from_millis(200);
+/// By when a side that can be reached from the other one only has a connection.
+const OFFERED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Why an attempt failed.
 #[derive(Debug)]
 enum Failure {
@@ -40,16 +46,33 @@ enum Failure {
     Passing(io::Error),
 }
 
-/// Connects a lane.
+/// Connects a lane, at an address of the other side or over a connection that it offers.
 ///
 /// # Errors
 /// The link cannot be taken up again.
 pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection, &'static str> {
-    let mut backoff = BACKOFF_MIN;
+    let began = Instant::now();
+    let mut backoff = Duration::ZERO;
     loop {
-        match attempt(link, lane).await {
+        let attempt = async {
+            sleep(backoff).await;
+            attempt(link, lane).await
+        };
+        let attempted = tokio::select! {
+            biased;
+            attempted = attempt => attempted,
+            offered = link.offers.next() => begin(link, lane, offered).await,
+        };
+        match attempted {
             Ok(connection) => return Ok(connection),
-            Err(Failure::Refused) => link.tell(Event::Refused).await,
+            // An address that never led there says nothing about the process, until there was time
+            // to connect from the other side.
+            Err(Failure::Refused)
+                if link.is_reached.load(Ordering::Relaxed) || began.elapsed() > OFFERED_WITHIN =>
+            {
+                link.tell(Event::Refused).await;
+            }
+            Err(Failure::Refused) => {}
             Err(Failure::Stale) => {
                 link.tell(Event::Stale).await;
                 // The link is about to be replaced, and this task with it.
@@ -60,65 +83,83 @@ pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection,
                 tracing::debug!(peer = %link.peer, lane = lane.index, %error, "no connection yet");
             }
         }
-        sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        backoff = (backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
     }
 }
 
 /// Tries all addresses, the one that worked last first.
 async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
-    let addresses = link.addresses();
-    let mut failure = None;
-    let mut is_refused = !addresses.is_empty();
-    for address in addresses {
-        match attempt_at(link, lane, address).await {
-            Ok(connection) => {
-                link.prefer(address);
-                return Ok(connection);
+    let (stream, address) = connect_any(link)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failure::Refused,
+            _ => Failure::Passing(error),
+        })?;
+    let connection = begin(link, lane, (stream, address))
+        .await
+        .inspect_err(|failure| {
+            if let Failure::Passing(_) = failure {
+                // Maybe somebody else's: the next attempt tries the others first.
+                link.demote(address);
             }
-            Err(Failure::Passing(error)) => {
-                is_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
-                failure = Some(error);
-            }
-            Err(other) => return Err(other),
-        }
-    }
-    if is_refused {
-        return Err(Failure::Refused);
-    }
-    Err(Failure::Passing(
-        failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()),
-    ))
+        })?;
+    link.prefer(address);
+    link.is_reached.store(true, Ordering::Relaxed);
+    Ok(connection)
 }
 
-async fn attempt_at(
-    link: &Link,
-    lane: &Arc<Lane>,
-    address: SocketAddr,
-) -> Result<Connection, Failure> {
+/// Connects to whichever address answers first. Each has a head start on the next, so that the one
+/// that worked last is taken if it still works, and one that is silent holds nobody up.
+///
+/// # Errors
+/// What came of each address; of kind `ConnectionRefused` if all refuse.
+pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
     let connect_timeout =
         (link.identity.link_timeout / 2).clamp(CONNECT_TIMEOUT_MIN, CONNECT_TIMEOUT_MAX);
-    let stream = timeout(
-        connect_timeout,
-        socket::connect(&link.settings.sockets, address),
-    )
-    .await
-    .map_err(|_elapsed| Failure::Passing(io::ErrorKind::TimedOut.into()))?
-    .map_err(Failure::Passing)?;
-    link.tune(&stream);
+    let mut dials = JoinSet::new();
+    for (index, address) in (0..).zip(link.addresses()) {
+        let sockets = Arc::clone(&link.settings.sockets);
+        dials.spawn(async move {
+            sleep(HEAD_START * index).await;
+            let connected = timeout(connect_timeout, socket::connect(&sockets, address)).await;
+            let connected = connected.unwrap_or_else(|_elapsed| {
+                let words = format!("no answer within {} ms", connect_timeout.as_millis());
+                Err(io::Error::new(io::ErrorKind::TimedOut, words))
+            });
+            (address, connected)
+        });
+    }
+    let mut kind = None;
+    let mut troubles = Vec::new();
+    while let Some(Ok((address, connected))) = dials.join_next().await {
+        match connected {
+            Ok(stream) => {
+                link.tune(&stream);
+                return Ok((stream, address));
+            }
+            Err(error) => {
+                troubles.push(format!("{address}: {error}"));
+                let other = *kind.get_or_insert(error.kind());
+                if other != error.kind() {
+                    kind = Some(io::ErrorKind::Other);
+                }
+            }
+        }
+    }
+    let kind = kind.unwrap_or(io::ErrorKind::AddrNotAvailable);
+    Err(io::Error::new(kind, troubles.join("; ")))
+}
+
+/// Greets the other side over a connection, whoever made it.
+async fn begin(link: &Link, lane: &Arc<Lane>, connected: Offered) -> Result<Connection, Failure> {
     let hello = link.hello(lane);
-    let welcome = timeout(HELLO_TIMEOUT, greet(&stream, &hello))
+    let welcome = timeout(HELLO_TIMEOUT, greet(&connected.0, &hello))
         .await
         .map_err(|_elapsed| Failure::Passing(io::ErrorKind::TimedOut.into()))?
         .map_err(Failure::Passing)?;
     check(link, lane, &hello, &welcome)?;
-    Connection::begin(
-        lane,
-        (stream, address),
-        welcome.next_expected,
-        welcome.checksum,
-    )
-    .map_err(|_out_of_step| Failure::OutOfStep)
+    Connection::begin(lane, connected, welcome.next_expected, welcome.checksum)
+        .map_err(|_out_of_step| Failure::OutOfStep)
 }
 
 async fn greet(stream: &TcpStream, hello: &LaneHello) -> io::Result<LaneWelcome> {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::health::{Health, Report};
 use super::lane;
 use super::link::Link;
+use super::offer;
 use super::tcp::Inner;
 use crate::wire::control::LinkFault;
 
@@ -74,9 +75,18 @@ impl Keeper {
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
-        if self.link.dials {
-            self.spawn_lanes();
-        }
+        // They end with the keeper.
+        let _offers = match self.link.dials {
+            true => {
+                self.spawn_lanes();
+                None
+            }
+            false => {
+                let mut task = JoinSet::new();
+                task.spawn(offer::run(Arc::clone(&self.link), self.links.clone()));
+                Some(task)
+            }
+        };
         let tick = (self.link.identity.link_timeout / 4).min(TICK_MAX);
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -58,6 +58,8 @@ pub(super) struct Lane {
     reset: AtomicBool,
     /// Where the other side's connections for this lane come in.
     pub(super) door: Door,
+    /// A connection serves it.
+    pub(super) is_served: AtomicBool,
     /// Attempts to connect made so far.
     pub(super) attempts: AtomicU64,
     pub(super) sent_bytes: AtomicU64,
@@ -249,8 +251,11 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
             Err(reason) => return link.tell(Event::Failed(LinkFault::Protocol, reason)).await,
         };
         connection.open();
+        lane.is_served.store(true, Ordering::Relaxed);
         link.tell(Event::LaneUp(lane.index)).await;
         let end = serve(&link, &lane, &connection).await;
+        lane.is_served.store(false, Ordering::Relaxed);
+        link.lacks.notify_one();
         if lane.reset.swap(false, Ordering::Relaxed) {
             sys::reset_on_close(connection.stream.as_fd());
         }

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use super::door::Visitor;
 use super::keeper::{Event, Keeper};
 use super::lane::Lane;
+use super::offer::Offers;
 use super::signal::Sent;
 use super::sys::{self, Tuned, Tuning};
 use super::tcp::{Identity, Inner, LinkCounters};
@@ -51,6 +52,14 @@ pub(super) struct Link {
     pub(super) warnings: Arc<Warnings>,
     pub(super) handler: Handler,
     pub(super) dials: bool,
+    /// If this side dials: connections that the other side made.
+    pub(super) offers: Offers,
+    /// If this side dials: an address of the other side has led to it.
+    pub(super) is_reached: AtomicBool,
+    /// If the other side dials: a lane has lost its connection.
+    pub(super) lacks: Notify,
+    /// If the other side dials: it has greeted over a connection that this side made.
+    pub(super) is_offered: AtomicBool,
     /// Bulk frames that no lane has taken yet.
     pub(super) queue: Mutex<VecDeque<Entry>>,
     /// One permit a frame: wakes the lane that has been idle longest.
@@ -97,6 +106,10 @@ impl Link {
             settings: seed.settings,
             handler: seed.handler,
             dials,
+            offers: Offers::default(),
+            is_reached: AtomicBool::new(false),
+            lacks: Notify::new(),
+            is_offered: AtomicBool::new(false),
             queue: Mutex::default(),
             bulk_ready: Notify::new(),
             neighbour: Mutex::new(seed.neighbour),
@@ -154,6 +167,12 @@ impl Link {
         }
     }
 
+    /// Whether a lane has no connection.
+    pub(super) fn is_lacking(&self) -> bool {
+        let is_served = |lane: &Arc<Lane>| lane.is_served.load(Ordering::Relaxed);
+        !self.is_failed.load(Ordering::Relaxed) && !self.lanes().iter().all(is_served)
+    }
+
     pub(super) async fn tell(&self, event: Event) {
         // The keeper is gone only when this task is about to be.
         let _gone = self.events.send(event).await;
@@ -193,6 +212,14 @@ impl Link {
         let addresses = &mut self.neighbour.lock().addresses;
         if let Some(index) = addresses.iter().position(|known| *known == address) {
             addresses[..=index].rotate_right(1);
+        }
+    }
+
+    /// The address led to something that does not answer as the other side: it is tried last.
+    pub(super) fn demote(&self, address: SocketAddr) {
+        let addresses = &mut self.neighbour.lock().addresses;
+        if let Some(index) = addresses.iter().position(|known| *known == address) {
+            addresses[index..].rotate_left(1);
         }
     }
 

@@ -16,12 +16,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::door::Visitor;
-use super::link::Admission;
+use super::link::{Admission, Link};
 use super::socket::{Port, Socket, accept};
 use super::stream::{read_exact, write_all};
 use super::tcp::Inner;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX, UNIDENTIFIED_MAX, WORLD_SIZE_MAX};
-use crate::wire::data::{Answer, HELLO_BYTES, LaneHello};
+use crate::wire::data::{Answer, HELLO_BYTES, Opening};
 
 /// Connections that showed the port's key and wait for the master's word on their peer.
 const UNEXPECTED_MAX: usize = WORLD_SIZE_MAX * (LANES_MAX as usize + 1) / 8;
@@ -125,16 +125,34 @@ async fn bring_in(
     read_exact(&stream, rest)
         .await
         .map_err(|error: io::Error| format!("half a hello: {error}"))?;
-    let hello = LaneHello::decode(&bytes).map_err(|fault| fault.to_string())?;
-    let mut changes = inner.changes.subscribe();
-    let mut visitor = Visitor {
+    let opening = Opening::decode(&bytes).map_err(|fault| fault.to_string())?;
+    let caller = Caller {
         stream,
         remote,
-        hello,
+        opening,
     };
+    admit_once_known(inner, caller, has_key).await
+}
+
+/// Lets a connection in that this side made, over which the other side has greeted.
+pub(super) async fn let_in(inner: &Arc<Inner>, caller: Caller) {
+    let remote = caller.remote;
+    let has_key = AtomicBool::new(true);
+    let admitted = admit_once_known(inner, caller, &has_key);
+    if let Ok(Err(reason)) = timeout(HELLO_TIMEOUT, admitted).await {
+        inner.warnings.warn(remote, reason);
+    }
+}
+
+async fn admit_once_known(
+    inner: &Arc<Inner>,
+    mut caller: Caller,
+    has_key: &AtomicBool,
+) -> Result<(), String> {
+    let mut changes = inner.changes.subscribe();
     loop {
         changes.borrow_and_update();
-        match inner.admit(visitor)? {
+        match inner.admit(caller)? {
             Entry::Done => return Ok(()),
             Entry::Stale(stale, welcome) => {
                 return write_all(&stale.stream, &welcome)
@@ -143,11 +161,29 @@ async fn bring_in(
             }
             Entry::Wait(waiting, knows_key) => {
                 has_key.store(knows_key, Ordering::Relaxed);
-                visitor = waiting;
+                caller = waiting;
             }
         }
         if changes.changed().await.is_err() {
             return Err("this peer is going".into());
+        }
+    }
+}
+
+/// A connection that has said what it is for.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) stream: Socket,
+    pub(super) remote: SocketAddr,
+    pub(super) opening: Opening,
+}
+
+impl From<Visitor> for Caller {
+    fn from(visitor: Visitor) -> Self {
+        Self {
+            stream: visitor.stream,
+            remote: visitor.remote,
+            opening: Opening::Hello(visitor.hello),
         }
     }
 }
@@ -158,28 +194,37 @@ enum Entry {
     /// Tell it to begin anew.
     Stale(Visitor, Vec<u8>),
     /// It may be let in later; true: it has shown the port's key.
-    Wait(Visitor, bool),
+    Wait(Caller, bool),
 }
 
 impl Inner {
-    /// Lets a connection in if its hello is right for a wanted peer.
-    fn admit(self: &Arc<Self>, visitor: Visitor) -> Result<Entry, String> {
-        let hello = visitor.hello;
+    /// Lets a connection in if its opening is right for a wanted peer.
+    fn admit(self: &Arc<Self>, caller: Caller) -> Result<Entry, String> {
+        let ends = caller.opening.ends();
         let Some(identity) = self.identity() else {
-            return Ok(Entry::Wait(visitor, false));
+            return Ok(Entry::Wait(caller, false));
         };
-        if hello.run != identity.run || hello.to != identity.peer {
+        if ends.run != identity.run || ends.to != identity.peer {
             return Err("meant for another run or peer".into());
         }
-        if hello.to_key != identity.key {
+        if ends.to_key != identity.key {
             return Err("wrong key".into());
         }
-        let Some(link) = self.link(hello.from) else {
-            return Ok(Entry::Wait(visitor, true));
+        let Some(link) = self.link(ends.from) else {
+            return Ok(Entry::Wait(caller, true));
         };
-        if hello.from_key != link.key() {
-            return Err(format!("wrong key for peer {}", hello.from));
+        if ends.from_key != link.key() {
+            return Err(format!("wrong key for peer {}", ends.from));
         }
+        let hello = match caller.opening {
+            Opening::Hello(hello) => hello,
+            Opening::Offer(_) => return take_offer(&link, caller),
+        };
+        let visitor = Visitor {
+            stream: caller.stream,
+            remote: caller.remote,
+            hello,
+        };
         match link.admit(visitor) {
             Admission::Entered => Ok(Entry::Done),
             Admission::Closed(reason) => Err(reason.into()),
@@ -191,8 +236,21 @@ impl Inner {
             Admission::Renew(visitor) => {
                 self.renew(&link);
                 // A link that is no longer wanted was not renewed; then it waits.
-                Ok(Entry::Wait(visitor, true))
+                Ok(Entry::Wait(visitor.into(), true))
             }
         }
     }
+}
+
+/// Keeps a connection of the other side for the next lane that needs one.
+fn take_offer(link: &Link, caller: Caller) -> Result<Entry, String> {
+    if !link.dials {
+        return Err("it offers a connection, and is to dial itself".into());
+    }
+    if link.is_failed.load(Ordering::Relaxed) {
+        return Err("the link has failed".into());
+    }
+    link.tune(&caller.stream);
+    link.offers.put((caller.stream, caller.remote));
+    Ok(Entry::Done)
 }

@@ -15,6 +15,7 @@ mod keeper;
 mod lane;
 mod link;
 mod listener;
+mod offer;
 mod reader;
 mod signal;
 pub mod socket;

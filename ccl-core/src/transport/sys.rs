@@ -153,6 +153,13 @@ pub fn is_same_host(local: SocketAddr, remote: SocketAddr) -> bool {
 /// Whether an address is one of this host's: then the system would also send from it.
 #[must_use]
 pub fn is_of_this_host(address: SocketAddr) -> bool {
+    let local = source_towards(address).map(|ip| SocketAddr::new(ip, 0));
+    local.is_some_and(|local| is_same_host(local, address))
+}
+
+/// The address that the system would send from to this one.
+#[must_use]
+pub fn source_towards(address: SocketAddr) -> Option<IpAddr> {
     let unspecified: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -162,7 +169,7 @@ pub fn is_of_this_host(address: SocketAddr) -> bool {
         socket.connect(address)?;
         socket.local_addr()
     });
-    chosen.is_ok_and(|local| is_same_host(local, address))
+    chosen.ok().map(|local| local.ip())
 }
 
 /// Makes the next close of the socket a reset: what is under way in both directions is lost.
@@ -176,6 +183,13 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
 /// The system's error.
 pub fn listen(address: Option<SocketAddr>) -> io::Result<std::net::TcpListener> {
     match address {
+        Some(address) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            let without_ipv6 = SocketAddr::from(([0_u8; 4], address.port()));
+            listen_at(address).or_else(|error| match error.raw_os_error() {
+                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => listen_at(without_ipv6),
+                _ => Err(error),
+            })
+        }
         Some(address) => listen_at(address),
         None => listen_at(SocketAddr::from(([0_u16; 8], 0)))
             .or_else(|_no_ipv6| listen_at(SocketAddr::from(([0_u8; 4], 0)))),

@@ -15,7 +15,9 @@ use super::fixed::{Reader, Writer, stored_crc};
 use crate::ids::{Epoch, OpName, OpNumber, Tag, Term, Vid};
 use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
 
-pub use super::lane::{Answer, HELLO_BYTES, LaneHello, LaneWelcome, WELCOME_BYTES};
+pub use super::lane::{
+    Answer, HELLO_BYTES, LaneHello, LaneOffer, LaneWelcome, Opening, WELCOME_BYTES,
+};
 
 /// Version of the data connections; both sides must speak the same.
 pub const DATA_VERSION: u32 = 1;

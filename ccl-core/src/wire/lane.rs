@@ -96,6 +96,85 @@ impl LaneHello {
     }
 }
 
+/// The first bytes of a connection from the side that does not dial, for the other to greet over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneOffer {
+    /// The run that both belong to.
+    pub run: RunId,
+    /// Who offers the connection.
+    pub from: PeerId,
+    /// Who dials the link.
+    pub to: PeerId,
+    /// The key of the offering side.
+    pub from_key: LinkKey,
+    /// The key of the port that is connected to.
+    pub to_key: LinkKey,
+}
+
+impl LaneOffer {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HELLO_BYTES] {
+        let mut writer = Writer::<HELLO_BYTES>::new();
+        writer.put(&MAGIC_OFFER);
+        writer.put(&DATA_VERSION.to_le_bytes());
+        writer.put(&self.run.0.to_le_bytes());
+        writer.put(&self.from.0.to_le_bytes());
+        writer.put(&self.to.0.to_le_bytes());
+        writer.put(&self.from_key.0.to_le_bytes());
+        writer.put(&self.to_key.0.to_le_bytes());
+        writer.finish()
+    }
+
+    fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, DataFault> {
+        let mut reader = begin(bytes, MAGIC_OFFER)?;
+        Ok(Self {
+            run: RunId(reader.u128()),
+            from: PeerId(reader.u64()),
+            to: PeerId(reader.u64()),
+            from_key: LinkKey(reader.u128()),
+            to_key: LinkKey(reader.u128()),
+        })
+    }
+}
+
+/// How a data connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The side that dials greets.
+    Hello(LaneHello),
+    /// The other side offers the connection.
+    Offer(LaneOffer),
+}
+
+impl Opening {
+    /// From bytes, checked.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, DataFault> {
+        match bytes.starts_with(&MAGIC_OFFER) {
+            true => LaneOffer::decode(bytes).map(Self::Offer),
+            false => LaneHello::decode(bytes).map(Self::Hello),
+        }
+    }
+
+    /// What both kinds say: run, both ends and both keys.
+    #[must_use]
+    pub fn ends(&self) -> LaneOffer {
+        match self {
+            Self::Offer(offer) => *offer,
+            Self::Hello(hello) => LaneOffer {
+                run: hello.run,
+                from: hello.from,
+                to: hello.to,
+                from_key: hello.from_key,
+                to_key: hello.to_key,
+            },
+        }
+    }
+}
+
 /// What the dialled side says to a [`LaneHello`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -192,5 +271,26 @@ fn check_lanes(lane: u16, lanes: u16) -> Result<(), DataFault> {
 }
 
 pub(super) const MAGIC_HELLO: [u8; 8] = *b"CCL-LANE";
+const MAGIC_OFFER: [u8; 8] = *b"CCL-OFFR";
 const MAGIC_WELCOME: [u8; 8] = *b"CCL-WELC";
 const FLAG_CHECKSUM: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_is_told_from_a_hello_and_checked() {
+        let offer = LaneOffer {
+            run: RunId(1),
+            from: PeerId(2),
+            to: PeerId(3),
+            from_key: LinkKey(4),
+            to_key: LinkKey(5),
+        };
+        let mut bytes = offer.encode();
+        assert_eq!(Opening::decode(&bytes), Ok(Opening::Offer(offer)));
+        bytes[40] ^= 1;
+        assert_eq!(Opening::decode(&bytes), Err(DataFault::HeaderChecksum));
+    }
+}

@@ -4,6 +4,7 @@
 //! other end of a link played by hand, byte by byte.
 
 mod faults;
+mod offers;
 mod port;
 mod raw;
 mod traffic;

@@ -1,0 +1,129 @@
+//! Connections that the side makes that does not dial, for the side that does.
+//!
+//! Who dials a link is fixed, and with it who says how many lanes there are, which attempt is the
+//! newest, and when to begin anew. But its dials may not get through: a firewall, a port mapping, a
+//! wrong address. So the other side connects too, says what the connection is for, and waits; the
+//! dialling side greets over it as if it had made it. Everything is decided by one side, so there
+//! is nothing to settle where both directions work.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::dial;
+use super::link::Link;
+use super::listener::{self, Caller};
+use super::socket::Socket;
+use super::stream::{read_exact, write_all};
+use super::tcp::Inner;
+use crate::limits::{HELLO_TIMEOUT, LANES_MAX};
+use crate::wire::data::{HELLO_BYTES, LaneOffer, Opening};
+
+/// A connection, and where it leads.
+pub(super) type Offered = (Socket, SocketAddr);
+
+/// At the dialling side: connections that no lane has taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    waiting: Mutex<VecDeque<Offered>>,
+    bell: Notify,
+}
+
+impl Offers {
+    /// Keeps a connection; the oldest gives way.
+    pub(super) fn put(&self, offered: Offered) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= OFFERS_MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back(offered);
+        self.bell.notify_one();
+    }
+
+    /// The next connection.
+    pub(super) async fn next(&self) -> Offered {
+        loop {
+            if let Some(offered) = self.waiting.lock().pop_front() {
+                return offered;
+            }
+            self.bell.notified().await;
+        }
+    }
+}
+
+/// At the other side: offers connections while lanes have none, until it is aborted.
+pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
+    let mut pause = OFFER_AFTER;
+    loop {
+        if !link.is_lacking() {
+            link.lacks.notified().await;
+            // Where only this works, nobody waits for what does not.
+            let is_usual = link.is_offered.load(Ordering::Relaxed);
+            pause = if is_usual {
+                Duration::ZERO
+            } else {
+                OFFER_AFTER
+            };
+        }
+        sleep(pause).await;
+        if !link.is_lacking() {
+            continue;
+        }
+        let Some(inner) = links.upgrade() else {
+            return;
+        };
+        pause = match offer(&link).await {
+            Ok(caller) => {
+                link.is_offered.store(true, Ordering::Relaxed);
+                listener::let_in(&inner, caller).await;
+                Duration::ZERO
+            }
+            Err(error) => {
+                tracing::debug!(peer = %link.peer, %error, "it took no connection from here");
+                (pause * 2).clamp(OFFER_AFTER, OFFER_PAUSE_MAX)
+            }
+        };
+    }
+}
+
+/// Makes a connection and waits until the dialling side greets over it.
+async fn offer(link: &Link) -> io::Result<Caller> {
+    let (stream, remote) = dial::connect_any(link).await?;
+    let identity = link.identity;
+    let offer = LaneOffer {
+        run: identity.run,
+        from: identity.peer,
+        to: link.peer,
+        from_key: identity.key,
+        to_key: link.key(),
+    };
+    write_all(&stream, &offer.encode()).await?;
+    let mut bytes = [0; HELLO_BYTES];
+    timeout(HELLO_TIMEOUT, read_exact(&stream, &mut bytes))
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    let opening = Opening::decode(&bytes).map_err(io::Error::other)?;
+    match opening {
+        Opening::Hello(hello) if hello.from == link.peer => Ok(Caller {
+            stream,
+            remote,
+            opening,
+        }),
+        _ => Err(io::Error::other("it does not greet over the connection")),
+    }
+}
+
+/// How long the dialling side may take before the other connects too: several round trips of the
+/// longest path, so that nothing is offered where dialling works.
+const OFFER_AFTER: Duration = Duration::from_secs(1);
+/// Longest pause between two offers.
+const OFFER_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Offered connections that wait for a lane.
+const OFFERS_MAX: usize = LANES_MAX as usize + 1;
