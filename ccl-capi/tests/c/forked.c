@@ -55,6 +55,8 @@ static void communicator_is_the_parents(cclCommunicator_t c) {
     FORKED(cclGetMembers(c, peers, 1, &count));
     FORKED(cclGetRingOrder(c, ranks, 1, &count));
     FORKED(cclGetListenAddress(c, address, sizeof address));
+    FORKED(cclGetMemberName(c, 0, address, sizeof address));
+    FORKED(cclGetMemberAddress(c, 0, address, sizeof address));
     FORKED(cclGetCounters(c, &counters));
     FORKED(cclUpdateTopology(c));
     FORKED(cclUpdateTopologyAsync(c, &operation));
