@@ -49,7 +49,8 @@ fn refusals_say_what_to_change() {
         (
             |hello| {
                 if let PeerToMaster::Hello { addresses, .. } = hello {
-                    *addresses = vec![address(1); limits::ADDRESSES_MAX + 1];
+                    let ports = 0..=limits::ADDRESSES_MAX as u16;
+                    *addresses = ports.map(address).collect();
                 }
             },
             "addresses",
