@@ -284,21 +284,30 @@ def test_hsdp_goes_on_without_a_replica_that_was_killed(replica: int, tmp_path: 
 
 
 def fail_in_ddp(pipe: Pipe, address: str) -> None:
-    dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=1")
-    model = DistributedDataParallel(network())
+    patience = f"connect_timeout={HANG_SECONDS}&operation_timeout={HANG_SECONDS}"
+    dist.init_process_group(
+        "ccl",
+        init_method=f"ccl://{address}?initial_world_size=2&{patience}",
+        timeout=timedelta(seconds=1),
+    )
+    if ccl.torch.communicator().rank == 1:
+        pipe.say("idle")
+        pipe.wait()
+        return
+    model = DistributedDataParallel(network(), init_sync=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    ccl.torch.communicator().close()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     model(torch.ones(2, 16)).sum().backward()
-    with pytest.raises(ccl.Ended):
+    with pytest.raises(ccl.DeadlinePassed):
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    pipe.say("failed")
 
 
 def test_an_error_that_ddp_swallows_is_raised_before_the_step() -> None:
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
-        with started(1, fail_in_ddp, master.address) as [peer]:
-            peer.receive()
+        with started(2, fail_in_ddp, master.address) as peers:
+            assert sorted(peer.receive() for peer in peers) == ["failed", "idle"]
 
 
 def test_without_a_master_the_error_says_how_to_name_one(tmp_path: Path) -> None:
