@@ -35,19 +35,20 @@ def root(options: Any, rank: int) -> Any:
 def refuse_other_types() -> None:
     halves, numbers = torch.zeros(4, dtype=torch.float16), torch.zeros(2, dtype=torch.int16)
     parts = [torch.zeros(2), torch.zeros(2, dtype=torch.int32)]
-    for call in [
+    calls: list[Callable[[], Any]] = [
         lambda: dist.all_gather_into_tensor(halves, numbers),
         lambda: world().allgather([parts], [torch.zeros(2)]),
         lambda: dist.reduce_scatter_tensor(numbers, halves),
         lambda: world().scatter([torch.zeros(2)], [parts], root(dist.ScatterOptions(), dist.get_rank())),
-    ]:
+    ]
+    for call in calls:
         with pytest.raises(ccl.InvalidArgument, match="one tensor is .*, another .*wrong type"):
             call()
 
 
 def refuse_other_lengths() -> None:
     one, two = torch.zeros(1), torch.zeros(2)
-    for call, words in [
+    calls: list[tuple[Callable[[], Any], str]] = [
         (lambda: dist.all_gather([one], one), "has 1 tensors, 2 are needed"),
         (lambda: dist.all_gather([one, one, one], one), "has 3 tensors, 2 are needed"),
         (lambda: dist.all_gather([one, two], one), "has 2 elements, 1 are needed"),
@@ -58,19 +59,21 @@ def refuse_other_lengths() -> None:
         (lambda: world().allgather([], []), "the list of tensors is empty"),
         (lambda: world().broadcast([], root(dist.BroadcastOptions(), 0)), "one tensor, not 0"),
         (lambda: world().reduce([], root(dist.ReduceOptions(), 0)), "the list of tensors is empty"),
-    ]:
+    ]
+    for call, words in calls:
         with pytest.raises(ccl.InvalidArgument, match=words):
             call()
 
 
 def refuse_other_ranks() -> None:
     one = torch.zeros(1)
-    for call in [
+    calls: list[Callable[[], Any]] = [
         lambda: world().broadcast([one], root(dist.BroadcastOptions(), 2)),
         lambda: world().reduce([one], root(dist.ReduceOptions(), -1)),
         lambda: world().gather([], [one], root(dist.GatherOptions(), 9)),
         lambda: world().scatter([one], [], root(dist.ScatterOptions(), 2)),
-    ]:
+    ]
+    for call in calls:
         with pytest.raises(ccl.InvalidArgument, match="is not one of the 2 ranks of the group"):
             call()
 
@@ -161,7 +164,7 @@ def check_all(_pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, st
     ccl.torch.use_master(address)
     dist.init_process_group(
         "ccl",
-        store=dist.FileStore(f"{folder}/store", 2),
+        init_method=f"file://{folder}/store",
         rank=rank,
         world_size=2,
         timeout=timedelta(seconds=HANG_SECONDS),

@@ -120,14 +120,15 @@ def test_between_two_peers(fact: str, outcomes: Any) -> None:
 def grow(pipe: Pipe, address: str, is_newcomer: bool) -> list[float]:
     dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=2")
     if not is_newcomer:
-        groups = [dist.new_group([0]) for _ in range(2)]
+        groups: list[Any] = [dist.new_group([0]) for _ in range(2)]
         pipe.say("founded")
         while ccl.torch.communicator().world_size < 3:
             ccl.torch.update_topology()
         with pytest.raises(ccl.InvalidUsage, match="before newcomers came"):
             dist.all_reduce(torch.ones(1), group=groups[0])
     means = []
-    for group in [dist.new_group([0]), dist.new_group([0]), None]:
+    anew: list[Any] = [dist.new_group([0]), dist.new_group([0]), None]
+    for group in anew:
         value = torch.tensor([float(place())])
         dist.all_reduce(value, group=group)
         means.append(float(value))
@@ -153,7 +154,7 @@ def test_members_and_newcomers_number_groups_alike() -> None:
     ],
 )
 def test_what_an_address_cannot_mean_is_refused(
-    query: str, options: dict[str, int], words: str
+    query: str, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ccl.InvalidArgument, match=words):
         dist.init_process_group("ccl", init_method=f"ccl://127.0.0.1:1{query}", **options)
