@@ -65,15 +65,6 @@ pub enum Event {
         /// Members of that view.
         members: usize,
     },
-    /// The master itself did not run for a while (stopped, asleep, swapped out, or waiting for its
-    /// disk). Nobody is charged for it (R19).
-    MasterPaused {
-        /// For how long, in milliseconds.
-        paused_ms: u64,
-    },
-    /// No member at all is heard: the master takes itself for cut off, and evicts nobody until one
-    /// is heard, or until `detach_timeout` is over (R19).
-    MasterHearsNobody,
     /// An operation committed.
     Committed {
         /// Its group.
@@ -125,7 +116,10 @@ impl fmt::Display for Event {
                 false => write!(f, "started in term {term}"),
             },
             Self::Registered { peer, group, name } => {
-                write!(f, "peer {peer} ({name}) said hello, new in group {group}")
+                write!(
+                    f,
+                    "peer {peer} ({name}) said hello as a newcomer of group {group}"
+                )
             }
             Self::Evicted {
                 peer,
@@ -158,8 +152,6 @@ impl fmt::Display for Event {
                 "group {group} cannot be rebuilt: {heard} of its {members} members are back; start \
                  the master with its journal, or give an operator's word with force_rebuild"
             ),
-            Self::MasterPaused { paused_ms } => paused(f, *paused_ms),
-            Self::MasterHearsNobody => f.write_str(HEARS_NOBODY),
             Self::Committed { group, op } => write!(f, "{op} of group {group} committed"),
             Self::Aborted {
                 group,
@@ -187,14 +179,3 @@ impl fmt::Display for Event {
         }
     }
 }
-
-fn paused(f: &mut fmt::Formatter<'_>, paused_ms: u64) -> fmt::Result {
-    write!(
-        f,
-        "the master did not run for {paused_ms} ms (stopped, asleep, swapped out, or waiting for \
-         the disk of its journal); nobody is evicted for that"
-    )
-}
-
-const HEARS_NOBODY: &str = "no member is heard: the master may be cut off, and evicts nobody until \
-                            one is heard or detach_timeout is over";

@@ -158,8 +158,6 @@ struct Parts {
     sockets: Arc<Owner>,
     /// How long a connection may take to say who it is.
     hello_timeout: Duration,
-    /// Called each time before the disk is waited for: tests make it slow here.
-    before_sync: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Parts {
@@ -186,7 +184,6 @@ impl Parts {
             listener,
             sockets,
             hello_timeout: HELLO_TIMEOUT,
-            before_sync: None,
         })
     }
 }

@@ -276,7 +276,6 @@ impl Master {
         self.with_group(group, |group, shared| {
             group.handle_attach(shared, peer, facts)
         });
-        self.hear(peer);
     }
 
     /// Whoever is not a member is always told so (R7).

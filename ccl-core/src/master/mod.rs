@@ -15,7 +15,6 @@ mod election;
 mod entry;
 mod generation;
 mod group;
-mod hearing;
 mod history;
 mod invariants;
 mod ledger;
@@ -45,7 +44,6 @@ mod wait;
 use std::collections::{BTreeMap, BTreeSet};
 
 use group::Group;
-use hearing::{Hearing, Notice};
 pub use history::History;
 use phase::{Event as Cell, Rule, State, rule};
 pub use record::{Record, Registration, SealedMember, SealedView};
@@ -155,7 +153,6 @@ pub struct Master {
     next_peer: PeerId,
     /// The greatest epoch of a group that was given back: others go on above it.
     epochs: Epoch,
-    hearing: Hearing,
     /// When no session of an earlier master can be alive any more.
     last_resort: Instant,
 }
@@ -174,9 +171,9 @@ impl Master {
         master
     }
 
-    /// Takes one input. `now` never runs backwards. A `Timeout` comes after input that waits.
+    /// Takes one input. `now` never runs backwards.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        self.begin_turn(now);
+        self.shared.now = now;
         match input {
             Input::Message {
                 connection,
@@ -211,12 +208,6 @@ impl Master {
     /// When to call `handle` with [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let first = self.first_due()?;
-        Some(self.hearing.call_at(first))
-    }
-
-    /// What is due first, by the clock of patience.
-    fn first_due(&self) -> Option<Instant> {
         let groups = self
             .groups
             .values()
@@ -255,43 +246,8 @@ impl Master {
             .collect()
     }
 
-    /// From here on `shared.now` is the time by which others are judged (R19).
-    fn begin_turn(&mut self, now: Instant) {
-        if self.hearing.is_late(now) && self.first_due().is_none() {
-            self.hearing.skip(now);
-        }
-        let (sessions, groups) = (&self.shared.sessions, &self.groups);
-        let notice = self.hearing.turn(now, || {
-            let mut attached = sessions.iter().filter(|(_, s)| s.connection().is_some());
-            attached.any(|(peer, session)| {
-                let group = groups.get(&session.registration.group);
-                group.is_some_and(|group| !group.is_newcomer(*peer))
-            })
-        });
-        self.shared.now = self.hearing.now();
-        self.shared.is_listening = self.hearing.is_resting();
-        match notice {
-            Some(Notice::Paused(pause)) => {
-                let paused_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                self.shared.outbox.event(Event::MasterPaused { paused_ms });
-            }
-            Some(Notice::Doubts) => self.shared.outbox.event(Event::MasterHearsNobody),
-            None => {}
-        }
-    }
-
-    /// Something was heard of a session. A member's word says that the master is not deaf.
-    fn hear(&mut self, peer: PeerId) {
-        self.shared.sessions.hear(peer, self.shared.now);
-        let group = self.groups.get(&self.group_of(peer));
-        if group.is_some_and(|group| !group.is_newcomer(peer)) {
-            self.hearing.hear();
-            self.shared.is_listening = self.hearing.is_resting();
-        }
-    }
-
     fn handle_session(&mut self, peer: PeerId, connection: ConnectionId, message: PeerToMaster) {
-        self.hear(peer);
+        self.shared.sessions.hear(peer, self.shared.now);
         match message {
             PeerToMaster::Ping => {
                 let pong = MasterToPeer::Pong {

@@ -26,11 +26,6 @@ impl Group {
             }
             return;
         }
-        if !shared.is_listening {
-            for peer in self.seen_dead(shared) {
-                shared.condemn(peer, EvictReason::Died);
-            }
-        }
         for peer in self.unanswered(shared) {
             let silent_ms = answer_timeout(shared).as_millis() as u64;
             shared.condemn(peer, EvictReason::Silent { silent_ms });
@@ -58,25 +53,12 @@ impl Group {
         let wait = waits.filter(|&until| until > shared.now).min();
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
         let announce = outdated.then_some(self.announced.not_before);
-        let dead = (!self.seen_dead(shared).is_empty()).then_some(shared.now);
-        let others = [self.blame.due(), self.next_look(), dead];
+        let others = [self.blame.due(), self.next_look()];
         [answers, presence, wait, announce]
             .into_iter()
             .chain(others)
             .flatten()
             .min()
-    }
-
-    /// Members whose ends were seen while the master took in what had come during a pause: nobody
-    /// is judged before that is done.
-    fn seen_dead(&self, shared: &Shared) -> Vec<PeerId> {
-        if self.blame.is_empty() {
-            return Vec::new();
-        }
-        let members = self.view.peers().into_iter();
-        let is_dead =
-            |peer: &PeerId| shared.sessions.is_detached(*peer) && self.blame.saw_end_of(*peer);
-        members.filter(is_dead).collect()
     }
 
     /// Absence counts inside a view only: at its end everybody answers, and what waits for the lost

@@ -14,10 +14,7 @@ use crate::wire::control::{EvictReason, MasterToPeer};
 /// Handed to a group with each event.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// By the clock of patience: it stands still when the master is not fit to judge (R19).
     pub now: Instant,
-    /// Whether input may still wait that came while the master did not run.
-    pub is_listening: bool,
     /// 0 until the run is founded or taken up.
     pub term: Term,
     pub timers: Timers,

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::census::Census;
 use super::generation::Units;
 use super::group::Group;
-use super::hearing::Hearing;
 use super::history::History;
 use super::outbox::Outbox;
 use super::phase::Phase;
@@ -28,7 +27,6 @@ impl Master {
         let timers = setup.timers;
         let shared = Shared {
             now,
-            is_listening: false,
             term: Term(0),
             timers,
             force_rebuild: setup.force_rebuild,
@@ -50,7 +48,6 @@ impl Master {
             units: Units::default(),
             next_peer: PeerId(0),
             epochs: Epoch(0),
-            hearing: Hearing::new(&timers, now),
             last_resort: window.max(now + timers.detach_timeout),
             setup,
         }

@@ -47,8 +47,7 @@ impl Peer {
         let call = Call {
             id: call,
             fingerprint,
-            deadline,
-            verdict_until: None,
+            alarm: deadline,
             cancel: None,
             stage: Stage::Waiting,
         };

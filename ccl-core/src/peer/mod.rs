@@ -30,11 +30,10 @@ mod verdicts;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::config::Timers;
 use crate::ids::PeerId;
 use crate::limits;
 use crate::names::Names;
-use crate::time::{Instant, Pace, Patience};
+use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, Member, OtherGroups, PeerToMaster, StateId, Wait};
 
 use coverage::Coverage;
@@ -51,10 +50,7 @@ pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
 #[derive(Debug)]
 pub struct Peer {
     setup: Setup,
-    /// Real time: of deadlines, and of the time without a master (R19).
     now: Instant,
-    /// The time by which the master is judged (R19).
-    patience: Patience,
     phase: Phase,
     session: Session,
     tags: Tags,
@@ -79,12 +75,9 @@ impl Peer {
     #[must_use]
     pub fn new(setup: Setup, now: Instant) -> Self {
         let session = Session::new(setup.entropy);
-        let timers = Timers::default();
-        let pace = Pace::new(timers.heartbeat_interval, timers.peer_timeout);
         Self {
             setup,
             now,
-            patience: Patience::new(now, pace),
             phase: Phase::Joining,
             session,
             tags: Tags::default(),
@@ -104,10 +97,6 @@ impl Peer {
     /// Takes one input. `now` never runs backwards.
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.now = self.now.max(now);
-        match self.first_patience() {
-            Some(_) => drop(self.patience.turn(self.now)),
-            None => self.patience.skip(self.now),
-        }
         if matches!(input, Input::Control(_)) && !self.session.is_up() {
             // The last words of a connection that was given up: everything is said anew.
             return;
@@ -140,22 +129,14 @@ impl Peer {
         if matches!(self.phase, Phase::Ended(_)) {
             return None;
         }
-        let patience = self.first_patience();
         let times = [
-            patience.map(|at| self.patience.real(at).min(self.patience.next_turn())),
             self.session.next_timeout(),
             self.detached_until(),
-            self.tags.next_deadline(),
+            self.leaving.as_ref().map(|leaving| leaving.until),
+            self.tags.next_alarm(),
             self.safe_points.deadline(),
             self.notes.due(),
         ];
-        times.into_iter().flatten().min()
-    }
-
-    /// What is due first by the clock of patience.
-    fn first_patience(&self) -> Option<Instant> {
-        let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
-        let times = [self.session.silent_at(), self.tags.next_verdict(), leaving];
         times.into_iter().flatten().min()
     }
 
@@ -230,7 +211,7 @@ impl Peer {
     }
 
     fn act_on_message(&mut self, message: MasterToPeer) {
-        self.session.heard(self.patience.now());
+        self.session.heard(self.now);
         match message {
             MasterToPeer::Welcome {
                 run_id,

@@ -18,9 +18,7 @@ use super::invariants;
 pub(super) struct Tags {
     states: BTreeMap<Tag, TagState>,
     calls: BTreeMap<CallId, Tag>,
-    deadlines: BTreeSet<(Instant, CallId)>,
-    /// By the clock of patience.
-    verdicts: BTreeSet<(Instant, CallId)>,
+    alarms: BTreeSet<(Instant, CallId)>,
     waiting: BTreeSet<Tag>,
     held_back: BTreeSet<Tag>,
 }
@@ -51,10 +49,8 @@ pub(super) struct Call {
     pub id: CallId,
     /// What was called.
     pub fingerprint: Fingerprint,
-    /// When it is cancelled, unless it was already.
-    pub deadline: Option<Instant>,
-    /// After a cancel, until when the verdict is waited for, by the clock of patience.
-    pub verdict_until: Option<Instant>,
+    /// Its deadline; after a cancel, the limit of the wait for the verdict.
+    pub alarm: Option<Instant>,
     /// What this peer asked for.
     pub cancel: Option<CancelReason>,
     /// How far it is.
@@ -219,7 +215,7 @@ impl Tags {
 
     /// A call begins to wait for its number. The tag is free.
     pub fn begin(&mut self, tag: Tag, call: Call) {
-        let (id, deadline) = (call.id, call.deadline);
+        let (id, alarm) = (call.id, call.alarm);
         let state = self.states.entry(tag).or_default();
         assert!(
             state.call.is_none(),
@@ -228,7 +224,7 @@ impl Tags {
         state.call = Some(call);
         self.calls.insert(id, tag);
         self.waiting.insert(tag);
-        self.deadlines.extend(deadline.map(|at| (at, id)));
+        self.alarms.extend(alarm.map(|at| (at, id)));
     }
 
     /// The waiting call becomes the operation with its tag's next number.
@@ -281,41 +277,35 @@ impl Tags {
         self.waiting.remove(&tag);
         self.held_back.remove(&tag);
         self.calls.remove(&call.id);
-        if let Some(at) = call.deadline {
-            self.deadlines.remove(&(at, call.id));
-        }
-        if let Some(until) = call.verdict_until {
-            self.verdicts.remove(&(until, call.id));
+        if let Some(at) = call.alarm {
+            self.alarms.remove(&(at, call.id));
         }
         Some(call)
     }
 
-    /// The call was cancelled: from now on its verdict is waited for, and not its deadline.
-    pub fn await_verdict(&mut self, tag: Tag, until: Instant) {
-        let state = self.states.get_mut(&tag);
-        let Some(call) = state.and_then(|state| state.call.as_mut()) else {
+    /// Sets the call's alarm anew.
+    pub fn set_alarm(&mut self, tag: Tag, at: Option<Instant>) {
+        let Some(call) = self
+            .states
+            .get_mut(&tag)
+            .and_then(|state| state.call.as_mut())
+        else {
             return;
         };
-        if let Some(deadline) = call.deadline.take() {
-            self.deadlines.remove(&(deadline, call.id));
+        if let Some(before) = std::mem::replace(&mut call.alarm, at) {
+            self.alarms.remove(&(before, call.id));
         }
-        call.verdict_until = Some(until);
-        self.verdicts.insert((until, call.id));
+        self.alarms.extend(at.map(|at| (at, call.id)));
     }
 
-    /// The first deadline.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+    /// When the first alarm goes off.
+    pub fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.first().map(|(at, _)| *at)
     }
 
-    /// The tag of a deadline that has passed.
-    pub fn due_deadline(&self, now: Instant) -> Option<Tag> {
-        let (at, call) = self.deadlines.first()?;
+    /// The tag of an alarm that is due.
+    pub fn due_alarm(&self, now: Instant) -> Option<Tag> {
+        let (at, call) = self.alarms.first()?;
         (*at <= now).then(|| self.tag_of(*call)).flatten()
-    }
-
-    /// When the first verdict is overdue, by the clock of patience.
-    pub fn next_verdict(&self) -> Option<Instant> {
-        self.verdicts.first().map(|(until, _)| *until)
     }
 }

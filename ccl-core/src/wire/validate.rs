@@ -339,7 +339,8 @@ fn check_fingerprint(fingerprint: &Fingerprint) -> Checked {
     over("root", fingerprint.root.0.into(), WORLD_SIZE_MAX as u64 - 1)?;
     length("min_world", fingerprint.min_world as usize, WORLD_SIZE_MAX)?;
     length("caller", fingerprint.caller.len(), CALLER_BYTES_MAX)?;
-    (fingerprint.offer).map_or(Ok(()), |offer| check_content(&offer.content))
+    let mut offers = fingerprint.offer.iter();
+    offers.try_for_each(|offer| check_content(&offer.content))
 }
 
 fn check_cancel(reason: &CancelReason) -> Checked {

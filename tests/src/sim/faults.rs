@@ -173,7 +173,6 @@ impl World {
                 let length = self.fault_rng.millis(10, 4000);
                 self.master_freeze(length);
             }
-            (kind, _) if kind.is_pause() => self.inject_pause(kind, &victims),
             (FaultKind::JoinStorm, _) => self.inject_joins(),
             (FaultKind::Stranger, _) if self.has_sites() && self.fault_rng.chance(700) => {
                 self.inject_intruder();
@@ -215,29 +214,6 @@ impl World {
         self.schedule(down, Event::MasterStart);
         if self.fault_rng.chance(self.swarm.aim_permille) {
             self.aim_at_start(true);
-        }
-    }
-
-    /// Something stands still for longer than it takes to be missed, sometimes for longer than any
-    /// waiting time. Processes that stop together go on one after the other.
-    fn inject_pause(&mut self, kind: FaultKind, victims: &[HostId]) {
-        let timers = self.swarm.timers;
-        let length = match self.fault_rng.below(4) {
-            0 => timers.detach_timeout + self.fault_rng.millis(0, 20_000),
-            1 => self.fault_rng.millis(4000, 25_000),
-            _ => timers.peer_timeout * 2 + self.fault_rng.millis(0, 3000),
-        };
-        if kind == FaultKind::DiskStall {
-            return self.master_stall(length);
-        }
-        if matches!(kind, FaultKind::MasterPause | FaultKind::WorldPause) {
-            self.master_freeze(length);
-        }
-        if matches!(kind, FaultKind::PeersPause | FaultKind::WorldPause) {
-            for host in victims {
-                let late = self.fault_rng.millis(0, 100);
-                self.freeze(*host, length + late);
-            }
         }
     }
 

@@ -30,8 +30,6 @@ pub struct MasterHost {
     pub lost_disk: bool,
     /// Whether a part of its lazily written journal was ever lost.
     pub lost_tail: bool,
-    /// When it went on last after it stood still.
-    pub thawed: Instant,
     /// Number of times it stood still.
     pub freezes: u64,
     /// Whether the next start has an operator's word to rebuild without a majority.
@@ -44,8 +42,6 @@ pub struct MasterHost {
     synced: usize,
     /// When the disk has written all that was asked for.
     disk_free: Instant,
-    /// How long the next durable write takes, the process waiting for it.
-    stall: Option<Duration>,
     outbox: VecDeque<(Instant, Output)>,
     wake: Option<Instant>,
     rng: Rng,
@@ -67,7 +63,6 @@ impl MasterHost {
             started: Instant::default(),
             lost_disk: false,
             lost_tail: false,
-            thawed: Instant::default(),
             freezes: 0,
             force: false,
             frozen: false,
@@ -75,7 +70,6 @@ impl MasterHost {
             journal: Vec::new(),
             synced: 0,
             disk_free: Instant::default(),
-            stall: None,
             outbox: VecDeque::new(),
             wake: None,
             rng,
@@ -208,17 +202,11 @@ impl World {
         }
     }
 
-    /// The next durable write of its journal takes this long, and the process stands still for it.
-    pub fn master_stall(&mut self, length: Duration) {
-        self.master.stall = Some(length);
-    }
-
     /// It goes on, with all that came meanwhile.
     pub fn master_thaw(&mut self) {
         if !std::mem::replace(&mut self.master.frozen, false) {
             return;
         }
-        self.master.thawed = self.now;
         if self.master.rng.chance(500) {
             self.master_timer();
         }
@@ -268,9 +256,6 @@ impl World {
                 now,
                 format_args!("master <- {host:?} c{connection} {message:?}"),
             );
-        }
-        if let Some(host) = host {
-            self.note_heard(host);
         }
         let from = host.map_or_else(
             || SocketAddr::from(([10, 255, 0, 1], 1)),
@@ -361,17 +346,13 @@ impl World {
             return;
         }
         let longest = self.swarm.fsync;
-        let stall = master.stall.take();
-        let takes = stall.unwrap_or_else(|| master.rng.duration(Duration::ZERO, longest));
+        let takes = master.rng.duration(Duration::ZERO, longest);
         master.disk_free = master.disk_free.max(now) + takes;
         let (at, incarnation) = (master.disk_free, master.incarnation);
         if at <= now {
             master.synced = master.journal.len();
         } else {
             self.schedule_at(at, Event::MasterOutbox { incarnation });
-        }
-        if stall.is_some() {
-            self.master_freeze(at.saturating_since(now));
         }
     }
 

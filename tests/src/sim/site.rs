@@ -318,12 +318,7 @@ impl World {
         };
         let bound = grace + Duration::from_secs(1) + self.swarm.fsync * 20;
         let master = (self.master.incarnation, self.master.freezes);
-        let since = self.now;
-        let promise = Promise::UnitGone {
-            peers,
-            since,
-            master,
-        };
+        let promise = Promise::UnitGone { peers, master };
         self.schedule(bound, Event::Check(promise));
     }
 

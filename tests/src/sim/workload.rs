@@ -412,13 +412,15 @@ impl World {
     /// Calls the safe point. Returns its name.
     pub fn app_safe_point(&mut self, host: HostId) -> CallId {
         let now = self.now;
-        let short = self.network_rng.chance(100);
-        let (low, high) = if short { (1, 400) } else { (5000, 20_000) };
-        let patience = self.network_rng.millis(low, high);
+        let patience = match self.network_rng.chance(100) {
+            true => self.network_rng.millis(1, 400),
+            false => self.network_rng.millis(5000, 20_000),
+        };
         let has_deadline = self.network_rng.chance(700) && !self.hosts[host.0].app.scripted;
         let deadline = has_deadline.then(|| now + patience);
-        let app = &mut self.hosts[host.0].app;
-        let call = app.open(CallKind::SafePoint, now, deadline);
+        let call = self.hosts[host.0]
+            .app
+            .open(CallKind::SafePoint, now, deadline);
         self.trace.fold(now, &[31, host.0 as u64]);
         self.host_input(host, Input::SafePoint { call, deadline });
         call

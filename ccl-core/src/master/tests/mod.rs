@@ -8,7 +8,6 @@ mod founding;
 mod generations;
 mod journal;
 mod noise;
-mod pauses;
 mod restart;
 mod returns;
 mod safe_points;
