@@ -47,7 +47,14 @@ fn every_type_and_operator_is_right_with_both_algorithms() {
             "bench all-reduce --world 3 --algorithm {algorithm} --all-types --count 0,1,3,1023,40001 \
              --iters 1 --warmup 1 --json"
         ));
-        assert!(lines.iter().all(|line| line["algorithm"] == algorithm));
+        // Averages of integers do not fit the elements of a ring.
+        let is_right = |line: &Value| {
+            let dtype = line["dtype"].as_str().unwrap();
+            let is_integer = dtype.starts_with(['i', 'u']);
+            line["algorithm"] == algorithm
+                || is_integer && line["op"] == "avg" && line["algorithm"] == "direct"
+        };
+        assert!(lines.iter().all(is_right));
         assert_right(&lines, 12 * 5 * 5);
     }
 }
