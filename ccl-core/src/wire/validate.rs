@@ -4,21 +4,25 @@
 //! overflow, and its lists are what the machines index into. Whether it makes sense in the present
 //! state is the machines' business. Senders are held to the same rules as receivers.
 
+mod waits;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::Timers;
 use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
-    ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, LABEL_BYTES_MAX,
-    NAME_BYTES_MAX, NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX,
-    TIMER_MAX, WAIT_NAMES_MAX, WORLD_SIZE_MAX,
+    ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, NAME_BYTES_MAX,
+    NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
+    WORLD_SIZE_MAX,
 };
 use crate::wire::control::{
-    AbortReason, Called, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, GivenBack,
-    Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault,
-    TagFloor, TagReport, Wait,
+    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
+    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
+    TagReport,
 };
+
+use waits::check_waits;
 
 /// The first rule that a message breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -405,42 +409,6 @@ fn check_others(others: &OtherGroups) -> Checked {
     over("other groups", others.groups.into(), others.members.into())?;
     let most = u64::from(others.groups) * u64::from(others.largest);
     over("members of other groups", others.members.into(), most)
-}
-
-fn check_waits(waits: Option<&Wait>) -> Checked {
-    match waits {
-        None => Ok(()),
-        Some(Wait::Unit(unit)) => {
-            length("peers of a unit", unit.size as usize, PEERS_MAX)?;
-            let registered = unit.registered as usize;
-            length("registered peers of a unit", registered, PEERS_MAX)
-        }
-        Some(Wait::EarlierRun { seconds } | Wait::Backoff { seconds }) => {
-            over("seconds of a wait", (*seconds).into(), TIMER_MAX.as_secs())
-        }
-        Some(Wait::Full { members }) => length("members", *members as usize, WORLD_SIZE_MAX),
-        Some(
-            Wait::Rebuild { missing: some, .. }
-            | Wait::FirstView { here: some, .. }
-            | Wait::SafePoint { missing: some, .. }
-            | Wait::Change { missing: some },
-        ) => {
-            length("named peers", some.first.len(), WAIT_NAMES_MAX)?;
-            some.first.iter().try_for_each(check_called)
-        }
-        Some(Wait::Links(links)) => {
-            length("missing links", links.len(), WAIT_NAMES_MAX)?;
-            links.iter().try_for_each(|link| {
-                check_called(&link.from)?;
-                check_called(&link.to)?;
-                check_name("link error", &link.error, TEXT_BYTES_MAX)
-            })
-        }
-    }
-}
-
-fn check_called(called: &Called) -> Checked {
-    check_name("name", &called.name, LABEL_BYTES_MAX)
 }
 
 /// A text that others print: it must not look like lines of its own.

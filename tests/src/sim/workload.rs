@@ -465,38 +465,4 @@ impl World {
         }
         self.host_input(host, Input::Leave { call });
     }
-
-    /// An operation begins to move its bytes.
-    pub fn host_start(&mut self, host: HostId, start: Start) {
-        let now = self.now;
-        self.trace.line(
-            now,
-            format_args!("{host:?} starts {} as rank {}", start.op, start.rank),
-        );
-        self.trace.fold(now, &[32, host.0 as u64, start.op.n.0]);
-        let (parts, memory) = self.shape(host, &start);
-        let state = &mut self.hosts[host.0];
-        let Some(OpenCall {
-            kind: CallKind::Operation(operation),
-            ..
-        }) = state.app.calls.get_mut(&start.call)
-        else {
-            self.fail(format!("{host:?} starts a call that is not open"));
-            return;
-        };
-        operation.started = Some(start.op);
-        let operation = operation.clone();
-        self.note_start(host, start.op);
-        let checked = self
-            .checkers
-            .operation_starts(&self.hosts[host.0], host, &start, &operation);
-        self.check(checked);
-        if start.fingerprint.kind == Kind::SharedState {
-            return self.sync_starts(host, start.op, sync::offer_of(&operation));
-        }
-        let in_place = operation.logical.in_place;
-        self.hosts[host.0]
-            .plane
-            .start(&start, parts, memory, in_place);
-    }
 }
