@@ -15,7 +15,6 @@ pub mod master;
 pub mod mutation;
 pub mod names;
 pub mod peer;
-pub mod reduce;
 pub mod signals;
 pub mod state;
 pub mod time;
@@ -23,6 +22,7 @@ pub mod topology;
 pub mod transport;
 pub mod wire;
 
+pub use ccl_reduce as reduce;
 pub use checkpoint::Checkpoints;
 pub use communicator::{
     Census, Communicator, Connecting, Counters, Handle, Hashes, Options, Outcome, Progress,

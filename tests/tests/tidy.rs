@@ -8,11 +8,12 @@ mod source;
 
 use source::{Source, sources, split};
 
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "ccl-core",
     "ccl-capi",
     "ccl-cli",
     "ccl-python",
+    "ccl-reduce",
     "tests",
     "examples",
 ];
@@ -26,12 +27,12 @@ const UNSAFE_FILES: [&str; 12] = [
     "ccl-core/src/buffer.rs",
     "ccl-core/src/communicator",
     "ccl-core/src/descriptors.rs",
-    "ccl-core/src/reduce/simd.rs",
     "ccl-core/src/state/engine/tests.rs",
     "ccl-core/src/transport/sys.rs",
     "ccl-python/src/dlpack.rs",
     "ccl-python/src/flight.rs",
     "ccl-python/src/shared_state.rs",
+    "ccl-reduce/src/simd.rs",
     "tests/src/bin/actor.rs",
     "tests/tests/descriptors.rs",
 ];

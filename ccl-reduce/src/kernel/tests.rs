@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
-use crate::reduce::reference;
+use crate::reference;
 
 /// Bits that make trouble: zeros, subnormals, extremes, infinities, NaNs of both signs.
 fn awkward_bits(dtype: Dtype) -> Vec<u64> {
