@@ -31,6 +31,7 @@ __all__ = [
     "SyncHandle",
     "SyncInfo",
     "View",
+    "call_soon",
     "close_door",
     "forget_inside",
     "log_close",

@@ -6,7 +6,7 @@ would be in the options one by one: ``group.allreduce(tensor, op=…)``, ``group
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -46,7 +46,7 @@ def overloaded(
             return method(self, *lists, _filled(options or make_options(), named, method.__name__))
 
         # `torch.compile` cannot look into what is done here; it is not to try.
-        return torch._disable_dynamo(call)  # type: ignore[return-value]
+        return cast("Method", torch._disable_dynamo(call))
 
     return decorate
 
