@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use ccl_core::{Communicator, CommunicatorConfig, Error, Options, PeerId, Rank, ReduceOp, Result};
+use ccl_core::{
+    Communicator, CommunicatorConfig, Error, Options, Rank, ReduceOp, Result, SharedState,
+    SyncStrategy,
+};
 
 fn main() -> Result<()> {
     let config = CommunicatorConfig {
@@ -23,7 +26,8 @@ fn main() -> Result<()> {
             // Evicted, or the outcome is unknown: start again as a newcomer.
             Err(error) => return Err(error),
         }
-        communicator.update_topology()?; // newcomers enter here and nowhere else
+        // Newcomers enter here and nowhere else: the sync that opens a step is their first call.
+        communicator.update_topology()?;
     }
     communicator.leave()
 }
@@ -36,39 +40,45 @@ fn wait_for_company() {
     std::thread::sleep(Duration::from_secs(1));
 }
 
-/// What all members hold alike, and who they were when they last made sure of it.
+/// What all members hold alike.
 struct Training {
     weights: Vec<f32>,
+    /// Steps done.
+    revision: u64,
     slope: f32,
-    members: Vec<PeerId>,
 }
 
 impl Default for Training {
     fn default() -> Self {
         Self {
             weights: vec![0.0; 100_000],
+            revision: 0,
             slope: f32::MAX,
-            members: Vec::new(),
         }
     }
 }
 
 impl Training {
     fn step(&mut self, communicator: &Communicator) -> Result<()> {
-        let options = Options::default();
-        let view = communicator.view();
-        let members: Vec<PeerId> = view.members.iter().map(|member| member.peer).collect();
-        if self.members != members {
-            // Rank 0 is the member of longest standing, so it has the weights.
-            communicator.broadcast(&mut self.weights, Rank(0), &options)?;
-            self.members = members;
-        }
+        self.synchronise(communicator)?;
         let mut gradients = self.gradients(communicator.rank());
+        let options = Options::default();
         communicator.all_reduce(&mut gradients, ReduceOp::Avg, &options)?;
         for (weight, gradient) in self.weights.iter_mut().zip(&gradients) {
             *weight -= 0.001 * gradient;
         }
+        self.revision += 1;
         self.slope = gradients[0].abs();
+        Ok(())
+    }
+
+    /// Moves nothing, but to a newcomer. All make it in each step: nobody but the master knows for
+    /// certain who has just come.
+    fn synchronise(&mut self, communicator: &Communicator) -> Result<()> {
+        let mut state = SharedState::new(self.revision);
+        state.add("weights", &[self.weights.len() as u64], &mut self.weights)?;
+        let info = communicator.sync_shared_state(&mut state, SyncStrategy::EnforcePopular)?;
+        self.revision = info.revision;
         Ok(())
     }
 

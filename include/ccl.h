@@ -1377,7 +1377,8 @@ cclResult_t cclGetCounters(cclCommunicator_t communicator, struct cclCounters_t 
 /*
  A safe point: admits the newcomers that are ready. All members must come to it, in the same
  order among their safe points. Blocks until they have if a newcomer waits, otherwise for one
- round trip to the master; at most `operation_timeout_ms`.
+ round trip to the master; at most `operation_timeout_ms`. A newcomer's first call is what
+ the members call after the safe point that admits it.
 
  Errors: cclErrorTimeout: the safe point is not used up; the fatal ones (cclResultIsFatal);
  cclErrorInvalidUsage if it is not connected, or if another thread is in this call;

@@ -9,7 +9,8 @@ use crate::result::cclResult_t;
 
 /// A safe point: admits the newcomers that are ready. All members must come to it, in the same
 /// order among their safe points. Blocks until they have if a newcomer waits, otherwise for one
-/// round trip to the master; at most `operation_timeout_ms`.
+/// round trip to the master; at most `operation_timeout_ms`. A newcomer's first call is what
+/// the members call after the safe point that admits it.
 ///
 /// Errors: cclErrorTimeout: the safe point is not used up; the fatal ones (cclResultIsFatal);
 /// cclErrorInvalidUsage if it is not connected, or if another thread is in this call;

@@ -22,7 +22,7 @@ use crate::wait::wait_telling;
 ///
 ///   master                   "host:port" of the master (`ccl master`)
 ///   run                      "default": name of the run; a master of another run refuses
-///   name                     None: what this peer is called in errors and logs; None is host:process
+///   name                     None: what this peer is called in errors; None is host:process
 ///   group                    0: peers of one group reduce together
 ///   initial_world_size       min_world_size: peers that the group's first view waits for
 ///   min_world_size           1: fewer members raise TooFewPeers
@@ -154,6 +154,8 @@ impl Communicator {
     }
 
     /// A safe point: admits the newcomers that are ready. All members must come to it.
+    ///
+    /// A newcomer's first call is what the members call after the safe point that admits it.
     fn update_topology(&self, py: Python<'_>) -> PyResult<View> {
         let start = py.detach(|| self.0.update_topology_start());
         let point = Native::new(start.map_err(|error| raise(py, &error))?);

@@ -24,10 +24,11 @@ def gradient_of(weights: numpy.ndarray, step: int, rank: int) -> numpy.ndarray:
 
 
 def train(comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState) -> None:
-    while state.revision < STEPS:
-        comm.update_topology()  # newcomers enter here, and nowhere else
-        comm.sync(state)  # and have the others' weights and step from here on
+    while True:
+        comm.sync(state)  # moves nothing, but to a newcomer: it has the weights and the step from here on
         step = state.revision
+        if step >= STEPS:
+            return
         while True:
             gradient = gradient_of(weights, step, comm.rank)
             try:
@@ -38,6 +39,7 @@ def train(comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState
         weights -= 0.1 * gradient
         state.revision = step + 1
         print(f"step {step}: {outcome.world_size} peers, weights {state.root()[:16]}", flush=True)
+        comm.update_topology()  # newcomers enter here, and nowhere else; all go on with the sync
 
 
 def main() -> None:

@@ -248,6 +248,7 @@ impl Communicator {
 
     /// A safe point: admits the newcomers that are ready. All members must come to it, in the same
     /// order among their safe points; blocks until they have if anybody waits, else one round trip.
+    /// A newcomer's first call is what the members call after the safe point that admits it.
     ///
     /// # Errors
     /// [`Error::Timeout`] after `operation_timeout`: the safe point is not used up. The fatal ones.

@@ -135,7 +135,10 @@ class Communicator:
         """What happened so far."""
 
     def update_topology(self) -> View:
-        """A safe point: admits the newcomers that are ready. All members must come to it."""
+        """A safe point: admits the newcomers that are ready. All members must come to it.
+
+        A newcomer's first call is what the members call after the safe point that admits it.
+        """
 
     def update_topology_async(self) -> SafePoint:
         """Comes to a safe point without waiting for the others."""
