@@ -183,7 +183,10 @@ impl World {
         })?;
         match reason {
             AbortReason::Lost { peer, .. } => {
-                let known = self.checkers.is_evicted(Some(run), *peer);
+                // A master that crashes may have sealed a loss that it told nobody of.
+                let newest = self.checkers.newest_view(group);
+                let is_gone = newest.is_some_and(|view| !view.members.contains(peer));
+                let known = is_gone || self.checkers.is_evicted(Some(run), *peer);
                 ensure(known, || format!("{op} names {peer} as lost, who is not"))
             }
             AbortReason::Cancelled { by, reason } => {

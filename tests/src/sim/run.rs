@@ -262,6 +262,10 @@ fn all_finished(world: &World) -> bool {
 /// Nobody calls anything: all agree on everything.
 fn quiescent(world: &mut World) {
     let timers = world.swarm.timers;
+    if world.sites_are_whole().is_err() {
+        // One process of a host may just have left: the others have a while to leave, too (R9).
+        world.run_until(world.now + timers.peer_timeout);
+    }
     world.run_until(world.now + timers.heartbeat_interval * 2);
     if world.failure.is_none() && !world.everybody_is_in(true) {
         world.fail(format!("views differ at rest:{}", world.who_waits()));
