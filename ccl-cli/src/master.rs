@@ -238,6 +238,10 @@ fn event_to_json(event: &Event) -> Value {
         } => {
             json!({ "event": "rebuild_stalled", "group": group, "heard": heard, "members": members })
         }
+        Event::MasterPaused { paused_ms } => {
+            json!({ "event": "master_paused", "paused_ms": paused_ms })
+        }
+        Event::MasterHearsNobody => json!({ "event": "master_hears_nobody" }),
         other => json!({ "event": "other", "text": other.to_string() }),
     }
 }

@@ -65,6 +65,15 @@ pub enum Event {
         /// Members of that view.
         members: usize,
     },
+    /// The master itself did not run for a while (stopped, asleep, swapped out, or waiting for its
+    /// disk). Nobody is charged for it (R20).
+    MasterPaused {
+        /// For how long, in milliseconds.
+        paused_ms: u64,
+    },
+    /// No member at all is heard, or if there are none, no newcomer: the master takes itself for
+    /// cut off, and evicts nobody until one is heard, or until `detach_timeout` is over (R20).
+    MasterHearsNobody,
     /// An operation committed.
     Committed {
         /// Its group.
@@ -116,10 +125,7 @@ impl fmt::Display for Event {
                 false => write!(f, "started in term {term}"),
             },
             Self::Registered { peer, group, name } => {
-                write!(
-                    f,
-                    "peer {peer} ({name}) said hello as a newcomer of group {group}"
-                )
+                write!(f, "peer {peer} ({name}) said hello, new in group {group}")
             }
             Self::Evicted {
                 peer,
@@ -152,6 +158,8 @@ impl fmt::Display for Event {
                 "group {group} cannot be rebuilt: {heard} of its {members} members are back; start \
                  the master with its journal, or give an operator's word with force_rebuild"
             ),
+            Self::MasterPaused { paused_ms } => paused(f, *paused_ms),
+            Self::MasterHearsNobody => f.write_str(HEARS_NOBODY),
             Self::Committed { group, op } => write!(f, "{op} of group {group} committed"),
             Self::Aborted {
                 group,
@@ -179,3 +187,14 @@ impl fmt::Display for Event {
         }
     }
 }
+
+fn paused(f: &mut fmt::Formatter<'_>, paused_ms: u64) -> fmt::Result {
+    write!(
+        f,
+        "the master did not run for {paused_ms} ms (stopped, asleep, swapped out, or waiting for \
+         the disk of its journal); nobody is evicted for that"
+    )
+}
+
+const HEARS_NOBODY: &str = "no member is heard, or no peer at all: the master may be cut off, and \
+                            evicts nobody until one is heard or detach_timeout is over";

@@ -79,6 +79,10 @@ pub enum Mutation {
     PostsOrderedByNumber,
     /// The loss of one peer of a unit leaves the others in.
     UnitOutlivesPeer,
+    /// Time in which a machine did not run counts as the silence of others.
+    PauseCounts,
+    /// A master that hears no member at all evicts them all.
+    DeafMasterJudges,
 }
 
 #[cfg(ccl_mutations)]

@@ -3,9 +3,13 @@
 //! There is no way to read a clock from here; the driver passes `now` in, the simulator makes it
 //! up.
 
+mod patience;
+
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
+
+pub use patience::{Pace, Patience};
 
 /// Nanoseconds since an origin that the owner of the clock chose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,8 +25,13 @@ impl Actor {
     /// If the process cannot be started.
     #[must_use]
     pub fn spawn(program: &str, master: SocketAddr, world: u32, lanes: u16) -> Self {
+        let arguments = [master.to_string(), world.to_string(), lanes.to_string()];
+        Self::start(program, &arguments)
+    }
+
+    fn start(program: &str, arguments: &[String]) -> Self {
         let mut child = Command::new(program)
-            .args([master.to_string(), world.to_string(), lanes.to_string()])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -77,6 +82,39 @@ impl Actor {
     #[must_use]
     pub fn process(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Starts a master that waits so long for a silent peer (see `src/bin/master.rs`); returns its
+    /// address too.
+    ///
+    /// # Panics
+    /// If the process cannot be started.
+    #[must_use]
+    pub fn master(program: &str, peer_timeout: Duration) -> (Self, SocketAddr) {
+        let master = Self::start(program, &[peer_timeout.as_millis().to_string()]);
+        let address = master.answer().parse().expect("it prints its address");
+        (master, address)
+    }
+
+    /// Stops these processes, lets them stand still for a while, and lets them go on.
+    ///
+    /// # Panics
+    /// If the system does not let it.
+    pub fn pause(processes: &[&Self], length: Duration) {
+        for process in processes {
+            process.signal("STOP");
+        }
+        let (_keep, never) = mpsc::channel::<()>();
+        let _nobody_says_anything = never.recv_timeout(length);
+        for process in processes {
+            process.signal("CONT");
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let line = format!("kill -{name} {}", self.process());
+        let status = Command::new("sh").args(["-c", &line]).status();
+        assert!(status.is_ok_and(|status| status.success()), "{line}");
     }
 
     /// Kills it with SIGKILL and waits until it is gone.

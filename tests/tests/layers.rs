@@ -13,7 +13,7 @@ use source::{Source, sources};
 const ARROWS: &[(&str, &str)] = &[
     // Vocabulary. The reasons inside errors and events are those of the control messages.
     ("ids", ""),
-    ("time", ""),
+    ("time", "mutation"),
     ("limits", ""),
     ("mutation", ""),
     ("names", "ids"),

@@ -158,6 +158,8 @@ struct Parts {
     sockets: Arc<Owner>,
     /// How long a connection may take to say who it is.
     hello_timeout: Duration,
+    /// Called each time before the disk is waited for: tests make it slow here.
+    before_sync: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Parts {
@@ -184,6 +186,7 @@ impl Parts {
             listener,
             sockets,
             hello_timeout: HELLO_TIMEOUT,
+            before_sync: None,
         })
     }
 }

@@ -56,6 +56,11 @@ impl Blame {
         self.rest();
     }
 
+    /// Whether no link is reported as broken.
+    pub fn is_empty(&self) -> bool {
+        self.reports.is_empty()
+    }
+
     /// Whether a member saw this one's data connections end, or its port refuse.
     pub fn saw_end_of(&self, peer: PeerId) -> bool {
         let mut reports = self.reports.iter();

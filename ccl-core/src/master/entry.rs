@@ -234,6 +234,7 @@ impl Master {
         };
         self.shared.outbox.send(hello.connection, welcome);
         self.with_group(hello.group, |group, shared| group.greet(shared, peer));
+        self.hear(peer);
     }
 
     /// Gives a session its new connection; a stale one is closed instead (R10).
@@ -276,6 +277,7 @@ impl Master {
         self.with_group(group, |group, shared| {
             group.handle_attach(shared, peer, facts)
         });
+        self.hear(peer);
     }
 
     /// Whoever is not a member is always told so (R7).

@@ -254,7 +254,8 @@ impl Group {
     /// Evicts at once who has lost its control connection and, as a member saw, its data
     /// connections (R10). While a run is rebuilt, everybody's connections have just ended.
     fn condemn_dead(&self, shared: &mut Shared, peer: PeerId) {
-        if self.blame.saw_end_of(peer) && !matches!(self.phase, Phase::Rebuild(_)) {
+        let is_judged = !matches!(self.phase, Phase::Rebuild(_)) && !shared.is_listening;
+        if self.blame.saw_end_of(peer) && is_judged {
             shared.condemn(peer, EvictReason::Died);
         }
     }

@@ -15,6 +15,7 @@ mod election;
 mod entry;
 mod generation;
 mod group;
+mod hearing;
 mod history;
 mod invariants;
 mod ledger;
@@ -44,12 +45,13 @@ mod wait;
 use std::collections::{BTreeMap, BTreeSet};
 
 use group::Group;
+use hearing::{Hearing, Notice};
 pub use history::History;
 use phase::{Event as Cell, Rule, State, rule};
 pub use record::{Record, Registration, SealedMember, SealedView};
 use run::Run;
 use secret::Secrets;
-use session::Contact;
+use session::{Contact, Sessions};
 use shared::Shared;
 
 use crate::event::Event;
@@ -153,6 +155,7 @@ pub struct Master {
     next_peer: PeerId,
     /// The greatest epoch of a group that was given back: others go on above it.
     epochs: Epoch,
+    hearing: Hearing,
     /// When no session of an earlier master can be alive any more.
     last_resort: Instant,
 }
@@ -171,9 +174,9 @@ impl Master {
         master
     }
 
-    /// Takes one input. `now` never runs backwards.
+    /// Takes one input. `now` never runs backwards. A `Timeout` comes after input that waits.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        self.shared.now = now;
+        self.begin_turn(now);
         match input {
             Input::Message {
                 connection,
@@ -208,6 +211,12 @@ impl Master {
     /// When to call `handle` with [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let first = self.first_due()?;
+        Some(self.hearing.call_at(first))
+    }
+
+    /// What is due first, by the clock of patience.
+    fn first_due(&self) -> Option<Instant> {
         let groups = self
             .groups
             .values()
@@ -246,8 +255,40 @@ impl Master {
             .collect()
     }
 
-    fn handle_session(&mut self, peer: PeerId, connection: ConnectionId, message: PeerToMaster) {
+    /// From here on `shared.now` is the time by which others are judged (R20).
+    fn begin_turn(&mut self, now: Instant) {
+        if self.hearing.is_late(now) && self.first_due().is_none() {
+            self.hearing.skip(now);
+        }
+        let (sessions, groups) = (&self.shared.sessions, &self.groups);
+        let notice = self.hearing.turn(now, || newest_word(sessions, groups));
+        self.shared.now = self.hearing.now();
+        self.note_hearing();
+        match notice {
+            Some(Notice::Paused(pause)) => {
+                let paused_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                self.shared.outbox.event(Event::MasterPaused { paused_ms });
+            }
+            Some(Notice::Doubts) => self.shared.outbox.event(Event::MasterHearsNobody),
+            None => {}
+        }
+    }
+
+    /// Something was heard of a session.
+    fn hear(&mut self, peer: PeerId) {
         self.shared.sessions.hear(peer, self.shared.now);
+        let (sessions, groups) = (&self.shared.sessions, &self.groups);
+        self.hearing.hear(|| newest_word(sessions, groups));
+        self.note_hearing();
+    }
+
+    fn note_hearing(&mut self) {
+        self.shared.is_listening = self.hearing.is_resting();
+        self.shared.went_on = self.hearing.went_on();
+    }
+
+    fn handle_session(&mut self, peer: PeerId, connection: ConnectionId, message: PeerToMaster) {
+        self.hear(peer);
         match message {
             PeerToMaster::Ping => {
                 let pong = MasterToPeer::Pong {
@@ -308,11 +349,13 @@ impl Master {
     /// Until when a session may stay as it is: silent, or without a connection.
     fn patience(&self, peer: PeerId) -> Option<Instant> {
         let session = self.shared.sessions.get(peer)?;
+        let timers = &self.shared.timers;
+        let begun = |at| self.shared.begun(at);
         match session.contact {
-            Contact::Attached { heard, .. } => Some(heard + self.shared.timers.peer_timeout),
+            Contact::Attached { heard, .. } => Some(begun(heard) + timers.peer_timeout),
             // While a run is rebuilt, its window says how long members are waited for.
             Contact::Detached { .. } if self.is_rebuilding(peer) => None,
-            Contact::Detached { since } => Some(since + self.shared.timers.reattach_grace),
+            Contact::Detached { since } => Some(begun(since) + timers.reattach_grace),
         }
     }
 
@@ -422,4 +465,17 @@ impl Master {
             .expect("sessions belong to groups that exist");
         act(group, &mut self.shared);
     }
+}
+
+/// When the master last heard any of those whose word shows that it hears at all. As long as a
+/// member is connected, that is a member: it has a run to lose, and newcomers have none.
+fn newest_word(sessions: &Sessions, groups: &BTreeMap<GroupId, Group>) -> Option<Instant> {
+    let words = sessions.iter().filter_map(|(peer, session)| {
+        let Contact::Attached { heard, .. } = session.contact else {
+            return None;
+        };
+        let group = groups.get(&session.registration.group)?;
+        Some((!group.is_newcomer(*peer), heard))
+    });
+    words.max().map(|(_, heard)| heard)
 }

@@ -26,11 +26,16 @@ impl Group {
             }
             return;
         }
+        if !shared.is_listening {
+            for peer in self.seen_dead(shared) {
+                shared.condemn(peer, EvictReason::Died);
+            }
+        }
         for peer in self.unanswered(shared) {
             let silent_ms = answer_timeout(shared).as_millis() as u64;
             shared.condemn(peer, EvictReason::Silent { silent_ms });
         }
-        if self.blame.due().is_some_and(|due| due <= shared.now) {
+        if self.blame_due(shared).is_some_and(|due| due <= shared.now) {
             self.judge(shared);
         }
         if let Some(timeout) = self.presence_timeout(shared) {
@@ -53,12 +58,25 @@ impl Group {
         let wait = waits.filter(|&until| until > shared.now).min();
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
         let announce = outdated.then_some(self.announced.not_before);
-        let others = [self.blame.due(), self.next_look()];
+        let dead = (!self.seen_dead(shared).is_empty()).then_some(shared.now);
+        let others = [self.blame_due(shared), self.next_look(), dead];
         [answers, presence, wait, announce]
             .into_iter()
             .chain(others)
             .flatten()
             .min()
+    }
+
+    /// Members whose ends were seen while the master took in what had come during a pause: nobody
+    /// is judged before that is done.
+    fn seen_dead(&self, shared: &Shared) -> Vec<PeerId> {
+        if self.blame.is_empty() {
+            return Vec::new();
+        }
+        let members = self.view.peers().into_iter();
+        let is_dead =
+            |peer: &PeerId| shared.sessions.is_detached(*peer) && self.blame.saw_end_of(*peer);
+        members.filter(is_dead).collect()
     }
 
     /// Absence counts inside a view only: at its end everybody answers, and what waits for the lost
@@ -82,7 +100,16 @@ impl Group {
     fn answers_due(&self, shared: &Shared) -> impl Iterator<Item = (PeerId, Instant)> {
         let asked = self.phase.awaited().into_iter().flat_map(Awaited::asked);
         let attached = asked.filter(|(peer, _)| !shared.sessions.is_detached(*peer));
-        attached.map(|(peer, asked)| (peer, asked + answer_timeout(shared)))
+        attached.map(|(peer, asked)| (peer, shared.begun(asked) + answer_timeout(shared)))
+    }
+
+    /// When broken links are judged: not before the master knows, after a pause of its own, which
+    /// of their ends is silent.
+    fn blame_due(&self, shared: &Shared) -> Option<Instant> {
+        let listened = shared.timers.heartbeat_interval * (QUIET_HEARTBEATS + 1);
+        let known = shared.went_on.map(|went_on| went_on + listened);
+        let due = self.blame.due()?;
+        Some(known.map_or(due, |known| due.max(known)))
     }
 
     fn judge(&mut self, shared: &mut Shared) {
@@ -93,8 +120,8 @@ impl Group {
         let silent = |peer: &PeerId| {
             // A connection that has just broken accuses nobody: its peer is likely on its way back.
             let detached = shared.sessions.is_detached(*peer);
-            let quiet = if detached { heartbeat } else { heartbeat * 4 };
-            shared.sessions.silence(*peer, shared.now) > quiet
+            let beats = if detached { 1 } else { QUIET_HEARTBEATS };
+            shared.sessions.silence(*peer, shared.now) > heartbeat * beats
         };
         let suspects = members.iter().copied().filter(silent).collect();
         for (peer, by) in blame::culprits(links, &members, &suspects) {
@@ -108,3 +135,7 @@ impl Group {
 fn answer_timeout(shared: &Shared) -> Duration {
     shared.timers.peer_timeout * 2
 }
+
+/// Of two ends of a broken link, the one that the master has not heard for so many heartbeats is to
+/// blame.
+const QUIET_HEARTBEATS: u32 = 4;

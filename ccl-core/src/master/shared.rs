@@ -14,7 +14,12 @@ use crate::wire::control::{EvictReason, MasterToPeer};
 /// Handed to a group with each event.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// By the clock of patience: it stands still when the master is not fit to judge (R20).
     pub now: Instant,
+    /// Whether input may still wait that came while the master did not run.
+    pub is_listening: bool,
+    /// When the master last went on after it was not fit to judge.
+    pub went_on: Option<Instant>,
     /// 0 until the run is founded or taken up.
     pub term: Term,
     pub timers: Timers,
@@ -32,6 +37,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// When patience began that would have at `at`: after a pause of the master it begins anew
+    /// (R20).
+    pub fn begun(&self, at: Instant) -> Instant {
+        self.went_on.map_or(at, |went_on| at.max(went_on))
+    }
+
     /// Sends to a peer if it has a connection; what it misses, the reply to its attach makes up
     /// for.
     pub fn send(&mut self, peer: PeerId, message: MasterToPeer) {

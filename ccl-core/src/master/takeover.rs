@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::census::Census;
 use super::generation::Units;
 use super::group::Group;
+use super::hearing::Hearing;
 use super::history::History;
 use super::outbox::Outbox;
 use super::phase::Phase;
@@ -27,6 +28,8 @@ impl Master {
         let timers = setup.timers;
         let shared = Shared {
             now,
+            is_listening: false,
+            went_on: None,
             term: Term(0),
             timers,
             force_rebuild: setup.force_rebuild,
@@ -48,6 +51,7 @@ impl Master {
             units: Units::default(),
             next_peer: PeerId(0),
             epochs: Epoch(0),
+            hearing: Hearing::new(&timers, now),
             last_resort: window.max(now + timers.detach_timeout),
             setup,
         }

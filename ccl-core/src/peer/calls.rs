@@ -47,7 +47,8 @@ impl Peer {
         let call = Call {
             id: call,
             fingerprint,
-            alarm: deadline,
+            deadline,
+            verdict_until: None,
             cancel: None,
             stage: Stage::Waiting,
         };

@@ -47,22 +47,18 @@ impl Peer {
 
     /// Acts on deadlines, and on verdicts that did not come.
     pub(super) fn check_calls(&mut self) {
-        while let Some(tag) = self.tags.due_alarm(self.now) {
-            let is_cancelled = self
-                .tags
-                .get(tag)
-                .and_then(|state| state.call.as_ref()?.cancel.as_ref())
-                .is_some();
-            if is_cancelled {
-                return self.end_session(SessionEnd::NoVerdict);
-            }
+        let verdict = self.tags.next_verdict();
+        if verdict.is_some_and(|until| until <= self.patience.now()) {
+            return self.end_session(SessionEnd::NoVerdict);
+        }
+        while let Some(tag) = self.tags.due_deadline(self.now) {
             self.request_cancel(tag, CancelReason::Deadline);
         }
     }
 
     /// Asks for an abort (R8). The first request of a call counts; its verdict must come in time.
     fn request_cancel(&mut self, tag: Tag, reason: CancelReason) {
-        let until = self.now + self.session.timers().verdict_timeout;
+        let until = self.patience.now() + self.session.timers().verdict_timeout;
         let Some(call) = self.tags.get_mut(tag).and_then(|state| state.call.as_mut()) else {
             return;
         };
@@ -72,7 +68,7 @@ impl Peer {
         let reason = bounded(reason);
         call.cancel = Some(reason.clone());
         let op = call.posted().map(|posted| posted.op);
-        self.tags.set_alarm(tag, Some(until));
+        self.tags.await_verdict(tag, until);
         let Some(op) = op else {
             return;
         };

@@ -30,10 +30,11 @@ mod verdicts;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::config::Timers;
 use crate::ids::PeerId;
 use crate::limits;
 use crate::names::Names;
-use crate::time::Instant;
+use crate::time::{Instant, Pace, Patience};
 use crate::wire::control::{MasterToPeer, Member, OtherGroups, PeerToMaster, StateId, Wait};
 
 use coverage::Coverage;
@@ -50,7 +51,10 @@ pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
 #[derive(Debug)]
 pub struct Peer {
     setup: Setup,
+    /// Real time: of deadlines, and of the time without a master (R20).
     now: Instant,
+    /// The time by which the master is judged (R20).
+    patience: Patience,
     phase: Phase,
     session: Session,
     tags: Tags,
@@ -75,9 +79,12 @@ impl Peer {
     #[must_use]
     pub fn new(setup: Setup, now: Instant) -> Self {
         let session = Session::new(setup.entropy);
+        let timers = Timers::default();
+        let pace = Pace::new(timers.heartbeat_interval, timers.peer_timeout);
         Self {
             setup,
             now,
+            patience: Patience::new(now, pace),
             phase: Phase::Joining,
             session,
             tags: Tags::default(),
@@ -97,6 +104,7 @@ impl Peer {
     /// Takes one input. `now` never runs backwards.
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.now = self.now.max(now);
+        self.begin_turn();
         if matches!(input, Input::Control(_)) && !self.session.is_up() {
             // The last words of a connection that was given up: everything is said anew.
             return;
@@ -115,6 +123,15 @@ impl Peer {
         }
     }
 
+    /// After a pause of this process the patience with the master begins anew (R20).
+    fn begin_turn(&mut self) {
+        if self.first_patience().is_none() {
+            self.patience.skip(self.now);
+        } else if self.patience.turn(self.now).is_some() {
+            self.session.heard(self.patience.now());
+        }
+    }
+
     /// The next thing to do, oldest first.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front().or_else(|| {
@@ -129,14 +146,22 @@ impl Peer {
         if matches!(self.phase, Phase::Ended(_)) {
             return None;
         }
+        let patience = self.first_patience();
         let times = [
+            patience.map(|at| self.patience.real(at).min(self.patience.next_turn())),
             self.session.next_timeout(),
             self.detached_until(),
-            self.leaving.as_ref().map(|leaving| leaving.until),
-            self.tags.next_alarm(),
+            self.tags.next_deadline(),
             self.safe_points.deadline(),
             self.notes.due(),
         ];
+        times.into_iter().flatten().min()
+    }
+
+    /// What is due first by the clock of patience.
+    fn first_patience(&self) -> Option<Instant> {
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
+        let times = [self.session.silent_at(), self.tags.next_verdict(), leaving];
         times.into_iter().flatten().min()
     }
 
@@ -211,7 +236,7 @@ impl Peer {
     }
 
     fn act_on_message(&mut self, message: MasterToPeer) {
-        self.session.heard(self.now);
+        self.session.heard(self.patience.now());
         match message {
             MasterToPeer::Welcome {
                 run_id,

@@ -8,7 +8,7 @@ use crate::config::Timers;
 use crate::error::{Error, Eviction};
 use crate::event::Event;
 use crate::ids::{CallId, PeerId, RunId, SessionId};
-use crate::time::Instant;
+use crate::time::{Instant, Pace};
 use crate::wire::control::{CancelReason, Claim, EvictReason, PROTOCOL_VERSION, PeerToMaster};
 
 use super::Peer;
@@ -47,15 +47,21 @@ pub(super) struct Registration {
 pub(super) struct Leaving {
     /// Who wants to be told.
     pub calls: Vec<CallId>,
-    /// When it ends without the master's word.
+    /// When it ends without the master's word, by the clock of patience.
     pub until: Instant,
 }
 
 #[derive(Debug)]
 enum Control {
     Connecting,
-    Down { retry_at: Instant },
-    Up { heard: Instant, ping_at: Instant },
+    Down {
+        retry_at: Instant,
+    },
+    /// When something was heard last is by the clock of patience.
+    Up {
+        heard: Instant,
+        ping_at: Instant,
+    },
     Closed,
 }
 
@@ -90,7 +96,7 @@ impl Session {
             .map_or_else(Timers::default, |registration| registration.timers)
     }
 
-    /// The master gave a sign of life.
+    /// The master gave a sign of life; when is by the clock of patience.
     pub fn heard(&mut self, now: Instant) {
         if let Control::Up { heard, .. } = &mut self.control {
             *heard = now;
@@ -102,7 +108,15 @@ impl Session {
         match self.control {
             Control::Connecting | Control::Closed => None,
             Control::Down { retry_at } => Some(retry_at),
-            Control::Up { heard, ping_at } => Some(ping_at.min(heard + self.timers().peer_timeout)),
+            Control::Up { ping_at, .. } => Some(ping_at),
+        }
+    }
+
+    /// By the clock of patience: when the master counts as dead.
+    pub fn silent_at(&self) -> Option<Instant> {
+        match self.control {
+            Control::Up { heard, .. } => Some(heard + self.timers().peer_timeout),
+            Control::Connecting | Control::Down { .. } | Control::Closed => None,
         }
     }
 
@@ -134,7 +148,7 @@ impl Peer {
         }
         let ping_at = self.now + self.session.timers().heartbeat_interval;
         self.session.control = Control::Up {
-            heard: self.now,
+            heard: self.patience.now(),
             ping_at,
         };
         self.session.attach += 1;
@@ -177,6 +191,9 @@ impl Peer {
         {
             self.forget_links();
         }
+        let timers = registration.timers;
+        let pace = Pace::new(timers.heartbeat_interval, timers.peer_timeout);
+        self.patience.set_pace(pace);
         self.session.registration = Some(registration);
         self.session.failures = 0;
         self.phase = Phase::Newcomer;
@@ -227,7 +244,7 @@ impl Peer {
         }
         self.leaving = Some(Leaving {
             calls: vec![call],
-            until: self.now + self.session.timers().verdict_timeout,
+            until: self.patience.now() + self.session.timers().verdict_timeout,
         });
         self.reject_waiting(&Error::Ended("leave was called".into()));
         self.cancel_all_posted(&CancelReason::Leave);
@@ -241,10 +258,11 @@ impl Peer {
 
     /// Does what is due for the connection and the session.
     pub(super) fn check_session(&mut self) {
+        let patience = self.patience.now();
         if self
             .leaving
             .as_ref()
-            .is_some_and(|leaving| leaving.until <= self.now)
+            .is_some_and(|leaving| leaving.until <= patience)
         {
             return self.end_session(SessionEnd::Left);
         }
@@ -257,7 +275,7 @@ impl Peer {
                 self.session.control = Control::Connecting;
                 self.outputs.push_back(Output::Connect);
             }
-            Control::Up { heard, .. } if *heard + timers.peer_timeout <= self.now => {
+            Control::Up { heard, .. } if *heard + timers.peer_timeout <= patience => {
                 self.outputs.push_back(Output::Disconnect);
                 self.lose_master();
             }
@@ -269,7 +287,8 @@ impl Peer {
         }
     }
 
-    /// When a member without a master gives up.
+    /// When a member without a master gives up. Real time, whether it ran or not: a master that
+    /// restarts relies on it that nobody is alive after that (R11).
     pub(super) fn detached_until(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Detached(absence) | Phase::Attaching(absence) => {

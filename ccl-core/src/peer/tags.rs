@@ -18,7 +18,9 @@ use super::invariants;
 pub(super) struct Tags {
     states: BTreeMap<Tag, TagState>,
     calls: BTreeMap<CallId, Tag>,
-    alarms: BTreeSet<(Instant, CallId)>,
+    deadlines: BTreeSet<(Instant, CallId)>,
+    /// By the clock of patience.
+    verdicts: BTreeSet<(Instant, CallId)>,
     waiting: BTreeSet<Tag>,
     held_back: BTreeSet<Tag>,
 }
@@ -49,8 +51,10 @@ pub(super) struct Call {
     pub id: CallId,
     /// What was called.
     pub fingerprint: Fingerprint,
-    /// Its deadline; after a cancel, the limit of the wait for the verdict.
-    pub alarm: Option<Instant>,
+    /// When it is cancelled, unless it was already.
+    pub deadline: Option<Instant>,
+    /// After a cancel, until when the verdict is waited for, by the clock of patience.
+    pub verdict_until: Option<Instant>,
     /// What this peer asked for.
     pub cancel: Option<CancelReason>,
     /// How far it is.
@@ -215,7 +219,7 @@ impl Tags {
 
     /// A call begins to wait for its number. The tag is free.
     pub fn begin(&mut self, tag: Tag, call: Call) {
-        let (id, alarm) = (call.id, call.alarm);
+        let (id, deadline) = (call.id, call.deadline);
         let state = self.states.entry(tag).or_default();
         assert!(
             state.call.is_none(),
@@ -224,7 +228,7 @@ impl Tags {
         state.call = Some(call);
         self.calls.insert(id, tag);
         self.waiting.insert(tag);
-        self.alarms.extend(alarm.map(|at| (at, id)));
+        self.deadlines.extend(deadline.map(|at| (at, id)));
     }
 
     /// The waiting call becomes the operation with its tag's next number.
@@ -277,35 +281,41 @@ impl Tags {
         self.waiting.remove(&tag);
         self.held_back.remove(&tag);
         self.calls.remove(&call.id);
-        if let Some(at) = call.alarm {
-            self.alarms.remove(&(at, call.id));
+        if let Some(at) = call.deadline {
+            self.deadlines.remove(&(at, call.id));
+        }
+        if let Some(until) = call.verdict_until {
+            self.verdicts.remove(&(until, call.id));
         }
         Some(call)
     }
 
-    /// Sets the call's alarm anew.
-    pub fn set_alarm(&mut self, tag: Tag, at: Option<Instant>) {
-        let Some(call) = self
-            .states
-            .get_mut(&tag)
-            .and_then(|state| state.call.as_mut())
-        else {
+    /// The call was cancelled: from now on its verdict is waited for, and not its deadline.
+    pub fn await_verdict(&mut self, tag: Tag, until: Instant) {
+        let state = self.states.get_mut(&tag);
+        let Some(call) = state.and_then(|state| state.call.as_mut()) else {
             return;
         };
-        if let Some(before) = std::mem::replace(&mut call.alarm, at) {
-            self.alarms.remove(&(before, call.id));
+        if let Some(deadline) = call.deadline.take() {
+            self.deadlines.remove(&(deadline, call.id));
         }
-        self.alarms.extend(at.map(|at| (at, call.id)));
+        call.verdict_until = Some(until);
+        self.verdicts.insert((until, call.id));
     }
 
-    /// When the first alarm goes off.
-    pub fn next_alarm(&self) -> Option<Instant> {
-        self.alarms.first().map(|(at, _)| *at)
+    /// The first deadline.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The tag of an alarm that is due.
-    pub fn due_alarm(&self, now: Instant) -> Option<Tag> {
-        let (at, call) = self.alarms.first()?;
+    /// The tag of a deadline that has passed.
+    pub fn due_deadline(&self, now: Instant) -> Option<Tag> {
+        let (at, call) = self.deadlines.first()?;
         (*at <= now).then(|| self.tag_of(*call)).flatten()
+    }
+
+    /// When the first verdict is overdue, by the clock of patience.
+    pub fn next_verdict(&self) -> Option<Instant> {
+        self.verdicts.first().map(|(until, _)| *until)
     }
 }

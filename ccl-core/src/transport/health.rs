@@ -116,6 +116,16 @@ impl Health {
         is_late.then(|| self.give_up(LinkFault::TimedOut)).flatten()
     }
 
+    /// This process did not run for a while: repair has as much longer.
+    pub(super) fn postpone(&mut self, pause: Duration, now: Instant) {
+        self.made = now.min(self.made + pause);
+        for lane in &mut self.lanes {
+            if let LaneHealth::Down { since, .. } = lane {
+                *since = now.min(*since + pause);
+            }
+        }
+    }
+
     pub(super) fn is_any_up(&self) -> bool {
         self.lanes.contains(&LaneHealth::Up)
     }
@@ -132,6 +142,19 @@ mod tests {
         assert_eq!(health.lane_up(0), []);
         assert_eq!(health.lane_up(1), [Report::Up]);
         health
+    }
+
+    #[test]
+    fn a_pause_of_this_process_does_not_use_up_the_time_for_repair() {
+        let now = Instant::now();
+        let mut health = whole(now);
+        health.lane_down(0, false, now);
+        let woke = now + TIMEOUT * 3;
+        health.postpone(TIMEOUT * 3, woke);
+        let moment = Duration::from_millis(1);
+        assert_eq!(health.handle_timeout(woke + TIMEOUT - moment), None);
+        let gave_up = Report::Down(LinkFault::TimedOut, true);
+        assert_eq!(health.handle_timeout(woke + TIMEOUT), Some(gave_up));
     }
 
     #[test]

@@ -170,7 +170,14 @@ impl Keeper {
         }
         let now = Instant::now();
         self.keep_signal_lane_busy();
-        if self.is_silent(now, tick) {
+        // A look that comes late proves nothing: this process was stopped itself. What was sent to
+        // it is still to be read, and what it was to repair was not tried.
+        let pause = now - self.silence.looked;
+        let is_late = pause > tick * 2;
+        if is_late {
+            self.health.postpone(pause, now);
+        }
+        if self.is_silent(now, is_late) {
             for lane in self.link.lanes() {
                 lane.kill(false);
             }
@@ -191,11 +198,9 @@ impl Keeper {
         self.silence.sent_bytes = sent_bytes;
     }
 
-    /// Whether nothing was heard for too long. A look that comes late proves nothing: then this
-    /// process was stopped itself, and what was sent to it is still to be read.
-    fn is_silent(&mut self, now: Instant, tick: Duration) -> bool {
+    /// Whether nothing was heard for too long.
+    fn is_silent(&mut self, now: Instant, is_late: bool) -> bool {
         let received_bytes = self.link.received_bytes();
-        let is_late = now > self.silence.looked + tick * 2;
         if received_bytes != self.silence.received_bytes || is_late || !self.health.is_any_up() {
             self.silence.heard = now;
         }

@@ -6,12 +6,14 @@
 mod blame;
 mod history;
 mod returns;
+mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ccl_core::event::Event;
 use ccl_core::ids::{Epoch, GroupId, OpName, OpNumber, PeerId, Rank, Tag, Term, Vid};
 use ccl_core::peer::SessionEnd;
+use ccl_core::time::Instant;
 use ccl_core::wire::control::{
     EvictReason, Fingerprint, Install, MasterToPeer, PeerToMaster, StateId, TagFloor,
 };
@@ -147,6 +149,10 @@ pub struct Checkers {
     minority: BTreeSet<GroupId>,
     /// Groups for which the assumption of P1 does not hold (R11).
     pub broken: BTreeSet<GroupId>,
+    /// When anybody was heard last.
+    pub heard: Instant,
+    /// When a member was.
+    pub member_heard: Instant,
     /// Views sealed since the calm began.
     pub views_in_calm: u64,
 }

@@ -60,7 +60,9 @@ pub enum Event {
         incarnation: u32,
     },
     MasterStart,
-    MasterThaw,
+    MasterThaw {
+        freeze: u64,
+    },
     /// An attempt to connect to the master comes to an end.
     Connected {
         host: HostId,
@@ -293,7 +295,7 @@ impl World {
             Event::MasterTimer => self.master_timer(),
             Event::MasterOutbox { incarnation } => self.master_outbox(incarnation),
             Event::MasterStart => self.master_start(),
-            Event::MasterThaw => self.master_thaw(),
+            Event::MasterThaw { freeze } => self.master_thaw(freeze),
             Event::ToHost {
                 connection,
                 index,

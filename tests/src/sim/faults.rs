@@ -173,6 +173,7 @@ impl World {
                 let length = self.fault_rng.millis(10, 4000);
                 self.master_freeze(length);
             }
+            (kind, _) if kind.is_pause() => self.inject_pause(kind, &victims),
             (FaultKind::JoinStorm, _) => self.inject_joins(),
             (FaultKind::Stranger, _) if self.has_sites() && self.fault_rng.chance(700) => {
                 self.inject_intruder();
@@ -217,6 +218,29 @@ impl World {
         }
     }
 
+    /// Something stands still for longer than it takes to be missed, sometimes for longer than any
+    /// waiting time. Processes that stop together go on one after the other.
+    fn inject_pause(&mut self, kind: FaultKind, victims: &[HostId]) {
+        let timers = self.swarm.timers;
+        let length = match self.fault_rng.below(4) {
+            0 => timers.detach_timeout + self.fault_rng.millis(0, 20_000),
+            1 => self.fault_rng.millis(4000, 25_000),
+            _ => timers.peer_timeout * 2 + self.fault_rng.millis(0, 3000),
+        };
+        if kind == FaultKind::DiskStall {
+            return self.master_stall(length);
+        }
+        if matches!(kind, FaultKind::MasterPause | FaultKind::WorldPause) {
+            self.master_freeze(length);
+        }
+        if matches!(kind, FaultKind::PeersPause | FaultKind::WorldPause) {
+            for host in victims {
+                let late = self.fault_rng.millis(0, 100);
+                self.freeze(*host, length + late);
+            }
+        }
+    }
+
     fn inject_joins(&mut self) {
         if self.has_sites() {
             let wanted = self.fault_rng.between(1, 2);
@@ -246,11 +270,13 @@ impl World {
     }
 
     fn inject_wedge(&mut self, host: HostId) {
-        let timeout = self.swarm.timers.peer_timeout;
-        let length = match self.fault_rng.below(4) {
+        let timers = self.swarm.timers;
+        let timeout = timers.peer_timeout;
+        let length = match self.fault_rng.below(5) {
             0 => self.fault_rng.millis(5, 500),
             1 => timeout - timeout / 4 + self.fault_rng.millis(0, 2000),
             2 => timeout * 2 + self.fault_rng.millis(0, 5000),
+            3 => timers.detach_timeout + self.fault_rng.millis(0, 20_000),
             _ => Duration::from_secs(100_000),
         };
         self.freeze(host, length);
@@ -422,7 +448,7 @@ impl World {
             }
             self.calm_hung(host);
         }
-        self.master_thaw();
+        self.master_calm();
         self.schedule(Duration::ZERO, Event::MasterStart);
         self.calm_sites();
         self.refill_groups();

@@ -115,6 +115,10 @@ impl World {
                 self.schedule(restart, super::cluster::Event::MasterStart);
             }
             Act::Break { host, how } => {
+                if how.host_notices.is_none() {
+                    // It goes on speaking to nobody: the master may miss it first.
+                    self.hosts[host.0].trouble_ended = Some(now);
+                }
                 if let Some(connection) = self.hosts[host.0].connection {
                     self.break_connection(connection, how);
                 }

@@ -320,7 +320,8 @@ impl World {
         }
     }
 
-    /// A broken link was not repaired in time: both ends give it up, and go on trying.
+    /// A broken link was not repaired in time: both ends give it up, and go on trying. An end that
+    /// stands still does not know how long that is; it has as long again.
     pub fn link_expire(&mut self, key: LinkKey, down: u64) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
@@ -329,8 +330,15 @@ impl World {
             return;
         }
         link.downs += 1;
+        let down = link.downs;
         for (host, other) in [(key.0, key.1), (key.1, key.0)] {
-            if self.wants_anybody(host, other) {
+            if !self.wants_anybody(host, other) {
+                continue;
+            }
+            if let Process::Frozen(_) = self.hosts[host.0].process {
+                let again = self.swarm.timers.link_timeout;
+                self.schedule(again, Event::LinkExpire { link: key, down });
+            } else {
                 self.report_down(host, other, true);
             }
         }

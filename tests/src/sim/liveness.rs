@@ -11,7 +11,7 @@ use ccl_core::wire::control::OtherGroups;
 
 use super::checkers::{ensure, open_operations};
 use super::cluster::{Event, HostId, World};
-use super::peer_host::Process;
+use super::peer_host::{Host, Process};
 use super::swarm::Disk;
 use super::workload::App;
 
@@ -26,6 +26,8 @@ pub enum Promise {
         freeze: u64,
         /// The master that must notice.
         master: (u32, u64),
+        /// Since when it was silent, and whether it must be gone even if nobody else was heard.
+        since: (Instant, bool),
     },
     /// Somebody evicted knows it.
     Learned {
@@ -44,6 +46,8 @@ pub enum Promise {
     UnitGone {
         /// Whose.
         peers: Vec<PeerId>,
+        /// Since when.
+        since: Instant,
         /// The master that must see to it.
         master: (u32, u64),
     },
@@ -80,8 +84,25 @@ impl World {
             host,
             freeze: self.hosts[host.0].freezes,
             master: (self.master.incarnation, self.master.freezes),
+            since: (self.now, false),
         };
         self.schedule_at(from + bound, Event::Check(promise));
+    }
+
+    /// Whether some member has been well all the time since then, so that the master heard it and
+    /// had no reason to doubt itself.
+    pub fn is_somebody_heard(&self, since: Instant) -> bool {
+        self.hosts.iter().any(|host| {
+            let member = host.view.is_some() && host.run == Some(self.checkers.run);
+            member && host.connection.is_some() && self.is_well(host) && host.is_calm_since(since)
+        })
+    }
+
+    /// Whether a host runs and can talk with the master.
+    #[must_use]
+    pub fn is_well(&self, host: &Host) -> bool {
+        let reachable = !host.up_blocked && !host.down_blocked && host.slowness == 1;
+        reachable && host.is_live() && host.is_running()
     }
 
     /// A process goes on: if it was evicted meanwhile, it must learn it in time.
@@ -113,12 +134,26 @@ impl World {
                 host,
                 freeze,
                 master,
+                since,
             } => {
                 let state = &self.hosts[host.0];
                 let silent = state.freezes == freeze && !state.is_running();
-                if master == awake && self.master.is_awake() && silent && !self.is_rebuilding() {
-                    self.check_gone(host);
+                if master != awake || !self.master.is_awake() || !silent || self.is_rebuilding() {
+                    return;
                 }
+                if since.1 || self.is_somebody_heard(since.0) {
+                    return self.check_gone(host);
+                }
+                let timers = &self.swarm.timers;
+                let at = since.0 + timers.detach_timeout + timers.peer_timeout * 4;
+                let since = (since.0, true);
+                let promise = Promise::Evicted {
+                    host,
+                    freeze,
+                    master,
+                    since,
+                };
+                self.schedule_at(at.max(self.now), Event::Check(promise));
             }
             Promise::Learned {
                 host,
@@ -140,8 +175,13 @@ impl World {
                 }
             }
             Promise::Healthy => self.check_healthy(),
-            Promise::UnitGone { peers, master } => {
-                if master == awake && self.master.is_awake() {
+            Promise::UnitGone {
+                peers,
+                since,
+                master,
+            } => {
+                let awake = master == awake && self.master.is_awake();
+                if awake && self.is_somebody_heard(since) {
                     self.check_unit_gone(&peers);
                 }
             }

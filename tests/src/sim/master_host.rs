@@ -30,6 +30,8 @@ pub struct MasterHost {
     pub lost_disk: bool,
     /// Whether a part of its lazily written journal was ever lost.
     pub lost_tail: bool,
+    /// When it went on last after it stood still.
+    pub thawed: Instant,
     /// Number of times it stood still.
     pub freezes: u64,
     /// Whether the next start has an operator's word to rebuild without a majority.
@@ -42,6 +44,8 @@ pub struct MasterHost {
     synced: usize,
     /// When the disk has written all that was asked for.
     disk_free: Instant,
+    /// How long the next durable write takes, the process waiting for it.
+    stall: Option<Duration>,
     outbox: VecDeque<(Instant, Output)>,
     wake: Option<Instant>,
     rng: Rng,
@@ -63,6 +67,7 @@ impl MasterHost {
             started: Instant::default(),
             lost_disk: false,
             lost_tail: false,
+            thawed: Instant::default(),
             freezes: 0,
             force: false,
             frozen: false,
@@ -70,6 +75,7 @@ impl MasterHost {
             journal: Vec::new(),
             synced: 0,
             disk_free: Instant::default(),
+            stall: None,
             outbox: VecDeque::new(),
             wake: None,
             rng,
@@ -198,15 +204,34 @@ impl World {
         if self.master.is_awake() {
             self.master.frozen = true;
             self.master.freezes += 1;
-            self.schedule(length, Event::MasterThaw);
+            let freeze = self.master.freezes;
+            self.schedule(length, Event::MasterThaw { freeze });
         }
     }
 
-    /// It goes on, with all that came meanwhile.
-    pub fn master_thaw(&mut self) {
-        if !std::mem::replace(&mut self.master.frozen, false) {
+    /// The next durable write of its journal takes this long, and the process stands still for it.
+    pub fn master_stall(&mut self, length: Duration) {
+        self.master.stall = Some(length);
+    }
+
+    /// The disk is in order, and nothing holds the master up.
+    pub fn master_calm(&mut self) {
+        let now = self.now;
+        let master = &mut self.master;
+        master.stall = None;
+        master.disk_free = master.disk_free.min(now);
+        for (ready, _) in &mut master.outbox {
+            *ready = now.min(*ready);
+        }
+        self.master_thaw(self.master.freezes);
+    }
+
+    /// It goes on after a pause, with all that came meanwhile.
+    pub fn master_thaw(&mut self, freeze: u64) {
+        if freeze != self.master.freezes || !std::mem::replace(&mut self.master.frozen, false) {
             return;
         }
+        self.master.thawed = self.now;
         if self.master.rng.chance(500) {
             self.master_timer();
         }
@@ -256,6 +281,9 @@ impl World {
                 now,
                 format_args!("master <- {host:?} c{connection} {message:?}"),
             );
+        }
+        if let Some(host) = host {
+            self.note_heard(host);
         }
         let from = host.map_or_else(
             || SocketAddr::from(([10, 255, 0, 1], 1)),
@@ -346,13 +374,17 @@ impl World {
             return;
         }
         let longest = self.swarm.fsync;
-        let takes = master.rng.duration(Duration::ZERO, longest);
+        let stall = master.stall.take();
+        let takes = stall.unwrap_or_else(|| master.rng.duration(Duration::ZERO, longest));
         master.disk_free = master.disk_free.max(now) + takes;
         let (at, incarnation) = (master.disk_free, master.incarnation);
         if at <= now {
             master.synced = master.journal.len();
         } else {
             self.schedule_at(at, Event::MasterOutbox { incarnation });
+        }
+        if stall.is_some() {
+            self.master_freeze(at.saturating_since(now));
         }
     }
 

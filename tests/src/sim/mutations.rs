@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 36] = [
+pub const ALL: [Mutation; 38] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -44,6 +44,8 @@ pub const ALL: [Mutation; 36] = [
     Mutation::EarlierTagHeard,
     Mutation::PostsOrderedByNumber,
     Mutation::UnitOutlivesPeer,
+    Mutation::PauseCounts,
+    Mutation::DeafMasterJudges,
 ];
 
 /// What became of one bug.

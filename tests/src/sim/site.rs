@@ -318,7 +318,12 @@ impl World {
         };
         let bound = grace + Duration::from_secs(1) + self.swarm.fsync * 20;
         let master = (self.master.incarnation, self.master.freezes);
-        let promise = Promise::UnitGone { peers, master };
+        let since = self.now;
+        let promise = Promise::UnitGone {
+            peers,
+            since,
+            master,
+        };
         self.schedule(bound, Event::Check(promise));
     }
 

@@ -15,10 +15,11 @@ use super::swarm::FaultKind;
 /// Phases of a group in which a fault is rare.
 const PHASES: [&str; 4] = ["Founding", "Suspended", "Installing", "Rebuild"];
 /// Classes of faults that rules speak of.
-const CLASSES: [&str; 8] = [
+const CLASSES: [&str; 9] = [
     "loss",
     "master restart",
     "master pause",
+    "pause of all",
     "control cut",
     "link cut",
     "leave",
@@ -42,7 +43,8 @@ fn class(kind: FaultKind) -> &'static str {
     match kind {
         FaultKind::Crash | FaultKind::PowerLoss | FaultKind::Wedge => "loss",
         FaultKind::MasterCrash => "master restart",
-        FaultKind::MasterFreeze => "master pause",
+        FaultKind::MasterFreeze | FaultKind::MasterPause | FaultKind::DiskStall => "master pause",
+        FaultKind::PeersPause | FaultKind::WorldPause => "pause of all",
         FaultKind::PartitionFromMaster
         | FaultKind::PartitionToMaster
         | FaultKind::ControlBreak
@@ -74,10 +76,8 @@ impl World {
     pub(super) fn note_fault(&mut self, kind: FaultKind, victim: Option<HostId>) {
         let phases = self.master.machine.as_ref().map(Master::phases);
         let group = victim.map(|host| self.hosts[host.0].group);
-        let hit = phases.into_iter().flatten().filter(|(id, _)| {
-            let hits_all = matches!(kind, FaultKind::MasterCrash | FaultKind::MasterFreeze);
-            hits_all || group.is_none_or(|group| group == *id)
-        });
+        let is_hit = |id: GroupId| kind.hits_all() || group.is_none_or(|group| group == id);
+        let hit = phases.into_iter().flatten().filter(|(id, _)| is_hit(*id));
         for (_, phase) in hit.collect::<Vec<_>>() {
             self.stats.situation((phase, class(kind)));
         }

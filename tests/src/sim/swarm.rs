@@ -40,6 +40,10 @@ pub enum FaultKind {
     ControlHalfOpen,
     MasterCrash,
     MasterFreeze,
+    MasterPause,
+    PeersPause,
+    WorldPause,
+    DiskStall,
     JoinStorm,
     Leave,
     StaleFrames,
@@ -55,7 +59,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -70,6 +74,10 @@ impl FaultKind {
         Self::ControlHalfOpen,
         Self::MasterCrash,
         Self::MasterFreeze,
+        Self::MasterPause,
+        Self::PeersPause,
+        Self::WorldPause,
+        Self::DiskStall,
         Self::JoinStorm,
         Self::Leave,
         Self::StaleFrames,
@@ -82,6 +90,19 @@ impl FaultKind {
         Self::Mismatch,
         Self::InvalidCall,
     ];
+
+    /// Whether it hits all processes at once, or what all need.
+    #[must_use]
+    pub fn hits_all(self) -> bool {
+        matches!(self, Self::MasterCrash | Self::MasterFreeze) || self.is_pause()
+    }
+
+    /// Whether something stands still, for longer than it takes to be missed.
+    #[must_use]
+    pub fn is_pause(self) -> bool {
+        let master = matches!(self, Self::MasterPause | Self::DiskStall);
+        master || matches!(self, Self::PeersPause | Self::WorldPause)
+    }
 
     /// Whether it is something that applications do, planned with their calls.
     #[must_use]
@@ -302,10 +323,9 @@ fn timers(rng: &mut Rng) -> Timers {
 /// A mix in which about half of the kinds take part, with rates that differ by an order of
 /// magnitude.
 fn weights(rng: &mut Rng, spares_a_group: bool) -> Vec<(FaultKind, u64)> {
-    let hits_all = [FaultKind::MasterCrash, FaultKind::MasterFreeze];
     let candidates = FaultKind::ALL
         .into_iter()
-        .filter(|kind| !(kind.is_planned() || spares_a_group && hits_all.contains(kind)));
+        .filter(|kind| !(kind.is_planned() || spares_a_group && kind.hits_all()));
     let mut weights = Vec::new();
     for kind in candidates {
         if rng.chance(500) {

@@ -127,6 +127,8 @@ async fn hear(server: &Server, connection: &Connection) -> End {
         }
     };
     let heard = tokio::select! {
+        // What has arrived counts, even if this process did not run until its time was over.
+        biased;
         heard = first => heard,
         () = sleep(server.hello_timeout()) => {
             Err(End::Refused("it did not say who it is in time".into()))

@@ -9,11 +9,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
+use crate::communicator::Communicator;
+use crate::config::{CommunicatorConfig, Timers};
+use crate::driver::clock::Clock;
 use crate::ids::{GroupId, LinkKey, Term};
 use crate::limits::{CONTROL_QUEUE_BYTES_MAX, UNIDENTIFIED_MAX};
+use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, PROTOCOL_VERSION, PeerToMaster};
 use crate::wire::frame::{Deframer, FRAME_VERSION, encode};
 
@@ -335,6 +340,87 @@ fn a_master_whose_disk_is_full_ends_and_promises_nothing() {
         "{error}"
     );
     assert!(client.is_closed_by_the_master());
+    std::fs::remove_file(path).unwrap();
+}
+
+/// The times of a master whose disk may take 8 s for a record.
+fn short_timers() -> Timers {
+    let peer_timeout = Duration::from_secs(1);
+    Timers {
+        heartbeat_interval: peer_timeout / 10,
+        peer_timeout,
+        reattach_grace: peer_timeout / 2,
+        link_timeout: peer_timeout,
+        ..Timers::default()
+    }
+}
+
+/// One of three peers: what it calls after the disk has stalled still has all three as
+/// contributors, for longer than it takes to be evicted. Returns when the first commit came.
+fn call_over_a_stall(
+    master: SocketAddr,
+    stalls: &AtomicBool,
+    all: &Barrier,
+    clock: Clock,
+) -> Instant {
+    let config = CommunicatorConfig {
+        master: master.to_string(),
+        initial_world_size: Some(3),
+        ..CommunicatorConfig::default()
+    };
+    let communicator = Communicator::connect(config).unwrap();
+    // Whether all go on is the first one's word.
+    let reduce = |goes_on: bool| {
+        let mut buffer = vec![u64::from(goes_on && communicator.rank().0 == 0); 1000];
+        let options = crate::Options::default();
+        let outcome = communicator.all_reduce(&mut buffer, crate::ReduceOp::Sum, &options);
+        assert_eq!(outcome.unwrap().contributors.len(), 3);
+        buffer == vec![1; 1000]
+    };
+    assert!(reduce(true));
+    if all.wait().is_leader() {
+        stalls.store(true, Ordering::SeqCst);
+    }
+    all.wait();
+    // That nobody is to be let in here is sealed before it is told.
+    assert_eq!(communicator.update_topology().unwrap().members.len(), 3);
+    assert!(reduce(true));
+    let awake = clock.now();
+    while reduce(clock.now() < awake + short_timers().peer_timeout * 2) {}
+    awake
+}
+
+#[test]
+fn a_disk_that_stalls_for_8_s_delays_verdicts_and_evicts_nobody() {
+    let path = journal_file("stall");
+    let config = MasterConfig {
+        journal: Some(path.clone()),
+        timers: short_timers(),
+        ..config()
+    };
+    let clock = Clock::start();
+    let mut parts = Parts::new(config, None).unwrap();
+    let (stalls, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+    let (flag, end) = (stalls.clone(), ended.clone());
+    parts.before_sync = Some(Box::new(move || {
+        if flag.swap(false, Ordering::SeqCst) {
+            let (_keep, never) = std::sync::mpsc::channel::<()>();
+            let _nobody_says_anything = never.recv_timeout(Duration::from_secs(8));
+            *end.lock() = Some(clock.now());
+        }
+    }));
+    let master = MasterServer::start_from(parts).unwrap();
+    let (address, all) = (master.address(), Barrier::new(3));
+    let awake: Vec<Instant> = std::thread::scope(|scope| {
+        let peers: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| call_over_a_stall(address, &stalls, &all, clock)))
+            .collect();
+        peers.into_iter().map(|peer| peer.join().unwrap()).collect()
+    });
+    let ended = ended.lock().expect("it stalled");
+    let took = awake.into_iter().max().unwrap() - ended;
+    println!("committed {took:?} after the stall");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     std::fs::remove_file(path).unwrap();
 }
 

@@ -8,6 +8,7 @@ mod founding;
 mod generations;
 mod journal;
 mod noise;
+mod pauses;
 mod restart;
 mod returns;
 mod safe_points;

@@ -316,8 +316,11 @@ fn whatever_is_said_the_master_keeps_its_invariants() {
 
 /// A newcomer alone founds a group of its own and gets an operation through.
 fn still_works(mut crowd: Crowd) {
-    let patience = Timers::default().rebuild_window * 2;
-    crowd.stage.pass(patience, &[]);
+    // Nobody is heard for so long that nobody can be alive.
+    let timers = Timers::default();
+    crowd
+        .stage
+        .pass(timers.detach_timeout + timers.rebuild_window * 2, &[]);
     let connection = crowd.stage.connection();
     let hello = crowd.stage.hello(77, 1 << 50);
     crowd.stage.say_at(connection, hello);

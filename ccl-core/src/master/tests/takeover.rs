@@ -123,13 +123,15 @@ fn zombie_of_an_earlier_run_does_not_hold_up_a_new_one() {
     ));
 }
 
+/// When it cannot be alive any more: until then it is more likely the master that is cut off.
 #[test]
 fn zombie_that_falls_silent_is_given_up_too() {
     let mut stage = Stage::new();
     let (mut peers, vid) = stage.founded(0, 2);
     let mut stage = stage.restart_empty(without_journal());
     stage.attach(&mut peers[0], report(vid));
-    stage.pass(Timers::default().peer_timeout, &[]);
+    let timers = Timers::default();
+    stage.pass(timers.detach_timeout + timers.peer_timeout, &[]);
     let connection = stage.connection();
     stage.say_at(connection, stage.hello(0, 77));
     stage.window(&[]);

@@ -7,6 +7,7 @@ mod detached;
 mod happy;
 mod links;
 mod operations;
+mod pauses;
 mod returns;
 mod safe_points;
 mod session;

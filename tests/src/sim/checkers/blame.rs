@@ -29,7 +29,9 @@ impl World {
         let Some(blamed_host) = blamed_host else {
             return Ok(());
         };
-        let well = members.iter().all(|id| self.is_well(&self.hosts[id.0]));
+        let well = members
+            .iter()
+            .all(|id| self.has_been_well(&self.hosts[id.0]));
         let quiet = self.now.saturating_since(self.newest_link_trouble) > QUIET;
         let fast = self.swarm.delay.1 * 20 < self.swarm.timers.blame_window;
         let plain = isolated.count() == 1 && members.len() >= 3 && well && quiet && fast;
@@ -53,9 +55,8 @@ impl World {
             .collect()
     }
 
-    fn is_well(&self, host: &Host) -> bool {
-        let still = !host.up_blocked && !host.down_blocked && host.slowness == 1;
+    fn has_been_well(&self, host: &Host) -> bool {
         let calm = Instant(self.now.0.saturating_sub(QUIET.as_nanos() as u64));
-        host.is_running() && still && host.is_calm_since(calm)
+        self.is_well(host) && host.is_calm_since(calm)
     }
 }

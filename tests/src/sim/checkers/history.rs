@@ -18,6 +18,8 @@ impl World {
                     let checked = self.is_culprit(*group, *peer);
                     self.check(checked);
                 }
+                let checked = self.is_truly_silent((*group, *peer), reason);
+                self.check(checked);
                 let run = self.checkers.run;
                 self.checkers.evicted.insert((run, *peer), reason.clone());
                 if self.has_sites() {

@@ -1,0 +1,78 @@
+//! Who is evicted for silence or an end that nobody saw (R10, R20).
+//!
+//! Whoever ran and could talk with the master all the time is never evicted so, whatever stood
+//! still beside it: the master, its disk, or others.
+
+use std::time::Duration;
+
+use ccl_core::ids::{GroupId, PeerId};
+use ccl_core::time::Instant;
+use ccl_core::wire::control::EvictReason;
+
+use super::ensure;
+use crate::sim::cluster::{HostId, World};
+
+/// How long a host must have been well to be innocent: longer than any fault lasts that it may not
+/// have noticed, and its discovery.
+const CALM: Duration = Duration::from_secs(60);
+
+impl World {
+    /// Somebody was evicted because it was not heard.
+    ///
+    /// # Errors
+    /// It spoke all the time.
+    pub fn is_truly_silent(
+        &self,
+        (group, peer): (GroupId, PeerId),
+        reason: &EvictReason,
+    ) -> Result<(), String> {
+        if !matches!(reason, EvictReason::Silent { .. } | EvictReason::Died) {
+            return Ok(());
+        }
+        let calm = Instant(self.now.0.saturating_sub(CALM.as_nanos() as u64));
+        let run = Some(self.checkers.run);
+        let innocent = self.hosts.iter().find(|host| {
+            let it = host.run == run && host.group == group && host.peer.peer() == Some(peer);
+            it && self.is_well(host) && host.is_calm_since(calm)
+        });
+        ensure(innocent.is_none(), || {
+            format!("{peer} was evicted although it was well all the time: {reason} (R20)")
+        })?;
+        let is_silence = matches!(reason, EvictReason::Silent { .. });
+        let heard = self.hears_since((group, peer));
+        let silence = self.now.saturating_since(heard);
+        // From the master's last pause, but not for the time after which nobody is waited for.
+        let waited = self.now.saturating_since(heard.max(self.master.thawed));
+        let timers = &self.swarm.timers;
+        let is_deaf = waited >= timers.peer_timeout && silence < timers.detach_timeout;
+        ensure(!is_deaf || !is_silence, || {
+            format!("{peer} was evicted by a master that has heard nobody for {silence:?} (R20)")
+        })
+    }
+
+    /// When somebody was heard last whose word shows that a peer's silence is its own, or the
+    /// master began. A member's silence is shown by members.
+    fn hears_since(&self, (group, peer): (GroupId, PeerId)) -> Instant {
+        let heard = match self.is_sealed_member((group, peer)) {
+            true => self.checkers.member_heard,
+            false => self.checkers.heard,
+        };
+        heard.max(self.master.started)
+    }
+
+    /// The master hears a host.
+    pub fn note_heard(&mut self, host: HostId) {
+        let state = &self.hosts[host.0];
+        self.checkers.heard = self.now;
+        if let Some(peer) = state.peer.peer()
+            && self.is_sealed_member((state.group, peer))
+        {
+            self.checkers.member_heard = self.now;
+        }
+    }
+
+    fn is_sealed_member(&self, (group, peer): (GroupId, PeerId)) -> bool {
+        let newest = self.checkers.newest_view(group);
+        newest.is_some_and(|view| view.members.contains(&peer))
+    }
+}

@@ -1,0 +1,101 @@
+//! Whole processes that stand still and go on (docs/protocol.md R20).
+//!
+//! Goal: whoever stood still, and for however long, nobody is charged for it.
+//!
+//! 1. A master and three peers, each a process. An operation is half called, another is called by
+//!    all and moves its bytes.
+//! 2. Some of them are stopped for twice `peer_timeout`.
+//! 3. Nobody was evicted: both operations end with the contributions of all three, soon after the
+//!    processes go on, and so does all that is called for as long as evictions could still come.
+
+use std::time::{Duration, Instant};
+
+use ccl_tests::processes::Actor;
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+const MASTER: &str = env!("CARGO_BIN_EXE_master");
+const PEER_TIMEOUT: Duration = Duration::from_secs(1);
+/// From waking to the ends of the operations that the pause held up.
+const AWAKE_MAX: Duration = Duration::from_secs(1);
+const PEERS: usize = 3;
+
+/// Who is stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    Master,
+    Peers,
+    Everything,
+}
+
+fn say_all(peers: &mut [Actor], command: &str) {
+    for peer in peers.iter_mut() {
+        peer.say(command);
+    }
+    for peer in peers {
+        assert_eq!(peer.answer(), "started");
+    }
+}
+
+fn all_took_part(peers: &mut [Actor]) {
+    for peer in peers.iter_mut() {
+        peer.say("wait");
+    }
+    for peer in peers {
+        assert_eq!(peer.answer(), format!("ok true {PEERS}"));
+    }
+}
+
+fn nobody_is_charged(stopped: Stopped, pause: Duration) {
+    let (master, address) = Actor::master(MASTER, PEER_TIMEOUT);
+    let mut peers: Vec<Actor> = (0..PEERS)
+        .map(|_| Actor::spawn(ACTOR, address, PEERS as u32, 2))
+        .collect();
+    for peer in &peers {
+        let answer = peer.answer();
+        assert!(answer.starts_with("connected"), "{answer}");
+    }
+    for half_called in [false, true] {
+        let (first, others) = peers.split_at_mut(if half_called { 1 } else { PEERS });
+        say_all(first, "reduce 0 200003 in 5");
+        let mut still: Vec<&Actor> = Vec::new();
+        if stopped != Stopped::Peers {
+            still.push(&master);
+        }
+        if stopped != Stopped::Master {
+            still.extend(first.iter().chain(&*others));
+        }
+        Actor::pause(&still, pause);
+        let woke = Instant::now();
+        say_all(others, "reduce 0 200003 in 5");
+        all_took_part(&mut peers);
+        let took = woke.elapsed();
+        println!("committed {took:?} after the pause");
+        assert!(took < AWAKE_MAX, "{took:?}");
+        while woke.elapsed() < PEER_TIMEOUT * 2 {
+            say_all(&mut peers, "reduce 1 1000 out 6");
+            all_took_part(&mut peers);
+        }
+    }
+}
+
+#[test]
+fn a_stopped_master_evicts_nobody_when_it_goes_on() {
+    nobody_is_charged(Stopped::Master, PEER_TIMEOUT * 2);
+}
+
+#[test]
+fn peers_that_all_stop_together_are_all_there_when_they_go_on() {
+    nobody_is_charged(Stopped::Peers, PEER_TIMEOUT * 2);
+}
+
+#[test]
+fn everything_that_stops_together_goes_on_together() {
+    nobody_is_charged(Stopped::Everything, PEER_TIMEOUT * 2);
+}
+
+/// Beyond what TCP itself waits for a reader that does not read, and every other waiting time of
+/// these tests.
+#[test]
+fn everything_may_stop_for_long() {
+    nobody_is_charged(Stopped::Everything, PEER_TIMEOUT * 8);
+}

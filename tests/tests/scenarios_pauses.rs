@@ -1,0 +1,175 @@
+//! Processes that stand still and go on: the master, all peers at once, everything, the disk.
+
+use std::time::Duration;
+
+use ccl_core::peer::SessionEnd;
+use ccl_core::wire::control::EvictReason;
+use ccl_tests::sim::cluster::HostId;
+use ccl_tests::sim::scenario::{Scenario, is_committed, is_evicted, size};
+
+const A: HostId = HostId(0);
+const B: HostId = HostId(1);
+const C: HostId = HostId(2);
+/// From waking to the next commit, at most.
+const AWAKE_MAX: Duration = Duration::from_secs(1);
+
+/// What stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    Master,
+    Peers,
+    Everything,
+    Disk,
+}
+
+impl Pause {
+    const ALL: [Self; 4] = [Self::Master, Self::Peers, Self::Everything, Self::Disk];
+
+    fn begin(self, s: &mut Scenario, length: Duration) {
+        if matches!(self, Self::Master | Self::Everything) {
+            s.world.master_freeze(length);
+        }
+        if matches!(self, Self::Peers | Self::Everything) {
+            for host in [A, B, C] {
+                s.world.freeze(host, length);
+            }
+        }
+        if self == Self::Disk {
+            s.world.master_stall(length);
+            // A record that nothing may be told before: the next safe point changes nothing.
+            s.safe_point(A);
+        }
+    }
+}
+
+fn nobody_is_gone(s: &Scenario, pause: Pause) {
+    for host in [A, B, C] {
+        let ended = &s.world.hosts[host.0].ended;
+        assert!(ended.is_none(), "{pause:?}: {host:?} ended: {ended:?}");
+        assert_eq!(size(&s.world, host), 3, "{pause:?}: {host:?}");
+    }
+}
+
+/// Whatever stood still, for twice `peer_timeout` and more, nobody is charged for it: the same
+/// members go on with the same operations, at once.
+#[test]
+fn a_pause_of_twice_peer_timeout_costs_no_member_and_no_operation() {
+    for pause in Pause::ALL {
+        for extra_ms in [0, 137, 1511, 7000] {
+            let mut s = Scenario::with_members(3);
+            let length = s.world.swarm.timers.peer_timeout * 2 + Duration::from_millis(extra_ms);
+            s.pass_ms(extra_ms % 200);
+            let under_way = s.call(0, 300);
+            let mut calls = s.post_all(&[A, B, C], &under_way);
+            let half = s.call(1, 300);
+            let first = s.post(A, &half);
+            pause.begin(&mut s, length);
+            let wakes = s.world.now + length;
+            s.world.run_until(wakes);
+            calls.push(first);
+            calls.extend(s.post_all(&[B, C], &half));
+            let hosts = [A, B, C, A, B, C];
+            for ending in s.ends(&hosts, &calls) {
+                assert!(
+                    is_committed(&ending),
+                    "{pause:?}, {extra_ms} ms: {ending:?}"
+                );
+            }
+            let took = s.world.now.saturating_since(wakes);
+            assert!(took <= AWAKE_MAX, "{pause:?}, {extra_ms} ms: {took:?}");
+            nobody_is_gone(&s, pause);
+            s.pass(s.world.swarm.timers.peer_timeout * 3);
+            nobody_is_gone(&s, pause);
+            s.works(&[A, B, C], 2);
+        }
+    }
+}
+
+/// Peers that stopped together go on one after the other: the first one heard does not condemn the
+/// others.
+#[test]
+fn peers_that_wake_one_after_the_other_are_all_there() {
+    let mut s = Scenario::with_members(3);
+    let timeout = s.world.swarm.timers.peer_timeout;
+    for (host, late_ms) in [(A, 0), (B, 300), (C, 700)] {
+        s.world
+            .freeze(host, timeout * 3 + Duration::from_millis(late_ms));
+    }
+    s.pass(timeout * 5);
+    nobody_is_gone(&s, Pause::Peers);
+    s.works(&[A, B, C], 0);
+}
+
+/// One pause after another, each shorter than what is noticed at once, or longer.
+#[test]
+fn a_master_that_stops_again_and_again_evicts_nobody_healthy() {
+    for (runs_ms, stops_ms) in [(50, 300), (100, 1900), (300, 2100), (20, 5000), (700, 900)] {
+        let mut s = Scenario::with_members(3);
+        for _ in 0..12 {
+            s.pass_ms(runs_ms);
+            s.world.master_freeze(Duration::from_millis(stops_ms));
+            s.pass_ms(stops_ms);
+        }
+        nobody_is_gone(&s, Pause::Master);
+        s.works(&[A, B, C], 0);
+    }
+}
+
+/// Whoever really died while the master stood still is found soon after.
+#[test]
+fn a_member_lost_during_the_masters_pause_is_found_after_it() {
+    let mut s = Scenario::with_members(3);
+    let timers = s.world.swarm.timers;
+    s.world.master_freeze(timers.peer_timeout * 2);
+    s.pass_ms(100);
+    s.world.die(C, Some(0), true);
+    s.pass(timers.peer_timeout * 2);
+    let woke = s.world.now;
+    s.view_of(&[A, B]);
+    let took = s.world.now.saturating_since(woke);
+    let bound = timers.peer_timeout + timers.heartbeat_interval * 3;
+    assert!(took <= bound, "found after {took:?}");
+    s.works(&[A, B], 0);
+}
+
+/// A peer alone that stood still is evicted as before, and hears of it.
+#[test]
+fn one_peer_that_stands_still_is_evicted_and_told_so() {
+    let mut s = Scenario::with_members(3);
+    s.world.freeze(C, s.world.swarm.timers.peer_timeout * 2);
+    s.view_of(&[A, B]);
+    let end = s.session_end(C);
+    let silent = |why: &EvictReason| matches!(why, EvictReason::Silent { .. });
+    assert!(is_evicted(&end, silent), "{end:?}");
+}
+
+/// A master that hears no member for so long that none of them can be alive goes on without them.
+#[test]
+fn members_that_are_all_gone_in_silence_make_room_after_detach_timeout() {
+    let mut s = Scenario::with_members(3);
+    let timers = s.world.swarm.timers;
+    for host in [A, B, C] {
+        s.world.die(host, Some(0), true);
+    }
+    let began = s.world.now;
+    let next = s.join();
+    s.view_of(&[next]);
+    let took = s.world.now.saturating_since(began);
+    assert!(took >= timers.detach_timeout, "founded after {took:?}");
+    assert!(
+        took <= timers.detach_timeout + timers.peer_timeout * 2,
+        "{took:?}"
+    );
+    s.works(&[next], 0);
+}
+
+/// R11 relies on it: whoever lost its master and slept beyond `detach_timeout` ends as unknown.
+#[test]
+fn a_peer_that_sleeps_beyond_detach_timeout_without_a_master_ends_as_unknown() {
+    let mut s = Scenario::with_members(2);
+    s.world.master_crash(false, Some(1000));
+    s.pass_ms(1000);
+    s.world.freeze(A, s.world.swarm.timers.detach_timeout * 2);
+    s.pass(s.world.swarm.timers.detach_timeout * 2);
+    assert_eq!(s.session_end(A), SessionEnd::Detached);
+}
