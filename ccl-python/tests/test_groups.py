@@ -27,8 +27,11 @@ def until(is_so: Callable[[], bool]) -> None:
         threading.Event().wait(0.01)
 
 
-def live(pipe: Pipe, address: str, group: int, world: int) -> None:
-    """Does what the test says, one thing after the other."""
+def live(pipe: Pipe, address: str, group: int, world: int, grown: int = 0) -> None:
+    """Does what the test says, one thing after the other.
+
+    Whoever is admitted before the group has grown goes on as the members do, to their next safe point.
+    """
     with ccl.Communicator(
         address,
         group=group,
@@ -37,6 +40,8 @@ def live(pipe: Pipe, address: str, group: int, world: int) -> None:
         operation_timeout=HANG_SECONDS,
     ) as communicator:
         assert communicator.world_size >= world
+        while communicator.world_size < grown:
+            communicator.update_topology()
         pipe.say("connected")
         while (wish := pipe.wait()) != "leave":
             if wish == "admit two":
@@ -67,7 +72,7 @@ def test_two_groups_know_of_each_other_and_of_those_who_wait() -> None:
             assert ask(small, (5, 2, 3)) == [2, 2]
             assert ask(large, (5, 2, 3)) == [3, 3, 3]
             assert ask(small + large, 0) == [2, 2, 3, 3, 3]
-            with started(2, live, master.address, 0, 1) as newcomers:
+            with started(2, live, master.address, 0, 1, 4) as newcomers:
                 assert ask(small, 2) == [2, 2]
                 assert ask(large, 0) == [3, 3, 3], "they wait for another group"
                 assert ask(small, (5, 2, 3)) == [2, 2], "newcomers do not count"
