@@ -10,6 +10,7 @@ mod command;
 mod communicator;
 mod dlpack;
 mod errors;
+mod extract;
 mod flight;
 mod handle;
 mod log;
@@ -27,6 +28,7 @@ mod staged;
 mod sync;
 mod sync_handle;
 mod tensor;
+mod uninterrupted;
 mod wait;
 
 use pyo3::prelude::*;
@@ -40,6 +42,8 @@ mod ccl_native {
     use crate::command::run_command;
     #[pymodule_export]
     use crate::communicator::Communicator;
+    #[pymodule_export]
+    use crate::extract::TensorExtractor;
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]
@@ -56,6 +60,8 @@ mod ccl_native {
     use crate::shared_state::{SharedState, newest_checkpoint};
     #[pymodule_export]
     use crate::sync_handle::{SyncHandle, SyncInfo};
+    #[pymodule_export]
+    use crate::uninterrupted::uninterrupted;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

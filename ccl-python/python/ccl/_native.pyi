@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack, final
+from typing import Any, Self, TypeVar, Unpack, final
 
 from ccl.types import (
     CommunicatorSettings,
@@ -30,6 +30,7 @@ __all__ = [
     "StateId",
     "SyncHandle",
     "SyncInfo",
+    "TensorExtractor",
     "View",
     "call_soon",
     "close_door",
@@ -39,7 +40,10 @@ __all__ = [
     "log_lines",
     "newest_checkpoint",
     "run_command",
+    "uninterrupted",
 ]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @final
 class Master:
@@ -468,6 +472,13 @@ class View:
     def ring_order(self) -> list[int]:
         """The ring: ranks, each followed by its next."""
 
+@final
+class TensorExtractor:
+    """Torch's ``_extract_tensors``, without running Python for a list of tensors."""
+
+    def __new__(cls, original: Callable[[Any], Any], tensor_type: type) -> Self: ...
+    def __call__(self, value: Any) -> Any: ...
+
 def call_soon(callback: Callable[[], object]) -> None:
     """Calls ``callback()`` soon, on a thread of the library, which it may block."""
 
@@ -551,3 +562,6 @@ class Progress:
     @property
     def total_bytes(self) -> int:
         """Payload bytes this peer will have sent and received at the end."""
+
+def uninterrupted(function: _Function) -> _Function:
+    """The function as one that Ctrl-C does not interrupt: it is answered after its return."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ccl._native import call_soon
+from ccl._native import TensorExtractor, call_soon
 from ccl.torch._order import Counts, Strand
 
 
@@ -62,3 +62,15 @@ def _run_all(continuations: list[tuple[Strand, Callable[[], None]]]) -> None:
     for strand, run in continuations:
         with strand.running():
             run()
+
+
+def _install() -> None:
+    """Lets a Ctrl-C during DDP's wait for a future be a ``KeyboardInterrupt``, as it is with torch's own."""
+    from torch import _jit_internal
+
+    original = getattr(_jit_internal, "_extract_tensors", None)
+    if original is not None and not isinstance(original, TensorExtractor):
+        _jit_internal._extract_tensors = TensorExtractor(original, torch.Tensor)
+
+
+_install()

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 import torch
 
 import ccl
+from ccl._native import uninterrupted
 from ccl.torch._errors import Errors
 
 #: Lanes that the operations of a program take in turns.
@@ -172,6 +173,7 @@ class Operation:
         self._followers: list[Operation] = []
         self._missing = 0
 
+    @uninterrupted  # Half posted, it would hold up for ever what comes after it.
     def post(self) -> None:
         """Has it begin: now, if it follows nothing, or as soon as what it follows has ended."""
         with _lock:

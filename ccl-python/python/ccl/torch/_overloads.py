@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 import ccl
+from ccl._native import uninterrupted
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -45,8 +46,8 @@ def overloaded(
             named |= dict(zip(fields, rest, strict=False))
             return method(self, *lists, _filled(options or make_options(), named, method.__name__))
 
-        # `torch.compile` cannot look into what is done here; it is not to try.
-        return cast("Method", torch._disable_dynamo(call))
+        # `torch.compile` cannot look into what is done here; it is not to try. And DDP calls it from C++.
+        return uninterrupted(cast("Method", torch._disable_dynamo(call)))
 
     return decorate
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 import ccl
 from ccl import _cuda
+from ccl._native import uninterrupted
 from ccl.torch._future import Future
 from ccl.torch._order import Counts, Operation, Spans
 
@@ -131,6 +132,7 @@ class Work(dist._Work):
         self.wait()
         return self._result
 
+    @uninterrupted
     def get_future(self) -> Any:
         return self._future
 
@@ -161,5 +163,6 @@ class Together(dist._Work):
     def result(self) -> list[torch.Tensor]:
         return [tensor for work in self._works for tensor in work.result()]
 
+    @uninterrupted
     def get_future(self) -> Any:
         return torch.futures.collect_all([work.get_future() for work in self._works])
