@@ -26,7 +26,7 @@ use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
 use crate::ids::{OpName, PeerId, Rank, Vid};
 use crate::limits::SEGMENT_BYTES_MAX;
-use crate::transport::{FrameHeader, LinkHandler, LinkSender, Payload, Placement};
+use crate::transport::{FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
 use crate::wire::control::{CostTable, Fingerprint, LinkFault};
 
 /// An operation to start.
@@ -63,11 +63,11 @@ pub enum EngineEvent {
         theirs: Fingerprint,
     },
     /// A link is whole.
-    LinkUp(PeerId),
+    LinkUp(LinkName),
     /// A link broke.
     LinkDown {
-        /// The other end.
-        peer: PeerId,
+        /// Which.
+        link: LinkName,
         /// How.
         fault: LinkFault,
         /// Whether repair was given up.
@@ -415,13 +415,13 @@ impl LinkHandler for Engine {
         self.with_exchange(|state| state.exchange.handle_arrived(from, header));
     }
 
-    fn link_up(&self, peer: PeerId) {
-        (self.events)(EngineEvent::LinkUp(peer));
+    fn link_up(&self, link: LinkName) {
+        (self.events)(EngineEvent::LinkUp(link));
     }
 
-    fn link_down(&self, peer: PeerId, fault: LinkFault, gave_up: bool) {
+    fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool) {
         (self.events)(EngineEvent::LinkDown {
-            peer,
+            link,
             fault,
             gave_up,
         });

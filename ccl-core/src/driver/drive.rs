@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, OpName};
 use crate::peer::{Input, Peer, SessionEnd};
 use crate::time::Instant;
+use crate::transport::LinkName;
 use crate::transport::tcp::Identity;
 use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, Wait};
 
@@ -26,6 +27,8 @@ use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, Wait};
 #[derive(Debug)]
 pub(super) enum Item {
     Input(Input),
+    /// What a link reports; ignored if a later one has replaced it.
+    Link(LinkName, Input),
     /// A collective.
     Post(Operation, Arc<Call>),
     /// A safe point or a farewell.
@@ -118,6 +121,12 @@ impl Core {
         }
     }
 
+    /// What connections to this peer must show.
+    #[cfg(test)]
+    pub(super) fn key(&self) -> LinkKey {
+        self.key
+    }
+
     /// The call whose attempt under way this is.
     fn call_of(&self, op: OpName) -> Option<CallId> {
         let mut calls = self.calls.iter();
@@ -145,7 +154,7 @@ impl Core {
                 (Duty::new(completion), Ok(Finished::Left))
             }
             Item::Plain(_, completion, _) => (Duty::new(completion), Err(end.error())),
-            Item::Input(_) | Item::SyncFailed(..) | Item::Control(..) => return,
+            Item::Input(_) | Item::Link(..) | Item::SyncFailed(..) | Item::Control(..) => return,
         };
         self.soon.refused.push((duty, end));
     }
@@ -261,7 +270,8 @@ impl Session {
             {
                 core.held_back.push(item);
             }
-            Item::Input(input) => core.peer.handle(now, input),
+            Item::Link(link, _) if !self.links.is_current(link) => {}
+            Item::Input(input) | Item::Link(_, input) => core.peer.handle(now, input),
             Item::Post(operation, call) => self.take_post(core, operation, call),
             Item::Plain(call, completion, input) => {
                 let duty = Duty::new(completion);

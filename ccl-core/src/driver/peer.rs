@@ -370,19 +370,25 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Links) -> Arc<Engin
         let Some(session) = session.upgrade() else {
             return;
         };
-        session.submit(match event {
-            EngineEvent::Held(op) => Input::Held(op),
-            EngineEvent::Mismatch { op, peer, theirs } => Input::Mismatch { op, peer, theirs },
-            EngineEvent::LinkUp(peer) => Input::LinkUp(peer),
+        session.take(match event {
+            EngineEvent::Held(op) => Item::Input(Input::Held(op)),
+            EngineEvent::Mismatch { op, peer, theirs } => {
+                Item::Input(Input::Mismatch { op, peer, theirs })
+            }
+            EngineEvent::LinkUp(link) => Item::Link(link, Input::LinkUp(link.peer)),
             EngineEvent::LinkDown {
-                peer,
+                link,
                 fault,
                 gave_up,
-            } => Input::LinkDown {
-                peer,
-                fault,
-                gave_up,
-            },
+            } => {
+                let peer = link.peer;
+                let input = Input::LinkDown {
+                    peer,
+                    fault,
+                    gave_up,
+                };
+                Item::Link(link, input)
+            }
             EngineEvent::LaneRepaired { peer, lane } => {
                 return tracing::info!(%peer, lane, "a lane was repaired");
             }

@@ -14,13 +14,14 @@ use crate::ids::{OpName, PeerId};
 use crate::peer::Input;
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
 use crate::transport::tcp::Links;
-use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, Placement};
+use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, LinkName, Placement};
 use crate::wire::control::LinkFault;
 
 /// Hands what arrives to the collectives or to shared state.
 struct Router {
     engine: Arc<Engine>,
     state: Arc<StateEngine>,
+    links: Links,
 }
 
 impl Session {
@@ -29,6 +30,7 @@ impl Session {
         Arc::new(Router {
             engine: Arc::clone(&self.engine),
             state: Arc::clone(&self.state),
+            links: self.links.clone(),
         })
     }
 
@@ -115,15 +117,15 @@ impl LinkHandler for Router {
         self.engine.arrived(from, header);
     }
 
-    fn link_up(&self, peer: PeerId) {
-        self.engine.link_up(peer);
+    fn link_up(&self, link: LinkName) {
+        self.engine.link_up(link);
     }
 
-    fn link_down(&self, peer: PeerId, fault: LinkFault, gave_up: bool) {
-        if gave_up {
-            self.state.lose(peer);
+    fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool) {
+        if gave_up && self.links.is_current(link) {
+            self.state.lose(link.peer);
         }
-        self.engine.link_down(peer, fault, gave_up);
+        self.engine.link_down(link, fault, gave_up);
     }
 
     fn lane_repaired(&self, peer: PeerId, lane: u16) {

@@ -59,6 +59,10 @@ impl Peer {
     }
 
     pub(super) fn handle_link_up(&mut self, peer: PeerId) {
+        if !self.mesh.listed.contains_key(&peer) {
+            // That link is about to end; should the peer be listed again, it gets another.
+            return;
+        }
         self.mesh.up.insert(peer);
         self.mesh.down.remove(&peer);
         if self.mesh.accused.contains(&peer) && self.phase.is_telling() {

@@ -1,8 +1,9 @@
 //! The task that watches over one link.
 //!
-//! It is the only one that reports to the layer above, so that reports come in order. It learns of
-//! what happens through events; the byte counters tell it what was heard and said. The tasks of the
-//! lanes are its own, and end with it.
+//! It is the only one that reports of its link to the layer above, so that reports come in order.
+//! It learns of what happens through events; the byte counters tell it what was heard and said. The
+//! tasks of the lanes are its own, and end with it. If it is stopped in the middle of a report, that
+//! is delivered later than the first ones of the next link; so reports name their link.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -75,6 +76,11 @@ impl Keeper {
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+        if self.link.follows_loss {
+            // Said by this link, since nothing that the one before says counts any more.
+            let report = self.health.give_up(LinkFault::Ended);
+            self.report_any(report);
+        }
         // They end with the keeper.
         let _offers = match self.link.dials {
             true => {
@@ -223,8 +229,10 @@ impl Keeper {
         let (peer, handler) = (self.link.peer, &self.link.handler);
         tracing::debug!(%peer, ?report, "link");
         match report {
-            Report::Up => handler.link_up(peer),
-            Report::Down(fault, gave_up) => handler.link_down(peer, fault, gave_up),
+            Report::Up => handler.link_up(self.link.name()),
+            Report::Down(fault, gave_up) => {
+                handler.link_down(self.link.name(), fault, gave_up);
+            }
             Report::Repaired(lane) => {
                 self.link.repairs.fetch_add(1, Ordering::Relaxed);
                 handler.lane_repaired(peer, lane);

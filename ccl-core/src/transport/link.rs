@@ -22,7 +22,7 @@ use super::sys::{self, Tuned, Tuning};
 use super::tcp::{Identity, Inner, LinkCounters};
 use super::warning::Warnings;
 use super::window::Entry;
-use super::{FrameHeader, Handler, Payload};
+use super::{FrameHeader, Handler, LinkName, Payload};
 use crate::descriptors::Owner;
 use crate::ids::{LinkKey, OpName, PeerId};
 use crate::limits;
@@ -47,6 +47,8 @@ pub(super) struct Link {
     pub(super) peer: PeerId,
     /// Which of this side's links with the peer it is.
     pub(super) incarnation: u64,
+    /// It takes the place of one that lost what the other side may not have got.
+    pub(super) follows_loss: bool,
     pub(super) identity: Identity,
     pub(super) settings: Arc<Settings>,
     pub(super) warnings: Arc<Warnings>,
@@ -101,6 +103,7 @@ impl Link {
         let link = Arc::new(Self {
             peer: seed.peer,
             incarnation: seed.incarnation,
+            follows_loss: seed.follows_loss,
             identity: seed.identity,
             warnings: Arc::clone(&seed.settings.warnings),
             settings: seed.settings,
@@ -130,6 +133,13 @@ impl Link {
         let task = runtime.spawn(keeper.run(inbox));
         let _first = link.keeper.set(task.abort_handle());
         link
+    }
+
+    pub(super) fn name(&self) -> LinkName {
+        LinkName {
+            peer: self.peer,
+            incarnation: self.incarnation,
+        }
     }
 
     /// Ends the link: its connections close as soon as their tasks are at a stop.
@@ -367,6 +377,7 @@ impl Link {
 pub(super) struct LinkSeed {
     pub(super) peer: PeerId,
     pub(super) incarnation: u64,
+    pub(super) follows_loss: bool,
     pub(super) neighbour: Neighbour,
     pub(super) identity: Identity,
     pub(super) handler: Handler,

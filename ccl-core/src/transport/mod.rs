@@ -67,6 +67,16 @@ pub enum Placement {
     Refuse(&'static str),
 }
 
+/// One of the links that this side has had with a peer. Its reports come in order; one that ended
+/// may still be heard of after its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkName {
+    /// The other side.
+    pub peer: PeerId,
+    /// Higher than that of any link before.
+    pub incarnation: u64,
+}
+
 /// What the layer above does with what arrives. Calls come from the tasks of the transport, for one
 /// lane in order, for several lanes at once; they must not block.
 pub trait LinkHandler: Send + Sync + 'static {
@@ -81,10 +91,10 @@ pub trait LinkHandler: Send + Sync + 'static {
     fn place(&self, from: PeerId, header: &FrameHeader) -> Placement;
     /// The payload of a bulk frame is in its place, whole and checked.
     fn arrived(&self, from: PeerId, header: &FrameHeader);
-    /// All lanes of a link are up.
-    fn link_up(&self, peer: PeerId);
-    /// A link broke.
-    fn link_down(&self, peer: PeerId, fault: LinkFault, gave_up: bool);
+    /// All lanes of a link are up. Counts if [`tcp::Links::is_current`].
+    fn link_up(&self, link: LinkName);
+    /// A link broke. Counts if [`tcp::Links::is_current`].
+    fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool);
     /// A lane was repaired; nothing was lost.
     fn lane_repaired(&self, peer: PeerId, lane: u16);
 }

@@ -16,14 +16,13 @@ use tokio::task::AbortHandle;
 use super::link::{Link, LinkSeed, Settings};
 use super::sys::{self, Tuned, Tuning};
 use super::warning::Warnings;
-use super::{FrameHeader, Handler, LinkSender, Payload, listener};
+use super::{FrameHeader, Handler, LinkName, LinkSender, Payload, listener};
 use crate::config::CommunicatorConfig;
 use crate::descriptors::{Own, Owner};
 use crate::error::{Error, Result};
 use crate::ids::{LinkKey, OpName, PeerId, RunId};
 use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
 use crate::peer::Neighbour;
-use crate::wire::control::LinkFault;
 
 /// What the links of one peer are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,10 +207,18 @@ impl Links {
         for (peer, neighbour) in wanted {
             links
                 .entry(*peer)
-                .or_insert_with(|| inner.make(&role, *peer, neighbour.clone()));
+                .or_insert_with(|| inner.make(&role, (*peer, neighbour.clone()), false));
         }
         drop(links);
         inner.note_change();
+    }
+
+    /// Whether the link is the one with its peer at the moment: what an earlier one reports is
+    /// outdated, since reports of several links come in any order.
+    #[must_use]
+    pub fn is_current(&self, link: LinkName) -> bool {
+        let current = self.0.link(link.peer);
+        current.is_some_and(|current| current.name() == link)
     }
 
     /// Traffic by peer, of the links that are wanted at the moment.
@@ -293,29 +300,31 @@ impl Inner {
     }
 
     /// Begins a link anew whose other side has forgotten it. What it may not have got is lost: then
-    /// the layer above hears that the link broke for good.
+    /// the layer above hears, from the new link and before all else, that it broke for good.
     pub(super) fn renew(self: &Arc<Self>, old: &Arc<Link>) {
         let Some(role) = self.role.read().clone() else {
             return;
         };
         let mut links = self.links.write();
+        let has_unsettled = old.has_unsettled();
         match links.get_mut(&old.peer) {
             Some(link) if Arc::ptr_eq(link, old) => {
-                *link = self.make(&role, old.peer, old.neighbour());
+                *link = self.make(&role, (old.peer, old.neighbour()), has_unsettled);
             }
             _ => return,
         }
         drop(links);
-        let has_unsettled = old.has_unsettled();
         old.stop();
         self.note_change();
         tracing::debug!(peer = %old.peer, has_unsettled, "link begun anew");
-        if has_unsettled {
-            role.handler.link_down(old.peer, LinkFault::Ended, true);
-        }
     }
 
-    fn make(self: &Arc<Self>, role: &Role, peer: PeerId, neighbour: Neighbour) -> Arc<Link> {
+    fn make(
+        self: &Arc<Self>,
+        role: &Role,
+        (peer, neighbour): (PeerId, Neighbour),
+        follows_loss: bool,
+    ) -> Arc<Link> {
         let incarnation = {
             let mut newest = self.incarnations.lock();
             *newest += 1;
@@ -324,6 +333,7 @@ impl Inner {
         let seed = LinkSeed {
             peer,
             incarnation,
+            follows_loss,
             neighbour,
             identity: role.identity,
             handler: Arc::clone(&role.handler),

@@ -1,5 +1,7 @@
 //! A session that never gets an answer: what it takes from whom, and how it ends calls.
 
+mod reports;
+
 use std::net::TcpListener;
 
 use super::*;
@@ -16,6 +18,8 @@ fn session() -> (Arc<Session>, TcpListener) {
     let master = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = CommunicatorConfig {
         master: master.local_addr().unwrap().to_string(),
+        // A report that stands still holds one of them up.
+        io_threads: Some(2),
         ..CommunicatorConfig::default()
     };
     (Session::start(config).unwrap(), master)
@@ -53,7 +57,11 @@ fn welcome(peer: PeerId) -> MasterToPeer {
         session: SessionId(1),
         peer,
         term: Term(1),
-        timers: Timers::default(),
+        timers: Timers {
+            peer_timeout: Duration::from_secs(60),
+            link_timeout: Duration::from_secs(60),
+            ..Timers::default()
+        },
         others: OtherGroups::default(),
         waits: None,
     }

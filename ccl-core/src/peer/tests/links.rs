@@ -57,8 +57,13 @@ fn ready_is_restated_whenever_links_or_view_change() {
             newcomers: vec![member(2), member(3)],
         })
     };
-    assert_eq!(ready(Input::LinkUp(PeerId(1))), [], "nobody asked yet");
-    assert_eq!(ready(expect(1)), [(1, vec![1])]);
+    assert_eq!(
+        ready(Input::LinkUp(PeerId(1))),
+        [],
+        "nobody asked for it: it is about to end"
+    );
+    assert_eq!(ready(expect(1)), [(1, vec![])]);
+    assert_eq!(ready(Input::LinkUp(PeerId(1))), [(1, vec![1])]);
     assert_eq!(ready(Input::LinkUp(PeerId(3))), [(1, vec![1, 3])]);
     assert_eq!(ready(Input::LinkUp(PeerId(3))), [], "nothing new");
     assert_eq!(ready(expect(2)), [(2, vec![1, 3])]);

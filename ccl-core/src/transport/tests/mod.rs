@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::tcp::{Identity, Links, LinksConfig};
-use super::{FrameHeader, FrameKind, LinkHandler, LinkSender, Payload, Placement};
+use super::{FrameHeader, FrameKind, LinkHandler, LinkName, LinkSender, Payload, Placement};
 use crate::buffer::{Gate, Lent, Region};
 use crate::ids::{LinkKey, OpName, OpNumber, PeerId, RunId};
 use crate::peer::Neighbour;
@@ -65,11 +65,11 @@ impl LinkHandler for Recorder {
     fn arrived(&self, from: PeerId, header: &FrameHeader) {
         let _closed = self.seen.send((from, Seen::Arrived(header.segment)));
     }
-    fn link_up(&self, peer: PeerId) {
-        let _closed = self.seen.send((peer, Seen::Up));
+    fn link_up(&self, link: LinkName) {
+        let _closed = self.seen.send((link.peer, Seen::Up));
     }
-    fn link_down(&self, peer: PeerId, fault: LinkFault, gave_up: bool) {
-        let _closed = self.seen.send((peer, Seen::Down(fault, gave_up)));
+    fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool) {
+        let _closed = self.seen.send((link.peer, Seen::Down(fault, gave_up)));
     }
     fn lane_repaired(&self, peer: PeerId, lane: u16) {
         let _closed = self.seen.send((peer, Seen::Repaired(lane)));
