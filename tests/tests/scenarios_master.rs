@@ -409,3 +409,28 @@ fn member_that_does_not_come_back_is_not_waited_for_longer_than_the_window() {
     let not_heard = known.filter(|why| matches!(why, EvictReason::NotHeard));
     assert_eq!(not_heard.count(), 1);
 }
+
+/// A copy of the hello of a member, or one that its kernel sends again over a connection that was
+/// given up, says nothing about the member: whatever its connection does at the time.
+#[test]
+fn a_hello_that_comes_late_or_twice_changes_nothing() {
+    let mut s = Scenario::with(2, Disk::Full);
+    s.works(&[A, B], 0);
+    let vid = s.world.hosts[A.0].vid();
+    let hello = s.world.hosts[A.0].hellos[0].clone();
+    let again = |s: &mut Scenario| s.world.replay(A, hello.clone());
+    again(&mut s);
+    s.works(&[A, B], 0);
+    s.break_control(A);
+    again(&mut s);
+    s.pass_ms(3000);
+    again(&mut s);
+    s.works(&[A, B], 0);
+    assert_eq!(s.world.hosts[A.0].vid(), vid, "nobody was evicted");
+    // Nor does it come back by it when it has left.
+    s.world.app_leave(A);
+    s.session_end(A);
+    again(&mut s);
+    s.pass_ms(1000);
+    s.works(&[B], 0);
+}

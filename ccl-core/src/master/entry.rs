@@ -77,26 +77,39 @@ impl Master {
                 claim,
                 report,
             }),
-            PeerToMaster::Ping if self.is_waiting(connection) => {
-                let pong = MasterToPeer::Pong {
-                    term: self.shared.term,
-                    others: OtherGroups::default(),
-                    waits: self.wait_for_earlier_run(),
-                };
-                self.shared.outbox.send(connection, pong);
-            }
             // What a session that is over had already sent.
             _ => self.shared.outbox.close(connection),
         }
     }
 
-    fn is_waiting(&mut self, connection: ConnectionId) -> bool {
+    /// Something else from a newcomer that waits for its run: who says more than that it lives
+    /// before it is welcomed is not waited for any more.
+    pub(super) fn handle_waiting(&mut self, connection: ConnectionId, message: &PeerToMaster) {
+        if matches!(message, PeerToMaster::Ping) {
+            let pong = MasterToPeer::Pong {
+                term: self.shared.term,
+                others: OtherGroups::default(),
+                waits: self.wait_for_earlier_run(),
+            };
+            return self.shared.outbox.send(connection, pong);
+        }
+        if let Some(waiting) = self.run.waiting() {
+            waiting.forget(connection);
+        }
+        self.shared.outbox.close(connection);
+    }
+
+    pub(super) fn is_waiting(&mut self, connection: ConnectionId) -> bool {
         self.run
             .waiting()
             .is_some_and(|waiting| waiting.is_at(connection))
     }
 
     fn handle_hello(&mut self, hello: Hello) {
+        let is_late = self.shared.sessions.is_late(hello.key, hello.attach);
+        if is_late && !is_active(Mutation::LateHelloHeard) {
+            return self.shared.outbox.close(hello.connection);
+        }
         if let Some(reason) = self.objection(&hello) {
             return self.refuse(hello.connection, reason);
         }
@@ -174,7 +187,8 @@ impl Master {
             if self.is_newcomer_of(peer, hello.group) {
                 return self.welcome(peer, &hello);
             }
-            self.evict(peer, EvictReason::Detached);
+            let what = "it said hello although it was admitted, or to another group than before";
+            self.evict(peer, EvictReason::Protocol(what.into()));
         }
         let generation = match self.generation_of(&hello) {
             Ok(generation) => generation,

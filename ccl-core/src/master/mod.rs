@@ -184,6 +184,7 @@ impl Master {
                 message,
             } => match self.shared.sessions.at_connection(connection) {
                 Some(peer) => self.handle_session(peer, connection, message),
+                None if self.is_waiting(connection) => self.handle_waiting(connection, &message),
                 None => self.handle_stranger(connection, from, message),
             },
             Input::Closed { connection } => self.handle_closed(connection),

@@ -40,6 +40,11 @@ impl Session {
         matches!(self.contact, Contact::Attached { heard, .. } if heard > moment)
     }
 
+    /// Counter of the newest connection over which it was heard.
+    fn newest(&self) -> u64 {
+        self.attach.unwrap_or(self.registration.attach)
+    }
+
     pub fn connection(&self) -> Option<ConnectionId> {
         match self.contact {
             Contact::Attached { connection, .. } => Some(connection),
@@ -69,8 +74,19 @@ pub(super) struct Sessions {
     keys: BTreeMap<LinkKey, PeerId>,
     /// Peers of each generation of a unit, by the first of them.
     generations: BTreeMap<PeerId, BTreeSet<PeerId>>,
-    /// Why sessions ended, newest last, so that a late attach hears the reason.
-    ended: VecDeque<(SessionId, EvictReason)>,
+    /// Sessions that ended, newest last.
+    ended: VecDeque<EndedSession>,
+}
+
+/// What is remembered of a session that ended.
+#[derive(Debug)]
+struct EndedSession {
+    secret: SessionId,
+    /// So that a late attach hears it.
+    reason: EvictReason,
+    key: LinkKey,
+    /// Counter of its newest connection, so that a late hello is not taken for a new one.
+    attach: u64,
 }
 
 impl Sessions {
@@ -221,8 +237,12 @@ impl Sessions {
         if self.ended.len() == limits::ENDED_SESSIONS_MAX {
             self.ended.pop_front();
         }
-        self.ended
-            .push_back((session.registration.session, reason.clone()));
+        self.ended.push_back(EndedSession {
+            secret: session.registration.session,
+            reason: reason.clone(),
+            key: session.registration.key,
+            attach: session.newest(),
+        });
         Some(session)
     }
 
@@ -230,8 +250,16 @@ impl Sessions {
     pub fn why_ended(&self, secret: SessionId) -> Option<&EvictReason> {
         let mut ended = self.ended.iter().rev();
         ended
-            .find(|(session, _)| *session == secret)
-            .map(|(_, reason)| reason)
+            .find(|ended| ended.secret == secret)
+            .map(|ended| &ended.reason)
+    }
+
+    /// Whether the process with this key has said hello or attached over a connection as new as
+    /// this one before.
+    pub fn is_late(&self, key: LinkKey, attach: u64) -> bool {
+        let session = self.of_key(key).and_then(|peer| self.get(peer));
+        let is_over = |ended: &EndedSession| ended.key == key && ended.attach >= attach;
+        session.is_some_and(|session| session.newest() >= attach) || self.ended.iter().any(is_over)
     }
 
     /// Forgets everybody: the run that they belonged to was never taken over.

@@ -9,7 +9,7 @@ use ccl_core::wire::control::PeerToMaster;
 use super::aim::Aim;
 use super::cluster::{Event, HostId, World};
 use super::links::{Direction, LinkKey};
-use super::network::{Break, Connection};
+use super::network::Break;
 use super::site::Seat;
 use super::swarm::FaultKind;
 use super::workload::{App, CallKind};
@@ -37,6 +37,8 @@ pub enum Fault {
     Join(GroupId),
     /// A process of a site starts.
     Seat(Seat),
+    /// A hello of a host comes that went to this master, long after others.
+    LateHello(HostId, u32, Box<PeerToMaster>),
     /// A process leaves, after another of its host.
     Leave(HostId),
     /// A process dies that should not have been started.
@@ -106,6 +108,7 @@ impl World {
                 }
             }
             Fault::Die(host) => self.die(host, None, false),
+            Fault::LateHello(host, master, hello) => self.replay(host, (master, *hello)),
             Fault::Join(_) if self.has_sites() => self.open_sites(1),
             Fault::Join(group) => {
                 self.spawn(group, None, App::program());
@@ -175,6 +178,8 @@ impl World {
             }
             (kind, _) if kind.is_pause() => self.inject_pause(kind, &victims),
             (FaultKind::JoinStorm, _) => self.inject_joins(),
+            (FaultKind::DuplicateHello, _) => self.inject_hello_again(),
+            (FaultKind::LateHello, _) => self.inject_late_hello(),
             (FaultKind::Stranger, _) if self.has_sites() && self.fault_rng.chance(700) => {
                 self.inject_intruder();
             }
@@ -197,9 +202,7 @@ impl World {
                 self.schedule(length, Event::Fault(Fault::HealIsolation(host)));
             }
             (FaultKind::StaleFrames, Some(host)) => self.inject_stale_frames(host),
-            (FaultKind::DuplicateHello | FaultKind::StaleAttach, Some(host)) => {
-                self.inject_replay(host);
-            }
+            (FaultKind::StaleAttach, Some(host)) => self.inject_replay(host),
             (_, Some(host)) => self.inject_control(kind, host),
         }
     }
@@ -395,34 +398,6 @@ impl World {
             Some(_) => (how.host_notices, how.master_notices) = (None, None),
             None => {}
         }
-        self.break_connection(connection, how);
-    }
-
-    /// The message that opened a host's connection comes once more, over a connection of its own,
-    /// to the same master: one that has restarted cannot know that the session secret is used
-    /// again.
-    pub fn inject_replay(&mut self, host: HostId) {
-        let Some((master, mut message)) = self.hosts[host.0].last_opening.clone() else {
-            return;
-        };
-        if self.master.machine.is_none() || self.master.incarnation != master {
-            return;
-        }
-        if let PeerToMaster::Attach { attach, .. } = &mut message
-            && self.fault_rng.chance(500)
-        {
-            *attach = attach.saturating_sub(1);
-        }
-        let connection = self.connections.len() as u64;
-        let opened = Connection::new(None, self.master.incarnation);
-        self.connections.push(opened);
-        self.send_up(connection, message);
-        let how = Break {
-            up_kept: 1000,
-            down_kept: 0,
-            host_notices: None,
-            master_notices: Some(self.fault_rng.millis(50, 2000)),
-        };
         self.break_connection(connection, how);
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ccl_core::master::{ConnectionId, Input, Master, Output, Record, Setup};
 use ccl_core::time::Instant;
-use ccl_core::wire::control::{MasterToPeer, PeerToMaster};
+use ccl_core::wire::control::{EvictReason, MasterToPeer, PeerToMaster};
 
 use super::cluster::{Event, World};
 use super::messages::{down_code, up_code};
@@ -423,6 +423,17 @@ impl World {
                         now,
                         format_args!("master -> {host:?} c{connection} {message:?}"),
                     );
+                }
+                let is_detached = matches!(
+                    &message,
+                    MasterToPeer::Evicted {
+                        reason: EvictReason::Detached
+                    }
+                );
+                if is_detached && self.connections[connection as usize].is_answered() {
+                    self.fail(format!(
+                        "{host:?} is told over its connection that this has ended"
+                    ));
                 }
                 if let MasterToPeer::Welcome { run_id, .. } = &message {
                     self.checkers.run = self.run_index(*run_id);

@@ -119,6 +119,14 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Whether the master has said anything over it.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.down.sent > 0
+    }
+}
+
 /// How each side of a broken connection learns of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Break {

@@ -91,6 +91,10 @@ pub struct Host {
     pub safe_released: u64,
     /// The last message that opened a connection, and the master it went to, for replays.
     pub last_opening: Option<(u32, PeerToMaster)>,
+    /// Each hello, and the master it went to, for replays.
+    pub hellos: Vec<(u32, PeerToMaster)>,
+    /// Its next hello comes when it has long said another.
+    pub is_hello_late: bool,
     /// The newest frames that reached it, for replays.
     pub recent: Vec<(PeerId, Content)>,
     /// The message that it is hearing.
@@ -180,6 +184,8 @@ impl World {
             view: None,
             safe_released: 0,
             last_opening: None,
+            hellos: Vec::new(),
+            is_hello_late: false,
             recent: Vec::new(),
             hearing: None,
             told: super::checkers::Told::default(),

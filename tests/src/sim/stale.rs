@@ -1,11 +1,15 @@
-//! Frames of an earlier life: the same names under an older view.
+//! What comes late, or once more: frames of an earlier life, and the first messages of connections.
 
-use ccl_core::ids::{Epoch, OpName, PeerId, Vid};
+use ccl_core::ids::{Epoch, GroupId, OpName, PeerId, Vid};
 use ccl_core::transport::FrameKind;
+use ccl_core::wire::control::PeerToMaster;
 
 use super::checkers::open_operations;
-use super::cluster::{HostId, World};
+use super::cluster::{Event, HostId, World};
+use super::faults::Fault;
+use super::network::{Break, Connection};
 use super::plane::{Arrival, Content};
+use super::workload::App;
 
 impl World {
     /// What last reached a host comes again as if it were of an older view, with other bytes.
@@ -28,6 +32,97 @@ impl World {
             self.check(arrived.map_err(|why| format!("a stale frame is a fault: {why}")));
         }
         self.host_pump(host);
+    }
+
+    /// Any hello that anybody ever said to this master comes once more: of members, of those that
+    /// have left, and of the dead.
+    pub fn inject_hello_again(&mut self) {
+        let spared = self.swarm.healthy_group;
+        let hosts = self.hosts.iter().enumerate();
+        let hosts = hosts.filter(|(_, host)| Some(host.group.0) != spared);
+        let hellos: Vec<(usize, usize)> = hosts
+            .flat_map(|(index, host)| (0..host.hellos.len()).map(move |hello| (index, hello)))
+            .collect();
+        if let Some((host, hello)) = self.fault_rng.pick(&hellos) {
+            let hello = self.hosts[host].hellos[hello].clone();
+            self.replay(HostId(host), hello);
+        }
+    }
+
+    /// Somebody joins whose first hello comes when it has long said another.
+    pub fn inject_late_hello(&mut self) {
+        let before = self.hosts.len();
+        if self.has_sites() {
+            self.open_sites(1);
+        } else {
+            let groups = self.groups();
+            let groups = groups.filter(|group| Some(group.0) != self.swarm.healthy_group);
+            let groups: Vec<GroupId> = groups.collect();
+            let group = self.fault_rng.pick(&groups);
+            let Some(group) = group.filter(|group| self.live_hosts(*group).count() < 16) else {
+                return;
+            };
+            self.spawn(group, None, App::program());
+        }
+        for host in &mut self.hosts[before..] {
+            host.is_hello_late = true;
+        }
+    }
+
+    /// The connection breaks that a late hello is said over; it comes over another one.
+    pub fn delay_hello(&mut self, host: HostId, connection: u64) {
+        if !std::mem::replace(&mut self.hosts[host.0].is_hello_late, false) {
+            return;
+        }
+        let Some((master, hello)) = self.hosts[host.0].last_opening.clone() else {
+            return;
+        };
+        self.hosts[host.0].trouble_ended = Some(self.now);
+        let how = Break {
+            up_kept: 0,
+            down_kept: 0,
+            host_notices: Some(self.fault_rng.millis(0, 1000)),
+            master_notices: None,
+        };
+        self.break_connection(connection, how);
+        let after = self.fault_rng.millis(100, 20_000);
+        let late = Fault::LateHello(host, master, Box::new(hello));
+        self.schedule(after, Event::Fault(late));
+    }
+
+    /// The message that opened a host's connection comes once more.
+    pub fn inject_replay(&mut self, host: HostId) {
+        let Some((master, mut message)) = self.hosts[host.0].last_opening.clone() else {
+            return;
+        };
+        if let PeerToMaster::Attach { attach, .. } = &mut message
+            && self.fault_rng.chance(500)
+        {
+            *attach = attach.saturating_sub(1);
+        }
+        self.replay(host, (master, message));
+    }
+
+    /// A message that opened a connection comes once more, over one of its own, to the same master:
+    /// one that has restarted cannot know that the session secret is used again.
+    pub fn replay(&mut self, host: HostId, (master, message): (u32, PeerToMaster)) {
+        if self.master.machine.is_none() || self.master.incarnation != master {
+            return;
+        }
+        let now = self.now;
+        self.trace
+            .line(now, format_args!("{host:?} is heard again: {message:?}"));
+        let connection = self.connections.len() as u64;
+        let opened = Connection::new(None, self.master.incarnation);
+        self.connections.push(opened);
+        self.send_up(connection, message);
+        let how = Break {
+            up_kept: 1000,
+            down_kept: 0,
+            host_notices: None,
+            master_notices: Some(self.fault_rng.millis(50, 2000)),
+        };
+        self.break_connection(connection, how);
     }
 }
 

@@ -49,6 +49,7 @@ pub enum FaultKind {
     StaleFrames,
     Stranger,
     DuplicateHello,
+    LateHello,
     StaleAttach,
     Cancel,
     Deadline,
@@ -59,7 +60,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -83,6 +84,7 @@ impl FaultKind {
         Self::StaleFrames,
         Self::Stranger,
         Self::DuplicateHello,
+        Self::LateHello,
         Self::StaleAttach,
         Self::Cancel,
         Self::Deadline,

@@ -118,7 +118,11 @@ fn process_that_begins_anew_ends_its_old_session() {
     let mut stage = Stage::new();
     let old = stage.join(stage.hello(0, 5));
     stage.ready(old, &[]);
-    let new = stage.join(stage.hello(0, 5));
+    let mut hello = stage.hello(0, 5);
+    if let PeerToMaster::Hello { attach, .. } = &mut hello {
+        *attach = 2;
+    }
+    let new = stage.join(hello);
     assert_ne!(new.peer, old.peer);
     assert!(stage.closed.contains(&old.connection));
     assert_eq!(stage.state(0), "Founding");

@@ -185,12 +185,18 @@ impl Crowd {
                 let key = u128::from(self.dice.roll(12));
                 let mut hello = self.stage.hello(self.dice.roll(2) as u32, key);
                 if let PeerToMaster::Hello {
-                    unit, unit_size, ..
+                    unit,
+                    unit_size,
+                    attach,
+                    ..
                 } = &mut hello
-                    && self.dice.roll(3) == 0
                 {
-                    *unit = Some(UnitId(self.dice.roll(4)));
-                    *unit_size = Some(1 + self.dice.roll(3) as u32);
+                    // Some come late, or twice.
+                    *attach = connection.0.saturating_sub(self.dice.roll(20));
+                    if self.dice.roll(3) == 0 {
+                        *unit = Some(UnitId(self.dice.roll(4)));
+                        *unit_size = Some(1 + self.dice.roll(3) as u32);
+                    }
                 }
                 self.stage.say_at(connection, hello);
                 self.meet(connection);
@@ -233,7 +239,7 @@ impl Crowd {
                     peer,
                     session,
                     run_id,
-                    attach: 1,
+                    attach: connection.0,
                 });
             }
         }

@@ -85,11 +85,17 @@ impl World {
             message,
             PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. }
         ) {
-            let master = self.master.incarnation;
-            self.hosts[host.0].last_opening = Some((master, message.clone()));
+            let opening = (self.master.incarnation, message.clone());
+            if matches!(message, PeerToMaster::Hello { .. }) {
+                self.hosts[host.0].hellos.push(opening.clone());
+            }
+            self.hosts[host.0].last_opening = Some(opening);
         }
         self.hosts[host.0].told.says(&message);
         if let Some(connection) = self.hosts[host.0].connection {
+            if matches!(message, PeerToMaster::Hello { .. }) {
+                self.delay_hello(host, connection);
+            }
             self.send_up(connection, message);
         }
         self.run_hooks(Point::HostSends, kind, Some(host));
