@@ -77,6 +77,8 @@ pub enum Mutation {
     EarlierTagHeard,
     /// Of two posts of a tag the one with the higher number is the newer one.
     PostsOrderedByNumber,
+    /// Of newcomers that are not all linked with each other, those that came first are taken.
+    FoundersFirstCome,
     /// A hello counts although its process was heard over a newer connection.
     LateHelloHeard,
     /// The loss of one peer of a unit leaves the others in.

@@ -1,5 +1,9 @@
 //! Newcomers: which of them may be admitted together.
 //!
+//! A largest set of those that are linked with each other takes exponential time to find, so it is
+//! found as blame does it (R10): of those among whom links are missing, one after the other is left
+//! out, first who misses most, so that one that nobody reaches keeps nobody else out.
+//!
 //! When they are admitted (at a safe point, or as a group's first members) is the group's business;
 //! which unit enters when is decided in `unit`.
 
@@ -7,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::PeerId;
 use crate::limits;
+use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 
 /// A registered peer that is not a member yet.
@@ -53,9 +58,9 @@ impl Newcomer {
 }
 
 /// Newcomers that may be admitted together: each is linked with all of `members`, and any two say
-/// so of each other. Those whose turn has come are first, then earlier sessions; nobody takes a
-/// place, or comes without a link, that would keep out one who was told its turn. A view never
-/// grows beyond its limit. `point`: the number of the safe point; `None` for first members.
+/// so of each other. Those whose turn has come are first, then a linked set of the others, of which
+/// earlier sessions come first; nobody takes a place, or comes without a link, that would keep out
+/// one who was told its turn. A view never grows beyond its limit. `point`: the number of the safe point; `None` for first members.
 pub(super) fn choose(
     members: &BTreeSet<PeerId>,
     newcomers: &BTreeMap<PeerId, Newcomer>,
@@ -80,19 +85,75 @@ pub(super) fn choose(
             chosen.push(peer);
         }
     }
-    let mut company: Vec<PeerId> = told.iter().map(|&(peer, _)| *peer).collect();
-    for &(&peer, newcomer) in &others {
-        let mutual = company
-            .iter()
-            .all(|&other| are_linked(newcomers, peer, other));
-        let has_room = members.len() + company.len() < limits::WORLD_SIZE_MAX;
-        if has_room && mutual && newcomer.is_fit(members, now) {
-            company.push(peer);
-            chosen.push(peer);
-        }
-    }
+    let company: Vec<PeerId> = told.iter().map(|&(peer, _)| *peer).collect();
+    let fit = others.iter().filter(|(peer, newcomer)| {
+        let mut beside = company.iter();
+        newcomer.is_fit(members, now) && beside.all(|&other| are_linked(newcomers, **peer, other))
+    });
+    let fit: Vec<PeerId> = fit.map(|&(peer, _)| *peer).collect();
+    let room = limits::WORLD_SIZE_MAX.saturating_sub(members.len() + company.len());
+    let linked = LinkedSet::of(&fit, |one, other| are_linked(newcomers, one, other));
+    chosen.extend(linked.together.iter().take(room));
     chosen.sort_unstable();
     chosen
+}
+
+/// Some of which any two are linked with each other, and what keeps the others out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LinkedSet<T> {
+    pub together: Vec<T>,
+    /// Links that are missing: of those left out, in their order, to those that were still in.
+    pub apart: Vec<(T, T)>,
+}
+
+impl<T: Copy> LinkedSet<T> {
+    /// As long as a link is missing, whoever misses most is left out, of several the last of `all`.
+    /// Then whoever is linked with all that are in comes back, the first of `all` first.
+    pub fn of(all: &[T], are_linked: impl Fn(T, T) -> bool) -> Self {
+        let apart_from = |one: usize| -> Vec<usize> {
+            let others = (0..all.len()).filter(|other| *other != one);
+            others
+                .filter(|other| !are_linked(all[one], all[*other]))
+                .collect()
+        };
+        let missing: Vec<Vec<usize>> = (0..all.len()).map(apart_from).collect();
+        // To those that are in.
+        let mut counts: Vec<usize> = missing.iter().map(Vec::len).collect();
+        let mut is_in = vec![true; all.len()];
+        let mut apart = Vec::new();
+        if is_active(Mutation::FoundersFirstCome) {
+            let mut first: Vec<usize> = Vec::new();
+            for one in 0..all.len() {
+                if first.iter().all(|other| !missing[one].contains(other)) {
+                    first.push(one);
+                }
+            }
+            let together = first.iter().map(|one| all[*one]).collect();
+            return Self { together, apart };
+        }
+        let worst = |is_in: &[bool], counts: &[usize]| {
+            let missed = (0..all.len()).filter(|&one| is_in[one] && counts[one] > 0);
+            missed.max_by_key(|&one| (counts[one], one))
+        };
+        while let Some(worst) = worst(&is_in, &counts) {
+            is_in[worst] = false;
+            for &other in &missing[worst] {
+                counts[other] -= 1;
+                if is_in[other] {
+                    apart.push((all[worst], all[other]));
+                }
+            }
+        }
+        for one in 0..all.len() {
+            if !is_in[one] && counts[one] == 0 {
+                is_in[one] = true;
+                missing[one].iter().for_each(|&other| counts[other] += 1);
+            }
+        }
+        let together = (0..all.len()).filter(|&one| is_in[one]);
+        let together = together.map(|one| all[one]).collect();
+        Self { together, apart }
+    }
 }
 
 /// Whether a newcomer could be admitted now, beside all who were told their turn.

@@ -46,6 +46,44 @@ fn newcomers_need_links_to_each_other_in_both_words() {
     assert_eq!(chosen(&[0], &[(2, &[0, 3]), (3, &[0])]), [2]);
 }
 
+/// Newcomers from 1 on, of which these pairs are not linked with each other; nobody is a member.
+fn chosen_without(count: u64, missing: &[(u64, u64)]) -> Vec<u64> {
+    let linked = |one: u64| -> Vec<u64> {
+        let others = (1..=count).filter(|other| *other != one);
+        let has =
+            |other: &u64| !missing.contains(&(one, *other)) && !missing.contains(&(*other, one));
+        others.filter(has).collect()
+    };
+    let links: Vec<_> = (1..=count).map(|one| (one, linked(one))).collect();
+    let newcomers: Vec<_> = links.iter().map(|(one, all)| (*one, &all[..])).collect();
+    chosen(&[], &newcomers)
+}
+
+#[test]
+fn newcomer_that_nobody_reaches_keeps_nobody_out() {
+    assert_eq!(chosen_without(4, &[(1, 2), (1, 3), (1, 4)]), [2, 3, 4]);
+    assert_eq!(chosen_without(4, &[(2, 1), (2, 3), (2, 4)]), [1, 3, 4]);
+    // One other reaches it.
+    assert_eq!(chosen_without(4, &[(1, 3), (1, 4)]), [2, 3, 4]);
+    // Two of them, and each is linked with the other.
+    let apart = [(1, 3), (1, 4), (1, 5), (2, 3), (2, 4), (2, 5)];
+    assert_eq!(chosen_without(5, &apart), [3, 4, 5]);
+}
+
+#[test]
+fn of_a_pair_without_a_link_the_earlier_is_chosen() {
+    assert_eq!(chosen_without(3, &[(1, 2)]), [1, 3]);
+    assert_eq!(chosen_without(2, &[(1, 2)]), [1]);
+    assert_eq!(chosen_without(5, &[(1, 2), (4, 3)]), [1, 3, 5]);
+}
+
+#[test]
+fn who_was_taken_away_comes_back_if_all_that_it_missed_went_too() {
+    // 3, 4 and 5 miss two each: 5 goes, then 4 for 2, and 3 for 1.
+    let path = chosen_without(5, &[(1, 3), (3, 5), (5, 4), (4, 2)]);
+    assert_eq!(path, [1, 2, 5]);
+}
+
 #[test]
 fn newcomer_waits_out_its_backoff() {
     let members = BTreeSet::new();

@@ -51,7 +51,7 @@ impl Group {
             None => self.safe.released,
             Some(admission) if admission.vid == self.view.vid => admission.safe_released,
             // From the present view it could not count; as a newcomer it can.
-            Some(_) => return shared.condemn(peer, EvictReason::Detached),
+            Some(_) => return shared.condemn(peer, EvictReason::Unaware),
         };
         self.confirm_attach(peer, report.vid, shared.now);
         let reply = self.attach_reply(safe_released);

@@ -127,7 +127,7 @@ impl Group {
     /// Installs a group's first members, or its first after all had gone, once enough are ready.
     /// Units come to all their groups at once, and found them so (`unit`).
     pub fn found(&mut self, shared: &mut Shared) {
-        if !self.told().is_empty() {
+        if !self.told().is_empty() || !self.may_be_founded() {
             return;
         }
         let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None);

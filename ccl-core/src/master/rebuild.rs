@@ -320,7 +320,7 @@ impl Group {
         let fresh: Vec<PeerId> = fresh.map(|(peer, _)| **peer).collect();
         if fresh.len() < members.len() {
             // Admitted, but they never heard of it: they cannot know where the others are.
-            refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Detached)));
+            refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Unaware)));
         }
         let heard = members.iter().map(|(peer, _)| **peer);
         let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();

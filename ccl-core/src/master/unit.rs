@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::Master;
-use super::admission::{self, Newcomer, Turn};
+use super::admission::{self, LinkedSet, Newcomer, Turn};
 use super::group::Group;
 use super::phase::Phase;
 use super::shared::Shared;
@@ -194,20 +194,23 @@ impl Master {
         units
     }
 
-    /// Those of these units that can enter together, by their peers; the first come first.
+    /// Those of these units that can enter together, by their peers.
     fn choose_units(&self, units: &BTreeSet<PeerId>) -> Vec<Vec<PeerId>> {
-        let mut chosen: Vec<Vec<PeerId>> = Vec::new();
-        for &unit in units {
-            if self.standing(unit) != Standing::Whole {
-                continue;
-            }
-            let mates = self.shared.sessions.of_generation(unit);
-            let before = chosen.concat();
-            let fits = mates.iter().all(|peer| {
+        let whole = units.iter().copied();
+        let whole = whole.filter(|unit| self.standing(*unit) == Standing::Whole);
+        let whole: Vec<PeerId> = whole.collect();
+        let are_linked = |one: PeerId, other: PeerId| {
+            let mates = self.shared.sessions.of_generation(other);
+            let peers = self.shared.sessions.of_generation(one);
+            peers.iter().all(|peer| {
                 let newcomers = &self.groups[&self.group_of(*peer)].newcomers;
-                admission::are_all_linked(newcomers, *peer, before.iter())
-            });
-            if fits && self.has_room(&mates, &before) {
+                admission::are_all_linked(newcomers, *peer, mates.iter())
+            })
+        };
+        let mut chosen: Vec<Vec<PeerId>> = Vec::new();
+        for unit in LinkedSet::of(&whole, are_linked).together {
+            let mates = self.shared.sessions.of_generation(unit);
+            if self.has_room(&mates, &chosen.concat()) {
                 chosen.push(mates);
             }
         }
@@ -277,7 +280,7 @@ impl Group {
 
     /// Whether so many newcomers as the first view needs may be linked with each other: cheap to
     /// tell, and false until the last of many hosts has come.
-    fn may_be_founded(&self) -> bool {
+    pub(super) fn may_be_founded(&self) -> bool {
         let needed = self.needed();
         let links = |newcomer: &Newcomer| newcomer.linked.as_ref().map(BTreeSet::len);
         let linked = self.newcomers.values().filter_map(links);

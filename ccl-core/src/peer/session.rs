@@ -211,6 +211,7 @@ impl Peer {
                 | EvictReason::Died
                 | EvictReason::Silent { .. }
                 | EvictReason::Unit(_)
+                | EvictReason::Unaware
                 | EvictReason::UnitTorn
                 | EvictReason::UnitLeft(_)
         );

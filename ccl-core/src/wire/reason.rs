@@ -148,6 +148,8 @@ pub enum EvictReason {
         /// The number of the safe point.
         k: u64,
     },
+    /// It was admitted, and the members changed again before it heard of it (R9).
+    Unaware,
 }
 
 impl EvictReason {
@@ -172,6 +174,9 @@ impl EvictReason {
             Self::NotAMember => "not a member of the run".into(),
             Self::Protocol(what) => format!("broke the protocol: {what}"),
             Self::Unit(peer) => format!("{} of its unit was lost", names.of(*peer)),
+            Self::Unaware => {
+                "the members changed again before it heard that it was admitted".into()
+            }
             Self::UnitTorn => "its unit could not be in all its groups".into(),
             Self::UnitLeft(peer) => {
                 format!(

@@ -15,6 +15,7 @@ use ccl_core::wire::control::{LinkFault, MasterToPeer, PeerToMaster};
 
 use super::checkers::Checkers;
 use super::faults::{Fault, FaultPlan};
+use super::hermit::Founders;
 use super::hooks::Hook;
 use super::links::{Direction, Link, LinkKey};
 use super::master_host::MasterHost;
@@ -167,6 +168,8 @@ pub struct World {
     pub links: BTreeMap<LinkKey, Link>,
     /// Faults to come.
     pub plan: FaultPlan,
+    /// Who could found a group.
+    pub founders: Founders,
     /// What must hold.
     pub checkers: Checkers,
     /// What happened.
@@ -205,6 +208,7 @@ impl World {
             ports: BTreeMap::new(),
             links: BTreeMap::new(),
             plan,
+            founders: Founders::default(),
             checkers: Checkers::default(),
             trace,
             stats: Stats::default(),

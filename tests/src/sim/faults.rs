@@ -8,6 +8,7 @@ use ccl_core::wire::control::PeerToMaster;
 
 use super::aim::Aim;
 use super::cluster::{Event, HostId, World};
+use super::hermit::Reach;
 use super::links::{Direction, LinkKey};
 use super::network::Break;
 use super::site::Seat;
@@ -58,6 +59,10 @@ pub struct FaultPlan {
     pub aims: Vec<Aim>,
     /// How many have ever waited.
     pub armed: u64,
+    /// Who has links with the next processes that start.
+    pub hermits: Vec<Reach>,
+    /// How many of them say hello late.
+    pub late_hellos: u64,
     /// Whether all that was broken has been put right.
     pub calm: bool,
     last_rounds: BTreeMap<GroupId, u64>,
@@ -71,6 +76,13 @@ impl FaultPlan {
     #[must_use]
     pub fn last_round(&self, group: GroupId) -> Option<u64> {
         self.last_rounds.get(&group).copied()
+    }
+
+    /// Whether the hello of the next process that starts is late.
+    pub fn takes_late_hello(&mut self) -> bool {
+        let is_late = self.late_hellos > 0;
+        self.late_hellos = self.late_hellos.saturating_sub(1);
+        is_late
     }
 
     /// Lets a group's applications stop before this round.
@@ -180,6 +192,7 @@ impl World {
             (FaultKind::JoinStorm, _) => self.inject_joins(),
             (FaultKind::DuplicateHello, _) => self.inject_hello_again(),
             (FaultKind::LateHello, _) => self.inject_late_hello(),
+            (FaultKind::Hermit, _) => self.inject_hermit(),
             (FaultKind::Stranger, _) if self.has_sites() && self.fault_rng.chance(700) => {
                 self.inject_intruder();
             }
@@ -412,6 +425,8 @@ impl World {
         self.checkers.views_in_calm = 0;
         self.swarm.tail_permille = 0;
         self.unblock_links();
+        self.end_hermits();
+        self.plan.late_hellos = 0;
         for index in 0..self.hosts.len() {
             let host = HostId(index);
             self.hosts[index].slowness = 1;

@@ -253,10 +253,11 @@ impl World {
         let both_run = reachable(a) && reachable(b);
         let wanted = self.wants(a, b) && self.wants(b, a);
         let one_wants = self.wants_anybody(a, b) || self.wants_anybody(b, a);
+        let is_way = self.is_way(key);
         let Some(link) = self.links.get_mut(&key) else {
             return;
         };
-        let open = !link.ways.iter().any(|way| way.blocked);
+        let open = is_way && !link.ways.iter().any(|way| way.blocked);
         if link.up || !one_wants {
             link.dialling = false;
             return;

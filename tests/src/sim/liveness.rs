@@ -40,6 +40,8 @@ pub enum Promise {
         /// The master that must tell.
         master: (u32, u64),
     },
+    /// Newcomers that could found their group have done so.
+    Founded,
     /// No call of the healthy group is older than its bound.
     Healthy,
     /// Sessions of which one of the same unit has ended are over.
@@ -174,6 +176,7 @@ impl World {
                     ));
                 }
             }
+            Promise::Founded => self.check_founded(),
             Promise::Healthy => self.check_healthy(),
             Promise::UnitGone {
                 peers,

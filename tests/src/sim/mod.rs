@@ -9,6 +9,7 @@ pub mod checkers;
 pub mod cluster;
 pub mod endings;
 pub mod faults;
+pub mod hermit;
 pub mod hooks;
 pub mod links;
 pub mod liveness;

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 39] = [
+pub const ALL: [Mutation; 40] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -43,6 +43,7 @@ pub const ALL: [Mutation; 39] = [
     Mutation::ReturnsNamedOnce,
     Mutation::EarlierTagHeard,
     Mutation::PostsOrderedByNumber,
+    Mutation::FoundersFirstCome,
     Mutation::LateHelloHeard,
     Mutation::UnitOutlivesPeer,
     Mutation::PauseCounts,

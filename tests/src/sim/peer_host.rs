@@ -17,6 +17,7 @@ use ccl_core::time::Instant;
 use ccl_core::wire::control::{MasterToPeer, PeerToMaster};
 
 use super::cluster::{Event, HostEvent, HostId, World};
+use super::hermit::Reach;
 use super::hooks::Point;
 use super::master_host::TIMEOUTS_MAX;
 use super::messages::{PING, PONG, down_code, up_code};
@@ -77,6 +78,8 @@ pub struct Host {
     pub up_blocked: bool,
     /// Whether what the master says is held back.
     pub down_blocked: bool,
+    /// Who has links with it.
+    pub reach: Reach,
     /// Whether all its links are cut.
     pub isolated: bool,
     /// The run it was welcomed to, as an index into the world's runs.
@@ -177,6 +180,7 @@ impl World {
             slowness: 1,
             up_blocked: false,
             down_blocked: false,
+            reach: self.plan.hermits.pop().unwrap_or_default(),
             isolated: false,
             run: None,
             trouble_ended: None,
@@ -185,7 +189,7 @@ impl World {
             safe_released: 0,
             last_opening: None,
             hellos: Vec::new(),
-            is_hello_late: false,
+            is_hello_late: self.plan.takes_late_hello(),
             recent: Vec::new(),
             hearing: None,
             told: super::checkers::Told::default(),

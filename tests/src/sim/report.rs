@@ -114,6 +114,7 @@ impl Stats {
             EvictReason::NotAMember => "not a member",
             EvictReason::Protocol(_) => "protocol",
             EvictReason::Unit(_) => "unit",
+            EvictReason::Unaware => "unaware",
             EvictReason::UnitTorn => "unit torn",
             EvictReason::UnitLeft(_) => "unit left",
             EvictReason::UnitFull { .. } => "unit full",

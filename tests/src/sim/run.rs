@@ -137,6 +137,7 @@ fn populate(world: &mut World) {
         }
     }
     world.plan.left = world.swarm.faults;
+    world.begin_with_hermit();
     if world.fault_rng.chance(world.swarm.aim_permille) {
         world.aim_at_start(false);
     }

@@ -52,7 +52,7 @@ fn class(kind: FaultKind) -> &'static str {
         FaultKind::PartitionData | FaultKind::IsolateData | FaultKind::LinkReset => "link cut",
         FaultKind::Leave => "leave",
         FaultKind::Cancel => "cancel",
-        FaultKind::JoinStorm => "join",
+        FaultKind::JoinStorm | FaultKind::Hermit => "join",
         _ => "other",
     }
 }
@@ -67,7 +67,7 @@ pub fn all() -> impl Iterator<Item = Cell> {
 
 impl World {
     /// The phase of a group at the master, if there is one.
-    fn phase_of(&self, group: GroupId) -> Option<&'static str> {
+    pub(super) fn phase_of(&self, group: GroupId) -> Option<&'static str> {
         let mut phases = self.master.machine.as_ref()?.phases();
         phases.find(|(id, _)| *id == group).map(|(_, phase)| phase)
     }

@@ -51,21 +51,16 @@ impl World {
 
     /// Somebody joins whose first hello comes when it has long said another.
     pub fn inject_late_hello(&mut self) {
-        let before = self.hosts.len();
+        self.plan.late_hellos += 1;
         if self.has_sites() {
-            self.open_sites(1);
-        } else {
-            let groups = self.groups();
-            let groups = groups.filter(|group| Some(group.0) != self.swarm.healthy_group);
-            let groups: Vec<GroupId> = groups.collect();
-            let group = self.fault_rng.pick(&groups);
-            let Some(group) = group.filter(|group| self.live_hosts(*group).count() < 16) else {
-                return;
-            };
-            self.spawn(group, None, App::program());
+            return self.open_sites(1);
         }
-        for host in &mut self.hosts[before..] {
-            host.is_hello_late = true;
+        let groups = self.groups();
+        let groups = groups.filter(|group| Some(group.0) != self.swarm.healthy_group);
+        let groups: Vec<GroupId> = groups.collect();
+        let group = self.fault_rng.pick(&groups);
+        if let Some(group) = group.filter(|group| self.live_hosts(*group).count() < 16) {
+            self.spawn(group, None, App::program());
         }
     }
 

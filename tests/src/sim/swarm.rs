@@ -45,6 +45,7 @@ pub enum FaultKind {
     WorldPause,
     DiskStall,
     JoinStorm,
+    Hermit,
     Leave,
     StaleFrames,
     Stranger,
@@ -60,7 +61,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -80,6 +81,7 @@ impl FaultKind {
         Self::WorldPause,
         Self::DiskStall,
         Self::JoinStorm,
+        Self::Hermit,
         Self::Leave,
         Self::StaleFrames,
         Self::Stranger,

@@ -198,3 +198,70 @@ fn unit_founds_the_group_whose_members_were_lost_before_it_was_admitted() {
     assert_eq!(stage.view(1).1, [unit[0][1].peer], "{second_vid}");
     assert_eq!(stage.installed(unit[0][1]).safe_released, 1);
 }
+
+/// Four newcomers to group 0, of which the first view needs three.
+fn four(stage: &mut Stage) -> Vec<Puppet> {
+    let join = |key| {
+        let mut hello = stage.hello(0, key);
+        if let PeerToMaster::Hello { min_world, .. } = &mut hello {
+            *min_world = 3;
+        }
+        stage.join(hello)
+    };
+    (1..=4).map(join).collect()
+}
+
+/// The one that nobody can reach came first.
+#[test]
+fn newcomer_that_nobody_reaches_does_not_keep_the_others_from_founding() {
+    let mut stage = Stage::new();
+    let all = four(&mut stage);
+    stage.ready(all[0], &[]);
+    for one in &all[1..] {
+        stage.ready(*one, &all[1..]);
+    }
+    let founders = all[1..].iter().map(|puppet| puppet.peer);
+    assert_eq!(stage.view(0).1, founders.collect::<Vec<_>>());
+    // It may come in later, when it is linked with all.
+    let members = all[1..].to_vec();
+    let vid = stage.view(0).0;
+    members
+        .iter()
+        .for_each(|member| stage.confirm(*member, vid));
+    stage.ready(all[0], &members);
+    members.iter().for_each(|member| stage.say(*member, at(0)));
+    assert_eq!(stage.state(0), "Suspended", "a change that admits it");
+}
+
+/// Only two others reach each of the first two, who do not reach each other.
+#[test]
+fn pair_without_a_link_does_not_keep_the_others_from_founding() {
+    let mut stage = Stage::new();
+    let all = four(&mut stage);
+    for (index, one) in all.iter().enumerate() {
+        let apart = 1_usize.wrapping_sub(index);
+        let linked = all.iter().enumerate().filter(|(other, _)| *other != apart);
+        let linked: Vec<Puppet> = linked.map(|(_, puppet)| *puppet).collect();
+        stage.ready(*one, &linked);
+    }
+    let founders = [all[0], all[2], all[3]].map(|puppet| puppet.peer);
+    assert_eq!(stage.view(0).1, founders);
+}
+
+/// A host that reaches no other came first. It counts as a whole, so both groups go without it.
+#[test]
+fn unit_that_no_other_reaches_does_not_keep_the_others_from_founding() {
+    let mut stage = Stage::new();
+    let all = units(&mut stage, &[1, 2, 3], [2, 2]);
+    ready(&mut stage, all[0], &all[..1]);
+    // In group 1 everybody reaches it.
+    stage.ready(all[0][1], &of(&all, 1));
+    for unit in &all[1..] {
+        stage.ready(unit[0], &of(&all[1..], 0));
+        stage.ready(unit[1], &of(&all, 1));
+    }
+    for group in [0, 1] {
+        let founders: Vec<_> = of(&all[1..], group).iter().map(|it| it.peer).collect();
+        assert_eq!(stage.view(group as u32).1, founders);
+    }
+}

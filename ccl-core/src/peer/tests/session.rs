@@ -56,6 +56,7 @@ fn a_newcomer_whose_unit_is_lost_begins_anew() {
     let lost = PeerId(1);
     for reason in [
         EvictReason::Unit(lost),
+        EvictReason::Unaware,
         EvictReason::UnitTorn,
         EvictReason::UnitLeft(lost),
     ] {

@@ -123,6 +123,7 @@ fn evict() -> impl Strategy<Value = EvictReason> {
         (0..=NUMBER_MAX).prop_map(|k| EvictReason::NotAtSafePoint { k }),
         any::<u64>().prop_map(|peer| EvictReason::Unit(PeerId(peer))),
         Just(EvictReason::UnitTorn),
+        Just(EvictReason::Unaware),
         any::<u64>().prop_map(|peer| EvictReason::UnitLeft(PeerId(peer))),
         any::<(u64, u32)>().prop_map(|(unit, size)| EvictReason::UnitFull {
             unit: UnitId(unit),

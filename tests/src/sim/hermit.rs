@@ -1,0 +1,153 @@
+//! Newcomers that nobody, or one other, reaches over links, for as long as there are faults; and
+//! that they keep nobody else out of a group's first view.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ccl_core::ids::GroupId;
+use ccl_core::time::Instant;
+
+use super::cluster::{Event, HostId, World};
+use super::faults::Fault;
+use super::links::LinkKey;
+use super::liveness::Promise;
+use super::swarm::FaultKind;
+use super::workload::App;
+
+/// Who has links with a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Everybody who may.
+    #[default]
+    All,
+    /// This one.
+    Only(HostId),
+    /// Nobody.
+    Nobody,
+}
+
+/// What is known of groups without members.
+#[derive(Debug, Default)]
+pub struct Founders {
+    /// Those of each that are linked with each other, under which master, and since when.
+    linked: BTreeMap<GroupId, (Vec<HostId>, (u32, u64), Instant)>,
+}
+
+/// How often it is looked whether some could found a group.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// By when those that are linked with each other found their group, on a network without delays.
+const FOUNDED_WITHIN: Duration = Duration::from_secs(3);
+
+impl World {
+    /// Somebody joins whom nobody reaches, or one other.
+    pub fn inject_hermit(&mut self) {
+        let groups = self.groups();
+        let groups = groups.filter(|group| Some(group.0) != self.swarm.healthy_group);
+        let groups: Vec<GroupId> = groups.collect();
+        let Some(group) = self.fault_rng.pick(&groups) else {
+            return;
+        };
+        let live: Vec<HostId> = self.live_hosts(group).collect();
+        let other = self.fault_rng.pick(&live);
+        let other = other.filter(|_| self.fault_rng.chance(500));
+        let reach = other.map_or(Reach::Nobody, Reach::Only);
+        self.plan.hermits.push(reach);
+        if self.has_sites() {
+            self.open_sites(1);
+        } else if live.len() < 16 {
+            self.spawn(group, None, App::program());
+        }
+    }
+
+    /// In some seeds the first to come is one that nobody reaches.
+    pub fn begin_with_hermit(&mut self) {
+        let has = |(kind, _): &(FaultKind, u64)| *kind == FaultKind::Hermit;
+        if self.swarm.weights.iter().any(has) && self.fault_rng.chance(500) {
+            let hit = Fault::Hit(FaultKind::Hermit, None);
+            self.schedule(Duration::ZERO, Event::Fault(hit));
+        }
+        self.schedule(LOOK_INTERVAL, Event::Check(Promise::Founded));
+    }
+
+    /// Whether there is a way between two hosts.
+    #[must_use]
+    pub fn is_way(&self, LinkKey(one, other): LinkKey) -> bool {
+        let lets = |host: HostId, other: HostId| match self.hosts[host.0].reach {
+            Reach::All => true,
+            Reach::Only(friend) => friend == other,
+            Reach::Nobody => false,
+        };
+        lets(one, other) && lets(other, one)
+    }
+
+    /// Everybody is reached by everybody.
+    pub fn end_hermits(&mut self) {
+        self.plan.hermits.clear();
+        for host in &mut self.hosts {
+            host.reach = Reach::All;
+        }
+    }
+
+    /// Newcomers that could found their group have done so soon, whoever else waits.
+    pub(super) fn check_founded(&mut self) {
+        let slowest = if self.swarm.tail_permille > 0 { 10 } else { 1 };
+        let bound = FOUNDED_WITHIN + (self.swarm.delay.1 * slowest + self.swarm.fsync) * 8;
+        let awake = (self.master.incarnation, self.master.freezes);
+        let groups: Vec<GroupId> = self.groups().collect();
+        for group in groups {
+            let Some(founders) = self.founders(group, bound) else {
+                self.founders.linked.remove(&group);
+                continue;
+            };
+            let now = (founders, awake, self.now);
+            let known = self.founders.linked.entry(group).or_insert(now.clone());
+            if (&known.0, known.1) != (&now.0, now.1) {
+                *known = now;
+            } else if known.2 + bound < self.now {
+                let founders = now.0;
+                return self.fail(format!(
+                    "{founders:?} are linked with each other and do not found group {group}"
+                ));
+            }
+        }
+        self.schedule(LOOK_INTERVAL, Event::Check(Promise::Founded));
+    }
+
+    /// As many as a first view needs, calm for so long and all linked with each other, of a group
+    /// in which but one other waits.
+    fn founders(&self, group: GroupId, calm: Duration) -> Option<Vec<HostId>> {
+        let is_alone = !self.has_sites() && self.swarm.unit == 1;
+        if !is_alone || !self.master.is_awake() || self.phase_of(group) != Some("Founding") {
+            return None;
+        }
+        let here: Vec<HostId> = self.live_hosts(group).collect();
+        let here = here.into_iter().filter(|host| {
+            let host = &self.hosts[host.0];
+            !host.app.stranger && host.peer.peer().is_some()
+        });
+        let here: Vec<HostId> = here.collect();
+        let is_linked = |&(one, other): &(HostId, HostId)| {
+            let link = self.links.get(&LinkKey::new(one, other));
+            one == other || link.is_some_and(|link| link.up)
+        };
+        let without = |left_out: Option<HostId>| {
+            let rest = here.iter().copied().filter(|host| Some(*host) != left_out);
+            let rest: Vec<HostId> = rest.collect();
+            let pairs = rest
+                .iter()
+                .flat_map(|one| rest.iter().map(|other| (*one, *other)));
+            pairs.clone().all(|pair| is_linked(&pair)).then_some(rest)
+        };
+        let left_out = here.iter().copied().map(Some);
+        let linked = std::iter::once(None).chain(left_out).find_map(without)?;
+        let needed = self.swarm.min_worlds[group.0 as usize] as usize;
+        let since = Instant(self.now.0.saturating_sub(calm.as_nanos() as u64));
+        let is_calm = |host: &HostId| {
+            let host = &self.hosts[host.0];
+            let is_heard = !host.up_blocked && !host.down_blocked && host.slowness == 1;
+            let is_here = host.run == Some(self.checkers.run) && host.connection.is_some();
+            is_heard && is_here && host.is_running() && host.is_calm_since(since)
+        };
+        (linked.len() >= needed && linked.iter().all(is_calm)).then_some(linked)
+    }
+}
