@@ -6,9 +6,14 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use ccl_core::ids::{GroupId, LinkKey, Vid};
+use ccl_core::limits::CONTROL_FRAME_BYTES_MAX;
+use ccl_core::wire::control::{MasterToPeer, PROTOCOL_VERSION, PeerToMaster};
+use ccl_core::wire::frame::{Deframer, encode};
 use ccl_core::{
     Communicator, CommunicatorConfig, Connecting, Error, MasterServer, Options, ReduceOp,
 };
@@ -86,9 +91,116 @@ fn peers_without_any_way_to_each_other_are_told_of_the_pair() {
         let words = error.to_string();
         println!("{words}");
         assert!(matches!(error, Error::NotAdmitted { .. }));
-        for part in ["(ann, 127.0.0.1:", "(bob, 127.0.0.1:", "advertise"] {
+        for part in [
+            "(ann, 127.0.0.1:",
+            "(bob, 127.0.0.1:",
+            "cannot be reached from peer",
+            ": Connection refused",
+            "advertise",
+        ] {
             assert!(words.contains(part), "{part} is missing in: {words}");
         }
+    }
+    master.shutdown();
+}
+
+/// A peer that says that it lives, and that nobody is linked with: its side is played.
+struct Hermit {
+    stream: TcpStream,
+    deframer: Deframer,
+}
+
+impl Hermit {
+    fn join(master: &MasterServer) -> Self {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut hermit = Self {
+            stream: TcpStream::connect(master.address()).unwrap(),
+            deframer: Deframer::new(CONTROL_FRAME_BYTES_MAX),
+        };
+        hermit.stream.set_read_timeout(Some(HANG)).unwrap();
+        hermit.say(&PeerToMaster::Hello {
+            protocol: PROTOCOL_VERSION,
+            library: "test".into(),
+            run: "default".into(),
+            group: GroupId(0),
+            unit: None,
+            unit_size: None,
+            addresses: vec![closed.local_addr().unwrap()],
+            key: LinkKey(1),
+            min_world: 2,
+            attach: 1,
+            name: "hermit".into(),
+        });
+        while !matches!(hermit.next(), MasterToPeer::Welcome { .. }) {}
+        hermit.say(&PeerToMaster::Ready {
+            vid: Vid::default(),
+            linked: Vec::new(),
+        });
+        hermit
+    }
+
+    fn say(&mut self, message: &PeerToMaster) {
+        let mut bytes = Vec::new();
+        encode(message, &mut bytes).unwrap();
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    fn next(&mut self) -> MasterToPeer {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(message) = self.deframer.pop().unwrap() {
+                return message;
+            }
+            let count = self.stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "the master keeps the connection");
+            self.deframer.push(&buffer[..count]);
+        }
+    }
+
+    /// What the master says that it waits for.
+    fn waits_for(&mut self) -> String {
+        self.say(&PeerToMaster::Ping);
+        loop {
+            if let MasterToPeer::Pong { waits, .. } = self.next() {
+                return waits.map(|wait| wait.to_string()).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// Goal: one that nobody can reach, and that came first, keeps nobody out, and is told why.
+///
+/// 1. It says hello; two others follow, whose first view needs two.
+/// 2. These are admitted, and work.
+/// 3. The first is told which peer cannot reach it, where, and why.
+#[test]
+fn a_peer_that_nobody_reaches_keeps_nobody_out_and_is_told_why() {
+    let master = master();
+    let mut hermit = Hermit::join(&master);
+    let others = ["ann", "bob"].map(|name| {
+        let config = CommunicatorConfig {
+            name: Some(name.into()),
+            ..config(&master, 2)
+        };
+        Communicator::connect_start(config).unwrap()
+    });
+    let others = others.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
+    let sizes = others.each_ref().map(Communicator::world_size);
+    assert_eq!(sizes, [2, 2]);
+    let until = Instant::now() + HANG;
+    loop {
+        let words = hermit.waits_for();
+        let is_told = [
+            "(hermit, 127.0.0.1:",
+            "(ann, 127.0.0.1:",
+            ": Connection refused",
+        ];
+        if is_told.iter().all(|part| words.contains(part)) {
+            println!("{words}");
+            break;
+        }
+        assert!(Instant::now() < until, "{words}");
+        std::thread::yield_now();
     }
     master.shutdown();
 }

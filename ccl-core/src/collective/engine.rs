@@ -73,6 +73,13 @@ pub enum EngineEvent {
         /// Whether repair was given up.
         gave_up: bool,
     },
+    /// Why a link has no connection.
+    NoLink {
+        /// Which.
+        link: LinkName,
+        /// Each address that was tried, and what came of it.
+        why: String,
+    },
     /// A lane was repaired.
     LaneRepaired {
         /// The other end.
@@ -425,6 +432,10 @@ impl LinkHandler for Engine {
             fault,
             gave_up,
         });
+    }
+
+    fn no_link(&self, link: LinkName, why: String) {
+        (self.events)(EngineEvent::NoLink { link, why });
     }
 
     fn lane_repaired(&self, peer: PeerId, lane: u16) {

@@ -9,11 +9,11 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::descriptors::Owner;
-use crate::driver::dial::{dial, no_master, plain, silent};
+use crate::driver::dial::{dial, no_master, silent};
 use crate::driver::outbox::Outbox;
 use crate::driver::peer::Session;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
-use crate::transport::socket::Socket;
+use crate::transport::socket::{Socket, plain};
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 use crate::wire::frame::Deframer;
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::descriptors::Owner;
 use crate::limits::HELLO_TIMEOUT;
-use crate::transport::socket::{self, Socket};
+use crate::transport::socket::{self, Socket, plain};
 use crate::transport::sys;
 
 /// Resolves the name afresh and tries each address.
@@ -120,15 +120,6 @@ pub(super) fn silent(address: SocketAddr) -> String {
         "{address} takes the connection and says nothing: it is another service, or a master that \
          hangs"
     )
-}
-
-/// The system's words without its number.
-pub(super) fn plain(error: &io::Error) -> String {
-    let words = error.to_string();
-    match words.find(" (os error ") {
-        Some(end) => words[..end].to_owned(),
-        None => words,
-    }
 }
 
 /// Longest that a look at the own host's loopback takes.

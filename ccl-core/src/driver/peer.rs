@@ -389,6 +389,10 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Links) -> Arc<Engin
                 };
                 Item::Link(link, input)
             }
+            EngineEvent::NoLink { link, why } => {
+                let peer = link.peer;
+                Item::Link(link, Input::NoLink { peer, why })
+            }
             EngineEvent::LaneRepaired { peer, lane } => {
                 return tracing::info!(%peer, lane, "a lane was repaired");
             }

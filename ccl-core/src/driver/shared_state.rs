@@ -128,6 +128,10 @@ impl LinkHandler for Router {
         self.engine.link_down(link, fault, gave_up);
     }
 
+    fn no_link(&self, link: LinkName, why: String) {
+        self.engine.no_link(link, why);
+    }
+
     fn lane_repaired(&self, peer: PeerId, lane: u16) {
         self.engine.lane_repaired(peer, lane);
     }

@@ -60,7 +60,8 @@ impl Newcomer {
 /// Newcomers that may be admitted together: each is linked with all of `members`, and any two say
 /// so of each other. Those whose turn has come are first, then a linked set of the others, of which
 /// earlier sessions come first; nobody takes a place, or comes without a link, that would keep out
-/// one who was told its turn. A view never grows beyond its limit. `point`: the number of the safe point; `None` for first members.
+/// one who was told its turn. A view never grows beyond its limit. `point`: the number of the safe
+/// point; `None` for first members.
 pub(super) fn choose(
     members: &BTreeSet<PeerId>,
     newcomers: &BTreeMap<PeerId, Newcomer>,
@@ -123,8 +124,8 @@ impl<T: Copy> LinkedSet<T> {
         let mut apart = Vec::new();
         if is_active(Mutation::FoundersFirstCome) {
             let mut first: Vec<usize> = Vec::new();
-            for one in 0..all.len() {
-                if first.iter().all(|other| !missing[one].contains(other)) {
+            for (one, apart) in missing.iter().enumerate() {
+                if !first.iter().any(|other| apart.contains(other)) {
                     first.push(one);
                 }
             }

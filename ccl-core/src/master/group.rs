@@ -149,8 +149,10 @@ impl Group {
         if self.newcomers.contains_key(&peer) {
             self.accepts(shared, Event::NewcomerLost, peer);
             self.newcomers.remove(&peer);
+            self.waits.forget(peer);
             return;
         }
+        self.waits.forget(peer);
         self.blame.forget(peer);
         self.safe.forget(peer);
         self.unconfirmed.remove(&peer);

@@ -122,6 +122,10 @@ impl Group {
                 self.handle_link_down(shared, (peer, target), (fault, gave_up));
                 Ok(())
             }
+            PeerToMaster::NoLink { peer: other, why } => {
+                self.waits.note_no_link((peer, other), why);
+                Ok(())
+            }
             PeerToMaster::LinkUp { peer: target } => {
                 if self.accepts(shared, Event::LinkUp, peer) {
                     self.blame.clear(peer, target);

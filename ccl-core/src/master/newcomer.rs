@@ -84,6 +84,10 @@ impl Group {
                 Ok(())
             }
             PeerToMaster::LinkUp { .. } => Ok(()),
+            PeerToMaster::NoLink { peer: other, why } => {
+                self.waits.note_no_link((peer, other), why);
+                Ok(())
+            }
             _ => Err("only members may say that".into()),
         }
     }

@@ -3,10 +3,11 @@
 //! Nothing is decided here. Whoever says that it is alive hears what it waits for; the operator
 //! hears once of each wait that lasts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Master;
-use super::admission::Turn;
+use super::admission::{LinkedSet, Turn};
 use super::group::Group;
 use super::phase::Phase;
 use super::rebuild::Rebuild;
@@ -25,6 +26,35 @@ pub(super) struct Waits {
     /// What the operator was told last.
     told: Option<Wait>,
     next_look: Option<Instant>,
+    /// Why there is no link, by who says so and to whom.
+    no_links: BTreeMap<PeerId, BTreeMap<PeerId, String>>,
+}
+
+impl Waits {
+    /// Somebody says why it has no link to another, or with an empty text that it has one.
+    pub(super) fn note_no_link(&mut self, (from, to): (PeerId, PeerId), why: String) {
+        let said = self.no_links.entry(from).or_default();
+        match why.is_empty() {
+            true => drop(said.remove(&to)),
+            // No more are shown of a wait.
+            false if said.len() < WAIT_NAMES_MAX || said.contains_key(&to) => {
+                said.insert(to, why);
+            }
+            false => {}
+        }
+    }
+
+    /// A session is over.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.no_links.remove(&peer);
+        self.no_links.values_mut().for_each(|said| {
+            said.remove(&peer);
+        });
+    }
+
+    fn why(&self, from: PeerId, to: PeerId) -> Option<&String> {
+        self.no_links.get(&from)?.get(&to)
+    }
 }
 
 impl Master {
@@ -152,12 +182,8 @@ impl Group {
 
     fn unlinked_founders(&self, shared: &Shared) -> Option<Wait> {
         let here: Vec<PeerId> = self.newcomers.keys().copied().collect();
-        let pairs = here.iter().enumerate().flat_map(|(index, &one)| {
-            let later = here[index + 1..].iter();
-            later.map(move |&other| (one, other))
-        });
-        let missing = pairs.filter(|(one, other)| !self.are_linked(*one, *other));
-        let missing: Vec<_> = missing.take(WAIT_NAMES_MAX).collect();
+        // First those of whoever misses most: they are what keeps the group from being founded.
+        let missing = LinkedSet::of(&here, |one, other| self.are_linked(one, other)).apart;
         (!missing.is_empty()).then(|| self.links(shared, &missing))
     }
 
@@ -174,13 +200,22 @@ impl Group {
     }
 
     fn links(&self, shared: &Shared, missing: &[(PeerId, PeerId)]) -> Wait {
-        let missing = missing.iter().take(WAIT_NAMES_MAX);
-        let links = missing.map(|&(from, to)| MissingLink {
+        let link = |(from, to), error: Option<&String>| MissingLink {
             from: self.called(shared, from),
             to: self.called(shared, to),
-            error: String::new(),
+            error: error.cloned().unwrap_or_default(),
+        };
+        // Either may say why.
+        let links = missing.iter().flat_map(|&(one, other)| {
+            let ways = [(one, other), (other, one)];
+            let known = ways.map(|way| Some((way, Some(self.waits.why(way.0, way.1)?))));
+            match known {
+                [None, None] => [Some(((one, other), None)), None],
+                known => known,
+            }
         });
-        Wait::Links(links.collect())
+        let links = links.flatten().take(WAIT_NAMES_MAX);
+        Wait::Links(links.map(|(way, error)| link(way, error)).collect())
     }
 
     fn some(&self, shared: &Shared, peers: &[PeerId]) -> SomePeers {
@@ -245,13 +280,14 @@ impl Group {
         }
         self.waits.next_look = None;
         self.begin_wait(shared.now);
-        let wait = self.look(shared).map(|wait| wait.gist());
+        let wait = self.look(shared);
         let before = std::mem::replace(&mut self.waits.seen, wait.clone());
-        let is_told = wait == self.waits.told;
+        let gist = wait.as_ref().map(Wait::gist);
+        let is_told = gist == self.waits.told;
         match wait {
             None => self.waits.told = None,
-            Some(wait) if before.as_ref() == Some(&wait) && !is_told => {
-                self.waits.told = Some(wait.clone());
+            Some(wait) if before.map(|before| before.gist()) == gist && !is_told => {
+                self.waits.told = gist;
                 let group = self.id;
                 shared.outbox.event(Event::Waits { group, wait });
             }

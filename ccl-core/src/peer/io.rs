@@ -47,6 +47,13 @@ pub enum Input {
         /// Whether repair was given up.
         gave_up: bool,
     },
+    /// Why there is no link to this peer yet.
+    NoLink {
+        /// The other end.
+        peer: PeerId,
+        /// Each address that was tried, and what came of it.
+        why: String,
+    },
     /// The whole result of an operation is in this peer's memory, for good.
     Held(OpName),
     /// The data plane saw another member call something else.

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{PeerId, Vid};
+use crate::limits;
 use crate::wire::control::{Install, LinkFault, Member, PeerToMaster};
 
 use super::Peer;
-use super::io::{Neighbour, Output};
+use super::io::{Neighbour, Output, View};
 use super::phase::Phase;
 
 /// What a peer knows of its links.
@@ -22,6 +23,8 @@ pub(super) struct Mesh {
     /// Whom the master was told to be unreachable, and not yet to be back.
     accused: BTreeSet<PeerId>,
     ready: Option<(Vid, Vec<PeerId>)>,
+    /// Why there is no link yet, as far as it is known.
+    why: BTreeMap<PeerId, String>,
 }
 
 /// The last `Expect`.
@@ -65,6 +68,9 @@ impl Peer {
         }
         self.mesh.up.insert(peer);
         self.mesh.down.remove(&peer);
+        if self.mesh.why.remove(&peer).is_some() {
+            self.tell_why(peer);
+        }
         if self.mesh.accused.contains(&peer) && self.phase.is_telling() {
             self.mesh.accused.remove(&peer);
             self.send(PeerToMaster::LinkUp { peer });
@@ -78,7 +84,43 @@ impl Peer {
             self.mesh.down.insert(peer, Break { fault, gave_up });
             self.accuse(peer);
         }
+        if self.mesh.why.contains_key(&peer) {
+            self.tell_why(peer);
+        }
         self.say_ready();
+    }
+
+    /// For the words of whoever waits for that link; of members, `LinkDown` tells.
+    pub(super) fn handle_no_link(&mut self, peer: PeerId, why: String) {
+        let is_member = |view: &View| view.members.iter().any(|member| member.peer == peer);
+        let is_listed = self.mesh.listed.contains_key(&peer);
+        if !is_listed || self.view().is_some_and(|view| is_member(view)) {
+            return;
+        }
+        let mut why: String = why.chars().filter(|c| !c.is_control()).collect();
+        why.truncate(why.floor_char_boundary(limits::TEXT_BYTES_MAX));
+        if self.mesh.why.get(&peer) != Some(&why) {
+            self.mesh.why.insert(peer, why);
+            if !self.mesh.up.contains(&peer) {
+                self.tell_why(peer);
+            }
+        }
+    }
+
+    /// Tells why there is no link, or that there is one.
+    fn tell_why(&mut self, peer: PeerId) {
+        let is_newcomer = matches!(self.phase, Phase::Newcomer) && self.session.is_up();
+        if is_newcomer || self.phase.is_telling() {
+            let why = self.mesh.why.get(&peer).cloned().unwrap_or_default();
+            self.send(PeerToMaster::NoLink { peer, why });
+        }
+    }
+
+    fn tell_all_why(&mut self) {
+        let (why, up) = (&self.mesh.why, &self.mesh.up);
+        let missing = why.keys().filter(|peer| !up.contains(peer));
+        let missing: Vec<PeerId> = missing.copied().collect();
+        missing.into_iter().for_each(|peer| self.tell_why(peer));
     }
 
     /// Makes the transport keep the links to the view, to members of carried operations, and to
@@ -161,12 +203,18 @@ impl Peer {
             self.mesh.accused.remove(&peer);
             self.send(PeerToMaster::LinkUp { peer });
         }
+        if let Some(view) = self.view() {
+            let members: Vec<PeerId> = view.members.iter().map(|member| member.peer).collect();
+            self.mesh.why.retain(|peer, _| !members.contains(peer));
+        }
+        self.tell_all_why();
     }
 
     /// A newcomer over a new connection: the master may have forgotten what it was told.
     pub(super) fn say_ready_anew(&mut self) {
         self.mesh.ready = None;
         self.say_ready();
+        self.tell_all_why();
     }
 
     fn list(&mut self, wanted: BTreeMap<PeerId, Neighbour>) {
@@ -178,6 +226,7 @@ impl Peer {
             mesh.up.remove(peer);
             mesh.down.remove(peer);
             mesh.accused.remove(peer);
+            mesh.why.remove(peer);
         }
         mesh.listed.clone_from(&wanted);
         self.outputs.push_back(Output::Links(wanted));

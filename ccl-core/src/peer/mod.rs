@@ -220,6 +220,7 @@ impl Peer {
                 fault,
                 gave_up,
             } => self.handle_link_down(peer, fault, gave_up),
+            Input::NoLink { peer, why } => self.handle_no_link(peer, why),
             Input::Held(op) => self.handle_held(op),
             Input::Mismatch { op, peer, theirs } => self.handle_mismatch(op, peer, &theirs),
             Input::Post {

@@ -96,6 +96,7 @@ pub(super) enum Trigger {
     Pong,
     LinkUp,
     LinkDown,
+    NoLink,
     Held,
     Mismatch,
     Post,
@@ -122,7 +123,7 @@ use Reaction::{Act as A, Fault as F, Ignore as I, Tolerate as T};
 
 /// The transition table. Columns are the states in the order of [`STATES`].
 #[rustfmt::skip]
-const TABLE: [(Trigger, [Reaction; 8]); 22] = [
+const TABLE: [(Trigger, [Reaction; 8]); 23] = [
     //                      joining newcomer steady suspended installed detached attaching ended
     (Trigger::ControlUp,    [A,     A,       I,     I,        I,        A,       I,        I]),
     (Trigger::ControlDown,  [A,     A,       A,     A,        A,        A,       A,        I]),
@@ -139,6 +140,7 @@ const TABLE: [(Trigger, [Reaction; 8]); 22] = [
     (Trigger::Pong,         [T,     A,       A,     A,        A,        I,       A,        I]),
     (Trigger::LinkUp,       [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::LinkDown,     [I,     A,       A,     A,        A,        A,       A,        I]),
+    (Trigger::NoLink,       [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::Held,         [I,     I,       A,     A,        A,        A,       A,        I]),
     (Trigger::Mismatch,     [I,     I,       A,     T,        T,        T,       T,        I]),
     (Trigger::Post,         [T,     T,       A,     A,        A,        A,       A,        A]),
@@ -162,8 +164,8 @@ pub(super) const STATES: [State; 8] = [
 
 /// All events, in the order of the table's rows.
 #[cfg(test)]
-pub(super) const TRIGGERS: [Trigger; 22] = {
-    let mut triggers = [Trigger::ControlUp; 22];
+pub(super) const TRIGGERS: [Trigger; 23] = {
+    let mut triggers = [Trigger::ControlUp; 23];
     let mut row = 0;
     while row < TABLE.len() {
         triggers[row] = TABLE[row].0;
@@ -310,6 +312,7 @@ impl Trigger {
             Input::ControlDown => Self::ControlDown,
             Input::Control(message) => Self::of_message(message),
             Input::LinkUp(_) => Self::LinkUp,
+            Input::NoLink { .. } => Self::NoLink,
             Input::LinkDown { .. } => Self::LinkDown,
             Input::Held(_) => Self::Held,
             Input::Mismatch { .. } => Self::Mismatch,
@@ -355,6 +358,7 @@ impl Trigger {
             Self::Pong => "Pong",
             Self::LinkUp => "LinkUp",
             Self::LinkDown => "LinkDown",
+            Self::NoLink => "NoLink",
             Self::Held => "Held",
             Self::Mismatch => "Mismatch",
             Self::Post => "Post",

@@ -14,6 +14,7 @@ use super::keeper::Event;
 use super::lane::{Connection, Lane, OUT_OF_STEP};
 use super::link::Link;
 use super::offer::Offered;
+use super::socket::plain;
 use super::stream::{read_exact, write_all};
 use super::{socket, sys};
 use crate::limits::HELLO_TIMEOUT;
@@ -37,7 +38,7 @@ const OFFERED_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 enum Failure {
     /// Every address refused the connection.
-    Refused,
+    Refused(io::Error),
     /// The other side does not know this link any more, or knows another.
     Stale,
     /// The other side's numbers cannot be.
@@ -67,12 +68,12 @@ pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection,
             Ok(connection) => return Ok(connection),
             // An address that never led there says nothing about the process, until there was time
             // to connect from the other side.
-            Err(Failure::Refused)
-                if link.is_reached.load(Ordering::Relaxed) || began.elapsed() > OFFERED_WITHIN =>
-            {
-                link.tell(Event::Refused).await;
+            Err(Failure::Refused(error)) => {
+                tell_why(link, lane, &error).await;
+                if link.is_reached.load(Ordering::Relaxed) || began.elapsed() > OFFERED_WITHIN {
+                    link.tell(Event::Refused).await;
+                }
             }
-            Err(Failure::Refused) => {}
             Err(Failure::Stale) => {
                 link.tell(Event::Stale).await;
                 // The link is about to be replaced, and this task with it.
@@ -81,9 +82,17 @@ pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection,
             Err(Failure::OutOfStep) => return Err(OUT_OF_STEP),
             Err(Failure::Passing(error)) => {
                 tracing::debug!(peer = %link.peer, lane = lane.index, %error, "no connection yet");
+                tell_why(link, lane, &error).await;
             }
         }
         backoff = (backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+    }
+}
+
+/// One lane speaks for all of them.
+async fn tell_why(link: &Link, lane: &Lane, error: &io::Error) {
+    if lane.index == 0 {
+        link.tell(Event::NoLink(plain(error))).await;
     }
 }
 
@@ -92,17 +101,21 @@ async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
     let (stream, address) = connect_any(link)
         .await
         .map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failure::Refused,
+            io::ErrorKind::ConnectionRefused => Failure::Refused(error),
             _ => Failure::Passing(error),
         })?;
-    let connection = begin(link, lane, (stream, address))
-        .await
-        .inspect_err(|failure| {
-            if let Failure::Passing(_) = failure {
-                // Maybe somebody else's: the next attempt tries the others first.
-                link.demote(address);
-            }
-        })?;
+    let connection =
+        begin(link, lane, (stream, address))
+            .await
+            .map_err(|failure| match failure {
+                Failure::Passing(error) => {
+                    // Maybe somebody else's: the next attempt tries the others first.
+                    link.demote(address);
+                    let words = format!("{address}: no answer of this peer: {}", plain(&error));
+                    Failure::Passing(io::Error::new(error.kind(), words))
+                }
+                other => other,
+            })?;
     link.prefer(address);
     link.is_reached.store(true, Ordering::Relaxed);
     Ok(connection)
@@ -138,7 +151,7 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
                 return Ok((stream, address));
             }
             Err(error) => {
-                troubles.push(format!("{address}: {error}"));
+                troubles.push(format!("{address}: {}", plain(&error)));
                 let other = *kind.get_or_insert(error.kind());
                 if other != error.kind() {
                     kind = Some(io::ErrorKind::Other);
@@ -146,7 +159,12 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
             }
         }
     }
-    let kind = kind.unwrap_or(io::ErrorKind::AddrNotAvailable);
+    let Some(kind) = kind else {
+        let words = "it has told no address";
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, words));
+    };
+    // In one order, so that the same trouble is told in the same words.
+    troubles.sort_unstable();
     Err(io::Error::new(kind, troubles.join("; ")))
 }
 

@@ -1,9 +1,9 @@
 //! The task that watches over one link.
 //!
 //! It is the only one that reports of its link to the layer above, so that reports come in order.
-//! It learns of what happens through events; the byte counters tell it what was heard and said. The
-//! tasks of the lanes are its own, and end with it. If it is stopped in the middle of a report, that
-//! is delivered later than the first ones of the next link; so reports name their link.
+//! It learns of what happens through events; the byte counters tell it what was heard and said.
+//! The tasks of the lanes are its own, and end with it. If it is stopped in the middle of a report,
+//! that is delivered later than the first ones of the next link; so reports name their link.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -24,7 +24,7 @@ use crate::wire::control::LinkFault;
 const TICK_MAX: Duration = Duration::from_secs(1);
 
 /// What a keeper is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Event {
     /// The other side has said how many lanes there are.
     Lanes,
@@ -34,6 +34,8 @@ pub(super) enum Event {
     LaneDown(u16, bool),
     /// Every address refuses connections.
     Refused,
+    /// Why an attempt has come to nothing.
+    NoLink(String),
     /// The two sides remember different links.
     Stale,
     /// The link cannot go on.
@@ -48,6 +50,8 @@ pub(super) struct Keeper {
     /// The lanes' tasks, which end with the keeper.
     tasks: JoinSet<()>,
     silence: Silence,
+    /// Why there is no connection, as it was told last.
+    why: String,
 }
 
 /// What was heard and said up to the last look.
@@ -66,6 +70,7 @@ impl Keeper {
             link,
             links,
             tasks: JoinSet::new(),
+            why: String::new(),
             silence: Silence {
                 received_bytes: 0,
                 sent_bytes: 0,
@@ -128,6 +133,7 @@ impl Keeper {
             Event::Lanes => {}
             Event::LaneUp(lane) => {
                 self.silence.heard = Instant::now();
+                self.why.clear();
                 for report in self.health.lane_up(lane) {
                     self.report(report);
                 }
@@ -139,6 +145,11 @@ impl Keeper {
             Event::Refused => {
                 let report = self.health.refused();
                 self.report_any(report);
+            }
+            Event::NoLink(why) if self.health.is_any_up() || self.why == why => {}
+            Event::NoLink(why) => {
+                self.why.clone_from(&why);
+                self.link.handler.no_link(self.link.name(), why);
             }
             Event::Stale => {
                 if let Some(links) = self.links.upgrade() {

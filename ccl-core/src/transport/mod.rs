@@ -95,6 +95,9 @@ pub trait LinkHandler: Send + Sync + 'static {
     fn link_up(&self, link: LinkName);
     /// A link broke. Counts if [`tcp::Links::is_current`].
     fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool);
+    /// Why a link without any connection has none: each address that was tried, and what came of
+    /// it. Told when it changes, until there is one. Counts if [`tcp::Links::is_current`].
+    fn no_link(&self, link: LinkName, why: String);
     /// A lane was repaired; nothing was lost.
     fn lane_repaired(&self, peer: PeerId, lane: u16);
 }

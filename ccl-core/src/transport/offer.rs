@@ -18,9 +18,10 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::dial;
+use super::keeper::Event;
 use super::link::Link;
 use super::listener::{self, Caller};
-use super::socket::Socket;
+use super::socket::{Socket, plain};
 use super::stream::{read_exact, write_all};
 use super::tcp::Inner;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX};
@@ -87,6 +88,7 @@ pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
             }
             Err(error) => {
                 tracing::debug!(peer = %link.peer, %error, "it took no connection from here");
+                link.tell(Event::NoLink(plain(&error))).await;
                 (pause * 2).clamp(OFFER_AFTER, OFFER_PAUSE_MAX)
             }
         };
@@ -96,6 +98,10 @@ pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
 /// Makes a connection and waits until the dialling side greets over it.
 async fn offer(link: &Link) -> io::Result<Caller> {
     let (stream, remote) = dial::connect_any(link).await?;
+    let no_answer = |error: io::Error| {
+        let words = format!("{remote}: no answer of this peer: {}", plain(&error));
+        io::Error::new(error.kind(), words)
+    };
     let identity = link.identity;
     let offer = LaneOffer {
         run: identity.run,
@@ -104,12 +110,17 @@ async fn offer(link: &Link) -> io::Result<Caller> {
         from_key: identity.key,
         to_key: link.key(),
     };
-    write_all(&stream, &offer.encode()).await?;
+    write_all(&stream, &offer.encode())
+        .await
+        .map_err(no_answer)?;
     let mut bytes = [0; HELLO_BYTES];
     timeout(HELLO_TIMEOUT, read_exact(&stream, &mut bytes))
         .await
-        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-    let opening = Opening::decode(&bytes).map_err(io::Error::other)?;
+        .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(no_answer)?;
+    let opening = Opening::decode(&bytes)
+        .map_err(io::Error::other)
+        .map_err(no_answer)?;
     match opening {
         Opening::Hello(hello) if hello.from == link.peer => Ok(Caller {
             stream,

@@ -37,6 +37,16 @@ pub async fn connect(owner: &Arc<Owner>, address: SocketAddr) -> io::Result<Sock
     }
 }
 
+/// The system's words without its number.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let words = error.to_string();
+    match words.find(" (os error ") {
+        Some(end) => words[..end].to_owned(),
+        None => words,
+    }
+}
+
 /// The next connection to a port. Cancelling it loses none.
 ///
 /// # Errors

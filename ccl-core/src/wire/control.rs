@@ -386,6 +386,14 @@ pub enum PeerToMaster {
     Leave,
     /// Sign of life.
     Ping,
+    /// Why there is no link to a newcomer, or of a newcomer, for the words of whoever waits for it;
+    /// nothing is decided by it.
+    NoLink {
+        /// The other end.
+        peer: PeerId,
+        /// Each address that was tried, and what came of it; empty: there is one now.
+        why: String,
+    },
 }
 
 /// From the master to a peer.

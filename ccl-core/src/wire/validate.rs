@@ -112,6 +112,7 @@ impl PeerToMaster {
             }
             Self::AtSafePoint { k } | Self::Withdraw { k } => number("safe point", *k),
             Self::LinkDown { vid, .. } => check_vid(*vid),
+            Self::NoLink { why, .. } => check_name("link error", why, TEXT_BYTES_MAX),
             Self::LinkUp { .. } | Self::Leave | Self::Ping => Ok(()),
         }
     }

@@ -142,9 +142,35 @@ impl Wait {
         match self {
             Self::EarlierRun { .. } => Self::EarlierRun { seconds: 0 },
             Self::Backoff { .. } => Self::Backoff { seconds: 0 },
+            // Each attempt may fail in other words; that one has failed is news once.
+            Self::Links(links) => Self::Links(gists(links)),
             other => other.clone(),
         }
     }
+}
+
+/// The pairs, and of which of them an error is known.
+fn gists(links: &[MissingLink]) -> Vec<MissingLink> {
+    let mut pairs: Vec<MissingLink> = Vec::new();
+    for MissingLink { from, to, error } in links {
+        let (from, to) = match from.peer <= to.peer {
+            true => (from, to),
+            false => (to, from),
+        };
+        let error = if error.is_empty() { "" } else { "known" };
+        match pairs.last_mut() {
+            Some(last) if (&last.from, &last.to) == (from, to) => last.error.push_str(error),
+            _ => pairs.push(MissingLink {
+                from: from.clone(),
+                to: to.clone(),
+                error: error.into(),
+            }),
+        }
+    }
+    for pair in &mut pairs {
+        pair.error.truncate("known".len());
+    }
+    pairs
 }
 
 impl fmt::Display for Wait {

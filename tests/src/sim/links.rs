@@ -23,6 +23,9 @@ use super::plane::{Arrival, Content};
 /// Frames that a host remembers, to be replayed as frames of an earlier life.
 const RECENT_MAX: usize = 8;
 
+/// How many of 1,000 attempts to make a link that come to nothing are told.
+const NO_LINK_PERMILLE: u64 = 50;
+
 /// Frames under way on one bulk lane.
 const LANE_FRAMES_MAX: usize = 8;
 
@@ -263,6 +266,9 @@ impl World {
             return;
         }
         if !(both_run && wanted && open) {
+            if self.network_rng.chance(NO_LINK_PERMILLE) {
+                self.report_no_link(key);
+            }
             let delay = self.network_rng.millis(20, 300);
             self.schedule(delay, Event::LinkDial { link: key });
             return;
@@ -291,6 +297,23 @@ impl World {
             self.notice(host, peer, delay, event);
         }
         self.kick_link(key);
+    }
+
+    /// One end learns why there is no link yet, in words that differ from time to time.
+    fn report_no_link(&mut self, LinkKey(a, b): LinkKey) {
+        let ends = if self.network_rng.chance(500) {
+            (a, b)
+        } else {
+            (b, a)
+        };
+        let words = ["refused", "no answer"][self.network_rng.index(2)];
+        let why = format!("{}: {words}", self.hosts[ends.1.0].address);
+        if let Some(peer) = self.hosts[ends.1.0].peer.peer()
+            && self.hosts[ends.0.0].is_running()
+            && self.hosts[ends.0.0].is_live()
+        {
+            self.host_input(ends.0, Input::NoLink { peer, why });
+        }
     }
 
     fn dialler_count(&self, LinkKey(a, b): LinkKey) -> usize {

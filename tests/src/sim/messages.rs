@@ -11,6 +11,7 @@ macro_rules! codes {
 codes! {
     HELLO = 1, ATTACH = 2, READY = 3, POSTED = 4, DONE = 5, CANCEL = 6, FLUSH = 7, INSTALLED = 8,
     AT_SAFE_POINT = 9, WITHDRAW = 10, LINK_DOWN = 11, LINK_UP = 12, LEAVE = 13, PING = 14,
+    NO_LINK = 15,
     WELCOME = 21, EXPECT = 22, INSTALL = 23, COMMIT = 24, SUSPEND = 25, RELEASE = 26,
     SAFE_RELEASED = 27, EVICTED = 28, REFUSED = 29, PONG = 30, ELECTED = 31,
 }
@@ -33,6 +34,7 @@ pub fn up_code(message: &PeerToMaster) -> u64 {
         PeerToMaster::LinkUp { .. } => LINK_UP,
         PeerToMaster::Leave => LEAVE,
         PeerToMaster::Ping => PING,
+        PeerToMaster::NoLink { .. } => NO_LINK,
     }
 }
 

@@ -265,3 +265,59 @@ fn unit_that_no_other_reaches_does_not_keep_the_others_from_founding() {
         assert_eq!(stage.view(group as u32).1, founders);
     }
 }
+
+/// Goal: whoever waits, and the operator, are told of the pair and of what dialling said.
+#[test]
+fn link_that_keeps_newcomers_out_is_told_with_what_dialling_said() {
+    let mut stage = Stage::new();
+    let all = four(&mut stage);
+    let (hermit, others) = (all[0], [all[1], all[2]]);
+    stage.say(all[3], PeerToMaster::Leave);
+    stage.ready(hermit, &[]);
+    for one in others {
+        stage.ready(one, &others);
+        let why = "10.0.0.1:1: Connection refused".into();
+        let peer = hermit.peer;
+        stage.say(one, PeerToMaster::NoLink { peer, why });
+    }
+    let wait = |stage: &mut Stage, puppet| {
+        stage.say(puppet, PeerToMaster::Ping);
+        match stage.told(puppet).pop() {
+            Some(MasterToPeer::Pong { waits, .. }) => waits.unwrap().to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let words = "peer 0 (node1, 10.0.0.1:1) cannot be reached from peer 1 (node2, 10.0.0.1:2): \
+                 10.0.0.1:1: Connection refused";
+    assert!(wait(&mut stage, hermit).contains(words));
+    stage.events.clear();
+    stage.pass(Duration::from_secs(5), &all[..3]);
+    // So are the others, who are linked with each other.
+    assert!(wait(&mut stage, others[0]).contains(words));
+    let logged = stage.events.iter().filter_map(|event| match event {
+        Event::Waits { wait, .. } => Some(wait.to_string()),
+        _ => None,
+    });
+    let logged: Vec<String> = logged.collect();
+    assert!(
+        matches!(&logged[..], [once] if once.contains(words)),
+        "{logged:?}"
+    );
+    // One more word of the same changes nothing; that there is a link does.
+    let (peer, why) = (hermit.peer, String::from("10.0.0.1:1: no answer"));
+    stage.say(others[0], PeerToMaster::NoLink { peer, why });
+    stage.pass(Duration::from_secs(5), &all[..3]);
+    stage.say(
+        others[0],
+        PeerToMaster::NoLink {
+            peer,
+            why: String::new(),
+        },
+    );
+    assert!(!wait(&mut stage, hermit).contains("from peer 1"));
+    let logged = stage
+        .events
+        .iter()
+        .filter(|it| matches!(it, Event::Waits { .. }));
+    assert_eq!(logged.count(), 1);
+}

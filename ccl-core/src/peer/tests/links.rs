@@ -158,3 +158,58 @@ fn links_to_newcomers_are_theirs_to_report() {
     });
     assert!(fixture.drain().is_empty());
 }
+
+/// Goal: the master knows why a newcomer is not linked, from whichever side knows it.
+///
+/// 1. A newcomer says what dialling said, once, and over each connection.
+/// 2. A member says it of newcomers, not of members: those are for `LinkDown`.
+/// 3. When there is a link, it says so.
+#[test]
+fn why_there_is_no_link_is_told_of_newcomers_until_there_is_one() {
+    let no_link = |peer, why: &str| Input::NoLink {
+        peer: PeerId(peer),
+        why: why.into(),
+    };
+    let said = |peer, why: &str| PeerToMaster::NoLink {
+        peer: PeerId(peer),
+        why: why.into(),
+    };
+    let told = |fixture: &mut Fixture| -> Vec<PeerToMaster> {
+        let all = sent(fixture.drain()).into_iter();
+        all.filter(|message| matches!(message, PeerToMaster::NoLink { .. }))
+            .collect()
+    };
+    let expect = |newcomers| {
+        Input::Control(MasterToPeer::Expect {
+            vid: vid(1),
+            members: vec![member(1)],
+            newcomers,
+        })
+    };
+    let mut fixture = Fixture::newcomer();
+    fixture.tell(no_link(1, "nobody asked"));
+    assert_eq!(told(&mut fixture), []);
+    fixture.tell(expect(vec![member(2), member(3)]));
+    fixture.tell(no_link(1, "a:1: no\nanswer"));
+    fixture.tell(no_link(1, "a:1: noanswer"));
+    assert_eq!(told(&mut fixture), [said(1, "a:1: noanswer")]);
+    fixture.tell(Input::ControlDown);
+    fixture.pass(Duration::from_secs(5));
+    fixture.tell(Input::ControlUp);
+    assert_eq!(told(&mut fixture), [said(1, "a:1: noanswer")]);
+    fixture.tell(Input::LinkUp(PeerId(1)));
+    assert_eq!(told(&mut fixture), [said(1, "")]);
+
+    let mut fixture = Fixture::steady();
+    fixture.tell(expect(vec![member(9)]));
+    fixture.tell(no_link(1, "a member"));
+    fixture.tell(no_link(9, "x".repeat(9999).as_str()));
+    let words = told(&mut fixture);
+    let [PeerToMaster::NoLink { peer, why }] = &words[..] else {
+        panic!("{words:?}");
+    };
+    assert_eq!(
+        (*peer, why.len()),
+        (PeerId(9), crate::limits::TEXT_BYTES_MAX)
+    );
+}

@@ -38,6 +38,7 @@ enum Seen {
     Up,
     Down(LinkFault, bool),
     Repaired(u16),
+    NoLink(String),
 }
 
 /// Where arriving segments go.
@@ -70,6 +71,9 @@ impl LinkHandler for Recorder {
     }
     fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool) {
         let _closed = self.seen.send((link.peer, Seen::Down(fault, gave_up)));
+    }
+    fn no_link(&self, link: LinkName, why: String) {
+        let _closed = self.seen.send((link.peer, Seen::NoLink(why)));
     }
     fn lane_repaired(&self, peer: PeerId, lane: u16) {
         let _closed = self.seen.send((peer, Seen::Repaired(lane)));

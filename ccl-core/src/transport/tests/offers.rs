@@ -45,9 +45,12 @@ async fn one_way(addresses: Vec<SocketAddr>, lanes: u16) -> (Node, Node) {
     (first, second)
 }
 
-/// Nothing was reported of the link before it came up.
+/// Nothing was reported of the link before it came up, other than why it took so long.
 async fn comes_up(node: &mut Node) {
-    let seen = node.next(|seen| Some(seen.clone())).await;
+    let is_why = |seen: &Seen| matches!(seen, Seen::NoLink(_));
+    let seen = node
+        .next(|seen| (!is_why(seen)).then(|| seen.clone()))
+        .await;
     assert_eq!(seen, Seen::Up, "peer {}", node.id);
 }
 
@@ -96,6 +99,37 @@ async fn silent_addresses_hold_nobody_up() {
     // One after the other, they would take 14 seconds for each lane.
     let took = began.elapsed();
     assert!(took < Duration::from_secs(14), "{took:?}");
+}
+
+/// Both say why there is no link, each once, with the addresses that they tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_cannot_be_made_says_why() {
+    let (closed, silent) = (closed_port().await, silent_port().await);
+    let mut addresses = vec![closed, silent.0];
+    addresses.sort_unstable();
+    let (mut first, mut second) = one_way(addresses.clone(), 1).await;
+    // It has no address of the other either.
+    let mut nobody = second.as_neighbour(false);
+    nobody.addresses.clear();
+    first.want(&[(second.id, nobody)]);
+    let why = |seen: &Seen| match seen {
+        Seen::NoLink(why) => Some(why.clone()),
+        _ => None,
+    };
+    let told = second.next(why).await;
+    for (address, words) in [
+        (closed, "Connection refused"),
+        (silent.0, "no answer within"),
+    ] {
+        let words = format!("{address}: {words}");
+        assert!(told.contains(&words), "{words} is missing in: {told}");
+    }
+    assert!(!told.contains("os error"), "{told}");
+    let told = first.next(|seen| why(seen).filter(|why| !why.contains("127.")));
+    assert_eq!(told.await, "it has told no address");
+    second.next_is(Seen::Down(LinkFault::TimedOut, true)).await;
+    let again = second.drain().iter().filter_map(why).count();
+    assert_eq!(again, 0, "the same words are told once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,7 +152,7 @@ async fn nothing_is_lost_or_doubled_when_lanes_are_reset_again_and_again() {
                 next_signal += 1;
             }
             Seen::Down(fault, gave_up) => assert!(!gave_up, "given up: {fault:?}"),
-            Seen::Up | Seen::Placed(_) | Seen::Repaired(_) => {}
+            Seen::Up | Seen::Placed(_) | Seen::Repaired(_) | Seen::NoLink(_) => {}
         }
     }
     for segment in 0..400 {

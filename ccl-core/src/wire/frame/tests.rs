@@ -236,6 +236,13 @@ fn notes() -> impl Strategy<Value = Vec<OpNote>> {
     )
 }
 
+fn no_link() -> impl Strategy<Value = PeerToMaster> {
+    (any::<u64>(), "[ -~]{0,512}").prop_map(|(peer, why)| PeerToMaster::NoLink {
+        peer: PeerId(peer),
+        why,
+    })
+}
+
 fn to_master() -> impl Strategy<Value = PeerToMaster> {
     prop_oneof![
         (
@@ -302,6 +309,7 @@ fn to_master() -> impl Strategy<Value = PeerToMaster> {
         any::<u64>().prop_map(|peer| PeerToMaster::LinkUp { peer: PeerId(peer) }),
         Just(PeerToMaster::Leave),
         Just(PeerToMaster::Ping),
+        no_link(),
     ]
 }
 

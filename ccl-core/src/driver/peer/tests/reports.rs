@@ -74,6 +74,9 @@ impl LinkHandler for Narrow {
         self.inner.link_down(link, fault, gave_up);
         let _gone = self.passed.send(gave_up);
     }
+    fn no_link(&self, link: LinkName, why: String) {
+        self.inner.no_link(link, why);
+    }
     fn lane_repaired(&self, peer: PeerId, lane: u16) {
         self.inner.lane_repaired(peer, lane);
     }
@@ -92,6 +95,7 @@ impl LinkHandler for Deaf {
     fn arrived(&self, _: PeerId, _: &FrameHeader) {}
     fn link_up(&self, _: LinkName) {}
     fn link_down(&self, _: LinkName, _: LinkFault, _: bool) {}
+    fn no_link(&self, _: LinkName, _: String) {}
     fn lane_repaired(&self, _: PeerId, _: u16) {}
 }
 
