@@ -131,6 +131,8 @@ pub struct Checkers {
     pub(super) births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
     /// Views in which tags began anew.
     given_back: BTreeMap<(usize, GroupId, Tag), BTreeSet<Vid>>,
+    /// Tags given back in views without members, of which nobody hears.
+    emptied: BTreeMap<(GroupId, Vid), Vec<Tag>>,
     /// Who started which operation.
     pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,
     /// What was elected for each sync of shared state.

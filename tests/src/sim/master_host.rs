@@ -352,6 +352,7 @@ impl World {
                 return;
             }
             if let Output::Journal { record, durable } = output {
+                self.checkers.note_emptied(&record);
                 self.master_journal(record, durable);
             } else if self.master.outbox.is_empty() && self.master.disk_free <= now {
                 self.master_output(output);

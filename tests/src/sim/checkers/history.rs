@@ -36,6 +36,9 @@ impl World {
                 members,
                 ..
             } => {
+                if members.is_empty() {
+                    self.checkers.emptied(*group, *vid);
+                }
                 let checked = self.view_sealed(*group, *vid, members);
                 self.check(checked);
             }

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use ccl_core::master::Record;
+
 use super::*;
 
 impl Checkers {
@@ -34,6 +36,25 @@ impl Checkers {
             })?;
         }
         Ok(())
+    }
+
+    /// The master seals a view. Nobody hears what begins anew in one without members.
+    pub fn note_emptied(&mut self, record: &Record) {
+        if let Record::ViewSealed(view) = record
+            && view.members.is_empty()
+        {
+            let tags = view.given_back.iter().filter(|given| given.vid == view.vid);
+            let tags = tags.map(|given| given.tag).collect();
+            self.emptied.insert((view.group, view.vid), tags);
+        }
+    }
+
+    /// The view without members is in force.
+    pub(super) fn emptied(&mut self, group: GroupId, vid: Vid) {
+        for tag in self.emptied.remove(&(group, vid)).unwrap_or_default() {
+            let key = (self.run, group, tag);
+            self.given_back.entry(key).or_default().insert(vid);
+        }
     }
 
     /// What the outcome of an operation belongs to that is told, or was born, in a view.
