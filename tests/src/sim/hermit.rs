@@ -26,11 +26,14 @@ pub enum Reach {
     Nobody,
 }
 
+/// Hosts, the master and how often it stood still, and a time.
+type Linked = (Vec<HostId>, (u32, u64), Instant);
+
 /// What is known of groups without members.
 #[derive(Debug, Default)]
 pub struct Founders {
     /// Those of each that are linked with each other, under which master, and since when.
-    linked: BTreeMap<GroupId, (Vec<HostId>, (u32, u64), Instant)>,
+    linked: BTreeMap<GroupId, Linked>,
 }
 
 /// How often it is looked whether some could found a group.
