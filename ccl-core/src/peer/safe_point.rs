@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::error::Error;
 use crate::ids::{CallId, Vid};
+use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::PeerToMaster;
 
@@ -122,11 +123,15 @@ impl Peer {
     }
 
     /// Ends the open safe point if it was released. One released by a view change waits for the
-    /// view's release, like every outcome decided there (R6).
+    /// view's release, like every outcome decided there (R6), also if the caller had turned away and
+    /// came again. Which ones were is not known here, so all wait for it.
     pub(super) fn tell_safe_point(&mut self) {
         let Some(view) = self.view().cloned() else {
             return;
         };
+        if !self.is_released() && !is_active(Mutation::SafePointToldEarly) {
+            return;
+        }
         if let Some(call) = self.safe_points.take_released() {
             let end = End::SafePoint { view };
             self.outputs.push_back(Output::Finish { call, end });

@@ -145,7 +145,9 @@ impl Peer {
                 reason: reason.clone(),
                 names: self.names.clone(),
             };
-            self.outputs.push_back(Output::StopOp(op));
+            if !is_active(Mutation::AbortKeepsMemory) {
+                self.outputs.push_back(Output::StopOp(op));
+            }
             self.outputs.push_back(Output::Event(aborted));
         }
         self.tags.decided(tag, verdict);
@@ -181,7 +183,7 @@ impl Peer {
         }
     }
 
-    fn is_released(&self) -> bool {
+    pub(super) fn is_released(&self) -> bool {
         self.phase
             .membership()
             .is_some_and(|membership| membership.released)

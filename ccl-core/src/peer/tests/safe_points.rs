@@ -93,6 +93,33 @@ fn a_safe_point_that_was_released_after_the_withdrawal_is_answered_at_once() {
 }
 
 #[test]
+fn a_point_released_by_a_change_waits_for_the_release_though_it_was_turned_away_from() {
+    let mut fixture = Fixture::steady();
+    at(&mut fixture, 1);
+    fixture.suspend(1);
+    fixture.tell(Input::Cancel {
+        call: CallId(1),
+        reason: CancelReason::User,
+    });
+    assert_eq!(ends(&fixture.drain()), [(CallId(1), End::Withdrawn)]);
+    let mut change = install(2, &[1, 2, 3, 4]);
+    change.safe_released = 1;
+    fixture.hear(MasterToPeer::Install(change));
+    fixture.drain();
+    at(&mut fixture, 2);
+    fixture.hear(MasterToPeer::SafeReleased { k: 0, vid: vid(2) });
+    assert!(
+        ends(&fixture.drain()).is_empty(),
+        "others may not be that far"
+    );
+    fixture.hear(MasterToPeer::Release { vid: vid(2) });
+    assert!(matches!(
+        ends(&fixture.drain())[..],
+        [(CallId(2), End::SafePoint { .. })]
+    ));
+}
+
+#[test]
 fn a_newcomer_counts_from_where_the_group_is() {
     let mut fixture = Fixture::newcomer();
     let mut first = install(7, &[1, 2]);
