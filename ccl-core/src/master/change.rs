@@ -60,7 +60,10 @@ impl Group {
         }
         let members: BTreeSet<_> = self.view.peers().into_iter().collect();
         let point = Some(self.safe.released);
-        let ready = admission::choose(&members, &self.newcomers, shared.now, point);
+        let mut ready = admission::choose(&members, &self.newcomers, shared.now, point);
+        if is_active(Mutation::NewcomerOverlooked) && self.safe.released % 2 == 1 {
+            ready.clear();
+        }
         if ready.is_empty() || self.safe.is_withdrawn() {
             self.release_unchanged(shared);
         } else if self.safe.is_reached_by(members.iter()) {

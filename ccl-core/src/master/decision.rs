@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::operation::OpenOp;
 use crate::ids::PeerId;
+use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{AbortReason, EvictReason};
 
 /// Who is still there, and why the others are not.
@@ -41,6 +42,8 @@ pub(super) fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
         return Verdict::Forgotten;
     }
     let lost = open.members.iter().find(|peer| !survivors.contains(peer));
+    let anybody = survival.lost.keys().next();
+    let lost = lost.or(anybody.filter(|_| is_active(Mutation::LossOfAnybody)));
     let mut staying = open
         .members
         .iter()

@@ -74,7 +74,8 @@ impl Group {
     fn attach_reply(&self, safe_released: u64) -> MasterToPeer {
         let mut install = self.install_message();
         install.safe_released = safe_released;
-        install.suspended = matches!(self.phase, Phase::Suspended(_));
+        install.suspended =
+            matches!(self.phase, Phase::Suspended(_)) && !is_active(Mutation::ReplyOpensAgain);
         if is_active(Mutation::AttachReplyWithoutFloors) {
             install.floors.clear();
         }

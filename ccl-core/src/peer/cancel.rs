@@ -48,6 +48,7 @@ impl Peer {
     /// Acts on deadlines, and on verdicts that did not come.
     pub(super) fn check_calls(&mut self) {
         let verdict = self.tags.next_verdict();
+        let verdict = verdict.filter(|_| !is_active(Mutation::VerdictAwaitedForEver));
         if verdict.is_some_and(|until| until <= self.patience.now()) {
             return self.end_session(SessionEnd::NoVerdict);
         }
@@ -72,7 +73,7 @@ impl Peer {
         let Some(op) = op else {
             return;
         };
-        if self.phase.is_telling() {
+        if self.phase.is_telling() && !is_active(Mutation::CancelNotSaid) {
             self.tell_posted();
             self.send(PeerToMaster::Cancel {
                 op,

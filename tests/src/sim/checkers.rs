@@ -5,6 +5,7 @@
 
 mod blame;
 mod history;
+mod promises;
 mod returns;
 mod silence;
 
@@ -29,6 +30,8 @@ use super::workload::{CallKind, Operation};
 pub struct Told {
     /// It has flushed or attached and may post nothing.
     barred: bool,
+    /// The newest view that it has flushed.
+    flushed: Option<Vid>,
     /// It was told that its session is over.
     pub evicted: bool,
     /// Operations whose result it has.
@@ -43,7 +46,11 @@ impl Told {
     /// It says something to the master.
     pub fn says(&mut self, message: &PeerToMaster) {
         match message {
-            PeerToMaster::Flush { .. } | PeerToMaster::Attach { .. } => self.barred = true,
+            PeerToMaster::Flush { vid, .. } => {
+                self.barred = true;
+                self.flushed = Some(*vid);
+            }
+            PeerToMaster::Attach { .. } => self.barred = true,
             _ => {}
         }
     }
@@ -52,7 +59,7 @@ impl Told {
     pub fn hears(&mut self, message: &MasterToPeer, from: Vid) {
         match message {
             MasterToPeer::Install(install) => {
-                self.barred = install.suspended;
+                self.barred = self.is_barred_by(install);
                 self.safe_released = self.safe_released.max(install.safe_released);
                 for tag in returns::new_tags(install, from) {
                     self.floors.remove(&tag);
@@ -157,6 +164,8 @@ pub struct Checkers {
     pub member_heard: Instant,
     /// Views sealed since the calm began.
     pub views_in_calm: u64,
+    /// What promises to single hosts rest on.
+    pub promises: promises::Promises,
 }
 
 impl Checkers {

@@ -187,7 +187,8 @@ impl World {
                 let newest = self.checkers.newest_view(group);
                 let is_gone = newest.is_some_and(|view| !view.members.contains(peer));
                 let known = is_gone || self.checkers.is_evicted(Some(run), *peer);
-                ensure(known, || format!("{op} names {peer} as lost, who is not"))
+                ensure(known, || format!("{op} names {peer} as lost, who is not"))?;
+                self.lost_was_member((run, host), op, *peer)
             }
             AbortReason::Cancelled { by, reason } => {
                 self.check_cancelled(operation, (op, run, host), (*by, reason))
@@ -228,7 +229,7 @@ impl World {
     }
 
     /// I8: what was decided at a change is told only when all old survivors are that far.
-    fn check_released(&self, host: HostId, vid: ccl_core::Vid) -> Result<(), String> {
+    pub(super) fn check_released(&self, host: HostId, vid: ccl_core::Vid) -> Result<(), String> {
         let group = self.hosts[host.0].group;
         let run = self.hosts[host.0].run;
         let Some(sealed) = run
@@ -247,7 +248,9 @@ impl World {
                 .find(|host| host.run == run && host.peer.peer() == Some(*peer))
                 .is_some_and(|host| host.vid() < vid);
             ensure(!behind, || {
-                format!("{host:?} was told an abort of {vid} before {peer} installed it (I8)")
+                format!(
+                    "{host:?} was told the end of a call in {vid} before {peer} installed it (I8)"
+                )
             })?;
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ccl_core::ids::{GroupId, PeerId};
+use ccl_core::ids::{CallId, GroupId, PeerId};
 use ccl_core::time::Instant;
 use ccl_core::wire::control::OtherGroups;
 
@@ -44,6 +44,19 @@ pub enum Promise {
     Founded,
     /// No call of the healthy group is older than its bound.
     Healthy,
+    /// A call that was asked to end has ended.
+    CallEnded {
+        /// Whose.
+        host: HostId,
+        /// Which.
+        call: CallId,
+        /// When it was asked.
+        asked: Instant,
+        /// In which of its host's silences.
+        freeze: u64,
+        /// The master that must have decided it, if all are well; `None`: whatever happened.
+        master: Option<(u32, u64)>,
+    },
     /// Sessions of which one of the same unit has ended are over.
     UnitGone {
         /// Whose.
@@ -57,7 +70,7 @@ pub enum Promise {
 
 impl World {
     /// The longest that a message takes, with a margin.
-    fn slack(&self, host: HostId) -> Duration {
+    pub(super) fn slack(&self, host: HostId) -> Duration {
         let slowest = if self.swarm.tail_permille > 0 { 10 } else { 1 };
         self.swarm.delay.1 * slowest * self.hosts[host.0].slowness * 4
             + self.swarm.fsync * 4
@@ -178,6 +191,16 @@ impl World {
             }
             Promise::Founded => self.check_founded(),
             Promise::Healthy => self.check_healthy(),
+            Promise::CallEnded {
+                host,
+                call,
+                asked,
+                freeze,
+                master,
+            } => {
+                let checked = self.check_call_ended((host, call), (asked, freeze), master);
+                self.check(checked);
+            }
             Promise::UnitGone {
                 peers,
                 since,

@@ -129,6 +129,7 @@ impl World {
         );
         self.trace.fold(now, &[1, history.len() as u64]);
         self.checkers.master_started(self.master.incarnation);
+        self.promises_restart();
         self.master.machine = Some(Master::new(setup, &history, now));
         self.master.journal = history;
         self.master.synced = self.master.journal.len();
@@ -295,7 +296,11 @@ impl World {
             message,
         };
         self.note_at_master(kind, host);
+        if let Input::Message { message, .. } = &input {
+            self.promises_before(connection, message);
+        }
         self.master_input(input);
+        self.promises_heard();
         self.run_hooks(super::hooks::Point::AtMaster, kind, host);
     }
 
@@ -304,6 +309,7 @@ impl World {
         self.trace
             .line(now, format_args!("master: c{connection} closed"));
         self.trace.fold(now, &[4, connection]);
+        self.promises_closed(connection);
         self.master_input(Input::Closed {
             connection: ConnectionId(connection),
         });
@@ -351,6 +357,7 @@ impl World {
                 self.fail("the master's outputs do not end".into());
                 return;
             }
+            self.promises_after(&output);
             if let Output::Journal { record, durable } = output {
                 self.checkers.note_emptied(&record);
                 self.master_journal(record, durable);

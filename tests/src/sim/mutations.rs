@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 40] = [
+pub const ALL: [Mutation; 48] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -48,6 +48,14 @@ pub const ALL: [Mutation; 40] = [
     Mutation::UnitOutlivesPeer,
     Mutation::PauseCounts,
     Mutation::DeafMasterJudges,
+    Mutation::LossOfAnybody,
+    Mutation::ReplyOpensAgain,
+    Mutation::AbortKeepsMemory,
+    Mutation::StaleOpeningHeard,
+    Mutation::CancelNotSaid,
+    Mutation::VerdictAwaitedForEver,
+    Mutation::SafePointToldEarly,
+    Mutation::NewcomerOverlooked,
 ];
 
 /// What became of one bug.

@@ -123,6 +123,8 @@ pub struct Plane {
     exchange: Exchange,
     scratch: Vec<u8>,
     memory: BTreeMap<OpName, Memory>,
+    /// What the exchange did with memory that was not lent to it any more.
+    trespass: Option<String>,
 }
 
 impl Plane {
@@ -148,6 +150,7 @@ impl Plane {
             exchange,
             scratch: vec![0; limits.scratch_bytes],
             memory: BTreeMap::new(),
+            trespass: None,
         }
     }
 
@@ -176,6 +179,12 @@ impl Plane {
     /// Takes the memory of an operation back.
     pub fn take(&mut self, op: OpName) -> Option<Memory> {
         self.memory.remove(&op)
+    }
+
+    /// R14: the memory of a call that has ended is neither read nor written.
+    fn trespasses(&mut self, op: OpName, what: &str) {
+        let what = format!("{op} has ended, and its memory is used: {what} (R14)");
+        self.trespass.get_or_insert(what);
     }
 
     /// A view is in force: of the operations born before, these go on.
@@ -248,6 +257,7 @@ impl Plane {
 
     fn reduce(&mut self, reduction: Reduction) {
         let Some(memory) = self.memory.get_mut(&reduction.op) else {
+            self.trespasses(reduction.op, "reduces");
             self.exchange.reduced(reduction);
             return;
         };
@@ -281,6 +291,8 @@ impl Plane {
                 memory.write(Side::Result, span, &storage.payload[at..at + span.bytes]);
                 at += span.bytes;
             }
+        } else {
+            self.trespasses(storage.op, "stores");
         }
         self.exchange.stored(storage);
     }
@@ -292,16 +304,22 @@ impl Plane {
                 let bytes = memory.read(Side::Input, layout.span(Side::Input, segment));
                 memory.write(Side::Result, layout.span(Side::Result, segment), &bytes);
             }
+        } else {
+            self.trespasses(copy.op, "copies");
         }
         self.exchange.copied(copy);
     }
 
     fn payload(&mut self, op: OpName, head: &Bytes, body: Option<&Body>) -> Bytes {
         let mut payload = head.to_vec();
-        if let (Some(body), Some(memory)) = (body, self.memory.get_mut(&op)) {
-            for span in body.spans() {
-                payload.extend_from_slice(&memory.read(body.side, span));
+        match (body, self.memory.get_mut(&op)) {
+            (Some(body), Some(memory)) => {
+                for span in body.spans() {
+                    payload.extend_from_slice(&memory.read(body.side, span));
+                }
             }
+            (Some(_), None) => self.trespasses(op, "sends"),
+            (None, _) => {}
         }
         Bytes::from(payload)
     }
@@ -348,6 +366,9 @@ impl World {
             Output::Mismatch { op, peer, theirs } => {
                 self.host_input_quietly(host, Input::Mismatch { op, peer, theirs });
             }
+        }
+        if let Some(what) = self.hosts[host.0].plane.trespass.take() {
+            self.fail(format!("{host:?}: {what}"));
         }
         true
     }

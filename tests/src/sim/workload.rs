@@ -351,6 +351,9 @@ impl World {
         if let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) {
             stream.current = Some(call);
         }
+        if let Some(deadline) = deadline {
+            self.promise_end(host, call, deadline);
+        }
         self.trace.fold(now, &[30, host.0 as u64, tag.0]);
         let invalid = fingerprint.clone();
         self.host_input(
@@ -434,6 +437,8 @@ impl World {
         if let CallKind::Operation(operation) = &mut open.kind {
             operation.cancelled = true;
             self.checkers.asked(host, operation.logical.id);
+            let now = self.now;
+            self.promise_end(host, call, now);
         }
         let reason = CancelReason::User;
         self.host_input(host, Input::Cancel { call, reason });

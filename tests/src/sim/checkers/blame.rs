@@ -40,7 +40,7 @@ impl World {
         })
     }
 
-    fn members_of(&self, group: GroupId) -> Vec<HostId> {
+    pub(super) fn members_of(&self, group: GroupId) -> Vec<HostId> {
         let run = Some(self.checkers.run);
         let Some(view) = self.checkers.newest_view(group) else {
             return Vec::new();
@@ -57,6 +57,11 @@ impl World {
 
     fn has_been_well(&self, host: &Host) -> bool {
         let calm = Instant(self.now.0.saturating_sub(QUIET.as_nanos() as u64));
+        self.is_well_since(host, calm)
+    }
+
+    /// Whether nothing has been wrong with a host since then.
+    pub(super) fn is_well_since(&self, host: &Host, calm: Instant) -> bool {
         self.is_well(host) && host.is_calm_since(calm)
     }
 }

@@ -112,6 +112,10 @@ impl World {
     }
 
     pub(super) fn app_safe_point_ended(&mut self, host: HostId, end: &End) {
+        if let End::SafePoint { .. } = end {
+            let checked = self.safe_point_ended(host);
+            self.check(checked);
+        }
         let app = &mut self.hosts[host.0].app;
         match end {
             End::SafePoint { .. } => {

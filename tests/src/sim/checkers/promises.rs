@@ -1,0 +1,385 @@
+//! Promises to single members and newcomers, judged by what was said and heard, as soon as the
+//! master decides: when a newcomer is let in (R9), who may post (R5), whom a stale opening reaches
+//! (R10).
+
+use std::time::Duration;
+
+use ccl_core::ids::CallId;
+use ccl_core::master::{ConnectionId, Output, Record};
+use ccl_core::time::Instant;
+
+use super::*;
+use crate::sim::liveness::Promise;
+use crate::sim::swarm::Disk;
+use crate::sim::workload::OpenCall;
+
+/// What promises rest on.
+#[derive(Debug, Default)]
+pub struct Promises {
+    /// The newest opening of each host that the present master has heard, and its connection.
+    openings: BTreeMap<HostId, (u64, u64)>,
+    /// Connections that have not ended, of those that counted.
+    open: BTreeSet<u64>,
+    /// Connections whose opening was not above the newest.
+    stale: BTreeSet<u64>,
+    /// Whether the master is hearing such an opening.
+    hears_stale: bool,
+    /// The newest view of each group whose members were told that it ends.
+    closed: BTreeMap<(usize, GroupId), Vid>,
+    /// Members of the newest view of each group, at the moment it was sealed.
+    members: BTreeMap<GroupId, BTreeSet<PeerId>>,
+    /// Peers that each newcomer said it is linked with, over its present connection.
+    linked: BTreeMap<HostId, BTreeSet<PeerId>>,
+    /// The safe point that each member came to last.
+    reached: BTreeMap<HostId, u64>,
+    /// Safe points that let somebody in, with the view that this made.
+    admitted: BTreeMap<(GroupId, u64), Vid>,
+    /// Safe points of each group that were released.
+    released: BTreeMap<GroupId, u64>,
+    /// Safe points that somebody may have turned away from.
+    withdrawn: BTreeSet<(GroupId, u64)>,
+    /// Peers that were evicted because others cannot reach them: their addresses have to wait.
+    blamed: BTreeSet<std::net::SocketAddr>,
+}
+
+impl Told {
+    /// Whether it may post nothing after it has installed a view. Nothing but a later view opens
+    /// again what a flush has closed, whatever the message says of itself.
+    pub(super) fn is_barred_by(&self, install: &Install) -> bool {
+        install.suspended || self.flushed.is_some_and(|flushed| install.vid <= flushed)
+    }
+}
+
+impl World {
+    /// A message reaches the master, which has not handled it yet.
+    pub fn promises_before(&mut self, connection: u64, message: &PeerToMaster) {
+        let host = match message {
+            PeerToMaster::Hello { key, attach, .. } => {
+                self.opens(connection, *attach, |host| host.key == *key)
+            }
+            PeerToMaster::Attach {
+                attach,
+                claim,
+                run_id,
+                ..
+            } => {
+                let run = self.runs.iter().position(|run| run == run_id);
+                self.opens(connection, *attach, |host| {
+                    host.run == run && host.peer.peer() == Some(claim.peer)
+                })
+            }
+            _ => self.connections[connection as usize].host,
+        };
+        let promises = &mut self.checkers.promises;
+        let Some(host) = host.filter(|host| {
+            let newest = promises.openings.get(host);
+            newest.is_some_and(|(_, at)| *at == connection)
+        }) else {
+            return;
+        };
+        let group = self.hosts[host.0].group;
+        match message {
+            PeerToMaster::Ready { linked, .. } => {
+                let linked = linked.iter().copied().collect();
+                promises.linked.insert(host, linked);
+            }
+            PeerToMaster::LinkDown { peer, .. } => {
+                if let Some(linked) = promises.linked.get_mut(&host) {
+                    linked.remove(peer);
+                }
+            }
+            PeerToMaster::AtSafePoint { k } => drop(promises.reached.insert(host, *k)),
+            PeerToMaster::Withdraw { k } => drop(promises.withdrawn.insert((group, *k))),
+            PeerToMaster::Attach { report, .. }
+            | PeerToMaster::Flush { report, .. }
+            | PeerToMaster::Installed { report, .. } => {
+                let reached = promises.reached.get(&host);
+                if let Some(k) = reached.filter(|k| report.safe_called <= **k) {
+                    promises.withdrawn.insert((group, *k));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A connection begins; returns whose it is if it counts.
+    fn opens(
+        &mut self,
+        connection: u64,
+        attach: u64,
+        is_it: impl Fn(&Host) -> bool,
+    ) -> Option<HostId> {
+        let host = HostId(self.hosts.iter().position(is_it)?);
+        let promises = &mut self.checkers.promises;
+        let newest = promises.openings.get(&host).map(|(newest, _)| *newest);
+        if newest.is_some_and(|newest| attach <= newest) {
+            promises.stale.insert(connection);
+            promises.hears_stale = true;
+            return None;
+        }
+        promises.openings.insert(host, (attach, connection));
+        promises.open.insert(connection);
+        promises.linked.remove(&host);
+        Some(host)
+    }
+
+    /// The master learns that a connection has ended.
+    pub fn promises_closed(&mut self, connection: u64) {
+        let diskless = self.swarm.disk == Disk::None;
+        let promises = &mut self.checkers.promises;
+        let openings = &promises.openings;
+        promises
+            .linked
+            .retain(|host, _| openings.get(host).is_none_or(|(_, at)| *at != connection));
+        promises.open.remove(&connection);
+        if diskless && promises.open.is_empty() {
+            // A master that has taken over nothing yet forgets who is gone.
+            promises.openings.clear();
+        }
+    }
+
+    /// The master has handled what it heard.
+    pub fn promises_heard(&mut self) {
+        self.checkers.promises.hears_stale = false;
+    }
+
+    /// The master wants something done.
+    pub fn promises_after(&mut self, output: &Output) {
+        let checked = match output {
+            Output::Journal { record, .. } => self.promises_sealed(record),
+            Output::Send {
+                connection: ConnectionId(connection),
+                message,
+            } => self.promises_said(*connection, message),
+            Output::Event(Event::Evicted { peer, reason, .. }) => self.promises_gone(*peer, reason),
+            Output::Event(_) | Output::Close { .. } => Ok(()),
+        };
+        self.check(checked);
+    }
+
+    /// Somebody is no member any more, or no newcomer.
+    fn promises_gone(&mut self, peer: PeerId, reason: &EvictReason) -> Result<(), String> {
+        let run = Some(self.checkers.run);
+        let promises = &mut self.checkers.promises;
+        ensure(!promises.hears_stale, || {
+            format!("{peer} was evicted because a stale opening was heard: {reason} (R10)")
+        })?;
+        let mut hosts = self.hosts.iter().enumerate();
+        let is_it = |host: &Host| host.run == run && host.peer.peer() == Some(peer);
+        if let Some((index, host)) = hosts.find(|(_, host)| is_it(host)) {
+            promises.linked.remove(&HostId(index));
+            if matches!(reason, EvictReason::Unreachable { .. }) {
+                promises.blamed.insert(host.address);
+            }
+        }
+        Ok(())
+    }
+
+    /// The master speaks on a connection.
+    fn promises_said(&mut self, connection: u64, message: &MasterToPeer) -> Result<(), String> {
+        let is_stale = self.checkers.promises.stale.contains(&connection);
+        let is_end = matches!(
+            message,
+            MasterToPeer::Evicted { .. } | MasterToPeer::Refused { .. }
+        );
+        ensure(!is_stale || is_end, || {
+            format!("a stale opening on c{connection} was answered: {message:?} (R10)")
+        })?;
+        let Some(host) = self.connections[connection as usize].host else {
+            return Ok(());
+        };
+        let host = &self.hosts[host.0];
+        let Some(run) = host.run else {
+            return Ok(());
+        };
+        let key = (run, host.group);
+        let closed = &mut self.checkers.promises.closed;
+        match message {
+            MasterToPeer::Suspend { vid } => {
+                let newest = closed.entry(key).or_insert(*vid);
+                *newest = (*vid).max(*newest);
+                Ok(())
+            }
+            MasterToPeer::Install(install) => {
+                let is_over = closed.get(&key).is_some_and(|vid| install.vid <= *vid);
+                let broken = self.checkers.broken.contains(&host.group);
+                ensure(!is_over || install.suspended || broken, || {
+                    format!(
+                        "{} has been ended, and may be posted in again (R5)",
+                        install.vid
+                    )
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The master seals something. Whoever is ready at a safe point is let in there, unless a
+    /// member does not wait for it.
+    fn promises_sealed(&mut self, record: &Record) -> Result<(), String> {
+        let (group, k) = match record {
+            Record::ViewSealed(view) => {
+                let members = view.members.iter().map(|sealed| sealed.member.peer);
+                let members = members.collect();
+                if view.members.is_empty() {
+                    // Nobody hears of it, and so not which tags begin anew.
+                    let run = self.checkers.run;
+                    for given in &view.given_back {
+                        let key = (run, view.group, given.tag);
+                        let begun = self.checkers.given_back.entry(key);
+                        begun.or_default().insert(given.vid);
+                    }
+                }
+                let promises = &mut self.checkers.promises;
+                promises.members.insert(view.group, members);
+                let before = promises.released.insert(view.group, view.safe_released);
+                if before.is_some_and(|before| before < view.safe_released) {
+                    let k = view.safe_released - 1;
+                    promises.admitted.insert((view.group, k), view.vid);
+                }
+                return Ok(());
+            }
+            Record::SafePoint { group, k, .. } => {
+                self.checkers.promises.released.insert(*group, k + 1);
+                (*group, *k)
+            }
+            _ => return Ok(()),
+        };
+        let promises = &self.checkers.promises;
+        let Some(members) = promises.members.get(&group) else {
+            return Ok(());
+        };
+        if self.has_sites() || promises.withdrawn.contains(&(group, k)) {
+            return Ok(());
+        }
+        let ready = promises.linked.iter().find(|(host, linked)| {
+            let host = &self.hosts[host.0];
+            let peer = host.peer.peer();
+            host.group == group
+                && host.run == Some(self.checkers.run)
+                && peer.is_some_and(|peer| !members.contains(&peer))
+                && members.is_subset(linked)
+                && !promises.blamed.contains(&host.address)
+        });
+        ensure(ready.is_none(), || {
+            format!(
+                "safe point {k} of {group} changes nothing although {:?} is ready (R9)",
+                ready.map(|(host, _)| host)
+            )
+        })
+    }
+
+    /// A safe point ends at a host. One that let somebody in is an outcome of a view change.
+    ///
+    /// # Errors
+    /// It is told before that view was released (R6).
+    pub fn safe_point_ended(&self, host: HostId) -> Result<(), String> {
+        let state = &self.hosts[host.0];
+        let Some(k) = state.app.round else {
+            return Ok(());
+        };
+        match self.checkers.promises.admitted.get(&(state.group, k)) {
+            Some(vid) => self.check_released(host, *vid),
+            None => Ok(()),
+        }
+    }
+
+    /// A master starts: it has heard nobody.
+    pub fn promises_restart(&mut self) {
+        let promises = &mut self.checkers.promises;
+        promises.openings.clear();
+        promises.open.clear();
+        promises.stale.clear();
+        promises.linked.clear();
+        promises.released.clear();
+    }
+
+    /// Whoever is named as lost by an abort was a member of the operation.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn lost_was_member(
+        &self,
+        (run, host): (usize, HostId),
+        op: OpName,
+        lost: PeerId,
+    ) -> Result<(), String> {
+        let host = &self.hosts[host.0];
+        let checkers = &self.checkers;
+        let births = checkers.numbering((run, host.group, op.tag), host.vid());
+        let names = checkers.names_of((run, host.group), (op.tag, op.n));
+        let mut names = names
+            .into_iter()
+            .filter(|name| births.contains(&name.birth))
+            .peekable();
+        let is_known = names.peek().is_some();
+        let is_member = names.any(|name| {
+            let members = checkers.members_of((run, host.group, name));
+            members.contains(&lost)
+        });
+        ensure(is_member || !is_known, || {
+            format!("{op} was aborted for the loss of {lost}, who is no member of it (R4)")
+        })
+    }
+
+    /// A call asks to be ended now: by then at the latest it has ended.
+    pub fn promise_end(&mut self, host: HostId, call: CallId, asked: Instant) {
+        let timers = self.swarm.timers;
+        let soon = timers.peer_timeout + self.slack(host) * 3;
+        for (bound, is_plain) in [(soon, true), (timers.verdict_timeout, false)] {
+            let promise = Promise::CallEnded {
+                host,
+                call,
+                asked,
+                freeze: self.hosts[host.0].freezes,
+                master: is_plain.then_some((self.master.incarnation, self.master.freezes)),
+            };
+            let at = asked + bound + Duration::from_millis(1);
+            self.schedule_at(at, crate::sim::cluster::Event::Check(promise));
+        }
+    }
+
+    /// R8: a call ends in time after it was cancelled or its deadline has passed. `master`: the one
+    /// that must have decided it, all members being well; `None`: whatever has happened.
+    pub fn check_call_ended(
+        &self,
+        (host, call): (HostId, CallId),
+        (asked, freeze): (Instant, u64),
+        master: Option<(u32, u64)>,
+    ) -> Result<(), String> {
+        let state = &self.hosts[host.0];
+        let Some(OpenCall {
+            kind: CallKind::Operation(operation),
+            ..
+        }) = state.app.calls.get(&call)
+        else {
+            return Ok(());
+        };
+        if state.freezes != freeze || !state.is_running() || !state.is_live() {
+            return Ok(());
+        }
+        if let Some(master) = master {
+            let awake = (self.master.incarnation, self.master.freezes);
+            let is_same = master == awake && self.master.is_awake();
+            let members = self.members_of(state.group);
+            let since = Instant(asked.0.saturating_sub(QUIET.as_nanos() as u64));
+            let well = |id: &HostId| self.is_well_since(&self.hosts[id.0], since);
+            let plain = is_same
+                && operation.started.is_some()
+                && members.contains(&host)
+                && members.iter().all(well)
+                && self.newest_link_trouble < since
+                && self.master.started < since;
+            if !plain {
+                return Ok(());
+            }
+        }
+        Err(format!(
+            "{host:?} call {call} ({:?}) is open long after it was asked to end (R8)",
+            operation.started
+        ))
+    }
+}
+
+/// Time without trouble after which a decision takes no longer than it must.
+const QUIET: Duration = Duration::from_secs(5);
