@@ -46,6 +46,17 @@ const MOMENTS: [(Point, u64); 15] = [
 /// The first moments of a run, and of a master that has restarted.
 const FOUNDING: [usize; 3] = [0, 1, 2];
 const RESTART: [usize; 2] = [3, 4];
+/// What happens then half of the time, whatever else a seed has: few other faults come so early.
+const AT_START: [FaultKind; 8] = [
+    FaultKind::Leave,
+    FaultKind::JoinStorm,
+    FaultKind::Cancel,
+    FaultKind::Twist,
+    FaultKind::Crash,
+    FaultKind::ControlBreak,
+    FaultKind::MasterFreeze,
+    FaultKind::LastingCut,
+];
 /// How many of 1,000 aimed faults bring a second one.
 const SECOND_PERMILLE: u64 = 400;
 /// Most messages that an aim lets pass before it hits.
@@ -72,7 +83,12 @@ impl World {
     /// Lets a fault hit while a run is founded, or a restarted master hears its members.
     pub fn aim_at_start(&mut self, is_restart: bool) {
         let moments = if is_restart { &RESTART[..] } else { &FOUNDING };
-        let (moment, kind) = (self.fault_rng.pick(moments), self.draw_kind());
+        let any = self.fault_rng.chance(500);
+        let kind = match any && self.swarm.healthy_group.is_none() {
+            true => self.fault_rng.pick(&AT_START),
+            false => self.draw_kind(),
+        };
+        let moment = self.fault_rng.pick(moments);
         if let (Some(moment), Some(kind)) = (moment, kind) {
             let skip = self.fault_rng.between(0, SKIP_MAX);
             self.arm(Aim {

@@ -349,7 +349,7 @@ impl Checkers {
             .map(|(_, call)| call)
             .find(|call| call.logical != started.logical && !host.app.scripted)
             .map(|call| call.host);
-        let broken = self.broken.contains(&group);
+        let broken = self.broken.contains(&group) || operation.logical.late > 0;
         ensure(apart.is_none() || broken, || {
             format!("{op}: {id:?} and {apart:?} mean different calls")
         })?;

@@ -216,6 +216,7 @@ impl World {
             }
             (FaultKind::StaleFrames, Some(host)) => self.inject_stale_frames(host),
             (FaultKind::StaleAttach, Some(host)) => self.inject_replay(host),
+            (_, Some(host)) if self.inject_trouble(kind, host) => {}
             (_, Some(host)) => self.inject_control(kind, host),
         }
     }
@@ -229,8 +230,10 @@ impl World {
             self.fault_rng.millis(4000, 25_000)
         };
         self.schedule(down, Event::MasterStart);
-        if self.fault_rng.chance(self.swarm.aim_permille) {
-            self.aim_at_start(true);
+        for _ in 0..2 {
+            if self.fault_rng.chance(self.swarm.aim_permille) {
+                self.aim_at_start(true);
+            }
         }
     }
 

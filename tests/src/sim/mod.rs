@@ -34,6 +34,7 @@ pub mod swarm;
 pub mod sync;
 pub mod sync_rules;
 pub mod trace;
+pub mod trouble;
 pub mod workload;
 
 pub use run::{Failure, Outcome, run_seed};

@@ -52,6 +52,8 @@ pub struct Logical {
     pub asynchronous: bool,
     /// What some members do with it.
     pub twist: Option<(Twist, u64)>,
+    /// Rounds by which some members come later than the others.
+    pub late: u64,
 }
 
 impl Logical {
@@ -60,6 +62,13 @@ impl Logical {
     pub fn twist_of(&self, member: u64) -> Option<Twist> {
         let (twist, selector) = self.twist?;
         (mix_all(&[selector, member]).is_multiple_of(2)).then_some(twist)
+    }
+
+    /// How many rounds later than the others this member makes it, if it does.
+    #[must_use]
+    pub fn late_by(&self, member: u64) -> Option<u64> {
+        let is_late = self.late > 0 && mix_all(&[self.id, member]).is_multiple_of(4);
+        is_late.then_some(self.late)
     }
 
     /// The call as a member makes it, whose twist is to make another.
@@ -117,7 +126,9 @@ pub fn round(swarm: &Swarm, group: GroupId, round: u64) -> Vec<Vec<Logical>> {
             })
             .collect()
     });
-    collectives.chain(sync.map(|sync| vec![sync])).collect()
+    let late = late(&mut Rng::new(seed ^ 0x001a_7e00), swarm, (group, round));
+    let single = sync.into_iter().chain(late).map(|call| vec![call]);
+    collectives.chain(single).collect()
 }
 
 /// The tag of the n-th stream of calls of a round.
@@ -132,6 +143,28 @@ fn tag(swarm: &Swarm, round: u64, index: u64) -> Tag {
 
 /// Rounds after which tags are used again.
 const FRESH_ROUNDS: u64 = 5;
+
+/// A call to which some members come rounds later than the others, in some rounds. If all that came
+/// in time are gone by then, newcomers may know nothing of it: the program is wrong, and the late
+/// ones may meet another call of the tag.
+fn late(rng: &mut Rng, swarm: &Swarm, (group, round): (GroupId, u64)) -> Option<Logical> {
+    let spared = swarm.healthy_group == Some(group.0);
+    if spared || !rng.chance(swarm.late_permille) {
+        return None;
+    }
+    let (tag, id) = (Tag(LATE_TAGS + round % LATE_ROUNDS), rng.bits());
+    let mut late = logical(rng, swarm, group, (tag, id, true));
+    (late.fingerprint.retry, late.fingerprint.attempts) = (false, 1);
+    late.asynchronous = true;
+    late.twist = None;
+    late.late = rng.between(1, LATE_ROUNDS / 2);
+    Some(late)
+}
+
+/// Tags of such calls.
+const LATE_TAGS: u64 = 1_000;
+/// Rounds after which such a tag is used again.
+const LATE_ROUNDS: u64 = 8;
 
 /// A sync of shared state, in some rounds.
 fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {
@@ -161,6 +194,7 @@ fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {
         in_place: true,
         asynchronous,
         twist,
+        late: 0,
     })
 }
 
@@ -240,6 +274,7 @@ fn logical(
         in_place: matches!(kind, Kind::Broadcast) || (kind == Kind::AllReduce && rng.chance(500)),
         asynchronous,
         twist,
+        late: 0,
     }
 }
 
@@ -273,7 +308,8 @@ fn parts(rng: &mut Rng, swarm: &Swarm, kind: Kind) -> Vec<Part> {
         .collect()
 }
 
-fn twist(rng: &mut Rng, kind: Kind) -> Twist {
+/// Something that only one member does with a call of this kind.
+pub fn twist(rng: &mut Rng, kind: Kind) -> Twist {
     let after = rng.millis(0, 60);
     match rng.below(if kind == Kind::Barrier { 3 } else { 6 }) {
         0 => Twist::Cancel(after),

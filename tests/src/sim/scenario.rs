@@ -111,6 +111,7 @@ impl Scenario {
             in_place: true,
             asynchronous: false,
             twist: None,
+            late: 0,
         }
     }
 

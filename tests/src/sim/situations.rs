@@ -8,7 +8,7 @@ use ccl_core::master::Master;
 use ccl_core::peer::End;
 
 use super::cluster::{HostId, World};
-use super::messages::{ATTACH, RELEASE};
+use super::messages::{ATTACH, RELEASE, WITHDRAW};
 use super::report::Cell;
 use super::swarm::FaultKind;
 
@@ -27,7 +27,7 @@ const CLASSES: [&str; 9] = [
     "join",
 ];
 /// What is no fault in a phase.
-const OTHERS: [Cell; 8] = [
+const OTHERS: [Cell; 18] = [
     ("attach", "counts as flush"),
     ("attach", "while installing"),
     ("operation", "carried, posted late"),
@@ -36,6 +36,16 @@ const OTHERS: [Cell; 8] = [
     ("operation", "committed without a member"),
     ("eviction", "while suspended"),
     ("eviction", "while installing"),
+    ("operation", "open over an admission"),
+    ("operation", "open over several admissions"),
+    ("twist", "first round of a newcomer"),
+    ("twist", "in Rebuild"),
+    ("barrier", "a caller dies"),
+    ("safe point", "withdrawn while suspended"),
+    ("safe point", "withdrawn while installing"),
+    ("lasting cut", "at a member"),
+    ("lasting cut", "at a newcomer"),
+    ("lasting mute", "at a member"),
 ];
 
 /// The class of a fault.
@@ -47,9 +57,13 @@ fn class(kind: FaultKind) -> &'static str {
         FaultKind::PeersPause | FaultKind::WorldPause => "pause of all",
         FaultKind::PartitionFromMaster
         | FaultKind::PartitionToMaster
+        | FaultKind::LastingMute
         | FaultKind::ControlBreak
         | FaultKind::ControlHalfOpen => "control cut",
-        FaultKind::PartitionData | FaultKind::IsolateData | FaultKind::LinkReset => "link cut",
+        FaultKind::PartitionData
+        | FaultKind::IsolateData
+        | FaultKind::LastingCut
+        | FaultKind::LinkReset => "link cut",
         FaultKind::Leave => "leave",
         FaultKind::Cancel => "cancel",
         FaultKind::JoinStorm | FaultKind::Hermit => "join",
@@ -74,6 +88,15 @@ impl World {
 
     /// A fault happens: to a host, or to all groups if to none.
     pub(super) fn note_fault(&mut self, kind: FaultKind, victim: Option<HostId>) {
+        let is_member = victim.is_some_and(|host| self.hosts[host.0].view.is_some());
+        match (kind, is_member) {
+            (FaultKind::LastingCut, true) => self.stats.situation(("lasting cut", "at a member")),
+            (FaultKind::LastingCut, false) => {
+                self.stats.situation(("lasting cut", "at a newcomer"));
+            }
+            (FaultKind::LastingMute, true) => self.stats.situation(("lasting mute", "at a member")),
+            _ => {}
+        }
         let phases = self.master.machine.as_ref().map(Master::phases);
         let group = victim.map(|host| self.hosts[host.0].group);
         let is_hit = |id: GroupId| kind.hits_all() || group.is_none_or(|group| group == id);
@@ -85,6 +108,19 @@ impl World {
 
     /// A message reaches the master, which has not handled it yet.
     pub(super) fn note_at_master(&mut self, message: u64, host: Option<HostId>) {
+        if message == WITHDRAW
+            && let Some(host) = host
+        {
+            match self.phase_of(self.hosts[host.0].group) {
+                Some("Suspended") => self
+                    .stats
+                    .situation(("safe point", "withdrawn while suspended")),
+                Some("Installing") => self
+                    .stats
+                    .situation(("safe point", "withdrawn while installing")),
+                _ => {}
+            }
+        }
         let Some(host) = host.filter(|_| message == ATTACH) else {
             return;
         };
@@ -120,6 +156,20 @@ impl World {
         else {
             return;
         };
+        let (run, group) = (
+            self.hosts[host.0].run.unwrap_or(0),
+            self.hosts[host.0].group,
+        );
+        let ends = [op.birth, self.hosts[host.0].vid()];
+        match self.admissions_between((run, group), ends) {
+            0 => {}
+            1 => self
+                .stats
+                .situation(("operation", "open over an admission")),
+            _ => self
+                .stats
+                .situation(("operation", "open over several admissions")),
+        }
         if self.hosts[host.0].hearing == Some(RELEASE) {
             self.stats
                 .situation(("operation", "committed at a view change"));

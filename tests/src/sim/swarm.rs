@@ -57,11 +57,16 @@ pub enum FaultKind {
     Hang,
     Mismatch,
     InvalidCall,
+    LastingCut,
+    LastingMute,
+    Twist,
+    BarrierDeath,
+    HastyPoint,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 36] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -93,6 +98,11 @@ impl FaultKind {
         Self::Hang,
         Self::Mismatch,
         Self::InvalidCall,
+        Self::LastingCut,
+        Self::LastingMute,
+        Self::Twist,
+        Self::BarrierDeath,
+        Self::HastyPoint,
     ];
 
     /// Whether it hits all processes at once, or what all need.
@@ -173,6 +183,8 @@ pub struct Swarm {
     pub count_max: u64,
     /// How many of 1,000 calls have a deadline that may pass, do not match, are cancelled.
     pub planned_permille: u64,
+    /// How many of 1,000 rounds have a call to which some come rounds later.
+    pub late_permille: u64,
     /// How many of 1,000 rounds sync the shared state.
     pub sync_permille: u64,
 }
@@ -258,6 +270,7 @@ impl Swarm {
             count_max: [0, 3, 40, 40, 200, 2000][rng.index(6)],
             planned_permille: [0, 20, 60][rng.index(3)],
             sync_permille: [0, 300, 700][rng.index(3)],
+            late_permille: [0, 0, 150, 400][rng.index(4)],
         }
     }
 

@@ -22,6 +22,7 @@ use super::program::{self, Logical, Twist};
 use super::rng::mix_all;
 use super::swarm::FaultKind;
 use super::sync::{self, Possession};
+use super::trouble::Whims;
 
 /// What an application does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +130,8 @@ pub struct App {
     pub stranger: bool,
     /// Its shared state.
     pub possession: Possession,
+    /// What it is about to do that others do not.
+    pub whims: Whims,
     streams: BTreeMap<Tag, Stream>,
     safe_point: bool,
     next_call: u64,
@@ -254,6 +257,9 @@ impl World {
             .last_round(group)
             .is_some_and(|last| round >= last)
         {
+            for calls in self.late_calls(host, u64::MAX) {
+                self.app_queue(host, calls);
+            }
             self.hosts[host.0].app.finished = true;
             return;
         }
@@ -265,13 +271,31 @@ impl World {
             .line(now, format_args!("{host:?} begins round {round}"));
         let calls = program::round(&self.swarm, group, round);
         self.hosts[host.0].app.safe_point = false;
+        for list in self.late_calls(host, round) {
+            self.app_queue(host, list);
+        }
         for list in calls {
-            let Some(tag) = list.first().map(|call| call.tag) else {
-                continue;
-            };
+            if !self.comes_late(host, round, &list) {
+                self.app_queue(host, list);
+            }
+        }
+    }
+
+    /// Plans the calls of one tag.
+    fn app_queue(&mut self, host: HostId, calls: Vec<Logical>) {
+        if let Some(tag) = calls.first().map(|call| call.tag) {
             let stream = self.hosts[host.0].app.streams.entry(tag).or_default();
-            stream.queue.extend(list.into_iter().map(|call| (call, 1)));
+            stream.queue.extend(calls.into_iter().map(|call| (call, 1)));
             self.app_soon(host, AppStep::Post(tag));
+        }
+    }
+
+    /// The application makes the calls at once that it would make soon.
+    pub(super) fn app_hurries(&mut self, host: HostId) {
+        let app = &self.hosts[host.0].app;
+        let tags: Vec<Tag> = app.streams.keys().copied().collect();
+        for tag in tags {
+            self.app_step(host, AppStep::Post(tag));
         }
     }
 
@@ -286,7 +310,7 @@ impl World {
             return;
         };
         stream.asynchronous = logical.asynchronous;
-        let twist = logical.twist_of(host.0 as u64);
+        let twist = self.whim_of(host, &logical);
         if let Some(twist) = twist {
             self.count_twist(twist);
         }
@@ -294,7 +318,7 @@ impl World {
             self.hosts[host.0].app.hung = true;
             return;
         }
-        self.app_post(host, logical, attempt);
+        self.app_post_twisted(host, logical, (attempt, twist));
         self.app_maybe_safe_point(host);
     }
 
@@ -415,12 +439,8 @@ impl World {
     /// Calls the safe point. Returns its name.
     pub fn app_safe_point(&mut self, host: HostId) -> CallId {
         let now = self.now;
-        let patience = match self.network_rng.chance(100) {
-            true => self.network_rng.millis(1, 400),
-            false => self.network_rng.millis(5000, 20_000),
-        };
-        let has_deadline = self.network_rng.chance(700) && !self.hosts[host.0].app.scripted;
-        let deadline = has_deadline.then(|| now + patience);
+        let patience = self.patience_at_point(host);
+        let deadline = patience.map(|patience| now + patience);
         let call = self.hosts[host.0]
             .app
             .open(CallKind::SafePoint, now, deadline);

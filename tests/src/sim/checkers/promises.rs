@@ -382,4 +382,4 @@ impl World {
 }
 
 /// Time without trouble after which a decision takes no longer than it must.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(1);

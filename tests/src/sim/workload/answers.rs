@@ -32,6 +32,7 @@ impl World {
         if start.fingerprint.kind == Kind::SharedState {
             return self.sync_starts(host, start.op, sync::offer_of(&operation));
         }
+        self.dies_in(host, start.fingerprint.kind);
         let in_place = operation.logical.in_place;
         self.hosts[host.0]
             .plane
