@@ -421,12 +421,14 @@ fn loss_of_a_member_does_not_fail_the_wait_at_a_safe_point() {
     s.pass_ms(50);
     s.world.crash(C, Some(1000));
     s.view_of(&[A, B]);
-    s.safe_point(B);
-    let ending = s.end_of(A, first);
-    assert!(
-        matches!(ending, Ending::End(End::SafePoint { .. })),
-        "{ending:?}"
-    );
+    let second = s.safe_point(B);
+    for (host, call) in [(A, first), (B, second)] {
+        let ending = s.end_of(host, call);
+        assert!(
+            matches!(ending, Ending::End(End::SafePoint { .. })),
+            "{ending:?}"
+        );
+    }
     s.admit(&[A, B], newcomer);
     s.works(&[A, B, newcomer], 0);
 }

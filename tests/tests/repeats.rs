@@ -1,0 +1,176 @@
+//! Which calls the library repeats by itself, over real sockets: those that lost a member, and none
+//! that somebody wanted to end.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use ccl_core::{
+    Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options, Outcome,
+    ReduceOp, Result, Timers,
+};
+
+/// Far beyond what anything here takes; only a hang reaches it.
+const HANG: Duration = Duration::from_secs(30);
+
+fn master() -> MasterServer {
+    let config = MasterConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        new_run: true,
+        timers: Timers {
+            peer_timeout: Duration::from_secs(20),
+            ..Timers::default()
+        },
+        ..MasterConfig::default()
+    };
+    MasterServer::start(config, None).unwrap()
+}
+
+/// Runs `body` on members of a run that begins with so many and goes on with one.
+fn run(world: u32, body: impl Fn(&Communicator, &Barrier) + Send + Sync + 'static) {
+    let master = master();
+    let body = Arc::new(body);
+    let step = Arc::new(Barrier::new(world as usize));
+    let config = CommunicatorConfig {
+        master: master.address().to_string(),
+        initial_world_size: Some(world),
+        connect_timeout: HANG,
+        operation_timeout: Some(HANG),
+        ..CommunicatorConfig::default()
+    };
+    let threads: Vec<_> = (0..world)
+        .map(|_| {
+            let (config, body, step) = (config.clone(), Arc::clone(&body), Arc::clone(&step));
+            std::thread::spawn(move || {
+                let communicator = Communicator::connect(config).unwrap();
+                body(&communicator, &step);
+                step.wait();
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|it| it.join().unwrap());
+    master.shutdown();
+}
+
+fn attempts(attempts: u32) -> Options {
+    Options {
+        attempts,
+        ..Options::default()
+    }
+}
+
+fn sum(communicator: &Communicator, buffer: &mut [u32], options: &Options) -> Result<Outcome> {
+    communicator.all_reduce(buffer, ReduceOp::Sum, options)
+}
+
+/// Ends that somebody wanted: one abort, whatever attempts were left.
+fn ended_once(communicator: &Communicator, end: Result<Outcome>, buffer: &[u32]) {
+    assert!(matches!(end, Err(Error::Cancelled { .. })), "{end:?}");
+    assert_eq!(communicator.counters().aborts, 1, "it was repeated");
+    assert_eq!(buffer, [7, 7], "its input is as it was");
+}
+
+/// Goal: a member that leaves costs an attempt, not the call.
+///
+/// 1. Two of three call; the third leaves when both have posted, or before.
+/// 2. Both succeed without it, the second time.
+#[test]
+fn a_call_that_lost_a_member_is_repeated_with_the_others() {
+    run(3, |communicator, step| {
+        if communicator.rank().0 == 2 {
+            step.wait();
+            return communicator.close();
+        }
+        let handle = communicator
+            .all_reduce_start(vec![vec![7_u32, 7]], ReduceOp::Sum, &attempts(2))
+            .unwrap();
+        step.wait();
+        let (buffers, end) = handle.wait();
+        assert_eq!(end.unwrap().attempts, 2);
+        assert_eq!(
+            (&buffers[0][..], communicator.counters().aborts),
+            (&[14, 14][..], 1)
+        );
+    });
+}
+
+/// As above with one attempt: the loss is told, and nothing is repeated.
+#[test]
+fn a_loss_is_told_when_no_attempt_is_left() {
+    run(3, |communicator, step| {
+        if communicator.rank().0 == 2 {
+            step.wait();
+            return communicator.close();
+        }
+        let handle = communicator
+            .all_reduce_start(vec![vec![7_u32, 7]], ReduceOp::Sum, &attempts(1))
+            .unwrap();
+        step.wait();
+        let (buffers, end) = handle.wait();
+        assert!(matches!(end, Err(Error::PeerLost { .. })), "{end:?}");
+        assert_eq!(
+            (&buffers[0][..], communicator.counters().aborts),
+            (&[7, 7][..], 1)
+        );
+    });
+}
+
+/// Goal: a cancel is final for all members, the one that calls later included.
+///
+/// 1. One of two calls, with many attempts, and cancels.
+/// 2. The other calls once that has ended: it ends so, too.
+/// 3. The next call of both succeeds.
+#[test]
+fn a_cancel_is_repeated_by_nobody() {
+    run(2, |communicator, step| {
+        if communicator.rank().0 == 0 {
+            let handle = communicator
+                .all_reduce_start(vec![vec![7_u32, 7]], ReduceOp::Sum, &attempts(2))
+                .unwrap();
+            handle.cancel();
+            let (buffers, end) = handle.wait();
+            ended_once(communicator, end, &buffers[0]);
+            step.wait();
+        } else {
+            step.wait();
+            let mut buffer = [7, 7];
+            let end = sum(communicator, &mut buffer, &attempts(2));
+            ended_once(communicator, end, &buffer);
+        }
+        sum(communicator, &mut [1], &attempts(1)).unwrap();
+    });
+}
+
+/// As above for a deadline, which is another's, and passes while the other has not called.
+#[test]
+fn a_deadline_is_repeated_by_nobody() {
+    run(2, |communicator, step| {
+        let mut buffer = [7, 7];
+        let soon = Options {
+            deadline: Some(Duration::from_millis(50)),
+            ..attempts(2)
+        };
+        if communicator.rank().0 == 0 {
+            let end = sum(communicator, &mut buffer, &soon);
+            ended_once(communicator, end, &buffer);
+            step.wait();
+        } else {
+            step.wait();
+            let end = sum(communicator, &mut buffer, &attempts(2));
+            ended_once(communicator, end, &buffer);
+        }
+        sum(communicator, &mut [1], &attempts(1)).unwrap();
+    });
+}
+
+/// As above for calls that differ: nobody can make them fit by calling again.
+#[test]
+fn calls_that_differ_are_repeated_by_nobody() {
+    run(2, |communicator, _| {
+        let mut buffer = [7, 7];
+        let op = [ReduceOp::Sum, ReduceOp::Max][communicator.rank().0 as usize];
+        let end = communicator.all_reduce(&mut buffer, op, &attempts(2));
+        ended_once(communicator, end, &buffer);
+        sum(communicator, &mut [1], &attempts(1)).unwrap();
+    });
+}
