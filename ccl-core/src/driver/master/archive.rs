@@ -3,14 +3,47 @@
 //! Commits come by the thousand, but only the newest of a tag counts. The archive adds records up
 //! as it writes them, and when the file has grown well beyond what they add up to, it is replaced.
 
+use std::fmt::Debug;
+
 use crate::driver::journal::Journal;
 use crate::error::Result;
 use crate::master::{History, Record};
 
+/// What records are written to: a journal, or what stands for it in tests.
+pub(super) trait Disk: Debug {
+    fn append(&mut self, record: &Record) -> Result<()>;
+    fn sync(&mut self) -> Result<()>;
+    fn replace(&mut self, records: &[Record]) -> Result<()>;
+    fn bytes(&self) -> u64;
+    fn is_broken(&self) -> bool;
+}
+
+impl Disk for Journal {
+    fn append(&mut self, record: &Record) -> Result<()> {
+        Self::append(self, record)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        Self::sync(self)
+    }
+
+    fn replace(&mut self, records: &[Record]) -> Result<()> {
+        Self::replace(self, records)
+    }
+
+    fn bytes(&self) -> u64 {
+        Self::bytes(self)
+    }
+
+    fn is_broken(&self) -> bool {
+        Self::is_broken(self)
+    }
+}
+
 /// A journal, and what its records add up to.
 #[derive(Debug)]
 pub(super) struct Archive {
-    journal: Journal,
+    journal: Box<dyn Disk>,
     history: History,
     /// Length up to which the file is left alone, in bytes.
     kept_bytes: u64,
@@ -19,9 +52,9 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    pub fn new(journal: Journal, records: &[Record]) -> Self {
+    pub fn new(journal: impl Disk + 'static, records: &[Record]) -> Self {
         Self {
-            journal,
+            journal: Box::new(journal),
             history: History::read(records),
             kept_bytes: JOURNAL_KEPT_BYTES,
             replace_at_bytes: JOURNAL_KEPT_BYTES,

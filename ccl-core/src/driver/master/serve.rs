@@ -450,3 +450,6 @@ const TASKS_A_TURN: usize = 30;
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused to accept a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod order;

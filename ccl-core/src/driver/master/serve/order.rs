@@ -1,0 +1,335 @@
+//! Goal: nobody hears of what is sealed before the disk has it.
+//!
+//! A disk that writes nothing notes the order of what it is asked for, and looks at what clients have
+//! received by then. Clients are real sockets; the server's tasks are not run, its steps are taken by
+//! hand.
+//!
+//! 1. Newcomers, a first view, its release, a safe point: appended, synced, sent, in this order.
+//! 2. A commit: appended and sent, without a sync.
+//! 3. What came in together shares a sync.
+//! 4. A disk that fails: nothing is sent.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::config::MasterConfig;
+use crate::driver::master::archive::Disk;
+use crate::ids::{GroupId, LinkKey, OpName, OpNumber, PeerId, Rank, Tag, Vid};
+use crate::limits::CONTROL_FRAME_BYTES_MAX;
+use crate::master::Record;
+use crate::wire::control::{Algorithm, Fingerprint, Kind, OpNote, PROTOCOL_VERSION, Report};
+use crate::wire::frame::Deframer;
+use crate::{Dtype, ReduceOp};
+
+/// What happened, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// A record was appended that others may hear of once it is on the disk.
+    Durable,
+    /// A record was appended that need not be.
+    Lazy,
+    /// All that was appended is on the disk.
+    Synced,
+    /// Somebody received something.
+    Sent,
+}
+
+use Act::{Durable, Lazy, Sent, Synced};
+
+/// Whether nothing durable was on its way to the disk when something was sent.
+fn is_in_order(acts: &[Act]) -> bool {
+    let mut is_unsynced = false;
+    acts.iter().all(|act| {
+        match act {
+            Durable => is_unsynced = true,
+            Synced => is_unsynced = false,
+            Lazy | Sent => {}
+        }
+        *act != Sent || !is_unsynced
+    })
+}
+
+type Log = Arc<Mutex<Vec<Act>>>;
+
+/// A client's end of its connection, and what came of it.
+#[derive(Debug)]
+struct Client {
+    stream: TcpStream,
+    deframer: Deframer,
+}
+
+impl Client {
+    /// Whether more has arrived.
+    fn has_received(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(count) => self.deframer.push(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) => panic!("{error}"),
+        }
+        true
+    }
+}
+
+/// Notes what it is asked for, and what clients have received by then.
+#[derive(Debug)]
+struct NotingDisk {
+    log: Log,
+    clients: Arc<Mutex<Vec<Client>>>,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Disk for NotingDisk {
+    fn append(&mut self, record: &Record) -> Result<()> {
+        look(&self.log, &self.clients);
+        let is_lazy = matches!(record, Record::Committed { .. });
+        self.log
+            .lock()
+            .unwrap()
+            .push(if is_lazy { Lazy } else { Durable });
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        look(&self.log, &self.clients);
+        if self.is_broken() {
+            return Err(Error::os("a disk", ErrorKind::StorageFull.into()));
+        }
+        self.log.lock().unwrap().push(Synced);
+        Ok(())
+    }
+
+    fn replace(&mut self, _: &[Record]) -> Result<()> {
+        unreachable!("so short a journal is not shortened")
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::SeqCst)
+    }
+}
+
+/// Notes whether anybody has received anything.
+fn look(log: &Log, clients: &Mutex<Vec<Client>>) {
+    for client in &mut *clients.lock().unwrap() {
+        if client.has_received() {
+            log.lock().unwrap().push(Sent);
+        }
+    }
+}
+
+/// A server whose steps are taken by hand, its disk, and its clients.
+struct Stage {
+    server: Server,
+    port: Port,
+    log: Log,
+    clients: Arc<Mutex<Vec<Client>>>,
+    connections: Vec<Rc<Connection>>,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let config = MasterConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            new_run: true,
+            ..MasterConfig::default()
+        };
+        let (server, port) = Server::new(Parts::new(config, None).unwrap()).unwrap();
+        let stage = Self {
+            server,
+            port,
+            log: Log::default(),
+            clients: Arc::default(),
+            connections: Vec::new(),
+            is_broken: Arc::default(),
+        };
+        let disk = NotingDisk {
+            log: stage.log.clone(),
+            clients: stage.clients.clone(),
+            is_broken: stage.is_broken.clone(),
+        };
+        stage.server.state.borrow_mut().journal = Some(Archive::new(disk, &[]));
+        stage.server.settle();
+        stage.log.lock().unwrap().clear();
+        stage
+    }
+
+    /// A client connects and says hello.
+    async fn join(&mut self) {
+        let stream = TcpStream::connect(self.port.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
+        self.clients
+            .lock()
+            .unwrap()
+            .push(Client { stream, deframer });
+        self.connections.push(self.server.accept(&self.port).await);
+        let client = self.connections.len() - 1;
+        self.say(
+            client,
+            PeerToMaster::Hello {
+                protocol: PROTOCOL_VERSION,
+                library: "test".into(),
+                run: "default".into(),
+                group: GroupId(0),
+                unit: None,
+                unit_size: None,
+                addresses: vec![([127, 0, 0, 1], 4000).into()],
+                key: LinkKey(client as u128),
+                min_world: 2,
+                attach: 1,
+                name: "client".into(),
+            },
+        );
+    }
+
+    fn say(&self, client: usize, message: PeerToMaster) {
+        self.server.take(&self.connections[client], message);
+    }
+
+    /// Lets the server carry out what follows; returns what happened until now.
+    fn settled(&self) -> Vec<Act> {
+        self.server.settle();
+        // What was sent over loopback may take a moment.
+        let arrived = std::time::Instant::now() + Duration::from_millis(50);
+        while std::time::Instant::now() < arrived {
+            look(&self.log, &self.clients);
+            std::thread::yield_now();
+        }
+        let mut acts = std::mem::take(&mut *self.log.lock().unwrap());
+        acts.dedup();
+        acts
+    }
+
+    /// The newest view that a client heard of.
+    fn view(&self, client: usize) -> Option<Vid> {
+        let deframer = &mut self.clients.lock().unwrap()[client].deframer;
+        let messages = std::iter::from_fn(|| deframer.pop::<MasterToPeer>().unwrap());
+        let views = messages.filter_map(|message| match message {
+            MasterToPeer::Install(install) => Some(install.vid),
+            _ => None,
+        });
+        views.last()
+    }
+
+    /// Two members whose first view is released.
+    async fn founded() -> (Self, Vid) {
+        let mut stage = Self::new();
+        stage.join().await;
+        stage.join().await;
+        stage.settled();
+        for (client, other) in [(0, 1), (1, 0)] {
+            let ready = PeerToMaster::Ready {
+                vid: Vid::default(),
+                linked: vec![PeerId(other)],
+            };
+            stage.say(client, ready);
+        }
+        assert_eq!(stage.settled(), [Durable, Synced, Sent], "a view");
+        let vid = stage.view(0).unwrap();
+        for client in [0, 1] {
+            let report = Report {
+                vid,
+                ..Report::default()
+            };
+            stage.say(client, PeerToMaster::Installed { vid, report });
+        }
+        assert_eq!(stage.settled(), [Sent], "nothing is sealed by a release");
+        (stage, vid)
+    }
+}
+
+fn barrier() -> Fingerprint {
+    Fingerprint {
+        kind: Kind::Barrier,
+        algorithm: Algorithm::Auto,
+        op: ReduceOp::Sum,
+        dtype: Dtype::U8,
+        count: 0,
+        parts: 1,
+        parts_digest: 0,
+        root: Rank(0),
+        quantization: 0,
+        retry: false,
+        attempts: 1,
+        min_world: 1,
+        caller: String::new(),
+        offer: None,
+    }
+}
+
+fn run(body: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(body);
+}
+
+#[test]
+fn what_is_sealed_is_on_the_disk_before_anybody_hears_of_it() {
+    run(async {
+        let (stage, _) = Stage::founded().await;
+        stage.say(0, PeerToMaster::AtSafePoint { k: 0 });
+        let acts = stage.settled();
+        assert!(is_in_order(&acts), "{acts:?}");
+        assert_eq!(acts, [Durable, Synced, Sent]);
+    });
+}
+
+#[test]
+fn what_came_in_together_shares_a_sync() {
+    run(async {
+        let mut stage = Stage::new();
+        stage.join().await;
+        stage.join().await;
+        assert_eq!(stage.settled(), [Durable, Synced, Sent]);
+    });
+}
+
+#[test]
+fn a_commit_waits_for_no_disk() {
+    run(async {
+        let (stage, birth) = Stage::founded().await;
+        let op = OpName {
+            tag: Tag(0),
+            n: OpNumber(0),
+            birth,
+        };
+        let fingerprint = barrier();
+        for client in [0, 1] {
+            let note = OpNote {
+                op,
+                fingerprint: fingerprint.clone(),
+            };
+            stage.say(client, PeerToMaster::Done(vec![note]));
+        }
+        assert_eq!(stage.settled(), [Lazy, Sent]);
+    });
+}
+
+#[test]
+fn nothing_is_sent_that_a_failing_disk_may_not_have() {
+    run(async {
+        let (stage, _) = Stage::founded().await;
+        stage.is_broken.store(true, Ordering::SeqCst);
+        stage.say(0, PeerToMaster::AtSafePoint { k: 0 });
+        assert_eq!(stage.settled(), [Durable]);
+        assert!(stage.server.state.borrow().failure.is_some());
+    });
+}
+
+/// What judges the order notices when it is turned.
+#[test]
+fn a_turned_order_is_noticed() {
+    assert!(is_in_order(&[Durable, Durable, Synced, Sent, Lazy, Sent]));
+    assert!(!is_in_order(&[Durable, Sent, Synced]));
+    assert!(!is_in_order(&[Synced, Durable, Lazy, Sent]));
+}
