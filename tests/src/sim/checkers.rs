@@ -435,20 +435,6 @@ impl Checkers {
         self.births.get(&key).map_or(&[], Vec::as_slice)
     }
 
-    /// The newest view that the master sealed for a group.
-    #[must_use]
-    pub fn newest_view(&self, group: GroupId) -> Option<&Sealed> {
-        self.sealed.get(&(self.run, group))?.last()
-    }
-
-    /// Whether the newest view of a group is of the master that runs: one without a journal knows
-    /// no other.
-    #[must_use]
-    pub fn is_taken_up(&self, group: GroupId) -> bool {
-        let newest = self.newest_view(group);
-        newest.is_some_and(|view| self.sealed_by.get(&(group, view.vid)) == Some(&self.incarnation))
-    }
-
     /// Whether the master ended this session.
     #[must_use]
     pub fn is_evicted(&self, run: Option<usize>, peer: PeerId) -> bool {

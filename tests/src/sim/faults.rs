@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ccl_core::ids::{CallId, GroupId};
+use ccl_core::ids::GroupId;
 use ccl_core::wire::control::PeerToMaster;
 
 use super::aim::Aim;
@@ -299,24 +299,6 @@ impl World {
             _ => Duration::from_secs(100_000),
         };
         self.freeze(host, length);
-    }
-
-    /// Cancels a call, or everything that is open: the race with the last Done is what matters.
-    fn inject_cancel(&mut self, host: HostId) {
-        let open: Vec<CallId> = self.hosts[host.0]
-            .app
-            .calls
-            .iter()
-            .filter(|(_, open)| matches!(open.kind, CallKind::Operation(_)))
-            .map(|(call, _)| *call)
-            .collect();
-        let all = self.fault_rng.chance(300);
-        let one = self.fault_rng.pick(&open);
-        for call in open {
-            if all || Some(call) == one {
-                self.app_cancel_call(host, call);
-            }
-        }
     }
 
     fn inject_link(&mut self, kind: FaultKind) {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ccl_core::Kind;
-use ccl_core::ids::{GroupId, Vid};
+use ccl_core::ids::{CallId, GroupId, Vid};
 
 use super::cluster::{Event, HostId, World};
 use super::faults::Fault;
@@ -14,6 +14,7 @@ use super::links::Direction;
 use super::program::{self, Logical, Twist};
 use super::rng::Rng;
 use super::swarm::FaultKind;
+use super::workload::CallKind;
 
 /// What an application is about to do that others do not.
 #[derive(Debug, Default)]
@@ -49,6 +50,24 @@ impl World {
             _ => return false,
         }
         true
+    }
+
+    /// Cancels a call, or everything that is open: the race with the last Done is what matters.
+    pub(super) fn inject_cancel(&mut self, host: HostId) {
+        let open: Vec<CallId> = self.hosts[host.0]
+            .app
+            .calls
+            .iter()
+            .filter(|(_, open)| matches!(open.kind, CallKind::Operation(_)))
+            .map(|(call, _)| *call)
+            .collect();
+        let all = self.fault_rng.chance(300);
+        let one = self.fault_rng.pick(&open);
+        for call in open {
+            if all || Some(call) == one {
+                self.app_cancel_call(host, call);
+            }
+        }
     }
 
     /// One of a host's links stops working, at least one way.

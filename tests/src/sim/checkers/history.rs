@@ -2,6 +2,22 @@
 
 use super::*;
 
+impl Checkers {
+    /// The newest view that the master sealed for a group.
+    #[must_use]
+    pub fn newest_view(&self, group: GroupId) -> Option<&Sealed> {
+        self.sealed.get(&(self.run, group))?.last()
+    }
+
+    /// Whether the newest view of a group is of the master that runs: one without a journal knows
+    /// no other.
+    #[must_use]
+    pub fn is_taken_up(&self, group: GroupId) -> bool {
+        let newest = self.newest_view(group);
+        newest.is_some_and(|view| self.sealed_by.get(&(group, view.vid)) == Some(&self.incarnation))
+    }
+}
+
 impl World {
     /// The master tells an operator something.
     pub fn check_master_event(&mut self, event: &Event) {
