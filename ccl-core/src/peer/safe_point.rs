@@ -123,8 +123,8 @@ impl Peer {
     }
 
     /// Ends the open safe point if it was released. One released by a view change waits for the
-    /// view's release, like every outcome decided there (R6), also if the caller had turned away and
-    /// came again. Which ones were is not known here, so all wait for it.
+    /// view's release, like every outcome decided there (R6), also if the caller had turned away
+    /// and came again. Which ones were is not known here, so all wait for it.
     pub(super) fn tell_safe_point(&mut self) {
         let Some(view) = self.view().cloned() else {
             return;

@@ -1,8 +1,8 @@
 //! Goal: nobody hears of what is sealed before the disk has it.
 //!
-//! A disk that writes nothing notes the order of what it is asked for, and looks at what clients have
-//! received by then. Clients are real sockets; the server's tasks are not run, its steps are taken by
-//! hand.
+//! A disk that writes nothing notes the order of what it is asked for, and looks at what clients
+//! have received by then. Clients are real sockets; the server's tasks are not run, its steps are
+//! taken by hand.
 //!
 //! 1. Newcomers, a first view, its release, a safe point: appended, synced, sent, in this order.
 //! 2. A commit: appended and sent, without a sync.
@@ -198,8 +198,9 @@ impl Stage {
     fn settled(&self) -> Vec<Act> {
         self.server.settle();
         // What was sent over loopback may take a moment.
-        let arrived = std::time::Instant::now() + Duration::from_millis(50);
-        while std::time::Instant::now() < arrived {
+        let now = || self.server.state.borrow().clock.now();
+        let arrived = now() + Duration::from_millis(50);
+        while now() < arrived {
             look(&self.log, &self.clients);
             std::thread::yield_now();
         }
