@@ -40,6 +40,9 @@ const FAULTS_MIN: u64 = 3;
 const SETTLE_MARGIN: Duration = Duration::from_secs(60);
 /// How often a calm world looks whether each group has enough members.
 const REFILL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a world that is at rest may still be in the middle of something: a process that its
+/// wrong program cost the session comes back.
+const RESTS_MAX: u32 = 20;
 /// Views that a calm group may need to settle.
 const CALM_VIEWS_MAX: u64 = 200;
 
@@ -267,7 +270,13 @@ fn quiescent(world: &mut World) {
         // One process of a host may just have left: the others have a while to leave, too (R9).
         world.run_until(world.now + timers.peer_timeout);
     }
-    world.run_until(world.now + timers.heartbeat_interval * 2);
+    for _ in 0..RESTS_MAX {
+        let views = world.checkers.views_in_calm;
+        world.run_until(world.now + timers.heartbeat_interval * 2);
+        if world.checkers.views_in_calm == views {
+            break;
+        }
+    }
     if world.failure.is_none() && !world.everybody_is_in(true) {
         world.fail(format!("views differ at rest:{}", world.who_waits()));
     }

@@ -15,7 +15,7 @@ use super::swarm::FaultKind;
 /// Phases of a group in which a fault is rare.
 const PHASES: [&str; 4] = ["Founding", "Suspended", "Installing", "Rebuild"];
 /// Classes of faults that rules speak of.
-const CLASSES: [&str; 9] = [
+const CLASSES: [&str; 10] = [
     "loss",
     "master restart",
     "master pause",
@@ -24,10 +24,11 @@ const CLASSES: [&str; 9] = [
     "link cut",
     "leave",
     "cancel",
+    "twist",
     "join",
 ];
 /// What is no fault in a phase.
-const OTHERS: [Cell; 18] = [
+const OTHERS: [Cell; 17] = [
     ("attach", "counts as flush"),
     ("attach", "while installing"),
     ("operation", "carried, posted late"),
@@ -39,7 +40,6 @@ const OTHERS: [Cell; 18] = [
     ("operation", "open over an admission"),
     ("operation", "open over several admissions"),
     ("twist", "first round of a newcomer"),
-    ("twist", "in Rebuild"),
     ("barrier", "a caller dies"),
     ("safe point", "withdrawn while suspended"),
     ("safe point", "withdrawn while installing"),
@@ -66,6 +66,7 @@ fn class(kind: FaultKind) -> &'static str {
         | FaultKind::LinkReset => "link cut",
         FaultKind::Leave => "leave",
         FaultKind::Cancel => "cancel",
+        FaultKind::Twist => "twist",
         FaultKind::JoinStorm | FaultKind::Hermit => "join",
         _ => "other",
     }
@@ -81,7 +82,7 @@ pub fn all() -> impl Iterator<Item = Cell> {
 
 impl World {
     /// The phase of a group at the master, if there is one.
-    pub(super) fn phase_of(&self, group: GroupId) -> Option<&'static str> {
+    fn phase_of(&self, group: GroupId) -> Option<&'static str> {
         let mut phases = self.master.machine.as_ref()?.phases();
         phases.find(|(id, _)| *id == group).map(|(_, phase)| phase)
     }

@@ -95,9 +95,6 @@ impl World {
         if app.round == app.admitted {
             self.stats.situation(("twist", "first round of a newcomer"));
         }
-        if self.phase_of(self.hosts[host.0].group) == Some("Rebuild") {
-            self.stats.situation(("twist", "in Rebuild"));
-        }
         Some(twist)
     }
 
