@@ -87,6 +87,20 @@ pub enum Mutation {
     PauseCounts,
     /// A master that hears no member at all evicts them all.
     DeafMasterJudges,
+    /// An operation is aborted for the loss of somebody who is no member of it.
+    LossOfAnybody,
+    /// The reply to an `Attach` never says that the view has ended.
+    ReplyOpensAgain,
+    /// The bytes of an aborted operation are not stopped.
+    AbortKeepsMemory,
+    /// A cancel is not said to the master until there is a view change.
+    CancelNotSaid,
+    /// A verdict that does not come is waited for for ever.
+    VerdictAwaitedForEver,
+    /// A safe point that let somebody in is told before its view is released.
+    SafePointToldEarly,
+    /// Every other safe point lets nobody in.
+    NewcomerOverlooked,
 }
 
 #[cfg(ccl_mutations)]

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 48] = [
+pub const ALL: [Mutation; 47] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -51,7 +51,6 @@ pub const ALL: [Mutation; 48] = [
     Mutation::LossOfAnybody,
     Mutation::ReplyOpensAgain,
     Mutation::AbortKeepsMemory,
-    Mutation::StaleOpeningHeard,
     Mutation::CancelNotSaid,
     Mutation::VerdictAwaitedForEver,
     Mutation::SafePointToldEarly,

@@ -82,7 +82,7 @@ pub fn all() -> impl Iterator<Item = Cell> {
 
 impl World {
     /// The phase of a group at the master, if there is one.
-    fn phase_of(&self, group: GroupId) -> Option<&'static str> {
+    pub(super) fn phase_of(&self, group: GroupId) -> Option<&'static str> {
         let mut phases = self.master.machine.as_ref()?.phases();
         phases.find(|(id, _)| *id == group).map(|(_, phase)| phase)
     }
