@@ -152,7 +152,14 @@ impl World {
                 message,
             } => self.promises_said(*connection, message),
             Output::Event(Event::Evicted { peer, reason, .. }) => self.promises_gone(*peer, reason),
-            Output::Event(_) | Output::Close { .. } => Ok(()),
+            Output::Close {
+                connection: ConnectionId(connection),
+            } => {
+                // Whoever is evicted, or leaves, is ready for nothing more.
+                self.promises_closed(*connection);
+                Ok(())
+            }
+            Output::Event(_) => Ok(()),
         };
         self.check(checked);
     }
