@@ -138,6 +138,8 @@ static void a_stopped_newcomer_comes_in(const char *program) {
     CHECK(pipe(pipe_ends) == 0);
     config.run = NULL;
     config.peer_timeout_ms = is_slow() ? 10000 : 2000;
+    /* The only one it could hear: until then the master takes itself for cut off. */
+    config.detach_timeout_ms = config.peer_timeout_ms * 2;
     OK(cclSetLogCallback(tell_event, pipe_ends, cclLogInfo));
     master = run_master(config, address);
     newcomer = start_process(program, "newcomer", address, NULL);

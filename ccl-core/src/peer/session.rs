@@ -194,6 +194,10 @@ impl Peer {
         let timers = registration.timers;
         let pace = Pace::new(timers.heartbeat_interval, timers.peer_timeout);
         self.patience.set_pace(pace);
+        if let Control::Up { ping_at, .. } = &mut self.session.control {
+            // Until now it was not known how often the master wants to hear from it.
+            *ping_at = (*ping_at).min(self.now + timers.heartbeat_interval);
+        }
         self.session.registration = Some(registration);
         self.session.failures = 0;
         self.phase = Phase::Newcomer;

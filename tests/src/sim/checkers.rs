@@ -182,14 +182,14 @@ impl Checkers {
     }
 
     /// An application asked to end a call.
-    pub fn asked(&mut self, host: HostId, logical: u64) {
-        self.asked.insert((host, logical));
+    pub fn asked(&mut self, host: HostId, meeting: u64) {
+        self.asked.insert((host, meeting));
     }
 
     /// Whether it did.
     #[must_use]
-    pub fn has_asked(&self, host: HostId, logical: u64) -> bool {
-        self.asked.contains(&(host, logical))
+    pub fn has_asked(&self, host: HostId, meeting: u64) -> bool {
+        self.asked.contains(&(host, meeting))
     }
 
     /// The master says something.

@@ -219,7 +219,9 @@ impl World {
                 let asked = self.hosts.iter().enumerate().any(|(index, host)| {
                     host.run == Some(run)
                         && host.peer.peer() == Some(by)
-                        && self.checkers.has_asked(HostId(index), operation.logical.id)
+                        && self
+                            .checkers
+                            .has_asked(HostId(index), operation.logical.meeting())
                 });
                 ensure(asked, || {
                     format!("{op}: peer {by} is said to have asked for the end ({reason})")

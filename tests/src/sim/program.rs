@@ -64,6 +64,15 @@ impl Logical {
         (mix_all(&[selector, member]).is_multiple_of(2)).then_some(twist)
     }
 
+    /// What calls that may end together have in common. Late ones may meet another call of the tag.
+    #[must_use]
+    pub fn meeting(&self) -> u64 {
+        match self.late {
+            0 => self.id,
+            _ => self.tag.0,
+        }
+    }
+
     /// How many rounds later than the others this member makes it, if it does.
     #[must_use]
     pub fn late_by(&self, member: u64) -> Option<u64> {

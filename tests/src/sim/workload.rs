@@ -368,7 +368,7 @@ impl World {
             logical,
         };
         if deadline.is_some() {
-            self.checkers.asked(host, operation.logical.id);
+            self.checkers.asked(host, operation.logical.meeting());
         }
         let kind = CallKind::Operation(operation);
         let call = self.hosts[host.0].app.open(kind, now, deadline);
@@ -456,7 +456,7 @@ impl World {
         };
         if let CallKind::Operation(operation) = &mut open.kind {
             operation.cancelled = true;
-            self.checkers.asked(host, operation.logical.id);
+            self.checkers.asked(host, operation.logical.meeting());
             let now = self.now;
             self.promise_end(host, call, now);
         }
@@ -485,7 +485,7 @@ impl World {
         app.hung = true;
         for open in app.calls.values() {
             if let CallKind::Operation(operation) = &open.kind {
-                self.checkers.asked(host, operation.logical.id);
+                self.checkers.asked(host, operation.logical.meeting());
             }
         }
         self.host_input(host, Input::Leave { call });

@@ -41,12 +41,16 @@ pub(super) const ME: PeerId = PeerId(2);
 pub(super) const T0: Tag = Tag(0);
 
 pub(super) fn welcome() -> MasterToPeer {
+    welcome_with(Timers::default())
+}
+
+pub(super) fn welcome_with(timers: Timers) -> MasterToPeer {
     MasterToPeer::Welcome {
         run_id: RunId(5),
         session: SessionId(6),
         peer: ME,
         term: Term(1),
-        timers: Timers::default(),
+        timers,
         others: OtherGroups::default(),
         waits: None,
     }

@@ -21,6 +21,21 @@ fn a_peer_retries_until_there_is_a_master() {
     assert_eq!(words(&fixture.drain()), ["Hello"]);
 }
 
+/// A master that wants signs of life more often than is usual gets the first one in time, too.
+#[test]
+fn the_first_sign_of_life_comes_as_soon_as_the_master_wants_it() {
+    let mut fixture = Fixture::new();
+    fixture.tell(Input::ControlUp);
+    let timers = Timers {
+        heartbeat_interval: Duration::from_millis(10),
+        ..Timers::default()
+    };
+    fixture.hear(welcome_with(timers));
+    fixture.drain();
+    fixture.pass(timers.heartbeat_interval);
+    assert_eq!(words(&fixture.drain()), ["Ping"]);
+}
+
 #[test]
 fn a_newcomer_whose_connection_breaks_attaches_and_says_again_that_it_is_ready() {
     let mut fixture = Fixture::newcomer();
