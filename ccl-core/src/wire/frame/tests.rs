@@ -243,6 +243,19 @@ fn no_link() -> impl Strategy<Value = PeerToMaster> {
     })
 }
 
+fn attach() -> impl Strategy<Value = PeerToMaster> {
+    let names = (any::<u128>(), any::<u128>());
+    (names, 0..=NUMBER_MAX, claim(), report()).prop_map(
+        |((run_id, session), attach, claim, report)| PeerToMaster::Attach {
+            run_id: RunId(run_id),
+            session: SessionId(session),
+            attach,
+            claim,
+            report,
+        },
+    )
+}
+
 fn to_master() -> impl Strategy<Value = PeerToMaster> {
     prop_oneof![
         (
@@ -274,22 +287,7 @@ fn to_master() -> impl Strategy<Value = PeerToMaster> {
                     name: "node7:4242".into(),
                 }
             }),
-        (
-            any::<u128>(),
-            any::<u128>(),
-            0..=NUMBER_MAX,
-            claim(),
-            report()
-        )
-            .prop_map(
-                |(run_id, session, attach, claim, report)| PeerToMaster::Attach {
-                    run_id: RunId(run_id),
-                    session: SessionId(session),
-                    attach,
-                    claim,
-                    report,
-                }
-            ),
+        attach(),
         (vid(), peers()).prop_map(|(vid, linked)| PeerToMaster::Ready { vid, linked }),
         notes().prop_map(PeerToMaster::Posted),
         notes().prop_map(PeerToMaster::Done),
