@@ -141,6 +141,21 @@ impl World {
         self.schedule(bound, Event::Check(promise));
     }
 
+    /// Who was evicted, and could be told so all the time, knows it.
+    fn check_learned(&mut self, (host, freeze): (HostId, u64), peer: PeerId) {
+        let state = &self.hosts[host.0];
+        let reachable = !state.up_blocked && !state.down_blocked && state.slowness == 1;
+        let same = state.freezes == freeze && state.peer.peer() == Some(peer);
+        // A master that lost its memory may not know that the one before evicted it.
+        let newest = self.checkers.newest_view(state.group);
+        let member = newest.is_some_and(|view| view.members.contains(&peer));
+        if reachable && same && !member && state.is_live() && state.is_running() {
+            self.fail(format!(
+                "{host:?} was evicted long ago and does not know it"
+            ));
+        }
+    }
+
     /// Looks whether a promise was kept.
     pub fn check_promise(&mut self, promise: Promise) {
         let awake = (self.master.incarnation, self.master.freezes);
@@ -176,17 +191,8 @@ impl World {
                 freeze,
                 master,
             } => {
-                let state = &self.hosts[host.0];
-                let reachable = !state.up_blocked && !state.down_blocked && state.slowness == 1;
-                let holds = master == awake && self.master.is_awake() && state.freezes == freeze;
-                let same = state.peer.peer() == Some(peer);
-                // A master that lost its memory may not know that the one before evicted it.
-                let newest = self.checkers.newest_view(state.group);
-                let member = newest.is_some_and(|view| view.members.contains(&peer));
-                if reachable && holds && same && !member && state.is_live() && state.is_running() {
-                    self.fail(format!(
-                        "{host:?} was evicted long ago and does not know it"
-                    ));
+                if master == awake && self.master.is_awake() {
+                    self.check_learned((host, freeze), peer);
                 }
             }
             Promise::Founded => self.check_founded(),
