@@ -333,7 +333,9 @@ impl World {
     pub fn promise_end(&mut self, host: HostId, call: CallId, asked: Instant) {
         let timers = self.swarm.timers;
         let soon = timers.peer_timeout + self.slack(host) * 3;
-        for (bound, is_plain) in [(soon, true), (timers.verdict_timeout, false)] {
+        // The time for a verdict stands still for a heartbeat after this process has (R20).
+        let late = timers.verdict_timeout + timers.heartbeat_interval;
+        for (bound, is_plain) in [(soon, true), (late, false)] {
             let promise = Promise::CallEnded {
                 host,
                 call,
