@@ -2,29 +2,14 @@
 //! that somebody wanted to end.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
+mod common;
+
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use ccl_core::{
-    Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options, Outcome,
-    ReduceOp, Result, Timers,
-};
-
-/// Far beyond what anything here takes; only a hang reaches it.
-const HANG: Duration = Duration::from_secs(30);
-
-fn master() -> MasterServer {
-    let config = MasterConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        new_run: true,
-        timers: Timers {
-            peer_timeout: Duration::from_secs(20),
-            ..Timers::default()
-        },
-        ..MasterConfig::default()
-    };
-    MasterServer::start(config, None).unwrap()
-}
+use ccl_core::{Communicator, CommunicatorConfig, Error, Options, Outcome, ReduceOp, Result};
+use common::{HANG, master};
 
 /// Runs `body` on members of a run that begins with so many and goes on with one.
 fn run(world: u32, body: impl Fn(&Communicator, &Barrier) + Send + Sync + 'static) {
