@@ -4,9 +4,9 @@ use std::ffi::c_char;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ccl_core::lock::Mutex;
 use ccl_core::wire::control::Member;
 use ccl_core::{CommunicatorConfig, Connecting, Error};
-use parking_lot::Mutex;
 
 use crate::call::call;
 use crate::config::{cclCommunicatorConfig_t, communicator_config};

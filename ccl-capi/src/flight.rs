@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ccl_core::lock::RwLock;
 use ccl_core::{Error, Progress, SyncHandle, SyncInfo, SyncOptions};
-use parking_lot::RwLock;
 
 /// A sync that was started, until the state is back: any number of threads may wait for it.
 #[derive(Debug)]

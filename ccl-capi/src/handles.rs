@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use ccl_core::Error;
-use parking_lot::RwLock;
+use ccl_core::lock::RwLock;
 
 use crate::communicator::Communicator;
 use crate::master::Master;

@@ -4,8 +4,8 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use ccl_core::event::Event;
+use ccl_core::lock::Mutex;
 use ccl_core::{Error, MasterConfig, MasterServer};
-use parking_lot::Mutex;
 
 use crate::call::call;
 use crate::config::{cclMasterConfig_t, master_config};

@@ -10,8 +10,8 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
+use ccl_core::lock::Mutex;
 use ccl_core::{Error, Key};
-use parking_lot::Mutex;
 
 use crate::call::call;
 use crate::flight::{Flight, Started};

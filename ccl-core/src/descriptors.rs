@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 
 /// A descriptor that children do not keep, in the object that owns it.
 #[derive(Debug)]
@@ -39,12 +39,8 @@ pub struct Owner {
 impl Owner {
     /// Blocks until no descriptor of this owner is open, at most `timeout`; whether that is so.
     pub fn wait_closed(&self, timeout: Duration) -> bool {
-        let mut open = self.open.lock();
-        // How long it waited does not matter.
-        let _ = self
-            .closed
-            .wait_while_for(&mut open, |open| *open > 0, timeout);
-        *open == 0
+        let open = self.open.lock();
+        *self.closed.wait_while_for(open, |open| *open > 0, timeout) == 0
     }
 }
 

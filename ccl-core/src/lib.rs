@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 pub mod ids;
 pub mod limits;
+pub mod lock;
 pub mod master;
 pub mod mutation;
 pub mod names;

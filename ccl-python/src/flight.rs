@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use ccl_core::lock::Mutex;
 use ccl_core::{
     Communicator, Error, Kind, Options, Outcome, Rank, RawHandle, RawPart, ReduceOp, Request, Tag,
 };
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::errors::raise;

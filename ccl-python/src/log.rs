@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Condvar, Mutex};
+use ccl_core::lock::{Condvar, Mutex};
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -40,9 +40,8 @@ pub fn log_level(level: u8) {
 pub fn log_lines(py: Python<'_>) -> Option<(Vec<Line>, u64)> {
     let queue = Queue::of_process();
     py.detach(|| {
-        let mut state = queue.state.lock();
         let is_quiet = |state: &mut State| state.lines.is_empty() && !state.is_closed;
-        queue.filled.wait_while(&mut state, is_quiet);
+        let mut state = queue.filled.wait_while(queue.state.lock(), is_quiet);
         let lines: Vec<Line> = state.lines.drain(..).collect();
         let dropped = std::mem::take(&mut state.dropped);
         (!lines.is_empty()).then_some((lines, dropped))

@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ccl_core::lock::{Condvar, Mutex};
 use ccl_core::signals::without_signals;
-use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 
 use crate::attach::attach;
@@ -73,12 +73,12 @@ impl Pool {
         let mut state = self.state.lock();
         loop {
             while state.jobs.len() <= state.idle {
-                self.is_short.wait(&mut state);
+                state = self.is_short.wait(state);
             }
             let taken = state.taken;
             if state.threads >= self.threads_kept {
-                let until = Instant::now() + STALL_MAX;
-                while !self.is_short.wait_until(&mut state, until).timed_out() {}
+                let stalled = |_: &mut State| true;
+                state = self.is_short.wait_while_for(state, stalled, STALL_MAX);
             }
             if state.taken == taken && state.threads < THREADS_MAX {
                 state.threads += 1;
@@ -105,7 +105,8 @@ impl Pool {
         let mut state = self.state.lock();
         state.idle += 1;
         while state.jobs.is_empty() {
-            let is_late = self.has_job.wait_for(&mut state, IDLE_MAX).timed_out();
+            let is_late;
+            (state, is_late) = self.has_job.wait_for(state, IDLE_MAX);
             if is_late && state.jobs.is_empty() && state.threads > self.threads_kept {
                 state.threads -= 1;
                 break;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
 use ccl_core::Error;
-use parking_lot::Mutex;
+use ccl_core::lock::Mutex;
 use pyo3::prelude::*;
 
 use crate::communicator::Communicator;

@@ -8,8 +8,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ccl_core::lock::Mutex;
 use ccl_core::{Checkpoints, Hashes, Key, Result};
-use parking_lot::Mutex;
 use pyo3::exceptions::PyFileNotFoundError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;

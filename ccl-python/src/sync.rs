@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ccl_core::lock::{Condvar, Mutex};
 use ccl_core::signals::without_signals;
 use ccl_core::{Error, Progress, Result, SyncInfo, SyncOptions, SyncWatch};
-use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 
 use crate::attach::attach;
@@ -129,11 +129,9 @@ impl Flight {
     }
 
     fn look(&self, timeout: Duration) -> Option<Result<SyncInfo, Failure>> {
-        let mut stage = self.stage.lock();
         let is_under_way = |stage: &mut Stage| matches!(stage, Stage::UnderWay { .. });
-        let _timeouts_show_in_the_stage =
-            self.is_over
-                .wait_while_for(&mut stage, is_under_way, timeout);
+        let stage = self.stage.lock();
+        let stage = self.is_over.wait_while_for(stage, is_under_way, timeout);
         match &*stage {
             Stage::UnderWay { .. } => None,
             Stage::Over { end, .. } => Some(end.clone()),

@@ -15,10 +15,11 @@ const ARROWS: &[(&str, &str)] = &[
     ("ids", ""),
     ("time", "mutation"),
     ("limits", ""),
+    ("lock", ""),
     ("mutation", ""),
     ("names", "ids"),
     ("signals", ""),
-    ("descriptors", ""),
+    ("descriptors", "lock"),
     ("config", "error ids limits"),
     ("error", "ids names wire::control"),
     ("event", "ids names wire::control"),
@@ -29,11 +30,11 @@ const ARROWS: &[(&str, &str)] = &[
     ("state", "error ids limits reduce time wire::state"),
     (
         "state::engine",
-        "buffer ids limits reduce time transport wire::state",
+        "buffer ids limits lock reduce time transport wire::state",
     ),
-    ("state::hash", "signals wire::state"),
+    ("state::hash", "lock signals wire::state"),
     ("state::frames", "buffer ids transport wire::state"),
-    ("state::holding", "buffer ids wire::state"),
+    ("state::holding", "buffer ids lock wire::state"),
     (
         "state::running",
         "buffer ids limits time transport wire::state",
@@ -51,7 +52,7 @@ const ARROWS: &[(&str, &str)] = &[
     // Sockets, memory and tasks. What decides inside the collectives knows frames, not links.
     (
         "transport",
-        "buffer config descriptors error ids limits peer::Neighbour wire",
+        "buffer config descriptors error ids limits lock peer::Neighbour wire",
     ),
     (
         "collective",
@@ -59,21 +60,21 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "collective::engine",
-        "buffer ids limits transport wire::control",
+        "buffer ids limits lock transport wire::control",
     ),
     ("collective::memory", "buffer ids reduce wire::control"),
     ("collective::run", "buffer limits reduce"),
     (
         "driver",
         "collective communicator::Counters communicator::Outcome communicator::Progress config \
-         descriptors error event ids limits master names peer signals state time transport wire",
+         descriptors error event ids limits lock master names peer signals state time transport wire",
     ),
     // Files.
-    ("checkpoint", "error ids state wire::state"),
+    ("checkpoint", "error ids lock state wire::state"),
     // The public face.
     (
         "communicator",
-        "buffer checkpoint collective config driver error ids limits peer::View reduce state time \
+        "buffer checkpoint collective config driver error ids limits lock peer::View reduce state time \
          wire::control",
     ),
 ];
@@ -100,7 +101,6 @@ const IMPURE: &[(&str, &str)] = &[
         "take crate::time::Instant as an argument",
     ),
     ("std::thread", "the driver owns the threads"),
-    ("parking_lot", "the owner of the machine locks it"),
     ("Mutex", "the owner of the machine locks it"),
     ("HashMap", "its order differs from run to run; use BTreeMap"),
     ("HashSet", "its order differs from run to run; use BTreeSet"),
@@ -250,6 +250,13 @@ fn pure_modules_touch_nothing_outside() {
         }
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+/// A fork copies such a table half changed (docs/decisions/0004-locks-of-std.md).
+#[test]
+fn no_lock_waits_in_a_table_of_the_process() {
+    let lock = std::fs::read_to_string(source::root().join("Cargo.lock")).unwrap();
+    assert!(!lock.contains("name = \"parking_lot"), "use ccl_core::lock");
 }
 
 #[test]

@@ -6,8 +6,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::lock::Mutex;
 use blake3::Hasher;
-use parking_lot::Mutex;
 
 use super::disk::{Disk, Source};
 use super::header::{self, Facts};

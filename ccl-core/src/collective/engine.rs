@@ -15,8 +15,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::lock::Mutex;
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::exchange::{Exchange, ExchangeLimits, StartOp};
 use super::layout::Part;

@@ -229,7 +229,7 @@ impl Communicator {
     {
         let scope = Scope {
             communicator: self,
-            calls: parking_lot::Mutex::default(),
+            calls: crate::lock::Mutex::default(),
             scope: PhantomData,
             env: PhantomData,
         };
@@ -244,7 +244,7 @@ impl Communicator {
 #[derive(Debug)]
 pub struct Scope<'scope, 'env: 'scope> {
     communicator: &'env Communicator,
-    calls: parking_lot::Mutex<Vec<Arc<RawHandle>>>,
+    calls: crate::lock::Mutex<Vec<Arc<RawHandle>>>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }

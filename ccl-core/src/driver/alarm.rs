@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::driver::clock::Clock;
@@ -51,10 +51,10 @@ impl Alarm {
         let mut setting = self.setting.lock();
         while !setting.is_over {
             match setting.at.map(|at| at - clock.now()) {
-                None => self.changed.wait(&mut setting),
+                None => setting = self.changed.wait(setting),
+                // Whether it was woken shows in the setting.
                 Some(left) if !left.is_zero() => {
-                    // Whether it was woken shows in the setting.
-                    let _ = self.changed.wait_for(&mut setting, left);
+                    (setting, _) = self.changed.wait_for(setting, left);
                 }
                 Some(_) => {
                     setting.at = None;

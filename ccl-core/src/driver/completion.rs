@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 
 use crate::communicator::Outcome;
 use crate::driver::peer::session_error;
@@ -107,7 +107,7 @@ impl Completion {
                 continue;
             }
             slot.waiting += 1;
-            self.changed.wait(&mut slot);
+            slot = self.changed.wait(slot);
             slot.waiting -= 1;
         }
     }
@@ -115,9 +115,10 @@ impl Completion {
     /// Blocks at most `timeout`; whether the call has ended.
     #[must_use]
     pub fn wait_for(&self, timeout: Duration) -> bool {
-        let mut slot = self.slot.lock();
-        self.changed
-            .wait_while_for(&mut slot, |slot| slot.end.is_none(), timeout);
+        let is_open = |slot: &mut Slot| slot.end.is_none();
+        let slot = self
+            .changed
+            .wait_while_for(self.slot.lock(), is_open, timeout);
         slot.end.is_some()
     }
 

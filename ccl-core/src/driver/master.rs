@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
@@ -79,9 +79,8 @@ impl MasterServer {
         if self.is_forked() {
             return Some(Err(Error::Forked));
         }
-        let mut result = self.ending.result.lock();
-        let told = &self.ending.told;
-        told.wait_while_for(&mut result, |result| result.is_none(), timeout);
+        let Ending { result, told } = &*self.ending;
+        let result = told.wait_while_for(result.lock(), |result| result.is_none(), timeout);
         result.clone()
     }
 
@@ -209,7 +208,7 @@ impl Ending {
         loop {
             match &*result {
                 Some(result) => return result.clone(),
-                None => self.told.wait(&mut result),
+                None => result = self.told.wait(result),
             }
         }
     }

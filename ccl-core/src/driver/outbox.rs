@@ -3,7 +3,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 

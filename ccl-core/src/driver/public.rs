@@ -54,10 +54,9 @@ impl Public {
 impl Session {
     /// Blocks until the first view that this peer is in.
     pub(crate) fn wait_admitted(&self, timeout: Duration) -> Result<()> {
-        let mut public = self.public.lock();
         let is_waiting = |public: &mut Public| public.view.is_none() && public.ended.is_none();
-        self.changed
-            .wait_while_for(&mut public, is_waiting, timeout);
+        let public = self.public.lock();
+        let public = self.changed.wait_while_for(public, is_waiting, timeout);
         if let Some(end) = &public.ended {
             return Err(session_error(end));
         }

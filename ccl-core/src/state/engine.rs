@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::lock::Mutex;
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::fetch::{Claim, Fetch, Task};
 use super::frames::{bytes_of, fits, given, header, note_lie, order};

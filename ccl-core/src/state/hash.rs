@@ -6,7 +6,7 @@
 use std::num::NonZero;
 use std::ops::Range;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::digest::block_digest;
 use super::layout::Blocks;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use tokio::sync::Notify;
 
 use super::socket::Socket;

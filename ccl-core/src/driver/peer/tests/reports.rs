@@ -67,7 +67,7 @@ impl LinkHandler for Narrow {
             tokio::task::block_in_place(|| {
                 let mut is_open = self.is_open.lock();
                 while !*is_open {
-                    self.opened.wait(&mut is_open);
+                    is_open = self.opened.wait(is_open);
                 }
             });
         }
