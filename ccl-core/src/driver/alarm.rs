@@ -1,6 +1,7 @@
 //! The clocks of a peer's machines: call them when their time has come.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::lock::{Condvar, Mutex};
 use tokio::sync::Notify;
@@ -20,19 +21,24 @@ pub(super) struct Alarm {
 #[derive(Debug, Default)]
 struct Setting {
     at: Option<Instant>,
+    /// What the thread waits for at the moment, if it waits.
+    sleeps_until: Option<Instant>,
     is_over: bool,
 }
 
+/// How long the thread waits at most where no time is set.
+const IDLE: Duration = Duration::from_secs(3600);
+
 impl Alarm {
-    /// Sets the time. True: earlier than it was, and the thread is to be woken by `wake`, which
-    /// need not be under the lock that orders the settings. A later time lets it ring in vain,
-    /// once.
+    /// Sets the time. True: the thread sleeps for longer, and is to be woken by `wake`, which need
+    /// not be under the lock that orders the settings. Where an operation sets a time and its end
+    /// takes it back, a thread that looks once in vain is cheaper than one that is woken each time.
     #[must_use]
     pub(super) fn set(&self, next: Option<Instant>) -> bool {
         let mut setting = self.setting.lock();
-        let is_earlier = is_earlier(next, setting.at);
         setting.at = next;
-        is_earlier
+        let sleeps_until = setting.sleeps_until;
+        next.is_some_and(|next| sleeps_until.is_some_and(|until| next < until))
     }
 
     /// Has the thread look at the time.
@@ -50,17 +56,16 @@ impl Alarm {
     fn wait(&self, clock: Clock) -> bool {
         let mut setting = self.setting.lock();
         while !setting.is_over {
-            match setting.at.map(|at| at - clock.now()) {
-                None => setting = self.changed.wait(setting),
-                // Whether it was woken shows in the setting.
-                Some(left) if !left.is_zero() => {
-                    (setting, _) = self.changed.wait_for(setting, left);
-                }
-                Some(_) => {
-                    setting.at = None;
-                    return true;
-                }
+            let now = clock.now();
+            let until = setting.at.unwrap_or(now + IDLE);
+            if until <= now {
+                setting.at = None;
+                return true;
             }
+            setting.sleeps_until = Some(until);
+            // Whether it was woken shows in the setting.
+            (setting, _) = self.changed.wait_for(setting, until - now);
+            setting.sleeps_until = None;
         }
         false
     }
@@ -132,27 +137,31 @@ fn is_earlier(next: Option<Instant>, at: Option<Instant>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn an_earlier_time_wakes_the_thread_and_the_end_ends_it() {
+    fn only_a_time_before_the_thread_looks_again_wakes_it_and_the_end_ends_it() {
         let (alarm, clock) = (Arc::new(Alarm::default()), Clock::start());
+        let far = clock.now() + Duration::from_secs(3600);
+        assert!(!alarm.set(Some(far)), "nobody sleeps yet");
         let thread = {
             let alarm = Arc::clone(&alarm);
             std::thread::spawn(move || (alarm.wait(clock), clock.now(), alarm.wait(clock)))
         };
-        let far = clock.now() + Duration::from_secs(3600);
-        assert!(alarm.set(Some(far)));
-        alarm.wake();
+        let sleeps_until = || alarm.setting.lock().sleeps_until;
+        let until = |is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                std::thread::yield_now();
+            }
+        };
+        until(&|| sleeps_until() == Some(far));
         assert!(!alarm.set(Some(far + Duration::from_secs(1))), "later");
+        assert!(!alarm.set(Some(far)), "as early as it looks anyway");
+        assert!(!alarm.set(None), "never");
         let soon = clock.now() + Duration::from_millis(20);
         assert!(alarm.set(Some(soon)));
         alarm.wake();
-        while alarm.setting.lock().at.is_some() {
-            std::thread::yield_now();
-        }
+        until(&|| alarm.setting.lock().at.is_none());
         alarm.end();
         let (rang, at, rang_again) = thread.join().unwrap();
         assert!(rang && at >= soon && !rang_again);

@@ -209,12 +209,12 @@ impl Session {
             // The first time there are outputs without an input.
             self.poll_outputs(&mut core);
             let due = core.peer.poll_timeout();
-            let is_earlier = self.alarm.set(due.filter(|_| core.ended.is_none()));
+            let is_due_sooner = self.alarm.set(due.filter(|_| core.ended.is_none()));
             self.note_pending(core.peer.pending_peers());
             self.note_others(&mut core);
             let soon = std::mem::take(&mut core.soon);
             drop(core);
-            self.follow_up(soon, is_earlier);
+            self.follow_up(soon, is_due_sooner);
             if self.inbox.lock().is_empty() {
                 return true;
             }
@@ -228,11 +228,11 @@ impl Session {
     }
 
     /// What is cheap, and is not to wait for the deferred work of other threads.
-    fn follow_up(&self, soon: Soon, is_earlier: bool) {
+    fn follow_up(&self, soon: Soon, is_due_sooner: bool) {
         if let Some(control) = soon.flush {
             control.flush();
         }
-        if is_earlier {
+        if is_due_sooner {
             self.alarm.wake();
         }
         if soon.is_changed {
