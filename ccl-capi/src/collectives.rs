@@ -9,7 +9,7 @@
 use std::ffi::c_void;
 
 use ccl_core::limits::PARTS_MAX;
-use ccl_core::{Dtype, Error, Kind, Rank, RawHandle, RawPart, ReduceOp, Request};
+use ccl_core::{Collective, Communicator as Core, Dtype, Error, Rank, RawHandle, RawPart, Request};
 
 use crate::call::call;
 use crate::communicator::{Communicator, cclCommunicator_t};
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn all_reduce(
     options: *const cclOptions_t,
     outcome: *mut cclOutcome_t,
 ) -> cclResult_t {
-    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    let plan = Plan::new(options, |_| all_reduced(op));
     // SAFETY: what the header asks for; the memory is the caller's until this returns.
     call(|| unsafe { plan.run(communicator, [part(send, receive, count, dtype)?], outcome) })
 }
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn all_reduce_async(
     options: *const cclOptions_t,
     operation: *mut cclOperation_t,
 ) -> cclResult_t {
-    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    let plan = Plan::new(options, |_| all_reduced(op));
     // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
     call(|| unsafe {
         plan.give(
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn all_reduce_many(
     options: *const cclOptions_t,
     outcome: *mut cclOutcome_t,
 ) -> cclResult_t {
-    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    let plan = Plan::new(options, |_| all_reduced(op));
     // SAFETY: what the header asks for; the memory is the caller's until this returns.
     call(|| unsafe { plan.run(communicator, parts(buffers, buffers_count)?, outcome) })
 }
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn all_reduce_many_async(
     options: *const cclOptions_t,
     operation: *mut cclOperation_t,
 ) -> cclResult_t {
-    let plan = Plan::reduce(Kind::AllReduce, op, options);
+    let plan = Plan::new(options, |_| all_reduced(op));
     // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
     call(|| unsafe { plan.give(communicator, parts(buffers, buffers_count)?, operation) })
 }
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn all_gather(
     options: *const cclOptions_t,
     outcome: *mut cclOutcome_t,
 ) -> cclResult_t {
-    let plan = Plan::new(Kind::AllGather, options).shares(send_count, receive_count);
+    let plan = Plan::new(options, |core| gathered(core, send_count, receive_count));
     // SAFETY: what the header asks for; the memory is the caller's until this returns.
     call(|| unsafe {
         plan.run(
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn all_gather_async(
     options: *const cclOptions_t,
     operation: *mut cclOperation_t,
 ) -> cclResult_t {
-    let plan = Plan::new(Kind::AllGather, options).shares(send_count, receive_count);
+    let plan = Plan::new(options, |core| gathered(core, send_count, receive_count));
     // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
     call(|| unsafe {
         plan.give(
@@ -201,7 +201,9 @@ pub unsafe extern "C" fn reduce_scatter(
     options: *const cclOptions_t,
     outcome: *mut cclOutcome_t,
 ) -> cclResult_t {
-    let plan = Plan::reduce(Kind::ReduceScatter, op, options).shares(receive_count, send_count);
+    let plan = Plan::new(options, |core| {
+        scattered(core, op, receive_count, send_count)
+    });
     // SAFETY: what the header asks for; the memory is the caller's until this returns.
     call(|| unsafe {
         plan.run(
@@ -227,7 +229,9 @@ pub unsafe extern "C" fn reduce_scatter_async(
     options: *const cclOptions_t,
     operation: *mut cclOperation_t,
 ) -> cclResult_t {
-    let plan = Plan::reduce(Kind::ReduceScatter, op, options).shares(receive_count, send_count);
+    let plan = Plan::new(options, |core| {
+        scattered(core, op, receive_count, send_count)
+    });
     // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
     call(|| unsafe {
         plan.give(
@@ -253,7 +257,7 @@ pub unsafe extern "C" fn broadcast(
     options: *const cclOptions_t,
     outcome: *mut cclOutcome_t,
 ) -> cclResult_t {
-    let plan = Plan::new(Kind::Broadcast, options).from(root);
+    let plan = Plan::new(options, |_| Ok(Collective::Broadcast { root: Rank(root) }));
     // SAFETY: what the header asks for; the memory is the caller's until this returns.
     call(|| unsafe { plan.run(communicator, [part(buffer, buffer, count, dtype)?], outcome) })
 }
@@ -271,7 +275,7 @@ pub unsafe extern "C" fn broadcast_async(
     options: *const cclOptions_t,
     operation: *mut cclOperation_t,
 ) -> cclResult_t {
-    let plan = Plan::new(Kind::Broadcast, options).from(root);
+    let plan = Plan::new(options, |_| Ok(Collective::Broadcast { root: Rank(root) }));
     // SAFETY: what the header asks for; the memory is the library's until the operation has ended.
     call(|| unsafe {
         plan.give(
@@ -291,7 +295,7 @@ pub unsafe extern "C" fn barrier(
     options: *const cclOptions_t,
     outcome: *mut cclOutcome_t,
 ) -> cclResult_t {
-    let plan = Plan::new(Kind::Barrier, options);
+    let plan = Plan::new(options, |_| Ok(Collective::Barrier));
     // SAFETY: what the header asks for.
     call(|| unsafe { plan.run(communicator, [], outcome) })
 }
@@ -305,47 +309,24 @@ pub unsafe extern "C" fn barrier_async(
     options: *const cclOptions_t,
     operation: *mut cclOperation_t,
 ) -> cclResult_t {
-    let plan = Plan::new(Kind::Barrier, options);
+    let plan = Plan::new(options, |_| Ok(Collective::Barrier));
     // SAFETY: what the header asks for.
     call(|| unsafe { plan.give(communicator, [], operation) })
 }
 
 /// A collective that is to be called, but for its buffers.
-struct Plan {
-    kind: Kind,
-    op: cclReduceOp_t,
-    root: Rank,
+struct Plan<F> {
+    /// Which one, as the communicator's world is.
+    collective: F,
     options: *const cclOptions_t,
-    /// Elements of one rank's share and of the buffer of all shares.
-    shares: Option<(usize, usize)>,
 }
 
-impl Plan {
-    fn new(kind: Kind, options: *const cclOptions_t) -> Self {
+impl<F: FnOnce(&Core) -> Outcome<Collective>> Plan<F> {
+    fn new(options: *const cclOptions_t, collective: F) -> Self {
         Self {
-            kind,
-            op: ReduceOp::Sum as cclReduceOp_t,
-            root: Rank(0),
+            collective,
             options,
-            shares: None,
         }
-    }
-
-    fn reduce(kind: Kind, op: cclReduceOp_t, options: *const cclOptions_t) -> Self {
-        Self {
-            op,
-            ..Self::new(kind, options)
-        }
-    }
-
-    fn shares(self, one: usize, all: usize) -> Self {
-        let shares = Some((one, all));
-        Self { shares, ..self }
-    }
-
-    fn from(self, root: u32) -> Self {
-        let root = Rank(root);
-        Self { root, ..self }
     }
 
     /// Runs it to its end.
@@ -389,33 +370,45 @@ impl Plan {
         parts: Vec<RawPart>,
     ) -> Outcome<RawHandle> {
         let communicator = handles::get::<Communicator, _>(communicator)?.connected()?;
-        let world_size = match self.shares {
-            None => None,
-            Some((0, 0)) => Some(communicator.world_size()),
-            Some((one, all)) => Some(world_of(one, all)?),
-        };
         let request = Request {
-            kind: self.kind,
-            op: reduce_op(self.op)?,
-            root: self.root,
-            world_size,
+            collective: (self.collective)(&communicator)?,
             parts,
             // SAFETY: passed on from the caller.
             options: unsafe { options(self.options) }?,
         };
         // SAFETY: the caller vouches for the buffers, whose lengths are for this world size.
-        Ok(unsafe { communicator.start_raw(request) }?)
+        Ok(unsafe { communicator.raw_async(request) }?)
     }
 }
 
+fn all_reduced(op: cclReduceOp_t) -> Outcome<Collective> {
+    let reduce_op = reduce_op(op)?;
+    Ok(Collective::AllReduce { reduce_op })
+}
+
+fn gathered(core: &Core, share: usize, all: usize) -> Outcome<Collective> {
+    let world_size = world_of(core, share, all)?;
+    Ok(Collective::AllGather { world_size })
+}
+
+fn scattered(core: &Core, op: cclReduceOp_t, share: usize, all: usize) -> Outcome<Collective> {
+    Ok(Collective::ReduceScatter {
+        reduce_op: reduce_op(op)?,
+        world_size: world_of(core, share, all)?,
+    })
+}
+
 /// How many members buffers of these lengths are made for.
-fn world_of(one: usize, all: usize) -> Outcome<u32> {
+fn world_of(core: &Core, share: usize, all: usize) -> Outcome<u32> {
+    if (share, all) == (0, 0) {
+        return Ok(core.world_size());
+    }
     let world = all
-        .checked_div(one)
-        .filter(|world| world * one == all && *world > 0);
+        .checked_div(share)
+        .filter(|world| world * share == all && *world > 0);
     let world = world.and_then(|world| u32::try_from(world).ok());
     world.ok_or_else(|| {
-        let what = format!("{all} elements are no whole number of shares of {one}");
+        let what = format!("{all} elements are no whole number of shares of {share}");
         Error::invalid(what).into()
     })
 }

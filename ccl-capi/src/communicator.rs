@@ -399,7 +399,7 @@ impl Communicator {
     /// Blocks until it is connected, or given up. The lock is not held while the system looks names
     /// up, which may take its time.
     fn connect(&self) -> Outcome<ccl_core::Communicator> {
-        let connecting = ccl_core::Communicator::connect_start(self.config.clone())?;
+        let connecting = ccl_core::Communicator::connect_async(self.config.clone())?;
         {
             let mut state = self.state.lock();
             match *state {

@@ -176,7 +176,7 @@ impl Syncing {
         let borrowed = unsafe { &mut *state.as_ptr() };
         // SAFETY: `finish` and `drop` end the handle before the state is used; if neither runs, the
         // state is leaked with it.
-        match unsafe { communicator.start_sync(borrowed, options) } {
+        match unsafe { communicator.sync_shared_state_async(borrowed, options) } {
             Ok(handle) => Ok(Self {
                 handle: Some(handle),
                 state,

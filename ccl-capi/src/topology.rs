@@ -41,7 +41,7 @@ pub unsafe extern "C" fn update_topology_async(
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::out(operation, "operation") }?;
         let communicator = handles::get::<Communicator, _>(communicator)?.connected()?;
-        let point = communicator.update_topology_start()?;
+        let point = communicator.update_topology_async()?;
         place.set(insert(Work::Topology(point)));
         Ok(())
     })

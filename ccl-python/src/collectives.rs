@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ccl_core::{Dtype, Kind, Rank, ReduceOp};
+use ccl_core::{Collective, Dtype, Rank, ReduceOp};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat};
@@ -29,7 +29,7 @@ impl Communicator {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Outcome> {
         let parts = vec![reduce_part(buffer, out)?];
-        run(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+        run(slf, plan(all_reduced(slf.py(), op)?, options)?, parts)
     }
 
     /// Starts an all-reduce.
@@ -42,7 +42,7 @@ impl Communicator {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Handle> {
         let parts = vec![reduce_part(buffer, out)?];
-        start(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+        start(slf, plan(all_reduced(slf.py(), op)?, options)?, parts)
     }
 
     /// Reduces a list of buffers, in place, as one transaction.
@@ -54,7 +54,7 @@ impl Communicator {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Outcome> {
         let parts = reduce_parts(&buffers)?;
-        run(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+        run(slf, plan(all_reduced(slf.py(), op)?, options)?, parts)
     }
 
     /// Starts to reduce a list of buffers, in place, as one transaction.
@@ -66,7 +66,7 @@ impl Communicator {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Handle> {
         let parts = reduce_parts(&buffers)?;
-        start(slf, plan(slf.py(), Kind::AllReduce, op, options)?, parts)
+        start(slf, plan(all_reduced(slf.py(), op)?, options)?, parts)
     }
 
     /// Collects every member's `send` in `out`, in rank order.
@@ -77,8 +77,9 @@ impl Communicator {
         out: Object<'_, '_>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Outcome> {
-        let (plan, parts) = gather(slf, send, out, options)?;
-        run(slf, plan, parts)
+        let world_size = slf.get().0.world_size();
+        let plan = plan(Collective::AllGather { world_size }, options)?;
+        run(slf, plan, vec![gather(slf.py(), world_size, send, out)?])
     }
 
     /// Starts an all-gather.
@@ -89,8 +90,9 @@ impl Communicator {
         out: Object<'_, '_>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Handle> {
-        let (plan, parts) = gather(slf, send, out, options)?;
-        start(slf, plan, parts)
+        let world_size = slf.get().0.world_size();
+        let plan = plan(Collective::AllGather { world_size }, options)?;
+        start(slf, plan, vec![gather(slf.py(), world_size, send, out)?])
     }
 
     /// Collects a few numbers of every member: a list for each rank.
@@ -100,11 +102,9 @@ impl Communicator {
         values: Vec<Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<Vec<f64>>> {
-        let py = slf.py();
         let values = values.iter().map(scalar).collect::<PyResult<Vec<f64>>>()?;
         let world_size = slf.get().0.world_size();
-        let mut plan = plan(py, Kind::AllGather, "sum", options)?;
-        plan.world_size = Some(world_size);
+        let plan = plan(Collective::AllGather { world_size }, options)?;
         let count = values.len();
         let part = Part {
             send: Some(own(values)),
@@ -129,9 +129,9 @@ impl Communicator {
         op: &str,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Outcome> {
-        let plan = plan(slf.py(), Kind::ReduceScatter, op, options)?;
-        let (plan, parts) = scatter(slf, plan, send, out)?;
-        run(slf, plan, parts)
+        let world_size = slf.get().0.world_size();
+        let plan = plan(scattered(slf.py(), op, world_size)?, options)?;
+        run(slf, plan, vec![scatter(slf.py(), world_size, send, out)?])
     }
 
     /// Starts a reduce-scatter.
@@ -143,9 +143,9 @@ impl Communicator {
         op: &str,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Handle> {
-        let plan = plan(slf.py(), Kind::ReduceScatter, op, options)?;
-        let (plan, parts) = scatter(slf, plan, send, out)?;
-        start(slf, plan, parts)
+        let world_size = slf.get().0.world_size();
+        let plan = plan(scattered(slf.py(), op, world_size)?, options)?;
+        start(slf, plan, vec![scatter(slf.py(), world_size, send, out)?])
     }
 
     /// Gives all members the buffer of rank `root`.
@@ -156,8 +156,7 @@ impl Communicator {
         root: u32,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Outcome> {
-        let mut plan = plan(slf.py(), Kind::Broadcast, "sum", options)?;
-        plan.root = Rank(root);
+        let plan = plan(Collective::Broadcast { root: Rank(root) }, options)?;
         run(slf, plan, vec![reduce_part(buffer, None)?])
     }
 
@@ -169,15 +168,14 @@ impl Communicator {
         root: u32,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Handle> {
-        let mut plan = plan(slf.py(), Kind::Broadcast, "sum", options)?;
-        plan.root = Rank(root);
+        let plan = plan(Collective::Broadcast { root: Rank(root) }, options)?;
         start(slf, plan, vec![reduce_part(buffer, None)?])
     }
 
     /// Blocks until all members have called it.
     #[pyo3(signature = (**options))]
     fn barrier(slf: &Bound<'_, Self>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Outcome> {
-        let plan = plan(slf.py(), Kind::Barrier, "sum", options)?;
+        let plan = plan(Collective::Barrier, options)?;
         run(slf, plan, Vec::new())
     }
 
@@ -187,7 +185,7 @@ impl Communicator {
         slf: &Bound<'_, Self>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Handle> {
-        let plan = plan(slf.py(), Kind::Barrier, "sum", options)?;
+        let plan = plan(Collective::Barrier, options)?;
         start(slf, plan, Vec::new())
     }
 }
@@ -227,22 +225,30 @@ fn start_flight(
     Flight::start(py, native, plan, parts)
 }
 
-fn plan(
-    py: Python<'_>,
-    kind: Kind,
-    op: &str,
-    options: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Plan> {
+fn plan(collective: Collective, options: Option<&Bound<'_, PyDict>>) -> PyResult<Plan> {
     Ok(Plan {
-        kind,
-        op: match op {
-            "sum" => ReduceOp::Sum,
-            other => settings::reduce_op(py, other)?,
-        },
-        root: Rank(0),
-        world_size: None,
+        collective,
         options: settings::options(options)?,
     })
+}
+
+fn all_reduced(py: Python<'_>, op: &str) -> PyResult<Collective> {
+    let reduce_op = reduce_op(py, op)?;
+    Ok(Collective::AllReduce { reduce_op })
+}
+
+fn scattered(py: Python<'_>, op: &str, world_size: u32) -> PyResult<Collective> {
+    Ok(Collective::ReduceScatter {
+        reduce_op: reduce_op(py, op)?,
+        world_size,
+    })
+}
+
+fn reduce_op(py: Python<'_>, op: &str) -> PyResult<ReduceOp> {
+    match op {
+        "sum" => Ok(ReduceOp::Sum),
+        other => settings::reduce_op(py, other),
+    }
 }
 
 /// A buffer whose result is as long as it is.
@@ -271,36 +277,30 @@ fn reduce_parts(buffers: &[Bound<'_, PyAny>]) -> PyResult<Vec<Part>> {
     parts.collect()
 }
 
+/// Made for the world size that the plan names too: the memory must be as long as it says.
 fn gather(
-    slf: &Bound<'_, Communicator>,
+    py: Python<'_>,
+    world_size: u32,
     send: Object<'_, '_>,
     out: Object<'_, '_>,
-    options: Option<&Bound<'_, PyDict>>,
-) -> PyResult<(Plan, Vec<Part>)> {
-    let py = slf.py();
-    let world_size = slf.get().0.world_size();
-    let mut plan = plan(py, Kind::AllGather, "sum", options)?;
-    plan.world_size = Some(world_size);
+) -> PyResult<Part> {
     let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Fill)?);
     let count = send.count;
     check_out(py, &receive, (send.dtype, count * world_size as usize))?;
-    let part = Part {
+    Ok(Part {
         send: Some(send),
         receive,
         count,
-    };
-    Ok((plan, vec![part]))
+    })
 }
 
+/// As `gather`.
 fn scatter(
-    slf: &Bound<'_, Communicator>,
-    mut plan: Plan,
+    py: Python<'_>,
+    world_size: u32,
     send: Object<'_, '_>,
     out: Object<'_, '_>,
-) -> PyResult<(Plan, Vec<Part>)> {
-    let py = slf.py();
-    let world_size = slf.get().0.world_size();
-    plan.world_size = Some(world_size);
+) -> PyResult<Part> {
     let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Fill)?);
     let count = receive.count;
     if send.count != count * world_size as usize {
@@ -312,12 +312,11 @@ fn scatter(
         return Err(invalid(py, what));
     }
     check_out(py, &receive, (send.dtype, count))?;
-    let part = Part {
+    Ok(Part {
         send: Some(send),
         receive,
         count,
-    };
-    Ok((plan, vec![part]))
+    })
 }
 
 fn check_out(py: Python<'_>, out: &Memory, (dtype, count): (Dtype, usize)) -> PyResult<()> {

@@ -63,7 +63,7 @@ impl Communicator {
     ) -> PyResult<Bound<'py, Self>> {
         let config = settings::communicator(master, settings)?;
         let connecting = py
-            .detach(|| ccl_core::Communicator::connect_start(config))
+            .detach(|| ccl_core::Communicator::connect_async(config))
             .map_err(|error| raise(py, &error))?;
         let connecting = Native::new(connecting);
         let waits_for = || connecting.waits_for();
@@ -157,7 +157,7 @@ impl Communicator {
     ///
     /// A newcomer's first call is what the members call after the safe point that admits it.
     fn update_topology(&self, py: Python<'_>) -> PyResult<View> {
-        let start = py.detach(|| self.0.update_topology_start());
+        let start = py.detach(|| self.0.update_topology_async());
         let point = Native::new(start.map_err(|error| raise(py, &error))?);
         let waits_for = || self.0.waits_for();
         let end = wait_telling(py, waits_for, |slice| point.wait_for(slice).transpose())?;
@@ -167,7 +167,7 @@ impl Communicator {
     /// Comes to a safe point without waiting for the others.
     fn update_topology_async(slf: &Bound<'_, Self>) -> PyResult<SafePoint> {
         let (py, Self(native, ..)) = (slf.py(), slf.get());
-        let start = py.detach(|| native.update_topology_start());
+        let start = py.detach(|| native.update_topology_async());
         let point = start.map_err(|error| raise(py, &error))?;
         Ok(SafePoint::new(point, slf.clone().unbind()))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ccl_core::lock::Mutex;
 use ccl_core::{
-    Communicator, Error, Kind, Options, Outcome, Rank, RawHandle, RawPart, ReduceOp, Request, Tag,
+    Collective, Communicator, Error, Options, Outcome, RawHandle, RawPart, Request, Tag,
 };
 use pyo3::prelude::*;
 
@@ -32,13 +32,7 @@ pub struct Part {
 #[derive(Debug)]
 pub struct Plan {
     /// Which collective.
-    pub kind: Kind,
-    /// How elements combine, where they do.
-    pub op: ReduceOp,
-    /// The source of a broadcast.
-    pub root: Rank,
-    /// Members that the buffers are made for, where lengths or the root depend on it.
-    pub world_size: Option<u32>,
+    pub collective: Collective,
     /// Tag, deadline, algorithm, retry.
     pub options: Options,
 }
@@ -82,10 +76,7 @@ impl Flight {
         }
         let staged = Staged::of(py, &keeps)?;
         let request = Request {
-            kind: plan.kind,
-            op: plan.op,
-            root: plan.root,
-            world_size: plan.world_size,
+            collective: plan.collective,
             parts: raw_parts,
             options: plan.options,
         };
@@ -94,7 +85,7 @@ impl Flight {
         // SAFETY: `keeps` holds the memory until the operation has ended. That Python code does not
         // touch it meanwhile is what the documentation asks of it; races on numbers are all that
         // comes of it.
-        let started = py.detach(|| unsafe { communicator.start_raw(request.take()) });
+        let started = py.detach(|| unsafe { communicator.raw_async(request.take()) });
         let raw = started.map_err(|error| raise(py, &error))?;
         Ok(Arc::new(Self {
             raw,

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use ccl_core::{Algorithm, Error, Options, Rank, ReduceOp};
+use ccl_core::{Algorithm, Error, Handle, Options, Rank, ReduceOp};
 
 use common::{run, with_tag};
 
@@ -111,9 +111,7 @@ fn operations_of_many_tags_run_at_once_in_any_order() {
                         let (sum, options) = (ReduceOp::Sum, with_tag(tag));
                         (
                             tag,
-                            communicator
-                                .all_reduce_start(buffers, sum, &options)
-                                .unwrap(),
+                            communicator.all_reduce_many_async(buffers, sum, &options),
                         )
                     };
                     let handles: Vec<_> = (0..6).map(start).collect();
@@ -159,9 +157,7 @@ fn a_cancel_ends_the_call_of_everybody_and_spares_the_input() {
         let mut buffers = vec![vec![5_u32; 300_000]];
         if communicator.rank().0 == 0 {
             let options = Options::default();
-            let handle = communicator
-                .all_reduce_start(buffers, ReduceOp::Sum, &options)
-                .unwrap();
+            let handle = communicator.all_reduce_many_async(buffers, ReduceOp::Sum, &options);
             assert!(matches!(
                 handle.wait_for(Duration::from_millis(20)),
                 Err(Error::Timeout)
@@ -211,9 +207,7 @@ fn a_busy_tag_is_refused_and_uses_no_number() {
         let options = with_tag(3);
         if communicator.rank().0 == 0 {
             let buffers = vec![vec![1_i32; 100]];
-            let first = communicator
-                .all_reduce_start(buffers, ReduceOp::Sum, &options)
-                .unwrap();
+            let first = communicator.all_reduce_many_async(buffers, ReduceOp::Sum, &options);
             let second = communicator.barrier(&options);
             assert!(matches!(second, Err(Error::InvalidUsage(_))), "{second:?}");
             communicator.barrier(&with_tag(4)).unwrap();
@@ -248,15 +242,73 @@ fn borrowed_buffers_run_side_by_side_in_a_scope() {
 }
 
 #[test]
+fn every_collective_runs_asynchronously_on_owned_and_in_a_scope_on_borrowed_buffers() {
+    run(2, |communicator| {
+        let (rank, sum) = (communicator.rank().0, ReduceOp::Sum);
+        let tagged = with_tag;
+        let one = communicator.all_reduce_async(vec![rank; 9], sum, &tagged(0));
+        let two = communicator.all_reduce_into_async(vec![rank; 9], vec![7; 9], sum, &tagged(1));
+        let many = vec![vec![rank; 3], vec![rank + 1]];
+        let three = communicator.all_reduce_many_async(many, sum, &tagged(2));
+        let four = communicator.all_gather_async(vec![rank; 2], vec![7; 4], &tagged(3));
+        let halves = vec![rank, 10, 20, 30];
+        let five = communicator.reduce_scatter_async(halves, vec![7; 2], sum, &tagged(4));
+        let six = communicator.broadcast_async(vec![rank; 5], Rank(1), &tagged(5));
+        let seven = communicator.barrier_async(&tagged(6));
+        let share = [vec![1, 20], vec![40, 60]][rank as usize].clone();
+        assert_eq!(done(seven), ());
+        assert_eq!(done(six), [1; 5]);
+        assert_eq!(done(five).1, share);
+        assert_eq!(done(four), (vec![rank; 2], vec![0, 0, 1, 1]));
+        assert_eq!(done(three), [vec![1; 3], vec![3]]);
+        assert_eq!(done(two), (vec![rank; 9], vec![1; 9]));
+        assert_eq!(done(one), [1; 9]);
+        let (send, mut reduced, mut gathered, mut mine) = ([rank; 2], [7; 2], [7; 4], [7]);
+        let (mut a, mut b, mut given) = ([rank; 3], [rank + 1], [rank]);
+        communicator.scope(|scope| {
+            let calls = [
+                scope.all_reduce_into(&send, &mut reduced, sum, &tagged(0)),
+                scope.all_reduce_many(&mut [&mut a, &mut b], sum, &tagged(1)),
+                scope.all_gather(&send, &mut gathered, &tagged(2)),
+                scope.reduce_scatter(&send, &mut mine, sum, &tagged(3)),
+                scope.broadcast(&mut given, Rank(1), &tagged(4)),
+                scope.barrier(&tagged(5)),
+            ];
+            for call in calls {
+                call.unwrap().wait().unwrap();
+            }
+        });
+        assert_eq!((reduced, a, b), ([1; 2], [1; 3], [3]));
+        assert_eq!((gathered, mine, given), ([0, 0, 1, 1], [1], [1]));
+    });
+}
+
+fn done<B>(handle: Handle<B>) -> B {
+    let (buffers, end) = handle.wait();
+    assert_eq!(end.unwrap().contributors.len(), 2);
+    buffers
+}
+
+#[test]
+fn a_call_that_cannot_start_gives_its_buffers_back() {
+    run(2, |communicator| {
+        let options = Options::default();
+        let handle = communicator.all_gather_async(vec![1, 2], vec![5; 3], &options);
+        assert!(handle.is_finished());
+        let (buffers, end) = handle.wait();
+        assert!(matches!(end, Err(Error::InvalidArgument(_))), "{end:?}");
+        assert_eq!(buffers, (vec![1, 2], vec![5; 3]));
+    });
+}
+
+#[test]
 fn after_its_end_an_operation_still_tells_how_far_it_was() {
     run(2, |communicator| {
-        let handle = communicator
-            .all_reduce_start(
-                vec![vec![1.0_f32; 100_000]],
-                ReduceOp::Sum,
-                &Options::default(),
-            )
-            .unwrap();
+        let handle = communicator.all_reduce_async(
+            vec![1.0_f32; 100_000],
+            ReduceOp::Sum,
+            &Options::default(),
+        );
         while !handle.is_finished() {
             std::thread::yield_now();
         }
@@ -268,6 +320,6 @@ fn after_its_end_an_operation_still_tells_how_far_it_was() {
         }
         let (sums, end) = handle.wait();
         end.unwrap();
-        assert_eq!(sums[0][99_999], 2.0);
+        assert_eq!(sums[99_999], 2.0);
     });
 }

@@ -39,7 +39,7 @@ fn pair(master: &MasterServer) -> [Communicator; 2] {
         min_world_size: 2,
         ..CommunicatorConfig::default()
     };
-    let connecting = [0, 1].map(|_| Communicator::connect_start(config.clone()).unwrap());
+    let connecting = [0, 1].map(|_| Communicator::connect_async(config.clone()).unwrap());
     connecting.map(|connecting| {
         loop {
             if let Some(communicator) = connecting.wait_for(Duration::MAX).unwrap() {
@@ -65,9 +65,34 @@ const CALLS: &[(&str, Call)] = &[
         c.all_reduce_many(&mut [&mut [1, 2], &mut [3]], SUM, &Options::default())
             .map(drop)
     }),
-    ("all_reduce_start", |c| {
-        let handle = c.all_reduce_start(vec![vec![1, 2]], SUM, &Options::default())?;
+    ("all_reduce_async", |c| {
+        let handle = c.all_reduce_async(vec![1, 2], SUM, &Options::default());
         handle.wait().1.map(drop)
+    }),
+    ("all_reduce_into_async", |c| {
+        let (send, receive) = (vec![1, 2], vec![0; 2]);
+        let handle = c.all_reduce_into_async(send, receive, SUM, &Options::default());
+        handle.wait().1.map(drop)
+    }),
+    ("all_reduce_many_async", |c| {
+        let buffers = vec![vec![1, 2], vec![3]];
+        let handle = c.all_reduce_many_async(buffers, SUM, &Options::default());
+        handle.wait().1.map(drop)
+    }),
+    ("all_gather_async", |c| {
+        let handle = c.all_gather_async(vec![1], vec![0; 2], &Options::default());
+        handle.wait().1.map(drop)
+    }),
+    ("reduce_scatter_async", |c| {
+        let handle = c.reduce_scatter_async(vec![1, 2], vec![0], SUM, &Options::default());
+        handle.wait().1.map(drop)
+    }),
+    ("broadcast_async", |c| {
+        let handle = c.broadcast_async(vec![1, 2], Rank(1), &Options::default());
+        handle.wait().1.map(drop)
+    }),
+    ("barrier_async", |c| {
+        c.barrier_async(&Options::default()).wait().1.map(drop)
     }),
     ("scope.all_reduce", |c| {
         let mut buffer = [1, 2];
@@ -119,8 +144,8 @@ const CALLS: &[(&str, Call)] = &[
         .map(drop)
     }),
     ("update_topology", |c| c.update_topology().map(drop)),
-    ("update_topology_start", |c| {
-        c.update_topology_start()?.wait().map(drop)
+    ("update_topology_async", |c| {
+        c.update_topology_async()?.wait().map(drop)
     }),
 ];
 

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("lock", ""),
     ("mutation", ""),
     ("names", "ids"),
+    ("outcome", "ids peer::View"),
     ("signals", ""),
     ("descriptors", "lock"),
     ("config", "error ids limits"),
@@ -66,15 +67,15 @@ const ARROWS: &[(&str, &str)] = &[
     ("collective::run", "buffer limits reduce"),
     (
         "driver",
-        "collective communicator::Counters communicator::Outcome communicator::Progress config \
-         descriptors error event ids limits lock master names peer signals state time transport wire",
+        "collective config descriptors error event ids limits lock master names outcome peer signals \
+         state time transport wire",
     ),
     // Files.
     ("checkpoint", "error ids lock state wire::state"),
     // The public face.
     (
         "communicator",
-        "buffer checkpoint collective config driver error ids limits lock peer::View reduce state time \
+        "buffer checkpoint collective config driver error ids limits lock outcome peer::View reduce state time \
          wire::control",
     ),
 ];

@@ -267,18 +267,18 @@ fn operations_go_on_while_the_master_is_replaced() {
 #[test]
 fn whoever_waits_in_slices_is_admitted_or_gives_up() {
     let master = master();
-    let alone = Communicator::connect_start(config(&master, 2)).unwrap();
+    let alone = Communicator::connect_async(config(&master, 2)).unwrap();
     assert!(alone.wait_for(Duration::from_millis(20)).unwrap().is_none());
     drop(alone);
-    let one = Communicator::connect_start(config(&master, 2)).unwrap();
-    let other = Communicator::connect_start(config(&master, 2)).unwrap();
+    let one = Communicator::connect_async(config(&master, 2)).unwrap();
+    let other = Communicator::connect_async(config(&master, 2)).unwrap();
     let [one, other] = [one, other].map(|peer| peer.wait_for(HANG).unwrap().unwrap());
     assert_eq!((one.world_size(), other.world_size()), (2, 2));
     let impatient = CommunicatorConfig {
         connect_timeout: Duration::from_millis(50),
         ..config(&master, 2)
     };
-    let newcomer = Communicator::connect_start(impatient).unwrap();
+    let newcomer = Communicator::connect_async(impatient).unwrap();
     let end = newcomer.wait_for(HANG);
     assert!(matches!(end, Err(Error::NotAdmitted { waited_ms: 50, .. })));
 }
@@ -286,12 +286,12 @@ fn whoever_waits_in_slices_is_admitted_or_gives_up() {
 #[test]
 fn a_safe_point_that_is_given_up_is_not_used_up() {
     let master = master();
-    let connect = || Communicator::connect_start(config(&master, 2)).unwrap();
+    let connect = || Communicator::connect_async(config(&master, 2)).unwrap();
     let [one, other] = [connect(), connect()].map(|peer| peer.wait_for(HANG).unwrap().unwrap());
     let newcomer = connect();
     // Once the newcomer is ready to be admitted, a safe point needs both members.
     let point = loop {
-        let point = one.update_topology_start().unwrap();
+        let point = one.update_topology_async().unwrap();
         match point.wait_for(Duration::from_millis(20)).unwrap() {
             Some(_nobody_waited_yet) => drop(other.update_topology().unwrap()),
             None => break point,
@@ -318,7 +318,7 @@ fn a_member_hears_of_a_newcomer_that_waits() {
     let master = master();
     let member = Communicator::connect(config(&master, 1)).unwrap();
     assert_eq!(member.pending_peers(), 0);
-    let newcomer = Communicator::connect_start(config(&master, 1)).unwrap();
+    let newcomer = Communicator::connect_async(config(&master, 1)).unwrap();
     while member.pending_peers() == 0 {
         // Each barrier asks the master, whose answer comes after its `Expect`.
         member.barrier(&Options::default()).unwrap();
@@ -338,7 +338,7 @@ fn a_connect_is_given_up_from_another_thread() {
         connect_timeout: Duration::from_secs(3600),
         ..CommunicatorConfig::default()
     };
-    let connecting = Communicator::connect_start(config).unwrap();
+    let connecting = Communicator::connect_async(config).unwrap();
     let waiter = {
         let connecting = connecting.clone();
         std::thread::spawn(move || connecting.wait_for(HANG))
@@ -394,7 +394,7 @@ fn members_and_groups_of_the_whole_run_are_known() {
     };
     let alone = Communicator::connect(of_group(1, 0)).unwrap();
     await_census(&alone, (1, 1, 1));
-    let first = Communicator::connect_start(of_group(2, 1)).unwrap();
+    let first = Communicator::connect_async(of_group(2, 1)).unwrap();
     let second = Communicator::connect(of_group(2, 1)).unwrap();
     let first = first.wait_for(HANG).unwrap().unwrap();
     for member in [&first, &second] {
@@ -426,7 +426,7 @@ fn whoever_was_evicted_hears_why_from_every_later_call() {
         initial_world_size: Some(2),
         ..config(&master, 1)
     };
-    let calling = Communicator::connect_start(of_two()).unwrap();
+    let calling = Communicator::connect_async(of_two()).unwrap();
     let silent = Communicator::connect(of_two()).unwrap();
     let calling = calling.wait_for(HANG).unwrap().unwrap();
     let options = with_tag(3);

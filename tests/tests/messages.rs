@@ -50,7 +50,7 @@ fn at(master: &str) -> CommunicatorConfig {
 }
 
 fn connected(master: &MasterServer, world: u32) -> Vec<Communicator> {
-    let joining = (0..world).map(|_| Communicator::connect_start(config(master, world)).unwrap());
+    let joining = (0..world).map(|_| Communicator::connect_async(config(master, world)).unwrap());
     let joining: Vec<_> = joining.collect();
     let joined = joining.iter().map(|peer| peer.wait_for(HANG).unwrap());
     joined.map(Option::unwrap).collect()
@@ -218,8 +218,7 @@ fn a_lost_peer_is_told_with_the_call_that_it_was_lost_in() {
     let mut peers = connected(&master, 2);
     let leaver = peers.pop().unwrap();
     let name = format!("peer {}", leaver.peer());
-    let call = peers[0].all_reduce_start(vec![vec![1_i32; 4]], ReduceOp::Sum, &with_tag(3));
-    let call = call.unwrap();
+    let call = peers[0].all_reduce_async(vec![1_i32; 4], ReduceOp::Sum, &with_tag(3));
     // A call that has not started when the other leaves finds too few peers instead.
     while call.progress().total_bytes == 0 {
         std::thread::yield_now();
@@ -256,7 +255,7 @@ fn named(config: CommunicatorConfig, name: &str) -> CommunicatorConfig {
 #[test]
 fn a_first_view_says_who_is_here_and_how_many_it_waits_for() {
     let (events, master) = watched();
-    let ann = Communicator::connect_start(named(config(&master, 3), "ann")).unwrap();
+    let ann = Communicator::connect_async(named(config(&master, 3), "ann")).unwrap();
     told(
         &ann,
         &[
@@ -285,9 +284,9 @@ fn a_first_view_says_who_is_here_and_how_many_it_waits_for() {
 fn a_newcomer_is_told_who_has_not_come_to_the_safe_point() {
     let master = master();
     let founders = ["ann", "bob"].map(|name| named(config(&master, 2), name));
-    let founders = founders.map(|config| Communicator::connect_start(config).unwrap());
+    let founders = founders.map(|config| Communicator::connect_async(config).unwrap());
     let founders = founders.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
-    let carl = Communicator::connect_start(named(config(&master, 2), "carl")).unwrap();
+    let carl = Communicator::connect_async(named(config(&master, 2), "carl")).unwrap();
     told(
         &carl,
         &[
@@ -296,7 +295,7 @@ fn a_newcomer_is_told_who_has_not_come_to_the_safe_point() {
             "bob, ",
         ],
     );
-    let point = founders[0].update_topology_start().unwrap();
+    let point = founders[0].update_topology_async().unwrap();
     told(&carl, &["1 of 2 members", "not yet peer ", "(bob, "]);
     let until = Instant::now() + HANG;
     while !founders[0]
@@ -318,12 +317,12 @@ fn a_newcomer_is_told_who_has_not_come_to_the_safe_point() {
 fn peers_are_told_of_by_name_and_address() {
     let (events, master) = watched();
     let peers = ["ann", "bob"].map(|name| named(config(&master, 2), name));
-    let peers = peers.map(|config| Communicator::connect_start(config).unwrap());
+    let peers = peers.map(|config| Communicator::connect_async(config).unwrap());
     let [ann, bob] = peers.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
-    let call = ann.all_reduce_start(vec![vec![1_i32; 4]], ReduceOp::Sum, &with_tag(2));
+    let call = ann.all_reduce_async(vec![1_i32; 4], ReduceOp::Sum, &with_tag(2));
     let address = bob.listen_address();
     drop(bob);
-    let error = call.unwrap().wait().1.unwrap_err();
+    let error = call.wait().1.unwrap_err();
     check(
         &error,
         &[&format!(

@@ -33,7 +33,7 @@ fn misled(master: &MasterServer, name: &str) -> CommunicatorConfig {
 
 /// Starts to join, and waits until the master knows it: sessions are ordered by that.
 fn join(config: CommunicatorConfig) -> Connecting {
-    let peer = Communicator::connect_start(config).unwrap();
+    let peer = Communicator::connect_async(config).unwrap();
     let until = Instant::now() + HANG;
     while !peer
         .waits_for()
@@ -56,7 +56,7 @@ fn a_wrong_advertise_on_one_side_is_made_up_for_whoever_comes_first() {
         let [first, second] = configs;
         // The first one waits for company; the second one is admitted at once with it.
         let first = join(first);
-        let second = Communicator::connect_start(second).unwrap();
+        let second = Communicator::connect_async(second).unwrap();
         let peers = [first, second].map(|peer| peer.wait_for(HANG).unwrap().unwrap());
         let sums = peers.map(|peer| {
             std::thread::spawn(move || {
@@ -182,7 +182,7 @@ fn a_peer_that_nobody_reaches_keeps_nobody_out_and_is_told_why() {
             name: Some(name.into()),
             ..config(&master, 2)
         };
-        Communicator::connect_start(config).unwrap()
+        Communicator::connect_async(config).unwrap()
     });
     let others = others.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
     let sizes = others.each_ref().map(Communicator::world_size);
@@ -221,7 +221,7 @@ fn advertise_alone_and_listen_alone_each_suffice() {
         listen: Some("0.0.0.0:0".parse().unwrap()),
         ..config(&master, 2)
     };
-    let peers = [advertising, listening].map(|config| Communicator::connect_start(config).unwrap());
+    let peers = [advertising, listening].map(|config| Communicator::connect_async(config).unwrap());
     let [advertising, _listening] = peers.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
     assert_eq!(advertising.listen_address().port(), port);
     master.shutdown();

@@ -66,14 +66,12 @@ fn a_call_that_lost_a_member_is_repeated_with_the_others() {
             step.wait();
             return communicator.close();
         }
-        let handle = communicator
-            .all_reduce_start(vec![vec![7_u32, 7]], ReduceOp::Sum, &attempts(2))
-            .unwrap();
+        let handle = communicator.all_reduce_async(vec![7_u32, 7], ReduceOp::Sum, &attempts(2));
         step.wait();
-        let (buffers, end) = handle.wait();
+        let (buffer, end) = handle.wait();
         assert_eq!(end.unwrap().attempts, 2);
         assert_eq!(
-            (&buffers[0][..], communicator.counters().aborts),
+            (&buffer[..], communicator.counters().aborts),
             (&[14, 14][..], 1)
         );
     });
@@ -87,14 +85,12 @@ fn a_loss_is_told_when_no_attempt_is_left() {
             step.wait();
             return communicator.close();
         }
-        let handle = communicator
-            .all_reduce_start(vec![vec![7_u32, 7]], ReduceOp::Sum, &attempts(1))
-            .unwrap();
+        let handle = communicator.all_reduce_async(vec![7_u32, 7], ReduceOp::Sum, &attempts(1));
         step.wait();
-        let (buffers, end) = handle.wait();
+        let (buffer, end) = handle.wait();
         assert!(matches!(end, Err(Error::PeerLost { .. })), "{end:?}");
         assert_eq!(
-            (&buffers[0][..], communicator.counters().aborts),
+            (&buffer[..], communicator.counters().aborts),
             (&[7, 7][..], 1)
         );
     });
@@ -109,12 +105,10 @@ fn a_loss_is_told_when_no_attempt_is_left() {
 fn a_cancel_is_repeated_by_nobody() {
     run(2, |communicator, step| {
         if communicator.rank().0 == 0 {
-            let handle = communicator
-                .all_reduce_start(vec![vec![7_u32, 7]], ReduceOp::Sum, &attempts(2))
-                .unwrap();
+            let handle = communicator.all_reduce_async(vec![7_u32, 7], ReduceOp::Sum, &attempts(2));
             handle.cancel();
-            let (buffers, end) = handle.wait();
-            ended_once(communicator, end, &buffers[0]);
+            let (buffer, end) = handle.wait();
+            ended_once(communicator, end, &buffer);
             step.wait();
         } else {
             step.wait();

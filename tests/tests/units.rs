@@ -147,7 +147,7 @@ fn peers_that_differ_in_the_size_of_their_unit_or_are_too_many_are_refused() {
     });
     let master = watched_master(Some(sink));
     let address = master.address().to_string();
-    let first = Communicator::connect_start(config(address.clone(), 3, 0, 1)).unwrap();
+    let first = Communicator::connect_async(config(address.clone(), 3, 0, 1)).unwrap();
     is_registered.recv_timeout(HANG).unwrap();
     let differing = CommunicatorConfig {
         unit_size: Some(3),

@@ -140,9 +140,9 @@ impl Trainer {
             // A vote beside the gradients: all members see the same average, and so agree.
             gradients.push(vec![if wishes.is_finish() { 1.0 } else { 0.0 }]);
             let options = Options::default();
-            let handle = self
-                .communicator
-                .all_reduce_start(gradients, ReduceOp::Avg, &options)?;
+            let handle =
+                self.communicator
+                    .all_reduce_many_async(gradients, ReduceOp::Avg, &options);
             self.fail_if_planned(&handle)?;
             match handle.wait() {
                 (mut average, Ok(outcome)) => {

@@ -5,20 +5,20 @@ use std::ops::Range;
 
 use crate::buffer::Lent;
 use crate::collective::{Buffer, Part, parts_digest};
-use crate::communicator::{RawPart, Request};
+use crate::communicator::request::{Collective, RawPart, Request};
 use crate::error::{Error, Result};
 use crate::ids::Rank;
 use crate::limits;
 use crate::reduce::{Dtype, ReduceOp};
-use crate::wire::control::{Fingerprint, Kind};
+use crate::wire::control::Fingerprint;
 
 /// How many elements `send` and `receive` have for one element counted, in a world of this size.
-fn scale(kind: Kind, world_size: usize) -> (usize, usize) {
-    match kind {
-        Kind::AllReduce | Kind::Broadcast => (1, 1),
-        Kind::AllGather => (1, world_size),
-        Kind::ReduceScatter => (world_size, 1),
-        Kind::Barrier | Kind::SharedState => (0, 0),
+fn scale(collective: Collective, world_size: usize) -> (usize, usize) {
+    match collective {
+        Collective::AllReduce { .. } | Collective::Broadcast { .. } => (1, 1),
+        Collective::AllGather { .. } => (1, world_size),
+        Collective::ReduceScatter { .. } => (world_size, 1),
+        Collective::Barrier => (0, 0),
     }
 }
 
@@ -39,7 +39,7 @@ fn check_caller(caller: &str) -> Result<()> {
 /// Checks the parts of a request and lends their memory.
 ///
 /// # Safety
-/// As [`crate::Communicator::start_raw`].
+/// As [`crate::Communicator::raw_async`].
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] names what is wrong.
@@ -52,7 +52,7 @@ pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Bu
         )));
     }
     check_caller(&request.options.caller)?;
-    let (send_scale, receive_scale) = scale(request.kind, world_size);
+    let (send_scale, receive_scale) = scale(request.collective, world_size);
     let parts = request
         .parts
         .iter()
@@ -155,24 +155,22 @@ pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
     let count = parts
         .iter()
         .fold(0_u64, |count, part| count.saturating_add(part.count));
-    let is_reduced = matches!(request.kind, Kind::AllReduce | Kind::ReduceScatter);
+    let (op, root) = match request.collective {
+        Collective::AllReduce { reduce_op } | Collective::ReduceScatter { reduce_op, .. } => {
+            (reduce_op, Rank(0))
+        }
+        Collective::Broadcast { root } => (ReduceOp::Sum, root),
+        Collective::AllGather { .. } | Collective::Barrier => (ReduceOp::Sum, Rank(0)),
+    };
     Fingerprint {
-        kind: request.kind,
+        kind: request.collective.kind(),
         algorithm: request.options.algorithm,
-        op: if is_reduced {
-            request.op
-        } else {
-            ReduceOp::Sum
-        },
+        op,
         dtype: request.parts.first().map_or(Dtype::U8, |part| part.dtype),
         count,
         parts: u32::try_from(request.parts.len()).expect("at most PARTS_MAX, checked by `lend`"),
         parts_digest: parts_digest(&parts),
-        root: if request.kind == Kind::Broadcast {
-            request.root
-        } else {
-            Rank(0)
-        },
+        root,
         quantization: 0,
         retry: request.options.attempts > 1,
         attempts: request.options.attempts.max(1),

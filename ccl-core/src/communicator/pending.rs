@@ -131,7 +131,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Os`].
-    pub fn connect_start(config: CommunicatorConfig) -> Result<Connecting> {
+    pub fn connect_async(config: CommunicatorConfig) -> Result<Connecting> {
         let connect_timeout = config.connect_timeout;
         let session = Session::start(config)?;
         Ok(Connecting {
@@ -145,7 +145,7 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Error::Forked`]; the rest from the safe point.
-    pub fn update_topology_start(&self) -> Result<SafePoint> {
+    pub fn update_topology_async(&self) -> Result<SafePoint> {
         self.session().safe_point().map(|call| SafePoint { call })
     }
 

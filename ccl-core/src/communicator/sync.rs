@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::communicator::{Communicator, Progress, RawHandle, SharedState};
+use crate::communicator::{Communicator, RawHandle, SharedState};
 use crate::driver::call::{Call, Operation};
 use crate::error::Result;
 use crate::ids::{OpName, PeerId, Rank, Tag};
+use crate::outcome::Progress;
 use crate::peer::View;
 use crate::reduce::{Dtype, ReduceOp};
 use crate::state::holding::Holding;
@@ -108,7 +109,7 @@ impl Communicator {
         body: impl FnOnce(&SyncHandle<'s, 'a>),
     ) -> Result<SyncInfo> {
         // SAFETY: the handle stays in this frame, which waits for it, or drops it if `body` panics.
-        let handle = unsafe { self.start_sync(state, options) }?;
+        let handle = unsafe { self.sync_shared_state_async(state, options) }?;
         body(&handle);
         handle.wait()
     }
@@ -129,12 +130,12 @@ impl Communicator {
     /// let mut weights = vec![0.0_f32; 1 << 20];
     /// let mut state = ccl_core::SharedState::new(0);
     /// state.add("weights", &[1 << 20], &mut weights)?;
-    /// std::mem::forget(communicator.start_sync(&mut state, &Default::default())?);
+    /// std::mem::forget(communicator.sync_shared_state_async(&mut state, &Default::default())?);
     /// drop(weights); // The library still writes them.
     /// # Ok(())
     /// # }
     /// ```
-    pub unsafe fn start_sync<'s, 'a>(
+    pub unsafe fn sync_shared_state_async<'s, 'a>(
         &self,
         state: &'s mut SharedState<'a>,
         options: &SyncOptions,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::lock::Mutex;
 
 use crate::collective::Buffer;
-use crate::communicator::Progress;
 use crate::driver::completion::Completion;
 use crate::driver::peer::Session;
 use crate::error::Result;
 use crate::ids::{CallId, OpName, Tag};
+use crate::outcome::Progress;
 use crate::state::holding::Holding;
 use crate::wire::control::Fingerprint;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::lock::{Condvar, Mutex};
 
-use crate::communicator::Outcome;
 use crate::driver::peer::session_error;
 use crate::error::Result;
+use crate::outcome::Outcome;
 use crate::peer::{SessionEnd, View};
 
 /// A successful end.

@@ -1,12 +1,12 @@
 //! How calls end: what a verdict means to the caller, and what is repeated with the survivors.
 
-use crate::communicator::Outcome;
 use crate::driver::completion::Finished;
 use crate::driver::deferred::{Deferred, Ending};
 use crate::driver::drive::{Collective, Core, Pending, Repeat};
 use crate::driver::peer::{Session, session_error};
 use crate::error::Error;
 use crate::ids::{CallId, OpName};
+use crate::outcome::Outcome;
 use crate::peer::End;
 use crate::wire::control::AbortReason;
 

@@ -15,7 +15,6 @@ use std::time::Duration;
 use crate::lock::{Condvar, Mutex};
 
 use crate::collective::{Engine, EngineEvent, Scratch};
-use crate::communicator::Counters;
 use crate::config::CommunicatorConfig;
 use crate::descriptors::Owner;
 use crate::driver::alarm::{self, Alarm, StateAlarm};
@@ -33,6 +32,7 @@ use crate::driver::shared_state;
 use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, PeerId};
 use crate::limits;
+use crate::outcome::Counters;
 use crate::peer::{Input, Peer, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::communicator::Counters;
 use crate::driver::peer::{Session, session_error};
 use crate::error::{Error, Result};
 use crate::ids::PeerId;
+use crate::outcome::Counters;
 use crate::peer::{SessionEnd, View};
 use crate::wire::control::{MasterToPeer, OtherGroups, Wait};
 

@@ -10,7 +10,9 @@
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use ccl_core::{Communicator, CommunicatorConfig, Kind, Options, RawPart, ReduceOp, Request, Tag};
+use ccl_core::{
+    Collective, Communicator, CommunicatorConfig, Options, RawPart, ReduceOp, Request, Tag,
+};
 
 /// An all-reduce under way, with its memory.
 struct Running {
@@ -112,10 +114,9 @@ fn start(communicator: &Communicator, numbers: [&str; 3], in_place: bool) -> Run
         RawPart::out_of_place(&send, &mut receive).expect("equally long")
     };
     let request = Request {
-        world_size: None,
-        kind: Kind::AllReduce,
-        op: ReduceOp::Sum,
-        root: ccl_core::Rank(0),
+        collective: Collective::AllReduce {
+            reduce_op: ReduceOp::Sum,
+        },
         parts: vec![part],
         options: Options {
             tag: Tag(tag),
@@ -123,7 +124,7 @@ fn start(communicator: &Communicator, numbers: [&str; 3], in_place: bool) -> Run
         },
     };
     // SAFETY: `Running` keeps the vectors untouched until the handle has ended or was dropped.
-    let handle = unsafe { communicator.start_raw(request) }.expect("a valid call");
+    let handle = unsafe { communicator.raw_async(request) }.expect("a valid call");
     Running {
         handle,
         send,

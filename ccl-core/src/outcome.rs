@@ -1,0 +1,45 @@
+//! What the driver tells a caller: how a call ended, how far one is, what happened so far.
+
+use std::sync::Arc;
+
+use crate::ids::{OpName, PeerId};
+use crate::peer::View;
+
+/// A success.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The operation's name in the history.
+    pub op: OpName,
+    /// Whose data is in the result, in rank order.
+    pub contributors: Vec<PeerId>,
+    /// The view this peer was in when it was told.
+    pub view: Arc<View>,
+    /// Attempts it took.
+    pub attempts: u32,
+}
+
+/// How far an operation is at this peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Payload bytes sent and received so far.
+    pub done_bytes: u64,
+    /// Payload bytes this peer will have sent and received at the end.
+    pub total_bytes: u64,
+}
+
+/// Counters of a communicator since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Operations that committed.
+    pub commits: u64,
+    /// Operations that were aborted.
+    pub aborts: u64,
+    /// Lanes that broke and were repaired.
+    pub repairs: u64,
+    /// Bytes sent to other peers.
+    pub sent_bytes: u64,
+    /// Bytes received from other peers.
+    pub received_bytes: u64,
+    /// Data connections of the widest link there is now.
+    pub lanes: u16,
+}
