@@ -115,7 +115,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     // too.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signal handlers")?;
     let config = arguments.config();
-    config.timers.validate()?;
+    config.validate()?;
     let (sender, receiver) = channel();
     let server = MasterServer::start(config, Some(sink(sender, arguments.commits)))?;
     announce(server.address(), &arguments)?;

@@ -4,70 +4,10 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Error;
 use crate::ids::{GroupId, UnitId};
 use crate::limits;
-
-/// Waiting times of the protocol. The master's are sent to every peer, so all of a run agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Timers {
-    /// How often each side of a control connection says that it is alive. Default 250 ms.
-    pub heartbeat_interval: Duration,
-    /// Silence after which a peer, or the master, counts as dead. Default 5 s.
-    pub peer_timeout: Duration,
-    /// How long a member whose control connection ended may take to come back, as long as nobody
-    /// sees its data connections end too. Default 2 s.
-    pub reattach_grace: Duration,
-    /// How long reports of broken links are collected before somebody is blamed. Default 500 ms.
-    pub blame_window: Duration,
-    /// How long a broken lane may take to be repaired before the link counts as down. Default 3 s.
-    pub link_timeout: Duration,
-    /// How long a restarted master waits for the members of its last view. Default 5 s.
-    pub rebuild_window: Duration,
-    /// How long a peer goes on without a master before its session ends. Default 60 s.
-    pub detach_timeout: Duration,
-    /// How long a cancelled call waits for its verdict before it ends as unknown. Default 10 s.
-    pub verdict_timeout: Duration,
-    /// How long after the others a member may take to call an operation (R15). `None`: for ever.
-    /// Default 10 min.
-    pub post_timeout: Option<Duration>,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Self {
-            heartbeat_interval: Duration::from_millis(250),
-            peer_timeout: Duration::from_secs(5),
-            reattach_grace: Duration::from_secs(2),
-            blame_window: Duration::from_millis(500),
-            link_timeout: Duration::from_secs(3),
-            rebuild_window: Duration::from_secs(5),
-            detach_timeout: Duration::from_secs(60),
-            verdict_timeout: Duration::from_secs(10),
-            post_timeout: Some(Duration::from_secs(600)),
-        }
-    }
-}
-
-impl Timers {
-    /// Checks that the times make sense together.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] names the pair that does not.
-    pub fn validate(&self) -> Result<(), Error> {
-        if self.heartbeat_interval < Duration::from_millis(1) {
-            return Err(Error::invalid("heartbeat_interval must be at least 1 ms"));
-        }
-        if self.peer_timeout < self.heartbeat_interval.saturating_mul(2) {
-            return Err(Error::invalid(
-                "peer_timeout must be at least two heartbeat intervals",
-            ));
-        }
-        Ok(())
-    }
-}
+use crate::timers::Timers;
 
 /// What a master process is told.
 #[derive(Clone, Debug)]
@@ -111,7 +51,7 @@ impl MasterConfig {
     /// # Errors
     /// [`Error::InvalidArgument`] names the field and its range.
     pub fn validate(&self) -> Result<(), Error> {
-        self.timers.validate()?;
+        self.timers.validate().map_err(Error::invalid)?;
         check_run(&self.run)
     }
 }

@@ -116,6 +116,8 @@ pub mod state;
 #[doc(hidden)]
 pub mod time;
 #[doc(hidden)]
+pub mod timers;
+#[doc(hidden)]
 pub mod topology;
 #[doc(hidden)]
 pub mod transport;
@@ -129,7 +131,7 @@ pub use communicator::{
     Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo, SyncOptions,
     SyncWatch,
 };
-pub use config::{CommunicatorConfig, MasterConfig, Timers};
+pub use config::{CommunicatorConfig, MasterConfig};
 pub use driver::master::MasterServer;
 pub use driver::notice::Notices;
 pub use error::{Error, Eviction, Result};
@@ -140,6 +142,7 @@ pub use outcome::{Counters, Outcome, Progress};
 pub use peer::View;
 pub use reduce::{Dtype, Element, ReduceOp};
 pub use state::Key;
+pub use timers::Timers;
 pub use wire::control::{
     Algorithm, CancelReason, Digest, Kind, StateId, SyncFault, SyncStrategy, Wait,
 };

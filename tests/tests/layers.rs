@@ -5,13 +5,13 @@
 
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use source::{Source, sources};
 
 /// Module, and what it may use beside itself. The longest entry that fits a file is in force.
 const ARROWS: &[(&str, &str)] = &[
-    // Vocabulary. The reasons inside errors and events are those of the control messages.
+    // Vocabulary.
     ("ids", ""),
     ("time", "mutation"),
     ("limits", ""),
@@ -21,13 +21,15 @@ const ARROWS: &[(&str, &str)] = &[
     ("outcome", "ids peer::View"),
     ("signals", ""),
     ("descriptors", "lock"),
-    ("config", "error ids limits"),
-    ("error", "ids names wire::control"),
-    ("event", "ids names wire::control"),
+    ("timers", ""),
     // Bytes and arithmetic.
     ("buffer", ""),
     ("reduce", ""),
-    ("wire", "config ids limits names reduce"),
+    ("wire", "ids limits names reduce timers"),
+    // What users read. The reasons inside errors and events are those of the control messages.
+    ("error", "ids names wire::control"),
+    ("event", "ids names wire::control"),
+    ("config", "error ids limits timers"),
     ("state", "error ids limits reduce time wire::state"),
     (
         "state::engine",
@@ -44,11 +46,11 @@ const ARROWS: &[(&str, &str)] = &[
     ("topology", "ids wire::control"),
     (
         "master",
-        "config event ids limits mutation names time topology wire::control",
+        "event ids limits mutation names time timers topology wire::control",
     ),
     (
         "peer",
-        "config error event ids limits mutation names time wire::control",
+        "error event ids limits mutation names time timers wire::control",
     ),
     // Sockets, memory and tasks. What decides inside the collectives knows frames, not links.
     (
@@ -82,7 +84,7 @@ const ARROWS: &[(&str, &str)] = &[
 
 /// Modules that decide, and therefore may not act.
 const PURE: &str = "collective config error event ids limits master mutation names peer reduce state \
-                    time topology wire";
+                    time timers topology wire";
 
 /// Their parts that act: they carry out what the others decide.
 const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::frames \
@@ -258,6 +260,23 @@ fn pure_modules_touch_nothing_outside() {
 fn no_lock_waits_in_a_table_of_the_process() {
     let lock = std::fs::read_to_string(source::root().join("Cargo.lock")).unwrap();
     assert!(!lock.contains("name = \"parking_lot"), "use ccl_core::lock");
+}
+
+/// Rooms as wholes: what `a::b` may use, `a` uses.
+#[test]
+fn arrows_go_round_in_no_circle() {
+    let room = |path: &str| path.split("::").next().unwrap_or_default().to_string();
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, targets) in ARROWS {
+        let targets = targets.split_whitespace().map(room);
+        arrows.entry(room(module)).or_default().extend(targets);
+    }
+    // Rooms that use nothing that is left are taken away, floor by floor.
+    while !arrows.is_empty() {
+        let left: BTreeSet<String> = arrows.keys().cloned().collect();
+        arrows.retain(|own, targets| targets.iter().any(|to| to != own && left.contains(to)));
+        assert!(arrows.len() < left.len(), "a circle among {left:?}");
+    }
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! The only owners of sockets, clocks and tasks: thin shells around the pure machines.
+//! Thin shells around the machines of master and peer: their clocks, control connections and tasks.
+//!
+//! The connections that carry data are owned by `transport`.
 
 mod alarm;
 pub mod call;

@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use crate::config::Timers;
 use crate::mutation::{Mutation, is_active};
 use crate::time::{Instant, Pace, Patience};
+use crate::timers::Timers;
 
 /// The clock of the master's patience.
 #[derive(Debug)]

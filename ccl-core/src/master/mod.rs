@@ -1,7 +1,7 @@
 //! The master: who is in the run, in what order, and which results count.
 //!
 //! Pure: `handle` takes the time and one input, `poll_output` drains what is to be done,
-//! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules R1–R17 and the tables
+//! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules and the tables
 //! are in docs/protocol.md. This file takes inputs apart and hands them on; what they mean is
 //! decided by the run (`run`, `entry`), by the sessions and by each group on its own.
 
@@ -120,7 +120,7 @@ pub struct Setup {
     /// Name of the run.
     pub run: String,
     /// Waiting times, told to every peer.
-    pub timers: crate::config::Timers,
+    pub timers: crate::timers::Timers,
     /// Found a run at once if there is no history.
     pub new_run: bool,
     /// Rebuild without a majority if there is no journal.

@@ -6,9 +6,9 @@ use super::backoff::Backoffs;
 use super::outbox::Outbox;
 use super::record::Record;
 use super::session::Sessions;
-use crate::config::Timers;
 use crate::ids::{PeerId, Term};
 use crate::time::Instant;
+use crate::timers::Timers;
 use crate::wire::control::{EvictReason, MasterToPeer};
 
 /// Handed to a group with each event.

@@ -30,11 +30,11 @@ mod verdicts;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::config::Timers;
 use crate::ids::PeerId;
 use crate::limits;
 use crate::names::Names;
 use crate::time::{Instant, Pace, Patience};
+use crate::timers::Timers;
 use crate::wire::control::{MasterToPeer, Member, OtherGroups, PeerToMaster, StateId, Wait};
 
 use coverage::Coverage;

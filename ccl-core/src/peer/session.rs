@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use crate::config::Timers;
 use crate::error::{Error, Eviction};
 use crate::event::Event;
 use crate::ids::{CallId, PeerId, RunId, SessionId};
 use crate::time::{Instant, Pace};
+use crate::timers::Timers;
 use crate::wire::control::{CancelReason, Claim, EvictReason, PROTOCOL_VERSION, PeerToMaster};
 
 use super::Peer;

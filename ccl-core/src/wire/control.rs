@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Timers;
 use crate::ids::{
     GroupId, LinkKey, MemberNumber, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, Term,
     UnitId, Vid,
@@ -15,6 +14,7 @@ use crate::ids::{
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, OPEN_OPS_MAX, PEERS_MAX, TAGS_MAX, WORLD_SIZE_MAX,
 };
+use crate::timers::Timers;
 use crate::wire::bounded;
 
 pub use super::fingerprint::{Algorithm, CallName, Fingerprint, Kind};

@@ -9,13 +9,13 @@ mod waits;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::config::Timers;
 use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, NAME_BYTES_MAX,
     NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
     WORLD_SIZE_MAX,
 };
+use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
     MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
@@ -51,7 +51,7 @@ pub enum Violation {
     },
     /// The waiting times contradict each other.
     #[error("{0}")]
-    Timers(String),
+    Timers(&'static str),
 }
 
 type Checked = Result<(), Violation>;
@@ -394,9 +394,7 @@ fn check_timers(timers: &Timers) -> Checked {
         longest.as_secs(),
         TIMER_MAX.as_secs(),
     )?;
-    timers
-        .validate()
-        .map_err(|error| Violation::Timers(error.to_string()))
+    timers.validate().map_err(Violation::Timers)
 }
 
 /// Groups that are counted have members, and none has more than the largest.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use ccl_core::Timers;
 use ccl_core::collective::layout::Part;
-use ccl_core::config::Timers;
 use ccl_core::ids::{CallId, GroupId, Rank, Tag};
 use ccl_core::peer::{End, SessionEnd};
 use ccl_core::wire::control::{AbortReason, EvictReason, Fingerprint};

@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
 use crate::communicator::Communicator;
-use crate::config::{CommunicatorConfig, Timers};
+use crate::config::CommunicatorConfig;
 use crate::driver::clock::Clock;
 use crate::ids::{GroupId, LinkKey, Term};
 use crate::limits::{CONTROL_QUEUE_BYTES_MAX, UNIDENTIFIED_MAX};
 use crate::time::Instant;
+use crate::timers::Timers;
 use crate::wire::control::{MasterToPeer, PROTOCOL_VERSION, PeerToMaster};
 use crate::wire::frame::{Deframer, FRAME_VERSION, encode};
 

@@ -5,12 +5,12 @@ mod reports;
 use std::net::TcpListener;
 
 use super::*;
-use crate::config::Timers;
 use crate::driver::completion::Duty;
 use crate::driver::drive::{Collective, Repeat};
 use crate::error::Eviction;
 use crate::ids::{RunId, SessionId, Tag, Term, Vid};
 use crate::reduce::{Dtype, ReduceOp};
+use crate::timers::Timers;
 use crate::wire::control::{Algorithm, EvictReason, Fingerprint, Kind, MasterToPeer};
 
 /// With the port of its master, which takes connections and says nothing.

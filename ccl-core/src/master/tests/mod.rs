@@ -22,11 +22,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::Timers;
 use crate::ids::{
     GroupId, LinkKey, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, Term, UnitId, Vid,
 };
 use crate::reduce::{Dtype, ReduceOp};
+use crate::timers::Timers;
 use crate::wire::control::{
     Algorithm, Claim, Fingerprint, Install, Kind, OpNote, OpenReport, PROTOCOL_VERSION, Report,
     TagReport,

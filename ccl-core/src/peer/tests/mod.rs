@@ -17,7 +17,6 @@ mod table;
 use std::time::Duration;
 
 use super::{End, Input, Output, Peer, SessionEnd, Setup};
-use crate::config::Timers;
 use crate::error::Eviction;
 use crate::ids::{
     CallId, Epoch, GroupId, LinkKey, MemberNumber, OpName, OpNumber, PeerId, Rank, RunId,
@@ -25,6 +24,7 @@ use crate::ids::{
 };
 use crate::reduce::{Dtype, ReduceOp};
 use crate::time::Instant;
+use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, Algorithm, CancelReason, Carried, CommitRecord, CostTable, EvictReason,
     Fingerprint, Install, Kind, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report,

@@ -1,7 +1,7 @@
 //! The peer's process does not run for a while (R20).
 
 use super::*;
-use crate::config::Timers;
+use crate::timers::Timers;
 
 fn timers() -> Timers {
     Timers::default()

@@ -8,10 +8,10 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Timers;
 use crate::ids::*;
 use crate::limits::*;
 use crate::reduce::{Dtype, ReduceOp};
+use crate::timers::Timers;
 use crate::wire::control::*;
 
 fn address() -> impl Strategy<Value = SocketAddr> {
