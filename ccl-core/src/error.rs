@@ -53,10 +53,15 @@ pub enum Error {
     },
     /// A sync of shared state that cannot be: entries, strategies or revisions that do not fit
     /// together. Nothing moved. All callers get this error, which names the odd one.
-    #[error("the shared state cannot be synchronised: {}", .fault.words(.names))]
+    #[error(
+        "the shared state cannot be synchronised: {}{}",
+        .fault.words(.names), .entry.as_deref().unwrap_or_default()
+    )]
     SharedState {
         /// What does not fit, and at whom.
         fault: Box<SyncFault>,
+        /// The entry that differs, as far as this peer knows, as the end of a sentence.
+        entry: Option<String>,
         /// The sync that was aborted for everybody.
         op: OpName,
         /// The view that the members are in.
@@ -227,6 +232,7 @@ impl Error {
             },
             AbortReason::State(fault) => Self::SharedState {
                 fault: Box::new(fault),
+                entry: None,
                 op,
                 vid,
                 names: Names::default(),

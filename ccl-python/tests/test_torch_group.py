@@ -243,6 +243,23 @@ def checkpoint_shards() -> None:
 SECOND: list[Any] = []
 FOLDER: list[str] = []
 
+
+def name_the_missing() -> None:
+    dist.monitored_barrier(timeout=timedelta(seconds=HANG_SECONDS))
+    soon = timedelta(milliseconds=200)
+    if dist.get_rank() == 0:
+        with pytest.raises(RuntimeError, match="Rank 1 failed to pass monitoredBarrier in 200 ms"):
+            dist.monitored_barrier(timeout=soon)
+        dist.barrier()
+    else:
+        dist.barrier()
+        with pytest.raises(RuntimeError, match="Rank 1 successfully reached monitoredBarrier, but"):
+            dist.monitored_barrier(timeout=soon)
+    with pytest.raises(RuntimeError, match=f"Rank {dist.get_rank()} timed out in monitoredBarrier"):
+        dist.monitored_barrier(timeout=timedelta(0))
+    dist.monitored_barrier(timeout=timedelta(seconds=HANG_SECONDS), wait_all_ranks=True)
+
+
 FACTS: dict[str, Callable[[], None]] = {
     "groups know rank, size and name": know_themselves,
     "one rank gets or gives": give_to_one_or_from_one,
@@ -256,6 +273,7 @@ FACTS: dict[str, Callable[[], None]] = {
     "sharded models are checkpointed": checkpoint_shards,
     "methods of groups take what torch's take": call_groups_themselves,
     "DDP is compiled": compile_ddp,
+    "a monitored barrier names who does not come": name_the_missing,
     "tensors may share memory where that has a meaning": share_memory,
     "whole states are loaded into shards, and saved meanwhile": load_full_states,
 }

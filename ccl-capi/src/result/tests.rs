@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ccl_core::ids::OpName;
-use ccl_core::wire::control::{CancelReason, EvictReason, SyncFault};
+use ccl_core::wire::control::{CancelReason, Digest, EvictReason, SyncFault};
 use ccl_core::{Eviction, Kind, Names, PeerId, Vid};
 
 use super::*;
@@ -31,7 +31,10 @@ fn every_error() -> Vec<Error> {
                 peer: PeerId(9),
                 theirs: (1, 2),
                 most: (3, 4),
+                usual: Digest::default(),
+                difference: None,
             }),
+            entry: None,
             op,
             vid: Vid::default(),
             names: Names::default(),

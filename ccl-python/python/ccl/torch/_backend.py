@@ -13,6 +13,7 @@ import torch.distributed as dist
 import ccl
 from ccl.torch import _guards
 from ccl.torch._group import ATTEMPTS, FIRST_TAG, Group
+from ccl.torch._monitored import MonitoredBarriers
 
 NAME = "ccl"
 
@@ -156,7 +157,9 @@ def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Grou
     told = array("q", [0] * comm.world_size)
     contributors = comm.all_gather(array("q", [rank]), told).contributors
     ranks = dict(zip(contributors, told, strict=True))
-    return Group(comm, rank, size, ranks, 0, timeout)
+    group = Group(comm, rank, size, ranks, 0, timeout)
+    group.monitored_barriers = MonitoredBarriers(store, rank, size)
+    return group
 
 
 def _rendezvous(

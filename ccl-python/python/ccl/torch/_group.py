@@ -16,6 +16,7 @@ import ccl
 from ccl.torch import _calls
 from ccl.torch._calls import Call
 from ccl.torch._derived import Derived
+from ccl.torch._monitored import MonitoredBarriers
 from ccl.torch._order import LANES, Counts, Spans
 from ccl.torch._overloads import overloaded
 from ccl.torch._work import Tensors, Together, Work
@@ -61,6 +62,8 @@ class Group(Derived):
         self._together: list[Work] | None = None
         self._name = ""
         self._is_retired = False
+        #: In an elastic run there is no store that the ranks share.
+        self.monitored_barriers: MonitoredBarriers | None = None
         self.is_over = False
 
     # What torch asks about the group.
@@ -299,6 +302,17 @@ class Group(Derived):
             Tensors([token]),
             lambda lane: self.communicator.all_reduce_async(token, **self._options(call, lane)),
         )
+
+    def monitored_barrier(
+        self, timeout: timedelta | None = None, wait_all_ranks: bool = False
+    ) -> None:
+        """A barrier that names the ranks that do not come in time."""
+        if self.monitored_barriers is None:
+            raise ccl.InvalidUsage(
+                "an elastic run has no monitored_barrier: update_topology waits for all members, and says who "
+                "has not come"
+            )
+        self.monitored_barriers.wait(self._timeout if timeout is None else timeout, wait_all_ranks)
 
     def _start_coalescing(self, device: torch.device) -> None:
         self._together = []
