@@ -175,6 +175,57 @@ fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
     assert!(names.iter().all(|(odd, _)| *odd == names[1].1), "{names:?}");
 }
 
+/// What each of three says of entries of which those of rank 1 are others.
+fn told(entries: fn(usize) -> Vec<(&'static str, Vec<u64>)>) -> Vec<String> {
+    run(3, move |communicator, rank| {
+        let entries = entries(rank);
+        let count = |shape: &[u64]| shape.iter().product::<u64>() as usize;
+        let mut memory: Vec<_> = entries.iter().map(|it| vec![0_f32; count(&it.1)]).collect();
+        let mut state = SharedState::new(1);
+        for ((name, shape), memory) in entries.iter().zip(&mut memory) {
+            state.add(name, shape, memory).unwrap();
+        }
+        let error = communicator
+            .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
+            .unwrap_err()
+            .to_string();
+        let (_, last) = error.rsplit_once(". ").unwrap();
+        let odd = communicator.view().members[1].peer;
+        let name = last
+            .split_once(" (")
+            .and_then(|(_, tail)| tail.split_once(')'));
+        let name = name.map_or(String::new(), |(name, _)| format!(" ({name})"));
+        last.replace(&format!("peer {odd}{name}"), "the odd one")
+    })
+}
+
+#[test]
+fn the_entry_that_differs_is_named_with_both_sides() {
+    let words = told(|rank| {
+        let shape = if rank == 1 { vec![20, 2] } else { vec![20] };
+        vec![("a", vec![3]), ("w", shape), ("z", vec![])]
+    });
+    let usual = "\"w\" is f32 of shape [20] here, and 40 elements of f32 at the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, and 20 elements of f32 at most";
+    assert_eq!(words, [usual, odd, usual]);
+
+    let words = told(|rank| match rank {
+        1 => vec![("a", vec![3]), ("more", vec![1]), ("z", vec![])],
+        _ => vec![("a", vec![3]), ("z", vec![])],
+    });
+    let usual = "the odd one has an entry that is not here, of 1 element of f32";
+    let odd = "\"more\" is f32 of shape [1] here, and not at most";
+    assert_eq!(words, [usual, odd, usual]);
+
+    let words = told(|rank| match rank {
+        1 => vec![("z", vec![]), ("a", vec![3])],
+        _ => vec![("a", vec![3]), ("z", vec![])],
+    });
+    let usual = "the entries here and at the odd one are the same, in another order";
+    let odd = "the entries here and at most are the same, in another order";
+    assert_eq!(words, [usual, odd, usual]);
+}
+
 #[test]
 fn strategies_decide_who_gives() {
     run(3, |communicator, rank| {

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use crate::communicator::{Communicator, RawHandle, SharedState};
 use crate::driver::call::{Call, Operation};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{OpName, PeerId, Rank, Tag};
 use crate::outcome::Progress;
 use crate::peer::View;
 use crate::reduce::{Dtype, ReduceOp};
 use crate::state::holding::Holding;
+use crate::state::odd;
 use crate::time::Instant;
-use crate::wire::control::{Algorithm, Digest, Fingerprint, Kind, StateOffer, SyncStrategy};
+use crate::wire::control::{
+    Algorithm, Digest, Fingerprint, Kind, StateOffer, SyncFault, SyncStrategy,
+};
 
 /// How a sync is to be made.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +151,7 @@ impl Communicator {
         let offer = StateOffer {
             content,
             keys: holding.keys,
+            sketch: odd::sketch(state.keys()),
             entries: u32::try_from(state.keys().len()).expect("at most STATE_ENTRIES_MAX"),
             bytes: holding.layout.bytes(),
             strategy: options.strategy,
@@ -183,7 +187,7 @@ impl SyncHandle<'_, '_> {
     pub fn wait(mut self) -> Result<SyncInfo> {
         let end = self.raw.wait();
         self.settle();
-        let outcome = end?;
+        let outcome = end.map_err(|error| self.with_entry(error))?;
         let account = self.holding.account();
         let (content, _) = self.holding.offered();
         Ok(SyncInfo {
@@ -247,6 +251,35 @@ impl SyncHandle<'_, '_> {
         }
     }
 
+    /// Names the entry in which the members differ, if this one knows it.
+    fn with_entry(&self, mut error: Error) -> Error {
+        if let Error::SharedState {
+            fault,
+            entry,
+            names,
+            ..
+        } = &mut error
+            && let SyncFault::Keys {
+                peer,
+                usual,
+                difference: Some(difference),
+                ..
+            } = **fault
+        {
+            let keys = self.state.keys();
+            let is_usual = self.holding.keys == usual;
+            let words = if is_usual {
+                let odd = names.of(peer).to_string();
+                Some(odd::describe(keys, difference.reversed(), &odd))
+            } else {
+                let is_odd = self.communicator.peer() == peer;
+                is_odd.then(|| odd::describe(keys, difference, "most"))
+            };
+            *entry = words.map(|words| format!(". {words}"));
+        }
+        error
+    }
+
     fn settle(&mut self) {
         if !std::mem::replace(&mut self.is_settled, true) {
             self.state.settle(&self.holding);
@@ -303,6 +336,6 @@ fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {
         attempts: u32::MAX,
         min_world,
         caller: String::new(),
-        offer: Some(offer),
+        offer: Some(Box::new(offer)),
     }
 }

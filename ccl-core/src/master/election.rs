@@ -110,6 +110,8 @@ fn check_keys(offers: &[Offer]) -> Result<(), SyncFault> {
             peer: *peer,
             theirs: (odd.entries, odd.bytes),
             most: (usual.entries, usual.bytes),
+            usual: usual.keys,
+            difference: odd.sketch.difference(&usual.sketch),
         }),
         _ => Ok(()),
     }

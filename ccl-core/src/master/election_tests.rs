@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::control::Digest;
+use crate::wire::control::{Digest, KeySketch};
 use SyncStrategy::{EnforcePopular as E, ReceiveOnly as R, SendOnly as S};
 
 /// A content of this revision; equal letters are equal roots.
@@ -18,6 +18,7 @@ fn offer(strategy: SyncStrategy, content: StateId) -> StateOffer {
     StateOffer {
         content,
         keys: Digest([7; 32]),
+        sketch: KeySketch::default(),
         entries: 3,
         bytes: 100,
         strategy,
@@ -76,7 +77,9 @@ fn odd_keys_are_those_of_the_fewest_and_of_the_latest_admitted() {
         let offers: Vec<_> = keys.iter().map(|&keys| keyed(keys)).collect();
         match run(&offers, None) {
             Ok(_) => None,
-            Err(SyncFault::Keys { peer, theirs, most }) => Some((peer.0, theirs.0, most.0)),
+            Err(SyncFault::Keys {
+                peer, theirs, most, ..
+            }) => Some((peer.0, theirs.0, most.0)),
             Err(other) => panic!("{other}"),
         }
     };
@@ -390,7 +393,7 @@ proptest! {
         let of = |peer: PeerId| offers.iter().find(|(it, _)| *it == peer).map(|(_, it)| *it);
         match elect(&offers, sealed) {
             Ok(_) => {}
-            Err(SyncFault::Keys { peer, theirs, most }) => {
+            Err(SyncFault::Keys { peer, theirs, most, .. }) => {
                 let odd = of(peer).unwrap();
                 prop_assert_eq!(theirs, (odd.entries, odd.bytes));
                 let others = offers.iter().filter(|(_, it)| it.keys != odd.keys);

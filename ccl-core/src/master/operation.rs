@@ -63,7 +63,7 @@ impl OpenOp {
         if self.posted.insert(peer) {
             self.posted_at = now;
             self.offers
-                .extend(fingerprint.offer.map(|offer| (peer, offer)));
+                .extend(fingerprint.offer.as_deref().map(|offer| (peer, *offer)));
         }
         let Some((first, called)) = &self.called else {
             self.called = Some((peer, fingerprint.clone()));

@@ -19,7 +19,8 @@ impl Peer {
         let Some(call) = state.and_then(|state| state.call.as_mut()) else {
             return;
         };
-        let (Stage::Posted(posted), Some(offer)) = (&mut call.stage, &call.fingerprint.offer)
+        let (Stage::Posted(posted), Some(offer)) =
+            (&mut call.stage, call.fingerprint.offer.as_deref())
         else {
             return;
         };

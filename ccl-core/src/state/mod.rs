@@ -10,6 +10,7 @@ mod frames;
 pub mod hash;
 pub mod holding;
 pub mod layout;
+pub mod odd;
 mod running;
 pub mod serve;
 mod source;

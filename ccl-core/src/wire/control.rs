@@ -19,7 +19,9 @@ use crate::wire::bounded;
 
 pub use super::fingerprint::{Algorithm, CallName, Fingerprint, Kind};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};
-pub use super::state::{Digest, StateId, StateOffer, SyncFault, SyncStrategy};
+pub use super::state::{
+    Digest, KeyDifference, KeySketch, OddEntry, StateId, StateOffer, SyncFault, SyncStrategy,
+};
 pub use super::wait::{Called, MissingLink, SomePeers, UnitCount, Wait};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins

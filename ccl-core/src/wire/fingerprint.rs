@@ -119,7 +119,7 @@ pub struct Fingerprint {
     pub caller: String,
     /// What the caller brings to a sync of shared state. Differs from member to member, and is no
     /// part of what is compared.
-    pub offer: Option<StateOffer>,
+    pub offer: Option<Box<StateOffer>>,
 }
 
 impl Fingerprint {

@@ -8,6 +8,7 @@ mod fixed;
 pub mod frame;
 mod lane;
 mod reason;
+mod sketch;
 pub mod state;
 pub mod validate;
 mod wait;

@@ -44,7 +44,7 @@ impl CancelReason {
         match self {
             Self::User => format!("{call} was cancelled by {by}"),
             Self::Deadline => format!(
-                "{call} timed out, and was cancelled for all: the deadline of {by} passed before all \
+                "{call} timed out, and was cancelled for all: the timeout of {by} ended before all \
                  had called and finished it; allow more time with its deadline or \
                  operation_timeout"
             ),

@@ -11,6 +11,8 @@ use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
 
+pub use super::sketch::{KeyDifference, KeySketch, OddEntry, Size, name_hash};
+
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
@@ -82,6 +84,8 @@ pub struct StateOffer {
     pub content: StateId,
     /// Digest of names, types and shapes: must be the same for all.
     pub keys: Digest,
+    /// Sums over the entries, to name one that differs.
+    pub sketch: KeySketch,
     /// Number of entries, to name what differs.
     pub entries: u32,
     /// Their length in bytes.
@@ -107,6 +111,10 @@ pub enum SyncFault {
         theirs: (u32, u64),
         /// Those of most.
         most: (u32, u64),
+        /// The keys of most.
+        usual: Digest,
+        /// What its entries differ from those in, if it is known.
+        difference: Option<KeyDifference>,
     },
     /// Strategies that do not go together.
     Strategies {
@@ -154,7 +162,9 @@ impl SyncFault {
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
-            Self::Keys { peer, theirs, most } => format!(
+            Self::Keys {
+                peer, theirs, most, ..
+            } => format!(
                 "{} has other entries than most: {} of {} bytes in all, most have {} of {} bytes; \
                  names, types and shapes must be the same",
                 names.of(*peer),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ccl_core::ids::{OpName, PeerId, Revision};
 use ccl_core::peer::Input;
-use ccl_core::wire::control::{Digest, StateId, StateOffer, SyncFault, SyncStrategy};
+use ccl_core::wire::control::{Digest, KeySketch, StateId, StateOffer, SyncFault, SyncStrategy};
 
 use super::cluster::{Event, HostId, World};
 use super::rng::mix_all;
@@ -123,6 +123,7 @@ impl Possession {
         StateOffer {
             content: self.content,
             keys: root(keys),
+            sketch: KeySketch::default(),
             entries: 10 + keys as u32,
             bytes: 1000 + keys,
             strategy: self.strategy(logical, dice),
@@ -176,6 +177,7 @@ impl World {
             return StateOffer {
                 content: possession.content,
                 keys: root(0),
+                sketch: KeySketch::default(),
                 entries: 10,
                 bytes: 1000,
                 strategy: possession.strategy,
@@ -280,8 +282,8 @@ impl World {
 /// If the call is no sync.
 #[must_use]
 pub fn offer_of(operation: &Operation) -> StateOffer {
-    let offer = operation.fingerprint.offer;
-    offer.expect("a sync brings an offer")
+    let offer = operation.fingerprint.offer.as_deref();
+    *offer.expect("a sync brings an offer")
 }
 
 /// The next revision of a content; the same from the same, unless it goes astray.

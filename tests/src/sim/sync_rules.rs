@@ -66,7 +66,7 @@ impl Checkers {
     fn offers(&self, key: SyncKey) -> Option<Vec<Offer>> {
         let started = self.started.get(&key)?;
         let members = self.members_of(key);
-        let offer = |peer: &PeerId| Some((*peer, started.get(peer)?.fingerprint.offer?));
+        let offer = |peer: &PeerId| Some((*peer, **started.get(peer)?.fingerprint.offer.as_ref()?));
         members.iter().map(offer).collect()
     }
 
@@ -107,7 +107,11 @@ impl World {
         host: HostId,
         (run, group, op): SyncKey,
     ) -> Result<(), String> {
-        let disk = self.swarm.disk;
+        let disk = if self.keeps_all() {
+            self.swarm.disk
+        } else {
+            Disk::None
+        };
         let key = (run, group, op);
         let possession = &self.hosts[host.0].app.possession;
         let mine = possession.content;
@@ -247,7 +251,9 @@ fn check_fault(offers: &[Offer], before: Before, fault: &SyncFault) -> Result<()
     };
     let count = |is: &dyn Fn(&StateOffer) -> bool| offers.iter().filter(|(_, it)| is(it)).count();
     let is_true = match fault {
-        SyncFault::Keys { peer, theirs, most } => {
+        SyncFault::Keys {
+            peer, theirs, most, ..
+        } => {
             let odd = of(*peer)?;
             let few = count(&|it| it.keys == odd.keys);
             let many = count(&|it| it.keys != odd.keys && (it.entries, it.bytes) == *most);

@@ -5,7 +5,7 @@ use std::slice;
 use super::*;
 use crate::ids::Revision;
 use crate::wire::control::{
-    AbortReason, CancelReason, Digest, StateId, StateOffer, SyncFault, SyncStrategy,
+    AbortReason, CancelReason, Digest, KeySketch, StateId, StateOffer, SyncFault, SyncStrategy,
 };
 
 pub(super) fn content(revision: u64, root: u8) -> StateId {
@@ -19,6 +19,7 @@ pub(super) fn offer(content: StateId) -> StateOffer {
     StateOffer {
         content,
         keys: Digest::default(),
+        sketch: KeySketch::default(),
         entries: 1,
         bytes: 8,
         strategy: SyncStrategy::EnforcePopular,
@@ -40,7 +41,7 @@ pub(super) fn synced(op: OpName, offer: StateOffer) -> OpNote {
         kind: Kind::SharedState,
         retry: true,
         attempts: u32::MAX,
-        offer: Some(offer),
+        offer: Some(Box::new(offer)),
         ..fingerprint(0)
     };
     OpNote { op, fingerprint }
@@ -183,6 +184,8 @@ fn fault_aborts_for_all_at_a_view_change_and_evicts_nobody() {
         peer: peers[1].peer,
         theirs: (1, 8),
         most: (1, 8),
+        usual: Digest::default(),
+        difference: None,
     };
     assert_eq!(abort(&install), AbortReason::State(fault));
     assert_eq!(install.members.len(), 2);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Error;
 use crate::ids::Revision;
-use crate::wire::control::{Digest, StateId, StateOffer, SyncStrategy};
+use crate::wire::control::{Digest, KeySketch, StateId, StateOffer, SyncStrategy};
 
 const TAG: u64 = Tag::SHARED_STATE.0;
 
@@ -18,15 +18,16 @@ pub(super) fn content(revision: u64, root: u8) -> StateId {
 pub(super) fn sync(mine: StateId) -> Fingerprint {
     Fingerprint {
         kind: Kind::SharedState,
-        offer: Some(StateOffer {
+        offer: Some(Box::new(StateOffer {
             content: mine,
             keys: Digest::default(),
+            sketch: KeySketch::default(),
             entries: 1,
             bytes: 8,
             strategy: SyncStrategy::EnforcePopular,
             is_usable: true,
             restore: false,
-        }),
+        })),
         ..fingerprint(0)
     }
 }

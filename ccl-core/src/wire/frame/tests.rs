@@ -425,13 +425,16 @@ fn wait() -> impl Strategy<Value = Wait> {
         unit.prop_map(Wait::Unit),
         (some_peers(), any::<u32>()).prop_map(|(here, needed)| Wait::FirstView { here, needed }),
         vec(link, 0..=WAIT_NAMES_MAX).prop_map(Wait::Links),
-        (any::<(u32, u32)>(), some_peers()).prop_map(|((heard, members), missing)| {
-            Wait::Rebuild {
-                heard,
-                members,
-                missing,
+        (any::<(u32, u32, u32)>(), some_peers()).prop_map(
+            |((heard, members, seconds), missing)| {
+                Wait::Rebuild {
+                    heard,
+                    members,
+                    missing,
+                    seconds,
+                }
             }
-        }),
+        ),
         (any::<u32>(), some_peers())
             .prop_map(|(members, missing)| Wait::SafePoint { members, missing }),
         some_peers().prop_map(|missing| Wait::Change { missing }),

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::config::MasterConfig;
+use crate::driver::clock::Moment;
 use crate::driver::master::archive::Disk;
 use crate::ids::{GroupId, LinkKey, OpName, OpNumber, PeerId, Rank, Tag, Vid};
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
@@ -99,6 +100,10 @@ impl Disk for NotingDisk {
             return Err(Error::os("a disk", ErrorKind::StorageFull.into()));
         }
         self.log.lock().unwrap().push(Synced);
+        Ok(())
+    }
+
+    fn stamp(&mut self, _: &Moment) -> Result<()> {
         Ok(())
     }
 
