@@ -190,6 +190,16 @@ typedef struct cclMasterConfig_t {
      */
     uint32_t is_rebuild_forced;
     /*
+     1: take a journal for the newest of its run although it has no marker beside it, because it
+     was moved. Risk: an older copy may contradict what members were told.
+     */
+    uint32_t is_journal_trusted;
+    /*
+     1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes on
+     for a while beside those that take its place.
+     */
+    uint32_t are_members_gone;
+    /*
      0.
      */
     uint32_t reserved;
@@ -274,7 +284,7 @@ typedef struct cclCommunicatorConfig_t {
      */
     uint64_t unit;
     /*
-     How long cclConnect may take, the master's absence included, in milliseconds. 0: 60 s.
+     How long cclConnect may take, the master's absence included, in milliseconds. 0: 90 s.
      */
     uint64_t connect_timeout_ms;
     /*

@@ -33,7 +33,7 @@ pub struct cclCommunicatorConfig_t {
     pub congestion_control: *const c_char,
     /// Failure unit: peers that live and die together. Counts only with `has_unit`.
     pub unit: u64,
-    /// How long cclConnect may take, the master's absence included, in milliseconds. 0: 60 s.
+    /// How long cclConnect may take, the master's absence included, in milliseconds. 0: 90 s.
     pub connect_timeout_ms: u64,
     /// Deadline of each call that names none, in milliseconds; CCL_FOREVER: none. 0: 10 minutes.
     pub operation_timeout_ms: u64,
@@ -126,6 +126,12 @@ pub struct cclMasterConfig_t {
     /// 1: rebuild from whoever is there, even without journal and majority: an operator's word that
     /// nobody else goes on.
     pub is_rebuild_forced: u32,
+    /// 1: take a journal for the newest of its run although it has no marker beside it, because it
+    /// was moved. Risk: an older copy may contradict what members were told.
+    pub is_journal_trusted: u32,
+    /// 1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes on
+    /// for a while beside those that take its place.
+    pub are_members_gone: u32,
     /// 0.
     pub reserved: u32,
     /// Between signs of life, both ways. 0: 250.
@@ -160,6 +166,8 @@ impl Default for cclMasterConfig_t {
             is_fsync_off: 0,
             is_new_run: 0,
             is_rebuild_forced: 0,
+            is_journal_trusted: 0,
+            are_members_gone: 0,
             reserved: 0,
             heartbeat_interval_ms: 0,
             peer_timeout_ms: 0,
@@ -245,6 +253,8 @@ pub(crate) unsafe fn master_config(pointer: *const cclMasterConfig_t) -> Outcome
         listen: listen.unwrap_or(default.listen),
         run: text(c.run, "config->run")?.unwrap_or(default.run),
         journal: text(c.journal, "config->journal")?.map(PathBuf::from),
+        members_gone: memory::switch(c.are_members_gone, "config->are_members_gone")?,
+        trust_journal: memory::switch(c.is_journal_trusted, "config->is_journal_trusted")?,
         fsync: !memory::switch(c.is_fsync_off, "config->is_fsync_off")?,
         new_run: memory::switch(c.is_new_run, "config->is_new_run")?,
         force_rebuild: memory::switch(c.is_rebuild_forced, "config->is_rebuild_forced")?,

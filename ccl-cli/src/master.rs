@@ -33,16 +33,25 @@ pub struct Arguments {
     /// File that keeps the history, so that a restarted master takes the run up again.
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// Take the journal for the newest although it has no marker beside it, because it was moved
+    /// here. Risk: an older copy may contradict what members were told.
+    #[arg(long, requires = "journal")]
+    trust_journal: bool,
     /// Do not wait for the disk before a decision is told.
     #[arg(long)]
     no_fsync: bool,
-    /// Found a run at once, without waiting for members of an earlier one.
+    /// Found a run at once, without waiting for members of an earlier one; refused beside a journal
+    /// that holds a run.
     #[arg(long)]
     new_run: bool,
     /// Rebuild from whoever is there, without a journal and a majority: only if nobody else goes
     /// on.
     #[arg(long)]
     force_rebuild: bool,
+    /// Wait for no member of an earlier run or view: none is alive. Risk: one that is goes on for a
+    /// while beside those that take its place.
+    #[arg(long)]
+    members_gone: bool,
     /// Silence after which a peer counts as dead, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     peer_timeout_ms: u64,
@@ -92,9 +101,11 @@ impl Arguments {
             listen: self.listen,
             run: self.run.clone(),
             journal: self.journal.clone(),
+            trust_journal: self.trust_journal,
             fsync: !self.no_fsync,
             new_run: self.new_run,
             force_rebuild: self.force_rebuild,
+            members_gone: self.members_gone,
             timers: Timers {
                 heartbeat_interval: ms(self.heartbeat_ms),
                 peer_timeout: ms(self.peer_timeout_ms),

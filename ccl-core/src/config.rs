@@ -19,14 +19,23 @@ pub struct MasterConfig {
     /// File of the sealed history. `None` keeps it in memory: a restarted master then needs a
     /// majority of each view. Default `None`.
     pub journal: Option<PathBuf>,
+    /// Take a journal for the newest of its run although it has no marker beside it that says so,
+    /// because it was moved: an operator's word. An older copy may contradict what members were
+    /// told. Default false.
+    pub trust_journal: bool,
     /// Whether views and decisions reach the disk before they are told. Default true.
     pub fsync: bool,
-    /// Found a run at once, without waiting `rebuild_window` for members of an earlier one.
-    /// Default false.
+    /// Found a run at once, without waiting `rebuild_window` for members of an earlier one. Refused
+    /// beside a journal that holds a run. Default false.
     pub new_run: bool,
     /// Rebuild from whoever is there after `rebuild_window`, even without a journal and a majority:
     /// an operator's word that nobody else goes on. Default false.
     pub force_rebuild: bool,
+    /// Give up at once what no member is heard of, and found a run without waiting: an operator's
+    /// word that no member of an earlier run or view is alive. One that is may go on for
+    /// `peer_timeout` and `detach_timeout` beside those that take its place; then its session ends as
+    /// unknown. Default false.
+    pub members_gone: bool,
     /// Waiting times, told to every peer.
     pub timers: Timers,
 }
@@ -37,9 +46,11 @@ impl Default for MasterConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], limits::MASTER_PORT_DEFAULT)),
             run: "default".into(),
             journal: None,
+            trust_journal: false,
             fsync: true,
             new_run: false,
             force_rebuild: false,
+            members_gone: false,
             timers: Timers::default(),
         }
     }
@@ -90,7 +101,8 @@ pub struct CommunicatorConfig {
     /// Peers that the first view of a group waits for, at least `min_world_size`; if peers differ,
     /// the largest counts. `None`: `min_world_size`. Default `None`.
     pub initial_world_size: Option<u32>,
-    /// How long `connect` may take, the master's absence included. Default 60 s.
+    /// How long `connect` may take, the master's absence included, and for how long a restarted
+    /// master waits for members of a view none of which is left (65 s). Default 90 s.
     pub connect_timeout: Duration,
     /// Deadline of each call that names none. `None`: for ever. Default 10 min.
     pub operation_timeout: Option<Duration>,
@@ -124,7 +136,7 @@ impl Default for CommunicatorConfig {
             lanes: None,
             min_world_size: 1,
             initial_world_size: None,
-            connect_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(90),
             operation_timeout: Some(Duration::from_secs(600)),
             checksum: true,
             scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,

@@ -74,6 +74,8 @@ pub enum Event {
     /// No member at all is heard, or if there are none, no newcomer: the master takes itself for
     /// cut off, and evicts nobody until one is heard, or until `detach_timeout` is over (R20).
     MasterHearsNobody,
+    /// The journal is older than the run: a copy, or a part of it. It is treated as lost (R11).
+    JournalOutdated,
     /// An operation committed.
     Committed {
         /// Its group.
@@ -160,6 +162,10 @@ impl fmt::Display for Event {
             ),
             Self::MasterPaused { paused_ms } => paused(f, *paused_ms),
             Self::MasterHearsNobody => f.write_str(HEARS_NOBODY),
+            Self::JournalOutdated => f.write_str(
+                "the journal is older than the run, so it decides nothing: members are asked, and a \
+                 majority of each view is needed, or an operator's word with force_rebuild",
+            ),
             Self::Committed { group, op } => write!(f, "{op} of group {group} committed"),
             Self::Aborted {
                 group,

@@ -101,6 +101,12 @@ pub enum Mutation {
     SafePointToldEarly,
     /// Every other safe point lets nobody in.
     NewcomerOverlooked,
+    /// A journal is taken for the newest, whatever its marker says.
+    OlderJournalTrusted,
+    /// A report that knows more than the journal does not cast doubt on it.
+    NewerReportIgnored,
+    /// A restarted master does not know that its journal was doubted.
+    DoubtForgotten,
 }
 
 #[cfg(ccl_mutations)]

@@ -30,7 +30,7 @@ use crate::wait::wait_telling;
 ///                            many peers of it are admitted together
 ///   listen                   None: "address:port" for the other peers; None is a free port
 ///   advertise                None: "host:port" that the others dial instead, behind a port mapping
-///   connect_timeout          60 s: until admitted, waiting for the master included
+///   connect_timeout          90 s: until admitted, waiting for the master included
 ///   operation_timeout        600 s: deadline of calls that give none; None: no deadline
 ///   lanes                    None: connections of each link; None is 1 on one host, else 4
 ///   checksum                 True: CRC-32 over each data frame

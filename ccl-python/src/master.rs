@@ -21,9 +21,11 @@ use crate::wait::wait_for;
 ///   listen              "127.0.0.1:48148": "0.0.0.0:48148" for other machines; port 0: a free one
 ///   run                 "default": name of the run
 ///   journal             None: file of the history, from which a restarted master goes on
+///   trust_journal       False: take a journal that was moved without its marker for the newest
 ///   fsync               True: decisions reach the disk before they are told
 ///   new_run             False: found a run at once, without waiting for members of an earlier one
 ///   force_rebuild       False: rebuild without journal or majority
+///   members_gone        False: wait for no member of before: an operator's word that none is alive
 ///   heartbeat_interval  0.25 s: between signs of life, both ways
 ///   peer_timeout        5 s: silence after which a peer counts as dead
 ///   reattach_grace      2 s: for a lost control connection to come back

@@ -156,8 +156,10 @@ pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
             "listen" => config.listen = address(value)?,
             "run" => config.run = value.extract()?,
             "journal" => config.journal = value.extract()?,
+            "trust_journal" => config.trust_journal = value.extract()?,
             "fsync" => config.fsync = value.extract()?,
             "new_run" => config.new_run = value.extract()?,
+            "members_gone" => config.members_gone = value.extract()?,
             "force_rebuild" => config.force_rebuild = value.extract()?,
             other => return timer(&mut config.timers, other, value),
         }

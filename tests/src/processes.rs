@@ -25,11 +25,16 @@ impl Actor {
     /// If the process cannot be started.
     #[must_use]
     pub fn spawn(program: &str, master: SocketAddr, world: u32, lanes: u16) -> Self {
-        let arguments = [master.to_string(), world.to_string(), lanes.to_string()];
-        Self::start(program, &arguments)
+        let numbers = [world.to_string(), lanes.to_string()];
+        Self::run(program, &[&master.to_string(), &numbers[0], &numbers[1]])
     }
 
-    fn start(program: &str, arguments: &[String]) -> Self {
+    /// Starts any program of this kind.
+    ///
+    /// # Panics
+    /// If the process cannot be started.
+    #[must_use]
+    pub fn run(program: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -72,6 +77,12 @@ impl Actor {
             .expect("the actor answers")
     }
 
+    /// The next line it prints, if it prints one in this time.
+    #[must_use]
+    pub fn answer_within(&self, time: Duration) -> Option<String> {
+        self.answers.recv_timeout(time).ok()
+    }
+
     /// Sends a command and returns the answer.
     pub fn ask(&mut self, command: &str) -> String {
         self.say(command);
@@ -91,7 +102,8 @@ impl Actor {
     /// If the process cannot be started.
     #[must_use]
     pub fn master(program: &str, peer_timeout: Duration) -> (Self, SocketAddr) {
-        let master = Self::start(program, &[peer_timeout.as_millis().to_string()]);
+        let timeout = peer_timeout.as_millis().to_string();
+        let master = Self::run(program, &[&timeout]);
         let address = master.answer().parse().expect("it prints its address");
         (master, address)
     }

@@ -173,6 +173,7 @@ fn a_newcomer_that_a_restarted_master_does_not_know_begins_anew() {
     assert_eq!((waiting.join().unwrap(), communicator.world_size()), (2, 2));
     drop(communicator);
     master.shutdown();
+    std::fs::remove_file(journal.with_extension("marker")).unwrap();
     std::fs::remove_file(journal).unwrap();
 }
 

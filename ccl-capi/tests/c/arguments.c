@@ -129,6 +129,12 @@ static void master_functions(void) {
     config.is_fsync_off = 7;
     EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
     config.is_fsync_off = 1;
+    config.is_journal_trusted = 2;
+    EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
+    config.is_journal_trusted = 0;
+    config.are_members_gone = 2;
+    EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
+    config.are_members_gone = 0;
     config.reserved = 1;
     EXPECT(cclErrorInvalidArgument, cclCreateMaster(&config, &master));
     config.reserved = 0;

@@ -237,7 +237,9 @@ static void remove_files(void) {
         snprintf(path, sizeof path, "%s/%s", checkpoints, names[index]);
         CHECK(unlink(path) == 0);
     }
-    CHECK(rmdir(checkpoints) == 0 && unlink(journal) == 0 && rmdir(directory) == 0);
+    snprintf(path, sizeof path, "%s.marker", journal);
+    CHECK(rmdir(checkpoints) == 0 && unlink(journal) == 0 && unlink(path) == 0);
+    CHECK(rmdir(directory) == 0);
 }
 
 int main(void) {

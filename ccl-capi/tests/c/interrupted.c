@@ -136,6 +136,7 @@ static void look_ups_hold_nobody_up(int how) {
 
 static void journals_hold_nobody_up(int is_destroyed) {
     char journal[] = "/tmp/ccl-interrupted-XXXXXX", address[CCL_ADDRESS_BYTES_MAX];
+    char marker[64];
     const int file = mkstemp(journal);
     cclMasterConfig_t config;
     pthread_t thread;
@@ -166,7 +167,8 @@ static void journals_hold_nobody_up(int is_destroyed) {
         OK(cclGetMasterAddress(task.master, address, sizeof address));
         OK(cclDestroyMaster(task.master));
     }
-    CHECK(unlink(journal) == 0);
+    snprintf(marker, sizeof marker, "%s.marker", journal);
+    CHECK(unlink(journal) == 0 && unlink(marker) == 0);
 }
 
 static cclSharedState_t make_state(float *data) {

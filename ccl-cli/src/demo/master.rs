@@ -61,6 +61,7 @@ impl Drop for Master {
         if let Some(path) = &self.journal {
             // It may never have been written; nobody needs it any more.
             let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(path.with_extension("journal.marker"));
         }
     }
 }

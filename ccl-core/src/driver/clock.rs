@@ -20,6 +20,55 @@ pub fn seconds_since_2026() -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX / 2)
 }
 
+/// A moment that another process can compare with a later one, though clocks are set meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Which start of the system.
+    pub boot: u128,
+    /// Which machine; 0 if it has no name.
+    pub machine: u128,
+    /// Since that start, in milliseconds.
+    pub up_ms: u64,
+    /// By the system's clock, which may be set: since 1970, in milliseconds.
+    pub wall_ms: u64,
+}
+
+impl Moment {
+    /// The moment now; `None` where the system does not say.
+    #[must_use]
+    pub fn now() -> Option<Self> {
+        let read = |path: &str| std::fs::read_to_string(path).ok();
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let machine = read("/etc/machine-id").and_then(|text| hexadecimal(&text));
+        Some(Self {
+            boot: hexadecimal(&read("/proc/sys/kernel/random/boot_id")?)?,
+            machine: machine.unwrap_or(0),
+            up_ms: u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX),
+            wall_ms: wall.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0)),
+        })
+    }
+
+    /// How much time has passed since `earlier`, at least. A system that was started anew has run
+    /// since; how long it was off is not known. Of another machine nothing is.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Duration {
+        let ms = if self.boot == earlier.boot {
+            self.up_ms.saturating_sub(earlier.up_ms)
+        } else if self.machine == earlier.machine && self.machine != 0 {
+            let by_wall = self.wall_ms.saturating_sub(earlier.wall_ms);
+            by_wall.min(self.up_ms)
+        } else {
+            0
+        };
+        Duration::from_millis(ms)
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<u128> {
+    let digits: String = text.trim().chars().filter(|digit| *digit != '-').collect();
+    u128::from_str_radix(&digits, 16).ok()
+}
+
 /// Real time as nanoseconds since the clock was made, the sleep of the machine included: a peer
 /// that slept is to know for how long it had no master (docs/protocol.md, R11 and R20).
 #[derive(Clone, Copy, Debug)]
@@ -86,5 +135,40 @@ mod tests {
         assert!(later <= StdInstant::now() + hour);
         let past = clock.to_std(Instant(0));
         assert!(past >= before && past <= StdInstant::now());
+    }
+
+    fn moment(boot: u128, machine: u128, up_ms: u64, wall_ms: u64) -> Moment {
+        Moment {
+            boot,
+            machine,
+            up_ms,
+            wall_ms,
+        }
+    }
+
+    /// Never more than has really passed, however the clock is set.
+    #[test]
+    fn no_more_time_is_believed_to_have_passed_than_has() {
+        let ms = |later: Moment, earlier: Moment| later.since(&earlier).as_millis();
+        let before = moment(1, 7, 5_000, 100_000);
+        // The clock was set forward, and back.
+        assert_eq!(ms(moment(1, 7, 6_500, 900_000), before), 1_500);
+        assert_eq!(ms(moment(1, 7, 6_500, 1_000), before), 1_500);
+        assert_eq!(ms(moment(1, 7, 4_000, 200_000), before), 0);
+        // The machine was started again: since then it has run 20 s.
+        assert_eq!(ms(moment(2, 7, 20_000, 900_000), before), 20_000);
+        assert_eq!(ms(moment(2, 7, 20_000, 103_000), before), 3_000);
+        assert_eq!(ms(moment(2, 7, 20_000, 1_000), before), 0);
+        // Another machine has run for days, and that says nothing.
+        assert_eq!(ms(moment(2, 8, 90_000_000, 900_000), before), 0);
+        let nameless = moment(1, 0, 5_000, 100_000);
+        assert_eq!(ms(moment(2, 0, 20_000, 900_000), nameless), 0);
+    }
+
+    #[test]
+    fn the_system_says_what_moment_it_is() {
+        let (first, second) = (Moment::now().unwrap(), Moment::now().unwrap());
+        assert!(second.since(&first) < Duration::from_secs(60));
+        assert!(first.boot != 0 && first.up_ms > 0 && first.wall_ms > 0);
     }
 }

@@ -10,6 +10,12 @@
 //! short, or zeros in its place: that is cut off, since nobody was told of it. Everything else that
 //! does not fit is damage, and the master refuses to guess. What records mean is in
 //! `master::record`.
+//!
+//! A file that is whole may still be an older copy. A marker beside it (`marker`) says how much was
+//! sealed; a journal that does not reach it, or has none, is doubted.
+
+mod frame;
+mod marker;
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -17,10 +23,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use frame::{Found, RecordHeader, body_crc, read_record};
+pub use marker::Doubt;
+use marker::{Marker, Point, Sealed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::descriptors::Own;
+use crate::driver::clock::Moment;
 use crate::error::{Error, Result};
 use crate::limits::JOURNAL_RECORD_BYTES_MAX;
 
@@ -41,7 +51,14 @@ pub struct Journal {
     /// Whether `sync` asks the disk. Without, records survive the process but not the machine.
     fsync: bool,
     is_broken: bool,
+    /// Whether anything was appended since it was opened.
+    is_appended: bool,
     frame: Vec<u8>,
+    /// `None` for a file that is yet to replace another.
+    marker: Option<Marker>,
+    doubt: Option<Doubt>,
+    /// What the marker says was sealed of this file.
+    sealed: Option<Point>,
 }
 
 impl Journal {
@@ -59,13 +76,74 @@ impl Journal {
         let header = header_of(run);
         let mut journal = Self::around(file, path, run, fsync);
         let length = journal.length()?;
-        if journal.is_new(&header, length)? {
+        let marker = Marker::read(path);
+        let marker =
+            marker.map_err(|error| journal.os("has a marker that cannot be read", error))?;
+        let mut sealed = Sealed::new(marker.points());
+        let records = if journal.is_new(&header, length)? {
             journal.create(&header)?;
-            return Ok((journal, Vec::new()));
+            sealed.pass(journal.point());
+            Vec::new()
+        } else {
+            journal.check_header(&header, run)?;
+            journal.read_records(header.len() as u64, length, &mut sealed)?
+        };
+        journal.doubt = sealed.doubt(marker.path(), records.is_empty());
+        journal.sealed = sealed.reached();
+        journal.marker = Some(marker);
+        if records.is_empty() && journal.doubt.is_none() {
+            journal.mark(&[journal.point()])?;
         }
-        journal.check_header(&header, run)?;
-        let records = journal.read_records(header.len() as u64, length)?;
         Ok((journal, records))
+    }
+
+    /// Why it may not be the newest of its run. What it holds is then to be treated as lost, which
+    /// is to be sealed in it first: it counts as the newest again after the next `sync`.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&Doubt> {
+        self.doubt.as_ref()
+    }
+
+    /// When a member could last hear of a master of this journal, if that is known: not of one that
+    /// is in doubt, for others may have served the run since.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Moment> {
+        let marker = self.marker.as_ref().filter(|_| self.doubt.is_none());
+        marker.and_then(Marker::stamp)
+    }
+
+    /// A member can hear of the master now.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: the master must stop.
+    pub fn stamp(&mut self, moment: &Moment) -> Result<()> {
+        self.check_alive()?;
+        let Some(marker) = &mut self.marker else {
+            return Ok(());
+        };
+        let written = marker.write_stamp(moment);
+        written.map_err(|error| self.broken(error))
+    }
+
+    fn point(&self) -> Point {
+        Point {
+            bytes: self.bytes,
+            chain: self.chain,
+        }
+    }
+
+    /// Notes what is sealed. What was in doubt stays so until something is.
+    fn mark(&mut self, points: &[Point]) -> Result<()> {
+        let fsync = self.fsync;
+        let Some(marker) = &mut self.marker else {
+            return Ok(());
+        };
+        let written = marker.write(points, fsync);
+        written.map_err(|error| self.broken(error))?;
+        if let [point] = points {
+            self.sealed = Some(*point);
+        }
+        Ok(())
     }
 
     fn around(file: Own<File>, path: &Path, run: &str, fsync: bool) -> Self {
@@ -77,7 +155,11 @@ impl Journal {
             chain: crc32fast::hash(&header_of(run)),
             fsync,
             is_broken: false,
+            is_appended: false,
             frame: Vec::new(),
+            marker: None,
+            doubt: None,
+            sealed: None,
         }
     }
 
@@ -113,6 +195,7 @@ impl Journal {
         let written = self.file.write_all(&self.frame);
         written.map_err(|error| self.broken(error))?;
         self.chain = body_crc;
+        self.is_appended = true;
         self.bytes += self.frame.len() as u64;
         self.frame.shrink_to(FRAME_KEPT_BYTES);
         Ok(())
@@ -124,11 +207,14 @@ impl Journal {
     /// [`Error::Os`]: the master must stop.
     pub fn sync(&mut self) -> Result<()> {
         self.check_alive()?;
-        if !self.fsync {
-            return Ok(());
+        if self.fsync {
+            let synced = self.file.sync_data();
+            synced.map_err(|error| self.broken(error))?;
         }
-        let synced = self.file.sync_data();
-        synced.map_err(|error| self.broken(error))
+        if self.is_appended {
+            self.mark(&[self.point()])?;
+        }
+        Ok(())
     }
 
     /// Puts a file that holds `records` alone in the place of this one. A crash leaves the one or
@@ -147,6 +233,8 @@ impl Journal {
         fresh.create(&header_of(&self.run))?;
         records.iter().try_for_each(|record| fresh.append(record))?;
         fresh.sync()?;
+        let points: Vec<_> = self.sealed.into_iter().chain([fresh.point()]).collect();
+        self.mark(&points)?;
         let renamed = std::fs::rename(&path, &self.path);
         renamed.map_err(|error| fresh.os("cannot be renamed", error))?;
         // From here on the old file has no name: nothing may be written to it any more.
@@ -154,8 +242,9 @@ impl Journal {
         synced.map_err(|error| self.broken(error))?;
         fresh.path.clone_from(&self.path);
         fresh.fsync = self.fsync;
+        fresh.marker = self.marker.take();
         *self = fresh;
-        Ok(())
+        self.mark(&[self.point()])
     }
 
     /// Whether a write or a sync has failed: the master must stop.
@@ -253,7 +342,8 @@ impl Journal {
         let name = rest.get(..name_bytes as usize).unwrap_or_default();
         if header_of(&String::from_utf8_lossy(name)) != found {
             return Err(self.damaged(
-                "is damaged in its header; restore it from a copy, or name another file",
+                "is damaged in its header; move it away, or name another file: members that still \
+                 run then say what they know",
             ));
         }
         let name = String::from_utf8_lossy(name);
@@ -262,11 +352,21 @@ impl Journal {
     }
 
     /// Reads records from `start`, where the file now stands, and leaves it at the end of the last.
-    fn read_records<R: DeserializeOwned>(&mut self, start: u64, length: u64) -> Result<Vec<R>> {
+    fn read_records<R: DeserializeOwned>(
+        &mut self,
+        start: u64,
+        length: u64,
+        sealed: &mut Sealed<'_>,
+    ) -> Result<Vec<R>> {
         let mut records = Vec::new();
         let mut offset = start;
         let mut reader = BufReader::new(&*self.file);
         let mut body = Vec::new();
+        let chain = self.chain;
+        sealed.pass(Point {
+            bytes: offset,
+            chain,
+        });
         while offset < length {
             let found = read_record(&mut reader, length - offset, self.chain, &mut body);
             match found.map_err(|error| self.os("cannot be read", error))? {
@@ -275,6 +375,10 @@ impl Journal {
                     offset += (RECORD_HEADER_BYTES + body.len()) as u64;
                     let record = postcard::from_bytes(&body);
                     records.push(record.map_err(|error| self.undecodable(records.len(), &error))?);
+                    sealed.pass(Point {
+                        bytes: offset,
+                        chain,
+                    });
                 }
                 Found::Torn => break,
                 Found::Damaged(what) => return Err(self.damaged_at(offset, length, what)),
@@ -300,10 +404,10 @@ impl Journal {
 
     fn damaged_at(&self, offset: u64, length: u64, what: &str) -> Error {
         self.damaged(&format!(
-            "is damaged at byte {offset} of {length}: {what}. Restore it from a copy. If there is \
-             none, move it away and start with `force_rebuild`: the members that still run then \
-             say what they know. Only if none runs, cutting the file to {offset} bytes loses what \
-             was sealed after that"
+            "is damaged at byte {offset} of {length}: {what}. Move it away, or cut it to {offset} \
+             bytes: it then decides nothing by itself, nor does an older copy in its place. The \
+             members that still run say what they know, and the master goes on once a majority of \
+             their view is back, or with `force_rebuild` if nobody else goes on"
         ))
     }
 
@@ -312,99 +416,6 @@ impl Journal {
             "holds a record (number {index}) that this program does not know ({error}); use the \
              program that wrote it"
         ))
-    }
-}
-
-/// What lies at one place of the file.
-enum Found {
-    /// A record; its checksum. The body is in the caller's buffer.
-    Whole(u32),
-    /// The beginning of one, or zeros: a write that a crash cut short.
-    Torn,
-    /// Neither.
-    Damaged(&'static str),
-}
-
-struct RecordHeader {
-    body_bytes: u32,
-    chain: u32,
-    body_crc: u32,
-}
-
-impl RecordHeader {
-    fn to_bytes(&self) -> [u8; RECORD_HEADER_BYTES] {
-        let mut bytes = [0; RECORD_HEADER_BYTES];
-        for (field, value) in [self.body_bytes, self.chain, self.body_crc]
-            .iter()
-            .enumerate()
-        {
-            bytes[field * 4..][..4].copy_from_slice(&value.to_le_bytes());
-        }
-        let crc = crc32fast::hash(&bytes[..12]);
-        bytes[12..].copy_from_slice(&crc.to_le_bytes());
-        bytes
-    }
-
-    /// `None` if its own CRC does not fit.
-    fn from_bytes(bytes: &[u8; RECORD_HEADER_BYTES]) -> Option<Self> {
-        let header = Self {
-            body_bytes: u32_at(bytes, 0),
-            chain: u32_at(bytes, 4),
-            body_crc: u32_at(bytes, 8),
-        };
-        (header.to_bytes() == *bytes).then_some(header)
-    }
-}
-
-/// Reads the record that follows `chain` out of the `left` bytes before the end of the file.
-fn read_record(
-    reader: &mut impl Read,
-    left: u64,
-    chain: u32,
-    body: &mut Vec<u8>,
-) -> std::io::Result<Found> {
-    if left < RECORD_HEADER_BYTES as u64 {
-        return Ok(Found::Torn);
-    }
-    let mut bytes = [0; RECORD_HEADER_BYTES];
-    reader.read_exact(&mut bytes)?;
-    let Some(header) = RecordHeader::from_bytes(&bytes) else {
-        let is_blank = bytes == [0; RECORD_HEADER_BYTES] && is_zero_to_the_end(reader)?;
-        let damaged = Found::Damaged("the checksum of a record's header does not fit");
-        return Ok(if is_blank { Found::Torn } else { damaged });
-    };
-    if header.chain != chain {
-        let what = "a record does not follow the one before it: some are missing, or out of place";
-        return Ok(Found::Damaged(what));
-    }
-    body.clear();
-    reader.take(header.body_bytes.into()).read_to_end(body)?;
-    if body.len() < header.body_bytes as usize {
-        return Ok(Found::Torn);
-    }
-    if body_crc(chain, body) != header.body_crc {
-        return Ok(Found::Damaged("the checksum of a record does not fit"));
-    }
-    Ok(Found::Whole(header.body_crc))
-}
-
-/// Covers all records before, too: two records alike have different checksums.
-fn body_crc(chain: u32, body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&chain.to_le_bytes());
-    hasher.update(body);
-    hasher.finalize()
-}
-
-/// Some file systems grow a file before its data is there: a crash then leaves zeros.
-fn is_zero_to_the_end(reader: &mut impl Read) -> std::io::Result<bool> {
-    let mut block = [0; 4096];
-    loop {
-        match reader.read(&mut block)? {
-            0 => return Ok(true),
-            count if block[..count].iter().all(|byte| *byte == 0) => {}
-            _ => return Ok(false),
-        }
     }
 }
 

@@ -11,6 +11,7 @@ mod serve;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::config::MasterConfig;
 use crate::descriptors::{Own, Owner};
-use crate::driver::journal::Journal;
+use crate::driver::journal::{Doubt, Journal};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits::HELLO_TIMEOUT;
@@ -153,6 +154,8 @@ struct Parts {
     events: Option<EventSink>,
     journal: Option<Journal>,
     history: Vec<Record>,
+    /// Whether the history is known to be the newest of the run.
+    is_journal_newest: bool,
     listener: Own<TcpListener>,
     sockets: Arc<Owner>,
     /// How long a connection may take to say who it is.
@@ -170,6 +173,10 @@ impl Parts {
             Some((journal, history)) => (Some(journal), history),
             None => (None, Vec::new()),
         };
+        if config.new_run && !history.is_empty() {
+            return Err(beside_an_old_run(&config));
+        }
+        let is_journal_newest = journal.as_ref().is_some_and(|it| is_newest(it, &config));
         let sockets = Arc::default();
         let listener = Own::make(&sockets, || listen(config.listen)).map_err(|error| {
             Error::os(
@@ -182,12 +189,39 @@ impl Parts {
             events,
             journal,
             history,
+            is_journal_newest,
             listener,
             sockets,
             hello_timeout: HELLO_TIMEOUT,
             before_sync: None,
         })
     }
+}
+
+fn beside_an_old_run(config: &MasterConfig) -> Error {
+    let path = config.journal.as_deref().unwrap_or(Path::new(""));
+    Error::invalid(format!(
+        "journal {} holds a run already, and new_run founds another: start without new_run to take \
+         the run up, or move the journal and its marker away, or name another file",
+        path.display()
+    ))
+}
+
+/// Whether nothing casts doubt on a journal, or an operator stands for it.
+fn is_newest(journal: &Journal, config: &MasterConfig) -> bool {
+    let Some(doubt) = journal.doubt() else {
+        return true;
+    };
+    if config.trust_journal && matches!(doubt, Doubt::NoMarker(_)) {
+        return true;
+    }
+    let path = config.journal.as_deref().unwrap_or(Path::new(""));
+    tracing::warn!(
+        journal = %path.display(),
+        "the journal is treated as lost: {doubt}. A majority of each view is needed, or \
+         force_rebuild"
+    );
+    false
 }
 
 /// How a master ended, for those who wait for it.

@@ -279,6 +279,7 @@ impl Master {
             );
             return self.refuse(attach.connection, reason);
         }
+        self.weigh(&attach);
         let known = self.shared.sessions.of_secret(attach.session);
         let Some(peer) = known.or_else(|| self.adopt(&attach)) else {
             return self.turn_away(&attach);
@@ -365,7 +366,7 @@ impl Master {
         {
             None => open && vid > Vid::default() && self.groups.len() < limits::GROUPS_MAX,
             Some(Phase::Rebuild(rebuild)) => match &rebuild.sealed {
-                Some(sealed) => vid > sealed.vid,
+                Some(sealed) => vid > sealed.vid || rebuild.knows(attach.session),
                 None => open && vid > Vid::default(),
             },
             Some(_) => false,
@@ -374,7 +375,7 @@ impl Master {
 
     /// Makes a group that a newcomer is the first to speak of. In a run that is taken over, it
     /// waits for members that it may have.
-    fn make_group(&mut self, id: GroupId) {
+    pub(super) fn make_group(&mut self, id: GroupId) {
         let waits = match &self.run {
             Run::Adopting { .. } => true,
             Run::Founded { adopted, .. } => adopted.is_some_and(|window| window > self.shared.now),

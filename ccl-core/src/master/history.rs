@@ -1,6 +1,6 @@
 //! What the journal of an earlier master says, read once at the start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Record, Registration, SealedView};
 use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, Tag, Term};
@@ -14,6 +14,8 @@ pub struct History {
     /// Whether the run may have groups that are not named here.
     pub(super) taken_over: bool,
     pub(super) term: Term,
+    /// Groups of which the journal is older than the run.
+    pub(super) doubted: BTreeSet<GroupId>,
     /// Sessions that had not ended.
     pub(super) sessions: BTreeMap<PeerId, Registration>,
     /// The newest view of each group, with what happened since.
@@ -82,7 +84,13 @@ impl History {
             Record::GroupGivenBack { group, epochs } => {
                 self.epochs = self.epochs.max(*epochs);
                 self.groups.remove(group);
+                self.doubted.remove(group);
                 self.next_numbers.remove(group);
+            }
+            Record::Outdated => {
+                self.taken_over = true;
+                self.doubted = self.groups.keys().copied().collect();
+                self.sessions.clear();
             }
         }
     }
@@ -105,9 +113,18 @@ impl History {
             next_numbers: next_numbers.map(|(id, next)| (*id, *next)).collect(),
             epochs: self.epochs,
         });
+        let (doubted, others): (Vec<_>, Vec<_>) = self
+            .groups
+            .values()
+            .partition(|view| self.doubted.contains(&view.group));
+        if !doubted.is_empty() {
+            let doubted = doubted.into_iter().cloned();
+            records.extend(doubted.map(Record::ViewSealed));
+            records.push(Record::Outdated);
+        }
         let sessions = self.sessions.values().cloned();
         records.extend(sessions.map(Record::SessionRegistered));
-        for view in self.groups.values() {
+        for view in others {
             records.push(Record::ViewSealed(view.clone()));
             let members = view.members.iter().map(|sealed| sealed.member.peer);
             let ended = members.filter(|peer| !self.sessions.contains_key(peer));
@@ -164,6 +181,7 @@ impl History {
                 });
             session.attach = session.attach.max(known.attach);
         }
+        self.doubted.remove(&sealed.group);
         self.groups.insert(sealed.group, sealed.clone());
     }
 
@@ -319,6 +337,9 @@ mod tests {
             view(2, 2, &[], &[5]),
             given_back(2, 2),
             view(3, 3, &[6], &[]),
+            Record::Outdated,
+            view(0, 3, &[1], &[]),
+            given_back(3, 4),
         ]
     }
 

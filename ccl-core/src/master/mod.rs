@@ -11,6 +11,7 @@ mod blame;
 mod census;
 mod change;
 mod decision;
+mod doubt;
 mod election;
 mod entry;
 mod generation;
@@ -43,6 +44,7 @@ mod unit;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use group::Group;
 use hearing::{Hearing, Notice};
@@ -125,8 +127,13 @@ pub struct Setup {
     pub new_run: bool,
     /// Rebuild without a majority if there is no journal.
     pub force_rebuild: bool,
-    /// Whether the driver keeps a journal on disk: a restarted master then gets all durable
-    /// records.
+    /// An operator's word that no member of an earlier run or view is alive: none is waited for.
+    pub members_gone: bool,
+    /// For how long at least no member has heard of an earlier master: so much less is waited for
+    /// those that may be alive.
+    pub silence: Duration,
+    /// Whether the history is known to be the newest of the run: the driver keeps a journal on
+    /// disk, and it is no older copy, nor shortened.
     pub journaled: bool,
     /// A number that rises from start to start, for a master that takes a run over without the
     /// journal of those before: what they named and nobody is left to tell must not be named again.
@@ -158,6 +165,8 @@ pub struct Master {
     hearing: Hearing,
     /// When no session of an earlier master can be alive any more.
     last_resort: Instant,
+    /// Whether the run was taken up from a journal that counts as the newest.
+    trusts_journal: bool,
 }
 
 impl Master {
@@ -236,6 +245,16 @@ impl Master {
     pub fn phases(&self) -> impl Iterator<Item = (GroupId, &'static str)> {
         let groups = self.groups.iter();
         groups.map(|(id, group)| (*id, group.phase.state().name()))
+    }
+
+    /// Whether a member can hear of this master now.
+    #[must_use]
+    pub fn has_members(&self) -> bool {
+        let mut sessions = self.shared.sessions.iter();
+        sessions.any(|(peer, session)| {
+            let group = self.groups.get(&session.registration.group);
+            session.connection().is_some() && group.is_some_and(|group| !group.is_newcomer(*peer))
+        })
     }
 
     /// Cells of the transition table, as (state, event), that this master has been through.

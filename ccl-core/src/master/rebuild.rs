@@ -13,7 +13,7 @@ use super::phase::Phase;
 use super::record::SealedView;
 use super::returns::Base;
 use super::shared::Shared;
-use crate::ids::{OpName, PeerId, Term, Vid};
+use crate::ids::{OpName, PeerId, SessionId, Term, Vid};
 use crate::limits;
 use crate::time::Instant;
 use crate::topology;
@@ -26,7 +26,8 @@ use crate::wire::control::{
 pub(super) struct Rebuild {
     /// The newest view in the journal.
     pub sealed: Option<SealedView>,
-    /// Whether the journal holds everything that was told, so that no majority is needed.
+    /// Whether the journal holds everything that was told, so that no majority is needed; `doubt`
+    /// says when it does not.
     pub trusted: bool,
     /// Until when members are waited for.
     pub window: Instant,
@@ -80,6 +81,27 @@ impl Rebuild {
     pub fn awaits(&self, peer: PeerId) -> bool {
         let sealed = self.sealed.as_ref();
         sealed.is_some_and(|view| view.members.iter().any(|known| known.member.peer == peer))
+    }
+
+    /// Whether a peer has attached.
+    pub fn has_heard(&self, peer: PeerId) -> bool {
+        self.heard.contains_key(&peer)
+    }
+
+    /// Whether a doubted journal names this session as one of a member.
+    pub fn knows(&self, session: SessionId) -> bool {
+        let sealed = self.sealed.iter().filter(|_| !self.trusted);
+        let mut members = sealed.flat_map(|view| &view.members);
+        members.any(|known| known.session == session)
+    }
+
+    /// Whether a report knows of a view or a safe point that the journal would have to name.
+    pub fn is_outdated_by(&self, report: &Report) -> bool {
+        let Some(sealed) = &self.sealed else {
+            return false;
+        };
+        let is_same = report.vid == sealed.vid;
+        report.vid > sealed.vid || is_same && report.safe_released > sealed.safe_released
     }
 
     /// A peer attached; its newest report counts.
@@ -151,13 +173,13 @@ impl Rebuild {
         if heard == members {
             return true;
         }
+        if heard == 0 {
+            return now >= self.last_resort;
+        }
         if now < self.window {
             return false;
         }
-        match heard {
-            0 => newest.sealed && now >= self.last_resort,
-            _ => newest.sealed || force || heard * 2 > members,
-        }
+        newest.sealed || force || heard * 2 > members
     }
 
     fn count_heard(&self, view: &View) -> usize {
@@ -190,6 +212,16 @@ impl Rebuild {
         self.stalled = true;
         let view = self.newest()?.view;
         Some((self.count_heard(&view), view.members.len()))
+    }
+
+    /// Until when members are waited for, as things are; `None`: until more of them are heard.
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        let is_anybody_heard = self.turnout().is_some_and(|(heard, _)| heard > 0);
+        let until = match is_anybody_heard {
+            true => self.window,
+            false => self.last_resort,
+        };
+        (until > now).then_some(until)
     }
 
     /// When `is_ready` may change although nobody says anything.
@@ -297,7 +329,10 @@ impl Group {
         let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
         self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
         if let Some(sealed) = &rebuild.sealed {
-            self.ledger.restore(&sealed.floors, sealed.state);
+            // What an older copy takes for sealed last may not be, if nobody is there who says so.
+            let is_known = rebuild.trusted || rebuild.count_heard(&self.view) > 0;
+            let state = sealed.state.filter(|_| is_known);
+            self.ledger.restore(&sealed.floors, state);
             self.safe.released = sealed.safe_released;
         }
         self.ledger.take_base(&Base {

@@ -80,6 +80,9 @@ pub enum Record {
         /// The view it holds in.
         vid: Vid,
     },
+    /// The records before are an older copy of the run's journal, or a part of it: what they say of
+    /// groups needs a majority. There may be groups, sessions and terms that they do not name.
+    Outdated,
 }
 
 /// What the master keeps of a `Hello`.

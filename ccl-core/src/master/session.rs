@@ -219,6 +219,21 @@ impl Sessions {
 
     /// Ends a session and remembers why.
     pub fn end(&mut self, peer: PeerId, reason: &EvictReason) -> Option<Session> {
+        let session = self.forget(peer)?;
+        if self.ended.len() == limits::ENDED_SESSIONS_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(EndedSession {
+            secret: session.registration.session,
+            reason: reason.clone(),
+            key: session.registration.key,
+            attach: session.newest(),
+        });
+        Some(session)
+    }
+
+    /// Knows no more of a session than of one that it has never heard of.
+    pub fn forget(&mut self, peer: PeerId) -> Option<Session> {
         let session = self.peers.remove(&peer)?;
         self.secrets.remove(&session.registration.session);
         let generation = session.registration.generation;
@@ -234,15 +249,6 @@ impl Sessions {
         if let Some(connection) = session.connection() {
             self.connections.remove(&connection);
         }
-        if self.ended.len() == limits::ENDED_SESSIONS_MAX {
-            self.ended.pop_front();
-        }
-        self.ended.push_back(EndedSession {
-            secret: session.registration.session,
-            reason: reason.clone(),
-            key: session.registration.key,
-            attach: session.newest(),
-        });
         Some(session)
     }
 

@@ -2,6 +2,7 @@
 //! (R11).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::census::Census;
 use super::generation::Units;
@@ -40,7 +41,10 @@ impl Master {
             condemned: VecDeque::new(),
             visited: BTreeSet::new(),
         };
-        let window = now + timers.rebuild_window;
+        let (window, last_resort) = match setup.members_gone {
+            true => (now, now),
+            false => (now + timers.rebuild_window, now + rest_of_lives(&setup)),
+        };
         Self {
             secrets: Secrets::new(setup.entropy),
             run: Run::Empty(Waiting::new(window)),
@@ -52,7 +56,8 @@ impl Master {
             next_peer: PeerId(0),
             epochs: Epoch(0),
             hearing: Hearing::new(&timers, now),
-            last_resort: window.max(now + timers.detach_timeout),
+            last_resort,
+            trusts_journal: false,
             setup,
         }
     }
@@ -73,15 +78,26 @@ impl Master {
             run_id,
             adopted: history.taken_over.then_some(window),
         };
-        self.begin_term(next_term(history.term));
+        let is_doubted = !self.setup.journaled && !is_active(Mutation::OlderJournalTrusted);
+        // Masters that an older copy knows nothing of had terms, too.
+        let unheard = if is_doubted {
+            self.setup.start_number
+        } else {
+            0
+        };
+        self.begin_term(next_term(history.term).max(Term(unheard)));
         self.shared.outbox.event(Event::MasterStarted {
             term: self.shared.term,
             rebuilt: true,
         });
         self.next_peer = history.next_peer;
+        self.trusts_journal = true;
         self.epochs = history.epochs;
         for (id, sealed) in history.groups {
             let mut group = self.restored(id, sealed, window);
+            if history.doubted.contains(&id) {
+                group.doubt(window, self.last_resort);
+            }
             group.next_number = history.next_numbers.get(&id).copied().unwrap_or_default();
             self.groups.insert(id, group);
         }
@@ -89,22 +105,21 @@ impl Master {
             let id = registration.group;
             // Newcomers get as long as members do to find the new master.
             self.shared.sessions.restore(registration, window);
-            let epochs = self.epochs;
-            let group = self
-                .groups
-                .entry(id)
-                .or_insert_with(|| Group::unfounded(id, epochs));
+            self.make_group(id);
+            let group = self.groups.get_mut(&id).expect("it was made");
             if !group.awaits(peer) {
                 group.handle_registered(&mut self.shared, peer);
                 self.note_successor(peer);
             }
         }
+        if is_doubted {
+            self.doubt();
+        }
     }
 
     fn restored(&self, id: GroupId, sealed: SealedView, window: Instant) -> Group {
         if !sealed.members.is_empty() {
-            let mut rebuild = Rebuild::new(Some(sealed), window, self.last_resort);
-            rebuild.trusted = self.setup.journaled;
+            let rebuild = Rebuild::new(Some(sealed), window, self.last_resort);
             return Group::new(id, Phase::Rebuild(rebuild));
         }
         let mut group = Group::new(id, Phase::Founding);
@@ -150,7 +165,7 @@ impl Master {
         }
     }
 
-    fn begin_term(&mut self, term: Term) {
+    pub(super) fn begin_term(&mut self, term: Term) {
         self.shared.term = term;
         self.shared.outbox.seal(Record::TermBegan { term });
     }
@@ -233,7 +248,14 @@ impl Master {
     }
 }
 
-fn next_term(term: Term) -> Term {
+/// How long members of an earlier master may go on. One that hears nothing counts its master as lost
+/// after `peer_timeout`, and its session ends `detach_timeout` later.
+fn rest_of_lives(setup: &Setup) -> Duration {
+    let longest = setup.timers.peer_timeout + setup.timers.detach_timeout;
+    longest.saturating_sub(setup.silence)
+}
+
+pub(super) fn next_term(term: Term) -> Term {
     if is_active(Mutation::NoTerm) {
         return term.max(Term(1));
     }

@@ -107,6 +107,9 @@ impl Group {
             heard: count(heard),
             members: count(members),
             missing: self.some(shared, &missing),
+            seconds: rebuild
+                .until(shared.now)
+                .map_or(0, |until| seconds(until - shared.now)),
         })
     }
 

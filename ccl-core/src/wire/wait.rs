@@ -99,6 +99,8 @@ pub enum Wait {
         members: u32,
         /// Who is not back.
         missing: SomePeers,
+        /// For how long at most, in seconds; 0: until more of them are.
+        seconds: u32,
     },
     /// Others of its unit.
     Unit(UnitCount),
@@ -144,6 +146,17 @@ impl Wait {
             Self::Backoff { .. } => Self::Backoff { seconds: 0 },
             // Each attempt may fail in other words; that one has failed is news once.
             Self::Links(links) => Self::Links(gists(links)),
+            Self::Rebuild {
+                heard,
+                members,
+                missing,
+                ..
+            } => Self::Rebuild {
+                heard: *heard,
+                members: *members,
+                missing: missing.clone(),
+                seconds: 0,
+            },
             other => other.clone(),
         }
     }
@@ -185,11 +198,23 @@ impl fmt::Display for Wait {
                 heard,
                 members,
                 missing,
-            } => write!(
-                f,
-                "the master was restarted and waits for the members of the last view: {heard} of \
-                 {members} are back, not yet {missing}"
-            ),
+                seconds,
+            } => {
+                write!(
+                    f,
+                    "the master was restarted and waits for the members of the last view: {heard} \
+                     of {members} are back, not yet {missing}"
+                )?;
+                match (heard, seconds) {
+                    (_, 0) => Ok(()),
+                    (0, _) => write!(
+                        f,
+                        "; their sessions may go on for {seconds} s, unless an operator says with \
+                         members_gone that none is alive"
+                    ),
+                    (_, _) => write!(f, "; it waits {seconds} s at most"),
+                }
+            }
             Self::Unit(UnitCount {
                 unit,
                 registered,

@@ -105,9 +105,11 @@ class MasterSettings(TypedDict, total=False):
     listen: str
     run: str
     journal: str | os.PathLike[str] | None
+    trust_journal: bool
     fsync: bool
     new_run: bool
     force_rebuild: bool
+    members_gone: bool
     heartbeat_interval: Time
     peer_timeout: Time
     reattach_grace: Time

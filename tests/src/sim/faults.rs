@@ -12,7 +12,7 @@ use super::hermit::Reach;
 use super::links::{Direction, LinkKey};
 use super::network::Break;
 use super::site::Seat;
-use super::swarm::FaultKind;
+use super::swarm::{Disk, FaultKind};
 use super::workload::{App, CallKind};
 
 /// A step of the plan of faults.
@@ -183,7 +183,10 @@ impl World {
         self.trace.fold(now, &[40, kind as u64]);
         self.stats.fault(kind);
         match (kind, victim) {
-            (FaultKind::MasterCrash, _) => self.inject_master_crash(),
+            (FaultKind::MasterCrash, _) => self.inject_master_crash(None),
+            (FaultKind::JournalOlder | FaultKind::JournalCut | FaultKind::JournalLost, _) => {
+                self.inject_master_crash(Some(kind));
+            }
             (FaultKind::MasterFreeze, _) => {
                 let length = self.fault_rng.millis(10, 4000);
                 self.master_freeze(length);
@@ -221,9 +224,16 @@ impl World {
         }
     }
 
-    fn inject_master_crash(&mut self) {
+    /// The master dies, and something befalls its journal before it starts again.
+    fn inject_master_crash(&mut self, journal: Option<FaultKind>) {
+        if self.swarm.disk != Disk::None && self.fault_rng.chance(300) {
+            self.master.disk.shorten();
+        }
         let power_loss = self.fault_rng.chance(500);
         self.master_crash(power_loss, None);
+        if let Some(kind) = journal {
+            self.spoil_journal(kind);
+        }
         let down = if self.fault_rng.chance(800) {
             self.fault_rng.millis(50, 4000)
         } else {

@@ -12,7 +12,6 @@ use ccl_core::wire::control::OtherGroups;
 use super::checkers::{ensure, open_operations};
 use super::cluster::{Event, HostId, World};
 use super::peer_host::{Host, Process};
-use super::swarm::Disk;
 use super::workload::App;
 
 /// Something that must be true at a time.
@@ -175,7 +174,9 @@ impl World {
                     return self.check_gone(host);
                 }
                 let timers = &self.swarm.timers;
-                let at = since.0 + timers.detach_timeout + timers.peer_timeout * 4;
+                // A master that hears nobody doubts itself, and one that is rebuilding then waits out
+                // how long a member may live that has heard it.
+                let at = since.0 + timers.detach_timeout * 2 + timers.peer_timeout * 5;
                 let since = (since.0, true);
                 let promise = Promise::Evicted {
                     host,
@@ -221,7 +222,7 @@ impl World {
     }
 
     fn is_rebuilding(&self) -> bool {
-        self.swarm.disk == Disk::None && self.master.incarnation > 1
+        !self.keeps_all() && self.master.incarnation > 1
     }
 
     fn check_gone(&mut self, host: HostId) {
@@ -283,7 +284,7 @@ impl World {
         if self.hosts[host.0].run != Some(new) || new == 0 {
             return Ok(());
         }
-        if self.swarm.disk != Disk::None {
+        if self.keeps_all() {
             return Err(format!(
                 "{host:?} was welcomed to a new run despite the journal"
             ));

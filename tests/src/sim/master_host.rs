@@ -1,18 +1,45 @@
 //! The master's process: its machine, its disk, and what it sends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ccl_core::ids::{GroupId, PeerId, Vid};
 use ccl_core::master::{ConnectionId, Input, Master, Output, Record, Setup};
 use ccl_core::time::Instant;
 use ccl_core::wire::control::{EvictReason, MasterToPeer, PeerToMaster};
 
 use super::cluster::{Event, World};
+use super::disk::JournalDisk;
 use super::messages::{down_code, up_code};
 use super::network::Break;
 use super::rng::Rng;
-use super::swarm::{Disk, Swarm};
+use super::swarm::{Disk, FaultKind, Swarm};
+
+/// Groups whose newest view a journal names for certain.
+fn covered(history: &[Record], is_whole: bool) -> BTreeSet<GroupId> {
+    let mut covered = BTreeSet::new();
+    for record in history.iter().filter(|_| is_whole) {
+        match record {
+            Record::ViewSealed(view) => drop(covered.insert(view.group)),
+            Record::Outdated => covered.clear(),
+            _ => {}
+        }
+    }
+    covered
+}
+
+/// The newest view of each group in a journal.
+fn views(history: &[Record]) -> BTreeMap<GroupId, (Vid, Vec<PeerId>)> {
+    let views = history.iter().filter_map(|record| match record {
+        Record::ViewSealed(view) => {
+            let members = view.members.iter().map(|known| known.member.peer);
+            Some((view.group, (view.vid, members.collect())))
+        }
+        _ => None,
+    });
+    views.collect()
+}
 
 /// Times that a machine may ask to be called again at once, one thing being due after the other.
 pub const TIMEOUTS_MAX: u32 = 50;
@@ -26,8 +53,12 @@ pub struct MasterHost {
     pub incarnation: u32,
     /// When it started last.
     pub started: Instant,
-    /// Whether it began without what the one before knew.
+    /// Whether any began without what the one before knew.
     pub lost_disk: bool,
+    /// Groups whose newest view it took from its journal, which was whole.
+    pub covered: BTreeSet<GroupId>,
+    /// The newest view of each group in its journal, whole or not.
+    pub found: BTreeMap<GroupId, (Vid, Vec<PeerId>)>,
     /// Whether a part of its lazily written journal was ever lost.
     pub lost_tail: bool,
     /// When it went on last after it stood still.
@@ -39,9 +70,8 @@ pub struct MasterHost {
     /// Whether it stands still.
     frozen: bool,
     backlog: VecDeque<Backlog>,
-    journal: Vec<Record>,
-    /// Records that are certainly on the disk.
-    synced: usize,
+    /// Its journal and the marker beside it.
+    pub disk: JournalDisk,
     /// When the disk has written all that was asked for.
     disk_free: Instant,
     /// How long the next durable write takes, the process waiting for it.
@@ -66,14 +96,15 @@ impl MasterHost {
             incarnation: 0,
             started: Instant::default(),
             lost_disk: false,
+            covered: BTreeSet::new(),
+            found: BTreeMap::new(),
             lost_tail: false,
             thawed: Instant::default(),
             freezes: 0,
             force: false,
             frozen: false,
             backlog: VecDeque::new(),
-            journal: Vec::new(),
-            synced: 0,
+            disk: JournalDisk::default(),
             disk_free: Instant::default(),
             stall: None,
             outbox: VecDeque::new(),
@@ -91,7 +122,7 @@ impl MasterHost {
     /// Records in its journal.
     #[must_use]
     pub fn journal(&self) -> &[Record] {
-        &self.journal
+        self.disk.records()
     }
 
     fn setup(&mut self, swarm: &Swarm) -> Setup {
@@ -102,7 +133,9 @@ impl MasterHost {
             new_run: swarm.new_run && self.incarnation == 1,
             force_rebuild: self.force,
             start_number: self.incarnation,
-            journaled: swarm.disk != Disk::None,
+            members_gone: false,
+            silence: Duration::ZERO,
+            journaled: swarm.disk != Disk::None && self.disk.is_whole(),
             entropy: std::array::from_fn(|_| self.rng.bits()),
         }
     }
@@ -117,7 +150,10 @@ impl World {
         self.master.incarnation += 1;
         self.master.started = self.now;
         let setup = self.master.setup(&self.swarm);
-        let history = std::mem::take(&mut self.master.journal);
+        self.master.lost_disk |= !setup.journaled && self.master.incarnation > 1;
+        let history = self.master.disk.read();
+        self.master.covered = covered(&history, setup.journaled);
+        self.master.found = views(&history);
         let now = self.now;
         self.trace.line(
             now,
@@ -130,9 +166,8 @@ impl World {
         self.trace.fold(now, &[1, history.len() as u64]);
         self.checkers.master_started(self.master.incarnation);
         self.promises_restart();
+        self.checkers.reads_given_back(&history);
         self.master.machine = Some(Master::new(setup, &history, now));
-        self.master.journal = history;
-        self.master.synced = self.master.journal.len();
         self.master.disk_free = now;
         self.reset_old_connections();
         self.master_pump();
@@ -186,18 +221,49 @@ impl World {
         let master = &mut self.master;
         match self.swarm.disk {
             Disk::None => {
-                master.journal.clear();
+                master.disk.forget();
                 master.lost_disk = true;
             }
             Disk::Full => {}
             Disk::LazyLost if power_loss => {
-                let all = master.journal.len();
-                let kept = master.rng.between(master.synced as u64, all as u64);
-                master.lost_tail |= kept < all as u64;
-                master.journal.truncate(kept as usize);
+                let unsynced = master.disk.unsynced() as u64;
+                let kept = master.rng.between(0, unsynced);
+                master.lost_tail |= kept < unsynced;
+                master.disk.lose((unsynced - kept) as usize);
             }
             Disk::LazyLost => {}
         }
+    }
+
+    /// Whether every master has had the journal of the one before.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.swarm.disk != Disk::None && !self.master.lost_disk
+    }
+
+    /// The master is down, and somebody or something meddles with its journal. A run without a
+    /// journal has one from the next start on.
+    pub(super) fn spoil_journal(&mut self, kind: FaultKind) {
+        let master = &mut self.master;
+        match kind {
+            FaultKind::JournalOlder if !master.disk.restore() => return master.disk.copy(),
+            FaultKind::JournalOlder if master.rng.chance(300) => master.disk.lose_marker(),
+            FaultKind::JournalOlder => {}
+            FaultKind::JournalCut => {
+                let all = master.disk.records().len() as u64;
+                let lost = master.rng.between(0, all / 2) as usize;
+                master.disk.lose(lost);
+            }
+            _ if self.swarm.disk == Disk::None => {
+                self.swarm.disk = Disk::Full;
+                return;
+            }
+            _ => {
+                master.disk.forget();
+                master.lost_disk = true;
+            }
+        }
+        self.checkers.master_crashed(true);
     }
 
     /// The process stands still for a while: it reads nothing and says nothing.
@@ -377,7 +443,7 @@ impl World {
         }
         let now = self.now;
         let master = &mut self.master;
-        master.journal.push(record);
+        master.disk.append(record);
         if !durable {
             return;
         }
@@ -387,7 +453,7 @@ impl World {
         master.disk_free = master.disk_free.max(now) + takes;
         let (at, incarnation) = (master.disk_free, master.incarnation);
         if at <= now {
-            master.synced = master.journal.len();
+            master.disk.sync();
         } else {
             self.schedule_at(at, Event::MasterOutbox { incarnation });
         }
@@ -402,7 +468,7 @@ impl World {
             return;
         }
         if self.master.disk_free <= self.now {
-            self.master.synced = self.master.journal.len();
+            self.master.disk.sync();
         }
         while let Some((ready, _)) = self.master.outbox.front() {
             if *ready > self.now {
@@ -446,11 +512,9 @@ impl World {
                 if let MasterToPeer::Welcome { run_id, .. } = &message {
                     self.checkers.run = self.run_index(*run_id);
                 }
-                let checked = self.checkers.master_sends(
-                    host,
-                    &message,
-                    (&self.hosts, self.swarm.disk != Disk::None),
-                );
+                let checked =
+                    self.checkers
+                        .master_sends(host, &message, (&self.hosts, self.keeps_all()));
                 self.check(checked);
                 self.send_down(connection, message);
                 self.run_hooks(super::hooks::Point::MasterSends, kind, host);
@@ -461,6 +525,10 @@ impl World {
                 self.close_from_master(connection.0);
             }
             Output::Event(event) => {
+                if matches!(event, ccl_core::event::Event::JournalOutdated) {
+                    // It has forgotten whom it had heard.
+                    self.promises_restart();
+                }
                 self.trace.line(now, format_args!("master event {event:?}"));
                 self.check_master_event(&event);
             }

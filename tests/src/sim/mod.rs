@@ -7,6 +7,7 @@
 pub mod aim;
 pub mod checkers;
 pub mod cluster;
+pub mod disk;
 pub mod endings;
 pub mod faults;
 pub mod hermit;

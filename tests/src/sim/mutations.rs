@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// All of them.
-pub const ALL: [Mutation; 47] = [
+pub const ALL: [Mutation; 50] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -55,6 +55,9 @@ pub const ALL: [Mutation; 47] = [
     Mutation::VerdictAwaitedForEver,
     Mutation::SafePointToldEarly,
     Mutation::NewcomerOverlooked,
+    Mutation::OlderJournalTrusted,
+    Mutation::NewerReportIgnored,
+    Mutation::DoubtForgotten,
 ];
 
 /// What became of one bug.

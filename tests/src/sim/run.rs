@@ -10,7 +10,7 @@ use super::faults::Fault;
 use super::liveness::Promise;
 use super::report::Stats;
 use super::rng::mix;
-use super::swarm::{Disk, Swarm};
+use super::swarm::Swarm;
 use super::trace::Trace;
 
 /// A seed that passed.
@@ -187,7 +187,7 @@ fn settle_down(world: &mut World) {
             world.refill_groups();
         }
         if world.now > deadline {
-            if forced || world.swarm.disk != Disk::None {
+            if forced || world.keeps_all() {
                 let waits = world.who_waits();
                 return world.fail(format!("does not settle (I9):{waits}"));
             }

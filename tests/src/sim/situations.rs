@@ -52,7 +52,7 @@ const OTHERS: [Cell; 17] = [
 fn class(kind: FaultKind) -> &'static str {
     match kind {
         FaultKind::Crash | FaultKind::PowerLoss | FaultKind::Wedge => "loss",
-        FaultKind::MasterCrash => "master restart",
+        kind if kind.restarts_master() => "master restart",
         FaultKind::MasterFreeze | FaultKind::MasterPause | FaultKind::DiskStall => "master pause",
         FaultKind::PeersPause | FaultKind::WorldPause => "pause of all",
         FaultKind::PartitionFromMaster

@@ -62,11 +62,14 @@ pub enum FaultKind {
     Twist,
     BarrierDeath,
     HastyPoint,
+    JournalOlder,
+    JournalCut,
+    JournalLost,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -103,12 +106,24 @@ impl FaultKind {
         Self::Twist,
         Self::BarrierDeath,
         Self::HastyPoint,
+        Self::JournalOlder,
+        Self::JournalCut,
+        Self::JournalLost,
     ];
 
     /// Whether it hits all processes at once, or what all need.
     #[must_use]
     pub fn hits_all(self) -> bool {
-        matches!(self, Self::MasterCrash | Self::MasterFreeze) || self.is_pause()
+        self == Self::MasterFreeze || self.restarts_master() || self.is_pause()
+    }
+
+    /// Whether the master dies of it and starts again.
+    #[must_use]
+    pub fn restarts_master(self) -> bool {
+        matches!(
+            self,
+            Self::MasterCrash | Self::JournalOlder | Self::JournalCut | Self::JournalLost
+        )
     }
 
     /// Whether something stands still, for longer than it takes to be missed.

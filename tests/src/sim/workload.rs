@@ -349,7 +349,7 @@ impl World {
         let now = self.now;
         let (mut fingerprint, parts) = logical.twisted(twist);
         if fingerprint.kind == Kind::SharedState {
-            fingerprint.offer = Some(self.sync_offer(host, logical.id));
+            fingerprint.offer = Some(Box::new(self.sync_offer(host, logical.id)));
         }
         let tag = logical.tag;
         let deadline = match twist {

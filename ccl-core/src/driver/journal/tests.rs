@@ -4,6 +4,8 @@
 //! 2. A file cut at any byte gives the whole records before the cut, and goes on from there.
 //! 3. A changed byte anywhere is an error, or harmless in what is torn off anyway.
 //! 4. Two openers, wrong files, failing disks.
+//! 5. An older copy, a shortened file and one without its marker are doubted; a crash causes none
+//!    of that.
 
 use super::*;
 
@@ -279,4 +281,167 @@ fn a_journal_of_another_version_is_refused_in_words_and_left_alone() {
         assert!(words.contains("name another file"), "{words}");
         assert_eq!(std::fs::read(&path).unwrap(), file);
     }
+}
+
+/// What is doubted at the next opening.
+fn doubt(path: &Path) -> Option<Doubt> {
+    open(path).unwrap().0.doubt().cloned()
+}
+
+fn marker_of(path: &Path) -> PathBuf {
+    path.with_extension("journal.marker")
+}
+
+/// A journal of five entries, of which all are sealed, and where each ends.
+fn sealed(folder: &Folder) -> (PathBuf, Vec<u64>) {
+    let path = folder.file();
+    let ends = write(&path, 5);
+    assert_eq!(doubt(&path), None);
+    (path, ends)
+}
+
+#[test]
+fn an_older_copy_in_the_place_of_the_journal_is_doubted_until_something_is_sealed() {
+    let folder = Folder::new("older");
+    let path = folder.file();
+    write(&path, 3);
+    let copy = std::fs::read(&path).unwrap();
+    write(&path, 1);
+    std::fs::write(&path, &copy).unwrap();
+    // A look at it makes it no newer, nor does a stop.
+    for _ in 0..3 {
+        let (mut journal, found) = open(&path).unwrap();
+        assert_eq!(found, entries(3));
+        assert_eq!(journal.doubt(), Some(&Doubt::Older(marker_of(&path))));
+        journal.sync().unwrap();
+    }
+    let (mut journal, _) = open(&path).unwrap();
+    journal.append(&entry(9)).unwrap();
+    drop(journal);
+    assert!(doubt(&path).is_some(), "nothing was sealed yet");
+    let (mut journal, _) = open(&path).unwrap();
+    journal.append(&entry(9)).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    assert_eq!(doubt(&path), None);
+}
+
+#[test]
+fn a_journal_cut_where_a_record_ends_is_doubted_and_so_is_one_that_is_gone() {
+    let folder = Folder::new("shortened");
+    let (path, ends) = sealed(&folder);
+    let whole = std::fs::read(&path).unwrap();
+    for &end in &ends[..5] {
+        std::fs::write(&path, &whole[..end as usize]).unwrap();
+        assert_eq!(doubt(&path), Some(Doubt::Older(marker_of(&path))), "{end}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(doubt(&path), Some(Doubt::Older(marker_of(&path))));
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(doubt(&path), None);
+}
+
+#[test]
+fn a_journal_of_the_same_length_that_was_written_by_another_master_is_doubted() {
+    let (folder, other) = (Folder::new("mine"), Folder::new("theirs"));
+    let path = folder.file();
+    write(&path, 2);
+    let mut journal = open(&other.file()).unwrap().0;
+    for index in [0, 1] {
+        let mut theirs = entry(index);
+        theirs.0 += 1;
+        journal.append(&theirs).unwrap();
+    }
+    journal.sync().unwrap();
+    drop(journal);
+    std::fs::copy(other.file(), &path).unwrap();
+    assert_eq!(doubt(&path), Some(Doubt::Older(marker_of(&path))));
+}
+
+#[test]
+fn a_journal_without_its_marker_is_doubted_unless_nothing_is_in_it() {
+    let folder = Folder::new("moved");
+    let (path, ends) = sealed(&folder);
+    for marker in [None, Some("rubbish".repeat(2000))] {
+        std::fs::remove_file(marker_of(&path)).unwrap();
+        if let Some(text) = marker {
+            std::fs::write(marker_of(&path), text).unwrap();
+            assert_eq!(doubt(&path), Some(Doubt::NoMarker(marker_of(&path))));
+        } else {
+            assert_eq!(doubt(&path), Some(Doubt::NoMarker(marker_of(&path))));
+            std::fs::write(marker_of(&path), "").unwrap();
+        }
+    }
+    std::fs::remove_file(marker_of(&path)).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..ends[0] as usize]).unwrap();
+    assert_eq!(
+        doubt(&path),
+        None,
+        "a crash may come before the first marker"
+    );
+}
+
+/// Commits are written lazily: a crash may take them, and nobody doubts the rest.
+#[test]
+fn a_lost_tail_that_was_never_sealed_casts_no_doubt() {
+    let folder = Folder::new("tail");
+    let (path, ends) = sealed(&folder);
+    let (mut journal, _) = open(&path).unwrap();
+    journal.append(&entry(7)).unwrap();
+    drop(journal);
+    let whole = std::fs::read(&path).unwrap();
+    for cut in ends[5] as usize..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let (journal, found) = open(&path).unwrap();
+        assert_eq!((journal.doubt(), found), (None, entries(5)), "cut at {cut}");
+    }
+}
+
+/// The marker is written in two places in turn: a crash in the middle of a write leaves the other.
+#[test]
+fn a_marker_whose_last_write_was_cut_short_says_what_was_sealed_before() {
+    let folder = Folder::new("torn");
+    let path = folder.file();
+    let mut journal = open(&path).unwrap().0;
+    let mut markers = Vec::new();
+    for index in 0..4 {
+        journal.append(&entry(index)).unwrap();
+        journal.sync().unwrap();
+        markers.push(std::fs::read(marker_of(&path)).unwrap());
+    }
+    drop(journal);
+    let newest = markers.last().unwrap();
+    for at in 0..newest.len() {
+        let mut torn = newest.clone();
+        torn[at] ^= 0x40;
+        std::fs::write(marker_of(&path), &torn).unwrap();
+        assert_eq!(doubt(&path), None, "{at}");
+    }
+}
+
+/// While the journal is replaced, the marker knows the old file and the new.
+#[test]
+fn a_crash_while_a_journal_is_replaced_casts_no_doubt() {
+    let folder = Folder::new("replaced");
+    let (path, _) = sealed(&folder);
+    let old = std::fs::read(&path).unwrap();
+    let (mut journal, _) = open(&path).unwrap();
+    let points = [journal.point(), Point { bytes: 7, chain: 8 }];
+    journal.mark(&points).unwrap();
+    drop(journal);
+    assert_eq!(
+        doubt(&path),
+        None,
+        "the crash came before the new file was in place"
+    );
+    let (mut journal, _) = open(&path).unwrap();
+    journal.replace(&[entry(7), entry(8)]).unwrap();
+    drop(journal);
+    assert_eq!(doubt(&path), None);
+    std::fs::write(&path, old).unwrap();
+    assert!(
+        doubt(&path).is_some(),
+        "the file before is an older copy now"
+    );
 }

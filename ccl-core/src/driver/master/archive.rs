@@ -5,6 +5,7 @@
 
 use std::fmt::Debug;
 
+use crate::driver::clock::Moment;
 use crate::driver::journal::Journal;
 use crate::error::Result;
 use crate::master::{History, Record};
@@ -12,6 +13,7 @@ use crate::master::{History, Record};
 /// What records are written to: a journal, or what stands for it in tests.
 pub(super) trait Disk: Debug {
     fn append(&mut self, record: &Record) -> Result<()>;
+    fn stamp(&mut self, moment: &Moment) -> Result<()>;
     fn sync(&mut self) -> Result<()>;
     fn replace(&mut self, records: &[Record]) -> Result<()>;
     fn bytes(&self) -> u64;
@@ -21,6 +23,10 @@ pub(super) trait Disk: Debug {
 impl Disk for Journal {
     fn append(&mut self, record: &Record) -> Result<()> {
         Self::append(self, record)
+    }
+
+    fn stamp(&mut self, moment: &Moment) -> Result<()> {
+        Self::stamp(self, moment)
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -85,6 +91,14 @@ impl Archive {
         Ok(())
     }
 
+    /// A member can hear of the master now; see [`Journal::stamp`].
+    ///
+    /// # Errors
+    /// The journal's: the master must stop.
+    pub fn stamp(&mut self, moment: &Moment) -> Result<()> {
+        self.journal.stamp(moment)
+    }
+
     /// Returns once everything is on the disk; see [`Journal::sync`].
     ///
     /// # Errors
@@ -129,6 +143,7 @@ mod tests {
         let name = format!("ccl-archive-{}.journal", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _not_there = std::fs::remove_file(&path);
+        let _not_there = std::fs::remove_file(path.with_extension("journal.marker"));
         let (journal, none) = Journal::open(&path, "run", false).unwrap();
         let mut archive = Archive::new(journal, &none);
         (archive.kept_bytes, archive.replace_at_bytes) = (2000, 2000);
@@ -151,6 +166,7 @@ mod tests {
         let (_, found) = Journal::open::<Record>(&path, "run", false).unwrap();
         assert!(found.len() < records.len() / 2, "{} records", found.len());
         assert_eq!(History::read(&found), History::read(&records));
+        std::fs::remove_file(path.with_extension("journal.marker")).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 }

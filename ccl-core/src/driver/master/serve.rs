@@ -21,7 +21,8 @@ use super::connection::{self, Connection, End};
 use super::door::Door;
 use super::{EventSink, Parts};
 use crate::descriptors::Owner;
-use crate::driver::clock::{self, Clock};
+use crate::driver::clock::{self, Clock, Moment};
+use crate::driver::journal::Journal;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits;
@@ -58,6 +59,8 @@ struct State {
     pending: Vec<Output>,
     /// Something sealed has not reached the disk.
     is_unsynced: bool,
+    /// When the journal is to be stamped again, if a member can hear of the master.
+    stamp_after: Instant,
     /// When the timer is set to.
     armed: Option<Instant>,
     /// Why nothing may be sent any more.
@@ -114,7 +117,9 @@ impl Server {
             timers: parts.config.timers,
             new_run: parts.config.new_run,
             force_rebuild: parts.config.force_rebuild,
-            journaled: parts.journal.is_some(),
+            members_gone: parts.config.members_gone,
+            silence: silence(parts.journal.as_ref()),
+            journaled: parts.is_journal_newest,
             start_number: clock::seconds_since_2026(),
             tags_kept: limits::TAGS_KEPT,
             entropy: entropy()?,
@@ -134,6 +139,7 @@ impl Server {
             accept_after: Instant::default(),
             pending: Vec::new(),
             is_unsynced: false,
+            stamp_after: Instant::default(),
             armed: None,
             failure: None,
         };
@@ -354,6 +360,7 @@ impl State {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
+        self.stamp()?;
         loop {
             if self.is_unsynced
                 && let Some(journal) = &mut self.journal
@@ -391,6 +398,21 @@ impl State {
                 self.handle(Input::Closed { connection });
             }
         }
+    }
+
+    /// Notes about once a second that members can hear of the master, before they do.
+    fn stamp(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        if now >= self.stamp_after && self.master.has_members() {
+            self.stamp_after = now + STAMP_INTERVAL;
+            if let Some(moment) = Moment::now() {
+                journal.stamp(&moment)?;
+            }
+        }
+        Ok(())
     }
 
     fn send(&self, id: ConnectionId, message: &MasterToPeer) -> io::Result<()> {
@@ -443,9 +465,21 @@ fn entropy() -> Result<[u64; 4]> {
     Ok(words)
 }
 
+/// For how long at least no member has heard of a master of this journal.
+fn silence(journal: Option<&Journal>) -> Duration {
+    let heard = journal.and_then(Journal::last_heard);
+    let silence = heard.and_then(|heard| Some(Moment::now()?.since(&heard)));
+    // The stamp may be so old when a member hears of the master.
+    silence
+        .unwrap_or_default()
+        .saturating_sub(STAMP_INTERVAL * 2)
+}
+
 /// Tasks that surely get a turn whenever another task lets all others go first: half of what tokio
 /// polls in one go.
 const TASKS_A_TURN: usize = 30;
+/// Between stamps of the journal: how much longer than needed the members of a view are waited for.
+const STAMP_INTERVAL: Duration = Duration::from_secs(1);
 /// All peers' messages pass through one buffer of this size.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused to accept a connection.

@@ -124,6 +124,7 @@ fn journal_file(name: &str) -> std::path::PathBuf {
     let file = format!("ccl-master-{}-{name}.journal", std::process::id());
     let path = std::env::temp_dir().join(file);
     let _not_there = std::fs::remove_file(&path);
+    let _not_there = std::fs::remove_file(path.with_extension("journal.marker"));
     path
 }
 
@@ -311,7 +312,13 @@ fn a_restarted_master_reads_its_journal_and_begins_a_new_term() {
         "{error}"
     );
     first.shutdown();
-    let second = start(config);
+    let error = MasterServer::start(config.clone(), None).unwrap_err();
+    let words = "holds a run already, and new_run founds another";
+    assert!(error.to_string().contains(words), "{error}");
+    let second = start(MasterConfig {
+        new_run: false,
+        ..config
+    });
     let mut client = Client::connect(&second);
     client.send(&hello("default"));
     let second_term = ping(&mut client);
@@ -319,14 +326,43 @@ fn a_restarted_master_reads_its_journal_and_begins_a_new_term() {
     std::fs::remove_file(path).unwrap();
 }
 
+/// An operator may stand for a journal that was moved without its marker, not for an older copy.
 #[test]
-fn a_master_whose_disk_is_full_ends_and_promises_nothing() {
-    let path = journal_file("full");
-    let config = MasterConfig {
+fn a_master_knows_an_older_copy_of_its_journal_from_the_newest() {
+    let path = journal_file("older");
+    let mut config = MasterConfig {
         journal: Some(path.clone()),
         ..config()
     };
     start(config.clone()).shutdown();
+    config.new_run = false;
+    let copy = std::fs::read(&path).unwrap();
+    start(config.clone()).shutdown();
+    let newest = std::fs::read(&path).unwrap();
+    let marker = path.with_extension("journal.marker");
+    let is_newest = |config: &MasterConfig, journal: &[u8]| {
+        std::fs::write(&path, journal).unwrap();
+        Parts::new(config.clone(), None).unwrap().is_journal_newest
+    };
+    assert!(is_newest(&config, &newest) && !is_newest(&config, &copy));
+    config.trust_journal = true;
+    assert!(is_newest(&config, &newest) && !is_newest(&config, &copy));
+    std::fs::remove_file(&marker).unwrap();
+    assert!(is_newest(&config, &copy));
+    config.trust_journal = false;
+    assert!(!is_newest(&config, &newest));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_master_whose_disk_is_full_ends_and_promises_nothing() {
+    let path = journal_file("full");
+    let mut config = MasterConfig {
+        journal: Some(path.clone()),
+        ..config()
+    };
+    start(config.clone()).shutdown();
+    config.new_run = false;
     let mut parts = Parts::new(config, None).unwrap();
     parts.journal.as_mut().unwrap().fill_disk();
     let master = MasterServer::start_from(parts).unwrap();

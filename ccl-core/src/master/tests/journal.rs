@@ -9,6 +9,8 @@
 use super::generations::{admitted, at_one, evictions, taken_over};
 use super::units::Site;
 use super::*;
+use crate::ids::Term;
+use crate::limits;
 use crate::wire::control::AbortReason;
 
 /// With a journal from now on, after the one before was lost.
@@ -152,7 +154,7 @@ fn group_that_was_not_heard_before_the_next_restart_is_taken_over_then() {
     assert!(!members.contains(&newcomer.peer));
 }
 
-/// H33: C holds X and is cut off; the others are told that X was aborted. Then an older copy of the
+/// H46: C holds X and is cut off; the others are told that X was aborted. Then an older copy of the
 /// journal is put in place, and C alone comes back: X must not be told committed to it.
 #[test]
 fn older_copy_of_a_journal_is_worth_no_more_than_a_claim() {
@@ -168,6 +170,111 @@ fn older_copy_of_a_journal_is_worth_no_more_than_a_claim() {
     stage.attach(&mut peers[1], report(stage_view(&stage)));
     let reason = EvictReason::NotAMember;
     assert_eq!(stage.told(peers[2]), [MasterToPeer::Evicted { reason }]);
+}
+
+/// The same without a word from outside: a member of another group knows a newer view.
+#[test]
+fn newer_view_of_one_group_casts_doubt_on_all() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let (mut others, old) = stage.founded(1, 2);
+    let copied = stage.journal.len();
+    abort_without_the_last(&mut stage, &peers, vid);
+    let newer = self::vid(old.term.0, old.epoch.0 + 1);
+    let whole = stage.journal.len();
+    let mut stage = stage.restart_from(copied, kept_again());
+    stage.attach(&mut others[0], report(newer));
+    assert!(stage.events.contains(&Event::JournalOutdated));
+    stage.attach(&mut peers[2], report_open(vid, op(0, vid), true));
+    stage.window(&[peers[2], others[0]]);
+    assert_eq!(stage.told(peers[2]), [], "one of three may not decide");
+    // And so it stays, over a restart before anybody else was heard.
+    let written = [&stage.journal[..copied], &stage.journal[whole..]].concat();
+    let before = std::mem::replace(&mut stage, Stage::with(kept_again(), &written));
+    (stage.journal, stage.next_connection) = (before.journal, before.next_connection);
+    stage.attach(&mut peers[2], report_open(vid, op(0, vid), true));
+    stage.window(&peers[2..]);
+    assert_eq!(stage.told(peers[2]), [], "one of three may not decide");
+    for peer in &mut peers[..2] {
+        stage.attach(peer, report(self::vid(vid.term.0, vid.epoch.0 + 1)));
+    }
+    let reason = EvictReason::NotAMember;
+    assert_eq!(stage.told(peers[2]), [MasterToPeer::Evicted { reason }]);
+}
+
+/// What is durable before it is told reveals a journal without it; a commit does not.
+#[test]
+fn what_was_told_and_is_not_in_the_journal_reveals_its_age() {
+    let is_doubted = |reveal: &dyn Fn(&mut Stage, &mut Puppet, Vid)| {
+        let mut stage = Stage::new();
+        let (mut peers, vid) = stage.founded(0, 3);
+        let copied = stage.journal.len();
+        let mut stage = stage.restart_from(copied, kept_again());
+        reveal(&mut stage, &mut peers[0], vid);
+        stage.events.contains(&Event::JournalOutdated)
+    };
+    assert!(is_doubted(&|stage, peer, vid| {
+        stage.attach(peer, report(self::vid(vid.term.0, vid.epoch.0 + 1)));
+    }));
+    assert!(is_doubted(&|stage, peer, vid| {
+        let mut report = report(vid);
+        (report.safe_called, report.safe_released) = (1, 1);
+        stage.attach(peer, report);
+    }));
+    assert!(is_doubted(&|stage, peer, _| {
+        // A newcomer that was registered after the copy.
+        (peer.peer, peer.session) = (PeerId(peer.peer.0 + 3), SessionId(99));
+        stage.attach(peer, Report::default());
+    }));
+    assert!(is_doubted(&|stage, peer, vid| {
+        // A member of a group that was founded after the copy.
+        (peer.peer, peer.session) = (PeerId(peer.peer.0 + 3), SessionId(99));
+        peer.connection = stage.connection();
+        let claim = Claim {
+            peer: peer.peer,
+            group: GroupId(5),
+            members: vec![member(peer.peer.0)],
+            ..Claim::default()
+        };
+        let message = PeerToMaster::Attach {
+            run_id: peer.run_id,
+            session: peer.session,
+            attach: 2,
+            claim,
+            report: report(vid),
+        };
+        stage.say(*peer, message);
+        assert_eq!(stage.view(5).1, [peer.peer], "its group is taken over");
+    }));
+    assert!(!is_doubted(&|stage, peer, vid| {
+        let mut report = report_open(vid, op(3, vid), true);
+        report.tags[0].last_committed = Some(OpNumber(2));
+        stage.attach(peer, report);
+    }));
+    assert!(!is_doubted(&|stage, _, _| {
+        let mut newcomer = stage.join_group(0);
+        stage.attach(&mut newcomer, Report::default());
+    }));
+}
+
+/// Nobody of a doubted view is left: it is given up when no session can be alive.
+#[test]
+fn doubted_view_that_nobody_is_left_of_is_given_up_in_the_end() {
+    let mut stage = Stage::new();
+    let (_, vid) = stage.founded(0, 2);
+    let copied = stage.journal.len();
+    let mut setup = outdated();
+    setup.start_number = 7;
+    let mut stage = stage.restart_from(copied, setup);
+    let newcomer = stage.join_group(0);
+    assert_eq!(newcomer.peer, PeerId(7 * limits::PEER_ID_GAP));
+    stage.window(&[newcomer]);
+    assert_eq!(stage.state(0), "Rebuild");
+    stage.pass(Timers::default().detach_timeout, &[newcomer]);
+    assert_eq!(stage.state(0), "Founding");
+    stage.ready(newcomer, &[]);
+    let next = stage.installed(newcomer).vid;
+    assert!(next > vid && next.term == Term(7), "{next}");
 }
 
 /// C hangs; A and B are told that X was aborted for that.

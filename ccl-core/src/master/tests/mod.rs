@@ -61,6 +61,8 @@ fn setup() -> Setup {
         force_rebuild: false,
         start_number: 0,
         tags_kept: crate::limits::TAGS_KEPT,
+        members_gone: false,
+        silence: Duration::ZERO,
         journaled: true,
         entropy: [1, 2, 3, 4],
     }

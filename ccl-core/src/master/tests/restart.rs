@@ -222,6 +222,90 @@ fn journaled_view_is_not_given_up_before_its_sessions_are_over() {
     assert_eq!(stage.installed(newcomer).members[0].number.0, 2);
 }
 
+/// What has passed since a member could last hear of a master counts, over any number of starts; and
+/// it is not waited longer for somebody of whom nobody can be alive than that.
+#[test]
+fn the_wait_for_members_counts_from_when_one_could_last_hear_of_a_master() {
+    let timers = Timers::default();
+    let lives = timers.peer_timeout + timers.detach_timeout;
+    for rest in [
+        Duration::ZERO,
+        Duration::from_secs(1),
+        timers.rebuild_window * 2,
+    ] {
+        let mut stage = Stage::new();
+        stage.founded(0, 2);
+        let mut setup = setup();
+        setup.silence = lives - rest;
+        let mut stage = stage.restart(setup);
+        let newcomer = stage.join_group(0);
+        if !rest.is_zero() {
+            stage.pass(rest - Duration::from_millis(1), &[newcomer]);
+            assert_eq!(stage.state(0), "Rebuild", "{rest:?}");
+        }
+        stage.pass(Duration::from_millis(1), &[newcomer]);
+        assert_eq!(stage.state(0), "Founding", "{rest:?}");
+    }
+}
+
+#[test]
+fn newcomer_and_operator_hear_for_how_long_members_are_waited_for() {
+    let mut stage = Stage::new();
+    stage.founded(0, 2);
+    let mut stage = stage.restart(setup());
+    let newcomer = stage.join_group(0);
+    stage.say(newcomer, PeerToMaster::Ping);
+    let told = stage.told(newcomer);
+    let Some(MasterToPeer::Pong {
+        waits: Some(wait), ..
+    }) = told.last()
+    else {
+        panic!("{told:?}");
+    };
+    let words = wait.to_string();
+    assert!(
+        words.contains("their sessions may go on for 65 s"),
+        "{words}"
+    );
+    stage.pass(Duration::from_secs(3), &[newcomer]);
+    let mut events = stage.events.iter().map(ToString::to_string);
+    let words = "their sessions may go on for 6";
+    assert!(
+        events.any(|event| event.contains(words)),
+        "{:?}",
+        stage.events
+    );
+}
+
+/// An operator knows that nobody is alive. Whoever is after all is heard if it comes first.
+#[test]
+fn members_that_an_operator_knows_to_be_gone_are_not_waited_for() {
+    let gone = || Setup {
+        members_gone: true,
+        ..setup()
+    };
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut first = stage.restart(gone());
+    let newcomer = first.join_group(0);
+    assert_eq!(first.state(0), "Founding");
+    first.ready(newcomer, &[]);
+    assert!(first.installed(newcomer).vid > vid);
+    first.attach(&mut peers[0], report(vid));
+    let reason = EvictReason::NotHeard;
+    assert_eq!(first.told(peers[0]), [MasterToPeer::Evicted { reason }]);
+    // Without a journal it founds a run at once.
+    let mut empty = Stage::with(
+        Setup {
+            new_run: false,
+            ..gone()
+        },
+        &[],
+    );
+    empty.pass(Duration::from_millis(1), &[]);
+    empty.join_group(0);
+}
+
 #[test]
 fn each_start_has_a_greater_term_and_no_id_is_given_twice() {
     let mut stage = Stage::new();

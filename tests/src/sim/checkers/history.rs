@@ -143,7 +143,7 @@ impl World {
             .checkers
             .newest_view(group)
             .is_some_and(|sealed| sealed.vid.term < vid.term);
-        if !first || !self.master.lost_disk {
+        if !first || !self.master.lost_disk || self.master.covered.contains(&group) {
             return true;
         }
         let run = Some(self.checkers.run);
@@ -153,11 +153,14 @@ impl World {
             .filter(|host| host.group == group && host.run == run)
             .filter(|host| host.peer.peer().is_some_and(|peer| members.contains(&peer)))
             .filter_map(|host| host.view.as_ref())
-            .max_by_key(|view| view.vid);
-        let Some(view) = newest else {
+            .map(|view| (view.vid, view.members.iter().map(|member| member.peer)))
+            .map(|(vid, members)| (vid, members.collect::<Vec<_>>()));
+        let found = self.master.found.get(&group).cloned();
+        let Some((_, old)) = newest.chain(found).max() else {
             return true;
         };
-        let old = |peer: &PeerId| view.members.iter().any(|member| member.peer == *peer);
-        members.iter().filter(|peer| old(peer)).count() * 2 > view.members.len()
+        // Of none of them: it begins anew, and nobody may be left.
+        let survivors = members.iter().filter(|peer| old.contains(peer)).count();
+        survivors == 0 || survivors * 2 > old.len()
     }
 }

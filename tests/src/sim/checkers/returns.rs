@@ -57,6 +57,19 @@ impl Checkers {
         }
     }
 
+    /// A master finds in its journal which tags begin anew, whether anybody has heard of it or not.
+    pub fn reads_given_back(&mut self, journal: &[Record]) {
+        for record in journal {
+            let Record::ViewSealed(view) = record else {
+                continue;
+            };
+            for given in &view.given_back {
+                let key = (self.run, view.group, given.tag);
+                self.given_back.entry(key).or_default().insert(given.vid);
+            }
+        }
+    }
+
     /// What the outcome of an operation belongs to that is told, or was born, in a view.
     #[must_use]
     pub fn outcome_key(&self, (run, group): (usize, GroupId), op: OpName, at: Vid) -> OutcomeKey {

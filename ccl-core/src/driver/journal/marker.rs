@@ -1,0 +1,265 @@
+//! What was sealed, noted beside the journal: a copy of the journal alone cannot know it.
+//!
+//! ```text
+//! slots at bytes 0 and 4096, written in turn:
+//!     "ccl-mark" | number of the write u64 | points u32 | two points | CRC-32 of all that
+//! point   length of the journal u64 | checksum of the record that ends there u32
+//! stamp   at byte 8192: start of the system u128 | machine u128 | milliseconds since that start u64
+//!         | milliseconds since 1970 u64 | CRC-32 of all that
+//! ```
+//! All numbers are little-endian. The slot with the greater number counts; a write that a crash
+//! cuts short leaves the other. The marker is written once the journal is on the disk and before
+//! anybody is told, so it never knows more than the journal and never less than anybody else. While
+//! the journal is replaced there are two points, of which the one or the other fits.
+//!
+//! The stamp says when a member could last hear of the master. It is written lazily: what a crash of
+//! the machine takes of it is no loss, since another start of the system counts from that start.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{sync_directory, u32_at};
+use crate::descriptors::Own;
+use crate::driver::clock::Moment;
+
+/// The marker of one journal. Nobody else opens it as long as the journal is locked.
+#[derive(Debug)]
+pub(super) struct Marker {
+    path: PathBuf,
+    /// `None` until it is written for the first time.
+    file: Option<Own<File>>,
+    /// Number of the newest write.
+    number: u64,
+    points: Vec<Point>,
+}
+
+/// A place in a journal: all that is before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    pub bytes: u64,
+    pub chain: u32,
+}
+
+impl Marker {
+    /// Reads the marker beside a journal. One that is not there, or of which nothing can be read,
+    /// has no points.
+    pub fn read(journal: &Path) -> io::Result<Self> {
+        let mut path = journal.to_owned().into_os_string();
+        path.push(".marker");
+        let path = PathBuf::from(path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match Own::make(&Arc::default(), || options.open(&path)) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let mut newest = (0, Vec::new());
+        for slot in 0..SLOTS {
+            if let Some(file) = &file
+                && let Some(read) = read_slot(file, slot)?
+                && read.0 > newest.0
+            {
+                newest = read;
+            }
+        }
+        let (number, points) = newest;
+        Ok(Self {
+            path,
+            file,
+            number,
+            points,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was sealed: the journal reaches one of these points.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// Notes what is sealed, one or two points. With `fsync` it is on the disk when this returns.
+    pub fn write(&mut self, points: &[Point], fsync: bool) -> io::Result<()> {
+        if self.points == points {
+            return Ok(());
+        }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => create(&self.path)?,
+        };
+        let file = self.file.insert(file);
+        self.number += 1;
+        let slot = self.number % SLOTS;
+        file.write_all_at(&slot_of(self.number, points), slot * SLOT_STRIDE_BYTES)?;
+        if fsync {
+            file.sync_data()?;
+        }
+        self.points = points.to_vec();
+        Ok(())
+    }
+}
+
+/// Why a journal may not be the newest of its run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing beside it says so: it may have been copied from elsewhere. The marker's place.
+    NoMarker(PathBuf),
+    /// More, or something else, was sealed: it is an older copy, was shortened, or is gone.
+    Older(PathBuf),
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMarker(marker) => write!(
+                f,
+                "it has no marker {} beside it, so it may be an older copy",
+                marker.display()
+            ),
+            Self::Older(marker) => write!(
+                f,
+                "it does not hold what its marker {} says was sealed: it is an older copy, or a \
+                 part of it is gone",
+                marker.display()
+            ),
+        }
+    }
+}
+
+/// Looks for what a marker says was sealed, while a journal is read.
+pub(super) struct Sealed<'a> {
+    points: &'a [Point],
+    reached: Option<Point>,
+}
+
+impl<'a> Sealed<'a> {
+    pub fn new(points: &'a [Point]) -> Self {
+        Self {
+            points,
+            reached: None,
+        }
+    }
+
+    pub fn pass(&mut self, point: Point) {
+        if self.points.contains(&point) {
+            self.reached = Some(point);
+        }
+    }
+
+    /// What of it was sealed.
+    pub fn reached(&self) -> Option<Point> {
+        self.reached
+    }
+
+    /// Whether the journal that was read may not be the newest.
+    pub fn doubt(&self, marker: &Path, is_empty: bool) -> Option<Doubt> {
+        match (self.points.is_empty(), self.reached.is_some()) {
+            (false, true) => None,
+            (false, false) => Some(Doubt::Older(marker.to_owned())),
+            (true, _) => (!is_empty).then(|| Doubt::NoMarker(marker.to_owned())),
+        }
+    }
+}
+
+impl Marker {
+    /// When a member could last hear of a master of this journal.
+    pub fn stamp(&self) -> Option<Moment> {
+        let mut bytes = [0; STAMP_BYTES];
+        let file = self.file.as_ref()?;
+        file.read_exact_at(&mut bytes, STAMP_AT).ok()?;
+        if crc32fast::hash(&bytes[..STAMP_BYTES - 4]) != u32_at(&bytes, STAMP_BYTES - 4) {
+            return None;
+        }
+        let halves = |at| u128::from(u64_at(&bytes, at)) | u128::from(u64_at(&bytes, at + 8)) << 64;
+        Some(Moment {
+            boot: halves(0),
+            machine: halves(16),
+            up_ms: u64_at(&bytes, 32),
+            wall_ms: u64_at(&bytes, 40),
+        })
+    }
+
+    /// A member can hear of the master now.
+    pub fn write_stamp(&mut self, moment: &Moment) -> io::Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let mut bytes = [0; STAMP_BYTES];
+        bytes[..16].copy_from_slice(&moment.boot.to_le_bytes());
+        bytes[16..32].copy_from_slice(&moment.machine.to_le_bytes());
+        bytes[32..40].copy_from_slice(&moment.up_ms.to_le_bytes());
+        bytes[40..48].copy_from_slice(&moment.wall_ms.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..STAMP_BYTES - 4]);
+        bytes[48..].copy_from_slice(&crc.to_le_bytes());
+        file.write_all_at(&bytes, STAMP_AT)
+    }
+}
+
+fn create(path: &Path) -> io::Result<Own<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(0o600);
+    let file = Own::make(&Arc::default(), || options.open(path))?;
+    sync_directory(path)?;
+    Ok(file)
+}
+
+fn slot_of(number: u64, points: &[Point]) -> [u8; SLOT_BYTES] {
+    assert!((1..=POINTS).contains(&points.len()), "one or two points");
+    let mut slot = [0; SLOT_BYTES];
+    slot[..8].copy_from_slice(&MAGIC);
+    slot[8..16].copy_from_slice(&number.to_le_bytes());
+    let count = points.len() as u32;
+    slot[16..20].copy_from_slice(&count.to_le_bytes());
+    for (index, point) in points.iter().enumerate() {
+        let at = &mut slot[20 + index * POINT_BYTES..][..POINT_BYTES];
+        at[..8].copy_from_slice(&point.bytes.to_le_bytes());
+        at[8..].copy_from_slice(&point.chain.to_le_bytes());
+    }
+    let crc = crc32fast::hash(&slot[..SLOT_BYTES - 4]);
+    slot[SLOT_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+    slot
+}
+
+/// The number and the points of a slot; `None` if it was never written, or not to its end.
+fn read_slot(file: &File, slot: u64) -> io::Result<Option<(u64, Vec<Point>)>> {
+    let mut bytes = [0; SLOT_BYTES];
+    match file.read_exact_at(&mut bytes, slot * SLOT_STRIDE_BYTES) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let count = u32_at(&bytes, 16) as usize;
+    let crc = crc32fast::hash(&bytes[..SLOT_BYTES - 4]);
+    if bytes[..8] != MAGIC || crc != u32_at(&bytes, SLOT_BYTES - 4) || count > POINTS {
+        return Ok(None);
+    }
+    let points = (0..count).map(|index| 20 + index * POINT_BYTES);
+    let points = points.map(|at| Point {
+        bytes: u64_at(&bytes, at),
+        chain: u32_at(&bytes, at + 8),
+    });
+    Ok(Some((u64_at(&bytes, 8), points.collect())))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let word = bytes[at..at + 8].try_into();
+    u64::from_le_bytes(word.expect("eight bytes were cut out"))
+}
+
+const MAGIC: [u8; 8] = *b"ccl-mark";
+const SLOTS: u64 = 2;
+/// A disk that fails while it writes the one slot does not touch the other.
+const SLOT_STRIDE_BYTES: u64 = 4096;
+const STAMP_AT: u64 = SLOTS * SLOT_STRIDE_BYTES;
+const STAMP_BYTES: usize = 52;
+const POINTS: usize = 2;
+const POINT_BYTES: usize = 12;
+const SLOT_BYTES: usize = 20 + POINTS * POINT_BYTES + 4;
