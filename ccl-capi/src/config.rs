@@ -129,8 +129,8 @@ pub struct cclMasterConfig_t {
     /// 1: take a journal for the newest of its run although it has no marker beside it, because it
     /// was moved. Risk: an older copy may contradict what members were told.
     pub is_journal_trusted: u32,
-    /// 1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes on
-    /// for a while beside those that take its place.
+    /// 1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes
+    /// on for a while beside those that take its place.
     pub are_members_gone: u32,
     /// 0.
     pub reserved: u32,

@@ -33,8 +33,8 @@ pub struct MasterConfig {
     pub force_rebuild: bool,
     /// Give up at once what no member is heard of, and found a run without waiting: an operator's
     /// word that no member of an earlier run or view is alive. One that is may go on for
-    /// `peer_timeout` and `detach_timeout` beside those that take its place; then its session ends as
-    /// unknown. Default false.
+    /// `peer_timeout` and `detach_timeout` beside those that take its place; then its session ends
+    /// as unknown. Default false.
     pub members_gone: bool,
     /// Waiting times, told to every peer.
     pub timers: Timers,

@@ -162,10 +162,7 @@ impl fmt::Display for Event {
             ),
             Self::MasterPaused { paused_ms } => paused(f, *paused_ms),
             Self::MasterHearsNobody => f.write_str(HEARS_NOBODY),
-            Self::JournalOutdated => f.write_str(
-                "the journal is older than the run, so it decides nothing: members are asked, and a \
-                 majority of each view is needed, or an operator's word with force_rebuild",
-            ),
+            Self::JournalOutdated => f.write_str(JOURNAL_OUTDATED),
             Self::Committed { group, op } => write!(f, "{op} of group {group} committed"),
             Self::Aborted {
                 group,
@@ -204,3 +201,7 @@ fn paused(f: &mut fmt::Formatter<'_>, paused_ms: u64) -> fmt::Result {
 
 const HEARS_NOBODY: &str = "no member is heard, or no peer at all: the master may be cut off, and \
                             evicts nobody until one is heard or detach_timeout is over";
+
+const JOURNAL_OUTDATED: &str = "the journal is older than the run, so it decides nothing: members are \
+                                asked, and a majority of each view is needed, or an operator's word \
+                                with force_rebuild";

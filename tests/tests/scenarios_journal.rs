@@ -52,8 +52,8 @@ impl Split {
         Self { s, at_c, before }
     }
 
-    /// The master starts. C must not be told that the barrier committed, and the others are taken up
-    /// when they are heard.
+    /// The master starts. C must not be told that the barrier committed, and the others are taken
+    /// up when they are heard.
     fn goes_on_with_the_others(mut self) {
         let s = &mut self.s;
         s.world.master_start();

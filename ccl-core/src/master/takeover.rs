@@ -248,8 +248,8 @@ impl Master {
     }
 }
 
-/// How long members of an earlier master may go on. One that hears nothing counts its master as lost
-/// after `peer_timeout`, and its session ends `detach_timeout` later.
+/// How long members of an earlier master may go on. One that hears nothing counts its master as
+/// lost after `peer_timeout`, and its session ends `detach_timeout` later.
 fn rest_of_lives(setup: &Setup) -> Duration {
     let longest = setup.timers.peer_timeout + setup.timers.detach_timeout;
     longest.saturating_sub(setup.silence)

@@ -279,9 +279,10 @@ mod tests {
         /// A stranger's sums, whatever they are, name nothing that is not in them.
         #[test]
         fn any_sums_have_a_difference(ours: [[u64; 4]; CELLS], theirs: [[u64; 4]; CELLS]) {
-            let sketch = |sums: [[u64; 4]; CELLS]| KeySketch(sums.map(|[weights, names, checks, sizes]| {
+            let cell = |[weights, names, checks, sizes]: [u64; 4]| {
                 Cell { weights, names, checks, sizes }
-            }));
+            };
+            let sketch = |sums: [[u64; 4]; CELLS]| KeySketch(sums.map(cell));
             if let Some(KeyDifference::Entry(odd)) = sketch(ours).difference(&sketch(theirs)) {
                 let _anything = (odd.added(), odd.others(Dtype::F32, &[u64::MAX, 2], true));
             }

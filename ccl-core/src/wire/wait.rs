@@ -205,15 +205,7 @@ impl fmt::Display for Wait {
                     "the master was restarted and waits for the members of the last view: {heard} \
                      of {members} are back, not yet {missing}"
                 )?;
-                match (heard, seconds) {
-                    (_, 0) => Ok(()),
-                    (0, _) => write!(
-                        f,
-                        "; their sessions may go on for {seconds} s, unless an operator says with \
-                         members_gone that none is alive"
-                    ),
-                    (_, _) => write!(f, "; it waits {seconds} s at most"),
-                }
+                fmt_rebuild_end(f, *heard, *seconds)
             }
             Self::Unit(UnitCount {
                 unit,
@@ -263,6 +255,19 @@ impl fmt::Display for Wait {
                 "a change of the members is under way, and waits for the answer of {missing}"
             ),
         }
+    }
+}
+
+/// By when a master that was restarted waits no longer.
+fn fmt_rebuild_end(f: &mut fmt::Formatter<'_>, heard: u32, seconds: u32) -> fmt::Result {
+    match (heard, seconds) {
+        (_, 0) => Ok(()),
+        (0, _) => write!(
+            f,
+            "; their sessions may go on for {seconds} s, unless an operator says with members_gone \
+             that none is alive"
+        ),
+        (_, _) => write!(f, "; it waits {seconds} s at most"),
     }
 }
 

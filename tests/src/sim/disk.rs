@@ -3,7 +3,13 @@
 //! The journal is a list of records here. What its driver makes of the two at a start is modelled:
 //! whether the journal holds all that the marker says was sealed (`driver::journal`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use ccl_core::ids::{GroupId, PeerId, Vid};
 use ccl_core::master::{History, Record};
+
+use super::cluster::World;
+use super::swarm::{Disk, FaultKind};
 
 /// A journal and its marker.
 #[derive(Debug, Default)]
@@ -110,4 +116,83 @@ impl JournalDisk {
         self.synced = self.records.len();
         self.records.clone()
     }
+}
+
+impl World {
+    /// The master's process has ended.
+    pub(super) fn lose_disk(&mut self, power_loss: bool) {
+        let master = &mut self.master;
+        match self.swarm.disk {
+            Disk::None => {
+                master.disk.forget();
+                master.lost_disk = true;
+            }
+            Disk::Full => {}
+            Disk::LazyLost if power_loss => {
+                let unsynced = master.disk.unsynced() as u64;
+                let kept = master.rng.between(0, unsynced);
+                master.lost_tail |= kept < unsynced;
+                master.disk.lose((unsynced - kept) as usize);
+            }
+            Disk::LazyLost => {}
+        }
+    }
+
+    /// Whether every master has had the journal of the one before.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.swarm.disk != Disk::None && !self.master.lost_disk
+    }
+
+    /// The master is down, and somebody or something meddles with its journal. A run without a
+    /// journal has one from the next start on.
+    pub(super) fn spoil_journal(&mut self, kind: FaultKind) {
+        let master = &mut self.master;
+        match kind {
+            FaultKind::JournalOlder if !master.disk.restore() => return master.disk.copy(),
+            FaultKind::JournalOlder if master.rng.chance(300) => master.disk.lose_marker(),
+            FaultKind::JournalOlder => {}
+            FaultKind::JournalCut => {
+                let all = master.disk.records().len() as u64;
+                let lost = master.rng.between(0, all / 2) as usize;
+                master.disk.lose(lost);
+            }
+            _ if self.swarm.disk == Disk::None => {
+                self.swarm.disk = Disk::Full;
+                return;
+            }
+            _ => {
+                master.disk.forget();
+                master.lost_disk = true;
+            }
+        }
+        self.checkers.master_crashed(true);
+    }
+}
+
+/// Groups whose newest view a journal names for certain.
+#[must_use]
+pub fn covered(history: &[Record], is_whole: bool) -> BTreeSet<GroupId> {
+    let mut covered = BTreeSet::new();
+    for record in history.iter().filter(|_| is_whole) {
+        match record {
+            Record::ViewSealed(view) => drop(covered.insert(view.group)),
+            Record::Outdated => covered.clear(),
+            _ => {}
+        }
+    }
+    covered
+}
+
+/// The newest view of each group in a journal.
+#[must_use]
+pub fn views(history: &[Record]) -> BTreeMap<GroupId, (Vid, Vec<PeerId>)> {
+    let views = history.iter().filter_map(|record| match record {
+        Record::ViewSealed(view) => {
+            let members = view.members.iter().map(|known| known.member.peer);
+            Some((view.group, (view.vid, members.collect())))
+        }
+        _ => None,
+    });
+    views.collect()
 }

@@ -174,8 +174,8 @@ impl World {
                     return self.check_gone(host);
                 }
                 let timers = &self.swarm.timers;
-                // A master that hears nobody doubts itself, and one that is rebuilding then waits out
-                // how long a member may live that has heard it.
+                // A master that hears nobody doubts itself, and one that is rebuilding then waits
+                // out how long a member may live that has heard it.
                 let at = since.0 + timers.detach_timeout * 2 + timers.peer_timeout * 5;
                 let since = (since.0, true);
                 let promise = Promise::Evicted {

@@ -10,36 +10,11 @@ use ccl_core::time::Instant;
 use ccl_core::wire::control::{EvictReason, MasterToPeer, PeerToMaster};
 
 use super::cluster::{Event, World};
-use super::disk::JournalDisk;
+use super::disk::{self, JournalDisk};
 use super::messages::{down_code, up_code};
 use super::network::Break;
 use super::rng::Rng;
-use super::swarm::{Disk, FaultKind, Swarm};
-
-/// Groups whose newest view a journal names for certain.
-fn covered(history: &[Record], is_whole: bool) -> BTreeSet<GroupId> {
-    let mut covered = BTreeSet::new();
-    for record in history.iter().filter(|_| is_whole) {
-        match record {
-            Record::ViewSealed(view) => drop(covered.insert(view.group)),
-            Record::Outdated => covered.clear(),
-            _ => {}
-        }
-    }
-    covered
-}
-
-/// The newest view of each group in a journal.
-fn views(history: &[Record]) -> BTreeMap<GroupId, (Vid, Vec<PeerId>)> {
-    let views = history.iter().filter_map(|record| match record {
-        Record::ViewSealed(view) => {
-            let members = view.members.iter().map(|known| known.member.peer);
-            Some((view.group, (view.vid, members.collect())))
-        }
-        _ => None,
-    });
-    views.collect()
-}
+use super::swarm::{Disk, Swarm};
 
 /// Times that a machine may ask to be called again at once, one thing being due after the other.
 pub const TIMEOUTS_MAX: u32 = 50;
@@ -152,8 +127,8 @@ impl World {
         let setup = self.master.setup(&self.swarm);
         self.master.lost_disk |= !setup.journaled && self.master.incarnation > 1;
         let history = self.master.disk.read();
-        self.master.covered = covered(&history, setup.journaled);
-        self.master.found = views(&history);
+        self.master.covered = disk::covered(&history, setup.journaled);
+        self.master.found = disk::views(&history);
         let now = self.now;
         self.trace.line(
             now,
@@ -215,55 +190,6 @@ impl World {
             };
             self.break_connection(connection as u64, how);
         }
-    }
-
-    fn lose_disk(&mut self, power_loss: bool) {
-        let master = &mut self.master;
-        match self.swarm.disk {
-            Disk::None => {
-                master.disk.forget();
-                master.lost_disk = true;
-            }
-            Disk::Full => {}
-            Disk::LazyLost if power_loss => {
-                let unsynced = master.disk.unsynced() as u64;
-                let kept = master.rng.between(0, unsynced);
-                master.lost_tail |= kept < unsynced;
-                master.disk.lose((unsynced - kept) as usize);
-            }
-            Disk::LazyLost => {}
-        }
-    }
-
-    /// Whether every master has had the journal of the one before.
-    #[must_use]
-    pub fn keeps_all(&self) -> bool {
-        self.swarm.disk != Disk::None && !self.master.lost_disk
-    }
-
-    /// The master is down, and somebody or something meddles with its journal. A run without a
-    /// journal has one from the next start on.
-    pub(super) fn spoil_journal(&mut self, kind: FaultKind) {
-        let master = &mut self.master;
-        match kind {
-            FaultKind::JournalOlder if !master.disk.restore() => return master.disk.copy(),
-            FaultKind::JournalOlder if master.rng.chance(300) => master.disk.lose_marker(),
-            FaultKind::JournalOlder => {}
-            FaultKind::JournalCut => {
-                let all = master.disk.records().len() as u64;
-                let lost = master.rng.between(0, all / 2) as usize;
-                master.disk.lose(lost);
-            }
-            _ if self.swarm.disk == Disk::None => {
-                self.swarm.disk = Disk::Full;
-                return;
-            }
-            _ => {
-                master.disk.forget();
-                master.lost_disk = true;
-            }
-        }
-        self.checkers.master_crashed(true);
     }
 
     /// The process stands still for a while: it reads nothing and says nothing.

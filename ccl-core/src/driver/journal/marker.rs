@@ -4,16 +4,16 @@
 //! slots at bytes 0 and 4096, written in turn:
 //!     "ccl-mark" | number of the write u64 | points u32 | two points | CRC-32 of all that
 //! point   length of the journal u64 | checksum of the record that ends there u32
-//! stamp   at byte 8192: start of the system u128 | machine u128 | milliseconds since that start u64
-//!         | milliseconds since 1970 u64 | CRC-32 of all that
+//! stamp   at byte 8192: start of the system u128 | machine u128
+//!         | milliseconds since that start u64 | milliseconds since 1970 u64 | CRC-32 of all that
 //! ```
 //! All numbers are little-endian. The slot with the greater number counts; a write that a crash
 //! cuts short leaves the other. The marker is written once the journal is on the disk and before
 //! anybody is told, so it never knows more than the journal and never less than anybody else. While
 //! the journal is replaced there are two points, of which the one or the other fits.
 //!
-//! The stamp says when a member could last hear of the master. It is written lazily: what a crash of
-//! the machine takes of it is no loss, since another start of the system counts from that start.
+//! The stamp says when a member could last hear of the master. It is written lazily: what a crash
+//! of the machine takes of it is no loss, since another start of the system counts from that start.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};

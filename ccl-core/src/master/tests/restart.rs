@@ -222,8 +222,8 @@ fn journaled_view_is_not_given_up_before_its_sessions_are_over() {
     assert_eq!(stage.installed(newcomer).members[0].number.0, 2);
 }
 
-/// What has passed since a member could last hear of a master counts, over any number of starts; and
-/// it is not waited longer for somebody of whom nobody can be alive than that.
+/// What has passed since a member could last hear of a master counts, over any number of starts;
+/// and it is not waited longer for somebody of whom nobody can be alive than that.
 #[test]
 fn the_wait_for_members_counts_from_when_one_could_last_hear_of_a_master() {
     let timers = Timers::default();
