@@ -268,6 +268,25 @@ fn empty_master_takes_the_old_run_up_although_a_newcomer_comes_first() {
     s.admit(&[A, B, C], newcomer);
 }
 
+/// A newcomer dies before the run is founded. A copy of its hello makes no newcomer of it: the
+/// others would be linked with somebody who never answers.
+#[test]
+fn copied_hello_before_the_run_is_founded_makes_no_newcomer() {
+    let mut swarm = swarm(Disk::Full, 2);
+    swarm.new_run = false;
+    let mut s = Scenario::empty(swarm);
+    s.world.master_start();
+    let [dead, first, second] = [0, 1, 2].map(|_| s.join());
+    s.pass_ms(500);
+    let hello = s.world.hosts[dead.0].hellos[0].clone();
+    s.world.crash(dead, Some(1000));
+    s.pass_ms(500);
+    s.world.replay(dead, hello.clone());
+    s.view_of(&[first, second]);
+    s.world.replay(dead, hello);
+    s.works(&[first, second], 0);
+}
+
 #[test]
 fn every_master_has_a_term_of_its_own() {
     for disk in DISKS {

@@ -94,7 +94,7 @@ impl Master {
         });
         let unheard: Vec<PeerId> = unheard.map(|(peer, _)| *peer).collect();
         for peer in unheard {
-            let session = self.shared.sessions.forget(peer);
+            let session = self.shared.sessions.disown(peer);
             let group = session.and_then(|it| self.groups.get_mut(&it.registration.group));
             if let Some(group) = group {
                 group.newcomers.remove(&peer);

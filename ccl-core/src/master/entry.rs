@@ -93,10 +93,16 @@ impl Master {
             };
             return self.shared.outbox.send(connection, pong);
         }
-        if let Some(waiting) = self.run.waiting() {
-            waiting.forget(connection);
-        }
+        self.give_up_waiting(connection);
         self.shared.outbox.close(connection);
+    }
+
+    /// A newcomer that waits for its run is waited for no longer. What it said may come once more.
+    pub(super) fn give_up_waiting(&mut self, connection: ConnectionId) {
+        let waiting = self.run.waiting();
+        if let Some(hello) = waiting.and_then(|waiting| waiting.forget(connection)) {
+            self.shared.sessions.give_up(hello.key, hello.attach);
+        }
     }
 
     pub(super) fn is_waiting(&mut self, connection: ConnectionId) -> bool {
@@ -319,6 +325,11 @@ impl Master {
         if ended || taken || full || !is_plausible || !self.may_adopt(attach) {
             return None;
         }
+        let mut members = claim.members.iter();
+        let member = members.find(|member| member.peer == claim.peer)?;
+        if self.shared.sessions.is_late(member.key, attach.attach) {
+            return None;
+        }
         if let Run::Empty(waiting) = &mut self.run {
             let waiting = std::mem::replace(waiting, Waiting::new(self.shared.now));
             self.run = Run::Adopting {
@@ -327,10 +338,6 @@ impl Master {
             };
         }
         self.rebuild_group(claim.group);
-        let member = claim
-            .members
-            .iter()
-            .find(|member| member.peer == claim.peer)?;
         let registration = Registration {
             peer: claim.peer,
             session: attach.session,

@@ -334,9 +334,7 @@ impl Master {
     }
 
     fn handle_closed(&mut self, connection: ConnectionId) {
-        if let Some(waiting) = self.run.waiting() {
-            waiting.forget(connection);
-        }
+        self.give_up_waiting(connection);
         let now = self.shared.now;
         if let Some(peer) = self.shared.sessions.detach(connection, now) {
             let group = self.group_of(peer);

@@ -79,8 +79,11 @@ impl Waiting {
             .any(|hello| hello.connection == connection)
     }
 
-    pub fn forget(&mut self, connection: ConnectionId) {
-        self.hellos.retain(|hello| hello.connection != connection);
+    /// Whoever said hello over this connection is not waited for any more.
+    pub fn forget(&mut self, connection: ConnectionId) -> Option<Hello> {
+        let mut hellos = self.hellos.iter();
+        let index = hellos.position(|hello| hello.connection == connection)?;
+        Some(self.hellos.remove(index))
     }
 }
 

@@ -76,6 +76,16 @@ pub(super) struct Sessions {
     generations: BTreeMap<PeerId, BTreeSet<PeerId>>,
     /// Sessions that ended, newest last.
     ended: VecDeque<EndedSession>,
+    /// Connections of processes of which nothing else is known any more, newest last.
+    given_up: VecDeque<GivenUp>,
+}
+
+/// A connection that nothing came of: its process never got a session, or the session is forgotten.
+/// So a late message is not taken for a new one.
+#[derive(Clone, Copy, Debug)]
+struct GivenUp {
+    key: LinkKey,
+    attach: u64,
 }
 
 /// What is remembered of a session that ended.
@@ -232,8 +242,25 @@ impl Sessions {
         Some(session)
     }
 
-    /// Knows no more of a session than of one that it has never heard of.
-    pub fn forget(&mut self, peer: PeerId) -> Option<Session> {
+    /// The newest connection of a process is over, and it has no session.
+    pub fn give_up(&mut self, key: LinkKey, attach: u64) {
+        let known = self.given_up.iter().position(|known| known.key == key);
+        let known = known.and_then(|index| self.given_up.remove(index));
+        if self.given_up.len() == limits::ENDED_SESSIONS_MAX {
+            self.given_up.pop_front();
+        }
+        let attach = known.map_or(attach, |known| known.attach.max(attach));
+        self.given_up.push_back(GivenUp { key, attach });
+    }
+
+    /// Knows no more of a session than the counter of its connections.
+    pub fn disown(&mut self, peer: PeerId) -> Option<Session> {
+        let session = self.forget(peer)?;
+        self.give_up(session.registration.key, session.newest());
+        Some(session)
+    }
+
+    fn forget(&mut self, peer: PeerId) -> Option<Session> {
         let session = self.peers.remove(&peer)?;
         self.secrets.remove(&session.registration.session);
         let generation = session.registration.generation;
@@ -265,11 +292,21 @@ impl Sessions {
     pub fn is_late(&self, key: LinkKey, attach: u64) -> bool {
         let session = self.of_key(key).and_then(|peer| self.get(peer));
         let is_over = |ended: &EndedSession| ended.key == key && ended.attach >= attach;
-        session.is_some_and(|session| session.newest() >= attach) || self.ended.iter().any(is_over)
+        let is_gone = |known: &GivenUp| known.key == key && known.attach >= attach;
+        session.is_some_and(|session| session.newest() >= attach)
+            || self.ended.iter().any(is_over)
+            || self.given_up.iter().any(is_gone)
     }
 
     /// Forgets everybody: the run that they belonged to was never taken over.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        let before = std::mem::take(self);
+        self.given_up = before.given_up;
+        let ended = before.ended.iter().map(|ended| (ended.key, ended.attach));
+        let others = before.peers.values();
+        let others = others.map(|session| (session.registration.key, session.newest()));
+        for (key, attach) in ended.chain(others) {
+            self.give_up(key, attach);
+        }
     }
 }

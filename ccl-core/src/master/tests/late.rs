@@ -1,5 +1,6 @@
 //! First messages of connections that were given up: they come late, or twice, and change nothing.
 
+use super::takeover::without_journal;
 use super::*;
 
 fn hello_of(stage: &Stage, key: u128, counter: u64) -> PeerToMaster {
@@ -115,4 +116,62 @@ fn a_newcomer_that_says_more_before_the_run_is_founded_is_forgotten() {
         assert_eq!(stage.told_at(connection), []);
         assert!(stage.master.groups.is_empty());
     }
+}
+
+/// Before a run exists there are no sessions, and yet a newcomer may be gone.
+#[test]
+fn a_late_hello_of_a_newcomer_that_left_before_the_run_was_founded_is_ignored() {
+    let mut stage = Stage::with(without_journal(), &[]);
+    let first = stage.connection();
+    stage.say_at(first, hello_of(&stage, 1, 3));
+    stage.input(Input::Closed { connection: first });
+    let late = stage.connection();
+    stage.say_at(late, hello_of(&stage, 1, 3));
+    assert!(stage.closed.contains(&late));
+    stage.pass(Timers::default().rebuild_window, &[]);
+    assert_eq!(stage.told_at(late), []);
+    assert!(stage.master.groups.is_empty(), "nobody is there");
+    let connection = stage.connection();
+    stage.say_at(connection, hello_of(&stage, 1, 2));
+    assert_eq!(stage.told_at(connection), []);
+    // The same process says it anew.
+    stage.join(hello_of(&stage, 1, 4));
+}
+
+/// A master that takes a run over forgets who was of it, if nobody is left; not who was heard.
+#[test]
+fn a_late_hello_of_a_session_that_was_not_taken_over_is_ignored() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let written = stage.journal.clone();
+    let mut stage = Stage::with(without_journal(), &[]);
+    (stage.journal, stage.next_connection) = (written, 99);
+    stage.attach(&mut peers[0], report(vid));
+    stage.close(peers[0]);
+    stage.pass(Timers::default().rebuild_window, &[]);
+    let late = stage.connection();
+    stage.say_at(late, hello_of(&stage, FIRST_KEY, 1));
+    stage.pass(Timers::default().rebuild_window, &[]);
+    assert_eq!(stage.told_at(late), []);
+    // The same process says it anew.
+    stage.join(hello_of(&stage, FIRST_KEY, 3));
+}
+
+/// A master that takes its journal for outdated forgets sessions; not over which connections they
+/// were heard.
+#[test]
+fn a_late_hello_of_a_session_that_a_doubted_journal_names_is_ignored() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let gone = stage.join(hello_of(&stage, 1, 5));
+    let mut stage = stage.restart(setup());
+    stage.close(gone);
+    let newer = self::vid(vid.term.0, vid.epoch.0 + 1);
+    stage.attach(&mut peers[0], report(newer));
+    assert!(stage.events.contains(&Event::JournalOutdated));
+    let late = stage.connection();
+    stage.say_at(late, hello_of(&stage, 1, 5));
+    assert_eq!(stage.told_at(late), []);
+    assert!(stage.closed.contains(&late));
+    stage.join(hello_of(&stage, 1, 6));
 }
