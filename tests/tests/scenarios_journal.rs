@@ -1,9 +1,14 @@
 //! The master starts with a journal that is not what it was: an older copy, a shortened one, one
 //! without its marker (R11).
 
+use std::time::Duration;
+
 use ccl_core::Kind;
-use ccl_core::ids::CallId;
+use ccl_core::ids::{CallId, Term};
+use ccl_core::master::Record;
+use ccl_core::time::Instant;
 use ccl_tests::sim::cluster::HostId;
+use ccl_tests::sim::disk::JournalDisk;
 use ccl_tests::sim::links::{Direction, LinkKey};
 use ccl_tests::sim::scenario::{Scenario, is_lost, is_unknown};
 use ccl_tests::sim::swarm::Disk;
@@ -103,4 +108,60 @@ fn doubt_outlives_the_master() {
     split.s.pass_ms(1000);
     split.s.world.master_crash(false, Some(1000));
     split.goes_on_with_the_others();
+}
+
+/// What a master finds is decided as its driver decides it: by what was told, not by lengths.
+#[test]
+fn disk_says_that_a_journal_is_whole_if_it_holds_what_was_told() {
+    let record = |term| Record::TermBegan { term: Term(term) };
+    let at = Instant;
+    let mut disk = JournalDisk::default();
+    for (term, time) in [(1, 1), (2, 2), (3, 5)] {
+        disk.append(record(term));
+        disk.sync_at(at(time));
+    }
+    // The third is on its way to the disk, and nobody was told of it.
+    disk.settle(at(3));
+    assert_eq!((disk.length(), disk.unsynced()), (3, 1));
+    disk.lose(1);
+    assert!(disk.is_whole(), "it holds what was told");
+    disk.lose(1);
+    assert!(!disk.is_whole(), "the second was told");
+    // It grows again. Shortened before the doubt is sealed, it would be taken for the newest.
+    disk.append(record(8));
+    disk.append(record(9));
+    disk.shorten();
+    assert_eq!((disk.length(), disk.is_whole()), (3, false));
+    disk.sync_at(at(9));
+    disk.settle(at(9));
+    assert!(disk.is_whole(), "what was done about it is sealed");
+    disk.shorten();
+    assert!(disk.is_whole());
+}
+
+/// The journal loses its end, and masters die before what they do about it is on the disk. The one
+/// that lives gives names that nobody has.
+#[test]
+fn names_that_the_journal_lost_are_not_given_again() {
+    let mut s = Scenario::with(2, Disk::Full);
+    let newcomer = s.join();
+    s.pass_ms(1000);
+    let lost = s.world.hosts[newcomer.0].peer.peer();
+    assert!(lost.is_some(), "it is registered");
+    s.world.master_crash(true, Some(0));
+    let cut = s.world.master.disk.length() - 1;
+    s.world.master.disk.lose(cut);
+    s.world.swarm.fsync = Duration::from_millis(500);
+    for _ in 0..2 {
+        s.world.master_start();
+        s.world.master_crash(true, Some(0));
+        s.world.master.disk.shorten();
+    }
+    s.world.master_start();
+    let other = s.join();
+    s.until("another newcomer is registered", |world| {
+        world.hosts[other.0].peer.peer().is_some()
+    });
+    assert_ne!(s.world.hosts[other.0].peer.peer(), lost);
+    s.check();
 }

@@ -1,12 +1,14 @@
 //! The master's disk: its journal, the marker beside it, and what befalls the two.
 //!
 //! The journal is a list of records here. What its driver makes of the two at a start is modelled:
-//! whether the journal holds all that the marker says was sealed (`driver::journal`).
+//! whether the journal holds all that the marker says was sealed (`driver::journal`). It is as
+//! strict here as there: a journal that lost its end and has grown again is another one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ccl_core::ids::{GroupId, PeerId, Vid};
 use ccl_core::master::{History, Record};
+use ccl_core::time::Instant;
 
 use super::cluster::World;
 use super::swarm::{Disk, FaultKind};
@@ -14,37 +16,78 @@ use super::swarm::{Disk, FaultKind};
 /// A journal and its marker.
 #[derive(Debug, Default)]
 pub struct JournalDisk {
-    records: Vec<Record>,
+    records: Vec<Written>,
     /// Records that are certainly on the disk.
     synced: usize,
-    /// Which file it is: another one each time that the journal is begun or shortened.
-    file: u64,
-    /// Files so far.
-    files: u64,
-    /// How much of which file was sealed.
-    marker: Option<(u64, usize)>,
-    copy: Option<(u64, Vec<Record>)>,
+    /// How many there are once a write has reached the disk, by when that is.
+    pending: VecDeque<(Instant, usize)>,
+    /// Writes so far.
+    writes: u64,
+    marker: Option<Point>,
+    copy: Option<Vec<Written>>,
 }
+
+/// A record, and which write it is from. Where equal writes stand, all that is before them is
+/// equal: so a checksum over a record and all before it is modelled.
+#[derive(Clone, Debug)]
+struct Written {
+    write: u64,
+    record: Record,
+}
+
+/// A place in a journal: the write that ends there, `None` at its beginning.
+type Point = Option<(usize, u64)>;
 
 impl JournalDisk {
     /// The records, oldest first.
     #[must_use]
-    pub fn records(&self) -> &[Record] {
-        &self.records
+    pub fn records(&self) -> Vec<Record> {
+        let records = self.records.iter();
+        records.map(|written| written.record.clone()).collect()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.records.len()
     }
 
     /// Writes a record, which a loss of power may take back.
     pub fn append(&mut self, record: Record) {
         if self.records.is_empty() && self.marker.is_none() {
-            self.marker = Some((self.file, 0));
+            self.marker = Some(None);
         }
-        self.records.push(record);
+        self.writes += 1;
+        self.records.push(Written {
+            write: self.writes,
+            record,
+        });
     }
 
-    /// All that was written is on the disk, and the marker says so.
-    pub fn sync(&mut self) {
-        self.synced = self.records.len();
-        self.marker = Some((self.file, self.synced));
+    /// What was written so far reaches the disk at this time, before anything is told of it.
+    pub fn sync_at(&mut self, at: Instant) {
+        self.pending.push_back((at, self.records.len()));
+    }
+
+    /// What has reached the disk by now is there, and the marker says so.
+    pub fn settle(&mut self, now: Instant) {
+        while let Some((_, length)) = self.pending.pop_front_if(|(at, _)| *at <= now) {
+            self.mark(length);
+        }
+    }
+
+    /// Everything that is on its way reaches the disk now.
+    pub fn hurry(&mut self, now: Instant) {
+        self.pending
+            .iter_mut()
+            .for_each(|(at, _)| *at = now.min(*at));
+        self.settle(now);
+    }
+
+    fn mark(&mut self, length: usize) {
+        self.synced = length;
+        let newest = length.checked_sub(1).map(|newest| &self.records[newest]);
+        self.marker = Some(newest.map(|newest| (length, newest.write)));
     }
 
     /// Records that were written and may be lost.
@@ -57,42 +100,46 @@ impl JournalDisk {
     pub fn lose(&mut self, records: usize) {
         let left = self.records.len().saturating_sub(records);
         self.records.truncate(left);
+        self.pending.clear();
         self.synced = self.synced.min(left);
     }
 
     /// Loses everything, the marker included: no journal is kept.
     pub fn forget(&mut self) {
         *self = Self {
-            file: self.files + 1,
-            files: self.files + 1,
+            writes: self.writes,
             ..Self::default()
         };
     }
 
-    /// Replaces the file by the fewest records that add up to the same.
+    /// A master that runs replaces the file by the fewest records that add up to the same. What it
+    /// began with in doubt is not shortened before the doubt is sealed.
     pub fn shorten(&mut self) {
-        if self.records.is_empty() {
+        if self.records.is_empty() || !self.is_whole() {
             return;
         }
-        self.records = History::read(&self.records).records();
-        self.files += 1;
-        self.file = self.files;
-        self.sync();
+        let short = History::read(&self.records()).records();
+        self.records.clear();
+        self.pending.clear();
+        short.into_iter().for_each(|record| self.append(record));
+        self.mark(self.records.len());
     }
 
     /// Somebody copies the file, and not the marker.
     pub fn copy(&mut self) {
-        self.copy = Some((self.file, self.records.clone()));
+        self.copy = Some(self.records.clone());
     }
 
     /// The copy is put in the place of the journal. Whether there is one that differs.
     pub fn restore(&mut self) -> bool {
-        let Some((file, records)) = self.copy.clone() else {
+        let Some(records) = self.copy.clone() else {
             return false;
         };
-        let differs = records != self.records;
-        (self.file, self.records) = (file, records);
-        self.synced = self.records.len();
+        let writes = |records: &[Written]| records.iter().map(|it| it.write).collect::<Vec<_>>();
+        let differs = writes(&records) != writes(&self.records);
+        self.synced = records.len();
+        self.records = records;
+        self.pending.clear();
         differs
     }
 
@@ -105,8 +152,14 @@ impl JournalDisk {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match self.marker {
-            Some((file, sealed)) => file == self.file && self.records.len() >= sealed,
             None => self.records.is_empty(),
+            Some(None) => true,
+            Some(Some((length, write))) => {
+                let reached = length
+                    .checked_sub(1)
+                    .and_then(|last| self.records.get(last));
+                reached.is_some_and(|reached| reached.write == write)
+            }
         }
     }
 
@@ -114,14 +167,17 @@ impl JournalDisk {
     #[must_use]
     pub fn read(&mut self) -> Vec<Record> {
         self.synced = self.records.len();
-        self.records.clone()
+        self.pending.clear();
+        self.records()
     }
 }
 
 impl World {
     /// The master's process has ended.
     pub(super) fn lose_disk(&mut self, power_loss: bool) {
+        let now = self.now;
         let master = &mut self.master;
+        master.disk.settle(now);
         match self.swarm.disk {
             Disk::None => {
                 master.disk.forget();
@@ -153,7 +209,7 @@ impl World {
             FaultKind::JournalOlder if master.rng.chance(300) => master.disk.lose_marker(),
             FaultKind::JournalOlder => {}
             FaultKind::JournalCut => {
-                let all = master.disk.records().len() as u64;
+                let all = master.disk.length() as u64;
                 let lost = master.rng.between(0, all / 2) as usize;
                 master.disk.lose(lost);
             }

@@ -226,7 +226,10 @@ impl World {
 
     /// The master dies, and something befalls its journal before it starts again.
     fn inject_master_crash(&mut self, journal: Option<FaultKind>) {
-        if self.swarm.disk != Disk::None && self.fault_rng.chance(300) {
+        // It dies when it has just shortened its journal; nobody does while none runs.
+        let shortens = self.swarm.disk != Disk::None && self.fault_rng.chance(300);
+        if shortens && self.master.machine.is_some() {
+            self.master.disk.settle(self.now);
             self.master.disk.shorten();
         }
         let power_loss = self.fault_rng.chance(500);

@@ -53,7 +53,7 @@ pub struct MasterHost {
     stall: Option<Duration>,
     outbox: VecDeque<(Instant, Output)>,
     wake: Option<Instant>,
-    rng: Rng,
+    pub(super) rng: Rng,
 }
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl MasterHost {
 
     /// Records in its journal.
     #[must_use]
-    pub fn journal(&self) -> &[Record] {
+    pub fn journal(&self) -> Vec<Record> {
         self.disk.records()
     }
 
@@ -213,6 +213,7 @@ impl World {
         let master = &mut self.master;
         master.stall = None;
         master.disk_free = master.disk_free.min(now);
+        master.disk.hurry(now);
         for (ready, _) in &mut master.outbox {
             *ready = now.min(*ready);
         }
@@ -378,8 +379,9 @@ impl World {
         let takes = stall.unwrap_or_else(|| master.rng.duration(Duration::ZERO, longest));
         master.disk_free = master.disk_free.max(now) + takes;
         let (at, incarnation) = (master.disk_free, master.incarnation);
+        master.disk.sync_at(at);
         if at <= now {
-            master.disk.sync();
+            master.disk.settle(now);
         } else {
             self.schedule_at(at, Event::MasterOutbox { incarnation });
         }
@@ -393,9 +395,7 @@ impl World {
         if self.master.incarnation != incarnation || !self.master.is_awake() {
             return;
         }
-        if self.master.disk_free <= self.now {
-            self.master.disk.sync();
-        }
+        self.master.disk.settle(self.now);
         while let Some((ready, _)) = self.master.outbox.front() {
             if *ready > self.now {
                 return;
@@ -452,8 +452,7 @@ impl World {
             }
             Output::Event(event) => {
                 if matches!(event, ccl_core::event::Event::JournalOutdated) {
-                    // It has forgotten whom it had heard.
-                    self.promises_restart();
+                    self.promises_outdated();
                 }
                 self.trace.line(now, format_args!("master event {event:?}"));
                 self.check_master_event(&event);

@@ -10,7 +10,6 @@ use ccl_core::time::Instant;
 
 use super::*;
 use crate::sim::liveness::Promise;
-use crate::sim::swarm::Disk;
 use crate::sim::workload::OpenCall;
 
 /// What promises rest on.
@@ -18,8 +17,6 @@ use crate::sim::workload::OpenCall;
 pub struct Promises {
     /// The newest opening of each host that the present master has heard, and its connection.
     openings: BTreeMap<HostId, (u64, u64)>,
-    /// Connections that have not ended, of those that counted.
-    open: BTreeSet<u64>,
     /// Connections whose opening was not above the newest.
     stale: BTreeSet<u64>,
     /// Whether the master is hearing such an opening.
@@ -118,24 +115,17 @@ impl World {
             return None;
         }
         promises.openings.insert(host, (attach, connection));
-        promises.open.insert(connection);
         promises.linked.remove(&host);
         Some(host)
     }
 
     /// The master learns that a connection has ended.
     pub fn promises_closed(&mut self, connection: u64) {
-        let diskless = self.swarm.disk == Disk::None;
         let promises = &mut self.checkers.promises;
         let openings = &promises.openings;
         promises
             .linked
             .retain(|host, _| openings.get(host).is_none_or(|(_, at)| *at != connection));
-        promises.open.remove(&connection);
-        if diskless && promises.open.is_empty() {
-            // A master that has taken over nothing yet forgets who is gone.
-            promises.openings.clear();
-        }
     }
 
     /// The master has handled what it heard.
@@ -295,8 +285,13 @@ impl World {
     pub fn promises_restart(&mut self) {
         let promises = &mut self.checkers.promises;
         promises.openings.clear();
-        promises.open.clear();
         promises.stale.clear();
+        self.promises_outdated();
+    }
+
+    /// The master has forgotten whom it had heard, but not over which connections.
+    pub fn promises_outdated(&mut self) {
+        let promises = &mut self.checkers.promises;
         promises.linked.clear();
         promises.released.clear();
     }
