@@ -55,6 +55,9 @@ pub(super) struct Archive {
     kept_bytes: u64,
     /// Length from which on it is replaced.
     replace_at_bytes: u64,
+    /// Whether what this master wrote first is on the disk. A file that takes the place of another
+    /// counts as the newest of its run: one that is in doubt must hold that first.
+    is_begun: bool,
 }
 
 impl Archive {
@@ -64,6 +67,7 @@ impl Archive {
             history: History::read(records),
             kept_bytes: JOURNAL_KEPT_BYTES,
             replace_at_bytes: JOURNAL_KEPT_BYTES,
+            is_begun: false,
         }
     }
 
@@ -74,7 +78,7 @@ impl Archive {
     pub fn append(&mut self, record: &Record) -> Result<()> {
         self.journal.append(record)?;
         self.history.add(record);
-        if self.journal.bytes() < self.replace_at_bytes {
+        if !self.is_begun || self.journal.bytes() < self.replace_at_bytes {
             return Ok(());
         }
         let from_bytes = self.journal.bytes();
@@ -104,7 +108,9 @@ impl Archive {
     /// # Errors
     /// The journal's: the master must stop.
     pub fn sync(&mut self) -> Result<()> {
-        self.journal.sync()
+        self.journal.sync()?;
+        self.is_begun = true;
+        Ok(())
     }
 }
 
@@ -146,6 +152,7 @@ mod tests {
         let _not_there = std::fs::remove_file(path.with_extension("journal.marker"));
         let (journal, none) = Journal::open(&path, "run", false).unwrap();
         let mut archive = Archive::new(journal, &none);
+        archive.sync().unwrap();
         (archive.kept_bytes, archive.replace_at_bytes) = (2000, 2000);
         let mut records = vec![
             Record::RunFounded {
@@ -167,6 +174,43 @@ mod tests {
         assert!(found.len() < records.len() / 2, "{} records", found.len());
         assert_eq!(History::read(&found), History::read(&records));
         std::fs::remove_file(path.with_extension("journal.marker")).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_long_journal_in_doubt_is_not_shortened_before_the_doubt_is_sealed() {
+        let name = format!("ccl-archive-doubt-{}.journal", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let marker = path.with_extension("journal.marker");
+        let open = || Journal::open::<Record>(&path, "run", false).unwrap();
+        let (mut journal, _) = open();
+        (0..300).for_each(|n| journal.append(&commit(n)).unwrap());
+        journal.sync().unwrap();
+        drop(journal);
+        std::fs::remove_file(&marker).unwrap();
+
+        let (journal, found) = open();
+        assert!(journal.doubt().is_some(), "there is no marker");
+        let mut archive = Archive::new(journal, &found);
+        (archive.kept_bytes, archive.replace_at_bytes) = (2000, 2000);
+        archive
+            .append(&Record::TermBegan { term: Term(2) })
+            .unwrap();
+        drop(archive);
+        let (journal, found) = open();
+        assert!(journal.doubt().is_some(), "the doubt was not sealed yet");
+
+        let mut archive = Archive::new(journal, &found);
+        (archive.kept_bytes, archive.replace_at_bytes) = (2000, 2000);
+        archive.append(&Record::Outdated).unwrap();
+        archive.sync().unwrap();
+        archive
+            .append(&Record::TermBegan { term: Term(3) })
+            .unwrap();
+        assert!(archive.journal.bytes() < 2000, "it is short now");
+        drop(archive);
+        assert!(open().0.doubt().is_none());
+        std::fs::remove_file(marker).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 }
