@@ -195,8 +195,8 @@ typedef struct cclMasterConfig_t {
      */
     uint32_t is_journal_trusted;
     /*
-     1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes on
-     for a while beside those that take its place.
+     1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes
+     on for a while beside those that take its place.
      */
     uint32_t are_members_gone;
     /*
