@@ -165,3 +165,56 @@ fn names_that_the_journal_lost_are_not_given_again() {
     assert_ne!(s.world.hosts[other.0].peer.peer(), lost);
     s.check();
 }
+
+/// An older copy of journal and marker. Only a member can tell, and it does so before the master
+/// gives a newcomer the name of C, which is yet to be heard.
+#[test]
+fn older_copy_with_its_marker_is_betrayed_by_a_report() {
+    let mut s = Scenario::with(2, Disk::Full);
+    s.works(&[A, B], 0);
+    s.world.master.disk.copy();
+    assert_eq!(s.join(), C);
+    s.admit(&[A, B], C);
+    s.works(&[A, B, C], 0);
+    s.world.master_crash(false, Some(0));
+    let disk = &mut s.world.master.disk;
+    assert!(disk.restore(), "it is older");
+    disk.restore_marker();
+    assert!(disk.is_whole(), "the two fit");
+    s.world.block_control(C, Some(true), Some(true));
+    s.world.master_start();
+    s.pass_ms(500);
+    let newcomer = s.join();
+    s.until("the newcomer is registered", |world| {
+        world.hosts[newcomer.0].peer.peer().is_some()
+    });
+    s.world.block_control(C, Some(false), Some(false));
+    s.works(&[A, B, C], 0);
+    s.admit(&[A, B, C], newcomer);
+}
+
+/// Bugs that only scripts notice: seeds have no copy of a journal that fits its marker, since it
+/// takes away what they are checked for, and hardly two crashes around one doubt.
+#[cfg(ccl_mutations)]
+#[test]
+fn bugs_that_seeds_do_not_notice_are_noticed() {
+    use ccl_core::mutation::{Mutation, activate};
+
+    let scripts: [(Mutation, fn()); 2] = [
+        (
+            Mutation::NewerReportIgnored,
+            older_copy_with_its_marker_is_betrayed_by_a_report,
+        ),
+        (Mutation::DoubtForgotten, doubt_outlives_the_master),
+    ];
+    assert_eq!(
+        scripts.map(|(mutation, _)| mutation),
+        ccl_tests::sim::mutations::SCRIPTED
+    );
+    for (mutation, script) in scripts {
+        activate(Some(mutation));
+        let noticed = std::panic::catch_unwind(script).is_err();
+        activate(None);
+        assert!(noticed, "{mutation:?}");
+    }
+}

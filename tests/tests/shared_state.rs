@@ -175,8 +175,11 @@ fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
     assert!(names.iter().all(|(odd, _)| *odd == names[1].1), "{names:?}");
 }
 
+/// Names and shapes.
+type Entries = Vec<(&'static str, Vec<u64>)>;
+
 /// What each of three says of entries of which those of rank 1 are others.
-fn told(entries: fn(usize) -> Vec<(&'static str, Vec<u64>)>) -> Vec<String> {
+fn told(entries: fn(usize) -> Entries) -> Vec<String> {
     run(3, move |communicator, rank| {
         let entries = entries(rank);
         let count = |shape: &[u64]| shape.iter().product::<u64>() as usize;

@@ -24,7 +24,7 @@ pub struct JournalDisk {
     /// Writes so far.
     writes: u64,
     marker: Option<Point>,
-    copy: Option<Vec<Written>>,
+    copy: Option<(Vec<Written>, Option<Point>)>,
 }
 
 /// A record, and which write it is from. Where equal writes stand, all that is before them is
@@ -125,14 +125,21 @@ impl JournalDisk {
         self.mark(self.records.len());
     }
 
-    /// Somebody copies the file, and not the marker.
+    /// Somebody copies the file, and the marker.
     pub fn copy(&mut self) {
-        self.copy = Some(self.records.clone());
+        self.copy = Some((self.records.clone(), self.marker));
+    }
+
+    /// The copy of the marker, too, is put in its place: the two fit, though they are old.
+    pub fn restore_marker(&mut self) {
+        if let Some((_, marker)) = &self.copy {
+            self.marker = *marker;
+        }
     }
 
     /// The copy is put in the place of the journal. Whether there is one that differs.
     pub fn restore(&mut self) -> bool {
-        let Some(records) = self.copy.clone() else {
+        let Some((records, _)) = self.copy.clone() else {
             return false;
         };
         let writes = |records: &[Written]| records.iter().map(|it| it.write).collect::<Vec<_>>();
