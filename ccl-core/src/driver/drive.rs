@@ -297,7 +297,7 @@ impl Session {
             }
             Item::Control(generation, _) if generation != core.generation => {}
             Item::Control(_, ControlItem::Began(control, until_heard)) => {
-                self.public.lock().last_fault = Some(until_heard);
+                self.public.lock().control_began(until_heard);
                 core.control = Some(control);
                 core.peer.handle(now, Input::ControlUp);
             }
@@ -307,10 +307,10 @@ impl Session {
                 core.peer.handle(now, Input::Control(message));
             }
             Item::Control(_, ControlItem::Ended(fault)) => {
-                if fault.is_some() {
-                    self.public.lock().last_fault = fault;
+                let was_made = core.control.take().is_some();
+                if let Some(fault) = fault {
+                    self.public.lock().control_ended(was_made, fault);
                 }
-                core.control = None;
                 core.peer.handle(now, Input::ControlDown);
             }
         }

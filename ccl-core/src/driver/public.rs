@@ -19,6 +19,9 @@ pub(super) struct Public {
     pub(super) ended: Option<SessionEnd>,
     /// Why the master cannot be heard, if it cannot.
     pub(super) last_fault: Option<String>,
+    /// Whether that is of a connection that ended without a word of a master: the next one, of
+    /// which nothing is known yet, says no more.
+    is_telling: bool,
     pub(super) counters: Counters,
     pub(super) others: OtherGroups,
     pub(super) waits: Option<Wait>,
@@ -33,6 +36,19 @@ impl Public {
         ) {
             self.last_fault = None;
         }
+    }
+
+    /// A connection was made: this is what is wrong if nothing comes of it.
+    pub(super) fn control_began(&mut self, until_heard: String) {
+        if !self.is_telling || self.last_fault.is_none() {
+            self.last_fault = Some(until_heard);
+        }
+    }
+
+    /// A connection ended, or was not made.
+    pub(super) fn control_ended(&mut self, was_made: bool, fault: String) {
+        self.is_telling = was_made && self.last_fault.is_some();
+        self.last_fault = Some(fault);
     }
 
     /// Shows the view of a result, unless that of a later one is shown already: a large result
@@ -100,5 +116,36 @@ impl Session {
                 wait.map(|wait| format!("waiting at update_topology: {wait}"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Term;
+
+    /// At any moment of the tries to connect, whoever asks is told the same.
+    #[test]
+    fn a_service_that_closes_is_not_taken_for_a_silent_one_while_it_is_tried_again() {
+        let mut public = Public::default();
+        let silent = || String::from("silent");
+        public.control_ended(false, "refused".into());
+        public.control_began(silent());
+        assert_eq!(public.no_master(), "silent", "more is known than before");
+        public.control_ended(true, "closed".into());
+        public.control_began(silent());
+        assert_eq!(public.no_master(), "closed", "no more is known than before");
+        public.heard(&MasterToPeer::Pong {
+            term: Term(1),
+            others: OtherGroups::default(),
+            waits: None,
+        });
+        public.control_ended(true, "lost".into());
+        public.control_began(silent());
+        assert_eq!(
+            public.no_master(),
+            "silent",
+            "it was a master, and hangs now"
+        );
     }
 }
