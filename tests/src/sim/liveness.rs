@@ -346,7 +346,19 @@ impl World {
             })
     }
 
-    /// Whether every live member has been told how many there are in the other groups.
+    /// Whether every live session has been welcomed: before, nobody has told it anything.
+    ///
+    /// # Errors
+    /// Who has not.
+    pub fn everybody_is_welcomed(&self) -> Result<(), String> {
+        let mut live = self.groups().flat_map(|group| self.live_hosts(group));
+        let waiting = live.find(|host| self.hosts[host.0].peer.peer().is_none());
+        ensure(waiting.is_none(), || {
+            format!("{waiting:?} waits for its welcome at rest")
+        })
+    }
+
+    /// Whether every live session has been told how many there are in the other groups.
     ///
     /// # Errors
     /// What one was told, and what is true.
