@@ -276,9 +276,6 @@ impl World {
                 format_args!("master <- {host:?} c{connection} {message:?}"),
             );
         }
-        if let Some(host) = host {
-            self.note_heard(host);
-        }
         let from = host.map_or_else(
             || SocketAddr::from(([10, 255, 0, 1], 1)),
             |host| self.hosts[host.0].address,
@@ -293,6 +290,9 @@ impl World {
             self.promises_before(connection, message);
         }
         self.master_input(input);
+        if let Some(host) = host {
+            self.note_heard(host);
+        }
         self.promises_heard();
         self.run_hooks(super::hooks::Point::AtMaster, kind, host);
     }

@@ -35,6 +35,8 @@ pub struct Promises {
     released: BTreeMap<GroupId, u64>,
     /// Safe points that somebody may have turned away from.
     withdrawn: BTreeSet<(GroupId, u64)>,
+    /// Sessions that the present master has ended, or has turned away since, by run.
+    pub(super) gone: BTreeSet<(Option<usize>, Option<PeerId>)>,
     /// Peers that were evicted because others cannot reach them: their addresses have to wait.
     blamed: BTreeSet<std::net::SocketAddr>,
 }
@@ -161,6 +163,7 @@ impl World {
         ensure(!promises.hears_stale, || {
             format!("{peer} was evicted because a stale opening was heard: {reason} (R10)")
         })?;
+        promises.gone.insert((run, Some(peer)));
         let mut hosts = self.hosts.iter().enumerate();
         let is_it = |host: &Host| host.run == run && host.peer.peer() == Some(peer);
         if let Some((index, host)) = hosts.find(|(_, host)| is_it(host)) {
@@ -186,6 +189,10 @@ impl World {
             return Ok(());
         };
         let host = &self.hosts[host.0];
+        if is_end && host.connection == Some(connection) && host.peer.peer().is_some() {
+            let session = (host.run, host.peer.peer());
+            self.checkers.promises.gone.insert(session);
+        }
         let Some(run) = host.run else {
             return Ok(());
         };
@@ -292,6 +299,7 @@ impl World {
     /// The master has forgotten whom it had heard, but not over which connections.
     pub fn promises_outdated(&mut self) {
         let promises = &mut self.checkers.promises;
+        promises.gone.clear();
         promises.linked.clear();
         promises.released.clear();
     }

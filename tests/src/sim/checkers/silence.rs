@@ -60,9 +60,14 @@ impl World {
         heard.max(self.master.started)
     }
 
-    /// The master hears a host.
+    /// The master has heard a host. The word of a session that it has ended shows nothing: it is
+    /// told so, even if no view without it is sealed yet.
     pub fn note_heard(&mut self, host: HostId) {
         let state = &self.hosts[host.0];
+        let session = (state.run, state.peer.peer());
+        if self.checkers.promises.gone.contains(&session) {
+            return;
+        }
         self.checkers.heard = self.now;
         if let Some(peer) = state.peer.peer()
             && self.is_sealed_member((state.group, peer))
