@@ -38,6 +38,8 @@ pub enum Promise {
         freeze: u64,
         /// The master that must tell.
         master: (u32, u64),
+        /// Whether it knew when the time began.
+        known: bool,
     },
     /// Newcomers that could found their group have done so.
     Founded,
@@ -122,7 +124,7 @@ impl World {
     /// A process goes on: if it was evicted meanwhile, it must learn it in time.
     pub fn promise_news(&mut self, host: HostId) {
         let timers = self.swarm.timers;
-        let bound = timers.peer_timeout + timers.heartbeat_interval * 2 + self.slack(host) * 4;
+        let bound = self.news_bound(host);
         let state = &self.hosts[host.0];
         let Some(peer) = state.peer.peer() else {
             return;
@@ -136,8 +138,21 @@ impl World {
             peer,
             freeze: self.hosts[host.0].freezes,
             master: (self.master.incarnation, self.master.freezes),
+            known: self.knows_members(state.group),
         };
         self.schedule(bound, Event::Check(promise));
+    }
+
+    /// By when somebody evicted knows it.
+    fn news_bound(&self, host: HostId) -> Duration {
+        let timers = self.swarm.timers;
+        timers.peer_timeout + timers.heartbeat_interval * 2 + self.slack(host) * 4
+    }
+
+    /// Whether the master knows who is a member of a group. One that has lost its journal learns it
+    /// from a majority, and tells nobody before that it is no member (R11).
+    fn knows_members(&self, group: GroupId) -> bool {
+        self.master.covered.contains(&group) || self.phase_of(group) != Some("Rebuild")
     }
 
     /// Who was evicted, and could be told so all the time, knows it.
@@ -153,6 +168,31 @@ impl World {
                 "{host:?} was evicted long ago and does not know it"
             ));
         }
+    }
+
+    /// Looks whether somebody evicted knows it, or when it has to.
+    fn check_news(&mut self, mut news: Promise) {
+        let awake = (self.master.incarnation, self.master.freezes);
+        let Promise::Learned {
+            host,
+            peer,
+            freeze,
+            master,
+            known,
+        } = &mut news
+        else {
+            return;
+        };
+        if *master != awake || !self.master.is_awake() {
+            return;
+        }
+        let knows = self.knows_members(self.hosts[host.0].group);
+        if *known && knows {
+            return self.check_learned((*host, *freeze), *peer);
+        }
+        *known = knows;
+        let bound = self.news_bound(*host);
+        self.schedule(bound, Event::Check(news));
     }
 
     /// Looks whether a promise was kept.
@@ -186,16 +226,7 @@ impl World {
                 };
                 self.schedule_at(at.max(self.now), Event::Check(promise));
             }
-            Promise::Learned {
-                host,
-                peer,
-                freeze,
-                master,
-            } => {
-                if master == awake && self.master.is_awake() {
-                    self.check_learned((host, freeze), peer);
-                }
-            }
+            news @ Promise::Learned { .. } => self.check_news(news),
             Promise::Founded => self.check_founded(),
             Promise::Healthy => self.check_healthy(),
             Promise::CallEnded {
