@@ -163,6 +163,33 @@ fn members_that_are_all_gone_in_silence_make_room_after_detach_timeout() {
     s.works(&[next], 0);
 }
 
+/// Whoever was evicted is no member that is heard, though no view without it could be sealed yet:
+/// the silence of the last member is judged when no session of a member can be alive.
+#[test]
+fn the_word_of_one_that_was_evicted_says_nothing_of_a_silent_member() {
+    let mut s = Scenario::with_members(2);
+    let timers = s.world.swarm.timers;
+    s.world.die(A, Some(0), true);
+    let died = s.world.now;
+    s.world.block_control(B, Some(true), Some(true));
+    s.break_control(B);
+    s.pass(timers.reattach_grace + timers.peer_timeout);
+    s.world.block_control(B, Some(false), Some(false));
+    let end = s.session_end(B);
+    let detached = |why: &EvictReason| matches!(why, EvictReason::Detached);
+    assert!(is_evicted(&end, detached), "{end:?}");
+    let told = s.world.now;
+    let next = s.join();
+    s.view_of(&[next]);
+    let (took, after) = (s.world.now.0 - died.0, s.world.now.0 - told.0);
+    let longest = timers.detach_timeout.as_nanos() as u64;
+    assert!(took >= longest, "founded {took} ns after the death");
+    assert!(
+        after < longest,
+        "founded {after} ns after the evicted one was heard"
+    );
+}
+
 /// R11 relies on it: whoever lost its master and slept beyond `detach_timeout` ends as unknown.
 #[test]
 fn a_peer_that_sleeps_beyond_detach_timeout_without_a_master_ends_as_unknown() {
