@@ -453,3 +453,32 @@ fn a_hello_that_comes_late_or_twice_changes_nothing() {
     s.pass_ms(1000);
     s.works(&[B], 0);
 }
+
+/// A master that has lost its journal does not know whom the one before had evicted, before it
+/// knows who belongs (R11). Then it says so.
+#[test]
+fn one_that_was_evicted_hears_it_from_a_master_without_a_journal_once_the_group_is_taken_up() {
+    let mut s = Scenario::with(5, Disk::None);
+    let [a, b, c, d, evicted] = std::array::from_fn(HostId);
+    s.world.block_control(evicted, Some(true), Some(true));
+    s.break_control(evicted);
+    s.view_of(&[a, b, c, d]);
+    for host in [a, b] {
+        s.world.die(host, Some(0), true);
+    }
+    s.world.master_crash(false, Some(0));
+    s.world.block_control(evicted, Some(false), Some(false));
+    s.pass_ms(100);
+    s.world.master_start();
+    s.pass_ms(1000);
+    s.world.freeze(evicted, Duration::from_millis(100));
+    // Two of four are no majority: nothing is decided, for as long as it takes.
+    s.pass(s.world.swarm.timers.peer_timeout * 2);
+    assert_eq!(s.world.hosts[evicted.0].ended, None);
+    s.world.master.force = true;
+    s.restart_master(100);
+    let end = s.session_end(evicted);
+    assert!(is_evicted(&end, |_| true), "{end:?}");
+    s.view_of(&[c, d]);
+    s.works(&[c, d], 0);
+}
