@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ccl_core::Kind;
 use ccl_core::peer::SessionEnd;
 use ccl_core::wire::control::EvictReason;
 use ccl_tests::sim::cluster::HostId;
@@ -481,4 +482,39 @@ fn one_that_was_evicted_hears_it_from_a_master_without_a_journal_once_the_group_
     assert!(is_evicted(&end, |_| true), "{end:?}");
     s.view_of(&[c, d]);
     s.works(&[c, d], 0);
+}
+
+/// H51: B has not called what A has, and is the only one that hears of the view that aborts it for
+/// the loss of D. The next master has no journal. Both must be told the same reason: whether a call
+/// is made again depends on it.
+#[test]
+fn the_reason_of_an_abort_is_known_though_nobody_who_called_has_heard_it() {
+    let mut s = Scenario::with(4, Disk::None);
+    let [a, b, c, d] = std::array::from_fn(HostId);
+    let call = s.call_of(Kind::Barrier, 0, 0);
+    let at_a = s.post(a, &call);
+    s.pass_ms(50);
+    for host in [a, c] {
+        let (up, down) = (false, true);
+        s.when(
+            (Point::AtHost, SUSPEND),
+            Some(host),
+            Act::Block { host, up, down },
+        );
+    }
+    s.world.die(d, Some(0), false);
+    s.until("the view without D at B", |world| size(world, b) == 3);
+    s.pass_ms(50);
+    assert_eq!(size(&s.world, a), 4, "A has not heard of it");
+    s.world.master_crash(false, Some(0));
+    for host in [a, c] {
+        s.world.block_control(host, Some(false), Some(false));
+    }
+    s.world.master_start();
+    let ending = s.end_of(a, at_a);
+    assert!(is_lost(&ending), "{ending:?}");
+    let at_b = s.post(b, &call);
+    let ending = s.end_of(b, at_b);
+    assert!(is_lost(&ending), "{ending:?}");
+    s.works(&[a, b, c], 1);
 }

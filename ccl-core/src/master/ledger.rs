@@ -14,8 +14,7 @@ use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, OpNote, StateId, SyncFault,
-    TagFloor, TagReport,
+    AbortReason, CancelReason, Carried, CommitRecord, OpNote, StateId, TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -320,7 +319,7 @@ impl Ledger {
                 let Some((n, reason)) = state.reasons.iter().nth_back(age) else {
                     continue;
                 };
-                let Some(left) = room.checked_sub(bytes_of(reason)) else {
+                let Some(left) = room.checked_sub(reason.bytes_max()) else {
                     return floors;
                 };
                 room = left;
@@ -362,28 +361,4 @@ impl TagState {
             self.reasons.pop_first();
         }
     }
-}
-
-/// An upper bound of what a reason takes in a message: its names and numbers, and its texts.
-fn bytes_of(reason: &AbortReason) -> usize {
-    let texts = match reason {
-        AbortReason::Lost { reason, .. } => match reason {
-            EvictReason::Protocol(what) => what.len(),
-            EvictReason::Unreachable { by } => by.len() * 10,
-            _ => 0,
-        },
-        AbortReason::Cancelled { reason, .. } => match reason {
-            CancelReason::Mismatch {
-                field,
-                mine,
-                theirs,
-                ..
-            } => field.len() + mine.len() + theirs.len(),
-            CancelReason::Local(what) => what.len(),
-            CancelReason::User | CancelReason::Deadline | CancelReason::Leave => 0,
-        },
-        AbortReason::State(SyncFault::RevisionLost { unwilling, .. }) => 128 + unwilling.len() * 10,
-        AbortReason::State(_) => 128,
-    };
-    64 + texts
 }

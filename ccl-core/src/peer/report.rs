@@ -1,10 +1,11 @@
 //! The report: all that a peer knows, restated at every `Flush`, `Attach` and `Installed` (R5).
 
-use crate::wire::control::{AbortReason, OpenReport, Report, TagReport};
+use crate::wire::control::{OpenReport, Report, TagReport};
 
 use super::Peer;
-use super::tags::{Call, Stage, TagState, Verdict};
+use super::tags::{Call, Stage, TagState};
 use crate::ids::{OpNumber, Tag};
+use crate::limits;
 
 impl Peer {
     /// All that the master may decide from. Verdicts that are held back are part of the floors.
@@ -12,19 +13,41 @@ impl Peer {
         let Some(membership) = self.phase.membership() else {
             return Report::default();
         };
+        let tags = self.tags.iter();
+        let mut tags: Vec<TagReport> = tags
+            .filter_map(|(tag, state)| report_tag(tag, state))
+            .collect();
+        if !membership.released {
+            self.add_reasons(&mut tags);
+        }
         Report {
             vid: membership.view.vid,
             released: membership.released,
-            tags: self
-                .tags
-                .iter()
-                .filter_map(|(tag, state)| report_tag(tag, state))
-                .collect(),
+            tags,
             carried: membership.carried.values().cloned().collect(),
             safe_called: self.safe_points.called(),
             safe_released: self.safe_points.released(),
             state: self.sealed_state,
             given_back: membership.given_back.clone(),
+        }
+    }
+
+    /// Why the newest operation of each tag was aborted, if it was: others may not have heard of
+    /// the view that said so, and be told by a master that has lost the reason. Whether this peer
+    /// has called the operation does not matter.
+    fn add_reasons(&self, tags: &mut [TagReport]) {
+        let mut room = limits::ABORT_REASONS_BYTES_MAX;
+        for report in tags {
+            let newest = report.floor.0.checked_sub(1).map(OpNumber);
+            let reasons = self.tags.get(report.tag).map(|state| &state.reasons);
+            let Some(reason) = newest.and_then(|n| reasons?.get(&n)) else {
+                continue;
+            };
+            let Some(left) = room.checked_sub(reason.bytes_max()) else {
+                return;
+            };
+            room = left;
+            report.aborted = Some(reason.clone());
         }
     }
 }
@@ -39,7 +62,7 @@ fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
         floor: state.floor,
         last_committed: state.last_committed,
         absent: state.absent.clone(),
-        aborted: state.call.as_ref().and_then(|call| held_back(call, state)),
+        aborted: None,
         open,
         next: next(state),
     })
@@ -50,16 +73,6 @@ fn next(state: &TagState) -> Option<OpNumber> {
     match state.call.as_ref().map(|call| &call.stage) {
         None | Some(Stage::Waiting) => Some(state.next),
         Some(Stage::Posted(_) | Stage::Decided(_)) => None,
-    }
-}
-
-/// Why the newest operation was aborted, while its caller is not told (R6).
-fn held_back(call: &Call, state: &TagState) -> Option<AbortReason> {
-    match &call.stage {
-        Stage::Decided(Verdict::Aborted { op, reason }) if op.n.next() == state.floor => {
-            Some(reason.clone())
-        }
-        _ => None,
     }
 }
 

@@ -120,7 +120,7 @@ pub struct TagReport {
     pub last_committed: Option<OpNumber>,
     /// Members that the newest commit did without (see [`TagFloor::absent`]).
     pub absent: Vec<PeerId>,
-    /// Why the operation below the floor was aborted, if its caller here has not been told: another
+    /// Why the operation below the floor was aborted, as long as the view is not released: another
     /// may be told by a master that has lost the reason, and must not take it for another kind.
     pub aborted: Option<AbortReason>,
     /// The operation this peer has open.

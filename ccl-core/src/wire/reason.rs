@@ -224,6 +224,31 @@ pub enum AbortReason {
 }
 
 impl AbortReason {
+    /// An upper bound of what it takes in a message: its names and numbers, and its texts.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        let texts = match self {
+            Self::Lost { reason, .. } => match reason {
+                EvictReason::Protocol(what) => what.len(),
+                EvictReason::Unreachable { by } => by.len() * 10,
+                _ => 0,
+            },
+            Self::Cancelled { reason, .. } => match reason {
+                CancelReason::Mismatch {
+                    field,
+                    mine,
+                    theirs,
+                    ..
+                } => field.len() + mine.len() + theirs.len(),
+                CancelReason::Local(what) => what.len(),
+                CancelReason::User | CancelReason::Deadline | CancelReason::Leave => 0,
+            },
+            Self::State(SyncFault::RevisionLost { unwilling, .. }) => 128 + unwilling.len() * 10,
+            Self::State(_) => 128,
+        };
+        64 + texts
+    }
+
     /// Why, in words.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
