@@ -306,29 +306,32 @@ impl World {
             .min()
     }
 
-    /// A host was welcomed to another run than the first: fine only if the first is lost for good.
+    /// A host was welcomed to another run than the first: never as long as the journal is there.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn check_new_run(&self, host: HostId) -> Result<(), String> {
+        ensure(!self.keeps_all(), || {
+            format!("{host:?} was welcomed to a new run despite the journal")
+        })
+    }
+
+    /// A master founds a run: fine only if the one before is lost for good. Whoever comes back when
+    /// that is done is too late.
     ///
     /// # Errors
     /// A majority was there to go on.
-    pub fn check_new_run(&mut self, host: HostId) -> Result<(), String> {
-        let new = self.runs.len() - 1;
-        if self.hosts[host.0].run != Some(new) || new == 0 {
-            return Ok(());
-        }
-        if self.keeps_all() {
-            return Err(format!(
-                "{host:?} was welcomed to a new run despite the journal"
-            ));
-        }
+    pub fn check_founding(&self) -> Result<(), String> {
         let settled = self.now.saturating_since(self.master.started)
             > self.swarm.timers.rebuild_window + Duration::from_secs(60);
         if settled {
             return Ok(());
         }
+        let run = self.checkers.run;
         for group in self.groups() {
-            let sealed = self.checkers.sealed.get(&(new - 1, group));
+            let sealed = self.checkers.sealed.get(&(run, group));
             if let Some(newest) = sealed.and_then(|list| list.last()) {
-                self.nobody_is_left(new - 1, &newest.members)?;
+                self.nobody_is_left(run, &newest.members)?;
             }
         }
         Ok(())

@@ -58,6 +58,10 @@ impl World {
                 let checked = self.view_sealed(*group, *vid, members);
                 self.check(checked);
             }
+            Event::MasterStarted { rebuilt: false, .. } => {
+                let checked = self.check_founding();
+                self.check(checked);
+            }
             _ => {}
         }
     }
