@@ -380,6 +380,16 @@ impl World {
             })
     }
 
+    /// Whether a group has no members: its next view is founded when enough are there.
+    #[must_use]
+    pub fn lacks_members(&self) -> bool {
+        let mut groups = self.groups();
+        groups.any(|group| {
+            let newest = self.checkers.newest_view(group);
+            newest.is_none_or(|view| view.members.is_empty())
+        })
+    }
+
     /// Whether every live session has been welcomed: before, nobody has told it anything.
     ///
     /// # Errors

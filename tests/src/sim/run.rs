@@ -41,7 +41,8 @@ const SETTLE_MARGIN: Duration = Duration::from_secs(60);
 /// How often a calm world looks whether each group has enough members.
 const REFILL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a world that is at rest may still be in the middle of something: a process that its
-/// wrong program cost the session comes back, and waits for its welcome.
+/// wrong program cost the session comes back, and waits for its welcome, or for others to found its
+/// group with.
 const RESTS_MAX: u32 = 20;
 /// Views that a calm group may need to settle.
 const CALM_VIEWS_MAX: u64 = 200;
@@ -273,7 +274,9 @@ fn quiescent(world: &mut World) {
     for _ in 0..RESTS_MAX {
         let views = world.checkers.views_in_calm;
         world.run_until(world.now + timers.heartbeat_interval * 2);
-        if world.checkers.views_in_calm == views && world.everybody_is_welcomed().is_ok() {
+        let is_founded = !world.lacks_members();
+        let is_calm = world.checkers.views_in_calm == views && is_founded;
+        if is_calm && world.everybody_is_welcomed().is_ok() {
             break;
         }
     }
