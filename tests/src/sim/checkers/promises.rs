@@ -244,7 +244,10 @@ impl World {
                 return Ok(());
             }
             Record::SafePoint { group, k, .. } => {
-                self.checkers.promises.released.insert(*group, k + 1);
+                let promises = &mut self.checkers.promises;
+                promises.released.insert(*group, k + 1);
+                // A group that begins anew counts from 0 again, and may let nobody in this time.
+                promises.admitted.remove(&(*group, *k));
                 (*group, *k)
             }
             _ => return Ok(()),
