@@ -184,7 +184,7 @@ impl ScopedHandle<'_> {
     /// Blocks at most `timeout`. The operation goes on whatever comes of it.
     ///
     /// # Errors
-    /// [`Error::Timeout`] if it has not ended by then, else as [`ScopedHandle::wait`].
+    /// [`crate::Error::Timeout`] if it has not ended by then, else as [`ScopedHandle::wait`].
     pub fn wait_for(&self, timeout: Duration) -> Result<Outcome> {
         self.raw.wait_for(timeout)
     }
