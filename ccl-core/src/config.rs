@@ -26,7 +26,8 @@ pub struct MasterConfig {
     /// Whether views and decisions reach the disk before they are told. Default true.
     pub fsync: bool,
     /// Found a run at once, without waiting `rebuild_window` for members of an earlier one. Refused
-    /// beside a journal that holds a run. Default false.
+    /// beside a journal that holds a run. Default false; without history a master whose port is 0
+    /// founds at once anyway, since nobody can know the port that the system chooses.
     pub new_run: bool,
     /// Rebuild from whoever is there after `rebuild_window`, even without a journal and a majority:
     /// an operator's word that nobody else goes on. Default false.

@@ -57,9 +57,9 @@ impl Communicator {
     /// Blocks up to `connect_timeout`; the master may start later than the peers.
     ///
     /// # Errors
-    /// [`crate::Error::MasterUnreachable`], [`crate::Error::NotAdmitted`] if the members reached no safe point in
-    /// time, [`crate::Error::Refused`] with the master's reason, [`crate::Error::InvalidArgument`],
-    /// [`crate::Error::Os`].
+    /// [`crate::Error::MasterUnreachable`], [`crate::Error::NotAdmitted`] if the members reached no
+    /// safe point in time, [`crate::Error::Refused`] with the master's reason,
+    /// [`crate::Error::InvalidArgument`], [`crate::Error::Os`].
     pub fn connect(config: CommunicatorConfig) -> Result<Self> {
         let connecting = Self::connect_async(config)?;
         loop {
@@ -129,7 +129,8 @@ impl Communicator {
     /// A newcomer's first call is what the members call after the safe point that admits it.
     ///
     /// # Errors
-    /// [`crate::Error::Timeout`] after `operation_timeout`: the safe point is not used up. The fatal ones.
+    /// [`crate::Error::Timeout`] after `operation_timeout`: the safe point is not used up. The
+    /// fatal ones.
     pub fn update_topology(&self) -> Result<Arc<View>> {
         self.update_topology_async()?.wait()
     }

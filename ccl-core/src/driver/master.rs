@@ -165,7 +165,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: MasterConfig, events: Option<EventSink>) -> Result<Self> {
+    fn new(mut config: MasterConfig, events: Option<EventSink>) -> Result<Self> {
         config.validate()?;
         let opened = config.journal.as_deref();
         let opened = opened.map(|path| Journal::open(path, &config.run, config.fsync));
@@ -176,6 +176,8 @@ impl Parts {
         if config.new_run && !history.is_empty() {
             return Err(beside_an_old_run(&config));
         }
+        // Of a port that the system is about to choose nobody can have heard in an earlier run.
+        config.new_run |= config.listen.port() == 0 && history.is_empty();
         let is_journal_newest = journal.as_ref().is_some_and(|it| is_newest(it, &config));
         let sockets = Arc::default();
         let listener = Own::make(&sockets, || listen(config.listen)).map_err(|error| {

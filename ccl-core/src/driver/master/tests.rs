@@ -170,6 +170,14 @@ fn a_newcomer_is_welcomed_and_its_signs_of_life_are_answered() {
 }
 
 #[test]
+fn a_port_that_nobody_knew_before_needs_no_wait_for_an_earlier_run() {
+    let mut config = config();
+    config.new_run = false;
+    config.timers.rebuild_window = 100 * PATIENCE;
+    greet(&start(config));
+}
+
+#[test]
 fn a_refused_newcomer_reads_the_reason_before_the_end() {
     let master = start(config());
     let mut client = Client::connect(&master);
