@@ -5,54 +5,25 @@
 //! are in docs/protocol.md. This file takes inputs apart and hands them on; what they mean is
 //! decided by the run (`run`, `entry`), by the sessions and by each group on its own.
 
-mod admission;
-mod backoff;
-mod blame;
-mod census;
-mod change;
-mod decision;
-mod doubt;
-mod election;
-mod entry;
-mod generation;
 mod group;
-mod hearing;
 mod history;
-mod invariants;
-mod ledger;
-mod member;
-mod newcomer;
-mod operation;
 mod outbox;
-mod patience;
-mod phase;
-mod presence;
-mod rebuild;
-mod record;
-mod returns;
-mod room;
 mod run;
-mod safe_point;
-mod secret;
 mod session;
 mod shared;
-mod shared_state;
-mod takeover;
 #[cfg(test)]
 mod tests;
-mod unit;
-mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use group::Group;
-use hearing::{Hearing, Notice};
+use group::phase::{Event as Cell, Rule, State, rule};
 pub use history::History;
-use phase::{Event as Cell, Rule, State, rule};
-pub use record::{Record, Registration, SealedMember, SealedView};
+pub use history::record::{Record, Registration, SealedMember, SealedView};
 use run::Run;
-use secret::Secrets;
+use run::hearing::{Hearing, Notice};
+use session::secret::Secrets;
 use session::{Contact, Sessions};
 use shared::Shared;
 
@@ -156,8 +127,8 @@ pub struct Master {
     groups: BTreeMap<GroupId, Group>,
     /// Groups that the input in hand may have changed.
     touched: BTreeSet<GroupId>,
-    census: census::Census,
-    units: generation::Units,
+    census: run::census::Census,
+    units: run::generation::Units,
     secrets: Secrets,
     next_peer: PeerId,
     /// The greatest epoch of a group that was given back: others go on above it.
@@ -205,7 +176,7 @@ impl Master {
                 self.count(id);
             }
             if let Some(group) = self.groups.get(&id) {
-                invariants::check(group, &self.shared);
+                group::invariants::check(group, &self.shared);
                 if group.is_blank() {
                     self.groups.remove(&id);
                 }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{ConnectionId, Output, Record};
 use crate::event::Event;
+use crate::master::{ConnectionId, Output, Record};
 use crate::wire::control::MasterToPeer;
 
 /// Outputs that the driver has not taken yet. It drains them after every input, so their number is

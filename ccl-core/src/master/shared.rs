@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::backoff::Backoffs;
-use super::outbox::Outbox;
-use super::record::Record;
-use super::session::Sessions;
 use crate::ids::{PeerId, Term};
+use crate::master::history::record::Record;
+use crate::master::outbox::Outbox;
+use crate::master::session::Sessions;
+use crate::master::session::backoff::Backoffs;
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::control::{EvictReason, MasterToPeer};

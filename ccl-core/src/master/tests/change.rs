@@ -521,7 +521,7 @@ fn stale_answers_do_nothing() {
 #[test]
 fn reasons_of_many_aborts_fit_a_frame() {
     use crate::limits;
-    let mut ledger = ledger::Ledger::default();
+    let mut ledger = group::ledger::Ledger::default();
     let view = group::View {
         vid: vid(1, 1),
         members: vec![member(0)],

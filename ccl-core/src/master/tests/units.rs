@@ -372,7 +372,7 @@ fn unit_waits_until_there_is_room_for_all_of_it() {
             stage.ready(mate, &all);
         }
         let newcomers = &stage.master.groups[&GroupId(0)].newcomers;
-        let told = unit.map(|mate| newcomers[&mate.peer].turn == admission::Turn::At(0));
+        let told = unit.map(|mate| newcomers[&mate.peer].turn == group::admission::Turn::At(0));
         assert_eq!(told, [is_told; 2], "{members} members");
     }
 }

@@ -1,0 +1,316 @@
+//! View changes: Suspend → Flush → decide once, seal → Install → Installed → Release.
+//!
+//! Inside a view operations only commit; every abort is decided here (R3). What is decided is
+//! sealed before anybody hears of it and is never decided again, whatever happens to those who are
+//! told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::Event;
+use crate::ids::{Epoch, MemberNumber, PeerId, SessionId, Tag, Vid};
+use crate::limits;
+use crate::master::group::admission;
+use crate::master::group::decision::{Survival, Verdict, decide};
+use crate::master::group::phase::{Awaited, Change, Phase, Round};
+use crate::master::group::{Admission, Group, View};
+use crate::master::history::record::{Record, SealedMember, SealedView};
+use crate::master::shared::Shared;
+use crate::mutation::{Mutation, is_active};
+use crate::topology;
+use crate::wire::control::{CostTable, EvictReason, Install, MasterToPeer, Member};
+
+type Lost = BTreeMap<PeerId, EvictReason>;
+
+impl Group {
+    /// Commits what every member finished: one message a member, whatever their number.
+    pub fn commit(&mut self, shared: &mut Shared) {
+        let complete = self.ledger.complete();
+        if !complete.is_empty() {
+            self.safe.wait_anew(shared.now);
+        }
+        for tags in complete.chunks(limits::OPEN_OPS_MAX) {
+            let commits: Vec<_> = tags
+                .iter()
+                .map(|&tag| self.ledger.commit(tag, Vec::new()))
+                .collect();
+            let is_sync = tags.contains(&Tag::SHARED_STATE);
+            shared.outbox.seal_lazily(Record::Committed {
+                group: self.id,
+                commits: commits.clone(),
+                state: self.ledger.sealed_state.filter(|_| is_sync),
+            });
+            for commit in &commits {
+                shared.outbox.event(Event::Committed {
+                    group: self.id,
+                    op: commit.op,
+                });
+                self.note_sealed(shared, commit.op.tag);
+            }
+            shared.send_all(&self.view.peers(), &MasterToPeer::Commit(commits));
+        }
+    }
+
+    /// Starts a view change if something asks for one, or releases a safe point that needs none.
+    pub fn leave_steady(&mut self, shared: &mut Shared) {
+        if self.ledger.wants_abort() || self.ledger.wants_return(shared.tags_kept) {
+            return self.suspend(shared, Lost::new());
+        }
+        if !self.safe.is_called() {
+            return;
+        }
+        let members: BTreeSet<_> = self.view.peers().into_iter().collect();
+        let point = Some(self.safe.released);
+        let mut ready = admission::choose(&members, &self.newcomers, shared.now, point);
+        if is_active(Mutation::NewcomerOverlooked) && self.safe.released % 2 == 1 {
+            ready.clear();
+        }
+        if ready.is_empty() || self.safe.is_withdrawn() {
+            self.release_unchanged(shared);
+        } else if self.safe.is_reached_by(members.iter()) {
+            self.suspend(shared, Lost::new());
+        }
+    }
+
+    fn release_unchanged(&mut self, shared: &mut Shared) {
+        let vid = self.view.vid;
+        if is_active(Mutation::UnnumberedSafePoint) {
+            for (peer, k) in self.safe.dismiss() {
+                shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+            }
+            return;
+        }
+        let k = self.safe.released;
+        shared.outbox.seal(Record::SafePoint {
+            group: self.id,
+            k,
+            vid,
+        });
+        for peer in self.safe.release().into_keys() {
+            shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+        }
+    }
+
+    /// A member is gone.
+    pub fn lose(&mut self, shared: &mut Shared, peer: PeerId, reason: &EvictReason) {
+        match &mut self.phase {
+            Phase::Suspended(change) => {
+                change.awaited.remove(peer);
+                change.lost.insert(peer, reason.clone());
+            }
+            Phase::Steady | Phase::Installing(_) => {
+                self.suspend(shared, Lost::from([(peer, reason.clone())]));
+            }
+            Phase::Rebuild(rebuild) => rebuild.strike(peer, reason),
+            Phase::Founding => {}
+        }
+    }
+
+    /// Ends the present view: everybody still there is to report.
+    fn suspend(&mut self, shared: &mut Shared, lost: Lost) {
+        let peers = self.view.peers();
+        let mut awaited: BTreeSet<_> = peers
+            .into_iter()
+            .filter(|peer| !lost.contains_key(peer))
+            .collect();
+        let busy = self.ledger.may_return(shared.tags_kept).then(BTreeSet::new);
+        let admits_only = lost.is_empty() && !self.ledger.wants_abort() && busy.is_none();
+        if admits_only && is_active(Mutation::AdmitWithoutFlush) {
+            awaited.clear();
+        }
+        let vid = self.view.vid;
+        shared.send_all(&awaited, &MasterToPeer::Suspend { vid });
+        let awaited = Awaited::ask(&awaited, &shared.sessions, shared.now);
+        self.phase = Phase::Suspended(Change {
+            awaited,
+            lost,
+            busy,
+        });
+    }
+
+    /// All reports are in: decides every open operation and who is in the next view.
+    pub fn decide(&mut self, shared: &mut Shared) {
+        let Phase::Suspended(change) = std::mem::replace(&mut self.phase, Phase::Founding) else {
+            unreachable!("only a suspended group is decided");
+        };
+        let at_rest = change.busy.map(|busy| self.ledger.at_rest(&busy));
+        let lost = change.lost;
+        let peers = self.view.peers().into_iter();
+        let survivors: BTreeSet<_> = peers.filter(|peer| !lost.contains_key(peer)).collect();
+        self.resolve(
+            shared,
+            &Survival {
+                survivors: &survivors,
+                lost: &lost,
+                rebuilding: false,
+            },
+        );
+        if let Some(tags) = at_rest {
+            let vid = next(self.view.vid, shared);
+            self.ledger.give_back(&tags, vid, shared.tags_kept);
+        }
+        let called = self.safe.is_called() && !survivors.is_empty();
+        let admitted = if called && self.safe.is_reached_by(survivors.iter()) {
+            let point = Some(self.safe.released);
+            admission::choose(&survivors, &self.newcomers, shared.now, point)
+        } else {
+            Vec::new()
+        };
+        if !admitted.is_empty() {
+            self.safe.release();
+        }
+        self.install(shared, (&survivors, &lost), &admitted);
+    }
+
+    /// Decides every open operation (R4).
+    pub fn resolve(&mut self, shared: &mut Shared, survival: &Survival) {
+        let verdicts: Vec<_> = self
+            .ledger
+            .open()
+            .map(|open| (open.op, decide(open, survival)))
+            .collect();
+        let group = self.id;
+        self.safe.wait_anew(shared.now);
+        for (op, verdict) in verdicts {
+            match verdict {
+                Verdict::Committed { absent } => {
+                    self.ledger.commit(op.tag, absent);
+                    shared.outbox.event(Event::Committed { group, op });
+                    self.note_sealed(shared, op.tag);
+                }
+                Verdict::Aborted(reason) => {
+                    self.ledger.abort(op.tag, reason.clone());
+                    shared.outbox.event(Event::Aborted {
+                        group,
+                        op,
+                        reason,
+                        names: self.names(shared),
+                    });
+                }
+                Verdict::Carried => self.ledger.carry(op.tag),
+                Verdict::Forgotten => self.ledger.forget(op.tag),
+            }
+        }
+    }
+
+    /// Seals the next view and tells its members.
+    pub fn install(
+        &mut self,
+        shared: &mut Shared,
+        (survivors, lost): (&BTreeSet<PeerId>, &Lost),
+        admitted: &[PeerId],
+    ) {
+        let mut members = std::mem::take(&mut self.view.members);
+        members.retain(|member| survivors.contains(&member.peer));
+        members.extend(admitted.iter().map(|&peer| self.admit(shared, peer)));
+        let vid = next(self.view.vid, shared);
+        assert!(vid > self.view.vid, "views only go up (I6)");
+        self.view = View {
+            vid,
+            ring_order: topology::ring_order(&members),
+            members,
+            costs: CostTable::default(),
+            released: false,
+            departed: lost
+                .iter()
+                .map(|(peer, reason)| (*peer, reason.clone()))
+                .collect(),
+        };
+        self.note_admitted(admitted);
+        let sealed = self.sealed_view(shared);
+        shared.outbox.seal(Record::ViewSealed(sealed));
+        let peers = self.view.peers();
+        shared.outbox.event(Event::ViewInstalled {
+            group: self.id,
+            vid,
+            members: peers.clone(),
+            names: self.names(shared),
+        });
+        if peers.is_empty() {
+            self.empty_since = shared.now;
+            self.phase = Phase::Founding;
+            return;
+        }
+        shared.send_all(&peers, &MasterToPeer::Install(self.install_message()));
+        let awaited = Awaited::ask(survivors, &shared.sessions, shared.now);
+        self.phase = Phase::Installing(Round { awaited });
+    }
+
+    /// These have not heard yet of the present view, their first.
+    pub fn note_admitted(&mut self, peers: &[PeerId]) {
+        let admission = Admission {
+            vid: self.view.vid,
+            safe_released: self.safe.released,
+        };
+        self.unconfirmed
+            .extend(peers.iter().map(|&peer| (peer, admission)));
+    }
+
+    fn admit(&mut self, shared: &Shared, peer: PeerId) -> Member {
+        let number = self.next_number;
+        self.next_number = MemberNumber(number.0 + 1);
+        let newcomer = self.newcomers.remove(&peer);
+        assert!(newcomer.is_some(), "only newcomers are admitted");
+        let session = shared.sessions.get(peer).expect("newcomers have sessions");
+        session.member(number)
+    }
+
+    /// All old members have the view: what was decided at the change to it may be told (R6).
+    pub fn release(&mut self, shared: &mut Shared) {
+        self.phase = Phase::Steady;
+        self.view.released = true;
+        self.ledger.returns.settle();
+        let vid = self.view.vid;
+        shared.send_all(&self.view.peers(), &MasterToPeer::Release { vid });
+    }
+
+    /// The present view, as each of its members is told.
+    pub fn install_message(&self) -> Install {
+        let view = &self.view;
+        Install {
+            vid: view.vid,
+            members: view.members.clone(),
+            ring_order: view.ring_order.clone(),
+            floors: self.ledger.floors(),
+            given_back: self.ledger.returns.named(view.vid),
+            carried: self.ledger.carried(),
+            safe_released: self.safe.released,
+            costs: view.costs,
+            released: view.released,
+            suspended: false,
+            departed: view.departed.clone(),
+        }
+    }
+
+    fn sealed_view(&self, shared: &Shared) -> SealedView {
+        let sealed = |member: &Member| {
+            let session = shared.sessions.get(member.peer);
+            SealedMember {
+                member: member.clone(),
+                session: session.map_or(SessionId(0), |known| known.registration.session),
+                attach: session.and_then(|known| known.attach).unwrap_or_default(),
+            }
+        };
+        let view = &self.view;
+        SealedView {
+            group: self.id,
+            vid: view.vid,
+            members: view.members.iter().map(sealed).collect(),
+            ring_order: view.ring_order.clone(),
+            costs: view.costs,
+            floors: self.ledger.floors(),
+            given_back: self.ledger.returns.named(view.vid),
+            carried: self.ledger.carried(),
+            safe_released: self.safe.released,
+            departed: view.departed.clone(),
+            state: self.ledger.sealed_state,
+        }
+    }
+}
+
+fn next(vid: Vid, shared: &Shared) -> Vid {
+    let epoch = vid.epoch.0.checked_add(1);
+    Vid {
+        term: shared.term,
+        epoch: Epoch(epoch.expect("2^32 view changes take longer than any run")),
+    }
+}

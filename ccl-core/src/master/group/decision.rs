@@ -1,0 +1,90 @@
+//! What becomes of an open operation at a view change (R4): one pure function.
+//!
+//! It is asked once for each operation when all reports are in; the caller seals the answer before
+//! anybody hears of it and never asks again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::PeerId;
+use crate::master::group::operation::OpenOp;
+use crate::mutation::{Mutation, is_active};
+use crate::wire::control::{AbortReason, EvictReason};
+
+/// Who is still there, and why the others are not.
+#[derive(Debug)]
+pub struct Survival<'a> {
+    /// Members of the view that ends which go on.
+    pub survivors: &'a BTreeSet<PeerId>,
+    /// Members of that view which do not.
+    pub lost: &'a BTreeMap<PeerId, EvictReason>,
+    /// Whether an earlier master may have sealed outcomes that this one has not heard of.
+    pub rebuilding: bool,
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every surviving member holds the result. `absent` are members that are no contributors.
+    Committed { absent: Vec<PeerId> },
+    /// It can no longer end well, or somebody does not want it to.
+    Aborted(AbortReason),
+    /// It goes on unchanged.
+    Carried,
+    /// Nobody surviving knows of it: as if it had never been called.
+    Forgotten,
+}
+
+/// Decides one operation. See docs/protocol.md, R4.
+pub fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
+    let survivors = survival.survivors;
+    let listed = open.posted.iter().any(|peer| survivors.contains(peer));
+    if !listed && !open.carried {
+        return Verdict::Forgotten;
+    }
+    let lost = open.members.iter().find(|peer| !survivors.contains(peer));
+    let anybody = survival.lost.keys().next();
+    let lost = lost.or(anybody.filter(|_| is_active(Mutation::LossOfAnybody)));
+    let mut staying = open
+        .members
+        .iter()
+        .filter(|peer| survivors.contains(peer))
+        .peekable();
+    let held = staying.peek().is_some() && staying.all(|peer| open.done.contains(peer));
+    if held && open.difference.is_none() {
+        let absent = absent(open, survival);
+        return Verdict::Committed { absent };
+    }
+    if let Some((by, reason)) = open.cancel_of(survivors) {
+        return Verdict::Aborted(AbortReason::Cancelled { by, reason });
+    }
+    if let Some(&peer) = lost {
+        let reason = survival.lost.get(&peer).cloned();
+        return Verdict::Aborted(AbortReason::Lost {
+            peer,
+            reason: reason.unwrap_or(EvictReason::NotAMember),
+        });
+    }
+    match open.fault() {
+        Some(fault) => Verdict::Aborted(AbortReason::State(fault.clone())),
+        None => Verdict::Carried,
+    }
+}
+
+/// Lost members that are not known to have called an operation which needs nothing of them. After a
+/// master's death all members are named: the dead master may have heard of the call and told so.
+fn absent(open: &OpenOp, survival: &Survival) -> Vec<PeerId> {
+    if survival.rebuilding || !open.is_empty() {
+        return Vec::new();
+    }
+    let root = open.source();
+    let gone = open
+        .members
+        .iter()
+        .filter(|peer| !survival.survivors.contains(peer));
+    let silent = gone.filter(|peer| !open.posted.contains(peer) && Some(**peer) != root);
+    silent.copied().collect()
+}
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod tests;

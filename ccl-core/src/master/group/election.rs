@@ -1,0 +1,182 @@
+//! Which content of the shared state all members are to have (docs/protocol.md, R18): one pure
+//! function of what they offer and of what was sealed last.
+//!
+//! It is asked once all members of a sync have posted. Who is told, and what becomes of a sync
+//! that cannot be, is decided in `shared_state` and `decision`.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{PeerId, Revision};
+use crate::mutation::{Mutation, is_active};
+use crate::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
+
+/// What one member brings.
+pub type Offer = (PeerId, StateOffer);
+
+/// The content that won, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Election {
+    pub content: StateId,
+    /// In rank order, and never empty.
+    pub sources: Vec<PeerId>,
+}
+
+/// Elects among the offers of all members, in rank order.
+///
+/// Wherever several are alike, the lowest rank decides what wins, and the member admitted last is
+/// the odd one.
+pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, SyncFault> {
+    check_keys(offers)?;
+    check_strategies(offers)?;
+    let candidates: Vec<_> = offers.iter().filter(|offer| is_candidate(offer)).collect();
+    let contents: Vec<_> = candidates.iter().map(|(_, it)| it.content).collect();
+    let Some(best) = highest(&contents) else {
+        return Err(SyncFault::NoSource);
+    };
+    let content = match sealed {
+        None => best,
+        Some(sealed) => {
+            check_not_ahead(&candidates, sealed)?;
+            let mut legal = contents;
+            legal.retain(|content| follows(*content, sealed));
+            match highest(&legal) {
+                Some(content) => content,
+                None => restore(offers, sealed, best)?,
+            }
+        }
+    };
+    check_senders(offers, content)?;
+    Ok(Election {
+        content,
+        sources: holders(offers, content),
+    })
+}
+
+/// Members that have this content whole, in rank order. Whether it counted is no matter: the same
+/// root is the same bytes.
+pub fn holders(offers: &[Offer], content: StateId) -> Vec<PeerId> {
+    let holders = offers.iter().filter(|(_, it)| holds(it, content));
+    holders.map(|(peer, _)| *peer).collect()
+}
+
+fn holds(offer: &StateOffer, content: StateId) -> bool {
+    is_whole(offer) && offer.content == content
+}
+
+fn is_candidate((_, offer): &Offer) -> bool {
+    is_whole(offer) && offer.strategy != SyncStrategy::ReceiveOnly
+}
+
+fn is_whole(offer: &StateOffer) -> bool {
+    offer.is_usable || is_active(Mutation::HalfWrittenCounts)
+}
+
+/// Whether a content may be the next after the sealed one: that itself, or one step further.
+fn follows(content: StateId, sealed: StateId) -> bool {
+    let is_stray = content.revision == sealed.revision && is_active(Mutation::PopularBeatsSealed);
+    content == sealed || Some(content.revision) == next(sealed.revision) || is_stray
+}
+
+fn next(revision: Revision) -> Option<Revision> {
+    revision.0.checked_add(1).map(Revision)
+}
+
+/// Of the contents of the highest revision the one that most have; of several such, the first.
+fn highest(contents: &[StateId]) -> Option<StateId> {
+    let revision = contents.iter().map(|content| content.revision).max()?;
+    let highest = contents.iter().filter(|it| it.revision == revision);
+    most(highest.copied())
+}
+
+/// What occurs most often; of several such, what occurs first.
+fn most<T: Copy + Ord>(values: impl Iterator<Item = T> + Clone) -> Option<T> {
+    let mut counts = BTreeMap::new();
+    for value in values.clone() {
+        *counts.entry(value).or_insert(0_usize) += 1;
+    }
+    let highest = counts.values().copied().max()?;
+    let mut values = values;
+    values.find(|value| counts[value] == highest)
+}
+
+fn check_keys(offers: &[Offer]) -> Result<(), SyncFault> {
+    let Some(usual) = most(offers.iter().map(|(_, it)| it.keys)) else {
+        return Ok(());
+    };
+    let odd = offers.iter().rfind(|(_, it)| it.keys != usual);
+    let usual = offers.iter().find(|(_, it)| it.keys == usual);
+    match (odd, usual) {
+        (Some((peer, odd)), Some((_, usual))) => Err(SyncFault::Keys {
+            peer: *peer,
+            theirs: (odd.entries, odd.bytes),
+            most: (usual.entries, usual.bytes),
+            usual: usual.keys,
+            difference: odd.sketch.difference(&usual.sketch),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Those who send, and those who let the election decide, do not go together.
+fn check_strategies(offers: &[Offer]) -> Result<(), SyncFault> {
+    let strategies = offers.iter().map(|(_, it)| it.strategy);
+    let voting = strategies.filter(|&it| it != SyncStrategy::ReceiveOnly);
+    let Some(usual) = most(voting) else {
+        return Err(SyncFault::NoSource);
+    };
+    let is_odd = |it: SyncStrategy| it != usual && it != SyncStrategy::ReceiveOnly;
+    match offers.iter().rfind(|(_, it)| is_odd(it.strategy)) {
+        Some((peer, odd)) => Err(SyncFault::Strategies {
+            peer: *peer,
+            theirs: odd.strategy,
+            most: usual,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_not_ahead(candidates: &[&Offer], sealed: StateId) -> Result<(), SyncFault> {
+    let Some(last) = next(sealed.revision) else {
+        return Ok(());
+    };
+    // Of the highest revision, the last one: `max_by_key` takes the last of equals.
+    let furthest = candidates.iter().max_by_key(|(_, it)| it.content.revision);
+    match furthest {
+        Some((peer, it)) if it.content.revision > last => Err(SyncFault::RevisionAhead {
+            peer: *peer,
+            theirs: it.content.revision,
+            sealed: sealed.revision,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Nobody has what follows the sealed content: the best there is, if all members say so.
+fn restore(offers: &[Offer], sealed: StateId, best: StateId) -> Result<StateId, SyncFault> {
+    let unwilling = offers.iter().filter(|(_, it)| !it.restore);
+    let unwilling: Vec<_> = unwilling.map(|(peer, _)| *peer).collect();
+    if unwilling.is_empty() {
+        return Ok(best);
+    }
+    Err(SyncFault::RevisionLost {
+        sealed,
+        best,
+        unwilling,
+    })
+}
+
+fn check_senders(offers: &[Offer], elected: StateId) -> Result<(), SyncFault> {
+    let is_beaten = |it: &StateOffer| it.strategy == SyncStrategy::SendOnly && !holds(it, elected);
+    match offers.iter().rfind(|(_, it)| is_beaten(it)) {
+        Some((peer, it)) => Err(SyncFault::SenderLost {
+            peer: *peer,
+            theirs: it.content,
+            elected,
+        }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod tests;

@@ -1,0 +1,364 @@
+//! The outcome state of a group: the floor of each tag, and its open operation (R2, R3).
+//!
+//! Only the operation at a tag's floor can be open. What becomes of an operation at a view change
+//! is decided in `decision`; who is a member is the group's business.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{OpName, OpNumber, PeerId, Tag};
+use crate::limits;
+use crate::master::group::View;
+use crate::master::group::operation::OpenOp;
+use crate::master::group::returns::Returns;
+use crate::master::group::shared_state;
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+use crate::wire::control::{
+    AbortReason, CancelReason, Carried, CommitRecord, OpNote, StateId, TagFloor, TagReport,
+};
+
+/// What a group's members have called and how it ended.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    tags: BTreeMap<Tag, TagState>,
+    open: BTreeMap<Tag, OpenOp>,
+    /// Tags that are given back, and those that were.
+    pub returns: Returns,
+    /// The shared state that the newest committed sync sealed (R18).
+    pub sealed_state: Option<StateId>,
+    /// Number of that sync.
+    pub sealed_by: Option<OpNumber>,
+}
+
+/// All operations of a tag below `floor` are decided.
+#[derive(Debug, Default)]
+struct TagState {
+    floor: OpNumber,
+    last_committed: Option<OpNumber>,
+    absent: Vec<PeerId>,
+    reasons: BTreeMap<OpNumber, AbortReason>,
+}
+
+/// A message that no correct peer sends.
+pub type Violation = String;
+
+impl Ledger {
+    /// A member called an operation.
+    pub fn post(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+        shared_state::check_kind(note)?;
+        let Some(open) = self.find(from, note.op, at)? else {
+            return Ok(());
+        };
+        open.posted_by(from, &note.fingerprint, at.1);
+        Ok(())
+    }
+
+    /// A member holds the whole result.
+    pub fn done(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+        shared_state::check_kind(note)?;
+        let Some(open) = self.find(from, note.op, at)? else {
+            return Ok(());
+        };
+        if note.fingerprint.offer.is_some() && !matches!(open.elected, Some(Ok(_))) {
+            return Err(format!(
+                "it holds {}, for which nothing was elected",
+                note.op
+            ));
+        }
+        open.posted_by(from, &note.fingerprint, at.1);
+        open.done.insert(from);
+        Ok(())
+    }
+
+    /// A member of a run that is taken up has heard what was elected for a sync.
+    pub fn restate_elected(
+        &mut self,
+        from: PeerId,
+        (op, content): (OpName, StateId),
+        at: (&View, Instant),
+    ) -> Fact {
+        if let Some(open) = self.find(from, op, at)? {
+            open.elected.get_or_insert(Ok(content));
+        }
+        Ok(())
+    }
+
+    /// A member says so too: it must have heard of the election that was made.
+    pub fn check_elected(&self, op: OpName, heard: StateId) -> Fact {
+        let open = self.open.get(&op.tag).filter(|open| open.op == op);
+        open.map_or(Ok(()), |open| shared_state::check_heard(open, heard))
+    }
+
+    /// A member wants an operation aborted. Ignored if it has not called it: a cancel never
+    /// outlives the call that it belongs to.
+    pub fn cancel(&mut self, from: PeerId, op: OpName, reason: CancelReason) {
+        if let Some(open) = self.open.get_mut(&op.tag)
+            && open.op == op
+            && open.posted.contains(&from)
+        {
+            open.cancels.entry(from).or_insert(reason);
+        }
+    }
+
+    /// The open operation that a member speaks of, made if it is the first to; `None` if it is
+    /// decided.
+    fn find(
+        &mut self,
+        from: PeerId,
+        op: OpName,
+        (view, now): (&View, Instant),
+    ) -> Result<Option<&mut OpenOp>, Violation> {
+        let floor = self.floor(op.tag);
+        if op.n < floor {
+            return Ok(None);
+        }
+        if op.n > floor {
+            return Err(format!(
+                "{op} is beyond operation {floor}, which is not decided"
+            ));
+        }
+        if !self.open.contains_key(&op.tag) {
+            self.begin(op, view, now)?;
+        }
+        let open = self
+            .open
+            .get_mut(&op.tag)
+            .expect("it was found or made above");
+        if open.op.birth != op.birth {
+            return Err(format!(
+                "{op:#} was reported, born in view {}",
+                open.op.birth
+            ));
+        }
+        if !open.members.contains(&from) {
+            return Err(format!("it is not a member of {op}"));
+        }
+        Ok(Some(open))
+    }
+
+    fn begin(&mut self, op: OpName, view: &View, now: Instant) -> Fact {
+        if op.birth != view.vid {
+            return Err(format!("{op} cannot be born outside view {}", view.vid));
+        }
+        if !self.tags.contains_key(&op.tag) && self.tags.len() >= limits::TAGS_MAX {
+            return Err(format!("more than {} tags", limits::TAGS_MAX));
+        }
+        self.tags.entry(op.tag).or_default();
+        let members = view.members.iter().map(|member| member.peer).collect();
+        let mut open = OpenOp::new(op, members, now);
+        open.ring_order.clone_from(&view.ring_order);
+        open.costs = view.costs;
+        self.open.insert(op.tag, open);
+        Ok(())
+    }
+
+    pub fn floor(&self, tag: Tag) -> OpNumber {
+        self.tags.get(&tag).map_or(OpNumber(0), |state| state.floor)
+    }
+
+    /// Every tag with its floor.
+    pub fn tags(&self) -> impl Iterator<Item = (Tag, OpNumber)> {
+        self.tags.iter().map(|(tag, state)| (*tag, state.floor))
+    }
+
+    /// Number of tags.
+    pub fn count(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Forgets how the operations of a tag ended. None is open.
+    pub fn forget_tag(&mut self, tag: Tag) {
+        assert!(
+            !self.open.contains_key(&tag),
+            "a tag with an open operation is not at rest"
+        );
+        self.tags.remove(&tag);
+    }
+
+    pub fn open(&self) -> impl Iterator<Item = &OpenOp> {
+        self.open.values()
+    }
+
+    pub fn open_of(&self, tag: Tag) -> Option<&OpenOp> {
+        self.open.get(&tag)
+    }
+
+    pub fn open_mut(&mut self, tag: Tag) -> Option<&mut OpenOp> {
+        self.open.get_mut(&tag)
+    }
+
+    /// Tags whose open operation every member finished.
+    pub fn complete(&self) -> Vec<Tag> {
+        let complete = self.open.values().filter(|open| open.is_complete());
+        complete.map(|open| open.op.tag).collect()
+    }
+
+    /// Whether somebody wants an operation aborted.
+    pub fn wants_abort(&self) -> bool {
+        let mut open = self.open.values();
+        open.any(|open| {
+            !open.cancels.is_empty() || open.difference.is_some() || open.fault().is_some()
+        })
+    }
+
+    /// Seals the success of a tag's open operation, without the data of those `absent`.
+    pub fn commit(&mut self, tag: Tag, absent: Vec<PeerId>) -> CommitRecord {
+        let open = self
+            .open
+            .remove(&tag)
+            .expect("only open operations are committed");
+        let state = self.tags.entry(tag).or_default();
+        state.advance(open.op.n);
+        state.last_committed = Some(open.op.n);
+        if let Some(Ok(content)) = open.elected {
+            self.sealed_state = Some(content);
+            self.sealed_by = Some(open.op.n);
+        }
+        let contributors = open
+            .members
+            .into_iter()
+            .filter(|peer| !absent.contains(peer));
+        let contributors = contributors.collect();
+        state.absent = absent;
+        CommitRecord {
+            op: open.op,
+            contributors,
+        }
+    }
+
+    /// Seals the failure of a tag's open operation.
+    pub fn abort(&mut self, tag: Tag, reason: AbortReason) {
+        let open = self
+            .open
+            .remove(&tag)
+            .expect("only open operations are aborted");
+        let state = self.tags.entry(tag).or_default();
+        state.advance(open.op.n);
+        state.note_reason(open.op.n, reason);
+    }
+
+    /// The open operation goes on although the view ends.
+    pub fn carry(&mut self, tag: Tag) {
+        let open = self
+            .open
+            .get_mut(&tag)
+            .expect("only open operations are carried");
+        open.carried = true;
+    }
+
+    /// As if the open operation had never been called, its cancels included (R4).
+    pub fn forget(&mut self, tag: Tag) {
+        if !is_active(Mutation::StickyCancel) {
+            self.open.remove(&tag);
+        }
+    }
+
+    /// Takes in how a tag's operations ended, as a peer reports it to a restarted master. The
+    /// newest of what is known counts.
+    pub fn learn(&mut self, report: &TagReport) -> Fact {
+        if !self.tags.contains_key(&report.tag) && self.tags.len() >= limits::TAGS_MAX {
+            return Err(format!("more than {} tags", limits::TAGS_MAX));
+        }
+        let state = self.tags.entry(report.tag).or_default();
+        state.floor = state.floor.max(report.floor);
+        if report.last_committed > state.last_committed {
+            state.last_committed = report.last_committed;
+            state.absent.clone_from(&report.absent);
+        }
+        let below = report.floor.0.checked_sub(1).map(OpNumber);
+        if let (Some(n), Some(reason)) = (below, &report.aborted) {
+            state.note_reason(n, reason.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes in the floors of a sealed view, with the reasons of the newest aborts, and the sealed
+    /// shared state.
+    pub fn restore(&mut self, floors: &[TagFloor], sealed_state: Option<StateId>) {
+        let is_forgotten = is_active(Mutation::SealedStateForgotten);
+        self.sealed_state = sealed_state.filter(|_| !is_forgotten);
+        for known in floors {
+            if known.tag == Tag::SHARED_STATE {
+                self.sealed_by = known.last_committed;
+            }
+            let state = self.tags.entry(known.tag).or_default();
+            state.floor = known.floor;
+            state.last_committed = known.last_committed;
+            state.absent.clone_from(&known.absent);
+            state.reasons = known.reasons.iter().cloned().collect();
+        }
+    }
+
+    /// Takes up an operation that went on into the newest view.
+    pub fn resume(&mut self, carried: &Carried, now: Instant) {
+        if carried.op.n != self.floor(carried.op.tag) {
+            return;
+        }
+        let mut open = OpenOp::new(carried.op, carried.members.clone(), now);
+        open.ring_order.clone_from(&carried.ring_order);
+        open.costs = carried.costs;
+        open.carried = true;
+        self.tags.entry(carried.op.tag).or_default();
+        self.open.insert(carried.op.tag, open);
+    }
+
+    /// The outcome state of every tag, with as many reasons of aborts as a message has room for:
+    /// the newest of each tag first.
+    pub fn floors(&self) -> Vec<TagFloor> {
+        let floor = |(tag, state): (&Tag, &TagState)| TagFloor {
+            tag: *tag,
+            floor: state.floor,
+            last_committed: state.last_committed,
+            absent: state.absent.clone(),
+            reasons: Vec::new(),
+        };
+        let mut floors: Vec<_> = self.tags.iter().map(floor).collect();
+        let mut room = limits::ABORT_REASONS_BYTES_MAX;
+        for age in 0..limits::ABORT_REASONS_MAX {
+            for (floor, state) in floors.iter_mut().zip(self.tags.values()) {
+                let Some((n, reason)) = state.reasons.iter().nth_back(age) else {
+                    continue;
+                };
+                let Some(left) = room.checked_sub(reason.bytes_max()) else {
+                    return floors;
+                };
+                room = left;
+                floor.reasons.insert(0, (*n, reason.clone()));
+            }
+        }
+        floors
+    }
+
+    /// Operations that went on into the present view.
+    pub fn carried(&self) -> Vec<Carried> {
+        let carried = self.open.values().filter(|open| open.carried);
+        let carried = carried.map(|open| Carried {
+            op: open.op,
+            members: open.members.clone(),
+            ring_order: open.ring_order.clone(),
+            costs: open.costs,
+        });
+        carried.collect()
+    }
+}
+
+type Fact = Result<(), Violation>;
+
+impl TagState {
+    fn advance(&mut self, decided: OpNumber) {
+        assert_eq!(
+            decided, self.floor,
+            "operations of a tag are decided in order (I7)"
+        );
+        self.floor = decided.next();
+    }
+}
+
+impl TagState {
+    fn note_reason(&mut self, n: OpNumber, reason: AbortReason) {
+        self.reasons.entry(n).or_insert(reason);
+        if self.reasons.len() > limits::ABORT_REASONS_MAX {
+            self.reasons.pop_first();
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What members of a group say, and what becomes of it.
+//!
+//! Facts go to the ledger, to the safe points and to the reports of broken links; what follows from
+//! them is decided when the group settles. Messages of newcomers are in `newcomer`.
+
+use crate::ids::{PeerId, Vid};
+use crate::master::group::operation;
+use crate::master::group::phase::{Event, Phase};
+use crate::master::group::safe_point::Call;
+use crate::master::group::{Group, Handled};
+use crate::master::shared::Shared;
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+use crate::wire::control::{
+    Claim, EvictReason, LinkFault, MasterToPeer, OpNote, PeerToMaster, Report,
+};
+
+impl Group {
+    /// A session of this group goes on over a new connection (R5).
+    pub fn handle_attach(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        (claim, report): (Claim, Report),
+    ) {
+        if matches!(self.phase, Phase::Rebuild(_)) && !claim.members.is_empty() {
+            // It was admitted after the journal ended.
+            self.newcomers.remove(&peer);
+        }
+        if self.newcomers.contains_key(&peer) {
+            if self.accepts(shared, Event::NewcomerAttach, peer) {
+                self.greet(shared, peer);
+            }
+            return;
+        }
+        if !self.accepts(shared, Event::MemberAttach, peer) {
+            return;
+        }
+        if let Phase::Rebuild(rebuild) = &mut self.phase {
+            rebuild.hear(peer, claim, report);
+            return;
+        }
+        if let Err(violation) = self.absorb(shared.now, peer, &report) {
+            return shared.condemn(peer, EvictReason::Protocol(violation));
+        }
+        self.note_busy(&report);
+        if report.vid > Vid::default() {
+            self.unconfirmed.remove(&peer);
+        }
+        let safe_released = match self.unconfirmed.get(&peer) {
+            None => self.safe.released,
+            Some(admission) if admission.vid == self.view.vid => admission.safe_released,
+            // From the present view it could not count; as a newcomer it can.
+            Some(_) => return shared.condemn(peer, EvictReason::Unaware),
+        };
+        self.confirm_attach(peer, report.vid, shared.now);
+        let reply = self.attach_reply(safe_released);
+        shared.send(peer, reply);
+        self.repeat_election(shared, peer);
+        if !self.newcomers.is_empty() {
+            self.send_expect(shared, &[peer]);
+        }
+    }
+
+    fn confirm_attach(&mut self, peer: PeerId, installed: Vid, now: Instant) {
+        match &mut self.phase {
+            Phase::Suspended(change) => change.awaited.remove(peer),
+            Phase::Installing(round) if installed == self.view.vid => round.awaited.remove(peer),
+            Phase::Installing(round) => round.awaited.ask_again(peer, now),
+            Phase::Steady | Phase::Founding | Phase::Rebuild(_) => {}
+        }
+    }
+
+    fn attach_reply(&self, safe_released: u64) -> MasterToPeer {
+        let mut install = self.install_message();
+        install.safe_released = safe_released;
+        install.suspended =
+            matches!(self.phase, Phase::Suspended(_)) && !is_active(Mutation::ReplyOpensAgain);
+        if is_active(Mutation::AttachReplyWithoutFloors) {
+            install.floors.clear();
+        }
+        MasterToPeer::Install(install)
+    }
+
+    pub fn handle_member(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        message: PeerToMaster,
+    ) -> Handled {
+        match message {
+            PeerToMaster::Posted(notes) => self.handle_posted(shared, peer, &notes),
+            PeerToMaster::Done(notes) => self.handle_done(shared, peer, &notes),
+            PeerToMaster::Cancel { op, reason } => {
+                if self.accepts(shared, Event::Cancel, peer) {
+                    match &mut self.phase {
+                        Phase::Rebuild(rebuild) => rebuild.amend_cancel(peer, op, reason),
+                        _ => self.ledger.cancel(peer, op, reason),
+                    }
+                }
+                Ok(())
+            }
+            PeerToMaster::Flush { vid, report } => self.handle_flush(shared, peer, (vid, &report)),
+            PeerToMaster::Installed { vid, report } => {
+                self.handle_installed(shared, peer, (vid, &report))
+            }
+            PeerToMaster::AtSafePoint { k } => self.handle_safe_point(shared, peer, k),
+            PeerToMaster::Withdraw { k } => {
+                if self.accepts(shared, Event::Withdraw, peer) {
+                    match &mut self.phase {
+                        Phase::Rebuild(rebuild) => rebuild.amend_safe_called(peer, k),
+                        _ => self.safe.withdraw(peer, k),
+                    }
+                }
+                Ok(())
+            }
+            PeerToMaster::LinkDown {
+                peer: target,
+                fault,
+                gave_up,
+                ..
+            } => {
+                self.handle_link_down(shared, (peer, target), (fault, gave_up));
+                Ok(())
+            }
+            PeerToMaster::NoLink { peer: other, why } => {
+                self.waits.note_no_link((peer, other), why);
+                Ok(())
+            }
+            PeerToMaster::LinkUp { peer: target } => {
+                if self.accepts(shared, Event::LinkUp, peer) {
+                    self.blame.clear(peer, target);
+                }
+                Ok(())
+            }
+            // Said before it heard that it was admitted.
+            PeerToMaster::Ready { .. } => Ok(()),
+            PeerToMaster::Hello { .. }
+            | PeerToMaster::Attach { .. }
+            | PeerToMaster::Leave
+            | PeerToMaster::Ping => unreachable!("the master deals with these itself"),
+        }
+    }
+
+    fn handle_posted(&mut self, shared: &mut Shared, peer: PeerId, notes: &[OpNote]) -> Handled {
+        if !self.accepts(shared, Event::Posted, peer) {
+            return Ok(());
+        }
+        if let Phase::Suspended(change) = &self.phase
+            && !change.awaited.contains(peer)
+        {
+            return Err("it posted after its Flush".into());
+        }
+        let at = (&self.view, shared.now);
+        notes
+            .iter()
+            .try_for_each(|note| self.ledger.post(peer, note, at))
+    }
+
+    fn handle_done(&mut self, shared: &mut Shared, peer: PeerId, notes: &[OpNote]) -> Handled {
+        if !self.accepts(shared, Event::Done, peer) {
+            return Ok(());
+        }
+        if let Phase::Rebuild(rebuild) = &mut self.phase {
+            notes
+                .iter()
+                .for_each(|note| rebuild.amend_done(peer, note.op));
+            return Ok(());
+        }
+        let at = (&self.view, shared.now);
+        notes
+            .iter()
+            .try_for_each(|note| self.ledger.done(peer, note, at))
+    }
+
+    fn handle_flush(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        (vid, report): (Vid, &Report),
+    ) -> Handled {
+        self.unconfirmed.remove(&peer);
+        if vid != self.view.vid || !self.accepts(shared, Event::Flush, peer) {
+            return Ok(());
+        }
+        self.absorb(shared.now, peer, report)?;
+        self.note_busy(report);
+        if let Phase::Suspended(change) = &mut self.phase {
+            change.awaited.remove(peer);
+        }
+        Ok(())
+    }
+
+    fn handle_installed(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        (vid, report): (Vid, &Report),
+    ) -> Handled {
+        self.unconfirmed.remove(&peer);
+        if vid != self.view.vid || !self.accepts(shared, Event::Installed, peer) {
+            return Ok(());
+        }
+        self.absorb(shared.now, peer, report)?;
+        if let Phase::Installing(round) = &mut self.phase {
+            round.awaited.remove(peer);
+        }
+        Ok(())
+    }
+
+    fn handle_safe_point(&mut self, shared: &mut Shared, peer: PeerId, k: u64) -> Handled {
+        if !self.accepts(shared, Event::AtSafePoint, peer) {
+            return Ok(());
+        }
+        if let Phase::Rebuild(rebuild) = &mut self.phase {
+            rebuild.amend_safe_called(peer, k.saturating_add(1));
+            return Ok(());
+        }
+        if self.safe.call(peer, k, shared.now)? == Call::Released {
+            let vid = self.view.vid;
+            shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+        }
+        Ok(())
+    }
+
+    fn handle_link_down(
+        &mut self,
+        shared: &mut Shared,
+        (peer, target): (PeerId, PeerId),
+        (fault, gave_up): (LinkFault, bool),
+    ) {
+        if peer == target || !self.is_member(shared, target) {
+            return;
+        }
+        if !self.accepts(shared, Event::LinkDown, peer) {
+            return;
+        }
+        let due = shared.now + shared.timers.blame_window;
+        self.blame.report((peer, target), (fault, gave_up), due);
+        if gave_up && is_active(Mutation::BlameFirstTarget) {
+            shared.condemn(target, EvictReason::Unreachable { by: vec![peer] });
+        }
+        if shared.sessions.is_detached(target) {
+            self.condemn_dead(shared, target);
+        }
+    }
+
+    /// A control connection of this group ended and was not closed by the master.
+    pub fn handle_connection_ended(&mut self, shared: &mut Shared, peer: PeerId) {
+        if let Some(newcomer) = self.newcomers.get_mut(&peer) {
+            // It says anew that it is ready when it is back.
+            newcomer.linked = None;
+        } else if self.is_member(shared, peer) && self.accepts(shared, Event::ConnectionEnded, peer)
+        {
+            self.condemn_dead(shared, peer);
+        }
+    }
+
+    /// Evicts at once who has lost its control connection and, as a member saw, its data
+    /// connections (R10). While a run is rebuilt, everybody's connections have just ended.
+    fn condemn_dead(&self, shared: &mut Shared, peer: PeerId) {
+        let is_judged = !matches!(self.phase, Phase::Rebuild(_)) && !shared.is_listening;
+        if self.blame.saw_end_of(peer) && is_judged {
+            shared.condemn(peer, EvictReason::Died);
+        }
+    }
+
+    /// Takes in all that a member knows (R5). Facts only grow, so a report may come twice.
+    pub fn absorb(&mut self, now: Instant, peer: PeerId, report: &Report) -> Handled {
+        if report.vid > self.view.vid {
+            return Err(format!("view {} does not exist", report.vid));
+        }
+        for tag in &report.tags {
+            if self.ledger.returns.is_void(tag.tag, report.vid) {
+                continue;
+            }
+            if tag.floor > self.ledger.floor(tag.tag) {
+                return Err(format!(
+                    "operation {} of tag {} is not decided",
+                    tag.floor, tag.tag
+                ));
+            }
+            let Some((note, held, cancel)) = operation::open_note(tag) else {
+                continue;
+            };
+            let at = (&self.view, now);
+            self.ledger.post(peer, &note, at)?;
+            if let Some(content) = tag.open.as_ref().and_then(|open| open.elected) {
+                self.ledger.check_elected(note.op, content)?;
+            }
+            if held {
+                self.ledger.done(peer, &note, at)?;
+            }
+            if let Some(reason) = cancel {
+                self.ledger.cancel(peer, note.op, reason);
+            }
+        }
+        self.safe.restate(peer, report.safe_called, now)
+    }
+}

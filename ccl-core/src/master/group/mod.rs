@@ -1,0 +1,246 @@
+//! One peer group: its view, its phase, and what it does with each event.
+//!
+//! A group never looks at another: its members' death or slowness stalls nobody else. What members
+//! and newcomers say is in `member` and `newcomer`, waiting times in `patience`, view changes in
+//! `change`, rebuilding after a master's restart in `rebuild`.
+
+pub mod admission;
+pub mod blame;
+pub mod change;
+pub mod decision;
+pub mod election;
+pub mod invariants;
+pub mod ledger;
+pub mod member;
+pub mod newcomer;
+pub mod operation;
+pub mod patience;
+pub mod phase;
+pub mod presence;
+pub mod rebuild;
+pub mod returns;
+pub mod safe_point;
+pub mod shared_state;
+
+use std::collections::BTreeMap;
+
+use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, Rank, Term, Vid};
+use crate::master::group::admission::Newcomer;
+use crate::master::group::blame::Blame;
+use crate::master::group::ledger::{Ledger, Violation};
+use crate::master::group::newcomer::Announced;
+use crate::master::group::phase::{Event, Phase, Rule, rule};
+use crate::master::group::safe_point::SafePoints;
+use crate::master::run::wait::Waits;
+use crate::master::shared::Shared;
+use crate::time::Instant;
+use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster};
+
+/// A set of peers that reduce together, as the master sees it.
+#[derive(Debug)]
+pub struct Group {
+    pub id: GroupId,
+    pub view: View,
+    pub phase: Phase,
+    pub ledger: Ledger,
+    pub safe: SafePoints,
+    pub newcomers: BTreeMap<PeerId, Newcomer>,
+    pub blame: Blame,
+    /// Members that may not have heard yet of the view that admitted them.
+    pub unconfirmed: BTreeMap<PeerId, Admission>,
+    /// What the next admitted peer is numbered.
+    pub next_number: MemberNumber,
+    /// When its last member went; of no meaning while it has one.
+    pub empty_since: Instant,
+    pub announced: Announced,
+    pub waits: Waits,
+}
+
+/// From where a newcomer counts. Its first call of a tag and its first safe point are those that
+/// the others make in the view that admitted it, whenever it hears of that view.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    pub vid: Vid,
+    pub safe_released: u64,
+}
+
+/// The newest sealed view.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub vid: Vid,
+    /// In rank order.
+    pub members: Vec<Member>,
+    pub ring_order: Vec<Rank>,
+    pub costs: CostTable,
+    /// Whether all old members confirmed it (R6).
+    pub released: bool,
+    /// Who left since the view before.
+    pub departed: Vec<(PeerId, EvictReason)>,
+}
+
+impl View {
+    pub fn contains(&self, peer: PeerId) -> bool {
+        self.members.iter().any(|member| member.peer == peer)
+    }
+
+    pub fn peers(&self) -> Vec<PeerId> {
+        self.members.iter().map(|member| member.peer).collect()
+    }
+}
+
+/// What a peer said may be against the protocol.
+pub type Handled = Result<(), Violation>;
+
+impl Group {
+    pub fn new(id: GroupId, phase: Phase) -> Self {
+        Self {
+            id,
+            view: View::default(),
+            phase,
+            ledger: Ledger::default(),
+            safe: SafePoints::default(),
+            newcomers: BTreeMap::new(),
+            blame: Blame::default(),
+            unconfirmed: BTreeMap::new(),
+            next_number: MemberNumber(0),
+            empty_since: Instant::default(),
+            announced: Announced::default(),
+            waits: Waits::default(),
+        }
+    }
+
+    /// A group that has never had a member. Its views are named above those of the groups that were
+    /// given back, one of which it may have been.
+    pub fn unfounded(id: GroupId, epochs: Epoch) -> Self {
+        let mut group = Self::new(id, Phase::Founding);
+        group.view.vid.epoch = epochs;
+        group
+    }
+
+    /// Whether a peer of this group waits to be admitted.
+    pub fn is_newcomer(&self, peer: PeerId) -> bool {
+        self.newcomers.contains_key(&peer)
+    }
+
+    /// Whether there is no member, and the next view waits for enough newcomers.
+    pub fn is_founding(&self) -> bool {
+        matches!(self.phase, Phase::Founding)
+    }
+
+    /// Whether it never had a member and nobody waits: nothing is lost with it.
+    pub fn is_blank(&self) -> bool {
+        matches!(self.phase, Phase::Founding)
+            && self.newcomers.is_empty()
+            && self.view.vid.term == Term(0)
+    }
+
+    /// Members, as far as is known while a run is rebuilt.
+    pub fn population(&self) -> usize {
+        match &self.phase {
+            Phase::Rebuild(rebuild) => rebuild.population(),
+            _ => self.view.members.len(),
+        }
+    }
+
+    /// Whether a peer is a member of the view that is being rebuilt.
+    pub fn awaits(&self, peer: PeerId) -> bool {
+        match &self.phase {
+            Phase::Rebuild(rebuild) => rebuild.awaits(peer),
+            _ => false,
+        }
+    }
+
+    /// Everything else that a session of this group says.
+    pub fn handle_message(&mut self, shared: &mut Shared, peer: PeerId, message: PeerToMaster) {
+        let handled = if self.newcomers.contains_key(&peer) {
+            self.handle_newcomer(shared, peer, message)
+        } else {
+            self.handle_member(shared, peer, message)
+        };
+        if let Err(violation) = handled {
+            shared.condemn(peer, EvictReason::Protocol(violation));
+        }
+    }
+
+    /// A session of this group has ended.
+    pub fn handle_evicted(&mut self, shared: &mut Shared, peer: PeerId, reason: &EvictReason) {
+        if self.newcomers.contains_key(&peer) {
+            self.accepts(shared, Event::NewcomerLost, peer);
+            self.newcomers.remove(&peer);
+            self.waits.forget(peer);
+            return;
+        }
+        self.waits.forget(peer);
+        self.blame.forget(peer);
+        self.safe.forget(peer);
+        self.unconfirmed.remove(&peer);
+        let rebuilding = matches!(self.phase, Phase::Rebuild(_));
+        let member = rebuilding || self.view.contains(peer);
+        if member && self.accepts(shared, Event::MemberLost, peer) {
+            self.lose(shared, peer, reason);
+        }
+    }
+
+    /// Does what the facts now allow, until they allow nothing more.
+    pub fn settle(&mut self, shared: &mut Shared) {
+        self.begin_wait(shared.now);
+        loop {
+            let before = self.phase.state();
+            match &self.phase {
+                Phase::Rebuild(_) => return,
+                Phase::Founding => self.found(shared),
+                Phase::Steady => {
+                    self.commit(shared);
+                    self.elect(shared);
+                    self.leave_steady(shared);
+                }
+                Phase::Suspended(change) if change.awaited.is_empty() => self.decide(shared),
+                Phase::Suspended(_) => {}
+                Phase::Installing(round) => {
+                    let confirmed = round.awaited.is_empty();
+                    self.commit(shared);
+                    self.elect(shared);
+                    if confirmed {
+                        self.release(shared);
+                    }
+                }
+            }
+            if self.phase.state() == before {
+                break;
+            }
+        }
+        self.give_up_late(shared);
+        self.announce(shared);
+    }
+
+    /// Whether a peer counts as a member, as far as is known while a run is rebuilt.
+    pub fn is_member(&self, shared: &Shared, peer: PeerId) -> bool {
+        match &self.phase {
+            Phase::Rebuild(_) => {
+                let session = shared.sessions.get(peer);
+                session.is_some_and(|session| session.registration.group == self.id)
+                    && !self.newcomers.contains_key(&peer)
+            }
+            // One that is lost may still be in the view that ends.
+            _ => self.view.contains(peer) && shared.sessions.get(peer).is_some(),
+        }
+    }
+
+    /// Looks an event up in the transition table. Refused ones cost their sender the session.
+    pub fn accepts(&self, shared: &mut Shared, event: Event, peer: PeerId) -> bool {
+        let state = self.phase.state();
+        match rule(state, event) {
+            Rule::Tolerate(_) => true,
+            Rule::Do(_) => {
+                shared.visited.insert((state.name(), event.name()));
+                true
+            }
+            Rule::Ignore(_) => false,
+            Rule::Refuse(why) => {
+                shared.condemn(peer, EvictReason::Protocol(why.into()));
+                false
+            }
+            Rule::Never => unreachable!("{} in {}", event.name(), state.name()),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! One open operation: who has called it, who holds its result, who wants it aborted.
+//!
+//! Facts only grow, so that hearing one twice changes nothing. Which operation of a tag is open is
+//! the ledger's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{OpName, PeerId, Rank};
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+use crate::wire::control::{
+    CancelReason, CostTable, Fingerprint, Kind, OpNote, StateId, StateOffer, SyncFault, TagReport,
+};
+
+/// The undecided operation of a tag.
+#[derive(Clone, Debug)]
+pub struct OpenOp {
+    pub op: OpName,
+    /// Members of its birth view in rank order.
+    pub members: Vec<PeerId>,
+    pub ring_order: Vec<Rank>,
+    pub costs: CostTable,
+    /// Whether a view change left it as it was.
+    pub carried: bool,
+    /// Who called it first, and what; the others are compared with that.
+    pub called: Option<(PeerId, Fingerprint)>,
+    pub posted: BTreeSet<PeerId>,
+    pub done: BTreeSet<PeerId>,
+    pub cancels: BTreeMap<PeerId, CancelReason>,
+    /// The first difference between what members called, and who called differently.
+    pub difference: Option<(PeerId, CancelReason)>,
+    /// When the newest member posted it.
+    pub posted_at: Instant,
+    /// What members bring, if it is a sync of shared state.
+    pub offers: BTreeMap<PeerId, StateOffer>,
+    /// The election among the offers, made once.
+    pub elected: Option<Result<StateId, SyncFault>>,
+    /// Whether this master has told the members of it.
+    pub is_announced: bool,
+}
+
+impl OpenOp {
+    pub fn new(op: OpName, members: Vec<PeerId>, now: Instant) -> Self {
+        Self {
+            op,
+            members,
+            ring_order: Vec::new(),
+            costs: CostTable::default(),
+            carried: false,
+            called: None,
+            posted: BTreeSet::new(),
+            done: BTreeSet::new(),
+            cancels: BTreeMap::new(),
+            difference: None,
+            posted_at: now,
+            offers: BTreeMap::new(),
+            elected: None,
+            is_announced: false,
+        }
+    }
+
+    pub fn posted_by(&mut self, peer: PeerId, fingerprint: &Fingerprint, now: Instant) {
+        if self.posted.insert(peer) {
+            self.posted_at = now;
+            self.offers
+                .extend(fingerprint.offer.as_deref().map(|offer| (peer, *offer)));
+        }
+        let Some((first, called)) = &self.called else {
+            self.called = Some((peer, fingerprint.clone()));
+            return;
+        };
+        if self.difference.is_none()
+            && let Some((field, mine, theirs)) = fingerprint.difference(called)
+        {
+            let reason = CancelReason::Mismatch {
+                peer: *first,
+                field: field.into(),
+                mine,
+                theirs,
+            };
+            self.difference = Some((peer, reason));
+        }
+    }
+
+    /// Whether it may commit inside its view: every member finished the same thing (R12).
+    pub fn is_complete(&self) -> bool {
+        let missing = self.members.len() - self.done.len();
+        let enough = missing == 0 || missing == 1 && is_active(Mutation::CommitOnAllButOne);
+        enough && !self.done.is_empty() && self.difference.is_none()
+    }
+
+    /// Whether members may hold the result of it although some member never called it.
+    pub fn is_empty(&self) -> bool {
+        let called = self.called.as_ref();
+        called.is_some_and(|(_, fingerprint)| fingerprint.is_empty())
+    }
+
+    /// Whose data a broadcast that moves any spreads.
+    pub fn source(&self) -> Option<PeerId> {
+        let (_, called) = self.called.as_ref()?;
+        let moves = called.kind == Kind::Broadcast && called.count > 0;
+        moves
+            .then(|| self.members.get(called.root.index()).copied())
+            .flatten()
+    }
+
+    /// Why a sync of shared state cannot be, as the election found.
+    pub fn fault(&self) -> Option<&SyncFault> {
+        self.elected.as_ref()?.as_ref().err()
+    }
+
+    /// The wish of a survivor that it be aborted.
+    pub fn cancel_of(&self, survivors: &BTreeSet<PeerId>) -> Option<(PeerId, CancelReason)> {
+        let cancels = self.cancels.iter().map(|(peer, reason)| (*peer, reason));
+        let difference = self.difference.iter().map(|(peer, reason)| (*peer, reason));
+        let mut wishes = difference.chain(cancels);
+        let wish = wishes.find(|(peer, _)| survivors.contains(peer));
+        wish.map(|(peer, reason)| (peer, reason.clone()))
+    }
+}
+
+/// What a report says of the operation that its sender has open in a tag: what was called, whether
+/// the result is held, and whether it is to be aborted.
+pub fn open_note(tag: &TagReport) -> Option<(OpNote, bool, Option<CancelReason>)> {
+    let open = tag.open.as_ref()?;
+    let op = OpName {
+        tag: tag.tag,
+        n: open.n,
+        birth: open.birth,
+    };
+    let note = OpNote {
+        op,
+        fingerprint: open.fingerprint.clone(),
+    };
+    Some((note, open.held, open.cancel.clone()))
+}

@@ -1,0 +1,436 @@
+//! A group after a restart of the master (R11).
+//!
+//! The newest view known to the journal or to the peers decides who belongs; its members' reports
+//! say what had happened. Whoever was not heard is lost, and one decision (R4) leads straight into
+//! the next view. What peers say while reports are collected is added to their reports, so that no
+//! fact is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{OpName, PeerId, SessionId, Term, Vid};
+use crate::limits;
+use crate::master::group::decision::Survival;
+use crate::master::group::phase::Phase;
+use crate::master::group::returns::Base;
+use crate::master::group::{Group, View};
+use crate::master::history::record::SealedView;
+use crate::master::shared::Shared;
+use crate::time::Instant;
+use crate::topology;
+use crate::wire::control::{
+    CancelReason, Carried, Claim, EvictReason, GivenBack, Member, Report, TagReport,
+};
+
+/// What has been heard so far.
+#[derive(Debug)]
+pub struct Rebuild {
+    /// The newest view in the journal.
+    pub sealed: Option<SealedView>,
+    /// Whether the journal holds everything that was told, so that no majority is needed; `doubt`
+    /// says when it does not.
+    pub trusted: bool,
+    /// Until when members are waited for.
+    pub window: Instant,
+    /// When no session of an earlier master can be alive any more: if nobody at all was heard, a
+    /// view in the journal is not given up before.
+    pub last_resort: Instant,
+    heard: BTreeMap<PeerId, (Claim, Report)>,
+    /// The newest view that anybody claimed, those included whose session has ended since.
+    claimed: Option<Newest>,
+    /// Whether the operator was told that the window has passed and more must be heard.
+    stalled: bool,
+    struck: BTreeMap<PeerId, EvictReason>,
+    /// Whose sessions no journal names: they were taken over on their own word.
+    adopted: BTreeSet<PeerId>,
+}
+
+/// The view that the run is taken up from.
+#[derive(Clone, Debug)]
+struct Newest {
+    view: View,
+    carried: Vec<Carried>,
+    /// Tags that some of its members may know as they were before.
+    given_back: Vec<GivenBack>,
+    /// How operations ended, as far as who claims it knows.
+    tags: Vec<TagReport>,
+    /// Whether a trusted journal names it, so that no majority is needed.
+    sealed: bool,
+}
+
+impl Rebuild {
+    pub fn new(sealed: Option<SealedView>, window: Instant, last_resort: Instant) -> Self {
+        Self {
+            sealed,
+            trusted: true,
+            window,
+            last_resort,
+            heard: BTreeMap::new(),
+            claimed: None,
+            stalled: false,
+            struck: BTreeMap::new(),
+            adopted: BTreeSet::new(),
+        }
+    }
+
+    /// A session was taken over on its own word.
+    pub fn adopt(&mut self, peer: PeerId) {
+        self.adopted.insert(peer);
+    }
+
+    /// Whether a peer is a member of the view in the journal.
+    pub fn awaits(&self, peer: PeerId) -> bool {
+        let sealed = self.sealed.as_ref();
+        sealed.is_some_and(|view| view.members.iter().any(|known| known.member.peer == peer))
+    }
+
+    /// Whether a peer has attached.
+    pub fn has_heard(&self, peer: PeerId) -> bool {
+        self.heard.contains_key(&peer)
+    }
+
+    /// Whether a doubted journal names this session as one of a member.
+    pub fn knows(&self, session: SessionId) -> bool {
+        let sealed = self.sealed.iter().filter(|_| !self.trusted);
+        let mut members = sealed.flat_map(|view| &view.members);
+        members.any(|known| known.session == session)
+    }
+
+    /// Whether a report knows of a view or a safe point that the journal would have to name.
+    pub fn is_outdated_by(&self, report: &Report) -> bool {
+        let Some(sealed) = &self.sealed else {
+            return false;
+        };
+        let is_same = report.vid == sealed.vid;
+        report.vid > sealed.vid || is_same && report.safe_released > sealed.safe_released
+    }
+
+    /// A peer attached; its newest report counts.
+    pub fn hear(&mut self, peer: PeerId, claim: Claim, report: Report) {
+        let known = self.claimed.as_ref().map(|newest| newest.view.vid);
+        if !claim.members.is_empty() && Some(report.vid) > known {
+            self.claimed = Some(Newest::claimed(&claim, &report));
+        }
+        self.heard.insert(peer, (claim, report));
+    }
+
+    /// A peer's session ended.
+    pub fn strike(&mut self, peer: PeerId, reason: &EvictReason) {
+        self.heard.remove(&peer);
+        self.struck.insert(peer, reason.clone());
+    }
+
+    /// A peer that attached now holds a result.
+    pub fn amend_done(&mut self, peer: PeerId, op: OpName) {
+        if let Some(open) = self.open(peer, op) {
+            open.held = true;
+        }
+    }
+
+    /// A peer that attached now wants an operation aborted.
+    pub fn amend_cancel(&mut self, peer: PeerId, op: OpName, reason: CancelReason) {
+        if let Some(open) = self.open(peer, op) {
+            open.cancel.get_or_insert(reason);
+        }
+    }
+
+    /// A peer that attached has now called so many safe points.
+    pub fn amend_safe_called(&mut self, peer: PeerId, called: u64) {
+        if let Some((_, report)) = self.heard.get_mut(&peer) {
+            report.safe_called = called;
+        }
+    }
+
+    fn open(&mut self, peer: PeerId, op: OpName) -> Option<&mut crate::wire::control::OpenReport> {
+        let (_, report) = self.heard.get_mut(&peer)?;
+        let mut tags = report.tags.iter_mut().filter(|tag| tag.tag == op.tag);
+        let open = tags.find_map(|tag| tag.open.as_mut())?;
+        (open.n == op.n && open.birth == op.birth).then_some(open)
+    }
+
+    /// The greatest term that was heard of.
+    pub fn newest_term(&self) -> Term {
+        let newest = self.claimed.as_ref();
+        newest
+            .map(|newest| newest.view.vid.term)
+            .unwrap_or_default()
+    }
+
+    /// The greatest peer id that was heard of.
+    pub fn newest_peer(&self) -> Option<PeerId> {
+        let claims = self.heard.values().flat_map(|(claim, _)| &claim.members);
+        let newest = self.claimed.iter().flat_map(|newest| &newest.view.members);
+        claims.chain(newest).map(|member| member.peer).max()
+    }
+
+    /// Whether the run can be taken up: everybody of the newest view was heard, or the window has
+    /// passed and who was heard is enough.
+    pub fn is_ready(&self, now: Instant, force: bool) -> bool {
+        let Some(newest) = self.newest() else {
+            return now >= self.window;
+        };
+        let members = newest.view.members.len();
+        let heard = self.count_heard(&newest.view);
+        if heard == members {
+            return true;
+        }
+        if heard == 0 {
+            return now >= self.last_resort;
+        }
+        if now < self.window {
+            return false;
+        }
+        newest.sealed || force || heard * 2 > members
+    }
+
+    fn count_heard(&self, view: &View) -> usize {
+        let members = view.members.iter();
+        members
+            .filter(|member| self.heard.contains_key(&member.peer))
+            .count()
+    }
+
+    /// What a member of the newest view is called.
+    pub fn label(&self, peer: PeerId) -> String {
+        let members = self.newest().map(|newest| newest.view.members);
+        let member = members.iter().flatten().find(|known| known.peer == peer);
+        member.map(Member::label).unwrap_or_default()
+    }
+
+    /// How many members of the newest view were heard, and who was not.
+    pub fn turnout(&self) -> Option<(usize, Vec<PeerId>)> {
+        let view = self.newest()?.view;
+        let missing = view.peers().into_iter();
+        let missing = missing.filter(|peer| !self.heard.contains_key(peer));
+        Some((self.count_heard(&view), missing.collect()))
+    }
+
+    /// Once, if the window has passed in vain: how many members of how many were heard.
+    pub fn has_stalled(&mut self, now: Instant, force: bool) -> Option<(usize, usize)> {
+        if self.stalled || now < self.window || self.is_ready(now, force) {
+            return None;
+        }
+        self.stalled = true;
+        let view = self.newest()?.view;
+        Some((self.count_heard(&view), view.members.len()))
+    }
+
+    /// Until when members are waited for, as things are; `None`: until more of them are heard.
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        let is_anybody_heard = self.turnout().is_some_and(|(heard, _)| heard > 0);
+        let until = match is_anybody_heard {
+            true => self.window,
+            false => self.last_resort,
+        };
+        (until > now).then_some(until)
+    }
+
+    /// When `is_ready` may change although nobody says anything.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        [self.window, self.last_resort]
+            .into_iter()
+            .filter(|&due| due > now)
+            .min()
+    }
+
+    /// Members of the newest view.
+    pub fn population(&self) -> usize {
+        let sealed = self.sealed.as_ref();
+        let sealed = sealed.map(|view| (view.vid, view.members.len()));
+        let claimed = self.claimed.as_ref().map(|newest| &newest.view);
+        let claimed = claimed.map(|view| (view.vid, view.members.len()));
+        sealed.max(claimed).map_or(0, |(_, members)| members)
+    }
+
+    fn newest(&self) -> Option<Newest> {
+        let sealed = self.sealed.as_ref().map(|sealed| Newest {
+            view: View {
+                vid: sealed.vid,
+                members: sealed
+                    .members
+                    .iter()
+                    .map(|known| known.member.clone())
+                    .collect(),
+                ring_order: sealed.ring_order.clone(),
+                costs: sealed.costs,
+                released: false,
+                departed: Vec::new(),
+            },
+            carried: sealed.carried.clone(),
+            given_back: sealed.given_back.clone(),
+            tags: Vec::new(),
+            sealed: self.trusted,
+        });
+        match (sealed, &self.claimed) {
+            (Some(sealed), Some(claimed)) if sealed.view.vid < claimed.view.vid => {
+                Some(claimed.clone())
+            }
+            (None, claimed) => claimed.clone(),
+            (sealed, _) => sealed,
+        }
+    }
+}
+
+impl Newest {
+    fn claimed(claim: &Claim, report: &Report) -> Self {
+        let ring_order = match claim.ring_order.len() == claim.members.len() {
+            true => claim.ring_order.clone(),
+            false => topology::ring_order(&claim.members),
+        };
+        Self {
+            view: View {
+                vid: report.vid,
+                members: claim.members.clone(),
+                ring_order,
+                costs: claim.costs,
+                released: false,
+                departed: Vec::new(),
+            },
+            carried: report.carried.clone(),
+            given_back: report.given_back.clone(),
+            tags: report.tags.clone(),
+            sealed: false,
+        }
+    }
+}
+
+/// Whether a claim can be true: who makes it is one of the members that it names, in rank order.
+pub fn is_plausible(claim: &Claim) -> bool {
+    let members = &claim.members;
+    let ordered = members
+        .windows(2)
+        .all(|pair| pair[0].number < pair[1].number);
+    let distinct: BTreeSet<_> = members.iter().map(|member| member.peer).collect();
+    ordered
+        && distinct.len() == members.len()
+        && members.len() <= limits::WORLD_SIZE_MAX
+        && distinct.contains(&claim.peer)
+        && distinct.iter().all(|peer| peer.0 < u64::MAX / 2)
+}
+
+impl Group {
+    /// Whether enough was heard to take the group up again.
+    pub fn is_rebuilt(&self, shared: &Shared) -> bool {
+        match &self.phase {
+            Phase::Rebuild(rebuild) => rebuild.is_ready(shared.now, shared.force_rebuild),
+            _ => false,
+        }
+    }
+
+    /// Takes the group up from what was heard.
+    pub fn finish_rebuild(&mut self, shared: &mut Shared) {
+        let Phase::Rebuild(mut rebuild) = std::mem::replace(&mut self.phase, Phase::Founding)
+        else {
+            unreachable!("only a group that is rebuilt is taken up");
+        };
+        let Some(newest) = rebuild.newest() else {
+            return;
+        };
+        self.view = newest.view;
+        let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
+        self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
+        if let Some(sealed) = &rebuild.sealed {
+            // What an older copy takes for sealed last may not be, if nobody is there who says so.
+            let is_known = rebuild.trusted || rebuild.count_heard(&self.view) > 0;
+            let state = sealed.state.filter(|_| is_known);
+            self.ledger.restore(&sealed.floors, state);
+            self.safe.released = sealed.safe_released;
+        }
+        self.ledger.take_base(&Base {
+            sealed: rebuild.sealed.as_ref().map(|sealed| sealed.vid),
+            newest: self.view.vid,
+            given_back: &newest.given_back,
+            tags: &newest.tags,
+        });
+        let (members, others): (Vec<_>, Vec<_>) = rebuild
+            .heard
+            .iter()
+            .partition(|(peer, _)| self.view.contains(**peer));
+        for (peer, _) in others {
+            shared.condemn(*peer, EvictReason::NotAMember);
+        }
+        let mut refused = self.restate(shared.now, &members, &newest.carried);
+        let fresh = members
+            .iter()
+            .filter(|(_, (_, report))| report.vid == Vid::default());
+        let fresh: Vec<PeerId> = fresh.map(|(peer, _)| **peer).collect();
+        if fresh.len() < members.len() {
+            // Admitted, but they never heard of it: they cannot know where the others are.
+            refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Unaware)));
+        }
+        let heard = members.iter().map(|(peer, _)| **peer);
+        let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();
+        rebuild.struck.extend(refused);
+        for peer in rebuild.adopted.intersection(&survivors) {
+            shared.seal_registration(*peer);
+        }
+        let lost = self.not_heard(shared, &survivors, &rebuild.struck);
+        self.resolve(
+            shared,
+            &Survival {
+                survivors: &survivors,
+                lost: &lost,
+                rebuilding: true,
+            },
+        );
+        self.install(shared, (&survivors, &lost), &[]);
+        let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
+        let fresh: Vec<PeerId> = fresh.collect();
+        self.note_admitted(&fresh);
+    }
+
+    /// Takes in what members of the newest view reported; returns whose reports cannot be true.
+    fn restate(
+        &mut self,
+        now: Instant,
+        members: &[(&PeerId, &(Claim, Report))],
+        carried: &[Carried],
+    ) -> BTreeMap<PeerId, EvictReason> {
+        let mut refused = BTreeMap::new();
+        for (peer, (_, report)) in members {
+            self.safe.released = self.safe.released.max(report.safe_released);
+            self.ledger.learn_state(report);
+            let ledger = &self.ledger;
+            let counts = |tag: &&TagReport| !ledger.returns.is_void(tag.tag, report.vid);
+            let tags: Vec<_> = report.tags.iter().filter(counts).collect();
+            let mut tags = tags.into_iter();
+            let learned = tags.try_for_each(|tag| self.ledger.learn(tag));
+            if let Err(why) = learned {
+                refused.insert(**peer, EvictReason::Protocol(why));
+            }
+        }
+        carried
+            .iter()
+            .for_each(|carried| self.ledger.resume(carried, now));
+        for (peer, (_, report)) in members {
+            if let Err(why) = self.restate_elected(now, **peer, report) {
+                refused.insert(**peer, EvictReason::Protocol(why));
+            }
+        }
+        for (peer, (_, report)) in members {
+            if let Err(why) = self.absorb(now, **peer, report) {
+                refused.insert(**peer, EvictReason::Protocol(why));
+            }
+        }
+        refused
+    }
+
+    fn not_heard(
+        &self,
+        shared: &mut Shared,
+        survivors: &BTreeSet<PeerId>,
+        struck: &BTreeMap<PeerId, EvictReason>,
+    ) -> BTreeMap<PeerId, EvictReason> {
+        let gone = self
+            .view
+            .peers()
+            .into_iter()
+            .filter(|peer| !survivors.contains(peer));
+        let mut lost = BTreeMap::new();
+        for peer in gone {
+            let reason = struck.get(&peer).cloned().unwrap_or(EvictReason::NotHeard);
+            shared.condemn(peer, reason.clone());
+            lost.insert(peer, reason);
+        }
+        lost
+    }
+}

@@ -1,0 +1,138 @@
+//! Tags that are given back: when, which, and who may still know them as they were before (R2).
+//!
+//! A tag is at rest when no member has an operation of it that is not over, and the next call of
+//! each has the same number. Its numbers may then begin at 0 again, for all members in the same
+//! view change. How the operations of a tag end is in `ledger`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{OpNumber, Tag, Vid};
+use crate::limits;
+use crate::master::group::Group;
+use crate::master::group::ledger::Ledger;
+use crate::master::group::phase::Phase;
+use crate::mutation::{Mutation, is_active};
+use crate::wire::control::{GivenBack, Report, TagReport};
+
+/// What was given back, and when that is tried again.
+#[derive(Debug, Default)]
+pub struct Returns {
+    /// Tags that some member may know as they were before, with the view they begin anew in.
+    named: BTreeMap<Tag, Vid>,
+    /// Tags from which on a view change is made to give some back.
+    next: usize,
+}
+
+/// What a master that takes a group up knows of its newest view.
+#[derive(Debug)]
+pub struct Base<'a> {
+    /// The view that the journal ends with, if it knows one.
+    pub sealed: Option<Vid>,
+    /// The newest view.
+    pub newest: Vid,
+    /// What it names as given back.
+    pub given_back: &'a [GivenBack],
+    /// How operations ended, as a member of it says, if the journal ends before it.
+    pub tags: &'a [TagReport],
+}
+
+impl Returns {
+    /// What members are told with the view.
+    pub fn named(&self, view: Vid) -> Vec<GivenBack> {
+        let is_named = |vid: Vid| vid == view || !is_active(Mutation::ReturnsNamedOnce);
+        let named = self.named.iter().filter(|(_, vid)| is_named(**vid));
+        named.map(|(&tag, &vid)| GivenBack { tag, vid }).collect()
+    }
+
+    /// All members have the newest view, and with it all that was given back.
+    pub fn settle(&mut self) {
+        self.named.clear();
+    }
+
+    /// Whether who comes from this view speaks of a tag as it was before it was given back.
+    pub fn is_void(&self, tag: Tag, vid: Vid) -> bool {
+        let begun = self.named.get(&tag);
+        begun.is_some_and(|&begun| vid < begun) && !is_active(Mutation::EarlierTagHeard)
+    }
+}
+
+impl Ledger {
+    /// Whether a view change is to be made only to give tags back.
+    pub fn wants_return(&self, kept: usize) -> bool {
+        self.may_return(kept) && self.count() >= self.returns.next
+    }
+
+    /// Whether a view change that is made anyway gives tags back: there are many, and all members
+    /// know of those that were given back before.
+    pub fn may_return(&self, kept: usize) -> bool {
+        self.count() >= kept && self.returns.named.is_empty()
+    }
+
+    /// Adds the tags that are not at rest at a member, as its report shows.
+    fn note_busy(&self, report: &Report, busy: &mut BTreeSet<Tag>) {
+        let reported: BTreeMap<Tag, &TagReport> =
+            report.tags.iter().map(|tag| (tag.tag, tag)).collect();
+        for (tag, floor) in self.tags() {
+            let next = match reported.get(&tag) {
+                Some(known) if is_active(Mutation::TagGivenBackTooEarly) => {
+                    known.next.map(|_| floor)
+                }
+                Some(known) => known.next,
+                // It has called nothing, and nothing that it knows of was decided.
+                None => Some(OpNumber(0)),
+            };
+            if next != Some(floor) {
+                busy.insert(tag);
+            }
+        }
+    }
+
+    /// Tags that can be given back, once all reports are in and before anything is decided: what is
+    /// decided now is yet to be told.
+    pub fn at_rest(&self, busy: &BTreeSet<Tag>) -> Vec<Tag> {
+        let tags = self.tags().map(|(tag, _)| tag);
+        let is_kept = |tag: &Tag| *tag == Tag::SHARED_STATE || self.open_of(*tag).is_some();
+        tags.filter(|tag| !is_kept(tag) && !busy.contains(tag))
+            .collect()
+    }
+
+    /// These begin anew in this view.
+    pub fn give_back(&mut self, tags: &[Tag], vid: Vid, kept: usize) {
+        for &tag in tags {
+            self.forget_tag(tag);
+            self.returns.named.insert(tag, vid);
+        }
+        // If many are in use, it is tried again when half of the room that is left is used up.
+        let most = limits::TAGS_MAX.min(2 * kept);
+        let room = most.saturating_sub(self.count());
+        self.returns.next = kept.max(self.count() + room.div_ceil(2).max(1));
+    }
+
+    /// Takes in what was given back before the newest view. Of a journal that ends before that view
+    /// nothing counts that a member of it does not say too: the tag may be another by now. The tag
+    /// of shared state is never given back.
+    pub fn take_base(&mut self, base: &Base) {
+        if base.sealed.is_some_and(|sealed| sealed < base.newest) {
+            let tags: Vec<Tag> = self.tags().map(|(tag, _)| tag).collect();
+            let others = tags.into_iter().filter(|tag| *tag != Tag::SHARED_STATE);
+            others.for_each(|tag| self.forget_tag(tag));
+        }
+        let named = base.given_back.iter();
+        self.returns.named = named.map(|given| (given.tag, given.vid)).collect();
+        for tag in base.tags {
+            // More tags than there may be are the claimant's fault: its own report says so too.
+            let _ = self.learn(tag);
+        }
+    }
+}
+
+impl Group {
+    /// A member reports at the end of a view.
+    pub fn note_busy(&mut self, report: &Report) {
+        if let Phase::Suspended(change) = &mut self.phase
+            && let Some(busy) = &mut change.busy
+        {
+            self.ledger.note_busy(report, busy);
+        }
+    }
+}

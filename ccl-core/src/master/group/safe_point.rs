@@ -1,0 +1,134 @@
+//! Numbered safe points of a group (R9): the places where newcomers may be admitted.
+//!
+//! Safe point k is open while `released == k`. Who may be admitted is decided in `admission`; that
+//! a safe point with somebody to admit becomes a view change is decided by the group.
+
+use std::collections::BTreeMap;
+
+use crate::ids::PeerId;
+use crate::master::group::ledger::Violation;
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+
+/// Where a group's members stand in the count of safe points.
+#[derive(Debug, Default)]
+pub struct SafePoints {
+    /// Safe points released so far, so the number of the open one.
+    pub released: u64,
+    /// Who waits, and at which.
+    callers: BTreeMap<PeerId, u64>,
+    /// Since when they wait for the others: the newest of them came, or an operation ended.
+    waits_since: Instant,
+    /// A caller gave up: the open one must be released unchanged.
+    withdrawn: bool,
+}
+
+/// What a call of a safe point means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// It was released before: the caller gets the same as the others.
+    Released,
+    /// The caller waits at the open one.
+    Waits,
+}
+
+impl SafePoints {
+    /// A member reached safe point `k`.
+    pub fn call(&mut self, peer: PeerId, k: u64, now: Instant) -> Result<Call, Violation> {
+        if k < self.released {
+            return Ok(Call::Released);
+        }
+        if k > self.released && !is_active(Mutation::UnnumberedSafePoint) {
+            return Err(format!(
+                "safe point {k} before {} was released",
+                self.released
+            ));
+        }
+        if self.callers.insert(peer, k).is_none() {
+            self.waits_since = now;
+        }
+        Ok(Call::Waits)
+    }
+
+    /// A member no longer waits at `k`. As long as nobody was released, that makes it unchanged.
+    pub fn withdraw(&mut self, peer: PeerId, k: u64) {
+        if k == self.released && self.callers.remove(&peer).is_some() {
+            self.withdrawn = true;
+        }
+    }
+
+    /// The first one of which nothing is fixed yet.
+    pub fn next(&self) -> u64 {
+        self.released + u64::from(self.is_called())
+    }
+
+    /// A member states how many safe points it has called in all.
+    pub fn restate(&mut self, peer: PeerId, called: u64, now: Instant) -> Result<(), Violation> {
+        if called > self.released {
+            self.call(peer, called - 1, now)?;
+        } else {
+            self.withdraw(peer, self.released);
+        }
+        Ok(())
+    }
+
+    /// An operation ended: its members come from there.
+    pub fn wait_anew(&mut self, now: Instant) {
+        self.waits_since = now;
+    }
+
+    /// Since when the members here wait for others, if any waits.
+    pub fn waited_since(&self) -> Option<Instant> {
+        (!self.callers.is_empty()).then_some(self.waits_since)
+    }
+
+    /// Whether a member waits at the open one.
+    pub fn is_at(&self, peer: PeerId) -> bool {
+        self.callers.contains_key(&peer)
+    }
+
+    /// A member is gone.
+    pub fn forget(&mut self, peer: PeerId) {
+        self.callers.remove(&peer);
+    }
+
+    /// Whether this member waits.
+    pub fn has_called(&self, peer: PeerId) -> bool {
+        self.callers.contains_key(&peer)
+    }
+
+    /// Whether anybody waits, or waited and gave up.
+    pub fn is_called(&self) -> bool {
+        self.withdrawn || !self.callers.is_empty()
+    }
+
+    /// Whether the open one can only be released unchanged.
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+    }
+
+    /// Whether all of these wait at the open one.
+    pub fn is_reached_by<'a>(&self, mut members: impl Iterator<Item = &'a PeerId>) -> bool {
+        !self.withdrawn && members.all(|peer| self.callers.contains_key(peer))
+    }
+
+    /// Releases the open one: its number is used up. Returns who waited, and at which.
+    pub fn release(&mut self) -> BTreeMap<PeerId, u64> {
+        let newest = self.callers.values().copied().max();
+        self.released = newest.unwrap_or(self.released).max(self.released) + 1;
+        self.dismiss()
+    }
+
+    /// A new first view counts from here: so many were released, and nobody waits.
+    pub fn begin(&mut self, released: u64) {
+        debug_assert!(released >= self.released, "safe points only go up (I6)");
+        self.released = released;
+        self.dismiss();
+    }
+
+    /// Answers who waits without using up a number.
+    pub fn dismiss(&mut self) -> BTreeMap<PeerId, u64> {
+        self.withdrawn = false;
+        std::mem::take(&mut self.callers)
+    }
+}

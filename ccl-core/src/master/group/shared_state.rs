@@ -1,0 +1,150 @@
+//! Syncs of shared state, as far as they differ from other operations: the election between the
+//! last post and the first result, and the content that a commit seals (docs/protocol.md, R18).
+//!
+//! Who wins is decided in `election`. A sync ends like every operation.
+
+use crate::event::Event;
+use crate::ids::{PeerId, Tag};
+use crate::master::group::election::{self, Election, Offer};
+use crate::master::group::ledger::{Ledger, Violation};
+use crate::master::group::operation::{self, OpenOp};
+use crate::master::group::{Group, Handled};
+use crate::master::shared::Shared;
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+use crate::wire::control::{Fingerprint, Kind, MasterToPeer, OpNote, Report, StateId};
+
+impl Group {
+    /// Elects for a sync that all members have posted, and tells them.
+    pub fn elect(&mut self, shared: &mut Shared) {
+        let Some(sync) = self.ledger.elect() else {
+            return;
+        };
+        if let Some(elected) = sync.elected_message() {
+            shared.send_all(&sync.members, &elected);
+        }
+    }
+
+    /// Tells a member whose connection is new of the election that it may have missed.
+    pub fn repeat_election(&self, shared: &mut Shared, peer: PeerId) {
+        let sync = self.ledger.sync().filter(|sync| sync.is_announced);
+        let Some(sync) = sync.filter(|sync| sync.members.contains(&peer)) else {
+            return;
+        };
+        if let Some(elected) = sync.elected_message()
+            && !is_active(Mutation::ElectionNotRepeated)
+        {
+            shared.send(peer, elected);
+        }
+    }
+
+    /// A member of a run that is taken up says what it has heard of elections (R11).
+    pub fn restate_elected(&mut self, now: Instant, peer: PeerId, report: &Report) -> Handled {
+        for tag in &report.tags {
+            let elected = tag.open.as_ref().and_then(|open| open.elected);
+            if let (Some(content), Some((note, ..))) = (elected, operation::open_note(tag)) {
+                let at = (&self.view, now);
+                self.ledger.restate_elected(peer, (note.op, content), at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An operator is told what a sync sealed.
+    pub fn note_sealed(&self, shared: &mut Shared, tag: Tag) {
+        if tag == Tag::SHARED_STATE
+            && let Some(content) = self.ledger.sealed_state
+        {
+            let group = self.id;
+            shared.outbox.event(Event::StateSealed { group, content });
+        }
+    }
+}
+
+impl OpenOp {
+    /// What its members bring, in rank order.
+    fn offers(&self) -> Vec<Offer> {
+        let offers = self.members.iter();
+        let offers = offers.filter_map(|peer| Some((*peer, *self.offers.get(peer)?)));
+        offers.collect()
+    }
+
+    fn awaits_election(&self) -> bool {
+        let is_posted = self.offers.len() == self.members.len();
+        !self.is_announced
+            && (is_posted || is_active(Mutation::ElectBeforeAllPosted))
+            && self.difference.is_none()
+            && !matches!(self.elected, Some(Err(_)))
+    }
+
+    fn elected_message(&self) -> Option<MasterToPeer> {
+        let content = *self.elected.as_ref()?.as_ref().ok()?;
+        Some(MasterToPeer::Elected {
+            op: self.op,
+            content,
+            sources: election::holders(&self.offers(), content),
+        })
+    }
+}
+
+impl Ledger {
+    /// The open sync of shared state.
+    pub fn sync(&self) -> Option<&OpenOp> {
+        self.open_of(Tag::SHARED_STATE)
+    }
+
+    /// Makes the election of a sync that all members posted, once. What members of a run that is
+    /// taken up have heard of it stands.
+    fn elect(&mut self) -> Option<&OpenOp> {
+        let sealed = self.sealed_state;
+        let sync = self.open_mut(Tag::SHARED_STATE)?;
+        if !sync.awaits_election() {
+            return None;
+        }
+        if sync.elected.is_none() {
+            let elected = election::elect(&sync.offers(), sealed);
+            sync.elected = Some(elected.map(|Election { content, .. }| content));
+        }
+        sync.is_announced = matches!(sync.elected, Some(Ok(_)));
+        Some(sync)
+    }
+
+    /// What was sealed last, as a member knows it that a restarted master hears. It is the state of
+    /// the newest sync that the member knows to have committed, and the newest of all counts: the
+    /// highest revision need not be it, for a restore goes back.
+    pub fn learn_state(&mut self, report: &Report) {
+        let mut tags = report.tags.iter();
+        let known = tags.find(|tag| tag.tag == Tag::SHARED_STATE);
+        let committed = known.and_then(|tag| tag.last_committed);
+        let is_newer = report.state.is_some() && committed > self.sealed_by;
+        if is_newer && !is_active(Mutation::SealedStateForgotten) {
+            self.sealed_state = report.state;
+            self.sealed_by = committed;
+        }
+    }
+}
+
+/// Whether what was called goes with the tag that it was called on.
+pub fn check_kind(note: &OpNote) -> Result<(), Violation> {
+    let is_sync = note.op.tag == Tag::SHARED_STATE;
+    if is_sync == is_shared_state(&note.fingerprint) && is_sync == note.fingerprint.offer.is_some()
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is no sync of shared state, or one without offer",
+        note.op
+    ))
+}
+
+fn is_shared_state(fingerprint: &Fingerprint) -> bool {
+    fingerprint.kind == Kind::SharedState
+}
+
+/// Who says that it has heard of an election must have heard of the one that was made.
+pub fn check_heard(open: &OpenOp, heard: StateId) -> Result<(), Violation> {
+    match &open.elected {
+        Some(Ok(content)) if *content == heard => Ok(()),
+        _ => Err(format!("{heard} was not elected for {}", open.op)),
+    }
+}

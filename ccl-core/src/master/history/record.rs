@@ -1,0 +1,159 @@
+//! The sealed history: what a restarted master must know (docs/protocol.md, R11).
+//!
+//! Views, decisions, safe points, sessions and terms are durable before anybody hears of them;
+//! commits inside a view may be written lazily, because every member of the view holds them. How
+//! records become bytes, and when they reach the disk, is the driver's business.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    Epoch, GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
+};
+use crate::wire::control::{
+    Carried, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
+};
+
+/// One entry of the sealed history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)]
+pub enum Record {
+    /// The first record: a run was founded, or taken over from reports of its members.
+    RunFounded {
+        /// Its name, as peers give it.
+        run: String,
+        /// Its identity.
+        run_id: RunId,
+        /// Whether it was taken over: it may have groups that this journal does not name, and they
+        /// may have members.
+        taken_over: bool,
+    },
+    /// A master started serving the run.
+    TermBegan {
+        /// Its term; greater than any before.
+        term: Term,
+    },
+    /// A newcomer was given a session, or a member's was taken over on its own word.
+    SessionRegistered(Registration),
+    /// A session ended.
+    SessionEnded {
+        /// Whose.
+        peer: PeerId,
+        /// Why.
+        reason: EvictReason,
+    },
+    /// A view, and with it every outcome decided at the change to it (R4).
+    ViewSealed(SealedView),
+    /// Operations that all members of their view finished.
+    Committed {
+        /// The group.
+        group: GroupId,
+        /// Which, and with whose data.
+        commits: Vec<CommitRecord>,
+        /// The shared state that is sealed with them, if one is a sync.
+        state: Option<StateId>,
+    },
+    /// What a shortened journal must remember of the records that it left out, and a run that was
+    /// taken over of those that were lost.
+    Counters {
+        /// Greater than every peer id given so far.
+        next_peer: PeerId,
+        /// What the next admitted peer of each group is numbered.
+        next_numbers: Vec<(GroupId, MemberNumber)>,
+        /// The greatest epoch of a group that was given back.
+        epochs: Epoch,
+    },
+    /// A group that nobody was in gave way to another: nothing of it counts any more.
+    GroupGivenBack {
+        /// The group.
+        group: GroupId,
+        /// The greatest epoch of a group that was given back, this one included.
+        epochs: Epoch,
+    },
+    /// A safe point changed nothing (R9).
+    SafePoint {
+        /// The group.
+        group: GroupId,
+        /// Number of the safe point.
+        k: u64,
+        /// The view it holds in.
+        vid: Vid,
+    },
+    /// The records before are an older copy of the run's journal, or a part of it: what they say of
+    /// groups needs a majority. There may be groups, sessions and terms that they do not name.
+    Outdated,
+}
+
+/// What the master keeps of a `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The session's name.
+    pub peer: PeerId,
+    /// The session's secret.
+    pub session: SessionId,
+    /// The group it joins.
+    pub group: GroupId,
+    /// The unit it lives and dies with.
+    pub unit: UnitId,
+    /// Peers of that unit that are admitted together; `None`: it need not wait for any.
+    pub unit_size: Option<u32>,
+    /// The first peer of its generation of the unit: those that live and die together.
+    pub generation: PeerId,
+    /// Where other peers reach it.
+    pub addresses: Vec<SocketAddr>,
+    /// What a connection to its port must show.
+    pub key: LinkKey,
+    /// Fewest members it wants to work with.
+    pub min_world: u32,
+    /// Counter of the connection that it said so over; a later master takes newer ones only (R10).
+    pub attach: u64,
+    /// What its program calls it.
+    pub name: String,
+}
+
+impl Registration {
+    /// Its name and its address.
+    pub fn label(&self) -> String {
+        label(&self.name, &self.addresses)
+    }
+}
+
+/// A view of one group with all that an `Install` of it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedView {
+    /// The group.
+    pub group: GroupId,
+    /// Name of the view.
+    pub vid: Vid,
+    /// Its members in rank order; empty if the last one is gone.
+    pub members: Vec<SealedMember>,
+    /// The ring of the view.
+    pub ring_order: Vec<Rank>,
+    /// How `Auto` chooses.
+    pub costs: CostTable,
+    /// The outcome state of every tag.
+    pub floors: Vec<TagFloor>,
+    /// Tags that were given back and of which some member may not know.
+    pub given_back: Vec<GivenBack>,
+    /// Operations that go on.
+    pub carried: Vec<Carried>,
+    /// Safe points released so far.
+    pub safe_released: u64,
+    /// Who left since the view before, and why.
+    pub departed: Vec<(PeerId, EvictReason)>,
+    /// The shared state that was sealed last.
+    pub state: Option<StateId>,
+}
+
+/// A member of a [`SealedView`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedMember {
+    /// What the others know of it.
+    pub member: Member,
+    /// Its session's secret.
+    pub session: SessionId,
+    /// Counter of its newest connection when the view was sealed: what it said over an older one is
+    /// not what it knows (R10).
+    pub attach: u64,
+}

@@ -1,0 +1,129 @@
+//! A journal that is older than the run that it is of (R11).
+//!
+//! Its driver may know, from the marker beside it. Else peers tell: everything that is durable
+//! before anybody hears of it, a view, a session, a safe point, reveals a journal that does not
+//! name it. Commits reveal nothing, since they may be journaled lazily. A journal that is doubted
+//! is worth no more than what its members say: a majority of each view, or an operator's word. That
+//! it is doubted is sealed in turn, until each group in it has a view of this run again.
+
+use crate::event::Event;
+use crate::ids::{PeerId, Term};
+use crate::limits;
+use crate::master::Master;
+use crate::master::group::Group;
+use crate::master::group::ledger::Ledger;
+use crate::master::group::phase::Phase;
+use crate::master::group::rebuild::{self, Rebuild};
+use crate::master::group::safe_point::SafePoints;
+use crate::master::history::record::Record;
+use crate::master::run::Run;
+use crate::master::run::entry::Attach;
+use crate::master::run::takeover::next_term;
+use crate::mutation::{Mutation, is_active};
+use crate::time::Instant;
+
+impl Master {
+    /// Compares what a session knows with the journal.
+    pub fn weigh(&mut self, attach: &Attach) {
+        if self.reveals(attach) && !is_active(Mutation::NewerReportIgnored) {
+            self.doubt();
+            // Names of this term may have been given by a master that the journal does not know.
+            let start = Term(self.setup.start_number);
+            self.begin_term(next_term(self.shared.term).max(start));
+        }
+    }
+
+    /// Whether a session knows what the journal would have to name.
+    fn reveals(&self, attach: &Attach) -> bool {
+        if !self.trusts_journal {
+            return false;
+        }
+        let (claim, report) = (&attach.claim, &attach.report);
+        if !claim.members.is_empty() && !rebuild::is_plausible(claim) {
+            return false;
+        }
+        // A run that was taken over has groups and sessions that no journal names.
+        let names_all = !self.run.is_adopted();
+        if names_all && claim.peer >= self.next_peer && claim.peer.0 <= limits::NUMBER_MAX {
+            return true;
+        }
+        match self.groups.get(&claim.group) {
+            None => names_all && report.vid.epoch > self.epochs,
+            Some(group) => match &group.phase {
+                Phase::Rebuild(rebuild) => rebuild.is_outdated_by(report),
+                _ => report.vid > group.view.vid,
+            },
+        }
+    }
+
+    /// The journal is older than the run: from now on it is treated as lost.
+    pub fn doubt(&mut self) {
+        self.trusts_journal = false;
+        let window = self.shared.now + self.shared.timers.rebuild_window;
+        let Run::Founded { adopted, .. } = &mut self.run else {
+            return;
+        };
+        *adopted = Some(adopted.map_or(window, |known| known.max(window)));
+        if !is_active(Mutation::DoubtForgotten) {
+            self.shared.outbox.seal(Record::Outdated);
+        }
+        // Masters that this journal knows nothing of have given names.
+        let start = self.setup.start_number;
+        let unheard = PeerId(u64::from(start) * limits::PEER_ID_GAP);
+        self.next_peer = self.next_peer.max(unheard);
+        self.shared.outbox.seal(Record::Counters {
+            next_peer: self.next_peer,
+            next_numbers: Vec::new(),
+            epochs: self.epochs,
+        });
+        self.forget_unheard();
+        let last_resort = self.last_resort;
+        for group in self.groups.values_mut() {
+            group.doubt(window, last_resort);
+        }
+        self.touched.extend(self.groups.keys().copied());
+        self.shared.outbox.event(Event::JournalOutdated);
+    }
+
+    /// Sessions may have ended since. Whose has not is taken over on its own word.
+    fn forget_unheard(&mut self) {
+        let sessions = self.shared.sessions.iter();
+        let unheard = sessions.filter(|(peer, session)| {
+            let group = self.groups.get(&session.registration.group);
+            session.connection().is_none() && group.is_none_or(|group| !group.has_heard(**peer))
+        });
+        let unheard: Vec<PeerId> = unheard.map(|(peer, _)| *peer).collect();
+        for peer in unheard {
+            let session = self.shared.sessions.disown(peer);
+            let group = session.and_then(|it| self.groups.get_mut(&it.registration.group));
+            if let Some(group) = group {
+                group.newcomers.remove(&peer);
+            }
+        }
+    }
+}
+
+impl Group {
+    /// Whether a session has had its say in a group that was taken up, or is yet to be.
+    fn has_heard(&self, peer: PeerId) -> bool {
+        match &self.phase {
+            Phase::Rebuild(rebuild) => rebuild.has_heard(peer),
+            Phase::Founding => false,
+            Phase::Steady | Phase::Suspended(_) | Phase::Installing(_) => true,
+        }
+    }
+
+    /// What the journal says of it is older than the run. A group that has no members there may
+    /// have some; one that was taken up already goes on.
+    pub fn doubt(&mut self, window: Instant, last_resort: Instant) {
+        match &mut self.phase {
+            Phase::Rebuild(rebuild) => rebuild.trusted = false,
+            Phase::Founding => {
+                self.phase = Phase::Rebuild(Rebuild::new(None, window, last_resort));
+                self.ledger = Ledger::default();
+                self.safe = SafePoints::default();
+            }
+            Phase::Steady | Phase::Suspended(_) | Phase::Installing(_) => {}
+        }
+    }
+}

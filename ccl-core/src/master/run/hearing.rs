@@ -1,0 +1,138 @@
+//! Whether the master is fit to judge: it runs, and it hears somebody (R20).
+//!
+//! All waiting times of the master are measured by this clock. It stands still over its own pauses
+//! (`Patience`), and as long as no member at all is heard: then it is more likely that the master
+//! is cut off, or that all stood still together, than that all are gone. That ends after
+//! `detach_timeout`, when none of them can be alive any more.
+//!
+//! Whose word counts is the master's business.
+
+use std::time::Duration;
+
+use crate::mutation::{Mutation, is_active};
+use crate::time::{Instant, Pace, Patience};
+use crate::timers::Timers;
+
+/// The clock of the master's patience.
+#[derive(Debug)]
+pub struct Hearing {
+    patience: Patience,
+    /// A time by this clock since which somebody was heard.
+    heard: Instant,
+    /// For how long it has stood still because nobody was heard, if it does.
+    doubt: Option<Duration>,
+    /// How long it goes on after somebody was heard.
+    lease: Duration,
+    /// Longest doubt.
+    doubt_max: Duration,
+    /// When it last went on, by this clock.
+    went_on: Option<Instant>,
+}
+
+/// What a call shows of the master itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It did not run for so long.
+    Paused(Duration),
+    /// From now on it stands still: nobody is heard.
+    Doubts,
+}
+
+impl Hearing {
+    pub fn new(timers: &Timers, now: Instant) -> Self {
+        let (heartbeat, timeout) = (timers.heartbeat_interval, timers.peer_timeout);
+        // Over before anybody's patience is, though that began at another's heartbeat; but longer
+        // than a heartbeat that is a little late.
+        let lease = (timeout.saturating_sub(heartbeat * 2)).max(timeout / 4 * 3);
+        Self {
+            patience: Patience::new(now, Pace::new(heartbeat, timeout)),
+            heard: now,
+            doubt: None,
+            lease,
+            doubt_max: timers.detach_timeout,
+            went_on: None,
+        }
+    }
+
+    /// Its time.
+    pub fn now(&self) -> Instant {
+        self.patience.now()
+    }
+
+    /// Whether a call now would come after a pause of the master.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.patience.is_late(now)
+    }
+
+    /// Nothing was waited for since the last call: then its pause means nothing.
+    pub fn skip(&mut self, now: Instant) {
+        self.patience.skip(now);
+    }
+
+    /// The master is called. `newest` is when it last heard any of those whose word counts, if one
+    /// of them is connected.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        newest: impl FnOnce() -> Option<Instant>,
+    ) -> Option<Notice> {
+        let before = self.patience.now();
+        if let Some(pause) = self.patience.turn(now) {
+            self.went_on = Some(before);
+            return Some(Notice::Paused(pause));
+        }
+        if self.patience.now() <= self.heard + self.lease {
+            return None;
+        }
+        let Some(newest) = newest() else {
+            // Their ends were seen: nobody is left that could be heard.
+            self.doubt = None;
+            return None;
+        };
+        self.heard = newest;
+        if self.patience.now() < newest + self.lease {
+            self.doubt = None;
+            return None;
+        }
+        let limit = (newest + self.lease).max(before);
+        let length = self.doubt.unwrap_or_default();
+        let never = is_active(Mutation::DeafMasterJudges) || is_active(Mutation::PauseCounts);
+        if self.patience.now() == limit || length >= self.doubt_max || never {
+            return None;
+        }
+        let more = self.patience.stop_at(limit, self.doubt_max - length);
+        let before = self.doubt.replace(length + more);
+        before.is_none().then_some(Notice::Doubts)
+    }
+
+    /// Somebody says something; `newest` is as for `turn`. If nobody had been heard for long, it is
+    /// as after a pause.
+    pub fn hear(&mut self, newest: impl FnOnce() -> Option<Instant>) {
+        if self.doubt.is_some() && newest() == Some(self.patience.now()) {
+            self.doubt = None;
+            self.patience.rest();
+            self.went_on = Some(self.patience.now());
+        }
+    }
+
+    /// Whether what waits is to be heard first.
+    pub fn is_resting(&self) -> bool {
+        self.patience.is_resting()
+    }
+
+    /// When, by this clock, it last went on after it had missed a turn, or heard nobody.
+    pub fn went_on(&self) -> Option<Instant> {
+        self.went_on
+    }
+
+    /// When the master is to be called for something that is due at `at` by this clock.
+    pub fn call_at(&self, at: Instant) -> Instant {
+        let next = self.patience.next_turn();
+        let stands_still = self.doubt.is_some_and(|doubt| doubt < self.doubt_max);
+        // As long as it stands still, nothing becomes due.
+        match stands_still && at > self.now() {
+            true => next,
+            false => self.patience.real(at).min(next),
+        }
+    }
+}

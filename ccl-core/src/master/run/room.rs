@@ -1,0 +1,47 @@
+//! Room for groups: one that nobody is in gives way to one that somebody joins.
+//!
+//! What is lost with it are numbers that nobody counts any more, and the content that its members
+//! sealed last, if they synced any: groups without such content go first. Names of its views are
+//! not used again: groups that are founded later go on above them.
+
+use crate::ids::GroupId;
+use crate::limits;
+use crate::master::Master;
+use crate::master::group::Group;
+use crate::master::history::record::Record;
+
+impl Master {
+    /// Whether this group is known, or can be made.
+    pub fn has_room_for(&self, id: GroupId) -> bool {
+        self.groups.contains_key(&id)
+            || self.groups.len() < limits::GROUPS_MAX
+            || self.dispensable().is_some()
+    }
+
+    /// Gives a group back if this one is new and there is no room for it.
+    pub fn make_room_for(&mut self, id: GroupId) {
+        if self.groups.contains_key(&id) || self.groups.len() < limits::GROUPS_MAX {
+            return;
+        }
+        let Some(group) = self.dispensable() else {
+            return;
+        };
+        if let Some(gone) = self.groups.remove(&group) {
+            self.epochs = self.epochs.max(gone.view.vid.epoch);
+        }
+        self.touched.remove(&group);
+        let epochs = self.epochs;
+        self.shared
+            .outbox
+            .seal_lazily(Record::GroupGivenBack { group, epochs });
+    }
+
+    /// The group that is missed least: the longest without anybody.
+    fn dispensable(&self) -> Option<GroupId> {
+        let nobody = |group: &Group| group.is_founding() && group.newcomers.is_empty();
+        let groups = self.groups.iter().filter(|(_, group)| nobody(group));
+        let rank = |group: &Group| (group.ledger.sealed_state.is_some(), group.empty_since);
+        let least = groups.min_by_key(|(_, group)| rank(group));
+        least.map(|(id, _)| *id)
+    }
+}
