@@ -266,6 +266,21 @@ fn unit_that_no_other_reaches_does_not_keep_the_others_from_founding() {
     }
 }
 
+/// One host has a rank in group 1 too, where it waits for another. It came first, and there is no
+/// link between the two.
+#[test]
+fn unit_that_waits_for_more_does_not_keep_another_from_founding() {
+    let mut stage = Stage::new();
+    let early = units(&mut stage, &[1], [1, 2])[0];
+    let late = stage.join_unit(0, 2, 1);
+    stage.ready(early[0], &[]);
+    stage.ready(early[1], &[]);
+    assert_eq!(stage.state(0), "Founding", "group 1 needs two");
+    stage.ready(late, &[]);
+    assert_eq!(stage.view(0).1, [late.peer]);
+    assert_eq!(stage.state(1), "Founding");
+}
+
 /// Goal: whoever waits, and the operator, are told of the pair and of what dialling said.
 #[test]
 fn link_that_keeps_newcomers_out_is_told_with_what_dialling_said() {
