@@ -68,6 +68,21 @@ fn without_a_journal_half_of_the_view_is_not_enough() {
     assert_eq!(stage.state(0), "Installing");
 }
 
+/// The operator can do something about it, so not a turn later.
+#[test]
+fn operator_hears_that_too_few_came_at_the_end_of_the_window() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let mut stage = stage.restart_empty(without_journal());
+    stage.attach(&mut peers[0], report(vid));
+    let is_stalled = |event: &Event| matches!(event, Event::RebuildStalled { .. });
+    let moment = Duration::from_millis(1);
+    stage.pass(Timers::default().rebuild_window - moment, &peers[..1]);
+    assert!(!stage.events.iter().any(is_stalled), "members may come");
+    stage.pass(moment, &peers[..1]);
+    assert!(stage.events.iter().any(is_stalled));
+}
+
 #[test]
 fn operators_word_stands_for_a_majority() {
     let mut stage = Stage::new();
