@@ -202,6 +202,37 @@ fn newer_view_of_one_group_casts_doubt_on_all() {
     assert_eq!(stage.told(peers[2]), [MasterToPeer::Evicted { reason }]);
 }
 
+/// C leaves, and only B hears of the view without it. An older copy of the journal takes C for a
+/// member, so A's word that its link to C is down is kept, until B reveals the age of the journal.
+/// Of the two ends of that link A alone is left: it must not be blamed.
+#[test]
+fn link_to_a_member_of_an_outdated_view_is_nobody_s_fault() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let copied = stage.journal.len();
+    stage.say(peers[2], PeerToMaster::Leave);
+    stage.flush(peers[0], vid, report(vid));
+    stage.flush(peers[1], vid, report(vid));
+    let newer = stage.installed(peers[1]).vid;
+    let mut stage = stage.restart_from(copied, kept_again());
+    stage.attach(&mut peers[0], report(vid));
+    let down = PeerToMaster::LinkDown {
+        vid,
+        peer: peers[2].peer,
+        fault: crate::wire::control::LinkFault::TimedOut,
+        gave_up: true,
+    };
+    stage.say(peers[0], down);
+    stage.attach(&mut peers[1], report(newer));
+    assert!(stage.events.contains(&Event::JournalOutdated));
+    let left = [peers[0].peer, peers[1].peer];
+    assert_eq!(stage.view(0).1, left);
+    stage.confirm_all(&peers[..2], 0, 0);
+    stage.pass(Timers::default().blame_window, &peers[..2]);
+    assert_eq!(evictions(&stage), []);
+    assert_eq!(stage.state(0), "Steady");
+}
+
 /// What is durable before it is told reveals a journal without it; a commit does not.
 #[test]
 fn what_was_told_and_is_not_in_the_journal_reveals_its_age() {
