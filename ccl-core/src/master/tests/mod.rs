@@ -6,6 +6,7 @@ mod entry;
 mod faults;
 mod founding;
 mod generations;
+mod invariants;
 mod journal;
 mod late;
 mod noise;
