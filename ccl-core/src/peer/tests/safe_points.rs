@@ -119,6 +119,30 @@ fn a_point_released_by_a_change_waits_for_the_release_though_it_was_turned_away_
     ));
 }
 
+/// The others end it with the release of the view, and so does a caller that turns away that late.
+#[test]
+fn a_point_released_by_a_change_is_not_withdrawn_any_more() {
+    let mut fixture = Fixture::steady();
+    at(&mut fixture, 1);
+    fixture.suspend(1);
+    let mut change = install(2, &[1, 2, 3, 4]);
+    change.safe_released = 1;
+    fixture.hear(MasterToPeer::Install(change));
+    fixture.drain();
+    fixture.tell(Input::Cancel {
+        call: CallId(1),
+        reason: CancelReason::User,
+    });
+    let outputs = fixture.drain();
+    assert!(ends(&outputs).is_empty() && sent(outputs).is_empty());
+    fixture.hear(MasterToPeer::Release { vid: vid(2) });
+    let ends = ends(&fixture.drain());
+    let [(CallId(1), End::SafePoint { view })] = &ends[..] else {
+        panic!("{ends:?}")
+    };
+    assert_eq!(view.members.len(), 4);
+}
+
 #[test]
 fn a_newcomer_counts_from_where_the_group_is() {
     let mut fixture = Fixture::newcomer();
