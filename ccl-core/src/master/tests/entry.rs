@@ -266,6 +266,30 @@ fn newcomer_that_hangs_up_before_the_run_is_founded_is_forgotten() {
     assert!(stage.master.groups.is_empty());
 }
 
+/// Each group that there may be may have members, of whom a doubted journal tells no session.
+#[test]
+fn newcomer_to_one_group_more_than_a_master_serves_is_refused() {
+    let mut stage = Stage::new();
+    let groups = limits::GROUPS_MAX as u32;
+    for group in 0..groups {
+        let peer = stage.join_group(group);
+        stage.ready(peer, &[]);
+    }
+    let mut stage = stage.restart(Setup {
+        journaled: false,
+        ..setup()
+    });
+    let connection = stage.connection();
+    stage.say_at(connection, stage.hello(groups, 7));
+    let told = stage.told_at(connection);
+    let [MasterToPeer::Refused { reason }] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert!(reason.contains(&format!("at most {groups} groups")));
+    stage.join_group(groups - 1);
+    assert_eq!(stage.master.groups.len(), limits::GROUPS_MAX);
+}
+
 /// Groups that nobody is in give way, those that sealed a content last of all.
 #[test]
 fn a_master_serves_any_number_of_groups_one_after_the_other() {
