@@ -202,6 +202,32 @@ fn newer_view_of_one_group_casts_doubt_on_all() {
     assert_eq!(stage.told(peers[2]), [MasterToPeer::Evicted { reason }]);
 }
 
+/// Group 0 was taken up, and one of its members is away for a moment when a member of group 1
+/// reveals the age of the journal: it has been heard, so it does not lose its session.
+#[test]
+fn member_that_is_away_when_its_journal_is_doubted_comes_back() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 2);
+    let (mut others, old) = stage.founded(1, 2);
+    let copied = stage.journal.len();
+    let mut stage = stage.restart_from(copied, kept_again());
+    for peer in &mut peers {
+        stage.attach(peer, report(vid));
+    }
+    stage.confirm_all(&peers, 0, 0);
+    stage.close(peers[1]);
+    stage.attach(
+        &mut others[0],
+        report(self::vid(old.term.0, old.epoch.0 + 1)),
+    );
+    assert!(stage.events.contains(&Event::JournalOutdated));
+    let (vid, members) = stage.view(0);
+    stage.attach(&mut peers[1], report(vid));
+    assert_eq!(stage.installed(peers[1]).vid, vid);
+    assert_eq!(members, [peers[0].peer, peers[1].peer]);
+    assert_eq!(evictions(&stage), []);
+}
+
 /// C leaves, and only B hears of the view without it. An older copy of the journal takes C for a
 /// member, so A's word that its link to C is down is kept, until B reveals the age of the journal.
 /// Of the two ends of that link A alone is left: it must not be blamed.
