@@ -93,9 +93,7 @@ impl World {
             self.now
         };
         let from = self.last_word(host).max(settles).max(self.now);
-        let bound = timers.peer_timeout.max(timers.reattach_grace)
-            + timers.heartbeat_interval * 2
-            + self.slack(host);
+        let bound = self.eviction_bound(host);
         let promise = Promise::Evicted {
             host,
             freeze: self.hosts[host.0].freezes,
@@ -103,6 +101,14 @@ impl World {
             since: (self.now, false),
         };
         self.schedule_at(from + bound, Event::Check(promise));
+    }
+
+    /// How long after the last word of a silent member it is evicted, at most.
+    fn eviction_bound(&self, host: HostId) -> Duration {
+        let timers = self.swarm.timers;
+        timers.peer_timeout.max(timers.reattach_grace)
+            + timers.heartbeat_interval * 2
+            + self.slack(host)
     }
 
     /// Whether some member has been well all the time since then, so that the master heard it and
@@ -209,6 +215,12 @@ impl World {
                 let silent = state.freezes == freeze && !state.is_running();
                 if master != awake || !self.master.is_awake() || !silent || self.is_rebuilding() {
                     return;
+                }
+                // A partition may have held back what it said before it fell silent.
+                let due = state.connection.map(|_| self.last_word(host));
+                let due = due.map(|word| word + self.eviction_bound(host));
+                if let Some(due) = due.filter(|due| *due > self.now) {
+                    return self.schedule_at(due, Event::Check(promise));
                 }
                 if since.1 || self.is_somebody_heard(since.0) {
                     return self.check_gone(host);
