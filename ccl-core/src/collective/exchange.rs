@@ -10,13 +10,12 @@
 //! sent only where its bytes have a reserved place.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::direct::Grant;
 use super::kept::{KeptPosts, order};
-use super::layout::{Part, SegmentLimits};
+use super::layout::SegmentLimits;
 use super::operation::Shared;
 use super::schedule::{Operation, decode_post};
 use super::slots::SlotPool;
@@ -24,8 +23,8 @@ use crate::ids::{OpName, PeerId, Rank, Tag, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::transport::{FrameHeader, FrameKind};
-use crate::wire::control::{CostTable, Fingerprint};
 
+pub use super::operation::StartOp;
 pub use super::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
 
 /// Sizes of one peer's exchange.
@@ -47,25 +46,6 @@ impl Default for ExchangeLimits {
             eager_ops_max: limits::EAGER_OPS_MAX,
         }
     }
-}
-
-/// An operation to start.
-#[derive(Clone, Debug)]
-pub struct StartOp {
-    /// Its name.
-    pub op: OpName,
-    /// What was called.
-    pub fingerprint: Fingerprint,
-    /// The buffers.
-    pub parts: Arc<[Part]>,
-    /// Members in rank order of the birth view.
-    pub members: Arc<[PeerId]>,
-    /// The ring of the birth view, as ranks.
-    pub ring_order: Arc<[Rank]>,
-    /// This peer's rank in it.
-    pub rank: Rank,
-    /// The birth view's costs, by which an `Auto` algorithm is chosen.
-    pub costs: CostTable,
 }
 
 /// The open operations of one peer.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::layout::{SharedLayout, Side, Span};
+use super::layout::{Part, SharedLayout, Side, Span};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, CopyOwn, Operand, Output, Reduction, Storage};
@@ -17,7 +17,26 @@ use crate::ids::{OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
 use crate::transport::{FrameHeader, FrameKind};
-use crate::wire::control::{Fingerprint, Kind};
+use crate::wire::control::{CostTable, Fingerprint, Kind};
+
+/// An operation to start.
+#[derive(Clone, Debug)]
+pub struct StartOp {
+    /// Its name.
+    pub op: OpName,
+    /// What was called.
+    pub fingerprint: Fingerprint,
+    /// The buffers.
+    pub parts: Arc<[Part]>,
+    /// Members in rank order of the birth view.
+    pub members: Arc<[PeerId]>,
+    /// The ring of the birth view, as ranks.
+    pub ring_order: Arc<[Rank]>,
+    /// This peer's rank in it.
+    pub rank: Rank,
+    /// The birth view's costs, by which an `Auto` algorithm is chosen.
+    pub costs: CostTable,
+}
 
 /// What all operations of a peer share.
 #[derive(Debug)]
@@ -80,7 +99,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(start: super::exchange::StartOp, layout: SharedLayout) -> Self {
+    pub(super) fn new(start: StartOp, layout: SharedLayout) -> Self {
         let n = start.members.len();
         let me = start.rank;
         let results = match start.fingerprint.kind {

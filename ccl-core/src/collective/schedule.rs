@@ -9,9 +9,8 @@ use bytes::Bytes;
 
 use super::choice::{Extent, choose_algorithm};
 use super::direct::{self, Direct, Grant};
-use super::exchange::StartOp;
 use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
-use super::operation::{ArrivedPost, Common, Shared, Signal};
+use super::operation::{ArrivedPost, Common, Shared, Signal, StartOp};
 use super::ring::{self, Ring};
 use super::slots::SlotPool;
 use super::step::Place;
