@@ -157,8 +157,9 @@ impl fmt::Display for Event {
                 members,
             } => write!(
                 f,
-                "group {group} cannot be rebuilt: {heard} of its {members} members are back; start \
-                 the master with its journal, or give an operator's word with force_rebuild"
+                "group {group} is not rebuilt yet: {heard} of its {members} members are back; if all \
+                 are gone, members_gone spares the wait for them; without the journal a majority \
+                 is needed, or an operator's word: force_rebuild"
             ),
             Self::MasterPaused { paused_ms } => paused(f, *paused_ms),
             Self::MasterHearsNobody => f.write_str(HEARS_NOBODY),
