@@ -1,6 +1,7 @@
 //! The master driven by hand: each test says what peers send and looks at what they are told.
 
 mod attach;
+mod cancel;
 mod change;
 mod entry;
 mod faults;
@@ -477,5 +478,15 @@ fn pong(term: u32, (members, groups, largest): (u32, u32, u32)) -> MasterToPeer 
             largest,
         },
         waits: None,
+    }
+}
+
+/// All members post X and these hold it.
+fn start(stage: &mut Stage, peers: &[Puppet], x: OpName, holders: &[Puppet]) {
+    for &peer in peers {
+        stage.say(peer, posted(x));
+    }
+    for &peer in holders {
+        stage.say(peer, done(x));
     }
 }

@@ -1,0 +1,138 @@
+//! Operations that somebody wants aborted, or that their callers call differently (R8, R12).
+
+use super::*;
+use crate::wire::control::{AbortReason, CancelReason};
+
+#[test]
+fn cancel_aborts_for_all_members_and_is_told_with_its_reason() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    start(&mut stage, &peers[..2], x, &[]);
+    let reason = CancelReason::Deadline;
+    stage.say(peers[1], PeerToMaster::Cancel { op: x, reason });
+    assert_eq!(stage.state(0), "Suspended");
+    stage.flush(peers[0], vid, report_open(vid, x, false));
+    stage.flush(peers[1], vid, report_open(vid, x, false));
+    stage.flush(peers[2], vid, report(vid));
+    let install = stage.installed(peers[2]);
+    assert_eq!(install.members.len(), 3);
+    assert_eq!(install.carried, []);
+    assert_eq!(install.floors[0].floor, OpNumber(1));
+    assert_eq!(
+        install.floors[0].reasons[0].1,
+        AbortReason::Cancelled {
+            by: peers[1].peer,
+            reason: CancelReason::Deadline,
+        }
+    );
+}
+
+#[test]
+fn cancel_that_meets_the_last_done_commits() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    start(&mut stage, &peers, x, &peers[..1]);
+    let reason = CancelReason::Deadline;
+    stage.say(peers[0], PeerToMaster::Cancel { op: x, reason });
+    stage.say(peers[1], done(x));
+    assert_eq!(stage.told(peers[0]), [MasterToPeer::Suspend { vid }]);
+    stage.flush(peers[0], vid, report_open(vid, x, true));
+    stage.flush(peers[1], vid, report_open(vid, x, true));
+    let floor = stage.installed(peers[0]).floors.remove(0);
+    assert_eq!(
+        (floor.floor, floor.last_committed),
+        (OpNumber(1), Some(OpNumber(0)))
+    );
+}
+
+#[test]
+fn cancel_of_what_nobody_surviving_called_is_forgotten() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    start(&mut stage, &peers[2..], x, &[]);
+    let reason = CancelReason::User;
+    stage.say(peers[2], PeerToMaster::Cancel { op: x, reason });
+    stage.say(peers[2], PeerToMaster::Leave);
+    for &peer in &peers[..2] {
+        stage.flush(peer, vid, report(vid));
+    }
+    let install = stage.installed(peers[0]);
+    assert_eq!(install.floors[0].floor, OpNumber(0));
+    for &peer in &peers[..2] {
+        stage.confirm(peer, install.vid);
+    }
+    assert_eq!(stage.state(0), "Steady");
+    start(&mut stage, &peers[..2], op(0, install.vid), &peers[..2]);
+    assert!(
+        stage
+            .told(peers[0])
+            .iter()
+            .any(|m| matches!(m, MasterToPeer::Commit(_)))
+    );
+}
+
+#[test]
+fn cancel_of_what_its_sender_never_called_does_nothing() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    start(&mut stage, &peers[..1], x, &[]);
+    let reason = CancelReason::User;
+    stage.say(peers[1], PeerToMaster::Cancel { op: x, reason });
+    assert_eq!(stage.state(0), "Steady");
+}
+
+#[test]
+fn difference_aborts_for_all_and_names_both_values() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    stage.say(peers[0], done(x));
+    let mut other = note(x);
+    other.fingerprint.count = 0;
+    stage.say(peers[1], PeerToMaster::Posted(vec![other]));
+    assert_eq!(stage.state(0), "Suspended");
+    for &peer in &peers {
+        stage.flush(peer, vid, report(vid));
+    }
+    let floor = stage.installed(peers[0]).floors.remove(0);
+    let AbortReason::Cancelled { by, reason } = &floor.reasons[0].1 else {
+        panic!("{floor:?}");
+    };
+    assert_eq!(*by, peers[1].peer);
+    assert_eq!(
+        reason.to_string(),
+        format!("its count is 0, that of peer {} 10", peers[0].peer)
+    );
+}
+
+/// Two collectives that a caller makes of all-reduces.
+#[test]
+fn calls_that_differ_only_in_what_their_callers_make_of_them_are_aborted() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 2);
+    let x = op(0, vid);
+    let mut note = note(x);
+    note.fingerprint.caller = "reduce to rank 0".into();
+    stage.say(peers[0], PeerToMaster::Done(vec![note.clone()]));
+    note.fingerprint.caller = "reduce to rank 1".into();
+    stage.say(peers[1], PeerToMaster::Done(vec![note]));
+    assert_eq!(stage.state(0), "Suspended", "and not committed");
+    for &peer in &peers {
+        stage.flush(peer, vid, report(vid));
+    }
+    let floor = stage.installed(peers[0]).floors.remove(0);
+    let AbortReason::Cancelled { reason, .. } = &floor.reasons[0].1 else {
+        panic!("{floor:?}");
+    };
+    let CancelReason::Mismatch { mine, theirs, .. } = reason else {
+        panic!("{reason:?}");
+    };
+    assert_eq!(
+        [&mine[..], theirs],
+        ["reduce to rank 1", "reduce to rank 0"]
+    );
+}

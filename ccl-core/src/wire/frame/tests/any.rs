@@ -1,0 +1,490 @@
+//! Any message within its limits.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::ids::*;
+use crate::limits::*;
+use crate::reduce::{Dtype, ReduceOp};
+use crate::timers::Timers;
+use crate::wire::control::*;
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    prop_oneof![
+        any::<(u32, u16)>().prop_map(|(ip, port)| (Ipv4Addr::from(ip), port).into()),
+        any::<(u128, u16)>().prop_map(|(ip, port)| (Ipv6Addr::from(ip), port).into()),
+    ]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,100}"
+}
+
+fn vid() -> impl Strategy<Value = Vid> {
+    (0..=GENERATION_MAX, 0..=GENERATION_MAX).prop_map(|(term, epoch)| Vid {
+        term: Term(term),
+        epoch: Epoch(epoch),
+    })
+}
+
+fn number() -> impl Strategy<Value = OpNumber> {
+    prop_oneof![0..20_u64, 0..=NUMBER_MAX].prop_map(OpNumber)
+}
+
+fn op() -> impl Strategy<Value = OpName> {
+    (any::<u64>(), number(), vid()).prop_map(|(tag, n, birth)| OpName {
+        tag: Tag(tag),
+        n,
+        birth,
+    })
+}
+
+fn peers() -> impl Strategy<Value = Vec<PeerId>> {
+    btree_set(any::<u64>().prop_map(PeerId), 0..6).prop_map(|set| set.into_iter().collect())
+}
+
+fn fingerprint() -> impl Strategy<Value = Fingerprint> {
+    let names = (
+        prop::sample::select(vec![
+            Kind::AllReduce,
+            Kind::ReduceScatter,
+            Kind::AllGather,
+            Kind::Broadcast,
+            Kind::Barrier,
+        ]),
+        prop::sample::select(vec![Algorithm::Auto, Algorithm::Direct, Algorithm::Ring]),
+        prop::sample::select(ReduceOp::ALL.to_vec()),
+        prop::sample::select(Dtype::ALL.to_vec()),
+    );
+    let numbers = (
+        0..=COUNT_MAX,
+        0..=PARTS_MAX as u32,
+        any::<u64>(),
+        0..WORLD_SIZE_MAX as u32,
+        any::<(u8, bool, u32)>(),
+        0..=WORLD_SIZE_MAX as u32,
+    );
+    let caller = "[a-z_ 0-9]{0,128}";
+    (names, numbers, caller).prop_map(|((kind, algorithm, op, dtype), numbers, caller)| {
+        let (count, parts, parts_digest, root, (quantization, retry, attempts), min_world) =
+            numbers;
+        Fingerprint {
+            kind,
+            algorithm,
+            op,
+            dtype,
+            count,
+            parts,
+            parts_digest,
+            root: Rank(root),
+            quantization,
+            retry,
+            attempts,
+            min_world,
+            caller,
+            offer: None,
+        }
+    })
+}
+
+fn cancel() -> impl Strategy<Value = CancelReason> {
+    prop_oneof![
+        Just(CancelReason::User),
+        Just(CancelReason::Deadline),
+        Just(CancelReason::Leave),
+        text().prop_map(CancelReason::Local),
+        (any::<u64>(), text(), text(), text()).prop_map(|(peer, field, mine, theirs)| {
+            CancelReason::Mismatch {
+                peer: PeerId(peer),
+                field,
+                mine,
+                theirs,
+            }
+        }),
+    ]
+}
+
+fn evict() -> impl Strategy<Value = EvictReason> {
+    prop_oneof![
+        Just(EvictReason::Left),
+        Just(EvictReason::Died),
+        Just(EvictReason::Detached),
+        Just(EvictReason::NotHeard),
+        Just(EvictReason::NotAMember),
+        any::<u64>().prop_map(|silent_ms| EvictReason::Silent { silent_ms }),
+        peers().prop_map(|by| EvictReason::Unreachable { by }),
+        (any::<u64>(), number()).prop_map(|(tag, n)| EvictReason::NotPosted { tag: Tag(tag), n }),
+        text().prop_map(EvictReason::Protocol),
+        (0..=NUMBER_MAX).prop_map(|k| EvictReason::NotAtSafePoint { k }),
+        any::<u64>().prop_map(|peer| EvictReason::Unit(PeerId(peer))),
+        Just(EvictReason::UnitTorn),
+        Just(EvictReason::Unaware),
+        any::<u64>().prop_map(|peer| EvictReason::UnitLeft(PeerId(peer))),
+        any::<(u64, u32)>().prop_map(|(unit, size)| EvictReason::UnitFull {
+            unit: UnitId(unit),
+            size,
+        }),
+    ]
+}
+
+fn abort() -> impl Strategy<Value = AbortReason> {
+    prop_oneof![
+        (any::<u64>(), evict()).prop_map(|(peer, reason)| AbortReason::Lost {
+            peer: PeerId(peer),
+            reason,
+        }),
+        (any::<u64>(), cancel()).prop_map(|(by, reason)| AbortReason::Cancelled {
+            by: PeerId(by),
+            reason,
+        }),
+    ]
+}
+
+fn floor() -> impl Strategy<Value = (OpNumber, Option<OpNumber>)> {
+    (number(), any::<u64>(), any::<bool>()).prop_map(|(floor, n, some)| {
+        let last = (some && floor.0 > 0).then(|| OpNumber(n % floor.0.max(1)));
+        (floor, last)
+    })
+}
+
+fn open() -> impl Strategy<Value = OpenReport> {
+    (
+        number(),
+        vid(),
+        fingerprint(),
+        any::<bool>(),
+        option::of(cancel()),
+    )
+        .prop_map(|(n, birth, fingerprint, held, cancel)| OpenReport {
+            n,
+            birth,
+            fingerprint,
+            held,
+            cancel,
+            elected: None,
+        })
+}
+
+pub(super) fn ring(members: usize) -> Vec<Rank> {
+    (0..members as u32).rev().map(Rank).collect()
+}
+
+fn carried() -> impl Strategy<Value = Vec<Carried>> {
+    btree_map(any::<u64>(), (number(), vid(), peers()), 0..4).prop_map(|map| {
+        map.into_iter()
+            .map(|(tag, (n, birth, members))| Carried {
+                op: OpName {
+                    tag: Tag(tag),
+                    n,
+                    birth,
+                },
+                ring_order: ring(members.len()),
+                members,
+                costs: CostTable::default(),
+            })
+            .collect()
+    })
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    let tag = (floor(), peers(), option::of(abort()), option::of(open()));
+    let tags = btree_map(any::<u64>(), tag, 0..5);
+    (
+        vid(),
+        any::<bool>(),
+        tags,
+        carried(),
+        0..=NUMBER_MAX,
+        0..=NUMBER_MAX,
+    )
+        .prop_map(
+            |(vid, released, tags, carried, safe_called, safe_released)| Report {
+                vid,
+                released,
+                tags: tags
+                    .into_iter()
+                    .map(
+                        |(tag, ((floor, last_committed), absent, aborted, open))| TagReport {
+                            tag: Tag(tag),
+                            floor,
+                            last_committed,
+                            absent,
+                            aborted,
+                            next: open.is_none().then_some(floor),
+                            open,
+                        },
+                    )
+                    .collect(),
+                carried,
+                safe_called,
+                safe_released,
+                state: None,
+                given_back: vec![GivenBack { tag: Tag(9), vid }],
+            },
+        )
+}
+
+fn notes() -> impl Strategy<Value = Vec<OpNote>> {
+    vec(
+        (op(), fingerprint()).prop_map(|(op, fingerprint)| OpNote { op, fingerprint }),
+        0..5,
+    )
+}
+
+fn no_link() -> impl Strategy<Value = PeerToMaster> {
+    (any::<u64>(), "[ -~]{0,512}").prop_map(|(peer, why)| PeerToMaster::NoLink {
+        peer: PeerId(peer),
+        why,
+    })
+}
+
+fn attach() -> impl Strategy<Value = PeerToMaster> {
+    let names = (any::<u128>(), any::<u128>());
+    (names, 0..=NUMBER_MAX, claim(), report()).prop_map(
+        |((run_id, session), attach, claim, report)| PeerToMaster::Attach {
+            run_id: RunId(run_id),
+            session: SessionId(session),
+            attach,
+            claim,
+            report,
+        },
+    )
+}
+
+pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
+    prop_oneof![
+        (
+            (
+                Just(PROTOCOL_VERSION),
+                text(),
+                text(),
+                any::<u32>(),
+                option::of((any::<u64>(), option::of(any::<u32>())))
+            ),
+            vec(address(), 0..=ADDRESSES_MAX),
+            any::<u128>(),
+            0..=WORLD_SIZE_MAX as u32,
+            0..=NUMBER_MAX,
+        )
+            .prop_map(|(names, addresses, key, min_world, attach)| {
+                let (protocol, library, run, group, unit) = names;
+                PeerToMaster::Hello {
+                    protocol,
+                    library,
+                    run,
+                    group: GroupId(group),
+                    unit: unit.map(|(unit, _)| UnitId(unit)),
+                    unit_size: unit.and_then(|(_, size)| size),
+                    addresses,
+                    key: LinkKey(key),
+                    min_world,
+                    attach,
+                    name: "node7:4242".into(),
+                }
+            }),
+        attach(),
+        (vid(), peers()).prop_map(|(vid, linked)| PeerToMaster::Ready { vid, linked }),
+        notes().prop_map(PeerToMaster::Posted),
+        notes().prop_map(PeerToMaster::Done),
+        (op(), cancel()).prop_map(|(op, reason)| PeerToMaster::Cancel { op, reason }),
+        (vid(), report()).prop_map(|(vid, report)| PeerToMaster::Flush { vid, report }),
+        (vid(), report()).prop_map(|(vid, report)| PeerToMaster::Installed { vid, report }),
+        (0..=NUMBER_MAX).prop_map(|k| PeerToMaster::AtSafePoint { k }),
+        (0..=NUMBER_MAX).prop_map(|k| PeerToMaster::Withdraw { k }),
+        (vid(), any::<u64>(), any::<bool>()).prop_map(|(vid, peer, gave_up)| {
+            PeerToMaster::LinkDown {
+                vid,
+                peer: PeerId(peer),
+                fault: LinkFault::TimedOut,
+                gave_up,
+            }
+        }),
+        any::<u64>().prop_map(|peer| PeerToMaster::LinkUp { peer: PeerId(peer) }),
+        Just(PeerToMaster::Leave),
+        Just(PeerToMaster::Ping),
+        no_link(),
+    ]
+}
+
+fn members() -> impl Strategy<Value = Vec<Member>> {
+    let rest = (
+        any::<u64>(),
+        vec(address(), 0..=ADDRESSES_MAX),
+        any::<u128>(),
+    );
+    (btree_map(any::<u64>(), rest, 0..6), any::<u64>()).prop_map(|(map, salt)| {
+        map.into_iter()
+            .map(|(number, (unit, addresses, key))| Member {
+                peer: PeerId(number ^ salt),
+                number: MemberNumber(number),
+                unit: UnitId(unit),
+                addresses,
+                key: LinkKey(key),
+                name: format!("node{number}"),
+            })
+            .collect()
+    })
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    let names = (any::<u64>(), any::<u32>(), option::of(1..=PEERS_MAX as u32));
+    (names, members()).prop_map(|((peer, group, unit_size), members)| Claim {
+        peer: PeerId(peer),
+        group: GroupId(group),
+        unit_size,
+        ring_order: ring(members.len()),
+        members,
+        costs: CostTable::default(),
+    })
+}
+
+fn install() -> impl Strategy<Value = Install> {
+    let reasons = vec((number(), abort()), 0..4);
+    let floors = btree_map(any::<u64>(), (floor(), peers(), reasons), 0..4);
+    let departed = vec((any::<u64>().prop_map(PeerId), evict()), 0..4);
+    (
+        vid(),
+        members(),
+        floors,
+        carried(),
+        0..=NUMBER_MAX,
+        any::<(u32, bool, bool)>(),
+        departed,
+    )
+        .prop_map(
+            |(vid, members, floors, carried, safe_released, rest, departed)| {
+                let ring_order = ring(members.len());
+                let floors = floors
+                    .into_iter()
+                    .map(
+                        |(tag, ((floor, last_committed), absent, reasons))| TagFloor {
+                            tag: Tag(tag),
+                            floor,
+                            last_committed,
+                            absent,
+                            reasons,
+                        },
+                    )
+                    .collect();
+                let costs = CostTable {
+                    direct_world_max: rest.0,
+                };
+                Install {
+                    vid,
+                    members,
+                    ring_order,
+                    floors,
+                    given_back: vec![GivenBack { tag: Tag(9), vid }],
+                    carried,
+                    safe_released,
+                    costs,
+                    released: rest.1,
+                    suspended: rest.2,
+                    departed,
+                }
+            },
+        )
+}
+
+fn others() -> impl Strategy<Value = OtherGroups> {
+    (0..=4_u32, 1..=256_u32).prop_map(|(groups, largest)| OtherGroups {
+        members: groups * largest,
+        groups,
+        largest: if groups == 0 { 0 } else { largest },
+    })
+}
+
+fn called() -> impl Strategy<Value = Called> {
+    (any::<u64>(), "[ -~]{0,64}").prop_map(|(peer, name)| Called {
+        peer: PeerId(peer),
+        name,
+    })
+}
+
+fn some_peers() -> impl Strategy<Value = SomePeers> {
+    (any::<u32>(), vec(called(), 0..=WAIT_NAMES_MAX))
+        .prop_map(|(count, first)| SomePeers { count, first })
+}
+
+fn wait() -> impl Strategy<Value = Wait> {
+    let unit = (any::<u64>(), 0..=PEERS_MAX as u32, 0..=PEERS_MAX as u32).prop_map(
+        |(unit, registered, size)| UnitCount {
+            unit: UnitId(unit),
+            registered,
+            size,
+        },
+    );
+    let link = (called(), called(), "[ -~]{0,64}");
+    let link = link.prop_map(|(from, to, error)| MissingLink { from, to, error });
+    prop_oneof![
+        unit.prop_map(Wait::Unit),
+        (some_peers(), any::<u32>()).prop_map(|(here, needed)| Wait::FirstView { here, needed }),
+        vec(link, 0..=WAIT_NAMES_MAX).prop_map(Wait::Links),
+        (any::<(u32, u32, u32)>(), some_peers()).prop_map(
+            |((heard, members, seconds), missing)| {
+                Wait::Rebuild {
+                    heard,
+                    members,
+                    missing,
+                    seconds,
+                }
+            }
+        ),
+        (any::<u32>(), some_peers())
+            .prop_map(|(members, missing)| Wait::SafePoint { members, missing }),
+        some_peers().prop_map(|missing| Wait::Change { missing }),
+        (0..1000_u32).prop_map(|seconds| Wait::Backoff { seconds }),
+    ]
+}
+
+pub(super) fn to_peer() -> impl Strategy<Value = MasterToPeer> {
+    let commit = (op(), peers()).prop_map(|(op, contributors)| CommitRecord { op, contributors });
+    prop_oneof![
+        (
+            any::<(u128, u128, u64)>(),
+            0..=GENERATION_MAX,
+            1..1000_u64,
+            (others(), option::of(wait()))
+        )
+            .prop_map(|((run_id, session, peer), term, ms, (others, waits))| {
+                MasterToPeer::Welcome {
+                    run_id: RunId(run_id),
+                    session: SessionId(session),
+                    peer: PeerId(peer),
+                    term: Term(term),
+                    timers: Timers {
+                        heartbeat_interval: Duration::from_millis(ms),
+                        ..Timers::default()
+                    },
+                    others,
+                    waits,
+                }
+            }),
+        (vid(), members()).prop_map(|(vid, mut members)| {
+            let newcomers = members.split_off(members.len() / 2);
+            MasterToPeer::Expect {
+                vid,
+                members,
+                newcomers,
+            }
+        }),
+        install().prop_map(MasterToPeer::Install),
+        vec(commit, 0..4).prop_map(MasterToPeer::Commit),
+        vid().prop_map(|vid| MasterToPeer::Suspend { vid }),
+        vid().prop_map(|vid| MasterToPeer::Release { vid }),
+        (0..=NUMBER_MAX, vid()).prop_map(|(k, vid)| MasterToPeer::SafeReleased { k, vid }),
+        evict().prop_map(|reason| MasterToPeer::Evicted { reason }),
+        text().prop_map(|reason| MasterToPeer::Refused { reason }),
+        (0..=GENERATION_MAX, others(), option::of(wait())).prop_map(|(term, others, waits)| {
+            MasterToPeer::Pong {
+                term: Term(term),
+                others,
+                waits,
+            }
+        }),
+    ]
+}
