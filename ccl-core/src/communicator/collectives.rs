@@ -192,7 +192,6 @@ impl Communicator {
     }
 
     /// Starts [`Communicator::barrier`].
-    #[must_use = "dropping the handle cancels the barrier"]
     pub fn barrier_async(&self, options: &Options) -> Handle<()> {
         self.start(Ok(Request::barrier(options)), ())
     }

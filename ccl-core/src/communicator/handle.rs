@@ -108,6 +108,7 @@ fn outcome(end: Result<Finished>) -> Result<Outcome> {
 
 /// An operation under way on buffers that it owns. Also a future. Dropping it cancels and waits.
 #[derive(Debug)]
+#[must_use = "dropping it cancels the operation"]
 pub struct Handle<B> {
     /// Before `buffers`: dropping the handle waits until nothing touches them. An error if it did
     /// not start.

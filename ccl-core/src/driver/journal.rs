@@ -9,7 +9,7 @@
 //! before (at first, of the file's header) and of its body. A crash can only leave the last record
 //! short, or zeros in its place: that is cut off, since nobody was told of it. Everything else that
 //! does not fit is damage, and the master refuses to guess. What records mean is in
-//! `master::record`.
+//! `master::history::record`.
 //!
 //! A file that is whole may still be an older copy. A marker beside it (`marker`) says how much was
 //! sealed; a journal that does not reach it, or has none, is doubted.

@@ -3,7 +3,8 @@
 //! Pure: `handle` takes the time and one input, `poll_output` drains what is to be done,
 //! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules and the tables
 //! are in docs/protocol.md. This file takes inputs apart and hands them on; what they mean is
-//! decided by the run (`run`, `entry`), by the sessions and by each group on its own.
+//! decided by the run (`run`), by the sessions (`session`) and by each group on its own (`group`);
+//! `history` is what a successor must know.
 
 mod group;
 mod history;
@@ -63,7 +64,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)]
 pub enum Output {
-    /// Append these bytes-to-be to the journal. With `durable`, nothing that follows may be carried
+    /// Append a record to the journal. With `durable`, nothing that follows may be carried
     /// out before the record has reached the disk (fsync by config); without, it may be lazy.
     Journal {
         /// The sealed record.
