@@ -46,6 +46,8 @@ pub(super) struct Lane {
     next_expected: AtomicU64,
     /// The newest acknowledgement that went out.
     ack_told: AtomicU64,
+    /// The newest that came in while `out` was locked; 0 if none did. The next one covers it.
+    pub(super) ack_missed: AtomicU64,
     /// The writer is to send an acknowledgement even if there is nothing else to send.
     pub(super) ack_due: AtomicBool,
     /// The writer is to send a sign of life.
@@ -170,8 +172,18 @@ impl Lane {
     }
 
     /// The other side has everything below `ack`.
+    ///
+    /// On the signal lane the lock is held while somebody writes to the socket: a reader does not
+    /// wait for that, since the next acknowledgement says this one too.
     pub(super) fn handle_ack(&self, ack: u64) -> Result<(), DataFault> {
-        let mut out = self.out.lock();
+        let mut out = match self.out.try_lock() {
+            Some(out) => out,
+            None if self.index == 0 => {
+                self.ack_missed.store(ack, Ordering::Relaxed);
+                return Ok(());
+            }
+            None => self.out.lock(),
+        };
         let was_full = out.window.len() >= UNACKED_FRAMES_MAX;
         let count = out.window.acknowledge(ack);
         drop(out);
@@ -224,7 +236,10 @@ impl Connection {
             remote,
             checksum,
         };
-        lane.out.lock().window.resume(expected)?;
+        let mut out = lane.out.lock();
+        lane.ack_missed.store(0, Ordering::Relaxed);
+        out.window.resume(expected)?;
+        drop(out);
         Ok(connection)
     }
 
@@ -362,4 +377,61 @@ impl Faults {
 /// A frame of the signal lane, which owns its payload.
 pub(super) fn small(header: super::FrameHeader, payload: Bytes) -> Entry {
     Entry::Frame(header, super::Payload::Small(payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{FrameHeader, FrameKind};
+
+    fn header() -> FrameHeader {
+        FrameHeader {
+            kind: FrameKind::Post,
+            op: crate::ids::OpName::default(),
+            segment: 0,
+            extra: 0,
+            payload_bytes: 0,
+        }
+    }
+
+    /// A signal lane that has sent this many frames.
+    fn lane_after(count: u64) -> Arc<Lane> {
+        let lane = Lane::new(0);
+        let mut out = lane.out.lock();
+        for _ in 0..count {
+            out.window.push(small(header(), Bytes::new()));
+            out.window.next();
+        }
+        drop(out);
+        lane
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_a_writer_and_what_it_missed_is_covered_later() {
+        let lane = lane_after(3);
+        let out = lane.out.lock();
+        assert_eq!(lane.handle_ack(2), Ok(()), "without the lock");
+        assert_eq!(out.window.len(), 3);
+        drop(out);
+        assert_eq!(lane.handle_ack(3), Ok(()));
+        assert_eq!(lane.out.lock().window.len(), 0);
+        assert_eq!(
+            lane.handle_ack(2),
+            Err(DataFault::Field("ack")),
+            "backwards"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_lets_go_of_what_a_missed_acknowledgement_covers() {
+        let lane = lane_after(1);
+        let full = Bytes::from(vec![0; crate::limits::SIGNAL_QUEUE_BYTES_MAX + 1]);
+        let mut out = lane.out.lock();
+        out.window.push(small(header(), full));
+        out.window.next();
+        lane.handle_ack(2).unwrap();
+        drop(out);
+        assert_eq!(lane.send_signal(header(), Bytes::new()), signal::Sent::Kept);
+        assert_eq!(lane.out.lock().window.len(), 1, "the new one alone");
+    }
 }

@@ -100,7 +100,10 @@ impl Lane {
     pub(super) fn send_signal(&self, header: FrameHeader, payload: Bytes) -> Sent {
         let mut out = self.out.lock();
         if out.window.held_bytes() > SIGNAL_QUEUE_BYTES_MAX {
-            return Sent::Overflow;
+            out.take_missed_ack(self);
+            if out.window.held_bytes() > SIGNAL_QUEUE_BYTES_MAX {
+                return Sent::Overflow;
+            }
         }
         out.window.push(small(header, payload));
         if !out.signal.batch.is_empty() {
@@ -117,6 +120,13 @@ impl Lane {
 }
 
 impl Outgoing {
+    /// Lets go of what the other side has said to have while the lock was taken.
+    fn take_missed_ack(&mut self, lane: &Lane) {
+        let ack = lane.ack_missed.swap(0, Ordering::Relaxed);
+        // One that is out of step, or that a later one has overtaken, changes nothing.
+        let _ = self.window.acknowledge(ack);
+    }
+
     /// Writes as much as the socket takes.
     fn pump(&mut self, lane: &Lane) -> io::Result<Pumped> {
         let Some(stream) = self.signal.stream.clone() else {
