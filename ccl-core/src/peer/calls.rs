@@ -204,8 +204,10 @@ impl Peer {
         }
         note.into_iter()
             .for_each(|note| self.notes.add_posted(note, self.now));
-        if let Some(reason) = cancel {
+        if cancel.is_some() || tag == Tag::SHARED_STATE {
             self.tell_posted();
+        }
+        if let Some(reason) = cancel {
             self.send(PeerToMaster::Cancel { op, reason });
         }
     }

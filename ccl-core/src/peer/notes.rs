@@ -13,8 +13,9 @@ use crate::time::Instant;
 use crate::wire::control::OpNote;
 
 /// How long a post waits for its operation to be held. Far below every waiting time of the
-/// protocol.
-pub(super) const POSTED_DELAY: Duration = Duration::from_millis(1);
+/// protocol, and long enough that short operations hardly wake the thread that watches the time. A
+/// sync of shared state does not wait: its election does.
+pub(super) const POSTED_DELAY: Duration = Duration::from_millis(5);
 
 /// Notes that wait.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Error;
+use crate::peer::notes::POSTED_DELAY;
 
 #[test]
 fn a_post_that_is_not_held_soon_is_told_alone() {
@@ -9,7 +10,7 @@ fn a_post_that_is_not_held_soon_is_told_alone() {
     fixture.post(1, 0);
     fixture.post(2, 1);
     assert!(sent(fixture.drain()).is_empty());
-    fixture.pass(Duration::from_millis(1));
+    fixture.pass(POSTED_DELAY);
     let told = sent(fixture.drain());
     let [PeerToMaster::Posted(notes)] = &told[..] else {
         panic!("{told:?}")
