@@ -29,7 +29,7 @@ use session::{Contact, Sessions};
 use shared::Shared;
 
 use crate::event::Event;
-use crate::ids::{Epoch, GroupId, PeerId};
+use crate::ids::{Epoch, GroupId, PeerId, RunId};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{EvictReason, MasterToPeer, PeerToMaster};
@@ -211,6 +211,12 @@ impl Master {
         let others = [self.run_deadline(), self.units.deadline()];
         let others = others.into_iter().flatten();
         groups.chain(sessions).chain(others).min()
+    }
+
+    /// The run, once it is founded or found.
+    #[must_use]
+    pub fn run_id(&self) -> Option<RunId> {
+        self.run.run_id()
     }
 
     /// The phase of each group, by its name in the transition table.

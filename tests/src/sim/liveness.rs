@@ -111,11 +111,12 @@ impl World {
             + self.slack(host)
     }
 
-    /// Whether some member has been well all the time since then, so that the master heard it and
-    /// had no reason to doubt itself.
+    /// Whether some peer has been a member, and well, all the time since then, so that the master
+    /// heard it and had no reason to doubt itself.
     pub fn is_somebody_heard(&self, since: Instant) -> bool {
         self.hosts.iter().any(|host| {
-            let member = host.view.is_some() && host.run == Some(self.checkers.run);
+            let member = host.member_since.is_some_and(|at| at <= since);
+            let member = member && host.run == Some(self.checkers.run);
             member && host.connection.is_some() && self.is_well(host) && host.is_calm_since(since)
         })
     }

@@ -90,6 +90,8 @@ pub struct Host {
     pub ended: Option<SessionEnd>,
     /// The view in force.
     pub view: Option<Arc<View>>,
+    /// When its first view came.
+    pub member_since: Option<Instant>,
     /// Safe points released when it was admitted.
     pub safe_released: u64,
     /// The last message that opened a connection, and the master it went to, for replays.
@@ -186,6 +188,7 @@ impl World {
             trouble_ended: None,
             ended: None,
             view: None,
+            member_since: None,
             safe_released: 0,
             last_opening: None,
             hellos: Vec::new(),

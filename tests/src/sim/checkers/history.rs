@@ -1,6 +1,7 @@
 //! What a master seals, checked as it says so: views, and histories that begin anew.
 
 use super::*;
+use ccl_core::master::Master;
 
 impl Checkers {
     /// The newest view that the master sealed for a group.
@@ -61,6 +62,14 @@ impl World {
             Event::MasterStarted { rebuilt: false, .. } => {
                 let checked = self.check_founding();
                 self.check(checked);
+            }
+            // Of runs that live on side by side, after a journal was lost twice, the one that is
+            // heard first goes on.
+            Event::MasterStarted { rebuilt: true, .. } => {
+                let run = self.master.machine.as_ref().and_then(Master::run_id);
+                if let Some(run) = run {
+                    self.checkers.run = self.run_index(run);
+                }
             }
             _ => {}
         }

@@ -114,6 +114,7 @@ impl World {
         self.check(checked);
         self.hosts[host.0].view = Some(view);
         if first {
+            self.hosts[host.0].member_since = Some(now);
             self.app_admitted(host);
         }
     }
