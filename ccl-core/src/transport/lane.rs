@@ -47,7 +47,7 @@ pub(super) struct Lane {
     /// The newest acknowledgement that went out.
     ack_told: AtomicU64,
     /// The newest that came in while `out` was locked; 0 if none did. The next one covers it.
-    pub(super) ack_missed: AtomicU64,
+    ack_missed: AtomicU64,
     /// The writer is to send an acknowledgement even if there is nothing else to send.
     pub(super) ack_due: AtomicBool,
     /// The writer is to send a sign of life.
@@ -75,6 +75,15 @@ pub(super) struct Outgoing {
     pub(super) window: Window,
     /// The connection as the signal lane's senders use it.
     pub(super) signal: SignalOut,
+}
+
+impl Outgoing {
+    /// Lets go of what the other side has said to have while the lock was taken.
+    pub(super) fn take_missed_ack(&mut self, lane: &Lane) {
+        let ack = lane.ack_missed.swap(0, Ordering::Relaxed);
+        // One that is out of step, or that a later one has overtaken, changes nothing.
+        let _ = self.window.acknowledge(ack);
+    }
 }
 
 /// A connection that both sides have greeted each other on. However its task ends, senders of
@@ -192,6 +201,13 @@ impl Lane {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Whether frames were taken in that the other side may not have.
+    pub(super) fn has_unsettled(&self) -> bool {
+        let mut out = self.out.lock();
+        out.take_missed_ack(self);
+        out.window.len() > 0
     }
 
     /// The next bulk frame for this lane: what is to be sent again comes first, then what the link
@@ -414,12 +430,21 @@ mod tests {
         assert_eq!(out.window.len(), 3);
         drop(out);
         assert_eq!(lane.handle_ack(3), Ok(()));
-        assert_eq!(lane.out.lock().window.len(), 0);
+        assert!(!lane.has_unsettled());
         assert_eq!(
             lane.handle_ack(2),
             Err(DataFault::Field("ack")),
             "backwards"
         );
+    }
+
+    #[test]
+    fn nothing_is_unsettled_that_an_acknowledgement_covers_which_nobody_waited_for() {
+        let lane = lane_after(1);
+        let out = lane.out.lock();
+        assert_eq!(lane.handle_ack(1), Ok(()), "without the lock");
+        drop(out);
+        assert!(!lane.has_unsettled());
     }
 
     #[test]

@@ -327,11 +327,7 @@ impl Link {
 
     /// Whether frames were sent that the other side may not have.
     pub(super) fn has_unsettled(&self) -> bool {
-        !self.queue.lock().is_empty()
-            || self
-                .lanes()
-                .iter()
-                .any(|lane| lane.out.lock().window.len() > 0)
+        !self.queue.lock().is_empty() || self.lanes().iter().any(|lane| lane.has_unsettled())
     }
 
     pub(super) fn reset_lane(&self, lane: u16) {

@@ -120,13 +120,6 @@ impl Lane {
 }
 
 impl Outgoing {
-    /// Lets go of what the other side has said to have while the lock was taken.
-    fn take_missed_ack(&mut self, lane: &Lane) {
-        let ack = lane.ack_missed.swap(0, Ordering::Relaxed);
-        // One that is out of step, or that a later one has overtaken, changes nothing.
-        let _ = self.window.acknowledge(ack);
-    }
-
     /// Writes as much as the socket takes.
     fn pump(&mut self, lane: &Lane) -> io::Result<Pumped> {
         let Some(stream) = self.signal.stream.clone() else {
