@@ -106,6 +106,8 @@ pub mod mutation;
 #[doc(hidden)]
 pub mod names;
 #[doc(hidden)]
+pub mod net;
+#[doc(hidden)]
 pub mod outcome;
 #[doc(hidden)]
 pub mod peer;

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,16 +14,15 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::bulk::BulkWriter;
+use super::dial;
 use super::door::Door;
 use super::keeper::Event;
 use super::link::Link;
 use super::reader::{BulkReader, SignalReader};
 use super::signal::{self, SignalOut};
-use super::socket::Socket;
-use super::stream::write_all;
 use super::window::{Entry, OutOfStep, Window};
-use super::{dial, sys};
 use crate::limits::{ACK_INTERVAL_FRAMES, UNACKED_FRAMES_MAX};
+use crate::net::{self, Stream};
 use crate::wire::control::LinkFault;
 use crate::wire::data::DataFault;
 
@@ -91,7 +89,7 @@ impl Outgoing {
 #[derive(Debug)]
 pub(super) struct Connection {
     lane: Arc<Lane>,
-    pub(super) stream: Arc<Socket>,
+    pub(super) stream: Arc<Stream>,
     pub(super) remote: SocketAddr,
     pub(super) checksum: bool,
 }
@@ -242,7 +240,7 @@ impl Connection {
     /// Begins a new connection of a lane, over which the other side expects this number.
     pub(super) fn begin(
         lane: &Arc<Lane>,
-        (stream, remote): (Socket, SocketAddr),
+        (stream, remote): (Stream, SocketAddr),
         expected: u64,
         checksum: bool,
     ) -> Result<Self, OutOfStep> {
@@ -288,7 +286,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
         lane.is_served.store(false, Ordering::Relaxed);
         link.lacks.notify_one();
         if lane.reset.swap(false, Ordering::Relaxed) {
-            sys::reset_on_close(connection.stream.as_fd());
+            net::reset_on_close(&connection.stream);
         }
         let remote = connection.remote;
         drop(connection);
@@ -330,10 +328,7 @@ async fn accept(link: &Link, lane: &Arc<Lane>) -> Result<Connection, &'static st
         )
         .map_err(|_out_of_step| OUT_OF_STEP)?;
         // At 96 bytes it fits the buffer of any new connection.
-        if write_all(&connection.stream, &welcome.encode())
-            .await
-            .is_ok()
-        {
+        if connection.stream.write_all(&welcome.encode()).await.is_ok() {
             return Ok(connection);
         }
     }

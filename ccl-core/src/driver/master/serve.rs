@@ -8,33 +8,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::archive::Archive;
-use super::complaint::Complaints;
 use super::connection::{self, Connection, End};
 use super::door::Door;
 use super::{EventSink, Parts};
-use crate::descriptors::Owner;
 use crate::driver::clock::{self, Clock, Moment};
+use crate::driver::entropy::entropy;
 use crate::driver::journal::Journal;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits;
 use crate::master::{ConnectionId, Input, Master, Output, Setup};
+use crate::net::{Port, Stream, Warnings};
 use crate::time::Instant;
-use crate::transport::socket::{self, Port, Socket};
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 
 /// What the tasks of the thread share.
 pub(super) struct Server {
     state: RefCell<State>,
-    sockets: Arc<Owner>,
     /// What is read passes through here: connections that wait hold no buffer.
     read_buffer: RefCell<Box<[u8]>>,
     hello_timeout: Duration,
@@ -51,7 +47,7 @@ struct State {
     events: Option<EventSink>,
     connections: BTreeMap<ConnectionId, Rc<Connection>>,
     door: Door,
-    complaints: Complaints,
+    complaints: Warnings,
     next_connection: ConnectionId,
     /// Nothing is accepted before.
     accept_after: Instant,
@@ -109,7 +105,7 @@ async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
 impl Server {
     /// The server, and its port, whose connections it accepts.
     fn new(parts: Parts) -> Result<(Self, Port)> {
-        let port = parts.listener.try_map(TcpListener::from_std);
+        let port = parts.port.serve();
         let port = port.map_err(|error| Error::os("the master's port", error))?;
         let clock = Clock::start();
         let setup = Setup {
@@ -134,7 +130,7 @@ impl Server {
             events: parts.events,
             connections: BTreeMap::new(),
             door: Door::default(),
-            complaints: Complaints::default(),
+            complaints: Warnings::new("closed a control connection"),
             next_connection: ConnectionId(0),
             accept_after: Instant::default(),
             pending: Vec::new(),
@@ -145,7 +141,6 @@ impl Server {
         };
         let server = Self {
             state: RefCell::new(state),
-            sockets: parts.sockets,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             hello_timeout: parts.hello_timeout,
             rearm: Notify::new(),
@@ -209,7 +204,7 @@ impl Server {
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            match socket::accept(&self.sockets, port).await {
+            match port.accept().await {
                 Ok((stream, address)) => {
                     // One that ended already cannot be prepared, and is no loss.
                     if let Ok(connection) = self.state.borrow_mut().enter(stream, address) {
@@ -282,7 +277,7 @@ impl State {
         self.accept_after = self.clock.now() + ACCEPT_RETRY;
     }
 
-    fn enter(&mut self, stream: Socket, address: SocketAddr) -> io::Result<Rc<Connection>> {
+    fn enter(&mut self, stream: Stream, address: SocketAddr) -> io::Result<Rc<Connection>> {
         let id = self.next_connection;
         let connection = Rc::new(Connection::new(id, stream, address)?);
         self.next_connection.0 += 1;
@@ -303,8 +298,7 @@ impl State {
     fn end(&mut self, connection: &Connection, end: End) {
         match end {
             End::Refused(reason) => {
-                let now = self.clock.now();
-                self.complaints.log(now, connection.address, &reason);
+                self.complaints.warn(connection.address, &reason);
             }
             End::Peer(error) => {
                 let address = connection.address;
@@ -428,8 +422,7 @@ impl State {
         };
         connection.drop_for("nothing more can be sent to it");
         let reason = format!("nothing more can be sent to it: {error}");
-        let now = self.clock.now();
-        self.complaints.log(now, connection.address, &reason);
+        self.complaints.warn(connection.address, &reason);
     }
 
     fn close(&mut self, id: ConnectionId) {
@@ -452,17 +445,6 @@ impl State {
             events(event);
         }
     }
-}
-
-fn entropy() -> Result<[u64; 4]> {
-    let mut words = [0; 4];
-    for word in &mut words {
-        *word = getrandom::u64().map_err(|error| {
-            let cause = io::Error::other(error.to_string());
-            Error::os("drawing secrets from the system", cause)
-        })?;
-    }
-    Ok(words)
 }
 
 /// For how long at least no member has heard of a master of this journal.
