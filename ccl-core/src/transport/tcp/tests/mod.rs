@@ -18,11 +18,13 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::tcp::{Identity, Links, LinksConfig};
-use super::{FrameHeader, FrameKind, LinkHandler, LinkName, LinkSender, Payload, Placement};
+use super::{Identity, TcpConfig, TcpLinks};
 use crate::buffer::{Gate, Lent, Region};
 use crate::ids::{LinkKey, OpName, OpNumber, PeerId, RunId};
 use crate::peer::Neighbour;
+use crate::transport::{
+    FrameHeader, FrameKind, LinkHandler, LinkName, LinkSender, Links, Payload, Placement,
+};
 use crate::wire::control::LinkFault;
 
 /// Longest time that anything here may take.
@@ -83,7 +85,7 @@ impl LinkHandler for Recorder {
 /// One peer.
 struct Node {
     id: PeerId,
-    links: Links,
+    links: TcpLinks,
     recorder: Arc<Recorder>,
     seen: mpsc::UnboundedReceiver<(PeerId, Seen)>,
 }
@@ -92,8 +94,8 @@ fn key_of(peer: PeerId) -> LinkKey {
     LinkKey(u128::from(peer.0) + 1000)
 }
 
-fn config(lanes: u16) -> LinksConfig {
-    LinksConfig {
+fn config(lanes: u16) -> TcpConfig {
+    TcpConfig {
         listen: Some("127.0.0.1:0".parse().unwrap()),
         lanes: Some(lanes),
         checksum: true,
@@ -109,7 +111,7 @@ impl Node {
         node
     }
 
-    fn unidentified(id: u64, config: LinksConfig) -> Self {
+    fn unidentified(id: u64, config: TcpConfig) -> Self {
         let (sender, seen) = mpsc::unbounded_channel();
         let recorder = Arc::new(Recorder {
             seen: sender,
@@ -117,7 +119,7 @@ impl Node {
         });
         Self {
             id: PeerId(id),
-            links: Links::bind(config, &Handle::current()).unwrap(),
+            links: TcpLinks::bind(config, &Handle::current()).unwrap(),
             recorder,
             seen,
         }

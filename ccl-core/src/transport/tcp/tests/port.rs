@@ -128,11 +128,11 @@ async fn junk_on_the_port_disturbs_nobody() {
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let node = Node::new(1, 1, PATIENCE);
-    let taken = LinksConfig {
+    let taken = TcpConfig {
         listen: Some(node.links.address()),
         ..config(1)
     };
-    let error = Links::bind(taken, &Handle::current()).unwrap_err();
+    let error = TcpLinks::bind(taken, &Handle::current()).unwrap_err();
     let words = error.to_string();
     assert!(words.contains(&node.links.address().to_string()), "{words}");
 }
@@ -141,7 +141,7 @@ async fn a_port_in_use_is_named() {
 async fn a_dialler_tries_all_addresses() {
     let mut first = Node::unidentified(
         1,
-        LinksConfig {
+        TcpConfig {
             listen: None,
             ..config(1)
         },
