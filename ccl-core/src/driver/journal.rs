@@ -455,9 +455,10 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 const MAGIC: [u8; 8] = *b"ccl-log\n";
 /// Version 1 knew neither shared state nor units, version 2 no generations of a unit, version 3 not
-/// whether a run was taken over, nor names of peers, nor what was given back: their records would
-/// be taken for others.
-const JOURNAL_VERSION: u32 = 4;
+/// whether a run was taken over, nor names of peers, nor what was given back, version 4 neither the
+/// times that peers were told nor why their sessions ended: their records would be taken for
+/// others.
+const JOURNAL_VERSION: u32 = 5;
 const FIXED_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 16;
 /// Memory kept between records, in bytes; all but views of large worlds fit.

@@ -95,8 +95,8 @@ pub struct StateOffer {
     /// Whether its content is whole: a sync that failed half-way leaves a mixture, which can only
     /// receive.
     pub is_usable: bool,
-    /// A vote for the highest revision there is, if the sealed one is lost, or is so old that it may
-    /// not follow.
+    /// A vote for the highest revision there is, if the sealed one is lost, or too old for it to
+    /// follow.
     pub restore: bool,
 }
 

@@ -16,6 +16,7 @@ use crate::master::group::{Admission, Group, View};
 use crate::master::history::record::{Record, SealedMember, SealedView};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
+use crate::timers::Timers;
 use crate::topology;
 use crate::wire::control::{CommitRecord, CostTable, EvictReason, Install, MasterToPeer, Member};
 
@@ -292,6 +293,15 @@ impl Group {
         }
     }
 
+    /// The longest times that a member lives by.
+    fn longest_told(&self, shared: &Shared) -> Timers {
+        let sessions = self.view.members.iter();
+        let sessions = sessions.filter_map(|member| shared.sessions.get(member.peer));
+        let told = sessions.map(|session| session.registration.timers);
+        told.reduce(|one, other| one.longer(&other))
+            .unwrap_or(shared.timers)
+    }
+
     fn sealed_view(&self, shared: &Shared) -> SealedView {
         let sealed = |member: &Member| {
             let session = shared.sessions.get(member.peer);
@@ -314,6 +324,7 @@ impl Group {
             safe_released: self.safe.released,
             departed: view.departed.clone(),
             state: self.ledger.sealed_state,
+            timers: self.longest_told(shared),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, Tag, Term};
 use crate::master::history::record::{Record, Registration, SealedView};
+use crate::timers::Timers;
 use crate::wire::control::{CommitRecord, EvictReason, StateId, TagFloor};
 
 /// The state that the sealed history adds up to.
@@ -97,6 +98,16 @@ impl History {
         }
     }
 
+    /// The longest waiting times that any session was told that may be alive: those that had not
+    /// ended, and members of the newest views whether they had or not. `None` if there is none.
+    #[must_use]
+    pub fn told(&self) -> Option<Timers> {
+        let sessions = self.sessions.values().map(|session| session.timers);
+        let views = self.groups.values().filter(|view| !view.members.is_empty());
+        let told = sessions.chain(views.map(|view| view.timers));
+        told.reduce(|one, other| one.longer(&other))
+    }
+
     /// The fewest records that add up to the same: what a journal is shortened to.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
@@ -180,6 +191,7 @@ impl History {
                     min_world: 1,
                     attach: known.attach,
                     name: known.member.name.clone(),
+                    timers: sealed.timers,
                 });
             session.attach = session.attach.max(known.attach);
         }
@@ -232,6 +244,7 @@ mod tests {
             min_world: 2,
             attach: 1,
             name: String::new(),
+            timers: Timers::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     Epoch, GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
 };
+use crate::timers::Timers;
 use crate::wire::control::{
     Carried, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
 };
@@ -110,6 +111,8 @@ pub struct Registration {
     pub attach: u64,
     /// What its program calls it.
     pub name: String,
+    /// The waiting times that it was told, and lives by.
+    pub timers: Timers,
 }
 
 impl Registration {
@@ -144,6 +147,8 @@ pub struct SealedView {
     pub departed: Vec<(PeerId, EvictReason)>,
     /// The shared state that was sealed last.
     pub state: Option<StateId>,
+    /// The longest waiting times that any member was told.
+    pub timers: Timers,
 }
 
 /// A member of a [`SealedView`].
