@@ -7,10 +7,11 @@ use ccl_core::Kind;
 use ccl_core::ids::{CallId, Term};
 use ccl_core::master::Record;
 use ccl_core::time::Instant;
+use ccl_core::wire::control::EvictReason;
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::disk::JournalDisk;
 use ccl_tests::sim::links::{Direction, LinkKey};
-use ccl_tests::sim::scenario::{Scenario, is_lost, is_unknown, size};
+use ccl_tests::sim::scenario::{Scenario, is_evicted, is_lost, is_unknown, size};
 use ccl_tests::sim::swarm::Disk;
 
 const A: HostId = HostId(0);
@@ -239,6 +240,28 @@ fn members_are_judged_by_the_times_that_they_were_told() {
         }
         s.pass_ms(1000);
         s.works(&[A, B], 0);
+    }
+}
+
+/// C is evicted while it cannot be told, and the master dies. The next one knows why, whether the
+/// journal was shortened since or not.
+#[test]
+fn restarted_master_says_why_a_session_ended() {
+    for shortened in [false, true] {
+        let mut s = Scenario::with(3, Disk::Full);
+        s.works(&[A, B, C], 0);
+        s.world.block_control(C, Some(true), Some(true));
+        s.view_of(&[A, B]);
+        s.world.master_crash(false, Some(1000));
+        if shortened {
+            s.world.master.disk.shorten();
+        }
+        s.world.master_start();
+        s.works(&[A, B], 0);
+        s.world.block_control(C, Some(false), Some(false));
+        let end = s.session_end(C);
+        let is_told = is_evicted(&end, |why| matches!(why, EvictReason::Silent { .. }));
+        assert!(is_told, "{end:?}");
     }
 }
 

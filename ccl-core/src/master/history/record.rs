@@ -84,6 +84,21 @@ pub enum Record {
     /// The records before are an older copy of the run's journal, or a part of it: what they say of
     /// groups needs a majority. There may be groups, sessions and terms that they do not name.
     Outdated,
+    /// A session that a shortened journal remembers although it has ended.
+    Remembered(EndedSession),
+}
+
+/// What is remembered of a session that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedSession {
+    /// Its secret.
+    pub session: SessionId,
+    /// Why it ended, so that a late attach hears it.
+    pub reason: EvictReason,
+    /// The key of its process.
+    pub key: LinkKey,
+    /// Counter of its newest connection, so that a late hello is not taken for a new one.
+    pub attach: u64,
 }
 
 /// What the master keeps of a `Hello`.

@@ -105,6 +105,7 @@ impl Master {
             group.next_number = history.next_numbers.get(&id).copied().unwrap_or_default();
             self.groups.insert(id, group);
         }
+        self.shared.sessions.restore_ended(history.ended);
         for (peer, registration) in history.sessions {
             let id = registration.group;
             // Newcomers get as long as members do to find the new master.
