@@ -49,6 +49,9 @@ pub const UNIDENTIFIED_BYTES_MAX: usize = 5 << 19;
 pub const GROUPS_MAX: usize = PEERS_MAX;
 /// Ended sessions whose reason is remembered, so that a late attach hears it.
 pub const ENDED_SESSIONS_MAX: usize = PEERS_MAX;
+/// Of these, how many a journal remembers over a restart: more than leave a run in one go, and few
+/// enough to be nothing beside its views.
+pub const ENDED_SESSIONS_KEPT: usize = 256;
 /// Addresses whose evictions for broken links are remembered.
 pub const BACKOFFS_MAX: usize = PEERS_MAX;
 /// How long a peer that comes back after broken links waits the first time; doubled each time.

@@ -65,7 +65,7 @@ fn agree(s: &mut Scenario, hosts: &[HostId], content: StateId) {
 fn fault_of(ending: &Ending) -> &SyncFault {
     match abort_of(ending) {
         Some(AbortReason::State(fault)) => fault,
-        other => panic!("{other:?}"),
+        _ => panic!("{ending:?}"),
     }
 }
 
@@ -217,6 +217,69 @@ fn election_that_was_missed_is_said_again() {
         let visited = s.world.hosts[B.0].peer.visited();
         assert!(visited.contains(&(state, "Elected")), "{visited:?}");
     }
+}
+
+/// Members save what a sync gave them, and then the whole site loses power: of the journal only
+/// what was certainly on the disk is left. What they come back with was sealed.
+#[test]
+fn checkpoints_of_a_site_are_not_ahead_of_a_journal_that_lost_its_end() {
+    let mut s = Scenario::with(2, Disk::LazyLost);
+    has(&mut s, &[A, B], content(4, 1));
+    agree(&mut s, &[A, B], content(4, 1));
+    s.join();
+    s.admit(&[A, B], C);
+    for revision in [5, 6] {
+        has(&mut s, &[A], content(revision, 1));
+        agree(&mut s, &[A, B, C], content(revision, 1));
+    }
+    let [first, second] = black_out(&mut s, &[A, B, C]);
+    has(&mut s, &[first, second], content(6, 1));
+    agree(&mut s, &[first, second], content(6, 1));
+    has(&mut s, &[second], content(7, 1));
+    agree(&mut s, &[first, second], content(7, 1));
+}
+
+/// The checkpoints of a site are newer than what the journal that was found says was sealed. The
+/// members cannot go on from them, unless all of them say so.
+#[test]
+fn checkpoints_that_are_ahead_of_the_journal_come_back_by_the_vote_of_all() {
+    let mut s = Scenario::with_members(2);
+    has(&mut s, &[A, B], content(4, 1));
+    agree(&mut s, &[A, B], content(4, 1));
+    let [first, second] = black_out(&mut s, &[A, B]);
+    for willing in [&[][..], &[first]] {
+        has(&mut s, &[first], content(6, 1));
+        has(&mut s, &[second], content(7, 1));
+        votes(&mut s, willing);
+        let calls = begin(&mut s, &[first, second]);
+        for ending in s.ends(&[first, second], &calls) {
+            let fault = fault_of(&ending);
+            assert!(matches!(fault, SyncFault::RevisionAhead { .. }), "{fault}");
+        }
+    }
+    has(&mut s, &[second], content(7, 1));
+    votes(&mut s, &[first, second]);
+    agree(&mut s, &[first, second], content(7, 1));
+    votes(&mut s, &[]);
+    has(&mut s, &[first], content(8, 1));
+    agree(&mut s, &[first, second], content(8, 1));
+}
+
+/// All members and the master lose power, and what the journal has not on the disk for certain is
+/// lost. Two processes come in their place, once no session of before can be alive.
+fn black_out(s: &mut Scenario, members: &[HostId]) -> [HostId; 2] {
+    for &member in members {
+        s.world.die(member, Some(0), true);
+    }
+    s.world.master_crash(true, Some(0));
+    let disk = &mut s.world.master.disk;
+    disk.lose(disk.unsynced());
+    assert!(disk.is_whole(), "nothing of it was told");
+    s.world.swarm.min_worlds[0] = 2;
+    s.world.master_start();
+    let newcomers = [s.join(), s.join()];
+    s.view_of(&newcomers);
+    newcomers
 }
 
 /// Some have heard of the election and some not; the next master says the same to all.

@@ -24,7 +24,8 @@ use crate::wire::control::{
 pub struct SyncOptions {
     /// Whether this peer's content counts. Default: it does, and is replaced if another is elected.
     pub strategy: SyncStrategy,
-    /// A vote to go back to the best content there is, if the one that was sealed last is lost.
+    /// A vote for the best content there is, if nobody has the one that was sealed last, or if
+    /// somebody is more than one revision ahead of it, as after a loss of the master's journal.
     /// Needs the votes of all members. Default false.
     pub restore: bool,
     /// Indices of the entries that may have changed since the last sync: only these are hashed. A

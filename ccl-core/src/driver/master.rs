@@ -170,8 +170,10 @@ impl Parts {
             Some((journal, history)) => (Some(journal), history),
             None => (None, Vec::new()),
         };
-        if config.new_run && !history.is_empty() {
-            return Err(beside_an_old_run(&config));
+        if config.new_run
+            && let Some(journal) = &journal
+        {
+            check_no_run(journal, &history)?;
         }
         // Of a port that the system is about to choose nobody can have heard in an earlier run.
         config.new_run |= config.listen.port() == 0 && history.is_empty();
@@ -195,13 +197,25 @@ impl Parts {
     }
 }
 
-fn beside_an_old_run(config: &MasterConfig) -> Error {
-    let path = config.journal.as_deref().unwrap_or(Path::new(""));
-    Error::invalid(format!(
-        "journal {} holds a run already, and new_run founds another: start without new_run to take \
-         the run up, or move the journal and its marker away, or name another file",
-        path.display()
-    ))
+/// Whether a new run may be founded: journal and marker know of none.
+fn check_no_run(journal: &Journal, history: &[Record]) -> Result<()> {
+    let path = journal.path().display();
+    if !history.is_empty() {
+        return Err(Error::invalid(format!(
+            "journal {path} holds a run already, and new_run founds another: start without \
+             new_run to take the run up, or move the journal and its marker away, or name another \
+             file"
+        )));
+    }
+    match journal.doubt() {
+        None => Ok(()),
+        Some(Doubt::NoMarker(marker) | Doubt::Older(marker)) => Err(Error::invalid(format!(
+            "journal {path} is empty or gone, but its marker {} says that it held a run, whose \
+             members may be alive, and new_run founds another: start without new_run to take the \
+             run up from them, or delete both files if there are none",
+            marker.display()
+        ))),
+    }
 }
 
 /// Whether nothing casts doubt on a journal, or an operator stands for it.

@@ -95,7 +95,8 @@ pub struct StateOffer {
     /// Whether its content is whole: a sync that failed half-way leaves a mixture, which can only
     /// receive.
     pub is_usable: bool,
-    /// A vote to go back to the highest revision there is, if the sealed one is lost.
+    /// A vote for the highest revision there is, if the sealed one is lost, or too old for it to
+    /// follow.
     pub restore: bool,
 }
 
@@ -193,7 +194,8 @@ impl SyncFault {
                 sealed,
             } => format!(
                 "{} has revision {theirs}, but {sealed} was sealed last: a sync may be one revision \
-                 ahead",
+                 ahead. If revisions since were sealed and are forgotten, as after a loss of the \
+                 journal, all members may vote with restore to go on from the highest there is",
                 names.of(*peer)
             ),
             Self::RevisionLost {

@@ -143,6 +143,8 @@ impl Possession {
     fn refused(&mut self, fault: &SyncFault) {
         match fault {
             SyncFault::RevisionLost { .. } => self.restore = true,
+            // All hear the same, and do the same about it.
+            SyncFault::RevisionAhead { theirs, .. } if theirs.0 % 2 == 0 => self.restore = true,
             SyncFault::RevisionAhead { sealed, .. } => {
                 let last = Revision(sealed.0 + 1);
                 self.content.revision = self.content.revision.min(last);

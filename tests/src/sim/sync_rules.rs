@@ -12,7 +12,6 @@ use ccl_core::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
 use super::checkers::{Checkers, ensure};
 use super::cluster::{HostId, World};
 use super::peer_host::Host;
-use super::swarm::Disk;
 use super::workload::Operation;
 
 /// Run, group and name of a sync.
@@ -70,8 +69,9 @@ impl Checkers {
         members.iter().map(offer).collect()
     }
 
-    /// What was sealed when a sync was elected.
-    fn sealed_before(&self, (run, group, op): SyncKey, disk: Disk) -> Before {
+    /// What was sealed when a sync was elected. A master that has the journal of the one before
+    /// knows it, however much of that was written lazily.
+    fn sealed_before(&self, (run, group, op): SyncKey, keeps_all: bool) -> Before {
         let members = self.members_of((run, group, op));
         for n in (0..op.n.0).rev().map(OpNumber) {
             let name = OpName { n, ..op };
@@ -84,7 +84,7 @@ impl Checkers {
             match &outcome.committed {
                 Some((_, contributors)) => {
                     let is_known = contributors.iter().any(|peer| members.contains(peer));
-                    return match is_known || disk == Disk::Full {
+                    return match is_known || keeps_all {
                         true => Before::Sealed(outcome.state),
                         false => Before::Unknown,
                     };
@@ -107,11 +107,6 @@ impl World {
         host: HostId,
         (run, group, op): SyncKey,
     ) -> Result<(), String> {
-        let disk = if self.keeps_all() {
-            self.swarm.disk
-        } else {
-            Disk::None
-        };
         let key = (run, group, op);
         let possession = &self.hosts[host.0].app.possession;
         let mine = possession.content;
@@ -130,7 +125,8 @@ impl World {
         })?;
         let offers = self.checkers.offers(key);
         let offers = offers.ok_or_else(|| format!("{op} committed before all had called it"))?;
-        let Before::Sealed(sealed) = self.checkers.sealed_before(key, disk) else {
+        let sealed = self.checkers.sealed_before(key, self.keeps_all());
+        let Before::Sealed(sealed) = sealed else {
             self.stats.sync("unchecked");
             let is_brought = offers
                 .iter()
@@ -161,7 +157,7 @@ impl World {
         (run, group, op): SyncKey,
         fault: &SyncFault,
     ) -> Result<(), String> {
-        let disk = self.swarm.disk;
+        let keeps_all = self.keeps_all();
         let names: Vec<OpName> = match operation.started {
             Some(op) => vec![op],
             // Told before it called: the birth is not known here.
@@ -173,7 +169,7 @@ impl World {
             let Some(offers) = self.checkers.offers(key) else {
                 continue;
             };
-            let before = self.checkers.sealed_before(key, disk);
+            let before = self.checkers.sealed_before(key, keeps_all);
             match check_fault(&offers, before, fault) {
                 Ok(()) => return Ok(()),
                 Err(what) => wrong = format!("{name}: {what}; told: {fault}; offers: {offers:?}"),
@@ -216,12 +212,14 @@ fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static 
         None => any,
         Some(sealed) => {
             let last = sealed.revision.0 + 1;
-            if candidates.iter().any(|it| it.revision.0 > last) {
-                return Err("ahead");
-            }
+            let is_ahead = candidates.iter().any(|it| it.revision.0 > last);
             let legal = best_of(&|it| it == sealed || it.revision.0 == last);
-            let all_restore = offers.iter().all(|(_, it)| it.restore);
-            legal.or(all_restore.then_some(any)).ok_or("lost")?
+            match offers.iter().all(|(_, it)| it.restore) {
+                true if is_ahead => any,
+                false if is_ahead => return Err("ahead"),
+                true => legal.unwrap_or(any),
+                false => legal.ok_or("lost")?,
+            }
         }
     };
     let beaten = offers.iter().any(|(_, it)| {

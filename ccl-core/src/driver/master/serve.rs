@@ -57,6 +57,8 @@ struct State {
     is_unsynced: bool,
     /// When the journal is to be stamped again, if a member can hear of the master.
     stamp_after: Instant,
+    /// When to look again whether the journal is still there.
+    watch_after: Instant,
     /// When the timer is set to.
     armed: Option<Instant>,
     /// Why nothing may be sent any more.
@@ -136,6 +138,7 @@ impl Server {
             pending: Vec::new(),
             is_unsynced: false,
             stamp_after: Instant::default(),
+            watch_after: Instant::default(),
             armed: None,
             failure: None,
         };
@@ -260,7 +263,8 @@ impl Server {
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }
-        state.journal.as_mut().map_or(Ok(()), Archive::sync)
+        let close = |journal: &mut Archive| journal.watch().and_then(|()| journal.sync());
+        state.journal.as_mut().map_or(Ok(()), close)
     }
 }
 
@@ -394,12 +398,17 @@ impl State {
         }
     }
 
-    /// Notes about once a second that members can hear of the master, before they do.
+    /// Notes about once a second that members can hear of the master, before they do; and looks
+    /// whether the journal is still there.
     fn stamp(&mut self) -> Result<()> {
         let now = self.clock.now();
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
+        if now >= self.watch_after {
+            self.watch_after = now + STAMP_INTERVAL;
+            journal.watch()?;
+        }
         if now >= self.stamp_after && self.master.has_members() {
             self.stamp_after = now + STAMP_INTERVAL;
             if let Some(moment) = Moment::now() {
@@ -461,6 +470,7 @@ fn silence(journal: Option<&Journal>) -> Duration {
 /// polls in one go.
 const TASKS_A_TURN: usize = 30;
 /// Between stamps of the journal: how much longer than needed the members of a view are waited for.
+/// And between looks at its place.
 const STAMP_INTERVAL: Duration = Duration::from_secs(1);
 /// All peers' messages pass through one buffer of this size.
 const READ_BUFFER_BYTES: usize = 64 << 10;

@@ -36,12 +36,10 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
     let content = match sealed {
         None => best,
         Some(sealed) => {
-            check_not_ahead(&candidates, sealed)?;
-            let mut legal = contents;
-            legal.retain(|content| follows(*content, sealed));
-            match highest(&legal) {
-                Some(content) => content,
-                None => restore(offers, sealed, best)?,
+            let unwilling = unwilling(offers);
+            match follow(&candidates, (sealed, best), &unwilling) {
+                Err(_) if unwilling.is_empty() => best,
+                followed => followed?,
             }
         }
     };
@@ -151,18 +149,29 @@ fn check_not_ahead(candidates: &[&Offer], sealed: StateId) -> Result<(), SyncFau
     }
 }
 
-/// Nobody has what follows the sealed content: the best there is, if all members say so.
-fn restore(offers: &[Offer], sealed: StateId, best: StateId) -> Result<StateId, SyncFault> {
-    let unwilling = offers.iter().filter(|(_, it)| !it.restore);
-    let unwilling: Vec<_> = unwilling.map(|(peer, _)| *peer).collect();
-    if unwilling.is_empty() {
-        return Ok(best);
-    }
-    Err(SyncFault::RevisionLost {
+/// What follows the sealed content.
+fn follow(
+    candidates: &[&Offer],
+    (sealed, best): (StateId, StateId),
+    unwilling: &[PeerId],
+) -> Result<StateId, SyncFault> {
+    check_not_ahead(candidates, sealed)?;
+    let contents = candidates.iter().map(|(_, it)| it.content);
+    let legal: Vec<_> = contents
+        .filter(|content| follows(*content, sealed))
+        .collect();
+    highest(&legal).ok_or_else(|| SyncFault::RevisionLost {
         sealed,
         best,
-        unwilling,
+        unwilling: unwilling.to_vec(),
     })
+}
+
+/// Who does not vote to restore. All members together may go on from the best there is where the
+/// sealed content does not allow it: what the members of before have sealed may be lost with them.
+fn unwilling(offers: &[Offer]) -> Vec<PeerId> {
+    let unwilling = offers.iter().filter(|(_, it)| !it.restore);
+    unwilling.map(|(peer, _)| *peer).collect()
 }
 
 fn check_senders(offers: &[Offer], elected: StateId) -> Result<(), SyncFault> {

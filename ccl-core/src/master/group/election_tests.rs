@@ -202,7 +202,7 @@ fn more_than_one_revision_further_is_an_error_that_names_the_furthest() {
     assert_eq!(run(&[has(6, b'x'), has(7, b'y')], sealed), ahead(11, 7));
     let offers = [has(7, b'x'), has(9, b'x'), has(9, b'y'), has(5, b's')];
     assert_eq!(run(&offers, sealed), ahead(12, 9));
-    let offers = [restoring(has(7, b'x'))];
+    let offers = [restoring(has(7, b'x')), has(5, b's')];
     assert_eq!(run(&offers, sealed), ahead(10, 7));
     // Of those whose content does not count, the revision does not either.
     let offers = [offer(R, id(7, b'x')), has(6, b'x'), torn(has(9, b'x'))];
@@ -233,6 +233,25 @@ fn a_lost_revision_comes_back_only_if_all_members_vote_for_it() {
     assert_eq!(run(&willing, Some(sealed)), wins(id(5, b'x'), &[10]));
     let behind = [has(3, b'x'), has(4, b'b'), has(4, b'c'), has(4, b'c')].map(restoring);
     assert_eq!(run(&behind, Some(sealed)), wins(id(4, b'c'), &[12, 13]));
+}
+
+/// The sealed content may be older than what the members of before have made of it.
+#[test]
+fn all_members_together_go_on_from_a_revision_further_ahead() {
+    let sealed = Some(id(5, b's'));
+    let offers = [has(7, b'x'), has(9, b'y'), has(9, b'z'), has(9, b'z')].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(9, b'z'), &[12, 13]));
+    // It is the best there is, though somebody has what may follow.
+    let offers = [has(5, b's'), has(6, b'x'), has(7, b'y')].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(7, b'y'), &[12]));
+    // All members: also those that only receive, and have nothing whole.
+    let mut offers = [has(7, b'x'), offer(R, id(0, b'z')), torn(has(3, b'a'))].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(7, b'x'), &[10]));
+    offers[1].restore = false;
+    assert!(matches!(
+        run(&offers, sealed),
+        Err(SyncFault::RevisionAhead { .. })
+    ));
 }
 
 #[test]
@@ -334,8 +353,12 @@ proptest! {
         let candidates = offers.iter().filter(|offer| is_candidate(offer));
         let rivals = candidates.map(|(_, it)| it.content);
         let is_restored = !legal(elected.content);
+        let is_ahead = |it: StateId| sealed.is_some_and(|sealed| {
+            it.revision.0 > sealed.revision.0 + 1
+        });
         for rival in rivals {
-            prop_assert!(!is_restored || !legal(rival), "a restore passed over {rival}");
+            let is_better = is_ahead(elected.content);
+            prop_assert!(!is_restored || is_better || !legal(rival), "{rival} was passed over");
             if is_restored || legal(rival) {
                 let rank = |it: StateId| (it.revision, votes(&offers, it));
                 prop_assert!(rank(rival) <= rank(elected.content), "{rival} is better");
