@@ -4,6 +4,8 @@
 //! file is the seam: what carries the frames is behind [`Links`], [`tcp`] so far. Whatever does
 //! passes the same tests (`conformance`).
 
+#[cfg(test)]
+pub(crate) mod mem;
 pub mod tcp;
 
 use std::collections::BTreeMap;
@@ -152,3 +154,6 @@ pub trait Links: LinkSender {
 
 /// Shared form of [`LinkHandler`].
 pub type Handler = Arc<dyn LinkHandler>;
+
+#[cfg(test)]
+mod conformance;
