@@ -100,7 +100,7 @@ pub struct StateOffer {
 }
 
 /// Why a sync cannot be: a mistake of its callers, or content that nobody has. Nobody is evicted
-/// for it.
+/// for it: of a few members that are too far ahead it is not said, they are evicted instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncFault {
     /// A member's entries differ from those of most.
@@ -192,8 +192,10 @@ impl SyncFault {
                 theirs,
                 sealed,
             } => format!(
-                "{} has revision {theirs}, but {sealed} was sealed last: a sync may be one revision \
-                 ahead",
+                "{} has revision {theirs}, but the run sealed {sealed} last, and too few have that or \
+                 what follows it to go on without those that are ahead. Let these begin without their \
+                 state, or with the run's own checkpoint; or let all members call with restore: then \
+                 the run goes on from the highest revision there is",
                 names.of(*peer)
             ),
             Self::RevisionLost {

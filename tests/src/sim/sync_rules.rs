@@ -6,8 +6,8 @@
 
 use std::cmp::Reverse;
 
-use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId};
-use ccl_core::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
+use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId, Revision, Tag};
+use ccl_core::wire::control::{EvictReason, StateId, StateOffer, SyncFault, SyncStrategy};
 
 use super::checkers::{Checkers, ensure};
 use super::cluster::{HostId, World};
@@ -70,6 +70,15 @@ impl Checkers {
         members.iter().map(offer).collect()
     }
 
+    /// The syncs of the run that this peer has called.
+    fn syncs_of(&self, group: GroupId, peer: PeerId) -> impl Iterator<Item = SyncKey> {
+        let keys = self.started.iter().filter(move |(key, started)| {
+            let is_there = key.0 == self.run && key.1 == group && started.contains_key(&peer);
+            is_there && key.2.tag == Tag::SHARED_STATE
+        });
+        keys.map(|(key, _)| *key)
+    }
+
     /// What was sealed when a sync was elected.
     fn sealed_before(&self, (run, group, op): SyncKey, disk: Disk) -> Before {
         let members = self.members_of((run, group, op));
@@ -107,11 +116,7 @@ impl World {
         host: HostId,
         (run, group, op): SyncKey,
     ) -> Result<(), String> {
-        let disk = if self.keeps_all() {
-            self.swarm.disk
-        } else {
-            Disk::None
-        };
+        let disk = self.disk_of_all();
         let key = (run, group, op);
         let possession = &self.hosts[host.0].app.possession;
         let mine = possession.content;
@@ -151,6 +156,46 @@ impl World {
         })
     }
 
+    /// The disk, if it keeps all that is written to it.
+    fn disk_of_all(&self) -> Disk {
+        match self.keeps_all() {
+            true => self.swarm.disk,
+            false => Disk::None,
+        }
+    }
+
+    /// Somebody was evicted for the revision of its shared state.
+    ///
+    /// # Errors
+    /// In no sync that all members had called was it one of a few that are too far ahead.
+    pub fn is_stray(
+        &self,
+        (group, peer): (GroupId, PeerId),
+        reason: &EvictReason,
+    ) -> Result<(), String> {
+        let EvictReason::RevisionAhead { theirs, sealed } = reason else {
+            return Ok(());
+        };
+        let disk = self.disk_of_all();
+        let is_it = |key: SyncKey| {
+            let Some(offers) = self.checkers.offers(key) else {
+                return false;
+            };
+            let is_sealed = match self.checkers.sealed_before(key, disk) {
+                Before::Sealed(before) => before.map(|before| before.revision) == Some(*sealed),
+                Before::Unknown => true,
+            };
+            let of = offers.iter().find(|(it, _)| *it == peer);
+            let is_theirs = of.is_some_and(|(_, it)| it.content.revision == *theirs);
+            is_sealed && is_theirs && are_few_ahead(&offers, *sealed) && theirs.0 > sealed.0 + 1
+        };
+        let mut syncs = self.checkers.syncs_of(group, peer);
+        ensure(
+            self.checkers.broken.contains(&group) || syncs.any(is_it),
+            || format!("{peer} was evicted, and no sync asked for that: {reason} (R18)"),
+        )
+    }
+
     /// A host is told that a sync cannot be.
     ///
     /// # Errors
@@ -187,6 +232,16 @@ fn is_candidate((_, offer): &Offer) -> bool {
     offer.is_usable && offer.strategy != SyncStrategy::ReceiveOnly
 }
 
+/// Whether fewer are too far ahead than can go on without them, and not all vote to go back. The
+/// root of what was sealed is not looked at.
+fn are_few_ahead(offers: &[Offer], sealed: Revision) -> bool {
+    let candidates = offers.iter().filter(|offer| is_candidate(offer));
+    let ahead = |it: &&Offer| it.1.content.revision.0 > sealed.0 + 1;
+    let legal = |it: &&Offer| (0..2).contains(&it.1.content.revision.0.wrapping_sub(sealed.0));
+    candidates.clone().filter(ahead).count() < candidates.filter(legal).count()
+        && offers.iter().any(|(_, it)| !it.restore)
+}
+
 /// The election once more: what must win, or the name of what must be refused.
 fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static str> {
     let has = |strategy| offers.iter().any(|(_, it)| it.strategy == strategy);
@@ -216,11 +271,17 @@ fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static 
         None => any,
         Some(sealed) => {
             let last = sealed.revision.0 + 1;
-            if candidates.iter().any(|it| it.revision.0 > last) {
+            let is_legal = |it: StateId| it == sealed || it.revision.0 == last;
+            let all_restore = offers.iter().all(|(_, it)| it.restore);
+            let ahead = candidates.iter().filter(|it| it.revision.0 > last).count();
+            let legal = candidates.iter().filter(|it| is_legal(**it)).count();
+            if ahead > 0 && ahead < legal && !all_restore {
+                return Err("eviction");
+            }
+            if ahead > 0 {
                 return Err("ahead");
             }
-            let legal = best_of(&|it| it == sealed || it.revision.0 == last);
-            let all_restore = offers.iter().all(|(_, it)| it.restore);
+            let legal = best_of(&is_legal);
             legal.or(all_restore.then_some(any)).ok_or("lost")?
         }
     };
