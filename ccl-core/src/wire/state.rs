@@ -11,7 +11,7 @@ use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
 
-pub use super::sketch::{KeyDifference, KeySketch, OddEntry, Size, name_hash};
+pub use super::sketch::{Foreign, KeyDifference, KeySketch, OddEntry, name_hash};
 
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ pub enum SyncFault {
         /// The keys of most.
         usual: Digest,
         /// What its entries differ from those in, if it is known.
-        difference: Option<KeyDifference>,
+        difference: Option<Box<KeyDifference>>,
     },
     /// Strategies that do not go together.
     Strategies {
@@ -165,13 +165,11 @@ impl SyncFault {
             Self::Keys {
                 peer, theirs, most, ..
             } => format!(
-                "{} has other entries than most: {} of {} bytes in all, most have {} of {} bytes; \
-                 names, types and shapes must be the same",
+                "{} has other entries than the others: {}, where the others have {}; names, types and \
+                 shapes must be the same at all",
                 names.of(*peer),
-                theirs.0,
-                theirs.1,
-                most.0,
-                most.1
+                entries(*theirs),
+                entries(*most)
             ),
             Self::Strategies { peer, theirs, most } => format!(
                 "{} calls with {}, which does not go with {} of the others",
@@ -212,6 +210,11 @@ impl SyncFault {
                 .into(),
         }
     }
+}
+
+fn entries((count, bytes): (u32, u64)) -> String {
+    let noun = if count == 1 { "entry" } else { "entries" };
+    format!("{count} {noun} with {bytes} bytes in all")
 }
 
 impl fmt::Display for SyncFault {

@@ -135,7 +135,7 @@ fn check_keys(offers: &[Offer]) -> Result<(), SyncFault> {
             theirs: (odd.entries, odd.bytes),
             most: (usual.entries, usual.bytes),
             usual: usual.keys,
-            difference: odd.sketch.difference(&usual.sketch),
+            difference: odd.sketch.difference(&usual.sketch).map(Box::new),
         }),
         _ => Ok(()),
     }
