@@ -32,7 +32,7 @@ fn run<R: Send + 'static>(
     let peer = |_| {
         let config = CommunicatorConfig {
             master: master.address().to_string(),
-            min_world_size: world,
+            initial_world_size: Some(world),
             connect_timeout: HANG,
             operation_timeout: Some(HANG),
             ..CommunicatorConfig::default()
@@ -173,6 +173,37 @@ fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
         (peer, communicator.peer())
     });
     assert!(names.iter().all(|(odd, _)| *odd == names[1].1), "{names:?}");
+}
+
+/// The odd one is told both revisions and what to do, and the call of the others goes on.
+#[test]
+fn who_is_too_far_ahead_is_evicted_with_both_revisions() {
+    run(3, |communicator, rank| {
+        let mut weights = vec![rank as u64; 100];
+        let mut state = SharedState::new(14);
+        state.add("w", &[100], &mut weights).unwrap();
+        let strategy = SyncStrategy::EnforcePopular;
+        communicator
+            .sync_shared_state(&mut state, strategy)
+            .unwrap();
+        if rank == 2 {
+            state.set_revision(16);
+        }
+        match communicator.sync_shared_state(&mut state, strategy) {
+            Ok(info) => assert_eq!((rank < 2, info.revision, info.members.len()), (true, 14, 2)),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(rank == 2 && error.is_fatal(), "{text}");
+                for words in [
+                    "has revision 16",
+                    "sealed 14 last",
+                    "connect again without it",
+                ] {
+                    assert!(text.contains(words), "{text}");
+                }
+            }
+        }
+    });
 }
 
 /// Names and shapes.
