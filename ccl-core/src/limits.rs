@@ -28,8 +28,8 @@ pub const WAIT_NAMES_MAX: usize = 8;
 /// Longest name with an address, in bytes.
 pub const LABEL_BYTES_MAX: usize = NAME_BYTES_MAX + 64;
 /// Between two looks at what a group waits for; the operator is told of what lasts from one to the
-/// next.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// next: longer than links take.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Bytes of the name that a caller gives a call, such as `reduce to rank 2`.
 pub const CALLER_BYTES_MAX: usize = 128;
 /// Longest control frame. An `Install` names 4,096 tags of some 100 bytes and 256 members of some

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use ccl_core::ids::{CallId, Revision, Tag};
-use ccl_core::wire::control::{AbortReason, Kind, StateId, SyncFault, SyncStrategy};
+use ccl_core::wire::control::{AbortReason, EvictReason, Kind, StateId, SyncFault, SyncStrategy};
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::hooks::{Act, Point};
-use ccl_tests::sim::messages::{ATTACH, COMMIT, DONE, ELECTED};
+use ccl_tests::sim::messages::{ATTACH, COMMIT, DONE, ELECTED, SUSPEND};
 use ccl_tests::sim::network::Break;
 use ccl_tests::sim::program::{Logical, Twist};
-use ccl_tests::sim::scenario::{Scenario, abort_of, is_cancelled, is_committed, is_lost, size};
+use ccl_tests::sim::scenario::{
+    Scenario, abort_of, is_cancelled, is_committed, is_evicted, is_lost, size,
+};
 use ccl_tests::sim::swarm::Disk;
 use ccl_tests::sim::sync::root;
 use ccl_tests::sim::workload::Ending;
@@ -352,6 +354,111 @@ fn newcomer_behind_a_carried_sync_is_held_to_what_that_sealed() {
                 panic!("{ending:?}");
             };
             assert_eq!((*sealed, *best), (content(4, 1), content(4, 8)));
+        }
+    }
+}
+
+/// The end of a session, if it is an eviction for a revision that is too far ahead.
+fn is_ahead(s: &mut Scenario, host: HostId, revisions: (u64, u64)) {
+    let end = s.session_end(host);
+    let is_it = |why: &EvictReason| {
+        matches!(why, EvictReason::RevisionAhead { theirs, sealed }
+            if (theirs.0, sealed.0) == revisions)
+    };
+    assert!(is_evicted(&end, is_it), "{end:?}");
+}
+
+/// A newcomer with the checkpoint of another run goes, at a rest and over a restart of the master,
+/// and the others repeat the sync; without it it comes in.
+#[test]
+fn newcomer_that_is_too_far_ahead_goes_and_the_others_go_on() {
+    for disk in DISKS {
+        for restarts in [false, true] {
+            let mut s = Scenario::with(2, disk);
+            has(&mut s, &[A, B], content(14, 1));
+            agree(&mut s, &[A, B], content(14, 1));
+            s.join();
+            s.admit(&[A, B], C);
+            has(&mut s, &[C], content(16, 9));
+            if restarts {
+                s.restart_master(100);
+            }
+            has(&mut s, &[B], content(15, 1));
+            let calls = begin(&mut s, &[A, B, C]);
+            let endings = s.ends(&[A, B], &calls[..2]);
+            assert!(endings.iter().all(is_lost), "{endings:?}");
+            is_ahead(&mut s, C, (16, 14));
+            agree(&mut s, &[A, B], content(15, 1));
+            let again = s.join();
+            s.admit(&[A, B], again);
+            agree(&mut s, &[A, B, again], content(15, 1));
+        }
+    }
+}
+
+/// As many are ahead as could go on without them: nobody knows which of the two is the run.
+#[test]
+fn half_of_the_members_are_not_evicted_for_being_ahead() {
+    let mut s = Scenario::with_members(4);
+    let all = [A, B, C, HostId(3)];
+    has(&mut s, &all, content(14, 1));
+    agree(&mut s, &all, content(14, 1));
+    has(&mut s, &[A, B], content(16, 1));
+    let calls = begin(&mut s, &all);
+    for ending in s.ends(&all, &calls) {
+        let SyncFault::RevisionAhead {
+            peer,
+            theirs,
+            sealed,
+        } = fault_of(&ending)
+        else {
+            panic!("{ending:?}");
+        };
+        let peers = [A, B].map(|host| s.world.hosts[host.0].peer.peer());
+        assert!(peers.contains(&Some(*peer)) && (theirs.0, sealed.0) == (16, 14));
+    }
+    assert_eq!(size(&s.world, A), 4);
+    // One of them comes back to what the run has: the other is one too few.
+    votes(&mut s, &[]);
+    has(&mut s, &[A], content(16, 1));
+    has(&mut s, &[B], content(14, 1));
+    let calls = begin(&mut s, &all);
+    let endings = s.ends(&all[1..], &calls[1..]);
+    assert!(endings.iter().all(is_lost), "{endings:?}");
+    is_ahead(&mut s, A, (16, 14));
+    agree(&mut s, &all[1..], content(14, 1));
+}
+
+/// The vote of all to go back is no eviction, whoever is ahead.
+#[test]
+fn nobody_is_evicted_for_being_ahead_if_all_vote_to_restore() {
+    let mut s = Scenario::with_members(3);
+    has(&mut s, &[A, B, C], content(14, 1));
+    agree(&mut s, &[A, B, C], content(14, 1));
+    has(&mut s, &[C], content(16, 9));
+    votes(&mut s, &[A, B, C]);
+    let calls = begin(&mut s, &[A, B, C]);
+    s.ends(&[A, B, C], &calls);
+    assert_eq!(size(&s.world, A), 3);
+}
+
+/// Its successor makes the same of the same offers.
+#[test]
+fn master_that_dies_around_the_eviction_of_a_stray_evicts_it_too() {
+    for disk in DISKS {
+        for words in [0, 300, 1000] {
+            let mut s = Scenario::with(3, disk);
+            has(&mut s, &[A, B, C], content(14, 1));
+            agree(&mut s, &[A, B, C], content(14, 1));
+            has(&mut s, &[C], content(16, 9));
+            let restart = Duration::from_millis(200);
+            let act = Act::CrashMaster { words, restart };
+            s.when((Point::MasterSends, SUSPEND), None, act);
+            let calls = begin(&mut s, &[A, B, C]);
+            let endings = s.ends(&[A, B], &calls[..2]);
+            assert!(endings.iter().all(is_lost), "{endings:?}");
+            is_ahead(&mut s, C, (16, 14));
+            agree(&mut s, &[A, B], content(14, 1));
         }
     }
 }

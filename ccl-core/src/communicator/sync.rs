@@ -265,16 +265,15 @@ impl SyncHandle<'_, '_> {
                 usual,
                 difference: Some(difference),
                 ..
-            } = **fault
+            } = &**fault
         {
-            let keys = self.state.keys();
-            let is_usual = self.holding.keys == usual;
-            let words = if is_usual {
-                let odd = names.of(peer).to_string();
+            let (keys, odd) = (self.state.keys(), names.of(*peer).to_string());
+            let words = if self.holding.keys == *usual {
                 Some(odd::describe(keys, difference.reversed(), &odd))
+            } else if self.communicator.peer() == *peer {
+                Some(odd::describe(keys, **difference, OTHERS))
             } else {
-                let is_odd = self.communicator.peer() == peer;
-                is_odd.then(|| odd::describe(keys, difference, "most"))
+                odd::describe_strange(**difference, &odd, OTHERS)
             };
             *entry = words.map(|words| format!(". {words}"));
         }
@@ -320,6 +319,9 @@ impl Drop for SyncHandle<'_, '_> {
         self.settle();
     }
 }
+
+/// The members whose entries are the usual ones.
+const OTHERS: &str = "the others";
 
 /// What all members must agree on, and what this one brings.
 fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use crate::descriptors::Owner;
-use crate::driver::dial::{dial, no_master, silent};
+use crate::driver::dial::{dial, no_master};
 use crate::driver::outbox::Outbox;
 use crate::driver::peer::Session;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
@@ -73,7 +73,7 @@ async fn serve(
         outbox: Arc::default(),
     };
     match session.upgrade() {
-        Some(session) => session.control_began(generation, control.clone(), silent(address)),
+        Some(session) => session.control_began(generation, control.clone(), address),
         None => return Ok(()),
     }
     let mut reader = Reader::new(&control.stream);

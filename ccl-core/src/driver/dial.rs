@@ -112,7 +112,12 @@ pub(super) fn no_master(address: SocketAddr, first: &[u8], error: &io::Error) ->
     }
 }
 
-/// What is known of a connection while its other side has said nothing.
+/// What is known of a connection whose other side has not had the time to answer.
+pub(super) fn unanswered(address: SocketAddr) -> String {
+    format!("{address} took the connection and has not answered yet")
+}
+
+/// What is known of a connection whose other side has said nothing for longer than masters take.
 pub(super) fn silent(address: SocketAddr) -> String {
     format!(
         "{address} takes the connection and says nothing: it is another service, or a master that \

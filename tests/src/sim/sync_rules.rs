@@ -6,8 +6,8 @@
 
 use std::cmp::Reverse;
 
-use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId};
-use ccl_core::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
+use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId, Revision, Tag};
+use ccl_core::wire::control::{EvictReason, StateId, StateOffer, SyncFault, SyncStrategy};
 
 use super::checkers::{Checkers, ensure};
 use super::cluster::{HostId, World};
@@ -67,6 +67,15 @@ impl Checkers {
         let members = self.members_of(key);
         let offer = |peer: &PeerId| Some((*peer, **started.get(peer)?.fingerprint.offer.as_ref()?));
         members.iter().map(offer).collect()
+    }
+
+    /// The syncs of the run that this peer has called.
+    fn syncs_of(&self, group: GroupId, peer: PeerId) -> impl Iterator<Item = SyncKey> {
+        let keys = self.started.iter().filter(move |(key, started)| {
+            let is_there = key.0 == self.run && key.1 == group && started.contains_key(&peer);
+            is_there && key.2.tag == Tag::SHARED_STATE
+        });
+        keys.map(|(key, _)| *key)
     }
 
     /// What was sealed when a sync was elected. A master that has the journal of the one before
@@ -147,6 +156,38 @@ impl World {
         })
     }
 
+    /// Somebody was evicted for the revision of its shared state.
+    ///
+    /// # Errors
+    /// In no sync that all members had called was it one of a few that are too far ahead.
+    pub fn is_stray(
+        &self,
+        (group, peer): (GroupId, PeerId),
+        reason: &EvictReason,
+    ) -> Result<(), String> {
+        let EvictReason::RevisionAhead { theirs, sealed } = reason else {
+            return Ok(());
+        };
+        let keeps_all = self.keeps_all();
+        let is_it = |key: SyncKey| {
+            let Some(offers) = self.checkers.offers(key) else {
+                return false;
+            };
+            let is_sealed = match self.checkers.sealed_before(key, keeps_all) {
+                Before::Sealed(before) => before.map(|before| before.revision) == Some(*sealed),
+                Before::Unknown => true,
+            };
+            let of = offers.iter().find(|(it, _)| *it == peer);
+            let is_theirs = of.is_some_and(|(_, it)| it.content.revision == *theirs);
+            is_sealed && is_theirs && are_few_ahead(&offers, *sealed) && theirs.0 > sealed.0 + 1
+        };
+        let mut syncs = self.checkers.syncs_of(group, peer);
+        ensure(
+            self.checkers.broken.contains(&group) || syncs.any(is_it),
+            || format!("{peer} was evicted, and no sync asked for that: {reason} (R18)"),
+        )
+    }
+
     /// A host is told that a sync cannot be.
     ///
     /// # Errors
@@ -183,6 +224,16 @@ fn is_candidate((_, offer): &Offer) -> bool {
     offer.is_usable && offer.strategy != SyncStrategy::ReceiveOnly
 }
 
+/// Whether fewer are too far ahead than can go on without them, and not all vote to go back. The
+/// root of what was sealed is not looked at.
+fn are_few_ahead(offers: &[Offer], sealed: Revision) -> bool {
+    let candidates = offers.iter().filter(|offer| is_candidate(offer));
+    let ahead = |it: &&Offer| it.1.content.revision.0 > sealed.0 + 1;
+    let legal = |it: &&Offer| (0..2).contains(&it.1.content.revision.0.wrapping_sub(sealed.0));
+    candidates.clone().filter(ahead).count() < candidates.filter(legal).count()
+        && offers.iter().any(|(_, it)| !it.restore)
+}
+
 /// The election once more: what must win, or the name of what must be refused.
 fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static str> {
     let has = |strategy| offers.iter().any(|(_, it)| it.strategy == strategy);
@@ -212,13 +263,16 @@ fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static 
         None => any,
         Some(sealed) => {
             let last = sealed.revision.0 + 1;
-            let is_ahead = candidates.iter().any(|it| it.revision.0 > last);
-            let legal = best_of(&|it| it == sealed || it.revision.0 == last);
+            let is_legal = |it: StateId| it == sealed || it.revision.0 == last;
+            let ahead = candidates.iter().filter(|it| it.revision.0 > last).count();
+            let legal = candidates.iter().filter(|it| is_legal(**it)).count();
+            let best = best_of(&is_legal);
             match offers.iter().all(|(_, it)| it.restore) {
-                true if is_ahead => any,
-                false if is_ahead => return Err("ahead"),
-                true => legal.unwrap_or(any),
-                false => legal.ok_or("lost")?,
+                true if ahead > 0 => any,
+                true => best.unwrap_or(any),
+                false if ahead > 0 && ahead < legal => return Err("eviction"),
+                false if ahead > 0 => return Err("ahead"),
+                false => best.ok_or("lost")?,
             }
         }
     };

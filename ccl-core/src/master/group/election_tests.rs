@@ -215,6 +215,42 @@ fn more_than_one_revision_further_is_an_error_that_names_the_furthest() {
 }
 
 #[test]
+fn a_few_that_are_too_far_ahead_are_strays_and_as_many_as_the_rest_are_not() {
+    let sealed = id(14, b's');
+    let strays = |offers: &[StateOffer]| -> Vec<_> {
+        let strays = super::strays(&ranked(offers), sealed).into_iter();
+        strays
+            .map(|(peer, revision)| (peer.0, revision.0))
+            .collect()
+    };
+    let (good, next, ahead) = (has(14, b's'), has(15, b'x'), has(16, b'y'));
+    assert_eq!(strays(&[good, next, good]), []);
+    assert_eq!(strays(&[good, ahead]), []);
+    assert_eq!(strays(&[good, next, ahead]), [(12, 16)]);
+    assert_eq!(
+        strays(&[ahead, good, next, has(90, b'y'), good]),
+        [(10, 16), (13, 90)]
+    );
+    assert_eq!(strays(&[ahead, good, ahead, next]), []);
+    // What is behind, another content of the sealed revision, half a content, and what a receiver
+    // has do not count for anything.
+    let nothing = [
+        has(3, b'x'),
+        has(14, b'x'),
+        torn(good),
+        offer(R, good.content),
+    ];
+    assert_eq!(strays(&[&nothing[..], &[ahead, good]].concat()), []);
+    assert_eq!(strays(&[good, offer(R, ahead.content), torn(ahead)]), []);
+    // One vote against it keeps a restore from being the wish of all.
+    let mut offers = [good, good, ahead].map(restoring);
+    assert_eq!(strays(&offers), []);
+    offers[2].restore = false;
+    assert_eq!(strays(&offers), [(12, 16)]);
+    assert!(super::strays(&ranked(&[good, good, ahead]), id(u64::MAX, b's')).is_empty());
+}
+
+#[test]
 fn a_lost_revision_comes_back_only_if_all_members_vote_for_it() {
     let sealed = id(5, b's');
     let lost = |best, unwilling: &[u64]| {
