@@ -462,3 +462,20 @@ fn master_that_dies_around_the_eviction_of_a_stray_evicts_it_too() {
         }
     }
 }
+
+/// Seeds hardly lose all members and the end of the journal between a sync and the next.
+#[cfg(ccl_mutations)]
+#[test]
+fn a_seal_that_is_told_before_it_is_on_the_disk_is_noticed() {
+    use ccl_core::mutation::{Mutation, activate};
+
+    assert_eq!(
+        [Mutation::SealedStateLazy],
+        ccl_tests::sim::mutations::SCRIPTED[2..]
+    );
+    activate(Some(Mutation::SealedStateLazy));
+    let script = checkpoints_of_a_site_are_not_ahead_of_a_journal_that_lost_its_end;
+    let noticed = std::panic::catch_unwind(script).is_err();
+    activate(None);
+    assert!(noticed);
+}

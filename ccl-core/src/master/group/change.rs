@@ -56,7 +56,7 @@ impl Group {
             commits: commits.to_vec(),
             state: self.ledger.sealed_state.filter(|_| is_sync),
         };
-        match is_sync {
+        match is_sync && !is_active(Mutation::SealedStateLazy) {
             true => shared.outbox.seal(record),
             false => shared.outbox.seal_lazily(record),
         }
