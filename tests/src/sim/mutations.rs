@@ -59,9 +59,9 @@ pub const ALL: [Mutation; 49] = [
     Mutation::OlderJournalTrusted,
 ];
 
-/// Those that scripts notice (`scenarios_journal.rs` and `scenarios_state.rs` in `tests/tests`): what they take away is needed
-/// only after faults of which a seed hardly has two in the right order, or that take away what
-/// seeds are checked for.
+/// Those that scripts notice (`scenarios_journal.rs` and `scenarios_state.rs` in `tests/tests`):
+/// what they take away is needed only after faults of which a seed hardly has two in the right
+/// order, or that take away what seeds are checked for.
 pub const SCRIPTED: [Mutation; 3] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,
