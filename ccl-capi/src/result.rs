@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 
-use ccl_core::{Error, Eviction, PeerId, SyncFault};
+use ccl_core::{Error, ErrorKind, Eviction};
 
 use crate::call::call;
 use crate::memory::{self, Growing};
@@ -139,8 +139,7 @@ pub unsafe extern "C" fn result_is_retryable(
     call(|| {
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::out(is_retryable, "is_retryable") }?;
-        let codes = [cclErrorPeerLost, cclErrorTooFewPeers, cclErrorWorldChanged];
-        place.set(u32::from(codes.contains(&result)));
+        place.set(kind(result).is_some_and(ErrorKind::is_retryable).into());
         Ok(())
     })
 }
@@ -154,14 +153,7 @@ pub unsafe extern "C" fn result_is_fatal(result: cclResult_t, is_fatal: *mut u32
     call(|| {
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::out(is_fatal, "is_fatal") }?;
-        let codes = [
-            cclErrorEvicted,
-            cclErrorRefused,
-            cclErrorUnknown,
-            cclErrorEnded,
-            cclErrorForked,
-        ];
-        place.set(u32::from(codes.contains(&result)));
+        place.set(kind(result).is_some_and(ErrorKind::is_fatal).into());
         Ok(())
     })
 }
@@ -219,7 +211,7 @@ impl Failure {
                 (info.peer, info.tag, info.number) = (by.0, op.tag.0, op.n.0);
             }
             Error::SharedState { fault, op, vid, .. } => {
-                info.peer = odd_peer(fault).map_or(0, |peer| peer.0);
+                info.peer = fault.odd_peer().map_or(0, |peer| peer.0);
                 (info.tag, info.number) = (op.tag.0, op.n.0);
                 (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
             }
@@ -234,17 +226,6 @@ impl Failure {
             _ => {}
         }
         info
-    }
-}
-
-/// Whose state does not fit, where one peer is the odd one.
-fn odd_peer(fault: &SyncFault) -> Option<PeerId> {
-    match fault {
-        SyncFault::Keys { peer, .. }
-        | SyncFault::Strategies { peer, .. }
-        | SyncFault::SenderLost { peer, .. }
-        | SyncFault::RevisionAhead { peer, .. } => Some(*peer),
-        SyncFault::RevisionLost { .. } | SyncFault::NoSource => None,
     }
 }
 
@@ -271,26 +252,16 @@ thread_local! {
 }
 
 fn code(error: &Error) -> cclResult_t {
-    match error {
-        Error::PeerLost { .. } => cclErrorPeerLost,
-        Error::Cancelled { .. } => cclErrorCancelled,
-        Error::SharedState { .. } => cclErrorSharedState,
-        Error::TooFewPeers { .. } => cclErrorTooFewPeers,
-        Error::WorldChanged { .. } => cclErrorWorldChanged,
-        Error::Evicted(_) => cclErrorEvicted,
-        Error::Refused(_) => cclErrorRefused,
-        Error::Unknown(_) => cclErrorUnknown,
-        Error::Ended(_) => cclErrorEnded,
-        Error::MasterUnreachable { .. } => cclErrorMasterUnreachable,
-        Error::NotAdmitted { .. } => cclErrorNotAdmitted,
-        Error::Timeout => cclErrorTimeout,
-        Error::InvalidArgument(_) => cclErrorInvalidArgument,
-        Error::InvalidUsage(_) => cclErrorInvalidUsage,
-        Error::Forked => cclErrorForked,
-        Error::Os { .. } => cclErrorSystem,
-        // An error that this edge does not know yet.
-        _ => cclErrorInternal,
-    }
+    let kind = error.kind();
+    let found = CODES.iter().find(|(_, of)| *of == kind);
+    // An error that this edge does not know yet.
+    found.map_or(cclErrorInternal, |(code, _)| *code)
+}
+
+/// The core's error that a code stands for, if it is the core's.
+fn kind(result: cclResult_t) -> Option<ErrorKind> {
+    let found = CODES.iter().find(|(code, _)| *code == result);
+    found.map(|(_, kind)| *kind)
 }
 
 fn name(result: cclResult_t) -> &'static CStr {
@@ -317,6 +288,26 @@ fn name(result: cclResult_t) -> &'static CStr {
         _ => c"no result code",
     }
 }
+
+/// The core's errors by their codes.
+const CODES: [(cclResult_t, ErrorKind); 16] = [
+    (cclErrorInvalidArgument, ErrorKind::InvalidArgument),
+    (cclErrorInvalidUsage, ErrorKind::InvalidUsage),
+    (cclErrorForked, ErrorKind::Forked),
+    (cclErrorSystem, ErrorKind::Os),
+    (cclErrorTimeout, ErrorKind::Timeout),
+    (cclErrorMasterUnreachable, ErrorKind::MasterUnreachable),
+    (cclErrorNotAdmitted, ErrorKind::NotAdmitted),
+    (cclErrorRefused, ErrorKind::Refused),
+    (cclErrorPeerLost, ErrorKind::PeerLost),
+    (cclErrorCancelled, ErrorKind::Cancelled),
+    (cclErrorTooFewPeers, ErrorKind::TooFewPeers),
+    (cclErrorWorldChanged, ErrorKind::WorldChanged),
+    (cclErrorEvicted, ErrorKind::Evicted),
+    (cclErrorUnknown, ErrorKind::Unknown),
+    (cclErrorEnded, ErrorKind::Ended),
+    (cclErrorSharedState, ErrorKind::SharedState),
+];
 
 #[cfg(test)]
 mod tests;
