@@ -10,7 +10,7 @@ use ccl_core::{Error, Progress, RawHandle, SafePoint, SyncInfo, Tag, View};
 
 use crate::call::call;
 use crate::flight::Flight;
-use crate::handles;
+use crate::handles::{self, Kind};
 use crate::memory::{self, Growing, Out};
 use crate::notice::{Notice, Wanted};
 use crate::result::{Outcome, cclResult_t};
@@ -179,6 +179,10 @@ pub(crate) struct Operation {
     /// What was started.
     pub(crate) work: Work,
     notice: Arc<Notice>,
+}
+
+impl Kind for Operation {
+    const NAME: &'static str = "operation";
 }
 
 impl From<Work> for Operation {

@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString, c_char};
 use ccl_core::{Error, ErrorKind, Eviction};
 
 use crate::call::call;
+use crate::handles::Invalid;
 use crate::memory::{self, Growing};
 
 /// How a call ended: `cclSuccess`, or why not. Numbers never change their meaning; later versions
@@ -167,7 +168,7 @@ pub(crate) enum Failure {
     /// The core said so.
     Core(Error),
     /// A handle that means nothing.
-    Handle(&'static str),
+    Handle(Invalid),
     /// A broken promise inside.
     Panic(String),
 }
@@ -175,6 +176,15 @@ pub(crate) enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Core(error)
+    }
+}
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Forked => Self::Core(Error::Forked),
+            invalid => Self::Handle(invalid),
+        }
     }
 }
 

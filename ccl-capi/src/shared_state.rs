@@ -15,7 +15,7 @@ use ccl_core::{Error, Key};
 
 use crate::call::call;
 use crate::flight::{Flight, Started};
-use crate::handles;
+use crate::handles::{self, Kind};
 use crate::memory;
 use crate::result::{Outcome, cclResult_t};
 use crate::types::{cclDataType_t, dtype};
@@ -206,6 +206,10 @@ pub(crate) struct SharedState {
     slot: Mutex<Slot>,
     /// Where the caller has each entry.
     places: Mutex<Vec<Place>>,
+}
+
+impl Kind for SharedState {
+    const NAME: &'static str = "shared state";
 }
 
 /// Memory as the caller named it.
