@@ -11,8 +11,10 @@ use std::fs;
 use std::path::Path;
 
 /// The source of the header, in its order: what callers read first comes first.
-const TOPICS: [&str; 14] = [
+const TOPICS: [&str; 16] = [
+    "last_error",
     "result",
+    "remedy",
     "version",
     "log",
     "types",
