@@ -25,7 +25,6 @@ pub mod collectives;
 pub mod communicator;
 pub mod config;
 pub mod entries;
-pub mod flight;
 pub mod handles;
 pub mod last_error;
 pub mod log;

@@ -31,8 +31,8 @@ const TOPICS: [&str; 16] = [
 ];
 
 /// Files of the crate that the header has nothing from.
-const INSIDE: [&str; 8] = [
-    "call", "callback", "caller", "flight", "handles", "lib", "memory", "notice",
+const INSIDE: [&str; 7] = [
+    "call", "callback", "caller", "handles", "lib", "memory", "notice",
 ];
 
 fn package() -> &'static Path {
