@@ -2,10 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use ccl_core::{MasterConfig, MasterServer, Timers};
-use ccl_tests::process::Process;
+use ccl_tests::process::{Process, Signal, send_signal};
 use ccl_tests::processes::{Proxy, peer};
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
@@ -124,12 +123,11 @@ fn a_peer_killed_at_any_share_of_its_bytes_is_lost_to_all_or_to_none() {
 }
 
 /// A process that sleeps until it is killed here.
-struct Sleeper(String);
+struct Sleeper(u32);
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        let killed = Command::new("kill").args(["-KILL", &self.0]).status();
-        assert!(killed.unwrap().success(), "it sleeps");
+        send_signal(self.0, Signal::SIGKILL);
     }
 }
 
@@ -148,7 +146,7 @@ fn a_death_is_noticed_at_once_though_a_forked_worker_lives_on() {
     let greetings: Vec<String> = peers.iter().map(Process::line).collect();
     let mut victim = peers.pop().unwrap();
     let forked = victim.ask("fork");
-    let _sleeper = Sleeper(forked.strip_prefix("forked ").unwrap().to_owned());
+    let _sleeper = Sleeper(forked.strip_prefix("forked ").unwrap().parse().unwrap());
     start_all(&mut peers, "reduce 0 1000 in 5");
     victim.kill();
     for peer in &mut peers {
