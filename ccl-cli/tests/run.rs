@@ -15,7 +15,7 @@ use serde_json::Value;
 /// The lines of a run that must succeed.
 fn lines(arguments: &str) -> Vec<Value> {
     let printed = run(ccl(arguments).stdin(Stdio::null()));
-    let parsed = printed.lines().map(|line| serde_json::from_str(line));
+    let parsed = printed.lines().map(serde_json::from_str);
     parsed.map(Result::unwrap).collect()
 }
 

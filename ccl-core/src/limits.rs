@@ -28,8 +28,8 @@ pub const WAIT_NAMES_MAX: usize = 8;
 /// Longest name with an address, in bytes.
 pub const LABEL_BYTES_MAX: usize = NAME_BYTES_MAX + 64;
 /// Between two looks at what a group waits for; the operator is told of what lasts from one to the
-/// next.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// next: longer than links take.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Bytes of the name that a caller gives a call, such as `reduce to rank 2`.
 pub const CALLER_BYTES_MAX: usize = 128;
 /// Longest control frame. An `Install` names 4,096 tags of some 100 bytes and 256 members of some
@@ -49,6 +49,9 @@ pub const UNIDENTIFIED_BYTES_MAX: usize = 5 << 19;
 pub const GROUPS_MAX: usize = PEERS_MAX;
 /// Ended sessions whose reason is remembered, so that a late attach hears it.
 pub const ENDED_SESSIONS_MAX: usize = PEERS_MAX;
+/// Of these, how many a journal remembers over a restart: more than leave a run in one go, and few
+/// enough to be nothing beside its views.
+pub const ENDED_SESSIONS_KEPT: usize = 256;
 /// Addresses whose evictions for broken links are remembered.
 pub const BACKOFFS_MAX: usize = PEERS_MAX;
 /// How long a peer that comes back after broken links waits the first time; doubled each time.

@@ -59,6 +59,8 @@ pub enum Mutation {
     HalfWrittenCounts,
     /// What most have wins over the sealed content of the same revision.
     PopularBeatsSealed,
+    /// A member that is too far ahead fails the sync for all, however few have such a content.
+    AheadFailsAll,
     /// A restarted master does not know what was sealed.
     SealedStateForgotten,
     /// Members are counted when the master starts, and not after.

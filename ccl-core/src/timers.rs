@@ -48,6 +48,23 @@ impl Default for Timers {
 }
 
 impl Timers {
+    /// Of each time the longer one.
+    #[must_use]
+    pub fn longer(&self, other: &Self) -> Self {
+        let posts = self.post_timeout.zip(other.post_timeout);
+        Self {
+            heartbeat_interval: self.heartbeat_interval.max(other.heartbeat_interval),
+            peer_timeout: self.peer_timeout.max(other.peer_timeout),
+            reattach_grace: self.reattach_grace.max(other.reattach_grace),
+            blame_window: self.blame_window.max(other.blame_window),
+            link_timeout: self.link_timeout.max(other.link_timeout),
+            rebuild_window: self.rebuild_window.max(other.rebuild_window),
+            detach_timeout: self.detach_timeout.max(other.detach_timeout),
+            verdict_timeout: self.verdict_timeout.max(other.verdict_timeout),
+            post_timeout: posts.map(|(ours, theirs)| ours.max(theirs)),
+        }
+    }
+
     /// Checks that the times make sense together.
     ///
     /// # Errors

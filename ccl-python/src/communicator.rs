@@ -66,10 +66,8 @@ impl Communicator {
             .detach(|| ccl_core::Communicator::connect_async(config))
             .map_err(|error| raise(py, &error))?;
         let connecting = Native::new(connecting);
-        let waits_for = || connecting.waits_for();
-        let admitted = wait_telling(py, waits_for, |slice| {
-            connecting.wait_for(slice).transpose()
-        })?;
+        let waiting = || connecting.waiting();
+        let admitted = wait_telling(py, waiting, |slice| connecting.wait_for(slice).transpose())?;
         let communicator = admitted.map_err(|error| raise(py, &error))?;
         let communicator = Self(
             Native::new(communicator),
@@ -159,8 +157,8 @@ impl Communicator {
     fn update_topology(&self, py: Python<'_>) -> PyResult<View> {
         let start = py.detach(|| self.0.update_topology_async());
         let point = Native::new(start.map_err(|error| raise(py, &error))?);
-        let waits_for = || self.0.waits_for();
-        let end = wait_telling(py, waits_for, |slice| point.wait_for(slice).transpose())?;
+        let waiting = || self.0.waiting();
+        let end = wait_telling(py, waiting, |slice| point.wait_for(slice).transpose())?;
         end.map(View).map_err(|error| raise(py, &error))
     }
 

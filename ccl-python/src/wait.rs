@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ccl_core::Notices;
+use ccl_core::{Notices, Waiting};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -70,7 +70,7 @@ pub fn wait<T: Send>(
 /// What a signal handler raised, such as `KeyboardInterrupt`, or a handler of the logger.
 pub fn wait_telling<T: Send>(
     py: Python<'_>,
-    waits_for: impl Fn() -> Option<String>,
+    waiting: impl Fn() -> Option<Waiting>,
     mut step: impl FnMut(Duration) -> Option<T> + Send,
 ) -> PyResult<T> {
     let (began, mut notices) = (Instant::now(), Notices::default());
@@ -79,7 +79,7 @@ pub fn wait_telling<T: Send>(
             return Ok(value);
         }
         py.check_signals()?;
-        if let Some(words) = notices.next(waits_for(), began.elapsed()) {
+        if let Some(words) = notices.next(waiting(), began.elapsed()) {
             py.import("ccl._log")?
                 .call_method1(intern!(py, "tell"), (words,))?;
         }

@@ -1,5 +1,6 @@
 """The small examples, run as a user runs them: a process each, killed where they say so."""
 
+import json
 import os
 import re
 import subprocess
@@ -69,11 +70,12 @@ def test_shared_state() -> None:
     ]
 
 
-def test_elastic_training_goes_on_through_a_kill_and_a_join() -> None:
+def test_elastic_training_goes_on_through_a_kill_and_a_join(tmp_path: Path) -> None:
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, ExitStack() as stack:
 
         def start() -> subprocess.Popen[str]:
-            return stack.enter_context(started("elastic.py", master.address))
+            directory = str(tmp_path / "checkpoints")
+            return stack.enter_context(started("elastic.py", master.address, directory))
 
         first, second, doomed = start(), start(), start()
         read_until(first, r"^step \d+: 3 peers")
@@ -83,3 +85,37 @@ def test_elastic_training_goes_on_through_a_kill_and_a_join() -> None:
         step, weights = read_until(newcomer, r"^step (\d+): 3 peers, weights (\w+)").groups()
         for process in (first, second):
             assert read_until(process, rf"^step {step}: 3 peers, weights (\w+)")[1] == weights
+
+
+@contextmanager
+def started_master(listen: str, journal: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A master of its own process, and its address. Sessions without it last no longer than 4 s."""
+    arguments = f"master --listen {listen} --journal {journal} --json --rebuild-window-ms 100 "
+    arguments += "--peer-timeout-ms 2000 --detach-timeout-ms 2000"
+    command = [sys.executable, "-m", "ccl", *arguments.split()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment())
+    try:
+        assert process.stdout is not None
+        yield process, json.loads(process.stdout.readline())["address"]
+    finally:
+        process.kill()
+        process.wait(HANG_SECONDS)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_elastic_training_goes_on_from_a_checkpoint_after_all_were_killed(tmp_path: Path) -> None:
+    """Members and master die at once, beyond the newest checkpoint; the same command lines go on."""
+    listen, journal, directory = "127.0.0.1:0", tmp_path / "run.journal", str(tmp_path / "checkpoints")
+    newest = 0
+    for _ in range(3):
+        with ExitStack() as stack:
+            _, listen = stack.enter_context(started_master(listen, journal))
+            first, second = (
+                stack.enter_context(started("elastic.py", listen, directory)) for _ in range(2)
+            )
+            step, weights = read_until(first, r"^step (\d+): 2 peers, weights (\w+)").groups()
+            assert int(step) == newest
+            assert read_until(second, r"^step (\d+): 2 peers, weights (\w+)").groups() == (step, weights)
+            newest = int(step) + 20
+            read_until(first, rf"^step {newest + 3}: ")

@@ -1,10 +1,11 @@
-"""A training loop whose processes may come, go and die at any moment.
+"""A training loop whose processes may come, go and die at any moment, all of them and the master at once too.
 
-    ccl master --new-run                     # in one terminal
-    python elastic.py 127.0.0.1:48148        # in each of some others; kill and start them as you like
+    ccl master --journal run.journal                      # in one terminal
+    python elastic.py 127.0.0.1:48148 checkpoints         # in each of some others; kill and start them as you like
 
 All members hold the same weights after each step, bit for bit. A newcomer gets them at a safe point;
-a process that was cut off for too long comes back as one.
+a process that was cut off for too long comes back as one. Now and then one member saves a checkpoint: if
+everything was killed, the same command lines go on from the newest.
 """
 
 import sys
@@ -14,6 +15,7 @@ import ccl
 import numpy
 
 STEPS = 10_000
+STEPS_PER_CHECKPOINT = 20
 
 
 def gradient_of(weights: numpy.ndarray, step: int, rank: int) -> numpy.ndarray:
@@ -23,10 +25,16 @@ def gradient_of(weights: numpy.ndarray, step: int, rank: int) -> numpy.ndarray:
     return (weights - 1 + 0.1 * noise).astype(weights.dtype)
 
 
-def train(comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState) -> None:
+def train(
+    comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState, directory: str
+) -> None:
+    restore = True  # if all begin anew, what was sealed last may be lost: then from the newest there is
     while True:
-        comm.sync(state)  # moves nothing, but to a newcomer: it has the weights and the step from here on
+        comm.sync(state, restore=restore)  # moves nothing, but to a newcomer: it has everything from here on
+        restore = False
         step = state.revision
+        if step % STEPS_PER_CHECKPOINT == 0 and comm.rank == 0:
+            state.save(directory)
         if step >= STEPS:
             return
         while True:
@@ -42,15 +50,16 @@ def train(comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState
         comm.update_topology()  # newcomers enter here, and nowhere else; all go on with the sync
 
 
-def main() -> None:
+def main(address: str, directory: str) -> None:
     weights = numpy.zeros(100_000, dtype=numpy.float32)
     state = ccl.SharedState({"weights": weights})
+    state.load(directory, missing_ok=True)
     while state.revision < STEPS:
         try:
-            with ccl.Communicator(sys.argv[1], initial_world_size=2) as comm:
-                train(comm, weights, state)
+            with ccl.Communicator(address, initial_world_size=2) as comm:
+                train(comm, weights, state, directory)
         except ccl.SessionOver as over:  # evicted, or too long without a master
             print(f"{over}: joins again", flush=True)
 
 
-main()
+main(*sys.argv[1:])

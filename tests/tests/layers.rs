@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("outcome", "ids peer::View"),
     ("signals", ""),
     ("descriptors", "lock"),
+    ("net", "descriptors lock"),
     ("timers", ""),
     // Bytes and arithmetic.
     ("buffer", ""),
@@ -55,7 +56,7 @@ const ARROWS: &[(&str, &str)] = &[
     // Sockets, memory and tasks. What decides inside the collectives knows frames, not links.
     (
         "transport",
-        "buffer config descriptors error ids limits lock peer::Neighbour wire",
+        "buffer config descriptors error ids limits lock net peer::Neighbour wire",
     ),
     (
         "collective",
@@ -69,7 +70,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("collective::run", "buffer limits reduce"),
     (
         "driver",
-        "collective config descriptors error event ids limits lock master names outcome peer signals \
+        "collective config descriptors error event ids limits lock master names net outcome peer signals \
          state time transport wire",
     ),
     // Files.
@@ -249,6 +250,26 @@ fn pure_modules_touch_nothing_outside() {
                 broken.push(format!(
                     "{at}: {module} is pure and may not use {word}: {instead}"
                 ));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+/// Whatever replaces TCP, or wraps it, is then one room's business.
+#[test]
+fn sockets_stand_in_the_plumbing_alone() {
+    let words = ["tokio::net::", "socket2", "std::net::Tcp", "TcpStream"];
+    let mut broken = Vec::new();
+    for source in sources("ccl-core/src") {
+        let module = module_of(&source.path);
+        if is_within(&module, "net") || source.path.contains("tests") {
+            continue;
+        }
+        for (index, line) in source.code_without_tests().lines().enumerate() {
+            let is_lookup = line.contains("tokio::net::lookup_host");
+            if !is_lookup && words.iter().any(|word| line.contains(word)) {
+                broken.push(format!("{}:{}: use crate::net", source.path, index + 1));
             }
         }
     }

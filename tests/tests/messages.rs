@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ccl_core::event::Event;
 use ccl_core::{
     Communicator, CommunicatorConfig, Error, MasterConfig, MasterServer, Options, Rank, ReduceOp,
+    Timers,
 };
 
 use common::{HANG, config, master, run, with_tag};
@@ -92,8 +93,15 @@ fn a_wrong_port_a_wrong_name_and_another_service_are_told_apart() {
     let address = silent.start();
     check(
         &refusal(at(&address.to_string())),
-        &[&address.to_string(), "says nothing"],
+        &[&address.to_string(), "has not answered yet"],
     );
+    // Whether that is more than a master that is busy shows with time.
+    let waiting = Communicator::connect_async(at(&address.to_string())).unwrap();
+    told(
+        &waiting,
+        &[&address.to_string(), "says nothing: it is another service"],
+    );
+    drop(waiting);
     let address = closer.start();
     check(
         &refusal(at(&address.to_string())),
@@ -277,6 +285,36 @@ fn a_first_view_says_who_is_here_and_how_many_it_waits_for() {
     // The operator is told the same, once.
     reported(&events, &["group 0 waits: ", "1 of 3 peers are here"]);
     drop(ann);
+    master.shutdown();
+}
+
+/// A master on a port that members of an earlier run may know registers nobody at first.
+#[test]
+fn a_master_without_history_says_what_it_waits_for_and_how_long() {
+    let earlier = master();
+    let listen = earlier.address();
+    earlier.shutdown();
+    let config = MasterConfig {
+        listen,
+        timers: Timers {
+            rebuild_window: Duration::from_secs(60),
+            ..Timers::default()
+        },
+        ..MasterConfig::default()
+    };
+    let master = MasterServer::start(config, None).unwrap();
+    let peer = Communicator::connect_async(at(&listen.to_string())).unwrap();
+    let words = [
+        "waiting for the master at",
+        "no history",
+        " s for members of an earlier run",
+    ];
+    told(&peer, &words);
+    check(
+        &refusal(at(&listen.to_string())),
+        &["no history", "new_run founds one at once"],
+    );
+    drop(peer);
     master.shutdown();
 }
 

@@ -7,10 +7,11 @@ use ccl_core::Kind;
 use ccl_core::ids::{CallId, Term};
 use ccl_core::master::Record;
 use ccl_core::time::Instant;
+use ccl_core::wire::control::EvictReason;
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::disk::JournalDisk;
 use ccl_tests::sim::links::{Direction, LinkKey};
-use ccl_tests::sim::scenario::{Scenario, is_lost, is_unknown};
+use ccl_tests::sim::scenario::{Scenario, is_evicted, is_lost, is_unknown, size};
 use ccl_tests::sim::swarm::Disk;
 
 const A: HostId = HostId(0);
@@ -191,6 +192,77 @@ fn older_copy_with_its_marker_is_betrayed_by_a_report() {
     s.world.block_control(C, Some(false), Some(false));
     s.works(&[A, B, C], 0);
     s.admit(&[A, B, C], newcomer);
+}
+
+/// The operator gives the next master shorter times. Members go on for as long as they were told.
+fn shorter(s: &mut Scenario, peer_timeout: Duration) {
+    let timers = &mut s.world.swarm.timers;
+    timers.heartbeat_interval = peer_timeout / 5;
+    timers.peer_timeout = peer_timeout;
+    timers.reattach_grace = peer_timeout;
+    timers.rebuild_window = peer_timeout;
+    timers.detach_timeout = peer_timeout * 2;
+}
+
+#[test]
+fn members_are_waited_for_as_long_as_they_were_told_to_go_on() {
+    let mut s = Scenario::with(1, Disk::Full);
+    s.works(&[A], 0);
+    s.world.master_crash(false, Some(0));
+    s.world.block_control(A, Some(true), Some(true));
+    shorter(&mut s, Duration::from_millis(500));
+    s.world.master_start();
+    let newcomer = s.join();
+    s.pass_ms(8000);
+    assert_eq!(size(&s.world, newcomer), 0, "a member of before is alive");
+    s.world.block_control(A, Some(false), Some(false));
+    s.works(&[A], 0);
+    s.admit(&[A], newcomer);
+}
+
+/// A journal that was shortened says it, too.
+#[test]
+fn members_are_judged_by_the_times_that_they_were_told() {
+    for shortened in [false, true] {
+        let mut s = Scenario::with(2, Disk::Full);
+        s.works(&[A, B], 0);
+        s.world.master_crash(false, Some(1000));
+        if shortened {
+            s.world.master.disk.shorten();
+        }
+        shorter(&mut s, Duration::from_millis(160));
+        s.world.master_start();
+        s.works(&[A, B], 0);
+        // Wherever between two signs of life of the one those of the other are.
+        for _ in 0..5 {
+            s.pass_ms(1040);
+            s.break_control(A);
+        }
+        s.pass_ms(1000);
+        s.works(&[A, B], 0);
+    }
+}
+
+/// C is evicted while it cannot be told, and the master dies. The next one knows why, whether the
+/// journal was shortened since or not.
+#[test]
+fn restarted_master_says_why_a_session_ended() {
+    for shortened in [false, true] {
+        let mut s = Scenario::with(3, Disk::Full);
+        s.works(&[A, B, C], 0);
+        s.world.block_control(C, Some(true), Some(true));
+        s.view_of(&[A, B]);
+        s.world.master_crash(false, Some(1000));
+        if shortened {
+            s.world.master.disk.shorten();
+        }
+        s.world.master_start();
+        s.works(&[A, B], 0);
+        s.world.block_control(C, Some(false), Some(false));
+        let end = s.session_end(C);
+        let is_told = is_evicted(&end, |why| matches!(why, EvictReason::Silent { .. }));
+        assert!(is_told, "{end:?}");
+    }
 }
 
 /// Bugs that only scripts notice: seeds have no copy of a journal that fits its marker, since it

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use ccl_core::ids::{CallId, Revision, Tag};
-use ccl_core::wire::control::{AbortReason, Kind, StateId, SyncFault, SyncStrategy};
+use ccl_core::wire::control::{AbortReason, EvictReason, Kind, StateId, SyncFault, SyncStrategy};
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::hooks::{Act, Point};
-use ccl_tests::sim::messages::{ATTACH, COMMIT, DONE, ELECTED};
+use ccl_tests::sim::messages::{ATTACH, COMMIT, DONE, ELECTED, SUSPEND};
 use ccl_tests::sim::network::Break;
 use ccl_tests::sim::program::{Logical, Twist};
-use ccl_tests::sim::scenario::{Scenario, abort_of, is_cancelled, is_committed, is_lost, size};
+use ccl_tests::sim::scenario::{
+    Scenario, abort_of, is_cancelled, is_committed, is_evicted, is_lost, size,
+};
 use ccl_tests::sim::swarm::Disk;
 use ccl_tests::sim::sync::root;
 use ccl_tests::sim::workload::Ending;
@@ -65,7 +67,7 @@ fn agree(s: &mut Scenario, hosts: &[HostId], content: StateId) {
 fn fault_of(ending: &Ending) -> &SyncFault {
     match abort_of(ending) {
         Some(AbortReason::State(fault)) => fault,
-        other => panic!("{other:?}"),
+        _ => panic!("{ending:?}"),
     }
 }
 
@@ -219,6 +221,69 @@ fn election_that_was_missed_is_said_again() {
     }
 }
 
+/// Members save what a sync gave them, and then the whole site loses power: of the journal only
+/// what was certainly on the disk is left. What they come back with was sealed.
+#[test]
+fn checkpoints_of_a_site_are_not_ahead_of_a_journal_that_lost_its_end() {
+    let mut s = Scenario::with(2, Disk::LazyLost);
+    has(&mut s, &[A, B], content(4, 1));
+    agree(&mut s, &[A, B], content(4, 1));
+    s.join();
+    s.admit(&[A, B], C);
+    for revision in [5, 6] {
+        has(&mut s, &[A], content(revision, 1));
+        agree(&mut s, &[A, B, C], content(revision, 1));
+    }
+    let [first, second] = black_out(&mut s, &[A, B, C]);
+    has(&mut s, &[first, second], content(6, 1));
+    agree(&mut s, &[first, second], content(6, 1));
+    has(&mut s, &[second], content(7, 1));
+    agree(&mut s, &[first, second], content(7, 1));
+}
+
+/// The checkpoints of a site are newer than what the journal that was found says was sealed. The
+/// members cannot go on from them, unless all of them say so.
+#[test]
+fn checkpoints_that_are_ahead_of_the_journal_come_back_by_the_vote_of_all() {
+    let mut s = Scenario::with_members(2);
+    has(&mut s, &[A, B], content(4, 1));
+    agree(&mut s, &[A, B], content(4, 1));
+    let [first, second] = black_out(&mut s, &[A, B]);
+    for willing in [&[][..], &[first]] {
+        has(&mut s, &[first], content(6, 1));
+        has(&mut s, &[second], content(7, 1));
+        votes(&mut s, willing);
+        let calls = begin(&mut s, &[first, second]);
+        for ending in s.ends(&[first, second], &calls) {
+            let fault = fault_of(&ending);
+            assert!(matches!(fault, SyncFault::RevisionAhead { .. }), "{fault}");
+        }
+    }
+    has(&mut s, &[second], content(7, 1));
+    votes(&mut s, &[first, second]);
+    agree(&mut s, &[first, second], content(7, 1));
+    votes(&mut s, &[]);
+    has(&mut s, &[first], content(8, 1));
+    agree(&mut s, &[first, second], content(8, 1));
+}
+
+/// All members and the master lose power, and what the journal has not on the disk for certain is
+/// lost. Two processes come in their place, once no session of before can be alive.
+fn black_out(s: &mut Scenario, members: &[HostId]) -> [HostId; 2] {
+    for &member in members {
+        s.world.die(member, Some(0), true);
+    }
+    s.world.master_crash(true, Some(0));
+    let disk = &mut s.world.master.disk;
+    disk.lose(disk.unsynced());
+    assert!(disk.is_whole(), "nothing of it was told");
+    s.world.swarm.min_worlds[0] = 2;
+    s.world.master_start();
+    let newcomers = [s.join(), s.join()];
+    s.view_of(&newcomers);
+    newcomers
+}
+
 /// Some have heard of the election and some not; the next master says the same to all.
 #[test]
 fn master_that_dies_around_an_election_changes_nothing() {
@@ -289,6 +354,111 @@ fn newcomer_behind_a_carried_sync_is_held_to_what_that_sealed() {
                 panic!("{ending:?}");
             };
             assert_eq!((*sealed, *best), (content(4, 1), content(4, 8)));
+        }
+    }
+}
+
+/// The end of a session, if it is an eviction for a revision that is too far ahead.
+fn is_ahead(s: &mut Scenario, host: HostId, revisions: (u64, u64)) {
+    let end = s.session_end(host);
+    let is_it = |why: &EvictReason| {
+        matches!(why, EvictReason::RevisionAhead { theirs, sealed }
+            if (theirs.0, sealed.0) == revisions)
+    };
+    assert!(is_evicted(&end, is_it), "{end:?}");
+}
+
+/// A newcomer with the checkpoint of another run goes, at a rest and over a restart of the master,
+/// and the others repeat the sync; without it it comes in.
+#[test]
+fn newcomer_that_is_too_far_ahead_goes_and_the_others_go_on() {
+    for disk in DISKS {
+        for restarts in [false, true] {
+            let mut s = Scenario::with(2, disk);
+            has(&mut s, &[A, B], content(14, 1));
+            agree(&mut s, &[A, B], content(14, 1));
+            s.join();
+            s.admit(&[A, B], C);
+            has(&mut s, &[C], content(16, 9));
+            if restarts {
+                s.restart_master(100);
+            }
+            has(&mut s, &[B], content(15, 1));
+            let calls = begin(&mut s, &[A, B, C]);
+            let endings = s.ends(&[A, B], &calls[..2]);
+            assert!(endings.iter().all(is_lost), "{endings:?}");
+            is_ahead(&mut s, C, (16, 14));
+            agree(&mut s, &[A, B], content(15, 1));
+            let again = s.join();
+            s.admit(&[A, B], again);
+            agree(&mut s, &[A, B, again], content(15, 1));
+        }
+    }
+}
+
+/// As many are ahead as could go on without them: nobody knows which of the two is the run.
+#[test]
+fn half_of_the_members_are_not_evicted_for_being_ahead() {
+    let mut s = Scenario::with_members(4);
+    let all = [A, B, C, HostId(3)];
+    has(&mut s, &all, content(14, 1));
+    agree(&mut s, &all, content(14, 1));
+    has(&mut s, &[A, B], content(16, 1));
+    let calls = begin(&mut s, &all);
+    for ending in s.ends(&all, &calls) {
+        let SyncFault::RevisionAhead {
+            peer,
+            theirs,
+            sealed,
+        } = fault_of(&ending)
+        else {
+            panic!("{ending:?}");
+        };
+        let peers = [A, B].map(|host| s.world.hosts[host.0].peer.peer());
+        assert!(peers.contains(&Some(*peer)) && (theirs.0, sealed.0) == (16, 14));
+    }
+    assert_eq!(size(&s.world, A), 4);
+    // One of them comes back to what the run has: the other is one too few.
+    votes(&mut s, &[]);
+    has(&mut s, &[A], content(16, 1));
+    has(&mut s, &[B], content(14, 1));
+    let calls = begin(&mut s, &all);
+    let endings = s.ends(&all[1..], &calls[1..]);
+    assert!(endings.iter().all(is_lost), "{endings:?}");
+    is_ahead(&mut s, A, (16, 14));
+    agree(&mut s, &all[1..], content(14, 1));
+}
+
+/// The vote of all to go back is no eviction, whoever is ahead.
+#[test]
+fn nobody_is_evicted_for_being_ahead_if_all_vote_to_restore() {
+    let mut s = Scenario::with_members(3);
+    has(&mut s, &[A, B, C], content(14, 1));
+    agree(&mut s, &[A, B, C], content(14, 1));
+    has(&mut s, &[C], content(16, 9));
+    votes(&mut s, &[A, B, C]);
+    let calls = begin(&mut s, &[A, B, C]);
+    s.ends(&[A, B, C], &calls);
+    assert_eq!(size(&s.world, A), 3);
+}
+
+/// Its successor makes the same of the same offers.
+#[test]
+fn master_that_dies_around_the_eviction_of_a_stray_evicts_it_too() {
+    for disk in DISKS {
+        for words in [0, 300, 1000] {
+            let mut s = Scenario::with(3, disk);
+            has(&mut s, &[A, B, C], content(14, 1));
+            agree(&mut s, &[A, B, C], content(14, 1));
+            has(&mut s, &[C], content(16, 9));
+            let restart = Duration::from_millis(200);
+            let act = Act::CrashMaster { words, restart };
+            s.when((Point::MasterSends, SUSPEND), None, act);
+            let calls = begin(&mut s, &[A, B, C]);
+            let endings = s.ends(&[A, B], &calls[..2]);
+            assert!(endings.iter().all(is_lost), "{endings:?}");
+            is_ahead(&mut s, C, (16, 14));
+            agree(&mut s, &[A, B], content(14, 1));
         }
     }
 }

@@ -32,7 +32,7 @@ fn run<R: Send + 'static>(
     let peer = |_| {
         let config = CommunicatorConfig {
             master: master.address().to_string(),
-            min_world_size: world,
+            initial_world_size: Some(world),
             connect_timeout: HANG,
             operation_timeout: Some(HANG),
             ..CommunicatorConfig::default()
@@ -175,6 +175,37 @@ fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
     assert!(names.iter().all(|(odd, _)| *odd == names[1].1), "{names:?}");
 }
 
+/// The odd one is told both revisions and what to do, and the call of the others goes on.
+#[test]
+fn who_is_too_far_ahead_is_evicted_with_both_revisions() {
+    run(3, |communicator, rank| {
+        let mut weights = vec![rank as u64; 100];
+        let mut state = SharedState::new(14);
+        state.add("w", &[100], &mut weights).unwrap();
+        let strategy = SyncStrategy::EnforcePopular;
+        communicator
+            .sync_shared_state(&mut state, strategy)
+            .unwrap();
+        if rank == 2 {
+            state.set_revision(16);
+        }
+        match communicator.sync_shared_state(&mut state, strategy) {
+            Ok(info) => assert_eq!((rank < 2, info.revision, info.members.len()), (true, 14, 2)),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(rank == 2 && error.is_fatal(), "{text}");
+                for words in [
+                    "has revision 16",
+                    "sealed 14 last",
+                    "connect again without it",
+                ] {
+                    assert!(text.contains(words), "{text}");
+                }
+            }
+        }
+    });
+}
+
 /// Names and shapes.
 type Entries = Vec<(&'static str, Vec<u64>)>;
 
@@ -208,16 +239,16 @@ fn the_entry_that_differs_is_named_with_both_sides() {
         let shape = if rank == 1 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape), ("z", vec![])]
     });
-    let usual = "\"w\" is f32 of shape [20] here, and 40 elements of f32 at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, and 20 elements of f32 at most";
+    let usual = "\"w\" is f32 of shape [20] here, and f32 of shape [20, 2] at the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, and f32 of shape [20] at the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("a", vec![3]), ("more", vec![1]), ("z", vec![])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "the odd one has an entry that is not here, of 1 element of f32";
-    let odd = "\"more\" is f32 of shape [1] here, and not at most";
+    let usual = "\"more\" is f32 of shape [1] at the odd one, and there is none here";
+    let odd = "\"more\" is f32 of shape [1] here, and there is none at the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
@@ -225,9 +256,43 @@ fn the_entry_that_differs_is_named_with_both_sides() {
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
     let usual = "the entries here and at the odd one are the same, in another order";
-    let odd = "the entries here and at most are the same, in another order";
+    let odd = "the entries here and at the others are the same, in another order";
     assert_eq!(words, [usual, odd, usual]);
+
+    // Each has another: the last two are told of the one admitted last.
+    let words = told(|rank| vec![("a", vec![3]), (["x", "y", "z"][rank], vec![2])]);
+    assert!(
+        words
+            .iter()
+            .all(|words| words.contains(" is f32 of shape [2] ")),
+        "{words:?}"
+    );
 }
+
+/// A name that is too long for a sketch is told by its end, and a shape that is by its elements.
+#[test]
+fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
+    const LONG: [u64; 8] = [1, 1, 1, 1, 1, 1, 1, 3];
+    let words = told(|rank| match rank {
+        1 => vec![("a", vec![3])],
+        _ => vec![("a", vec![3]), (NAME, LONG.to_vec())],
+    });
+    let (usual, odd) = (&words[0], &words[1]);
+    let end = "and there is none at the odd one";
+    assert!(
+        usual.starts_with(&format!("{NAME:?} is f32")) && usual.ends_with(end),
+        "{usual}"
+    );
+    let (name, tail) = odd
+        .split_once(" is f32 of shape [1, 1, 1, 1, 1, 1, 1, 3] at ")
+        .unwrap();
+    assert_eq!(tail, "the others, and there is none here");
+    let name = name.strip_prefix("\"…").unwrap().strip_suffix('"').unwrap();
+    assert!(NAME.ends_with(name) && name.len() >= 60, "{name}");
+}
+
+const NAME: &str = "a.model.of.very.many.parts.whose.names.are.all.put.together.by.dots.until.nobody.\
+                    reads.them.any.more.layers.31.self_attention.projection.weight";
 
 #[test]
 fn strategies_decide_who_gives() {

@@ -28,7 +28,7 @@ const UNSAFE_FILES: [&str; 12] = [
     "ccl-core/src/communicator",
     "ccl-core/src/descriptors.rs",
     "ccl-core/src/state/engine/tests.rs",
-    "ccl-core/src/transport/sys.rs",
+    "ccl-core/src/net/options.rs",
     "ccl-python/src/dlpack.rs",
     "ccl-python/src/flight.rs",
     "ccl-python/src/shared_state.rs",

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::CommunicatorConfig;
+use crate::driver::notice::Waiting;
 use crate::driver::peer::Session;
 use crate::error::Result;
 use crate::ids::{PeerId, Rank};
@@ -112,6 +113,12 @@ impl Communicator {
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         self.session().waits_for()
+    }
+
+    /// The same, for [`crate::Notices`].
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.session().waiting()
     }
 
     /// What happened so far.

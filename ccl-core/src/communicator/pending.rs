@@ -11,6 +11,7 @@ use crate::communicator::{Communicator, Membership};
 use crate::config::CommunicatorConfig;
 use crate::driver::call::SafePointCall;
 use crate::driver::completion::{Completion, Finished};
+use crate::driver::notice::Waiting;
 use crate::driver::peer::Session;
 use crate::error::{Error, Result};
 use crate::peer::View;
@@ -54,6 +55,12 @@ impl Connecting {
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         self.membership.0.waits_for()
+    }
+
+    /// The same, for [`crate::Notices`].
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.membership.0.waiting()
     }
 
     /// Gives up, from any thread: whoever waits gets [`Error::Ended`]. Blocks at most a second.

@@ -25,7 +25,8 @@ use crate::wire::control::{
 pub struct SyncOptions {
     /// Whether this peer's content counts. Default: it does, and is replaced if another is elected.
     pub strategy: SyncStrategy,
-    /// A vote to go back to the best content there is, if the one that was sealed last is lost.
+    /// A vote for the best content there is, if nobody has the one that was sealed last, or if
+    /// somebody is more than one revision ahead of it, as after a loss of the master's journal.
     /// Needs the votes of all members. Default false.
     pub restore: bool,
     /// Indices of the entries that may have changed since the last sync: only these are hashed. A
@@ -204,15 +205,15 @@ impl Syncing {
                 usual,
                 difference: Some(difference),
                 ..
-            } = **fault
+            } = &**fault
         {
-            let is_usual = self.holding.keys == usual;
-            let words = if is_usual {
-                let odd = names.of(peer).to_string();
+            let odd = names.of(*peer).to_string();
+            let words = if self.holding.keys == *usual {
                 Some(odd::describe(keys, difference.reversed(), &odd))
+            } else if self.communicator.peer() == *peer {
+                Some(odd::describe(keys, **difference, OTHERS))
             } else {
-                let is_odd = self.communicator.peer() == peer;
-                is_odd.then(|| odd::describe(keys, difference, "most"))
+                odd::describe_strange(**difference, &odd, OTHERS)
             };
             *entry = words.map(|words| format!(". {words}"));
         }
@@ -261,6 +262,9 @@ impl SyncWatch {
         self.call.is_source()
     }
 }
+
+/// The members whose entries are the usual ones.
+const OTHERS: &str = "the others";
 
 /// What all members must agree on, and what this one brings.
 fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {

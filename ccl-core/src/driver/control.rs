@@ -1,26 +1,22 @@
 //! A peer's connection to the master: reads messages, ends. How it is made is in `dial`.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 use crate::descriptors::Owner;
-use crate::driver::dial::{dial, no_master, silent};
+use crate::driver::dial::{dial, no_master};
 use crate::driver::outbox::Outbox;
 use crate::driver::peer::Session;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
-use crate::transport::socket::{Socket, plain};
+use crate::net::{self, Stream, is_pause, plain};
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 use crate::wire::frame::Deframer;
 
 /// The sending half, as the session keeps it.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
-    stream: Arc<Socket>,
+    stream: Arc<Stream>,
     outbox: Arc<Outbox>,
 }
 
@@ -36,7 +32,7 @@ impl Control {
     /// Ends the connection at once; its reader says so.
     pub(crate) fn break_off(&self) {
         // An error means that it has ended already.
-        let _ = SockRef::from(&**self.stream).shutdown(std::net::Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Sends what the socket takes now.
@@ -66,26 +62,18 @@ pub(crate) async fn run(
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(10))
-        .with_interval(Duration::from_secs(5));
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
 async fn serve(
     session: &Weak<Session>,
-    (stream, address): (Socket, SocketAddr),
+    (stream, address): (Stream, SocketAddr),
     generation: u64,
 ) -> Result<(), String> {
-    prepare(&stream).map_err(|error| plain(&error))?;
+    net::keep_alive(&stream).map_err(|error| plain(&error))?;
     let control = Control {
         stream: Arc::new(stream),
         outbox: Arc::default(),
     };
     match session.upgrade() {
-        Some(session) => session.control_began(generation, control.clone(), silent(address)),
+        Some(session) => session.control_began(generation, control.clone(), address),
         None => return Ok(()),
     }
     let mut reader = Reader::new(&control.stream);
@@ -101,7 +89,7 @@ async fn serve(
 
 /// The receiving half.
 struct Reader<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     /// A message came, as masters send them.
     is_answered: bool,
     /// The first bytes, until then.
@@ -109,7 +97,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(stream: &'a TcpStream) -> Self {
+    fn new(stream: &'a Stream) -> Self {
         Self {
             stream,
             is_answered: false,
@@ -122,10 +110,9 @@ impl<'a> Reader<'a> {
         let mut buffer = vec![0_u8; 16 << 10];
         loop {
             self.stream.readable().await?;
-            let count = match self.stream.try_read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            let count = match self.stream.read(&mut [IoSliceMut::new(&mut buffer)]) {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if is_pause(&error) => continue,
                 Err(error) => return Err(error),
             };
             if !self.is_answered {

@@ -5,13 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::descriptors::Owner;
 use crate::limits::HELLO_TIMEOUT;
-use crate::transport::socket::{self, Socket, plain};
-use crate::transport::sys;
+use crate::net::{self, Stream, plain};
 
 /// Resolves the name afresh and tries each address.
 ///
@@ -20,18 +18,18 @@ use crate::transport::sys;
 pub(super) async fn dial(
     sockets: &Arc<Owner>,
     master: &str,
-) -> Result<(Socket, SocketAddr), String> {
+) -> Result<(Stream, SocketAddr), String> {
     let addresses = tokio::net::lookup_host(master).await;
     let addresses = addresses.map_err(|error| unresolved(master, &error))?;
     let mut faults: Vec<String> = Vec::new();
     for address in addresses {
-        let connected = timeout(HELLO_TIMEOUT, socket::connect(sockets, address)).await;
+        let connected = timeout(HELLO_TIMEOUT, net::connect(sockets, address)).await;
         let error = match connected {
             Ok(Ok(stream)) => return Ok((stream, address)),
             Ok(Err(error)) => error,
             Err(_elapsed) => ErrorKind::TimedOut.into(),
         };
-        let fault = unreachable(address, &error).await;
+        let fault = unreachable(sockets, address, &error).await;
         if !faults.contains(&fault) {
             faults.push(fault);
         }
@@ -51,14 +49,14 @@ fn unresolved(master: &str, error: &io::Error) -> String {
     format!("the host name {host:?} does not resolve ({error}); check its spelling")
 }
 
-async fn unreachable(address: SocketAddr, error: &io::Error) -> String {
+async fn unreachable(sockets: &Arc<Owner>, address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     match error.kind() {
         ErrorKind::ConnectionRefused if address.ip().to_canonical().is_loopback() => format!(
             "{address} refused the connection: nothing listens on port {port} of this host; start a \
              master with `ccl master`, or correct the port"
         ),
-        ErrorKind::ConnectionRefused if is_on_loopback(address).await => format!(
+        ErrorKind::ConnectionRefused if is_on_loopback(sockets, address).await => format!(
             "{address} refused the connection, but port {port} is open on loopback: the master \
              listens on loopback only; start it with `ccl master --listen 0.0.0.0:{port}`"
         ),
@@ -75,13 +73,13 @@ async fn unreachable(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Whether something listens at this port of this host, if it is the address of this host.
-async fn is_on_loopback(address: SocketAddr) -> bool {
-    if !sys::is_of_this_host(address) {
+async fn is_on_loopback(sockets: &Arc<Owner>, address: SocketAddr) -> bool {
+    if !net::is_of_this_host(address) {
         return false;
     }
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     for ip in loopback {
-        let probe = TcpStream::connect((ip, address.port()));
+        let probe = net::connect(sockets, (ip, address.port()).into());
         if matches!(timeout(PROBE_TIMEOUT, probe).await, Ok(Ok(_))) {
             return true;
         }
@@ -114,7 +112,12 @@ pub(super) fn no_master(address: SocketAddr, first: &[u8], error: &io::Error) ->
     }
 }
 
-/// What is known of a connection while its other side has said nothing.
+/// What is known of a connection whose other side has not had the time to answer.
+pub(super) fn unanswered(address: SocketAddr) -> String {
+    format!("{address} took the connection and has not answered yet")
+}
+
+/// What is known of a connection whose other side has said nothing for longer than masters take.
 pub(super) fn silent(address: SocketAddr) -> String {
     format!(
         "{address} takes the connection and says nothing: it is another service, or a master that \

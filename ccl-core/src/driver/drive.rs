@@ -6,6 +6,7 @@
 //! master are pushed under the lock, which gives them their order, and leave right after it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -45,7 +46,7 @@ pub(super) enum Item {
 #[allow(clippy::large_enum_variant, reason = "each is worked off at once")]
 pub(super) enum ControlItem {
     /// With what to say as long as nothing is heard over it.
-    Began(Control, String),
+    Began(Control, SocketAddr),
     Said(MasterToPeer),
     /// With what is wrong, if it is known.
     Ended(Option<String>),
@@ -296,8 +297,8 @@ impl Session {
                 }
             }
             Item::Control(generation, _) if generation != core.generation => {}
-            Item::Control(_, ControlItem::Began(control, until_heard)) => {
-                self.public.lock().control_began(until_heard);
+            Item::Control(_, ControlItem::Began(control, address)) => {
+                self.public.lock().control_began(address, now);
                 core.control = Some(control);
                 core.peer.handle(now, Input::ControlUp);
             }
@@ -405,8 +406,8 @@ impl Session {
     }
 
     /// A connection to the master stands.
-    pub(super) fn control_began(&self, generation: u64, control: Control, until_heard: String) {
-        let item = ControlItem::Began(control, until_heard);
+    pub(super) fn control_began(&self, generation: u64, control: Control, address: SocketAddr) {
+        let item = ControlItem::Began(control, address);
         self.take(Item::Control(generation, item));
     }
 

@@ -16,16 +16,17 @@
 
 mod frame;
 mod marker;
+mod place;
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use frame::{Found, RecordHeader, body_crc, read_record};
 pub use marker::Doubt;
 use marker::{Marker, Point, Sealed};
+pub use place::Place;
+use place::{open_locked, sync_directory};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -146,6 +147,22 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether its path still leads to it, and that of its marker to one.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let marker = self.marker.as_ref().map(Marker::place);
+        match Place::of(&self.file, &self.path) {
+            Place::There if marker == Some(Place::Gone) => Place::Gone,
+            place => place,
+        }
+    }
+
+    /// Where it is to be.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn around(file: Own<File>, path: &Path, run: &str, fsync: bool) -> Self {
         Self {
             file,
@@ -256,8 +273,10 @@ impl Journal {
     /// Every write from now on fails, as on a full disk.
     #[cfg(test)]
     pub(super) fn fill_disk(&mut self) {
-        let mut full = OpenOptions::new();
-        let full = Own::make(&Arc::default(), || full.write(true).open("/dev/full"));
+        let mut full = std::fs::OpenOptions::new();
+        let full = Own::make(&std::sync::Arc::default(), || {
+            full.write(true).open("/dev/full")
+        });
         self.file = full.expect("every Linux has it");
     }
 
@@ -419,43 +438,6 @@ impl Journal {
     }
 }
 
-fn open_locked(path: &Path) -> Result<Own<File>> {
-    let named = |what: &str| format!("journal {} {what}", path.display());
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        // It holds the secrets of all sessions.
-        .mode(0o600);
-    let file = Own::make(&Arc::default(), || options.open(path))
-        .map_err(|error| Error::os(named("cannot be opened"), error))?;
-    let in_use = "is in use by another master; stop that one first, there may be only one";
-    match file.try_lock() {
-        Ok(()) if is_at(&file, path) => Ok(file),
-        // Another master has replaced the file between the two steps.
-        Ok(()) | Err(TryLockError::WouldBlock) => Err(Error::invalid(named(in_use))),
-        Err(TryLockError::Error(error)) => Err(Error::os(named("cannot be locked"), error)),
-    }
-}
-
-/// Whether a path still leads to an open file.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-    let there = std::fs::metadata(path).map(identity);
-    let here = file.metadata().map(identity);
-    matches!((here, there), (Ok(here), Ok(there)) if here == there)
-}
-
-/// The entry of a new file is data of its directory.
-fn sync_directory(path: &Path) -> std::io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 fn header_of(run: &str) -> Vec<u8> {
     let name_bytes = u32::try_from(run.len()).expect("a run's name is at most 512 bytes");
     let mut header = MAGIC.to_vec();
@@ -473,9 +455,10 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 const MAGIC: [u8; 8] = *b"ccl-log\n";
 /// Version 1 knew neither shared state nor units, version 2 no generations of a unit, version 3 not
-/// whether a run was taken over, nor names of peers, nor what was given back: their records would
-/// be taken for others.
-const JOURNAL_VERSION: u32 = 4;
+/// whether a run was taken over, nor names of peers, nor what was given back, version 4 neither the
+/// times that peers were told nor why their sessions ended: their records would be taken for
+/// others.
+const JOURNAL_VERSION: u32 = 5;
 const FIXED_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 16;
 /// Memory kept between records, in bytes; all but views of large worlds fit.

@@ -4,12 +4,11 @@
 //! `connection` one peer's connection; `door` those that have not said yet who they are.
 
 mod archive;
-mod complaint;
 mod connection;
 mod door;
 mod serve;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,16 +16,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::lock::{Condvar, Mutex};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 
 use crate::config::MasterConfig;
-use crate::descriptors::{Own, Owner};
 use crate::driver::journal::{Doubt, Journal};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits::HELLO_TIMEOUT;
 use crate::master::Record;
+use crate::net::Bound;
 use crate::signals;
 
 /// Receives every event of a master; called from its thread, so it must not block.
@@ -112,7 +110,7 @@ impl MasterServer {
     }
 
     fn start_from(parts: Parts) -> Result<Self> {
-        let address = parts.listener.local_addr();
+        let address = parts.port.local_addr();
         let address = address.map_err(|error| Error::os("the master's address", error))?;
         let (stop, stopped) = oneshot::channel();
         let ending = Arc::new(Ending::default());
@@ -156,8 +154,7 @@ struct Parts {
     history: Vec<Record>,
     /// Whether the history is known to be the newest of the run.
     is_journal_newest: bool,
-    listener: Own<TcpListener>,
-    sockets: Arc<Owner>,
+    port: Bound,
     /// How long a connection may take to say who it is.
     hello_timeout: Duration,
     /// Called each time before the disk is waited for: tests make it slow here.
@@ -173,14 +170,15 @@ impl Parts {
             Some((journal, history)) => (Some(journal), history),
             None => (None, Vec::new()),
         };
-        if config.new_run && !history.is_empty() {
-            return Err(beside_an_old_run(&config));
+        if config.new_run
+            && let Some(journal) = &journal
+        {
+            check_no_run(journal, &history)?;
         }
         // Of a port that the system is about to choose nobody can have heard in an earlier run.
         config.new_run |= config.listen.port() == 0 && history.is_empty();
         let is_journal_newest = journal.as_ref().is_some_and(|it| is_newest(it, &config));
-        let sockets = Arc::default();
-        let listener = Own::make(&sockets, || listen(config.listen)).map_err(|error| {
+        let port = Bound::open(&Arc::default(), Some(config.listen)).map_err(|error| {
             Error::os(
                 format!("the master cannot listen on {}", config.listen),
                 error,
@@ -192,21 +190,32 @@ impl Parts {
             journal,
             history,
             is_journal_newest,
-            listener,
-            sockets,
+            port,
             hello_timeout: HELLO_TIMEOUT,
             before_sync: None,
         })
     }
 }
 
-fn beside_an_old_run(config: &MasterConfig) -> Error {
-    let path = config.journal.as_deref().unwrap_or(Path::new(""));
-    Error::invalid(format!(
-        "journal {} holds a run already, and new_run founds another: start without new_run to take \
-         the run up, or move the journal and its marker away, or name another file",
-        path.display()
-    ))
+/// Whether a new run may be founded: journal and marker know of none.
+fn check_no_run(journal: &Journal, history: &[Record]) -> Result<()> {
+    let path = journal.path().display();
+    if !history.is_empty() {
+        return Err(Error::invalid(format!(
+            "journal {path} holds a run already, and new_run founds another: start without \
+             new_run to take the run up, or move the journal and its marker away, or name another \
+             file"
+        )));
+    }
+    match journal.doubt() {
+        None => Ok(()),
+        Some(Doubt::NoMarker(marker) | Doubt::Older(marker)) => Err(Error::invalid(format!(
+            "journal {path} is empty or gone, but its marker {} says that it held a run, whose \
+             members may be alive, and new_run founds another: start without new_run to take the \
+             run up from them, or delete both files if there are none",
+            marker.display()
+        ))),
+    }
 }
 
 /// Whether nothing casts doubt on a journal, or an operator stands for it.
@@ -254,26 +263,6 @@ fn panicked() -> Error {
     let cause = std::io::Error::other("it panicked; the message is on standard error");
     Error::os("the master's thread", cause)
 }
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // A restarted master takes its port back although connections of the old one linger.
-    socket.set_reuse_address(true)?;
-    if address.ip().is_unspecified() && address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-/// Connections that wait to be accepted: all peers of a run come back at once after a restart.
-const LISTEN_BACKLOG: i32 = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ mod copier;
 mod deferred;
 mod dial;
 mod drive;
+mod entropy;
 mod finish;
 pub mod journal;
 pub mod master;

@@ -7,34 +7,66 @@ use std::time::Duration;
 
 use crate::driver::peer::Session;
 
-/// When to say again what is waited for.
+/// What a peer waits for at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// In words for a user.
+    pub words: String,
+    /// The same without what changes from second to second: waits of one gist are one wait.
+    pub gist: String,
+}
+
+impl Waiting {
+    pub(super) fn new(what: &str, words: &str, gist: &str) -> Self {
+        Self {
+            words: format!("{what}{words}"),
+            gist: format!("{what}{gist}"),
+        }
+    }
+}
+
+/// When to say what is waited for: what lasts is said once, and again at distances that double.
 #[derive(Debug, Default)]
 pub struct Notices {
-    told: Option<String>,
-    /// How long the wait had lasted then.
-    at: Duration,
+    wait: Option<Seen>,
+    /// How long the wait had lasted when something was said last.
+    told_at: Duration,
+}
+
+#[derive(Debug)]
+struct Seen {
+    gist: String,
+    /// When it may be said next.
+    due: Duration,
+    /// For how long it will not be said after that.
+    pause: Duration,
 }
 
 impl Notices {
-    /// Longest silence at the beginning of a wait, and shortest time between two notices.
+    /// How long something must be waited for before it is said: longer than what goes well takes.
     pub const INTERVAL: Duration = Duration::from_secs(2);
 
-    /// What to say now of a wait that has lasted for this long, called at any time: what is waited
-    /// for when that is new, and again now and then.
-    pub fn next(&mut self, waits_for: Option<String>, waited: Duration) -> Option<String> {
-        let Some(words) = waits_for else {
+    /// What to say now of a wait that has lasted for this long, called at any time.
+    pub fn next(&mut self, waiting: Option<Waiting>, waited: Duration) -> Option<String> {
+        let Some(Waiting { words, gist }) = waiting else {
             *self = Self::default();
             return None;
         };
-        if waited < self.at + Self::INTERVAL {
+        let since = self.wait.as_ref().map_or(Duration::ZERO, |_| waited);
+        let wait = match &mut self.wait {
+            Some(wait) if wait.gist == gist => wait,
+            wait => wait.insert(Seen {
+                gist,
+                due: (since + Self::INTERVAL).min(self.told_at + SILENCE_MAX),
+                pause: Self::INTERVAL,
+            }),
+        };
+        if waited < wait.due {
             return None;
         }
-        let is_new = self.told.as_ref() != Some(&words);
-        if !is_new && waited < self.at + REPEATED_AFTER {
-            return None;
-        }
-        self.at = waited;
-        self.told = Some(words.clone());
+        wait.pause *= 2;
+        wait.due = waited + wait.pause;
+        self.told_at = waited;
         Some(words)
     }
 }
@@ -42,42 +74,78 @@ impl Notices {
 /// Logs what the session waits for, until it is gone.
 pub(super) async fn run(session: Weak<Session>) {
     let mut notices = Notices::default();
-    let mut waited = Duration::ZERO;
+    let mut began = None;
     loop {
-        tokio::time::sleep(Notices::INTERVAL).await;
+        tokio::time::sleep(LOOK_INTERVAL).await;
         let Some(session) = session.upgrade() else {
             return;
         };
-        let waits_for = session.waits_for();
-        waited = match waits_for {
-            Some(_) => waited + Notices::INTERVAL,
-            None => Duration::ZERO,
-        };
-        if let Some(words) = notices.next(waits_for, waited) {
+        let waiting = session.waiting();
+        let now = session.clock.now();
+        let since = *began.get_or_insert(now);
+        began = waiting.as_ref().map(|_| since);
+        if let Some(words) = notices.next(waiting, now - since) {
             tracing::warn!("{words}");
         }
     }
 }
 
-/// The same words are said again after this time.
-const REPEATED_AFTER: Duration = Duration::from_secs(10);
+/// Between two looks at what is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Something is said after this time though what is waited for changes all the time.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_wait_is_told_of_after_two_seconds_and_when_it_changes() {
-        let at = Duration::from_secs;
+    /// A wait for something, of which so many seconds are left.
+    fn waiting(gist: &str, left: u64) -> Option<Waiting> {
+        let (words, gist) = (format!("{gist} for {left} s"), gist.into());
+        Some(Waiting { words, gist })
+    }
+
+    /// What was said in which second while this was waited for, looked at each half second.
+    fn told(last: u64, at: impl Fn(f64) -> Option<Waiting>) -> Vec<(f64, String)> {
         let mut notices = Notices::default();
-        let mut next = |words: &str, seconds| notices.next(Some(words.into()), at(seconds));
-        assert_eq!(next("one", 1), None);
-        assert_eq!(next("one", 2), Some("one".into()));
-        assert_eq!(next("two", 3), None, "not before two seconds have passed");
-        assert_eq!(next("two", 4), Some("two".into()));
-        assert_eq!(next("two", 13), None);
-        assert_eq!(next("two", 14), Some("two".into()), "now and then again");
-        assert_eq!(notices.next(None, at(15)), None);
-        assert_eq!(notices.next(Some("two".into()), at(1)), None, "a new wait");
+        let looks = (1..=last * 2).map(|half| half as f64 / 2.0);
+        let told = looks.filter_map(|now| {
+            let words = notices.next(at(now), Duration::from_secs_f64(now))?;
+            Some((now, words))
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_countdown_is_told_once_and_then_at_distances_that_double() {
+        let told = told(70, |now| waiting("members", 90 - now as u64));
+        let times: Vec<_> = told.iter().map(|(now, _)| *now).collect();
+        assert_eq!(times, [2.0, 6.0, 14.0, 30.0, 62.0]);
+        assert_eq!(told[1].1, "members for 84 s", "with what is left then");
+    }
+
+    #[test]
+    fn what_does_not_last_two_seconds_is_not_told() {
+        let none = told(10, |now| waiting("links", 0).filter(|_| now < 2.0));
+        assert_eq!(none, []);
+        // It begins behind a wait that was told of, and is over soon.
+        let healthy = told(10, |now| match now {
+            ..5.0 => waiting("an earlier run", 0),
+            ..6.5 => waiting("links", 0),
+            _ => None,
+        });
+        assert_eq!(healthy, [(2.0, "an earlier run for 0 s".into())]);
+        let lasting = told(10, |now| match now {
+            ..5.0 => waiting("an earlier run", 0),
+            _ => waiting("links", 0),
+        });
+        assert_eq!(lasting[1], (7.0, "links for 0 s".into()));
+    }
+
+    #[test]
+    fn a_wait_that_changes_all_the_time_is_told_now_and_then() {
+        let told = told(21, |now| waiting(&format!("peer {now}"), 0));
+        let times: Vec<_> = told.iter().map(|(now, _)| *now).collect();
+        assert_eq!(times, [10.0, 20.0]);
     }
 }

@@ -1,13 +1,13 @@
 //! What is still to be written to a control connection: bounded, and written at once where it can
 //! be.
 
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, IoSlice, Result};
 
 use crate::lock::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::limits::CONTROL_QUEUE_BYTES_MAX;
+use crate::net::{Stream, is_pause};
 use crate::wire::frame::{self, Message};
 
 /// The sending half of one control connection, shared by whoever sends and one writer task.
@@ -60,7 +60,7 @@ impl Outbox {
 
     /// Writes what the socket takes now; the writer task gets the rest. If somebody writes already,
     /// that thread takes along what was pushed before this call.
-    pub fn flush(&self, stream: &TcpStream) {
+    pub fn flush(&self, stream: &Stream) {
         loop {
             let Some(mut writing) = self.writing.try_lock() else {
                 return;
@@ -88,7 +88,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The socket's.
-    pub async fn run(&self, stream: &TcpStream) -> Result<()> {
+    pub async fn run(&self, stream: &Stream) -> Result<()> {
         loop {
             let is_written = self.write(&mut self.writing.lock(), stream)?;
             let (is_empty, is_closing) = {
@@ -110,15 +110,14 @@ impl Outbox {
     }
 
     /// Writes until nothing is left (true) or the socket is full (false).
-    fn write(&self, writing: &mut Writing, stream: &TcpStream) -> Result<bool> {
+    fn write(&self, writing: &mut Writing, stream: &Stream) -> Result<bool> {
         loop {
             if writing.sent == writing.bytes.len() && !self.refill(writing) {
                 return Ok(true);
             }
-            match stream.try_write(&writing.bytes[writing.sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            match stream.write(&[IoSlice::new(&writing.bytes[writing.sent..])]) {
                 Ok(count) => writing.sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(error) if is_pause(&error) => {
                     self.queue.lock().taken_bytes = writing.bytes.len() - writing.sent;
                     return Ok(false);
                 }

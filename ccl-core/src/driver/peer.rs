@@ -24,6 +24,7 @@ use crate::driver::completion::Completion;
 use crate::driver::copier::{self, Job};
 use crate::driver::deferred::{Deferred, Hands};
 use crate::driver::drive::{Core, Item};
+use crate::driver::entropy::entropy;
 use crate::driver::notice;
 use crate::driver::public::Public;
 use crate::driver::reach;
@@ -94,8 +95,8 @@ impl Session {
         config.validate()?;
         let io_threads = config.io_threads.unwrap_or_else(runtime::default_threads);
         let threads = IoThreads::start("ccl-io", io_threads)?;
-        let key = LinkKey(entropy(&mut [0; 16]).map(u128::from_le_bytes)?);
-        let seed = entropy(&mut [0; 8]).map(u64::from_le_bytes)?;
+        let [high, low, seed] = entropy()?;
+        let key = LinkKey(u128::from(high) << 64 | u128::from(low));
         let clock = Clock::start();
         let scratch = scratch(&config)?;
         let links = LinksConfig {
@@ -411,16 +412,6 @@ fn scratch(config: &CommunicatorConfig) -> Result<Scratch> {
         let cause = std::io::Error::new(std::io::ErrorKind::OutOfMemory, refusal);
         Error::os("setting scratch_bytes of memory aside", cause)
     })
-}
-
-fn entropy<const N: usize>(bytes: &mut [u8; N]) -> Result<[u8; N]> {
-    getrandom::fill(bytes).map_err(|error| {
-        Error::os(
-            "reading the system's randomness",
-            std::io::Error::other(error),
-        )
-    })?;
-    Ok(*bytes)
 }
 
 /// The host and the process.

@@ -1,13 +1,17 @@
 //! What a session shows to whoever asks: the newest of what the machine decided.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::driver::dial;
+use crate::driver::notice::Waiting;
 use crate::driver::peer::{Session, session_error};
 use crate::error::{Error, Result};
 use crate::ids::PeerId;
 use crate::outcome::Counters;
 use crate::peer::{SessionEnd, View};
+use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, OtherGroups, Wait};
 
 /// What the machine decided last, for whoever asks.
@@ -17,8 +21,10 @@ pub(super) struct Public {
     pub(super) view: Option<Arc<View>>,
     pub(super) peer: Option<PeerId>,
     pub(super) ended: Option<SessionEnd>,
-    /// Why the master cannot be heard, if it cannot.
-    pub(super) last_fault: Option<String>,
+    /// Why the master cannot be heard, if that is known.
+    last_fault: Option<String>,
+    /// The master's address, and since when it has not answered over the connection there.
+    unanswered: Option<(SocketAddr, Instant)>,
     /// Whether that is of a connection that ended without a word of a master: the next one, of
     /// which nothing is known yet, says no more.
     is_telling: bool,
@@ -35,20 +41,32 @@ impl Public {
             MasterToPeer::Welcome { .. } | MasterToPeer::Pong { .. } | MasterToPeer::Install(_)
         ) {
             self.last_fault = None;
+            self.unanswered = None;
         }
     }
 
-    /// A connection was made: this is what is wrong if nothing comes of it.
-    pub(super) fn control_began(&mut self, until_heard: String) {
+    /// A connection was made, over which nothing has been heard yet.
+    pub(super) fn control_began(&mut self, address: SocketAddr, now: Instant) {
         if !self.is_telling || self.last_fault.is_none() {
-            self.last_fault = Some(until_heard);
+            self.unanswered = Some((address, now));
         }
     }
 
     /// A connection ended, or was not made.
     pub(super) fn control_ended(&mut self, was_made: bool, fault: String) {
-        self.is_telling = was_made && self.last_fault.is_some();
+        let is_heard = self.last_fault.is_none() && self.unanswered.is_none();
+        self.is_telling = was_made && !is_heard;
+        self.unanswered = None;
         self.last_fault = Some(fault);
+    }
+
+    /// Why the master cannot be heard, if it cannot.
+    pub(super) fn fault(&self, now: Instant) -> Option<String> {
+        match self.unanswered {
+            Some((address, since)) if now - since < SILENT_AFTER => Some(dial::unanswered(address)),
+            Some((address, _)) => Some(dial::silent(address)),
+            None => self.last_fault.clone(),
+        }
     }
 
     /// Shows the view of a result, unless that of a later one is shown already: a large result
@@ -60,10 +78,14 @@ impl Public {
         }
     }
 
-    /// Why there is no master yet.
-    fn no_master(&self) -> String {
-        let fault = self.last_fault.clone();
-        fault.unwrap_or_else(|| "no answer yet".into())
+    /// Why this peer is not registered yet, and what it waits for without what changes from second
+    /// to second. A master may say what it waits for before it registers anybody.
+    fn no_master(&self, now: Instant) -> (String, String) {
+        match (self.fault(now), &self.waits) {
+            (Some(fault), _) => (fault.clone(), fault),
+            (None, Some(wait)) => (wait.to_string(), wait.gist().to_string()),
+            (None, None) => ("no answer yet".into(), String::new()),
+        }
     }
 }
 
@@ -79,73 +101,127 @@ impl Session {
         if public.view.is_some() {
             return Ok(());
         }
-        if public.peer.is_some() {
+        let fault = public.fault(self.clock.now());
+        if public.peer.is_some() || public.waits.is_some() && fault.is_none() {
             let waited_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             return Err(Error::NotAdmitted {
                 waited_ms,
                 waits: public.waits.clone().map(Box::new),
-                cause: public.last_fault.clone(),
+                cause: fault,
             });
         }
         Err(Error::MasterUnreachable {
             address: self.config.master.clone(),
-            cause: public.no_master(),
+            cause: public.no_master(self.clock.now()).0,
         })
     }
 
-    /// What is waited for, in words for a user; `None` if nothing is that takes its time.
-    pub(crate) fn waits_for(&self) -> Option<String> {
+    /// What is waited for; `None` if nothing is that takes its time.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
         let public = self.public.lock();
         if public.ended.is_some() {
             return None;
         }
-        let master = &self.config.master;
-        let lost = public.last_fault.as_ref();
-        match (&public.view, public.peer) {
-            (None, None) => {
-                let cause = public.no_master();
-                Some(format!("waiting for the master at {master}: {cause}"))
+        let now = self.clock.now();
+        let (words, gist) = public.no_master(now);
+        let what = match (&public.view, public.peer) {
+            (None, Some(_)) if public.fault(now).is_none() => match &public.waits {
+                Some(_) => "waiting to be admitted: ",
+                None => return Some(Waiting::new("waiting to be admitted", "", "")),
+            },
+            (None, _) => &format!("waiting for the master at {}: ", self.config.master),
+            (Some(_), _) if public.waits.is_some() && public.fault(now).is_none() => {
+                "waiting at update_topology: "
             }
-            (None, Some(_)) => Some(match (lost, &public.waits) {
-                (Some(cause), _) => format!("waiting for the master at {master}: {cause}"),
-                (None, Some(wait)) => format!("waiting to be admitted: {wait}"),
-                (None, None) => "waiting to be admitted".into(),
-            }),
-            (Some(_), _) => {
-                let wait = public.waits.as_ref().filter(|_| lost.is_none());
-                wait.map(|wait| format!("waiting at update_topology: {wait}"))
-            }
-        }
+            (Some(_), _) => return None,
+        };
+        Some(Waiting::new(what, &words, &gist))
+    }
+
+    /// The same in words for a user.
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        self.waiting().map(|waiting| waiting.words)
     }
 }
+
+/// A master that lives answers at once, or with the first sign of life: one that does not for so
+/// long is no master, or hangs.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::Term;
 
+    /// What is known of it this many seconds after its beginning.
+    fn told(public: &Public, (began, seconds): (Instant, f64)) -> String {
+        let now = began + Duration::from_secs_f64(seconds);
+        public.no_master(now).0
+    }
+
+    fn began() -> (SocketAddr, Instant) {
+        (SocketAddr::from(([127, 0, 0, 1], 7)), Instant(1 << 40))
+    }
+
     /// At any moment of the tries to connect, whoever asks is told the same.
     #[test]
     fn a_service_that_closes_is_not_taken_for_a_silent_one_while_it_is_tried_again() {
         let mut public = Public::default();
-        let silent = || String::from("silent");
+        let (address, now) = began();
+        let silent = dial::silent(address);
         public.control_ended(false, "refused".into());
-        public.control_began(silent());
-        assert_eq!(public.no_master(), "silent", "more is known than before");
-        public.control_ended(true, "closed".into());
-        public.control_began(silent());
-        assert_eq!(public.no_master(), "closed", "no more is known than before");
-        public.heard(&MasterToPeer::Pong {
-            term: Term(1),
-            others: OtherGroups::default(),
-            waits: None,
-        });
-        public.control_ended(true, "lost".into());
-        public.control_began(silent());
+        public.control_began(address, now);
         assert_eq!(
-            public.no_master(),
-            "silent",
+            told(&public, (now, 2.0)),
+            silent,
+            "more is known than before"
+        );
+        public.control_ended(true, "closed".into());
+        public.control_began(address, now);
+        assert_eq!(
+            told(&public, (now, 2.0)),
+            "closed",
+            "no more is known than before"
+        );
+        public.heard(&pong(None));
+        public.control_ended(true, "lost".into());
+        public.control_began(address, now);
+        assert_eq!(
+            told(&public, (now, 2.0)),
+            silent,
             "it was a master, and hangs now"
         );
+    }
+
+    #[test]
+    fn a_master_is_not_called_silent_before_it_has_had_time_to_answer() {
+        let mut public = Public::default();
+        let (address, now) = began();
+        public.control_began(address, now);
+        for seconds in [0.0, 0.6, 1.9] {
+            assert_eq!(told(&public, (now, seconds)), dial::unanswered(address));
+        }
+        assert_eq!(told(&public, (now, 2.0)), dial::silent(address));
+        public.heard(&pong(None));
+        assert_eq!(told(&public, (now, 3.0)), "no answer yet");
+    }
+
+    #[test]
+    fn a_master_that_registers_nobody_yet_is_told_with_what_it_waits_for() {
+        let mut public = Public::default();
+        let (address, now) = began();
+        public.control_began(address, now);
+        let wait = Wait::EarlierRun { seconds: 5 };
+        public.heard(&pong(Some(wait.clone())));
+        public.waits = Some(wait.clone());
+        assert_eq!(told(&public, (now, 1.0)), wait.to_string());
+    }
+
+    fn pong(waits: Option<Wait>) -> MasterToPeer {
+        MasterToPeer::Pong {
+            term: Term(1),
+            others: OtherGroups::default(),
+            waits,
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use crate::config::CommunicatorConfig;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::transport::sys;
+use crate::net;
 
 /// The address to listen on; `None`: all of this host, on any port. Without a wish, loopback only
 /// if the master is named by a loopback address or as `localhost`: a name of this host may stand
@@ -75,7 +75,7 @@ fn resolve(
 fn all_of_this_host(config: &CommunicatorConfig, listening: SocketAddr) -> Vec<SocketAddr> {
     let masters = config.master.to_socket_addrs().into_iter().flatten();
     let away = masters.filter(|master| !master.ip().is_loopback());
-    let own = away.chain(ANYWHERE).filter_map(sys::source_towards);
+    let own = away.chain(ANYWHERE).filter_map(net::source_towards);
     let mut ips = vec![listening.ip()];
     for ip in own {
         if !ip.is_loopback() && !ips.contains(&ip) {
@@ -160,7 +160,7 @@ mod tests {
             told.iter()
                 .all(|address| !address.ip().is_loopback() && address.port() == 7000)
         );
-        if let Some(own) = sys::source_towards(ANYWHERE[0]) {
+        if let Some(own) = net::source_towards(ANYWHERE[0]) {
             assert!(told.iter().any(|address| address.ip() == own), "{told:?}");
         }
     }

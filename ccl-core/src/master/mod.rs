@@ -93,7 +93,8 @@ pub enum Output {
 pub struct Setup {
     /// Name of the run.
     pub run: String,
-    /// Waiting times, told to every peer.
+    /// Waiting times, told to every newcomer. Sessions that were told longer ones by an earlier
+    /// master, and all others beside them, are judged by those.
     pub timers: crate::timers::Timers,
     /// Found a run at once if there is no history.
     pub new_run: bool,
@@ -146,7 +147,8 @@ impl Master {
     /// sure that the history is of the run that `setup` names.
     #[must_use]
     pub fn new(setup: Setup, history: &[Record], now: Instant) -> Self {
-        let mut master = Self::blank(setup, now);
+        let history = History::read(history);
+        let mut master = Self::blank(setup, history.told(), now);
         master.start(history);
         let ids: Vec<_> = master.groups.keys().copied().collect();
         ids.into_iter().for_each(|id| master.count(id));

@@ -22,6 +22,7 @@ pub(super) struct Shared {
     pub went_on: Option<Instant>,
     /// 0 until the run is founded or taken up.
     pub term: Term,
+    /// What it goes by: its own, or longer ones that sessions of earlier masters were told.
     pub timers: Timers,
     /// An operator's word that stands for a majority (R11).
     pub force_rebuild: bool,

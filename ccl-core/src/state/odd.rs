@@ -1,7 +1,7 @@
 //! The entry in which a member's state differs from the others', in words.
 
 use super::layout::Key;
-use crate::wire::state::{KeyDifference, KeySketch, OddEntry, Size, name_hash};
+use crate::wire::state::{Foreign, KeyDifference, KeySketch, OddEntry, name_hash};
 
 /// The sums of all entries, for an offer.
 #[must_use]
@@ -25,25 +25,71 @@ pub fn describe(keys: &[Key], difference: KeyDifference, others: &str) -> String
     };
     match keys.iter().find(|key| name_hash(&key.name) == odd.name) {
         Some(key) => describe_own(key, odd, others),
-        None => {
-            let size = in_words(odd.added());
-            format!("{others} has an entry that is not here, of {size}")
-        }
+        None => one_sided(&odd.added(), others, "here"),
+    }
+}
+
+/// What a member can say of a difference between two others; `None` if it cannot tell who has what.
+#[must_use]
+pub fn describe_strange(difference: KeyDifference, odd: &str, others: &str) -> Option<String> {
+    let KeyDifference::Entry(entry) = difference else {
+        return Some(format!(
+            "the entries at {odd} and at {others} are the same, in another order"
+        ));
+    };
+    let is_told = |it: &Foreign| it.shape.is_some();
+    let (added, lacked) = (entry.reversed().added(), entry.added());
+    match (is_told(&added), is_told(&lacked)) {
+        (true, _) => Some(one_sided(&added, odd, others)),
+        (_, true) => Some(one_sided(&lacked, others, odd)),
+        _ => None,
     }
 }
 
 fn describe_own(key: &Key, odd: OddEntry, others: &str) -> String {
-    let Key {
-        name, dtype, shape, ..
-    } = key;
-    let own = format!("{name:?} is {} of shape {shape:?} here", dtype.name());
-    match odd.others(*dtype, shape, key.allow_inequality) {
-        None => format!("{own}, and not at {others}"),
-        Some(size) => format!("{own}, and {} at {others}", in_words(size)),
+    let kind = (key.dtype, &key.shape[..]);
+    let flag = key.allow_inequality;
+    let own = format!(
+        "{:?} is {} of shape {:?}",
+        key.name,
+        key.dtype.name(),
+        key.shape
+    );
+    let Some(theirs) = odd.others(&key.name, kind, flag) else {
+        return format!("{own} here, and there is none at {others}");
+    };
+    let unequal = |is_unequal| if is_unequal { "may" } else { "must not" };
+    match &theirs.shape {
+        Some((shape, other)) if *other != flag && (theirs.dtype, &shape[..]) == kind => format!(
+            "the contents of {:?} {} differ between members here, and {} at {others}: \
+             allow_inequality must be the same",
+            key.name,
+            unequal(flag),
+            unequal(*other)
+        ),
+        _ => format!("{own} here, and {} at {others}", in_words(&theirs)),
     }
 }
 
-fn in_words((dtype, count): Size) -> String {
-    let noun = if count == 1 { "element" } else { "elements" };
-    format!("{count} {noun} of {}", dtype.name())
+/// An entry that is there, and not where else it should be. Places are "here" or members.
+fn one_sided(entry: &Foreign, there: &str, missing: &str) -> String {
+    let name = entry.name.as_ref();
+    let name = name.map_or("an entry".into(), |name| format!("{name:?}"));
+    let missing = match missing {
+        "here" => "here".into(),
+        members => format!("at {members}"),
+    };
+    format!(
+        "{name} is {} at {there}, and there is none {missing}",
+        in_words(entry)
+    )
+}
+
+fn in_words(entry: &Foreign) -> String {
+    let dtype = entry.dtype.name();
+    match (&entry.shape, entry.count) {
+        (Some((shape, _)), _) => format!("{dtype} of shape {shape:?}"),
+        (None, 1) => format!("{dtype} of 1 element"),
+        (None, count) => format!("{dtype} of {count} elements"),
+    }
 }

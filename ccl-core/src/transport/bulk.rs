@@ -8,13 +8,11 @@ use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 
-use tokio::net::TcpStream;
-
 use super::lane::{Connection, Lane, LaneEnd};
 use super::link::Link;
-use super::stream::{is_pause, write_all, write_once};
 use super::window::Entry;
 use super::{FrameHeader, Payload};
+use crate::net::{Stream, is_pause};
 use crate::wire::data::{Content, HEADER_BYTES, Header, PayloadCheck, TRAILER_BYTES};
 
 /// What fills a frame whose memory was taken back.
@@ -24,7 +22,7 @@ static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 pub(super) struct BulkWriter<'a> {
     link: &'a Link,
     lane: &'a Lane,
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     checksum: bool,
 }
 
@@ -86,7 +84,7 @@ impl<'a> BulkWriter<'a> {
     async fn write_header(&self, content: Content, sequence: u64) -> io::Result<()> {
         let header = self.header(content, sequence);
         self.count(header.len());
-        write_all(self.stream, &header).await
+        self.stream.write_all(&header).await
     }
 
     fn header(&self, content: Content, sequence: u64) -> [u8; HEADER_BYTES] {
@@ -107,7 +105,7 @@ impl<'a> BulkWriter<'a> {
         let header = self.header(Content::Frame(frame), sequence);
         if frame.payload_bytes == 0 {
             self.count(header.len());
-            return write_all(self.stream, &header).await;
+            return self.stream.write_all(&header).await;
         }
         let mut check = PayloadCheck::after(&header, self.checksum);
         if self.checksum && payload.read(|bytes| check.update(bytes)).is_none() {
@@ -133,7 +131,7 @@ impl<'a> BulkWriter<'a> {
             }
         }
         // The payload has left whole, so the frame is good whatever becomes of its memory.
-        write_all(self.stream, &trailer[at - payload_end..]).await
+        self.stream.write_all(&trailer[at - payload_end..]).await
     }
 
     /// Ends a frame of which `at` bytes have left, not yet the whole payload, and whose memory is
@@ -145,15 +143,17 @@ impl<'a> BulkWriter<'a> {
         at: usize,
     ) -> io::Result<()> {
         self.count(payload_end + TRAILER_BYTES - at);
-        write_all(self.stream, &header[at.min(HEADER_BYTES)..]).await?;
+        self.stream
+            .write_all(&header[at.min(HEADER_BYTES)..])
+            .await?;
         let mut left = payload_end - at.max(HEADER_BYTES);
         while left > 0 {
             let count = left.min(ZEROS.len());
-            write_all(self.stream, &ZEROS[..count]).await?;
+            self.stream.write_all(&ZEROS[..count]).await?;
             left -= count;
         }
         let trailer = PayloadCheck::after(header, self.checksum).void();
-        write_all(self.stream, &trailer).await
+        self.stream.write_all(&trailer).await
     }
 
     fn count(&self, bytes: usize) {
@@ -164,7 +164,7 @@ impl<'a> BulkWriter<'a> {
 }
 
 /// One write of what is left of three pieces behind the first `at` bytes.
-fn write_from(stream: &TcpStream, pieces: [&[u8]; 3], at: usize) -> io::Result<usize> {
+fn write_from(stream: &Stream, pieces: [&[u8]; 3], at: usize) -> io::Result<usize> {
     let mut skip = at;
     let mut slices = pieces.map(|piece| {
         let left = &piece[skip.min(piece.len())..];
@@ -175,5 +175,5 @@ fn write_from(stream: &TcpStream, pieces: [&[u8]; 3], at: usize) -> io::Result<u
     while slices.len() > 1 && slices[0].is_empty() {
         slices = &mut slices[1..];
     }
-    write_once(stream, slices)
+    stream.write(slices)
 }

@@ -1,12 +1,10 @@
 //! Connecting a lane to its other side, again and again until it succeeds.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -14,10 +12,8 @@ use super::keeper::Event;
 use super::lane::{Connection, Lane, OUT_OF_STEP};
 use super::link::Link;
 use super::offer::Offered;
-use super::socket::plain;
-use super::stream::{read_exact, write_all};
-use super::{socket, sys};
 use crate::limits::HELLO_TIMEOUT;
+use crate::net::{self, Backoff, Stream, plain};
 use crate::wire::data::{Answer, LaneHello, LaneWelcome, WELCOME_BYTES};
 
 /// Wait after the first attempt that failed; doubled with each that follows.
@@ -53,10 +49,11 @@ enum Failure {
 /// The link cannot be taken up again.
 pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection, &'static str> {
     let began = Instant::now();
-    let mut backoff = Duration::ZERO;
+    let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+    let mut pause = Duration::ZERO;
     loop {
         let attempt = async {
-            sleep(backoff).await;
+            sleep(pause).await;
             attempt(link, lane).await
         };
         let attempted = tokio::select! {
@@ -85,7 +82,7 @@ pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection,
                 tell_why(link, lane, &error).await;
             }
         }
-        backoff = (backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+        pause = backoff.pause();
     }
 }
 
@@ -134,7 +131,7 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
         let sockets = Arc::clone(&link.settings.sockets);
         dials.spawn(async move {
             sleep(HEAD_START * index).await;
-            let connected = timeout(connect_timeout, socket::connect(&sockets, address)).await;
+            let connected = timeout(connect_timeout, net::connect(&sockets, address)).await;
             let connected = connected.unwrap_or_else(|_elapsed| {
                 let words = format!("no answer within {} ms", connect_timeout.as_millis());
                 Err(io::Error::new(io::ErrorKind::TimedOut, words))
@@ -180,10 +177,10 @@ async fn begin(link: &Link, lane: &Arc<Lane>, connected: Offered) -> Result<Conn
         .map_err(|_out_of_step| Failure::OutOfStep)
 }
 
-async fn greet(stream: &TcpStream, hello: &LaneHello) -> io::Result<LaneWelcome> {
-    write_all(stream, &hello.encode()).await?;
+async fn greet(stream: &Stream, hello: &LaneHello) -> io::Result<LaneWelcome> {
+    stream.write_all(&hello.encode()).await?;
     let mut bytes = [0; WELCOME_BYTES];
-    read_exact(stream, &mut bytes).await?;
+    stream.read_exact(&mut bytes).await?;
     LaneWelcome::decode(&bytes).map_err(io::Error::other)
 }
 
@@ -231,12 +228,7 @@ impl Link {
     }
 
     /// Sets the options of a connection of this link.
-    pub(super) fn tune(&self, stream: &TcpStream) {
-        let is_same_host = match (stream.local_addr(), stream.peer_addr()) {
-            (Ok(local), Ok(remote)) => sys::is_same_host(local, remote),
-            _ => false,
-        };
-        let tuned = sys::tune(stream.as_fd(), &self.settings.tuning, is_same_host);
-        self.note_tuned(tuned);
+    pub(super) fn tune(&self, stream: &Stream) {
+        self.note_tuned(net::tune(stream, &self.settings.tuning));
     }
 }

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use crate::lock::Mutex;
 use tokio::sync::Notify;
 
-use super::socket::Socket;
+use crate::net::Stream;
 use crate::wire::data::LaneHello;
 
 /// A connection that has shown the right hello.
 #[derive(Debug)]
 pub(super) struct Visitor {
-    pub(super) stream: Socket,
+    pub(super) stream: Stream,
     pub(super) remote: SocketAddr,
     pub(super) hello: LaneHello,
 }

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,16 +14,15 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::bulk::BulkWriter;
+use super::dial;
 use super::door::Door;
 use super::keeper::Event;
 use super::link::Link;
 use super::reader::{BulkReader, SignalReader};
 use super::signal::{self, SignalOut};
-use super::socket::Socket;
-use super::stream::write_all;
 use super::window::{Entry, OutOfStep, Window};
-use super::{dial, sys};
 use crate::limits::{ACK_INTERVAL_FRAMES, UNACKED_FRAMES_MAX};
+use crate::net::{self, Stream};
 use crate::wire::control::LinkFault;
 use crate::wire::data::DataFault;
 
@@ -47,7 +45,7 @@ pub(super) struct Lane {
     /// The newest acknowledgement that went out.
     ack_told: AtomicU64,
     /// The newest that came in while `out` was locked; 0 if none did. The next one covers it.
-    pub(super) ack_missed: AtomicU64,
+    ack_missed: AtomicU64,
     /// The writer is to send an acknowledgement even if there is nothing else to send.
     pub(super) ack_due: AtomicBool,
     /// The writer is to send a sign of life.
@@ -77,12 +75,21 @@ pub(super) struct Outgoing {
     pub(super) signal: SignalOut,
 }
 
+impl Outgoing {
+    /// Lets go of what the other side has said to have while the lock was taken.
+    pub(super) fn take_missed_ack(&mut self, lane: &Lane) {
+        let ack = lane.ack_missed.swap(0, Ordering::Relaxed);
+        // One that is out of step, or that a later one has overtaken, changes nothing.
+        let _ = self.window.acknowledge(ack);
+    }
+}
+
 /// A connection that both sides have greeted each other on. However its task ends, senders of
 /// signals let go of it too, so that it closes.
 #[derive(Debug)]
 pub(super) struct Connection {
     lane: Arc<Lane>,
-    pub(super) stream: Arc<Socket>,
+    pub(super) stream: Arc<Stream>,
     pub(super) remote: SocketAddr,
     pub(super) checksum: bool,
 }
@@ -194,6 +201,13 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether frames were taken in that the other side may not have.
+    pub(super) fn has_unsettled(&self) -> bool {
+        let mut out = self.out.lock();
+        out.take_missed_ack(self);
+        out.window.len() > 0
+    }
+
     /// The next bulk frame for this lane: what is to be sent again comes first, then what the link
     /// has queued.
     pub(super) fn next_bulk(&self, queue: &Mutex<VecDeque<Entry>>) -> Option<(u64, Entry)> {
@@ -226,7 +240,7 @@ impl Connection {
     /// Begins a new connection of a lane, over which the other side expects this number.
     pub(super) fn begin(
         lane: &Arc<Lane>,
-        (stream, remote): (Socket, SocketAddr),
+        (stream, remote): (Stream, SocketAddr),
         expected: u64,
         checksum: bool,
     ) -> Result<Self, OutOfStep> {
@@ -272,7 +286,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
         lane.is_served.store(false, Ordering::Relaxed);
         link.lacks.notify_one();
         if lane.reset.swap(false, Ordering::Relaxed) {
-            sys::reset_on_close(connection.stream.as_fd());
+            net::reset_on_close(&connection.stream);
         }
         let remote = connection.remote;
         drop(connection);
@@ -314,10 +328,7 @@ async fn accept(link: &Link, lane: &Arc<Lane>) -> Result<Connection, &'static st
         )
         .map_err(|_out_of_step| OUT_OF_STEP)?;
         // At 96 bytes it fits the buffer of any new connection.
-        if write_all(&connection.stream, &welcome.encode())
-            .await
-            .is_ok()
-        {
+        if connection.stream.write_all(&welcome.encode()).await.is_ok() {
             return Ok(connection);
         }
     }
@@ -414,12 +425,21 @@ mod tests {
         assert_eq!(out.window.len(), 3);
         drop(out);
         assert_eq!(lane.handle_ack(3), Ok(()));
-        assert_eq!(lane.out.lock().window.len(), 0);
+        assert!(!lane.has_unsettled());
         assert_eq!(
             lane.handle_ack(2),
             Err(DataFault::Field("ack")),
             "backwards"
         );
+    }
+
+    #[test]
+    fn nothing_is_unsettled_that_an_acknowledgement_covers_which_nobody_waited_for() {
+        let lane = lane_after(1);
+        let out = lane.out.lock();
+        assert_eq!(lane.handle_ack(1), Ok(()), "without the lock");
+        drop(out);
+        assert!(!lane.has_unsettled());
     }
 
     #[test]

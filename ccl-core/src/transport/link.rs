@@ -18,14 +18,13 @@ use super::keeper::{Event, Keeper};
 use super::lane::Lane;
 use super::offer::Offers;
 use super::signal::Sent;
-use super::sys::{self, Tuned, Tuning};
 use super::tcp::{Identity, Inner, LinkCounters};
-use super::warning::Warnings;
 use super::window::Entry;
 use super::{FrameHeader, Handler, LinkName, Payload};
 use crate::descriptors::Owner;
 use crate::ids::{LinkKey, OpName, PeerId};
 use crate::limits;
+use crate::net::{self, Tuned, Tuning, Warnings};
 use crate::peer::Neighbour;
 use crate::wire::control::LinkFault;
 use crate::wire::data::{Answer, LaneHello, LaneWelcome};
@@ -164,7 +163,7 @@ impl Link {
         let nearest = self.addresses().first().copied();
         match self.settings.lanes {
             Some(lanes) => lanes,
-            None if nearest.is_some_and(sys::is_of_this_host) => limits::LANES_SAME_HOST,
+            None if nearest.is_some_and(net::is_of_this_host) => limits::LANES_SAME_HOST,
             None => limits::LANES_DEFAULT,
         }
     }
@@ -327,11 +326,7 @@ impl Link {
 
     /// Whether frames were sent that the other side may not have.
     pub(super) fn has_unsettled(&self) -> bool {
-        !self.queue.lock().is_empty()
-            || self
-                .lanes()
-                .iter()
-                .any(|lane| lane.out.lock().window.len() > 0)
+        !self.queue.lock().is_empty() || self.lanes().iter().any(|lane| lane.has_unsettled())
     }
 
     pub(super) fn reset_lane(&self, lane: u16) {

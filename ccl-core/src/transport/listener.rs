@@ -17,10 +17,9 @@ use tokio::time::{sleep, timeout};
 
 use super::door::Visitor;
 use super::link::{Admission, Link};
-use super::socket::{Port, Socket, accept};
-use super::stream::{read_exact, write_all};
 use super::tcp::Inner;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX, UNIDENTIFIED_MAX, WORLD_SIZE_MAX};
+use crate::net::{Port, Stream};
 use crate::wire::data::{Answer, HELLO_BYTES, Opening};
 
 /// Connections that showed the port's key and wait for the master's word on their peer.
@@ -49,7 +48,7 @@ pub(super) async fn run(inner: Arc<Inner>, port: Port) {
     let mut guests = Guests::default();
     loop {
         tokio::select! {
-            accepted = accept(&inner.sockets, &port) => match accepted {
+            accepted = port.accept() => match accepted {
                 Ok((stream, remote)) => guests.welcome(&inner, stream, remote),
                 Err(error) => {
                     inner.warnings.warn(inner.address, format!("cannot accept: {error}"));
@@ -62,7 +61,7 @@ pub(super) async fn run(inner: Arc<Inner>, port: Port) {
 }
 
 impl Guests {
-    fn welcome(&mut self, inner: &Arc<Inner>, stream: Socket, remote: SocketAddr) {
+    fn welcome(&mut self, inner: &Arc<Inner>, stream: Stream, remote: SocketAddr) {
         let has_key = Arc::new(AtomicBool::new(false));
         let task = self.tasks.spawn(identify(
             Arc::clone(inner),
@@ -98,7 +97,7 @@ impl Guests {
 }
 
 /// Brings one connection to its lane, or closes it.
-async fn identify(inner: Arc<Inner>, stream: Socket, remote: SocketAddr, has_key: Arc<AtomicBool>) {
+async fn identify(inner: Arc<Inner>, stream: Stream, remote: SocketAddr, has_key: Arc<AtomicBool>) {
     let deadline = timeout(HELLO_TIMEOUT, bring_in(&inner, stream, remote, &has_key));
     let reason = match deadline.await {
         Ok(Ok(())) => return,
@@ -111,18 +110,19 @@ async fn identify(inner: Arc<Inner>, stream: Socket, remote: SocketAddr, has_key
 
 async fn bring_in(
     inner: &Arc<Inner>,
-    stream: Socket,
+    stream: Stream,
     remote: SocketAddr,
     has_key: &AtomicBool,
 ) -> Result<(), String> {
     let mut bytes = [0; HELLO_BYTES];
     let (first, rest) = bytes.split_at_mut(FIRST_BYTES);
-    if let Err(error) = read_exact(&stream, first).await {
+    if let Err(error) = stream.read_exact(first).await {
         // Whoever only looks whether the port is open is not worth a warning.
         tracing::debug!(%remote, %error, "a connection without a hello");
         return Ok(());
     }
-    read_exact(&stream, rest)
+    stream
+        .read_exact(rest)
         .await
         .map_err(|error: io::Error| format!("half a hello: {error}"))?;
     let opening = Opening::decode(&bytes).map_err(|fault| fault.to_string())?;
@@ -155,7 +155,9 @@ async fn admit_once_known(
         match inner.admit(caller)? {
             Entry::Done => return Ok(()),
             Entry::Stale(stale, welcome) => {
-                return write_all(&stale.stream, &welcome)
+                return stale
+                    .stream
+                    .write_all(&welcome)
                     .await
                     .map_err(|error| error.to_string());
             }
@@ -173,7 +175,7 @@ async fn admit_once_known(
 /// A connection that has said what it is for.
 #[derive(Debug)]
 pub(super) struct Caller {
-    pub(super) stream: Socket,
+    pub(super) stream: Stream,
     pub(super) remote: SocketAddr,
     pub(super) opening: Opening,
 }

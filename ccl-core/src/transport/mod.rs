@@ -18,11 +18,7 @@ mod listener;
 mod offer;
 mod reader;
 mod signal;
-pub mod socket;
-mod stream;
-pub mod sys;
 pub mod tcp;
-mod warning;
 mod window;
 
 use std::sync::Arc;

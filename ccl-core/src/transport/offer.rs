@@ -21,14 +21,13 @@ use super::dial;
 use super::keeper::Event;
 use super::link::Link;
 use super::listener::{self, Caller};
-use super::socket::{Socket, plain};
-use super::stream::{read_exact, write_all};
 use super::tcp::Inner;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX};
+use crate::net::{Stream, plain};
 use crate::wire::data::{HELLO_BYTES, LaneOffer, Opening};
 
 /// A connection, and where it leads.
-pub(super) type Offered = (Socket, SocketAddr);
+pub(super) type Offered = (Stream, SocketAddr);
 
 /// At the dialling side: connections that no lane has taken yet.
 #[derive(Debug, Default)]
@@ -110,11 +109,9 @@ async fn offer(link: &Link) -> io::Result<Caller> {
         from_key: identity.key,
         to_key: link.key(),
     };
-    write_all(&stream, &offer.encode())
-        .await
-        .map_err(no_answer)?;
+    stream.write_all(&offer.encode()).await.map_err(no_answer)?;
     let mut bytes = [0; HELLO_BYTES];
-    timeout(HELLO_TIMEOUT, read_exact(&stream, &mut bytes))
+    timeout(HELLO_TIMEOUT, stream.read_exact(&mut bytes))
         .await
         .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
         .map_err(no_answer)?;

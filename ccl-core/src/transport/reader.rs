@@ -9,14 +9,13 @@ use std::io::{self, IoSliceMut};
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 use super::lane::{Connection, Lane, LaneEnd};
 use super::link::Link;
-use super::stream::{is_pause, read_once};
 use super::{FrameHeader, Placement};
 use crate::buffer::Region;
 use crate::limits::SIGNAL_PAYLOAD_BYTES_MAX;
+use crate::net::{Stream, is_pause};
 use crate::wire::data::{Content, DataFault, HEADER_BYTES, Header, PayloadCheck, TRAILER_BYTES};
 
 /// A trailer and the header that follows it.
@@ -32,7 +31,7 @@ const SIGNAL_ACK_INTERVAL_BYTES: usize = 256 << 10;
 struct Incoming<'a> {
     link: &'a Link,
     lane: &'a Lane,
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     checksum: bool,
     last_ack: u64,
 }
@@ -84,7 +83,7 @@ impl<'a> Incoming<'a> {
 
     /// One read, counted; `None` if there was nothing to read.
     fn read(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-        match read_once(self.stream, buffers) {
+        match self.stream.read(buffers) {
             Ok(count) => {
                 self.lane
                     .received_bytes

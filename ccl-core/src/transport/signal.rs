@@ -9,14 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use super::lane::{Lane, LaneEnd, Outgoing, small};
-use super::socket::Socket;
-use super::stream::{is_pause, write_once};
 use super::window::Entry;
 use super::{FrameHeader, Payload};
 use crate::limits::SIGNAL_QUEUE_BYTES_MAX;
+use crate::net::{Stream, is_pause};
 use crate::wire::data::{Content, HEADER_BYTES, Header, PayloadCheck, TRAILER_BYTES};
 
 /// Frames written with one system call.
@@ -27,7 +25,7 @@ const BATCHES_MAX: usize = 4;
 /// The present connection of a signal lane and the frames that are half-way into it.
 #[derive(Debug, Default)]
 pub(super) struct SignalOut {
-    stream: Option<Arc<Socket>>,
+    stream: Option<Arc<Stream>>,
     checksum: bool,
     batch: VecDeque<Encoded>,
     /// Bytes of the first frame of the batch that have left.
@@ -89,7 +87,7 @@ pub(super) enum Sent {
 
 impl SignalOut {
     /// Begins with a new connection.
-    pub(super) fn open(&mut self, stream: &Arc<Socket>, checksum: bool) {
+    pub(super) fn open(&mut self, stream: &Arc<Stream>, checksum: bool) {
         self.stream = Some(Arc::clone(stream));
         self.checksum = checksum;
     }
@@ -120,13 +118,6 @@ impl Lane {
 }
 
 impl Outgoing {
-    /// Lets go of what the other side has said to have while the lock was taken.
-    fn take_missed_ack(&mut self, lane: &Lane) {
-        let ack = lane.ack_missed.swap(0, Ordering::Relaxed);
-        // One that is out of step, or that a later one has overtaken, changes nothing.
-        let _ = self.window.acknowledge(ack);
-    }
-
     /// Writes as much as the socket takes.
     fn pump(&mut self, lane: &Lane) -> io::Result<Pumped> {
         let Some(stream) = self.signal.stream.clone() else {
@@ -186,7 +177,7 @@ impl Outgoing {
 }
 
 impl SignalOut {
-    fn write_batch(&self, stream: &TcpStream) -> io::Result<usize> {
+    fn write_batch(&self, stream: &Stream) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); BATCH_FRAMES_MAX * 3];
         let mut count = 0;
         let mut skip = self.written;
@@ -200,7 +191,7 @@ impl SignalOut {
                 }
             }
         }
-        write_once(stream, &slices[..count])
+        stream.write(&slices[..count])
     }
 
     fn consume(&mut self, count: usize) {
@@ -217,7 +208,7 @@ impl SignalOut {
 }
 
 /// Writes what senders could not, until the connection is over.
-pub(super) async fn write(lane: &Lane, stream: &TcpStream) -> LaneEnd {
+pub(super) async fn write(lane: &Lane, stream: &Stream) -> LaneEnd {
     loop {
         let pumped = lane.out.lock().pump(lane);
         let waited = match pumped {

@@ -8,20 +8,18 @@ use std::time::Duration;
 
 use crate::lock::{Mutex, RwLock};
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::link::{Link, LinkSeed, Settings};
-use super::sys::{self, Tuned, Tuning};
-use super::warning::Warnings;
 use super::{FrameHeader, Handler, LinkName, LinkSender, Payload, listener};
 use crate::config::CommunicatorConfig;
-use crate::descriptors::{Own, Owner};
+use crate::descriptors::Owner;
 use crate::error::{Error, Result};
 use crate::ids::{LinkKey, OpName, PeerId, RunId};
 use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
+use crate::net::{Bound, Tuned, Tuning, Warnings};
 use crate::peer::Neighbour;
 
 /// What the links of one peer are made from.
@@ -128,12 +126,9 @@ impl Links {
         };
         let _context = runtime.enter();
         let sockets = Arc::default();
-        let socket = Own::make(&sockets, || sys::listen(config.listen))
-            .and_then(|socket| socket.try_map(TcpListener::from_std));
-        let socket = socket.map_err(|error| Error::os(words.as_str(), error))?;
-        let address = socket
-            .local_addr()
-            .map_err(|error| Error::os(words.as_str(), error))?;
+        let bound = Bound::open(&sockets, config.listen);
+        let opened = bound.and_then(|port| Ok((port.local_addr()?, port.serve()?)));
+        let (address, port) = opened.map_err(|error| Error::os(words.as_str(), error))?;
         let inner = Arc::new(Inner {
             config,
             address,
@@ -144,9 +139,9 @@ impl Links {
             changes: watch::Sender::new(0),
             incarnations: Mutex::new(0),
             listener: Mutex::new(None),
-            warnings: Warnings::default(),
+            warnings: Warnings::new(CONNECTION_ENDED),
         });
-        let task = runtime.spawn(listener::run(Arc::clone(&inner), socket));
+        let task = runtime.spawn(listener::run(Arc::clone(&inner), port));
         *inner.listener.lock() = Some(task.abort_handle());
         Ok(Self(inner))
     }
@@ -169,7 +164,7 @@ impl Links {
                 pacing_bytes_per_second: config.pacing_bytes_per_second,
                 user_timeout: identity.link_timeout,
             },
-            warnings: Arc::default(),
+            warnings: Arc::new(Warnings::new(CONNECTION_ENDED)),
             sockets: Arc::clone(&self.0.sockets),
         };
         let role = Role {
@@ -277,6 +272,9 @@ impl LinkSender for Links {
         links.iter().for_each(|link| link.forget(op));
     }
 }
+
+/// How the end of a connection is told for what came over it.
+const CONNECTION_ENDED: &str = "data connection ended";
 
 fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
     assert_eq!(

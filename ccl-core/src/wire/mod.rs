@@ -3,6 +3,7 @@
 pub mod bounded;
 pub mod control;
 pub mod data;
+mod entry;
 mod fingerprint;
 mod fixed;
 pub mod frame;

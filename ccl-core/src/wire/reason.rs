@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{OpName, OpNumber, PeerId, Tag, UnitId, Vid};
+use crate::ids::{OpName, OpNumber, PeerId, Revision, Tag, UnitId, Vid};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
@@ -150,6 +150,14 @@ pub enum EvictReason {
     },
     /// It was admitted, and the members changed again before it heard of it (R9).
     Unaware,
+    /// Its shared state is further ahead than the run may go in one step, and enough others can go
+    /// on without it (R18).
+    RevisionAhead {
+        /// What it has.
+        theirs: Revision,
+        /// What the run sealed last.
+        sealed: Revision,
+    },
 }
 
 impl EvictReason {
@@ -187,6 +195,11 @@ impl EvictReason {
             Self::NotAtSafePoint { k } => format!(
                 "it did not come to safe point {k} (update_topology), where the others waited for \
                  it, within post_timeout"
+            ),
+            Self::RevisionAhead { theirs, sealed } => format!(
+                "its shared state has revision {theirs}, but the run sealed {sealed} last: it is of \
+                 another run or of a later time; connect again without it, or with the run's own \
+                 checkpoint"
             ),
             Self::UnitFull { unit, size } => format!(
                 "all {size} peers of unit {unit} are there already: if they are of an earlier start, \
@@ -244,6 +257,7 @@ impl AbortReason {
                 CancelReason::User | CancelReason::Deadline | CancelReason::Leave => 0,
             },
             Self::State(SyncFault::RevisionLost { unwilling, .. }) => 128 + unwilling.len() * 10,
+            Self::State(SyncFault::Keys { .. }) => 320,
             Self::State(_) => 128,
         };
         64 + texts

@@ -11,7 +11,7 @@ use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
 
-pub use super::sketch::{KeyDifference, KeySketch, OddEntry, Size, name_hash};
+pub use super::sketch::{Foreign, KeyDifference, KeySketch, OddEntry, name_hash};
 
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,12 +95,13 @@ pub struct StateOffer {
     /// Whether its content is whole: a sync that failed half-way leaves a mixture, which can only
     /// receive.
     pub is_usable: bool,
-    /// A vote to go back to the highest revision there is, if the sealed one is lost.
+    /// A vote for the highest revision there is, if the sealed one is lost, or too old for it to
+    /// follow.
     pub restore: bool,
 }
 
 /// Why a sync cannot be: a mistake of its callers, or content that nobody has. Nobody is evicted
-/// for it.
+/// for it: of a few members that are too far ahead it is not said, they are evicted instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncFault {
     /// A member's entries differ from those of most.
@@ -114,7 +115,7 @@ pub enum SyncFault {
         /// The keys of most.
         usual: Digest,
         /// What its entries differ from those in, if it is known.
-        difference: Option<KeyDifference>,
+        difference: Option<Box<KeyDifference>>,
     },
     /// Strategies that do not go together.
     Strategies {
@@ -177,13 +178,11 @@ impl SyncFault {
             Self::Keys {
                 peer, theirs, most, ..
             } => format!(
-                "{} has other entries than most: {} of {} bytes in all, most have {} of {} bytes; \
-                 names, types and shapes must be the same",
+                "{} has other entries than the others: {}, where the others have {}; names, types and \
+                 shapes must be the same at all",
                 names.of(*peer),
-                theirs.0,
-                theirs.1,
-                most.0,
-                most.1
+                entries(*theirs),
+                entries(*most)
             ),
             Self::Strategies { peer, theirs, most } => format!(
                 "{} calls with {}, which does not go with {} of the others",
@@ -204,8 +203,10 @@ impl SyncFault {
                 theirs,
                 sealed,
             } => format!(
-                "{} has revision {theirs}, but {sealed} was sealed last: a sync may be one revision \
-                 ahead",
+                "{} has revision {theirs}, but the run sealed {sealed} last, and too few have that or \
+                 what follows it to go on without those that are ahead. Let these begin without their \
+                 state, or with the run's own checkpoint; or let all members call with restore: then \
+                 the run goes on from the highest revision there is",
                 names.of(*peer)
             ),
             Self::RevisionLost {
@@ -222,6 +223,11 @@ impl SyncFault {
                 .into(),
         }
     }
+}
+
+fn entries((count, bytes): (u32, u64)) -> String {
+    let noun = if count == 1 { "entry" } else { "entries" };
+    format!("{count} {noun} with {bytes} bytes in all")
 }
 
 impl fmt::Display for SyncFault {

@@ -227,16 +227,7 @@ impl fmt::Display for Wait {
                  others, or lower initial_world_size or min_world_size",
                 here.count
             ),
-            Self::Links(missing) => {
-                for (index, link) in missing.iter().enumerate() {
-                    let separator = if index == 0 { "" } else { "; " };
-                    write!(f, "{separator}{link}")?;
-                }
-                f.write_str(
-                    "; one of the two must reach the other: open its port, or correct its listen \
-                     and advertise",
-                )
-            }
+            Self::Links(missing) => fmt_links(f, missing),
             Self::Backoff { seconds } => write!(
                 f,
                 "the members could not reach it a while ago, and it may come back in {seconds} s"
@@ -255,6 +246,21 @@ impl fmt::Display for Wait {
                 "a change of the members is under way, and waits for the answer of {missing}"
             ),
         }
+    }
+}
+
+/// What is missing, and if an attempt has failed, what to do.
+fn fmt_links(f: &mut fmt::Formatter<'_>, missing: &[MissingLink]) -> fmt::Result {
+    for (index, link) in missing.iter().enumerate() {
+        let separator = if index == 0 { "" } else { "; " };
+        write!(f, "{separator}{link}")?;
+    }
+    match missing.iter().all(|link| link.error.is_empty()) {
+        true => Ok(()),
+        false => f.write_str(
+            "; one of the two must reach the other: open its port, or correct its listen and \
+             advertise",
+        ),
     }
 }
 
@@ -312,5 +318,13 @@ mod tests {
              no answer; "
         ));
         assert!(words.contains("open its port"), "{words}");
+        let link = MissingLink {
+            from: called(1, "a"),
+            to: called(2, "b"),
+            error: String::new(),
+        };
+        let words = Wait::Links(vec![link]).to_string();
+        let healthy = "peer 1 (a) and peer 2 (b) are not linked with each other yet";
+        assert_eq!(words, healthy, "nothing has failed");
     }
 }

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Those that seeds notice.
-pub const ALL: [Mutation; 48] = [
+pub const ALL: [Mutation; 49] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -34,6 +34,7 @@ pub const ALL: [Mutation; 48] = [
     Mutation::ElectionNotRepeated,
     Mutation::HalfWrittenCounts,
     Mutation::PopularBeatsSealed,
+    Mutation::AheadFailsAll,
     Mutation::SealedStateForgotten,
     Mutation::GroupsCountedOnce,
     Mutation::UnitAdmittedByHalves,

@@ -118,6 +118,7 @@ impl Stats {
             EvictReason::UnitTorn => "unit torn",
             EvictReason::UnitLeft(_) => "unit left",
             EvictReason::UnitFull { .. } => "unit full",
+            EvictReason::RevisionAhead { .. } => "revision ahead",
         };
         *self.evictions.entry(name).or_default() += 1;
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ccl_core::ids::{OpName, PeerId, Revision};
 use ccl_core::peer::Input;
-use ccl_core::wire::control::{Digest, KeySketch, StateId, StateOffer, SyncFault, SyncStrategy};
+use ccl_core::wire::control::{
+    Digest, EvictReason, KeySketch, StateId, StateOffer, SyncFault, SyncStrategy,
+};
 
 use super::cluster::{Event, HostId, World};
 use super::rng::mix_all;
@@ -94,6 +96,7 @@ impl Possession {
         match (Mode::of(logical), dice % 100) {
             (Mode::Lost, _) => self.content = behind(self.content, 0),
             (Mode::Ahead, 0..40) => self.content = after(after(self.content, 0), 0),
+            (_, 0..5) if !self.has_synced => self.content = of_another_run(stray),
             _ if !self.has_synced => {}
             (_, 0..8) => {}
             (_, 8..16) => self.content = after(self.content, stray),
@@ -139,10 +142,19 @@ impl Possession {
         self.restore = false;
     }
 
+    /// It was evicted, and comes back with what the reason asks for: nothing of another run.
+    pub fn evicted(&mut self, reason: &EvictReason) {
+        if let EvictReason::RevisionAhead { .. } = reason {
+            *self = Self::default();
+        }
+    }
+
     /// A sync was refused: the application does what the fault asks for.
     fn refused(&mut self, fault: &SyncFault) {
         match fault {
             SyncFault::RevisionLost { .. } => self.restore = true,
+            // All hear the same, and do the same about it.
+            SyncFault::RevisionAhead { theirs, .. } if theirs.0 % 2 == 0 => self.restore = true,
             SyncFault::RevisionAhead { sealed, .. } => {
                 let last = Revision(sealed.0 + 1);
                 self.content.revision = self.content.revision.min(last);
@@ -171,6 +183,7 @@ pub type Transfers = BTreeMap<OpName, Transfer>;
 impl World {
     /// What a host brings to a sync.
     pub fn sync_offer(&mut self, host: HostId, logical: u64) -> StateOffer {
+        let is_spared = self.swarm.healthy_group == Some(self.hosts[host.0].group.0);
         let app = &mut self.hosts[host.0].app;
         let possession = &mut app.possession;
         if app.scripted {
@@ -185,7 +198,12 @@ impl World {
                 restore: possession.restore,
             };
         }
-        possession.offer(logical, mix_all(&[logical, host.0 as u64, 2]))
+        let mut dice = mix_all(&[logical, host.0 as u64, 2]);
+        if is_spared {
+            // Nobody is evicted there, so nobody may be too far ahead.
+            dice = dice - dice % 100 + 40 + dice % 60;
+        }
+        possession.offer(logical, dice)
     }
 
     /// A sync begins at a host.
@@ -292,6 +310,14 @@ fn after(content: StateId, stray: u64) -> StateId {
     StateId {
         revision: Revision(revision),
         root: root(mix_all(&[head(content), revision, stray])),
+    }
+}
+
+/// What a checkpoint of another run holds.
+fn of_another_run(stray: u64) -> StateId {
+    StateId {
+        revision: Revision(1 + stray % 200),
+        root: root(stray),
     }
 }
 

@@ -6,13 +6,12 @@
 
 use std::cmp::Reverse;
 
-use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId};
-use ccl_core::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
+use ccl_core::ids::{GroupId, OpName, OpNumber, PeerId, Revision, Tag};
+use ccl_core::wire::control::{EvictReason, StateId, StateOffer, SyncFault, SyncStrategy};
 
 use super::checkers::{Checkers, ensure};
 use super::cluster::{HostId, World};
 use super::peer_host::Host;
-use super::swarm::Disk;
 use super::workload::Operation;
 
 /// Run, group and name of a sync.
@@ -70,8 +69,18 @@ impl Checkers {
         members.iter().map(offer).collect()
     }
 
-    /// What was sealed when a sync was elected.
-    fn sealed_before(&self, (run, group, op): SyncKey, disk: Disk) -> Before {
+    /// The syncs of the run that this peer has called.
+    fn syncs_of(&self, group: GroupId, peer: PeerId) -> impl Iterator<Item = SyncKey> {
+        let keys = self.started.iter().filter(move |(key, started)| {
+            let is_there = key.0 == self.run && key.1 == group && started.contains_key(&peer);
+            is_there && key.2.tag == Tag::SHARED_STATE
+        });
+        keys.map(|(key, _)| *key)
+    }
+
+    /// What was sealed when a sync was elected. A master that has the journal of the one before
+    /// knows it, however much of that was written lazily.
+    fn sealed_before(&self, (run, group, op): SyncKey, keeps_all: bool) -> Before {
         let members = self.members_of((run, group, op));
         for n in (0..op.n.0).rev().map(OpNumber) {
             let name = OpName { n, ..op };
@@ -84,7 +93,7 @@ impl Checkers {
             match &outcome.committed {
                 Some((_, contributors)) => {
                     let is_known = contributors.iter().any(|peer| members.contains(peer));
-                    return match is_known || disk == Disk::Full {
+                    return match is_known || keeps_all {
                         true => Before::Sealed(outcome.state),
                         false => Before::Unknown,
                     };
@@ -107,11 +116,6 @@ impl World {
         host: HostId,
         (run, group, op): SyncKey,
     ) -> Result<(), String> {
-        let disk = if self.keeps_all() {
-            self.swarm.disk
-        } else {
-            Disk::None
-        };
         let key = (run, group, op);
         let possession = &self.hosts[host.0].app.possession;
         let mine = possession.content;
@@ -130,7 +134,8 @@ impl World {
         })?;
         let offers = self.checkers.offers(key);
         let offers = offers.ok_or_else(|| format!("{op} committed before all had called it"))?;
-        let Before::Sealed(sealed) = self.checkers.sealed_before(key, disk) else {
+        let sealed = self.checkers.sealed_before(key, self.keeps_all());
+        let Before::Sealed(sealed) = sealed else {
             self.stats.sync("unchecked");
             let is_brought = offers
                 .iter()
@@ -151,6 +156,38 @@ impl World {
         })
     }
 
+    /// Somebody was evicted for the revision of its shared state.
+    ///
+    /// # Errors
+    /// In no sync that all members had called was it one of a few that are too far ahead.
+    pub fn is_stray(
+        &self,
+        (group, peer): (GroupId, PeerId),
+        reason: &EvictReason,
+    ) -> Result<(), String> {
+        let EvictReason::RevisionAhead { theirs, sealed } = reason else {
+            return Ok(());
+        };
+        let keeps_all = self.keeps_all();
+        let is_it = |key: SyncKey| {
+            let Some(offers) = self.checkers.offers(key) else {
+                return false;
+            };
+            let is_sealed = match self.checkers.sealed_before(key, keeps_all) {
+                Before::Sealed(before) => before.map(|before| before.revision) == Some(*sealed),
+                Before::Unknown => true,
+            };
+            let of = offers.iter().find(|(it, _)| *it == peer);
+            let is_theirs = of.is_some_and(|(_, it)| it.content.revision == *theirs);
+            is_sealed && is_theirs && are_few_ahead(&offers, *sealed) && theirs.0 > sealed.0 + 1
+        };
+        let mut syncs = self.checkers.syncs_of(group, peer);
+        ensure(
+            self.checkers.broken.contains(&group) || syncs.any(is_it),
+            || format!("{peer} was evicted, and no sync asked for that: {reason} (R18)"),
+        )
+    }
+
     /// A host is told that a sync cannot be.
     ///
     /// # Errors
@@ -161,7 +198,7 @@ impl World {
         (run, group, op): SyncKey,
         fault: &SyncFault,
     ) -> Result<(), String> {
-        let disk = self.swarm.disk;
+        let keeps_all = self.keeps_all();
         let names: Vec<OpName> = match operation.started {
             Some(op) => vec![op],
             // Told before it called: the birth is not known here.
@@ -173,7 +210,7 @@ impl World {
             let Some(offers) = self.checkers.offers(key) else {
                 continue;
             };
-            let before = self.checkers.sealed_before(key, disk);
+            let before = self.checkers.sealed_before(key, keeps_all);
             match check_fault(&offers, before, fault) {
                 Ok(()) => return Ok(()),
                 Err(what) => wrong = format!("{name}: {what}; told: {fault}; offers: {offers:?}"),
@@ -185,6 +222,16 @@ impl World {
 
 fn is_candidate((_, offer): &Offer) -> bool {
     offer.is_usable && offer.strategy != SyncStrategy::ReceiveOnly
+}
+
+/// Whether fewer are too far ahead than can go on without them, and not all vote to go back. The
+/// root of what was sealed is not looked at.
+fn are_few_ahead(offers: &[Offer], sealed: Revision) -> bool {
+    let candidates = offers.iter().filter(|offer| is_candidate(offer));
+    let ahead = |it: &&Offer| it.1.content.revision.0 > sealed.0 + 1;
+    let legal = |it: &&Offer| (0..2).contains(&it.1.content.revision.0.wrapping_sub(sealed.0));
+    candidates.clone().filter(ahead).count() < candidates.filter(legal).count()
+        && offers.iter().any(|(_, it)| !it.restore)
 }
 
 /// The election once more: what must win, or the name of what must be refused.
@@ -216,12 +263,17 @@ fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static 
         None => any,
         Some(sealed) => {
             let last = sealed.revision.0 + 1;
-            if candidates.iter().any(|it| it.revision.0 > last) {
-                return Err("ahead");
+            let is_legal = |it: StateId| it == sealed || it.revision.0 == last;
+            let ahead = candidates.iter().filter(|it| it.revision.0 > last).count();
+            let legal = candidates.iter().filter(|it| is_legal(**it)).count();
+            let best = best_of(&is_legal);
+            match offers.iter().all(|(_, it)| it.restore) {
+                true if ahead > 0 => any,
+                true => best.unwrap_or(any),
+                false if ahead > 0 && ahead < legal => return Err("eviction"),
+                false if ahead > 0 => return Err("ahead"),
+                false => best.ok_or("lost")?,
             }
-            let legal = best_of(&|it| it == sealed || it.revision.0 == last);
-            let all_restore = offers.iter().all(|(_, it)| it.restore);
-            legal.or(all_restore.then_some(any)).ok_or("lost")?
         }
     };
     let beaten = offers.iter().any(|(_, it)| {

@@ -12,7 +12,7 @@ use ccl_core::collective::layout::Part;
 use ccl_core::error::Error;
 use ccl_core::ids::{CallId, OpName, Tag};
 use ccl_core::mutation::{Mutation, is_active};
-use ccl_core::peer::{End, Input};
+use ccl_core::peer::{End, Input, SessionEnd};
 use ccl_core::time::Instant;
 use ccl_core::wire::control::{AbortReason, CancelReason, Fingerprint, Kind};
 

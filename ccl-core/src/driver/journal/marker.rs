@@ -23,7 +23,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{sync_directory, u32_at};
+use super::place::{Place, sync_directory};
+use super::u32_at;
 use crate::descriptors::Own;
 use crate::driver::clock::Moment;
 
@@ -81,6 +82,12 @@ impl Marker {
         &self.path
     }
 
+    /// Whether its path still leads to it. One that was never written is nowhere else.
+    pub fn place(&self) -> Place {
+        let file = self.file.as_ref();
+        file.map_or(Place::There, |file| Place::of(file, &self.path))
+    }
+
     /// What was sealed: the journal reaches one of these points.
     pub fn points(&self) -> &[Point] {
         &self.points
@@ -88,12 +95,13 @@ impl Marker {
 
     /// Notes what is sealed, one or two points. With `fsync` it is on the disk when this returns.
     pub fn write(&mut self, points: &[Point], fsync: bool) -> io::Result<()> {
-        if self.points == points {
+        let is_there = self.file.is_some() && self.place() == Place::There;
+        if is_there && self.points == points {
             return Ok(());
         }
         let file = match self.file.take() {
-            Some(file) => file,
-            None => create(&self.path)?,
+            Some(file) if is_there => file,
+            _ => create(&self.path)?,
         };
         let file = self.file.insert(file);
         self.number += 1;

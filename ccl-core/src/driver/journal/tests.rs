@@ -7,6 +7,9 @@
 //! 5. An older copy, a shortened file and one without its marker are doubted; a crash causes none
 //!    of that.
 
+use std::fs::OpenOptions;
+use std::sync::Arc;
+
 use super::*;
 
 /// A directory of its own for each test, gone at the end.

@@ -4,9 +4,10 @@
 //! as it writes them, and when the file has grown well beyond what they add up to, it is replaced.
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use crate::driver::clock::Moment;
-use crate::driver::journal::Journal;
+use crate::driver::journal::{Journal, Place};
 use crate::error::Result;
 use crate::master::{History, Record};
 
@@ -18,6 +19,16 @@ pub(super) trait Disk: Debug {
     fn replace(&mut self, records: &[Record]) -> Result<()>;
     fn bytes(&self) -> u64;
     fn is_broken(&self) -> bool;
+
+    /// Whether it is still where it should be.
+    fn place(&self) -> Place {
+        Place::There
+    }
+
+    /// Where that is.
+    fn path(&self) -> &Path {
+        Path::new("")
+    }
 }
 
 impl Disk for Journal {
@@ -44,6 +55,14 @@ impl Disk for Journal {
     fn is_broken(&self) -> bool {
         Self::is_broken(self)
     }
+
+    fn place(&self) -> Place {
+        Self::place(self)
+    }
+
+    fn path(&self) -> &Path {
+        Self::path(self)
+    }
 }
 
 /// A journal, and what its records add up to.
@@ -58,6 +77,8 @@ pub(super) struct Archive {
     /// Whether what this master wrote first is on the disk. A file that takes the place of another
     /// counts as the newest of its run: one that is in doubt must hold that first.
     is_begun: bool,
+    /// Looks since its file was not where it should be: the operator is told now and then.
+    looks: u32,
 }
 
 impl Archive {
@@ -68,7 +89,56 @@ impl Archive {
             kept_bytes: JOURNAL_KEPT_BYTES,
             replace_at_bytes: JOURNAL_KEPT_BYTES,
             is_begun: false,
+            looks: 0,
         }
+    }
+
+    /// Looks whether somebody has deleted the file or put another in its place. What is deleted is
+    /// written anew; another file is not touched, since it may be that of another master.
+    ///
+    /// # Errors
+    /// The journal's: the master must stop.
+    pub fn watch(&mut self) -> Result<()> {
+        let place = self.journal.place();
+        if place == Place::There || !self.is_begun {
+            self.looks = 0;
+            return Ok(());
+        }
+        let is_told = self.looks.is_multiple_of(LOOKS_A_WARNING);
+        self.looks += 1;
+        if place == Place::Taken {
+            if is_told {
+                self.warn("another file is in the place of the journal");
+            }
+            return Ok(());
+        }
+        match self.journal.replace(&self.history.records()) {
+            Ok(()) => {
+                self.looks = 0;
+                let journal = self.journal.path().display();
+                tracing::error!(
+                    %journal,
+                    "the journal, or its marker, was deleted while its master runs. It was written \
+                     anew, and nothing is lost; find out who deletes it"
+                );
+            }
+            Err(error) if self.journal.is_broken() => return Err(error),
+            Err(error) if is_told => self.warn(&format!(
+                "the journal was deleted, and cannot be written anew: {error}"
+            )),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn warn(&self, what: &str) {
+        let journal = self.journal.path().display();
+        tracing::error!(
+            %journal,
+            "{what}. The master serves on, but what it seals is lost when it ends. If another \
+             master runs there, stop one of the two. Else make its folder writable, move away what \
+             is in its place, and this master writes its journal there anew within seconds"
+        );
     }
 
     /// Appends a record; see [`Journal::append`].
@@ -116,6 +186,9 @@ impl Archive {
 
 /// Length up to which a journal is left alone, in bytes: half a million commits, read in a second.
 const JOURNAL_KEPT_BYTES: u64 = 32 << 20;
+
+/// Looks, about one a second, between two warnings of a journal that is not in its place.
+const LOOKS_A_WARNING: u32 = 60;
 
 #[cfg(test)]
 mod tests {
@@ -175,6 +248,63 @@ mod tests {
         assert_eq!(History::read(&found), History::read(&records));
         std::fs::remove_file(path.with_extension("journal.marker")).unwrap();
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_journal_is_left_alone_until_it_is_moved_away() {
+        let name = format!("ccl-archive-taken-{}.journal", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let other = path.with_extension("other");
+        let marker = path.with_extension("journal.marker");
+        let (journal, none) = Journal::open(&path, "run", false).unwrap();
+        let mut archive = Archive::new(journal, &none);
+        let records = [
+            Record::TermBegan { term: Term(2) },
+            Record::ViewSealed(SealedView::default()),
+        ];
+        archive.append(&records[0]).unwrap();
+        archive.sync().unwrap();
+        std::fs::write(&other, "of somebody else").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        for _ in 0..3 {
+            archive.watch().unwrap();
+            archive.append(&records[1]).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"of somebody else");
+        }
+        std::fs::rename(&path, &other).unwrap();
+        archive.watch().unwrap();
+        assert!(path.exists() && archive.looks == 0);
+        drop(archive);
+        let (journal, found) = Journal::open::<Record>(&path, "run", false).unwrap();
+        assert!(journal.doubt().is_none());
+        assert_eq!(History::read(&found), History::read(&records));
+        for file in [path, other, marker] {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_journal_whose_folder_is_gone_is_written_once_there_is_one() {
+        let name = format!("ccl-archive-folder-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("run.journal");
+        let (journal, none) = Journal::open(&path, "run", false).unwrap();
+        let mut archive = Archive::new(journal, &none);
+        archive
+            .append(&Record::TermBegan { term: Term(2) })
+            .unwrap();
+        archive.sync().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        archive.watch().unwrap();
+        assert_eq!((path.exists(), archive.looks), (false, 1));
+        std::fs::create_dir_all(&folder).unwrap();
+        archive.watch().unwrap();
+        drop(archive);
+        let (journal, found) = Journal::open::<Record>(&path, "run", false).unwrap();
+        assert!(journal.doubt().is_none());
+        assert_eq!(History::read(&found).term, Term(2));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

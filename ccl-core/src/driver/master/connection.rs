@@ -1,13 +1,11 @@
 //! One control connection at the master: from `accept` to its end.
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind};
+use std::io::{self, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -15,7 +13,7 @@ use super::serve::Server;
 use crate::driver::outbox::Outbox;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::master::ConnectionId;
-use crate::transport::socket::Socket;
+use crate::net::{self, Stream, is_pause};
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 use crate::wire::frame::Deframer;
 
@@ -25,7 +23,7 @@ pub(super) struct Connection {
     pub id: ConnectionId,
     /// Where it comes from.
     pub address: SocketAddr,
-    stream: Socket,
+    stream: Stream,
     outbox: Outbox,
     /// False once the master closed it: what it still says is not heard.
     is_open: Cell<bool>,
@@ -46,12 +44,8 @@ pub(super) enum End {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, stream: Socket, address: SocketAddr) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_TIME)
-            .with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&*stream).set_tcp_keepalive(&keepalive)?;
+    pub fn new(id: ConnectionId, stream: Stream, address: SocketAddr) -> io::Result<Self> {
+        net::keep_alive(&stream)?;
         Ok(Self {
             id,
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
@@ -152,14 +146,13 @@ async fn hear_some(
 ) -> Result<usize, End> {
     connection.stream.readable().await.map_err(End::Peer)?;
     let read = server.with_read_buffer(|buffer| {
-        let count = connection.stream.try_read(buffer)?;
+        let count = connection.stream.read(&mut [IoSliceMut::new(buffer)])?;
         deframer.push(&buffer[..count]);
         Ok(count)
     });
     match read {
-        Ok(0) => return Err(End::Peer(ErrorKind::UnexpectedEof.into())),
         Ok(_) => {}
-        Err(error) if is_passing(&error) => return Ok(0),
+        Err(error) if is_pause(&error) => return Ok(0),
         Err(error) => return Err(End::Peer(error)),
     }
     let mut count = 0;
@@ -183,26 +176,18 @@ async fn hear_some(
 
 /// Lets the other side read the last words: a socket that is closed over unread bytes resets the
 /// connection, and the last words are lost with it.
-async fn linger(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).shutdown(Shutdown::Write)?;
+async fn linger(stream: &Stream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
     let mut sink = [0; 1024];
     loop {
         stream.readable().await?;
-        match stream.try_read(&mut sink) {
-            Ok(0) => return Ok(()),
+        match stream.read(&mut [IoSliceMut::new(&mut sink)]) {
             Ok(_) => {}
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_pause(&error) => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-/// The heartbeats of the protocol find a dead peer sooner; this is for connections without one.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a closed connection may take to read its last words.
 const LINGER: Duration = Duration::from_secs(1);

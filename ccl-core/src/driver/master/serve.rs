@@ -8,33 +8,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::archive::Archive;
-use super::complaint::Complaints;
 use super::connection::{self, Connection, End};
 use super::door::Door;
 use super::{EventSink, Parts};
-use crate::descriptors::Owner;
 use crate::driver::clock::{self, Clock, Moment};
+use crate::driver::entropy::entropy;
 use crate::driver::journal::Journal;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits;
 use crate::master::{ConnectionId, Input, Master, Output, Setup};
+use crate::net::{Port, Stream, Warnings};
 use crate::time::Instant;
-use crate::transport::socket::{self, Port, Socket};
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 
 /// What the tasks of the thread share.
 pub(super) struct Server {
     state: RefCell<State>,
-    sockets: Arc<Owner>,
     /// What is read passes through here: connections that wait hold no buffer.
     read_buffer: RefCell<Box<[u8]>>,
     hello_timeout: Duration,
@@ -51,7 +47,7 @@ struct State {
     events: Option<EventSink>,
     connections: BTreeMap<ConnectionId, Rc<Connection>>,
     door: Door,
-    complaints: Complaints,
+    complaints: Warnings,
     next_connection: ConnectionId,
     /// Nothing is accepted before.
     accept_after: Instant,
@@ -61,6 +57,8 @@ struct State {
     is_unsynced: bool,
     /// When the journal is to be stamped again, if a member can hear of the master.
     stamp_after: Instant,
+    /// When to look again whether the journal is still there.
+    watch_after: Instant,
     /// When the timer is set to.
     armed: Option<Instant>,
     /// Why nothing may be sent any more.
@@ -109,7 +107,7 @@ async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
 impl Server {
     /// The server, and its port, whose connections it accepts.
     fn new(parts: Parts) -> Result<(Self, Port)> {
-        let port = parts.listener.try_map(TcpListener::from_std);
+        let port = parts.port.serve();
         let port = port.map_err(|error| Error::os("the master's port", error))?;
         let clock = Clock::start();
         let setup = Setup {
@@ -134,18 +132,18 @@ impl Server {
             events: parts.events,
             connections: BTreeMap::new(),
             door: Door::default(),
-            complaints: Complaints::default(),
+            complaints: Warnings::new("closed a control connection"),
             next_connection: ConnectionId(0),
             accept_after: Instant::default(),
             pending: Vec::new(),
             is_unsynced: false,
             stamp_after: Instant::default(),
+            watch_after: Instant::default(),
             armed: None,
             failure: None,
         };
         let server = Self {
             state: RefCell::new(state),
-            sockets: parts.sockets,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             hello_timeout: parts.hello_timeout,
             rearm: Notify::new(),
@@ -209,7 +207,7 @@ impl Server {
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            match socket::accept(&self.sockets, port).await {
+            match port.accept().await {
                 Ok((stream, address)) => {
                     // One that ended already cannot be prepared, and is no loss.
                     if let Ok(connection) = self.state.borrow_mut().enter(stream, address) {
@@ -265,7 +263,8 @@ impl Server {
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }
-        state.journal.as_mut().map_or(Ok(()), Archive::sync)
+        let close = |journal: &mut Archive| journal.watch().and_then(|()| journal.sync());
+        state.journal.as_mut().map_or(Ok(()), close)
     }
 }
 
@@ -282,7 +281,7 @@ impl State {
         self.accept_after = self.clock.now() + ACCEPT_RETRY;
     }
 
-    fn enter(&mut self, stream: Socket, address: SocketAddr) -> io::Result<Rc<Connection>> {
+    fn enter(&mut self, stream: Stream, address: SocketAddr) -> io::Result<Rc<Connection>> {
         let id = self.next_connection;
         let connection = Rc::new(Connection::new(id, stream, address)?);
         self.next_connection.0 += 1;
@@ -303,8 +302,7 @@ impl State {
     fn end(&mut self, connection: &Connection, end: End) {
         match end {
             End::Refused(reason) => {
-                let now = self.clock.now();
-                self.complaints.log(now, connection.address, &reason);
+                self.complaints.warn(connection.address, &reason);
             }
             End::Peer(error) => {
                 let address = connection.address;
@@ -400,12 +398,17 @@ impl State {
         }
     }
 
-    /// Notes about once a second that members can hear of the master, before they do.
+    /// Notes about once a second that members can hear of the master, before they do; and looks
+    /// whether the journal is still there.
     fn stamp(&mut self) -> Result<()> {
         let now = self.clock.now();
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
+        if now >= self.watch_after {
+            self.watch_after = now + STAMP_INTERVAL;
+            journal.watch()?;
+        }
         if now >= self.stamp_after && self.master.has_members() {
             self.stamp_after = now + STAMP_INTERVAL;
             if let Some(moment) = Moment::now() {
@@ -428,8 +431,7 @@ impl State {
         };
         connection.drop_for("nothing more can be sent to it");
         let reason = format!("nothing more can be sent to it: {error}");
-        let now = self.clock.now();
-        self.complaints.log(now, connection.address, &reason);
+        self.complaints.warn(connection.address, &reason);
     }
 
     fn close(&mut self, id: ConnectionId) {
@@ -454,17 +456,6 @@ impl State {
     }
 }
 
-fn entropy() -> Result<[u64; 4]> {
-    let mut words = [0; 4];
-    for word in &mut words {
-        *word = getrandom::u64().map_err(|error| {
-            let cause = io::Error::other(error.to_string());
-            Error::os("drawing secrets from the system", cause)
-        })?;
-    }
-    Ok(words)
-}
-
 /// For how long at least no member has heard of a master of this journal.
 fn silence(journal: Option<&Journal>) -> Duration {
     let heard = journal.and_then(Journal::last_heard);
@@ -479,6 +470,7 @@ fn silence(journal: Option<&Journal>) -> Duration {
 /// polls in one go.
 const TASKS_A_TURN: usize = 30;
 /// Between stamps of the journal: how much longer than needed the members of a view are waited for.
+/// And between looks at its place.
 const STAMP_INTERVAL: Duration = Duration::from_secs(1);
 /// All peers' messages pass through one buffer of this size.
 const READ_BUFFER_BYTES: usize = 64 << 10;

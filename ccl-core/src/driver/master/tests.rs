@@ -26,6 +26,8 @@ use crate::wire::frame::{Deframer, FRAME_VERSION, encode};
 /// Longest any step of a test may take; on an idle machine all take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+mod journal;
+
 /// A key of its own for each newcomer, by which the master tells them apart.
 static KEYS: AtomicU64 = AtomicU64::new(1);
 
@@ -303,63 +305,6 @@ fn a_connection_that_ends_half_way_through_a_message_is_just_ended() {
         assert!(client.is_closed_by_the_master(), "cut at {cut}");
     }
     greet(&master);
-}
-
-#[test]
-fn a_restarted_master_reads_its_journal_and_begins_a_new_term() {
-    let path = journal_file("restart");
-    let config = MasterConfig {
-        journal: Some(path.clone()),
-        ..config()
-    };
-    let first = start(config.clone());
-    let (_client, first_term) = greet(&first);
-    let error = MasterServer::start(config.clone(), None).unwrap_err();
-    assert!(
-        error.to_string().contains("in use by another master"),
-        "{error}"
-    );
-    first.shutdown();
-    let error = MasterServer::start(config.clone(), None).unwrap_err();
-    let words = "holds a run already, and new_run founds another";
-    assert!(error.to_string().contains(words), "{error}");
-    let second = start(MasterConfig {
-        new_run: false,
-        ..config
-    });
-    let mut client = Client::connect(&second);
-    client.send(&hello("default"));
-    let second_term = ping(&mut client);
-    assert!(second_term > first_term, "{second_term} after {first_term}");
-    std::fs::remove_file(path).unwrap();
-}
-
-/// An operator may stand for a journal that was moved without its marker, not for an older copy.
-#[test]
-fn a_master_knows_an_older_copy_of_its_journal_from_the_newest() {
-    let path = journal_file("older");
-    let mut config = MasterConfig {
-        journal: Some(path.clone()),
-        ..config()
-    };
-    start(config.clone()).shutdown();
-    config.new_run = false;
-    let copy = std::fs::read(&path).unwrap();
-    start(config.clone()).shutdown();
-    let newest = std::fs::read(&path).unwrap();
-    let marker = path.with_extension("journal.marker");
-    let is_newest = |config: &MasterConfig, journal: &[u8]| {
-        std::fs::write(&path, journal).unwrap();
-        Parts::new(config.clone(), None).unwrap().is_journal_newest
-    };
-    assert!(is_newest(&config, &newest) && !is_newest(&config, &copy));
-    config.trust_journal = true;
-    assert!(is_newest(&config, &newest) && !is_newest(&config, &copy));
-    std::fs::remove_file(&marker).unwrap();
-    assert!(is_newest(&config, &copy));
-    config.trust_journal = false;
-    assert!(!is_newest(&config, &newest));
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

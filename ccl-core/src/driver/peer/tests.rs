@@ -81,7 +81,7 @@ fn what_an_earlier_connection_says_is_not_heard() {
     assert_eq!(session.public.lock().peer, None);
     session.control_ended(generation - 1, Some("an old story".into()));
     assert_eq!(session.core.lock().generation, generation, "it dials anew");
-    let fault = session.public.lock().last_fault.clone();
+    let fault = session.public.lock().fault(session.clock.now());
     assert_ne!(fault.as_deref(), Some("an old story"));
     session.control_said(generation, welcome(PeerId(8)));
     session.drive();

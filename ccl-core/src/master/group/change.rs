@@ -16,8 +16,9 @@ use crate::master::group::{Admission, Group, View};
 use crate::master::history::record::{Record, SealedMember, SealedView};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
+use crate::timers::Timers;
 use crate::topology;
-use crate::wire::control::{CostTable, EvictReason, Install, MasterToPeer, Member};
+use crate::wire::control::{CommitRecord, CostTable, EvictReason, Install, MasterToPeer, Member};
 
 type Lost = BTreeMap<PeerId, EvictReason>;
 
@@ -33,12 +34,7 @@ impl Group {
                 .iter()
                 .map(|&tag| self.ledger.commit(tag, Vec::new()))
                 .collect();
-            let is_sync = tags.contains(&Tag::SHARED_STATE);
-            shared.outbox.seal_lazily(Record::Committed {
-                group: self.id,
-                commits: commits.clone(),
-                state: self.ledger.sealed_state.filter(|_| is_sync),
-            });
+            self.seal_commits(shared, &commits);
             for commit in &commits {
                 shared.outbox.event(Event::Committed {
                     group: self.id,
@@ -47,6 +43,22 @@ impl Group {
                 self.note_sealed(shared, commit.op.tag);
             }
             shared.send_all(&self.view.peers(), &MasterToPeer::Commit(commits));
+        }
+    }
+
+    /// What all members hold may be written lazily, since they say so to the next master. The
+    /// content that a sync sealed outlives them, in checkpoints: the next members may have nothing
+    /// else.
+    fn seal_commits(&self, shared: &mut Shared, commits: &[CommitRecord]) {
+        let is_sync = commits.iter().any(|it| it.op.tag == Tag::SHARED_STATE);
+        let record = Record::Committed {
+            group: self.id,
+            commits: commits.to_vec(),
+            state: self.ledger.sealed_state.filter(|_| is_sync),
+        };
+        match is_sync {
+            true => shared.outbox.seal(record),
+            false => shared.outbox.seal_lazily(record),
         }
     }
 
@@ -281,6 +293,15 @@ impl Group {
         }
     }
 
+    /// The longest times that a member lives by.
+    fn longest_told(&self, shared: &Shared) -> Timers {
+        let sessions = self.view.members.iter();
+        let sessions = sessions.filter_map(|member| shared.sessions.get(member.peer));
+        let told = sessions.map(|session| session.registration.timers);
+        told.reduce(|one, other| one.longer(&other))
+            .unwrap_or(shared.timers)
+    }
+
     fn sealed_view(&self, shared: &Shared) -> SealedView {
         let sealed = |member: &Member| {
             let session = shared.sessions.get(member.peer);
@@ -303,6 +324,7 @@ impl Group {
             safe_released: self.safe.released,
             departed: view.departed.clone(),
             state: self.ledger.sealed_state,
+            timers: self.longest_told(shared),
         }
     }
 }

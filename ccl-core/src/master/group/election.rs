@@ -36,12 +36,10 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
     let content = match sealed {
         None => best,
         Some(sealed) => {
-            check_not_ahead(&candidates, sealed)?;
-            let mut legal = contents;
-            legal.retain(|content| follows(*content, sealed));
-            match highest(&legal) {
-                Some(content) => content,
-                None => restore(offers, sealed, best)?,
+            let unwilling = unwilling(offers);
+            match follow(&candidates, (sealed, best), &unwilling) {
+                Err(_) if unwilling.is_empty() => best,
+                followed => followed?,
             }
         }
     };
@@ -50,6 +48,25 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
         content,
         sources: holders(offers, content),
     })
+}
+
+/// Members that go because they are too far ahead of the sealed content, if all the others can have
+/// what they need without them: more candidates have a legal content than one that is too far
+/// ahead, and somebody does not vote to go back. Else it is a fault for all.
+pub fn strays(offers: &[Offer], sealed: StateId) -> Vec<(PeerId, Revision)> {
+    if offers.iter().all(|(_, it)| it.restore) || is_active(Mutation::AheadFailsAll) {
+        return Vec::new();
+    }
+    let candidates = offers.iter().filter(|offer| is_candidate(offer));
+    let contents = candidates.map(|(peer, it)| (*peer, it.content));
+    let legal = contents.clone().filter(|(_, it)| follows(*it, sealed));
+    let ahead = contents.filter(|(_, it)| is_ahead(*it, sealed));
+    let ahead: Vec<_> = ahead.map(|(peer, it)| (peer, it.revision)).collect();
+    if ahead.len() < legal.count() {
+        ahead
+    } else {
+        Vec::new()
+    }
 }
 
 /// Members that have this content whole, in rank order. Whether it counted is no matter: the same
@@ -75,6 +92,11 @@ fn is_whole(offer: &StateOffer) -> bool {
 fn follows(content: StateId, sealed: StateId) -> bool {
     let is_stray = content.revision == sealed.revision && is_active(Mutation::PopularBeatsSealed);
     content == sealed || Some(content.revision) == next(sealed.revision) || is_stray
+}
+
+/// Whether it is more than one step further than the sealed content.
+fn is_ahead(content: StateId, sealed: StateId) -> bool {
+    next(sealed.revision).is_some_and(|last| content.revision > last)
 }
 
 fn next(revision: Revision) -> Option<Revision> {
@@ -111,7 +133,7 @@ fn check_keys(offers: &[Offer]) -> Result<(), SyncFault> {
             theirs: (odd.entries, odd.bytes),
             most: (usual.entries, usual.bytes),
             usual: usual.keys,
-            difference: odd.sketch.difference(&usual.sketch),
+            difference: odd.sketch.difference(&usual.sketch).map(Box::new),
         }),
         _ => Ok(()),
     }
@@ -136,13 +158,10 @@ fn check_strategies(offers: &[Offer]) -> Result<(), SyncFault> {
 }
 
 fn check_not_ahead(candidates: &[&Offer], sealed: StateId) -> Result<(), SyncFault> {
-    let Some(last) = next(sealed.revision) else {
-        return Ok(());
-    };
     // Of the highest revision, the last one: `max_by_key` takes the last of equals.
     let furthest = candidates.iter().max_by_key(|(_, it)| it.content.revision);
     match furthest {
-        Some((peer, it)) if it.content.revision > last => Err(SyncFault::RevisionAhead {
+        Some((peer, it)) if is_ahead(it.content, sealed) => Err(SyncFault::RevisionAhead {
             peer: *peer,
             theirs: it.content.revision,
             sealed: sealed.revision,
@@ -151,18 +170,29 @@ fn check_not_ahead(candidates: &[&Offer], sealed: StateId) -> Result<(), SyncFau
     }
 }
 
-/// Nobody has what follows the sealed content: the best there is, if all members say so.
-fn restore(offers: &[Offer], sealed: StateId, best: StateId) -> Result<StateId, SyncFault> {
-    let unwilling = offers.iter().filter(|(_, it)| !it.restore);
-    let unwilling: Vec<_> = unwilling.map(|(peer, _)| *peer).collect();
-    if unwilling.is_empty() {
-        return Ok(best);
-    }
-    Err(SyncFault::RevisionLost {
+/// What follows the sealed content.
+fn follow(
+    candidates: &[&Offer],
+    (sealed, best): (StateId, StateId),
+    unwilling: &[PeerId],
+) -> Result<StateId, SyncFault> {
+    check_not_ahead(candidates, sealed)?;
+    let contents = candidates.iter().map(|(_, it)| it.content);
+    let legal: Vec<_> = contents
+        .filter(|content| follows(*content, sealed))
+        .collect();
+    highest(&legal).ok_or_else(|| SyncFault::RevisionLost {
         sealed,
         best,
-        unwilling,
+        unwilling: unwilling.to_vec(),
     })
+}
+
+/// Who does not vote to restore. All members together may go on from the best there is where the
+/// sealed content does not allow it: what the members of before have sealed may be lost with them.
+fn unwilling(offers: &[Offer]) -> Vec<PeerId> {
+    let unwilling = offers.iter().filter(|(_, it)| !it.restore);
+    unwilling.map(|(peer, _)| *peer).collect()
 }
 
 fn check_senders(offers: &[Offer], elected: StateId) -> Result<(), SyncFault> {

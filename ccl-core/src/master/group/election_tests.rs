@@ -202,7 +202,7 @@ fn more_than_one_revision_further_is_an_error_that_names_the_furthest() {
     assert_eq!(run(&[has(6, b'x'), has(7, b'y')], sealed), ahead(11, 7));
     let offers = [has(7, b'x'), has(9, b'x'), has(9, b'y'), has(5, b's')];
     assert_eq!(run(&offers, sealed), ahead(12, 9));
-    let offers = [restoring(has(7, b'x'))];
+    let offers = [restoring(has(7, b'x')), has(5, b's')];
     assert_eq!(run(&offers, sealed), ahead(10, 7));
     // Of those whose content does not count, the revision does not either.
     let offers = [offer(R, id(7, b'x')), has(6, b'x'), torn(has(9, b'x'))];
@@ -212,6 +212,42 @@ fn more_than_one_revision_further_is_an_error_that_names_the_furthest() {
         run(&[has(u64::MAX, b's')], last),
         wins(id(u64::MAX, b's'), &[10])
     );
+}
+
+#[test]
+fn a_few_that_are_too_far_ahead_are_strays_and_as_many_as_the_rest_are_not() {
+    let sealed = id(14, b's');
+    let strays = |offers: &[StateOffer]| -> Vec<_> {
+        let strays = super::strays(&ranked(offers), sealed).into_iter();
+        strays
+            .map(|(peer, revision)| (peer.0, revision.0))
+            .collect()
+    };
+    let (good, next, ahead) = (has(14, b's'), has(15, b'x'), has(16, b'y'));
+    assert_eq!(strays(&[good, next, good]), []);
+    assert_eq!(strays(&[good, ahead]), []);
+    assert_eq!(strays(&[good, next, ahead]), [(12, 16)]);
+    assert_eq!(
+        strays(&[ahead, good, next, has(90, b'y'), good]),
+        [(10, 16), (13, 90)]
+    );
+    assert_eq!(strays(&[ahead, good, ahead, next]), []);
+    // What is behind, another content of the sealed revision, half a content, and what a receiver
+    // has do not count for anything.
+    let nothing = [
+        has(3, b'x'),
+        has(14, b'x'),
+        torn(good),
+        offer(R, good.content),
+    ];
+    assert_eq!(strays(&[&nothing[..], &[ahead, good]].concat()), []);
+    assert_eq!(strays(&[good, offer(R, ahead.content), torn(ahead)]), []);
+    // One vote against it keeps a restore from being the wish of all.
+    let mut offers = [good, good, ahead].map(restoring);
+    assert_eq!(strays(&offers), []);
+    offers[2].restore = false;
+    assert_eq!(strays(&offers), [(12, 16)]);
+    assert!(super::strays(&ranked(&[good, good, ahead]), id(u64::MAX, b's')).is_empty());
 }
 
 #[test]
@@ -233,6 +269,25 @@ fn a_lost_revision_comes_back_only_if_all_members_vote_for_it() {
     assert_eq!(run(&willing, Some(sealed)), wins(id(5, b'x'), &[10]));
     let behind = [has(3, b'x'), has(4, b'b'), has(4, b'c'), has(4, b'c')].map(restoring);
     assert_eq!(run(&behind, Some(sealed)), wins(id(4, b'c'), &[12, 13]));
+}
+
+/// The sealed content may be older than what the members of before have made of it.
+#[test]
+fn all_members_together_go_on_from_a_revision_further_ahead() {
+    let sealed = Some(id(5, b's'));
+    let offers = [has(7, b'x'), has(9, b'y'), has(9, b'z'), has(9, b'z')].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(9, b'z'), &[12, 13]));
+    // It is the best there is, though somebody has what may follow.
+    let offers = [has(5, b's'), has(6, b'x'), has(7, b'y')].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(7, b'y'), &[12]));
+    // All members: also those that only receive, and have nothing whole.
+    let mut offers = [has(7, b'x'), offer(R, id(0, b'z')), torn(has(3, b'a'))].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(7, b'x'), &[10]));
+    offers[1].restore = false;
+    assert!(matches!(
+        run(&offers, sealed),
+        Err(SyncFault::RevisionAhead { .. })
+    ));
 }
 
 #[test]
@@ -334,8 +389,12 @@ proptest! {
         let candidates = offers.iter().filter(|offer| is_candidate(offer));
         let rivals = candidates.map(|(_, it)| it.content);
         let is_restored = !legal(elected.content);
+        let is_ahead = |it: StateId| sealed.is_some_and(|sealed| {
+            it.revision.0 > sealed.revision.0 + 1
+        });
         for rival in rivals {
-            prop_assert!(!is_restored || !legal(rival), "a restore passed over {rival}");
+            let is_better = is_ahead(elected.content);
+            prop_assert!(!is_restored || is_better || !legal(rival), "{rival} was passed over");
             if is_restored || legal(rival) {
                 let rank = |it: StateId| (it.revision, votes(&offers, it));
                 prop_assert!(rank(rival) <= rank(elected.content), "{rival} is better");

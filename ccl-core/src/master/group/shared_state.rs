@@ -12,11 +12,21 @@ use crate::master::group::{Group, Handled};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{Fingerprint, Kind, MasterToPeer, OpNote, Report, StateId};
+use crate::wire::control::{
+    EvictReason, Fingerprint, Kind, MasterToPeer, OpNote, Report, StateId, SyncFault,
+};
 
 impl Group {
-    /// Elects for a sync that all members have posted, and tells them.
+    /// Elects for a sync that all members have posted, and tells them. Who is too far ahead for it
+    /// goes instead, and the others repeat it.
     pub fn elect(&mut self, shared: &mut Shared) {
+        let strays = self.ledger.strays();
+        if !strays.is_empty() {
+            for (peer, reason) in strays {
+                shared.condemn(peer, reason);
+            }
+            return;
+        }
         let Some(sync) = self.ledger.elect() else {
             return;
         };
@@ -91,6 +101,25 @@ impl Ledger {
     /// The open sync of shared state.
     pub fn sync(&self) -> Option<&OpenOp> {
         self.open_of(Tag::SHARED_STATE)
+    }
+
+    /// Who is to go before the election of a sync that all members posted, and why.
+    fn strays(&self) -> Vec<(PeerId, EvictReason)> {
+        let awaits = |sync: &&OpenOp| sync.awaits_election() && sync.elected.is_none();
+        let (Some(sync), Some(sealed)) = (self.sync().filter(awaits), self.sealed_state) else {
+            return Vec::new();
+        };
+        let offers = sync.offers();
+        let elected = election::elect(&offers, Some(sealed));
+        if !matches!(elected, Err(SyncFault::RevisionAhead { .. })) {
+            return Vec::new();
+        }
+        let strays = election::strays(&offers, sealed).into_iter();
+        let reason = |theirs| EvictReason::RevisionAhead {
+            theirs,
+            sealed: sealed.revision,
+        };
+        strays.map(|(peer, it)| (peer, reason(it))).collect()
     }
 
     /// Makes the election of a sync that all members posted, once. What members of a run that is

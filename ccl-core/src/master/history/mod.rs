@@ -2,10 +2,12 @@
 
 pub mod record;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, Tag, Term};
-use crate::master::history::record::{Record, Registration, SealedView};
+use crate::limits::ENDED_SESSIONS_KEPT;
+use crate::master::history::record::{EndedSession, Record, Registration, SealedView};
+use crate::timers::Timers;
 use crate::wire::control::{CommitRecord, EvictReason, StateId, TagFloor};
 
 /// The state that the sealed history adds up to.
@@ -20,6 +22,8 @@ pub struct History {
     pub doubted: BTreeSet<GroupId>,
     /// Sessions that had not ended.
     pub sessions: BTreeMap<PeerId, Registration>,
+    /// Sessions that ended last and why, newest last.
+    pub ended: VecDeque<EndedSession>,
     /// The newest view of each group, with what happened since.
     pub groups: BTreeMap<GroupId, SealedView>,
     /// What the next admitted peer of each group is numbered.
@@ -57,9 +61,7 @@ impl History {
                 self.sessions
                     .insert(registration.peer, registration.clone());
             }
-            Record::SessionEnded { peer, .. } => {
-                self.sessions.remove(peer);
-            }
+            Record::SessionEnded { peer, reason } => self.end(*peer, reason),
             Record::ViewSealed(sealed) => self.add_view(sealed),
             Record::Committed {
                 group,
@@ -93,8 +95,21 @@ impl History {
                 self.taken_over = true;
                 self.doubted = self.groups.keys().copied().collect();
                 self.sessions.clear();
+                // Who had ended in an older copy may have gone on in what was lost of the newest.
+                self.ended.clear();
             }
+            Record::Remembered(ended) => self.remember(ended.clone()),
         }
+    }
+
+    /// The longest waiting times that any session was told that may be alive: those that had not
+    /// ended, and members of the newest views whether they had or not. `None` if there is none.
+    #[must_use]
+    pub fn told(&self) -> Option<Timers> {
+        let sessions = self.sessions.values().map(|session| session.timers);
+        let views = self.groups.values().filter(|view| !view.members.is_empty());
+        let told = sessions.chain(views.map(|view| view.timers));
+        told.reduce(|one, other| one.longer(&other))
     }
 
     /// The fewest records that add up to the same: what a journal is shortened to.
@@ -124,13 +139,14 @@ impl History {
             records.extend(doubted.map(Record::ViewSealed));
             records.push(Record::Outdated);
         }
+        records.extend(self.ended.iter().cloned().map(Record::Remembered));
         let sessions = self.sessions.values().cloned();
         records.extend(sessions.map(Record::SessionRegistered));
         for view in others {
             records.push(Record::ViewSealed(view.clone()));
             let members = view.members.iter().map(|sealed| sealed.member.peer);
             let ended = members.filter(|peer| !self.sessions.contains_key(peer));
-            // Why is told to whoever asks while the master lives; a restarted one does not know.
+            // Why is among what is remembered, or forgotten.
             let reason = EvictReason::NotAMember;
             records.extend(ended.map(|peer| Record::SessionEnded {
                 peer,
@@ -138,6 +154,25 @@ impl History {
             }));
         }
         records
+    }
+
+    fn end(&mut self, peer: PeerId, reason: &EvictReason) {
+        let session = self.sessions.remove(&peer);
+        if let Some(registration) = session.filter(|_| *reason != EvictReason::NotAMember) {
+            self.remember(EndedSession {
+                session: registration.session,
+                reason: reason.clone(),
+                key: registration.key,
+                attach: registration.attach,
+            });
+        }
+    }
+
+    fn remember(&mut self, ended: EndedSession) {
+        if self.ended.len() == ENDED_SESSIONS_KEPT {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(ended);
     }
 
     fn add_commits(&mut self, group: GroupId, commits: &[CommitRecord], state: Option<StateId>) {
@@ -156,8 +191,8 @@ impl History {
     }
 
     fn add_view(&mut self, sealed: &SealedView) {
-        for (peer, _) in &sealed.departed {
-            self.sessions.remove(peer);
+        for (peer, reason) in &sealed.departed {
+            self.end(*peer, reason);
         }
         let next = self.next_numbers.entry(sealed.group).or_default();
         for known in &sealed.members {
@@ -180,6 +215,7 @@ impl History {
                     min_world: 1,
                     attach: known.attach,
                     name: known.member.name.clone(),
+                    timers: sealed.timers,
                 });
             session.attach = session.attach.max(known.attach);
         }
@@ -232,6 +268,7 @@ mod tests {
             min_world: 2,
             attach: 1,
             name: String::new(),
+            timers: Timers::default(),
         }
     }
 
@@ -360,6 +397,68 @@ mod tests {
             }
             assert_eq!(short, long, "cut after {end} records");
         }
+    }
+
+    #[test]
+    fn why_the_newest_sessions_ended_is_remembered() {
+        let founded = [registration(1), registration(2)].map(Record::SessionRegistered);
+        let mut history = History::read(&founded);
+        history.add(&view(0, 1, &[1, 2], &[]));
+        history.add(&view(0, 2, &[1], &[2]));
+        let why = |history: &History| {
+            let ended = history.ended.iter();
+            let ended = ended.map(|ended| (ended.session.0, ended.reason.clone()));
+            ended.collect::<Vec<_>>()
+        };
+        assert_eq!(why(&history), [(2, EvictReason::Died)]);
+        for peer in 3..600 {
+            history.add(&Record::SessionRegistered(registration(peer)));
+            history.add(&Record::SessionEnded {
+                peer: PeerId(peer),
+                reason: EvictReason::Left,
+            });
+        }
+        let newest = (344..600).map(|peer| (peer, EvictReason::Left));
+        assert_eq!(why(&history), newest.collect::<Vec<_>>());
+        assert_eq!(History::read(&history.records()), history);
+        history.add(&Record::Outdated);
+        assert_eq!(why(&history), []);
+    }
+
+    #[test]
+    fn the_longest_times_count_of_those_who_may_be_alive() {
+        let patient = |seconds| Timers {
+            detach_timeout: std::time::Duration::from_secs(seconds),
+            ..Timers::default()
+        };
+        let told = |history: &History| history.told().map(|told| told.detach_timeout.as_secs());
+        let mut history = History::default();
+        assert_eq!(told(&history), None);
+        for (peer, seconds) in [(1, 90), (2, 70)] {
+            history.add(&Record::SessionRegistered(Registration {
+                timers: patient(seconds),
+                ..registration(peer)
+            }));
+        }
+        let Record::ViewSealed(mut sealed) = view(0, 1, &[1, 2], &[]) else {
+            unreachable!("it is a view");
+        };
+        sealed.timers = patient(90);
+        history.add(&Record::ViewSealed(sealed.clone()));
+        history.add(&Record::SessionEnded {
+            peer: PeerId(1),
+            reason: EvictReason::Died,
+        });
+        assert_eq!(told(&history), Some(90), "it may not have heard of that");
+        assert_eq!(told(&History::read(&history.records())), Some(90));
+        sealed.members.remove(0);
+        sealed.timers = patient(70);
+        history.add(&Record::ViewSealed(sealed.clone()));
+        assert_eq!(told(&history), Some(70));
+        sealed.members.clear();
+        sealed.departed = vec![(PeerId(2), EvictReason::Left)];
+        history.add(&Record::ViewSealed(sealed));
+        assert_eq!(told(&history), None);
     }
 
     #[test]

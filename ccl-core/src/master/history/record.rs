@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     Epoch, GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
 };
+use crate::timers::Timers;
 use crate::wire::control::{
     Carried, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
 };
@@ -83,6 +84,21 @@ pub enum Record {
     /// The records before are an older copy of the run's journal, or a part of it: what they say of
     /// groups needs a majority. There may be groups, sessions and terms that they do not name.
     Outdated,
+    /// A session that a shortened journal remembers although it has ended.
+    Remembered(EndedSession),
+}
+
+/// What is remembered of a session that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedSession {
+    /// Its secret.
+    pub session: SessionId,
+    /// Why it ended, so that a late attach hears it.
+    pub reason: EvictReason,
+    /// The key of its process.
+    pub key: LinkKey,
+    /// Counter of its newest connection, so that a late hello is not taken for a new one.
+    pub attach: u64,
 }
 
 /// What the master keeps of a `Hello`.
@@ -110,6 +126,8 @@ pub struct Registration {
     pub attach: u64,
     /// What its program calls it.
     pub name: String,
+    /// The waiting times that it was told, and lives by.
+    pub timers: Timers,
 }
 
 impl Registration {
@@ -144,6 +162,8 @@ pub struct SealedView {
     pub departed: Vec<(PeerId, EvictReason)>,
     /// The shared state that was sealed last.
     pub state: Option<StateId>,
+    /// The longest waiting times that any member was told.
+    pub timers: Timers,
 }
 
 /// A member of a [`SealedView`].

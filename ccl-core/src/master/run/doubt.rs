@@ -77,6 +77,7 @@ impl Master {
             epochs: self.epochs,
         });
         self.forget_unheard();
+        self.shared.sessions.doubt_ended();
         let last_resort = self.last_resort;
         for group in self.groups.values_mut() {
             group.doubt(window, last_resort);

@@ -214,6 +214,7 @@ impl Master {
             min_world: hello.min_world,
             attach: hello.attach,
             name: hello.name.clone(),
+            timers: self.setup.timers,
         };
         let label = registration.label();
         self.shared.sessions.register(registration, self.shared.now);
@@ -248,7 +249,7 @@ impl Master {
             session: session.registration.session,
             peer,
             term: self.shared.term,
-            timers: self.shared.timers,
+            timers: session.registration.timers,
             others: self.others(peer),
             waits: self.wait_of(peer),
         };
@@ -352,6 +353,8 @@ impl Master {
             min_world: 1,
             attach: attach.attach,
             name: member.name.clone(),
+            // It does not say what it was told.
+            timers: self.shared.timers,
         };
         self.shared.sessions.register(registration, self.shared.now);
         let group = self.groups.get_mut(&claim.group);

@@ -23,10 +23,12 @@ use crate::master::shared::Shared;
 use crate::master::{Master, Setup};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
+use crate::timers::Timers;
 
 impl Master {
-    pub fn blank(setup: Setup, now: Instant) -> Self {
-        let timers = setup.timers;
+    /// A master without a run. `told` is what members that may be alive were told.
+    pub fn blank(setup: Setup, told: Option<Timers>, now: Instant) -> Self {
+        let timers = told.map_or(setup.timers, |told| told.longer(&setup.timers));
         let shared = Shared {
             now,
             is_listening: false,
@@ -43,7 +45,10 @@ impl Master {
         };
         let (window, last_resort) = match setup.members_gone {
             true => (now, now),
-            false => (now + timers.rebuild_window, now + rest_of_lives(&setup)),
+            false => (
+                now + timers.rebuild_window,
+                now + rest_of_lives(&timers, setup.silence),
+            ),
         };
         Self {
             secrets: Secrets::new(setup.entropy),
@@ -62,8 +67,7 @@ impl Master {
         }
     }
 
-    pub fn start(&mut self, records: &[Record]) {
-        let history = History::read(records);
+    pub fn start(&mut self, history: History) {
         if let Some(run_id) = history.run_id {
             self.resume(run_id, history);
         } else if self.setup.new_run || is_active(Mutation::EmptyMasterFounds) {
@@ -101,6 +105,7 @@ impl Master {
             group.next_number = history.next_numbers.get(&id).copied().unwrap_or_default();
             self.groups.insert(id, group);
         }
+        self.shared.sessions.restore_ended(history.ended);
         for (peer, registration) in history.sessions {
             let id = registration.group;
             // Newcomers get as long as members do to find the new master.
@@ -250,9 +255,9 @@ impl Master {
 
 /// How long members of an earlier master may go on. One that hears nothing counts its master as
 /// lost after `peer_timeout`, and its session ends `detach_timeout` later.
-fn rest_of_lives(setup: &Setup) -> Duration {
-    let longest = setup.timers.peer_timeout + setup.timers.detach_timeout;
-    longest.saturating_sub(setup.silence)
+fn rest_of_lives(timers: &Timers, silence: Duration) -> Duration {
+    let longest = timers.peer_timeout + timers.detach_timeout;
+    longest.saturating_sub(silence)
 }
 
 pub fn next_term(term: Term) -> Term {

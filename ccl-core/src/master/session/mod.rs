@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::ids::{LinkKey, MemberNumber, PeerId, SessionId, UnitId};
 use crate::limits;
+use crate::master::history::record::EndedSession;
 use crate::master::{ConnectionId, Registration};
 use crate::time::Instant;
 use crate::wire::control::{EvictReason, Member};
@@ -79,6 +80,8 @@ pub struct Sessions {
     generations: BTreeMap<PeerId, BTreeSet<PeerId>>,
     /// Sessions that ended, newest last.
     ended: VecDeque<EndedSession>,
+    /// Those that had ended before this master started, as its journal says.
+    ended_before: VecDeque<EndedSession>,
     /// Connections of processes of which nothing else is known any more, newest last.
     given_up: VecDeque<GivenUp>,
 }
@@ -88,17 +91,6 @@ pub struct Sessions {
 #[derive(Clone, Copy, Debug)]
 struct GivenUp {
     key: LinkKey,
-    attach: u64,
-}
-
-/// What is remembered of a session that ended.
-#[derive(Debug)]
-struct EndedSession {
-    secret: SessionId,
-    /// So that a late attach hears it.
-    reason: EvictReason,
-    key: LinkKey,
-    /// Counter of its newest connection, so that a late hello is not taken for a new one.
     attach: u64,
 }
 
@@ -237,12 +229,24 @@ impl Sessions {
             self.ended.pop_front();
         }
         self.ended.push_back(EndedSession {
-            secret: session.registration.session,
+            session: session.registration.session,
             reason: reason.clone(),
             key: session.registration.key,
             attach: session.newest(),
         });
         Some(session)
+    }
+
+    /// What the journal knows of sessions that ended at earlier masters.
+    pub fn restore_ended(&mut self, ended: VecDeque<EndedSession>) {
+        self.ended_before = ended;
+    }
+
+    /// The journal is older than the run: who had ended there may have gone on.
+    pub fn doubt_ended(&mut self) {
+        for ended in std::mem::take(&mut self.ended_before) {
+            self.give_up(ended.key, ended.attach);
+        }
     }
 
     /// The newest connection of a process is over, and it has no session.
@@ -284,9 +288,9 @@ impl Sessions {
 
     /// Why a session ended, as far as that is remembered.
     pub fn why_ended(&self, secret: SessionId) -> Option<&EvictReason> {
-        let mut ended = self.ended.iter().rev();
+        let mut ended = self.ended.iter().rev().chain(&self.ended_before);
         ended
-            .find(|ended| ended.secret == secret)
+            .find(|ended| ended.session == secret)
             .map(|ended| &ended.reason)
     }
 
@@ -298,6 +302,7 @@ impl Sessions {
         let is_gone = |known: &GivenUp| known.key == key && known.attach >= attach;
         session.is_some_and(|session| session.newest() >= attach)
             || self.ended.iter().any(is_over)
+            || self.ended_before.iter().any(is_over)
             || self.given_up.iter().any(is_gone)
     }
 

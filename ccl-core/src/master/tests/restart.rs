@@ -267,7 +267,7 @@ fn newcomer_and_operator_hear_for_how_long_members_are_waited_for() {
         words.contains("their sessions may go on for 65 s"),
         "{words}"
     );
-    stage.pass(Duration::from_secs(3), &[newcomer]);
+    stage.pass(crate::limits::LOOK_INTERVAL * 2, &[newcomer]);
     let mut events = stage.events.iter().map(ToString::to_string);
     let words = "their sessions may go on for 6";
     assert!(

@@ -37,6 +37,8 @@ impl World {
                 }
                 let checked = self.is_truly_silent((*group, *peer), reason);
                 self.check(checked);
+                let checked = self.is_stray((*group, *peer), reason);
+                self.check(checked);
                 let run = self.checkers.run;
                 self.checkers.evicted.insert((run, *peer), reason.clone());
                 if self.has_sites() {

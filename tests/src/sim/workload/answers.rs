@@ -176,7 +176,11 @@ impl World {
         if !open.is_empty() {
             self.fail(format!("{host:?} ended with open calls {open:?}"));
         }
-        self.hosts[host.0].app.streams.clear();
+        let state = &mut self.hosts[host.0];
+        state.app.streams.clear();
+        if let Some(SessionEnd::Evicted(eviction)) = &state.ended {
+            state.app.possession.evicted(&eviction.reason);
+        }
         if self.network_rng.chance(200) {
             self.app_calls_after_the_end(host);
         }

@@ -11,8 +11,8 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::config::MasterConfig;
@@ -120,6 +120,7 @@ fn look(log: &Log, clients: &Mutex<Vec<Client>>) {
 struct Stage {
     server: Server,
     port: Port,
+    address: SocketAddr,
     log: Log,
     clients: Arc<Mutex<Vec<Client>>>,
     connections: Vec<Rc<Connection>>,
@@ -133,10 +134,13 @@ impl Stage {
             new_run: true,
             ..MasterConfig::default()
         };
-        let (server, port) = Server::new(Parts::new(config, None).unwrap()).unwrap();
+        let parts = Parts::new(config, None).unwrap();
+        let address = parts.port.local_addr().unwrap();
+        let (server, port) = Server::new(parts).unwrap();
         let stage = Self {
             server,
             port,
+            address,
             log: Log::default(),
             clients: Arc::default(),
             connections: Vec::new(),
@@ -155,7 +159,7 @@ impl Stage {
 
     /// A client connects and says hello.
     async fn join(&mut self) {
-        let stream = TcpStream::connect(self.port.local_addr().unwrap()).unwrap();
+        let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nonblocking(true).unwrap();
         let deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
         self.clients

@@ -124,6 +124,10 @@ fn evict() -> impl Strategy<Value = EvictReason> {
         Just(EvictReason::UnitTorn),
         Just(EvictReason::Unaware),
         any::<u64>().prop_map(|peer| EvictReason::UnitLeft(PeerId(peer))),
+        any::<(u64, u64)>().prop_map(|(theirs, sealed)| EvictReason::RevisionAhead {
+            theirs: Revision(theirs),
+            sealed: Revision(sealed),
+        }),
         any::<(u64, u32)>().prop_map(|(unit, size)| EvictReason::UnitFull {
             unit: UnitId(unit),
             size,

@@ -1,0 +1,19 @@
+//! Secrets and seeds from the system.
+
+use std::io;
+
+use crate::error::{Error, Result};
+
+/// Random words.
+///
+/// # Errors
+/// The system has none to give.
+pub(super) fn entropy<const N: usize>() -> Result<[u64; N]> {
+    let mut words = [0; N];
+    for word in &mut words {
+        *word = getrandom::u64().map_err(|error| {
+            Error::os("reading the system's randomness", io::Error::other(error))
+        })?;
+    }
+    Ok(words)
+}

@@ -1,0 +1,66 @@
+//! Where a journal's file is: how it is opened, and whether its path still leads to it.
+//!
+//! A file may be deleted or replaced under a master that has it open, which notices nothing: it
+//! writes on, and all is lost when it ends. Whoever asks here can tell.
+
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::descriptors::Own;
+use crate::error::{Error, Result};
+
+/// What is where an open file should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The file itself.
+    There,
+    /// Nothing, or nothing that can be reached.
+    Gone,
+    /// Another file.
+    Taken,
+}
+
+impl Place {
+    /// Where a path leads, seen from an open file.
+    pub(super) fn of(file: &File, path: &Path) -> Self {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let there = std::fs::metadata(path).map(identity);
+        let here = file.metadata().map(identity);
+        match (here, there) {
+            (Ok(here), Ok(there)) if here == there => Self::There,
+            (_, Ok(_)) => Self::Taken,
+            (_, Err(_)) => Self::Gone,
+        }
+    }
+}
+
+pub(super) fn open_locked(path: &Path) -> Result<Own<File>> {
+    let named = |what: &str| format!("journal {} {what}", path.display());
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        // It holds the secrets of all sessions.
+        .mode(0o600);
+    let file = Own::make(&Arc::default(), || options.open(path))
+        .map_err(|error| Error::os(named("cannot be opened"), error))?;
+    let in_use = "is in use by another master; stop that one first, there may be only one";
+    match file.try_lock() {
+        Ok(()) if Place::of(&file, path) == Place::There => Ok(file),
+        // Another master has replaced the file between the two steps.
+        Ok(()) | Err(TryLockError::WouldBlock) => Err(Error::invalid(named(in_use))),
+        Err(TryLockError::Error(error)) => Err(Error::os(named("cannot be locked"), error)),
+    }
+}
+
+/// The entry of a new file is data of its directory.
+pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
