@@ -457,3 +457,5 @@ const SPARE_JOBS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

@@ -32,7 +32,7 @@ use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Vid};
 use crate::peer::{Input, Neighbour, View};
 use crate::state::engine::StartSync;
-use crate::transport::tcp::Identity;
+use crate::transport::Identity;
 use crate::wire::control::{CancelReason, StateId};
 
 /// Something to do, in its turn.

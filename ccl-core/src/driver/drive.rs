@@ -20,8 +20,7 @@ use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, OpName};
 use crate::peer::{Input, Peer, SessionEnd};
 use crate::time::Instant;
-use crate::transport::LinkName;
-use crate::transport::tcp::Identity;
+use crate::transport::{Identity, LinkName};
 use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, Wait};
 
 /// What waits to be worked off.

@@ -37,7 +37,8 @@ use crate::outcome::Counters;
 use crate::peer::{Input, Peer, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
-use crate::transport::tcp::{Links, LinksConfig};
+use crate::transport::Links;
+use crate::transport::tcp::{TcpConfig, TcpLinks};
 use crate::wire::control::{CancelReason, OtherGroups};
 
 /// A session of one peer: everything that is shared between callers and tasks.
@@ -48,7 +49,7 @@ pub struct Session {
     pub(super) clock: Clock,
     pub(super) engine: Arc<Engine>,
     pub(super) state: Arc<StateEngine>,
-    pub(super) links: Links,
+    pub(super) links: Arc<dyn Links>,
     /// Those of connections to the master.
     pub(super) sockets: Arc<Owner>,
     pub(super) threads: IoThreads,
@@ -99,11 +100,11 @@ impl Session {
         let key = LinkKey(u128::from(high) << 64 | u128::from(low));
         let clock = Clock::start();
         let scratch = scratch(&config)?;
-        let links = LinksConfig {
+        let links = TcpConfig {
             listen: reach::listen_at(&config),
-            ..LinksConfig::from(&config)
+            ..TcpConfig::from(&config)
         };
-        let links = Links::bind(links, threads.handle())?;
+        let links: Arc<dyn Links> = Arc::new(TcpLinks::bind(links, threads.handle())?);
         let setup = Setup {
             run: config.run.clone(),
             group: config.group,
@@ -365,7 +366,7 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
 }
 
 /// The data plane, whose events are inputs of the machine.
-fn engine(session: &Weak<Session>, scratch: Scratch, links: &Links) -> Arc<Engine> {
+fn engine(session: &Weak<Session>, scratch: Scratch, links: &Arc<dyn Links>) -> Arc<Engine> {
     let session = session.clone();
     let events = move |event| {
         let Some(session) = session.upgrade() else {
@@ -402,7 +403,7 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Links) -> Arc<Engin
     };
     Arc::new(Engine::new(
         scratch,
-        Arc::new(links.clone()),
+        Arc::clone(links) as _,
         Box::new(events),
     ))
 }

@@ -13,15 +13,15 @@ use crate::driver::peer::Session;
 use crate::ids::{OpName, PeerId};
 use crate::peer::Input;
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
-use crate::transport::tcp::Links;
-use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, LinkName, Placement};
+
+use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, LinkName, Links, Placement};
 use crate::wire::control::LinkFault;
 
 /// Hands what arrives to the collectives or to shared state.
 struct Router {
     engine: Arc<Engine>,
     state: Arc<StateEngine>,
-    links: Links,
+    links: Arc<dyn Links>,
 }
 
 impl Session {
@@ -30,7 +30,7 @@ impl Session {
         Arc::new(Router {
             engine: Arc::clone(&self.engine),
             state: Arc::clone(&self.state),
-            links: self.links.clone(),
+            links: Arc::clone(&self.links),
         })
     }
 
@@ -55,7 +55,7 @@ pub(super) fn engine(
     session: &Weak<Session>,
     clock: Clock,
     config: &CommunicatorConfig,
-    links: &Links,
+    links: &Arc<dyn Links>,
 ) -> Arc<StateEngine> {
     let (for_events, for_wake) = (session.clone(), session.clone());
     let events = move |event| {
@@ -72,7 +72,7 @@ pub(super) fn engine(
         }
     };
     Arc::new(StateEngine::new(StateTools {
-        sender: Arc::new(links.clone()),
+        sender: Arc::clone(links) as _,
         events: Box::new(events),
         clock: Box::new(move || clock.now()),
         wake: Box::new(wake),

@@ -1,32 +1,24 @@
-//! Links between peers: bytes from here to there, in frames, over several connections.
+//! Links between peers: frames from here to there.
 //!
-//! A **link** joins two peers with 1 signal connection (lane 0: posts, credits, eager data, small
-//! and never behind bulk) and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered
-//! and acknowledged; when a connection breaks it is dialled anew, both sides say what they have,
-//! and the rest is sent again. So the layer above never sees a lost or doubled frame: a link works,
-//! or it is reported down. Bulk frames belong to the link, not to a lane: an idle lane takes the
-//! next.
+//! The layer above never sees a lost or doubled frame: a link works, or it is reported down. This
+//! file is the seam: what carries the frames is behind [`Links`], [`tcp`] so far. Whatever does
+//! passes the same tests (`conformance`).
 
-mod bulk;
-mod dial;
-mod door;
-mod health;
-mod keeper;
-mod lane;
-mod link;
-mod listener;
-mod offer;
-mod reader;
-mod signal;
+#[cfg(test)]
+pub(crate) mod mem;
 pub mod tcp;
-mod window;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::buffer::Region;
-use crate::ids::{OpName, PeerId};
+use crate::ids::{LinkKey, OpName, PeerId, RunId};
+use crate::net::Tuned;
+use crate::peer::Neighbour;
 use crate::wire::control::LinkFault;
 pub use crate::wire::data::{FrameHeader, FrameKind};
 
@@ -87,18 +79,18 @@ pub trait LinkHandler: Send + Sync + 'static {
     fn place(&self, from: PeerId, header: &FrameHeader) -> Placement;
     /// The payload of a bulk frame is in its place, whole and checked.
     fn arrived(&self, from: PeerId, header: &FrameHeader);
-    /// All lanes of a link are up. Counts if [`tcp::Links::is_current`].
+    /// All lanes of a link are up. Counts if [`Links::is_current`].
     fn link_up(&self, link: LinkName);
-    /// A link broke. Counts if [`tcp::Links::is_current`].
+    /// A link broke. Counts if [`Links::is_current`].
     fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool);
     /// Why a link without any connection has none: each address that was tried, and what came of
-    /// it. Told when it changes, until there is one. Counts if [`tcp::Links::is_current`].
+    /// it. Told when it changes, until there is one. Counts if [`Links::is_current`].
     fn no_link(&self, link: LinkName, why: String);
     /// A lane was repaired; nothing was lost.
     fn lane_repaired(&self, peer: PeerId, lane: u16);
 }
 
-/// What the layer above asks of the links of one peer. Never blocks.
+/// What the layer above sends over the links of one peer. Never blocks.
 pub trait LinkSender: Send + Sync + 'static {
     /// Sends a small frame on the signal lane.
     fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes);
@@ -108,8 +100,60 @@ pub trait LinkSender: Send + Sync + 'static {
     fn forget(&self, op: OpName);
 }
 
+/// Who this peer is, once the master has told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The run.
+    pub run: RunId,
+    /// This peer's session.
+    pub peer: PeerId,
+    /// What a connection to this peer's port must show.
+    pub key: LinkKey,
+    /// How long a broken lane may take to be repaired before its link is given up.
+    pub link_timeout: Duration,
+}
+
+/// Traffic of one link since it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Bytes sent, headers included.
+    pub sent_bytes: u64,
+    /// Bytes received, headers included.
+    pub received_bytes: u64,
+    /// Bytes sent on each lane, by lane index.
+    pub lane_sent_bytes: Vec<u64>,
+    /// Lanes that broke and were repaired.
+    pub repairs: u64,
+    /// What the system made of the options of the newest connection, where links have such.
+    pub tuned: Option<Tuned>,
+}
+
+/// All links of one peer, and the port that they come in at.
+pub trait Links: LinkSender {
+    /// The address listened on, with the port that the system chose.
+    fn address(&self) -> SocketAddr;
+    /// Says who this peer is and who handles what arrives. A newcomer that the master has forgotten
+    /// becomes another: links of the one that it was end.
+    fn identify(&self, identity: Identity, handler: Handler);
+    /// The links to keep, complete: makes what is missing, ends what is not listed. A call into the
+    /// handler that is under way in another thread may still finish for a link that ends.
+    ///
+    /// Without effect before [`Links::identify`].
+    fn set_wanted(&self, wanted: &BTreeMap<PeerId, Neighbour>);
+    /// Whether the link is the one with its peer at the moment: what an earlier one reports is
+    /// outdated, since reports of several links come in any order.
+    fn is_current(&self, link: LinkName) -> bool;
+    /// Traffic by peer, of the links that are wanted at the moment.
+    fn counters(&self) -> BTreeMap<PeerId, LinkCounters>;
+    /// Ends all links, stops listening and lets go of the handler.
+    fn shutdown(&self);
+    /// Blocks until the port and all connections are closed after `shutdown`, at most `timeout`;
+    /// whether they are.
+    fn wait_closed(&self, timeout: Duration) -> bool;
+}
+
 /// Shared form of [`LinkHandler`].
 pub type Handler = Arc<dyn LinkHandler>;
 
 #[cfg(test)]
-mod tests;
+mod conformance;

@@ -177,7 +177,7 @@ impl Cluster {
     }
 }
 
-fn buffers(call: &Call, at: usize, is_in_place: bool) -> Vec<Buffer> {
+pub(super) fn buffers(call: &Call, at: usize, is_in_place: bool) -> Vec<Buffer> {
     let sides = call
         .input(at)
         .into_iter()
@@ -200,7 +200,7 @@ fn buffers(call: &Call, at: usize, is_in_place: bool) -> Vec<Buffer> {
         .collect()
 }
 
-fn snapshots(buffers: &[Buffer], side: impl Fn(&Buffer) -> &Lent) -> Vec<Vec<u8>> {
+pub(super) fn snapshots(buffers: &[Buffer], side: impl Fn(&Buffer) -> &Lent) -> Vec<Vec<u8>> {
     buffers
         .iter()
         .map(|buffer| side(buffer).snapshot())

@@ -14,9 +14,9 @@ use super::*;
 use crate::ids::{Epoch, MemberNumber, OpName, UnitId};
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::peer::Neighbour;
-use crate::transport::tcp::Identity;
+
 use crate::transport::{
-    FrameHeader, FrameKind, Handler, LinkHandler, LinkName, LinkSender, Placement,
+    FrameHeader, FrameKind, Handler, Identity, LinkHandler, LinkName, Placement,
 };
 use crate::wire::control::{LinkFault, Member, PeerToMaster};
 use crate::wire::frame::Deframer;
@@ -30,9 +30,9 @@ const KEY: LinkKey = LinkKey(1);
 /// The session's handler, of which some reports stand still before they get there.
 struct Narrow {
     inner: Handler,
-    links: Links,
+    links: Arc<dyn Links>,
     /// Whether the report that a link broke waits for the gate.
-    is_held: fn(&Links, LinkName) -> bool,
+    is_held: fn(&dyn Links, LinkName) -> bool,
     is_open: Mutex<bool>,
     opened: Condvar,
     /// Told when a report stands still.
@@ -62,7 +62,7 @@ impl LinkHandler for Narrow {
         self.inner.link_up(link);
     }
     fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool) {
-        if (self.is_held)(&self.links, link) {
+        if (self.is_held)(&*self.links, link) {
             let _gone = self.held.send(());
             tokio::task::block_in_place(|| {
                 let mut is_open = self.is_open.lock();
@@ -105,7 +105,7 @@ struct Stage {
     narrow: Arc<Narrow>,
     held: mpsc::Receiver<()>,
     passed: mpsc::Receiver<bool>,
-    other: Links,
+    other: TcpLinks,
     /// The master's end of the session's connection.
     heard: TcpStream,
     deframer: Deframer,
@@ -113,7 +113,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(is_held: fn(&Links, LinkName) -> bool) -> Self {
+    fn new(is_held: fn(&dyn Links, LinkName) -> bool) -> Self {
         let (session, master) = session();
         let (heard, _) = master.accept().unwrap();
         heard.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -124,11 +124,11 @@ impl Stage {
             key,
             link_timeout: PATIENCE,
         };
-        let config = LinksConfig {
+        let config = TcpConfig {
             listen: Some("127.0.0.1:0".parse().unwrap()),
-            ..LinksConfig::from(&session.config)
+            ..TcpConfig::from(&session.config)
         };
-        let other = Links::bind(config, runtime.handle()).unwrap();
+        let other = TcpLinks::bind(config, runtime.handle()).unwrap();
         other.identify(identity(OTHER, KEY), Arc::new(Deaf));
         let (for_held, held) = mpsc::channel();
         let (for_passed, passed) = mpsc::channel();

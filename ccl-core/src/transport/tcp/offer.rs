@@ -17,11 +17,11 @@ use crate::lock::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::Inner;
 use super::dial;
 use super::keeper::Event;
 use super::link::Link;
 use super::listener::{self, Caller};
-use super::tcp::Inner;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX};
 use crate::net::{Stream, plain};
 use crate::wire::data::{HELLO_BYTES, LaneOffer, Opening};

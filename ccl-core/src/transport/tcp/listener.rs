@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::Inner;
 use super::door::Visitor;
 use super::link::{Admission, Link};
-use super::tcp::Inner;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX, UNIDENTIFIED_MAX, WORLD_SIZE_MAX};
 use crate::net::{Port, Stream};
 use crate::wire::data::{Answer, HELLO_BYTES, Opening};

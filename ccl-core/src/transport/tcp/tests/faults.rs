@@ -67,7 +67,7 @@ async fn memory_taken_back_by_the_sender_leaves_a_void_frame_and_skips() {
     let bytes = 256 << 10;
     let sent = Segments::patterned(100, bytes);
     for segment in 0..100 {
-        sent.send(&node, id, segment);
+        sent.send(&node.links, id, segment);
     }
     let before = wait_until_stuck(&node, id).await;
     assert!(before < 100 * bytes as u64, "the socket is full");
@@ -125,7 +125,7 @@ async fn memory_taken_back_by_the_receiver_swallows_the_rest_of_the_frame() {
     let revoked = Segments::new(1, 100_000);
     let kept = Segments::new(2, 100_000);
     let (first, second) = (revoked.get(0), kept.get(1));
-    node.place(move |header| match header.segment {
+    node.recorder.place_by(move |header| match header.segment {
         0 => Placement::Memory(first.clone()),
         _ => Placement::Memory(second.clone()),
     });
@@ -149,7 +149,7 @@ async fn a_damaged_payload_is_never_handed_up_and_comes_again() {
     node.want(&[(id, neighbour)]);
     let (_signal, mut bulk) = Raw::link(&mut node, id).await;
     let received = Segments::new(1, 1000);
-    received.place_into(&node);
+    received.place_into(&node.recorder);
     let good = frame(0, bulk_header(0, 1000), &pattern(0, 1000));
     let mut damaged = good.clone();
     damaged[500] ^= 4;
@@ -176,7 +176,7 @@ async fn a_frame_that_is_damaged_every_time_ends_the_link() {
     let (_signal, mut bulk) = Raw::link(&mut node, id).await;
     let mut damaged = frame(0, bulk_header(0, 1000), &pattern(0, 1000));
     damaged[70] ^= 1;
-    Segments::new(1, 1000).place_into(&node);
+    Segments::new(1, 1000).place_into(&node.recorder);
     for attempt in 2..=8 {
         bulk.write(&damaged).await;
         assert!(bulk.is_closed().await);
@@ -198,7 +198,8 @@ async fn what_the_protocol_forbids_ends_the_link() {
         let mut node = Node::new(1, 1, PATIENCE);
         let (id, neighbour) = stranger(5);
         node.want(&[(id, neighbour)]);
-        node.place(|_| Placement::Refuse("nobody asked for it"));
+        node.recorder
+            .place_by(|_| Placement::Refuse("nobody asked for it"));
         let (mut signal, mut bulk) = Raw::link(&mut node, id).await;
         let raw = if lane == 0 { &mut signal } else { &mut bulk };
         raw.stream.write_all(&bytes).await.ok();

@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::Inner;
 use super::health::{Health, Report};
 use super::lane;
 use super::link::Link;
 use super::offer;
-use super::tcp::Inner;
 use crate::wire::control::LinkFault;
 
 /// Longest time between two looks at a link: how long a silent lane goes without a ping.

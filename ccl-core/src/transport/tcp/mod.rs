@@ -1,4 +1,22 @@
-//! The links of one peer over TCP: its port, and one link to each wanted peer.
+//! Links over TCP: a port, and several connections to each wanted peer.
+//!
+//! A link has 1 signal connection (lane 0: posts, credits, eager data, small and never behind bulk)
+//! and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and acknowledged; when a
+//! connection breaks it is dialled anew, both sides say what they have, and the rest is sent again.
+//! Bulk frames belong to the link, not to a lane: an idle lane takes the next.
+
+mod bulk;
+mod dial;
+mod door;
+mod health;
+mod keeper;
+mod lane;
+mod link;
+mod listener;
+mod offer;
+mod reader;
+mod signal;
+mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,19 +30,22 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::link::{Link, LinkSeed, Settings};
-use super::{FrameHeader, Handler, LinkName, LinkSender, Payload, listener};
+use link::{Link, LinkSeed, Settings};
+
+use super::{
+    FrameHeader, Handler, Identity, LinkCounters, LinkName, LinkSender, Links, Payload, Placement,
+};
 use crate::config::CommunicatorConfig;
 use crate::descriptors::Owner;
 use crate::error::{Error, Result};
-use crate::ids::{LinkKey, OpName, PeerId, RunId};
+use crate::ids::{OpName, PeerId};
 use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
-use crate::net::{Bound, Tuned, Tuning, Warnings};
+use crate::net::{Bound, Tuning, Warnings};
 use crate::peer::Neighbour;
 
-/// What the links of one peer are made from.
+/// What the links of one peer over TCP are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinksConfig {
+pub struct TcpConfig {
     /// Address to listen on; `None`: every address of this host, IPv6 and IPv4, on a port that the
     /// system chooses.
     pub listen: Option<SocketAddr>,
@@ -38,7 +59,7 @@ pub struct LinksConfig {
     pub pacing_bytes_per_second: Option<u64>,
 }
 
-impl From<&CommunicatorConfig> for LinksConfig {
+impl From<&CommunicatorConfig> for TcpConfig {
     fn from(config: &CommunicatorConfig) -> Self {
         Self {
             listen: config.listen,
@@ -50,60 +71,32 @@ impl From<&CommunicatorConfig> for LinksConfig {
     }
 }
 
-/// Who this peer is, once the master has told it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The run.
-    pub run: RunId,
-    /// This peer's session.
-    pub peer: PeerId,
-    /// What a connection to this peer's port must show.
-    pub key: LinkKey,
-    /// How long a broken lane may take to be repaired before its link is given up.
-    pub link_timeout: Duration,
-}
-
-/// Traffic of one link since it was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkCounters {
-    /// Bytes sent, headers included.
-    pub sent_bytes: u64,
-    /// Bytes received, headers included.
-    pub received_bytes: u64,
-    /// Bytes sent on each lane, by lane index.
-    pub lane_sent_bytes: Vec<u64>,
-    /// Lanes that broke and were repaired.
-    pub repairs: u64,
-    /// What the system made of the socket options of the newest connection.
-    pub tuned: Option<Tuned>,
-}
-
-/// All links of one peer. Clones refer to the same links; [`Links::shutdown`] ends them.
+/// All links of one peer over TCP. Clones refer to the same links; [`Links::shutdown`] ends them.
 #[derive(Clone)]
-pub struct Links(Arc<Inner>);
+pub struct TcpLinks(Arc<Inner>);
 
-impl fmt::Debug for Links {
+impl fmt::Debug for TcpLinks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Links")
+        f.debug_struct("TcpLinks")
             .field("address", &self.0.address)
             .finish_non_exhaustive()
     }
 }
 
-pub(super) struct Inner {
-    config: LinksConfig,
-    pub(super) address: SocketAddr,
-    pub(super) sockets: Arc<Owner>,
+struct Inner {
+    config: TcpConfig,
+    address: SocketAddr,
+    sockets: Arc<Owner>,
     runtime: Handle,
     /// Who this peer is and who handles what arrives, while it is not shut down.
     role: RwLock<Option<Role>>,
     links: RwLock<BTreeMap<PeerId, Arc<Link>>>,
     /// Counts the changes of `role` and `links`, for connections that wait to be let in.
-    pub(super) changes: watch::Sender<u64>,
+    changes: watch::Sender<u64>,
     /// The incarnation of the newest link.
     incarnations: Mutex<u64>,
     listener: Mutex<Option<AbortHandle>>,
-    pub(super) warnings: Warnings,
+    warnings: Warnings,
 }
 
 #[derive(Clone)]
@@ -113,13 +106,13 @@ struct Role {
     settings: Arc<Settings>,
 }
 
-impl Links {
+impl TcpLinks {
     /// Binds the port. Nobody is let in before [`Links::identify`]. Tasks run on `runtime`, whose
     /// I/O and time drivers must be on; nothing here blocks.
     ///
     /// # Errors
     /// [`Error::Os`] names the address that cannot be listened on.
-    pub fn bind(config: LinksConfig, runtime: &Handle) -> Result<Self> {
+    pub fn bind(config: TcpConfig, runtime: &Handle) -> Result<Self> {
         let words = match config.listen {
             Some(address) => format!("cannot listen on {address} for other peers"),
             None => "cannot listen on any address for other peers".into(),
@@ -146,15 +139,20 @@ impl Links {
         Ok(Self(inner))
     }
 
-    /// The address listened on, with the port that the system chose.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    /// Breaks one connection of a link as a reset by the network would: for tests.
+    pub fn reset_lane(&self, peer: PeerId, lane: u16) {
+        if let Some(link) = self.0.link(peer) {
+            link.reset_lane(lane);
+        }
+    }
+}
+
+impl Links for TcpLinks {
+    fn address(&self) -> SocketAddr {
         self.0.address
     }
 
-    /// Says who this peer is and who handles what arrives. A newcomer that the master has forgotten
-    /// becomes another: links of the one that it was end.
-    pub fn identify(&self, identity: Identity, handler: Handler) {
+    fn identify(&self, identity: Identity, handler: Handler) {
         let config = &self.0.config;
         let settings = Settings {
             lanes: config.lanes,
@@ -180,11 +178,7 @@ impl Links {
         self.0.note_change();
     }
 
-    /// The links to keep, complete: makes what is missing, ends what is not listed. A call into the
-    /// handler that is under way in another thread may still finish for a link that ends.
-    ///
-    /// Without effect before [`Links::identify`].
-    pub fn set_wanted(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
+    fn set_wanted(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
         let inner = &self.0;
         let Some(role) = inner.role.read().clone() else {
             return;
@@ -208,17 +202,12 @@ impl Links {
         inner.note_change();
     }
 
-    /// Whether the link is the one with its peer at the moment: what an earlier one reports is
-    /// outdated, since reports of several links come in any order.
-    #[must_use]
-    pub fn is_current(&self, link: LinkName) -> bool {
+    fn is_current(&self, link: LinkName) -> bool {
         let current = self.0.link(link.peer);
         current.is_some_and(|current| current.name() == link)
     }
 
-    /// Traffic by peer, of the links that are wanted at the moment.
-    #[must_use]
-    pub fn counters(&self) -> BTreeMap<PeerId, LinkCounters> {
+    fn counters(&self) -> BTreeMap<PeerId, LinkCounters> {
         let links = self.0.links.read();
         links
             .iter()
@@ -226,22 +215,11 @@ impl Links {
             .collect()
     }
 
-    /// Breaks one connection of a link as a reset by the network would: for tests.
-    pub fn reset_lane(&self, peer: PeerId, lane: u16) {
-        if let Some(link) = self.0.link(peer) {
-            link.reset_lane(lane);
-        }
-    }
-
-    /// Blocks until the port and all connections are closed after `shutdown`, at most `timeout`;
-    /// whether they are. The tasks on the runtime close them.
-    #[must_use]
-    pub fn wait_closed(&self, timeout: Duration) -> bool {
+    fn wait_closed(&self, timeout: Duration) -> bool {
         self.0.sockets.wait_closed(timeout)
     }
 
-    /// Ends all links, stops listening and lets go of the handler.
-    pub fn shutdown(&self) {
+    fn shutdown(&self) {
         *self.0.role.write() = None;
         if let Some(task) = self.0.listener.lock().take() {
             task.abort();
@@ -251,7 +229,7 @@ impl Links {
     }
 }
 
-impl LinkSender for Links {
+impl LinkSender for TcpLinks {
     fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes) {
         check_length(&header, payload.len(), SIGNAL_PAYLOAD_BYTES_MAX);
         if let Some(link) = self.0.link(to) {
@@ -289,17 +267,17 @@ fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
 
 impl Inner {
     /// Who this peer is, once it knows.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    fn identity(&self) -> Option<Identity> {
         self.role.read().as_ref().map(|role| role.identity)
     }
 
-    pub(super) fn link(&self, peer: PeerId) -> Option<Arc<Link>> {
+    fn link(&self, peer: PeerId) -> Option<Arc<Link>> {
         self.links.read().get(&peer).cloned()
     }
 
     /// Begins a link anew whose other side has forgotten it. What it may not have got is lost: then
     /// the layer above hears, from the new link and before all else, that it broke for good.
-    pub(super) fn renew(self: &Arc<Self>, old: &Arc<Link>) {
+    fn renew(self: &Arc<Self>, old: &Arc<Link>) {
         let Some(role) = self.role.read().clone() else {
             return;
         };
@@ -344,3 +322,6 @@ impl Inner {
         self.changes.send_modify(|count| *count += 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,638 @@
+//! Links in memory, under virtual time: one seed is one history.
+//!
+//! A lane carries one frame at a time, as long as it pleases the seed; so the bulk frames of a call
+//! overtake each other, and what is half here can still go wrong. By [`Faults`] lanes break, and
+//! bytes are damaged: then the frame comes again, as after the repair of a connection. Whoever
+//! drives it takes one [`MemNetwork::step`] after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    FrameHeader, Handler, Identity, LinkCounters, LinkName, LinkSender, Links, Payload, Placement,
+};
+use crate::buffer::Region;
+use crate::ids::{OpName, PeerId};
+use crate::lock::Mutex;
+use crate::peer::Neighbour;
+use crate::time::Instant;
+use crate::wire::control::LinkFault;
+
+/// How often something goes wrong: once in so many frames, never if 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    /// A lane breaks while a frame is on its way.
+    pub(crate) breaks: u64,
+    /// A payload arrives damaged.
+    pub(crate) damage: u64,
+}
+
+impl Faults {
+    pub(crate) const NONE: Self = Self {
+        breaks: 0,
+        damage: 0,
+    };
+}
+
+/// Everything between the peers. Clones refer to the same.
+#[derive(Clone)]
+pub(crate) struct MemNetwork(Arc<Mutex<World>>);
+
+/// The links of one peer.
+#[derive(Clone)]
+pub(crate) struct MemLinks {
+    network: MemNetwork,
+    address: SocketAddr,
+}
+
+struct World {
+    now: Instant,
+    seed: u64,
+    faults: Faults,
+    events: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    ends: BTreeMap<SocketAddr, End>,
+    lives: u64,
+}
+
+/// One peer's port and links.
+struct End {
+    lanes: u16,
+    role: Option<(Identity, Handler)>,
+    links: BTreeMap<PeerId, Link>,
+}
+
+/// One side of a link.
+struct Link {
+    /// Its incarnation, never used again by anybody.
+    life: u64,
+    neighbour: Neighbour,
+    /// The other side's life that it is up with.
+    other: Option<u64>,
+    is_failed: bool,
+    /// The signal lane first.
+    lanes: Vec<Lane>,
+    signals: VecDeque<Frame>,
+    bulk: VecDeque<Frame>,
+    received_bytes: u64,
+    repairs: u64,
+}
+
+#[derive(Default)]
+struct Lane {
+    on_its_way: Option<Frame>,
+    /// Where the payload goes, once its header is there.
+    placement: Option<Placement>,
+    /// Frames begun so far: what is planned for an earlier one is void.
+    begun: u64,
+    sent_bytes: u64,
+}
+
+#[derive(Clone)]
+struct Frame {
+    header: FrameHeader,
+    payload: Payload,
+}
+
+/// A lane of one side's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct At {
+    from: SocketAddr,
+    to: PeerId,
+    life: u64,
+    lane: usize,
+    begun: u64,
+}
+
+/// What is to come.
+enum Event {
+    /// Two ends look whether both want the link.
+    Meet(SocketAddr, PeerId),
+    /// The header of a frame arrives.
+    Begin(At),
+    /// The rest of it does.
+    Finish(At),
+    /// The lane is there again, and its frame begins anew.
+    Repaired(At),
+    /// The handler is told something.
+    Tell(SocketAddr, LinkName, Word),
+}
+
+/// What handlers are told of links.
+#[derive(Clone, Copy)]
+enum Word {
+    Up,
+    Down(LinkFault, bool),
+    Repaired(u16),
+}
+
+impl MemNetwork {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
+        Self(Arc::new(Mutex::new(World {
+            now: Instant::default(),
+            seed,
+            faults,
+            events: BTreeMap::new(),
+            next_event: 0,
+            ends: BTreeMap::new(),
+            lives: 0,
+        })))
+    }
+
+    /// The links of one more peer, with this many bulk lanes each.
+    pub(crate) fn links(&self, lanes: u16) -> MemLinks {
+        let mut world = self.0.lock();
+        let host = u8::try_from(world.ends.len() + 1).expect("a few peers");
+        let address = SocketAddr::from(([10, 0, 0, host], 1));
+        let end = End {
+            lanes,
+            role: None,
+            links: BTreeMap::new(),
+        };
+        world.ends.insert(address, end);
+        drop(world);
+        MemLinks {
+            network: self.clone(),
+            address,
+        }
+    }
+
+    /// Lets the next thing happen; false if nothing is to come.
+    pub(crate) fn step(&self) -> bool {
+        let mut world = self.0.lock();
+        let Some(((at, _), event)) = world.events.pop_first() else {
+            return false;
+        };
+        world.now = at;
+        match event {
+            Event::Meet(address, peer) => world.meet(address, peer),
+            Event::Repaired(at) => world.repaired(at),
+            Event::Begin(at) => {
+                drop(world);
+                self.begin(at);
+            }
+            Event::Finish(at) => {
+                drop(world);
+                self.finish(at);
+            }
+            Event::Tell(address, link, word) => {
+                let handler = world.handler(address);
+                drop(world);
+                match (handler, word) {
+                    (Some(handler), Word::Up) => handler.link_up(link),
+                    (Some(handler), Word::Down(fault, gave_up)) => {
+                        handler.link_down(link, fault, gave_up);
+                    }
+                    (Some(handler), Word::Repaired(lane)) => handler.lane_repaired(link.peer, lane),
+                    (None, _) => {}
+                }
+            }
+        }
+        true
+    }
+
+    fn begin(&self, at: At) {
+        let mut world = self.0.lock();
+        let Some((frame, from, handler)) = world.delivery(at) else {
+            return;
+        };
+        let once_in = world.faults.breaks;
+        if world.hits(once_in) {
+            return world.break_lane(at);
+        }
+        let is_bulk = at.lane > 0;
+        drop(world);
+        // Under no lock: the handler may send.
+        let placement = is_bulk.then(|| handler.place(from, &frame.header));
+        let mut world = self.0.lock();
+        if let Some(Placement::Refuse(_)) = placement {
+            return world.violated(at, from);
+        }
+        if let Some(Placement::Memory(region)) = &placement {
+            // Half of it is there, should it go wrong now.
+            let half = region.bytes() / 2;
+            copy(&frame.payload, region, half);
+        }
+        if let Some(lane) = world.lane(at) {
+            lane.placement = placement;
+            world.plan(Event::Finish(at));
+        }
+    }
+
+    fn finish(&self, at: At) {
+        let mut world = self.0.lock();
+        let Some((frame, from, handler)) = world.delivery(at) else {
+            return;
+        };
+        let once_in = world.faults.damage;
+        let is_damaged = frame.payload.bytes() > 0 && world.hits(once_in);
+        let placement = world.lane(at).and_then(|lane| lane.placement.take());
+        if is_damaged {
+            if let Some(Placement::Memory(region)) = &placement {
+                region.write(|bytes| bytes[0] ^= 0x55);
+            }
+            return world.break_lane(at);
+        }
+        world.sent(at, &frame, from);
+        drop(world);
+        let said = match (placement, &frame.payload) {
+            (None, Payload::Small(bytes)) => handler.signal(from, &frame.header, bytes.clone()),
+            (Some(Placement::Memory(region)), payload) => {
+                if copy(payload, &region, region.bytes()) {
+                    handler.arrived(from, &frame.header);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        let mut world = self.0.lock();
+        match said {
+            Ok(()) => world.next_frame(at),
+            Err(_) => world.violated(at, from),
+        }
+    }
+}
+
+/// Copies the first bytes of a payload; false if either side has taken its memory back.
+fn copy(payload: &Payload, to: &Region, count: usize) -> bool {
+    let bytes = match payload {
+        Payload::Small(bytes) => Some(bytes[..count].to_vec()),
+        Payload::Lent(region) => region.read(|bytes| bytes[..count].to_vec()),
+    };
+    let Some(bytes) = bytes else { return false };
+    to.write(|to| to[..count].copy_from_slice(&bytes)).is_some()
+}
+
+impl World {
+    /// splitmix64.
+    fn random(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn hits(&mut self, once_in: u64) -> bool {
+        once_in > 0 && self.random().is_multiple_of(once_in)
+    }
+
+    fn plan(&mut self, event: Event) {
+        let delay = Duration::from_micros(1 + self.random() % 1000);
+        let at = self.now + delay;
+        self.events.insert((at, self.next_event), event);
+        self.next_event += 1;
+    }
+
+    /// Tells a handler, after all that it was told before.
+    fn tell(&mut self, address: SocketAddr, link: LinkName, word: Word) {
+        let event = Event::Tell(address, link, word);
+        self.events.insert((self.now, self.next_event), event);
+        self.next_event += 1;
+    }
+
+    fn handler(&self, address: SocketAddr) -> Option<Handler> {
+        let (_, handler) = self.ends.get(&address)?.role.as_ref()?;
+        Some(Arc::clone(handler))
+    }
+
+    fn link(&mut self, address: SocketAddr, peer: PeerId) -> Option<&mut Link> {
+        self.ends.get_mut(&address)?.links.get_mut(&peer)
+    }
+
+    fn lane(&mut self, at: At) -> Option<&mut Lane> {
+        let link = self.link(at.from, at.to)?;
+        let is_this = link.life == at.life && !link.is_failed && link.other.is_some();
+        let lane = link.lanes.get_mut(at.lane).filter(|_| is_this)?;
+        (lane.begun == at.begun).then_some(lane)
+    }
+
+    /// The frame on its way, who sent it, and who handles it, if link and lane are still the same.
+    fn delivery(&mut self, at: At) -> Option<(Frame, PeerId, Handler)> {
+        let frame = self.lane(at)?.on_its_way.clone()?;
+        let from = self.ends[&at.from].role.as_ref()?.0.peer;
+        let (address, _) = self.other_end(at.from, at.to)?;
+        Some((frame, from, self.handler(address)?))
+    }
+
+    /// Where the other side of a link is that is up, and its name there.
+    fn other_end(&mut self, address: SocketAddr, peer: PeerId) -> Option<(SocketAddr, LinkName)> {
+        let me = self.ends[&address].role.as_ref()?.0.peer;
+        let link = self.link(address, peer)?;
+        let (life, other) = (link.other?, link.neighbour.addresses[0]);
+        let there = self.link(other, me).filter(|there| there.life == life)?;
+        let incarnation = there.life;
+        let name = LinkName {
+            peer: me,
+            incarnation,
+        };
+        Some((other, name))
+    }
+
+    fn meet(&mut self, address: SocketAddr, peer: PeerId) {
+        let Some((identity, _)) = &self.ends[&address].role else {
+            return;
+        };
+        let (me, key) = (identity.peer, identity.key);
+        let Some(link) = self.link(address, peer).filter(|it| it.other.is_none()) else {
+            return;
+        };
+        let (life, other_key, other) = (link.life, link.neighbour.key, link.neighbour.addresses[0]);
+        let is_here = |end: &End| {
+            let role = end.role.as_ref();
+            role.is_some_and(|(there, _)| there.peer == peer && there.key == other_key)
+        };
+        if !self.ends.get(&other).is_some_and(is_here) {
+            return;
+        }
+        let Some(there) = self.link(other, me).filter(|it| it.neighbour.key == key) else {
+            return;
+        };
+        if there.other.is_some() || there.is_failed {
+            return;
+        }
+        there.other = Some(life);
+        let other_life = there.life;
+        let link = self.link(address, peer).expect("it was there");
+        link.other = Some(other_life);
+        for (at, peer, incarnation) in [(address, peer, life), (other, me, other_life)] {
+            self.tell(at, LinkName { peer, incarnation }, Word::Up);
+            self.fill(at, peer);
+        }
+    }
+
+    /// Has idle lanes take what waits.
+    fn fill(&mut self, address: SocketAddr, peer: PeerId) {
+        let Some(link) = self.link(address, peer) else {
+            return;
+        };
+        if link.other.is_none() || link.is_failed {
+            return;
+        }
+        let mut begun = Vec::new();
+        for (index, lane) in link.lanes.iter_mut().enumerate() {
+            let queue = if index == 0 {
+                &mut link.signals
+            } else {
+                &mut link.bulk
+            };
+            if lane.on_its_way.is_some() {
+                continue;
+            }
+            let Some(frame) = queue.pop_front() else {
+                continue;
+            };
+            lane.on_its_way = Some(frame);
+            lane.begun += 1;
+            begun.push(At {
+                from: address,
+                to: peer,
+                life: link.life,
+                lane: index,
+                begun: lane.begun,
+            });
+        }
+        begun.into_iter().for_each(|at| self.plan(Event::Begin(at)));
+    }
+
+    fn sent(&mut self, at: At, frame: &Frame, from: PeerId) {
+        let bytes = frame.payload.bytes() as u64 + 64;
+        if let Some(lane) = self.lane(at) {
+            lane.sent_bytes += bytes;
+        }
+        if let Some((other, _)) = self.other_end(at.from, at.to)
+            && let Some(there) = self.link(other, from)
+        {
+            there.received_bytes += bytes;
+        }
+    }
+
+    fn next_frame(&mut self, at: At) {
+        if let Some(lane) = self.lane(at) {
+            lane.on_its_way = None;
+            self.fill(at.from, at.to);
+        }
+    }
+
+    /// The frame on its way is lost with the connection, and begins anew after the repair.
+    fn break_lane(&mut self, mut at: At) {
+        if let Some(lane) = self.lane(at) {
+            lane.begun += 1;
+            lane.placement = None;
+            at.begun = lane.begun;
+            self.plan(Event::Repaired(at));
+        }
+    }
+
+    fn repaired(&mut self, at: At) {
+        let Some((other, there)) = self.other_end(at.from, at.to) else {
+            return;
+        };
+        let Some(lane) = self.lane(at) else {
+            return;
+        };
+        let has_frame = lane.on_its_way.is_some();
+        let here = LinkName {
+            peer: at.to,
+            incarnation: at.life,
+        };
+        for (address, name) in [(at.from, here), (other, there)] {
+            if let Some(link) = self.link(address, name.peer) {
+                link.repairs += 1;
+            }
+            let lane = u16::try_from(at.lane).expect("a few lanes");
+            self.tell(address, name, Word::Repaired(lane));
+        }
+        match has_frame {
+            true => self.plan(Event::Begin(at)),
+            false => self.fill(at.from, at.to),
+        }
+    }
+
+    /// A frame that the other side had no right to send ends the link.
+    fn violated(&mut self, at: At, from: PeerId) {
+        let Some((other, there)) = self.other_end(at.from, at.to) else {
+            return;
+        };
+        self.tell(other, there, Word::Down(LinkFault::Protocol, true));
+        self.end_other(other, from);
+        if let Some(link) = self.link(other, from) {
+            link.is_failed = true;
+        }
+    }
+
+    /// One side of a link ends: the other one notices. Whether it comes back is another matter.
+    fn end_other(&mut self, address: SocketAddr, peer: PeerId) {
+        let Some((other, there)) = self.other_end(address, peer) else {
+            return;
+        };
+        self.tell(other, there, Word::Down(LinkFault::Ended, false));
+        self.lives += 1;
+        let life = self.lives;
+        let Some(link) = self.link(other, there.peer) else {
+            return;
+        };
+        let lost = link.lanes.iter().any(|lane| lane.on_its_way.is_some());
+        link.other = None;
+        link.life = life;
+        link.lanes
+            .iter_mut()
+            .for_each(|lane| lane.on_its_way = None);
+        let name = LinkName {
+            peer: there.peer,
+            incarnation: life,
+        };
+        if lost || !link.signals.is_empty() || !link.bulk.is_empty() {
+            link.signals.clear();
+            link.bulk.clear();
+            self.tell(other, name, Word::Down(LinkFault::Ended, true));
+        }
+        self.plan(Event::Meet(other, there.peer));
+    }
+}
+
+impl MemLinks {
+    /// Breaks one connection of a link as a reset by the network would.
+    pub(crate) fn reset_lane(&self, peer: PeerId, lane: u16) {
+        let mut world = self.network.0.lock();
+        let address = self.address;
+        if let Some(link) = world.link(address, peer)
+            && let Some(begun) = link.lanes.get(usize::from(lane)).map(|lane| lane.begun)
+        {
+            let life = link.life;
+            world.break_lane(At {
+                from: address,
+                to: peer,
+                life,
+                lane: lane.into(),
+                begun,
+            });
+        }
+    }
+
+    fn send(&self, to: PeerId, is_signal: bool, frame: Frame) {
+        let mut world = self.network.0.lock();
+        if let Some(link) = world.link(self.address, to) {
+            let queue = if is_signal {
+                &mut link.signals
+            } else {
+                &mut link.bulk
+            };
+            queue.push_back(frame);
+            world.fill(self.address, to);
+        }
+    }
+}
+
+impl LinkSender for MemLinks {
+    fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes) {
+        let payload = Payload::Small(payload);
+        self.send(to, true, Frame { header, payload });
+    }
+
+    fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload) {
+        self.send(to, false, Frame { header, payload });
+    }
+
+    fn forget(&self, op: OpName) {
+        let mut world = self.network.0.lock();
+        let end = world.ends.get_mut(&self.address).expect("it was made");
+        for link in end.links.values_mut() {
+            link.bulk.retain(|frame| frame.header.op != op);
+        }
+    }
+}
+
+impl Links for MemLinks {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn identify(&self, identity: Identity, handler: Handler) {
+        let mut world = self.network.0.lock();
+        let end = world.ends.get_mut(&self.address).expect("it was made");
+        end.role = Some((identity, handler));
+    }
+
+    fn set_wanted(&self, wanted: &BTreeMap<PeerId, Neighbour>) {
+        let mut world = self.network.0.lock();
+        let links = &world.ends[&self.address].links;
+        let gone = links.keys().filter(|peer| !wanted.contains_key(peer));
+        for peer in gone.copied().collect::<Vec<_>>() {
+            world.end_other(self.address, peer);
+            world
+                .ends
+                .get_mut(&self.address)
+                .expect("it was made")
+                .links
+                .remove(&peer);
+        }
+        for (peer, neighbour) in wanted {
+            world.lives += 1;
+            let life = world.lives;
+            let end = world.ends.get_mut(&self.address).expect("it was made");
+            let lanes = end.lanes;
+            end.links.entry(*peer).or_insert_with(|| Link {
+                life,
+                neighbour: neighbour.clone(),
+                other: None,
+                is_failed: false,
+                lanes: (0..=lanes).map(|_| Lane::default()).collect(),
+                signals: VecDeque::new(),
+                bulk: VecDeque::new(),
+                received_bytes: 0,
+                repairs: 0,
+            });
+            world.plan(Event::Meet(self.address, *peer));
+        }
+    }
+
+    fn is_current(&self, link: LinkName) -> bool {
+        let mut world = self.network.0.lock();
+        let current = world.link(self.address, link.peer);
+        current.is_some_and(|current| current.life == link.incarnation)
+    }
+
+    fn counters(&self) -> BTreeMap<PeerId, LinkCounters> {
+        let world = self.network.0.lock();
+        let counters = |link: &Link| LinkCounters {
+            sent_bytes: link.lanes.iter().map(|lane| lane.sent_bytes).sum(),
+            received_bytes: link.received_bytes,
+            lane_sent_bytes: link.lanes.iter().map(|lane| lane.sent_bytes).collect(),
+            repairs: link.repairs,
+            tuned: None,
+        };
+        let links = world.ends[&self.address].links.iter();
+        links.map(|(peer, link)| (*peer, counters(link))).collect()
+    }
+
+    fn shutdown(&self) {
+        let mut world = self.network.0.lock();
+        let peers: Vec<PeerId> = world.ends[&self.address].links.keys().copied().collect();
+        for peer in peers {
+            let other = world.other_end(self.address, peer);
+            world.end_other(self.address, peer);
+            if let Some((address, there)) = other
+                && let Some(link) = world.link(address, there.peer)
+            {
+                // Nobody takes connections there any more.
+                let name = LinkName {
+                    peer: there.peer,
+                    incarnation: link.life,
+                };
+                world.tell(address, name, Word::Down(LinkFault::Refused, true));
+            }
+        }
+        let end = world.ends.get_mut(&self.address).expect("it was made");
+        end.role = None;
+        end.links.clear();
+    }
+
+    fn wait_closed(&self, _timeout: Duration) -> bool {
+        true
+    }
+}
