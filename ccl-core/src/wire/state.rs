@@ -159,6 +159,18 @@ pub enum SyncFault {
 }
 
 impl SyncFault {
+    /// Whose state does not fit, where one peer is the odd one.
+    #[must_use]
+    pub fn odd_peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Keys { peer, .. }
+            | Self::Strategies { peer, .. }
+            | Self::SenderLost { peer, .. }
+            | Self::RevisionAhead { peer, .. } => Some(*peer),
+            Self::RevisionLost { .. } | Self::NoSource => None,
+        }
+    }
+
     /// What is wrong, and what to do.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
