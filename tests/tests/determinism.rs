@@ -90,5 +90,5 @@ fn a_shrunk_seed_still_fails_and_has_little_else() {
         "{}",
         smallest.command()
     );
-    assert!(smallest.without.contains(&Feature::Sizes));
+    assert!(!smallest.without.is_empty(), "{}", smallest.command());
 }

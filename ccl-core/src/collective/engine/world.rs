@@ -145,7 +145,11 @@ impl World {
             return;
         }
         let call = &self.calls[index];
-        let lent = buffers(call, at, call.tag % 2 == 0 && may_be_in_place(call.kind));
+        let lent = buffers(
+            call,
+            at,
+            call.tag.is_multiple_of(2) && may_be_in_place(call.kind),
+        );
         let started = self.nodes[at].engine.start(Start {
             op: call.name(),
             fingerprint: call.fingerprint(),
