@@ -6,7 +6,7 @@ use ccl_tests::process;
 use ccl_tests::sim::report::Stats;
 use ccl_tests::sim::run::{fold_digests, run_seed_traced};
 use ccl_tests::sim::run_seed;
-use ccl_tests::sim::shrink::{Feature, Variant};
+use ccl_tests::sim::shrink::Variant;
 use ccl_tests::sim::swarm::FaultKind;
 use ccl_tests::sim::trace::Trace;
 
