@@ -81,7 +81,7 @@ pub(crate) fn keep(failure: Failure) -> cclResult_t {
     words.retain(|&byte| byte != 0);
     let words = CString::new(words).expect("zero bytes were taken out");
     // A thread that is about to end has nowhere to keep them.
-    let _kept = LAST.try_with(|last| *last.borrow_mut() = Last { words, info });
+    let _ = LAST.try_with(|last| *last.borrow_mut() = Last { words, info });
     info.result
 }
 

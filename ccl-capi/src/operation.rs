@@ -261,7 +261,8 @@ impl Work {
             Self::Collective(handle) if handle.is_finished() => {}
             Self::Collective(handle) => {
                 handle.cancel();
-                let _how_is_for_those_who_waited = handle.wait();
+                // How it ended is for those who wait for it.
+                let _ = handle.wait();
             }
             Self::Sync(sync) => sync.settle(),
             // It has no memory.

@@ -256,9 +256,9 @@ fn pure_modules_touch_nothing_outside() {
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// Whatever replaces TCP, or wraps it, is then one room's business.
+/// So only one module changes when TCP is wrapped or replaced.
 #[test]
-fn sockets_stand_in_the_plumbing_alone() {
+fn only_net_uses_sockets() {
     let words = ["tokio::net::", "socket2", "std::net::Tcp", "TcpStream"];
     let mut broken = Vec::new();
     for source in sources("ccl-core/src") {

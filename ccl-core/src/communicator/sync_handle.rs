@@ -84,7 +84,7 @@ impl<S: BorrowMut<SharedState<'static>>> SyncHandle<S> {
         self.end(self.raw.wait())
     }
 
-    /// Blocks at most `timeout`. It goes on whatever comes of it.
+    /// Blocks at most `timeout`. A timeout does not end the sync.
     ///
     /// # Errors
     /// [`Error::Timeout`] if it has not ended by then, else as [`SyncHandle::wait`].
@@ -123,7 +123,9 @@ impl<S: BorrowMut<SharedState<'static>>> SyncHandle<S> {
         let end = match stage {
             Stage::Over(end) => return end.clone(),
             Stage::UnderWay(syncing) => {
-                let state = state.as_mut().expect("taken after the end only");
+                let state = state
+                    .as_mut()
+                    .expect("the state is taken only after the end");
                 syncing.end(state.borrow_mut(), end)
             }
         };

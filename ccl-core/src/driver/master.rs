@@ -97,7 +97,8 @@ impl MasterServer {
             return;
         }
         if let Some(stop) = self.stop.lock().take() {
-            let _has_ended_already = stop.send(());
+            // An error means that it has ended.
+            let _ = stop.send(());
         }
     }
 
@@ -164,7 +165,8 @@ impl Drop for MasterServer {
         }
         self.stop();
         if let Some(thread) = self.thread.take() {
-            let _caught_and_kept_in_ending = thread.join();
+            // A panic was caught, and is in `ending`.
+            let _ = thread.join();
         }
     }
 }

@@ -241,6 +241,7 @@ fn may_be_in_place(kind: Kind) -> bool {
 fn results_are_right_and_inputs_whole_whatever_lanes_do() {
     let (mut committed, mut stopped) = (0, 0);
     for seed in 0..SEEDS {
+        let _seed = NamedSeed(seed);
         let mut world = World::new(seed);
         world.run();
         committed += world.committed;
@@ -252,5 +253,16 @@ fn results_are_right_and_inputs_whole_whatever_lanes_do() {
     );
 }
 
-/// Some seconds.
+/// Names the seed of a history that fails.
+struct NamedSeed(u64);
+
+impl Drop for NamedSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed at seed {}", self.0);
+        }
+    }
+}
+
+/// A few seconds of work.
 const SEEDS: u64 = 150;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::wire::control::Wait;
 
-/// 1. An empty master. 2. A newcomer that waits for another. 3. Members, a call of one of them, a
+/// An empty master; a newcomer that waits for another; members, a call of one of them, a
 /// member that lost its connection, and a newcomer that waits for a safe point.
 #[test]
 fn a_status_says_who_is_there_what_is_open_and_what_is_waited_for() {
