@@ -10,8 +10,8 @@
 //! All numbers are little-endian. The slot with the greater number counts; a write that a crash
 //! cuts short leaves the other. The marker is written once the journal is on the disk and before
 //! anybody is told, so it never knows more than the journal, and never less than anybody
-//! else, except for what may be journaled lazily: commits that seal no shared state. While the journal is replaced there are two points,
-//! of which the one or the other fits.
+//! else, except for what may be journaled lazily: commits that seal no shared state. While the
+//! journal is replaced there are two points, of which the one or the other fits.
 //!
 //! The stamp says when a member could last hear of the master. It is written lazily: what a crash
 //! of the machine takes of it is no loss, since another start of the system counts from that start.
