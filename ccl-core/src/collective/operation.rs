@@ -102,7 +102,7 @@ impl Common {
     pub(super) fn new(start: StartOp, layout: SharedLayout) -> Self {
         let n = start.members.len();
         let me = start.rank;
-        let results = match start.fingerprint.kind {
+        let results = match start.fingerprint.kind() {
             Kind::ReduceScatter => layout.owned(me).len(),
             _ => layout.segment_count() as usize,
         };
@@ -144,20 +144,27 @@ impl Common {
 
     /// Whether elements are combined, as opposed to copied from the one member that has them.
     pub(super) fn is_reduction(&self) -> bool {
-        matches!(self.fingerprint.kind, Kind::AllReduce | Kind::ReduceScatter)
+        self.fingerprint.called.reduce_op().is_some()
+    }
+
+    /// How elements are combined.
+    pub(super) fn reduce_op(&self) -> ReduceOp {
+        let reduce_op = self.fingerprint.called.reduce_op();
+        reduce_op.expect("only a reduction has something to add")
     }
 
     /// The member whose input is the result in a segment, where nothing is combined.
     pub(super) fn origin(&self, segment: u32) -> Rank {
-        match self.fingerprint.kind {
-            Kind::Broadcast => self.fingerprint.root,
-            _ => self.layout.owner(segment),
-        }
+        let root = self.fingerprint.called.root();
+        root.unwrap_or_else(|| self.layout.owner(segment))
     }
 
     /// Whether, where nothing is combined, a member has the result of its own chunk to begin with.
     pub(super) fn origin_is(&self, rank: Rank) -> bool {
-        self.fingerprint.kind != Kind::Broadcast || self.fingerprint.root == rank
+        self.fingerprint
+            .called
+            .root()
+            .is_none_or(|root| root == rank)
     }
 
     /// Whether all members called the same, as far as this peer must know before it lets data flow.

@@ -143,7 +143,7 @@ impl Ring {
         operands.push(Operand::Own(common.own(segment)));
         let n = common.world_size();
         let is_last = self.hops_since_start(common, segment) + 1 == n;
-        let operation = match common.fingerprint.op {
+        let operation = match common.reduce_op() {
             ReduceOp::Avg if !is_last => (ReduceOp::Sum, 1),
             reduce_op => (reduce_op, n),
         };

@@ -12,7 +12,7 @@ use crate::ids::{CallId, OpName, OpNumber, PeerId, Rank, Tag};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{CostTable, Fingerprint, Kind, PeerToMaster};
+use crate::wire::control::{CostTable, Fingerprint, PeerToMaster};
 
 use super::Peer;
 use super::invariants;
@@ -163,9 +163,7 @@ impl Peer {
             .and_then(|state| state.call.as_ref())
             .map(|call| &call.fingerprint);
         let asked = fingerprint.map_or(0, |fingerprint| fingerprint.min_world);
-        let root = fingerprint
-            .filter(|fingerprint| fingerprint.kind == Kind::Broadcast)
-            .map(|fingerprint| fingerprint.root);
+        let root = fingerprint.and_then(|fingerprint| fingerprint.called.root());
         (asked, root)
     }
 

@@ -17,12 +17,12 @@ use crate::limits::{
 use crate::timers::Timers;
 use crate::wire::bounded;
 
-pub use super::fingerprint::{Algorithm, CallName, Fingerprint, Kind};
+pub use super::fingerprint::{Algorithm, CallName, Called, Elements, Fingerprint, Kind};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};
 pub use super::state::{
     Digest, KeyDifference, KeySketch, OddEntry, StateId, StateOffer, SyncFault, SyncStrategy,
 };
-pub use super::wait::{Called, MissingLink, SomePeers, UnitCount, Wait};
+pub use super::wait::{MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
 /// with its number, so that whoever differs is told so.

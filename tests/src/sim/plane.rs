@@ -378,10 +378,10 @@ impl World {
     pub fn shape(&self, host: HostId, start: &Start) -> (Arc<[Part]>, Memory) {
         let call = self.hosts[host.0].app.memory_of(start.call);
         let world = start.members.len();
-        let (input_shares, result_shares) = match start.fingerprint.kind {
-            Kind::AllReduce | Kind::Broadcast | Kind::Barrier | Kind::SharedState => (1, 1),
+        let (input_shares, result_shares) = match start.fingerprint.kind() {
             Kind::AllGather => (1, world),
             Kind::ReduceScatter => (world, 1),
+            _ => (1, 1),
         };
         let mut memory = Memory {
             input: Vec::new(),

@@ -59,7 +59,7 @@ impl Ledger {
         let Some(open) = self.find(from, note.op, at)? else {
             return Ok(());
         };
-        if note.fingerprint.offer.is_some() && !matches!(open.elected, Some(Ok(_))) {
+        if note.fingerprint.called.offer().is_some() && !matches!(open.elected, Some(Ok(_))) {
             return Err(format!(
                 "it holds {}, for which nothing was elected",
                 note.op
