@@ -164,7 +164,7 @@ impl Direct {
     ) -> Grant {
         let first = self.owned.start + self.granted;
         let wanted = quantum.min(self.owned.end - first);
-        let senders = u32::try_from(self.contributions.senders().len()).expect("worlds are small");
+        let senders = self.contributions.senders().len() as u32;
         let slot_bytes = common.layout.slot_bytes();
         let count = wanted.min(shared.slots.room(slot_bytes) / senders);
         let is_idle = self.granted == self.reduced;
@@ -339,7 +339,7 @@ impl Direct {
     /// All contributions are here: adds them in rank order.
     fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
         let operands = self.contributions.operands(common, segment, shared);
-        let operation = (common.reduce_op(), common.world_size());
+        let operation = (common.reduce_op(), common.members.world_size());
         common.reduce(segment, operation, operands, shared);
     }
 }

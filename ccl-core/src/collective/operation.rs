@@ -13,7 +13,7 @@ use super::layout::{Part, SharedLayout, Side, Span};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, CopyOwn, Operand, Output, Reduction, Storage};
-use crate::ids::{OpName, PeerId, Rank};
+use crate::ids::{Members, OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
 use crate::transport::{FrameHeader, FrameKind};
@@ -29,7 +29,7 @@ pub struct StartOp {
     /// The buffers.
     pub parts: Arc<[Part]>,
     /// Members in rank order of the birth view.
-    pub members: Arc<[PeerId]>,
+    pub members: Members,
     /// The ring of the birth view, as ranks.
     pub ring_order: Arc<[Rank]>,
     /// This peer's rank in it.
@@ -79,7 +79,7 @@ pub(super) struct ArrivedPost {
 pub(super) struct Common {
     pub(super) name: OpName,
     pub(super) fingerprint: Fingerprint,
-    pub(super) members: Arc<[PeerId]>,
+    pub(super) members: Members,
     pub(super) rank: Rank,
     pub(super) layout: SharedLayout,
     /// Whether this peer's data went with its posts.
@@ -131,14 +131,13 @@ impl Common {
     }
 
     pub(super) fn rank_of(&self, peer: PeerId) -> Option<Rank> {
-        let index = self.members.iter().position(|&member| member == peer)?;
-        Some(Rank(u32::try_from(index).expect("worlds are small")))
+        self.members.rank_of(peer)
     }
 
     /// The other members, each peer beginning with the rank after its own, so that not all send to
     /// the same one first.
     pub(super) fn others(&self) -> impl Iterator<Item = Rank> + use<> {
-        let (me, n) = (self.rank.0, self.members.len() as u32);
+        let (me, n) = (self.rank.0, self.members.world_size());
         (1..n).map(move |step| Rank((me + step) % n))
     }
 
@@ -317,7 +316,7 @@ impl Common {
     pub(super) fn reduce(
         &self,
         segment: u32,
-        (reduce_op, divisor): (ReduceOp, usize),
+        (reduce_op, divisor): (ReduceOp, u32),
         operands: Vec<Operand>,
         shared: &mut Shared,
     ) {
@@ -326,7 +325,7 @@ impl Common {
             segment,
             dtype: self.layout.dtype(segment),
             reduce_op,
-            divisor: u32::try_from(divisor).expect("worlds are small"),
+            divisor,
             operands,
             target: self.layout.span(Side::Result, segment),
         }));

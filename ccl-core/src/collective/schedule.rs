@@ -232,7 +232,7 @@ impl Operation {
     /// Segments to let in at once: an eighth of the scratch memory, so that credits are few and the
     /// senders still never run dry.
     fn quantum(&self, slots: &SlotPool) -> u32 {
-        let others = u32::try_from(self.common.world_size() - 1).expect("worlds are small");
+        let others = self.common.members.world_size() - 1;
         let capacity = slots.capacity(self.common.layout.slot_bytes());
         (capacity / others.max(1) / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
     }

@@ -214,11 +214,8 @@ impl Ledger {
             self.sealed_state = Some(content);
             self.sealed_by = Some(open.op.n);
         }
-        let contributors = open
-            .members
-            .into_iter()
-            .filter(|peer| !absent.contains(peer));
-        let contributors = contributors.collect();
+        let contributors = open.members.iter().filter(|peer| !absent.contains(peer));
+        let contributors = contributors.copied().collect();
         state.absent = absent;
         CommitRecord {
             op: open.op,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{OpName, PeerId, Rank};
+use crate::ids::{Members, OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
@@ -17,7 +17,7 @@ use crate::wire::control::{
 pub struct OpenOp {
     pub op: OpName,
     /// Members of its birth view in rank order.
-    pub members: Vec<PeerId>,
+    pub members: Members,
     pub ring_order: Vec<Rank>,
     pub costs: CostTable,
     /// Whether a view change left it as it was.
@@ -40,7 +40,7 @@ pub struct OpenOp {
 }
 
 impl OpenOp {
-    pub fn new(op: OpName, members: Vec<PeerId>, now: Instant) -> Self {
+    pub fn new(op: OpName, members: Members, now: Instant) -> Self {
         Self {
             op,
             members,
