@@ -80,7 +80,7 @@ impl Ring {
             ),
             _ => (self.hops_since_owner(common, segment), common.has(segment)),
         };
-        if hops == 0 || header.extra as usize != hops - 1 {
+        if hops == 0 || header.extra != hops - 1 {
             return Place::Refuse("a segment out of its way around the ring");
         }
         if header.kind == FrameKind::Result && !self.added.contains(segment) {
@@ -113,7 +113,7 @@ impl Ring {
         common.moved_bytes += common.layout.bytes(segment) as u64;
         common.finish(1);
         let hops = self.hops_since_owner(common, segment);
-        if hops + 1 < common.world_size() {
+        if hops + 1 < common.members.world_size() {
             self.pass_on(common, result(segment, hops), shared);
         }
     }
@@ -128,7 +128,7 @@ impl Ring {
         let is_new = self.added.insert(segment);
         assert!(is_new, "a segment is added to once");
         let hops = self.hops_since_start(common, segment);
-        if hops + 1 < common.world_size() {
+        if hops + 1 < common.members.world_size() {
             self.pass_on(common, contribution(segment, Side::Result, hops), shared);
             return;
         }
@@ -141,9 +141,9 @@ impl Ring {
         let mut operands = shared.spare.pop().unwrap_or_default();
         operands.push(Operand::Target);
         operands.push(Operand::Own(common.own(segment)));
-        let n = common.world_size();
+        let n = common.members.world_size();
         let is_last = self.hops_since_start(common, segment) + 1 == n;
-        let operation = match common.fingerprint.op {
+        let operation = match common.reduce_op() {
             ReduceOp::Avg if !is_last => (ReduceOp::Sum, 1),
             reduce_op => (reduce_op, n),
         };
@@ -159,32 +159,32 @@ impl Ring {
     }
 
     /// Hops from the position that begins a segment's sum to this one.
-    fn hops_since_start(&self, common: &Common, segment: u32) -> usize {
+    fn hops_since_start(&self, common: &Common, segment: u32) -> u32 {
         let n = common.world_size();
-        (self.position + n - 1 - common.layout.chunk(segment)) % n
+        ((self.position + n - 1 - common.layout.chunk(segment)) % n) as u32
     }
 
     /// Hops from the position that owns a segment to this one.
-    fn hops_since_owner(&self, common: &Common, segment: u32) -> usize {
+    fn hops_since_owner(&self, common: &Common, segment: u32) -> u32 {
         let n = common.world_size();
-        (self.position + n - common.layout.chunk(segment)) % n
+        ((self.position + n - common.layout.chunk(segment)) % n) as u32
     }
 }
 
-fn contribution(segment: u32, side: Side, hops: usize) -> Bulk {
+fn contribution(segment: u32, side: Side, hop: u32) -> Bulk {
     Bulk {
         kind: FrameKind::Contribution,
         segment,
-        hop: u32::try_from(hops).expect("worlds are small"),
+        hop,
         side,
     }
 }
 
-fn result(segment: u32, hops: usize) -> Bulk {
+fn result(segment: u32, hop: u32) -> Bulk {
     Bulk {
         kind: FrameKind::Result,
         segment,
-        hop: u32::try_from(hops).expect("worlds are small"),
+        hop,
         side: Side::Result,
     }
 }

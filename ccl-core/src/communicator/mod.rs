@@ -81,19 +81,13 @@ impl Communicator {
     /// Rank in the view of the newest result.
     #[must_use]
     pub fn rank(&self) -> Rank {
-        let (view, peer) = (self.view(), self.peer());
-        let index = view
-            .members
-            .iter()
-            .position(|member| member.peer == peer)
-            .unwrap_or_default();
-        Rank(u32::try_from(index).expect("a view has at most WORLD_SIZE_MAX members"))
+        self.view().rank_of(self.peer()).unwrap_or_default()
     }
 
     /// Members of the view of the newest result.
     #[must_use]
     pub fn world_size(&self) -> u32 {
-        u32::try_from(self.view().members.len()).expect("a view has at most WORLD_SIZE_MAX members")
+        self.view().world_size()
     }
 
     /// The view of the newest result. It changes only when a call returns (docs/protocol.md, R16).

@@ -9,16 +9,13 @@ use std::time::Duration;
 use crate::communicator::{Communicator, RawHandle, SharedState};
 use crate::driver::call::{Call, Operation};
 use crate::error::{Error, Result};
-use crate::ids::{OpName, PeerId, Rank, Tag};
+use crate::ids::{OpName, PeerId, Tag};
 use crate::outcome::{Outcome, Progress};
 use crate::peer::View;
-use crate::reduce::{Dtype, ReduceOp};
 use crate::state::holding::Holding;
 use crate::state::{Key, odd};
 use crate::time::Instant;
-use crate::wire::control::{
-    Algorithm, Digest, Fingerprint, Kind, StateOffer, SyncFault, SyncStrategy,
-};
+use crate::wire::control::{Called, Digest, Fingerprint, StateOffer, SyncFault, SyncStrategy};
 
 /// How a sync is to be made.
 #[derive(Clone, Debug, Default)]
@@ -269,19 +266,8 @@ const OTHERS: &str = "the others";
 /// What all members must agree on, and what this one brings.
 fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {
     Fingerprint {
-        kind: Kind::SharedState,
-        algorithm: Algorithm::Auto,
-        op: ReduceOp::Sum,
-        dtype: Dtype::U8,
-        count: 0,
-        parts: 0,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
-        retry: true,
         attempts: u32::MAX,
         min_world,
-        caller: String::new(),
-        offer: Some(Box::new(offer)),
+        ..Fingerprint::new(Called::Sync(Box::new(offer)))
     }
 }

@@ -345,7 +345,7 @@ impl Session {
             // No number is used up. The caller learns the new view and comes back with other
             // buffers.
             self.public.lock().show(view);
-            let world_size = view.members.len() as u32;
+            let world_size = view.world_size();
             let error = Error::WorldChanged { world_size };
             return core.soon.refused.push((duty, Err(error)));
         }

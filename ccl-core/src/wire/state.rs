@@ -78,7 +78,7 @@ impl SyncStrategy {
 }
 
 /// What a member brings to a sync. It is part of its fingerprint, and not compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StateOffer {
     /// Its content.
     pub content: StateId,
