@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
+    AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
     MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
     TagReport,
 };
@@ -237,7 +237,7 @@ fn check_given_back(tags: &[GivenBack]) -> Checked {
     distinct_by("tags given back", tags.iter().map(|one| one.tag))
 }
 
-fn check_carried(carried: &[Carried]) -> Checked {
+fn check_carried(carried: &[Birth]) -> Checked {
     length("carried operations", carried.len(), TAGS_MAX)?;
     for one in carried {
         check_op(one.op)?;

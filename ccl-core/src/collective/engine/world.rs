@@ -146,15 +146,7 @@ impl World {
         }
         let call = &self.calls[index];
         let lent = buffers(call, at, call.tag % 2 == 0 && may_be_in_place(call.kind));
-        let started = self.nodes[at].engine.start(Start {
-            op: call.name(),
-            fingerprint: call.fingerprint(),
-            members: (0..call.world_size).map(peer).collect(),
-            ring_order: call.ring_order.clone().into(),
-            rank: Rank(at as u32),
-            costs: CostTable::default(),
-            parts: lent.clone(),
-        });
+        let started = self.nodes[at].engine.start(call.start(at, peer), &lent);
         started.expect("there is memory for it");
         self.nodes[at].open.insert(index, lent);
     }

@@ -178,7 +178,7 @@ impl Group {
         let verdicts: Vec<_> = self
             .ledger
             .open()
-            .map(|open| (open.op, decide(open, survival)))
+            .map(|open| (open.op(), decide(open, survival)))
             .collect();
         let group = self.id;
         self.safe.wait_anew(shared.now);

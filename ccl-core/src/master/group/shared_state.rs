@@ -29,14 +29,14 @@ impl Group {
             return;
         };
         if let Some(elected) = sync.elected_message() {
-            shared.send_all(&sync.members, &elected);
+            shared.send_all(sync.members(), &elected);
         }
     }
 
     /// Tells a member whose connection is new of the election that it may have missed.
     pub fn repeat_election(&self, shared: &mut Shared, peer: PeerId) {
         let sync = self.ledger.sync().filter(|sync| sync.is_announced);
-        let Some(sync) = sync.filter(|sync| sync.members.contains(&peer)) else {
+        let Some(sync) = sync.filter(|sync| sync.members().contains(&peer)) else {
             return;
         };
         if let Some(elected) = sync.elected_message()
@@ -72,13 +72,13 @@ impl Group {
 impl OpenOp {
     /// What its members bring, in rank order.
     fn offers(&self) -> Vec<Offer> {
-        let offers = self.members.iter();
+        let offers = self.members().iter();
         let offers = offers.filter_map(|peer| Some((*peer, *self.offers.get(peer)?)));
         offers.collect()
     }
 
     fn awaits_election(&self) -> bool {
-        let is_posted = self.offers.len() == self.members.len();
+        let is_posted = self.offers.len() == self.members().len();
         !self.is_announced
             && (is_posted || is_active(Mutation::ElectBeforeAllPosted))
             && self.difference.is_none()
@@ -88,7 +88,7 @@ impl OpenOp {
     fn elected_message(&self) -> Option<MasterToPeer> {
         let content = *self.elected.as_ref()?.as_ref().ok()?;
         Some(MasterToPeer::Elected {
-            op: self.op,
+            op: self.op(),
             content,
             sources: election::holders(&self.offers(), content),
         })
@@ -164,6 +164,6 @@ pub fn check_kind(note: &OpNote) -> Result<(), Violation> {
 pub fn check_heard(open: &OpenOp, heard: StateId) -> Result<(), Violation> {
     match &open.elected {
         Some(Ok(content)) if *content == heard => Ok(()),
-        _ => Err(format!("{heard} was not elected for {}", open.op)),
+        _ => Err(format!("{heard} was not elected for {}", open.op())),
     }
 }

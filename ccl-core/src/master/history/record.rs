@@ -13,7 +13,7 @@ use crate::ids::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    Carried, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
+    Birth, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
 };
 
 /// One entry of the sealed history.
@@ -155,7 +155,7 @@ pub struct SealedView {
     /// Tags that were given back and of which some member may not know.
     pub given_back: Vec<GivenBack>,
     /// Operations that go on.
-    pub carried: Vec<Carried>,
+    pub carried: Vec<Birth>,
     /// Safe points released so far.
     pub safe_released: u64,
     /// Who left since the view before, and why.

@@ -289,7 +289,8 @@ impl Chaos {
                 assert!(is_answer, "{output:?} after the end");
             }
             match output {
-                Output::StartOp { call, op, .. } => {
+                Output::StartOp { call, start } => {
+                    let op = start.birth.op;
                     assert!(self.open.contains(&call));
                     assert!(
                         self.started.insert(op, call).is_none(),

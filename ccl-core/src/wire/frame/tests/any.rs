@@ -178,16 +178,16 @@ pub(super) fn ring(members: usize) -> Vec<Rank> {
     (0..members as u32).rev().map(Rank).collect()
 }
 
-fn carried() -> impl Strategy<Value = Vec<Carried>> {
+fn carried() -> impl Strategy<Value = Vec<Birth>> {
     btree_map(any::<u64>(), (number(), vid(), peers()), 0..4).prop_map(|map| {
         map.into_iter()
-            .map(|(tag, (n, birth, members))| Carried {
+            .map(|(tag, (n, birth, members))| Birth {
                 op: OpName {
                     tag: Tag(tag),
                     n,
                     birth,
                 },
-                ring_order: ring(members.len()),
+                ring_order: ring(members.len()).into(),
                 members: members.into(),
                 costs: CostTable::default(),
             })
