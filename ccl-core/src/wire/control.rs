@@ -82,8 +82,6 @@ pub struct Report {
     pub safe_called: u64,
     /// Safe points that were released to it.
     pub safe_released: u64,
-    /// The shared state that was sealed last, as far as this peer knows.
-    pub state: Option<StateId>,
     /// What that view's `Install` named as given back, until the view is released: a master without
     /// a journal knows by it which reports are of tags as they were before.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
@@ -119,6 +117,8 @@ pub struct TagReport {
     pub floor: OpNumber,
     /// The newest that committed.
     pub last_committed: Option<OpNumber>,
+    /// What that one sealed, if this peer knows it.
+    pub sealed: Sealed,
     /// Members that the newest commit did without (see [`TagFloor::absent`]).
     pub absent: Vec<PeerId>,
     /// Why the operation below the floor was aborted, as long as the view is not released: another
@@ -191,6 +191,35 @@ pub struct CommitRecord {
     /// Whose data is in the result, in rank order of the birth view.
     #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub contributors: Vec<PeerId>,
+    /// What outlives it.
+    pub sealed: Sealed,
+}
+
+/// What a commit leaves behind that later operations start from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sealed {
+    /// Nothing: the result is the members' own.
+    #[default]
+    Nothing,
+    /// The content of a sync of shared state: the next election starts from it (R18).
+    State(StateId),
+}
+
+impl Sealed {
+    /// The shared state that it is.
+    #[must_use]
+    pub const fn state(self) -> Option<StateId> {
+        match self {
+            Self::Nothing => None,
+            Self::State(content) => Some(content),
+        }
+    }
+}
+
+impl From<Option<StateId>> for Sealed {
+    fn from(state: Option<StateId>) -> Self {
+        state.map_or(Self::Nothing, Self::State)
+    }
 }
 
 /// How a link to another peer broke.

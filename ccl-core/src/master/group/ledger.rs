@@ -14,7 +14,7 @@ use crate::master::group::shared_state;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, Birth, CancelReason, CommitRecord, OpNote, StateId, TagFloor, TagReport,
+    AbortReason, Birth, CancelReason, CommitRecord, OpNote, Sealed, StateId, TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -212,7 +212,13 @@ impl Ledger {
         let state = self.tags.entry(tag).or_default();
         state.advance(open.op().n);
         state.last_committed = Some(open.op().n);
-        if let Some(Ok(content)) = open.elected {
+        let sealed = Sealed::from(
+            open.elected
+                .as_ref()
+                .and_then(|it| it.as_ref().ok())
+                .copied(),
+        );
+        if let Sealed::State(content) = sealed {
             self.sealed_state = Some(content);
             self.sealed_by = Some(open.op().n);
         }
@@ -222,6 +228,7 @@ impl Ledger {
         CommitRecord {
             op: open.op(),
             contributors,
+            sealed,
         }
     }
 

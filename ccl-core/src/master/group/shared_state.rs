@@ -12,7 +12,9 @@ use crate::master::group::{Group, Handled};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{EvictReason, Kind, MasterToPeer, OpNote, Report, StateId, SyncFault};
+use crate::wire::control::{
+    EvictReason, Kind, MasterToPeer, OpNote, Report, Sealed, StateId, SyncFault,
+};
 
 impl Group {
     /// Elects for a sync that all members have posted, and tells them. Who is too far ahead for it
@@ -59,10 +61,8 @@ impl Group {
     }
 
     /// An operator is told what a sync sealed.
-    pub fn note_sealed(&self, shared: &mut Shared, tag: Tag) {
-        if tag == Tag::SHARED_STATE
-            && let Some(content) = self.ledger.sealed_state
-        {
+    pub fn note_sealed(&self, shared: &mut Shared, sealed: Sealed) {
+        if let Sealed::State(content) = sealed {
             let group = self.id;
             shared.outbox.event(Event::StateSealed { group, content });
         }
@@ -141,12 +141,16 @@ impl Ledger {
     /// highest revision need not be it, for a restore goes back.
     pub fn learn_state(&mut self, report: &Report) {
         let mut tags = report.tags.iter();
-        let known = tags.find(|tag| tag.tag == Tag::SHARED_STATE);
-        let committed = known.and_then(|tag| tag.last_committed);
-        let is_newer = report.state.is_some() && committed > self.sealed_by;
-        if is_newer && !is_active(Mutation::SealedStateForgotten) {
-            self.sealed_state = report.state;
-            self.sealed_by = committed;
+        let Some(known) = tags.find(|tag| tag.tag == Tag::SHARED_STATE) else {
+            return;
+        };
+        let is_newer = known.last_committed > self.sealed_by;
+        if let Sealed::State(content) = known.sealed
+            && is_newer
+            && !is_active(Mutation::SealedStateForgotten)
+        {
+            self.sealed_state = Some(content);
+            self.sealed_by = known.last_committed;
         }
     }
 }

@@ -50,10 +50,8 @@ pub enum Record {
     Committed {
         /// The group.
         group: GroupId,
-        /// Which, and with whose data.
+        /// Which, with whose data, and what they seal.
         commits: Vec<CommitRecord>,
-        /// The shared state that is sealed with them, if one is a sync.
-        state: Option<StateId>,
     },
     /// What a shortened journal must remember of the records that it left out, and a run that was
     /// taken over of those that were lost.

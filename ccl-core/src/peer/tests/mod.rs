@@ -27,7 +27,7 @@ use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, Birth, Called, CancelReason, CommitRecord, CostTable, Elements, EvictReason,
-    Fingerprint, Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report,
+    Fingerprint, Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed,
     TagFloor,
 };
 
@@ -239,9 +239,14 @@ impl Fixture {
     }
 
     pub fn commit(&mut self, op: OpName, contributors: &[u64]) {
+        self.commit_sealing(op, contributors, Sealed::Nothing);
+    }
+
+    pub fn commit_sealing(&mut self, op: OpName, contributors: &[u64], sealed: Sealed) {
         self.hear(MasterToPeer::Commit(vec![CommitRecord {
             op,
             contributors: contributors.iter().copied().map(PeerId).collect(),
+            sealed,
         }]));
     }
 

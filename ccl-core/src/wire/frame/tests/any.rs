@@ -217,6 +217,7 @@ fn report() -> impl Strategy<Value = Report> {
                             tag: Tag(tag),
                             floor,
                             last_committed,
+                            sealed: Sealed::Nothing,
                             absent,
                             aborted,
                             next: open.is_none().then_some(floor),
@@ -227,7 +228,6 @@ fn report() -> impl Strategy<Value = Report> {
                 carried,
                 safe_called,
                 safe_released,
-                state: None,
                 given_back: vec![GivenBack { tag: Tag(9), vid }],
             },
         )
@@ -447,7 +447,18 @@ fn wait() -> impl Strategy<Value = Wait> {
 }
 
 pub(super) fn to_peer() -> impl Strategy<Value = MasterToPeer> {
-    let commit = (op(), peers()).prop_map(|(op, contributors)| CommitRecord { op, contributors });
+    let sealed = prop_oneof![
+        Just(Sealed::Nothing),
+        (0..=NUMBER_MAX, any::<[u8; 32]>()).prop_map(|(revision, root)| {
+            let (revision, root) = (Revision(revision), Digest(root));
+            Sealed::State(StateId { revision, root })
+        }),
+    ];
+    let commit = (op(), peers(), sealed).prop_map(|(op, contributors, sealed)| CommitRecord {
+        op,
+        contributors,
+        sealed,
+    });
     prop_oneof![
         (
             any::<(u128, u128, u64)>(),
