@@ -9,6 +9,7 @@ mod request;
 mod scope;
 mod shared_state;
 mod sync;
+mod sync_handle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,8 @@ pub use pending::{Connecting, SafePoint};
 pub use request::{Collective, Options, RawPart, Request};
 pub use scope::{Scope, ScopedHandle};
 pub use shared_state::{Hashes, SharedState};
-pub use sync::{SyncHandle, SyncInfo, SyncOptions, SyncWatch};
+pub use sync::{SyncInfo, SyncOptions, SyncWatch};
+pub use sync_handle::SyncHandle;
 
 /// A member of a run.
 ///

@@ -44,7 +44,7 @@ pub(super) enum Item {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "each is worked off at once")]
 pub(super) enum ControlItem {
-    /// With what to say as long as nothing is heard over it.
+    /// With the address of the master.
     Began(Control, SocketAddr),
     Said(MasterToPeer),
     /// With what is wrong, if it is known.

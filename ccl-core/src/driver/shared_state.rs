@@ -13,7 +13,6 @@ use crate::driver::peer::Session;
 use crate::ids::{OpName, PeerId};
 use crate::peer::Input;
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
-
 use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, LinkName, Links, Placement};
 use crate::wire::control::{Called, LinkFault};
 

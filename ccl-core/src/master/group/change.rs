@@ -57,7 +57,7 @@ impl Group {
             group: self.id,
             commits: commits.to_vec(),
         };
-        match seals {
+        match seals && !is_active(Mutation::SealedStateLazy) {
             true => shared.outbox.seal(record),
             false => shared.outbox.seal_lazily(record),
         }
@@ -296,8 +296,8 @@ impl Group {
 
     /// The longest times that a member lives by.
     fn longest_told(&self, shared: &Shared) -> Timers {
-        let sessions = self.view.members.iter();
-        let sessions = sessions.filter_map(|member| shared.sessions.get(member.peer));
+        let members = self.view.members.iter();
+        let sessions = members.filter_map(|member| shared.sessions.get(member.peer));
         let told = sessions.map(|session| session.registration.timers);
         told.reduce(|one, other| one.longer(&other))
             .unwrap_or(shared.timers)

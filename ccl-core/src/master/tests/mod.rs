@@ -16,6 +16,7 @@ mod restart;
 mod returns;
 mod safe_points;
 mod shared_state;
+mod status;
 mod takeover;
 mod units;
 

@@ -14,7 +14,6 @@ use super::*;
 use crate::ids::{Epoch, MemberNumber, OpName, UnitId};
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::peer::Neighbour;
-
 use crate::transport::{
     FrameHeader, FrameKind, Handler, Identity, LinkHandler, LinkName, Placement,
 };
