@@ -380,7 +380,7 @@ fn install() -> impl Strategy<Value = Install> {
                 };
                 Install {
                     vid,
-                    members: members.into(),
+                    members,
                     ring_order,
                     floors,
                     given_back: vec![GivenBack { tag: Tag(9), vid }],
@@ -433,7 +433,7 @@ fn wait() -> impl Strategy<Value = Wait> {
             |((heard, members, seconds), missing)| {
                 Wait::Rebuild {
                     heard,
-                    members: members.into(),
+                    members,
                     missing,
                     seconds,
                 }
@@ -484,7 +484,7 @@ pub(super) fn to_peer() -> impl Strategy<Value = MasterToPeer> {
             let newcomers = members.split_off(members.len() / 2);
             MasterToPeer::Expect {
                 vid,
-                members: members.into(),
+                members,
                 newcomers,
             }
         }),
