@@ -178,7 +178,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
         parts: &parts,
         world_size,
         ring_order,
-        root: Some(Rank(0)),
+        root: None,
     };
     let layout = Layout::new(&shape, &SegmentLimits::default());
     let mut stretches = Vec::new();
