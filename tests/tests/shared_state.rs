@@ -197,7 +197,7 @@ fn who_is_too_far_ahead_is_evicted_with_both_revisions() {
                 for words in [
                     "has revision 16",
                     "sealed 14 last",
-                    "connect again without it",
+                    "begin without it",
                 ] {
                     assert!(text.contains(words), "{text}");
                 }
