@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use ccl_core::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
-use ccl_core::collective::{Extent, choose_algorithm};
+use ccl_core::collective::{Encoding, Extent, choose_algorithm};
 use ccl_core::reduce::reference;
 use ccl_core::wire::control::CostTable;
 use ccl_core::{Algorithm, Kind, Rank, ReduceOp, View};
@@ -179,6 +179,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
         world_size,
         ring_order,
         root: Rank(0),
+        encoding: Encoding::Raw,
     };
     let layout = Layout::new(&shape, &SegmentLimits::default());
     let mut stretches = Vec::new();

@@ -25,7 +25,7 @@ use crate::mutation::{Mutation, is_active};
 use crate::transport::{FrameHeader, FrameKind};
 
 pub use super::operation::StartOp;
-pub use super::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
+pub use super::step::{Body, Coding, CopyOwn, Operand, Output, Place, Reduction, Storage};
 
 /// Sizes of one peer's exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,12 +192,24 @@ impl Exchange {
 
     /// The bytes of a signal frame are in the result.
     pub fn stored(&mut self, storage: Storage) {
-        self.finished(storage.op, &storage.body);
+        self.finished(storage.op, storage.body.count());
+    }
+
+    /// The wire form of a segment is made.
+    pub fn encoded(&mut self, coding: Coding) {
+        if let Some(operation) = open(&mut self.operations, coding.op) {
+            operation.handle_encoded(coding.segment, &mut self.shared);
+        }
+    }
+
+    /// The elements of a finished segment are in the result.
+    pub fn decoded(&mut self, coding: Coding) {
+        self.finished(coding.op, 1);
     }
 
     /// Own input is in the result.
     pub fn copied(&mut self, copy: CopyOwn) {
-        self.finished(copy.op, &copy.body);
+        self.finished(copy.op, copy.body.count());
     }
 
     /// What peers posted ahead that are no neighbours any more is forgotten.
@@ -268,9 +280,8 @@ impl Exchange {
         op.birth < self.view && !self.carried.contains(&op)
     }
 
-    fn finished(&mut self, op: OpName, body: &Body) {
+    fn finished(&mut self, op: OpName, count: u32) {
         if let Some(operation) = open(&mut self.operations, op) {
-            let count = body.segments.end - body.segments.start;
             operation.common.finish(count);
             operation.common.check_held(&mut self.shared);
         }

@@ -8,6 +8,7 @@
 pub mod choice;
 mod contributions;
 mod direct;
+pub mod encoding;
 pub mod engine;
 pub mod exchange;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub mod step;
 mod tests;
 
 pub use choice::{Extent, choose_algorithm};
+pub use encoding::Encoding;
 pub use engine::{Engine, EngineEvent, EngineEvents, LargeCopy, Staged, Start};
 pub use exchange::{Exchange, ExchangeLimits, StartOp, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span, parts_digest};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::layout::{Part, SharedLayout, Side, Span};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
-use super::step::{Body, CopyOwn, Operand, Output, Reduction, Storage};
+use super::step::{Body, Coding, CopyOwn, Operand, Output, Reduction, Storage};
 use crate::ids::{OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
@@ -92,6 +92,8 @@ pub(super) struct Common {
     /// Segments of the result that are not finished.
     results_missing: u32,
     is_held: bool,
+    /// Segments that this peer has encoded; of no use where their form is that of memory.
+    encoded: SegmentSet,
     /// Payload bytes sent and received.
     pub(super) moved_bytes: u64,
     /// Payload bytes that this peer sends and receives in all.
@@ -105,6 +107,10 @@ impl Common {
         let results = match start.fingerprint.kind {
             Kind::ReduceScatter => layout.owned(me).len(),
             _ => layout.segment_count() as usize,
+        };
+        let to_encode = match layout.encoding().is_raw() {
+            true => 0,
+            false => layout.segment_count(),
         };
         let mut posts = vec![Post::Missing; n];
         posts[me.index()] = Post::Agrees { eager: None };
@@ -120,6 +126,7 @@ impl Common {
             have: SegmentSet::new(layout.segment_count()),
             results_missing: u32::try_from(results).expect("segments fit 2^32"),
             is_held: false,
+            encoded: SegmentSet::new(to_encode),
             moved_bytes: 0,
             total_bytes: 0,
             layout,
@@ -215,6 +222,49 @@ impl Common {
             .expect("each segment is claimed, and so finished, once");
     }
 
+    /// Asks for the wire form of a segment; false if that is how it lies in memory already.
+    pub(super) fn encode(&self, side: Side, segment: u32, shared: &mut Shared) -> bool {
+        let is_encoded = !self.layout.encoding().is_raw();
+        if is_encoded {
+            let coding = self.coding(side, segment);
+            shared.outputs.push_back(Output::Encode(coding));
+        }
+        is_encoded
+    }
+
+    /// This peer's wire form of a segment is made.
+    pub(super) fn take_encoded(&mut self, segment: u32) {
+        let is_new = self.encoded.insert(segment);
+        assert!(is_new, "a segment is encoded once");
+    }
+
+    /// Whether this peer's part in a segment has its wire form, whose place the result then takes.
+    pub(super) fn is_encoded(&self, segment: u32) -> bool {
+        self.layout.encoding().is_raw() || self.encoded.contains(segment)
+    }
+
+    /// The wire form of a claimed segment of the result is here.
+    pub(super) fn decode(&mut self, segment: u32, shared: &mut Shared) {
+        if self.layout.encoding().is_raw() {
+            self.finish(1);
+        } else {
+            let coding = self.coding(Side::Result, segment);
+            shared.outputs.push_back(Output::Decode(coding));
+        }
+    }
+
+    fn coding(&self, side: Side, segment: u32) -> Coding {
+        Coding {
+            op: self.name,
+            segment,
+            encoding: self.layout.encoding(),
+            dtype: self.layout.dtype(segment),
+            side,
+            elements: self.layout.span(side, segment),
+            wire: self.layout.span(Side::Wire, segment),
+        }
+    }
+
     /// Says once that the whole result is here and everybody called the same.
     pub(super) fn check_held(&mut self, shared: &mut Shared) {
         let is_compared =
@@ -290,7 +340,7 @@ impl Common {
 
     /// Queues one segment for a lane.
     pub(super) fn send_bulk(&mut self, to: Rank, bulk: Bulk, shared: &mut Shared) {
-        let span = self.layout.span(bulk.side, bulk.segment);
+        let (side, span) = self.layout.on_wire(bulk.side, bulk.segment);
         self.moved_bytes += span.bytes as u64;
         shared.outputs.push_back(Output::Bulk {
             to: self.members[to.index()],
@@ -301,7 +351,7 @@ impl Common {
                 extra: bulk.hop,
                 payload_bytes: u32::try_from(span.bytes).expect("segments are small"),
             },
-            side: bulk.side,
+            side,
             span,
         });
     }
@@ -318,6 +368,7 @@ impl Common {
             op: self.name,
             segment,
             dtype: self.layout.dtype(segment),
+            encoding: self.layout.encoding(),
             reduce_op,
             divisor: u32::try_from(divisor).expect("worlds are small"),
             operands,
@@ -347,5 +398,6 @@ pub(super) struct Bulk {
     pub(super) segment: u32,
     /// How often these bytes were passed on before; ring only.
     pub(super) hop: u32,
+    /// Where its elements are.
     pub(super) side: Side,
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::choice::{Extent, choose_algorithm};
 use super::direct::{self, Direct, Grant};
+use super::encoding::Encoding;
 use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
 use super::operation::{ArrivedPost, Common, Shared, Signal, StartOp};
 use super::ring::{self, Ring};
@@ -54,6 +55,7 @@ impl Operation {
             world_size: n,
             ring_order: &ring_order,
             root: start.fingerprint.root,
+            encoding: Encoding::of(&start.fingerprint),
         };
         let layout = Arc::new(Layout::new(&shape, limits));
         let goes_around = is_ring(&shape) && n > 1;
@@ -157,11 +159,14 @@ impl Operation {
         if header.segment >= layout.segment_count() {
             return Place::Refuse("a segment that does not exist");
         }
-        if header.payload_bytes as usize != layout.bytes(header.segment) {
+        if header.payload_bytes as usize != layout.wire_bytes(header.segment) {
             return Place::Refuse("a segment of the wrong length");
         }
         if !matches!(header.kind, FrameKind::Contribution | FrameKind::Result) {
             return Place::Refuse("no bulk frame");
+        }
+        if header.kind == FrameKind::Result && !self.common.is_encoded(header.segment) {
+            return Place::Refuse("a result before its contributions");
         }
         match &mut self.schedule {
             Schedule::Direct(direct) => direct.place(&self.common, from, header, slots),
@@ -206,6 +211,16 @@ impl Operation {
         };
         common.check_held(shared);
         has_freed
+    }
+
+    /// What this peer sends of a segment was encoded.
+    pub(super) fn handle_encoded(&mut self, segment: u32, shared: &mut Shared) {
+        let common = &mut self.common;
+        common.take_encoded(segment);
+        match &mut self.schedule {
+            Schedule::Direct(_) => Direct::handle_encoded(common, segment, shared),
+            Schedule::Ring(ring) => ring.handle_encoded(common, segment, shared),
+        }
     }
 
     /// Lets more contributions in; only for operations that need slots.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use ccl_core::collective::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
+use ccl_core::collective::step::{
+    Body, Coding, CopyOwn, Operand, Output, Place, Reduction, Storage,
+};
 use ccl_core::collective::{
     Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, StartOp, is_staged,
 };
@@ -41,6 +43,8 @@ pub struct Memory {
     pub input: Vec<Vec<u8>>,
     /// Where results go; `None` if straight into the input.
     pub result: Option<Vec<Vec<u8>>>,
+    /// Where wire forms are that differ from memory.
+    pub wire: Vec<Vec<u8>>,
 }
 
 impl Memory {
@@ -48,6 +52,7 @@ impl Memory {
         match side {
             Side::Input => &mut self.input,
             Side::Result => self.result.as_mut().unwrap_or(&mut self.input),
+            Side::Wire => &mut self.wire,
         }
     }
 
@@ -244,11 +249,11 @@ impl Plane {
                 assert_eq!(room, bytes.len(), "a slot is as long as its segment");
                 self.scratch[start..start + room].copy_from_slice(&bytes);
             }
-            Place::Result(span) => {
+            Place::Memory { side, span } => {
                 let Some(memory) = self.memory.get_mut(&header.op) else {
                     return Err("a frame was placed into an operation that is over");
                 };
-                memory.write(Side::Result, span, &bytes);
+                memory.write(side, span, &bytes);
             }
         }
         self.exchange.handle_arrived(from, &header);
@@ -264,11 +269,15 @@ impl Plane {
         let operands: Vec<Vec<u8>> = reduction
             .operands
             .iter()
-            .map(|operand| match operand {
-                Operand::Own(span) => memory.read(Side::Input, *span),
-                Operand::Slot { start, bytes } => self.scratch[*start..*start + *bytes].to_vec(),
-                Operand::Eager(bytes) => bytes.to_vec(),
-                Operand::Target => memory.read(Side::Result, reduction.target),
+            .map(|operand| {
+                let bytes = match operand {
+                    Operand::Own(span) => memory.read(Side::Input, *span),
+                    Operand::Wire(span) => memory.read(Side::Wire, *span),
+                    Operand::Slot { start, bytes } => self.scratch[*start..][..*bytes].to_vec(),
+                    Operand::Eager(bytes) => bytes.to_vec(),
+                    Operand::Target => memory.read(Side::Result, reduction.target),
+                };
+                reduction.elements(operand, &bytes).into_owned()
             })
             .collect();
         let slices: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
@@ -295,6 +304,30 @@ impl Plane {
             self.trespasses(storage.op, "stores");
         }
         self.exchange.stored(storage);
+    }
+
+    fn encode(&mut self, coding: Coding) {
+        if let Some(memory) = self.memory.get_mut(&coding.op) {
+            let elements = memory.read(coding.side, coding.elements);
+            let mut wire = vec![0; coding.wire.bytes];
+            coding.encoding.encode(coding.dtype, &elements, &mut wire);
+            memory.write(Side::Wire, coding.wire, &wire);
+        } else {
+            self.trespasses(coding.op, "encodes");
+        }
+        self.exchange.encoded(coding);
+    }
+
+    fn decode(&mut self, coding: Coding) {
+        if let Some(memory) = self.memory.get_mut(&coding.op) {
+            let wire = memory.read(Side::Wire, coding.wire);
+            let mut elements = vec![0; coding.elements.bytes];
+            coding.encoding.decode(coding.dtype, &wire, &mut elements);
+            memory.write(coding.side, coding.elements, &elements);
+        } else {
+            self.trespasses(coding.op, "decodes");
+        }
+        self.exchange.decoded(coding);
     }
 
     fn copy(&mut self, copy: CopyOwn) {
@@ -358,6 +391,8 @@ impl World {
             }
             Output::Reduce(reduction) => plane.reduce(reduction),
             Output::Store(storage) => plane.store(storage),
+            Output::Encode(coding) => plane.encode(coding),
+            Output::Decode(coding) => plane.decode(coding),
             Output::Copy(copy) => plane.copy(copy),
             Output::Held(op) => {
                 self.hosts[host.0].told.holds(op);
@@ -386,6 +421,7 @@ impl World {
         let mut memory = Memory {
             input: Vec::new(),
             result: Some(Vec::new()),
+            wire: Vec::new(),
         };
         for (index, part) in call.parts.iter().enumerate() {
             let count = part.count as usize;
@@ -399,6 +435,7 @@ impl World {
                 result.push(vec![0xee; bytes]);
             }
         }
+        memory.wire.clone_from(&memory.input);
         (Arc::from(call.parts.as_slice()), memory)
     }
 }

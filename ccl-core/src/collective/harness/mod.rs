@@ -29,6 +29,7 @@ pub(super) fn peer(index: usize) -> PeerId {
 pub(super) struct Memory {
     pub(super) input: Vec<Vec<u8>>,
     pub(super) result: Vec<Vec<u8>>,
+    wire: Vec<Vec<u8>>,
 }
 
 impl Memory {
@@ -36,12 +37,21 @@ impl Memory {
         let parts = match side {
             Side::Input => &self.input,
             Side::Result => &self.result,
+            Side::Wire => &self.wire,
         };
         &parts[span.part as usize][span.range()]
     }
 
     fn write(&mut self, span: &Span, bytes: &[u8]) {
         self.result[span.part as usize][span.range()].copy_from_slice(bytes);
+    }
+
+    fn side(&mut self, side: Side) -> &mut Vec<Vec<u8>> {
+        match side {
+            Side::Input => unreachable!("nobody writes an input"),
+            Side::Result => &mut self.result,
+            Side::Wire => &mut self.wire,
+        }
     }
 
     fn gather(&self, body: &Body) -> Vec<u8> {
@@ -115,6 +125,7 @@ impl World {
                 .into_iter()
                 .map(|bytes| vec![0xA5; bytes])
                 .collect(),
+            wire: call.input(at),
         };
         self.peers[at].memory.insert(op, memory);
         self.peers[at].exchange.start(StartOp {
@@ -233,9 +244,9 @@ impl World {
         let place = receiver.exchange.place(peer(frame.from), &frame.header);
         let target = match place {
             Place::Slot { start, bytes } => &mut receiver.scratch[start..start + bytes],
-            Place::Result(span) => {
+            Place::Memory { side, span } => {
                 let memory = receiver.memory.get_mut(&op).unwrap();
-                &mut memory.result[span.part as usize][span.range()]
+                &mut memory.side(side)[span.part as usize][span.range()]
             }
             Place::Discard => return,
             Place::Refuse(why) => {
@@ -266,13 +277,15 @@ impl World {
                 let operands: Vec<Vec<u8>> = reduction
                     .operands
                     .iter()
-                    .map(|operand| match operand {
-                        Operand::Own(span) => memory.read(Side::Input, span).to_vec(),
-                        Operand::Slot { start, bytes } => {
-                            peer.scratch[*start..start + bytes].to_vec()
-                        }
-                        Operand::Eager(bytes) => bytes.to_vec(),
-                        Operand::Target => memory.read(Side::Result, &reduction.target).to_vec(),
+                    .map(|operand| {
+                        let bytes = match operand {
+                            Operand::Own(span) => memory.read(Side::Input, span),
+                            Operand::Wire(span) => memory.read(Side::Wire, span),
+                            Operand::Slot { start, bytes } => &peer.scratch[*start..start + bytes],
+                            Operand::Eager(bytes) => bytes,
+                            Operand::Target => memory.read(Side::Result, &reduction.target),
+                        };
+                        reduction.elements(operand, bytes).into_owned()
                     })
                     .collect();
                 let operation = (reduction.dtype, reduction.reduce_op, reduction.divisor);
@@ -290,6 +303,25 @@ impl World {
                     rest = &rest[span.bytes..];
                 }
                 peer.exchange.stored(storage);
+            }
+            Output::Encode(coding) => {
+                let Some(memory) = peer.memory.get_mut(&coding.op) else {
+                    return;
+                };
+                let elements = memory.read(coding.side, &coding.elements).to_vec();
+                let wire = &mut memory.wire[coding.wire.part as usize][coding.wire.range()];
+                coding.encoding.encode(coding.dtype, &elements, wire);
+                peer.exchange.encoded(coding);
+            }
+            Output::Decode(coding) => {
+                let Some(memory) = peer.memory.get_mut(&coding.op) else {
+                    return;
+                };
+                let wire = memory.read(Side::Wire, &coding.wire).to_vec();
+                let elements = coding.elements;
+                let elements = &mut memory.result[elements.part as usize][elements.range()];
+                coding.encoding.decode(coding.dtype, &wire, elements);
+                peer.exchange.decoded(coding);
             }
             Output::Copy(copy) => {
                 let Some(memory) = peer.memory.get_mut(&copy.op) else {
