@@ -26,7 +26,7 @@ use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Place};
 use crate::ids::Rank;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::Frame;
 use crate::wire::control::Kind;
 
 /// What came of an attempt to let contributions in.
@@ -238,13 +238,13 @@ impl Direct {
         &mut self,
         common: &Common,
         from: Rank,
-        header: &FrameHeader,
+        frame: Frame,
         slots: &mut SlotPool,
     ) -> Place {
-        let segment = header.segment;
-        if header.kind == FrameKind::Result {
-            return place_result(common, from, segment);
-        }
+        let segment = match frame {
+            Frame::Contribution { segment, .. } => segment,
+            frame => return place_result(common, from, frame.first()),
+        };
         if common.layout.owner(segment) != common.rank {
             return Place::Refuse("a contribution to somebody else's chunk");
         }
@@ -271,11 +271,12 @@ impl Direct {
         &mut self,
         common: &mut Common,
         from: Rank,
-        header: &FrameHeader,
+        frame: Frame,
         shared: &mut Shared,
     ) {
-        let segment = header.segment;
-        if header.kind == FrameKind::Contribution && common.is_reduction() {
+        let segment = frame.first();
+        let is_contribution = matches!(frame, Frame::Contribution { .. });
+        if is_contribution && common.is_reduction() {
             self.take_arrival(common, from, segment, shared);
             return;
         }
@@ -284,7 +285,7 @@ impl Direct {
         }
         common.moved_bytes += common.layout.wire_bytes(segment) as u64;
         common.decode(segment, shared);
-        if header.kind == FrameKind::Contribution {
+        if is_contribution {
             for to in common.others().filter(|&to| to != from) {
                 let segments = segment..segment + 1;
                 send_results(common, to, (Side::Result, segments), shared);
@@ -390,9 +391,7 @@ fn place_in_result(common: &Common, segment: u32) -> Place {
 /// Sends this peer's input in a segment to the owner.
 fn send_contribution(common: &mut Common, segment: u32, shared: &mut Shared) {
     let bulk = Bulk {
-        kind: FrameKind::Contribution,
-        segment,
-        hop: 0,
+        frame: Frame::Contribution { segment, hop: 0 },
         side: Side::Input,
     };
     common.send_bulk(common.layout.owner(segment), bulk, shared);
@@ -400,9 +399,10 @@ fn send_contribution(common: &mut Common, segment: u32, shared: &mut Shared) {
 
 fn credit(common: &mut Common, to: Rank, segments: Range<u32>, shared: &mut Shared) {
     let signal = Signal {
-        kind: FrameKind::Credit,
-        segment: segments.start,
-        extra: segments.end - segments.start,
+        frame: Frame::Credit {
+            first: segments.start,
+            count: segments.end - segments.start,
+        },
         head: Bytes::new(),
         body: None,
     };
@@ -421,9 +421,10 @@ fn send_results(
     }
     if common.layout.is_eager() {
         let signal = Signal {
-            kind: FrameKind::EagerResult,
-            segment: segments.start,
-            extra: segments.end - segments.start,
+            frame: Frame::EagerResult {
+                first: segments.start,
+                count: segments.end - segments.start,
+            },
             head: Bytes::new(),
             body: Some(common.body(side, segments)),
         };
@@ -432,9 +433,7 @@ fn send_results(
     }
     for segment in segments {
         let bulk = Bulk {
-            kind: FrameKind::Result,
-            segment,
-            hop: 0,
+            frame: Frame::Result { segment, hop: 0 },
             side,
         };
         common.send_bulk(to, bulk, shared);

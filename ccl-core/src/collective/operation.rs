@@ -16,7 +16,7 @@ use super::step::{Body, Coding, CopyOwn, Operand, Output, Reduction, Storage};
 use crate::ids::{OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::{CostTable, Fingerprint, Kind};
 
 /// An operation to start.
@@ -327,10 +327,8 @@ impl Common {
         shared.outputs.push_back(Output::Signal {
             to: self.members[to.index()],
             header: FrameHeader {
-                kind: signal.kind,
                 op: self.name,
-                segment: signal.segment,
-                extra: signal.extra,
+                frame: signal.frame,
                 payload_bytes: payload_bytes.expect("eager bodies are small"),
             },
             head: signal.head,
@@ -340,15 +338,13 @@ impl Common {
 
     /// Queues one segment for a lane.
     pub(super) fn send_bulk(&mut self, to: Rank, bulk: Bulk, shared: &mut Shared) {
-        let (side, span) = self.layout.on_wire(bulk.side, bulk.segment);
+        let (side, span) = self.layout.on_wire(bulk.side, bulk.frame.first());
         self.moved_bytes += span.bytes as u64;
         shared.outputs.push_back(Output::Bulk {
             to: self.members[to.index()],
             header: FrameHeader {
-                kind: bulk.kind,
                 op: self.name,
-                segment: bulk.segment,
-                extra: bulk.hop,
+                frame: bulk.frame,
                 payload_bytes: u32::try_from(span.bytes).expect("segments are small"),
             },
             side,
@@ -384,9 +380,7 @@ impl Common {
 
 /// A signal frame about an operation.
 pub(super) struct Signal {
-    pub(super) kind: FrameKind,
-    pub(super) segment: u32,
-    pub(super) extra: u32,
+    pub(super) frame: Frame,
     pub(super) head: Bytes,
     pub(super) body: Option<Body>,
 }
@@ -394,10 +388,7 @@ pub(super) struct Signal {
 /// A bulk frame about an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bulk {
-    pub(super) kind: FrameKind,
-    pub(super) segment: u32,
-    /// How often these bytes were passed on before; ring only.
-    pub(super) hop: u32,
+    pub(super) frame: Frame,
     /// Where its elements are.
     pub(super) side: Side,
 }

@@ -20,7 +20,7 @@ use super::segment_set::SegmentSet;
 use super::step::{Operand, Place};
 use crate::ids::Rank;
 use crate::reduce::ReduceOp;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::Frame;
 
 /// The ring schedule of one operation at one peer.
 #[derive(Debug)]
@@ -72,22 +72,25 @@ impl Ring {
     }
 
     /// Where a bulk frame of a member goes; its segment exists and its length is right.
-    pub(super) fn place(&self, common: &Common, from: Rank, header: &FrameHeader) -> Place {
-        let segment = header.segment;
+    pub(super) fn place(&self, common: &Common, from: Rank, frame: Frame) -> Place {
         if from != self.previous {
             return Place::Refuse("a segment from a member that is not the previous one");
         }
-        let (hops, is_here) = match header.kind {
-            FrameKind::Contribution => (
-                self.hops_since_start(common, segment),
-                self.arrived.contains(segment),
-            ),
-            _ => (self.hops_since_owner(common, segment), common.has(segment)),
+        let (segment, hop, is_result) = match frame {
+            Frame::Contribution { segment, hop } => (segment, hop, false),
+            Frame::Result { segment, hop } => (segment, hop, true),
+            _ => return Place::Refuse("no bulk frame"),
         };
-        if hops == 0 || header.extra as usize != hops - 1 {
+        let (hops, is_here) = if is_result {
+            (self.hops_since_owner(common, segment), common.has(segment))
+        } else {
+            let is_here = self.arrived.contains(segment);
+            (self.hops_since_start(common, segment), is_here)
+        };
+        if hops == 0 || hop as usize != hops - 1 {
             return Place::Refuse("a segment out of its way around the ring");
         }
-        if header.kind == FrameKind::Result && !self.added.contains(segment) {
+        if is_result && !self.added.contains(segment) {
             return Place::Refuse("a result before its contributions");
         }
         if is_here {
@@ -101,11 +104,11 @@ impl Ring {
     pub(super) fn handle_arrived(
         &mut self,
         common: &mut Common,
-        header: &FrameHeader,
+        frame: Frame,
         shared: &mut Shared,
     ) {
-        let segment = header.segment;
-        if header.kind == FrameKind::Contribution {
+        let segment = frame.first();
+        if matches!(frame, Frame::Contribution { .. }) {
             if self.arrived.insert(segment) {
                 common.moved_bytes += common.layout.wire_bytes(segment) as u64;
                 self.add(common, segment, shared);
@@ -194,18 +197,20 @@ impl Ring {
 
 fn contribution(segment: u32, side: Side, hops: usize) -> Bulk {
     Bulk {
-        kind: FrameKind::Contribution,
-        segment,
-        hop: u32::try_from(hops).expect("worlds are small"),
+        frame: Frame::Contribution {
+            segment,
+            hop: u32::try_from(hops).expect("worlds are small"),
+        },
         side,
     }
 }
 
 fn result(segment: u32, hops: usize) -> Bulk {
     Bulk {
-        kind: FrameKind::Result,
-        segment,
-        hop: u32::try_from(hops).expect("worlds are small"),
+        frame: Frame::Result {
+            segment,
+            hop: u32::try_from(hops).expect("worlds are small"),
+        },
         side: Side::Result,
     }
 }

@@ -99,8 +99,11 @@ impl Content {
     #[must_use]
     pub fn code(&self) -> u64 {
         let (Self::Signal { header, .. } | Self::Bulk { header, .. }) = self;
-        let kind = header.kind as u64;
-        kind << 56 ^ header.op.tag.0 << 48 ^ header.op.n.0 << 16 ^ u64::from(header.segment)
+        let (kind, first) = (
+            u64::from(header.frame.kind()),
+            u64::from(header.frame.first()),
+        );
+        kind << 56 ^ header.op.tag.0 << 48 ^ header.op.n.0 << 16 ^ first
     }
 
     /// The operation it belongs to.

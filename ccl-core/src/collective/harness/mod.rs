@@ -15,7 +15,7 @@ use super::exchange::{Body, Exchange, ExchangeLimits, Operand, Output, Place, St
 use super::layout::{Side, Span};
 use crate::ids::{OpName, PeerId, Rank};
 use crate::reduce;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::{CostTable, Fingerprint};
 
 pub(super) use call::{Call, LIMITS, Prng, combine, reference};
@@ -74,7 +74,7 @@ pub(super) struct Peer {
 }
 
 #[derive(Debug)]
-struct Frame {
+struct Bulk {
     from: usize,
     to: usize,
     header: FrameHeader,
@@ -88,7 +88,7 @@ pub(super) struct World {
     pub(super) peers: Vec<Peer>,
     pub(super) prng: Prng,
     signals: BTreeMap<(usize, usize), VecDeque<(FrameHeader, Bytes)>>,
-    bulks: Vec<Frame>,
+    bulks: Vec<Bulk>,
     work: Vec<(usize, Output)>,
     is_repairing: bool,
 }
@@ -160,8 +160,8 @@ impl World {
         }
         choice -= links.len();
         if choice < self.bulks.len() {
-            let frame = self.bulks.swap_remove(choice);
-            self.deliver_bulk(frame);
+            let bulk = self.bulks.swap_remove(choice);
+            self.deliver_bulk(bulk);
             return true;
         }
         let (at, output) = self.work.swap_remove(choice - self.bulks.len());
@@ -191,7 +191,7 @@ impl World {
                 } => {
                     let sender = &mut self.peers[at];
                     let mut payload = head.to_vec();
-                    sender.credits += usize::from(header.kind == FrameKind::Credit);
+                    sender.credits += usize::from(matches!(header.frame, Frame::Credit { .. }));
                     if let (Some(body), Some(memory)) = (body, sender.memory.get(&header.op)) {
                         payload.extend(memory.gather(&body));
                         sender.eager_bodies += 1;
@@ -203,7 +203,7 @@ impl World {
                     header,
                     side,
                     span,
-                } => self.bulks.push(Frame {
+                } => self.bulks.push(Bulk {
                     from: at,
                     to: index(to),
                     header,
@@ -233,15 +233,15 @@ impl World {
         self.drain(link.1);
     }
 
-    fn deliver_bulk(&mut self, frame: Frame) {
-        let op = frame.header.op;
-        let Some(memory) = self.peers[frame.from].memory.get(&op) else {
+    fn deliver_bulk(&mut self, bulk: Bulk) {
+        let op = bulk.header.op;
+        let Some(memory) = self.peers[bulk.from].memory.get(&op) else {
             return;
         };
-        let payload = memory.read(frame.side, &frame.span).to_vec();
+        let payload = memory.read(bulk.side, &bulk.span).to_vec();
         let is_torn = self.is_repairing && self.prng.below(4) == 0;
-        let receiver = &mut self.peers[frame.to];
-        let place = receiver.exchange.place(peer(frame.from), &frame.header);
+        let receiver = &mut self.peers[bulk.to];
+        let place = receiver.exchange.place(peer(bulk.from), &bulk.header);
         let target = match place {
             Place::Slot { start, bytes } => &mut receiver.scratch[start..start + bytes],
             Place::Memory { side, span } => {
@@ -257,14 +257,14 @@ impl World {
         if is_torn {
             let half = target.len() / 2;
             target[..half].fill(0xEE);
-            self.bulks.push(frame);
+            self.bulks.push(bulk);
             return;
         }
         target.copy_from_slice(&payload);
         receiver
             .exchange
-            .handle_arrived(peer(frame.from), &frame.header);
-        self.drain(frame.to);
+            .handle_arrived(peer(bulk.from), &bulk.header);
+        self.drain(bulk.to);
     }
 
     fn carry_out(&mut self, at: usize, output: Output) {
