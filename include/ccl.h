@@ -156,7 +156,7 @@ typedef uint32_t cclDataType_t;
 /*
  What a master is told. 0 and NULL are the default of every field: clear the struct, set
  `struct_bytes`, then what is to be different. Texts are copied. Waiting times are in
- milliseconds, and told to every peer.
+ milliseconds, and told to each newcomer.
  */
 typedef struct cclMasterConfig_t {
     /*

@@ -8,7 +8,8 @@ use ccl_core::Error;
 
 use crate::callback;
 use crate::caller::Caller;
-use crate::result::{Failure, Outcome, cclResult_t, cclSuccess, keep};
+use crate::last_error::keep;
+use crate::result::{Failure, Outcome, cclResult_t, cclSuccess};
 
 /// Runs `body` and turns its end into a result code. The words of a failure are kept for this
 /// thread.
@@ -39,7 +40,8 @@ mod tests {
     use std::ffi::CStr;
 
     use super::*;
-    use crate::result::{cclErrorInternal, last_error};
+    use crate::last_error::last_error;
+    use crate::result::cclErrorInternal;
 
     fn last_words() -> String {
         // SAFETY: the library's own text, which lives until this thread's next failure.

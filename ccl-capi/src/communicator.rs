@@ -10,7 +10,7 @@ use ccl_core::{CommunicatorConfig, Connecting, Error};
 
 use crate::call::call;
 use crate::config::{cclCommunicatorConfig_t, communicator_config};
-use crate::handles;
+use crate::handles::{self, Kind};
 use crate::memory::{self, Growing};
 use crate::result::{Failure, Outcome, cclResult_t};
 
@@ -350,6 +350,10 @@ pub unsafe extern "C" fn get_counters(
 pub(crate) struct Communicator {
     config: CommunicatorConfig,
     state: Mutex<State>,
+}
+
+impl Kind for Communicator {
+    const NAME: &'static str = "communicator";
 }
 
 #[derive(Debug)]

@@ -1,72 +1,55 @@
 //! Handles: what C holds is a number that is never given twice, so that NULL, a destroyed handle
 //! and one of another kind are told apart from a good one.
 //!
-//! A handle may be destroyed while other threads use it: each call keeps what it works on.
+//! The table knows none of the kinds that are in it, so other crates with a C interface can keep
+//! theirs here too. A handle may be destroyed while other threads use it: each call keeps what it
+//! works on.
 //!
 //! After a fork the child has the parent's numbers, but none of its threads, and perhaps its locks
 //! in a state that nobody will ever change. So the table belongs to a process: a child finds out
 //! without a lock, and begins a table of its own with its first handle.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ptr::without_provenance_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use ccl_core::Error;
 use ccl_core::lock::RwLock;
 
-use crate::communicator::Communicator;
-use crate::master::Master;
-use crate::operation::Operation;
-use crate::result::{Failure, Outcome};
-use crate::shared_state::SharedState;
-
-/// What a handle stands for.
-#[derive(Clone, Debug)]
-pub(crate) enum Entry {
-    /// Of `cclMaster_t`.
-    Master(Arc<Master>),
-    /// Of `cclCommunicator_t`.
-    Communicator(Arc<Communicator>),
-    /// Of `cclOperation_t`.
-    Operation(Arc<Operation>),
-    /// Of `cclSharedState_t`.
-    SharedState(Arc<SharedState>),
-}
-
 /// A kind of thing that has handles.
-pub(crate) trait Kind: Sized {
-    /// What is said of a handle of another kind.
-    const IS_NO: &str;
-    /// As an entry of the table.
-    fn wrap(this: Arc<Self>) -> Entry;
-    /// From an entry of the table.
-    fn unwrap(entry: Entry) -> Option<Arc<Self>>;
+pub trait Kind: Any + Send + Sync {
+    /// What failures call it, such as `communicator`.
+    const NAME: &'static str;
 }
 
-macro_rules! kind {
-    ($name:ident, $words:literal) => {
-        impl Kind for $name {
-            const IS_NO: &str = $words;
+/// Why a handle stands for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// It is NULL.
+    Null,
+    /// It is no number that was given.
+    Unknown,
+    /// It is not of the kind of this name, or no longer.
+    Not(&'static str),
+    /// It is the parent process's.
+    Forked,
+}
 
-            fn wrap(this: Arc<Self>) -> Entry {
-                Entry::$name(this)
-            }
-
-            fn unwrap(entry: Entry) -> Option<Arc<Self>> {
-                match entry {
-                    Entry::$name(this) => Some(this),
-                    _ => None,
-                }
-            }
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("it is NULL"),
+            Self::Unknown => f.write_str("the library never gave it"),
+            Self::Not(kind) => write!(f, "it is no {kind}'s, or was destroyed"),
+            Self::Forked => f.write_str("it is the parent process's"),
         }
-    };
+    }
 }
 
-kind!(Master, "it is no master's, or was destroyed");
-kind!(Communicator, "it is no communicator's, or was destroyed");
-kind!(Operation, "it is no operation's, or was destroyed");
-kind!(SharedState, "it is no shared state's, or was destroyed");
+/// What a handle stands for, of whatever kind.
+type Entry = Arc<dyn Any + Send + Sync>;
 
 /// The handles of one process.
 #[derive(Debug)]
@@ -77,51 +60,56 @@ struct Table {
     entries: RwLock<BTreeMap<u64, Entry>>,
 }
 
-static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
-static NEXT: AtomicU64 = AtomicU64::new(1);
-/// Numbers are multiples of it, so that one is hardly taken for an index or a descriptor.
-const STEP: u64 = 16;
-
 /// Gives a thing its handle.
-pub(crate) fn insert<T: Kind, Opaque>(this: Arc<T>) -> *mut Opaque {
+///
+/// # Panics
+/// If there have been more handles than memory has addresses.
+pub fn insert<T: Kind, Opaque>(this: Arc<T>) -> *mut Opaque {
     let table = own_table();
     let number = NEXT.fetch_add(1, Ordering::Relaxed) * STEP;
-    table.entries.write().insert(number, T::wrap(this));
+    table.entries.write().insert(number, this);
     without_provenance_mut(usize::try_from(number).expect("memory ends before the numbers"))
 }
 
 /// What a handle stands for.
-pub(crate) fn get<T: Kind, Opaque>(handle: *mut Opaque) -> Outcome<Arc<T>> {
+///
+/// # Errors
+/// Why it stands for nothing.
+pub fn get<T: Kind, Opaque>(handle: *mut Opaque) -> Result<Arc<T>, Invalid> {
     let number = number(handle)?;
-    let table = table_of(number)?;
-    let entry = table.entries.read().get(&number).cloned();
-    entry.and_then(T::unwrap).ok_or(Failure::Handle(T::IS_NO))
+    let entry = table_of(number)?.entries.read().get(&number).cloned();
+    downcast(entry)
 }
 
 /// Takes a handle back.
-pub(crate) fn remove<T: Kind, Opaque>(handle: *mut Opaque) -> Outcome<Arc<T>> {
+///
+/// # Errors
+/// Why it stands for nothing.
+pub fn remove<T: Kind, Opaque>(handle: *mut Opaque) -> Result<Arc<T>, Invalid> {
     let number = number(handle)?;
-    let table = table_of(number)?;
-    let mut entries = table.entries.write();
-    let entry = entries.get(&number).cloned();
-    let this = entry.and_then(T::unwrap).ok_or(Failure::Handle(T::IS_NO))?;
+    let mut entries = table_of(number)?.entries.write();
+    let this = downcast(entries.get(&number).cloned())?;
     entries.remove(&number);
     Ok(this)
 }
 
-fn number<Opaque>(handle: *mut Opaque) -> Outcome<u64> {
+fn downcast<T: Kind>(entry: Option<Entry>) -> Result<Arc<T>, Invalid> {
+    let this = entry.and_then(|entry| entry.downcast().ok());
+    this.ok_or(Invalid::Not(T::NAME))
+}
+
+fn number<Opaque>(handle: *mut Opaque) -> Result<u64, Invalid> {
     match handle.addr() {
-        0 => Err(Failure::Handle("it is NULL")),
+        0 => Err(Invalid::Null),
         number => Ok(number as u64),
     }
 }
 
 /// The table that may hold this number.
-fn table_of(number: u64) -> Outcome<&'static Table> {
-    let unknown = Failure::Handle("the library never gave it");
-    let table = current().ok_or(unknown)?;
+fn table_of(number: u64) -> Result<&'static Table, Invalid> {
+    let table = current().ok_or(Invalid::Unknown)?;
     if table.process != std::process::id() || number < table.first {
-        return Err(Error::Forked.into());
+        return Err(Invalid::Forked);
     }
     Ok(table)
 }
@@ -150,3 +138,8 @@ fn own_table() -> &'static Table {
         }
     }
 }
+
+static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
+static NEXT: AtomicU64 = AtomicU64::new(1);
+/// Numbers are multiples of it, so that one is hardly taken for an index or a descriptor.
+const STEP: u64 = 16;

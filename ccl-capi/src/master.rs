@@ -9,7 +9,7 @@ use ccl_core::{Error, MasterConfig, MasterServer};
 
 use crate::call::call;
 use crate::config::{cclMasterConfig_t, master_config};
-use crate::handles;
+use crate::handles::{self, Kind};
 use crate::memory;
 use crate::result::{Outcome, cclResult_t};
 use crate::types::bounded;
@@ -133,6 +133,10 @@ pub unsafe extern "C" fn destroy_master(master: cclMaster_t) -> cclResult_t {
 pub(crate) struct Master {
     config: MasterConfig,
     state: Mutex<State>,
+}
+
+impl Kind for Master {
+    const NAME: &'static str = "master";
 }
 
 #[derive(Debug)]

@@ -9,11 +9,11 @@ use ccl_core::ids::{OpName, OpNumber};
 use ccl_core::{Error, Progress, RawHandle, SafePoint, SyncInfo, Tag, View};
 
 use crate::call::call;
-use crate::flight::Flight;
-use crate::handles;
+use crate::handles::{self, Kind};
 use crate::memory::{self, Growing, Out};
 use crate::notice::{Notice, Wanted};
 use crate::result::{Outcome, cclResult_t};
+use crate::shared_state::Syncing;
 use crate::types::{OutcomeOut, bounded, cclOutcome_t};
 
 /// What a cclOperation_t points to; never seen.
@@ -181,6 +181,10 @@ pub(crate) struct Operation {
     notice: Arc<Notice>,
 }
 
+impl Kind for Operation {
+    const NAME: &'static str = "operation";
+}
+
 impl From<Work> for Operation {
     fn from(work: Work) -> Self {
         let notice = Arc::default();
@@ -194,7 +198,7 @@ pub(crate) enum Work {
     /// A collective, or a barrier.
     Collective(RawHandle),
     /// A sync of shared state.
-    Sync(Arc<Flight>),
+    Sync(Arc<Syncing>),
     /// A safe point.
     Topology(SafePoint),
 }
@@ -203,7 +207,7 @@ impl Work {
     fn wait(&self) -> Outcome<ccl_core::Outcome> {
         Ok(match self {
             Self::Collective(handle) => handle.wait()?,
-            Self::Sync(flight) => outcome_of(flight.wait()?),
+            Self::Sync(sync) => outcome_of(sync.wait()?),
             Self::Topology(point) => outcome_of_view(point.wait()?),
         })
     }
@@ -211,7 +215,7 @@ impl Work {
     fn wait_for(&self, timeout: Duration) -> Outcome<ccl_core::Outcome> {
         Ok(match self {
             Self::Collective(handle) => handle.wait_for(timeout)?,
-            Self::Sync(flight) => outcome_of(flight.wait_for(timeout)?),
+            Self::Sync(sync) => outcome_of(sync.wait_for(timeout)?),
             Self::Topology(point) => {
                 outcome_of_view(point.wait_for(timeout)?.ok_or(Error::Timeout)?)
             }
@@ -221,7 +225,7 @@ impl Work {
     fn is_finished(&self) -> bool {
         match self {
             Self::Collective(handle) => handle.is_finished(),
-            Self::Sync(flight) => flight.is_finished(),
+            Self::Sync(sync) => sync.is_finished(),
             Self::Topology(point) => point.is_finished(),
         }
     }
@@ -229,7 +233,7 @@ impl Work {
     fn cancel(&self) {
         match self {
             Self::Collective(handle) => handle.cancel(),
-            Self::Sync(flight) => flight.cancel(),
+            Self::Sync(sync) => sync.cancel(),
             Self::Topology(point) => point.cancel(),
         }
     }
@@ -237,7 +241,7 @@ impl Work {
     fn progress(&self) -> Progress {
         match self {
             Self::Collective(handle) => handle.progress(),
-            Self::Sync(flight) => flight.progress(),
+            Self::Sync(sync) => sync.progress(),
             Self::Topology(_) => Progress::default(),
         }
     }
@@ -246,7 +250,7 @@ impl Work {
     fn poll(&self, context: &Context<'_>) -> Poll<()> {
         match self {
             Self::Collective(handle) => handle.poll(context).map(drop),
-            Self::Sync(flight) => flight.poll(context),
+            Self::Sync(sync) => sync.poll(context),
             Self::Topology(point) => point.poll(context).map(drop),
         }
     }
@@ -257,9 +261,10 @@ impl Work {
             Self::Collective(handle) if handle.is_finished() => {}
             Self::Collective(handle) => {
                 handle.cancel();
-                let _how_is_for_those_who_waited = handle.wait();
+                // How it ended is for those who wait for it.
+                let _ = handle.wait();
             }
-            Self::Sync(flight) => flight.end(),
+            Self::Sync(sync) => sync.settle(),
             // It has no memory.
             Self::Topology(point) => point.cancel(),
         }

@@ -1,12 +1,10 @@
-//! Result codes, and the words and details of a thread's last failure.
+//! Result codes: how a call ended. The words and details of a failure are in `last_error`.
 
-use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
 
-use ccl_core::{Error, Eviction, PeerId, SyncFault};
+use ccl_core::{Error, ErrorKind};
 
-use crate::call::call;
-use crate::memory::{self, Growing};
+use crate::handles::Invalid;
 
 /// How a call ended: `cclSuccess`, or why not. Numbers never change their meaning; later versions
 /// may add more.
@@ -54,116 +52,11 @@ pub const cclErrorEnded: cclResult_t = 17;
 /// The members' shared states do not fit together: entries, strategies or revisions. Nothing moved.
 pub const cclErrorSharedState: cclResult_t = 18;
 
-/// Details of a failure: who, which operation, in which view. What does not apply is 0.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct cclErrorInfo_t {
-    /// Set it to `sizeof(cclErrorInfo_t)` before the call.
-    pub struct_bytes: usize,
-    /// The result code.
-    pub result: cclResult_t,
-    /// Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
-    /// (cclErrorSharedState), or that this peer was in last (cclErrorEvicted).
-    pub term: u32,
-    /// Epoch of that view.
-    pub epoch: u32,
-    /// Members at the moment (cclErrorTooFewPeers, cclErrorWorldChanged).
-    pub world_size: u32,
-    /// Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
-    /// one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted).
-    pub peer: u64,
-    /// Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled,
-    /// cclErrorSharedState).
-    pub tag: u64,
-    /// Number of that operation in its tag's sequence.
-    pub number: u64,
-    /// The system's number of the error, as in errno.h (cclErrorSystem).
-    pub system_error: i32,
-    /// 0.
-    pub reserved: u32,
-}
-
-// SAFETY: repr(C), opens with `struct_bytes`, integers only.
-unsafe impl Growing for cclErrorInfo_t {
-    fn struct_bytes(&mut self) -> &mut usize {
-        &mut self.struct_bytes
-    }
-}
-
-/// Words for the last failure of a call on this thread: what went wrong and what to do about it.
-///
-/// Never NULL; empty if no call failed yet. The text is the library's, and valid until the next
-/// call that fails on this thread, or the thread's end. A success leaves it as it is. Does not
-/// block; may be called from anywhere.
-#[unsafe(export_name = "cclGetLastError")]
-pub extern "C" fn last_error() -> *const c_char {
-    // A thread that is about to end has given its words up.
-    LAST.try_with(|last| last.borrow().words.as_ptr())
-        .unwrap_or(c"".as_ptr())
-}
-
-/// Details of the last failure of a call on this thread; all 0 if no call failed yet. Does not
-/// block. A failure of this call is not kept.
-///
-/// Errors: cclErrorInvalidArgument.
-#[unsafe(export_name = "cclGetLastErrorInfo")]
-pub unsafe extern "C" fn last_error_info(info: *mut cclErrorInfo_t) -> cclResult_t {
-    let last = LAST.try_with(|last| last.borrow().info).unwrap_or_default();
-    // SAFETY: NULL, or what the header asks for.
-    let place = unsafe { memory::growing_out(info, "info") };
-    match place {
-        Ok(place) => {
-            place.set(last);
-            cclSuccess
-        }
-        Err(failure) => failure.code(),
-    }
-}
-
 /// A short name of a result code. Never NULL, never freed; also for numbers that are no code. Does
 /// not block; may be called from anywhere.
 #[unsafe(export_name = "cclResultString")]
 pub extern "C" fn result_string(result: cclResult_t) -> *const c_char {
     name(result).as_ptr()
-}
-
-/// Whether the same call may succeed if it is made again in this session: writes 1 or 0. Does not
-/// block.
-///
-/// Errors: cclErrorInvalidArgument.
-#[unsafe(export_name = "cclResultIsRetryable")]
-pub unsafe extern "C" fn result_is_retryable(
-    result: cclResult_t,
-    is_retryable: *mut u32,
-) -> cclResult_t {
-    call(|| {
-        // SAFETY: NULL, or what the header asks for.
-        let place = unsafe { memory::out(is_retryable, "is_retryable") }?;
-        let codes = [cclErrorPeerLost, cclErrorTooFewPeers, cclErrorWorldChanged];
-        place.set(u32::from(codes.contains(&result)));
-        Ok(())
-    })
-}
-
-/// Whether a failure ended the session: writes 1 or 0. Then every further call on the communicator
-/// fails; destroy it, create another and connect anew. Does not block.
-///
-/// Errors: cclErrorInvalidArgument.
-#[unsafe(export_name = "cclResultIsFatal")]
-pub unsafe extern "C" fn result_is_fatal(result: cclResult_t, is_fatal: *mut u32) -> cclResult_t {
-    call(|| {
-        // SAFETY: NULL, or what the header asks for.
-        let place = unsafe { memory::out(is_fatal, "is_fatal") }?;
-        let codes = [
-            cclErrorEvicted,
-            cclErrorRefused,
-            cclErrorUnknown,
-            cclErrorEnded,
-            cclErrorForked,
-        ];
-        place.set(u32::from(codes.contains(&result)));
-        Ok(())
-    })
 }
 
 /// What a call inside this crate ends with.
@@ -175,7 +68,7 @@ pub(crate) enum Failure {
     /// The core said so.
     Core(Error),
     /// A handle that means nothing.
-    Handle(&'static str),
+    Handle(Invalid),
     /// A broken promise inside.
     Panic(String),
 }
@@ -183,6 +76,15 @@ pub(crate) enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Core(error)
+    }
+}
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Forked => Self::Core(Error::Forked),
+            invalid => Self::Handle(invalid),
+        }
     }
 }
 
@@ -196,101 +98,27 @@ impl Failure {
         }
     }
 
-    fn words(&self) -> String {
+    /// What went wrong, and what to do.
+    pub(crate) fn words(&self) -> String {
         match self {
             Self::Core(error) => error.to_string(),
             Self::Handle(what) => format!("invalid handle: {what}"),
             Self::Panic(what) => format!("internal error, please report it: {what}"),
         }
     }
-
-    fn info(&self) -> cclErrorInfo_t {
-        let mut info = cclErrorInfo_t {
-            result: self.code(),
-            ..cclErrorInfo_t::default()
-        };
-        let Self::Core(error) = self else { return info };
-        match error {
-            Error::PeerLost { peer, op, vid, .. } => {
-                (info.peer, info.tag, info.number) = (peer.0, op.tag.0, op.n.0);
-                (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
-            }
-            Error::Cancelled { by, op, .. } => {
-                (info.peer, info.tag, info.number) = (by.0, op.tag.0, op.n.0);
-            }
-            Error::SharedState { fault, op, vid, .. } => {
-                info.peer = odd_peer(fault).map_or(0, |peer| peer.0);
-                (info.tag, info.number) = (op.tag.0, op.n.0);
-                (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
-            }
-            Error::Evicted(Eviction { peer, vid, .. }) => {
-                info.peer = peer.0;
-                (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
-            }
-            Error::Os { source, .. } => info.system_error = source.raw_os_error().unwrap_or(0),
-            Error::TooFewPeers { world_size, .. } | Error::WorldChanged { world_size } => {
-                info.world_size = *world_size;
-            }
-            _ => {}
-        }
-        info
-    }
-}
-
-/// Whose state does not fit, where one peer is the odd one.
-fn odd_peer(fault: &SyncFault) -> Option<PeerId> {
-    match fault {
-        SyncFault::Keys { peer, .. }
-        | SyncFault::Strategies { peer, .. }
-        | SyncFault::SenderLost { peer, .. }
-        | SyncFault::RevisionAhead { peer, .. } => Some(*peer),
-        SyncFault::RevisionLost { .. } | SyncFault::NoSource => None,
-    }
-}
-
-/// Keeps a failure for this thread, and returns its number.
-pub(crate) fn keep(failure: Failure) -> cclResult_t {
-    let info = failure.info();
-    let mut words = failure.words().into_bytes();
-    words.retain(|&byte| byte != 0);
-    let words = CString::new(words).expect("zero bytes were taken out");
-    // A thread that is about to end has nowhere to keep them.
-    let _kept = LAST.try_with(|last| *last.borrow_mut() = Last { words, info });
-    info.result
-}
-
-/// A thread's last failure.
-#[derive(Default)]
-struct Last {
-    words: CString,
-    info: cclErrorInfo_t,
-}
-
-thread_local! {
-    static LAST: RefCell<Last> = RefCell::default();
 }
 
 fn code(error: &Error) -> cclResult_t {
-    match error {
-        Error::PeerLost { .. } => cclErrorPeerLost,
-        Error::Cancelled { .. } => cclErrorCancelled,
-        Error::SharedState { .. } => cclErrorSharedState,
-        Error::TooFewPeers { .. } => cclErrorTooFewPeers,
-        Error::WorldChanged { .. } => cclErrorWorldChanged,
-        Error::Evicted(_) => cclErrorEvicted,
-        Error::Refused(_) => cclErrorRefused,
-        Error::Unknown(_) => cclErrorUnknown,
-        Error::Ended(_) => cclErrorEnded,
-        Error::MasterUnreachable { .. } => cclErrorMasterUnreachable,
-        Error::NotAdmitted { .. } => cclErrorNotAdmitted,
-        Error::Timeout => cclErrorTimeout,
-        Error::InvalidArgument(_) => cclErrorInvalidArgument,
-        Error::InvalidUsage(_) => cclErrorInvalidUsage,
-        Error::Forked => cclErrorForked,
-        Error::Os { .. } => cclErrorSystem,
-        // An error that this edge does not know yet.
-        _ => cclErrorInternal,
-    }
+    let kind = error.kind();
+    let found = CODES.iter().find(|(_, of)| *of == kind);
+    // An error that this edge does not know yet.
+    found.map_or(cclErrorInternal, |(code, _)| *code)
+}
+
+/// The core's error that a code stands for, if it is the core's.
+pub(crate) fn kind(result: cclResult_t) -> Option<ErrorKind> {
+    let found = CODES.iter().find(|(code, _)| *code == result);
+    found.map(|(_, kind)| *kind)
 }
 
 fn name(result: cclResult_t) -> &'static CStr {
@@ -317,6 +145,26 @@ fn name(result: cclResult_t) -> &'static CStr {
         _ => c"no result code",
     }
 }
+
+/// The core's errors by their codes.
+const CODES: [(cclResult_t, ErrorKind); 16] = [
+    (cclErrorInvalidArgument, ErrorKind::InvalidArgument),
+    (cclErrorInvalidUsage, ErrorKind::InvalidUsage),
+    (cclErrorForked, ErrorKind::Forked),
+    (cclErrorSystem, ErrorKind::Os),
+    (cclErrorTimeout, ErrorKind::Timeout),
+    (cclErrorMasterUnreachable, ErrorKind::MasterUnreachable),
+    (cclErrorNotAdmitted, ErrorKind::NotAdmitted),
+    (cclErrorRefused, ErrorKind::Refused),
+    (cclErrorPeerLost, ErrorKind::PeerLost),
+    (cclErrorCancelled, ErrorKind::Cancelled),
+    (cclErrorTooFewPeers, ErrorKind::TooFewPeers),
+    (cclErrorWorldChanged, ErrorKind::WorldChanged),
+    (cclErrorEvicted, ErrorKind::Evicted),
+    (cclErrorUnknown, ErrorKind::Unknown),
+    (cclErrorEnded, ErrorKind::Ended),
+    (cclErrorSharedState, ErrorKind::SharedState),
+];
 
 #[cfg(test)]
 mod tests;

@@ -11,11 +11,10 @@ use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use ccl_core::lock::Mutex;
-use ccl_core::{Error, Key};
+use ccl_core::{Error, Key, SyncHandle};
 
 use crate::call::call;
-use crate::flight::{Flight, Started};
-use crate::handles;
+use crate::handles::{self, Kind};
 use crate::memory;
 use crate::result::{Outcome, cclResult_t};
 use crate::types::{cclDataType_t, dtype};
@@ -50,7 +49,7 @@ pub unsafe extern "C" fn create_shared_state(
         let core = Box::new(ccl_core::SharedState::new(revision));
         let slot = Mutex::new(Slot {
             state: Some(core),
-            flight: None,
+            sync: None,
         });
         let places = Mutex::default();
         place.set(handles::insert(Arc::new(SharedState { slot, places })));
@@ -188,13 +187,13 @@ pub unsafe extern "C" fn get_root(state: cclSharedState_t, root: *mut u8) -> ccl
 pub unsafe extern "C" fn destroy_shared_state(state: cclSharedState_t) -> cclResult_t {
     call(|| {
         let state = handles::remove::<SharedState, _>(state)?;
-        let flight = {
+        let sync = {
             let mut slot = state.slot.lock();
             slot.state = None;
-            slot.flight.take()
+            slot.sync.take()
         };
-        if let Some(flight) = flight {
-            flight.end();
+        if let Some(sync) = sync {
+            sync.settle();
         }
         Ok(())
     })
@@ -208,6 +207,10 @@ pub(crate) struct SharedState {
     places: Mutex<Vec<Place>>,
 }
 
+impl Kind for SharedState {
+    const NAME: &'static str = "shared state";
+}
+
 /// Memory as the caller named it.
 #[derive(Clone, Copy, Debug)]
 struct Place(*mut c_void);
@@ -218,9 +221,15 @@ unsafe impl Send for Place {}
 /// Where the core's state is: here, or lent to a sync.
 #[derive(Debug)]
 struct Slot {
-    state: Option<Box<ccl_core::SharedState<'static>>>,
-    flight: Option<Arc<Flight>>,
+    state: Option<Lent>,
+    sync: Option<Arc<Syncing>>,
 }
+
+/// The core's state, as syncs take it and give it back.
+type Lent = Box<ccl_core::SharedState<'static>>;
+
+/// A sync under way, which has the state.
+pub(crate) type Syncing = SyncHandle<Lent>;
 
 impl SharedState {
     /// Uses the state, unless a sync has it.
@@ -242,16 +251,16 @@ impl SharedState {
     /// Lends the state to a sync that `start` makes of it, or that gives it back with an error.
     pub(crate) fn lend(
         &self,
-        start: impl FnOnce(Box<ccl_core::SharedState<'static>>) -> Started,
-    ) -> Outcome<Arc<Flight>> {
+        start: impl FnOnce(Lent) -> Result<Syncing, (Error, Lent)>,
+    ) -> Outcome<Arc<Syncing>> {
         let mut slot = self.slot.lock();
         slot.take_back();
         let state = slot.state.take().ok_or_else(under_way)?;
         match start(state) {
-            Ok(flight) => {
-                let flight = Arc::new(flight);
-                slot.flight = Some(Arc::clone(&flight));
-                Ok(flight)
+            Ok(sync) => {
+                let sync = Arc::new(sync);
+                slot.sync = Some(Arc::clone(&sync));
+                Ok(sync)
             }
             Err((error, state)) => {
                 slot.state = Some(state);
@@ -264,10 +273,10 @@ impl SharedState {
 impl Slot {
     /// Takes the state back from a sync that has ended.
     fn take_back(&mut self) {
-        let Some(flight) = &self.flight else { return };
-        if let Some(state) = flight.give_back() {
+        let Some(sync) = &self.sync else { return };
+        if let Some(state) = sync.take_state() {
             self.state = Some(state);
-            self.flight = None;
+            self.sync = None;
         }
     }
 }

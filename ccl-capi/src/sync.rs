@@ -1,6 +1,6 @@
 //! The call that makes a shared state equal at all members, blocking and started.
 //!
-//! What a state is without a sync is in `shared_state`, and what holds it during one in `flight`.
+//! What a state is without a sync is in `shared_state`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,11 @@ use ccl_core::{Error, SyncInfo, SyncOptions, SyncStrategy};
 use crate::call::call;
 use crate::checkpoint::hash_threads;
 use crate::communicator::{Communicator, cclCommunicator_t};
-use crate::flight::Flight;
 use crate::handles;
 use crate::memory::{self, Growing, GrowingOut};
 use crate::operation::{Operation, Work, cclOperation_t, insert};
 use crate::result::{Outcome, cclResult_t};
-use crate::shared_state::{CCL_ROOT_BYTES, SharedState, cclSharedState_t};
+use crate::shared_state::{CCL_ROOT_BYTES, SharedState, Syncing, cclSharedState_t};
 use crate::types::{bounded, pick};
 
 /// Whether a member's content counts in a sync. cclEnforcePopular may be mixed with cclReceiveOnly,
@@ -200,8 +199,8 @@ pub unsafe extern "C" fn sync_shared_state(
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { InfoOut::new(info) }?;
         // SAFETY: NULL, or what the header asks for; the memory stays the library's until the end.
-        let flight = unsafe { start(communicator, state, options) }?;
-        place.set(&flight.wait()?)
+        let sync = unsafe { start(communicator, state, options) }?;
+        place.set(&sync.wait()?)
     })
 }
 
@@ -223,8 +222,8 @@ pub unsafe extern "C" fn sync_shared_state_async(
         // SAFETY: NULL, or what the header asks for.
         let place = unsafe { memory::out(operation, "operation") }?;
         // SAFETY: NULL, or what the header asks for; the memory stays the library's until the end.
-        let flight = unsafe { start(communicator, state, options) }?;
-        place.set(insert(Work::Sync(flight)));
+        let sync = unsafe { start(communicator, state, options) }?;
+        place.set(insert(Work::Sync(sync)));
         Ok(())
     })
 }
@@ -280,13 +279,13 @@ unsafe fn start(
     communicator: cclCommunicator_t,
     state: cclSharedState_t,
     options: *const cclSyncOptions_t,
-) -> Outcome<Arc<Flight>> {
+) -> Outcome<Arc<Syncing>> {
     // SAFETY: passed on from the caller.
     let options = unsafe { sync_options(options) }?;
     let communicator = handles::get::<Communicator, _>(communicator)?;
     let state = handles::get::<SharedState, _>(state)?;
     let communicator = communicator.connected()?;
-    state.lend(|state| Flight::start(&communicator, state, &options))
+    state.lend(|state| communicator.sync_shared_state_async(state, &options))
 }
 
 /// # Safety
@@ -326,9 +325,9 @@ unsafe fn sync_options(pointer: *const cclSyncOptions_t) -> Outcome<SyncOptions>
     })
 }
 
-fn sync_of(operation: &Operation) -> Outcome<&Flight> {
+fn sync_of(operation: &Operation) -> Outcome<&Syncing> {
     match &operation.work {
-        Work::Sync(flight) => Ok(flight),
+        Work::Sync(sync) => Ok(sync),
         Work::Collective(_) | Work::Topology(_) => {
             Err(Error::invalid("the operation is no sync").into())
         }

@@ -11,8 +11,10 @@ use std::fs;
 use std::path::Path;
 
 /// The source of the header, in its order: what callers read first comes first.
-const TOPICS: [&str; 14] = [
+const TOPICS: [&str; 16] = [
+    "last_error",
     "result",
+    "remedy",
     "version",
     "log",
     "types",
@@ -29,8 +31,8 @@ const TOPICS: [&str; 14] = [
 ];
 
 /// Files of the crate that the header has nothing from.
-const INSIDE: [&str; 8] = [
-    "call", "callback", "caller", "flight", "handles", "lib", "memory", "notice",
+const INSIDE: [&str; 7] = [
+    "call", "callback", "caller", "handles", "lib", "memory", "notice",
 ];
 
 fn package() -> &'static Path {

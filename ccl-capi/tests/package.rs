@@ -8,12 +8,12 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use ccl_core::{MasterConfig, MasterServer};
+use ccl_tests::process::{Process, run};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The part of it that programs depend on: before 1.0 with the minor version.
@@ -33,17 +33,6 @@ fn fresh(name: &str) -> PathBuf {
     let _was_not_there = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("it can be made");
     folder
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output();
-    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    );
-    assert!(output.status.success(), "{command:?}\n{out}{err}");
-    out
 }
 
 fn is_there(program: &str) -> bool {
@@ -111,23 +100,20 @@ fn start_master() -> MasterServer {
     MasterServer::start(config, None).expect("a free port")
 }
 
-fn start(program: &Path, master: &MasterServer, argument: &str) -> Child {
+fn start(program: &Path, master: &MasterServer, argument: &str) -> Process {
     let mut peer = Command::new(program);
-    peer.args([&master.address().to_string(), argument]);
-    peer.stdout(Stdio::piped()).stderr(Stdio::piped());
-    peer.spawn().expect("it was built")
+    Process::start(peer.args([&master.address().to_string(), argument]))
 }
 
 /// What a peer printed until it ended well.
-fn finish(peer: Child) -> String {
-    let output = peer.wait_with_output().expect("it is our child");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+fn finish(mut peer: Process) -> Vec<String> {
+    let (status, printed) = peer.end();
+    assert!(status.success(), "{status}: {printed:?}");
+    printed
 }
 
 /// Runs as many of a program as the world has; returns what each printed.
-fn run_world(program: &Path, argument: &str, world: u32) -> Vec<String> {
+fn run_world(program: &Path, argument: &str, world: u32) -> Vec<Vec<String>> {
     let master = start_master();
     let peers = (0..world).map(|_| start(program, &master, argument));
     let peers: Vec<_> = peers.collect();
@@ -160,10 +146,11 @@ fn the_examples_build_and_run_from_where_it_is_installed() {
     let (prefix, folder) = (installed(), fresh("examples"));
     make(prefix, &folder, &[]);
     for printed in run_world(&folder.join("average"), "3", 3) {
-        assert_eq!(printed, "1 2 3 4\n");
+        assert_eq!(printed, ["1 2 3 4"]);
     }
     for printed in run_world(&folder.join("elastic"), "5", 2) {
-        assert!(printed.contains("step 5 of "), "{printed}");
+        let is_there = printed.iter().any(|line| line.contains("step 5 of "));
+        assert!(is_there, "{printed:?}");
     }
     the_elastic_example_survives_a_kill(&folder.join("elastic"));
 }
@@ -184,25 +171,21 @@ fn the_examples_build_and_run_with_the_static_library_alone() {
         needed.contains("NEEDED") && !needed.contains("libccl"),
         "{needed}"
     );
-    assert_eq!(run_world(&average, "2", 2), ["1 2 3 4\n", "1 2 3 4\n"]);
+    assert_eq!(run_world(&average, "2", 2), [["1 2 3 4"]; 2]);
 }
 
 /// Three train; one is killed in the middle, and the others end with what they would have had.
 fn the_elastic_example_survives_a_kill(program: &Path) {
     let master = start_master();
-    let mut peers: Vec<Child> = (0..3).map(|_| start(program, &master, "500")).collect();
-    let mut victim = peers.pop().expect("there are three");
-    let output = victim.stdout.take().expect("it is piped");
+    let start = |_| start(program, &master, "500");
+    let [mut victim, one, other] = [0; 3].map(start);
     // Only when all three are in does it go on to where it is killed.
-    let together = BufReader::new(output).lines().map_while(Result::ok);
-    let mut together = together.filter(|line| line.contains(" of 3 peers"));
-    assert!(together.next().is_some(), "the three never came together");
-    victim.kill().expect("it is our child");
-    victim.wait().expect("it is our child");
-    for peer in peers {
+    while !victim.line().contains(" of 3 peers") {}
+    victim.kill();
+    for peer in [one, other] {
         let printed = finish(peer);
-        let last = printed.lines().last().unwrap_or_default();
-        assert_eq!(last, "step 500 of 2 peers: 1", "{printed}");
+        let last = printed.last().expect("it tells of each step");
+        assert_eq!(last, "step 500 of 2 peers: 1", "{printed:?}");
     }
 }
 
@@ -242,7 +225,7 @@ fn cmake_finds_both_libraries() {
     run(&mut configure(INTERFACE));
     run(Command::new("cmake").arg("--build").arg(&build));
     for kind in ["average-ccl", "average-static", "average-cplusplus"] {
-        assert_eq!(run_world(&build.join(kind), "1", 1), ["1 2 3 4\n"]);
+        assert_eq!(run_world(&build.join(kind), "1", 1), [["1 2 3 4"]]);
     }
 }
 

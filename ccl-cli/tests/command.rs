@@ -6,11 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use ccl_tests::process::{Process, Signal};
 use serde_json::Value;
 
 fn ccl(arguments: &str) -> Command {
@@ -30,38 +29,13 @@ fn lines(output: &Output) -> Vec<Value> {
         .collect()
 }
 
-/// A master that ends with the test, however the test ends.
-struct Master {
-    process: Child,
-    address: std::net::SocketAddr,
-}
-
-impl Master {
-    fn start() -> Self {
-        let mut process = ccl("master --listen 127.0.0.1:0 --new-run --json")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let read = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);
-        let mut master = Self {
-            process,
-            address: ([0, 0, 0, 0], 0).into(),
-        };
-        read.unwrap();
-        let line: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(line["event"], "listening");
-        master.address = line["address"].as_str().unwrap().parse().unwrap();
-        master
-    }
-}
-
-impl Drop for Master {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
+/// A master, and its address.
+fn master() -> (Process, SocketAddr) {
+    let mut command = ccl("master --listen 127.0.0.1:0 --new-run --json");
+    let process = Process::start(command.stderr(Stdio::null()));
+    let line: Value = serde_json::from_str(&process.line()).unwrap();
+    assert_eq!(line["event"], "listening");
+    (process, line["address"].as_str().unwrap().parse().unwrap())
 }
 
 #[test]
@@ -95,22 +69,18 @@ fn the_floor_moves_bytes_with_every_number_of_connections() {
 #[test]
 fn a_master_announces_its_port_and_ends_cleanly_when_told_to() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut master = Master::start();
-        assert_ne!(master.address.port(), 0);
-        std::net::TcpStream::connect(master.address).unwrap();
-        kill(
-            Pid::from_raw(i32::try_from(master.process.id()).unwrap()),
-            signal,
-        )
-        .unwrap();
-        assert!(master.process.wait().unwrap().success());
+        let (mut master, address) = master();
+        assert_ne!(address.port(), 0);
+        std::net::TcpStream::connect(address).unwrap();
+        master.signal(signal);
+        assert!(master.end().0.success());
     }
 }
 
 #[test]
 fn a_second_master_on_the_same_port_is_refused_with_words() {
-    let master = Master::start();
-    let second = output(&format!("master --listen {}", master.address));
+    let (_master, address) = master();
+    let second = output(&format!("master --listen {address}"));
     assert_eq!(second.status.code(), Some(1));
     assert!(
         String::from_utf8_lossy(&second.stderr).contains("ccl: "),
@@ -125,16 +95,12 @@ fn children_end_when_their_input_is_closed() {
         let output = output(name);
         assert!(!output.status.success(), "{name}: {output:?}");
     }
-    let mut master = ccl("master --listen 127.0.0.1:0 --new-run --exit-with-parent")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    drop(master.stdin.take());
-    assert!(
-        !master.wait().unwrap().success(),
-        "it says that it was left alone"
-    );
+    let mut master = Process::start(&mut ccl(
+        "master --listen 127.0.0.1:0 --new-run --exit-with-parent",
+    ));
+    master.close_input();
+    let (status, _) = master.end();
+    assert!(!status.success(), "it says that it was left alone");
 }
 
 #[test]

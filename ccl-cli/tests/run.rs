@@ -7,29 +7,22 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
+use ccl_tests::process::{Process, run};
 use serde_json::Value;
 
 /// The lines of a run that must succeed.
 fn lines(arguments: &str) -> Vec<Value> {
-    let output = Command::new(env!("CARGO_BIN_EXE_ccl"))
-        .args(arguments.split_whitespace())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{arguments}: {:?}\n{stderr}\n{stdout}",
-        output.status
-    );
-    stdout
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    let printed = run(ccl(arguments).stdin(Stdio::null()));
+    let parsed = printed.lines().map(serde_json::from_str);
+    parsed.map(Result::unwrap).collect()
+}
+
+fn ccl(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ccl"));
+    command.args(arguments.split_whitespace());
+    command
 }
 
 fn assert_right(lines: &[Value], expected: usize) {
@@ -176,24 +169,10 @@ fn training_goes_on_when_the_master_dies_and_comes_back() {
 
 #[test]
 fn two_commands_meet_at_one_master() {
-    let mut master = Command::new(env!("CARGO_BIN_EXE_ccl"))
-        .args([
-            "master",
-            "--listen",
-            "127.0.0.1:0",
-            "--new-run",
-            "--json",
-            "--exit-with-parent",
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(master.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let line: Value = serde_json::from_str(&line).unwrap();
+    let mut master = Process::start(&mut ccl(
+        "master --listen 127.0.0.1:0 --new-run --json --exit-with-parent",
+    ));
+    let line: Value = serde_json::from_str(&master.line()).unwrap();
     let address = line["address"].as_str().unwrap();
     let options =
         format!("bench all-reduce --master {address} --world 3 --count 5,70000 --iters 2 --json");
@@ -209,28 +188,20 @@ fn two_commands_meet_at_one_master() {
             );
         }
     });
-    drop(master.stdin.take());
-    master.wait().unwrap();
+    master.close_input();
+    master.end();
 }
 
 #[test]
 fn nothing_outlives_a_bench_that_is_killed() {
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_ccl"))
-        .args("bench all-reduce --world 2 --sizes 1MiB --iters 1000000 --verbose".split(' '))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stderr = BufReader::new(bench.stderr.take().unwrap());
+    let mut bench = Process::start_reading_errors(&mut ccl(
+        "bench all-reduce --world 2 --sizes 1MiB --iters 1000000 --verbose",
+    ));
     for _ in 0..3 {
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
+        let line = bench.line();
         assert!(line.contains("process"), "{line}");
     }
-    bench.kill().unwrap();
-    bench.wait().unwrap();
+    bench.kill();
     // All processes share this pipe: it ends when the last of them does.
-    let mut rest = String::new();
-    stderr.read_to_string(&mut rest).unwrap();
+    bench.end();
 }

@@ -37,7 +37,7 @@ pub struct MasterConfig {
     /// `peer_timeout` and `detach_timeout` beside those that take its place; then its session ends
     /// as unknown. Default false.
     pub members_gone: bool,
-    /// Waiting times, told to every peer.
+    /// Waiting times, told to each newcomer.
     pub timers: Timers,
 }
 

@@ -193,22 +193,39 @@ impl Error {
         self
     }
 
+    /// Which error it is, without the facts.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::PeerLost { .. } => ErrorKind::PeerLost,
+            Self::Cancelled { .. } => ErrorKind::Cancelled,
+            Self::SharedState { .. } => ErrorKind::SharedState,
+            Self::TooFewPeers { .. } => ErrorKind::TooFewPeers,
+            Self::WorldChanged { .. } => ErrorKind::WorldChanged,
+            Self::Evicted(_) => ErrorKind::Evicted,
+            Self::Refused(_) => ErrorKind::Refused,
+            Self::Unknown(_) => ErrorKind::Unknown,
+            Self::Ended(_) => ErrorKind::Ended,
+            Self::MasterUnreachable { .. } => ErrorKind::MasterUnreachable,
+            Self::NotAdmitted { .. } => ErrorKind::NotAdmitted,
+            Self::Timeout => ErrorKind::Timeout,
+            Self::InvalidArgument(_) => ErrorKind::InvalidArgument,
+            Self::InvalidUsage(_) => ErrorKind::InvalidUsage,
+            Self::Forked => ErrorKind::Forked,
+            Self::Os { .. } => ErrorKind::Os,
+        }
+    }
+
     /// Whether the same call may succeed if it is made again in this session.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::PeerLost { .. } | Self::TooFewPeers { .. } | Self::WorldChanged { .. }
-        )
+        self.kind().is_retryable()
     }
 
     /// Whether the session is over.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        matches!(
-            self,
-            Self::Evicted(_) | Self::Refused(_) | Self::Unknown(_) | Self::Ended(_) | Self::Forked
-        )
+        self.kind().is_fatal()
     }
 
     /// The error that an abort verdict means to the caller.
@@ -238,6 +255,69 @@ impl Error {
                 names: Names::default(),
             },
         }
+    }
+}
+
+/// The errors as one list, for whoever gives each a number or a class: [`Error::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each is described at the error of its name")]
+pub enum ErrorKind {
+    PeerLost,
+    Cancelled,
+    SharedState,
+    TooFewPeers,
+    WorldChanged,
+    Evicted,
+    Refused,
+    Unknown,
+    Ended,
+    MasterUnreachable,
+    NotAdmitted,
+    Timeout,
+    InvalidArgument,
+    InvalidUsage,
+    Forked,
+    Os,
+}
+
+impl ErrorKind {
+    /// All there are.
+    pub const ALL: [Self; 16] = [
+        Self::PeerLost,
+        Self::Cancelled,
+        Self::SharedState,
+        Self::TooFewPeers,
+        Self::WorldChanged,
+        Self::Evicted,
+        Self::Refused,
+        Self::Unknown,
+        Self::Ended,
+        Self::MasterUnreachable,
+        Self::NotAdmitted,
+        Self::Timeout,
+        Self::InvalidArgument,
+        Self::InvalidUsage,
+        Self::Forked,
+        Self::Os,
+    ];
+
+    /// As [`Error::is_retryable`].
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::PeerLost | Self::TooFewPeers | Self::WorldChanged
+        )
+    }
+
+    /// As [`Error::is_fatal`].
+    #[must_use]
+    pub fn is_fatal(self) -> bool {
+        matches!(
+            self,
+            Self::Evicted | Self::Refused | Self::Unknown | Self::Ended | Self::Forked
+        )
     }
 }
 

@@ -3,8 +3,10 @@
 //! A bare integer never crosses a module: mixing up a tag and an operation number must not compile.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -105,6 +107,61 @@ impl Rank {
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// Members of a view or of an operation in rank order; cheap to clone. Whoever takes one from outside
+/// bounds it by `WORLD_SIZE_MAX`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members(Arc<[PeerId]>);
+
+impl Members {
+    /// How many they are.
+    #[must_use]
+    pub fn world_size(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    /// The rank of a peer, if it is one of them.
+    #[must_use]
+    pub fn rank_of(&self, peer: PeerId) -> Option<Rank> {
+        let index = self.0.iter().position(|&member| member == peer)?;
+        Some(Rank(index as u32))
+    }
+}
+
+impl Deref for Members {
+    type Target = [PeerId];
+
+    fn deref(&self) -> &[PeerId] {
+        &self.0
+    }
+}
+
+impl FromIterator<PeerId> for Members {
+    fn from_iter<I: IntoIterator<Item = PeerId>>(peers: I) -> Self {
+        Self(peers.into_iter().collect())
+    }
+}
+
+impl From<Vec<PeerId>> for Members {
+    fn from(peers: Vec<PeerId>) -> Self {
+        Self(peers.into())
+    }
+}
+
+impl<'a> IntoIterator for &'a Members {
+    type Item = &'a PeerId;
+    type IntoIter = std::slice::Iter<'a, PeerId>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self)
     }
 }
 

@@ -136,9 +136,10 @@ pub use communicator::{
 pub use config::{CommunicatorConfig, MasterConfig};
 pub use driver::master::MasterServer;
 pub use driver::notice::{Notices, Waiting};
-pub use error::{Error, Eviction, Result};
+pub use error::{Error, ErrorKind, Eviction, Result};
 pub use half::{bf16, f16};
 pub use ids::{GroupId, PeerId, Rank, Tag, Vid};
+pub use master::{GroupStatus, PeerStatus, Status};
 pub use names::Names;
 pub use outcome::{Counters, Outcome, Progress};
 pub use peer::View;

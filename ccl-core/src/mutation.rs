@@ -61,6 +61,8 @@ pub enum Mutation {
     PopularBeatsSealed,
     /// A member that is too far ahead fails the sync for all, however few have such a content.
     AheadFailsAll,
+    /// What a sync sealed is told before it is on the disk.
+    SealedStateLazy,
     /// A restarted master does not know what was sealed.
     SealedStateForgotten,
     /// Members are counted when the master starts, and not after.

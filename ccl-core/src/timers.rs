@@ -48,7 +48,7 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// Of each time the longer one.
+    /// The longer of the two, for each time.
     #[must_use]
     pub fn longer(&self, other: &Self) -> Self {
         let posts = self.post_timeout.zip(other.post_timeout);

@@ -1,6 +1,6 @@
 //! Errors of `ccl-core` as exceptions of `ccl._errors`, one to one.
 
-use ccl_core::{CancelReason, Error, PeerId, SyncFault};
+use ccl_core::{CancelReason, Error};
 use pyo3::exceptions::{PyBufferError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -93,7 +93,7 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             facts.set_item("reason", reason.to_string())?;
         }
         Error::SharedState { fault, op, vid, .. } => {
-            facts.set_item("peer", odd_peer(fault).map(|peer| peer.0))?;
+            facts.set_item("peer", fault.odd_peer().map(|peer| peer.0))?;
             facts.set_item("op", op.to_string())?;
             facts.set_item("epoch", vid.epoch.0)?;
             facts.set_item("reason", fault.to_string())?;
@@ -121,17 +121,6 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         _ => {}
     }
     Ok(facts)
-}
-
-/// Whose state does not fit, where one peer is the odd one.
-fn odd_peer(fault: &SyncFault) -> Option<PeerId> {
-    match fault {
-        SyncFault::Keys { peer, .. }
-        | SyncFault::Strategies { peer, .. }
-        | SyncFault::SenderLost { peer, .. }
-        | SyncFault::RevisionAhead { peer, .. } => Some(*peer),
-        SyncFault::RevisionLost { .. } | SyncFault::NoSource => None,
-    }
 }
 
 /// What a mistake in this library looks like.

@@ -16,7 +16,7 @@ use crate::wait::wait_for;
 /// A master in this process: ccl.Master(**settings). Stops when it is closed or collected.
 ///
 /// Settings, with their defaults; docs/configuration.md says more. Times are seconds or timedeltas,
-/// and are told to every peer:
+/// and are told to each newcomer:
 ///
 ///   listen              "127.0.0.1:48148": "0.0.0.0:48148" for other machines; port 0: a free one
 ///   run                 "default": name of the run

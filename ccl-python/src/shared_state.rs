@@ -5,6 +5,7 @@
 //! all members is in `sync`.
 #![allow(unsafe_code)]
 
+use std::borrow::{Borrow, BorrowMut};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -278,6 +279,19 @@ impl Prepared {
         let written = arrived.and_then(|()| self.content.call_method0(py, "write_back"));
         self.facts.lock().is_usable = written.is_ok();
         written.map(drop)
+    }
+}
+
+/// A sync owns it as the state that it is, and so its memory too.
+impl BorrowMut<ccl_core::SharedState<'static>> for Prepared {
+    fn borrow_mut(&mut self) -> &mut ccl_core::SharedState<'static> {
+        &mut self.state
+    }
+}
+
+impl Borrow<ccl_core::SharedState<'static>> for Prepared {
+    fn borrow(&self) -> &ccl_core::SharedState<'static> {
+        &self.state
     }
 }
 

@@ -2,13 +2,13 @@
 //! the state back, so that Ctrl-C and coroutines need not wait for a hash.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ccl_core::lock::{Condvar, Mutex};
 use ccl_core::signals::without_signals;
-use ccl_core::{Error, Progress, Result, SyncInfo, SyncOptions, SyncWatch};
+use ccl_core::{Error, Progress, Result, SyncHandle, SyncInfo, SyncOptions};
 use pyo3::prelude::*;
 
 use crate::attach::attach;
@@ -33,6 +33,8 @@ pub struct Job {
 /// A sync under way. It goes on, whoever loses interest.
 #[derive(Debug)]
 pub struct Flight {
+    /// Empty while the state is hashed.
+    sync: OnceLock<SyncHandle<Prepared>>,
     stage: Mutex<Stage>,
     is_over: Condvar,
     is_cancelled: AtomicBool,
@@ -43,16 +45,8 @@ pub struct Flight {
 #[derive(Debug)]
 enum Stage {
     /// With whoever is to be told.
-    UnderWay {
-        callbacks: Vec<Py<PyAny>>,
-        /// `None` while the state is hashed.
-        watch: Option<SyncWatch>,
-    },
-    Over {
-        end: Result<SyncInfo, Failure>,
-        /// How far it was, and whether it gave.
-        last: (Progress, Option<bool>),
-    },
+    UnderWay(Vec<Py<PyAny>>),
+    Over(Result<SyncInfo, Failure>),
 }
 
 /// Why a sync did not succeed.
@@ -80,10 +74,8 @@ impl Flight {
     /// `OsError` if there is no thread to be had.
     pub fn start(py: Python<'_>, job: Job) -> PyResult<Arc<Self>> {
         let flight = Arc::new(Self {
-            stage: Mutex::new(Stage::UnderWay {
-                callbacks: Vec::new(),
-                watch: None,
-            }),
+            sync: OnceLock::new(),
+            stage: Mutex::new(Stage::UnderWay(Vec::new())),
             is_over: Condvar::new(),
             is_cancelled: AtomicBool::new(false),
             process: std::process::id(),
@@ -129,58 +121,49 @@ impl Flight {
     }
 
     fn look(&self, timeout: Duration) -> Option<Result<SyncInfo, Failure>> {
-        let is_under_way = |stage: &mut Stage| matches!(stage, Stage::UnderWay { .. });
+        let is_under_way = |stage: &mut Stage| matches!(stage, Stage::UnderWay(_));
         let stage = self.stage.lock();
         let stage = self.is_over.wait_while_for(stage, is_under_way, timeout);
         match &*stage {
-            Stage::UnderWay { .. } => None,
-            Stage::Over { end, .. } => Some(end.clone()),
+            Stage::UnderWay(_) => None,
+            Stage::Over(end) => Some(end.clone()),
         }
     }
 
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
-        matches!(&*self.stage.lock(), Stage::Over { .. })
+        matches!(&*self.stage.lock(), Stage::Over(_))
     }
 
     /// Asks to abort it for all members.
     pub fn cancel(&self) {
-        // Before the look at the stage: whoever ends the hashing looks the other way round.
+        // Before the look for the sync: whoever ends the hashing looks the other way round.
         self.is_cancelled.store(true, Ordering::SeqCst);
-        if let Stage::UnderWay {
-            watch: Some(watch), ..
-        } = &*self.stage.lock()
-        {
-            watch.cancel();
+        let _stage = self.stage.lock();
+        if let Some(sync) = self.sync.get() {
+            sync.cancel();
         }
     }
 
     /// How far it is, or was when it ended.
     pub fn progress(&self) -> Progress {
-        match &*self.stage.lock() {
-            Stage::UnderWay { watch, .. } => {
-                watch.as_ref().map(SyncWatch::progress).unwrap_or_default()
-            }
-            Stage::Over { last, .. } => last.0,
-        }
+        let sync = self.sync.get();
+        sync.map(SyncHandle::progress).unwrap_or_default()
     }
 
     /// Whether this peer gives what was elected, or did; `None` before the election.
     pub fn is_source(&self) -> Option<bool> {
-        match &*self.stage.lock() {
-            Stage::UnderWay { watch, .. } => watch.as_ref()?.is_source(),
-            Stage::Over { last, .. } => last.1,
-        }
+        self.sync.get()?.is_source()
     }
 
     /// Calls `callback` without arguments once it has ended, on a thread that it may block.
     pub fn add_callback(&self, callback: Py<PyAny>) {
         let callback = match &mut *self.stage.lock() {
-            Stage::UnderWay { callbacks, .. } => {
+            Stage::UnderWay(callbacks) => {
                 callbacks.push(callback);
                 return;
             }
-            Stage::Over { .. } => callback,
+            Stage::Over(_) => callback,
         };
         notifier::tell(vec![callback]);
     }
@@ -193,60 +176,62 @@ impl Flight {
     }
 
     /// The thread's work, from the first hash to the last callback.
-    fn run(&self, mut job: Job) {
-        let synchronise = AssertUnwindSafe(|| self.synchronise(&mut job));
-        let result = std::panic::catch_unwind(synchronise)
-            .unwrap_or_else(|_| Err(Error::Ended("a sync was lost to a panic".into())));
+    fn run(&self, job: Job) {
         let Job {
             communicator,
-            mut prepared,
+            prepared,
+            options,
             turns,
-            ..
         } = job;
-        prepared.settle();
-        // While the interpreter shuts down nobody is left to be told.
-        let is_written = result.as_ref().is_ok_and(|info| info.received_bytes > 0);
-        let written = attach(|py| {
-            let written = prepared.write_back(py, is_written);
-            drop(prepared);
-            written
-        });
+        let synchronise = AssertUnwindSafe(|| self.synchronise(&communicator, prepared, &options));
+        let lost = |_| (Err(Error::Ended("a sync was lost to a panic".into())), None);
+        let (end, prepared) = std::panic::catch_unwind(synchronise).unwrap_or_else(lost);
+        let is_written = end.as_ref().is_ok_and(|info| info.received_bytes > 0);
+        let written = prepared.map_or(Ok(()), |prepared| settle(prepared, is_written));
         drop(turns);
-        let failure = written.and_then(std::result::Result::err);
-        let failure = failure.map(|error| Failure::Owner(Arc::new(error)));
-        let end = result.map_err(Failure::Library);
-        let before = self.end(end.and_then(|info| failure.map_or(Ok(info), Err)));
+        let end = end.map_err(Failure::Library);
+        let end = end.and_then(|info| written.map(|()| info));
+        let before = std::mem::replace(&mut *self.stage.lock(), Stage::Over(end));
         self.is_over.notify_all();
-        if let Stage::UnderWay { callbacks, .. } = before {
+        if let Stage::UnderWay(callbacks) = before {
             notifier::tell(callbacks);
         }
         // The last of a session leaves it, which takes a while.
         drop(communicator);
     }
 
-    /// Writes down how it ended, and how far it was.
-    fn end(&self, end: Result<SyncInfo, Failure>) -> Stage {
-        let mut stage = self.stage.lock();
-        let watch = match &*stage {
-            Stage::UnderWay { watch, .. } => watch.as_ref(),
-            Stage::Over { .. } => None,
+    /// Makes the state equal at all members, and gives it back.
+    fn synchronise(
+        &self,
+        communicator: &ccl_core::Communicator,
+        prepared: Prepared,
+        options: &SyncOptions,
+    ) -> (Result<SyncInfo>, Option<Prepared>) {
+        let sync = match communicator.sync_shared_state_async(prepared, options) {
+            Ok(sync) => {
+                let _stage = self.stage.lock();
+                self.sync.get_or_init(|| sync)
+            }
+            Err((error, prepared)) => return (Err(error), Some(prepared)),
         };
-        let last = watch.map(|watch| (watch.progress(), watch.is_source()));
-        let last = last.unwrap_or_default();
-        std::mem::replace(&mut *stage, Stage::Over { end, last })
+        if self.is_cancelled.load(Ordering::SeqCst) {
+            sync.cancel();
+        }
+        (sync.wait(), sync.take_state())
     }
+}
 
-    fn synchronise(&self, job: &mut Job) -> Result<SyncInfo> {
-        let state = &mut job.prepared.state;
-        job.communicator.sync_while(state, &job.options, |handle| {
-            if let Stage::UnderWay { watch, .. } = &mut *self.stage.lock() {
-                *watch = Some(handle.watch());
-            }
-            if self.is_cancelled.load(Ordering::SeqCst) {
-                handle.cancel();
-            }
-        })
-    }
+/// Lets the state's owners have what the sync left. While the interpreter shuts down nobody is left
+/// to be told.
+fn settle(mut prepared: Prepared, is_written: bool) -> Result<(), Failure> {
+    prepared.settle();
+    let written = attach(|py| {
+        let written = prepared.write_back(py, is_written);
+        drop(prepared);
+        written
+    });
+    let written = written.unwrap_or(Ok(()));
+    written.map_err(|error| Failure::Owner(Arc::new(error)))
 }
 
 /// The right to use something that one call at a time may use.

@@ -1,76 +1,19 @@
 //! Checkpoints of processes that are killed while they save.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ccl_core::checkpoint::Checkpoints;
+use ccl_tests::process::Process;
 use ccl_tests::saves::Saved;
 use ccl_tests::sim::rng::Rng;
 
 const KILLS: usize = 200;
-/// Far beyond what a save takes; only a hang reaches it.
-const REPORT_MAX: Duration = Duration::from_secs(60);
-
-/// A process that saves, and what it reports; killed when dropped.
-struct Saver {
-    process: Child,
-    reports: Receiver<String>,
-}
-
-impl Saver {
-    fn start(directory: &Path, revision: u64) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_saver"))
-            .arg(directory)
-            .arg(revision.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let (sender, reports) = channel();
-        std::thread::spawn(move || {
-            let lines = output.lines().map_while(Result::ok);
-            lines.for_each(|line| sender.send(line).unwrap_or(()));
-        });
-        Self { process, reports }
-    }
-
-    fn report(&self) -> String {
-        self.reports.recv_timeout(REPORT_MAX).unwrap()
-    }
-
-    /// The reports that come within this time.
-    fn reports_within(&self, limit: Duration) -> Vec<String> {
-        let end = Instant::now() + limit;
-        let mut found = Vec::new();
-        loop {
-            match self
-                .reports
-                .recv_timeout(end.saturating_duration_since(Instant::now()))
-            {
-                Ok(report) => found.push(report),
-                Err(RecvTimeoutError::Timeout) => return found,
-                Err(RecvTimeoutError::Disconnected) => panic!("the saver failed"),
-            }
-        }
-    }
-
-    /// Kills it with SIGKILL; returns what it had reported and nobody had read.
-    fn kill(mut self) -> Vec<String> {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        self.reports.iter().collect()
-    }
-}
-
-impl Drop for Saver {
-    fn drop(&mut self) {
-        let _already_gone = self.process.kill();
-        let _already_waited_for = self.process.wait();
-    }
+fn saver(directory: &Path, revision: u64) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_saver"));
+    Process::start(command.arg(directory).arg(revision.to_string()))
 }
 
 /// A directory that is removed with the value.
@@ -126,17 +69,18 @@ fn a_process_killed_while_it_saves_loses_nothing_that_it_reported() {
     let mut newest = 0;
     let mut interrupted = 0;
     for kill in 0..KILLS {
-        let saver = Saver::start(&scratch.0, newest + 1);
-        assert_eq!(saver.report(), "ready");
+        let mut saver = saver(&scratch.0, newest + 1);
+        assert_eq!(saver.line(), "ready");
         let mut reports = Vec::new();
         for _ in 0..random.below(2) {
             let start = Instant::now();
-            reports.push(saver.report());
+            reports.push(saver.line());
             save_time = (save_time + start.elapsed()) / 2;
         }
         let wait = random.duration(Duration::ZERO, save_time * 5 / 4);
-        reports.extend(saver.reports_within(wait));
-        reports.extend(saver.kill());
+        reports.extend(saver.lines_within(wait));
+        saver.kill();
+        reports.extend(saver.end().1);
         let reported = reports
             .last()
             .map_or(newest, |report| report.parse().unwrap());

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use ccl_core::{MasterConfig, MasterServer, Timers};
-use ccl_tests::processes::{Actor, Proxy};
+use ccl_tests::process::{Process, Signal, send_signal};
+use ccl_tests::processes::{Proxy, peer};
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
@@ -22,7 +22,7 @@ fn master() -> MasterServer {
     MasterServer::start(config, None).unwrap()
 }
 
-fn progress(actor: &mut Actor) -> (u64, u64) {
+fn progress(actor: &mut Process) -> (u64, u64) {
     let answer = actor.ask("progress");
     let mut numbers = answer
         .split(' ')
@@ -31,12 +31,12 @@ fn progress(actor: &mut Actor) -> (u64, u64) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
-fn start_all(actors: &mut [Actor], command: &str) {
+fn start_all(actors: &mut [Process], command: &str) {
     for actor in actors.iter_mut() {
         actor.say(command);
     }
     for actor in actors {
-        assert_eq!(actor.answer(), "started");
+        assert_eq!(actor.line(), "started");
     }
 }
 
@@ -54,12 +54,12 @@ fn start_all(actors: &mut [Actor], command: &str) {
 fn a_peer_killed_when_all_survivors_hold_its_operation_is_in_the_result() {
     let master = master();
     let proxy = Proxy::start(master.address());
-    let mut survivors: Vec<Actor> = (0..2)
-        .map(|_| Actor::spawn(ACTOR, master.address(), 3, 2))
+    let mut survivors: Vec<Process> = (0..2)
+        .map(|_| peer(ACTOR, master.address(), 3, 2))
         .collect();
-    let mut victim = Actor::spawn(ACTOR, proxy.address(), 3, 2);
+    let mut victim = peer(ACTOR, proxy.address(), 3, 2);
     for actor in survivors.iter().chain([&victim]) {
-        assert!(actor.answer().starts_with("connected"));
+        assert!(actor.line().starts_with("connected"));
     }
     proxy.hold();
     let command = "reduce 0 1000003 in 7";
@@ -97,11 +97,11 @@ fn a_peer_killed_at_any_share_of_its_bytes_is_lost_to_all_or_to_none() {
         (100, "in"),
     ] {
         let master = master();
-        let mut actors: Vec<Actor> = (0..4)
-            .map(|_| Actor::spawn(ACTOR, master.address(), 4, 2))
+        let mut actors: Vec<Process> = (0..4)
+            .map(|_| peer(ACTOR, master.address(), 4, 2))
             .collect();
         for actor in &actors {
-            assert!(actor.answer().starts_with("connected"));
+            assert!(actor.line().starts_with("connected"));
         }
         let command = format!("reduce 0 4000003 {place} 11");
         start_all(&mut actors, &command);
@@ -123,12 +123,11 @@ fn a_peer_killed_at_any_share_of_its_bytes_is_lost_to_all_or_to_none() {
 }
 
 /// A process that sleeps until it is killed here.
-struct Sleeper(String);
+struct Sleeper(u32);
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        let killed = Command::new("kill").args(["-KILL", &self.0]).status();
-        assert!(killed.unwrap().success(), "it sleeps");
+        send_signal(self.0, Signal::SIGKILL);
     }
 }
 
@@ -141,13 +140,13 @@ impl Drop for Sleeper {
 #[test]
 fn a_death_is_noticed_at_once_though_a_forked_worker_lives_on() {
     let master = master();
-    let mut peers: Vec<Actor> = (0..3)
-        .map(|_| Actor::spawn(ACTOR, master.address(), 3, 2))
+    let mut peers: Vec<Process> = (0..3)
+        .map(|_| peer(ACTOR, master.address(), 3, 2))
         .collect();
-    let greetings: Vec<String> = peers.iter().map(Actor::answer).collect();
+    let greetings: Vec<String> = peers.iter().map(Process::line).collect();
     let mut victim = peers.pop().unwrap();
     let forked = victim.ask("fork");
-    let _sleeper = Sleeper(forked.strip_prefix("forked ").unwrap().to_owned());
+    let _sleeper = Sleeper(forked.strip_prefix("forked ").unwrap().parse().unwrap());
     start_all(&mut peers, "reduce 0 1000 in 5");
     victim.kill();
     for peer in &mut peers {

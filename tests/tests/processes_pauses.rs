@@ -10,7 +10,8 @@
 
 use std::time::{Duration, Instant};
 
-use ccl_tests::processes::Actor;
+use ccl_tests::process::Process;
+use ccl_tests::processes::{master, peer};
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const MASTER: &str = env!("CARGO_BIN_EXE_master");
@@ -27,44 +28,44 @@ enum Stopped {
     Everything,
 }
 
-fn say_all(peers: &mut [Actor], command: &str) {
+fn say_all(peers: &mut [Process], command: &str) {
     for peer in peers.iter_mut() {
         peer.say(command);
     }
     for peer in peers {
-        assert_eq!(peer.answer(), "started");
+        assert_eq!(peer.line(), "started");
     }
 }
 
-fn all_took_part(peers: &mut [Actor]) {
+fn all_took_part(peers: &mut [Process]) {
     for peer in peers.iter_mut() {
         peer.say("wait");
     }
     for peer in peers {
-        assert_eq!(peer.answer(), format!("ok true {PEERS}"));
+        assert_eq!(peer.line(), format!("ok true {PEERS}"));
     }
 }
 
 fn nobody_is_charged(stopped: Stopped, pause: Duration) {
-    let (master, address) = Actor::master(MASTER, PEER_TIMEOUT);
-    let mut peers: Vec<Actor> = (0..PEERS)
-        .map(|_| Actor::spawn(ACTOR, address, PEERS as u32, 2))
+    let (master, address) = master(MASTER, PEER_TIMEOUT);
+    let mut peers: Vec<Process> = (0..PEERS)
+        .map(|_| peer(ACTOR, address, PEERS as u32, 2))
         .collect();
     for peer in &peers {
-        let answer = peer.answer();
+        let answer = peer.line();
         assert!(answer.starts_with("connected"), "{answer}");
     }
     for half_called in [false, true] {
         let (first, others) = peers.split_at_mut(if half_called { 1 } else { PEERS });
         say_all(first, "reduce 0 200003 in 5");
-        let mut still: Vec<&Actor> = Vec::new();
+        let mut still: Vec<&Process> = Vec::new();
         if stopped != Stopped::Peers {
             still.push(&master);
         }
         if stopped != Stopped::Master {
             still.extend(first.iter().chain(&*others));
         }
-        Actor::pause(&still, pause);
+        Process::pause(&still, pause);
         let woke = Instant::now();
         say_all(others, "reduce 0 200003 in 5");
         all_took_part(&mut peers);

@@ -66,7 +66,6 @@ fn cancel_reaches_members_that_have_not_called() {
 fn deadline_of_one_member_is_final_for_all_although_they_would_retry() {
     let mut s = Scenario::with_members(3);
     let mut call = s.call(0, 100);
-    call.fingerprint.retry = true;
     call.fingerprint.attempts = 5;
     let at_a = s.post_twisted(A, &call, Twist::Deadline(Duration::from_millis(50)));
     let at_b = s.post(B, &call);
@@ -150,7 +149,6 @@ fn members_that_would_retry_differently_do_not_agree() {
     let mut s = Scenario::with_members(2);
     let call = s.call(0, 10);
     let mut retried = call.clone();
-    retried.fingerprint.retry = true;
     retried.fingerprint.attempts = 3;
     let at_a = s.post(A, &call);
     let at_b = s.post(B, &retried);

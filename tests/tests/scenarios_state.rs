@@ -358,12 +358,12 @@ fn newcomer_behind_a_carried_sync_is_held_to_what_that_sealed() {
     }
 }
 
-/// The end of a session, if it is an eviction for a revision that is too far ahead.
-fn is_ahead(s: &mut Scenario, host: HostId, revisions: (u64, u64)) {
+/// The session ends with an eviction for a revision that is too far ahead.
+fn assert_evicted_ahead(s: &mut Scenario, host: HostId, theirs: u64, sealed: u64) {
     let end = s.session_end(host);
     let is_it = |why: &EvictReason| {
-        matches!(why, EvictReason::RevisionAhead { theirs, sealed }
-            if (theirs.0, sealed.0) == revisions)
+        matches!(why, EvictReason::RevisionAhead { theirs: has, sealed: last }
+            if (has.0, last.0) == (theirs, sealed))
     };
     assert!(is_evicted(&end, is_it), "{end:?}");
 }
@@ -387,7 +387,7 @@ fn newcomer_that_is_too_far_ahead_goes_and_the_others_go_on() {
             let calls = begin(&mut s, &[A, B, C]);
             let endings = s.ends(&[A, B], &calls[..2]);
             assert!(endings.iter().all(is_lost), "{endings:?}");
-            is_ahead(&mut s, C, (16, 14));
+            assert_evicted_ahead(&mut s, C, 16, 14);
             agree(&mut s, &[A, B], content(15, 1));
             let again = s.join();
             s.admit(&[A, B], again);
@@ -425,7 +425,7 @@ fn half_of_the_members_are_not_evicted_for_being_ahead() {
     let calls = begin(&mut s, &all);
     let endings = s.ends(&all[1..], &calls[1..]);
     assert!(endings.iter().all(is_lost), "{endings:?}");
-    is_ahead(&mut s, A, (16, 14));
+    assert_evicted_ahead(&mut s, A, 16, 14);
     agree(&mut s, &all[1..], content(14, 1));
 }
 
@@ -438,7 +438,8 @@ fn nobody_is_evicted_for_being_ahead_if_all_vote_to_restore() {
     has(&mut s, &[C], content(16, 9));
     votes(&mut s, &[A, B, C]);
     let calls = begin(&mut s, &[A, B, C]);
-    s.ends(&[A, B, C], &calls);
+    let endings = s.ends(&[A, B, C], &calls);
+    assert!(endings.iter().all(is_committed), "{endings:?}");
     assert_eq!(size(&s.world, A), 3);
 }
 
@@ -457,8 +458,25 @@ fn master_that_dies_around_the_eviction_of_a_stray_evicts_it_too() {
             let calls = begin(&mut s, &[A, B, C]);
             let endings = s.ends(&[A, B], &calls[..2]);
             assert!(endings.iter().all(is_lost), "{endings:?}");
-            is_ahead(&mut s, C, (16, 14));
+            assert_evicted_ahead(&mut s, C, 16, 14);
             agree(&mut s, &[A, B], content(14, 1));
         }
     }
+}
+
+/// Seeds hardly lose all members and the end of the journal between a sync and the next.
+#[cfg(ccl_mutations)]
+#[test]
+fn a_seal_that_is_told_before_it_is_on_the_disk_is_noticed() {
+    use ccl_core::mutation::{Mutation, activate};
+
+    assert_eq!(
+        [Mutation::SealedStateLazy],
+        ccl_tests::sim::mutations::SCRIPTED[2..]
+    );
+    activate(Some(Mutation::SealedStateLazy));
+    let script = checkpoints_of_a_site_are_not_ahead_of_a_journal_that_lost_its_end;
+    let noticed = std::panic::catch_unwind(script).is_err();
+    activate(None);
+    assert!(noticed);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ccl_core::{
     Checkpoints, Communicator, CommunicatorConfig, Error, Hashes, MasterConfig, MasterServer,
-    Options, SharedState, SyncFault, SyncHandle, SyncInfo, SyncOptions, SyncStrategy, Vid,
+    Options, SharedState, SyncFault, SyncInfo, SyncOptions, SyncStrategy, SyncWatch, Vid,
 };
 
 /// Far beyond what anything here takes; only a hang reaches it.
@@ -419,7 +419,7 @@ fn syncs_and_collectives_run_side_by_side() {
         let mut weights = content(rank as u32, 4 * MIB / 4);
         let mut state = SharedState::new(1);
         state.add("w", &[4 * MIB as u64 / 4], &mut weights).unwrap();
-        let reduce = |_: &SyncHandle<'_, '_>| {
+        let reduce = |_: &SyncWatch| {
             let mut buffer = vec![1.0_f32; 300_000];
             communicator
                 .all_reduce(&mut buffer, ccl_core::ReduceOp::Sum, &Options::default())
@@ -440,7 +440,7 @@ fn a_panic_while_a_sync_is_under_way_cancels_it_for_everybody() {
         let mut state = SharedState::new(1);
         state.add("w", &[100], &mut weights).unwrap();
         if rank == 0 {
-            let panic = |_: &SyncHandle<'_, '_>| std::panic::resume_unwind(Box::new("body"));
+            let panic = |_: &SyncWatch| std::panic::resume_unwind(Box::new("body"));
             let sync = AssertUnwindSafe(|| {
                 communicator.sync_while(&mut state, &SyncOptions::default(), panic)
             });
@@ -512,6 +512,76 @@ fn entries_that_make_no_sense_are_refused_with_their_name() {
     ));
 }
 
+/// A state that a sync may own: of memory that nobody gets back.
+fn owned(revision: u64, content: Vec<u32>) -> SharedState<'static> {
+    let mut state = SharedState::new(revision);
+    let shape = [content.len() as u64];
+    state.add("w", &shape, content.leak()).unwrap();
+    state
+}
+
+/// 1. A sync that has begun at one of two members alone keeps its state.
+/// 2. Another one is refused meanwhile, and its state given back.
+/// 3. When the other member calls too, all who wait are told the same, and the state is there once.
+#[test]
+fn a_sync_owns_its_state_until_the_end_and_gives_it_back() {
+    let called = Barrier::new(2);
+    run(2, move |communicator, rank| {
+        let state = owned(2 - rank as u64, content(rank as u32, MIB));
+        let options = SyncOptions::default();
+        if rank == 1 {
+            called.wait();
+        }
+        let sync = communicator
+            .sync_shared_state_async(state, &options)
+            .unwrap();
+        if rank == 0 {
+            assert!(sync.take_state().is_none());
+            let error = sync.wait_for(Duration::ZERO).unwrap_err();
+            assert!(matches!(error, Error::Timeout), "{error}");
+            let (error, state) = communicator
+                .sync_shared_state_async(owned(7, vec![1]), &options)
+                .unwrap_err();
+            assert!(matches!(error, Error::InvalidUsage(_)), "{error}");
+            assert_eq!(state.revision(), 7);
+            called.wait();
+        }
+        let [one, other] = std::thread::scope(|scope| {
+            let waits = [(); 2].map(|()| scope.spawn(|| sync.wait().unwrap()));
+            waits.map(|wait| wait.join().unwrap())
+        });
+        assert_eq!((one.revision, one.root), (2, other.root));
+        assert_eq!(sync.is_source(), Some(rank == 0));
+        let state = sync.take_state().unwrap();
+        assert_eq!(state.slice::<u32>("w").unwrap(), content(0, MIB));
+        assert_eq!(state.revision(), 2);
+        assert!(sync.take_state().is_none());
+        assert_eq!(sync.wait_for(Duration::ZERO).unwrap().root, one.root);
+    });
+}
+
+#[test]
+fn a_sync_that_is_given_up_gives_its_state_back_too() {
+    run(1, |communicator, _| {
+        let options = SyncOptions::default();
+        let sync = communicator
+            .sync_shared_state_async(owned(3, vec![5; 9]), &options)
+            .unwrap();
+        sync.settle();
+        assert!(sync.is_finished());
+        let state = sync.take_state().unwrap();
+        assert_eq!(state.slice::<u32>("w").unwrap(), [5; 9]);
+        // Whoever drops one without a look may make the next.
+        drop(
+            communicator
+                .sync_shared_state_async(state, &options)
+                .unwrap(),
+        );
+        let next = communicator.sync_shared_state_async(owned(4, vec![6]), &options);
+        next.unwrap().wait().unwrap();
+    });
+}
+
 #[test]
 fn after_its_end_a_sync_still_tells_what_it_did() {
     run(2, |communicator, rank| {
@@ -520,7 +590,7 @@ fn after_its_end_a_sync_still_tells_what_it_did() {
         state.add("w", &[MIB as u64], &mut weights).unwrap();
         let options = SyncOptions::default();
         let mut watch = None;
-        let keep_watch = |handle: &SyncHandle<'_, '_>| watch = Some(handle.watch());
+        let keep_watch = |sync: &SyncWatch| watch = Some(sync.clone());
         let info = communicator
             .sync_while(&mut state, &options, keep_watch)
             .unwrap();

@@ -5,9 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ccl_tests::processes::Actor;
+use ccl_tests::process::Process;
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const KEEPER: &str = env!("CARGO_BIN_EXE_keeper");
@@ -32,20 +33,20 @@ impl Site {
     }
 
     /// A master on the port of the first.
-    fn master(&mut self, words: &[&str]) -> Actor {
+    fn master(&mut self, words: &[&str]) -> Process {
         let journal = self.folder.join("run.journal");
         let detach = DETACH_MS.to_string();
         let mut arguments = vec![self.address.as_str(), journal.to_str().unwrap(), &detach];
         arguments.extend(words);
-        let master = Actor::run(KEEPER, &arguments);
-        let line = master.answer();
+        let master = Process::start(Command::new(KEEPER).args(arguments));
+        let line = master.line();
         self.address = line.strip_prefix("listening ").unwrap().into();
         master
     }
 
     /// Two peers of a group of two.
-    fn peers(&self) -> [Actor; 2] {
-        [0, 1].map(|_| Actor::run(ACTOR, &[&self.address, "2", "1"]))
+    fn peers(&self) -> [Process; 2] {
+        [0, 1].map(|_| Process::start(Command::new(ACTOR).args([&self.address, "2", "1"])))
     }
 }
 
@@ -55,16 +56,16 @@ impl Drop for Site {
     }
 }
 
-fn are_connected(peers: &[Actor]) {
+fn are_connected(peers: &[Process]) {
     for peer in peers {
-        let answer = peer.answer();
+        let answer = peer.line();
         assert!(answer.starts_with("connected"), "{answer}");
     }
 }
 
 /// All of them are killed; when.
-fn black_out(master: &mut Actor, peers: &mut [Actor]) -> Instant {
-    peers.iter_mut().for_each(Actor::kill);
+fn black_out(master: &mut Process, peers: &mut [Process]) -> Instant {
+    peers.iter_mut().for_each(Process::kill);
     master.kill();
     Instant::now()
 }
@@ -84,7 +85,7 @@ fn the_wait_for_members_does_not_begin_anew_with_each_master() {
     let newcomers = site.peers();
     let waited = Duration::from_millis(DETACH_MS / 2);
     assert_eq!(
-        newcomers[0].answer_within(waited),
+        newcomers[0].line_within(waited),
         None,
         "members may be alive"
     );

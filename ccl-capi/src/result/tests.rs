@@ -7,6 +7,8 @@ use ccl_core::wire::control::{CancelReason, Digest, EvictReason, SyncFault};
 use ccl_core::{Eviction, Kind, Names, PeerId, Vid};
 
 use super::*;
+use crate::last_error::{cclErrorInfo_t, keep, last_error_info};
+use crate::remedy::{result_is_fatal, result_is_retryable};
 
 fn every_error() -> Vec<Error> {
     let op = OpName::default();

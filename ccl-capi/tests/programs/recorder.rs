@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use ccl_tests::process::run;
+
 use crate::common::{Function, functions};
-use crate::{folder, package, run};
+use crate::{folder, package};
 
 /// By which programs know the file to write to.
 const CALLS: &str = "CCL_C_CALLS";

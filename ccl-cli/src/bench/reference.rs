@@ -178,7 +178,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
         parts: &parts,
         world_size,
         ring_order,
-        root: Rank(0),
+        root: None,
         encoding: Encoding::Raw,
     };
     let layout = Layout::new(&shape, &SegmentLimits::default());
@@ -189,7 +189,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
             continue;
         }
         let start = layout.span(Side::Input, segments.start).start / case.dtype.bytes();
-        let length = layout.chunk_bytes(chunk) / case.dtype.bytes();
+        let length = layout.run_bytes(segments) / case.dtype.bytes();
         // It starts at the member after its owner, and goes once around.
         let order = (1..=world_size).map(|hop| ring_order[(chunk + hop) % world_size].index());
         stretches.push(Stretch {

@@ -72,8 +72,7 @@ impl Contributions {
             let cell = self.cell(segment, self.senders[index]);
             self.cells[cell] = Contribution::Reserved;
         }
-        self.missing[(segment - self.owned.start) as usize] =
-            u32::try_from(self.senders.len()).expect("worlds are small");
+        self.missing[(segment - self.owned.start) as usize] = self.senders.len() as u32;
     }
 
     /// The header of a contribution is here: the slot for its payload, or where it is already.
@@ -128,8 +127,7 @@ impl Contributions {
         shared: &mut Shared,
     ) -> Vec<Operand> {
         let mut operands = shared.spare.pop().unwrap_or_default();
-        for (index, post) in common.posts.iter().enumerate() {
-            let rank = Rank(u32::try_from(index).expect("worlds are small"));
+        for (rank, post) in (0..).map(Rank).zip(&common.posts) {
             operands.push(match (self.get(segment, rank), post) {
                 (Contribution::Arrived(slot), _) => Operand::Slot {
                     start: shared.slots.start(slot),

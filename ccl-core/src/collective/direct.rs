@@ -27,7 +27,7 @@ use super::slots::SlotPool;
 use super::step::{Body, Place};
 use crate::ids::Rank;
 use crate::transport::Frame;
-use crate::wire::control::Kind;
+use crate::wire::control::{Called, Kind};
 
 /// What came of an attempt to let contributions in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Direct {
 
     /// Copies what this peer contributes to its own result.
     pub(super) fn start(&mut self, common: &mut Common, shared: &mut Shared) {
-        let own = if common.world_size() == 1 || common.fingerprint.kind == Kind::Broadcast {
+        let own = if common.world_size() == 1 || common.fingerprint.kind() == Kind::Broadcast {
             let is_source = common.is_reduction() || common.origin_is(common.rank);
             is_source.then(|| 0..common.layout.segment_count())
         } else {
@@ -130,10 +130,11 @@ impl Direct {
                 send_results(common, to, (Side::Input, segments.clone()), shared);
             }
         }
-        let is_passed_on =
-            common.fingerprint.kind == Kind::Broadcast && common.fingerprint.root != common.rank;
-        if is_passed_on && !self.owned.is_empty() {
-            credit(common, common.fingerprint.root, self.owned.clone(), shared);
+        let root = common.fingerprint.called.root();
+        if let Some(root) = root.filter(|root| *root != common.rank)
+            && !self.owned.is_empty()
+        {
+            credit(common, root, self.owned.clone(), shared);
         }
         false
     }
@@ -163,7 +164,7 @@ impl Direct {
     ) -> Grant {
         let first = self.owned.start + self.granted;
         let wanted = quantum.min(self.owned.end - first);
-        let senders = u32::try_from(self.contributions.senders().len()).expect("worlds are small");
+        let senders = self.contributions.senders().len() as u32;
         let slot_bytes = common.layout.slot_bytes();
         let count = wanted.min(shared.slots.room(slot_bytes) / senders);
         let is_idle = self.granted == self.reduced;
@@ -315,12 +316,12 @@ impl Direct {
         let is_new = common.claim(segment);
         assert!(is_new, "nobody else writes an owned segment");
         let has_freed = !self.contributions.senders().is_empty();
-        let is_sent = common.fingerprint.kind == Kind::AllReduce;
+        let is_sent = common.fingerprint.kind() == Kind::AllReduce;
         if is_sent && common.encode(Side::Result, segment, shared) {
             return has_freed;
         }
         common.finish(1);
-        let segments = if common.fingerprint.kind == Kind::ReduceScatter {
+        let segments = if common.fingerprint.kind() == Kind::ReduceScatter {
             0..0
         } else if !common.layout.is_eager() {
             segment..segment + 1
@@ -352,7 +353,7 @@ impl Direct {
     /// All contributions are here: adds them in rank order.
     fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
         let operands = self.contributions.operands(common, segment, shared);
-        let operation = (common.fingerprint.op, common.world_size());
+        let operation = (common.reduce_op(), common.members.world_size());
         common.reduce(segment, operation, operands, shared);
     }
 }
@@ -374,7 +375,7 @@ fn place_result(common: &Common, from: Rank, segment: u32) -> Place {
     if common.layout.owner(segment) != from {
         return Place::Refuse("a result from somebody who does not own it");
     }
-    if common.fingerprint.kind == Kind::ReduceScatter {
+    if common.fingerprint.kind() == Kind::ReduceScatter {
         return Place::Refuse("a result of a reduce-scatter");
     }
     place_in_result(common, segment)
@@ -447,14 +448,14 @@ pub(super) fn traffic_bytes(common: &Common) -> u64 {
     let own = layout.owned_wire_bytes(common.rank);
     let others = common.world_size() - 1;
     let rest = total - own;
-    let bytes = match common.fingerprint.kind {
-        Kind::AllReduce => 2 * rest + 2 * own * others,
-        Kind::ReduceScatter => rest + own * others,
-        Kind::AllGather => own * others + rest,
-        Kind::Broadcast if common.fingerprint.root == common.rank => rest + own * others,
+    let bytes = match common.fingerprint.called {
+        Called::AllReduce { .. } => 2 * rest + 2 * own * others,
         // An own chunk that came from the root goes to all but the root and this peer.
-        Kind::Broadcast => total + own * others.saturating_sub(1),
-        Kind::Barrier | Kind::SharedState => 0,
+        Called::Broadcast { root, .. } if root != common.rank => {
+            total + own * others.saturating_sub(1)
+        }
+        // A barrier moves nothing: it has no elements.
+        _ => rest + own * others,
     };
     bytes as u64
 }

@@ -24,7 +24,7 @@ use super::memory::{Buffer, Memory, Scratch, StagingPool, staging_bytes};
 use super::run::{self, Work};
 use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
-use crate::ids::{OpName, PeerId, Rank, Vid};
+use crate::ids::{Members, OpName, PeerId, Rank, Vid};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::transport::{FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
 use crate::wire::control::{CostTable, Fingerprint, LinkFault};
@@ -37,7 +37,7 @@ pub struct Start {
     /// What was called.
     pub fingerprint: Fingerprint,
     /// Members in rank order of the birth view.
-    pub members: Arc<[PeerId]>,
+    pub members: Members,
     /// The ring of the birth view, as ranks.
     pub ring_order: Arc<[Rank]>,
     /// This peer's rank in it.

@@ -13,7 +13,7 @@ use super::layout::{Side, Span};
 use crate::buffer::{Gate, Inside, Lent, NoMemory, Region, Storage};
 use crate::ids::Rank;
 use crate::reduce::Dtype;
-use crate::wire::control::{Fingerprint, Kind};
+use crate::wire::control::Fingerprint;
 
 /// One buffer of a call.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ fn next_place(end: usize) -> usize {
 
 /// The root of a broadcast has its result already where it belongs.
 fn needs_staging(buffer: &Buffer, (fingerprint, rank): (&Fingerprint, Rank)) -> bool {
-    let is_source = fingerprint.kind == Kind::Broadcast && fingerprint.root == rank;
+    let is_source = fingerprint.called.root() == Some(rank);
     !is_source && is_staged(buffer.is_in_place())
 }
 

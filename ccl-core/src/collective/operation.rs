@@ -13,7 +13,7 @@ use super::layout::{Part, SharedLayout, Side, Span};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Coding, CopyOwn, Operand, Output, Reduction, Storage};
-use crate::ids::{OpName, PeerId, Rank};
+use crate::ids::{Members, OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
 use crate::transport::{Frame, FrameHeader};
@@ -29,7 +29,7 @@ pub struct StartOp {
     /// The buffers.
     pub parts: Arc<[Part]>,
     /// Members in rank order of the birth view.
-    pub members: Arc<[PeerId]>,
+    pub members: Members,
     /// The ring of the birth view, as ranks.
     pub ring_order: Arc<[Rank]>,
     /// This peer's rank in it.
@@ -79,7 +79,7 @@ pub(super) struct ArrivedPost {
 pub(super) struct Common {
     pub(super) name: OpName,
     pub(super) fingerprint: Fingerprint,
-    pub(super) members: Arc<[PeerId]>,
+    pub(super) members: Members,
     pub(super) rank: Rank,
     pub(super) layout: SharedLayout,
     /// Whether this peer's data went with its posts.
@@ -104,7 +104,7 @@ impl Common {
     pub(super) fn new(start: StartOp, layout: SharedLayout) -> Self {
         let n = start.members.len();
         let me = start.rank;
-        let results = match start.fingerprint.kind {
+        let results = match start.fingerprint.kind() {
             Kind::ReduceScatter => layout.owned(me).len(),
             _ => layout.segment_count() as usize,
         };
@@ -138,33 +138,39 @@ impl Common {
     }
 
     pub(super) fn rank_of(&self, peer: PeerId) -> Option<Rank> {
-        let index = self.members.iter().position(|&member| member == peer)?;
-        Some(Rank(u32::try_from(index).expect("worlds are small")))
+        self.members.rank_of(peer)
     }
 
     /// The other members, each peer beginning with the rank after its own, so that not all send to
     /// the same one first.
     pub(super) fn others(&self) -> impl Iterator<Item = Rank> + use<> {
-        let (me, n) = (self.rank.0, self.members.len() as u32);
+        let (me, n) = (self.rank.0, self.members.world_size());
         (1..n).map(move |step| Rank((me + step) % n))
     }
 
     /// Whether elements are combined, as opposed to copied from the one member that has them.
     pub(super) fn is_reduction(&self) -> bool {
-        matches!(self.fingerprint.kind, Kind::AllReduce | Kind::ReduceScatter)
+        self.fingerprint.called.reduce_op().is_some()
+    }
+
+    /// How elements are combined.
+    pub(super) fn reduce_op(&self) -> ReduceOp {
+        let reduce_op = self.fingerprint.called.reduce_op();
+        reduce_op.expect("only a reduction has something to add")
     }
 
     /// The member whose input is the result in a segment, where nothing is combined.
     pub(super) fn origin(&self, segment: u32) -> Rank {
-        match self.fingerprint.kind {
-            Kind::Broadcast => self.fingerprint.root,
-            _ => self.layout.owner(segment),
-        }
+        let root = self.fingerprint.called.root();
+        root.unwrap_or_else(|| self.layout.owner(segment))
     }
 
     /// Whether, where nothing is combined, a member has the result of its own chunk to begin with.
     pub(super) fn origin_is(&self, rank: Rank) -> bool {
-        self.fingerprint.kind != Kind::Broadcast || self.fingerprint.root == rank
+        self.fingerprint
+            .called
+            .root()
+            .is_none_or(|root| root == rank)
     }
 
     /// Whether all members called the same, as far as this peer must know before it lets data flow.
@@ -356,7 +362,7 @@ impl Common {
     pub(super) fn reduce(
         &self,
         segment: u32,
-        (reduce_op, divisor): (ReduceOp, usize),
+        (reduce_op, divisor): (ReduceOp, u32),
         operands: Vec<Operand>,
         shared: &mut Shared,
     ) {
@@ -366,7 +372,7 @@ impl Common {
             dtype: self.layout.dtype(segment),
             encoding: self.layout.encoding(),
             reduce_op,
-            divisor: u32::try_from(divisor).expect("worlds are small"),
+            divisor,
             operands,
             target: self.layout.span(Side::Result, segment),
         }));

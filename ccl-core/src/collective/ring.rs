@@ -87,7 +87,7 @@ impl Ring {
             let is_here = self.arrived.contains(segment);
             (self.hops_since_start(common, segment), is_here)
         };
-        if hops == 0 || hop as usize != hops - 1 {
+        if hops == 0 || hop != hops - 1 {
             return Place::Refuse("a segment out of its way around the ring");
         }
         if is_result && !self.added.contains(segment) {
@@ -121,7 +121,7 @@ impl Ring {
         common.moved_bytes += common.layout.wire_bytes(segment) as u64;
         common.decode(segment, shared);
         let hops = self.hops_since_owner(common, segment);
-        if hops + 1 < common.world_size() {
+        if hops + 1 < common.members.world_size() {
             self.pass_on(common, result(segment, hops), shared);
         }
     }
@@ -148,7 +148,7 @@ impl Ring {
         shared: &mut Shared,
     ) {
         let hops = self.hops_since_start(common, segment);
-        if hops + 1 < common.world_size() {
+        if hops + 1 < common.members.world_size() {
             let side = if hops == 0 { Side::Input } else { Side::Result };
             self.pass_on(common, contribution(segment, side, hops), shared);
             return;
@@ -165,9 +165,9 @@ impl Ring {
             _ => Operand::Target,
         });
         operands.push(Operand::Own(common.own(segment)));
-        let n = common.world_size();
+        let n = common.members.world_size();
         let is_last = self.hops_since_start(common, segment) + 1 == n;
-        let operation = match common.fingerprint.op {
+        let operation = match common.reduce_op() {
             ReduceOp::Avg if !is_last => (ReduceOp::Sum, 1),
             reduce_op => (reduce_op, n),
         };
@@ -183,34 +183,28 @@ impl Ring {
     }
 
     /// Hops from the position that begins a segment's sum to this one.
-    fn hops_since_start(&self, common: &Common, segment: u32) -> usize {
+    fn hops_since_start(&self, common: &Common, segment: u32) -> u32 {
         let n = common.world_size();
-        (self.position + n - 1 - common.layout.chunk(segment)) % n
+        ((self.position + n - 1 - common.layout.chunk(segment)) % n) as u32
     }
 
     /// Hops from the position that owns a segment to this one.
-    fn hops_since_owner(&self, common: &Common, segment: u32) -> usize {
+    fn hops_since_owner(&self, common: &Common, segment: u32) -> u32 {
         let n = common.world_size();
-        (self.position + n - common.layout.chunk(segment)) % n
+        ((self.position + n - common.layout.chunk(segment)) % n) as u32
     }
 }
 
-fn contribution(segment: u32, side: Side, hops: usize) -> Bulk {
+fn contribution(segment: u32, side: Side, hop: u32) -> Bulk {
     Bulk {
-        frame: Frame::Contribution {
-            segment,
-            hop: u32::try_from(hops).expect("worlds are small"),
-        },
+        frame: Frame::Contribution { segment, hop },
         side,
     }
 }
 
-fn result(segment: u32, hops: usize) -> Bulk {
+fn result(segment: u32, hop: u32) -> Bulk {
     Bulk {
-        frame: Frame::Result {
-            segment,
-            hop: u32::try_from(hops).expect("worlds are small"),
-        },
+        frame: Frame::Result { segment, hop },
         side: Side::Result,
     }
 }

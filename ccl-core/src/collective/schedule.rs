@@ -39,23 +39,28 @@ impl Operation {
     pub(super) fn new(start: StartOp, limits: &SegmentLimits) -> Self {
         let n = start.members.len();
         assert!(start.rank.index() < n, "this peer is a member");
-        assert!(start.fingerprint.root.index() < n, "the root is a member");
+        let called = &start.fingerprint.called;
+        let root = called.root();
+        assert!(
+            root.is_none_or(|root| root.index() < n),
+            "the root is a member"
+        );
         let ring_order = Arc::clone(&start.ring_order);
-        let called = &start.fingerprint;
         let has_integers = start.parts.iter().any(|part| part.dtype.is_integer());
         let extent = Extent {
             world_size: n,
             bytes: start.parts.iter().map(Part::bytes).sum(),
-            is_integer_average: called.op == ReduceOp::Avg && has_integers,
+            is_integer_average: called.reduce_op() == Some(ReduceOp::Avg) && has_integers,
         };
-        let algorithm = choose_algorithm(called.kind, called.algorithm, extent, &start.costs);
+        let wanted = start.fingerprint.algorithm;
+        let algorithm = choose_algorithm(called.kind(), wanted, extent, &start.costs);
         let shape = Shape {
-            kind: start.fingerprint.kind,
+            kind: called.kind(),
             algorithm,
             parts: &start.parts,
             world_size: n,
             ring_order: &ring_order,
-            root: start.fingerprint.root,
+            root,
             encoding: Encoding::of(&start.fingerprint),
         };
         let layout = Arc::new(Layout::new(&shape, limits));
@@ -147,7 +152,7 @@ impl Operation {
                 let segments = run(first, count)?;
                 let owned = self.common.layout.owned(from);
                 let is_owners = segments.start >= owned.start && segments.end <= owned.end;
-                if !is_owners || self.common.fingerprint.kind == Kind::ReduceScatter {
+                if !is_owners || self.common.fingerprint.kind() == Kind::ReduceScatter {
                     return Err("a result from somebody who does not own it");
                 }
                 self.common.store(segments, payload, shared)
@@ -251,7 +256,7 @@ impl Operation {
     /// Segments to let in at once: an eighth of the scratch memory, so that credits are few and the
     /// senders still never run dry.
     fn quantum(&self, slots: &SlotPool) -> u32 {
-        let others = u32::try_from(self.common.world_size() - 1).expect("worlds are small");
+        let others = self.common.members.world_size() - 1;
         let capacity = slots.capacity(self.common.layout.slot_bytes());
         (capacity / others.max(1) / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
     }

@@ -280,7 +280,6 @@ fn a_difference_in_any_field_is_told_to_all_and_nothing_is_held() {
         ("count", |call| call.parts[0].count = 99),
         ("count", |call| call.parts[0].count = 0),
         ("count", |call| call.parts[0].count = 1),
-        ("root", |call| call.root = 1),
         ("call", |call| call.caller = "reduce to rank 2".into()),
         ("number of buffers", |call| {
             call.parts = vec![
@@ -298,33 +297,37 @@ fn a_difference_in_any_field_is_told_to_all_and_nothing_is_held() {
     for (seed, (field, change)) in changes.into_iter().enumerate() {
         let mut other = base.clone();
         change(&mut other);
-        let mut world = World::new(3, LIMITS, seed as u64);
-        world.start(0, &base);
-        world.start(1, &other);
-        world.start(2, &base);
-        world.run();
-        for at in 0..3 {
-            assert!(world.peers[at].held.is_empty(), "{field} at {at}");
-            assert!(world.peers[at].faults.is_empty(), "{field} at {at}");
-            let told = &world.peers[at].mismatches;
-            let theirs = if at == 1 { &base } else { &other };
-            let expected: Vec<(_, Fingerprint)> = [0, 1, 2]
-                .into_iter()
-                .filter(|&other| (at == 1) == (other != 1) && other != at)
-                .map(|other| (peer(other), theirs.fingerprint()))
-                .collect();
-            let mut told = told.clone();
-            told.sort();
-            assert_eq!(told, expected, "{field} at {at}");
-            assert_eq!(
-                told[0]
-                    .1
-                    .difference(&world_fingerprint(at, &base, &other))
-                    .unwrap()
-                    .0,
-                field
-            );
-        }
+        check_difference(field, (&base, &other), seed as u64);
+    }
+    let mut base = base;
+    base.kind = Kind::Broadcast;
+    let mut other = base.clone();
+    other.root = 1;
+    check_difference("root", (&base, &other), 0);
+}
+
+/// Peer 1 calls something else than peers 0 and 2.
+fn check_difference(field: &str, (base, other): (&Call, &Call), seed: u64) {
+    let mut world = World::new(3, LIMITS, seed);
+    world.start(0, base);
+    world.start(1, other);
+    world.start(2, base);
+    world.run();
+    for at in 0..3 {
+        assert!(world.peers[at].held.is_empty(), "{field} at {at}");
+        assert!(world.peers[at].faults.is_empty(), "{field} at {at}");
+        let told = &world.peers[at].mismatches;
+        let theirs = if at == 1 { base } else { other };
+        let expected: Vec<(_, Fingerprint)> = [0, 1, 2]
+            .into_iter()
+            .filter(|&other| (at == 1) == (other != 1) && other != at)
+            .map(|other| (peer(other), theirs.fingerprint()))
+            .collect();
+        let mut told = told.clone();
+        told.sort();
+        assert_eq!(told, expected, "{field} at {at}");
+        let mine = world_fingerprint(at, base, other);
+        assert_eq!(told[0].1.difference(&mine).unwrap().0, field);
     }
 }
 

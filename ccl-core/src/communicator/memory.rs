@@ -4,13 +4,11 @@
 use std::ops::Range;
 
 use crate::buffer::Lent;
-use crate::collective::{Buffer, Part, parts_digest};
+use crate::collective::Buffer;
 use crate::communicator::request::{Collective, RawPart, Request};
 use crate::error::{Error, Result};
-use crate::ids::Rank;
 use crate::limits;
-use crate::reduce::{Dtype, ReduceOp};
-use crate::wire::control::Fingerprint;
+use crate::wire::control::{Called, Elements, Fingerprint};
 
 /// How many elements `send` and `receive` have for one element counted, in a world of this size.
 fn scale(collective: Collective, world_size: usize) -> (usize, usize) {
@@ -147,42 +145,35 @@ fn overlap(one: usize, other: usize) -> Error {
 
 /// What all members must agree on (R12).
 pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
-    let part = |part: &RawPart| Part {
-        dtype: part.dtype,
-        count: part.count as u64,
+    let parts = request.parts.iter();
+    let elements = Elements::of(parts.map(|part| (part.dtype, part.count as u64)));
+    let called = match request.collective {
+        Collective::AllReduce { reduce_op } => Called::AllReduce {
+            reduce_op,
+            elements,
+        },
+        Collective::ReduceScatter { reduce_op, .. } => Called::ReduceScatter {
+            reduce_op,
+            elements,
+        },
+        Collective::AllGather { .. } => Called::AllGather { elements },
+        Collective::Broadcast { root } => Called::Broadcast { root, elements },
+        Collective::Barrier => Called::Barrier,
     };
-    let parts: Vec<Part> = request.parts.iter().map(part).collect();
-    let count = parts
-        .iter()
-        .fold(0_u64, |count, part| count.saturating_add(part.count));
-    let (op, root) = match request.collective {
-        Collective::AllReduce { reduce_op } | Collective::ReduceScatter { reduce_op, .. } => {
-            (reduce_op, Rank(0))
-        }
-        Collective::Broadcast { root } => (ReduceOp::Sum, root),
-        Collective::AllGather { .. } | Collective::Barrier => (ReduceOp::Sum, Rank(0)),
-    };
+    let options = &request.options;
     Fingerprint {
-        kind: request.collective.kind(),
-        algorithm: request.options.algorithm,
-        op,
-        dtype: request.parts.first().map_or(Dtype::U8, |part| part.dtype),
-        count,
-        parts: u32::try_from(request.parts.len()).expect("at most PARTS_MAX, checked by `lend`"),
-        parts_digest: parts_digest(&parts),
-        root,
-        quantization: 0,
-        retry: request.options.attempts > 1,
-        attempts: request.options.attempts.max(1),
+        called,
+        algorithm: options.algorithm,
+        attempts: options.attempts.max(1),
         min_world,
-        caller: request.options.caller.clone(),
-        offer: None,
+        caller: options.caller.clone(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reduce::Dtype;
 
     /// Ranges `send` and `receive` of one memory, in bytes.
     fn check(parts: &[(Range<usize>, Range<usize>)]) -> Result<()> {

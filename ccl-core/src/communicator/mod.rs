@@ -9,6 +9,7 @@ mod request;
 mod scope;
 mod shared_state;
 mod sync;
+mod sync_handle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,8 @@ pub use pending::{Connecting, SafePoint};
 pub use request::{Collective, Options, RawPart, Request};
 pub use scope::{Scope, ScopedHandle};
 pub use shared_state::{Hashes, SharedState};
-pub use sync::{SyncHandle, SyncInfo, SyncOptions, SyncWatch};
+pub use sync::{SyncInfo, SyncOptions, SyncWatch};
+pub use sync_handle::SyncHandle;
 
 /// A member of a run.
 ///
@@ -79,19 +81,13 @@ impl Communicator {
     /// Rank in the view of the newest result.
     #[must_use]
     pub fn rank(&self) -> Rank {
-        let (view, peer) = (self.view(), self.peer());
-        let index = view
-            .members
-            .iter()
-            .position(|member| member.peer == peer)
-            .unwrap_or_default();
-        Rank(u32::try_from(index).expect("a view has at most WORLD_SIZE_MAX members"))
+        self.view().rank_of(self.peer()).unwrap_or_default()
     }
 
     /// Members of the view of the newest result.
     #[must_use]
     pub fn world_size(&self) -> u32 {
-        u32::try_from(self.view().members.len()).expect("a view has at most WORLD_SIZE_MAX members")
+        self.view().world_size()
     }
 
     /// The view of the newest result. It changes only when a call returns (docs/protocol.md, R16).

@@ -1,23 +1,21 @@
-//! The call that makes a shared state equal at all members.
+//! The call that makes a shared state equal at all members. The form that owns the state meanwhile
+//! is in `sync_handle`.
 #![allow(unsafe_code)]
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::communicator::{Communicator, RawHandle, SharedState};
 use crate::driver::call::{Call, Operation};
 use crate::error::{Error, Result};
-use crate::ids::{OpName, PeerId, Rank, Tag};
-use crate::outcome::Progress;
+use crate::ids::{OpName, PeerId, Tag};
+use crate::outcome::{Outcome, Progress};
 use crate::peer::View;
-use crate::reduce::{Dtype, ReduceOp};
 use crate::state::holding::Holding;
-use crate::state::odd;
+use crate::state::{Key, odd};
 use crate::time::Instant;
-use crate::wire::control::{
-    Algorithm, Digest, Fingerprint, Kind, StateOffer, SyncFault, SyncStrategy,
-};
+use crate::wire::control::{Called, Digest, Fingerprint, StateOffer, SyncFault, SyncStrategy};
 
 /// How a sync is to be made.
 #[derive(Clone, Debug, Default)]
@@ -64,18 +62,6 @@ pub struct SyncInfo {
     pub hashing: Duration,
 }
 
-/// A sync under way. Dropping it cancels, and waits until nothing touches the state.
-#[derive(Debug)]
-pub struct SyncHandle<'s, 'a> {
-    raw: RawHandle,
-    holding: Arc<Holding>,
-    state: &'s mut SharedState<'a>,
-    started: Instant,
-    hashing: Duration,
-    communicator: Communicator,
-    is_settled: bool,
-}
-
 impl Communicator {
     /// Makes a state equal at all members of the group: the master elects one content by revision
     /// and popularity, and whoever lacks it gets the blocks that differ from those that have it,
@@ -100,50 +86,40 @@ impl Communicator {
     }
 
     /// As [`Communicator::sync_shared_state`], with options, and with something to do meanwhile:
-    /// `body` runs once the state is hashed, and may follow and cancel the sync by its handle. Then
-    /// blocks until the sync has ended.
+    /// `body` runs once the state is hashed, and may follow and cancel the sync. Then blocks until
+    /// the sync has ended; a `body` that panics cancels it.
     ///
     /// # Errors
     /// As [`Communicator::sync_shared_state`]. [`crate::Error::InvalidArgument`], and
     /// [`crate::Error::InvalidUsage`] if another sync is under way; then `body` does not run.
-    pub fn sync_while<'s, 'a>(
+    pub fn sync_while(
         &self,
-        state: &'s mut SharedState<'a>,
+        state: &mut SharedState<'_>,
         options: &SyncOptions,
-        body: impl FnOnce(&SyncHandle<'s, 'a>),
+        body: impl FnOnce(&SyncWatch),
     ) -> Result<SyncInfo> {
-        // SAFETY: the handle stays in this frame, which waits for it, or drops it if `body` panics.
-        let handle = unsafe { self.sync_shared_state_async(state, options) }?;
-        body(&handle);
-        handle.wait()
+        // SAFETY: `raw` has ended before the state is used, or when this frame is left.
+        let (raw, syncing) = unsafe { self.start_sync(state, options) }?;
+        let watch = SyncWatch { call: raw.call() };
+        let body = catch_unwind(AssertUnwindSafe(|| body(&watch)));
+        if body.is_err() {
+            raw.settle();
+        }
+        let end = syncing.end(state, raw.wait());
+        body.unwrap_or_else(|panic| resume_unwind(panic));
+        end
     }
 
-    /// Starts a sync: hashes the state, which takes the calling thread's time, and returns.
-    /// [`Communicator::sync_while`] does the same within a scope, and is safe.
-    ///
-    /// # Errors
-    /// [`crate::Error::InvalidArgument`], [`crate::Error::InvalidUsage`] if another sync is under
-    /// way; the rest from the handle.
+    /// Hashes the state, and starts a sync of it.
     ///
     /// # Safety
-    /// Threads of the library write the state's memory until the handle is dropped or waited for,
-    /// which must happen before the memory is used in any other way: the handle must not be leaked.
-    ///
-    /// ```compile_fail,E0133
-    /// # fn f(communicator: &ccl_core::Communicator) -> ccl_core::Result<()> {
-    /// let mut weights = vec![0.0_f32; 1 << 20];
-    /// let mut state = ccl_core::SharedState::new(0);
-    /// state.add("weights", &[1 << 20], &mut weights)?;
-    /// std::mem::forget(communicator.sync_shared_state_async(&mut state, &Default::default())?);
-    /// drop(weights); // The library still writes them.
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub unsafe fn sync_shared_state_async<'s, 'a>(
+    /// Threads of the library write the state's memory until the handle has ended or is dropped,
+    /// which must happen before the state, or its memory, is used in any other way.
+    pub(super) unsafe fn start_sync(
         &self,
-        state: &'s mut SharedState<'a>,
+        state: &mut SharedState<'_>,
         options: &SyncOptions,
-    ) -> Result<SyncHandle<'s, 'a>> {
+    ) -> Result<(RawHandle, Syncing)> {
         self.session().check_open()?;
         let started = self.session().now();
         let holding = Arc::new(state.hold(options)?);
@@ -168,27 +144,34 @@ impl Communicator {
             world_size: None,
         };
         let raw = RawHandle::new(self.session().post(operation)?);
-        Ok(SyncHandle {
-            raw,
+        let syncing = Syncing {
             holding,
-            state,
             started,
             hashing,
             communicator: self.clone(),
-            is_settled: false,
-        })
+        };
+        Ok((raw, syncing))
     }
 }
 
-impl SyncHandle<'_, '_> {
-    /// Blocks until it has ended.
-    ///
-    /// # Errors
-    /// As [`Communicator::sync_shared_state`].
-    pub fn wait(mut self) -> Result<SyncInfo> {
-        let end = self.raw.wait();
-        self.settle();
-        let outcome = end.map_err(|error| self.with_entry(error))?;
+/// What is needed at the end of a sync.
+#[derive(Debug)]
+pub(super) struct Syncing {
+    holding: Arc<Holding>,
+    started: Instant,
+    hashing: Duration,
+    communicator: Communicator,
+}
+
+impl Syncing {
+    /// Lets the state take over what the sync left, and says what it did.
+    pub(super) fn end(
+        &self,
+        state: &mut SharedState<'_>,
+        end: Result<Outcome>,
+    ) -> Result<SyncInfo> {
+        state.settle(&self.holding);
+        let outcome = end.map_err(|error| self.with_entry(state.keys(), error))?;
         let account = self.holding.account();
         let (content, _) = self.holding.offered();
         Ok(SyncInfo {
@@ -206,54 +189,8 @@ impl SyncHandle<'_, '_> {
         })
     }
 
-    /// Blocks at most `timeout`; whether it has ended. It goes on either way.
-    #[must_use]
-    pub fn wait_for(&self, timeout: Duration) -> bool {
-        self.raw.wait_for(timeout).is_ok() || self.is_finished()
-    }
-
-    /// Whether it has ended, one way or another. Does not block.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.raw.is_finished()
-    }
-
-    /// Whether it has ended, or a promise to wake the context's waker when it has; the newest waker
-    /// counts. Wakers are woken by the library's threads and must not block.
-    pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
-        self.raw.poll(context).map(drop)
-    }
-
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
-    pub fn cancel(&self) {
-        self.raw.cancel();
-    }
-
-    /// Bytes that differed and are here, and all of them; for a source, the bytes it gave. After
-    /// the end what it was then. Does not block.
-    #[must_use]
-    pub fn progress(&self) -> Progress {
-        self.raw.progress()
-    }
-
-    /// Whether this peer's content is the elected one, which others may be reading; `None` before
-    /// the election. The memory may be read by the caller then, and must not be written before the
-    /// end. Stays what it was after that.
-    #[must_use]
-    pub fn is_source(&self) -> Option<bool> {
-        self.raw.is_source()
-    }
-
-    /// For other threads than the one that waits.
-    #[must_use]
-    pub fn watch(&self) -> SyncWatch {
-        SyncWatch {
-            call: self.raw.call(),
-        }
-    }
-
     /// Names the entry in which the members differ, if this one knows it.
-    fn with_entry(&self, mut error: Error) -> Error {
+    fn with_entry(&self, keys: &[Key], mut error: Error) -> Error {
         if let Error::SharedState {
             fault,
             entry,
@@ -267,7 +204,7 @@ impl SyncHandle<'_, '_> {
                 ..
             } = &**fault
         {
-            let (keys, odd) = (self.state.keys(), names.of(*peer).to_string());
+            let odd = names.of(*peer).to_string();
             let words = if self.holding.keys == *usual {
                 Some(odd::describe(keys, difference.reversed(), &odd))
             } else if self.communicator.peer() == *peer {
@@ -279,44 +216,47 @@ impl SyncHandle<'_, '_> {
         }
         error
     }
-
-    fn settle(&mut self) {
-        if !std::mem::replace(&mut self.is_settled, true) {
-            self.state.settle(&self.holding);
-        }
-    }
 }
 
-/// Tells how far a sync is, and cancels it, while another thread waits for it. It does not keep the
-/// state borrowed; after the end it tells how far the sync was.
+/// Follows a sync, and cancels it, while another thread waits for it. It does not keep the state
+/// borrowed; after the end it tells how far the sync was.
 #[derive(Clone, Debug)]
 pub struct SyncWatch {
     call: Arc<Call>,
 }
 
 impl SyncWatch {
-    /// As [`SyncHandle::cancel`].
+    /// Blocks at most `timeout`; whether it has ended. It goes on either way.
+    #[must_use]
+    pub fn wait_for(&self, timeout: Duration) -> bool {
+        let is_parent = self.call.check_process().is_ok();
+        is_parent && self.call.completion().wait_for(timeout) || self.is_finished()
+    }
+
+    /// Whether it has ended, one way or another. Does not block.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.call.completion().is_finished()
+    }
+
+    /// Asks to abort it for all members; the verdict may still be success. Does not block.
     pub fn cancel(&self) {
         self.call.cancel();
     }
 
-    /// As [`SyncHandle::progress`].
+    /// Bytes that differed and are here, and all of them; for a source, the bytes it gave. After
+    /// the end what it was then. Does not block.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.call.progress()
     }
 
-    /// As [`SyncHandle::is_source`].
+    /// Whether this peer's content is the elected one, which others may be reading; `None` before
+    /// the election. The memory may be read by the caller then, and must not be written before the
+    /// end. Stays what it was after that.
     #[must_use]
     pub fn is_source(&self) -> Option<bool> {
         self.call.is_source()
-    }
-}
-
-impl Drop for SyncHandle<'_, '_> {
-    fn drop(&mut self) {
-        self.raw.settle();
-        self.settle();
     }
 }
 
@@ -326,19 +266,8 @@ const OTHERS: &str = "the others";
 /// What all members must agree on, and what this one brings.
 fn fingerprint(offer: StateOffer, min_world: u32) -> Fingerprint {
     Fingerprint {
-        kind: Kind::SharedState,
-        algorithm: Algorithm::Auto,
-        op: ReduceOp::Sum,
-        dtype: Dtype::U8,
-        count: 0,
-        parts: 0,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
-        retry: true,
         attempts: u32::MAX,
         min_world,
-        caller: String::new(),
-        offer: Some(Box::new(offer)),
+        ..Fingerprint::new(Called::Sync(Box::new(offer)))
     }
 }

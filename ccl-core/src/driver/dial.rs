@@ -114,7 +114,7 @@ pub(super) fn no_master(address: SocketAddr, first: &[u8], error: &io::Error) ->
 
 /// What is known of a connection whose other side has not had the time to answer.
 pub(super) fn unanswered(address: SocketAddr) -> String {
-    format!("{address} took the connection and has not answered yet")
+    format!("{address} accepted the connection but has not answered yet")
 }
 
 /// What is known of a connection whose other side has said nothing for longer than masters take.

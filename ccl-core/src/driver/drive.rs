@@ -44,7 +44,7 @@ pub(super) enum Item {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "each is worked off at once")]
 pub(super) enum ControlItem {
-    /// With what to say as long as nothing is heard over it.
+    /// With the address of the master.
     Began(Control, SocketAddr),
     Said(MasterToPeer),
     /// With what is wrong, if it is known.
@@ -345,7 +345,7 @@ impl Session {
             // No number is used up. The caller learns the new view and comes back with other
             // buffers.
             self.public.lock().show(view);
-            let world_size = view.members.len() as u32;
+            let world_size = view.world_size();
             let error = Error::WorldChanged { world_size };
             return core.soon.refused.push((duty, Err(error)));
         }

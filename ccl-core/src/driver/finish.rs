@@ -28,7 +28,7 @@ impl Session {
             .map_or(1, |collective| collective.attempts);
         let kind = collective
             .as_ref()
-            .map(|collective| collective.operation.fingerprint.kind);
+            .map(|collective| collective.operation.fingerprint.kind());
         let (end, view) = match end {
             End::Committed {
                 op,

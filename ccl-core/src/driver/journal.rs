@@ -147,7 +147,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether its path still leads to it, and that of its marker to one.
+    /// What is at the journal's path; [`Place::Gone`] also if its marker was deleted.
     #[must_use]
     pub fn place(&self) -> Place {
         let marker = self.marker.as_ref().map(Marker::place);
@@ -157,7 +157,7 @@ impl Journal {
         }
     }
 
-    /// Where it is to be.
+    /// The journal's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -16,14 +16,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::lock::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::MasterConfig;
 use crate::driver::journal::{Doubt, Journal};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits::HELLO_TIMEOUT;
-use crate::master::Record;
+use crate::master::{Record, Status};
 use crate::net::Bound;
 use crate::signals;
 
@@ -35,6 +35,7 @@ pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
 pub struct MasterServer {
     address: SocketAddr,
     stop: Mutex<Option<oneshot::Sender<()>>>,
+    questions: mpsc::UnboundedSender<Question>,
     ending: Arc<Ending>,
     thread: Option<JoinHandle<()>>,
     /// A forked child has no such thread to stop or to wait for.
@@ -96,7 +97,28 @@ impl MasterServer {
             return;
         }
         if let Some(stop) = self.stop.lock().take() {
-            let _has_ended_already = stop.send(());
+            // An error means that it has ended.
+            let _ = stop.send(());
+        }
+    }
+
+    /// What the master knows about its run now. Blocks for as long as one turn of the master takes,
+    /// the disk of its journal included.
+    ///
+    /// # Errors
+    /// As `wait`; [`crate::Error::Ended`] after `stop`.
+    pub fn status(&self) -> Result<Status> {
+        if self.is_forked() {
+            return Err(Error::Forked);
+        }
+        let (answer, answered) = std::sync::mpsc::channel();
+        let asked = self.questions.send(answer);
+        match asked.ok().and_then(|()| answered.recv().ok()) {
+            Some(status) => Ok(status),
+            None => {
+                self.ending.wait()?;
+                Err(Error::Ended("the master was told to stop".into()))
+            }
         }
     }
 
@@ -113,12 +135,13 @@ impl MasterServer {
         let address = parts.port.local_addr();
         let address = address.map_err(|error| Error::os("the master's address", error))?;
         let (stop, stopped) = oneshot::channel();
+        let (questions, asked) = mpsc::unbounded_channel();
         let ending = Arc::new(Ending::default());
         let told = ending.clone();
         let serve = move || {
             // A panic in here is a mistake in this library: it must not look like a master that
             // runs.
-            let run = AssertUnwindSafe(|| serve::run(parts, stopped));
+            let run = AssertUnwindSafe(|| serve::run(parts, stopped, asked));
             told.set(std::panic::catch_unwind(run).unwrap_or_else(|_| Err(panicked())));
         };
         let thread = std::thread::Builder::new().name("ccl-master".into());
@@ -127,6 +150,7 @@ impl MasterServer {
         Ok(Self {
             address,
             stop: Mutex::new(Some(stop)),
+            questions,
             ending,
             thread: Some(thread),
             process: std::process::id(),
@@ -141,10 +165,14 @@ impl Drop for MasterServer {
         }
         self.stop();
         if let Some(thread) = self.thread.take() {
-            let _caught_and_kept_in_ending = thread.join();
+            // A panic was caught, and is in `ending`.
+            let _ = thread.join();
         }
     }
 }
+
+/// Whoever asks for the status waits for it here.
+type Question = std::sync::mpsc::Sender<Status>;
 
 /// What a master's thread is started with.
 struct Parts {

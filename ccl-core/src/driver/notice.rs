@@ -25,7 +25,7 @@ impl Waiting {
     }
 }
 
-/// When to say what is waited for: what lasts is said once, and again at distances that double.
+/// When to say what is waited for: what lasts is said once, and again at doubling intervals.
 #[derive(Debug, Default)]
 pub struct Notices {
     wait: Option<Seen>,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_countdown_is_told_once_and_then_at_distances_that_double() {
+    fn a_countdown_is_told_once_and_then_at_doubling_intervals() {
         let told = told(70, |now| waiting("members", 90 - now as u64));
         let times: Vec<_> = told.iter().map(|(now, _)| *now).collect();
         assert_eq!(times, [2.0, 6.0, 14.0, 30.0, 62.0]);

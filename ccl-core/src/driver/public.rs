@@ -25,8 +25,8 @@ pub(super) struct Public {
     last_fault: Option<String>,
     /// The master's address, and since when it has not answered over the connection there.
     unanswered: Option<(SocketAddr, Instant)>,
-    /// Whether that is of a connection that ended without a word of a master: the next one, of
-    /// which nothing is known yet, says no more.
+    /// Whether `last_fault` is of a connection that ended without a word from a master: the next
+    /// one, of which nothing is known yet, says no more.
     is_telling: bool,
     pub(super) counters: Counters,
     pub(super) others: OtherGroups,

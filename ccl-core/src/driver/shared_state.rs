@@ -13,9 +13,8 @@ use crate::driver::peer::Session;
 use crate::ids::{OpName, PeerId};
 use crate::peer::Input;
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
-
 use crate::transport::{Frame, FrameHeader, Handler, LinkHandler, LinkName, Links, Placement};
-use crate::wire::control::LinkFault;
+use crate::wire::control::{Called, LinkFault};
 
 /// Hands what arrives to the collectives or to shared state.
 struct Router {
@@ -44,7 +43,8 @@ impl Session {
 impl Operation {
     /// A sync that is repeated brings what it has now.
     pub(super) fn renew_offer(&mut self) {
-        if let (Some(holding), Some(offer)) = (&self.holding, &mut self.fingerprint.offer) {
+        if let (Some(holding), Called::Sync(offer)) = (&self.holding, &mut self.fingerprint.called)
+        {
             (offer.content, offer.is_usable) = holding.offered();
         }
     }

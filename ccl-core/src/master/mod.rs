@@ -12,6 +12,7 @@ mod outbox;
 mod run;
 mod session;
 mod shared;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use run::hearing::{Hearing, Notice};
 use session::secret::Secrets;
 use session::{Contact, Sessions};
 use shared::Shared;
+pub use status::{GroupStatus, PeerStatus, Status};
 
 use crate::event::Event;
 use crate::ids::{Epoch, GroupId, PeerId, RunId};

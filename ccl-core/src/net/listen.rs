@@ -47,7 +47,7 @@ impl Bound {
         self.listener.local_addr()
     }
 
-    /// Has the runtime serve it that this thread is in.
+    /// Serves it on the runtime of this thread.
     ///
     /// # Errors
     /// The system's.

@@ -1,8 +1,7 @@
-//! The plumbing: connections, the ports they come in at, and their options.
+//! TCP connections, the ports they come in at, and their options.
 //!
-//! Links between peers and connections to the master stand on it alike. It moves bytes and knows
-//! addresses; frames, peers and what a connection is for are no concern of this room. No call here
-//! blocks: who has to wait, awaits.
+//! Links between peers and connections to the master both use it. It moves bytes and knows
+//! addresses; it knows neither frames nor peers. Nothing here blocks: whoever has to wait, awaits.
 
 mod dial;
 mod host;

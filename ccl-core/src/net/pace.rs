@@ -1,5 +1,4 @@
-//! How often: attempts that grow rarer, and lines of the log about bad input, of which there may be
-//! any amount.
+//! Rate limits: pauses that double between attempts, and a limit on log lines about bad input.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -82,7 +81,9 @@ impl Limiter {
     }
 }
 
+/// Length of a window.
 const WINDOW: Duration = Duration::from_secs(5);
+/// Lines that a window lets through: enough to see what happens, too few to fill a disk.
 const LINES_A_WINDOW: u32 = 5;
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Stream {
         let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut count = 0;
         let outcome = self.0.try_io(Interest::WRITABLE, || {
-            // A broken connection is an error here, no signal to a process that may not ignore it.
+            // Without a signal, which would kill a process that does not ignore it.
             let socket = SockRef::from(&*self.0);
             count = socket.send_vectored_with_flags(buffers, libc::MSG_NOSIGNAL)?;
             is_exhausted(count, wanted)

@@ -8,11 +8,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::ids::{CallId, OpName, OpNumber, PeerId, Rank, Tag};
+use crate::ids::{CallId, Members, OpName, OpNumber, Rank, Tag};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{CostTable, Fingerprint, Kind, PeerToMaster};
+use crate::wire::control::{CostTable, Fingerprint, PeerToMaster};
 
 use super::Peer;
 use super::invariants;
@@ -24,7 +24,7 @@ use super::tags::{Call, Posted, Stage};
 /// Where an operation takes place: the birth view's part of `StartOp`.
 struct Stand {
     op: OpName,
-    members: Arc<[PeerId]>,
+    members: Members,
     ring_order: Arc<[Rank]>,
     costs: CostTable,
 }
@@ -163,24 +163,19 @@ impl Peer {
             .and_then(|state| state.call.as_ref())
             .map(|call| &call.fingerprint);
         let asked = fingerprint.map_or(0, |fingerprint| fingerprint.min_world);
-        let root = fingerprint
-            .filter(|fingerprint| fingerprint.kind == Kind::Broadcast)
-            .map(|fingerprint| fingerprint.root);
+        let root = fingerprint.and_then(|fingerprint| fingerprint.called.root());
         (asked, root)
     }
 
     fn start(&mut self, tag: Tag, stand: Stand) {
-        let Some(rank) = self
-            .session
-            .peer()
-            .and_then(|me| rank_of(&stand.members, me))
-        else {
+        let me = self.session.peer();
+        let Some(rank) = me.and_then(|me| stand.members.rank_of(me)) else {
             return;
         };
         let op = stand.op;
         let posted = Posted {
             op,
-            members: Arc::clone(&stand.members),
+            members: stand.members.clone(),
             held: false,
             elected: None,
         };
@@ -233,7 +228,7 @@ fn check_stand(
     n: OpNumber,
     (min_world, root): (u32, Option<Rank>),
 ) -> Result<Stand, Error> {
-    let world_size = u32::try_from(membership.members.len()).unwrap_or(u32::MAX);
+    let world_size = membership.members.world_size();
     if world_size < min_world {
         return Err(Error::TooFewPeers {
             world_size,
@@ -248,27 +243,22 @@ fn check_stand(
     {
         Some(carried) if !is_active(Mutation::CarriedTakesNewView) => Stand {
             op: carried.op,
-            members: carried.members.as_slice().into(),
+            members: carried.members.clone(),
             ring_order: carried.ring_order.as_slice().into(),
             costs: carried.costs,
         },
         _ => Stand {
             op: OpName { tag, n, birth: vid },
-            members: Arc::clone(&membership.members),
+            members: membership.members.clone(),
             ring_order: Arc::clone(&membership.ring_order),
             costs: membership.costs,
         },
     };
-    if let Some(root) = root.filter(|root| root.index() >= stand.members.len()) {
-        let world_size = stand.members.len();
+    let world_size = stand.members.world_size();
+    if let Some(root) = root.filter(|root| root.0 >= world_size) {
         return Err(Error::invalid(format!(
             "root {root} in a world of {world_size}"
         )));
     }
     Ok(stand)
-}
-
-fn rank_of(members: &[PeerId], peer: PeerId) -> Option<Rank> {
-    let index = members.iter().position(|member| *member == peer)?;
-    u32::try_from(index).ok().map(Rank)
 }

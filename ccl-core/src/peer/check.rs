@@ -149,7 +149,7 @@ impl Known<'_> {
                 posted.op
             )),
             (Some(posted), Some(carried)) if posted.op.n == carried.op.n => {
-                if posted.op != carried.op || *posted.members != *carried.members {
+                if posted.op != carried.op || posted.members != carried.members {
                     return Err(format!("{} is carried as {}", posted.op, carried.op));
                 }
                 Ok(())

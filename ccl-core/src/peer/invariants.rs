@@ -34,7 +34,7 @@ pub(super) fn told_without_gap(state: &TagState, n: OpNumber) {
 /// R18: the content of a sync is not known before its election, so nobody can hold it.
 pub(super) fn held_after_election(posted: &Posted, fingerprint: &Fingerprint) {
     assert!(
-        posted.elected.is_some() || fingerprint.offer.is_none(),
+        posted.elected.is_some() || fingerprint.called.offer().is_none(),
         "a sync of shared state is held after its election"
     );
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Eviction};
 use crate::event::Event;
-use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
+use crate::ids::{CallId, Members, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
     AbortReason, CancelReason, CostTable, Fingerprint, LinkFault, MasterToPeer, Member,
@@ -25,6 +25,21 @@ pub struct View {
     pub members: Vec<Member>,
     /// The ring: ranks, each followed by its next.
     pub ring_order: Vec<Rank>,
+}
+
+impl View {
+    /// How many members it has.
+    #[must_use]
+    pub fn world_size(&self) -> u32 {
+        self.members.len() as u32
+    }
+
+    /// The rank of a peer, if it is a member.
+    #[must_use]
+    pub fn rank_of(&self, peer: PeerId) -> Option<Rank> {
+        let index = self.members.iter().position(|member| member.peer == peer)?;
+        Some(Rank(index as u32))
+    }
 }
 
 /// What happens to a peer.
@@ -215,7 +230,7 @@ pub enum Output {
         /// What was called.
         fingerprint: Fingerprint,
         /// Members in rank order of the birth view.
-        members: Arc<[PeerId]>,
+        members: Members,
         /// The ring of the birth view, as ranks.
         ring_order: Arc<[Rank]>,
         /// This peer's rank in it.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::{OpName, PeerId, Rank, Tag};
+use crate::ids::{Members, OpName, Rank, Tag};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{Carried, CostTable, GivenBack, Install, MasterToPeer};
@@ -40,7 +40,7 @@ pub(super) struct Membership {
     /// As callers see it.
     pub view: Arc<View>,
     /// Names of its members in rank order.
-    pub members: Arc<[PeerId]>,
+    pub members: Members,
     /// Its ring.
     pub ring_order: Arc<[Rank]>,
     /// How `Auto` chooses in it.
@@ -249,7 +249,7 @@ impl Phase {
 impl Membership {
     /// The view that `install` describes. The caller has checked it.
     pub fn new(install: &Install) -> Self {
-        let members: Arc<[PeerId]> = install.members.iter().map(|member| member.peer).collect();
+        let members = install.members.iter().map(|member| member.peer).collect();
         let view = View {
             vid: install.vid,
             members: install.members.clone(),

@@ -1,6 +1,6 @@
 //! Syncs of shared state, as far as they differ from other operations: the election in between.
 //!
-//! A sync is posted, held and decided like every operation; its offer is part of the fingerprint.
+//! A sync is posted, held and decided like every operation; its fingerprint carries an offer.
 //! Between posts and results the master says who has the content that all are to have.
 
 use crate::error::Error;
@@ -20,7 +20,7 @@ impl Peer {
             return;
         };
         let (Stage::Posted(posted), Some(offer)) =
-            (&mut call.stage, call.fingerprint.offer.as_deref())
+            (&mut call.stage, call.fingerprint.called.offer())
         else {
             return;
         };
@@ -74,13 +74,12 @@ fn check_election(
 
 /// Whether what is called goes with its tag.
 pub(super) fn check_call(tag: Tag, fingerprint: &Fingerprint) -> Result<(), Error> {
-    let is_sync = fingerprint.kind == Kind::SharedState;
-    let is_whole = is_sync == fingerprint.offer.is_some();
-    if is_whole && is_sync == (tag == Tag::SHARED_STATE) {
+    let is_sync = fingerprint.kind() == Kind::SharedState;
+    if is_sync == (tag == Tag::SHARED_STATE) {
         return Ok(());
     }
     Err(Error::usage(format!(
-        "tag {} is for syncs of shared state, and those only bring an offer",
+        "tag {} is for syncs of shared state, and for nothing else",
         Tag::SHARED_STATE
     )))
 }

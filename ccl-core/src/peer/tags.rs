@@ -4,9 +4,8 @@
 //! anything is told, and to whom, is decided in `calls` and `install`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use crate::ids::{CallId, OpName, OpNumber, PeerId, Tag};
+use crate::ids::{CallId, Members, OpName, OpNumber, PeerId, Tag};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::control::{AbortReason, CancelReason, Fingerprint, OpNote, StateId, TagFloor};
@@ -76,7 +75,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Posted {
     pub op: OpName,
-    pub members: Arc<[PeerId]>,
+    pub members: Members,
     pub held: bool,
     /// What was elected, if it is a sync of shared state.
     pub elected: Option<StateId>,

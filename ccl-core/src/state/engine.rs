@@ -19,7 +19,7 @@ use super::running::{Jobs, Role, Running};
 use super::serve::Serve;
 use super::{Order, What};
 use crate::buffer::{Gate, Region, Storage};
-use crate::ids::{OpName, PeerId};
+use crate::ids::{Members, OpName, PeerId};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::time::Instant;
 use crate::transport::{FrameHeader, LinkSender, Placement};
@@ -40,7 +40,7 @@ pub struct StartSync {
     /// Its name.
     pub op: OpName,
     /// Members in rank order.
-    pub members: Arc<[PeerId]>,
+    pub members: Members,
     /// This peer's rank.
     pub rank: usize,
     /// The caller's state.

@@ -1,9 +1,9 @@
 //! Links in memory, under virtual time: one seed is one history.
 //!
-//! A lane carries one frame at a time, as long as it pleases the seed; so the bulk frames of a call
-//! overtake each other, and what is half here can still go wrong. By [`Faults`] lanes break, and
-//! bytes are damaged: then the frame comes again, as after the repair of a connection. Whoever
-//! drives it takes one [`MemNetwork::step`] after the other.
+//! A lane carries one frame at a time, for a time that the seed chooses, so bulk frames of a call
+//! overtake each other and a half-written frame can still fail. [`Faults`] break lanes and damage
+//! bytes; the frame is then sent again, as after the repair of a connection. The caller drives it
+//! with [`MemNetwork::step`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -119,12 +119,12 @@ enum Event {
     /// The lane is there again, and its frame begins anew.
     Repaired(At),
     /// The handler is told something.
-    Tell(SocketAddr, LinkName, Word),
+    Tell(SocketAddr, LinkName, Report),
 }
 
 /// What handlers are told of links.
 #[derive(Clone, Copy)]
-enum Word {
+enum Report {
     Up,
     Down(LinkFault, bool),
     Repaired(u16),
@@ -161,7 +161,7 @@ impl MemNetwork {
         }
     }
 
-    /// Lets the next thing happen; false if nothing is to come.
+    /// Handles the next event; false if there is none.
     pub(crate) fn step(&self) -> bool {
         let mut world = self.0.lock();
         let Some(((at, _), event)) = world.events.pop_first() else {
@@ -179,15 +179,17 @@ impl MemNetwork {
                 drop(world);
                 self.finish(at);
             }
-            Event::Tell(address, link, word) => {
+            Event::Tell(address, link, report) => {
                 let handler = world.handler(address);
                 drop(world);
-                match (handler, word) {
-                    (Some(handler), Word::Up) => handler.link_up(link),
-                    (Some(handler), Word::Down(fault, gave_up)) => {
+                match (handler, report) {
+                    (Some(handler), Report::Up) => handler.link_up(link),
+                    (Some(handler), Report::Down(fault, gave_up)) => {
                         handler.link_down(link, fault, gave_up);
                     }
-                    (Some(handler), Word::Repaired(lane)) => handler.lane_repaired(link.peer, lane),
+                    (Some(handler), Report::Repaired(lane)) => {
+                        handler.lane_repaired(link.peer, lane)
+                    }
                     (None, _) => {}
                 }
             }
@@ -200,8 +202,8 @@ impl MemNetwork {
         let Some((frame, from, handler)) = world.delivery(at) else {
             return;
         };
-        let once_in = world.faults.breaks;
-        if world.hits(once_in) {
+        let one_in = world.faults.breaks;
+        if world.is_due(one_in) {
             return world.break_lane(at);
         }
         let is_bulk = at.lane > 0;
@@ -228,8 +230,8 @@ impl MemNetwork {
         let Some((frame, from, handler)) = world.delivery(at) else {
             return;
         };
-        let once_in = world.faults.damage;
-        let is_damaged = frame.payload.bytes() > 0 && world.hits(once_in);
+        let one_in = world.faults.damage;
+        let is_damaged = frame.payload.bytes() > 0 && world.is_due(one_in);
         let placement = world.lane(at).and_then(|lane| lane.placement.take());
         if is_damaged {
             if let Some(Placement::Memory(region)) = &placement {
@@ -277,8 +279,8 @@ impl World {
         z ^ (z >> 31)
     }
 
-    fn hits(&mut self, once_in: u64) -> bool {
-        once_in > 0 && self.random().is_multiple_of(once_in)
+    fn is_due(&mut self, one_in: u64) -> bool {
+        one_in > 0 && self.random().is_multiple_of(one_in)
     }
 
     fn plan(&mut self, event: Event) {
@@ -289,8 +291,8 @@ impl World {
     }
 
     /// Tells a handler, after all that it was told before.
-    fn tell(&mut self, address: SocketAddr, link: LinkName, word: Word) {
-        let event = Event::Tell(address, link, word);
+    fn tell(&mut self, address: SocketAddr, link: LinkName, report: Report) {
+        let event = Event::Tell(address, link, report);
         self.events.insert((self.now, self.next_event), event);
         self.next_event += 1;
     }
@@ -360,7 +362,7 @@ impl World {
         let link = self.link(address, peer).expect("it was there");
         link.other = Some(other_life);
         for (at, peer, incarnation) in [(address, peer, life), (other, me, other_life)] {
-            self.tell(at, LinkName { peer, incarnation }, Word::Up);
+            self.tell(at, LinkName { peer, incarnation }, Report::Up);
             self.fill(at, peer);
         }
     }
@@ -445,7 +447,7 @@ impl World {
                 link.repairs += 1;
             }
             let lane = u16::try_from(at.lane).expect("a few lanes");
-            self.tell(address, name, Word::Repaired(lane));
+            self.tell(address, name, Report::Repaired(lane));
         }
         match has_frame {
             true => self.plan(Event::Begin(at)),
@@ -458,7 +460,7 @@ impl World {
         let Some((other, there)) = self.other_end(at.from, at.to) else {
             return;
         };
-        self.tell(other, there, Word::Down(LinkFault::Protocol, true));
+        self.tell(other, there, Report::Down(LinkFault::Protocol, true));
         self.end_other(other, from);
         if let Some(link) = self.link(other, from) {
             link.is_failed = true;
@@ -470,7 +472,7 @@ impl World {
         let Some((other, there)) = self.other_end(address, peer) else {
             return;
         };
-        self.tell(other, there, Word::Down(LinkFault::Ended, false));
+        self.tell(other, there, Report::Down(LinkFault::Ended, false));
         self.lives += 1;
         let life = self.lives;
         let Some(link) = self.link(other, there.peer) else {
@@ -489,7 +491,7 @@ impl World {
         if lost || !link.signals.is_empty() || !link.bulk.is_empty() {
             link.signals.clear();
             link.bulk.clear();
-            self.tell(other, name, Word::Down(LinkFault::Ended, true));
+            self.tell(other, name, Report::Down(LinkFault::Ended, true));
         }
         self.plan(Event::Meet(other, there.peer));
     }
@@ -624,7 +626,7 @@ impl Links for MemLinks {
                     peer: there.peer,
                     incarnation: link.life,
                 };
-                world.tell(address, name, Word::Down(LinkFault::Refused, true));
+                world.tell(address, name, Report::Down(LinkFault::Refused, true));
             }
         }
         let end = world.ends.get_mut(&self.address).expect("it was made");

@@ -1,8 +1,9 @@
 //! Links between peers: frames from here to there.
 //!
 //! The layer above never sees a lost or doubled frame: a link works, or it is reported down. This
-//! file is the seam: what carries the frames is behind [`Links`], [`tcp`] so far. Whatever does
-//! passes the same tests (`conformance`).
+//! file owns the traits between the layers above and what carries the frames: [`Links`],
+//! implemented by [`tcp`] and, for tests, by `mem`. Each implementation passes the same
+//! tests (`conformance`).
 
 #[cfg(test)]
 pub(crate) mod mem;

@@ -8,6 +8,9 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::ids::Members;
+use crate::limits::WORLD_SIZE_MAX;
+
 /// Decodes a list, but keeps at most one element more than `MAX`.
 ///
 /// The one too many lets `validate` name the list that is too long; what follows it is decoded and
@@ -21,6 +24,14 @@ where
     T: Deserialize<'de>,
 {
     deserializer.deserialize_seq(ListVisitor::<T, MAX>(PhantomData))
+}
+
+/// The same for members.
+///
+/// # Errors
+/// Those of the decoder.
+pub fn members<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+    list::<_, _, WORLD_SIZE_MAX>(deserializer).map(Members::from)
 }
 
 struct ListVisitor<T, const MAX: usize>(PhantomData<T>);

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    GroupId, LinkKey, MemberNumber, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, Term,
-    UnitId, Vid,
+    GroupId, LinkKey, MemberNumber, Members, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag,
+    Term, UnitId, Vid,
 };
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, OPEN_OPS_MAX, PEERS_MAX, TAGS_MAX, WORLD_SIZE_MAX,
@@ -17,12 +17,12 @@ use crate::limits::{
 use crate::timers::Timers;
 use crate::wire::bounded;
 
-pub use super::fingerprint::{Algorithm, CallName, Fingerprint, Kind};
+pub use super::fingerprint::{Algorithm, CallName, Called, Elements, Fingerprint, Kind};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};
 pub use super::state::{
     Digest, KeyDifference, KeySketch, OddEntry, StateId, StateOffer, SyncFault, SyncStrategy,
 };
-pub use super::wait::{Called, MissingLink, SomePeers, UnitCount, Wait};
+pub use super::wait::{MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
 /// with its number, so that whoever differs is told so.
@@ -152,8 +152,8 @@ pub struct Carried {
     /// Its name; the birth view stays.
     pub op: OpName,
     /// Its members in rank order of the birth view.
-    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
-    pub members: Vec<PeerId>,
+    #[serde(deserialize_with = "bounded::members")]
+    pub members: Members,
     /// The ring of the birth view: a member may post it late without ever having seen that view.
     #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub ring_order: Vec<Rank>,

@@ -90,87 +90,264 @@ impl Algorithm {
 /// What all members must agree on before an operation can commit (R12).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// All-reduce, broadcast, …
-    pub kind: Kind,
+    /// All-reduce, broadcast, …, with what it alone needs.
+    pub called: Called,
     /// Direct or ring.
     pub algorithm: Algorithm,
-    /// How elements combine; `Sum` where nothing is reduced.
-    pub op: ReduceOp,
-    /// Element type of the first part.
-    pub dtype: Dtype,
-    /// Elements over all parts.
-    pub count: u64,
-    /// Number of buffers; 1 unless `all_reduce_many`.
-    pub parts: u32,
-    /// FNV-1a over the (dtype, count) of each part.
-    pub parts_digest: u64,
-    /// The source of a broadcast; 0 elsewhere.
-    pub root: Rank,
-    /// Wire format of the data; 0 is the dtype itself.
-    pub quantization: u8,
-    /// Whether the library repeats the call with the survivors after a loss.
-    pub retry: bool,
-    /// Most attempts that such a repetition makes in all.
+    /// Most attempts that the library makes in all, with the survivors after a loss.
     pub attempts: u32,
     /// Fewest members with which it runs.
     pub min_world: u32,
     /// What its caller calls a collective that it makes of this one, such as `reduce to rank 2` of
     /// an all-reduce; empty if it is what it is.
     pub caller: String,
-    /// What the caller brings to a sync of shared state. Differs from member to member, and is no
-    /// part of what is compared.
-    pub offer: Option<Box<StateOffer>>,
 }
 
+/// Which collective was called, with what it alone needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Called {
+    /// Equally long buffers of all members are reduced.
+    AllReduce {
+        /// How elements combine.
+        reduce_op: ReduceOp,
+        /// The buffers.
+        elements: Elements,
+    },
+    /// Each member gets its share of the reduced buffers.
+    ReduceScatter {
+        /// How elements combine.
+        reduce_op: ReduceOp,
+        /// One share.
+        elements: Elements,
+    },
+    /// All members get everybody's share.
+    AllGather {
+        /// One share.
+        elements: Elements,
+    },
+    /// All members get one member's buffers.
+    Broadcast {
+        /// Whose.
+        root: Rank,
+        /// The buffers.
+        elements: Elements,
+    },
+    /// Nothing moves.
+    Barrier,
+    /// A sync of shared state, with what the caller brings. Offers differ from member to member and
+    /// are not compared.
+    Sync(Box<StateOffer>),
+}
+
+/// The buffers of a call, as all members must have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Elements {
+    /// Element type of the first buffer.
+    pub dtype: Dtype,
+    /// Elements over all buffers.
+    pub count: u64,
+    /// Number of buffers; 1 unless `all_reduce_many`.
+    pub parts: u32,
+    /// FNV-1a over the (dtype, count) of each buffer.
+    pub parts_digest: u64,
+}
+
+/// What differs between two fingerprints, and both values, in words.
+pub type Difference = (&'static str, String, String);
+
 impl Fingerprint {
-    /// What was called, in words.
-    fn call(&self) -> String {
-        if self.caller.is_empty() {
-            self.kind.name().to_owned()
-        } else {
-            self.caller.clone()
+    /// A call that is made once, in a world of any size, with the algorithm left to the library.
+    #[must_use]
+    pub fn new(called: Called) -> Self {
+        Self {
+            called,
+            algorithm: Algorithm::Auto,
+            attempts: 1,
+            min_world: 1,
+            caller: String::new(),
         }
     }
 
-    /// The first difference between two fingerprints: what differs, and both values, in words. The
-    /// values are empty where the words are all there is to say.
+    /// All-reduce, broadcast, …
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
-        macro_rules! compare {
-            ($($field:ident as $name:literal: $words:expr),* $(,)?) => {$(
-                if self.$field != other.$field {
-                    let words = $words;
-                    return Some(($name, words(self), words(other)));
-                }
-            )*};
+    pub const fn kind(&self) -> Kind {
+        self.called.kind()
+    }
+
+    /// The first difference between two fingerprints. The values are empty where the words are all
+    /// there is to say.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<Difference> {
+        if self.caller != other.caller {
+            return Some(("call", self.call(), other.call()));
         }
-        compare!(
-            caller as "call": Self::call,
-            kind as "call": |it: &Self| it.kind.name().to_owned(),
-            dtype as "dtype": |it: &Self| it.dtype.name().to_owned(),
-            op as "operator": |it: &Self| it.op.name().to_owned(),
-            parts as "number of buffers": |it: &Self| it.parts.to_string(),
-            count as "count": |it: &Self| it.count.to_string(),
-            parts_digest as "types and lengths of the buffers": |_: &Self| String::new(),
-            root as "root": |it: &Self| it.root.to_string(),
-            algorithm as "algorithm": |it: &Self| it.algorithm.name().to_owned(),
-            quantization as "quantization": |it: &Self| it.quantization.to_string(),
-            attempts as "attempts": |it: &Self| it.attempts.to_string(),
-            retry as "retry": |it: &Self| it.retry.to_string(),
-            min_world as "min_world_size": |it: &Self| it.min_world.to_string(),
-        );
-        None
+        let called = self.called.difference(&other.called);
+        called.or_else(|| self.difference_in_how(other))
     }
 
     /// Whether a member may hold the result of such an operation although another never called it
     /// (R4: the contributors are then those known to have posted).
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        match self.kind {
-            Kind::Barrier | Kind::Broadcast => true,
+        match &self.called {
+            Called::AllReduce { elements, .. }
+            | Called::ReduceScatter { elements, .. }
+            | Called::AllGather { elements } => elements.count == 0,
+            Called::Broadcast { .. } | Called::Barrier => true,
             // Nobody holds it before the election, which hears all.
-            Kind::SharedState => false,
-            _ => self.count == 0,
+            Called::Sync(_) => false,
         }
+    }
+
+    /// What was called, in words.
+    fn call(&self) -> String {
+        if self.caller.is_empty() {
+            self.kind().name().to_owned()
+        } else {
+            self.caller.clone()
+        }
+    }
+
+    fn difference_in_how(&self, other: &Self) -> Option<Difference> {
+        let of = |it: &Self| (it.algorithm.name(), it.attempts, it.min_world);
+        let (mine, theirs) = (of(self), of(other));
+        differ("algorithm", mine.0, theirs.0)
+            .or_else(|| differ("attempts", mine.1, theirs.1))
+            .or_else(|| differ("min_world_size", mine.2, theirs.2))
+    }
+}
+
+impl Called {
+    /// All-reduce, broadcast, …
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::AllReduce { .. } => Kind::AllReduce,
+            Self::ReduceScatter { .. } => Kind::ReduceScatter,
+            Self::AllGather { .. } => Kind::AllGather,
+            Self::Broadcast { .. } => Kind::Broadcast,
+            Self::Barrier => Kind::Barrier,
+            Self::Sync(_) => Kind::SharedState,
+        }
+    }
+
+    /// How elements combine, where they do.
+    #[must_use]
+    pub const fn reduce_op(&self) -> Option<ReduceOp> {
+        match self {
+            Self::AllReduce { reduce_op, .. } | Self::ReduceScatter { reduce_op, .. } => {
+                Some(*reduce_op)
+            }
+            _ => None,
+        }
+    }
+
+    /// The buffers, if it has any.
+    #[must_use]
+    pub const fn elements(&self) -> Option<&Elements> {
+        match self {
+            Self::AllReduce { elements, .. }
+            | Self::ReduceScatter { elements, .. }
+            | Self::AllGather { elements }
+            | Self::Broadcast { elements, .. } => Some(elements),
+            Self::Barrier | Self::Sync(_) => None,
+        }
+    }
+
+    /// The source of a broadcast.
+    #[must_use]
+    pub const fn root(&self) -> Option<Rank> {
+        match self {
+            Self::Broadcast { root, .. } => Some(*root),
+            _ => None,
+        }
+    }
+
+    /// What the caller brings to a sync of shared state.
+    #[must_use]
+    pub fn offer(&self) -> Option<&StateOffer> {
+        match self {
+            Self::Sync(offer) => Some(offer),
+            _ => None,
+        }
+    }
+
+    fn difference(&self, other: &Self) -> Option<Difference> {
+        differ("call", self.kind().name(), other.kind().name()).or_else(|| {
+            let mine = (self.elements()?, self.reduce_op(), self.root());
+            let theirs = (other.elements()?, other.reduce_op(), other.root());
+            differ("dtype", mine.0.dtype.name(), theirs.0.dtype.name())
+                .or_else(|| differ("operator", mine.1?.name(), theirs.1?.name()))
+                .or_else(|| mine.0.difference(theirs.0))
+                .or_else(|| differ("root", mine.2?, theirs.2?))
+        })
+    }
+}
+
+impl Elements {
+    /// Of buffers of these types and lengths.
+    #[must_use]
+    pub fn of(parts: impl IntoIterator<Item = (Dtype, u64)>) -> Self {
+        let mut parts = parts.into_iter().peekable();
+        let none = Self {
+            dtype: parts.peek().map_or(Dtype::U8, |(dtype, _)| *dtype),
+            count: 0,
+            parts: 0,
+            parts_digest: FNV_OFFSET,
+        };
+        parts.fold(none, |before, (dtype, count)| {
+            let bytes = [dtype as u8].into_iter().chain(count.to_le_bytes());
+            let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+            Self {
+                dtype: before.dtype,
+                count: before.count.saturating_add(count),
+                parts: before.parts + 1,
+                parts_digest: bytes.fold(before.parts_digest, mix),
+            }
+        })
+    }
+
+    fn difference(&self, other: &Self) -> Option<Difference> {
+        let words = "types and lengths of the buffers";
+        differ("number of buffers", self.parts, other.parts)
+            .or_else(|| differ("count", self.count, other.count))
+            .or_else(|| {
+                let is_same = self.parts_digest == other.parts_digest;
+                (!is_same).then(|| (words, String::new(), String::new()))
+            })
+    }
+}
+
+fn differ<T: PartialEq + fmt::Display>(
+    what: &'static str,
+    mine: T,
+    theirs: T,
+) -> Option<Difference> {
+    (mine != theirs).then(|| (what, mine.to_string(), theirs.to_string()))
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_buffers_have_another_digest() {
+        use Dtype::{F32, I32};
+        let cases: [&[(Dtype, u64)]; 4] = [&[], &[(F32, 2)], &[(I32, 2)], &[(F32, 1), (F32, 1)]];
+        let digests = cases.map(|parts| Elements::of(parts.iter().copied()).parts_digest);
+        let distinct: std::collections::BTreeSet<_> = digests.iter().collect();
+        assert_eq!(distinct.len(), digests.len());
+    }
+
+    #[test]
+    fn elements_are_those_of_all_buffers() {
+        let elements = Elements::of([(Dtype::F32, 3), (Dtype::I32, 4)]);
+        assert_eq!(
+            (elements.dtype, elements.count, elements.parts),
+            (Dtype::F32, 7, 2)
+        );
     }
 }

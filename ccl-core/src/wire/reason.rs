@@ -197,9 +197,9 @@ impl EvictReason {
                  it, within post_timeout"
             ),
             Self::RevisionAhead { theirs, sealed } => format!(
-                "its shared state has revision {theirs}, but the run sealed {sealed} last: it is of \
-                 another run or of a later time; connect again without it, or with the run's own \
-                 checkpoint"
+                "its shared state has revision {theirs}, but the run sealed {sealed} last: it comes \
+                 from another run, or from a later point of this one; connect again without it, or \
+                 load the run's own checkpoint"
             ),
             Self::UnitFull { unit, size } => format!(
                 "all {size} peers of unit {unit} are there already: if they are of an earlier start, \

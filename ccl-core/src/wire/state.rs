@@ -78,7 +78,7 @@ impl SyncStrategy {
 }
 
 /// What a member brings to a sync. It is part of its fingerprint, and not compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StateOffer {
     /// Its content.
     pub content: StateId,
@@ -159,6 +159,18 @@ pub enum SyncFault {
 }
 
 impl SyncFault {
+    /// Whose state does not fit, where one peer is the odd one.
+    #[must_use]
+    pub fn odd_peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Keys { peer, .. }
+            | Self::Strategies { peer, .. }
+            | Self::SenderLost { peer, .. }
+            | Self::RevisionAhead { peer, .. } => Some(*peer),
+            Self::RevisionLost { .. } | Self::NoSource => None,
+        }
+    }
+
     /// What is wrong, and what to do.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
@@ -167,7 +179,7 @@ impl SyncFault {
                 peer, theirs, most, ..
             } => format!(
                 "{} has other entries than the others: {}, where the others have {}; names, types and \
-                 shapes must be the same at all",
+                 shapes must be the same on all members",
                 names.of(*peer),
                 entries(*theirs),
                 entries(*most)
@@ -191,10 +203,10 @@ impl SyncFault {
                 theirs,
                 sealed,
             } => format!(
-                "{} has revision {theirs}, but the run sealed {sealed} last, and too few have that or \
-                 what follows it to go on without those that are ahead. Let these begin without their \
-                 state, or with the run's own checkpoint; or let all members call with restore: then \
-                 the run goes on from the highest revision there is",
+                "{} has revision {theirs}, but the run sealed {sealed} last, and too many members are \
+                 ahead to evict them. Start those members without their state, or with the run's own \
+                 checkpoint, or let all members call with restore to go on from the highest revision \
+                 there is",
                 names.of(*peer)
             ),
             Self::RevisionLost {

@@ -339,13 +339,20 @@ fn check_ring(ring: &[Rank], members: usize) -> Checked {
 }
 
 fn check_fingerprint(fingerprint: &Fingerprint) -> Checked {
-    over("count", fingerprint.count, COUNT_MAX)?;
-    length("parts", fingerprint.parts as usize, PARTS_MAX)?;
-    over("root", fingerprint.root.0.into(), WORLD_SIZE_MAX as u64 - 1)?;
+    let called = &fingerprint.called;
+    if let Some(elements) = called.elements() {
+        over("count", elements.count, COUNT_MAX)?;
+        length("parts", elements.parts as usize, PARTS_MAX)?;
+    }
+    if let Some(root) = called.root() {
+        over("root", root.0.into(), WORLD_SIZE_MAX as u64 - 1)?;
+    }
     length("min_world", fingerprint.min_world as usize, WORLD_SIZE_MAX)?;
     length("caller", fingerprint.caller.len(), CALLER_BYTES_MAX)?;
-    let mut offers = fingerprint.offer.iter();
-    offers.try_for_each(|offer| check_content(&offer.content))
+    match called.offer() {
+        Some(offer) => check_content(&offer.content),
+        None => Ok(()),
+    }
 }
 
 fn check_cancel(reason: &CancelReason) -> Checked {

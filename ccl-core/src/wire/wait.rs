@@ -12,14 +12,14 @@ use crate::wire::bounded;
 
 /// A peer, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Called {
+pub struct NamedPeer {
     /// Its session's name.
     pub peer: PeerId,
     /// Its own name, and its address.
     pub name: String,
 }
 
-impl fmt::Display for Called {
+impl fmt::Display for NamedPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name.as_str() {
             "" => write!(f, "peer {}", self.peer),
@@ -46,7 +46,7 @@ pub struct SomePeers {
     pub count: u32,
     /// The first, by peer id.
     #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
-    pub first: Vec<Called>,
+    pub first: Vec<NamedPeer>,
 }
 
 impl fmt::Display for SomePeers {
@@ -66,9 +66,9 @@ impl fmt::Display for SomePeers {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingLink {
     /// Who says so.
-    pub from: Called,
+    pub from: NamedPeer,
     /// To whom.
-    pub to: Called,
+    pub to: NamedPeer,
     /// What was tried at which address, and what came of it; empty as long as nothing failed.
     pub error: String,
 }
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn of_many_peers_the_first_are_named_and_the_others_counted() {
-        let called = |peer| Called {
+        let called = |peer| NamedPeer {
             peer: PeerId(peer),
             name: format!("node{peer}:1"),
         };
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_missing_link_is_told_with_its_error_and_a_remedy() {
-        let called = |peer, name: &str| Called {
+        let called = |peer, name: &str| NamedPeer {
             peer: PeerId(peer),
             name: name.into(),
         };

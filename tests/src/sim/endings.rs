@@ -2,7 +2,7 @@
 
 use ccl_core::ids::{GroupId, OpName, PeerId, Rank};
 use ccl_core::peer::End;
-use ccl_core::wire::control::{AbortReason, CancelReason, Fingerprint, Kind};
+use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint, Kind};
 
 use super::checkers::{Outcome, Started, ensure};
 use super::cluster::{HostId, World};
@@ -127,7 +127,7 @@ impl World {
         })?;
         let rank = me.and_then(|me| contributors.iter().position(|peer| *peer == me));
         let rank = Rank(rank.ok_or("it is no contributor of its own success")? as u32);
-        if mine.kind == Kind::SharedState {
+        if mine.kind() == Kind::SharedState {
             return self.check_sync_committed(host, (run, group, op));
         }
         let memory = memory.ok_or_else(|| format!("{op} committed but never ran"))?;
@@ -142,7 +142,7 @@ impl World {
         (contributors, rank): (&[PeerId], Rank),
         memory: &Memory,
     ) -> Result<(), String> {
-        let by_rank = operation.fingerprint.kind == Kind::ReduceScatter;
+        let by_rank = operation.fingerprint.kind() == Kind::ReduceScatter;
         let slot = if by_rank { rank } else { Rank(0) };
         let result = memory.result.as_ref().unwrap_or(&memory.input);
         let digest = digest(result);
@@ -272,7 +272,7 @@ fn expected(operation: &Operation, calls: &[&Started], rank: Rank) -> Vec<Vec<u8
         .iter()
         .enumerate()
         .map(|(index, part)| {
-            let shares = if fingerprint.kind == Kind::ReduceScatter {
+            let shares = if fingerprint.kind() == Kind::ReduceScatter {
                 world
             } else {
                 1
@@ -286,16 +286,18 @@ fn expected(operation: &Operation, calls: &[&Started], rank: Rank) -> Vec<Vec<u8
                 })
                 .collect();
             let slices: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
-            match fingerprint.kind {
-                Kind::AllReduce => reference::reduce(part.dtype, fingerprint.op, &slices),
-                Kind::ReduceScatter => {
-                    let all = reference::reduce(part.dtype, fingerprint.op, &slices);
+            match fingerprint.called {
+                Called::AllReduce { reduce_op, .. } => {
+                    reference::reduce(part.dtype, reduce_op, &slices)
+                }
+                Called::ReduceScatter { reduce_op, .. } => {
+                    let all = reference::reduce(part.dtype, reduce_op, &slices);
                     let share = all.len() / world;
                     all[rank.index() * share..(rank.index() + 1) * share].to_vec()
                 }
-                Kind::AllGather => slices.concat(),
-                Kind::Broadcast => inputs[0].clone(),
-                Kind::Barrier | Kind::SharedState => Vec::new(),
+                Called::AllGather { .. } => slices.concat(),
+                Called::Broadcast { .. } => inputs[0].clone(),
+                Called::Barrier | Called::Sync(_) => Vec::new(),
             }
         })
         .collect()

@@ -59,10 +59,14 @@ pub const ALL: [Mutation; 49] = [
     Mutation::OlderJournalTrusted,
 ];
 
-/// Those that scripts notice (`tests/tests/scenarios_journal.rs`): what they take away is needed
-/// only after faults of which a seed hardly has two in the right order, or that take away what
-/// seeds are checked for.
-pub const SCRIPTED: [Mutation; 2] = [Mutation::NewerReportIgnored, Mutation::DoubtForgotten];
+/// Those that scripts notice (`scenarios_journal.rs` and `scenarios_state.rs` in `tests/tests`):
+/// what they take away is needed only after faults of which a seed hardly has two in the right
+/// order, or that take away what seeds are checked for.
+pub const SCRIPTED: [Mutation; 3] = [
+    Mutation::NewerReportIgnored,
+    Mutation::DoubtForgotten,
+    Mutation::SealedStateLazy,
+];
 
 /// What became of one bug.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use ccl_core::collective::step::{
 use ccl_core::collective::{
     Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, StartOp, is_staged,
 };
-use ccl_core::ids::{CallId, OpName, PeerId, Rank, Vid};
+use ccl_core::ids::{CallId, Members, OpName, PeerId, Rank, Vid};
 use ccl_core::peer::Input;
 use ccl_core::transport::FrameHeader;
 use ccl_core::wire::control::{CostTable, Fingerprint, Kind};
@@ -30,7 +30,7 @@ pub struct Start {
     pub call: CallId,
     pub op: OpName,
     pub fingerprint: Fingerprint,
-    pub members: Arc<[PeerId]>,
+    pub members: Members,
     pub ring_order: Arc<[Rank]>,
     pub rank: Rank,
     pub costs: CostTable,
@@ -172,7 +172,7 @@ impl Plane {
             op: start.op,
             fingerprint: start.fingerprint.clone(),
             parts,
-            members: Arc::clone(&start.members),
+            members: start.members.clone(),
             ring_order: Arc::clone(&start.ring_order),
             rank: start.rank,
             costs: start.costs,
@@ -416,10 +416,10 @@ impl World {
     pub fn shape(&self, host: HostId, start: &Start) -> (Arc<[Part]>, Memory) {
         let call = self.hosts[host.0].app.memory_of(start.call);
         let world = start.members.len();
-        let (input_shares, result_shares) = match start.fingerprint.kind {
-            Kind::AllReduce | Kind::Broadcast | Kind::Barrier | Kind::SharedState => (1, 1),
+        let (input_shares, result_shares) = match start.fingerprint.kind() {
             Kind::AllGather => (1, world),
             Kind::ReduceScatter => (world, 1),
+            _ => (1, 1),
         };
         let mut memory = Memory {
             input: Vec::new(),

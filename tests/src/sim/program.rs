@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use ccl_core::collective::layout::{Part, parts_digest};
+use ccl_core::collective::layout::Part;
 use ccl_core::ids::{GroupId, Rank, Tag};
-use ccl_core::wire::control::Fingerprint;
+use ccl_core::wire::control::{Called, Elements, Fingerprint};
 use ccl_core::{Algorithm, Dtype, Kind, ReduceOp};
 
 use super::rng::{Rng, mix_all};
@@ -86,14 +86,22 @@ impl Logical {
         let mut parts = self.parts.clone();
         let mut fingerprint = self.fingerprint.clone();
         match twist {
+            // A sync has no buffers that could differ.
+            Some(Twist::Count | Twist::Dtype) if self.tag == Tag::SHARED_STATE => {
+                fingerprint.caller = "sync of a checkpoint".into();
+            }
             Some(Twist::Count) => parts[0].count += 1,
             Some(Twist::Dtype) => {
                 let other = parts[0].dtype == Dtype::F32;
                 parts[0].dtype = if other { Dtype::I32 } else { Dtype::F32 };
             }
             Some(Twist::Op) => {
-                let is_max = fingerprint.op == ReduceOp::Max;
-                fingerprint.op = if is_max { ReduceOp::Min } else { ReduceOp::Max };
+                if let Called::AllReduce { reduce_op, .. }
+                | Called::ReduceScatter { reduce_op, .. } = &mut fingerprint.called
+                {
+                    let is_max = *reduce_op == ReduceOp::Max;
+                    *reduce_op = if is_max { ReduceOp::Min } else { ReduceOp::Max };
+                }
             }
             Some(Twist::Caller) => fingerprint.caller = "reduce to rank 1".into(),
             _ => {}
@@ -109,12 +117,45 @@ impl Logical {
     }
 }
 
+/// What a fingerprint says about these buffers.
+#[must_use]
+pub fn elements_of(parts: &[Part]) -> Elements {
+    Elements::of(parts.iter().map(|part| (part.dtype, part.count)))
+}
+
 /// Fills in what a fingerprint says about the buffers.
 pub fn describe(fingerprint: &mut Fingerprint, parts: &[Part]) {
-    fingerprint.dtype = parts[0].dtype;
-    fingerprint.count = parts.iter().map(|part| part.count).sum();
-    fingerprint.parts = parts.len() as u32;
-    fingerprint.parts_digest = parts_digest(parts);
+    match &mut fingerprint.called {
+        Called::AllReduce { elements, .. }
+        | Called::ReduceScatter { elements, .. }
+        | Called::AllGather { elements }
+        | Called::Broadcast { elements, .. } => *elements = elements_of(parts),
+        Called::Barrier | Called::Sync(_) => {}
+    }
+}
+
+/// A collective of this kind on these buffers; broadcasts are from rank 0. What a sync brings is
+/// known when it is posted.
+#[must_use]
+pub fn called(kind: Kind, reduce_op: ReduceOp, parts: &[Part]) -> Called {
+    let elements = elements_of(parts);
+    match kind {
+        Kind::AllReduce => Called::AllReduce {
+            reduce_op,
+            elements,
+        },
+        Kind::ReduceScatter => Called::ReduceScatter {
+            reduce_op,
+            elements,
+        },
+        Kind::AllGather => Called::AllGather { elements },
+        Kind::Broadcast => Called::Broadcast {
+            root: Rank(0),
+            elements,
+        },
+        Kind::Barrier => Called::Barrier,
+        Kind::SharedState => Called::Sync(Box::default()),
+    }
 }
 
 /// The calls of one round, a list a tag.
@@ -163,7 +204,7 @@ fn late(rng: &mut Rng, swarm: &Swarm, (group, round): (GroupId, u64)) -> Option<
     }
     let (tag, id) = (Tag(LATE_TAGS + round % LATE_ROUNDS), rng.bits());
     let mut late = logical(rng, swarm, group, (tag, id, true));
-    (late.fingerprint.retry, late.fingerprint.attempts) = (false, 1);
+    late.fingerprint.attempts = 1;
     late.asynchronous = true;
     late.twist = None;
     late.late = rng.between(1, LATE_ROUNDS / 2);
@@ -185,13 +226,11 @@ fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {
     let asynchronous = rng.chance(150);
     let attempts = if asynchronous { 1 } else { u32::MAX };
     let parts = vec![NOTHING];
-    let mut fingerprint = Fingerprint {
-        kind: Kind::SharedState,
-        retry: attempts > 1,
+    let fingerprint = Fingerprint {
         attempts,
-        ..fingerprint(swarm, group)
+        min_world: swarm.min_worlds[group.0 as usize],
+        ..Fingerprint::new(Called::Sync(Box::default()))
     };
-    describe(&mut fingerprint, &parts);
     let spared = swarm.healthy_group == Some(group.0);
     let is_planned = !spared && rng.chance(swarm.planned_permille);
     let twist = is_planned.then(|| (twist(rng, Kind::SharedState), id));
@@ -205,26 +244,6 @@ fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {
         twist,
         late: 0,
     })
-}
-
-/// What most calls have in common.
-fn fingerprint(swarm: &Swarm, group: GroupId) -> Fingerprint {
-    Fingerprint {
-        kind: Kind::Barrier,
-        algorithm: Algorithm::Auto,
-        op: ReduceOp::Sum,
-        dtype: Dtype::U8,
-        count: 0,
-        parts: 1,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
-        retry: false,
-        attempts: 1,
-        min_world: swarm.min_worlds[group.0 as usize],
-        caller: String::new(),
-        offer: None,
-    }
 }
 
 /// The part of a call without elements.
@@ -264,15 +283,12 @@ fn logical(
     } else {
         rng.between(1, 4) as u32
     };
-    let mut fingerprint = Fingerprint {
-        kind,
+    let fingerprint = Fingerprint {
         algorithm,
-        op,
-        retry: attempts > 1,
         attempts,
-        ..fingerprint(swarm, group)
+        min_world: swarm.min_worlds[group.0 as usize],
+        ..Fingerprint::new(called(kind, op, &parts))
     };
-    describe(&mut fingerprint, &parts);
     let spared = swarm.healthy_group == Some(group.0);
     let twist = (!spared && rng.chance(swarm.planned_permille)).then(|| (twist(rng, kind), id));
     Logical {

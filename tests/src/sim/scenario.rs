@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ccl_core::Timers;
 use ccl_core::collective::layout::Part;
-use ccl_core::ids::{CallId, GroupId, Rank, Tag};
+use ccl_core::ids::{CallId, GroupId, Tag};
 use ccl_core::peer::{End, SessionEnd};
 use ccl_core::wire::control::{AbortReason, EvictReason, Fingerprint};
-use ccl_core::{Algorithm, Dtype, Kind, ReduceOp};
+use ccl_core::{Dtype, Kind, ReduceOp};
 
 use super::cluster::{HostId, World};
 use super::hooks::{Act, Hook, Point};
@@ -85,23 +85,7 @@ impl Scenario {
             dtype: Dtype::F32,
             count,
         }];
-        let mut fingerprint = Fingerprint {
-            kind,
-            algorithm: Algorithm::Auto,
-            op: ReduceOp::Sum,
-            dtype: Dtype::F32,
-            count,
-            parts: 1,
-            parts_digest: 0,
-            root: Rank(0),
-            quantization: 0,
-            retry: false,
-            attempts: 1,
-            min_world: 1,
-            caller: String::new(),
-            offer: None,
-        };
-        program::describe(&mut fingerprint, &parts);
+        let fingerprint = Fingerprint::new(program::called(kind, ReduceOp::Sum, &parts));
         self.next_logical += 1;
         Logical {
             id: self.next_logical,

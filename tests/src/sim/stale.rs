@@ -126,11 +126,11 @@ fn age(content: &mut Content) {
         Content::Signal { header, payload } => {
             header.op.birth = older(header.op.birth);
             let mut bytes = payload.to_vec();
-            // A post that ends with its fingerprint ends with an empty offer, and its caller's name
-            // or none; before that is its `min_world`. So it stays a fingerprint.
+            // A post that ends with its fingerprint ends with its caller's name or none; before
+            // that is its `min_world`. So it stays a fingerprint.
             let is_post = matches!(header.frame, Frame::Post { fingerprint_bytes }
                 if fingerprint_bytes as usize == bytes.len());
-            let back = if is_post { 3 } else { 1 };
+            let back = if is_post { 2 } else { 1 };
             if let Some(at) = bytes.len().checked_sub(back) {
                 bytes[at] ^= 0x55;
             }

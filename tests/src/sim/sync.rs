@@ -15,7 +15,6 @@ use ccl_core::wire::control::{
 
 use super::cluster::{Event, HostId, World};
 use super::rng::mix_all;
-use super::workload::Operation;
 
 /// What an application has of its shared state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,16 +291,6 @@ impl World {
         self.stats.sync_fault(fault);
         self.hosts[host.0].app.possession.refused(fault);
     }
-}
-
-/// What a host brought to a sync that it called.
-///
-/// # Panics
-/// If the call is no sync.
-#[must_use]
-pub fn offer_of(operation: &Operation) -> StateOffer {
-    let offer = operation.fingerprint.offer.as_deref();
-    *offer.expect("a sync brings an offer")
 }
 
 /// The next revision of a content; the same from the same, unless it goes astray.

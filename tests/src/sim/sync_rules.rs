@@ -65,7 +65,7 @@ impl Checkers {
     fn offers(&self, key: SyncKey) -> Option<Vec<Offer>> {
         let started = self.started.get(&key)?;
         let members = self.members_of(key);
-        let offer = |peer: &PeerId| Some((*peer, **started.get(peer)?.fingerprint.offer.as_ref()?));
+        let offer = |peer: &PeerId| Some((*peer, *started.get(peer)?.fingerprint.called.offer()?));
         members.iter().map(offer).collect()
     }
 

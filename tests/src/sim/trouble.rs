@@ -90,7 +90,7 @@ impl World {
         let Some(seed) = self.hosts[host.0].app.whims.twist.take() else {
             return logical.twist_of(host.0 as u64);
         };
-        let twist = program::twist(&mut Rng::new(seed), logical.fingerprint.kind);
+        let twist = program::twist(&mut Rng::new(seed), logical.fingerprint.kind());
         let app = &self.hosts[host.0].app;
         if app.round == app.admitted {
             self.stats.situation(("twist", "first round of a newcomer"));

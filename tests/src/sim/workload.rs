@@ -14,14 +14,14 @@ use ccl_core::ids::{CallId, OpName, Tag};
 use ccl_core::mutation::{Mutation, is_active};
 use ccl_core::peer::{End, Input, SessionEnd};
 use ccl_core::time::Instant;
-use ccl_core::wire::control::{AbortReason, CancelReason, Fingerprint, Kind};
+use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint};
 
 use super::cluster::{Event, HostId, World};
 use super::plane::Start;
 use super::program::{self, Logical, Twist};
 use super::rng::mix_all;
 use super::swarm::FaultKind;
-use super::sync::{self, Possession};
+use super::sync::Possession;
 use super::trouble::Whims;
 
 /// What an application does next.
@@ -348,8 +348,8 @@ impl World {
     ) -> CallId {
         let now = self.now;
         let (mut fingerprint, parts) = logical.twisted(twist);
-        if fingerprint.kind == Kind::SharedState {
-            fingerprint.offer = Some(Box::new(self.sync_offer(host, logical.id)));
+        if let Called::Sync(offer) = &mut fingerprint.called {
+            **offer = self.sync_offer(host, logical.id);
         }
         let tag = logical.tag;
         let deadline = match twist {

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ccl_core::{Communicator, CommunicatorConfig, Options, SharedState, SyncHandle, SyncOptions};
+use ccl_core::{Communicator, CommunicatorConfig, Options, SharedState, SyncOptions, SyncWatch};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -153,12 +153,12 @@ fn synchronise(
     reset_peak_rss()?;
     communicator.barrier(&Options::default())?;
     let (mut elected, mut death) = (Instant::now(), Ok(()));
-    let info = communicator.sync_while(state, &SyncOptions::default(), |handle| {
+    let info = communicator.sync_while(state, &SyncOptions::default(), |watch| {
         if let Some(bytes) = round.dies_after {
-            death = die_after(handle, bytes);
+            death = die_after(watch, bytes);
         }
         // Not a busy loop: it would take a processor from those that move bytes.
-        while handle.is_source().is_none() && !handle.wait_for(ELECTION_POLL) {}
+        while watch.is_source().is_none() && !watch.wait_for(ELECTION_POLL) {}
         elected = Instant::now();
     });
     death?;
@@ -198,9 +198,9 @@ fn spoil(state: &mut SharedState<'_>, round: &Round) -> Result<()> {
 }
 
 /// SIGKILL to this process when it has given so many bytes. Returns if the sync ends before.
-fn die_after(handle: &SyncHandle<'_, '_>, bytes: u64) -> Result<()> {
-    while !handle.is_finished() {
-        if handle.is_source() == Some(true) && handle.progress().done_bytes >= bytes {
+fn die_after(watch: &SyncWatch, bytes: u64) -> Result<()> {
+    while !watch.is_finished() {
+        if watch.is_source() == Some(true) && watch.progress().done_bytes >= bytes {
             return kill(Pid::this(), Signal::SIGKILL).context("sending SIGKILL to this process");
         }
         std::thread::yield_now();

@@ -145,7 +145,11 @@ impl World {
             return;
         }
         let call = &self.calls[index];
-        let lent = buffers(call, at, call.tag % 2 == 0 && may_be_in_place(call.kind));
+        let lent = buffers(
+            call,
+            at,
+            call.tag.is_multiple_of(2) && may_be_in_place(call.kind),
+        );
         let started = self.nodes[at].engine.start(Start {
             op: call.name(),
             fingerprint: call.fingerprint(),
@@ -237,6 +241,7 @@ fn may_be_in_place(kind: Kind) -> bool {
 fn results_are_right_and_inputs_whole_whatever_lanes_do() {
     let (mut committed, mut stopped) = (0, 0);
     for seed in 0..SEEDS {
+        let _seed = NamedSeed(seed);
         let mut world = World::new(seed);
         world.run();
         committed += world.committed;
@@ -248,5 +253,16 @@ fn results_are_right_and_inputs_whole_whatever_lanes_do() {
     );
 }
 
-/// Some seconds.
+/// Names the seed of a history that fails.
+struct NamedSeed(u64);
+
+impl Drop for NamedSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed at seed {}", self.0);
+        }
+    }
+}
+
+/// A few seconds of work.
 const SEEDS: u64 = 150;

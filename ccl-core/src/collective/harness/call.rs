@@ -3,10 +3,10 @@
 
 use crate::collective::encoding::Encoding;
 use crate::collective::exchange::ExchangeLimits;
-use crate::collective::layout::{Layout, Part, SegmentLimits, Shape, Side, parts_digest};
+use crate::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
 use crate::ids::{Epoch, OpName, OpNumber, Rank, Tag, Term, Vid};
 use crate::reduce::{self, Dtype, ReduceOp};
-use crate::wire::control::{Algorithm, Fingerprint, Kind};
+use crate::wire::control::{Algorithm, Called, Elements, Fingerprint, Kind};
 
 /// Small sizes, so that small buffers have many segments.
 pub(in crate::collective) const LIMITS: ExchangeLimits = ExchangeLimits {
@@ -81,21 +81,27 @@ impl Call {
     }
 
     pub(in crate::collective) fn fingerprint(&self) -> Fingerprint {
+        let parts = self.parts.iter();
+        let elements = Elements::of(parts.map(|part| (part.dtype, part.count)));
+        let (reduce_op, root) = (self.op, Rank(self.root));
+        let called = match self.kind {
+            Kind::AllReduce => Called::AllReduce {
+                reduce_op,
+                elements,
+            },
+            Kind::ReduceScatter => Called::ReduceScatter {
+                reduce_op,
+                elements,
+            },
+            Kind::AllGather => Called::AllGather { elements },
+            Kind::Broadcast => Called::Broadcast { root, elements },
+            Kind::Barrier => Called::Barrier,
+            Kind::SharedState => unreachable!("a sync is no exchange"),
+        };
         Fingerprint {
-            kind: self.kind,
             algorithm: self.algorithm,
-            op: self.op,
-            dtype: self.parts.first().map_or(Dtype::U8, |part| part.dtype),
-            count: self.parts.iter().map(|part| part.count).sum(),
-            parts: self.parts.len() as u32,
-            parts_digest: parts_digest(&self.parts),
-            root: Rank(self.root),
-            quantization: 0,
-            retry: false,
-            attempts: 0,
-            min_world: 1,
             caller: self.caller.clone(),
-            offer: None,
+            ..Fingerprint::new(called)
         }
     }
 
@@ -112,7 +118,7 @@ impl Call {
             parts: &self.parts,
             world_size: self.world_size,
             ring_order: &self.ring_order,
-            root: Rank(self.root),
+            root: self.fingerprint().called.root(),
             encoding: Encoding::of(&self.fingerprint()),
         };
         Layout::new(&shape, &LIMITS.segments)

@@ -9,9 +9,9 @@
 //! ```
 //! All numbers are little-endian. The slot with the greater number counts; a write that a crash
 //! cuts short leaves the other. The marker is written once the journal is on the disk and before
-//! anybody is told, so it never knows more than the journal, and never less than anybody else but
-//! for what may be journaled lazily: commits. While the journal is replaced there are two points,
-//! of which the one or the other fits.
+//! anybody is told, so it never knows more than the journal, and never less than anybody
+//! else, except for what may be journaled lazily: commits that seal no shared state. While the
+//! journal is replaced there are two points, of which the one or the other fits.
 //!
 //! The stamp says when a member could last hear of the master. It is written lazily: what a crash
 //! of the machine takes of it is no loss, since another start of the system counts from that start.
@@ -82,7 +82,7 @@ impl Marker {
         &self.path
     }
 
-    /// Whether its path still leads to it. One that was never written is nowhere else.
+    /// What is at its path; [`Place::There`] if it was never written.
     pub fn place(&self) -> Place {
         let file = self.file.as_ref();
         file.map_or(Place::There, |file| Place::of(file, &self.path))

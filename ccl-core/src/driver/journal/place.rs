@@ -1,7 +1,7 @@
 //! Where a journal's file is: how it is opened, and whether its path still leads to it.
 //!
-//! A file may be deleted or replaced under a master that has it open, which notices nothing: it
-//! writes on, and all is lost when it ends. Whoever asks here can tell.
+//! A master may have its file open while somebody deletes or replaces it. It would write on, and
+//! all would be lost when it ends; [`Place`] tells.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -77,7 +77,7 @@ pub(super) struct Archive {
     /// Whether what this master wrote first is on the disk. A file that takes the place of another
     /// counts as the newest of its run: one that is in doubt must hold that first.
     is_begun: bool,
-    /// Looks since its file was not where it should be: the operator is told now and then.
+    /// Consecutive looks that missed the file; every [`LOOKS_A_WARNING`]th is logged.
     looks: u32,
 }
 
@@ -118,13 +118,13 @@ impl Archive {
                 let journal = self.journal.path().display();
                 tracing::error!(
                     %journal,
-                    "the journal, or its marker, was deleted while its master runs. It was written \
-                     anew, and nothing is lost; find out who deletes it"
+                    "the journal or its marker was deleted while the master was running. The master \
+                     has written it again and nothing is lost; find out what deletes it"
                 );
             }
             Err(error) if self.journal.is_broken() => return Err(error),
             Err(error) if is_told => self.warn(&format!(
-                "the journal was deleted, and cannot be written anew: {error}"
+                "the journal was deleted, and cannot be written again: {error}"
             )),
             Err(_) => {}
         }
@@ -135,9 +135,10 @@ impl Archive {
         let journal = self.journal.path().display();
         tracing::error!(
             %journal,
-            "{what}. The master serves on, but what it seals is lost when it ends. If another \
-             master runs there, stop one of the two. Else make its folder writable, move away what \
-             is in its place, and this master writes its journal there anew within seconds"
+            "{what}. The master keeps serving, but what it seals is lost when it ends. If another \
+             master uses this path, stop one of the two. Otherwise make the folder writable and \
+             move away whatever is in the journal's place: this master then writes its journal \
+             again within seconds"
         );
     }
 

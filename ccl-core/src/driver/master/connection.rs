@@ -105,7 +105,8 @@ pub(super) async fn run(server: Rc<Server>, connection: Rc<Connection>) {
     let is_closed = matches!(end, End::Closed);
     server.ended(&connection, end);
     if is_closed {
-        let _gone_or_silent = timeout(LINGER, linger(&connection.stream)).await;
+        // The other side may be gone or silent.
+        let _ = timeout(LINGER, linger(&connection.stream)).await;
     }
 }
 

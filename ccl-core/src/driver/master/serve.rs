@@ -10,20 +10,20 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::archive::Archive;
 use super::connection::{self, Connection, End};
 use super::door::Door;
-use super::{EventSink, Parts};
+use super::{EventSink, Parts, Question};
 use crate::driver::clock::{self, Clock, Moment};
 use crate::driver::entropy::entropy;
 use crate::driver::journal::Journal;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limits;
-use crate::master::{ConnectionId, Input, Master, Output, Setup};
+use crate::master::{ConnectionId, Input, Master, Output, Setup, Status};
 use crate::net::{Port, Stream, Warnings};
 use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
@@ -66,16 +66,24 @@ struct State {
 }
 
 /// The master's thread, from beginning to end.
-pub(super) fn run(parts: Parts, stopped: oneshot::Receiver<()>) -> Result<()> {
+pub(super) fn run(
+    parts: Parts,
+    stopped: oneshot::Receiver<()>,
+    asked: mpsc::UnboundedReceiver<Question>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::os("the master's event loop", error))?;
     let tasks = LocalSet::new();
-    tasks.block_on(&runtime, serve(parts, stopped))
+    tasks.block_on(&runtime, serve(parts, stopped, asked))
 }
 
-async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
+async fn serve(
+    parts: Parts,
+    mut stopped: oneshot::Receiver<()>,
+    mut asked: mpsc::UnboundedReceiver<Question>,
+) -> Result<()> {
     let (server, port) = Server::new(parts)?;
     let server = Rc::new(server);
     let mut tasks = JoinSet::new();
@@ -87,6 +95,10 @@ async fn serve(parts: Parts, mut stopped: oneshot::Receiver<()>) -> Result<()> {
             // Whether the server was dropped or told to stop, it is to stop.
             _ = &mut stopped => break,
             () = server.failed.notified() => break,
+            Some(question) = asked.recv() => {
+                // Nobody waits for the answer any more: then it is of no use.
+                let _ = question.send(server.status());
+            }
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended && error.is_panic() {
                     std::panic::resume_unwind(error.into_panic());
@@ -255,6 +267,10 @@ impl Server {
     fn expire(&self) {
         self.state.borrow_mut().handle(Input::Timeout);
         self.settle();
+    }
+
+    fn status(&self) -> Status {
+        self.state.borrow().master.status()
     }
 
     /// The last act: commits that were journaled lazily reach the disk.

@@ -132,6 +132,19 @@ fn journal_file(name: &str) -> std::path::PathBuf {
 
 /// The fields of version 1 were others: a reader of version 2 must not try them.
 #[test]
+fn a_status_is_told_while_the_master_serves_and_refused_after() {
+    let master = start(config());
+    assert_eq!(master.status().unwrap().groups, []);
+    let (_client, term) = greet(&master);
+    let status = master.status().unwrap();
+    assert_eq!((status.term, status.groups.len()), (term, 1));
+    assert_eq!(status.groups[0].newcomers.len(), 1);
+    master.stop();
+    master.wait().unwrap();
+    assert!(matches!(master.status(), Err(Error::Ended(_))));
+}
+
+#[test]
 fn a_peer_of_another_version_is_told_both() {
     let master = start(config());
     let mut client = Client::connect(&master);

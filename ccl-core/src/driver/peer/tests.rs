@@ -9,9 +9,8 @@ use crate::driver::completion::Duty;
 use crate::driver::drive::{Collective, Repeat};
 use crate::error::Eviction;
 use crate::ids::{RunId, SessionId, Tag, Term, Vid};
-use crate::reduce::{Dtype, ReduceOp};
 use crate::timers::Timers;
-use crate::wire::control::{Algorithm, EvictReason, Fingerprint, Kind, MasterToPeer};
+use crate::wire::control::{Called, EvictReason, Fingerprint, MasterToPeer};
 
 /// With the port of its master, which takes connections and says nothing.
 fn session() -> (Arc<Session>, TcpListener) {
@@ -27,22 +26,7 @@ fn session() -> (Arc<Session>, TcpListener) {
 
 fn barrier() -> Operation {
     Operation {
-        fingerprint: Fingerprint {
-            kind: Kind::Barrier,
-            algorithm: Algorithm::Auto,
-            op: ReduceOp::Sum,
-            dtype: Dtype::U8,
-            count: 0,
-            parts: 0,
-            parts_digest: 0,
-            root: crate::ids::Rank(0),
-            quantization: 0,
-            retry: false,
-            attempts: 1,
-            min_world: 1,
-            offer: None,
-            caller: Default::default(),
-        },
+        fingerprint: Fingerprint::new(Called::Barrier),
         parts: Vec::new(),
         tag: Tag(0),
         deadline: None,

@@ -56,7 +56,7 @@ impl Group {
             commits: commits.to_vec(),
             state: self.ledger.sealed_state.filter(|_| is_sync),
         };
-        match is_sync {
+        match is_sync && !is_active(Mutation::SealedStateLazy) {
             true => shared.outbox.seal(record),
             false => shared.outbox.seal_lazily(record),
         }
@@ -295,8 +295,8 @@ impl Group {
 
     /// The longest times that a member lives by.
     fn longest_told(&self, shared: &Shared) -> Timers {
-        let sessions = self.view.members.iter();
-        let sessions = sessions.filter_map(|member| shared.sessions.get(member.peer));
+        let members = self.view.members.iter();
+        let sessions = members.filter_map(|member| shared.sessions.get(member.peer));
         let told = sessions.map(|session| session.registration.timers);
         told.reduce(|one, other| one.longer(&other))
             .unwrap_or(shared.timers)

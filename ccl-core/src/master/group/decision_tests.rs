@@ -4,8 +4,9 @@ use super::*;
 use crate::ids::{OpName, Rank};
 use crate::master::group::ledger::Ledger;
 use crate::master::tests::{fingerprint, member, note, op, vid};
+use crate::reduce::Dtype;
 use crate::time::Instant;
-use crate::wire::control::{CancelReason, Fingerprint, Kind, OpNote};
+use crate::wire::control::{Called, CancelReason, Elements, Fingerprint, OpNote};
 
 const LOST: EvictReason = EvictReason::Died;
 
@@ -70,10 +71,7 @@ fn reduce() -> Fingerprint {
 }
 
 fn barrier() -> Fingerprint {
-    Fingerprint {
-        kind: Kind::Barrier,
-        ..fingerprint(0)
-    }
+    Fingerprint::new(Called::Barrier)
 }
 
 fn committed() -> Verdict {
@@ -164,11 +162,10 @@ fn rebuilding_names_whom_the_dead_master_may_have_named() {
 
 #[test]
 fn broadcast_that_arrived_names_its_source() {
-    let broadcast = Fingerprint {
-        kind: Kind::Broadcast,
+    let broadcast = Fingerprint::new(Called::Broadcast {
         root: Rank(2),
-        ..fingerprint(10)
-    };
+        elements: Elements::of([(Dtype::F32, 10)]),
+    });
     let case = Case::new(&broadcast, &[0, 1], &[0, 1]);
     assert_eq!(case.verdict(&[0, 1], false), committed());
 }
@@ -182,7 +179,7 @@ fn difference_is_never_sealed_over() {
         ..Default::default()
     };
     let mut other = note(case.op);
-    other.fingerprint.count = 11;
+    other.fingerprint = fingerprint(11);
     for peer in [1, 2] {
         case.ledger
             .done(PeerId(peer), &other, (&view, Instant(0)))

@@ -37,7 +37,7 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
         None => best,
         Some(sealed) => {
             let unwilling = unwilling(offers);
-            match follow(&candidates, (sealed, best), &unwilling) {
+            match follow(&candidates, sealed, best, &unwilling) {
                 Err(_) if unwilling.is_empty() => best,
                 followed => followed?,
             }
@@ -173,7 +173,8 @@ fn check_not_ahead(candidates: &[&Offer], sealed: StateId) -> Result<(), SyncFau
 /// What follows the sealed content.
 fn follow(
     candidates: &[&Offer],
-    (sealed, best): (StateId, StateId),
+    sealed: StateId,
+    best: StateId,
     unwilling: &[PeerId],
 ) -> Result<StateId, SyncFault> {
     check_not_ahead(candidates, sealed)?;

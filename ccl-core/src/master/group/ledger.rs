@@ -59,7 +59,7 @@ impl Ledger {
         let Some(open) = self.find(from, note.op, at)? else {
             return Ok(());
         };
-        if note.fingerprint.offer.is_some() && !matches!(open.elected, Some(Ok(_))) {
+        if note.fingerprint.called.offer().is_some() && !matches!(open.elected, Some(Ok(_))) {
             return Err(format!(
                 "it holds {}, for which nothing was elected",
                 note.op
@@ -214,11 +214,8 @@ impl Ledger {
             self.sealed_state = Some(content);
             self.sealed_by = Some(open.op.n);
         }
-        let contributors = open
-            .members
-            .into_iter()
-            .filter(|peer| !absent.contains(peer));
-        let contributors = contributors.collect();
+        let contributors = open.members.iter().filter(|peer| !absent.contains(peer));
+        let contributors = contributors.copied().collect();
         state.absent = absent;
         CommitRecord {
             op: open.op,

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{OpName, PeerId, Rank};
+use crate::ids::{Members, OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    CancelReason, CostTable, Fingerprint, Kind, OpNote, StateId, StateOffer, SyncFault, TagReport,
+    Called, CancelReason, CostTable, Fingerprint, OpNote, StateId, StateOffer, SyncFault, TagReport,
 };
 
 /// The undecided operation of a tag.
@@ -17,7 +17,7 @@ use crate::wire::control::{
 pub struct OpenOp {
     pub op: OpName,
     /// Members of its birth view in rank order.
-    pub members: Vec<PeerId>,
+    pub members: Members,
     pub ring_order: Vec<Rank>,
     pub costs: CostTable,
     /// Whether a view change left it as it was.
@@ -40,7 +40,7 @@ pub struct OpenOp {
 }
 
 impl OpenOp {
-    pub fn new(op: OpName, members: Vec<PeerId>, now: Instant) -> Self {
+    pub fn new(op: OpName, members: Members, now: Instant) -> Self {
         Self {
             op,
             members,
@@ -62,8 +62,8 @@ impl OpenOp {
     pub fn posted_by(&mut self, peer: PeerId, fingerprint: &Fingerprint, now: Instant) {
         if self.posted.insert(peer) {
             self.posted_at = now;
-            self.offers
-                .extend(fingerprint.offer.as_deref().map(|offer| (peer, *offer)));
+            let offer = fingerprint.called.offer();
+            self.offers.extend(offer.map(|offer| (peer, *offer)));
         }
         let Some((first, called)) = &self.called else {
             self.called = Some((peer, fingerprint.clone()));
@@ -97,11 +97,12 @@ impl OpenOp {
 
     /// Whose data a broadcast that moves any spreads.
     pub fn source(&self) -> Option<PeerId> {
-        let (_, called) = self.called.as_ref()?;
-        let moves = called.kind == Kind::Broadcast && called.count > 0;
-        moves
-            .then(|| self.members.get(called.root.index()).copied())
-            .flatten()
+        let (_, fingerprint) = self.called.as_ref()?;
+        let Called::Broadcast { root, elements } = &fingerprint.called else {
+            return None;
+        };
+        let source = self.members.get(root.index()).copied();
+        source.filter(|_| elements.count > 0)
     }
 
     /// Why a sync of shared state cannot be, as the election found.

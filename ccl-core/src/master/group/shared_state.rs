@@ -12,9 +12,7 @@ use crate::master::group::{Group, Handled};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{
-    EvictReason, Fingerprint, Kind, MasterToPeer, OpNote, Report, StateId, SyncFault,
-};
+use crate::wire::control::{EvictReason, Kind, MasterToPeer, OpNote, Report, StateId, SyncFault};
 
 impl Group {
     /// Elects for a sync that all members have posted, and tells them. Who is too far ahead for it
@@ -155,19 +153,11 @@ impl Ledger {
 
 /// Whether what was called goes with the tag that it was called on.
 pub fn check_kind(note: &OpNote) -> Result<(), Violation> {
-    let is_sync = note.op.tag == Tag::SHARED_STATE;
-    if is_sync == is_shared_state(&note.fingerprint) && is_sync == note.fingerprint.offer.is_some()
-    {
+    let kind = note.fingerprint.kind();
+    if (kind == Kind::SharedState) == (note.op.tag == Tag::SHARED_STATE) {
         return Ok(());
     }
-    Err(format!(
-        "{} is no sync of shared state, or one without offer",
-        note.op
-    ))
-}
-
-fn is_shared_state(fingerprint: &Fingerprint) -> bool {
-    fingerprint.kind == Kind::SharedState
+    Err(format!("{} is called on tag {}", kind.name(), note.op.tag))
 }
 
 /// Who says that it has heard of an election must have heard of the one that was made.

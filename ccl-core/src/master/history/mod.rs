@@ -146,7 +146,7 @@ impl History {
             records.push(Record::ViewSealed(view.clone()));
             let members = view.members.iter().map(|sealed| sealed.member.peer);
             let ended = members.filter(|peer| !self.sessions.contains_key(peer));
-            // Why is among what is remembered, or forgotten.
+            // The real reason is in `ended`, unless it was forgotten.
             let reason = EvictReason::NotAMember;
             records.extend(ended.map(|peer| Record::SessionEnded {
                 peer,

@@ -1,7 +1,8 @@
 //! The sealed history: what a restarted master must know (docs/protocol.md, R11).
 //!
 //! Views, decisions, safe points, sessions and terms are durable before anybody hears of them;
-//! commits inside a view may be written lazily, because every member of the view holds them. How
+//! commits inside a view may be written lazily, because every member of the view holds them. Those
+//! that seal shared state are durable first: its content outlives the members in checkpoints. How
 //! records become bytes, and when they reach the disk, is the driver's business.
 
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 //!
 //! Its driver may know, from the marker beside it. Else peers tell: everything that is durable
 //! before anybody hears of it, a view, a session, a safe point, reveals a journal that does not
-//! name it. Commits reveal nothing, since they may be journaled lazily. A journal that is doubted
+//! name it. Commits are not looked at, since most are journaled lazily. A journal that is doubted
 //! is worth no more than what its members say: a majority of each view, or an operator's word. That
 //! it is doubted is sealed in turn, until each group in it has a view of this run again.
 

@@ -17,7 +17,7 @@ use crate::master::group::rebuild::Rebuild;
 use crate::master::shared::Shared;
 use crate::names::Names;
 use crate::time::Instant;
-use crate::wire::control::{Called, MissingLink, SomePeers, UnitCount, Wait};
+use crate::wire::control::{MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 
 /// What a group waits for, as of the last look.
 #[derive(Debug, Default)]
@@ -241,7 +241,7 @@ impl Group {
         members.chain(newcomers).collect()
     }
 
-    fn called(&self, shared: &Shared, peer: PeerId) -> Called {
+    fn called(&self, shared: &Shared, peer: PeerId) -> NamedPeer {
         let session = shared.sessions.get(peer);
         let member = self.view.members.iter().find(|member| member.peer == peer);
         let name = match (session, member) {
@@ -252,7 +252,7 @@ impl Group {
                 _ => String::new(),
             },
         };
-        Called { peer, name }
+        NamedPeer { peer, name }
     }
 
     /// Whether anybody waits who is worth a look.

@@ -92,7 +92,7 @@ fn difference_aborts_for_all_and_names_both_values() {
     let x = op(0, vid);
     stage.say(peers[0], done(x));
     let mut other = note(x);
-    other.fingerprint.count = 0;
+    other.fingerprint = fingerprint(0);
     stage.say(peers[1], PeerToMaster::Posted(vec![other]));
     assert_eq!(stage.state(0), "Suspended");
     for &peer in &peers {

@@ -16,6 +16,7 @@ mod restart;
 mod returns;
 mod safe_points;
 mod shared_state;
+mod status;
 mod takeover;
 mod units;
 
@@ -30,7 +31,7 @@ use crate::ids::{
 use crate::reduce::{Dtype, ReduceOp};
 use crate::timers::Timers;
 use crate::wire::control::{
-    Algorithm, Claim, Fingerprint, Install, Kind, OpNote, OpenReport, PROTOCOL_VERSION, Report,
+    Called, Claim, Elements, Fingerprint, Install, OpNote, OpenReport, PROTOCOL_VERSION, Report,
     TagReport,
 };
 
@@ -75,22 +76,10 @@ fn address(port: u16) -> SocketAddr {
 }
 
 pub(super) fn fingerprint(count: u64) -> Fingerprint {
-    Fingerprint {
-        kind: Kind::AllReduce,
-        algorithm: Algorithm::Auto,
-        op: ReduceOp::Sum,
-        dtype: Dtype::F32,
-        count,
-        parts: 1,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
-        retry: false,
-        attempts: 1,
-        min_world: 1,
-        caller: String::new(),
-        offer: None,
-    }
+    Fingerprint::new(Called::AllReduce {
+        reduce_op: ReduceOp::Sum,
+        elements: Elements::of([(Dtype::F32, count)]),
+    })
 }
 
 pub(super) fn member(peer: u64) -> crate::wire::control::Member {

@@ -152,7 +152,10 @@ fn admission_carries_open_operations_on() {
     stage.flush(peers[1], vid, at_safe_point(vid, 1));
     let install = stage.installed(newcomer);
     assert_eq!(install.carried[0].op, y);
-    assert_eq!(install.carried[0].members, [peers[0].peer, peers[1].peer]);
+    assert_eq!(
+        install.carried[0].members[..],
+        [peers[0].peer, peers[1].peer]
+    );
     assert_eq!(install.floors[0].floor, OpNumber(0));
     stage.say(newcomer, posted(y));
     assert!(

@@ -38,11 +38,8 @@ fn sync(n: u64, birth: Vid) -> OpName {
 
 pub(super) fn synced(op: OpName, offer: StateOffer) -> OpNote {
     let fingerprint = Fingerprint {
-        kind: Kind::SharedState,
-        retry: true,
         attempts: u32::MAX,
-        offer: Some(Box::new(offer)),
-        ..fingerprint(0)
+        ..Fingerprint::new(Called::Sync(Box::new(offer)))
     };
     OpNote { op, fingerprint }
 }
@@ -416,9 +413,8 @@ fn restarted_master_stands_by_an_election_that_any_member_has_heard_of() {
 
 #[test]
 fn syncs_that_no_correct_peer_posts_end_its_session() {
-    let refused: [fn(&mut OpNote); 3] = [
-        |note| note.fingerprint.offer = None,
-        |note| note.fingerprint.kind = Kind::Barrier,
+    let refused: [fn(&mut OpNote); 2] = [
+        |note| note.fingerprint.called = Called::Barrier,
         |note| note.op.tag = Tag(7),
     ];
     for spoil in refused {

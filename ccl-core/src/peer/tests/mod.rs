@@ -26,8 +26,8 @@ use crate::reduce::{Dtype, ReduceOp};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::control::{
-    AbortReason, Algorithm, CancelReason, Carried, CommitRecord, CostTable, EvictReason,
-    Fingerprint, Install, Kind, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report,
+    AbortReason, Called, CancelReason, Carried, CommitRecord, CostTable, Elements, EvictReason,
+    Fingerprint, Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report,
     TagFloor,
 };
 
@@ -103,22 +103,10 @@ pub(super) fn member(peer: u64) -> Member {
 }
 
 pub(super) fn fingerprint(count: u64) -> Fingerprint {
-    Fingerprint {
-        kind: Kind::AllReduce,
-        algorithm: Algorithm::Auto,
-        op: ReduceOp::Sum,
-        dtype: Dtype::F32,
-        count,
-        parts: 1,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
-        retry: false,
-        attempts: 1,
-        min_world: 1,
-        caller: String::new(),
-        offer: None,
-    }
+    Fingerprint::new(Called::AllReduce {
+        reduce_op: ReduceOp::Sum,
+        elements: Elements::of([(Dtype::F32, count)]),
+    })
 }
 
 pub(super) fn install(epoch: u32, members: &[u64]) -> Install {

@@ -82,8 +82,10 @@ fn too_few_peers_refuses_before_a_number_is_taken() {
 fn a_root_outside_the_world_is_refused_and_takes_no_number() {
     let mut fixture = Fixture::steady();
     let mut call = fingerprint(4);
-    call.kind = Kind::Broadcast;
-    call.root = Rank(3);
+    call.called = Called::Broadcast {
+        root: Rank(3),
+        elements: Elements::of([(Dtype::F32, 10)]),
+    };
     fixture.tell(Input::Post {
         call: CallId(1),
         tag: T0,

@@ -16,20 +16,16 @@ pub(super) fn content(revision: u64, root: u8) -> StateId {
 
 /// A sync by a peer that has `mine`.
 pub(super) fn sync(mine: StateId) -> Fingerprint {
-    Fingerprint {
-        kind: Kind::SharedState,
-        offer: Some(Box::new(StateOffer {
-            content: mine,
-            keys: Digest::default(),
-            sketch: KeySketch::default(),
-            entries: 1,
-            bytes: 8,
-            strategy: SyncStrategy::EnforcePopular,
-            is_usable: true,
-            restore: false,
-        })),
-        ..fingerprint(0)
-    }
+    Fingerprint::new(Called::Sync(Box::new(StateOffer {
+        content: mine,
+        keys: Digest::default(),
+        sketch: KeySketch::default(),
+        entries: 1,
+        bytes: 8,
+        strategy: SyncStrategy::EnforcePopular,
+        is_usable: true,
+        restore: false,
+    })))
 }
 
 fn elects(op: OpName, content: StateId, sources: &[u64]) -> MasterToPeer {
@@ -177,24 +173,7 @@ fn an_election_that_cannot_be_true_ends_the_session() {
 
 #[test]
 fn only_syncs_go_on_the_reserved_tag_and_only_there() {
-    let calls = [
-        (TAG, fingerprint(1)),
-        (0, sync(content(1, 1))),
-        (
-            TAG,
-            Fingerprint {
-                offer: None,
-                ..sync(content(1, 1))
-            },
-        ),
-        (
-            0,
-            Fingerprint {
-                kind: Kind::AllReduce,
-                ..sync(content(1, 1))
-            },
-        ),
-    ];
+    let calls = [(TAG, fingerprint(1)), (0, sync(content(1, 1)))];
     for (tag, fingerprint) in calls {
         let mut fixture = Fixture::steady();
         fixture.call(1, tag, fingerprint);

@@ -114,13 +114,13 @@ impl Chaos {
         self.net.wire.lock().clear();
         self.elections = self.living.clone();
         self.election = self.sources();
-        let members: Arc<[PeerId]> = self.living.iter().copied().collect();
+        let members: Members = self.living.iter().copied().collect();
         for (rank, id) in members.iter().enumerate() {
             let node = &self.net.nodes[id];
             node.events.lock().clear();
             node.engine.start(StartSync {
                 op: op(self.attempt),
-                members: Arc::clone(&members),
+                members: members.clone(),
                 rank,
                 holding: Arc::clone(&node.holding),
             });

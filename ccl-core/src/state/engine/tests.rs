@@ -107,7 +107,7 @@ fn content(seed: u8) -> Box<[u8]> {
 /// Peers 1 … with these contents, all started in one sync.
 fn net(seeds: &[u8]) -> Net {
     let wire = Wire::default();
-    let ids: Arc<[PeerId]> = (1..=seeds.len() as u64).map(PeerId).collect();
+    let ids: Members = (1..=seeds.len() as u64).map(PeerId).collect();
     let nodes = ids.iter().zip(seeds);
     let nodes: BTreeMap<_, _> = nodes
         .map(|(id, seed)| (*id, node(id.0, &wire, content(*seed))))
@@ -116,7 +116,7 @@ fn net(seeds: &[u8]) -> Net {
         let node = &nodes[id];
         node.engine.start(StartSync {
             op: OP,
-            members: Arc::clone(&ids),
+            members: ids.clone(),
             rank,
             holding: Arc::clone(&node.holding),
         });
@@ -279,12 +279,12 @@ fn what_one_attempt_verified_is_not_fetched_by_the_next() {
             }
         }
     });
-    let ids: Arc<[PeerId]> = [PeerId(1), PeerId(2)].into();
+    let ids: Members = [PeerId(1), PeerId(2)].into_iter().collect();
     for (rank, id) in ids.iter().enumerate() {
         let node = &net.nodes[id];
         node.engine.start(StartSync {
             op: OP,
-            members: Arc::clone(&ids),
+            members: ids.clone(),
             rank,
             holding: Arc::clone(&node.holding),
         });

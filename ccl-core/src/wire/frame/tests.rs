@@ -294,7 +294,7 @@ fn a_message_longer_than_a_frame_is_not_encoded() {
                 ..OpName::default()
             },
             ring_order: ring(members.len()),
-            members: members.clone(),
+            members: members.clone().into(),
             costs: CostTable::default(),
         })
         .collect();

@@ -4,7 +4,7 @@ use super::{Checked, check_name, length, over};
 use crate::limits::{
     LABEL_BYTES_MAX, PEERS_MAX, TEXT_BYTES_MAX, TIMER_MAX, WAIT_NAMES_MAX, WORLD_SIZE_MAX,
 };
-use crate::wire::control::{Called, Wait};
+use crate::wire::control::{NamedPeer, Wait};
 
 pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
     match waits {
@@ -38,6 +38,6 @@ pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
     }
 }
 
-fn check_called(called: &Called) -> Checked {
+fn check_called(called: &NamedPeer) -> Checked {
     check_name("name", &called.name, LABEL_BYTES_MAX)
 }

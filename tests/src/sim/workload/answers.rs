@@ -29,10 +29,10 @@ impl World {
             .checkers
             .operation_starts(&self.hosts[host.0], host, &start, &operation);
         self.check(checked);
-        if start.fingerprint.kind == Kind::SharedState {
-            return self.sync_starts(host, start.op, sync::offer_of(&operation));
+        if let Called::Sync(offer) = &start.fingerprint.called {
+            return self.sync_starts(host, start.op, **offer);
         }
-        self.dies_in(host, start.fingerprint.kind);
+        self.dies_in(host, start.fingerprint.kind());
         let in_place = operation.logical.in_place;
         self.hosts[host.0]
             .plane

@@ -18,12 +18,11 @@ use super::*;
 use crate::config::MasterConfig;
 use crate::driver::clock::Moment;
 use crate::driver::master::archive::Disk;
-use crate::ids::{GroupId, LinkKey, OpName, OpNumber, PeerId, Rank, Tag, Vid};
+use crate::ids::{GroupId, LinkKey, OpName, OpNumber, PeerId, Tag, Vid};
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::master::Record;
-use crate::wire::control::{Algorithm, Fingerprint, Kind, OpNote, PROTOCOL_VERSION, Report};
+use crate::wire::control::{Called, Fingerprint, OpNote, PROTOCOL_VERSION, Report};
 use crate::wire::frame::Deframer;
-use crate::{Dtype, ReduceOp};
 
 /// What happened, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,22 +252,7 @@ impl Stage {
 }
 
 fn barrier() -> Fingerprint {
-    Fingerprint {
-        kind: Kind::Barrier,
-        algorithm: Algorithm::Auto,
-        op: ReduceOp::Sum,
-        dtype: Dtype::U8,
-        count: 0,
-        parts: 1,
-        parts_digest: 0,
-        root: Rank(0),
-        quantization: 0,
-        retry: false,
-        attempts: 1,
-        min_world: 1,
-        caller: String::new(),
-        offer: None,
-    }
+    Fingerprint::new(Called::Barrier)
 }
 
 fn run(body: impl Future<Output = ()>) {

@@ -14,7 +14,6 @@ use super::*;
 use crate::ids::{Epoch, MemberNumber, OpName, UnitId};
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::peer::Neighbour;
-
 use crate::transport::{Frame, FrameHeader, Handler, Identity, LinkHandler, LinkName, Placement};
 use crate::wire::control::{LinkFault, Member, PeerToMaster};
 use crate::wire::frame::Deframer;

@@ -47,48 +47,49 @@ fn peers() -> impl Strategy<Value = Vec<PeerId>> {
     btree_set(any::<u64>().prop_map(PeerId), 0..6).prop_map(|set| set.into_iter().collect())
 }
 
+fn elements() -> impl Strategy<Value = Elements> {
+    let dtype = prop::sample::select(Dtype::ALL.to_vec());
+    let numbers = (0..=COUNT_MAX, 0..=PARTS_MAX as u32, any::<u64>());
+    (dtype, numbers).prop_map(|(dtype, (count, parts, parts_digest))| Elements {
+        dtype,
+        count,
+        parts,
+        parts_digest,
+    })
+}
+
+fn any_called() -> impl Strategy<Value = Called> {
+    let reduce_op = || prop::sample::select(ReduceOp::ALL.to_vec());
+    let reduction = || (reduce_op(), elements());
+    let root = (0..WORLD_SIZE_MAX as u32).prop_map(Rank);
+    prop_oneof![
+        reduction().prop_map(|(reduce_op, elements)| Called::AllReduce {
+            reduce_op,
+            elements
+        }),
+        reduction().prop_map(|(reduce_op, elements)| Called::ReduceScatter {
+            reduce_op,
+            elements
+        }),
+        elements().prop_map(|elements| Called::AllGather { elements }),
+        (root, elements()).prop_map(|(root, elements)| Called::Broadcast { root, elements }),
+        Just(Called::Barrier),
+    ]
+}
+
 fn fingerprint() -> impl Strategy<Value = Fingerprint> {
-    let names = (
-        prop::sample::select(vec![
-            Kind::AllReduce,
-            Kind::ReduceScatter,
-            Kind::AllGather,
-            Kind::Broadcast,
-            Kind::Barrier,
-        ]),
-        prop::sample::select(vec![Algorithm::Auto, Algorithm::Direct, Algorithm::Ring]),
-        prop::sample::select(ReduceOp::ALL.to_vec()),
-        prop::sample::select(Dtype::ALL.to_vec()),
-    );
-    let numbers = (
-        0..=COUNT_MAX,
-        0..=PARTS_MAX as u32,
-        any::<u64>(),
-        0..WORLD_SIZE_MAX as u32,
-        any::<(u8, bool, u32)>(),
-        0..=WORLD_SIZE_MAX as u32,
-    );
+    let algorithm = prop::sample::select(vec![Algorithm::Auto, Algorithm::Direct, Algorithm::Ring]);
+    let numbers = (any::<u32>(), 0..=WORLD_SIZE_MAX as u32);
     let caller = "[a-z_ 0-9]{0,128}";
-    (names, numbers, caller).prop_map(|((kind, algorithm, op, dtype), numbers, caller)| {
-        let (count, parts, parts_digest, root, (quantization, retry, attempts), min_world) =
-            numbers;
-        Fingerprint {
-            kind,
+    (any_called(), algorithm, numbers, caller).prop_map(
+        |(called, algorithm, (attempts, min_world), caller)| Fingerprint {
+            called,
             algorithm,
-            op,
-            dtype,
-            count,
-            parts,
-            parts_digest,
-            root: Rank(root),
-            quantization,
-            retry,
             attempts,
             min_world,
             caller,
-            offer: None,
-        }
-    })
+        },
+    )
 }
 
 fn cancel() -> impl Strategy<Value = CancelReason> {
@@ -187,7 +188,7 @@ fn carried() -> impl Strategy<Value = Vec<Carried>> {
                     birth,
                 },
                 ring_order: ring(members.len()),
-                members,
+                members: members.into(),
                 costs: CostTable::default(),
             })
             .collect()
@@ -379,7 +380,7 @@ fn install() -> impl Strategy<Value = Install> {
                 };
                 Install {
                     vid,
-                    members,
+                    members: members.into(),
                     ring_order,
                     floors,
                     given_back: vec![GivenBack { tag: Tag(9), vid }],
@@ -402,15 +403,15 @@ fn others() -> impl Strategy<Value = OtherGroups> {
     })
 }
 
-fn called() -> impl Strategy<Value = Called> {
-    (any::<u64>(), "[ -~]{0,64}").prop_map(|(peer, name)| Called {
+fn named_peer() -> impl Strategy<Value = NamedPeer> {
+    (any::<u64>(), "[ -~]{0,64}").prop_map(|(peer, name)| NamedPeer {
         peer: PeerId(peer),
         name,
     })
 }
 
 fn some_peers() -> impl Strategy<Value = SomePeers> {
-    (any::<u32>(), vec(called(), 0..=WAIT_NAMES_MAX))
+    (any::<u32>(), vec(named_peer(), 0..=WAIT_NAMES_MAX))
         .prop_map(|(count, first)| SomePeers { count, first })
 }
 
@@ -422,7 +423,7 @@ fn wait() -> impl Strategy<Value = Wait> {
             size,
         },
     );
-    let link = (called(), called(), "[ -~]{0,64}");
+    let link = (named_peer(), named_peer(), "[ -~]{0,64}");
     let link = link.prop_map(|(from, to, error)| MissingLink { from, to, error });
     prop_oneof![
         unit.prop_map(Wait::Unit),
@@ -432,7 +433,7 @@ fn wait() -> impl Strategy<Value = Wait> {
             |((heard, members, seconds), missing)| {
                 Wait::Rebuild {
                     heard,
-                    members,
+                    members: members.into(),
                     missing,
                     seconds,
                 }
@@ -472,7 +473,7 @@ pub(super) fn to_peer() -> impl Strategy<Value = MasterToPeer> {
             let newcomers = members.split_off(members.len() / 2);
             MasterToPeer::Expect {
                 vid,
-                members,
+                members: members.into(),
                 newcomers,
             }
         }),

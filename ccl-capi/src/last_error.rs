@@ -1,0 +1,131 @@
+//! The words and details of a thread's last failure.
+
+use std::cell::RefCell;
+use std::ffi::{CString, c_char};
+
+use ccl_core::{Error, Eviction};
+
+use crate::memory::{self, Growing};
+use crate::result::{Failure, cclResult_t, cclSuccess};
+
+/// Details of a failure: who, which operation, in which view. What does not apply is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct cclErrorInfo_t {
+    /// Set it to `sizeof(cclErrorInfo_t)` before the call.
+    pub struct_bytes: usize,
+    /// The result code.
+    pub result: cclResult_t,
+    /// Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
+    /// (cclErrorSharedState), or that this peer was in last (cclErrorEvicted).
+    pub term: u32,
+    /// Epoch of that view.
+    pub epoch: u32,
+    /// Members at the moment (cclErrorTooFewPeers, cclErrorWorldChanged).
+    pub world_size: u32,
+    /// Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
+    /// one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted).
+    pub peer: u64,
+    /// Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled,
+    /// cclErrorSharedState).
+    pub tag: u64,
+    /// Number of that operation in its tag's sequence.
+    pub number: u64,
+    /// The system's number of the error, as in errno.h (cclErrorSystem).
+    pub system_error: i32,
+    /// 0.
+    pub reserved: u32,
+}
+
+// SAFETY: repr(C), opens with `struct_bytes`, integers only.
+unsafe impl Growing for cclErrorInfo_t {
+    fn struct_bytes(&mut self) -> &mut usize {
+        &mut self.struct_bytes
+    }
+}
+
+/// Words for the last failure of a call on this thread: what went wrong and what to do about it.
+///
+/// Never NULL; empty if no call failed yet. The text is the library's, and valid until the next
+/// call that fails on this thread, or the thread's end. A success leaves it as it is. Does not
+/// block; may be called from anywhere.
+#[unsafe(export_name = "cclGetLastError")]
+pub extern "C" fn last_error() -> *const c_char {
+    // A thread that is about to end has given its words up.
+    LAST.try_with(|last| last.borrow().words.as_ptr())
+        .unwrap_or(c"".as_ptr())
+}
+
+/// Details of the last failure of a call on this thread; all 0 if no call failed yet. Does not
+/// block. A failure of this call is not kept.
+///
+/// Errors: cclErrorInvalidArgument.
+#[unsafe(export_name = "cclGetLastErrorInfo")]
+pub unsafe extern "C" fn last_error_info(info: *mut cclErrorInfo_t) -> cclResult_t {
+    let last = LAST.try_with(|last| last.borrow().info).unwrap_or_default();
+    // SAFETY: NULL, or what the header asks for.
+    let place = unsafe { memory::growing_out(info, "info") };
+    match place {
+        Ok(place) => {
+            place.set(last);
+            cclSuccess
+        }
+        Err(failure) => failure.code(),
+    }
+}
+
+/// Keeps a failure for this thread, and returns its number.
+pub(crate) fn keep(failure: Failure) -> cclResult_t {
+    let info = info_of(&failure);
+    let mut words = failure.words().into_bytes();
+    words.retain(|&byte| byte != 0);
+    let words = CString::new(words).expect("zero bytes were taken out");
+    // A thread that is about to end has nowhere to keep them.
+    let _ = LAST.try_with(|last| *last.borrow_mut() = Last { words, info });
+    info.result
+}
+
+/// A thread's last failure.
+#[derive(Default)]
+struct Last {
+    words: CString,
+    info: cclErrorInfo_t,
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = RefCell::default();
+}
+
+fn info_of(failure: &Failure) -> cclErrorInfo_t {
+    let mut info = cclErrorInfo_t {
+        result: failure.code(),
+        ..cclErrorInfo_t::default()
+    };
+    let Failure::Core(error) = failure else {
+        return info;
+    };
+    match error {
+        Error::PeerLost { peer, op, vid, .. } => {
+            (info.peer, info.tag, info.number) = (peer.0, op.tag.0, op.n.0);
+            (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
+        }
+        Error::Cancelled { by, op, .. } => {
+            (info.peer, info.tag, info.number) = (by.0, op.tag.0, op.n.0);
+        }
+        Error::SharedState { fault, op, vid, .. } => {
+            info.peer = fault.odd_peer().map_or(0, |peer| peer.0);
+            (info.tag, info.number) = (op.tag.0, op.n.0);
+            (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
+        }
+        Error::Evicted(Eviction { peer, vid, .. }) => {
+            info.peer = peer.0;
+            (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
+        }
+        Error::Os { source, .. } => info.system_error = source.raw_os_error().unwrap_or(0),
+        Error::TooFewPeers { world_size, .. } | Error::WorldChanged { world_size } => {
+            info.world_size = *world_size;
+        }
+        _ => {}
+    }
+    info
+}
