@@ -110,8 +110,8 @@ impl Rank {
     }
 }
 
-/// Members of a view or of an operation in rank order; cheap to clone. Whoever takes one from outside
-/// bounds it by `WORLD_SIZE_MAX`.
+/// Members of a view or of an operation in rank order; cheap to clone. Whoever takes them from
+/// outside bounds them by `WORLD_SIZE_MAX`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members(Arc<[PeerId]>);
 

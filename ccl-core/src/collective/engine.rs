@@ -18,35 +18,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::lock::Mutex;
 use bytes::Bytes;
 
-use super::exchange::{Exchange, ExchangeLimits, StartOp};
+use super::exchange::{Exchange, ExchangeLimits};
 use super::layout::Part;
 use super::memory::{Buffer, Memory, Scratch, StagingPool, staging_bytes};
 use super::run::{self, Work};
 use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
-use crate::ids::{Members, OpName, PeerId, Rank, Vid};
+use crate::ids::{OpName, PeerId, Vid};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::transport::{FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
-use crate::wire::control::{CostTable, Fingerprint, LinkFault};
-
-/// An operation to start.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// Its name.
-    pub op: OpName,
-    /// What was called.
-    pub fingerprint: Fingerprint,
-    /// Members in rank order of the birth view.
-    pub members: Members,
-    /// The ring of the birth view, as ranks.
-    pub ring_order: Arc<[Rank]>,
-    /// This peer's rank in it.
-    pub rank: Rank,
-    /// The birth view's costs, by which an `Auto` algorithm is chosen.
-    pub costs: CostTable,
-    /// The caller's memory.
-    pub parts: Vec<Buffer>,
-}
+use crate::wire::control::{Fingerprint, LinkFault, Start};
 
 /// What the driver is told.
 #[derive(Debug)]
@@ -178,29 +159,21 @@ impl Engine {
     /// # Panics
     /// If another operation of its tag is open, or the buffers do not have the lengths of their
     /// counts.
-    pub fn start(&self, start: Start) -> Result<(), NoMemory> {
+    pub fn start(&self, start: Start, buffers: &[Buffer]) -> Result<(), NoMemory> {
         let part = |buffer: &Buffer| Part {
             dtype: buffer.dtype,
             count: buffer.count as u64,
         };
-        let parts: Arc<[Part]> = start.parts.iter().map(part).collect();
+        let parts: Vec<Part> = buffers.iter().map(part).collect();
         let called = (&start.fingerprint, start.rank);
-        let staging = match staging_bytes(&start.parts, called) {
+        let staging = match staging_bytes(buffers, called) {
             0 => None,
             bytes => Some(self.staging(bytes)?),
         };
-        let memory = Memory::new(&start.parts, called, &self.scratch, staging);
+        let memory = Memory::new(buffers, called, &self.scratch, staging);
         self.with_exchange(|state| {
-            state.operations.insert(start.op, Arc::new(memory));
-            state.exchange.start(StartOp {
-                op: start.op,
-                fingerprint: start.fingerprint,
-                parts,
-                members: start.members,
-                ring_order: start.ring_order,
-                rank: start.rank,
-                costs: start.costs,
-            });
+            state.operations.insert(start.birth.op, Arc::new(memory));
+            state.exchange.start(start, &parts);
         });
         Ok(())
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::direct::Grant;
 use super::kept::{KeptPosts, order};
-use super::layout::SegmentLimits;
+use super::layout::{Part, SegmentLimits};
 use super::operation::{ArrivedPost, Shared};
 use super::schedule::{Operation, decode_post};
 use super::slots::SlotPool;
@@ -23,8 +23,8 @@ use crate::ids::{OpName, PeerId, Rank, Tag, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::transport::{Frame, FrameHeader};
+use crate::wire::control::Start;
 
-pub use super::operation::StartOp;
 pub use super::step::{Body, Coding, CopyOwn, Operand, Output, Place, Reduction, Storage};
 
 /// Sizes of one peer's exchange.
@@ -91,9 +91,9 @@ impl Exchange {
     ///
     /// # Panics
     /// If another operation of its tag is open: the caller lets none start before.
-    pub fn start(&mut self, start: StartOp) {
-        let tag = start.op.tag;
-        let mut operation = Operation::new(start, &self.limits.segments);
+    pub fn start(&mut self, start: Start, parts: &[Part]) {
+        let tag = start.birth.op.tag;
+        let mut operation = Operation::new(start, parts, &self.limits.segments);
         let common = &mut operation.common;
         if common.layout.is_eager()
             && common.layout.total_bytes() > 0

@@ -29,8 +29,8 @@ mod tests;
 
 pub use choice::{Extent, choose_algorithm};
 pub use encoding::Encoding;
-pub use engine::{Engine, EngineEvent, EngineEvents, LargeCopy, Staged, Start};
-pub use exchange::{Exchange, ExchangeLimits, StartOp, is_staged};
+pub use engine::{Engine, EngineEvent, EngineEvents, LargeCopy, Staged};
+pub use exchange::{Exchange, ExchangeLimits, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span};
 pub use memory::{Buffer, Scratch};
 pub use step::{Output, Place};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::layout::{Part, SharedLayout, Side, Span};
+use super::layout::{SharedLayout, Side, Span};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Coding, CopyOwn, Operand, Output, Reduction, Storage};
@@ -17,26 +17,7 @@ use crate::ids::{Members, OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
 use crate::transport::{Frame, FrameHeader};
-use crate::wire::control::{CostTable, Fingerprint, Kind};
-
-/// An operation to start.
-#[derive(Clone, Debug)]
-pub struct StartOp {
-    /// Its name.
-    pub op: OpName,
-    /// What was called.
-    pub fingerprint: Fingerprint,
-    /// The buffers.
-    pub parts: Arc<[Part]>,
-    /// Members in rank order of the birth view.
-    pub members: Members,
-    /// The ring of the birth view, as ranks.
-    pub ring_order: Arc<[Rank]>,
-    /// This peer's rank in it.
-    pub rank: Rank,
-    /// The birth view's costs, by which an `Auto` algorithm is chosen.
-    pub costs: CostTable,
-}
+use crate::wire::control::{Fingerprint, Kind, Start};
 
 /// What all operations of a peer share.
 #[derive(Debug)]
@@ -101,8 +82,8 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(start: StartOp, layout: SharedLayout) -> Self {
-        let n = start.members.len();
+    pub(super) fn new(start: Start, layout: SharedLayout) -> Self {
+        let n = start.birth.members.len();
         let me = start.rank;
         let results = match start.fingerprint.kind() {
             Kind::ReduceScatter => layout.owned(me).len(),
@@ -115,9 +96,9 @@ impl Common {
         let mut posts = vec![Post::Missing; n];
         posts[me.index()] = Post::Agrees { eager: None };
         Self {
-            name: start.op,
+            name: start.birth.op,
             fingerprint: start.fingerprint,
-            members: start.members,
+            members: start.birth.members,
             rank: me,
             is_eager_sender: false,
             posts,

@@ -12,14 +12,14 @@ use super::choice::{Extent, choose_algorithm};
 use super::direct::{self, Direct, Grant};
 use super::encoding::Encoding;
 use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
-use super::operation::{ArrivedPost, Common, Shared, Signal, StartOp};
+use super::operation::{ArrivedPost, Common, Shared, Signal};
 use super::ring::{self, Ring};
 use super::slots::SlotPool;
 use super::step::Place;
 use crate::ids::{PeerId, Rank};
 use crate::reduce::ReduceOp;
 use crate::transport::{Frame, FrameHeader};
-use crate::wire::control::{Fingerprint, Kind};
+use crate::wire::control::{Fingerprint, Kind, Start};
 
 /// An open operation.
 #[derive(Debug)]
@@ -36,8 +36,9 @@ enum Schedule {
 }
 
 impl Operation {
-    pub(super) fn new(start: StartOp, limits: &SegmentLimits) -> Self {
-        let n = start.members.len();
+    pub(super) fn new(start: Start, parts: &[Part], limits: &SegmentLimits) -> Self {
+        let birth = &start.birth;
+        let n = birth.members.len();
         assert!(start.rank.index() < n, "this peer is a member");
         let called = &start.fingerprint.called;
         let root = called.root();
@@ -45,19 +46,19 @@ impl Operation {
             root.is_none_or(|root| root.index() < n),
             "the root is a member"
         );
-        let ring_order = Arc::clone(&start.ring_order);
-        let has_integers = start.parts.iter().any(|part| part.dtype.is_integer());
+        let ring_order = Arc::clone(&birth.ring_order);
+        let has_integers = parts.iter().any(|part| part.dtype.is_integer());
         let extent = Extent {
             world_size: n,
-            bytes: start.parts.iter().map(Part::bytes).sum(),
+            bytes: parts.iter().map(Part::bytes).sum(),
             is_integer_average: called.reduce_op() == Some(ReduceOp::Avg) && has_integers,
         };
         let wanted = start.fingerprint.algorithm;
-        let algorithm = choose_algorithm(called.kind(), wanted, extent, &start.costs);
+        let algorithm = choose_algorithm(called.kind(), wanted, extent, &birth.costs);
         let shape = Shape {
             kind: called.kind(),
             algorithm,
-            parts: &start.parts,
+            parts,
             world_size: n,
             ring_order: &ring_order,
             root,

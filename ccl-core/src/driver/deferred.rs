@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use crate::collective::Start;
+use crate::collective::Buffer;
 use crate::driver::call::Call;
 use crate::driver::completion::{Completion, Duty, Finished};
 use crate::driver::control::{self, Control};
@@ -33,7 +33,7 @@ use crate::ids::{CallId, OpName, PeerId, Vid};
 use crate::peer::{Input, Neighbour, View};
 use crate::state::engine::StartSync;
 use crate::transport::Identity;
-use crate::wire::control::{CancelReason, StateId};
+use crate::wire::control::{CancelReason, Start, StateId};
 
 /// Something to do, in its turn.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) enum Deferred {
     /// The other side does not take what it is told.
     Break(Control),
     /// Move bytes.
-    Start(CallId, Box<Start>),
+    Start(CallId, Box<Start>, Vec<Buffer>),
     /// Synchronise shared state.
     StartSync(StartSync),
     /// What was elected for a sync.
@@ -137,8 +137,8 @@ impl Session {
                 control.close();
             }
             Deferred::Break(control) => control.break_off(),
-            Deferred::Start(call, start) => {
-                if let Err(refusal) = self.engine.start(*start) {
+            Deferred::Start(call, start, buffers) => {
+                if let Err(refusal) = self.engine.start(*start, &buffers) {
                     let reason = CancelReason::Local(refusal.to_string());
                     self.submit(Input::Cancel { call, reason });
                 }

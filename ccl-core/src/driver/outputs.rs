@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::collective::Start;
 use crate::driver::deferred::{Deferred, Ending};
 use crate::driver::drive::{Core, Pending};
 use crate::driver::peer::Session;
@@ -12,7 +11,7 @@ use crate::error::Error;
 use crate::ids::CallId;
 use crate::peer::{Input, Output};
 use crate::state::engine::StartSync;
-use crate::wire::control::CancelReason;
+use crate::wire::control::{CancelReason, Start};
 
 impl Session {
     /// Does what an output says, or puts it into the queue of what is done without the lock.
@@ -38,7 +37,7 @@ impl Session {
                 }
             }
             Output::Links(wanted) => self.defer(Deferred::Links(wanted)),
-            start @ Output::StartOp { .. } => self.start_op(core, start),
+            Output::StartOp { call, start } => self.start_op(core, call, start),
             Output::Elected {
                 op,
                 content,
@@ -82,19 +81,7 @@ impl Session {
         self.defer(Deferred::Finish(Ending { duty, end, view }));
     }
 
-    fn start_op(&self, core: &mut Core, start: Output) {
-        let Output::StartOp {
-            call,
-            op,
-            fingerprint,
-            members,
-            ring_order,
-            rank,
-            costs,
-        } = start
-        else {
-            unreachable!("called for StartOp alone")
-        };
+    fn start_op(&self, core: &mut Core, call: CallId, start: Start) {
         let pending = core
             .calls
             .get(&call)
@@ -103,34 +90,26 @@ impl Session {
             .collective
             .as_ref()
             .expect("only collectives are started");
-        *collective.call.op.lock() = Some(op);
+        let birth = &start.birth;
+        *collective.call.op.lock() = Some(birth.op);
         let operation = &collective.operation;
         if let Some(holding) = &operation.holding {
             return self.defer(Deferred::StartSync(StartSync {
-                op,
-                members,
-                rank: rank.index(),
+                op: birth.op,
+                members: birth.members.clone(),
+                rank: start.rank.index(),
                 holding: Arc::clone(holding),
             }));
         }
         if let Some(expected) = operation.world_size
-            && expected != members.len()
+            && expected != birth.members.len()
         {
-            let (now, count) = (self.clock.now(), members.len());
+            let (now, count) = (self.clock.now(), birth.members.len());
             let what = format!("it was called for {expected} members but the view has {count}");
             let reason = CancelReason::Local(what);
             return core.peer.handle(now, Input::Cancel { call, reason });
         }
-        let parts = operation.parts.clone();
-        let start = Start {
-            op,
-            fingerprint,
-            members,
-            ring_order,
-            rank,
-            costs,
-            parts,
-        };
-        self.defer(Deferred::Start(call, Box::new(start)));
+        let buffers = operation.parts.clone();
+        self.defer(Deferred::Start(call, Box::new(start), buffers));
     }
 }

@@ -5,14 +5,13 @@
 //! in `verdicts`, requests to abort are in `cancel`.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use crate::error::Error;
-use crate::ids::{CallId, Members, OpName, OpNumber, Rank, Tag};
+use crate::ids::{CallId, OpName, OpNumber, Rank, Tag};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{CostTable, Fingerprint, PeerToMaster};
+use crate::wire::control::{Birth, Fingerprint, PeerToMaster, Start};
 
 use super::Peer;
 use super::invariants;
@@ -20,14 +19,6 @@ use super::io::Output;
 use super::phase::{Membership, Phase};
 use super::shared_state;
 use super::tags::{Call, Posted, Stage};
-
-/// Where an operation takes place: the birth view's part of `StartOp`.
-struct Stand {
-    op: OpName,
-    members: Members,
-    ring_order: Arc<[Rank]>,
-    costs: CostTable,
-}
 
 impl Peer {
     pub(super) fn handle_post(
@@ -72,8 +63,8 @@ impl Peer {
             Ordering::Greater => {}
             Ordering::Less => self.answer_from_floor(tag),
             Ordering::Equal if self.phase.is_posting() => {
-                match check_stand(membership, tag, state.next, self.min_world(tag)) {
-                    Ok(stand) => self.start(tag, stand),
+                match check_birth(membership, tag, state.next, self.min_world(tag)) {
+                    Ok(birth) => self.start(tag, birth),
                     Err(error) => self.reject(tag, error),
                 }
             }
@@ -167,15 +158,15 @@ impl Peer {
         (asked, root)
     }
 
-    fn start(&mut self, tag: Tag, stand: Stand) {
+    fn start(&mut self, tag: Tag, birth: Birth) {
         let me = self.session.peer();
-        let Some(rank) = me.and_then(|me| stand.members.rank_of(me)) else {
+        let Some(rank) = me.and_then(|me| birth.members.rank_of(me)) else {
             return;
         };
-        let op = stand.op;
+        let op = birth.op;
         let posted = Posted {
             op,
-            members: stand.members.clone(),
+            members: birth.members.clone(),
             held: false,
             elected: None,
         };
@@ -183,14 +174,14 @@ impl Peer {
         let Some(call) = self.tags.get(tag).and_then(|state| state.call.as_ref()) else {
             return;
         };
+        let start = Start {
+            birth,
+            rank,
+            fingerprint: call.fingerprint.clone(),
+        };
         self.outputs.push_back(Output::StartOp {
             call: call.id,
-            op,
-            fingerprint: call.fingerprint.clone(),
-            members: stand.members,
-            ring_order: stand.ring_order,
-            rank,
-            costs: stand.costs,
+            start,
         });
         let cancel = call.cancel.clone();
         let note = call.note();
@@ -222,12 +213,12 @@ impl Peer {
 }
 
 /// Where the next operation of a tag takes place, and whether it may. Nothing is consumed yet.
-fn check_stand(
+fn check_birth(
     membership: &Membership,
     tag: Tag,
     n: OpNumber,
     (min_world, root): (u32, Option<Rank>),
-) -> Result<Stand, Error> {
+) -> Result<Birth, Error> {
     let world_size = membership.members.world_size();
     if world_size < min_world {
         return Err(Error::TooFewPeers {
@@ -235,30 +226,16 @@ fn check_stand(
             min_world_size: min_world,
         });
     }
-    let vid = membership.view.vid;
-    let stand = match membership
-        .carried
-        .get(&tag)
-        .filter(|carried| carried.op.n == n)
-    {
-        Some(carried) if !is_active(Mutation::CarriedTakesNewView) => Stand {
-            op: carried.op,
-            members: carried.members.clone(),
-            ring_order: carried.ring_order.as_slice().into(),
-            costs: carried.costs,
-        },
-        _ => Stand {
-            op: OpName { tag, n, birth: vid },
-            members: membership.members.clone(),
-            ring_order: Arc::clone(&membership.ring_order),
-            costs: membership.costs,
-        },
+    let carried = membership.carried.get(&tag);
+    let birth = match carried.filter(|carried| carried.op.n == n) {
+        Some(carried) if !is_active(Mutation::CarriedTakesNewView) => carried.clone(),
+        _ => membership.birth(tag, n),
     };
-    let world_size = stand.members.world_size();
+    let world_size = birth.members.world_size();
     if let Some(root) = root.filter(|root| root.0 >= world_size) {
         return Err(Error::invalid(format!(
             "root {root} in a world of {world_size}"
         )));
     }
-    Ok(stand)
+    Ok(birth)
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{OpNumber, PeerId, Rank, Tag};
 use crate::limits;
-use crate::wire::control::{Carried, Install, TagFloor};
+use crate::wire::control::{Birth, Install, TagFloor};
 
 use super::io::View;
 use super::tags::{Stage, TagState, Tags};
@@ -56,7 +56,7 @@ impl Known<'_> {
             .iter()
             .map(|sealed| (sealed.tag, sealed))
             .collect();
-        let carried: BTreeMap<Tag, &Carried> = install
+        let carried: BTreeMap<Tag, &Birth> = install
             .carried
             .iter()
             .map(|carried| (carried.op.tag, carried))
@@ -140,7 +140,7 @@ impl Known<'_> {
         &self,
         state: &TagState,
         install: &Install,
-        carried: Option<&Carried>,
+        carried: Option<&Birth>,
     ) -> Result<(), String> {
         let open = state.posted().filter(|posted| posted.op.n >= state.floor);
         match (open, carried) {

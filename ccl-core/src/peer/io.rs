@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::error::{Error, Eviction};
 use crate::event::Event;
-use crate::ids::{CallId, Members, OpName, PeerId, Rank, Tag, Vid};
+use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, CostTable, Fingerprint, LinkFault, MasterToPeer, Member,
-    PeerToMaster, StateId,
+    AbortReason, CancelReason, Fingerprint, LinkFault, MasterToPeer, Member, PeerToMaster, Start,
+    StateId,
 };
 
 /// A view as callers see it: it travels with each result (R16).
@@ -225,18 +225,8 @@ pub enum Output {
     StartOp {
         /// The call.
         call: CallId,
-        /// Its name.
-        op: OpName,
-        /// What was called.
-        fingerprint: Fingerprint,
-        /// Members in rank order of the birth view.
-        members: Members,
-        /// The ring of the birth view, as ranks.
-        ring_order: Arc<[Rank]>,
-        /// This peer's rank in it.
-        rank: Rank,
-        /// The birth view's costs, for the choice of algorithm.
-        costs: CostTable,
+        /// The operation.
+        start: Start,
     },
     /// The election of a sync of shared state that was started: get this content from these
     /// members, or, if it is here, give it to who asks. `Held` answers when it is here.

@@ -35,7 +35,7 @@ use crate::limits;
 use crate::names::Names;
 use crate::time::{Instant, Pace, Patience};
 use crate::timers::Timers;
-use crate::wire::control::{MasterToPeer, Member, OtherGroups, PeerToMaster, StateId, Wait};
+use crate::wire::control::{MasterToPeer, Member, OtherGroups, PeerToMaster, Wait};
 
 use coverage::Coverage;
 use mesh::Mesh;
@@ -58,8 +58,6 @@ pub struct Peer {
     phase: Phase,
     session: Session,
     tags: Tags,
-    /// The shared state that was sealed last, as far as this peer knows.
-    sealed_state: Option<StateId>,
     notes: Notes,
     safe_points: SafePoints,
     mesh: Mesh,
@@ -88,7 +86,6 @@ impl Peer {
             phase: Phase::Joining,
             session,
             tags: Tags::default(),
-            sealed_state: None,
             notes: Notes::default(),
             safe_points: SafePoints::default(),
             mesh: Mesh::default(),

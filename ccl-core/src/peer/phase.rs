@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::{Members, OpName, Rank, Tag};
+use crate::ids::{Members, OpName, OpNumber, Rank, Tag};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{Carried, CostTable, GivenBack, Install, MasterToPeer};
+use crate::wire::control::{Birth, CostTable, GivenBack, Install, MasterToPeer};
 
 use super::io::{Input, SessionEnd, View};
 
@@ -48,7 +48,7 @@ pub(super) struct Membership {
     /// Whether outcomes decided at the change to it may be told.
     pub released: bool,
     /// Operations from earlier views that go on in it and are not decided.
-    pub carried: BTreeMap<Tag, Carried>,
+    pub carried: BTreeMap<Tag, Birth>,
     /// Tags that other members may know as they were before they were given back; none once it is
     /// released.
     pub given_back: Vec<GivenBack>,
@@ -267,6 +267,17 @@ impl Membership {
                 .map(|carried| (carried.op.tag, carried.clone()))
                 .collect(),
             given_back: install.given_back.clone(),
+        }
+    }
+
+    /// An operation that is born in it.
+    pub fn birth(&self, tag: Tag, n: OpNumber) -> Birth {
+        let birth = self.view.vid;
+        Birth {
+            op: OpName { tag, n, birth },
+            members: self.members.clone(),
+            ring_order: Arc::clone(&self.ring_order),
+            costs: self.costs,
         }
     }
 

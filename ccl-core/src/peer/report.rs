@@ -27,7 +27,6 @@ impl Peer {
             carried: membership.carried.values().cloned().collect(),
             safe_called: self.safe_points.called(),
             safe_released: self.safe_points.released(),
-            state: self.sealed_state,
             given_back: membership.given_back.clone(),
         }
     }
@@ -61,6 +60,7 @@ fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
         tag,
         floor: state.floor,
         last_committed: state.last_committed,
+        sealed: state.sealed,
         absent: state.absent.clone(),
         aborted: None,
         open,

@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::ids::{OpName, PeerId, Tag};
-use crate::wire::control::{Fingerprint, Kind, StateId, StateOffer};
+use crate::wire::control::{Fingerprint, Kind, Sealed, StateId, StateOffer};
 
 use super::Peer;
 use super::io::Output;
@@ -41,10 +41,10 @@ impl Peer {
     }
 
     /// The operation of a tag committed: if it was a sync, what it elected is sealed.
-    pub(super) fn note_sealed_state(&mut self, tag: Tag) {
-        let posted = self.tags.get(tag).and_then(|state| state.posted());
-        if let Some(content) = posted.and_then(|posted| posted.elected) {
-            self.sealed_state = Some(content);
+    pub(super) fn note_sealed(&mut self, tag: Tag) {
+        if let Some(state) = self.tags.get_mut(tag) {
+            let posted = state.posted();
+            state.sealed = Sealed::from(posted.and_then(|posted| posted.elected));
         }
     }
 }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{CallId, Members, OpName, OpNumber, PeerId, Tag};
 use crate::limits;
 use crate::time::Instant;
-use crate::wire::control::{AbortReason, CancelReason, Fingerprint, OpNote, StateId, TagFloor};
+use crate::wire::control::{
+    AbortReason, CancelReason, Fingerprint, OpNote, Sealed, StateId, TagFloor,
+};
 
 use super::invariants;
 
@@ -31,6 +33,8 @@ pub(super) struct TagState {
     pub floor: OpNumber,
     /// The newest that committed.
     pub last_committed: Option<OpNumber>,
+    /// What that one sealed, if this peer took part in it.
+    pub sealed: Sealed,
     /// Members that the newest commit did without.
     pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts.
@@ -142,6 +146,9 @@ impl TagState {
     pub fn raise(&mut self, sealed: &TagFloor) {
         invariants::floor_never_falls(self, sealed);
         self.floor = sealed.floor;
+        if sealed.last_committed > self.last_committed {
+            self.sealed = Sealed::Nothing;
+        }
         self.last_committed = sealed.last_committed;
         self.absent.clone_from(&sealed.absent);
         self.reasons.extend(sealed.reasons.iter().cloned());
@@ -154,6 +161,7 @@ impl TagState {
     pub fn commit(&mut self, n: OpNumber) {
         self.floor = n.next();
         self.last_committed = Some(n);
+        self.sealed = Sealed::Nothing;
         self.absent.clear();
     }
 }

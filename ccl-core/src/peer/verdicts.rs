@@ -41,6 +41,9 @@ impl Peer {
             Some(posted) if !posted.held => {
                 return Err(format!("commit of {op}, whose result is not here"));
             }
+            Some(posted) if posted.elected != commit.sealed.state() => {
+                return Err(format!("commit of {op}, which seals what was not elected"));
+            }
             Some(_) => true,
             None if state.next <= op.n => return Err(format!("commit of {op}, never called here")),
             None => false,
@@ -136,7 +139,7 @@ impl Peer {
         let op = verdict.op();
         self.notes.withdraw_posted(op);
         if matches!(verdict, Verdict::Committed { .. }) {
-            self.note_sealed_state(tag);
+            self.note_sealed(tag);
         }
         if let Verdict::Aborted { reason, .. } = &verdict {
             let aborted = Event::Aborted {

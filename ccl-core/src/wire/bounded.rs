@@ -5,8 +5,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
 
 use crate::ids::Members;
 use crate::limits::WORLD_SIZE_MAX;
@@ -26,12 +28,35 @@ where
     deserializer.deserialize_seq(ListVisitor::<T, MAX>(PhantomData))
 }
 
-/// The same for members.
+/// The same for the members of an operation.
 ///
 /// # Errors
 /// Those of the decoder.
 pub fn members<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
     list::<_, _, WORLD_SIZE_MAX>(deserializer).map(Members::from)
+}
+
+/// The same for a list that has one element a member and is shared.
+///
+/// # Errors
+/// Those of the decoder.
+pub fn shared<'de, D, T>(deserializer: D) -> Result<Arc<[T]>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    list::<_, _, WORLD_SIZE_MAX>(deserializer).map(Arc::from)
+}
+
+/// Encodes such a list.
+///
+/// # Errors
+/// Those of the encoder.
+pub fn write_shared<S: Serializer, T: Serialize>(
+    list: &Arc<[T]>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter())
 }
 
 struct ListVisitor<T, const MAX: usize>(PhantomData<T>);

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    GroupId, LinkKey, MemberNumber, Members, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag,
-    Term, UnitId, Vid,
+    GroupId, LinkKey, MemberNumber, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, Term,
+    UnitId, Vid,
 };
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, OPEN_OPS_MAX, PEERS_MAX, TAGS_MAX, WORLD_SIZE_MAX,
@@ -17,6 +17,7 @@ use crate::limits::{
 use crate::timers::Timers;
 use crate::wire::bounded;
 
+pub use super::birth::{Birth, CostTable, Start};
 pub use super::fingerprint::{Algorithm, CallName, Called, Elements, Fingerprint, Kind};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};
 pub use super::state::{
@@ -76,13 +77,11 @@ pub struct Report {
     pub tags: Vec<TagReport>,
     /// The carried operations of that view's `Install`.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
-    pub carried: Vec<Carried>,
+    pub carried: Vec<Birth>,
     /// Safe points it has called, the open one included.
     pub safe_called: u64,
     /// Safe points that were released to it.
     pub safe_released: u64,
-    /// The shared state that was sealed last, as far as this peer knows.
-    pub state: Option<StateId>,
     /// What that view's `Install` named as given back, until the view is released: a master without
     /// a journal knows by it which reports are of tags as they were before.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
@@ -118,6 +117,8 @@ pub struct TagReport {
     pub floor: OpNumber,
     /// The newest that committed.
     pub last_committed: Option<OpNumber>,
+    /// What that one sealed, if this peer knows it.
+    pub sealed: Sealed,
     /// Members that the newest commit did without (see [`TagFloor::absent`]).
     pub absent: Vec<PeerId>,
     /// Why the operation below the floor was aborted, as long as the view is not released: another
@@ -144,21 +145,6 @@ pub struct OpenReport {
     pub cancel: Option<CancelReason>,
     /// What was elected, if it is a sync of shared state and this peer has heard of the election.
     pub elected: Option<StateId>,
-}
-
-/// An operation that a view change left as it was (R4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Carried {
-    /// Its name; the birth view stays.
-    pub op: OpName,
-    /// Its members in rank order of the birth view.
-    #[serde(deserialize_with = "bounded::members")]
-    pub members: Members,
-    /// The ring of the birth view: a member may post it late without ever having seen that view.
-    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
-    pub ring_order: Vec<Rank>,
-    /// The birth view's costs, for the choice of algorithm.
-    pub costs: CostTable,
 }
 
 /// A tag that was at rest at all members and was given back: its numbers begin at 0 again (R2).
@@ -205,6 +191,35 @@ pub struct CommitRecord {
     /// Whose data is in the result, in rank order of the birth view.
     #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub contributors: Vec<PeerId>,
+    /// What outlives it.
+    pub sealed: Sealed,
+}
+
+/// What a commit leaves behind that later operations start from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sealed {
+    /// Nothing: the result is the members' own.
+    #[default]
+    Nothing,
+    /// The content of a sync of shared state: the next election starts from it (R18).
+    State(StateId),
+}
+
+impl Sealed {
+    /// The shared state that it is.
+    #[must_use]
+    pub const fn state(self) -> Option<StateId> {
+        match self {
+            Self::Nothing => None,
+            Self::State(content) => Some(content),
+        }
+    }
+}
+
+impl From<Option<StateId>> for Sealed {
+    fn from(state: Option<StateId>) -> Self {
+        state.map_or(Self::Nothing, Self::State)
+    }
 }
 
 /// How a link to another peer broke.
@@ -218,21 +233,6 @@ pub enum LinkFault {
     TimedOut,
     /// It sent bytes that are not of the protocol.
     Protocol,
-}
-
-/// Sends numbers for the choice of algorithm, equal for all members of a view (R12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CostTable {
-    /// Largest world in which `Auto` chooses `direct`.
-    pub direct_world_max: u32,
-}
-
-impl Default for CostTable {
-    fn default() -> Self {
-        Self {
-            direct_world_max: 64,
-        }
-    }
 }
 
 /// The one message that changes or confirms a peer's view: a new view, or the reply to an `Attach`.
@@ -252,9 +252,9 @@ pub struct Install {
     /// Tags that were given back since a view that all members have had, before `floors` count.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub given_back: Vec<GivenBack>,
-    /// Operations that go on.
+    /// Operations from earlier views that go on.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
-    pub carried: Vec<Carried>,
+    pub carried: Vec<Birth>,
     /// Safe points released so far.
     pub safe_released: u64,
     /// How `Auto` chooses.

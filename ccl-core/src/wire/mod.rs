@@ -1,5 +1,6 @@
 //! Bytes to messages and back: bounded, checked, and ignorant of sockets and of state.
 
+mod birth;
 pub mod bounded;
 pub mod control;
 pub mod data;

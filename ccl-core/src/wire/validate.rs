@@ -17,9 +17,9 @@ use crate::limits::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
-    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, StateId, SyncFault, TagFloor,
-    TagReport,
+    AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
+    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
+    TagFloor, TagReport,
 };
 
 use waits::check_waits;
@@ -202,12 +202,12 @@ fn check_report(report: &Report) -> Checked {
     check_carried(&report.carried)?;
     number("safe points called", report.safe_called)?;
     number("safe points released", report.safe_released)?;
-    check_given_back(&report.given_back)?;
-    report.state.iter().try_for_each(check_content)
+    check_given_back(&report.given_back)
 }
 
 fn check_tag(tag: &TagReport) -> Checked {
     check_floor(tag.floor, tag.last_committed)?;
+    check_sealed(tag.sealed)?;
     length("absent members", tag.absent.len(), WORLD_SIZE_MAX)?;
     tag.aborted.iter().try_for_each(check_abort)?;
     number("next number", tag.next.unwrap_or_default().0)?;
@@ -237,7 +237,7 @@ fn check_given_back(tags: &[GivenBack]) -> Checked {
     distinct_by("tags given back", tags.iter().map(|one| one.tag))
 }
 
-fn check_carried(carried: &[Carried]) -> Checked {
+fn check_carried(carried: &[Birth]) -> Checked {
     length("carried operations", carried.len(), TAGS_MAX)?;
     for one in carried {
         check_op(one.op)?;
@@ -263,7 +263,15 @@ fn check_notes(what: &'static str, notes: &[OpNote]) -> Checked {
 fn check_commit(record: &CommitRecord) -> Checked {
     check_op(record.op)?;
     length("contributors", record.contributors.len(), WORLD_SIZE_MAX)?;
-    distinct("contributors", &record.contributors)
+    distinct("contributors", &record.contributors)?;
+    check_sealed(record.sealed)
+}
+
+fn check_sealed(sealed: Sealed) -> Checked {
+    match sealed {
+        Sealed::Nothing => Ok(()),
+        Sealed::State(content) => check_content(&content),
+    }
 }
 
 fn check_install(install: &Install) -> Checked {
@@ -518,6 +526,7 @@ mod tests {
             tag: Tag(1),
             floor: OpNumber(floor),
             last_committed: last_committed.map(OpNumber),
+            sealed: Sealed::Nothing,
             absent: Vec::new(),
             aborted: None,
             open: None,

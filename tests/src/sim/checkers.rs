@@ -16,13 +16,12 @@ use ccl_core::ids::{Epoch, GroupId, OpName, OpNumber, PeerId, Rank, Tag, Term, V
 use ccl_core::peer::SessionEnd;
 use ccl_core::time::Instant;
 use ccl_core::wire::control::{
-    EvictReason, Fingerprint, Install, MasterToPeer, PeerToMaster, StateId, TagFloor,
+    EvictReason, Fingerprint, Install, MasterToPeer, PeerToMaster, Start, StateId, TagFloor,
 };
 use ccl_core::{Eviction, View};
 
 use super::cluster::{HostId, World};
 use super::peer_host::Host;
-use super::plane::Start;
 use super::workload::{CallKind, Operation};
 
 /// What one host has said and heard, as far as rules depend on it.
@@ -321,14 +320,14 @@ impl Checkers {
         start: &Start,
         operation: &Operation,
     ) -> Result<(), String> {
-        let (op, group) = (start.op, host.group);
+        let (op, group) = (start.birth.op, host.group);
         let Some((run, peer)) = host.run.zip(host.peer.peer()) else {
             return Err(format!("{op} starts without a session"));
         };
         ensure(!host.told.barred, || {
             format!("{op} posted after a flush or an attach (R5)")
         })?;
-        let members = start.members.to_vec();
+        let members = start.birth.members.to_vec();
         ensure(members.get(start.rank.index()) == Some(&peer), || {
             format!("{op}: rank {} is not {peer} in {members:?}", start.rank)
         })?;

@@ -4,37 +4,21 @@
 //! to the links. Bulk frames lend memory: they are read when they leave, and again after a repair.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use ccl_core::collective::step::{
     Body, Coding, CopyOwn, Operand, Output, Place, Reduction, Storage,
 };
-use ccl_core::collective::{
-    Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, StartOp, is_staged,
-};
-use ccl_core::ids::{CallId, Members, OpName, PeerId, Rank, Vid};
+use ccl_core::collective::{Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, is_staged};
+use ccl_core::ids::{CallId, OpName, PeerId, Vid};
 use ccl_core::peer::Input;
 use ccl_core::transport::FrameHeader;
-use ccl_core::wire::control::{CostTable, Fingerprint, Kind};
+use ccl_core::wire::control::{Kind, Start};
 
 use super::cluster::{HostId, World};
 use super::reference;
 use super::swarm::Swarm;
-
-/// An operation to start, as the peer's machine says it.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Start {
-    pub call: CallId,
-    pub op: OpName,
-    pub fingerprint: Fingerprint,
-    pub members: Members,
-    pub ring_order: Arc<[Rank]>,
-    pub rank: Rank,
-    pub costs: CostTable,
-}
 
 /// Memory of one operation: what a caller lends, and where the result is put together.
 #[derive(Clone, Debug)]
@@ -163,20 +147,12 @@ impl Plane {
     }
 
     /// Opens an operation on this memory.
-    pub fn start(&mut self, start: &Start, parts: Arc<[Part]>, mut memory: Memory, in_place: bool) {
+    pub fn start(&mut self, start: Start, parts: &[Part], mut memory: Memory, in_place: bool) {
         if in_place && !is_staged(true) {
             memory.result = None;
         }
-        self.memory.insert(start.op, memory);
-        self.exchange.start(StartOp {
-            op: start.op,
-            fingerprint: start.fingerprint.clone(),
-            parts,
-            members: start.members.clone(),
-            ring_order: Arc::clone(&start.ring_order),
-            rank: start.rank,
-            costs: start.costs,
-        });
+        self.memory.insert(start.birth.op, memory);
+        self.exchange.start(start, parts);
     }
 
     /// Ends an operation. Its memory stays until the application takes it.
@@ -413,9 +389,9 @@ impl World {
 
     /// How an operation's buffers look at one member.
     #[must_use]
-    pub fn shape(&self, host: HostId, start: &Start) -> (Arc<[Part]>, Memory) {
-        let call = self.hosts[host.0].app.memory_of(start.call);
-        let world = start.members.len();
+    pub fn shape(&self, host: HostId, call: CallId, start: &Start) -> (Vec<Part>, Memory) {
+        let call = self.hosts[host.0].app.memory_of(call);
+        let world = start.birth.members.len();
         let (input_shares, result_shares) = match start.fingerprint.kind() {
             Kind::AllGather => (1, world),
             Kind::ReduceScatter => (world, 1),
@@ -439,6 +415,6 @@ impl World {
             }
         }
         memory.wire.clone_from(&memory.input);
-        (Arc::from(call.parts.as_slice()), memory)
+        (call.parts.clone(), memory)
     }
 }

@@ -14,10 +14,9 @@ use ccl_core::ids::{CallId, OpName, Tag};
 use ccl_core::mutation::{Mutation, is_active};
 use ccl_core::peer::{End, Input, SessionEnd};
 use ccl_core::time::Instant;
-use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint};
+use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint, Start};
 
 use super::cluster::{Event, HostId, World};
-use super::plane::Start;
 use super::program::{self, Logical, Twist};
 use super::rng::mix_all;
 use super::swarm::FaultKind;

@@ -88,15 +88,7 @@ impl Cluster {
     }
 
     fn start(&self, at: usize, call: &Call, buffers: &[Buffer]) {
-        let started = self.engines[at].start(Start {
-            op: call.name(),
-            fingerprint: call.fingerprint(),
-            members: (0..call.world_size).map(peer).collect(),
-            ring_order: call.ring_order.clone().into(),
-            rank: Rank(at as u32),
-            costs: CostTable::default(),
-            parts: buffers.to_vec(),
-        });
+        let started = self.engines[at].start(call.start(at, peer), buffers);
         started.expect("there is memory for it");
     }
 

@@ -150,15 +150,7 @@ impl World {
             at,
             call.tag.is_multiple_of(2) && may_be_in_place(call.kind),
         );
-        let started = self.nodes[at].engine.start(Start {
-            op: call.name(),
-            fingerprint: call.fingerprint(),
-            members: (0..call.world_size).map(peer).collect(),
-            ring_order: call.ring_order.clone().into(),
-            rank: Rank(at as u32),
-            costs: CostTable::default(),
-            parts: lent.clone(),
-        });
+        let started = self.nodes[at].engine.start(call.start(at, peer), &lent);
         started.expect("there is memory for it");
         self.nodes[at].open.insert(index, lent);
     }

@@ -4,9 +4,11 @@
 use crate::collective::encoding::Encoding;
 use crate::collective::exchange::ExchangeLimits;
 use crate::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
-use crate::ids::{Epoch, OpName, OpNumber, Rank, Tag, Term, Vid};
+use crate::ids::{Epoch, OpName, OpNumber, PeerId, Rank, Tag, Term, Vid};
 use crate::reduce::{self, Dtype, ReduceOp};
-use crate::wire::control::{Algorithm, Called, Elements, Fingerprint, Kind};
+use crate::wire::control::{
+    Algorithm, Birth, Called, CostTable, Elements, Fingerprint, Kind, Start,
+};
 
 /// Small sizes, so that small buffers have many segments.
 pub(in crate::collective) const LIMITS: ExchangeLimits = ExchangeLimits {
@@ -102,6 +104,20 @@ impl Call {
             algorithm: self.algorithm,
             caller: self.caller.clone(),
             ..Fingerprint::new(called)
+        }
+    }
+
+    /// The operation as the member at `at` starts it; `peer` names members.
+    pub(in crate::collective) fn start(&self, at: usize, peer: fn(usize) -> PeerId) -> Start {
+        Start {
+            birth: Birth {
+                op: self.name(),
+                members: (0..self.world_size).map(peer).collect(),
+                ring_order: self.ring_order.clone().into(),
+                costs: CostTable::default(),
+            },
+            rank: Rank(at as u32),
+            fingerprint: self.fingerprint(),
         }
     }
 

@@ -7,16 +7,15 @@
 mod call;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::exchange::{Body, Exchange, ExchangeLimits, Operand, Output, Place, StartOp};
+use super::exchange::{Body, Exchange, ExchangeLimits, Operand, Output, Place};
 use super::layout::{Side, Span};
-use crate::ids::{OpName, PeerId, Rank};
+use crate::ids::{OpName, PeerId};
 use crate::reduce;
 use crate::transport::{Frame, FrameHeader};
-use crate::wire::control::{CostTable, Fingerprint};
+use crate::wire::control::Fingerprint;
 
 pub(super) use call::{Call, LIMITS, Prng, combine, reference};
 
@@ -128,15 +127,8 @@ impl World {
             wire: call.input(at),
         };
         self.peers[at].memory.insert(op, memory);
-        self.peers[at].exchange.start(StartOp {
-            op,
-            fingerprint: call.fingerprint(),
-            parts: call.parts.clone().into(),
-            members: (0..call.world_size).map(peer).collect(),
-            ring_order: Arc::from(call.ring_order.clone()),
-            rank: Rank(at as u32),
-            costs: CostTable::default(),
-        });
+        let start = call.start(at, peer);
+        self.peers[at].exchange.start(start, &call.parts);
         self.drain(at);
     }
 

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::ids::{Epoch, GroupId, OpName, OpNumber, RunId, Tag, Term, Vid};
     use crate::master::SealedView;
-    use crate::wire::control::CommitRecord;
+    use crate::wire::control::{CommitRecord, Sealed};
 
     fn commit(n: u64) -> Record {
         let vid = Vid {
@@ -210,11 +210,11 @@ mod tests {
                 birth: vid,
             },
             contributors: Vec::new(),
+            sealed: Sealed::Nothing,
         };
         Record::Committed {
             group: GroupId(0),
             commits: vec![commit],
-            state: None,
         }
     }
 

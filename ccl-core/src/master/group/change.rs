@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
-use crate::ids::{Epoch, MemberNumber, PeerId, SessionId, Tag, Vid};
+use crate::ids::{Epoch, MemberNumber, PeerId, SessionId, Vid};
 use crate::limits;
 use crate::master::group::admission;
 use crate::master::group::decision::{Survival, Verdict, decide};
@@ -18,7 +18,9 @@ use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::timers::Timers;
 use crate::topology;
-use crate::wire::control::{CommitRecord, CostTable, EvictReason, Install, MasterToPeer, Member};
+use crate::wire::control::{
+    CommitRecord, CostTable, EvictReason, Install, MasterToPeer, Member, Sealed,
+};
 
 type Lost = BTreeMap<PeerId, EvictReason>;
 
@@ -40,23 +42,22 @@ impl Group {
                     group: self.id,
                     op: commit.op,
                 });
-                self.note_sealed(shared, commit.op.tag);
+                self.note_sealed(shared, commit.sealed);
             }
             shared.send_all(&self.view.peers(), &MasterToPeer::Commit(commits));
         }
     }
 
-    /// What all members hold may be written lazily, since they say so to the next master. The
-    /// content that a sync sealed outlives them, in checkpoints: the next members may have nothing
+    /// What all members hold may be written lazily, since they say so to the next master. What a
+    /// commit seals, the content of a sync, outlives them, in checkpoints: the next members may have nothing
     /// else.
     fn seal_commits(&self, shared: &mut Shared, commits: &[CommitRecord]) {
-        let is_sync = commits.iter().any(|it| it.op.tag == Tag::SHARED_STATE);
+        let seals = commits.iter().any(|it| it.sealed != Sealed::Nothing);
         let record = Record::Committed {
             group: self.id,
             commits: commits.to_vec(),
-            state: self.ledger.sealed_state.filter(|_| is_sync),
         };
-        match is_sync && !is_active(Mutation::SealedStateLazy) {
+        match seals && !is_active(Mutation::SealedStateLazy) {
             true => shared.outbox.seal(record),
             false => shared.outbox.seal_lazily(record),
         }
@@ -178,16 +179,16 @@ impl Group {
         let verdicts: Vec<_> = self
             .ledger
             .open()
-            .map(|open| (open.op, decide(open, survival)))
+            .map(|open| (open.op(), decide(open, survival)))
             .collect();
         let group = self.id;
         self.safe.wait_anew(shared.now);
         for (op, verdict) in verdicts {
             match verdict {
                 Verdict::Committed { absent } => {
-                    self.ledger.commit(op.tag, absent);
+                    let commit = self.ledger.commit(op.tag, absent);
                     shared.outbox.event(Event::Committed { group, op });
-                    self.note_sealed(shared, op.tag);
+                    self.note_sealed(shared, commit.sealed);
                 }
                 Verdict::Aborted(reason) => {
                     self.ledger.abort(op.tag, reason.clone());

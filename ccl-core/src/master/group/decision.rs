@@ -41,11 +41,11 @@ pub fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
     if !listed && !open.carried {
         return Verdict::Forgotten;
     }
-    let lost = open.members.iter().find(|peer| !survivors.contains(peer));
+    let lost = open.members().iter().find(|peer| !survivors.contains(peer));
     let anybody = survival.lost.keys().next();
     let lost = lost.or(anybody.filter(|_| is_active(Mutation::LossOfAnybody)));
     let mut staying = open
-        .members
+        .members()
         .iter()
         .filter(|peer| survivors.contains(peer))
         .peekable();
@@ -78,7 +78,7 @@ fn absent(open: &OpenOp, survival: &Survival) -> Vec<PeerId> {
     }
     let root = open.source();
     let gone = open
-        .members
+        .members()
         .iter()
         .filter(|peer| !survival.survivors.contains(peer));
     let silent = gone.filter(|peer| !open.posted.contains(peer) && Some(**peer) != root);

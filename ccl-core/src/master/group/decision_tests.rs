@@ -4,9 +4,8 @@ use super::*;
 use crate::ids::{OpName, Rank};
 use crate::master::group::ledger::Ledger;
 use crate::master::tests::{fingerprint, member, note, op, vid};
-use crate::reduce::Dtype;
 use crate::time::Instant;
-use crate::wire::control::{Called, CancelReason, Elements, Fingerprint, OpNote};
+use crate::wire::control::{Called, CancelReason, Fingerprint, OpNote};
 
 const LOST: EvictReason = EvictReason::Died;
 
@@ -162,10 +161,9 @@ fn rebuilding_names_whom_the_dead_master_may_have_named() {
 
 #[test]
 fn broadcast_that_arrived_names_its_source() {
-    let broadcast = Fingerprint::new(Called::Broadcast {
-        root: Rank(2),
-        elements: Elements::of([(Dtype::F32, 10)]),
-    });
+    let elements = *reduce().called.elements().unwrap();
+    let root = Rank(2);
+    let broadcast = Fingerprint::new(Called::Broadcast { root, elements });
     let case = Case::new(&broadcast, &[0, 1], &[0, 1]);
     assert_eq!(case.verdict(&[0, 1], false), committed());
 }

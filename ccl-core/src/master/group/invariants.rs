@@ -80,27 +80,31 @@ fn check_phase(group: &Group, shared: &Shared, members: &BTreeSet<PeerId>) {
 }
 
 fn check_open(group: &Group, open: &OpenOp, members: &BTreeSet<PeerId>) {
-    let floor = group.ledger.floor(open.op.tag);
-    assert_eq!(open.op.n, floor, "only the operation at the floor is open");
+    let floor = group.ledger.floor(open.op().tag);
+    assert_eq!(
+        open.op().n,
+        floor,
+        "only the operation at the floor is open"
+    );
     assert!(
         open.done.len() <= open.posted.len(),
         "who is done has posted"
     );
     assert!(
-        open.posted.len() <= open.members.len(),
+        open.posted.len() <= open.members().len(),
         "only its members post an operation (I3)"
     );
     assert!(
         open.offers.is_empty() || open.done.is_empty() || matches!(open.elected, Some(Ok(_))),
         "a sync of shared state is held after its election (R18)"
     );
-    let current = open.op.birth == group.view.vid;
+    let current = open.op().birth == group.view.vid;
     assert!(
         open.carried != current,
         "an operation of an older view is carried (I5)"
     );
     if open.carried {
-        let present = open.members.iter().all(|peer| members.contains(peer));
+        let present = open.members().iter().all(|peer| members.contains(peer));
         assert!(present, "an operation that lost a member was decided (I5)");
     }
 }

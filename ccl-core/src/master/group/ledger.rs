@@ -14,7 +14,7 @@ use crate::master::group::shared_state;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Carried, CommitRecord, OpNote, StateId, TagFloor, TagReport,
+    AbortReason, Birth, CancelReason, CommitRecord, OpNote, Sealed, StateId, TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -85,7 +85,7 @@ impl Ledger {
 
     /// A member says so too: it must have heard of the election that was made.
     pub fn check_elected(&self, op: OpName, heard: StateId) -> Fact {
-        let open = self.open.get(&op.tag).filter(|open| open.op == op);
+        let open = self.open.get(&op.tag).filter(|open| open.op() == op);
         open.map_or(Ok(()), |open| shared_state::check_heard(open, heard))
     }
 
@@ -93,7 +93,7 @@ impl Ledger {
     /// outlives the call that it belongs to.
     pub fn cancel(&mut self, from: PeerId, op: OpName, reason: CancelReason) {
         if let Some(open) = self.open.get_mut(&op.tag)
-            && open.op == op
+            && open.op() == op
             && open.posted.contains(&from)
         {
             open.cancels.entry(from).or_insert(reason);
@@ -124,13 +124,13 @@ impl Ledger {
             .open
             .get_mut(&op.tag)
             .expect("it was found or made above");
-        if open.op.birth != op.birth {
+        if open.op().birth != op.birth {
             return Err(format!(
                 "{op:#} was reported, born in view {}",
-                open.op.birth
+                open.op().birth
             ));
         }
-        if !open.members.contains(&from) {
+        if !open.members().contains(&from) {
             return Err(format!("it is not a member of {op}"));
         }
         Ok(Some(open))
@@ -144,11 +144,13 @@ impl Ledger {
             return Err(format!("more than {} tags", limits::TAGS_MAX));
         }
         self.tags.entry(op.tag).or_default();
-        let members = view.members.iter().map(|member| member.peer).collect();
-        let mut open = OpenOp::new(op, members, now);
-        open.ring_order.clone_from(&view.ring_order);
-        open.costs = view.costs;
-        self.open.insert(op.tag, open);
+        let birth = Birth {
+            op,
+            members: view.members.iter().map(|member| member.peer).collect(),
+            ring_order: view.ring_order.clone().into(),
+            costs: view.costs,
+        };
+        self.open.insert(op.tag, OpenOp::new(birth, now));
         Ok(())
     }
 
@@ -190,7 +192,7 @@ impl Ledger {
     /// Tags whose open operation every member finished.
     pub fn complete(&self) -> Vec<Tag> {
         let complete = self.open.values().filter(|open| open.is_complete());
-        complete.map(|open| open.op.tag).collect()
+        complete.map(|open| open.op().tag).collect()
     }
 
     /// Whether somebody wants an operation aborted.
@@ -208,18 +210,25 @@ impl Ledger {
             .remove(&tag)
             .expect("only open operations are committed");
         let state = self.tags.entry(tag).or_default();
-        state.advance(open.op.n);
-        state.last_committed = Some(open.op.n);
-        if let Some(Ok(content)) = open.elected {
+        state.advance(open.op().n);
+        state.last_committed = Some(open.op().n);
+        let sealed = Sealed::from(
+            open.elected
+                .as_ref()
+                .and_then(|it| it.as_ref().ok())
+                .copied(),
+        );
+        if let Sealed::State(content) = sealed {
             self.sealed_state = Some(content);
-            self.sealed_by = Some(open.op.n);
+            self.sealed_by = Some(open.op().n);
         }
-        let contributors = open.members.iter().filter(|peer| !absent.contains(peer));
+        let contributors = open.members().iter().filter(|peer| !absent.contains(peer));
         let contributors = contributors.copied().collect();
         state.absent = absent;
         CommitRecord {
-            op: open.op,
+            op: open.op(),
             contributors,
+            sealed,
         }
     }
 
@@ -230,8 +239,8 @@ impl Ledger {
             .remove(&tag)
             .expect("only open operations are aborted");
         let state = self.tags.entry(tag).or_default();
-        state.advance(open.op.n);
-        state.note_reason(open.op.n, reason);
+        state.advance(open.op().n);
+        state.note_reason(open.op().n, reason);
     }
 
     /// The open operation goes on although the view ends.
@@ -287,13 +296,11 @@ impl Ledger {
     }
 
     /// Takes up an operation that went on into the newest view.
-    pub fn resume(&mut self, carried: &Carried, now: Instant) {
+    pub fn resume(&mut self, carried: &Birth, now: Instant) {
         if carried.op.n != self.floor(carried.op.tag) {
             return;
         }
-        let mut open = OpenOp::new(carried.op, carried.members.clone(), now);
-        open.ring_order.clone_from(&carried.ring_order);
-        open.costs = carried.costs;
+        let mut open = OpenOp::new(carried.clone(), now);
         open.carried = true;
         self.tags.entry(carried.op.tag).or_default();
         self.open.insert(carried.op.tag, open);
@@ -327,15 +334,9 @@ impl Ledger {
     }
 
     /// Operations that went on into the present view.
-    pub fn carried(&self) -> Vec<Carried> {
+    pub fn carried(&self) -> Vec<Birth> {
         let carried = self.open.values().filter(|open| open.carried);
-        let carried = carried.map(|open| Carried {
-            op: open.op,
-            members: open.members.clone(),
-            ring_order: open.ring_order.clone(),
-            costs: open.costs,
-        });
-        carried.collect()
+        carried.map(|open| open.birth.clone()).collect()
     }
 }
 

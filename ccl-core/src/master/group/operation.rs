@@ -5,21 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{Members, OpName, PeerId, Rank};
+use crate::ids::{Members, OpName, PeerId};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    Called, CancelReason, CostTable, Fingerprint, OpNote, StateId, StateOffer, SyncFault, TagReport,
+    Birth, Called, CancelReason, Fingerprint, OpNote, StateId, StateOffer, SyncFault, TagReport,
 };
 
 /// The undecided operation of a tag.
 #[derive(Clone, Debug)]
 pub struct OpenOp {
-    pub op: OpName,
-    /// Members of its birth view in rank order.
-    pub members: Members,
-    pub ring_order: Vec<Rank>,
-    pub costs: CostTable,
+    /// Where it takes place.
+    pub birth: Birth,
     /// Whether a view change left it as it was.
     pub carried: bool,
     /// Who called it first, and what; the others are compared with that.
@@ -40,12 +37,9 @@ pub struct OpenOp {
 }
 
 impl OpenOp {
-    pub fn new(op: OpName, members: Members, now: Instant) -> Self {
+    pub fn new(birth: Birth, now: Instant) -> Self {
         Self {
-            op,
-            members,
-            ring_order: Vec::new(),
-            costs: CostTable::default(),
+            birth,
             carried: false,
             called: None,
             posted: BTreeSet::new(),
@@ -57,6 +51,14 @@ impl OpenOp {
             elected: None,
             is_announced: false,
         }
+    }
+
+    pub fn op(&self) -> OpName {
+        self.birth.op
+    }
+
+    pub fn members(&self) -> &Members {
+        &self.birth.members
     }
 
     pub fn posted_by(&mut self, peer: PeerId, fingerprint: &Fingerprint, now: Instant) {
@@ -84,7 +86,7 @@ impl OpenOp {
 
     /// Whether it may commit inside its view: every member finished the same thing (R12).
     pub fn is_complete(&self) -> bool {
-        let missing = self.members.len() - self.done.len();
+        let missing = self.members().len() - self.done.len();
         let enough = missing == 0 || missing == 1 && is_active(Mutation::CommitOnAllButOne);
         enough && !self.done.is_empty() && self.difference.is_none()
     }
@@ -101,7 +103,7 @@ impl OpenOp {
         let Called::Broadcast { root, elements } = &fingerprint.called else {
             return None;
         };
-        let source = self.members.get(root.index()).copied();
+        let source = self.members().get(root.index()).copied();
         source.filter(|_| elements.count > 0)
     }
 

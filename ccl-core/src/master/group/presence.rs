@@ -48,11 +48,11 @@ fn overdue(ledger: &Ledger, timeout: Duration, now: Instant) -> Vec<(PeerId, Evi
         .filter(|open| deadline(open, timeout).is_some_and(|due| due <= now));
     let missing = late.flat_map(|open| {
         let reason = EvictReason::NotPosted {
-            tag: open.op.tag,
-            n: open.op.n,
+            tag: open.op().tag,
+            n: open.op().n,
         };
         let absent = open
-            .members
+            .members()
             .iter()
             .filter(|peer| !open.posted.contains(peer));
         absent.map(move |peer| (*peer, reason.clone()))
@@ -69,6 +69,6 @@ fn next(ledger: &Ledger, timeout: Duration) -> Option<Instant> {
 }
 
 fn deadline(open: &OpenOp, timeout: Duration) -> Option<Instant> {
-    let waiting = !open.posted.is_empty() && open.posted.len() < open.members.len();
+    let waiting = !open.posted.is_empty() && open.posted.len() < open.members().len();
     waiting.then(|| open.posted_at + timeout)
 }

@@ -18,7 +18,7 @@ use crate::master::shared::Shared;
 use crate::time::Instant;
 use crate::topology;
 use crate::wire::control::{
-    CancelReason, Carried, Claim, EvictReason, GivenBack, Member, Report, TagReport,
+    Birth, CancelReason, Claim, EvictReason, GivenBack, Member, Report, TagReport,
 };
 
 /// What has been heard so far.
@@ -48,7 +48,7 @@ pub struct Rebuild {
 #[derive(Clone, Debug)]
 struct Newest {
     view: View,
-    carried: Vec<Carried>,
+    carried: Vec<Birth>,
     /// Tags that some of its members may know as they were before.
     given_back: Vec<GivenBack>,
     /// How operations ended, as far as who claims it knows.
@@ -383,7 +383,7 @@ impl Group {
         &mut self,
         now: Instant,
         members: &[(&PeerId, &(Claim, Report))],
-        carried: &[Carried],
+        carried: &[Birth],
     ) -> BTreeMap<PeerId, EvictReason> {
         let mut refused = BTreeMap::new();
         for (peer, (_, report)) in members {

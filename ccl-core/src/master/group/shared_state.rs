@@ -12,7 +12,9 @@ use crate::master::group::{Group, Handled};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{EvictReason, Kind, MasterToPeer, OpNote, Report, StateId, SyncFault};
+use crate::wire::control::{
+    EvictReason, Kind, MasterToPeer, OpNote, Report, Sealed, StateId, SyncFault,
+};
 
 impl Group {
     /// Elects for a sync that all members have posted, and tells them. Who is too far ahead for it
@@ -29,14 +31,14 @@ impl Group {
             return;
         };
         if let Some(elected) = sync.elected_message() {
-            shared.send_all(&sync.members, &elected);
+            shared.send_all(sync.members(), &elected);
         }
     }
 
     /// Tells a member whose connection is new of the election that it may have missed.
     pub fn repeat_election(&self, shared: &mut Shared, peer: PeerId) {
         let sync = self.ledger.sync().filter(|sync| sync.is_announced);
-        let Some(sync) = sync.filter(|sync| sync.members.contains(&peer)) else {
+        let Some(sync) = sync.filter(|sync| sync.members().contains(&peer)) else {
             return;
         };
         if let Some(elected) = sync.elected_message()
@@ -59,10 +61,8 @@ impl Group {
     }
 
     /// An operator is told what a sync sealed.
-    pub fn note_sealed(&self, shared: &mut Shared, tag: Tag) {
-        if tag == Tag::SHARED_STATE
-            && let Some(content) = self.ledger.sealed_state
-        {
+    pub fn note_sealed(&self, shared: &mut Shared, sealed: Sealed) {
+        if let Sealed::State(content) = sealed {
             let group = self.id;
             shared.outbox.event(Event::StateSealed { group, content });
         }
@@ -72,13 +72,13 @@ impl Group {
 impl OpenOp {
     /// What its members bring, in rank order.
     fn offers(&self) -> Vec<Offer> {
-        let offers = self.members.iter();
+        let offers = self.members().iter();
         let offers = offers.filter_map(|peer| Some((*peer, *self.offers.get(peer)?)));
         offers.collect()
     }
 
     fn awaits_election(&self) -> bool {
-        let is_posted = self.offers.len() == self.members.len();
+        let is_posted = self.offers.len() == self.members().len();
         !self.is_announced
             && (is_posted || is_active(Mutation::ElectBeforeAllPosted))
             && self.difference.is_none()
@@ -88,7 +88,7 @@ impl OpenOp {
     fn elected_message(&self) -> Option<MasterToPeer> {
         let content = *self.elected.as_ref()?.as_ref().ok()?;
         Some(MasterToPeer::Elected {
-            op: self.op,
+            op: self.op(),
             content,
             sources: election::holders(&self.offers(), content),
         })
@@ -141,12 +141,16 @@ impl Ledger {
     /// highest revision need not be it, for a restore goes back.
     pub fn learn_state(&mut self, report: &Report) {
         let mut tags = report.tags.iter();
-        let known = tags.find(|tag| tag.tag == Tag::SHARED_STATE);
-        let committed = known.and_then(|tag| tag.last_committed);
-        let is_newer = report.state.is_some() && committed > self.sealed_by;
-        if is_newer && !is_active(Mutation::SealedStateForgotten) {
-            self.sealed_state = report.state;
-            self.sealed_by = committed;
+        let Some(known) = tags.find(|tag| tag.tag == Tag::SHARED_STATE) else {
+            return;
+        };
+        let is_newer = known.last_committed > self.sealed_by;
+        if let Sealed::State(content) = known.sealed
+            && is_newer
+            && !is_active(Mutation::SealedStateForgotten)
+        {
+            self.sealed_state = Some(content);
+            self.sealed_by = known.last_committed;
         }
     }
 }
@@ -164,6 +168,6 @@ pub fn check_kind(note: &OpNote) -> Result<(), Violation> {
 pub fn check_heard(open: &OpenOp, heard: StateId) -> Result<(), Violation> {
     match &open.elected {
         Some(Ok(content)) if *content == heard => Ok(()),
-        _ => Err(format!("{heard} was not elected for {}", open.op)),
+        _ => Err(format!("{heard} was not elected for {}", open.op())),
     }
 }

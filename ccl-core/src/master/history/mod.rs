@@ -8,7 +8,7 @@ use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, Tag, Term};
 use crate::limits::ENDED_SESSIONS_KEPT;
 use crate::master::history::record::{EndedSession, Record, Registration, SealedView};
 use crate::timers::Timers;
-use crate::wire::control::{CommitRecord, EvictReason, StateId, TagFloor};
+use crate::wire::control::{CommitRecord, EvictReason, TagFloor};
 
 /// The state that the sealed history adds up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,11 +63,7 @@ impl History {
             }
             Record::SessionEnded { peer, reason } => self.end(*peer, reason),
             Record::ViewSealed(sealed) => self.add_view(sealed),
-            Record::Committed {
-                group,
-                commits,
-                state,
-            } => self.add_commits(*group, commits, *state),
+            Record::Committed { group, commits } => self.add_commits(*group, commits),
             Record::SafePoint { group, k, .. } => {
                 if let Some(view) = self.groups.get_mut(group) {
                     view.safe_released = view.safe_released.max(k + 1);
@@ -175,12 +171,12 @@ impl History {
         self.ended.push_back(ended);
     }
 
-    fn add_commits(&mut self, group: GroupId, commits: &[CommitRecord], state: Option<StateId>) {
+    fn add_commits(&mut self, group: GroupId, commits: &[CommitRecord]) {
         let Some(view) = self.groups.get_mut(&group) else {
             return;
         };
-        view.state = state.or(view.state);
         for commit in commits {
+            view.state = commit.sealed.state().or(view.state);
             let floor = floor_of(view, commit.op.tag);
             if commit.op.n >= floor.floor {
                 floor.floor = commit.op.n.next();
@@ -253,7 +249,7 @@ mod tests {
     use super::*;
     use crate::ids::{Epoch, LinkKey, OpName, OpNumber, Revision, SessionId, UnitId, Vid};
     use crate::master::SealedMember;
-    use crate::wire::control::Member;
+    use crate::wire::control::{Member, Sealed, StateId};
 
     fn registration(peer: u64) -> Registration {
         Registration {
@@ -310,25 +306,21 @@ mod tests {
                     birth: Vid::default(),
                 },
                 contributors: vec![PeerId(1)],
+                sealed: Sealed::Nothing,
             }],
-            state: None,
         }
     }
 
     /// A sync of shared state that sealed this revision.
     fn synced(group: u32, n: u64, revision: u64) -> Record {
-        let Record::Committed { group, commits, .. } = committed(group, Tag::SHARED_STATE.0, n)
-        else {
-            unreachable!("it is a commit");
-        };
-        Record::Committed {
-            group,
-            commits,
-            state: Some(StateId {
+        let mut record = committed(group, Tag::SHARED_STATE.0, n);
+        if let Record::Committed { commits, .. } = &mut record {
+            commits[0].sealed = Sealed::State(StateId {
                 revision: Revision(revision),
                 ..StateId::default()
-            }),
+            });
         }
+        record
     }
 
     fn eventful() -> Vec<Record> {

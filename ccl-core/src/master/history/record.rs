@@ -14,7 +14,7 @@ use crate::ids::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    Carried, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
+    Birth, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
 };
 
 /// One entry of the sealed history.
@@ -51,10 +51,8 @@ pub enum Record {
     Committed {
         /// The group.
         group: GroupId,
-        /// Which, and with whose data.
+        /// Which, with whose data, and what they seal.
         commits: Vec<CommitRecord>,
-        /// The shared state that is sealed with them, if one is a sync.
-        state: Option<StateId>,
     },
     /// What a shortened journal must remember of the records that it left out, and a run that was
     /// taken over of those that were lost.
@@ -156,7 +154,7 @@ pub struct SealedView {
     /// Tags that were given back and of which some member may not know.
     pub given_back: Vec<GivenBack>,
     /// Operations that go on.
-    pub carried: Vec<Carried>,
+    pub carried: Vec<Birth>,
     /// Safe points released so far.
     pub safe_released: u64,
     /// Who left since the view before, and why.

@@ -1,7 +1,7 @@
 //! Views, commits and view changes (R1–R6, R8, R12).
 
 use super::*;
-use crate::wire::control::{AbortReason, CancelReason, Carried};
+use crate::wire::control::{AbortReason, Birth, CancelReason};
 
 #[test]
 fn operation_commits_when_all_are_done() {
@@ -226,10 +226,10 @@ fn operation_of_an_older_view_goes_on_under_its_name() {
     stage.flush(peers[0], vid, facts);
     stage.flush(peers[1], vid, report(vid));
     let install = stage.installed(peers[0]);
-    let carried = Carried {
+    let carried = Birth {
         op: x,
         members: peers.iter().map(|peer| peer.peer).collect(),
-        ring_order: vec![Rank(0), Rank(1)],
+        ring_order: [Rank(0), Rank(1)].into(),
         costs: Default::default(),
     };
     assert_eq!(install.carried, [carried]);

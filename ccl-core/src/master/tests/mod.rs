@@ -32,7 +32,7 @@ use crate::reduce::{Dtype, ReduceOp};
 use crate::timers::Timers;
 use crate::wire::control::{
     Called, Claim, Elements, Fingerprint, Install, OpNote, OpenReport, PROTOCOL_VERSION, Report,
-    TagReport,
+    Sealed, TagReport,
 };
 
 /// A master, what it has sent and not been looked at, and its journal.
@@ -132,6 +132,7 @@ fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
         tag: op.tag,
         floor: op.n,
         last_committed: op.n.0.checked_sub(1).map(OpNumber),
+        sealed: Sealed::Nothing,
         absent: Vec::new(),
         aborted: None,
         open: Some(OpenReport {

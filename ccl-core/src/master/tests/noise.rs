@@ -67,8 +67,8 @@ impl Crowd {
         let ledger = &self.group(puppet).ledger;
         let open = ledger
             .open()
-            .find(|open| open.op.tag == tag)
-            .map(|open| open.op);
+            .find(|open| open.op().tag == tag)
+            .map(|open| open.op());
         let new = OpName {
             tag,
             n: ledger.floor(tag),
@@ -86,7 +86,7 @@ impl Crowd {
     /// What was elected for a sync, if that is open.
     fn elected(&self, puppet: Puppet, op: OpName) -> Option<StateId> {
         let sync = self.group(puppet).ledger.sync();
-        let elected = sync.filter(|sync| sync.op == op)?.elected.clone()?;
+        let elected = sync.filter(|sync| sync.op() == op)?.elected.clone()?;
         elected.ok()
     }
 

@@ -24,6 +24,7 @@ fn at_rest(tag: u64, next: u64) -> TagReport {
         tag: Tag(tag),
         floor: OpNumber(next),
         last_committed: next.checked_sub(1).map(OpNumber),
+        sealed: Sealed::Nothing,
         absent: Vec::new(),
         aborted: None,
         open: None,

@@ -65,7 +65,7 @@ fn report_sync(vid: Vid, note: &OpNote, (held, elected): (bool, Option<StateId>)
 fn report_sealed(vid: Vid, syncs: u64, state: StateId) -> Report {
     let mut report = report_open(vid, sync(syncs, vid), false);
     report.tags[0].open = None;
-    report.state = Some(state);
+    report.tags[0].sealed = Sealed::State(state);
     report
 }
 

@@ -190,6 +190,7 @@ impl Chaos {
         let commit = |op: &OpName| CommitRecord {
             op: *op,
             contributors: Vec::new(),
+            sealed: Sealed::Nothing,
         };
         held.map(commit).collect()
     }
@@ -253,6 +254,7 @@ impl Chaos {
             5 => MasterToPeer::Commit(vec![CommitRecord {
                 op: op(low, u64::from(dice / 256 % 3), vid.epoch.0),
                 contributors: Vec::new(),
+                sealed: Sealed::Nothing,
             }]),
             6 => {
                 let mut change = install(vid.epoch.0, &[low, low + 1]);
@@ -289,7 +291,8 @@ impl Chaos {
                 assert!(is_answer, "{output:?} after the end");
             }
             match output {
-                Output::StartOp { call, op, .. } => {
+                Output::StartOp { call, start } => {
+                    let op = start.birth.op;
                     assert!(self.open.contains(&call));
                     assert!(
                         self.started.insert(op, call).is_none(),

@@ -33,6 +33,7 @@ fn a_commit_of_what_is_not_held() {
     let commit = CommitRecord {
         op: op(0, 0, 1),
         contributors,
+        sealed: Sealed::Nothing,
     };
     assert_ends(&mut fixture, MasterToPeer::Commit(vec![commit]));
 }
@@ -44,6 +45,7 @@ fn a_commit_of_what_was_never_called_or_lies_ahead() {
         let commit = CommitRecord {
             op: op(0, n, 1),
             contributors: Vec::new(),
+            sealed: Sealed::Nothing,
         };
         assert_ends(&mut fixture, MasterToPeer::Commit(vec![commit]));
     }
@@ -56,6 +58,7 @@ fn a_commit_under_another_name() {
     let commit = CommitRecord {
         op: op(0, 0, 0),
         contributors: Vec::new(),
+        sealed: Sealed::Nothing,
     };
     assert_ends(&mut fixture, MasterToPeer::Commit(vec![commit]));
 }

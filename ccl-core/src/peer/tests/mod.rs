@@ -26,8 +26,8 @@ use crate::reduce::{Dtype, ReduceOp};
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::control::{
-    AbortReason, Called, CancelReason, Carried, CommitRecord, CostTable, Elements, EvictReason,
-    Fingerprint, Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report,
+    AbortReason, Birth, Called, CancelReason, CommitRecord, CostTable, Elements, EvictReason,
+    Fingerprint, Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed,
     TagFloor,
 };
 
@@ -136,9 +136,9 @@ pub(super) fn floor(tag: u64, floor: u64, last_committed: Option<u64>) -> TagFlo
     }
 }
 
-pub(super) fn carried(op: OpName, members: &[u64]) -> Carried {
+pub(super) fn carried(op: OpName, members: &[u64]) -> Birth {
     let count = u32::try_from(members.len()).unwrap();
-    Carried {
+    Birth {
         op,
         members: members.iter().copied().map(PeerId).collect(),
         ring_order: (0..count).rev().map(Rank).collect(),
@@ -239,9 +239,14 @@ impl Fixture {
     }
 
     pub fn commit(&mut self, op: OpName, contributors: &[u64]) {
+        self.commit_sealing(op, contributors, Sealed::Nothing);
+    }
+
+    pub fn commit_sealing(&mut self, op: OpName, contributors: &[u64], sealed: Sealed) {
         self.hear(MasterToPeer::Commit(vec![CommitRecord {
             op,
             contributors: contributors.iter().copied().map(PeerId).collect(),
+            sealed,
         }]));
     }
 
@@ -294,7 +299,7 @@ pub(super) fn ends(outputs: &[Output]) -> Vec<(CallId, End)> {
 /// The operations that were started.
 pub(super) fn started(outputs: &[Output]) -> Vec<OpName> {
     let op = |output: &Output| match output {
-        Output::StartOp { op, .. } => Some(*op),
+        Output::StartOp { start, .. } => Some(start.birth.op),
         _ => None,
     };
     outputs.iter().filter_map(op).collect()

@@ -79,10 +79,25 @@ fn a_sync_is_elected_held_committed_and_then_sealed() {
     assert_eq!(elected(&fixture.drain()), [content(2, 2)]);
     fixture.tell(Input::Held(x));
     assert_eq!(words(&fixture.drain()), ["Done"]);
-    fixture.commit(x, &[1, 2, 3]);
+    fixture.commit_sealing(x, &[1, 2, 3], Sealed::State(content(2, 2)));
     assert_eq!(words(&fixture.drain()), ["Committed", "StopOp"]);
     let report = fixture.suspend(1);
-    assert_eq!(report.state, Some(content(2, 2)));
+    assert_eq!(report.tags[0].sealed, Sealed::State(content(2, 2)));
+}
+
+#[test]
+fn a_commit_that_seals_what_was_not_elected_ends_the_session() {
+    for sealed in [Sealed::Nothing, Sealed::State(content(2, 3))] {
+        let mut fixture = Fixture::syncing();
+        let x = op(TAG, 0, 1);
+        fixture.hear(elects(x, content(2, 2), &[1]));
+        fixture.tell(Input::Held(x));
+        fixture.drain();
+        fixture.commit_sealing(x, &[1, 2, 3], sealed);
+        let outputs = fixture.drain();
+        let is_over = |output: &Output| matches!(output, Output::Ended(SessionEnd::Protocol(_)));
+        assert!(outputs.iter().any(is_over), "{outputs:?}");
+    }
 }
 
 #[test]
@@ -109,7 +124,7 @@ fn the_report_says_what_was_elected_and_seals_nothing_before_the_commit() {
     fixture.tell(Input::Held(x));
     let report = fixture.reattach();
     assert_eq!(open(&report), (true, Some(content(1, 1))));
-    assert_eq!(report.state, None);
+    assert_eq!(report.tags[0].sealed, Sealed::Nothing);
 }
 
 #[test]
@@ -127,7 +142,8 @@ fn a_commit_at_a_view_change_seals_too_and_an_abort_does_not() {
         let Some(PeerToMaster::Installed { report, .. }) = told.first() else {
             panic!("{told:?}");
         };
-        assert_eq!(report.state, commits.then(|| content(1, 1)));
+        let sealed = Sealed::from(commits.then(|| content(1, 1)));
+        assert_eq!(report.tags[0].sealed, sealed);
     }
 }
 

@@ -28,8 +28,10 @@ pub(super) fn segments_cross_in_both_directions_over_all_lanes<N: Network>() {
     let count = 512;
     let sent = Segments::patterned(count, SEGMENT_BYTES);
     let received = [0, 1].map(|_| Segments::new(count as usize, SEGMENT_BYTES));
+    for (received, node) in received.iter().zip(&stage.nodes) {
+        received.place_into(&node.recorder);
+    }
     for at in [0, 1] {
-        received[at].place_into(&stage.nodes[at].recorder);
         for segment in 0..count {
             sent.send(stage.links(at), stage.id(1 - at), segment);
         }

@@ -288,12 +288,12 @@ fn a_message_longer_than_a_frame_is_not_encoded() {
         .map(|i| PeerId(u64::MAX - i))
         .collect();
     let carried = (0..TAGS_MAX as u64)
-        .map(|tag| Carried {
+        .map(|tag| Birth {
             op: OpName {
                 tag: Tag(tag),
                 ..OpName::default()
             },
-            ring_order: ring(members.len()),
+            ring_order: ring(members.len()).into(),
             members: members.clone().into(),
             costs: CostTable::default(),
         })

@@ -15,26 +15,7 @@ impl World {
             }
             Output::Send(message) => self.host_send(host, message),
             Output::Links(neighbours) => self.host_links(host, neighbours),
-            Output::StartOp {
-                call,
-                op,
-                fingerprint,
-                members,
-                ring_order,
-                rank,
-                costs,
-            } => {
-                let start = crate::sim::plane::Start {
-                    call,
-                    op,
-                    fingerprint,
-                    members,
-                    ring_order,
-                    rank,
-                    costs,
-                };
-                self.host_start(host, start);
-            }
+            Output::StartOp { call, start } => self.host_start(host, call, start),
             Output::Elected {
                 op,
                 content,

@@ -5,38 +5,39 @@ use super::*;
 
 impl World {
     /// An operation begins to move its bytes.
-    pub fn host_start(&mut self, host: HostId, start: Start) {
+    pub fn host_start(&mut self, host: HostId, call: CallId, start: Start) {
+        let op = start.birth.op;
         let now = self.now;
         self.trace.line(
             now,
-            format_args!("{host:?} starts {} as rank {}", start.op, start.rank),
+            format_args!("{host:?} starts {op} as rank {}", start.rank),
         );
-        self.trace.fold(now, &[32, host.0 as u64, start.op.n.0]);
-        let (parts, memory) = self.shape(host, &start);
+        self.trace.fold(now, &[32, host.0 as u64, op.n.0]);
+        let (parts, memory) = self.shape(host, call, &start);
         let state = &mut self.hosts[host.0];
         let Some(OpenCall {
             kind: CallKind::Operation(operation),
             ..
-        }) = state.app.calls.get_mut(&start.call)
+        }) = state.app.calls.get_mut(&call)
         else {
             self.fail(format!("{host:?} starts a call that is not open"));
             return;
         };
-        operation.started = Some(start.op);
+        operation.started = Some(op);
         let operation = operation.clone();
-        self.note_start(host, start.op);
+        self.note_start(host, op);
         let checked = self
             .checkers
             .operation_starts(&self.hosts[host.0], host, &start, &operation);
         self.check(checked);
         if let Called::Sync(offer) = &start.fingerprint.called {
-            return self.sync_starts(host, start.op, **offer);
+            return self.sync_starts(host, op, **offer);
         }
         self.dies_in(host, start.fingerprint.kind());
         let in_place = operation.logical.in_place;
         self.hosts[host.0]
             .plane
-            .start(&start, parts, memory, in_place);
+            .start(start, &parts, memory, in_place);
     }
 
     /// A call is over.

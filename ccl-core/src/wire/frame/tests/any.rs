@@ -178,16 +178,16 @@ pub(super) fn ring(members: usize) -> Vec<Rank> {
     (0..members as u32).rev().map(Rank).collect()
 }
 
-fn carried() -> impl Strategy<Value = Vec<Carried>> {
+fn carried() -> impl Strategy<Value = Vec<Birth>> {
     btree_map(any::<u64>(), (number(), vid(), peers()), 0..4).prop_map(|map| {
         map.into_iter()
-            .map(|(tag, (n, birth, members))| Carried {
+            .map(|(tag, (n, birth, members))| Birth {
                 op: OpName {
                     tag: Tag(tag),
                     n,
                     birth,
                 },
-                ring_order: ring(members.len()),
+                ring_order: ring(members.len()).into(),
                 members: members.into(),
                 costs: CostTable::default(),
             })
@@ -217,6 +217,7 @@ fn report() -> impl Strategy<Value = Report> {
                             tag: Tag(tag),
                             floor,
                             last_committed,
+                            sealed: Sealed::Nothing,
                             absent,
                             aborted,
                             next: open.is_none().then_some(floor),
@@ -227,7 +228,6 @@ fn report() -> impl Strategy<Value = Report> {
                 carried,
                 safe_called,
                 safe_released,
-                state: None,
                 given_back: vec![GivenBack { tag: Tag(9), vid }],
             },
         )
@@ -380,7 +380,7 @@ fn install() -> impl Strategy<Value = Install> {
                 };
                 Install {
                     vid,
-                    members: members.into(),
+                    members,
                     ring_order,
                     floors,
                     given_back: vec![GivenBack { tag: Tag(9), vid }],
@@ -433,7 +433,7 @@ fn wait() -> impl Strategy<Value = Wait> {
             |((heard, members, seconds), missing)| {
                 Wait::Rebuild {
                     heard,
-                    members: members.into(),
+                    members,
                     missing,
                     seconds,
                 }
@@ -447,7 +447,18 @@ fn wait() -> impl Strategy<Value = Wait> {
 }
 
 pub(super) fn to_peer() -> impl Strategy<Value = MasterToPeer> {
-    let commit = (op(), peers()).prop_map(|(op, contributors)| CommitRecord { op, contributors });
+    let sealed = prop_oneof![
+        Just(Sealed::Nothing),
+        (0..=NUMBER_MAX, any::<[u8; 32]>()).prop_map(|(revision, root)| {
+            let (revision, root) = (Revision(revision), Digest(root));
+            Sealed::State(StateId { revision, root })
+        }),
+    ];
+    let commit = (op(), peers(), sealed).prop_map(|(op, contributors, sealed)| CommitRecord {
+        op,
+        contributors,
+        sealed,
+    });
     prop_oneof![
         (
             any::<(u128, u128, u64)>(),
@@ -473,7 +484,7 @@ pub(super) fn to_peer() -> impl Strategy<Value = MasterToPeer> {
             let newcomers = members.split_off(members.len() / 2);
             MasterToPeer::Expect {
                 vid,
-                members: members.into(),
+                members,
                 newcomers,
             }
         }),

@@ -1,0 +1,56 @@
+//! Where an operation takes place: what the view in which it is born fixes for it.
+//!
+//! All of it goes along when a view change leaves the operation as it was (R4): a member may post
+//! it late without ever having seen that view.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::fingerprint::Fingerprint;
+use crate::ids::{Members, OpName, Rank};
+use crate::wire::bounded;
+
+/// An operation, its members and what they share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Birth {
+    /// Its name.
+    pub op: OpName,
+    /// Its members in rank order of the birth view.
+    #[serde(deserialize_with = "bounded::members")]
+    pub members: Members,
+    /// The ring of the birth view, as ranks.
+    #[serde(
+        serialize_with = "bounded::write_shared",
+        deserialize_with = "bounded::shared"
+    )]
+    pub ring_order: Arc<[Rank]>,
+    /// The birth view's costs, for the choice of algorithm.
+    pub costs: CostTable,
+}
+
+/// An operation as one of its members starts it; never crosses the wire.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Where it takes place.
+    pub birth: Birth,
+    /// This peer's rank in it.
+    pub rank: Rank,
+    /// What was called.
+    pub fingerprint: Fingerprint,
+}
+
+/// Numbers for the choice of algorithm, equal for all members of a view (R12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostTable {
+    /// Largest world in which `Auto` chooses `direct`.
+    pub direct_world_max: u32,
+}
+
+impl Default for CostTable {
+    fn default() -> Self {
+        Self {
+            direct_world_max: 64,
+        }
+    }
+}
