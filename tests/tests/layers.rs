@@ -60,7 +60,7 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "collective",
-        "ids limits mutation reduce transport::FrameHeader transport::FrameKind wire::control",
+        "ids limits mutation reduce transport::Frame transport::FrameHeader wire::control",
     ),
     (
         "collective::engine",

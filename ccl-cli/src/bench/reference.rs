@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use ccl_core::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
-use ccl_core::collective::{Extent, choose_algorithm};
+use ccl_core::collective::{Encoding, Extent, choose_algorithm};
 use ccl_core::reduce::reference;
 use ccl_core::wire::control::CostTable;
 use ccl_core::{Algorithm, Kind, Rank, ReduceOp, View};
@@ -179,6 +179,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
         world_size,
         ring_order,
         root: None,
+        encoding: Encoding::Raw,
     };
     let layout = Layout::new(&shape, &SegmentLimits::default());
     let mut stretches = Vec::new();
@@ -188,7 +189,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
             continue;
         }
         let start = layout.span(Side::Input, segments.start).start / case.dtype.bytes();
-        let length = layout.chunk_bytes(chunk) / case.dtype.bytes();
+        let length = layout.run_bytes(segments) / case.dtype.bytes();
         // It starts at the member after its owner, and goes once around.
         let order = (1..=world_size).map(|hop| ring_order[(chunk + hop) % world_size].index());
         stretches.push(Stretch {

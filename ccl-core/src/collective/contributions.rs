@@ -127,15 +127,15 @@ impl Contributions {
         shared: &mut Shared,
     ) -> Vec<Operand> {
         let mut operands = shared.spare.pop().unwrap_or_default();
-        let bytes = common.layout.bytes(segment);
         for (rank, post) in (0..).map(Rank).zip(&common.posts) {
             operands.push(match (self.get(segment, rank), post) {
                 (Contribution::Arrived(slot), _) => Operand::Slot {
                     start: shared.slots.start(slot),
-                    bytes,
+                    bytes: common.layout.wire_bytes(segment),
                 },
                 (_, Post::Agrees { eager: Some(body) }) => {
                     let start = common.layout.offset_in_chunk(segment);
+                    let bytes = common.layout.bytes(segment);
                     Operand::Eager(body.slice(start..start + bytes))
                 }
                 _ => Operand::Own(common.own(segment)),

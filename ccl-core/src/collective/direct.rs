@@ -26,7 +26,7 @@ use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Place};
 use crate::ids::Rank;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::Frame;
 use crate::wire::control::{Called, Kind};
 
 /// What came of an attempt to let contributions in.
@@ -215,15 +215,23 @@ impl Direct {
             if !self.credited.insert(segment) {
                 return Err("a credit given twice");
             }
-            let bulk = Bulk {
-                kind: FrameKind::Contribution,
-                segment,
-                hop: 0,
-                side: Side::Input,
-            };
-            common.send_bulk(from, bulk, shared);
+            if !common.encode(Side::Input, segment, shared) {
+                send_contribution(common, segment, shared);
+            }
         }
         Ok(())
+    }
+
+    /// What this peer sends of a segment is as it travels.
+    pub(super) fn handle_encoded(common: &mut Common, segment: u32, shared: &mut Shared) {
+        if common.layout.owner(segment) != common.rank {
+            send_contribution(common, segment, shared);
+            return;
+        }
+        common.decode(segment, shared);
+        for to in common.others() {
+            send_results(common, to, (Side::Result, segment..segment + 1), shared);
+        }
     }
 
     /// Where a bulk frame of a member goes; its segment exists and its length is right.
@@ -231,13 +239,13 @@ impl Direct {
         &mut self,
         common: &Common,
         from: Rank,
-        header: &FrameHeader,
+        frame: Frame,
         slots: &mut SlotPool,
     ) -> Place {
-        let segment = header.segment;
-        if header.kind == FrameKind::Result {
-            return place_result(common, from, segment);
-        }
+        let segment = match frame {
+            Frame::Contribution { segment, .. } => segment,
+            frame => return place_result(common, from, frame.first()),
+        };
         if common.layout.owner(segment) != common.rank {
             return Place::Refuse("a contribution to somebody else's chunk");
         }
@@ -254,7 +262,7 @@ impl Direct {
             Contribution::Arrived(_) | Contribution::Added => Place::Discard,
             Contribution::Placed(slot) => Place::Slot {
                 start: slots.start(slot),
-                bytes: common.layout.bytes(segment),
+                bytes: common.layout.wire_bytes(segment),
             },
         }
     }
@@ -264,20 +272,21 @@ impl Direct {
         &mut self,
         common: &mut Common,
         from: Rank,
-        header: &FrameHeader,
+        frame: Frame,
         shared: &mut Shared,
     ) {
-        let segment = header.segment;
-        if header.kind == FrameKind::Contribution && common.is_reduction() {
+        let segment = frame.first();
+        let is_contribution = matches!(frame, Frame::Contribution { .. });
+        if is_contribution && common.is_reduction() {
             self.take_arrival(common, from, segment, shared);
             return;
         }
         if !common.claim(segment) {
             return;
         }
-        common.moved_bytes += common.layout.bytes(segment) as u64;
-        common.finish(1);
-        if header.kind == FrameKind::Contribution {
+        common.moved_bytes += common.layout.wire_bytes(segment) as u64;
+        common.decode(segment, shared);
+        if is_contribution {
             for to in common.others().filter(|&to| to != from) {
                 let segments = segment..segment + 1;
                 send_results(common, to, (Side::Result, segments), shared);
@@ -289,7 +298,7 @@ impl Direct {
         let Some(is_last) = self.contributions.take_arrival(segment, from) else {
             return;
         };
-        common.moved_bytes += common.layout.bytes(segment) as u64;
+        common.moved_bytes += common.layout.wire_bytes(segment) as u64;
         if is_last {
             self.reduce(common, segment, shared);
         }
@@ -306,6 +315,11 @@ impl Direct {
         self.reduced += 1;
         let is_new = common.claim(segment);
         assert!(is_new, "nobody else writes an owned segment");
+        let has_freed = !self.contributions.senders().is_empty();
+        let is_sent = common.fingerprint.kind() == Kind::AllReduce;
+        if is_sent && common.encode(Side::Result, segment, shared) {
+            return has_freed;
+        }
         common.finish(1);
         let segments = if common.fingerprint.kind() == Kind::ReduceScatter {
             0..0
@@ -319,7 +333,7 @@ impl Direct {
         for to in common.others() {
             send_results(common, to, (Side::Result, segments.clone()), shared);
         }
-        !self.contributions.senders().is_empty()
+        has_freed
     }
 
     /// Gives back every slot: nobody writes to them any more.
@@ -349,7 +363,7 @@ fn take_contribution(common: &mut Common, from: Rank, body: Bytes) -> Result<(),
     if body.is_empty() {
         return Ok(());
     }
-    if body.len() != common.layout.owned_bytes(common.rank) {
+    if body.len() != common.layout.owned_wire_bytes(common.rank) {
         return Err("an eager contribution of the wrong length");
     }
     common.moved_bytes += body.len() as u64;
@@ -371,14 +385,25 @@ fn place_in_result(common: &Common, segment: u32) -> Place {
     if common.has(segment) {
         return Place::Discard;
     }
-    Place::Result(common.layout.span(Side::Result, segment))
+    let (side, span) = common.layout.on_wire(Side::Result, segment);
+    Place::Memory { side, span }
+}
+
+/// Sends this peer's input in a segment to the owner.
+fn send_contribution(common: &mut Common, segment: u32, shared: &mut Shared) {
+    let bulk = Bulk {
+        frame: Frame::Contribution { segment, hop: 0 },
+        side: Side::Input,
+    };
+    common.send_bulk(common.layout.owner(segment), bulk, shared);
 }
 
 fn credit(common: &mut Common, to: Rank, segments: Range<u32>, shared: &mut Shared) {
     let signal = Signal {
-        kind: FrameKind::Credit,
-        segment: segments.start,
-        extra: segments.end - segments.start,
+        frame: Frame::Credit {
+            first: segments.start,
+            count: segments.end - segments.start,
+        },
         head: Bytes::new(),
         body: None,
     };
@@ -397,9 +422,10 @@ fn send_results(
     }
     if common.layout.is_eager() {
         let signal = Signal {
-            kind: FrameKind::EagerResult,
-            segment: segments.start,
-            extra: segments.end - segments.start,
+            frame: Frame::EagerResult {
+                first: segments.start,
+                count: segments.end - segments.start,
+            },
             head: Bytes::new(),
             body: Some(common.body(side, segments)),
         };
@@ -408,9 +434,7 @@ fn send_results(
     }
     for segment in segments {
         let bulk = Bulk {
-            kind: FrameKind::Result,
-            segment,
-            hop: 0,
+            frame: Frame::Result { segment, hop: 0 },
             side,
         };
         common.send_bulk(to, bulk, shared);
@@ -420,8 +444,8 @@ fn send_results(
 /// Payload bytes that a rank sends and receives in all.
 pub(super) fn traffic_bytes(common: &Common) -> u64 {
     let layout = &common.layout;
-    let total = layout.total_bytes();
-    let own = layout.owned_bytes(common.rank);
+    let total = layout.total_wire_bytes();
+    let own = layout.owned_wire_bytes(common.rank);
     let others = common.world_size() - 1;
     let rest = total - own;
     let bytes = match common.fingerprint.called {

@@ -191,7 +191,10 @@ impl Engine {
     /// once what is returned has been brought home.
     pub fn commit(self: &Arc<Self>, op: OpName) -> Option<Staged> {
         let memory = self.end(op)?;
-        memory.staging()?;
+        if memory.staged_bytes() == 0 {
+            self.give_back(&memory);
+            return None;
+        }
         Some(Staged {
             engine: Arc::clone(self),
             memory,
@@ -332,6 +335,8 @@ impl Engine {
         let done = match &output {
             Output::Reduce(reduction) => run::reduce(memory, reduction),
             Output::Store(storage) => run::store(memory, storage),
+            Output::Encode(coding) => run::encode(memory, coding),
+            Output::Decode(coding) => run::decode(memory, coding),
             Output::Copy(copy) => run::copy_own(memory, copy),
             _ => unreachable!("the caller has taken out everything else"),
         };
@@ -342,6 +347,8 @@ impl Engine {
         match output {
             Output::Reduce(reduction) => state.exchange.reduced(reduction),
             Output::Store(storage) => state.exchange.stored(storage),
+            Output::Encode(coding) => state.exchange.encoded(coding),
+            Output::Decode(coding) => state.exchange.decoded(coding),
             Output::Copy(copy) => state.exchange.copied(copy),
             _ => {}
         }
@@ -383,9 +390,7 @@ impl LinkHandler for Engine {
         };
         match place {
             Place::Slot { start, bytes } => Placement::Memory(memory.slot_region(start, bytes)),
-            Place::Result(span) => {
-                Placement::Memory(memory.region(super::layout::Side::Result, span))
-            }
+            Place::Memory { side, span } => Placement::Memory(memory.region(side, span)),
             Place::Discard => Placement::Discard,
             Place::Refuse(why) => Placement::Refuse(why),
         }

@@ -16,16 +16,16 @@ use bytes::Bytes;
 use super::direct::Grant;
 use super::kept::{KeptPosts, order};
 use super::layout::{Part, SegmentLimits};
-use super::operation::Shared;
+use super::operation::{ArrivedPost, Shared};
 use super::schedule::{Operation, decode_post};
 use super::slots::SlotPool;
 use crate::ids::{OpName, PeerId, Rank, Tag, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::Start;
 
-pub use super::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
+pub use super::step::{Body, Coding, CopyOwn, Operand, Output, Place, Reduction, Storage};
 
 /// Sizes of one peer's exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,13 +147,14 @@ impl Exchange {
         if payload.len() != header.payload_bytes as usize {
             return Err("a payload of another length than announced");
         }
-        if header.kind == FrameKind::Post {
-            return self.handle_post(from, header, payload);
+        if let Frame::Post { fingerprint_bytes } = header.frame {
+            let post = decode_post(fingerprint_bytes, &payload)?;
+            return self.handle_post(from, header.op, post);
         }
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
             return Ok(());
         };
-        operation.handle_signal(rank, header, payload, &mut self.shared)?;
+        operation.handle_signal(rank, header.frame, payload, &mut self.shared)?;
         self.advance(header.op.tag);
         Ok(())
     }
@@ -171,7 +172,7 @@ impl Exchange {
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
             return;
         };
-        operation.handle_arrived(rank, header, &mut self.shared);
+        operation.handle_arrived(rank, header.frame, &mut self.shared);
     }
 
     /// An addition was carried out.
@@ -192,12 +193,24 @@ impl Exchange {
 
     /// The bytes of a signal frame are in the result.
     pub fn stored(&mut self, storage: Storage) {
-        self.finished(storage.op, &storage.body);
+        self.finished(storage.op, storage.body.count());
+    }
+
+    /// The wire form of a segment is made.
+    pub fn encoded(&mut self, coding: Coding) {
+        if let Some(operation) = open(&mut self.operations, coding.op) {
+            operation.handle_encoded(coding.segment, &mut self.shared);
+        }
+    }
+
+    /// The elements of a finished segment are in the result.
+    pub fn decoded(&mut self, coding: Coding) {
+        self.finished(coding.op, 1);
     }
 
     /// Own input is in the result.
     pub fn copied(&mut self, copy: CopyOwn) {
-        self.finished(copy.op, &copy.body);
+        self.finished(copy.op, copy.body.count());
     }
 
     /// What peers posted ahead that are no neighbours any more is forgotten.
@@ -244,23 +257,22 @@ impl Exchange {
     fn handle_post(
         &mut self,
         from: PeerId,
-        header: &FrameHeader,
-        payload: Bytes,
+        op: OpName,
+        post: ArrivedPost,
     ) -> Result<(), &'static str> {
-        let post = decode_post(header, &payload)?;
-        if let Some((operation, _)) = find(&mut self.operations, header.op, from) {
+        if let Some((operation, _)) = find(&mut self.operations, op, from) {
             operation.take_post(from, post, &mut self.shared)?;
-            self.advance(header.op.tag);
+            self.advance(op.tag);
             return Ok(());
         }
-        let open = self.operations.get(&header.op.tag);
+        let open = self.operations.get(&op.tag);
         let open = open.map(|operation| operation.common.name);
-        let stopped = self.stopped.get(&header.op.tag).copied();
+        let stopped = self.stopped.get(&op.tag).copied();
         let newest = open.map(order).max(stopped.map(order));
-        if newest.is_some_and(|newest| order(header.op) <= newest) || self.is_over(header.op) {
+        if newest.is_some_and(|newest| order(op) <= newest) || self.is_over(op) {
             return Ok(());
         }
-        self.kept.keep(from, header.op, post)
+        self.kept.keep(from, op, post)
     }
 
     /// Whether an operation that is not open here was decided before the present view.
@@ -268,9 +280,8 @@ impl Exchange {
         op.birth < self.view && !self.carried.contains(&op)
     }
 
-    fn finished(&mut self, op: OpName, body: &Body) {
+    fn finished(&mut self, op: OpName, count: u32) {
         if let Some(operation) = open(&mut self.operations, op) {
-            let count = body.segments.end - body.segments.start;
             operation.common.finish(count);
             operation.common.check_held(&mut self.shared);
         }

@@ -14,6 +14,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::encoding::Encoding;
 use crate::ids::Rank;
 use crate::limits;
 use crate::reduce::Dtype;
@@ -50,6 +51,9 @@ pub enum Side {
     /// Where the result is put together: the caller's receive buffer, or staging memory if that is
     /// the input.
     Result,
+    /// Where segments are that travel in another form than memory has: each at the place of its
+    /// input, first what this peer sends, then the result that comes back.
+    Wire,
 }
 
 /// A run of bytes inside one part of one side.
@@ -111,6 +115,8 @@ pub struct Shape<'a> {
     pub ring_order: &'a [Rank],
     /// Source of a broadcast.
     pub root: Option<Rank>,
+    /// How the elements travel, if they are combined and not eager.
+    pub encoding: Encoding,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +126,7 @@ struct Segment {
     input: usize,
     result: usize,
     bytes: usize,
-    /// Bytes of its chunk before it.
+    /// Bytes of its chunk before it, in memory.
     offset: usize,
 }
 
@@ -131,8 +137,8 @@ pub struct Layout {
     segments: Vec<Segment>,
     /// First segment of each chunk, and one past the last.
     chunk_starts: Vec<u32>,
-    /// Bytes of each chunk.
-    chunk_bytes: Vec<usize>,
+    /// Bytes of each chunk on the wire.
+    chunk_wire_bytes: Vec<usize>,
     /// Who owns each chunk.
     owners: Vec<Rank>,
     /// Chunk of each rank.
@@ -140,6 +146,7 @@ pub struct Layout {
     total_bytes: usize,
     slot_bytes: usize,
     is_eager: bool,
+    encoding: Encoding,
 }
 
 impl Layout {
@@ -159,12 +166,16 @@ impl Layout {
             parts: shape.parts.to_vec(),
             segments: Vec::new(),
             chunk_starts: vec![0],
-            chunk_bytes: Vec::with_capacity(n),
+            chunk_wire_bytes: Vec::with_capacity(n),
             owners: owners(shape),
             chunk_of_rank: vec![0; n],
             total_bytes,
             slot_bytes: slot_bytes(n, limits),
             is_eager,
+            encoding: match shape.kind {
+                Kind::AllReduce | Kind::ReduceScatter if !is_eager => shape.encoding,
+                _ => Encoding::Raw,
+            },
         };
         for (chunk, owner) in layout.owners.iter().enumerate() {
             layout.chunk_of_rank[owner.index()] = u32::try_from(chunk).expect("worlds are small");
@@ -218,27 +229,51 @@ impl Layout {
         self.parts[self.segments[segment as usize].part as usize].dtype
     }
 
-    /// Length of a segment.
+    /// Length of a segment in memory.
     #[must_use]
     pub fn bytes(&self, segment: u32) -> usize {
         self.segments[segment as usize].bytes
     }
 
+    /// Length of a segment on the wire.
+    #[must_use]
+    pub fn wire_bytes(&self, segment: u32) -> usize {
+        let dtype = self.dtype(segment);
+        let count = self.bytes(segment) / dtype.bytes();
+        self.encoding.wire_bytes(dtype, count)
+    }
+
+    /// How the segments travel.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     /// Where a segment lies in one side of a member that has it there.
     #[must_use]
     pub fn span(&self, side: Side, segment: u32) -> Span {
-        let segment = &self.segments[segment as usize];
-        Span {
-            part: segment.part,
-            start: match side {
-                Side::Input => segment.input,
-                Side::Result => segment.result,
-            },
-            bytes: segment.bytes,
-        }
+        let place = &self.segments[segment as usize];
+        let (start, bytes) = match side {
+            Side::Input => (place.input, place.bytes),
+            Side::Result => (place.result, place.bytes),
+            Side::Wire => (place.input, self.wire_bytes(segment)),
+        };
+        let part = place.part;
+        Span { part, start, bytes }
     }
 
-    /// Bytes of its chunk before a segment.
+    /// Where a segment lies as it travels, if its elements are on this side.
+    #[must_use]
+    pub fn on_wire(&self, side: Side, segment: u32) -> (Side, Span) {
+        let side = if self.encoding.is_raw() {
+            side
+        } else {
+            Side::Wire
+        };
+        (side, self.span(side, segment))
+    }
+
+    /// Bytes of its chunk before a segment, in memory.
     #[must_use]
     pub fn offset_in_chunk(&self, segment: u32) -> usize {
         self.segments[segment as usize].offset
@@ -262,10 +297,16 @@ impl Layout {
         self.chunk_starts[chunk]..self.chunk_starts[chunk + 1]
     }
 
-    /// Bytes of a chunk.
+    /// Bytes of a chunk on the wire.
     #[must_use]
-    pub fn chunk_bytes(&self, chunk: usize) -> usize {
-        self.chunk_bytes[chunk]
+    pub fn chunk_wire_bytes(&self, chunk: usize) -> usize {
+        self.chunk_wire_bytes[chunk]
+    }
+
+    /// Bytes of all chunks on the wire.
+    #[must_use]
+    pub fn total_wire_bytes(&self) -> usize {
+        self.chunk_wire_bytes.iter().sum()
     }
 
     /// The segments that a rank owns.
@@ -274,13 +315,13 @@ impl Layout {
         self.chunk_segments(self.chunk_of_rank[rank.index()] as usize)
     }
 
-    /// Bytes that a rank owns.
+    /// Bytes that a rank owns, on the wire.
     #[must_use]
-    pub fn owned_bytes(&self, rank: Rank) -> usize {
-        self.chunk_bytes[self.chunk_of_rank[rank.index()] as usize]
+    pub fn owned_wire_bytes(&self, rank: Rank) -> usize {
+        self.chunk_wire_bytes[self.chunk_of_rank[rank.index()] as usize]
     }
 
-    /// Bytes of a run of segments.
+    /// Bytes of a run of segments in memory.
     #[must_use]
     pub fn run_bytes(&self, segments: Range<u32>) -> usize {
         segments.map(|segment| self.bytes(segment)).sum()
@@ -351,7 +392,7 @@ impl Layout {
         self.segments.push(Segment {
             offset,
             part: u32::try_from(part).expect("parts are bounded by PARTS_MAX"),
-            chunk: u32::try_from(self.chunk_bytes.len()).expect("worlds are small"),
+            chunk: u32::try_from(self.chunk_wire_bytes.len()).expect("worlds are small"),
             input,
             result,
             bytes,
@@ -359,11 +400,11 @@ impl Layout {
     }
 
     fn close_chunk(&mut self) {
-        let start = self.segment_count() as usize;
-        self.chunk_bytes
-            .push(self.segments[start..].iter().map(|s| s.bytes).sum());
-        self.chunk_starts
-            .push(u32::try_from(self.segments.len()).expect("segments of 64 KiB fit 2^32"));
+        let start = self.segment_count();
+        let end = u32::try_from(self.segments.len()).expect("segments of 64 KiB fit 2^32");
+        let wire_bytes = (start..end).map(|segment| self.wire_bytes(segment)).sum();
+        self.chunk_wire_bytes.push(wire_bytes);
+        self.chunk_starts.push(end);
     }
 }
 
@@ -435,6 +476,7 @@ mod tests {
             world_size: n,
             ring_order: &ring_order,
             root: (kind == Kind::Broadcast).then_some(Rank(0)),
+            encoding: Encoding::Raw,
         };
         Layout::new(&shape, &SMALL)
     }
@@ -493,7 +535,7 @@ mod tests {
                 n,
                 &[part(Dtype::F32, 5000)],
             );
-            let chunks = (0..n).map(|chunk| layout.chunk_bytes(chunk));
+            let chunks = (0..n).map(|chunk| layout.chunk_wire_bytes(chunk));
             let (least, most) = (chunks.clone().min().unwrap(), chunks.clone().max().unwrap());
             assert!(
                 most - least <= 2 * CHUNK_ALIGNMENT_BYTES,
@@ -565,6 +607,6 @@ mod tests {
             &[part(Dtype::F32, 24)],
         );
         assert!(layout.is_eager());
-        assert_eq!(layout.owned_bytes(Rank(0)), 96);
+        assert_eq!(layout.owned_wire_bytes(Rank(0)), 96);
     }
 }

@@ -4,8 +4,10 @@
 //! Which bytes are used when is the exchange's business; here is where they are, and how they are
 //! taken back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::encoding::Encoding;
 use super::exchange::is_staged;
 use super::layout::{Side, Span};
 use crate::buffer::{Gate, Inside, Lent, NoMemory, Region, Storage};
@@ -53,31 +55,53 @@ pub(super) struct Memory {
     gate: Arc<Gate>,
     inputs: Vec<Region>,
     results: Vec<Region>,
+    /// Where wire forms are; empty where those are the memory's.
+    wires: Vec<Region>,
     /// The scratch memory, behind this operation's gate.
     scratch: Region,
     /// Results that go home after the commit: the caller's memory, and where the result is.
-    staged: Vec<(Lent, std::ops::Range<usize>)>,
+    staged: Vec<(Lent, Range<usize>)>,
     staging: Option<Arc<Storage>>,
+}
+
+/// What an operation has in its staging memory, and where.
+struct Places {
+    /// Results that go home after the commit, and their homes.
+    staged: Vec<(Lent, Range<usize>)>,
+    /// Wire forms, by buffer: as long as their input, of which pages are used as far as the wire
+    /// forms go.
+    wires: Vec<Range<usize>>,
+    bytes: usize,
 }
 
 /// Bytes of staging memory that an operation of these buffers needs.
 pub(super) fn staging_bytes(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> usize {
-    let places = staged(buffers, called);
-    places.last().map_or(0, |(_, range)| next_place(range.end))
+    places(buffers, called).bytes
 }
 
-/// The buffers whose results go home after the commit, and where those are in staging memory.
-fn staged(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> Vec<(Lent, std::ops::Range<usize>)> {
+fn places(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> Places {
     let mut next = 0_usize;
-    let needing = buffers
-        .iter()
-        .filter(|buffer| needs_staging(buffer, called));
-    let place = |buffer: &Buffer| {
-        let range = next..next.saturating_add(buffer.receive.bytes());
+    let mut place = |bytes: usize| {
+        let range = next..next.saturating_add(bytes);
         next = next_place(range.end);
-        (buffer.receive.clone(), range)
+        range
     };
-    needing.map(place).collect()
+    let staged = buffers
+        .iter()
+        .filter(|buffer| needs_staging(buffer, called))
+        .map(|buffer| (buffer.receive.clone(), place(buffer.receive.bytes())))
+        .collect();
+    let is_raw = Encoding::of(called.0).is_raw();
+    let wires = buffers
+        .iter()
+        .filter(|_| !is_raw)
+        .map(|buffer| place(buffer.send.bytes()))
+        .collect();
+    Places {
+        staged,
+        wires,
+        bytes: next,
+    }
 }
 
 fn next_place(end: usize) -> usize {
@@ -99,7 +123,7 @@ impl Memory {
         scratch: &Arc<Storage>,
         staging: Option<Arc<Storage>>,
     ) -> Self {
-        let staged = staged(buffers, called);
+        let Places { staged, wires, .. } = places(buffers, called);
         let mut kept = vec![Arc::clone(scratch)];
         kept.extend(staging.clone());
         let gate = Gate::keeping(kept);
@@ -111,8 +135,13 @@ impl Memory {
             }
             _ => buffer.receive.open(&gate),
         };
+        let wire = |range: Range<usize>| {
+            let storage = staging.as_ref().expect("wire forms need staging memory");
+            storage.open(&gate).slice(range)
+        };
         Self {
             results: buffers.iter().map(&mut result).collect(),
+            wires: wires.into_iter().map(wire).collect(),
             inputs: buffers
                 .iter()
                 .map(|buffer| buffer.send.open(&gate))
@@ -136,6 +165,11 @@ impl Memory {
     #[allow(clippy::mut_from_ref)]
     pub(super) fn write<'a>(&'a self, inside: &'a Inside<'_>, span: Span) -> &'a mut [u8] {
         self.results[span.part as usize].touch(inside, span.range())
+    }
+
+    #[allow(clippy::mut_from_ref)]
+    pub(super) fn write_wire<'a>(&'a self, inside: &'a Inside<'_>, span: Span) -> &'a mut [u8] {
+        self.wires[span.part as usize].touch(inside, span.range())
     }
 
     pub(super) fn slot<'a>(
@@ -198,6 +232,7 @@ impl Memory {
         match side {
             Side::Input => &self.inputs,
             Side::Result => &self.results,
+            Side::Wire => &self.wires,
         }
     }
 }

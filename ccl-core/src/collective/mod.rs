@@ -1,13 +1,15 @@
 //! Collectives: which bytes go where when (pure), and the engine that moves them.
 //!
-//! `layout` cuts an operation into owner chunks and segments. `exchange` decides, for all open
-//! operations of one peer, which frame goes out and where an arriving one lands; `direct` and
-//! `ring` are its two schedules. None of these touches memory or sockets. `engine` carries out what
-//! they decide on real memory, between the links (`transport`) and the driver.
+//! `layout` cuts an operation into owner chunks and segments; `encoding` says how the elements of a
+//! segment travel. `exchange` decides, for all open operations of one peer, which frame goes out
+//! and where an arriving one lands; `direct` and `ring` are its two schedules. None of these
+//! touches memory or sockets. `engine` carries out what they decide on real memory, between the
+//! links (`transport`) and the driver.
 
 pub mod choice;
 mod contributions;
 mod direct;
+pub mod encoding;
 pub mod engine;
 pub mod exchange;
 #[cfg(test)]
@@ -26,6 +28,7 @@ pub mod step;
 mod tests;
 
 pub use choice::{Extent, choose_algorithm};
+pub use encoding::Encoding;
 pub use engine::{Engine, EngineEvent, EngineEvents, LargeCopy, Staged};
 pub use exchange::{Exchange, ExchangeLimits, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span};

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use super::layout::{SharedLayout, Side, Span};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
-use super::step::{Body, CopyOwn, Operand, Output, Reduction, Storage};
+use super::step::{Body, Coding, CopyOwn, Operand, Output, Reduction, Storage};
 use crate::ids::{Members, OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::{Fingerprint, Kind, Start};
 
 /// What all operations of a peer share.
@@ -73,6 +73,8 @@ pub(super) struct Common {
     /// Segments of the result that are not finished.
     results_missing: u32,
     is_held: bool,
+    /// Segments that this peer has encoded; of no use where their form is that of memory.
+    encoded: SegmentSet,
     /// Payload bytes sent and received.
     pub(super) moved_bytes: u64,
     /// Payload bytes that this peer sends and receives in all.
@@ -86,6 +88,10 @@ impl Common {
         let results = match start.fingerprint.kind() {
             Kind::ReduceScatter => layout.owned(me).len(),
             _ => layout.segment_count() as usize,
+        };
+        let to_encode = match layout.encoding().is_raw() {
+            true => 0,
+            false => layout.segment_count(),
         };
         let mut posts = vec![Post::Missing; n];
         posts[me.index()] = Post::Agrees { eager: None };
@@ -101,6 +107,7 @@ impl Common {
             have: SegmentSet::new(layout.segment_count()),
             results_missing: u32::try_from(results).expect("segments fit 2^32"),
             is_held: false,
+            encoded: SegmentSet::new(to_encode),
             moved_bytes: 0,
             total_bytes: 0,
             layout,
@@ -202,6 +209,49 @@ impl Common {
             .expect("each segment is claimed, and so finished, once");
     }
 
+    /// Asks for the wire form of a segment; false if that is how it lies in memory already.
+    pub(super) fn encode(&self, side: Side, segment: u32, shared: &mut Shared) -> bool {
+        let is_encoded = !self.layout.encoding().is_raw();
+        if is_encoded {
+            let coding = self.coding(side, segment);
+            shared.outputs.push_back(Output::Encode(coding));
+        }
+        is_encoded
+    }
+
+    /// This peer's wire form of a segment is made.
+    pub(super) fn take_encoded(&mut self, segment: u32) {
+        let is_new = self.encoded.insert(segment);
+        assert!(is_new, "a segment is encoded once");
+    }
+
+    /// Whether this peer's part in a segment has its wire form, whose place the result then takes.
+    pub(super) fn is_encoded(&self, segment: u32) -> bool {
+        self.layout.encoding().is_raw() || self.encoded.contains(segment)
+    }
+
+    /// The wire form of a claimed segment of the result is here.
+    pub(super) fn decode(&mut self, segment: u32, shared: &mut Shared) {
+        if self.layout.encoding().is_raw() {
+            self.finish(1);
+        } else {
+            let coding = self.coding(Side::Result, segment);
+            shared.outputs.push_back(Output::Decode(coding));
+        }
+    }
+
+    fn coding(&self, side: Side, segment: u32) -> Coding {
+        Coding {
+            op: self.name,
+            segment,
+            encoding: self.layout.encoding(),
+            dtype: self.layout.dtype(segment),
+            side,
+            elements: self.layout.span(side, segment),
+            wire: self.layout.span(Side::Wire, segment),
+        }
+    }
+
     /// Says once that the whole result is here and everybody called the same.
     pub(super) fn check_held(&mut self, shared: &mut Shared) {
         let is_compared =
@@ -264,10 +314,8 @@ impl Common {
         shared.outputs.push_back(Output::Signal {
             to: self.members[to.index()],
             header: FrameHeader {
-                kind: signal.kind,
                 op: self.name,
-                segment: signal.segment,
-                extra: signal.extra,
+                frame: signal.frame,
                 payload_bytes: payload_bytes.expect("eager bodies are small"),
             },
             head: signal.head,
@@ -277,18 +325,16 @@ impl Common {
 
     /// Queues one segment for a lane.
     pub(super) fn send_bulk(&mut self, to: Rank, bulk: Bulk, shared: &mut Shared) {
-        let span = self.layout.span(bulk.side, bulk.segment);
+        let (side, span) = self.layout.on_wire(bulk.side, bulk.frame.first());
         self.moved_bytes += span.bytes as u64;
         shared.outputs.push_back(Output::Bulk {
             to: self.members[to.index()],
             header: FrameHeader {
-                kind: bulk.kind,
                 op: self.name,
-                segment: bulk.segment,
-                extra: bulk.hop,
+                frame: bulk.frame,
                 payload_bytes: u32::try_from(span.bytes).expect("segments are small"),
             },
-            side: bulk.side,
+            side,
             span,
         });
     }
@@ -305,6 +351,7 @@ impl Common {
             op: self.name,
             segment,
             dtype: self.layout.dtype(segment),
+            encoding: self.layout.encoding(),
             reduce_op,
             divisor,
             operands,
@@ -320,9 +367,7 @@ impl Common {
 
 /// A signal frame about an operation.
 pub(super) struct Signal {
-    pub(super) kind: FrameKind,
-    pub(super) segment: u32,
-    pub(super) extra: u32,
+    pub(super) frame: Frame,
     pub(super) head: Bytes,
     pub(super) body: Option<Body>,
 }
@@ -330,9 +375,7 @@ pub(super) struct Signal {
 /// A bulk frame about an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bulk {
-    pub(super) kind: FrameKind,
-    pub(super) segment: u32,
-    /// How often these bytes were passed on before; ring only.
-    pub(super) hop: u32,
+    pub(super) frame: Frame,
+    /// Where its elements are.
     pub(super) side: Side,
 }

@@ -10,7 +10,9 @@
 //! A partial sum is received where the result of its segment will be, and the own input is added
 //! there: no scratch memory, hence no credits and nothing to wait for but that all have posted.
 //! That the finished segment overwrites it later is safe: it can only come after the next member
-//! has received the partial sum, which is then never sent again.
+//! has received the partial sum, which is then never sent again. Where sums travel in another form
+//! than memory has, the same holds for the place of their wire form; a finished chunk is passed on
+//! as it came, so that all decode the same.
 
 use super::layout::Side;
 use super::operation::{Bulk, Common, Shared};
@@ -18,7 +20,7 @@ use super::segment_set::SegmentSet;
 use super::step::{Operand, Place};
 use crate::ids::Rank;
 use crate::reduce::ReduceOp;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::Frame;
 
 /// The ring schedule of one operation at one peer.
 #[derive(Debug)]
@@ -60,7 +62,9 @@ impl Ring {
         let n = common.world_size();
         for segment in common.layout.chunk_segments((self.position + n - 1) % n) {
             self.added.insert(segment);
-            self.pass_on(common, contribution(segment, Side::Input, 0), shared);
+            if !common.encode(Side::Input, segment, shared) {
+                self.handle_encoded(common, segment, shared);
+            }
         }
         for bulk in std::mem::take(&mut self.held_back) {
             self.pass_on(common, bulk, shared);
@@ -68,41 +72,45 @@ impl Ring {
     }
 
     /// Where a bulk frame of a member goes; its segment exists and its length is right.
-    pub(super) fn place(&self, common: &Common, from: Rank, header: &FrameHeader) -> Place {
-        let segment = header.segment;
+    pub(super) fn place(&self, common: &Common, from: Rank, frame: Frame) -> Place {
         if from != self.previous {
             return Place::Refuse("a segment from a member that is not the previous one");
         }
-        let (hops, is_here) = match header.kind {
-            FrameKind::Contribution => (
-                self.hops_since_start(common, segment),
-                self.arrived.contains(segment),
-            ),
-            _ => (self.hops_since_owner(common, segment), common.has(segment)),
+        let (segment, hop, is_result) = match frame {
+            Frame::Contribution { segment, hop } => (segment, hop, false),
+            Frame::Result { segment, hop } => (segment, hop, true),
+            _ => return Place::Refuse("no bulk frame"),
         };
-        if hops == 0 || header.extra != hops - 1 {
+        let (hops, is_here) = if is_result {
+            (self.hops_since_owner(common, segment), common.has(segment))
+        } else {
+            let is_here = self.arrived.contains(segment);
+            (self.hops_since_start(common, segment), is_here)
+        };
+        if hops == 0 || hop != hops - 1 {
             return Place::Refuse("a segment out of its way around the ring");
         }
-        if header.kind == FrameKind::Result && !self.added.contains(segment) {
+        if is_result && !self.added.contains(segment) {
             return Place::Refuse("a result before its contributions");
         }
         if is_here {
             return Place::Discard;
         }
-        Place::Result(common.layout.span(Side::Result, segment))
+        let (side, span) = common.layout.on_wire(Side::Result, segment);
+        Place::Memory { side, span }
     }
 
     /// A bulk frame that was placed is in its place.
     pub(super) fn handle_arrived(
         &mut self,
         common: &mut Common,
-        header: &FrameHeader,
+        frame: Frame,
         shared: &mut Shared,
     ) {
-        let segment = header.segment;
-        if header.kind == FrameKind::Contribution {
+        let segment = frame.first();
+        if matches!(frame, Frame::Contribution { .. }) {
             if self.arrived.insert(segment) {
-                common.moved_bytes += common.layout.bytes(segment) as u64;
+                common.moved_bytes += common.layout.wire_bytes(segment) as u64;
                 self.add(common, segment, shared);
             }
             return;
@@ -110,8 +118,8 @@ impl Ring {
         if !common.claim(segment) {
             return;
         }
-        common.moved_bytes += common.layout.bytes(segment) as u64;
-        common.finish(1);
+        common.moved_bytes += common.layout.wire_bytes(segment) as u64;
+        common.decode(segment, shared);
         let hops = self.hops_since_owner(common, segment);
         if hops + 1 < common.members.world_size() {
             self.pass_on(common, result(segment, hops), shared);
@@ -127,19 +135,35 @@ impl Ring {
     ) {
         let is_new = self.added.insert(segment);
         assert!(is_new, "a segment is added to once");
+        if !common.encode(Side::Result, segment, shared) {
+            self.handle_encoded(common, segment, shared);
+        }
+    }
+
+    /// The sum up to this position is as it travels.
+    pub(super) fn handle_encoded(
+        &mut self,
+        common: &mut Common,
+        segment: u32,
+        shared: &mut Shared,
+    ) {
         let hops = self.hops_since_start(common, segment);
         if hops + 1 < common.members.world_size() {
-            self.pass_on(common, contribution(segment, Side::Result, hops), shared);
+            let side = if hops == 0 { Side::Input } else { Side::Result };
+            self.pass_on(common, contribution(segment, side, hops), shared);
             return;
         }
         common.claim(segment);
-        common.finish(1);
+        common.decode(segment, shared);
         self.pass_on(common, result(segment, 0), shared);
     }
 
     fn add(&self, common: &Common, segment: u32, shared: &mut Shared) {
         let mut operands = shared.spare.pop().unwrap_or_default();
-        operands.push(Operand::Target);
+        operands.push(match common.layout.on_wire(Side::Result, segment) {
+            (Side::Wire, span) => Operand::Wire(span),
+            _ => Operand::Target,
+        });
         operands.push(Operand::Own(common.own(segment)));
         let n = common.members.world_size();
         let is_last = self.hops_since_start(common, segment) + 1 == n;
@@ -173,18 +197,14 @@ impl Ring {
 
 fn contribution(segment: u32, side: Side, hop: u32) -> Bulk {
     Bulk {
-        kind: FrameKind::Contribution,
-        segment,
-        hop,
+        frame: Frame::Contribution { segment, hop },
         side,
     }
 }
 
 fn result(segment: u32, hop: u32) -> Bulk {
     Bulk {
-        kind: FrameKind::Result,
-        segment,
-        hop,
+        frame: Frame::Result { segment, hop },
         side: Side::Result,
     }
 }
@@ -195,10 +215,10 @@ pub(super) fn traffic_bytes(common: &Common, ring_order: &[Rank]) -> u64 {
     let layout = &common.layout;
     let position = ring_order.iter().position(|&rank| rank == common.rank);
     let position = position.expect("the ring order names every member");
-    let total = layout.total_bytes();
-    let own = layout.chunk_bytes(position);
-    let first = layout.chunk_bytes((position + n - 1) % n);
-    let last = layout.chunk_bytes((position + 1) % n);
+    let total = layout.total_wire_bytes();
+    let own = layout.chunk_wire_bytes(position);
+    let first = layout.chunk_wire_bytes((position + n - 1) % n);
+    let last = layout.chunk_wire_bytes((position + 1) % n);
     let sent = (total - own) + (total - last);
     let received = (total - first) + (total - own);
     (sent + received) as u64

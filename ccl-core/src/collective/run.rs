@@ -3,11 +3,13 @@
 //! Every function enters the operation's gate for one segment at a time and does nothing if the
 //! memory was taken back; it says whether the work was done.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::layout::Side;
 use super::memory::Memory;
-use super::step::{Body, CopyOwn, Operand, Reduction, Storage};
+use super::step::{Body, Coding, CopyOwn, Operand, Reduction, Storage};
 use crate::buffer::Inside;
 use crate::limits;
 use crate::reduce;
@@ -26,7 +28,8 @@ pub(super) fn reduce(memory: &Memory, reduction: &Reduction) -> Work {
     };
     match reduction.operands[..] {
         [Operand::Target, Operand::Own(_)] => add_to_target(memory, &inside, reduction),
-        _ => add_operands(memory, &inside, reduction),
+        _ if reduction.encoding.is_raw() => add_operands(memory, &inside, reduction),
+        _ => add_encoded(memory, &inside, reduction),
     }
     Work::Done
 }
@@ -35,21 +38,42 @@ fn add_operands(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
     let mut inputs: [&[u8]; limits::WORLD_SIZE_MAX] = [&[]; limits::WORLD_SIZE_MAX];
     let count = reduction.operands.len();
     for (input, operand) in inputs.iter_mut().zip(&reduction.operands) {
-        *input = match operand {
-            Operand::Own(span) => memory.read(inside, Side::Input, *span),
-            Operand::Slot { start, bytes } => memory.slot(inside, *start, *bytes),
-            Operand::Eager(bytes) => bytes,
-            Operand::Target => unreachable!("a partial sum is added to one own input"),
-        };
+        *input = look(memory, inside, operand);
     }
     let target = memory.write(inside, reduction.target);
+    add(reduction, &inputs[..count], target);
+}
+
+/// As above, of operands that are decoded aside first.
+fn add_encoded(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
+    let elements: Vec<Cow<'_, [u8]>> = reduction
+        .operands
+        .iter()
+        .map(|operand| reduction.elements(operand, look(memory, inside, operand)))
+        .collect();
+    let inputs: Vec<&[u8]> = elements.iter().map(|elements| &**elements).collect();
+    let target = memory.write(inside, reduction.target);
+    add(reduction, &inputs, target);
+}
+
+fn add(reduction: &Reduction, inputs: &[&[u8]], target: &mut [u8]) {
     let Reduction {
         dtype,
         reduce_op,
         divisor,
         ..
     } = *reduction;
-    reduce::reduce(dtype, reduce_op, divisor, &inputs[..count], target);
+    reduce::reduce(dtype, reduce_op, divisor, inputs, target);
+}
+
+fn look<'a>(memory: &'a Memory, inside: &'a Inside<'_>, operand: &'a Operand) -> &'a [u8] {
+    match operand {
+        Operand::Own(span) => memory.read(inside, Side::Input, *span),
+        Operand::Wire(span) => memory.read(inside, Side::Wire, *span),
+        Operand::Slot { start, bytes } => memory.slot(inside, *start, *bytes),
+        Operand::Eager(bytes) => bytes,
+        Operand::Target => unreachable!("a partial sum is added to one own input"),
+    }
 }
 
 /// The partial sum lies where the new one goes: it is copied aside, a piece of the first-level
@@ -64,13 +88,7 @@ fn add_to_target(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
     for (own, target) in own.chunks(PIECE_BYTES).zip(target.chunks_mut(PIECE_BYTES)) {
         let aside = &mut aside[..target.len()];
         aside.copy_from_slice(target);
-        let Reduction {
-            dtype,
-            reduce_op,
-            divisor,
-            ..
-        } = *reduction;
-        reduce::reduce(dtype, reduce_op, divisor, &[aside, own], target);
+        add(reduction, &[aside, own], target);
     }
 }
 
@@ -85,6 +103,28 @@ pub(super) fn store(memory: &Memory, storage: &Storage) -> Work {
         memory.write(&inside, span).copy_from_slice(bytes);
         rest = after;
     }
+    Work::Done
+}
+
+/// Puts the elements of a segment into their wire form.
+pub(super) fn encode(memory: &Memory, coding: &Coding) -> Work {
+    let Some(inside) = memory.enter() else {
+        return Work::TakenBack;
+    };
+    let elements = memory.read(&inside, coding.side, coding.elements);
+    let wire = memory.write_wire(&inside, coding.wire);
+    coding.encoding.encode(coding.dtype, elements, wire);
+    Work::Done
+}
+
+/// Puts the wire form of a segment into the result.
+pub(super) fn decode(memory: &Memory, coding: &Coding) -> Work {
+    let Some(inside) = memory.enter() else {
+        return Work::TakenBack;
+    };
+    let wire = memory.read(&inside, Side::Wire, coding.wire);
+    let elements = memory.write(&inside, coding.elements);
+    coding.encoding.decode(coding.dtype, wire, elements);
     Work::Done
 }
 

@@ -3,12 +3,14 @@
 //! Posts and signal frames are checked here as far as both schedules need them checked; the rest is
 //! passed on to the one that the operation has.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::choice::{Extent, choose_algorithm};
 use super::direct::{self, Direct, Grant};
+use super::encoding::Encoding;
 use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
 use super::operation::{ArrivedPost, Common, Shared, Signal};
 use super::ring::{self, Ring};
@@ -16,7 +18,7 @@ use super::slots::SlotPool;
 use super::step::Place;
 use crate::ids::{PeerId, Rank};
 use crate::reduce::ReduceOp;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::{Fingerprint, Kind, Start};
 
 /// An open operation.
@@ -60,6 +62,7 @@ impl Operation {
             world_size: n,
             ring_order: &ring_order,
             root,
+            encoding: Encoding::of(&start.fingerprint),
         };
         let layout = Arc::new(Layout::new(&shape, limits));
         let goes_around = is_ring(&shape) && n > 1;
@@ -89,9 +92,9 @@ impl Operation {
                 _ => None,
             };
             let signal = Signal {
-                kind: FrameKind::Post,
-                segment: 0,
-                extra: u32::try_from(head.len()).expect("fingerprints are small"),
+                frame: Frame::Post {
+                    fingerprint_bytes: u32::try_from(head.len()).expect("fingerprints are small"),
+                },
                 head: head.clone(),
                 body,
             };
@@ -128,20 +131,26 @@ impl Operation {
     pub(super) fn handle_signal(
         &mut self,
         from: Rank,
-        header: &FrameHeader,
+        frame: Frame,
         payload: Bytes,
         shared: &mut Shared,
     ) -> Result<(), &'static str> {
-        let end = header.segment.checked_add(header.extra);
-        let segments = header.segment..end.ok_or("a run of segments beyond any number")?;
         let Schedule::Direct(direct) = &mut self.schedule else {
             return Err("a credit or a small result in a ring operation");
         };
-        match header.kind {
-            FrameKind::Credit if !payload.is_empty() => Err("a credit with data"),
-            FrameKind::Credit if self.common.is_mismatched() => Ok(()),
-            FrameKind::Credit => direct.handle_credit(&mut self.common, from, segments, shared),
-            FrameKind::EagerResult => {
+        match frame {
+            Frame::Credit { first, count } => {
+                let segments = run(first, count)?;
+                if !payload.is_empty() {
+                    return Err("a credit with data");
+                }
+                if self.common.is_mismatched() {
+                    return Ok(());
+                }
+                direct.handle_credit(&mut self.common, from, segments, shared)
+            }
+            Frame::EagerResult { first, count } => {
+                let segments = run(first, count)?;
                 let owned = self.common.layout.owned(from);
                 let is_owners = segments.start >= owned.start && segments.end <= owned.end;
                 if !is_owners || self.common.fingerprint.kind() == Kind::ReduceScatter {
@@ -160,18 +169,23 @@ impl Operation {
         slots: &mut SlotPool,
     ) -> Place {
         let layout = &self.common.layout;
-        if header.segment >= layout.segment_count() {
+        let (segment, is_result) = match header.frame {
+            Frame::Contribution { segment, .. } => (segment, false),
+            Frame::Result { segment, .. } => (segment, true),
+            _ => return Place::Refuse("no bulk frame"),
+        };
+        if segment >= layout.segment_count() {
             return Place::Refuse("a segment that does not exist");
         }
-        if header.payload_bytes as usize != layout.bytes(header.segment) {
+        if header.payload_bytes as usize != layout.wire_bytes(segment) {
             return Place::Refuse("a segment of the wrong length");
         }
-        if !matches!(header.kind, FrameKind::Contribution | FrameKind::Result) {
-            return Place::Refuse("no bulk frame");
+        if is_result && !self.common.is_encoded(segment) {
+            return Place::Refuse("a result before its contributions");
         }
         match &mut self.schedule {
-            Schedule::Direct(direct) => direct.place(&self.common, from, header, slots),
-            Schedule::Ring(ring) => ring.place(&self.common, from, header),
+            Schedule::Direct(direct) => direct.place(&self.common, from, header.frame, slots),
+            Schedule::Ring(ring) => ring.place(&self.common, from, header.frame),
         }
     }
 
@@ -191,11 +205,11 @@ impl Operation {
     }
 
     /// The payload of a bulk frame is in its place.
-    pub(super) fn handle_arrived(&mut self, from: Rank, header: &FrameHeader, shared: &mut Shared) {
+    pub(super) fn handle_arrived(&mut self, from: Rank, frame: Frame, shared: &mut Shared) {
         let common = &mut self.common;
         match &mut self.schedule {
-            Schedule::Direct(direct) => direct.handle_arrived(common, from, header, shared),
-            Schedule::Ring(ring) => ring.handle_arrived(common, header, shared),
+            Schedule::Direct(direct) => direct.handle_arrived(common, from, frame, shared),
+            Schedule::Ring(ring) => ring.handle_arrived(common, frame, shared),
         }
         common.check_held(shared);
     }
@@ -212,6 +226,16 @@ impl Operation {
         };
         common.check_held(shared);
         has_freed
+    }
+
+    /// What this peer sends of a segment was encoded.
+    pub(super) fn handle_encoded(&mut self, segment: u32, shared: &mut Shared) {
+        let common = &mut self.common;
+        common.take_encoded(segment);
+        match &mut self.schedule {
+            Schedule::Direct(_) => Direct::handle_encoded(common, segment, shared),
+            Schedule::Ring(ring) => ring.handle_encoded(common, segment, shared),
+        }
     }
 
     /// Lets more contributions in; only for operations that need slots.
@@ -239,12 +263,18 @@ impl Operation {
     }
 }
 
+/// The segments of a frame that is about several.
+fn run(first: u32, count: u32) -> Result<Range<u32>, &'static str> {
+    let end = first.checked_add(count);
+    Ok(first..end.ok_or("a run of segments beyond any number")?)
+}
+
 /// Takes a post apart.
 pub(super) fn decode_post(
-    header: &FrameHeader,
+    fingerprint_bytes: u32,
     payload: &Bytes,
 ) -> Result<ArrivedPost, &'static str> {
-    let head_bytes = header.extra as usize;
+    let head_bytes = fingerprint_bytes as usize;
     if head_bytes > payload.len() {
         return Err("a post shorter than its fingerprint");
     }

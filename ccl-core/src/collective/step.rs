@@ -3,10 +3,12 @@
 //! These say which bytes, never where in memory those are: spans of the caller's parts, and places
 //! in the scratch memory. Whoever carries a step out hands it back when it is done.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::encoding::Encoding;
 use super::layout::{SharedLayout, Side, Span};
 use crate::ids::{OpName, PeerId};
 use crate::reduce::{Dtype, ReduceOp};
@@ -23,8 +25,13 @@ pub enum Place {
         /// Length.
         bytes: usize,
     },
-    /// Straight into the result.
-    Result(Span),
+    /// Straight into the result, or to where it will be decoded from.
+    Memory {
+        /// Which memory.
+        side: Side,
+        /// Which bytes.
+        span: Span,
+    },
     /// Nowhere: its operation is over, or it is here already.
     Discard,
     /// Its sender had no right to send it.
@@ -36,7 +43,7 @@ pub enum Place {
 pub enum Operand {
     /// This peer's own input.
     Own(Span),
-    /// A contribution in scratch memory.
+    /// A contribution in scratch memory, in wire form.
     Slot {
         /// First byte in the scratch memory.
         start: usize,
@@ -47,6 +54,8 @@ pub enum Operand {
     Eager(Bytes),
     /// What lies at the target in the result: a partial sum that came around the ring.
     Target,
+    /// A partial sum that came around the ring in another form than memory has.
+    Wire(Span),
 }
 
 /// An addition to carry out; hand it back to
@@ -59,6 +68,8 @@ pub struct Reduction {
     pub segment: u32,
     /// Element type.
     pub dtype: Dtype,
+    /// How operands came over the lanes.
+    pub encoding: Encoding,
     /// How elements combine: `Sum` on the way to an average around the ring.
     pub reduce_op: ReduceOp,
     /// What `Avg` divides by.
@@ -67,6 +78,20 @@ pub struct Reduction {
     pub operands: Vec<Operand>,
     /// Where in the result it goes.
     pub target: Span,
+}
+
+impl Reduction {
+    /// The elements of an operand that is these bytes: decoded if it came over a lane.
+    #[must_use]
+    pub fn elements<'a>(&self, operand: &Operand, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let is_from_lane = matches!(operand, Operand::Slot { .. } | Operand::Wire(_));
+        if self.encoding.is_raw() || !is_from_lane {
+            return Cow::Borrowed(bytes);
+        }
+        let mut elements = vec![0; self.target.bytes];
+        self.encoding.decode(self.dtype, bytes, &mut elements);
+        Cow::Owned(elements)
+    }
 }
 
 /// Bytes of a signal frame to copy into the result; hand it back to
@@ -91,7 +116,28 @@ pub struct CopyOwn {
     pub body: Body,
 }
 
-/// A run of segments on one side, in order, without gaps.
+/// A segment to put from one form into the other; hand it back to
+/// [`Exchange::encoded`](super::exchange::Exchange::encoded) or
+/// [`Exchange::decoded`](super::exchange::Exchange::decoded) when done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coding {
+    /// The operation.
+    pub op: OpName,
+    /// The segment.
+    pub segment: u32,
+    /// Its wire form.
+    pub encoding: Encoding,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Which memory its elements are in.
+    pub side: Side,
+    /// Its elements there.
+    pub elements: Span,
+    /// Its wire form in [`Side::Wire`].
+    pub wire: Span,
+}
+
+/// A run of segments on one side, in order, without gaps, in the form that memory has.
 #[derive(Clone, Debug)]
 pub struct Body {
     /// How the operation is cut.
@@ -108,6 +154,12 @@ impl Body {
         self.segments
             .clone()
             .map(|segment| self.layout.span(self.side, segment))
+    }
+
+    /// Number of segments.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.segments.end - self.segments.start
     }
 
     /// Bytes in all.
@@ -147,6 +199,12 @@ pub enum Output {
     /// Copy from a frame into the result, then call
     /// [`Exchange::stored`](super::exchange::Exchange::stored).
     Store(Storage),
+    /// Put elements into their wire form, then call
+    /// [`Exchange::encoded`](super::exchange::Exchange::encoded).
+    Encode(Coding),
+    /// Put the wire form of a finished segment into the result, then call
+    /// [`Exchange::decoded`](super::exchange::Exchange::decoded).
+    Decode(Coding),
     /// Copy from input to result, then call
     /// [`Exchange::copied`](super::exchange::Exchange::copied).
     Copy(CopyOwn),
@@ -172,6 +230,7 @@ impl Output {
             Self::Bulk { header, .. } => Some(header.op),
             Self::Reduce(reduction) => Some(reduction.op),
             Self::Store(storage) => Some(storage.op),
+            Self::Encode(coding) | Self::Decode(coding) => Some(coding.op),
             Self::Copy(copy) => Some(copy.op),
             Self::Held(_) | Self::Mismatch { .. } => None,
         }

@@ -9,7 +9,7 @@ use super::harness::{Call, LIMITS, Prng, World, peer, reference};
 use super::layout::Part;
 use crate::ids::{Rank, Vid};
 use crate::reduce::{Dtype, ReduceOp};
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::{Algorithm, Fingerprint, Kind};
 
 fn check(world: &World, call: &Call) {
@@ -344,10 +344,8 @@ fn a_frame_of_another_birth_or_of_a_stranger_changes_nothing() {
     let mut stale = call.name();
     stale.birth = Vid::default();
     let credit = |op| FrameHeader {
-        kind: FrameKind::Credit,
         op,
-        segment: 0,
-        extra: 1,
+        frame: Frame::Credit { first: 0, count: 1 },
         payload_bytes: 0,
     };
     world.inject(0, 1, credit(stale), Bytes::new());
@@ -391,64 +389,56 @@ fn bulk_frames_without_a_right_are_refused() {
     let mut world = World::new(3, LIMITS, 4);
     world.start(0, &call);
     let layout = call.layout();
-    let mut header = FrameHeader {
-        kind: FrameKind::Contribution,
-        op: call.name(),
-        segment: layout.owned(Rank(0)).start,
-        extra: 0,
-        payload_bytes: layout.bytes(0) as u32,
-    };
-    let mut refused = |header: &FrameHeader| {
-        let place = world.peers[0].exchange.place(peer(1), header);
+    let mut refused = |frame, payload_bytes| {
+        let header = FrameHeader {
+            op: call.name(),
+            frame,
+            payload_bytes,
+        };
+        let place = world.peers[0].exchange.place(peer(1), &header);
         assert!(matches!(place, Place::Refuse(_)), "{header:?}: {place:?}");
     };
-    refused(&header);
-    header.segment = layout.owned(Rank(1)).start;
-    refused(&header);
-    header.segment = layout.segment_count();
-    refused(&header);
-    header.segment = u32::MAX;
-    refused(&header);
-    header.kind = FrameKind::Result;
-    header.segment = layout.owned(Rank(2)).start;
-    refused(&header);
-    header.segment = layout.owned(Rank(1)).start;
-    header.payload_bytes = 3;
-    refused(&header);
+    let bytes = layout.bytes(0) as u32;
+    for segment in [
+        layout.owned(Rank(0)).start,
+        layout.owned(Rank(1)).start,
+        layout.segment_count(),
+        u32::MAX,
+    ] {
+        refused(Frame::Contribution { segment, hop: 0 }, bytes);
+    }
+    let result = |rank| Frame::Result {
+        segment: layout.owned(Rank(rank)).start,
+        hop: 0,
+    };
+    refused(result(2), bytes);
+    refused(result(1), 3);
 }
 
 #[test]
 fn signal_frames_of_nonsense_are_faults_of_their_sender() {
     let call = Call::all_reduce(3, Dtype::F32, 300);
-    let header = |kind, segment, extra, payload: &Bytes| FrameHeader {
-        kind,
-        op: call.name(),
-        segment,
-        extra,
-        payload_bytes: payload.len() as u32,
-    };
     let empty = Bytes::new();
     let rubbish = Bytes::from(vec![0xFF; 64]);
+    let post = |fingerprint_bytes| Frame::Post { fingerprint_bytes };
+    let credit = |first, count| Frame::Credit { first, count };
     let frames = [
-        (header(FrameKind::Post, 0, 64, &rubbish), rubbish.clone()),
-        (header(FrameKind::Post, 0, 65, &rubbish), rubbish.clone()),
-        (header(FrameKind::Post, 0, u32::MAX, &empty), empty.clone()),
-        (
-            header(FrameKind::Credit, u32::MAX, 2, &empty),
-            empty.clone(),
-        ),
-        (
-            header(FrameKind::Credit, 0, u32::MAX, &empty),
-            empty.clone(),
-        ),
-        (header(FrameKind::Credit, 0, 0, &empty), empty.clone()),
-        (
-            header(FrameKind::EagerResult, 0, 1, &rubbish),
-            rubbish.clone(),
-        ),
-        (header(FrameKind::Contribution, 0, 1, &empty), empty.clone()),
+        (post(64), &rubbish),
+        (post(65), &rubbish),
+        (post(u32::MAX), &empty),
+        (credit(u32::MAX, 2), &empty),
+        (credit(0, u32::MAX), &empty),
+        (credit(0, 0), &empty),
+        (Frame::EagerResult { first: 0, count: 1 }, &rubbish),
+        (Frame::Contribution { segment: 0, hop: 1 }, &empty),
     ];
-    for (header, payload) in frames {
+    for (frame, payload) in frames {
+        let header = FrameHeader {
+            op: call.name(),
+            frame,
+            payload_bytes: payload.len() as u32,
+        };
+        let payload = payload.clone();
         let mut world = World::new(3, LIMITS, 4);
         world.start(0, &call);
         world.inject(1, 0, header, payload);

@@ -13,7 +13,7 @@ use crate::driver::peer::Session;
 use crate::ids::{OpName, PeerId};
 use crate::peer::Input;
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
-use crate::transport::{FrameHeader, FrameKind, Handler, LinkHandler, LinkName, Links, Placement};
+use crate::transport::{Frame, FrameHeader, Handler, LinkHandler, LinkName, Links, Placement};
 use crate::wire::control::{Called, LinkFault};
 
 /// Hands what arrives to the collectives or to shared state.
@@ -82,11 +82,11 @@ pub(super) fn engine(
 
 fn is_of_state(header: &FrameHeader) -> bool {
     matches!(
-        header.kind,
-        FrameKind::StateAsk
-            | FrameKind::StateDigestAsk
-            | FrameKind::StateBlocks
-            | FrameKind::StateDigests
+        header.frame,
+        Frame::StateAsk { .. }
+            | Frame::StateDigestAsk { .. }
+            | Frame::StateBlocks { .. }
+            | Frame::StateDigests { .. }
     )
 }
 

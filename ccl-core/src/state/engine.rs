@@ -13,7 +13,7 @@ use crate::lock::Mutex;
 use bytes::Bytes;
 
 use super::fetch::{Claim, Fetch, Task};
-use super::frames::{bytes_of, fits, given, header, note_lie, order};
+use super::frames::{self, asked, bytes_of, fits, given, note_lie};
 use super::holding::Holding;
 use super::running::{Jobs, Role, Running};
 use super::serve::Serve;
@@ -22,7 +22,7 @@ use crate::buffer::{Gate, Region, Storage};
 use crate::ids::{Members, OpName, PeerId};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::time::Instant;
-use crate::transport::{FrameHeader, FrameKind, LinkSender, Placement};
+use crate::transport::{FrameHeader, LinkSender, Placement};
 use crate::wire::state::{Digest, StateId};
 
 /// What the driver is told.
@@ -213,15 +213,12 @@ impl StateEngine {
         header: &FrameHeader,
         payload: &Bytes,
     ) -> Result<(), &'static str> {
-        let what = match header.kind {
-            FrameKind::StateAsk => What::Blocks,
-            FrameKind::StateDigestAsk => What::Digests,
-            _ => return Err("no signal frame of shared state"),
+        let Some(order) = asked(from, header.frame) else {
+            return Err("no signal frame of shared state");
         };
         if !payload.is_empty() {
             return Err("an ask for shared state with data");
         }
-        let order = order(from, what, header);
         let mut answer = Ok(());
         self.with_sync(header.op, |sync| {
             if sync.start.members.contains(&from) {
@@ -234,7 +231,7 @@ impl StateEngine {
 
     /// Where the payload of a frame goes.
     pub fn place(&self, from: PeerId, header: &FrameHeader) -> Placement {
-        let Some(what) = given(header) else {
+        let Some(order) = given(from, header.frame) else {
             return Placement::Refuse("no bulk frame of shared state");
         };
         let mut state = self.state.lock();
@@ -242,7 +239,6 @@ impl StateEngine {
         let Some(sync) = sync.as_mut().filter(|sync| sync.start.op == header.op) else {
             return Placement::Discard;
         };
-        let order = order(from, what, header);
         let Role::Receiver(fetch) = &sync.role else {
             return Placement::Discard;
         };
@@ -255,7 +251,7 @@ impl StateEngine {
         if u64::from(header.payload_bytes) != bytes_of(&sync.start.holding, &order) {
             return Placement::Refuse("blocks of another length than was asked for");
         }
-        let key = (from, what, order.first);
+        let key = (from, order.what, order.first);
         let buffer = sync
             .buffers
             .entry(key)
@@ -265,13 +261,14 @@ impl StateEngine {
 
     /// The payload of a frame is in its place.
     pub fn arrived(&self, from: PeerId, header: &FrameHeader) {
-        let Some(what) = given(header) else { return };
-        let order = order(from, what, header);
+        let Some(order) = given(from, header.frame) else {
+            return;
+        };
         let Some((holding, gate, buffer)) = self.take_arrived(header, &order) else {
             return;
         };
         let payload = buffer.slice(0..header.payload_bytes as usize);
-        match what {
+        match order.what {
             What::Digests => {
                 let digests = payload.read(|bytes| {
                     let chunks = bytes.chunks_exact(32);
@@ -394,19 +391,11 @@ impl StateEngine {
             sync.collect(&mut jobs, (self.tools.clock)());
         }
         for ask in jobs.asks {
-            let kind = match ask.what {
-                What::Blocks => FrameKind::StateAsk,
-                What::Digests => FrameKind::StateDigestAsk,
-            };
-            let header = header(kind, jobs.op, &ask, 0);
+            let header = frames::ask(jobs.op, &ask);
             self.tools.sender.signal(ask.peer, header, Bytes::new());
         }
         for (give, payload) in jobs.gives {
-            let kind = match give.what {
-                What::Blocks => FrameKind::StateBlocks,
-                What::Digests => FrameKind::StateDigests,
-            };
-            let header = header(kind, jobs.op, &give, payload.bytes());
+            let header = frames::give(jobs.op, &give, &payload);
             self.tools.sender.bulk(give.peer, header, payload);
         }
         if let Some(event) = jobs.event {

@@ -10,7 +10,7 @@ use super::holding::Holding;
 use super::{Order, What};
 use crate::buffer::Gate;
 use crate::ids::{OpName, PeerId};
-use crate::transport::{FrameHeader, FrameKind, Payload};
+use crate::transport::{Frame, FrameHeader, Payload};
 use crate::wire::state::Digest;
 
 /// What a source sends: one block straight from the caller's memory, several copied together.
@@ -61,34 +61,57 @@ pub(super) fn note_lie(order: &Order, claim: Claim) {
     }
 }
 
-pub(super) fn given(header: &FrameHeader) -> Option<What> {
-    match header.kind {
-        FrameKind::StateBlocks => Some(What::Blocks),
-        FrameKind::StateDigests => Some(What::Digests),
+/// What a peer asks for.
+pub(super) fn asked(from: PeerId, frame: Frame) -> Option<Order> {
+    match frame {
+        Frame::StateAsk { first, count } => Some(order(from, What::Blocks, first, count)),
+        Frame::StateDigestAsk { first, count } => Some(order(from, What::Digests, first, count)),
         _ => None,
     }
 }
 
-pub(super) fn order(peer: PeerId, what: What, header: &FrameHeader) -> Order {
-    Order {
-        peer,
-        what,
-        first: header.segment,
-        count: header.extra,
+/// What a peer gives.
+pub(super) fn given(from: PeerId, frame: Frame) -> Option<Order> {
+    match frame {
+        Frame::StateBlocks { first, count } => Some(order(from, What::Blocks, first, count)),
+        Frame::StateDigests { first, count } => Some(order(from, What::Digests, first, count)),
+        _ => None,
     }
 }
 
-pub(super) fn header(
-    kind: FrameKind,
-    op: OpName,
-    order: &Order,
-    payload_bytes: usize,
-) -> FrameHeader {
+/// Asks for it.
+pub(super) fn ask(op: OpName, order: &Order) -> FrameHeader {
+    let Order { first, count, .. } = *order;
+    let frame = match order.what {
+        What::Blocks => Frame::StateAsk { first, count },
+        What::Digests => Frame::StateDigestAsk { first, count },
+    };
     FrameHeader {
-        kind,
         op,
-        segment: order.first,
-        extra: order.count,
-        payload_bytes: u32::try_from(payload_bytes).expect("a frame's worth"),
+        frame,
+        payload_bytes: 0,
+    }
+}
+
+/// Gives it.
+pub(super) fn give(op: OpName, order: &Order, payload: &Payload) -> FrameHeader {
+    let Order { first, count, .. } = *order;
+    let frame = match order.what {
+        What::Blocks => Frame::StateBlocks { first, count },
+        What::Digests => Frame::StateDigests { first, count },
+    };
+    FrameHeader {
+        op,
+        frame,
+        payload_bytes: u32::try_from(payload.bytes()).expect("a frame's worth"),
+    }
+}
+
+fn order(peer: PeerId, what: What, first: u32, count: u32) -> Order {
+    Order {
+        peer,
+        what,
+        first,
+        count,
     }
 }

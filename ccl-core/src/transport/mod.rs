@@ -21,7 +21,7 @@ use crate::ids::{LinkKey, OpName, PeerId, RunId};
 use crate::net::Tuned;
 use crate::peer::Neighbour;
 use crate::wire::control::LinkFault;
-pub use crate::wire::data::{FrameHeader, FrameKind};
+pub use crate::wire::data::{Frame, FrameHeader};
 
 /// The bytes of a frame to send.
 #[derive(Clone, Debug)]

@@ -26,43 +26,91 @@ pub const HEADER_BYTES: usize = 64;
 /// Bytes of the trailer behind a payload.
 pub const TRAILER_BYTES: usize = 8;
 
-/// What a data frame is about.
+/// What a frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FrameKind {
-    /// An operation was posted: fingerprint, and for eager operations the contribution (signal
+pub enum Frame {
+    /// An operation was posted: its fingerprint, and for eager operations the contribution (signal
     /// lane).
-    Post = 1,
+    Post {
+        /// Bytes of the fingerprint, with which the payload begins.
+        fingerprint_bytes: u32,
+    },
     /// The receiver may send these segments' contributions (signal lane).
-    Credit = 2,
+    Credit {
+        /// First segment, as the operation's layout numbers them.
+        first: u32,
+        /// Number of segments.
+        count: u32,
+    },
     /// A segment of somebody's input, on its way to be reduced.
-    Contribution = 3,
+    Contribution {
+        /// Which.
+        segment: u32,
+        /// How often it was passed on before; ring only.
+        hop: u32,
+    },
     /// A finished segment.
-    Result = 4,
+    Result {
+        /// Which.
+        segment: u32,
+        /// How often it was passed on before; ring only.
+        hop: u32,
+    },
     /// Finished segments of an eager operation (signal lane).
-    EagerResult = 5,
+    EagerResult {
+        /// First segment.
+        first: u32,
+        /// Number of segments.
+        count: u32,
+    },
     /// Asks for blocks of a shared state (signal lane).
-    StateAsk = 6,
+    StateAsk {
+        /// First block.
+        first: u32,
+        /// Number of blocks.
+        count: u32,
+    },
     /// Asks for digests of blocks (signal lane).
-    StateDigestAsk = 7,
+    StateDigestAsk {
+        /// First block.
+        first: u32,
+        /// Number of blocks.
+        count: u32,
+    },
     /// Blocks of a shared state, one after the other.
-    StateBlocks = 8,
+    StateBlocks {
+        /// First block.
+        first: u32,
+        /// Number of blocks.
+        count: u32,
+    },
     /// Digests of blocks.
-    StateDigests = 9,
+    StateDigests {
+        /// First block.
+        first: u32,
+        /// Number of blocks.
+        count: u32,
+    },
 }
 
-impl FrameKind {
-    /// Whether frames of this kind travel on the signal lane only. The others may, while they are
-    /// small.
+impl Frame {
+    /// Whether such frames travel on the signal lane only. The others may, while they are small.
     #[must_use]
     pub const fn is_signal(self) -> bool {
-        matches!(
-            self,
-            Self::Post | Self::Credit | Self::EagerResult | Self::StateAsk | Self::StateDigestAsk
-        )
+        match self {
+            Self::Post { .. }
+            | Self::Credit { .. }
+            | Self::EagerResult { .. }
+            | Self::StateAsk { .. }
+            | Self::StateDigestAsk { .. } => true,
+            Self::Contribution { .. }
+            | Self::Result { .. }
+            | Self::StateBlocks { .. }
+            | Self::StateDigests { .. } => false,
+        }
     }
 
-    /// Longest payload of a frame of this kind, in bytes.
+    /// Longest payload of such a frame, in bytes.
     #[must_use]
     pub const fn payload_bytes_max(self) -> usize {
         if self.is_signal() {
@@ -72,34 +120,60 @@ impl FrameKind {
         }
     }
 
-    fn from_wire(number: u8) -> Option<Self> {
-        const ALL: [FrameKind; 9] = [
-            FrameKind::Post,
-            FrameKind::Credit,
-            FrameKind::Contribution,
-            FrameKind::Result,
-            FrameKind::EagerResult,
-            FrameKind::StateAsk,
-            FrameKind::StateDigestAsk,
-            FrameKind::StateBlocks,
-            FrameKind::StateDigests,
-        ];
-        ALL.into_iter().find(|kind| *kind as u8 == number)
+    /// The number of its kind on the wire.
+    #[must_use]
+    pub const fn kind(self) -> u8 {
+        self.fields().0
+    }
+
+    /// The first segment or block that it is about; 0 for a post.
+    #[must_use]
+    pub const fn first(self) -> u32 {
+        self.fields().1
+    }
+
+    /// Its kind and its two fields in the header.
+    const fn fields(self) -> (u8, u32, u32) {
+        match self {
+            Self::Post { fingerprint_bytes } => (1, 0, fingerprint_bytes),
+            Self::Credit { first, count } => (2, first, count),
+            Self::Contribution { segment, hop } => (3, segment, hop),
+            Self::Result { segment, hop } => (4, segment, hop),
+            Self::EagerResult { first, count } => (5, first, count),
+            Self::StateAsk { first, count } => (6, first, count),
+            Self::StateDigestAsk { first, count } => (7, first, count),
+            Self::StateBlocks { first, count } => (8, first, count),
+            Self::StateDigests { first, count } => (9, first, count),
+        }
+    }
+
+    /// The reverse; `None` for a kind that there is not.
+    const fn from_fields(kind: u8, first: u32, second: u32) -> Option<Self> {
+        let (segment, hop, count) = (first, second, second);
+        Some(match kind {
+            1 => Self::Post {
+                fingerprint_bytes: second,
+            },
+            2 => Self::Credit { first, count },
+            3 => Self::Contribution { segment, hop },
+            4 => Self::Result { segment, hop },
+            5 => Self::EagerResult { first, count },
+            6 => Self::StateAsk { first, count },
+            7 => Self::StateDigestAsk { first, count },
+            8 => Self::StateBlocks { first, count },
+            9 => Self::StateDigests { first, count },
+            _ => return None,
+        })
     }
 }
 
 /// Which bytes a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What it is about.
-    pub kind: FrameKind,
     /// The operation.
     pub op: OpName,
-    /// First segment index, as the operation's layout numbers them. Shared state: the first block.
-    pub segment: u32,
-    /// `Credit`: number of segments. `Post`: bytes of the fingerprint. Ring: the step. Shared
-    /// state: number of blocks.
-    pub extra: u32,
+    /// What it is about.
+    pub frame: Frame,
     /// Bytes of payload that follow.
     pub payload_bytes: u32,
 }
@@ -171,7 +245,7 @@ impl Header {
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let (kind, frame) = match self.content {
-            Content::Frame(frame) => (frame.kind as u8, Some(frame)),
+            Content::Frame(header) => (header.frame.kind(), Some(header)),
             Content::Skip => (KIND_SKIP, None),
             Content::Ack => (KIND_ACK, None),
             Content::Ping => (KIND_PING, None),
@@ -182,13 +256,14 @@ impl Header {
         writer.put(&frame.map_or(0, |f| f.payload_bytes).to_le_bytes());
         writer.put(&self.sequence.to_le_bytes());
         writer.put(&self.ack.to_le_bytes());
-        if let Some(frame) = frame {
-            writer.put(&frame.op.tag.0.to_le_bytes());
-            writer.put(&frame.op.n.0.to_le_bytes());
-            writer.put(&frame.op.birth.term.0.to_le_bytes());
-            writer.put(&frame.op.birth.epoch.0.to_le_bytes());
-            writer.put(&frame.segment.to_le_bytes());
-            writer.put(&frame.extra.to_le_bytes());
+        if let Some(FrameHeader { op, frame, .. }) = frame {
+            writer.put(&op.tag.0.to_le_bytes());
+            writer.put(&op.n.0.to_le_bytes());
+            writer.put(&op.birth.term.0.to_le_bytes());
+            writer.put(&op.birth.epoch.0.to_le_bytes());
+            let (_, first, second) = frame.fields();
+            writer.put(&first.to_le_bytes());
+            writer.put(&second.to_le_bytes());
         }
         writer.finish()
     }
@@ -212,25 +287,23 @@ impl Header {
         let payload_bytes = reader.u32();
         let sequence = reader.u64();
         let ack = reader.u64();
-        let mut frame = |kind| FrameHeader {
-            kind,
-            op: OpName {
-                tag: Tag(reader.u64()),
-                n: OpNumber(reader.u64()),
-                birth: Vid {
-                    term: Term(reader.u32()),
-                    epoch: Epoch(reader.u32()),
-                },
+        let op = OpName {
+            tag: Tag(reader.u64()),
+            n: OpNumber(reader.u64()),
+            birth: Vid {
+                term: Term(reader.u32()),
+                epoch: Epoch(reader.u32()),
             },
-            segment: reader.u32(),
-            extra: reader.u32(),
-            payload_bytes,
         };
-        let content = match (kind, FrameKind::from_wire(kind)) {
-            (_, Some(kind)) if payload_bytes as usize > kind.payload_bytes_max() => {
+        let content = match (kind, Frame::from_fields(kind, reader.u32(), reader.u32())) {
+            (_, Some(frame)) if payload_bytes as usize > frame.payload_bytes_max() => {
                 return Err(DataFault::TooLong(payload_bytes));
             }
-            (_, Some(kind)) => Content::Frame(frame(kind)),
+            (_, Some(frame)) => Content::Frame(FrameHeader {
+                op,
+                frame,
+                payload_bytes,
+            }),
             _ if payload_bytes != 0 => return Err(DataFault::TooLong(payload_bytes)),
             (KIND_SKIP, _) => Content::Skip,
             (KIND_ACK, _) => Content::Ack,
@@ -347,10 +420,10 @@ mod tests {
     use crate::wire::lane::MAGIC_HELLO;
 
     fn any_header() -> impl Strategy<Value = Header> {
-        let frame = (1_u8..=5, any::<[u64; 2]>(), any::<[u32; 4]>(), 0_u32..=4096).prop_map(
-            |(kind, [tag, n], [term, epoch, segment, extra], payload_bytes)| {
+        let frame = (1_u8..=9, any::<[u64; 2]>(), any::<[u32; 4]>(), 0_u32..=4096).prop_map(
+            |(kind, [tag, n], [term, epoch, first, second], payload_bytes)| {
                 Content::Frame(FrameHeader {
-                    kind: FrameKind::from_wire(kind).unwrap(),
+                    frame: Frame::from_fields(kind, first, second).unwrap(),
                     op: OpName {
                         tag: Tag(tag),
                         n: OpNumber(n),
@@ -359,8 +432,6 @@ mod tests {
                             epoch: Epoch(epoch),
                         },
                     },
-                    segment,
-                    extra,
                     payload_bytes,
                 })
             },
@@ -479,8 +550,9 @@ mod tests {
             bytes[2..4].copy_from_slice(&MARK_FRAME.to_le_bytes());
             let crc = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
             bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
-            if let Ok((Header { content: Content::Frame(frame), .. }, _)) = Header::decode(&bytes) {
-                prop_assert!(frame.payload_bytes as usize <= frame.kind.payload_bytes_max());
+            if let Ok((Header { content: Content::Frame(header), .. }, _)) = Header::decode(&bytes) {
+                let most = header.frame.payload_bytes_max();
+                prop_assert!(header.payload_bytes as usize <= most);
             }
         }
 
@@ -514,10 +586,8 @@ mod tests {
         let header = |segment| {
             Header {
                 content: Content::Frame(FrameHeader {
-                    kind: FrameKind::Result,
+                    frame: Frame::Result { segment, hop: 0 },
                     op: OpName::default(),
-                    segment,
-                    extra: 0,
                     payload_bytes: 3,
                 }),
                 sequence: 7,
@@ -548,20 +618,18 @@ mod tests {
 
     #[test]
     fn a_frame_that_announces_four_gibibytes_is_refused() {
-        for kind in 1..=5 {
-            let kind = FrameKind::from_wire(kind).unwrap();
+        for kind in 1..=9 {
+            let frame = Frame::from_fields(kind, 0, 0).unwrap();
             let header = |payload_bytes| Header {
                 content: Content::Frame(FrameHeader {
-                    kind,
+                    frame,
                     op: OpName::default(),
-                    segment: 0,
-                    extra: 0,
                     payload_bytes,
                 }),
                 sequence: 0,
                 ack: 0,
             };
-            let limit = u32::try_from(kind.payload_bytes_max()).unwrap();
+            let limit = u32::try_from(frame.payload_bytes_max()).unwrap();
             assert!(Header::decode(&header(limit).encode()).is_ok());
             for over in [limit + 1, u32::MAX] {
                 assert_eq!(
@@ -569,6 +637,54 @@ mod tests {
                     Err(DataFault::TooLong(over))
                 );
             }
+        }
+    }
+
+    /// As docs/wire.md has them: kind, payload bytes, sequence, ack, operation, two fields.
+    #[test]
+    fn headers_are_the_documented_bytes() {
+        let (first, count, segment, hop) = (0x0a0b_0c0d, 0x1a1b_1c1d, 0x0a0b_0c0d, 0x1a1b_1c1d);
+        let frames = [
+            Frame::Post {
+                fingerprint_bytes: count,
+            },
+            Frame::Credit { first, count },
+            Frame::Contribution { segment, hop },
+            Frame::Result { segment, hop },
+            Frame::EagerResult { first, count },
+            Frame::StateAsk { first, count },
+            Frame::StateDigestAsk { first, count },
+            Frame::StateBlocks { first, count },
+            Frame::StateDigests { first, count },
+        ];
+        for (kind, frame) in (1_u8..).zip(frames) {
+            let content = Content::Frame(FrameHeader {
+                op: OpName {
+                    tag: Tag(0x2122_2324_2526_2728),
+                    n: OpNumber(0x3132_3334_3536_3738),
+                    birth: Vid {
+                        term: Term(0x4142_4344),
+                        epoch: Epoch(0x5152_5354),
+                    },
+                },
+                frame,
+                payload_bytes: 0x1000,
+            });
+            let header = Header {
+                content,
+                sequence: 0x6162_6364_6566_6768,
+                ack: 0x7172_7374_7576_7778,
+            };
+            let first = if kind == 1 { "00000000" } else { "0d0c0b0a" };
+            let fields = format!(
+                "{kind:02x}001dcc 00100000 6867666564636261 7877767574737271 2827262524232221 \
+                 3837363534333231 44434241 54535251 {first} 1d1c1b1a 00000000"
+            );
+            let encoded = header.encode();
+            let hex: String = encoded[..60].iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(hex, fields.replace(' ', ""), "{frame:?}");
+            assert_eq!(stored_crc(&encoded), crc32fast::hash(&encoded[..60]));
+            assert_eq!(Header::decode(&encoded).unwrap().0, header);
         }
     }
 

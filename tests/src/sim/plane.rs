@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use ccl_core::collective::step::{Body, CopyOwn, Operand, Output, Place, Reduction, Storage};
+use ccl_core::collective::step::{
+    Body, Coding, CopyOwn, Operand, Output, Place, Reduction, Storage,
+};
 use ccl_core::collective::{Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, is_staged};
 use ccl_core::ids::{CallId, OpName, PeerId, Vid};
 use ccl_core::peer::Input;
@@ -25,6 +27,8 @@ pub struct Memory {
     pub input: Vec<Vec<u8>>,
     /// Where results go; `None` if straight into the input.
     pub result: Option<Vec<Vec<u8>>>,
+    /// Where wire forms are that differ from memory.
+    pub wire: Vec<Vec<u8>>,
 }
 
 impl Memory {
@@ -32,6 +36,7 @@ impl Memory {
         match side {
             Side::Input => &mut self.input,
             Side::Result => self.result.as_mut().unwrap_or(&mut self.input),
+            Side::Wire => &mut self.wire,
         }
     }
 
@@ -78,8 +83,11 @@ impl Content {
     #[must_use]
     pub fn code(&self) -> u64 {
         let (Self::Signal { header, .. } | Self::Bulk { header, .. }) = self;
-        let kind = header.kind as u64;
-        kind << 56 ^ header.op.tag.0 << 48 ^ header.op.n.0 << 16 ^ u64::from(header.segment)
+        let (kind, first) = (
+            u64::from(header.frame.kind()),
+            u64::from(header.frame.first()),
+        );
+        kind << 56 ^ header.op.tag.0 << 48 ^ header.op.n.0 << 16 ^ first
     }
 
     /// The operation it belongs to.
@@ -220,11 +228,11 @@ impl Plane {
                 assert_eq!(room, bytes.len(), "a slot is as long as its segment");
                 self.scratch[start..start + room].copy_from_slice(&bytes);
             }
-            Place::Result(span) => {
+            Place::Memory { side, span } => {
                 let Some(memory) = self.memory.get_mut(&header.op) else {
                     return Err("a frame was placed into an operation that is over");
                 };
-                memory.write(Side::Result, span, &bytes);
+                memory.write(side, span, &bytes);
             }
         }
         self.exchange.handle_arrived(from, &header);
@@ -240,11 +248,15 @@ impl Plane {
         let operands: Vec<Vec<u8>> = reduction
             .operands
             .iter()
-            .map(|operand| match operand {
-                Operand::Own(span) => memory.read(Side::Input, *span),
-                Operand::Slot { start, bytes } => self.scratch[*start..*start + *bytes].to_vec(),
-                Operand::Eager(bytes) => bytes.to_vec(),
-                Operand::Target => memory.read(Side::Result, reduction.target),
+            .map(|operand| {
+                let bytes = match operand {
+                    Operand::Own(span) => memory.read(Side::Input, *span),
+                    Operand::Wire(span) => memory.read(Side::Wire, *span),
+                    Operand::Slot { start, bytes } => self.scratch[*start..][..*bytes].to_vec(),
+                    Operand::Eager(bytes) => bytes.to_vec(),
+                    Operand::Target => memory.read(Side::Result, reduction.target),
+                };
+                reduction.elements(operand, &bytes).into_owned()
             })
             .collect();
         let slices: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
@@ -271,6 +283,30 @@ impl Plane {
             self.trespasses(storage.op, "stores");
         }
         self.exchange.stored(storage);
+    }
+
+    fn encode(&mut self, coding: Coding) {
+        if let Some(memory) = self.memory.get_mut(&coding.op) {
+            let elements = memory.read(coding.side, coding.elements);
+            let mut wire = vec![0; coding.wire.bytes];
+            coding.encoding.encode(coding.dtype, &elements, &mut wire);
+            memory.write(Side::Wire, coding.wire, &wire);
+        } else {
+            self.trespasses(coding.op, "encodes");
+        }
+        self.exchange.encoded(coding);
+    }
+
+    fn decode(&mut self, coding: Coding) {
+        if let Some(memory) = self.memory.get_mut(&coding.op) {
+            let wire = memory.read(Side::Wire, coding.wire);
+            let mut elements = vec![0; coding.elements.bytes];
+            coding.encoding.decode(coding.dtype, &wire, &mut elements);
+            memory.write(coding.side, coding.elements, &elements);
+        } else {
+            self.trespasses(coding.op, "decodes");
+        }
+        self.exchange.decoded(coding);
     }
 
     fn copy(&mut self, copy: CopyOwn) {
@@ -334,6 +370,8 @@ impl World {
             }
             Output::Reduce(reduction) => plane.reduce(reduction),
             Output::Store(storage) => plane.store(storage),
+            Output::Encode(coding) => plane.encode(coding),
+            Output::Decode(coding) => plane.decode(coding),
             Output::Copy(copy) => plane.copy(copy),
             Output::Held(op) => {
                 self.hosts[host.0].told.holds(op);
@@ -362,6 +400,7 @@ impl World {
         let mut memory = Memory {
             input: Vec::new(),
             result: Some(Vec::new()),
+            wire: Vec::new(),
         };
         for (index, part) in call.parts.iter().enumerate() {
             let count = part.count as usize;
@@ -375,6 +414,7 @@ impl World {
                 result.push(vec![0xee; bytes]);
             }
         }
+        memory.wire.clone_from(&memory.input);
         (call.parts.clone(), memory)
     }
 }

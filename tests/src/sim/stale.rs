@@ -1,7 +1,7 @@
 //! What comes late, or once more: frames of an earlier life, and the first messages of connections.
 
 use ccl_core::ids::{Epoch, GroupId, OpName, PeerId, Vid};
-use ccl_core::transport::FrameKind;
+use ccl_core::transport::Frame;
 use ccl_core::wire::control::PeerToMaster;
 
 use super::checkers::open_operations;
@@ -128,7 +128,8 @@ fn age(content: &mut Content) {
             let mut bytes = payload.to_vec();
             // A post that ends with its fingerprint ends with its caller's name or none; before
             // that is its `min_world`. So it stays a fingerprint.
-            let is_post = header.kind == FrameKind::Post && header.extra as usize == bytes.len();
+            let is_post = matches!(header.frame, Frame::Post { fingerprint_bytes }
+                if fingerprint_bytes as usize == bytes.len());
             let back = if is_post { 2 } else { 1 };
             if let Some(at) = bytes.len().checked_sub(back) {
                 bytes[at] ^= 0x55;

@@ -9,10 +9,10 @@ use crate::collective::harness::{Call, Prng, peer, reference};
 use crate::collective::layout::Side;
 use crate::limits::SCRATCH_BYTES_DEFAULT;
 use crate::reduce::Dtype;
-use crate::transport::FrameKind;
+use crate::transport::Frame;
 use crate::wire::control::{Algorithm, Kind};
 
-enum Frame {
+enum Sent {
     Signal(FrameHeader, Bytes),
     Bulk(FrameHeader, Payload),
 }
@@ -21,8 +21,8 @@ enum Frame {
 /// threads deliver them, so that even those may overtake each other: more than a real link does.
 #[derive(Default)]
 struct Fabric {
-    signals: Mutex<BTreeMap<(usize, usize), VecDeque<Frame>>>,
-    bulks: Mutex<Vec<(usize, usize, Frame)>>,
+    signals: Mutex<BTreeMap<(usize, usize), VecDeque<Sent>>>,
+    bulks: Mutex<Vec<(usize, usize, Sent)>>,
     forgotten: AtomicUsize,
 }
 
@@ -39,11 +39,11 @@ impl LinkSender for Port {
     fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes) {
         let mut signals = self.fabric.signals.lock();
         let link = signals.entry((self.at, index(to))).or_default();
-        link.push_back(Frame::Signal(header, payload));
+        link.push_back(Sent::Signal(header, payload));
     }
 
     fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload) {
-        let frame = Frame::Bulk(header, payload);
+        let frame = Sent::Bulk(header, payload);
         self.fabric.bulks.lock().push((self.at, index(to), frame));
     }
 
@@ -113,7 +113,7 @@ impl Cluster {
         if !links.is_empty() && prng.below(2) == 0 {
             let (from, to) = links[prng.below(links.len())];
             let frame = signals.get_mut(&(from, to)).unwrap().pop_front().unwrap();
-            let Frame::Signal(header, payload) = frame else {
+            let Sent::Signal(header, payload) = frame else {
                 unreachable!()
             };
             drop(signals);
@@ -130,7 +130,7 @@ impl Cluster {
         let choice = prng.below(bulks.len());
         let (from, to, frame) = bulks.swap_remove(choice);
         drop(bulks);
-        let Frame::Bulk(header, Payload::Lent(region)) = frame else {
+        let Sent::Bulk(header, Payload::Lent(region)) = frame else {
             unreachable!()
         };
         let placement = self.engines[to].place(peer(from), &header);
@@ -345,10 +345,10 @@ fn a_slot_is_free_only_when_nobody_writes_to_it_any_more() {
     let mut prng = Prng(1);
     let header = loop {
         let contribution = cluster.fabric.bulks.lock().iter().find_map(|frame| {
-            let (_, 0, Frame::Bulk(header, _)) = frame else {
+            let (_, 0, Sent::Bulk(header, _)) = frame else {
                 return None;
             };
-            (header.kind == FrameKind::Contribution).then_some(*header)
+            matches!(header.frame, Frame::Contribution { .. }).then_some(*header)
         });
         match contribution {
             Some(header) => break header,
@@ -400,10 +400,8 @@ fn the_root_of_a_broadcast_in_place_needs_no_second_memory() {
 fn frames_of_unknown_operations_are_dropped() {
     let cluster = Cluster::new(2);
     let header = FrameHeader {
-        kind: FrameKind::Contribution,
         op: Call::all_reduce(2, Dtype::F32, 9).name(),
-        segment: 0,
-        extra: 0,
+        frame: Frame::Contribution { segment: 0, hop: 0 },
         payload_bytes: 4,
     };
     let placement = cluster.engines[0].place(peer(1), &header);

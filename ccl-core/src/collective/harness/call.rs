@@ -1,6 +1,7 @@
 //! Collectives as tests call them: small limits, inputs from a seed, and the bytes that must come
 //! out.
 
+use crate::collective::encoding::Encoding;
 use crate::collective::exchange::ExchangeLimits;
 use crate::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
 use crate::ids::{Epoch, OpName, OpNumber, PeerId, Rank, Tag, Term, Vid};
@@ -134,6 +135,7 @@ impl Call {
             world_size: self.world_size,
             ring_order: &self.ring_order,
             root: self.fingerprint().called.root(),
+            encoding: Encoding::of(&self.fingerprint()),
         };
         Layout::new(&shape, &LIMITS.segments)
     }

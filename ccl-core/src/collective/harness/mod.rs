@@ -14,7 +14,7 @@ use super::exchange::{Body, Exchange, ExchangeLimits, Operand, Output, Place};
 use super::layout::{Side, Span};
 use crate::ids::{OpName, PeerId};
 use crate::reduce;
-use crate::transport::{FrameHeader, FrameKind};
+use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::Fingerprint;
 
 pub(super) use call::{Call, LIMITS, Prng, combine, reference};
@@ -28,6 +28,7 @@ pub(super) fn peer(index: usize) -> PeerId {
 pub(super) struct Memory {
     pub(super) input: Vec<Vec<u8>>,
     pub(super) result: Vec<Vec<u8>>,
+    wire: Vec<Vec<u8>>,
 }
 
 impl Memory {
@@ -35,12 +36,21 @@ impl Memory {
         let parts = match side {
             Side::Input => &self.input,
             Side::Result => &self.result,
+            Side::Wire => &self.wire,
         };
         &parts[span.part as usize][span.range()]
     }
 
     fn write(&mut self, span: &Span, bytes: &[u8]) {
         self.result[span.part as usize][span.range()].copy_from_slice(bytes);
+    }
+
+    fn side(&mut self, side: Side) -> &mut Vec<Vec<u8>> {
+        match side {
+            Side::Input => unreachable!("nobody writes an input"),
+            Side::Result => &mut self.result,
+            Side::Wire => &mut self.wire,
+        }
     }
 
     fn gather(&self, body: &Body) -> Vec<u8> {
@@ -63,7 +73,7 @@ pub(super) struct Peer {
 }
 
 #[derive(Debug)]
-struct Frame {
+struct Bulk {
     from: usize,
     to: usize,
     header: FrameHeader,
@@ -77,7 +87,7 @@ pub(super) struct World {
     pub(super) peers: Vec<Peer>,
     pub(super) prng: Prng,
     signals: BTreeMap<(usize, usize), VecDeque<(FrameHeader, Bytes)>>,
-    bulks: Vec<Frame>,
+    bulks: Vec<Bulk>,
     work: Vec<(usize, Output)>,
     is_repairing: bool,
 }
@@ -114,6 +124,7 @@ impl World {
                 .into_iter()
                 .map(|bytes| vec![0xA5; bytes])
                 .collect(),
+            wire: call.input(at),
         };
         self.peers[at].memory.insert(op, memory);
         let start = call.start(at, peer);
@@ -141,8 +152,8 @@ impl World {
         }
         choice -= links.len();
         if choice < self.bulks.len() {
-            let frame = self.bulks.swap_remove(choice);
-            self.deliver_bulk(frame);
+            let bulk = self.bulks.swap_remove(choice);
+            self.deliver_bulk(bulk);
             return true;
         }
         let (at, output) = self.work.swap_remove(choice - self.bulks.len());
@@ -172,7 +183,7 @@ impl World {
                 } => {
                     let sender = &mut self.peers[at];
                     let mut payload = head.to_vec();
-                    sender.credits += usize::from(header.kind == FrameKind::Credit);
+                    sender.credits += usize::from(matches!(header.frame, Frame::Credit { .. }));
                     if let (Some(body), Some(memory)) = (body, sender.memory.get(&header.op)) {
                         payload.extend(memory.gather(&body));
                         sender.eager_bodies += 1;
@@ -184,7 +195,7 @@ impl World {
                     header,
                     side,
                     span,
-                } => self.bulks.push(Frame {
+                } => self.bulks.push(Bulk {
                     from: at,
                     to: index(to),
                     header,
@@ -214,20 +225,20 @@ impl World {
         self.drain(link.1);
     }
 
-    fn deliver_bulk(&mut self, frame: Frame) {
-        let op = frame.header.op;
-        let Some(memory) = self.peers[frame.from].memory.get(&op) else {
+    fn deliver_bulk(&mut self, bulk: Bulk) {
+        let op = bulk.header.op;
+        let Some(memory) = self.peers[bulk.from].memory.get(&op) else {
             return;
         };
-        let payload = memory.read(frame.side, &frame.span).to_vec();
+        let payload = memory.read(bulk.side, &bulk.span).to_vec();
         let is_torn = self.is_repairing && self.prng.below(4) == 0;
-        let receiver = &mut self.peers[frame.to];
-        let place = receiver.exchange.place(peer(frame.from), &frame.header);
+        let receiver = &mut self.peers[bulk.to];
+        let place = receiver.exchange.place(peer(bulk.from), &bulk.header);
         let target = match place {
             Place::Slot { start, bytes } => &mut receiver.scratch[start..start + bytes],
-            Place::Result(span) => {
+            Place::Memory { side, span } => {
                 let memory = receiver.memory.get_mut(&op).unwrap();
-                &mut memory.result[span.part as usize][span.range()]
+                &mut memory.side(side)[span.part as usize][span.range()]
             }
             Place::Discard => return,
             Place::Refuse(why) => {
@@ -238,14 +249,14 @@ impl World {
         if is_torn {
             let half = target.len() / 2;
             target[..half].fill(0xEE);
-            self.bulks.push(frame);
+            self.bulks.push(bulk);
             return;
         }
         target.copy_from_slice(&payload);
         receiver
             .exchange
-            .handle_arrived(peer(frame.from), &frame.header);
-        self.drain(frame.to);
+            .handle_arrived(peer(bulk.from), &bulk.header);
+        self.drain(bulk.to);
     }
 
     fn carry_out(&mut self, at: usize, output: Output) {
@@ -258,13 +269,15 @@ impl World {
                 let operands: Vec<Vec<u8>> = reduction
                     .operands
                     .iter()
-                    .map(|operand| match operand {
-                        Operand::Own(span) => memory.read(Side::Input, span).to_vec(),
-                        Operand::Slot { start, bytes } => {
-                            peer.scratch[*start..start + bytes].to_vec()
-                        }
-                        Operand::Eager(bytes) => bytes.to_vec(),
-                        Operand::Target => memory.read(Side::Result, &reduction.target).to_vec(),
+                    .map(|operand| {
+                        let bytes = match operand {
+                            Operand::Own(span) => memory.read(Side::Input, span),
+                            Operand::Wire(span) => memory.read(Side::Wire, span),
+                            Operand::Slot { start, bytes } => &peer.scratch[*start..start + bytes],
+                            Operand::Eager(bytes) => bytes,
+                            Operand::Target => memory.read(Side::Result, &reduction.target),
+                        };
+                        reduction.elements(operand, bytes).into_owned()
                     })
                     .collect();
                 let operation = (reduction.dtype, reduction.reduce_op, reduction.divisor);
@@ -282,6 +295,25 @@ impl World {
                     rest = &rest[span.bytes..];
                 }
                 peer.exchange.stored(storage);
+            }
+            Output::Encode(coding) => {
+                let Some(memory) = peer.memory.get_mut(&coding.op) else {
+                    return;
+                };
+                let elements = memory.read(coding.side, &coding.elements).to_vec();
+                let wire = &mut memory.wire[coding.wire.part as usize][coding.wire.range()];
+                coding.encoding.encode(coding.dtype, &elements, wire);
+                peer.exchange.encoded(coding);
+            }
+            Output::Decode(coding) => {
+                let Some(memory) = peer.memory.get_mut(&coding.op) else {
+                    return;
+                };
+                let wire = memory.read(Side::Wire, &coding.wire).to_vec();
+                let elements = coding.elements;
+                let elements = &mut memory.result[elements.part as usize][elements.range()];
+                coding.encoding.decode(coding.dtype, &wire, elements);
+                peer.exchange.decoded(coding);
             }
             Output::Copy(copy) => {
                 let Some(memory) = peer.memory.get_mut(&copy.op) else {

@@ -175,10 +175,10 @@ impl Chaos {
         let lie = self.liars.contains(&from).then(|| self.dice.next());
         let node = &self.net.nodes[&to];
         match frame.2 {
-            Frame::Signal(header, payload) => {
+            Sent::Signal(header, payload) => {
                 node.engine.signal(from, &header, &payload).unwrap();
             }
-            Frame::Bulk(header, payload) => {
+            Sent::Bulk(header, payload) => {
                 let Placement::Memory(region) = node.engine.place(from, &header) else {
                     return;
                 };

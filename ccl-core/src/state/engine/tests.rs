@@ -7,7 +7,7 @@ use crate::buffer::Lent;
 use crate::ids::Revision;
 use crate::reduce::Dtype;
 use crate::state::{BLOCK_BYTES, Blocks, Key, Tree, block_digest, keys_digest};
-use crate::transport::Payload;
+use crate::transport::{Frame, Payload};
 
 #[path = "chaos.rs"]
 mod chaos;
@@ -21,24 +21,24 @@ const OP: OpName = OpName {
     },
 };
 
-enum Frame {
+enum Sent {
     Signal(FrameHeader, Bytes),
     Bulk(FrameHeader, Payload),
 }
 
-type Wire = Arc<Mutex<VecDeque<(PeerId, PeerId, Frame)>>>;
+type Wire = Arc<Mutex<VecDeque<(PeerId, PeerId, Sent)>>>;
 
 /// One peer's end of the wire.
 struct End(PeerId, Wire);
 
 impl LinkSender for End {
     fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes) {
-        let frame = Frame::Signal(header, payload);
+        let frame = Sent::Signal(header, payload);
         self.1.lock().push_back((self.0, to, frame));
     }
 
     fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload) {
-        let frame = Frame::Bulk(header, payload);
+        let frame = Sent::Bulk(header, payload);
         self.1.lock().push_back((self.0, to, frame));
     }
 
@@ -146,10 +146,10 @@ impl Net {
             };
             let engine = &self.nodes[&to].engine;
             match frame {
-                Frame::Signal(header, payload) => {
+                Sent::Signal(header, payload) => {
                     faults.extend(engine.signal(from, &header, &payload).err());
                 }
-                Frame::Bulk(header, payload) => match engine.place(from, &header) {
+                Sent::Bulk(header, payload) => match engine.place(from, &header) {
                     Placement::Memory(region) => {
                         let copied = match &payload {
                             Payload::Small(bytes) => Some(bytes.to_vec()),
@@ -215,7 +215,7 @@ fn a_source_that_gives_other_blocks_is_left_for_an_honest_one() {
         net.elect(id, &[1, 2]);
     }
     net.deliver(|from, header, bytes| {
-        if from == PeerId(1) && header.kind == FrameKind::StateBlocks {
+        if from == PeerId(1) && matches!(header.frame, Frame::StateBlocks { .. }) {
             bytes[5] ^= 1;
         }
     });
@@ -230,7 +230,7 @@ fn when_every_source_lies_nothing_is_written_and_the_liar_is_named() {
     net.elect(1, &[1]);
     net.elect(2, &[1]);
     net.deliver(|_, header, bytes| {
-        if header.kind == FrameKind::StateDigests {
+        if matches!(header.frame, Frame::StateDigests { .. }) {
             bytes[40] ^= 1;
         }
     });
@@ -250,7 +250,7 @@ fn a_sync_that_stops_half_way_leaves_a_mixture_and_touches_nothing_after() {
     net.elect(2, &[1]);
     let mut blocks = 0;
     net.deliver(|_, header, bytes| {
-        if header.kind == FrameKind::StateBlocks {
+        if matches!(header.frame, Frame::StateBlocks { .. }) {
             blocks += 1;
             if blocks == 2 {
                 net.nodes[&PeerId(2)].engine.stop(OP);
@@ -272,7 +272,7 @@ fn what_one_attempt_verified_is_not_fetched_by_the_next() {
     net.elect(2, &[1]);
     let mut blocks = 0;
     net.deliver(|_, header, _| {
-        if header.kind == FrameKind::StateBlocks {
+        if matches!(header.frame, Frame::StateBlocks { .. }) {
             blocks += 1;
             if blocks == 3 {
                 net.stop_all();
@@ -291,7 +291,9 @@ fn what_one_attempt_verified_is_not_fetched_by_the_next() {
         net.elect(id.0, &[1]);
     }
     let mut again = 0;
-    net.deliver(|_, header, _| again += u32::from(header.kind == FrameKind::StateBlocks));
+    net.deliver(|_, header, _| {
+        again += u32::from(matches!(header.frame, Frame::StateBlocks { .. }))
+    });
     assert_eq!(again, 2, "of four blocks two were there");
     net.stop_all();
     assert_eq!(net.memory(2), net.memory(1));
@@ -303,36 +305,28 @@ fn asks_and_answers_out_of_place_are_faults_of_their_sender() {
     net.elect(1, &[1]);
     net.elect(2, &[1]);
     let (source, receiver) = (&net.nodes[&PeerId(1)].engine, &net.nodes[&PeerId(2)].engine);
-    let ask = |kind, segment, extra| FrameHeader {
-        kind,
+    let header = |frame, payload_bytes| FrameHeader {
         op: OP,
-        segment,
-        extra,
-        payload_bytes: 0,
+        frame,
+        payload_bytes,
     };
-    let asks = ask(FrameKind::StateAsk, 0, 1);
+    let asks = header(Frame::StateAsk { first: 0, count: 1 }, 0);
     assert!(receiver.signal(PeerId(1), &asks, &Bytes::new()).is_err());
     assert!(
         source
             .signal(PeerId(2), &asks, &Bytes::from_static(b"x"))
             .is_err()
     );
-    let beyond = ask(FrameKind::StateAsk, 4, 1);
+    let beyond = header(Frame::StateAsk { first: 4, count: 1 }, 0);
     assert!(source.signal(PeerId(2), &beyond, &Bytes::new()).is_err());
     // A stranger, or the last words of another sync, cost nothing and change nothing.
     assert!(source.signal(PeerId(7), &asks, &Bytes::new()).is_ok());
-    let short = FrameHeader {
-        payload_bytes: 31,
-        ..ask(FrameKind::StateDigests, 0, 4)
-    };
+    let short = header(Frame::StateDigests { first: 0, count: 4 }, 31);
     assert!(matches!(
         receiver.place(PeerId(1), &short),
         Placement::Refuse(_)
     ));
-    let unasked = FrameHeader {
-        payload_bytes: 32,
-        ..ask(FrameKind::StateDigests, 1, 1)
-    };
+    let unasked = header(Frame::StateDigests { first: 1, count: 1 }, 32);
     assert!(matches!(
         receiver.place(PeerId(1), &unasked),
         Placement::Discard

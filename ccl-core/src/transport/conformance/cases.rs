@@ -96,7 +96,7 @@ pub(super) fn frames_sent_before_the_link_is_up_are_kept_unless_forgotten<N: Net
     let mut seen = BTreeSet::new();
     while seen.len() < 2 {
         seen.insert(stage.find(0, |seen| match seen {
-            Seen::Signal(header, _) => Some(header.segment),
+            Seen::Signal(header, _) => Some(header.frame.first()),
             Seen::Arrived(segment) => Some(*segment),
             _ => None,
         }));
@@ -144,7 +144,11 @@ pub(super) fn nothing_is_lost_or_doubled_when_lanes_are_reset_again_and_again<N:
                 }
             }
             Seen::Signal(header, payload) => {
-                assert_eq!(header.segment, next_signal, "signals keep their order");
+                assert_eq!(
+                    header.frame.first(),
+                    next_signal,
+                    "signals keep their order"
+                );
                 assert_eq!(payload.len(), 100 * (next_signal as usize % 60));
                 next_signal += 1;
             }
@@ -235,7 +239,8 @@ pub(super) fn memory_taken_back_by_the_receiver_takes_the_frame_with_it<N: Netwo
     );
     let (first, second) = (revoked.get(0), kept.get(1));
     stage.nodes[1].recorder.place_by(move |header| {
-        Placement::Memory(if header.segment == 0 { &first } else { &second }.clone())
+        let is_first = header.frame.first() == 0;
+        Placement::Memory(if is_first { &first } else { &second }.clone())
     });
     revoked.gate.close();
     for segment in [0, 1] {

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use crate::buffer::{Gate, Lent, Region};
 use crate::ids::{LinkKey, OpName, OpNumber, PeerId};
 use crate::lock::Mutex;
-use crate::transport::{
-    FrameHeader, FrameKind, LinkHandler, LinkName, LinkSender, Payload, Placement,
-};
+use crate::transport::{Frame, FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
 use crate::wire::control::LinkFault;
 
 /// What a handler saw.
@@ -61,11 +59,11 @@ impl LinkHandler for Recorder {
         Ok(())
     }
     fn place(&self, _from: PeerId, header: &FrameHeader) -> Placement {
-        (self.tell)(Seen::Placed(header.segment));
+        (self.tell)(Seen::Placed(header.frame.first()));
         (self.place.lock())(header)
     }
     fn arrived(&self, _from: PeerId, header: &FrameHeader) {
-        (self.tell)(Seen::Arrived(header.segment));
+        (self.tell)(Seen::Arrived(header.frame.first()));
     }
     fn link_up(&self, _link: LinkName) {
         (self.tell)(Seen::Up);
@@ -94,17 +92,18 @@ pub(in crate::transport) fn op(n: u64) -> OpName {
 
 pub(in crate::transport) fn bulk_header(segment: u32, payload_bytes: usize) -> FrameHeader {
     FrameHeader {
-        kind: FrameKind::Contribution,
         op: op(1),
-        segment,
-        extra: 0,
+        frame: Frame::Contribution { segment, hop: 0 },
         payload_bytes: u32::try_from(payload_bytes).unwrap(),
     }
 }
 
 pub(in crate::transport) fn signal_header(segment: u32, payload: &Bytes) -> FrameHeader {
     FrameHeader {
-        kind: FrameKind::Post,
+        frame: Frame::EagerResult {
+            first: segment,
+            count: 1,
+        },
         ..bulk_header(segment, payload.len())
     }
 }
@@ -156,7 +155,7 @@ impl Segments {
     pub(in crate::transport) fn place_into(&self, recorder: &Recorder) {
         let (region, bytes) = (self.region.clone(), self.bytes);
         recorder.place_by(move |header| {
-            let start = header.segment as usize * bytes;
+            let start = header.frame.first() as usize * bytes;
             Placement::Memory(region.slice(start..start + header.payload_bytes as usize))
         });
     }

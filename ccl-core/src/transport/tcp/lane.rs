@@ -393,14 +393,14 @@ pub(super) fn small(header: super::FrameHeader, payload: Bytes) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{FrameHeader, FrameKind};
+    use crate::transport::{Frame, FrameHeader};
 
     fn header() -> FrameHeader {
         FrameHeader {
-            kind: FrameKind::Post,
             op: crate::ids::OpName::default(),
-            segment: 0,
-            extra: 0,
+            frame: Frame::Post {
+                fingerprint_bytes: 0,
+            },
             payload_bytes: 0,
         }
     }

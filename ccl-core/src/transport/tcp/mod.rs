@@ -238,7 +238,7 @@ impl LinkSender for TcpLinks {
     }
 
     fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload) {
-        assert!(!header.kind.is_signal(), "signals never wait behind bulk");
+        assert!(!header.frame.is_signal(), "signals never wait behind bulk");
         check_length(&header, payload.bytes(), SEGMENT_BYTES_MAX);
         if let Some(link) = self.0.link(to) {
             link.send_bulk(header, payload);

@@ -74,10 +74,10 @@ impl<'a> Incoming<'a> {
     }
 
     /// Small segments may take the signal lane; signals never wait behind bulk.
-    fn may_carry(&self, frame: &FrameHeader) -> bool {
+    fn may_carry(&self, header: &FrameHeader) -> bool {
         match self.lane.index {
-            0 => frame.payload_bytes as usize <= SIGNAL_PAYLOAD_BYTES_MAX,
-            _ => !frame.kind.is_signal(),
+            0 => header.payload_bytes as usize <= SIGNAL_PAYLOAD_BYTES_MAX,
+            _ => !header.frame.is_signal(),
         }
     }
 

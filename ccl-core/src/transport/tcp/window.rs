@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
     use crate::ids::Tag;
-    use crate::transport::FrameKind;
+    use crate::transport::Frame;
 
     fn op(tag: u64) -> OpName {
         OpName {
@@ -138,10 +138,8 @@ mod tests {
 
     fn frame(tag: u64) -> Entry {
         let header = FrameHeader {
-            kind: FrameKind::Result,
             op: op(tag),
-            segment: 0,
-            extra: 0,
+            frame: Frame::Result { segment: 0, hop: 0 },
             payload_bytes: 3,
         };
         Entry::Frame(header, Payload::Small(Bytes::from_static(b"abc")))

@@ -14,9 +14,7 @@ use super::*;
 use crate::ids::{Epoch, MemberNumber, OpName, UnitId};
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::peer::Neighbour;
-use crate::transport::{
-    FrameHeader, FrameKind, Handler, Identity, LinkHandler, LinkName, Placement,
-};
+use crate::transport::{Frame, FrameHeader, Handler, Identity, LinkHandler, LinkName, Placement};
 use crate::wire::control::{LinkFault, Member, PeerToMaster};
 use crate::wire::frame::Deframer;
 
@@ -265,10 +263,10 @@ fn the_loss_of_a_link_that_begins_anew_is_told_before_its_successor_comes_up() {
     stage.other_wants(false);
     stage.hears_ready(1, &[]);
     let header = FrameHeader {
-        kind: FrameKind::Post,
         op: OpName::default(),
-        segment: 0,
-        extra: 0,
+        frame: Frame::Post {
+            fingerprint_bytes: 0,
+        },
         payload_bytes: 1,
     };
     let body = Bytes::from_static(b"!");

@@ -125,10 +125,11 @@ async fn memory_taken_back_by_the_receiver_swallows_the_rest_of_the_frame() {
     let revoked = Segments::new(1, 100_000);
     let kept = Segments::new(2, 100_000);
     let (first, second) = (revoked.get(0), kept.get(1));
-    node.recorder.place_by(move |header| match header.segment {
-        0 => Placement::Memory(first.clone()),
-        _ => Placement::Memory(second.clone()),
-    });
+    node.recorder
+        .place_by(move |header| match header.frame.first() {
+            0 => Placement::Memory(first.clone()),
+            _ => Placement::Memory(second.clone()),
+        });
     let whole = frame(0, bulk_header(0, 100_000), &pattern(0, 100_000));
     bulk.write(&whole[..30_000]).await;
     node.next_is(Seen::Placed(0)).await;

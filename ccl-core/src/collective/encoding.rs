@@ -1,0 +1,96 @@
+//! How the elements of a segment become bytes on the wire, and back.
+//!
+//! Frames, slots, credits and the count of bytes moved go by the wire form of a segment; kernels
+//! and callers see its elements. Where the two are the same bytes nothing is encoded: frames are
+//! sent from the caller's memory and received into the result. What goes eagerly, or is copied and
+//! not combined, travels as it is in memory, whatever its operation's encoding.
+//!
+//! All members must encode alike, so the choice depends on what their fingerprints share (R12), and
+//! the length on element type and count alone. The owner of a finished segment decodes what it
+//! sends, so that its bits are those of all others.
+
+use crate::reduce::Dtype;
+use crate::wire::control::Fingerprint;
+
+/// A form of elements on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// As in memory.
+    #[default]
+    Raw,
+}
+
+impl Encoding {
+    /// How an operation's elements travel.
+    #[must_use]
+    pub fn of(_called: &Fingerprint) -> Self {
+        Self::Raw
+    }
+
+    /// Whether the bytes on the wire are those in memory.
+    #[must_use]
+    pub fn is_raw(self) -> bool {
+        match self {
+            Self::Raw => true,
+        }
+    }
+
+    /// Bytes of so many elements on the wire: never more than in memory, for slots and frames are
+    /// bounded by that.
+    #[must_use]
+    pub fn wire_bytes(self, dtype: Dtype, count: usize) -> usize {
+        let bytes = count * dtype.bytes();
+        let wire_bytes = match self {
+            Self::Raw => bytes,
+        };
+        assert!(wire_bytes <= bytes, "an encoding makes nothing longer");
+        wire_bytes
+    }
+
+    /// Turns the elements of a segment into their wire form.
+    ///
+    /// # Panics
+    /// If `wire` is not as long as `wire_bytes` says.
+    pub fn encode(self, dtype: Dtype, elements: &[u8], wire: &mut [u8]) {
+        self.check(dtype, elements, wire);
+        match self {
+            Self::Raw => wire.copy_from_slice(elements),
+        }
+    }
+
+    /// Turns the wire form of a segment into its elements. Any bytes are the wire form of
+    /// something: they come from outside.
+    ///
+    /// # Panics
+    /// If `wire` is not as long as `wire_bytes` says.
+    pub fn decode(self, dtype: Dtype, wire: &[u8], elements: &mut [u8]) {
+        self.check(dtype, elements, wire);
+        match self {
+            Self::Raw => elements.copy_from_slice(wire),
+        }
+    }
+
+    fn check(self, dtype: Dtype, elements: &[u8], wire: &[u8]) {
+        let count = elements.len() / dtype.bytes();
+        let wire_bytes = self.wire_bytes(dtype, count);
+        assert_eq!(wire.len(), wire_bytes, "both sides count the same bytes");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_elements_travel_as_they_are() {
+        for dtype in Dtype::ALL {
+            let elements: Vec<u8> = (0..3 * dtype.bytes() as u8).collect();
+            let bytes = Encoding::Raw.wire_bytes(dtype, 3);
+            let (mut wire, mut back) = (vec![0; bytes], vec![0; elements.len()]);
+            Encoding::Raw.encode(dtype, &elements, &mut wire);
+            assert_eq!(wire, elements);
+            Encoding::Raw.decode(dtype, &wire, &mut back);
+            assert_eq!(back, elements);
+        }
+    }
+}
