@@ -688,9 +688,9 @@ typedef struct cclSyncOptions_t {
      */
     cclSyncStrategy_t strategy;
     /*
-     1: a vote for the best content there is, if nobody has the one that was agreed on last, or
-     if somebody is more than one revision ahead of it, as after a loss of the master's journal.
-     Needs the votes of all members.
+     1: a vote for the best content there is, if nobody has the one that was agreed on last or
+     what follows it, or fewer than are further ahead of it, as after a loss of the master's
+     journal. Needs the votes of all members.
      */
     uint32_t is_restore;
     /*

@@ -57,9 +57,9 @@ pub struct cclSyncOptions_t {
     pub deadline_ms: u64,
     /// cclEnforcePopular or its like.
     pub strategy: cclSyncStrategy_t,
-    /// 1: a vote for the best content there is, if nobody has the one that was agreed on last, or
-    /// if somebody is more than one revision ahead of it, as after a loss of the master's journal.
-    /// Needs the votes of all members.
+    /// 1: a vote for the best content there is, if nobody has the one that was agreed on last or
+    /// what follows it, or fewer than are further ahead of it, as after a loss of the master's
+    /// journal. Needs the votes of all members.
     pub is_restore: u32,
     /// Threads that hash. 0: as many as there are cores, at most 8.
     pub hash_threads: u32,

@@ -22,8 +22,8 @@ use crate::wire::control::{Called, Digest, Fingerprint, StateOffer, SyncFault, S
 pub struct SyncOptions {
     /// Whether this peer's content counts. Default: it does, and is replaced if another is elected.
     pub strategy: SyncStrategy,
-    /// A vote for the best content there is, if nobody has the one that was sealed last, or if
-    /// somebody is more than one revision ahead of it, as after a loss of the master's journal.
+    /// A vote for the best content there is, if nobody has the one that was sealed last or what
+    /// follows it, or fewer than are further ahead of it, as after a loss of the master's journal.
     /// Needs the votes of all members. Default false.
     pub restore: bool,
     /// Indices of the entries that may have changed since the last sync: only these are hashed. A

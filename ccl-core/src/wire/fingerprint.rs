@@ -333,6 +333,54 @@ const FNV_PRIME: u64 = 0x0100_0000_01b3;
 mod tests {
     use super::*;
 
+    fn all_reduce(reduce_op: ReduceOp, dtype: Dtype, count: u64) -> Fingerprint {
+        Fingerprint::new(Called::AllReduce {
+            reduce_op,
+            elements: Elements::of([(dtype, count)]),
+        })
+    }
+
+    #[test]
+    fn the_first_difference_is_named_with_both_values() {
+        let mine = all_reduce(ReduceOp::Sum, Dtype::F32, 10);
+        let barrier = Fingerprint {
+            attempts: 3,
+            ..Fingerprint::new(Called::Barrier)
+        };
+        let cases = [
+            (barrier, ("call", "all_reduce", "barrier")),
+            (
+                all_reduce(ReduceOp::Max, Dtype::F64, 11),
+                ("dtype", "f32", "f64"),
+            ),
+            (
+                all_reduce(ReduceOp::Max, Dtype::F32, 11),
+                ("operator", "sum", "max"),
+            ),
+            (
+                all_reduce(ReduceOp::Sum, Dtype::F32, 11),
+                ("count", "10", "11"),
+            ),
+        ];
+        for (theirs, (what, one, other)) in cases {
+            let difference = (what, one.to_owned(), other.to_owned());
+            assert_eq!(mine.difference(&theirs), Some(difference));
+        }
+        assert_eq!(mine.difference(&mine.clone()), None);
+    }
+
+    #[test]
+    fn offers_are_not_compared() {
+        let offering = |entries| {
+            let offer = StateOffer {
+                entries,
+                ..StateOffer::default()
+            };
+            Fingerprint::new(Called::Sync(Box::new(offer)))
+        };
+        assert_eq!(offering(1).difference(&offering(2)), None);
+    }
+
     #[test]
     fn other_buffers_have_another_digest() {
         use Dtype::{F32, I32};

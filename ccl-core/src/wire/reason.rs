@@ -198,8 +198,8 @@ impl EvictReason {
             ),
             Self::RevisionAhead { theirs, sealed } => format!(
                 "its shared state has revision {theirs}, but the run sealed {sealed} last: it comes \
-                 from another run, or from a later point of this one; connect again without it, or \
-                 load the run's own checkpoint"
+                 from another run, or from a later point of this one; begin without it, or load the \
+                 run's own checkpoint"
             ),
             Self::UnitFull { unit, size } => format!(
                 "all {size} peers of unit {unit} are there already: if they are of an earlier start, \

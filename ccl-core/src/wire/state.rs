@@ -205,8 +205,8 @@ impl SyncFault {
             } => format!(
                 "{} has revision {theirs}, but the run sealed {sealed} last, and too many members are \
                  ahead to evict them. Start those members without their state, or with the run's own \
-                 checkpoint, or let all members call with restore to go on from the highest revision \
-                 there is",
+                 checkpoint, or let all members call with restore: the run then goes on from what most \
+                 of them have",
                 names.of(*peer)
             ),
             Self::RevisionLost {

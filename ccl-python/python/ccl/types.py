@@ -63,8 +63,9 @@ class SyncOptions(TypedDict, total=False):
 
     #: Default ``enforce_popular``.
     strategy: SyncStrategy
-    #: A vote for the best content there is, if nobody has the one that was sealed last, or if
-    #: somebody is more than one revision ahead of it. Needs the votes of all members. Default false.
+    #: A vote for the best content there is, if nobody has the one that was sealed last or what
+    #: follows it, or fewer than are further ahead of it. Needs the votes of all members. Default
+    #: false.
     restore: bool
     #: When to cancel it for everybody. ``None``: the communicator's ``operation_timeout``.
     deadline: Time | None

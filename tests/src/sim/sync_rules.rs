@@ -224,14 +224,13 @@ fn is_candidate((_, offer): &Offer) -> bool {
     offer.is_usable && offer.strategy != SyncStrategy::ReceiveOnly
 }
 
-/// Whether fewer are too far ahead than can go on without them, and not all vote to go back. The
-/// root of what was sealed is not looked at.
+/// Whether fewer are too far ahead than can go on without them. The root of what was sealed is not
+/// looked at.
 fn are_few_ahead(offers: &[Offer], sealed: Revision) -> bool {
     let candidates = offers.iter().filter(|offer| is_candidate(offer));
     let ahead = |it: &&Offer| it.1.content.revision.0 > sealed.0 + 1;
     let legal = |it: &&Offer| (0..2).contains(&it.1.content.revision.0.wrapping_sub(sealed.0));
     candidates.clone().filter(ahead).count() < candidates.filter(legal).count()
-        && offers.iter().any(|(_, it)| !it.restore)
 }
 
 /// The election once more: what must win, or the name of what must be refused.
@@ -268,9 +267,9 @@ fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static 
             let legal = candidates.iter().filter(|it| is_legal(**it)).count();
             let best = best_of(&is_legal);
             match offers.iter().all(|(_, it)| it.restore) {
-                true if ahead > 0 => any,
+                _ if ahead > 0 && ahead < legal => return Err("eviction"),
+                true if ahead > legal => any,
                 true => best.unwrap_or(any),
-                false if ahead > 0 && ahead < legal => return Err("eviction"),
                 false if ahead > 0 => return Err("ahead"),
                 false => best.ok_or("lost")?,
             }

@@ -49,8 +49,8 @@ impl Group {
     }
 
     /// What all members hold may be written lazily, since they say so to the next master. What a
-    /// commit seals, the content of a sync, outlives them, in checkpoints: the next members may have nothing
-    /// else.
+    /// commit seals, the content of a sync, outlives them in checkpoints: the next members may have
+    /// nothing else.
     fn seal_commits(&self, shared: &mut Shared, commits: &[CommitRecord]) {
         let seals = commits.iter().any(|it| it.sealed != Sealed::Nothing);
         let record = Record::Committed {

@@ -38,7 +38,7 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
         Some(sealed) => {
             let unwilling = unwilling(offers);
             match follow(&candidates, sealed, best, &unwilling) {
-                Err(_) if unwilling.is_empty() => best,
+                Err(_) if unwilling.is_empty() => restored(&contents, sealed, best),
                 followed => followed?,
             }
         }
@@ -52,9 +52,9 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
 
 /// Members that go because they are too far ahead of the sealed content, if all the others can have
 /// what they need without them: more candidates have a legal content than one that is too far
-/// ahead, and somebody does not vote to go back. Else it is a fault for all.
+/// ahead. Else it is a fault for all, or up to the vote of all.
 pub fn strays(offers: &[Offer], sealed: StateId) -> Vec<(PeerId, Revision)> {
-    if offers.iter().all(|(_, it)| it.restore) || is_active(Mutation::AheadFailsAll) {
+    if is_active(Mutation::AheadFailsAll) {
         return Vec::new();
     }
     let candidates = offers.iter().filter(|offer| is_candidate(offer));
@@ -194,6 +194,19 @@ fn follow(
 fn unwilling(offers: &[Offer]) -> Vec<PeerId> {
     let unwilling = offers.iter().filter(|(_, it)| !it.restore);
     unwilling.map(|(peer, _)| *peer).collect()
+}
+
+/// What all go on from that vote to restore: what the run sealed or what follows it, if no fewer
+/// have such a content than are too far ahead of it; else the best there is. So a checkpoint of
+/// another run does not win by its number.
+fn restored(contents: &[StateId], sealed: StateId, best: StateId) -> StateId {
+    let own = contents.iter().filter(|it| follows(**it, sealed));
+    let own: Vec<StateId> = own.copied().collect();
+    let ahead = contents.iter().filter(|it| is_ahead(**it, sealed));
+    match highest(&own) {
+        Some(content) if own.len() >= ahead.count() => content,
+        _ => best,
+    }
 }
 
 fn check_senders(offers: &[Offer], elected: StateId) -> Result<(), SyncFault> {

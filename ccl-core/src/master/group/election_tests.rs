@@ -242,11 +242,8 @@ fn a_few_that_are_too_far_ahead_are_strays_and_as_many_as_the_rest_are_not() {
     ];
     assert_eq!(strays(&[&nothing[..], &[ahead, good]].concat()), []);
     assert_eq!(strays(&[good, offer(R, ahead.content), torn(ahead)]), []);
-    // One vote against it keeps a restore from being the wish of all.
-    let mut offers = [good, good, ahead].map(restoring);
-    assert_eq!(strays(&offers), []);
-    offers[2].restore = false;
-    assert_eq!(strays(&offers), [(12, 16)]);
+    // A vote to restore makes no run of what few have.
+    assert_eq!(strays(&[good, good, ahead].map(restoring)), [(12, 16)]);
     assert!(super::strays(&ranked(&[good, good, ahead]), id(u64::MAX, b's')).is_empty());
 }
 
@@ -277,9 +274,11 @@ fn all_members_together_go_on_from_a_revision_further_ahead() {
     let sealed = Some(id(5, b's'));
     let offers = [has(7, b'x'), has(9, b'y'), has(9, b'z'), has(9, b'z')].map(restoring);
     assert_eq!(run(&offers, sealed), wins(id(9, b'z'), &[12, 13]));
-    // It is the best there is, though somebody has what may follow.
-    let offers = [has(5, b's'), has(6, b'x'), has(7, b'y')].map(restoring);
-    assert_eq!(run(&offers, sealed), wins(id(7, b'y'), &[12]));
+    // What the run sealed, or what follows it, wins if no fewer have it.
+    let offers = [has(5, b's'), has(7, b'y'), has(9, b'y')].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(9, b'y'), &[12]));
+    let offers = [has(7, b'y'), has(6, b'x')].map(restoring);
+    assert_eq!(run(&offers, sealed), wins(id(6, b'x'), &[11]));
     // All members: also those that only receive, and have nothing whole.
     let mut offers = [has(7, b'x'), offer(R, id(0, b'z')), torn(has(3, b'a'))].map(restoring);
     assert_eq!(run(&offers, sealed), wins(id(7, b'x'), &[10]));

@@ -108,8 +108,10 @@ impl Ledger {
             return Vec::new();
         };
         let offers = sync.offers();
-        let elected = election::elect(&offers, Some(sealed));
-        if !matches!(elected, Err(SyncFault::RevisionAhead { .. })) {
+        // What is wrong with the calls themselves comes first, whatever they bring.
+        if let Err(SyncFault::Keys { .. } | SyncFault::Strategies { .. } | SyncFault::NoSource) =
+            election::elect(&offers, Some(sealed))
+        {
             return Vec::new();
         }
         let strays = election::strays(&offers, sealed).into_iter();
