@@ -550,7 +550,8 @@ mod tests {
             bytes[2..4].copy_from_slice(&MARK_FRAME.to_le_bytes());
             let crc = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
             bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
-            if let Ok((Header { content: Content::Frame(header), .. }, _)) = Header::decode(&bytes) {
+            let decoded = Header::decode(&bytes);
+            if let Ok((Header { content: Content::Frame(header), .. }, _)) = decoded {
                 let most = header.frame.payload_bytes_max();
                 prop_assert!(header.payload_bytes as usize <= most);
             }
@@ -677,8 +678,9 @@ mod tests {
             };
             let first = if kind == 1 { "00000000" } else { "0d0c0b0a" };
             let fields = format!(
-                "{kind:02x}001dcc 00100000 6867666564636261 7877767574737271 2827262524232221 \
-                 3837363534333231 44434241 54535251 {first} 1d1c1b1a 00000000"
+                "{kind:02x}001dcc 00100000 6867666564636261 7877767574737271 \
+                 2827262524232221 3837363534333231 44434241 54535251 \
+                 {first} 1d1c1b1a 00000000"
             );
             let encoded = header.encode();
             let hex: String = encoded[..60].iter().map(|b| format!("{b:02x}")).collect();

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::exchange::{Body, Exchange, ExchangeLimits, Operand, Output, Place};
+use super::exchange::{Body, Coding, Exchange, ExchangeLimits, Operand, Output, Place};
 use super::layout::{Side, Span};
 use crate::ids::{OpName, PeerId};
 use crate::reduce;
@@ -51,6 +51,19 @@ impl Memory {
             Side::Result => &mut self.result,
             Side::Wire => &mut self.wire,
         }
+    }
+
+    fn encode(&mut self, coding: &Coding) {
+        let elements = self.read(coding.side, &coding.elements).to_vec();
+        let wire = &mut self.wire[coding.wire.part as usize][coding.wire.range()];
+        coding.encoding.encode(coding.dtype, &elements, wire);
+    }
+
+    fn decode(&mut self, coding: &Coding) {
+        let mut elements = vec![0; coding.elements.bytes];
+        let wire = self.read(Side::Wire, &coding.wire);
+        coding.encoding.decode(coding.dtype, wire, &mut elements);
+        self.write(&coding.elements, &elements);
     }
 
     fn gather(&self, body: &Body) -> Vec<u8> {
@@ -297,23 +310,16 @@ impl World {
                 peer.exchange.stored(storage);
             }
             Output::Encode(coding) => {
-                let Some(memory) = peer.memory.get_mut(&coding.op) else {
-                    return;
-                };
-                let elements = memory.read(coding.side, &coding.elements).to_vec();
-                let wire = &mut memory.wire[coding.wire.part as usize][coding.wire.range()];
-                coding.encoding.encode(coding.dtype, &elements, wire);
-                peer.exchange.encoded(coding);
+                if let Some(memory) = peer.memory.get_mut(&coding.op) {
+                    memory.encode(&coding);
+                    peer.exchange.encoded(coding);
+                }
             }
             Output::Decode(coding) => {
-                let Some(memory) = peer.memory.get_mut(&coding.op) else {
-                    return;
-                };
-                let wire = memory.read(Side::Wire, &coding.wire).to_vec();
-                let elements = coding.elements;
-                let elements = &mut memory.result[elements.part as usize][elements.range()];
-                coding.encoding.decode(coding.dtype, &wire, elements);
-                peer.exchange.decoded(coding);
+                if let Some(memory) = peer.memory.get_mut(&coding.op) {
+                    memory.decode(&coding);
+                    peer.exchange.decoded(coding);
+                }
             }
             Output::Copy(copy) => {
                 let Some(memory) = peer.memory.get_mut(&copy.op) else {
