@@ -384,7 +384,7 @@ impl World {
                 && members.contains(&host)
                 && members.iter().all(well)
                 && self.newest_link_trouble < since
-                && self.master.started < since;
+                && self.master.started.max(self.master.thawed) < since;
             if !plain {
                 return Ok(());
             }
