@@ -135,7 +135,7 @@ pub use communicator::{
 };
 pub use config::{CommunicatorConfig, MasterConfig};
 pub use driver::master::MasterServer;
-pub use driver::notice::{Notices, Waiting};
+pub use driver::peer::notice::{Notices, Waiting};
 pub use error::{Error, ErrorKind, Eviction, Result};
 pub use half::{bf16, f16};
 pub use ids::{GroupId, PeerId, Rank, Tag, Vid};

@@ -6,7 +6,7 @@
 use crate::communicator::handle::Handle;
 use crate::communicator::request::{Collective, Options, RawPart, Request};
 use crate::communicator::{Communicator, RawHandle, memory};
-use crate::driver::call::Operation;
+use crate::driver::peer::call::Operation;
 use crate::error::{Error, Result};
 use crate::ids::{Rank, Tag};
 use crate::outcome::Outcome;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::driver::call::Call;
-use crate::driver::completion::Finished;
+use crate::driver::peer::call::Call;
+use crate::driver::peer::completion::Finished;
 use crate::error::{Error, Result};
 use crate::outcome::{Outcome, Progress};
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::CommunicatorConfig;
-use crate::driver::notice::Waiting;
 use crate::driver::peer::Session;
+use crate::driver::peer::notice::Waiting;
 use crate::error::Result;
 use crate::ids::{PeerId, Rank};
 use crate::outcome::Counters;

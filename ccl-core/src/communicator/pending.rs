@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::communicator::{Communicator, Membership};
 use crate::config::CommunicatorConfig;
-use crate::driver::call::SafePointCall;
-use crate::driver::completion::{Completion, Finished};
-use crate::driver::notice::Waiting;
 use crate::driver::peer::Session;
+use crate::driver::peer::call::SafePointCall;
+use crate::driver::peer::completion::{Completion, Finished};
+use crate::driver::peer::notice::Waiting;
 use crate::error::{Error, Result};
 use crate::peer::View;
 use crate::time::Instant;

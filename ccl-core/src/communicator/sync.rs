@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::communicator::{Communicator, RawHandle, SharedState};
-use crate::driver::call::{Call, Operation};
+use crate::driver::peer::call::{Call, Operation};
 use crate::error::{Error, Result};
 use crate::ids::{OpName, PeerId, Tag};
 use crate::outcome::{Outcome, Progress};

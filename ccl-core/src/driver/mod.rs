@@ -2,24 +2,10 @@
 //!
 //! The connections that carry data are owned by `transport`.
 
-mod alarm;
-pub mod call;
 pub mod clock;
-pub mod completion;
-mod control;
-mod copier;
-mod deferred;
-mod dial;
-mod drive;
 mod entropy;
-mod finish;
 pub mod journal;
 pub mod master;
-pub mod notice;
-pub mod outbox;
-mod outputs;
+mod outbox;
 pub mod peer;
-mod public;
-mod reach;
 mod runtime;
-mod shared_state;

@@ -22,11 +22,11 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use crate::collective::Buffer;
-use crate::driver::call::Call;
-use crate::driver::completion::{Completion, Duty, Finished};
-use crate::driver::control::{self, Control};
-use crate::driver::drive::{Item, Repeat};
-use crate::driver::peer::Session;
+use crate::driver::peer::call::Call;
+use crate::driver::peer::completion::{Completion, Duty, Finished};
+use crate::driver::peer::control::{self, Control};
+use crate::driver::peer::drive::{Item, Repeat};
+use crate::driver::peer::session::Session;
 use crate::error::Result;
 use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Vid};

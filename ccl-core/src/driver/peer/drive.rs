@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::driver::call::{Call, Operation};
-use crate::driver::completion::{Completion, Duty, Finished};
-use crate::driver::control::Control;
-use crate::driver::copier::Job;
-use crate::driver::deferred::{Deferred, Ending};
-use crate::driver::peer::{Session, session_error};
+use crate::driver::peer::call::{Call, Operation};
+use crate::driver::peer::completion::{Completion, Duty, Finished};
+use crate::driver::peer::control::Control;
+use crate::driver::peer::copier::Job;
+use crate::driver::peer::deferred::{Deferred, Ending};
+use crate::driver::peer::session::{Session, session_error};
 use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, OpName};
 use crate::peer::{Input, Peer, SessionEnd};

@@ -17,19 +17,19 @@ use crate::lock::{Condvar, Mutex};
 use crate::collective::{Engine, EngineEvent, Scratch};
 use crate::config::CommunicatorConfig;
 use crate::descriptors::Owner;
-use crate::driver::alarm::{self, Alarm, StateAlarm};
-use crate::driver::call::{Call, Operation, SafePointCall};
 use crate::driver::clock::Clock;
-use crate::driver::completion::Completion;
-use crate::driver::copier::{self, Job};
-use crate::driver::deferred::{Deferred, Hands};
-use crate::driver::drive::{Core, Item};
 use crate::driver::entropy::entropy;
-use crate::driver::notice;
-use crate::driver::public::Public;
-use crate::driver::reach;
+use crate::driver::peer::alarm::{self, Alarm, StateAlarm};
+use crate::driver::peer::call::{Call, Operation, SafePointCall};
+use crate::driver::peer::completion::Completion;
+use crate::driver::peer::copier::{self, Job};
+use crate::driver::peer::deferred::{Deferred, Hands};
+use crate::driver::peer::drive::{Core, Item};
+use crate::driver::peer::notice;
+use crate::driver::peer::public::Public;
+use crate::driver::peer::reach;
+use crate::driver::peer::router;
 use crate::driver::runtime::{self, IoThreads, Thread};
-use crate::driver::shared_state;
 use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, PeerId};
 use crate::limits;
@@ -121,7 +121,7 @@ impl Session {
             process: std::process::id(),
             clock,
             engine: engine(weak, scratch, &links),
-            state: shared_state::engine(weak, clock, &config, &links),
+            state: router::state_engine(weak, clock, &config, &links),
             links,
             sockets: Arc::default(),
             threads,

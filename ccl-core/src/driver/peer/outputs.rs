@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::driver::deferred::{Deferred, Ending};
-use crate::driver::drive::{Core, Pending};
-use crate::driver::peer::Session;
+use crate::driver::peer::deferred::{Deferred, Ending};
+use crate::driver::peer::drive::{Core, Pending};
+use crate::driver::peer::session::Session;
 use crate::error::Error;
 use crate::ids::CallId;
 use crate::peer::{Input, Output};

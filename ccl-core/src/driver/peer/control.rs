@@ -5,9 +5,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use crate::descriptors::Owner;
-use crate::driver::dial::{dial, no_master};
 use crate::driver::outbox::Outbox;
-use crate::driver::peer::Session;
+use crate::driver::peer::dial::{dial, no_master};
+use crate::driver::peer::session::Session;
 use crate::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::net::{self, Stream, is_pause, plain};
 use crate::wire::control::{MasterToPeer, PeerToMaster};

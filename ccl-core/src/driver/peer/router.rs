@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use crate::collective::Engine;
 use crate::config::CommunicatorConfig;
-use crate::driver::call::Operation;
 use crate::driver::clock::Clock;
-use crate::driver::drive::Item;
-use crate::driver::peer::Session;
+use crate::driver::peer::call::Operation;
+use crate::driver::peer::drive::Item;
+use crate::driver::peer::session::Session;
 use crate::ids::{OpName, PeerId};
 use crate::peer::Input;
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
@@ -51,7 +51,7 @@ impl Operation {
 }
 
 /// The engine, whose events are inputs of the machine.
-pub(super) fn engine(
+pub(super) fn state_engine(
     session: &Weak<Session>,
     clock: Clock,
     config: &CommunicatorConfig,

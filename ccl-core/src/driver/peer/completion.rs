@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::lock::{Condvar, Mutex};
 
-use crate::driver::peer::session_error;
+use crate::driver::peer::session::session_error;
 use crate::error::Result;
 use crate::outcome::Outcome;
 use crate::peer::{SessionEnd, View};

@@ -1,9 +1,9 @@
 //! How calls end: what a verdict means to the caller, and what is repeated with the survivors.
 
-use crate::driver::completion::Finished;
-use crate::driver::deferred::{Deferred, Ending};
-use crate::driver::drive::{Collective, Core, Pending, Repeat};
-use crate::driver::peer::{Session, session_error};
+use crate::driver::peer::completion::Finished;
+use crate::driver::peer::deferred::{Deferred, Ending};
+use crate::driver::peer::drive::{Collective, Core, Pending, Repeat};
+use crate::driver::peer::session::{Session, session_error};
 use crate::error::Error;
 use crate::ids::{CallId, OpName};
 use crate::outcome::Outcome;

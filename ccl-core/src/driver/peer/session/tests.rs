@@ -5,8 +5,8 @@ mod reports;
 use std::net::TcpListener;
 
 use super::*;
-use crate::driver::completion::Duty;
-use crate::driver::drive::{Collective, Repeat};
+use crate::driver::peer::completion::Duty;
+use crate::driver::peer::drive::{Collective, Repeat};
 use crate::error::Eviction;
 use crate::ids::{RunId, SessionId, Tag, Term, Vid};
 use crate::timers::Timers;

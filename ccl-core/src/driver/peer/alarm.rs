@@ -7,7 +7,7 @@ use crate::lock::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::driver::clock::Clock;
-use crate::driver::peer::Session;
+use crate::driver::peer::session::Session;
 use crate::time::Instant;
 
 /// When the machine wants to be called for time's sake. A thread of its own does that: signs of

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::dial;
-use crate::driver::notice::Waiting;
-use crate::driver::peer::{Session, session_error};
+use crate::driver::peer::dial;
+use crate::driver::peer::notice::Waiting;
+use crate::driver::peer::session::{Session, session_error};
 use crate::error::{Error, Result};
 use crate::ids::PeerId;
 use crate::outcome::Counters;

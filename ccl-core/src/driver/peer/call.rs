@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::lock::Mutex;
 
 use crate::collective::Buffer;
-use crate::driver::completion::Completion;
-use crate::driver::peer::Session;
+use crate::driver::peer::completion::Completion;
+use crate::driver::peer::session::Session;
 use crate::error::Result;
 use crate::ids::{CallId, OpName, Tag};
 use crate::outcome::Progress;

@@ -4,10 +4,10 @@ use std::sync::Weak;
 use std::sync::mpsc::{Receiver, SendError};
 
 use crate::collective::{LargeCopy, Staged};
-use crate::driver::completion::LastStep;
-use crate::driver::deferred::Ending;
-use crate::driver::drive::EndCallsOnPanic;
-use crate::driver::peer::Session;
+use crate::driver::peer::completion::LastStep;
+use crate::driver::peer::deferred::Ending;
+use crate::driver::peer::drive::EndCallsOnPanic;
+use crate::driver::peer::session::Session;
 use crate::limits;
 
 /// Something that takes its time.

@@ -5,7 +5,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use crate::driver::peer::Session;
+use crate::driver::peer::session::Session;
 
 /// What a peer waits for at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
