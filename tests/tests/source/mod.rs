@@ -97,9 +97,9 @@ fn mark_test_modules(sources: &mut [Source]) {
         let folder = is_folder_root.map_or(stem, |root| stem.trim_end_matches(root));
         let lines: Vec<&str> = source.code.lines().map(str::trim).collect();
         for pair in lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]") {
-            let declared = pair[1]
-                .trim_start_matches("pub(crate) ")
-                .strip_prefix("mod ");
+            let declared = ["mod ", "pub(crate) mod ", "pub(super) mod "]
+                .iter()
+                .find_map(|start| pair[1].strip_prefix(start));
             if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';')) {
                 stems.push(format!("{folder}/{name}"));
             }

@@ -25,7 +25,7 @@ use crate::collective::Buffer;
 use crate::driver::peer::call::Call;
 use crate::driver::peer::completion::{Completion, Duty, Finished};
 use crate::driver::peer::control::{self, Control};
-use crate::driver::peer::drive::{Item, Repeat};
+use crate::driver::peer::core::{Item, Repeat};
 use crate::driver::peer::session::Session;
 use crate::error::Result;
 use crate::event::Event;
@@ -96,8 +96,10 @@ pub(super) struct Hands {
 
 impl Session {
     /// Appends work. The caller holds the machine's lock, which makes the order.
-    pub(super) fn defer(&self, work: Deferred) {
-        self.deferred.lock().push_back(work);
+    pub(super) fn defer(&self, work: impl ExactSizeIterator<Item = Deferred>) {
+        if work.len() > 0 {
+            self.deferred.lock().extend(work);
+        }
     }
 
     /// Whether there is work to be carried out.

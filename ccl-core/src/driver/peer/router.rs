@@ -8,7 +8,7 @@ use crate::collective::Engine;
 use crate::config::CommunicatorConfig;
 use crate::driver::clock::Clock;
 use crate::driver::peer::call::Operation;
-use crate::driver::peer::drive::Item;
+use crate::driver::peer::core::Item;
 use crate::driver::peer::session::Session;
 use crate::ids::{OpName, PeerId};
 use crate::peer::Input;

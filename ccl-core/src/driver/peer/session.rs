@@ -23,8 +23,8 @@ use crate::driver::peer::alarm::{self, Alarm, StateAlarm};
 use crate::driver::peer::call::{Call, Operation, SafePointCall};
 use crate::driver::peer::completion::Completion;
 use crate::driver::peer::copier::{self, Job};
+use crate::driver::peer::core::{Core, Item};
 use crate::driver::peer::deferred::{Deferred, Hands};
-use crate::driver::peer::drive::{Core, Item};
 use crate::driver::peer::notice;
 use crate::driver::peer::public::Public;
 use crate::driver::peer::reach;
@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, PeerId};
 use crate::limits;
 use crate::outcome::Counters;
-use crate::peer::{Input, Peer, SessionEnd, Setup, View};
+use crate::peer::{Input, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::Links;
@@ -65,7 +65,7 @@ pub struct Session {
     pub(super) jobs: mpsc::Sender<Job>,
     /// The threads of the alarm and of the copier.
     helpers: Mutex<Vec<Thread>>,
-    pub(super) public: Mutex<Public>,
+    pub(super) public: Arc<Mutex<Public>>,
     pub(super) changed: Condvar,
     next_call: AtomicU64,
     /// Newcomers that wait for a safe point.
@@ -116,6 +116,9 @@ impl Session {
             name: config.name.clone().unwrap_or_else(default_name),
             entropy: seed,
         };
+        let public = Arc::default();
+        let timeout = config.operation_timeout;
+        let core = Core::new(clock.now(), setup, timeout, Arc::clone(&public));
         let (jobs, queue) = mpsc::channel();
         let session = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             process: std::process::id(),
@@ -126,7 +129,7 @@ impl Session {
             sockets: Arc::default(),
             threads,
             inbox: Mutex::default(),
-            core: Mutex::new(Core::new(Peer::new(setup, clock.now()), key)),
+            core: Mutex::new(core),
             deferred: Mutex::default(),
             hands: Mutex::default(),
             alarm: Arc::default(),
@@ -134,7 +137,7 @@ impl Session {
             state_alarm: Arc::default(),
             jobs,
             helpers: Mutex::default(),
-            public: Mutex::default(),
+            public,
             changed: Condvar::new(),
             next_call: AtomicU64::new(1),
             pending_peers: AtomicU32::new(0),
@@ -433,4 +436,4 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,15 +5,13 @@ mod reports;
 use std::net::TcpListener;
 
 use super::*;
-use crate::driver::peer::completion::Duty;
-use crate::driver::peer::drive::{Collective, Repeat};
 use crate::error::Eviction;
 use crate::ids::{RunId, SessionId, Tag, Term, Vid};
 use crate::timers::Timers;
 use crate::wire::control::{Called, EvictReason, Fingerprint, MasterToPeer};
 
 /// With the port of its master, which takes connections and says nothing.
-fn session() -> (Arc<Session>, TcpListener) {
+pub(in crate::driver::peer) fn session() -> (Arc<Session>, TcpListener) {
     let master = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = CommunicatorConfig {
         master: master.local_addr().unwrap().to_string(),
@@ -24,7 +22,7 @@ fn session() -> (Arc<Session>, TcpListener) {
     (Session::start(config).unwrap(), master)
 }
 
-fn barrier() -> Operation {
+pub(in crate::driver::peer) fn barrier() -> Operation {
     Operation {
         fingerprint: Fingerprint::new(Called::Barrier),
         parts: Vec::new(),
@@ -59,12 +57,16 @@ fn welcome(peer: PeerId) -> MasterToPeer {
 #[test]
 fn what_an_earlier_connection_says_is_not_heard() {
     let (session, _master) = session();
-    let generation = session.core.lock().generation;
+    let generation = session.core.lock().generation();
     session.control_said(generation - 1, welcome(PeerId(7)));
     session.drive();
     assert_eq!(session.public.lock().peer, None);
     session.control_ended(generation - 1, Some("an old story".into()));
-    assert_eq!(session.core.lock().generation, generation, "it dials anew");
+    assert_eq!(
+        session.core.lock().generation(),
+        generation,
+        "it dials anew"
+    );
     let fault = session.public.lock().fault(session.clock.now());
     assert_ne!(fault.as_deref(), Some("an old story"));
     session.control_said(generation, welcome(PeerId(8)));
@@ -120,46 +122,4 @@ fn every_end_of_a_session_is_told_to_open_calls_and_to_later_ones() {
         assert!(session.safe_point().is_err());
         session.close();
     }
-}
-
-/// Goal: between the abort of a sync and its next attempt nothing that callers say comes first.
-///
-/// 1. A sync is about to be posted again.
-/// 2. A cancel of it and a safe point are held back.
-/// 3. It is posted; then they are taken in, in their order.
-#[test]
-fn what_callers_say_while_a_sync_is_renewed_comes_after_it() {
-    let (session, _master) = session();
-    let call = Arc::new(Call {
-        id: session.new_call(),
-        session: Arc::clone(&session),
-        completion: Completion::new(),
-        op: Mutex::default(),
-        last: Mutex::default(),
-    });
-    session.core.lock().renewals = 1;
-    session.cancel(call.id);
-    let point = session.safe_point().unwrap();
-    assert_eq!(session.core.lock().held_back.len(), 2);
-    assert!(!point.completion().is_finished());
-    let collective = Collective {
-        operation: barrier(),
-        call: Arc::clone(&call),
-        attempts: 2,
-        deadline: None,
-    };
-    let duty = Duty::new(call.completion_arc());
-    session.take(Item::Repeat(Box::new(Repeat { duty, collective })));
-    // It has not been admitted, and says so now that it was asked.
-    let refused = point.completion().wait();
-    assert!(
-        matches!(refused, Err(Error::InvalidUsage(_))),
-        "{refused:?}"
-    );
-    let core = session.core.lock();
-    assert!(core.held_back.is_empty() && core.renewals == 0);
-    assert!(core.calls.contains_key(&call.id), "it waits to be admitted");
-    drop(core);
-    session.close();
-    assert!(call.completion().is_finished());
 }

@@ -159,7 +159,7 @@ impl Stage {
     }
 
     fn say(&self, message: MasterToPeer) {
-        let generation = self.session.core.lock().generation;
+        let generation = self.session.core.lock().generation();
         self.session.control_said(generation, message);
         self.session.drive();
     }

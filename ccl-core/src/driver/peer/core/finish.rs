@@ -1,25 +1,26 @@
 //! How calls end: what a verdict means to the caller, and what is repeated with the survivors.
 
 use crate::driver::peer::completion::Finished;
+use crate::driver::peer::core::{Collective, Core, Pending, Repeat};
 use crate::driver::peer::deferred::{Deferred, Ending};
-use crate::driver::peer::drive::{Collective, Core, Pending, Repeat};
-use crate::driver::peer::session::{Session, session_error};
+use crate::driver::peer::session::session_error;
 use crate::error::Error;
 use crate::ids::{CallId, OpName};
 use crate::outcome::Outcome;
 use crate::peer::End;
+use crate::time::Instant;
 use crate::wire::control::AbortReason;
 
-impl Session {
-    pub(super) fn finish(&self, core: &mut Core, call: CallId, end: End) {
-        let Some(Pending { duty, collective }) = core.calls.remove(&call) else {
+impl Core {
+    pub(super) fn finish(&mut self, now: Instant, call: CallId, end: End) {
+        let Some(Pending { duty, collective }) = self.calls.remove(&call) else {
             return;
         };
         let collective = match (&end, collective) {
             (End::Aborted { op, reason, .. }, Some(collective))
                 if may_repeat(&collective, reason) =>
             {
-                return self.repeat(core, *op, Repeat { duty, collective });
+                return self.repeat(now, *op, Repeat { duty, collective });
             }
             (_, collective) => collective,
         };
@@ -49,7 +50,7 @@ impl Session {
             End::Aborted { op, reason, view } => {
                 let kind = kind.expect("only collectives are aborted");
                 let error = Error::from_abort(kind, op, view.vid, reason)
-                    .with_names(core.peer.names().clone());
+                    .with_names(self.peer.names().clone());
                 (Err(error), Some(view))
             }
             End::Unknown { cause } => (Err(session_error(&cause)), None),
@@ -63,16 +64,16 @@ impl Session {
     /// Posts an aborted call again for the survivors. At once, so that nothing that callers call
     /// from now on comes before it; its start is deferred behind the stop of what was aborted. What
     /// a sync brings is not known before that stop: until then, what callers say is held back.
-    fn repeat(&self, core: &mut Core, op: OpName, mut repeat: Repeat) {
+    fn repeat(&mut self, now: Instant, op: OpName, mut repeat: Repeat) {
         repeat.collective.attempts += 1;
         repeat.collective.call.forget_standing();
         self.public.lock().counters.aborts += 1;
         self.defer(Deferred::NoteRepeat(op, repeat.collective.attempts));
         if repeat.collective.operation.holding.is_some() {
-            core.renewals += 1;
+            self.renewals += 1;
             return self.defer(Deferred::Renew(Box::new(repeat)));
         }
-        self.post_attempt(core, repeat);
+        self.post_attempt(now, repeat);
     }
 }
 
