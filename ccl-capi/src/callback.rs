@@ -9,7 +9,7 @@ pub(crate) fn is_inside() -> bool {
 
 /// Runs a callback. Not at the end of a thread, when it is too late for it.
 pub(crate) fn run(callback: impl FnOnce()) {
-    let _at_the_end_of_the_thread = INSIDE.try_with(|inside| {
+    let _ = INSIDE.try_with(|inside| {
         let before = inside.replace(true);
         callback();
         inside.set(before);

@@ -155,8 +155,11 @@ pub unsafe extern "C" fn get_newest_checkpoint(
             ..cclCheckpoint_t::default()
         };
         if let Some(content) = checkpoints.newest()? {
-            let path = checkpoints.path_of(content.revision.0);
-            let path = path.to_str().expect("the directory is UTF-8").to_owned();
+            let path = checkpoints
+                .path_of(content.revision.0)
+                .to_str()
+                .expect("the directory is UTF-8")
+                .to_owned();
             if asked.path_capacity > 0 {
                 let (place, bytes) = (asked.path, asked.path_capacity);
                 // SAFETY: the header asks for as many bytes as it says.
@@ -176,8 +179,8 @@ pub unsafe extern "C" fn get_newest_checkpoint(
 /// `directory` is NULL or a text that ends with a zero byte.
 unsafe fn checkpoints(directory: *const c_char) -> Outcome<Checkpoints> {
     // SAFETY: passed on from the caller.
-    let directory = unsafe { memory::text(directory, "directory") }?;
-    let directory = directory.filter(|directory| !directory.is_empty());
+    let directory =
+        unsafe { memory::text(directory, "directory") }?.filter(|directory| !directory.is_empty());
     let directory = directory.ok_or_else(|| Error::invalid("directory is NULL or empty"))?;
     Ok(Checkpoints::new(directory))
 }

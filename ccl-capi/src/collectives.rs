@@ -405,8 +405,8 @@ fn world_of(core: &Core, share: usize, all: usize) -> Outcome<u32> {
     }
     let world = all
         .checked_div(share)
-        .filter(|world| world * share == all && *world > 0);
-    let world = world.and_then(|world| u32::try_from(world).ok());
+        .filter(|world| world * share == all && *world > 0)
+        .and_then(|world| u32::try_from(world).ok());
     world.ok_or_else(|| {
         let what = format!("{all} elements are no whole number of shares of {share}");
         Error::invalid(what).into()

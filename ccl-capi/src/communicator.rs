@@ -252,8 +252,11 @@ pub unsafe extern "C" fn get_member_address(
 ) -> cclResult_t {
     call(|| {
         let member = member(communicator, rank)?;
-        let text = member.addresses.first().map(ToString::to_string);
-        let text = text.unwrap_or_default();
+        let text = member
+            .addresses
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         // SAFETY: NULL, or what the header asks for.
         unsafe { memory::set_text(address, address_bytes, "address", &text) }
     })

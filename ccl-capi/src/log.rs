@@ -211,8 +211,7 @@ struct Line {
 impl Line {
     /// What others sent may be part of it, and must not look like a line of its own.
     fn into_text(self) -> CString {
-        let text = self.text + &self.fields;
-        let text = text.replace(['\0', '\n', '\r'], " ");
+        let text = (self.text + &self.fields).replace(['\0', '\n', '\r'], " ");
         CString::new(text).expect("zeros were replaced")
     }
 }

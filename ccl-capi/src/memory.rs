@@ -129,8 +129,7 @@ pub(crate) unsafe fn text(pointer: *const c_char, name: &str) -> Outcome<Option<
         return Ok(None);
     }
     // SAFETY: not NULL; the rest is vouched for by the caller.
-    let text = unsafe { CStr::from_ptr(pointer) };
-    let text = text
+    let text = unsafe { CStr::from_ptr(pointer) }
         .to_str()
         .map_err(|_| Error::invalid(format!("{name} is not UTF-8")))?;
     Ok(Some(text.to_owned()))

@@ -294,8 +294,8 @@ unsafe fn key(
     is_unequal: u32,
 ) -> Outcome<Key> {
     // SAFETY: passed on from the caller.
-    let name = unsafe { memory::text(name, "name") }?;
-    let name = name.ok_or_else(|| Error::invalid("name is NULL"))?;
+    let name =
+        unsafe { memory::text(name, "name") }?.ok_or_else(|| Error::invalid("name is NULL"))?;
     // SAFETY: passed on from the caller.
     let shape = unsafe { memory::list(shape, dimensions_count, CCL_DIMENSIONS_MAX, "shape") }?;
     Ok(Key {

@@ -33,8 +33,9 @@ impl Child {
     /// Starts this program with `arguments`; `name` is what failures call it.
     pub fn spawn(name: impl Into<String>, arguments: &[String]) -> Result<Self> {
         let mut program = PROGRAM.get().into_iter().flatten();
-        let path = program.next();
-        let path = path.ok_or_else(|| Failure::new("this program does not know where it is"))?;
+        let path = program
+            .next()
+            .ok_or_else(|| Failure::new("this program does not know where it is"))?;
         let mut process = Command::new(path)
             .args(program)
             .args(arguments)

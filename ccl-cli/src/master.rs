@@ -137,7 +137,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let handle = signals.handle();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let _asked_again_below = server.wait();
+            // Its result is read below.
+            let _ = server.wait();
             handle.close();
         });
         if let Some(signal) = signals.forever().next() {

@@ -114,8 +114,8 @@ impl Storage {
         let layout = Layout::from_size_align(
             bytes.saturating_add(CACHE_LINE_BYTES),
             ALLOCATION_ALIGNMENT_BYTES,
-        );
-        let layout = layout.map_err(|_| NoMemory { bytes })?;
+        )
+        .map_err(|_| NoMemory { bytes })?;
         // SAFETY: the layout has at least one byte.
         let allocation = unsafe { std::alloc::alloc_zeroed(layout) };
         if allocation.is_null() {

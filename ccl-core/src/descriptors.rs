@@ -117,7 +117,7 @@ impl<T: AsRawFd> Drop for Own<T> {
             // A child's copy is closed, and its number may be another's.
             return;
         }
-        let _no_forks = NoForks::enter();
+        let _guard = NoForks::enter();
         self.note.erase();
         // SAFETY: it is dropped here and nowhere else.
         unsafe { ManuallyDrop::drop(&mut self.value) };

@@ -115,8 +115,9 @@ impl Communicator {
         if count == 0 {
             return Ok(vec![Vec::new(); world_size as usize]);
         }
-        let gathered = flight.take_own();
-        let gathered = gathered.ok_or_else(|| internal("the gathered numbers are gone"))?;
+        let gathered = flight
+            .take_own()
+            .ok_or_else(|| internal("the gathered numbers are gone"))?;
         Ok(gathered.chunks(count).map(<[f64]>::to_vec).collect())
     }
 

@@ -231,7 +231,8 @@ impl Abandoned {
     /// What a signal handler raised.
     pub fn wait(&self, py: Python<'_>, tag: Tag) -> PyResult<()> {
         while let Some(flight) = self.find(tag) {
-            let _how_was_for_who_called_it = wait::wait(py, |slice| flight.look(slice))?;
+            // Its result belongs to its caller.
+            let _ = wait::wait(py, |slice| flight.look(slice))?;
         }
         Ok(())
     }
@@ -242,8 +243,9 @@ impl Abandoned {
             .extract_if(.., |(_, flight)| flight.is_finished())
             .collect();
         let mut left = flights.iter();
-        let of_tag = left.find(|(other, _)| *other == tag);
-        let of_tag = of_tag.map(|(_, flight)| Arc::clone(flight));
+        let of_tag = left
+            .find(|(other, _)| *other == tag)
+            .map(|(_, flight)| Arc::clone(flight));
         // The last to go frees memory of Python's, which may run any code: not under the lock.
         drop(flights);
         drop(ended);

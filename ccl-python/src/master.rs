@@ -45,8 +45,9 @@ impl Master {
     #[pyo3(signature = (**settings))]
     fn new(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = settings::master(settings)?;
-        let server = py.detach(|| MasterServer::start(config, Some(Arc::new(log))));
-        let server = server.map_err(|error| raise(py, &error))?;
+        let server = py
+            .detach(|| MasterServer::start(config, Some(Arc::new(log))))
+            .map_err(|error| raise(py, &error))?;
         Ok(Self(Native::new(server)))
     }
 

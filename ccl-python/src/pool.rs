@@ -96,7 +96,7 @@ impl Pool {
 
     fn work(&self) {
         while let Some(job) = self.take() {
-            let _is_attached = attach(job);
+            let _ = attach(job);
         }
     }
 

@@ -63,8 +63,8 @@ impl SafePoint {
         if point.is_inherited() {
             return Err(raise(py, &Error::Forked));
         }
-        let end = wait_for(py, timeout, |slice| point.wait_for(slice).transpose())?;
-        let end = end.unwrap_or(Err(Error::Timeout));
+        let end = wait_for(py, timeout, |slice| point.wait_for(slice).transpose())?
+            .unwrap_or(Err(Error::Timeout));
         end.map(View).map_err(|error| raise(py, &error))
     }
 

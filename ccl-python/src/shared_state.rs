@@ -65,7 +65,8 @@ impl SharedState {
             facts: Arc::new(Mutex::new(facts)),
             turn: Arc::default(),
         };
-        let _what_is_wrong_with_it_is_said_early = state.prepare(source.py(), Use::Look)?;
+        // Reports what is wrong with it now rather than at the first sync.
+        let _ = state.prepare(source.py(), Use::Look)?;
         Ok(state)
     }
 
@@ -155,8 +156,9 @@ impl SharedState {
 /// The newest checkpoint in a directory, which is not hashed; `None` if there is none at all.
 #[pyfunction]
 pub fn newest_checkpoint(py: Python<'_>, directory: PathBuf) -> PyResult<Option<StateId>> {
-    let newest = py.detach(|| Checkpoints::new(directory).newest());
-    let newest = newest.map_err(|error| raise(py, &error))?;
+    let newest = py
+        .detach(|| Checkpoints::new(directory).newest())
+        .map_err(|error| raise(py, &error))?;
     Ok(newest.map(StateId))
 }
 
@@ -247,8 +249,10 @@ impl Prepared {
     /// `InvalidArgument` for a name that no entry has, `TypeError` for what is no list of names.
     pub fn resume(&mut self, touched: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
         let py = touched.py();
-        let indices = self.content.call_method1(py, "touched", (touched,))?;
-        let indices = indices.extract(py)?;
+        let indices = self
+            .content
+            .call_method1(py, "touched", (touched,))?
+            .extract(py)?;
         let hashes = self.facts.lock().hashes.take();
         hashes
             .into_iter()

@@ -97,8 +97,8 @@ impl Flight {
     /// Why it did not succeed, `Timeout`, `Forked`, or what a signal handler raised.
     pub fn wait(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<SyncInfo> {
         self.check_process(py)?;
-        let end = wait::wait_for(py, timeout, |slice| self.look(slice))?;
-        let end = end.unwrap_or(Err(Failure::Library(Error::Timeout)));
+        let end = wait::wait_for(py, timeout, |slice| self.look(slice))?
+            .unwrap_or(Err(Failure::Library(Error::Timeout)));
         end.map_err(|failure| failure.raise(py))
     }
 
@@ -189,8 +189,9 @@ impl Flight {
         let is_written = end.as_ref().is_ok_and(|info| info.received_bytes > 0);
         let written = prepared.map_or(Ok(()), |prepared| settle(prepared, is_written));
         drop(turns);
-        let end = end.map_err(Failure::Library);
-        let end = end.and_then(|info| written.map(|()| info));
+        let end = end
+            .map_err(Failure::Library)
+            .and_then(|info| written.map(|()| info));
         let before = std::mem::replace(&mut *self.stage.lock(), Stage::Over(end));
         self.is_over.notify_all();
         if let Stage::UnderWay(callbacks) = before {
@@ -256,8 +257,8 @@ impl Turn {
             let Some(flight) = self.try_take(py, who)? else {
                 return Ok(Turning(Arc::clone(self)));
             };
-            // It frees the turn before its end.
-            let _how_is_for_those_who_wait = wait::wait(py, |slice| flight.look(slice))?;
+            // It frees the turn before its end; its result belongs to whoever waits for it.
+            let _ = wait::wait(py, |slice| flight.look(slice))?;
         }
     }
 

@@ -82,7 +82,8 @@ fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     };
     let class = class.cast_into::<PyType>()?;
     let is_tensor = object.is_instance(&class)?;
-    let _another_thread_was_first = TENSOR.set(py, class.unbind());
+    // An error means that another thread was first.
+    let _ = TENSOR.set(py, class.unbind());
     Ok(is_tensor)
 }
 

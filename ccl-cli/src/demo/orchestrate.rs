@@ -22,12 +22,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let images = Digits::load()?.train.len();
     let schedule = Schedule::new(arguments.seed, arguments.epochs, images);
     let steps = schedule.steps();
-    let plan = if arguments.no_faults {
+    let faults = if arguments.no_faults {
         Plan::without_faults(arguments.peers)
     } else {
         Plan::new(arguments.seed, arguments.peers, steps)
     };
-    let plan = plan.with_master_kills(arguments.restart_master, steps);
+    let plan = faults.with_master_kills(arguments.restart_master, steps);
     let display = Display::new(arguments.json, steps, schedule.steps_per_epoch());
     let mut demonstration = Demonstration::start(arguments, plan, display)?;
     demonstration.train(2 * steps)?;

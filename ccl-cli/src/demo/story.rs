@@ -236,8 +236,11 @@ impl Story {
 
     /// Median time from one commit to the next on any process.
     pub fn median_step_ms(&self) -> f64 {
-        let steps = self.lives.iter().flat_map(|life| life.commits.windows(2));
-        let steps = steps.map(|pair| pair[1].at_ns.saturating_sub(pair[0].at_ns));
+        let steps = self
+            .lives
+            .iter()
+            .flat_map(|life| life.commits.windows(2))
+            .map(|pair| pair[1].at_ns.saturating_sub(pair[0].at_ns));
         let median = median(steps.map(|step_ns| step_ns as f64 / 1e6));
         round(median.unwrap_or(0.0))
     }

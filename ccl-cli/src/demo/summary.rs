@@ -127,8 +127,10 @@ impl Story {
                 "the master was not restarted as often as planned".into(),
             ),
         ];
-        let failed = checks.into_iter().filter(|(is_fine, _)| !is_fine);
-        let failed = failed.map(|(_, words)| words);
+        let failed = checks
+            .into_iter()
+            .filter(|(is_fine, _)| !is_fine)
+            .map(|(_, words)| words);
         self.problems.iter().cloned().chain(failed).collect()
     }
 }

@@ -168,8 +168,9 @@ struct Metadata {
 
 fn parse_facts(text: &[u8]) -> Result<Facts, String> {
     let no_checkpoint = || "it does not begin as a checkpoint of ccl".to_owned();
-    let text = text.strip_prefix(START.as_bytes());
-    let text = text.ok_or_else(no_checkpoint)?;
+    let text = text
+        .strip_prefix(START.as_bytes())
+        .ok_or_else(no_checkpoint)?;
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<Metadata>();
     let metadata = values.next().ok_or_else(no_checkpoint)?;
     let damaged = |error| format!("its metadata is damaged: {}", shortened(error));

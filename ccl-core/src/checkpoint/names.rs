@@ -37,8 +37,9 @@ pub fn temporary(random: u64) -> String {
 
 /// Whether a file is being written, or was when its writer died.
 pub fn is_temporary(name: &str) -> bool {
-    let rest = name.strip_prefix('.');
-    let rest = rest.and_then(|rest| rest.strip_prefix(PREFIX));
+    let rest = name
+        .strip_prefix('.')
+        .and_then(|rest| rest.strip_prefix(PREFIX));
     let middle = rest.and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
     middle.is_some_and(|middle| middle.len() == 16 && u64::from_str_radix(middle, 16).is_ok())
 }

@@ -35,7 +35,7 @@ impl<D: Disk> Checkpoints<D> {
         let renamed = written.and_then(|()| self.disk.rename(&temporary, &path));
         if let Err(error) = renamed {
             // Should it stay, the next save removes it.
-            let _left_over = self.disk.remove(&temporary);
+            let _ = self.disk.remove(&temporary);
             return Err(self.os("cannot be written", &path, error));
         }
         let synced = self.disk.sync_directory(&self.directory);
@@ -78,8 +78,9 @@ impl<D: Disk> Checkpoints<D> {
         let context = || format!("directory of checkpoints {}", directory.display());
         created.map_err(|error| Error::os(context(), error))?;
         // Whoever created it may have died before it lasted.
-        let parent = directory.parent();
-        let parent = parent.filter(|parent| !parent.as_os_str().is_empty());
+        let parent = directory
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         let synced = disk.sync_directory(parent.unwrap_or(Path::new(".")));
         synced.map_err(|error| Error::os(context(), error))?;
         let locked = disk.lock(&directory.join(names::LOCK));
@@ -113,8 +114,10 @@ impl<D: Disk> Checkpoints<D> {
 
     /// Sets later revisions aside, and removes all but the newest few.
     fn make_newest(&self, revision: Revision) -> Result<()> {
-        let listed = self.disk.list(&self.directory);
-        let listed = listed.map_err(|error| self.os("cannot be listed", &self.directory, error))?;
+        let listed = self
+            .disk
+            .list(&self.directory)
+            .map_err(|error| self.os("cannot be listed", &self.directory, error))?;
         let mut revisions: Vec<Revision> = listed
             .iter()
             .filter_map(|name| names::revision_of(name))

@@ -265,8 +265,10 @@ impl Exchange {
             self.advance(op.tag);
             return Ok(());
         }
-        let open = self.operations.get(&op.tag);
-        let open = open.map(|operation| operation.common.name);
+        let open = self
+            .operations
+            .get(&op.tag)
+            .map(|operation| operation.common.name);
         let stopped = self.stopped.get(&op.tag).copied();
         let newest = open.map(order).max(stopped.map(order));
         if newest.is_some_and(|newest| order(op) <= newest) || self.is_over(op) {
@@ -303,8 +305,10 @@ impl Exchange {
     /// it gets what comes free, so none starves however many slots it needs at once.
     fn grant(&mut self) {
         while let Some(&tag) = self.waiting.front() {
-            let operation = self.operations.get_mut(&tag);
-            let operation = operation.expect("a stopped operation does not wait");
+            let operation = self
+                .operations
+                .get_mut(&tag)
+                .expect("a stopped operation does not wait");
             match operation.grant(&mut self.shared) {
                 Grant::Blocked => return,
                 Grant::More => self.waiting.rotate_left(1),

@@ -277,8 +277,11 @@ impl StagingPool {
 
     /// Takes out what was idle since the call before.
     pub(super) fn trim(&mut self) -> Unused {
-        let unused = self.idle.extract_if(.., |&mut (_, trims)| trims > 0);
-        let unused = unused.map(|(storage, _)| storage).collect();
+        let unused = self
+            .idle
+            .extract_if(.., |&mut (_, trims)| trims > 0)
+            .map(|(storage, _)| storage)
+            .collect();
         for (_, trims) in &mut self.idle {
             *trims += 1;
         }

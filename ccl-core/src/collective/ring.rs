@@ -213,8 +213,10 @@ fn result(segment: u32, hop: u32) -> Bulk {
 pub(super) fn traffic_bytes(common: &Common, ring_order: &[Rank]) -> u64 {
     let n = ring_order.len();
     let layout = &common.layout;
-    let position = ring_order.iter().position(|&rank| rank == common.rank);
-    let position = position.expect("the ring order names every member");
+    let position = ring_order
+        .iter()
+        .position(|&rank| rank == common.rank)
+        .expect("the ring order names every member");
     let total = layout.total_wire_bytes();
     let own = layout.chunk_wire_bytes(position);
     let first = layout.chunk_wire_bytes((position + n - 1) % n);

@@ -302,8 +302,10 @@ impl Journal {
     }
 
     fn length(&self) -> Result<u64> {
-        let metadata = self.file.metadata();
-        let metadata = metadata.map_err(|error| self.os("cannot be examined", error))?;
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(|error| self.os("cannot be examined", error))?;
         Ok(metadata.len())
     }
 

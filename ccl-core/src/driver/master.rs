@@ -132,8 +132,10 @@ impl MasterServer {
     }
 
     fn start_from(parts: Parts) -> Result<Self> {
-        let address = parts.port.local_addr();
-        let address = address.map_err(|error| Error::os("the master's address", error))?;
+        let address = parts
+            .port
+            .local_addr()
+            .map_err(|error| Error::os("the master's address", error))?;
         let (stop, stopped) = oneshot::channel();
         let (questions, asked) = mpsc::unbounded_channel();
         let ending = Arc::new(Ending::default());
@@ -192,8 +194,10 @@ struct Parts {
 impl Parts {
     fn new(mut config: MasterConfig, events: Option<EventSink>) -> Result<Self> {
         config.validate()?;
-        let opened = config.journal.as_deref();
-        let opened = opened.map(|path| Journal::open(path, &config.run, config.fsync));
+        let opened = config
+            .journal
+            .as_deref()
+            .map(|path| Journal::open(path, &config.run, config.fsync));
         let (journal, history) = match opened.transpose()? {
             Some((journal, history)) => (Some(journal), history),
             None => (None, Vec::new()),

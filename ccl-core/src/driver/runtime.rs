@@ -80,14 +80,16 @@ impl IoThreads {
 impl Drop for IoThreads {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            let _thread_has_ended_already = stop.send(());
+            // An error means that the thread has ended already.
+            let _ = stop.send(());
         }
         let Some(thread) = self.thread.take() else {
             return;
         };
         // The last owner may be a task of the runtime itself, which cannot wait for its own thread.
         if thread.thread().id() != std::thread::current().id() {
-            let _panicked_and_said_so = thread.join();
+            // An error is a panic, which the panic hook has reported.
+            let _ = thread.join();
         }
     }
 }
@@ -103,8 +105,8 @@ impl Thread {
     /// [`Error::Os`] if the system gives no thread.
     pub(crate) fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<Self> {
         let thread = std::thread::Builder::new().name(name.to_owned());
-        let thread = signals::without_signals(|| thread.spawn(run));
-        let thread = thread.map_err(|error| Error::os(format!("starting thread {name}"), error))?;
+        let thread = signals::without_signals(|| thread.spawn(run))
+            .map_err(|error| Error::os(format!("starting thread {name}"), error))?;
         Ok(Self(Some(thread)))
     }
 }

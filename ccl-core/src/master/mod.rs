@@ -212,8 +212,9 @@ impl Master {
             .sessions
             .iter()
             .filter_map(|(peer, _)| self.patience(*peer));
-        let others = [self.run_deadline(), self.units.deadline()];
-        let others = others.into_iter().flatten();
+        let others = [self.run_deadline(), self.units.deadline()]
+            .into_iter()
+            .flatten();
         groups.chain(sessions).chain(others).min()
     }
 

@@ -47,8 +47,10 @@ impl Peer {
 
     /// Acts on deadlines, and on verdicts that did not come.
     pub(super) fn check_calls(&mut self) {
-        let verdict = self.tags.next_verdict();
-        let verdict = verdict.filter(|_| !is_active(Mutation::VerdictAwaitedForEver));
+        let verdict = self
+            .tags
+            .next_verdict()
+            .filter(|_| !is_active(Mutation::VerdictAwaitedForEver));
         if verdict.is_some_and(|until| until <= self.patience.now()) {
             return self.end_session(SessionEnd::NoVerdict);
         }

@@ -391,8 +391,7 @@ impl Fetch {
     }
 
     fn next_blocks(&mut self, peer: PeerId, now: Instant) -> Option<Order> {
-        let second = self.slowest_of_others(peer);
-        let second = second.filter(|(due, _)| *due <= now);
+        let second = self.slowest_of_others(peer).filter(|(due, _)| *due <= now);
         let Stage::Blocks(wanted) = &mut self.stage else {
             return None;
         };

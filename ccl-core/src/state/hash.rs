@@ -108,7 +108,8 @@ pub(crate) fn share_out<W>(
         without_signals(|| {
             for _ in 1..threads {
                 let helper = std::thread::Builder::new().name("ccl-hash".into());
-                let _those_there_are_do_it = helper.spawn_scoped(scope, work);
+                // If a thread cannot be started, the others do its share.
+                let _ = helper.spawn_scoped(scope, work);
             }
         });
         work();
@@ -220,8 +221,10 @@ mod tests {
             (7, true),
             (9 * BLOCK_BYTES, false),
         ];
-        let contents = lengths.iter().enumerate();
-        let contents = contents.map(|(seed, (bytes, _))| content(*bytes, seed));
+        let contents = lengths
+            .iter()
+            .enumerate()
+            .map(|(seed, (bytes, _))| content(*bytes, seed));
         (Blocks::new(&keys(&lengths)).unwrap(), contents.collect())
     }
 

@@ -157,8 +157,11 @@ impl Blocks {
     pub fn spans_from(&self, first: u32) -> impl Iterator<Item = Span> + '_ {
         // Entries without blocks share their first block with the entry that follows.
         let of_first = self.entries.partition_point(|(start, _)| *start <= first);
-        let entries = self.entries.iter().enumerate();
-        let entries = entries.skip(of_first.saturating_sub(1));
+        let entries = self
+            .entries
+            .iter()
+            .enumerate()
+            .skip(of_first.saturating_sub(1));
         entries.flat_map(move |(entry, &(start, bytes))| {
             let starts = (0..bytes).step_by(self.block_bytes);
             let skipped = first.saturating_sub(start) as usize;
@@ -232,8 +235,8 @@ mod tests {
             (3, 0..BLOCK),
             (3, BLOCK..BLOCK + 1),
             (4, 0..BLOCK),
-        ];
-        let expected = expected.map(|(entry, bytes)| Span { entry, bytes });
+        ]
+        .map(|(entry, bytes)| Span { entry, bytes });
         assert_eq!(spans, expected);
         for first in 0..=blocks.count() {
             let from: Vec<_> = blocks.spans_from(first).collect();

@@ -73,8 +73,10 @@ fn describe_own(key: &Key, odd: OddEntry, others: &str) -> String {
 
 /// An entry that is there, and not where else it should be. Places are "here" or members.
 fn one_sided(entry: &Foreign, there: &str, missing: &str) -> String {
-    let name = entry.name.as_ref();
-    let name = name.map_or("an entry".into(), |name| format!("{name:?}"));
+    let name = entry
+        .name
+        .as_ref()
+        .map_or("an entry".into(), |name| format!("{name:?}"));
     let missing = match missing {
         "here" => "here".into(),
         members => format!("at {members}"),

@@ -96,8 +96,11 @@ fn compare(what: (Dtype, ReduceOp, u32), inputs: &[&[u8]]) {
     let right = expected(what, inputs);
     for level in levels() {
         let found = reduced(level, what, inputs);
-        let wrong = found.chunks(bytes).zip(right.chunks(bytes));
-        let wrong = wrong.enumerate().find(|(_, (a, b))| a != b);
+        let wrong = found
+            .chunks(bytes)
+            .zip(right.chunks(bytes))
+            .enumerate()
+            .find(|(_, (a, b))| a != b);
         let world = inputs.len();
         assert_eq!(wrong, None, "{what:?} {level:?} {world} inputs");
     }

@@ -105,8 +105,8 @@ fn check_next_save(disk: &Model) -> Result<(), String> {
     let mut state = State::small(0);
     let loaded = state
         .load(&checkpoints)
-        .map_err(|error| error.to_string())?;
-    let loaded = loaded.map(|loaded| loaded.content);
+        .map_err(|error| error.to_string())?
+        .map(|loaded| loaded.content);
     if loaded != Some(next.id(9)) || state != next {
         return Err(format!("loaded {loaded:?} after the next save"));
     }

@@ -250,11 +250,12 @@ fn read_slot(file: &File, slot: u64) -> io::Result<Option<(u64, Vec<Point>)>> {
     if bytes[..8] != MAGIC || crc != u32_at(&bytes, SLOT_BYTES - 4) || count > POINTS {
         return Ok(None);
     }
-    let points = (0..count).map(|index| 20 + index * POINT_BYTES);
-    let points = points.map(|at| Point {
-        bytes: u64_at(&bytes, at),
-        chain: u32_at(&bytes, at + 8),
-    });
+    let points = (0..count)
+        .map(|index| 20 + index * POINT_BYTES)
+        .map(|at| Point {
+            bytes: u64_at(&bytes, at),
+            chain: u32_at(&bytes, at + 8),
+        });
     Ok(Some((u64_at(&bytes, 8), points.collect())))
 }
 

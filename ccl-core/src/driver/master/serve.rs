@@ -119,8 +119,10 @@ async fn serve(
 impl Server {
     /// The server, and its port, whose connections it accepts.
     fn new(parts: Parts) -> Result<(Self, Port)> {
-        let port = parts.port.serve();
-        let port = port.map_err(|error| Error::os("the master's port", error))?;
+        let port = parts
+            .port
+            .serve()
+            .map_err(|error| Error::os("the master's port", error))?;
         let clock = Clock::start();
         let setup = Setup {
             run: parts.config.run,

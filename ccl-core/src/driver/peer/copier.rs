@@ -64,7 +64,7 @@ pub(super) fn run(session: &Weak<Session>, jobs: &Receiver<Job>) {
         let Some(session) = session.upgrade() else {
             return;
         };
-        let _ends_calls = EndCallsOnPanic::new(&session);
+        let _guard = EndCallsOnPanic::new(&session);
         session.do_job(job);
     }
 }

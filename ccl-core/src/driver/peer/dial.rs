@@ -19,8 +19,9 @@ pub(super) async fn dial(
     sockets: &Arc<Owner>,
     master: &str,
 ) -> Result<(Stream, SocketAddr), String> {
-    let addresses = tokio::net::lookup_host(master).await;
-    let addresses = addresses.map_err(|error| unresolved(master, &error))?;
+    let addresses = tokio::net::lookup_host(master)
+        .await
+        .map_err(|error| unresolved(master, &error))?;
     let mut faults: Vec<String> = Vec::new();
     for address in addresses {
         let connected = timeout(HELLO_TIMEOUT, net::connect(sockets, address)).await;
@@ -42,11 +43,11 @@ pub(super) async fn dial(
 
 fn unresolved(master: &str, error: &io::Error) -> String {
     let host = master.rsplit_once(':').map_or(master, |(host, _)| host);
-    let error = plain(error);
-    let error = error
+    let words = plain(error);
+    let cause = words
         .strip_prefix("failed to lookup address information: ")
-        .unwrap_or(&error);
-    format!("the host name {host:?} does not resolve ({error}); check its spelling")
+        .unwrap_or(&words);
+    format!("the host name {host:?} does not resolve ({cause}); check its spelling")
 }
 
 async fn unreachable(sockets: &Arc<Owner>, address: SocketAddr, error: &io::Error) -> String {

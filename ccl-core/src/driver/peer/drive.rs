@@ -18,7 +18,7 @@ use crate::wire::control::MasterToPeer;
 impl Session {
     /// Works off what waits, unless another thread is at it; that thread then takes it along.
     pub(crate) fn drive(&self) {
-        let _ends_calls = EndCallsOnPanic::new(self);
+        let _guard = EndCallsOnPanic::new(self);
         loop {
             let is_mine = self.decide();
             self.carry_out_deferred();
@@ -30,7 +30,7 @@ impl Session {
 
     /// The machine's time has come. The thread that says so is not held up by what follows from it.
     pub(super) fn ring(&self) {
-        let _ends_calls = EndCallsOnPanic::new(self);
+        let _guard = EndCallsOnPanic::new(self);
         self.inbox.lock().push_back(Item::Input(Input::Timeout));
         self.decide();
         if self.has_deferred() {

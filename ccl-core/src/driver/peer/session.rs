@@ -251,7 +251,7 @@ impl Session {
                 Arc::clone(&completion),
                 Input::Leave { call },
             ));
-            let _in_time = completion.wait_for(FAREWELL_MAX);
+            let _ = completion.wait_for(FAREWELL_MAX);
         }
         self.end_calls(&SessionEnd::Left);
         self.links.shutdown();

@@ -151,8 +151,10 @@ impl<T: Copy> LinkedSet<T> {
                 missing[one].iter().for_each(|&other| counts[other] += 1);
             }
         }
-        let together = (0..all.len()).filter(|&one| is_in[one]);
-        let together = together.map(|one| all[one]).collect();
+        let together = (0..all.len())
+            .filter(|&one| is_in[one])
+            .map(|one| all[one])
+            .collect();
         Self { together, apart }
     }
 }

@@ -222,8 +222,12 @@ impl Ledger {
             self.sealed_state = Some(content);
             self.sealed_by = Some(open.op().n);
         }
-        let contributors = open.members().iter().filter(|peer| !absent.contains(peer));
-        let contributors = contributors.copied().collect();
+        let contributors = open
+            .members()
+            .iter()
+            .filter(|peer| !absent.contains(peer))
+            .copied()
+            .collect();
         state.absent = absent;
         CommitRecord {
             op: open.op(),

@@ -52,8 +52,9 @@ impl Group {
             return rebuild.deadline(shared.now).into_iter().chain(looks).min();
         }
         let answers = self.answers_due(shared).map(|(_, due)| due).min();
-        let presence = self.presence_timeout(shared);
-        let presence = presence.and_then(|timeout| self.next_absent(timeout));
+        let presence = self
+            .presence_timeout(shared)
+            .and_then(|timeout| self.next_absent(timeout));
         let waits = self.newcomers.values().map(|newcomer| newcomer.not_before);
         let wait = waits.filter(|&until| until > shared.now).min();
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);

@@ -24,8 +24,10 @@ impl Group {
 
     /// When the first member will be absent.
     pub fn next_absent(&self, timeout: Duration) -> Option<Instant> {
-        let since = self.safe.waited_since();
-        let since = since.filter(|_| self.missing().next().is_some());
+        let since = self
+            .safe
+            .waited_since()
+            .filter(|_| self.missing().next().is_some());
         let safe_point = since.map(|since| since + timeout);
         next(&self.ledger, timeout)
             .into_iter()

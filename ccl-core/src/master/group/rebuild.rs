@@ -199,8 +199,10 @@ impl Rebuild {
     /// How many members of the newest view were heard, and who was not.
     pub fn turnout(&self) -> Option<(usize, Vec<PeerId>)> {
         let view = self.newest()?.view;
-        let missing = view.peers().into_iter();
-        let missing = missing.filter(|peer| !self.heard.contains_key(peer));
+        let missing = view
+            .peers()
+            .into_iter()
+            .filter(|peer| !self.heard.contains_key(peer));
         Some((self.count_heard(&view), missing.collect()))
     }
 
@@ -234,10 +236,15 @@ impl Rebuild {
 
     /// Members of the newest view.
     pub fn population(&self) -> usize {
-        let sealed = self.sealed.as_ref();
-        let sealed = sealed.map(|view| (view.vid, view.members.len()));
-        let claimed = self.claimed.as_ref().map(|newest| &newest.view);
-        let claimed = claimed.map(|view| (view.vid, view.members.len()));
+        let sealed = self
+            .sealed
+            .as_ref()
+            .map(|view| (view.vid, view.members.len()));
+        let claimed = self
+            .claimed
+            .as_ref()
+            .map(|newest| &newest.view)
+            .map(|view| (view.vid, view.members.len()));
         sealed.max(claimed).map_or(0, |(_, members)| members)
     }
 

@@ -72,8 +72,10 @@ impl Group {
 impl OpenOp {
     /// What its members bring, in rank order.
     fn offers(&self) -> Vec<Offer> {
-        let offers = self.members().iter();
-        let offers = offers.filter_map(|peer| Some((*peer, *self.offers.get(peer)?)));
+        let offers = self
+            .members()
+            .iter()
+            .filter_map(|peer| Some((*peer, *self.offers.get(peer)?)));
         offers.collect()
     }
 

@@ -398,8 +398,10 @@ mod tests {
         history.add(&view(0, 1, &[1, 2], &[]));
         history.add(&view(0, 2, &[1], &[2]));
         let why = |history: &History| {
-            let ended = history.ended.iter();
-            let ended = ended.map(|ended| (ended.session.0, ended.reason.clone()));
+            let ended = history
+                .ended
+                .iter()
+                .map(|ended| (ended.session.0, ended.reason.clone()));
             ended.collect::<Vec<_>>()
         };
         assert_eq!(why(&history), [(2, EvictReason::Died)]);

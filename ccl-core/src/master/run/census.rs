@@ -29,8 +29,10 @@ impl Census {
         };
         if let Some(before) = before {
             self.members -= before;
-            let count = self.of_size.get_mut(&before);
-            let count = count.expect("each group is counted under its size");
+            let count = self
+                .of_size
+                .get_mut(&before)
+                .expect("each group is counted under its size");
             *count -= 1;
             if *count == 0 {
                 self.of_size.remove(&before);

@@ -307,8 +307,12 @@ impl Master {
         if is_active(Mutation::DropAttachOfEvicted) {
             return;
         }
-        let reason = self.shared.sessions.why_ended(attach.session);
-        let reason = reason.cloned().unwrap_or(EvictReason::NotAMember);
+        let reason = self
+            .shared
+            .sessions
+            .why_ended(attach.session)
+            .cloned()
+            .unwrap_or(EvictReason::NotAMember);
         self.shared
             .outbox
             .send(attach.connection, MasterToPeer::Evicted { reason });

@@ -196,8 +196,10 @@ impl Master {
 
     /// Those of these units that can enter together, by their peers.
     fn choose_units(&self, units: &BTreeSet<PeerId>) -> Vec<Vec<PeerId>> {
-        let whole = units.iter().copied();
-        let whole = whole.filter(|unit| self.standing(*unit) == Standing::Whole);
+        let whole = units
+            .iter()
+            .copied()
+            .filter(|unit| self.standing(*unit) == Standing::Whole);
         let whole: Vec<PeerId> = whole.collect();
         let are_linked = |one: PeerId, other: PeerId| {
             let mates = self.shared.sessions.of_generation(other);

@@ -119,8 +119,10 @@ impl Group {
             let seconds = seconds(newcomer.not_before - shared.now);
             return Some(Wait::Backoff { seconds });
         }
-        let founders = self.newcomers.iter();
-        let founders = founders.filter(|(_, newcomer)| newcomer.turn != Turn::Waits);
+        let founders = self
+            .newcomers
+            .iter()
+            .filter(|(_, newcomer)| newcomer.turn != Turn::Waits);
         let here: Vec<PeerId> = founders.map(|(peer, _)| *peer).collect();
         if self.view.members.is_empty() && here.len() < self.needed() {
             return Some(Wait::FirstView {
@@ -231,10 +233,12 @@ impl Group {
 
     /// The names of all of this group.
     pub fn names(&self, shared: &Shared) -> Names {
-        let members = self.view.members.iter();
-        let members = members.map(|member| (member.peer, member.label()));
-        let newcomers = self.newcomers.keys();
-        let newcomers = newcomers.filter_map(|peer| {
+        let members = self
+            .view
+            .members
+            .iter()
+            .map(|member| (member.peer, member.label()));
+        let newcomers = self.newcomers.keys().filter_map(|peer| {
             let session = shared.sessions.get(*peer)?;
             Some((*peer, session.registration.label()))
         });

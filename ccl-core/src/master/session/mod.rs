@@ -251,8 +251,11 @@ impl Sessions {
 
     /// The newest connection of a process is over, and it has no session.
     pub fn give_up(&mut self, key: LinkKey, attach: u64) {
-        let known = self.given_up.iter().position(|known| known.key == key);
-        let known = known.and_then(|index| self.given_up.remove(index));
+        let known = self
+            .given_up
+            .iter()
+            .position(|known| known.key == key)
+            .and_then(|index| self.given_up.remove(index));
         if self.given_up.len() == limits::ENDED_SESSIONS_MAX {
             self.given_up.pop_front();
         }
@@ -311,8 +314,10 @@ impl Sessions {
         let before = std::mem::take(self);
         self.given_up = before.given_up;
         let ended = before.ended.iter().map(|ended| (ended.key, ended.attach));
-        let others = before.peers.values();
-        let others = others.map(|session| (session.registration.key, session.newest()));
+        let others = before
+            .peers
+            .values()
+            .map(|session| (session.registration.key, session.newest()));
         for (key, attach) in ended.chain(others) {
             self.give_up(key, attach);
         }

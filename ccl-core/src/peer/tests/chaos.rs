@@ -323,8 +323,8 @@ impl Chaos {
 
     fn observe_end(&mut self, call: CallId, end: &End) {
         assert!(self.open.remove(&call), "{call:?} ended twice");
-        let name = format!("{end:?}");
-        let name = name.split([' ', '{']).next().unwrap_or_default();
+        let text = format!("{end:?}");
+        let name = text.split([' ', '{']).next().unwrap_or_default();
         self.ends.insert(name.to_owned());
         match end {
             End::Committed { op, .. } => {

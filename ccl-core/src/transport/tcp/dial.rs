@@ -131,11 +131,12 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
         let sockets = Arc::clone(&link.settings.sockets);
         dials.spawn(async move {
             sleep(HEAD_START * index).await;
-            let connected = timeout(connect_timeout, net::connect(&sockets, address)).await;
-            let connected = connected.unwrap_or_else(|_elapsed| {
-                let words = format!("no answer within {} ms", connect_timeout.as_millis());
-                Err(io::Error::new(io::ErrorKind::TimedOut, words))
-            });
+            let connected = timeout(connect_timeout, net::connect(&sockets, address))
+                .await
+                .unwrap_or_else(|_elapsed| {
+                    let words = format!("no answer within {} ms", connect_timeout.as_millis());
+                    Err(io::Error::new(io::ErrorKind::TimedOut, words))
+                });
             (address, connected)
         });
     }

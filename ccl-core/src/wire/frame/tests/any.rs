@@ -423,8 +423,8 @@ fn wait() -> impl Strategy<Value = Wait> {
             size,
         },
     );
-    let link = (named_peer(), named_peer(), "[ -~]{0,64}");
-    let link = link.prop_map(|(from, to, error)| MissingLink { from, to, error });
+    let link = (named_peer(), named_peer(), "[ -~]{0,64}")
+        .prop_map(|(from, to, error)| MissingLink { from, to, error });
     prop_oneof![
         unit.prop_map(Wait::Unit),
         (some_peers(), any::<u32>()).prop_map(|(here, needed)| Wait::FirstView { here, needed }),
