@@ -82,7 +82,9 @@ pub unsafe extern "C" fn add_entry(
 ) -> cclResult_t {
     call(|| {
         // SAFETY: NULL, or what the header asks for.
-        let key = unsafe { key((name, dtype), (shape, dimensions_count), is_unequal) }?;
+        let shape = unsafe { memory::list(shape, dimensions_count, CCL_DIMENSIONS_MAX, "shape") }?;
+        // SAFETY: the same.
+        let key = unsafe { key(name, dtype, shape, is_unequal) }?;
         check_element_alignment(&key, memory)?;
         let state = handles::get::<SharedState, _>(state)?;
         // SAFETY: the header asks for memory of this length that stays until the handle is
@@ -286,18 +288,16 @@ fn under_way() -> Error {
 }
 
 /// # Safety
-/// `name` is NULL or a text that ends with a zero byte; `shape` is NULL or has `dimensions_count`
-/// extents.
+/// `name` is NULL or a text that ends with a zero byte.
 unsafe fn key(
-    (name, dtype): (*const c_char, cclDataType_t),
-    (shape, dimensions_count): (*const u64, usize),
+    name: *const c_char,
+    dtype: cclDataType_t,
+    shape: Vec<u64>,
     is_unequal: u32,
 ) -> Outcome<Key> {
     // SAFETY: passed on from the caller.
     let name =
         unsafe { memory::text(name, "name") }?.ok_or_else(|| Error::invalid("name is NULL"))?;
-    // SAFETY: passed on from the caller.
-    let shape = unsafe { memory::list(shape, dimensions_count, CCL_DIMENSIONS_MAX, "shape") }?;
     Ok(Key {
         name,
         dtype: self::dtype(dtype)?,

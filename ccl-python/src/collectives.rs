@@ -265,7 +265,7 @@ fn reduce_part(buffer: Object<'_, '_>, out: Option<Object<'_, '_>>) -> PyResult<
     };
     let (send, receive) = (Memory::of(buffer, Use::Read)?, Memory::of(out, Use::Fill)?);
     let count = send.count;
-    check_out(buffer.py(), &receive, (send.dtype, count))?;
+    check_out(buffer.py(), &receive, send.dtype, count)?;
     Ok(Part {
         send: Some(send),
         receive,
@@ -287,7 +287,7 @@ fn gather(
 ) -> PyResult<Part> {
     let (send, receive) = (Memory::of(send, Use::Read)?, Memory::of(out, Use::Fill)?);
     let count = send.count;
-    check_out(py, &receive, (send.dtype, count * world_size as usize))?;
+    check_out(py, &receive, send.dtype, count * world_size as usize)?;
     Ok(Part {
         send: Some(send),
         receive,
@@ -312,7 +312,7 @@ fn scatter(
         );
         return Err(invalid(py, what));
     }
-    check_out(py, &receive, (send.dtype, count))?;
+    check_out(py, &receive, send.dtype, count)?;
     Ok(Part {
         send: Some(send),
         receive,
@@ -320,7 +320,7 @@ fn scatter(
     })
 }
 
-fn check_out(py: Python<'_>, out: &Memory, (dtype, count): (Dtype, usize)) -> PyResult<()> {
+fn check_out(py: Python<'_>, out: &Memory, dtype: Dtype, count: usize) -> PyResult<()> {
     if out.dtype != dtype {
         let (found, needed) = (out.dtype.name(), dtype.name());
         return Err(invalid(

@@ -190,7 +190,13 @@ impl SharedState {
         for entry in content.getattr("entries")?.try_iter()? {
             let (name, object, shape, allow_inequality) = entry?.extract::<Entry<'_>>()?;
             let memory = Memory::of(&object, access).map_err(|error| named(py, &name, &error))?;
-            let key = key(py, name, shape, (&memory, allow_inequality))?;
+            let key = Key {
+                name,
+                dtype: memory.dtype,
+                shape: shape.unwrap_or_else(|| vec![memory.count as u64]),
+                allow_inequality,
+            };
+            check_count(py, &key, &memory)?;
             // SAFETY: `keeps` holds the memory for as long as the state. That Python code does not
             // touch it while a call uses it is what the documentation asks of it.
             let added = unsafe { state.add_raw(key, memory.address as *mut u8) };
@@ -299,20 +305,9 @@ impl Borrow<ccl_core::SharedState<'static>> for Prepared {
     }
 }
 
-fn key(
-    py: Python<'_>,
-    name: String,
-    shape: Option<Vec<u64>>,
-    (memory, allow_inequality): (&Memory, bool),
-) -> PyResult<Key> {
-    let key = Key {
-        name,
-        dtype: memory.dtype,
-        shape: shape.unwrap_or_else(|| vec![memory.count as u64]),
-        allow_inequality,
-    };
+fn check_count(py: Python<'_>, key: &Key, memory: &Memory) -> PyResult<()> {
     if key.count() == Some(memory.count as u64) {
-        return Ok(key);
+        return Ok(());
     }
     let what = format!(
         "entry {:?} has {} elements, and shape {:?}",

@@ -179,7 +179,7 @@ impl CollectiveOptions {
     /// The lines of the table.
     pub fn cases(&self, kind: Kind) -> Vec<Case> {
         if kind == Kind::Barrier {
-            return vec![self.case(kind, (Dtype::U8, ReduceOp::Sum), 0)];
+            return vec![self.case(kind, Dtype::U8, ReduceOp::Sum, 0)];
         }
         let combines = matches!(kind, Kind::AllReduce | Kind::ReduceScatter);
         let ops: &[ReduceOp] = if combines {
@@ -198,7 +198,7 @@ impl CollectiveOptions {
         let cases = types.into_iter().flat_map(|(dtype, op)| {
             self.counts(dtype)
                 .into_iter()
-                .map(move |count| self.case(kind, (dtype, op), count))
+                .map(move |count| self.case(kind, dtype, op, count))
         });
         cases.collect()
     }
@@ -217,7 +217,7 @@ impl CollectiveOptions {
         }
     }
 
-    fn case(&self, kind: Kind, (dtype, op): (Dtype, ReduceOp), count: usize) -> Case {
+    fn case(&self, kind: Kind, dtype: Dtype, op: ReduceOp, count: usize) -> Case {
         // Shares are equal, as in nccl-tests: the rest of the buffer is left out.
         let count = match kind {
             Kind::AllGather | Kind::ReduceScatter => count - count % self.world as usize,

@@ -217,7 +217,8 @@ fn parse_digest(text: &str) -> Result<Digest, String> {
 /// [`read_facts`] found, and the keys are those that were saved.
 pub fn read_places(
     source: &impl Source,
-    (facts, text_bytes): (&Facts, u64),
+    facts: &Facts,
+    text_bytes: u64,
     keys: &[Key],
 ) -> Result<Vec<u64>, String> {
     let needed_bytes = text_bytes_needed(facts, keys)?;

@@ -15,7 +15,7 @@ use super::save::unequal_digest;
 use super::{Checkpoints, check_lengths, names};
 use crate::error::{Error, Result};
 use crate::ids::Revision;
-use crate::state::hash::share_out;
+use crate::state::hash::{Wanted, share_out};
 use crate::state::{BLOCK_BYTES, Blocks, Key, Tree, block_digest, hash_blocks, keys_digest};
 use crate::wire::state::{Digest, StateId};
 
@@ -213,7 +213,7 @@ impl Expected<'_> {
         if facts.keys != self.digest {
             return Err(Fault::OtherKeys);
         }
-        let places = header::read_places(file, (&facts, text_bytes), self.keys)?;
+        let places = header::read_places(file, &facts, text_bytes, self.keys)?;
         Ok(Found { facts, places })
     }
 
@@ -238,7 +238,12 @@ impl Found {
         let mut digests = vec![Digest::default(); blocks.count() as usize];
         let failure = Mutex::new(None);
         let all = std::iter::once(0..blocks.count());
-        share_out(blocks, (all, &mut digests), expected.threads, || {
+        let wanted = Wanted {
+            blocks,
+            digests: &mut digests,
+            threads: expected.threads,
+        };
+        share_out(wanted, all, || {
             let mut buffer = vec![0; BLOCK_BYTES];
             let (failure, places) = (&failure, &self.places);
             move |first: u32, digests: &mut [Digest]| {

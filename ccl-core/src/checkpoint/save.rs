@@ -31,7 +31,7 @@ impl<D: Disk> Checkpoints<D> {
         self.remove_left_over();
         let path = self.directory.join(names::of_revision(content.revision));
         let temporary = self.directory.join(names::temporary(random()?));
-        let written = self.write(&temporary, &facts, (keys, entries));
+        let written = self.write(&temporary, &facts, keys, entries);
         let renamed = written.and_then(|()| self.disk.rename(&temporary, &path));
         if let Err(error) = renamed {
             // Should it stay, the next save removes it.
@@ -99,7 +99,8 @@ impl<D: Disk> Checkpoints<D> {
         &self,
         path: &Path,
         facts: &Facts,
-        (keys, entries): (&[Key], &[&[u8]]),
+        keys: &[Key],
+        entries: &[&[u8]],
     ) -> std::io::Result<()> {
         let file = self.disk.create(path)?;
         let mut file = BufWriter::with_capacity(self.buffer_bytes, file);

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::contributions::{Contribution, Contributions};
 use super::layout::Side;
-use super::operation::{ArrivedPost, Bulk, Common, Post, Shared, Signal};
+use super::operation::{ArrivedPost, Bulk, Combine, Common, Post, Shared, Signal};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Place};
@@ -127,7 +127,7 @@ impl Direct {
         if !common.is_eager_sender {
             let segments = self.originated(common);
             for to in common.others() {
-                send_results(common, to, (Side::Input, segments.clone()), shared);
+                common.send_results(to, Side::Input, segments.clone(), shared);
             }
         }
         let root = common.fingerprint.called.root();
@@ -201,7 +201,7 @@ impl Direct {
                 return Err("a credit for what was sent");
             }
             self.has_asked_again[from.index()] = true;
-            send_results(common, from, (Side::Input, segments), shared);
+            common.send_results(from, Side::Input, segments, shared);
             return Ok(());
         }
         let chunk = common.layout.owned(from);
@@ -230,7 +230,7 @@ impl Direct {
         }
         common.decode(segment, shared);
         for to in common.others() {
-            send_results(common, to, (Side::Result, segment..segment + 1), shared);
+            common.send_results(to, Side::Result, segment..segment + 1, shared);
         }
     }
 
@@ -289,7 +289,7 @@ impl Direct {
         if is_contribution {
             for to in common.others().filter(|&to| to != from) {
                 let segments = segment..segment + 1;
-                send_results(common, to, (Side::Result, segments), shared);
+                common.send_results(to, Side::Result, segments, shared);
             }
         }
     }
@@ -331,7 +331,7 @@ impl Direct {
             0..0
         };
         for to in common.others() {
-            send_results(common, to, (Side::Result, segments.clone()), shared);
+            common.send_results(to, Side::Result, segments.clone(), shared);
         }
         has_freed
     }
@@ -353,8 +353,11 @@ impl Direct {
     /// All contributions are here: adds them in rank order.
     fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
         let operands = self.contributions.operands(common, segment, shared);
-        let operation = (common.reduce_op(), common.members.world_size());
-        common.reduce(segment, operation, operands, shared);
+        let rule = Combine {
+            reduce_op: common.reduce_op(),
+            divisor: common.members.world_size(),
+        };
+        common.reduce(segment, rule, operands, shared);
     }
 }
 
@@ -410,34 +413,31 @@ fn credit(common: &mut Common, to: Rank, segments: Range<u32>, shared: &mut Shar
     common.send_signal(to, signal, shared);
 }
 
-/// Sends finished segments: on the signal lane if the operation is small.
-fn send_results(
-    common: &mut Common,
-    to: Rank,
-    (side, segments): (Side, Range<u32>),
-    shared: &mut Shared,
-) {
-    if segments.is_empty() {
-        return;
-    }
-    if common.layout.is_eager() {
-        let signal = Signal {
-            frame: Frame::EagerResult {
-                first: segments.start,
-                count: segments.end - segments.start,
-            },
-            head: Bytes::new(),
-            body: Some(common.body(side, segments)),
-        };
-        common.send_signal(to, signal, shared);
-        return;
-    }
-    for segment in segments {
-        let bulk = Bulk {
-            frame: Frame::Result { segment, hop: 0 },
-            side,
-        };
-        common.send_bulk(to, bulk, shared);
+impl Common {
+    /// Sends finished segments: on the signal lane if the operation is small.
+    fn send_results(&mut self, to: Rank, side: Side, segments: Range<u32>, shared: &mut Shared) {
+        if segments.is_empty() {
+            return;
+        }
+        if self.layout.is_eager() {
+            let signal = Signal {
+                frame: Frame::EagerResult {
+                    first: segments.start,
+                    count: segments.end - segments.start,
+                },
+                head: Bytes::new(),
+                body: Some(self.body(side, segments)),
+            };
+            self.send_signal(to, signal, shared);
+            return;
+        }
+        for segment in segments {
+            let bulk = Bulk {
+                frame: Frame::Result { segment, hop: 0 },
+                side,
+            };
+            self.send_bulk(to, bulk, shared);
+        }
     }
 }
 

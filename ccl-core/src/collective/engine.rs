@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::exchange::{Exchange, ExchangeLimits};
 use super::layout::Part;
-use super::memory::{Buffer, Memory, Scratch, StagingPool, staging_bytes};
+use super::memory::{Buffer, CallAt, Memory, Scratch, StagingPool, staging_bytes};
 use super::run::{self, Work};
 use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
@@ -165,7 +165,10 @@ impl Engine {
             count: buffer.count as u64,
         };
         let parts: Vec<Part> = buffers.iter().map(part).collect();
-        let called = (&start.fingerprint, start.rank);
+        let called = CallAt {
+            fingerprint: &start.fingerprint,
+            rank: start.rank,
+        };
         let staging = match staging_bytes(buffers, called) {
             0 => None,
             bytes => Some(self.staging(bytes)?),

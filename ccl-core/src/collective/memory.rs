@@ -74,12 +74,19 @@ struct Places {
     bytes: usize,
 }
 
+/// What decides, beside the buffers, which memory an operation needs at a rank.
+#[derive(Clone, Copy)]
+pub(super) struct CallAt<'a> {
+    pub(super) fingerprint: &'a Fingerprint,
+    pub(super) rank: Rank,
+}
+
 /// Bytes of staging memory that an operation of these buffers needs.
-pub(super) fn staging_bytes(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> usize {
+pub(super) fn staging_bytes(buffers: &[Buffer], called: CallAt<'_>) -> usize {
     places(buffers, called).bytes
 }
 
-fn places(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> Places {
+fn places(buffers: &[Buffer], called: CallAt<'_>) -> Places {
     let mut next = 0_usize;
     let mut place = |bytes: usize| {
         let range = next..next.saturating_add(bytes);
@@ -91,7 +98,7 @@ fn places(buffers: &[Buffer], called: (&Fingerprint, Rank)) -> Places {
         .filter(|buffer| needs_staging(buffer, called))
         .map(|buffer| (buffer.receive.clone(), place(buffer.receive.bytes())))
         .collect();
-    let is_raw = Encoding::of(called.0).is_raw();
+    let is_raw = Encoding::of(called.fingerprint).is_raw();
     let wires = buffers
         .iter()
         .filter(|_| !is_raw)
@@ -110,8 +117,8 @@ fn next_place(end: usize) -> usize {
 }
 
 /// The root of a broadcast has its result already where it belongs.
-fn needs_staging(buffer: &Buffer, (fingerprint, rank): (&Fingerprint, Rank)) -> bool {
-    let is_source = fingerprint.called.root() == Some(rank);
+fn needs_staging(buffer: &Buffer, called: CallAt<'_>) -> bool {
+    let is_source = called.fingerprint.called.root() == Some(called.rank);
     !is_source && is_staged(buffer.is_in_place())
 }
 
@@ -119,7 +126,7 @@ impl Memory {
     /// Lends a call's buffers; `staging` has as many bytes as `staging_bytes` says, or more.
     pub(super) fn new(
         buffers: &[Buffer],
-        called: (&Fingerprint, Rank),
+        called: CallAt<'_>,
         scratch: &Arc<Storage>,
         staging: Option<Arc<Storage>>,
     ) -> Self {

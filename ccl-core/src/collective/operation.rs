@@ -343,7 +343,7 @@ impl Common {
     pub(super) fn reduce(
         &self,
         segment: u32,
-        (reduce_op, divisor): (ReduceOp, u32),
+        Combine { reduce_op, divisor }: Combine,
         operands: Vec<Operand>,
         shared: &mut Shared,
     ) {
@@ -363,6 +363,14 @@ impl Common {
     pub(super) fn own(&self, segment: u32) -> Span {
         self.layout.span(Side::Input, segment)
     }
+}
+
+/// How operands become one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Combine {
+    pub(super) reduce_op: ReduceOp,
+    /// What an average is divided by.
+    pub(super) divisor: u32,
 }
 
 /// A signal frame about an operation.

@@ -15,7 +15,7 @@
 //! as it came, so that all decode the same.
 
 use super::layout::Side;
-use super::operation::{Bulk, Common, Shared};
+use super::operation::{Bulk, Combine, Common, Shared};
 use super::segment_set::SegmentSet;
 use super::step::{Operand, Place};
 use crate::ids::Rank;
@@ -167,11 +167,12 @@ impl Ring {
         operands.push(Operand::Own(common.own(segment)));
         let n = common.members.world_size();
         let is_last = self.hops_since_start(common, segment) + 1 == n;
-        let operation = match common.reduce_op() {
+        let (reduce_op, divisor) = match common.reduce_op() {
             ReduceOp::Avg if !is_last => (ReduceOp::Sum, 1),
             reduce_op => (reduce_op, n),
         };
-        common.reduce(segment, operation, operands, shared);
+        let rule = Combine { reduce_op, divisor };
+        common.reduce(segment, rule, operands, shared);
     }
 
     fn pass_on(&mut self, common: &mut Common, bulk: Bulk, shared: &mut Shared) {

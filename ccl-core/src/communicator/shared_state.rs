@@ -13,8 +13,8 @@ use crate::communicator::SyncOptions;
 use crate::error::{Error, Result};
 use crate::ids::Revision;
 use crate::reduce::Element;
-use crate::state::hash::{default_threads, hash_blocks, rehash_entries};
-use crate::state::holding::Holding;
+use crate::state::hash::{Wanted, default_threads, hash_blocks, rehash_entries};
+use crate::state::holding::{Brought, Holding};
 use crate::state::{Blocks, Key, Tree, keys_digest};
 use crate::wire::control::{Digest, StateId};
 
@@ -326,7 +326,12 @@ impl<'a> SharedState<'a> {
                         "touched: there is no entry {entry}"
                     )));
                 }
-                rehash_entries(&self.bytes(), &layout, (touched, &mut digests), threads);
+                let wanted = Wanted {
+                    blocks: &layout,
+                    digests: &mut digests,
+                    threads,
+                };
+                rehash_entries(&self.bytes(), wanted, touched);
                 digests
             }
             _ => hash_blocks(&self.bytes(), &layout, threads),
@@ -340,8 +345,12 @@ impl<'a> SharedState<'a> {
         Ok(Holding::new(
             self.memory.clone(),
             Arc::new(layout),
-            (keys, tree),
-            (content, self.is_usable),
+            keys,
+            Brought {
+                tree,
+                named: content,
+                is_whole: self.is_usable,
+            },
         ))
     }
 

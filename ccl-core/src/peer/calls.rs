@@ -63,7 +63,7 @@ impl Peer {
             Ordering::Greater => {}
             Ordering::Less => self.answer_from_floor(tag),
             Ordering::Equal if self.phase.is_posting() => {
-                match check_birth(membership, tag, state.next, self.min_world(tag)) {
+                match check_birth(membership, tag, state.next, self.needs(tag)) {
                     Ok(birth) => self.start(tag, birth),
                     Err(error) => self.reject(tag, error),
                 }
@@ -147,15 +147,16 @@ impl Peer {
         }
     }
 
-    fn min_world(&self, tag: Tag) -> (u32, Option<Rank>) {
+    fn needs(&self, tag: Tag) -> Needs {
         let fingerprint = self
             .tags
             .get(tag)
             .and_then(|state| state.call.as_ref())
             .map(|call| &call.fingerprint);
-        let asked = fingerprint.map_or(0, |fingerprint| fingerprint.min_world);
-        let root = fingerprint.and_then(|fingerprint| fingerprint.called.root());
-        (asked, root)
+        Needs {
+            min_world: fingerprint.map_or(0, |fingerprint| fingerprint.min_world),
+            root: fingerprint.and_then(|fingerprint| fingerprint.called.root()),
+        }
     }
 
     fn start(&mut self, tag: Tag, birth: Birth) {
@@ -212,12 +213,18 @@ impl Peer {
     }
 }
 
+/// What a call asks of the view in which it takes place.
+struct Needs {
+    min_world: u32,
+    root: Option<Rank>,
+}
+
 /// Where the next operation of a tag takes place, and whether it may. Nothing is consumed yet.
 fn check_birth(
     membership: &Membership,
     tag: Tag,
     n: OpNumber,
-    (min_world, root): (u32, Option<Rank>),
+    Needs { min_world, root }: Needs,
 ) -> Result<Birth, Error> {
     let world_size = membership.members.world_size();
     if world_size < min_world {

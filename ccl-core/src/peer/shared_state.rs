@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::ids::{OpName, PeerId, Tag};
-use crate::wire::control::{Fingerprint, Kind, Sealed, StateId, StateOffer};
+use crate::wire::control::{Fingerprint, Kind, Sealed, StateId};
 
 use super::Peer;
 use super::io::Output;
@@ -14,7 +14,7 @@ use super::tags::{Posted, Stage};
 impl Peer {
     /// The election of a sync. Said again after each `Attach`; the first that is heard counts.
     pub(super) fn handle_elected(&mut self, op: OpName, content: StateId, sources: Vec<PeerId>) {
-        let me = self.session.peer();
+        let me = self.session.peer().unwrap_or_default();
         let state = self.tags.get_mut(op.tag);
         let Some(call) = state.and_then(|state| state.call.as_mut()) else {
             return;
@@ -27,8 +27,9 @@ impl Peer {
         if posted.op != op {
             return;
         }
-        let offered = (me.unwrap_or_default(), offer);
-        if let Err(what) = check_election(posted, offered, (content, &sources)) {
+        let is_here = offer.is_usable && offer.content == content;
+        let is_true_here = is_here == sources.contains(&me);
+        if let Err(what) = check_election(posted, content, &sources, is_true_here) {
             return self.end_contradicted(format!("election for {op}: {what}"));
         }
         if posted.elected.replace(content).is_none() {
@@ -49,12 +50,13 @@ impl Peer {
     }
 }
 
-/// Whether an election can be true: it is the one that was heard before, somebody has its content,
-/// and this peer is said to have it if it has.
+/// Whether an election can be true: it is the one that was heard before, members have its content,
+/// and what it says of this peer is so.
 fn check_election(
     posted: &Posted,
-    (me, offer): (PeerId, &StateOffer),
-    (content, sources): (StateId, &[PeerId]),
+    content: StateId,
+    sources: &[PeerId],
+    is_true_here: bool,
 ) -> Result<(), String> {
     if let Some(before) = posted.elected.filter(|before| *before != content) {
         return Err(format!("{content}, after {before}"));
@@ -65,8 +67,7 @@ fn check_election(
     if let Some(stranger) = sources.iter().find(|it| !posted.members.contains(it)) {
         return Err(format!("peer {stranger} is no member of it"));
     }
-    let has_it = offer.is_usable && offer.content == content;
-    if has_it != sources.contains(&me) {
+    if !is_true_here {
         return Err(format!("it errs in whether {content} is here"));
     }
     Ok(())

@@ -75,6 +75,13 @@ struct State {
     idle: Vec<Region>,
 }
 
+/// A frame whose payload is in its place, and the sync that it belongs to.
+struct Arrived {
+    holding: Arc<Holding>,
+    gate: Arc<Gate>,
+    buffer: Region,
+}
+
 impl StateEngine {
     /// Without a sync.
     #[must_use]
@@ -264,10 +271,10 @@ impl StateEngine {
         let Some(order) = given(from, header.frame) else {
             return;
         };
-        let Some((holding, gate, buffer)) = self.take_arrived(header, &order) else {
+        let Some(arrived) = self.take_arrived(header, &order) else {
             return;
         };
-        let payload = buffer.slice(0..header.payload_bytes as usize);
+        let payload = arrived.buffer.slice(0..header.payload_bytes as usize);
         match order.what {
             What::Digests => {
                 let digests = payload.read(|bytes| {
@@ -283,9 +290,9 @@ impl StateEngine {
                     note_lie(&order, claim);
                 });
             }
-            What::Blocks => self.blocks_arrived(header.op, &order, (&holding, &gate, &payload)),
+            What::Blocks => self.blocks_arrived(header.op, &order, &arrived, &payload),
         }
-        self.state.lock().keep(buffer);
+        self.state.lock().keep(arrived.buffer);
     }
 
     /// A link was given up.
@@ -307,11 +314,7 @@ impl StateEngine {
         });
     }
 
-    fn take_arrived(
-        &self,
-        header: &FrameHeader,
-        order: &Order,
-    ) -> Option<(Arc<Holding>, Arc<Gate>, Region)> {
+    fn take_arrived(&self, header: &FrameHeader, order: &Order) -> Option<Arrived> {
         let mut state = self.state.lock();
         let sync = state.sync.as_mut()?;
         if sync.start.op != header.op {
@@ -322,15 +325,15 @@ impl StateEngine {
             .remove(&(order.peer, order.what, order.first))?;
         let holding = Arc::clone(&sync.start.holding);
         holding.note(|account| account.received_bytes += u64::from(header.payload_bytes));
-        Some((holding, Arc::clone(&sync.gate), buffer))
+        Some(Arrived {
+            holding,
+            gate: Arc::clone(&sync.gate),
+            buffer,
+        })
     }
 
-    fn blocks_arrived(
-        &self,
-        op: OpName,
-        order: &Order,
-        (holding, gate, payload): (&Arc<Holding>, &Arc<Gate>, &Region),
-    ) {
+    fn blocks_arrived(&self, op: OpName, order: &Order, arrived: &Arrived, payload: &Region) {
+        let Arrived { holding, gate, .. } = arrived;
         let Some(wanted) = self.wanted(op, order) else {
             return;
         };

@@ -21,6 +21,17 @@ pub fn default_threads() -> usize {
     available.map_or(1, NonZero::get).min(THREADS_MAX)
 }
 
+/// Digests to be filled in, and by how many threads at most, the caller's among them.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The blocks of the state.
+    pub blocks: &'a Blocks,
+    /// One for each block.
+    pub digests: &'a mut [Digest],
+    /// Fewer work on a small state.
+    pub threads: usize,
+}
+
 /// Digests of all blocks, in order. `entries` are the bytes of all entries in the order of the
 /// keys; those of entries whose content may differ are not looked at.
 ///
@@ -32,7 +43,12 @@ pub fn default_threads() -> usize {
 pub fn hash_blocks(entries: &[&[u8]], blocks: &Blocks, threads: usize) -> Vec<Digest> {
     let mut digests = vec![Digest::default(); blocks.count() as usize];
     let all = std::iter::once(0..blocks.count());
-    hash_ranges(entries, blocks, (all, &mut digests), threads);
+    let wanted = Wanted {
+        blocks,
+        digests: &mut digests,
+        threads,
+    };
+    hash_ranges(entries, wanted, all);
     digests
 }
 
@@ -41,28 +57,20 @@ pub fn hash_blocks(entries: &[&[u8]], blocks: &Blocks, threads: usize) -> Vec<Di
 ///
 /// # Panics
 /// If the entries or digests are not those of `blocks`, or there is no such entry.
-pub fn rehash_entries(
-    entries: &[&[u8]],
-    blocks: &Blocks,
-    (touched, digests): (&[usize], &mut [Digest]),
-    threads: usize,
-) {
+pub fn rehash_entries(entries: &[&[u8]], wanted: Wanted<'_>, touched: &[usize]) {
     let mut touched = touched.to_vec();
     touched.sort_unstable();
     touched.dedup();
+    let blocks = wanted.blocks;
     let ranges = touched.iter().map(|&entry| blocks.of_entry(entry));
-    hash_ranges(entries, blocks, (ranges, digests), threads);
+    hash_ranges(entries, wanted, ranges);
 }
 
 /// Ranges must ascend without overlap.
-fn hash_ranges(
-    entries: &[&[u8]],
-    blocks: &Blocks,
-    (ranges, digests): (impl Iterator<Item = Range<u32>>, &mut [Digest]),
-    threads: usize,
-) {
+fn hash_ranges(entries: &[&[u8]], wanted: Wanted<'_>, ranges: impl Iterator<Item = Range<u32>>) {
+    let blocks = wanted.blocks;
     check_lengths(entries, blocks);
-    share_out(blocks, (ranges, digests), threads, || {
+    share_out(wanted, ranges, || {
         |first: u32, digests: &mut [Digest]| {
             for (span, digest) in blocks.spans_from(first).zip(digests) {
                 let bytes = span.bytes.start as usize..span.bytes.end as usize;
@@ -80,13 +88,17 @@ fn hash_ranges(
 /// # Panics
 /// If `digests` are not one a block.
 pub(crate) fn share_out<W>(
-    blocks: &Blocks,
-    (ranges, digests): (impl Iterator<Item = Range<u32>>, &mut [Digest]),
-    threads: usize,
+    wanted: Wanted<'_>,
+    ranges: impl Iterator<Item = Range<u32>>,
     worker: impl Fn() -> W + Sync,
 ) where
     W: FnMut(u32, &mut [Digest]) -> bool,
 {
+    let Wanted {
+        blocks,
+        digests,
+        threads,
+    } = wanted;
     assert_eq!(digests.len(), blocks.count() as usize, "one digest a block");
     let (pieces, cost_bytes) = cut(blocks, ranges, digests);
     let threads = threads
@@ -242,6 +254,14 @@ mod tests {
             .collect()
     }
 
+    fn wanted<'a>(blocks: &'a Blocks, digests: &'a mut [Digest], threads: usize) -> Wanted<'a> {
+        Wanted {
+            blocks,
+            digests,
+            threads,
+        }
+    }
+
     #[test]
     fn every_number_of_threads_gives_the_digests_of_the_blocks_one_by_one() {
         let (blocks, contents) = mixture();
@@ -261,14 +281,14 @@ mod tests {
         }
         let entries = slices(&contents);
         let touched = [8, 3, 1, 5, 5, 0];
-        rehash_entries(&entries, &blocks, (&touched, &mut digests), 3);
+        rehash_entries(&entries, wanted(&blocks, &mut digests, 3), &touched);
         let right = hash_blocks(&entries, &blocks, 1);
         let different: Vec<u32> = (0..blocks.count())
             .filter(|&block| digests[block as usize] != right[block as usize])
             .collect();
         let missed: Vec<u32> = blocks.of_entry(2).collect();
         assert_eq!(different, missed, "entry 2 changed and was not named");
-        rehash_entries(&entries, &blocks, (&[2], &mut digests), 3);
+        rehash_entries(&entries, wanted(&blocks, &mut digests, 3), &[2]);
         assert_eq!(digests, right);
     }
 
@@ -276,7 +296,7 @@ mod tests {
     fn a_state_of_nothing_has_no_digests() {
         let blocks = Blocks::new(&[]).unwrap();
         assert_eq!(hash_blocks(&[], &blocks, 8), []);
-        rehash_entries(&[], &blocks, (&[], &mut []), 8);
+        rehash_entries(&[], wanted(&blocks, &mut [], 8), &[]);
     }
 
     #[test]
@@ -301,7 +321,7 @@ mod tests {
         let caller = std::thread::current().id();
         let mut digests = vec![Digest::default(); 3];
         let ranges = std::iter::once(0..3);
-        share_out(&blocks, (ranges, &mut digests), 8, || {
+        share_out(wanted(&blocks, &mut digests, 8), ranges, || {
             assert_eq!(std::thread::current().id(), caller);
             |_: u32, digests: &mut [Digest]| {
                 digests.fill(block_digest(entries[0]));
@@ -331,7 +351,11 @@ mod tests {
             }
             |_: u32, _: &mut [Digest]| true
         };
-        share_out(&blocks, (std::iter::once(0..64), &mut digests), 4, worker);
+        share_out(
+            wanted(&blocks, &mut digests, 4),
+            std::iter::once(0..64),
+            worker,
+        );
         assert_eq!(helpers.into_inner(), 3);
     }
 
@@ -341,7 +365,7 @@ mod tests {
         let mut digests = vec![Digest::default(); 64];
         let calls = std::sync::atomic::AtomicUsize::new(0);
         let ranges = std::iter::once(0..64);
-        share_out(&blocks, (ranges, &mut digests), 1, || {
+        share_out(wanted(&blocks, &mut digests, 1), ranges, || {
             |_: u32, _: &mut [Digest]| calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0
         });
         assert_eq!(calls.into_inner(), 2, "of four pieces");

@@ -36,6 +36,17 @@ struct Content {
     account: Account,
 }
 
+/// What the caller's entries hold when a call begins.
+#[derive(Debug)]
+pub struct Brought {
+    /// The digests of their blocks.
+    pub tree: Tree,
+    /// What an offer names.
+    pub named: StateId,
+    /// Whether they are that content, and not what a sync that failed left.
+    pub is_whole: bool,
+}
+
 /// What a call moved, over all its attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
@@ -50,15 +61,14 @@ pub struct Account {
 }
 
 impl Holding {
-    /// The caller's entries with the digests of their blocks. `whole` says whether they are one
-    /// content, and not what a sync that failed left.
+    /// The caller's entries, with the digest of their keys.
     #[must_use]
-    pub fn new(
-        entries: Vec<Lent>,
-        layout: Arc<Blocks>,
-        (keys, tree): (Digest, Tree),
-        (named, is_whole): (StateId, bool),
-    ) -> Self {
+    pub fn new(entries: Vec<Lent>, layout: Arc<Blocks>, keys: Digest, brought: Brought) -> Self {
+        let Brought {
+            tree,
+            named,
+            is_whole,
+        } = brought;
         Self {
             entries,
             layout,

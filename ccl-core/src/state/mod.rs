@@ -18,7 +18,7 @@ mod source;
 use crate::ids::PeerId;
 
 pub use digest::{EntryDigest, Tree, block_digest, keys_digest};
-pub use hash::{default_threads, hash_blocks, rehash_entries};
+pub use hash::{Wanted, default_threads, hash_blocks, rehash_entries};
 pub use layout::{BLOCK_BYTES, Blocks, Key};
 
 /// What is asked for.

@@ -54,7 +54,7 @@ pub(crate) async fn run(
     generation: u64,
 ) {
     let fault = match dial(&sockets, &address).await {
-        Ok((stream, address)) => serve(&session, (stream, address), generation).await.err(),
+        Ok((stream, address)) => serve(&session, stream, address, generation).await.err(),
         Err(fault) => Some(fault),
     };
     if let Some(session) = session.upgrade() {
@@ -64,7 +64,8 @@ pub(crate) async fn run(
 
 async fn serve(
     session: &Weak<Session>,
-    (stream, address): (Stream, SocketAddr),
+    stream: Stream,
+    address: SocketAddr,
     generation: u64,
 ) -> Result<(), String> {
     net::keep_alive(&stream).map_err(|error| plain(&error))?;

@@ -6,6 +6,7 @@ use super::*;
 use crate::buffer::Lent;
 use crate::ids::Revision;
 use crate::reduce::Dtype;
+use crate::state::holding::Brought;
 use crate::state::{BLOCK_BYTES, Blocks, Key, Tree, block_digest, keys_digest};
 use crate::transport::{Frame, Payload};
 
@@ -79,7 +80,12 @@ fn node_cut(id: u64, wire: &Wire, mut memory: Box<[u8]>, block_bytes: usize) -> 
     // SAFETY: the node keeps the memory, which does not move, and the test reads it only when no
     // engine is at work.
     let lent = unsafe { Lent::new(memory.as_mut_ptr(), memory.len()) };
-    let holding = Holding::new(vec![lent], Arc::new(layout), (keys, tree), (content, true));
+    let brought = Brought {
+        tree,
+        named: content,
+        is_whole: true,
+    };
+    let holding = Holding::new(vec![lent], Arc::new(layout), keys, brought);
     let events = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&events);
     let engine = StateEngine::new(StateTools {

@@ -95,24 +95,24 @@ async fn tell_why(link: &Link, lane: &Lane, error: &io::Error) {
 
 /// Tries all addresses, the one that worked last first.
 async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
-    let (stream, address) = connect_any(link)
+    let connected = connect_any(link)
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Failure::Refused(error),
             _ => Failure::Passing(error),
         })?;
-    let connection =
-        begin(link, lane, (stream, address))
-            .await
-            .map_err(|failure| match failure {
-                Failure::Passing(error) => {
-                    // Maybe somebody else's: the next attempt tries the others first.
-                    link.demote(address);
-                    let words = format!("{address}: no answer of this peer: {}", plain(&error));
-                    Failure::Passing(io::Error::new(error.kind(), words))
-                }
-                other => other,
-            })?;
+    let address = connected.remote;
+    let connection = begin(link, lane, connected)
+        .await
+        .map_err(|failure| match failure {
+            Failure::Passing(error) => {
+                // Maybe somebody else's: the next attempt tries the others first.
+                link.demote(address);
+                let words = format!("{address}: no answer of this peer: {}", plain(&error));
+                Failure::Passing(io::Error::new(error.kind(), words))
+            }
+            other => other,
+        })?;
     link.prefer(address);
     link.is_reached.store(true, Ordering::Relaxed);
     Ok(connection)
@@ -146,7 +146,10 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
         match connected {
             Ok(stream) => {
                 link.tune(&stream);
-                return Ok((stream, address));
+                return Ok(Offered {
+                    stream,
+                    remote: address,
+                });
             }
             Err(error) => {
                 troubles.push(format!("{address}: {}", plain(&error)));
@@ -169,7 +172,7 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
 /// Greets the other side over a connection, whoever made it.
 async fn begin(link: &Link, lane: &Arc<Lane>, connected: Offered) -> Result<Connection, Failure> {
     let hello = link.hello(lane);
-    let welcome = timeout(HELLO_TIMEOUT, greet(&connected.0, &hello))
+    let welcome = timeout(HELLO_TIMEOUT, greet(&connected.stream, &hello))
         .await
         .map_err(|_elapsed| Failure::Passing(io::ErrorKind::TimedOut.into()))?
         .map_err(Failure::Passing)?;

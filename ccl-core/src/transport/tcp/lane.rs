@@ -18,6 +18,7 @@ use super::dial;
 use super::door::Door;
 use super::keeper::Event;
 use super::link::Link;
+use super::offer::Offered;
 use super::reader::{BulkReader, SignalReader};
 use super::signal::{self, SignalOut};
 use super::window::{Entry, OutOfStep, Window};
@@ -240,7 +241,7 @@ impl Connection {
     /// Begins a new connection of a lane, over which the other side expects this number.
     pub(super) fn begin(
         lane: &Arc<Lane>,
-        (stream, remote): (Stream, SocketAddr),
+        Offered { stream, remote }: Offered,
         expected: u64,
         checksum: bool,
     ) -> Result<Self, OutOfStep> {
@@ -322,7 +323,10 @@ async fn accept(link: &Link, lane: &Arc<Lane>) -> Result<Connection, &'static st
         let welcome = link.welcome(&visitor.hello, lane.next_expected());
         let connection = Connection::begin(
             lane,
-            (visitor.stream, visitor.remote),
+            Offered {
+                stream: visitor.stream,
+                remote: visitor.remote,
+            },
             visitor.hello.next_expected,
             welcome.checksum,
         )

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::Inner;
 use super::door::Visitor;
 use super::link::{Admission, Link};
+use super::offer::Offered;
 use crate::limits::{HELLO_TIMEOUT, LANES_MAX, UNIDENTIFIED_MAX, WORLD_SIZE_MAX};
 use crate::net::{Port, Stream};
 use crate::wire::data::{Answer, HELLO_BYTES, Opening};
@@ -253,6 +254,9 @@ fn take_offer(link: &Link, caller: Caller) -> Result<Entry, String> {
         return Err("the link has failed".into());
     }
     link.tune(&caller.stream);
-    link.offers.put((caller.stream, caller.remote));
+    link.offers.put(Offered {
+        stream: caller.stream,
+        remote: caller.remote,
+    });
     Ok(Entry::Done)
 }

@@ -196,7 +196,7 @@ impl Links for TcpLinks {
         for (peer, neighbour) in wanted {
             links
                 .entry(*peer)
-                .or_insert_with(|| inner.make(&role, (*peer, neighbour.clone()), false));
+                .or_insert_with(|| inner.make(&role, *peer, neighbour.clone(), false));
         }
         drop(links);
         inner.note_change();
@@ -285,7 +285,7 @@ impl Inner {
         let has_unsettled = old.has_unsettled();
         match links.get_mut(&old.peer) {
             Some(link) if Arc::ptr_eq(link, old) => {
-                *link = self.make(&role, (old.peer, old.neighbour()), has_unsettled);
+                *link = self.make(&role, old.peer, old.neighbour(), has_unsettled);
             }
             _ => return,
         }
@@ -298,7 +298,8 @@ impl Inner {
     fn make(
         self: &Arc<Self>,
         role: &Role,
-        (peer, neighbour): (PeerId, Neighbour),
+        peer: PeerId,
+        neighbour: Neighbour,
         follows_loss: bool,
     ) -> Arc<Link> {
         let incarnation = {

@@ -27,7 +27,11 @@ use crate::net::{Stream, plain};
 use crate::wire::data::{HELLO_BYTES, LaneOffer, Opening};
 
 /// A connection, and where it leads.
-pub(super) type Offered = (Stream, SocketAddr);
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub(super) stream: Stream,
+    pub(super) remote: SocketAddr,
+}
 
 /// At the dialling side: connections that no lane has taken yet.
 #[derive(Debug, Default)]
@@ -96,7 +100,7 @@ pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
 
 /// Makes a connection and waits until the dialling side greets over it.
 async fn offer(link: &Link) -> io::Result<Caller> {
-    let (stream, remote) = dial::connect_any(link).await?;
+    let Offered { stream, remote } = dial::connect_any(link).await?;
     let no_answer = |error: io::Error| {
         let words = format!("{remote}: no answer of this peer: {}", plain(&error));
         io::Error::new(error.kind(), words)
