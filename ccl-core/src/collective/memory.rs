@@ -142,13 +142,14 @@ impl Memory {
             }
             _ => buffer.receive.open(&gate),
         };
-        let wire = |range: Range<usize>| {
-            let storage = staging.as_ref().expect("wire forms need staging memory");
-            storage.open(&gate).slice(range)
-        };
+        // Without elements nothing is staged.
+        let wires = staging.iter().flat_map(|storage| {
+            let wires = wires.iter().cloned();
+            wires.map(|range| storage.open(&gate).slice(range))
+        });
         Self {
             results: buffers.iter().map(&mut result).collect(),
-            wires: wires.into_iter().map(wire).collect(),
+            wires: wires.collect(),
             inputs: buffers
                 .iter()
                 .map(|buffer| buffer.send.open(&gate))

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::tests::{buffers, snapshots};
 use super::*;
+use crate::collective::encoding::HALVED;
 use crate::collective::harness::{Call, Prng, peer, reference};
 use crate::ids::{LinkKey, RunId};
 use crate::limits::SCRATCH_BYTES_DEFAULT;
@@ -63,6 +64,9 @@ fn random_call(prng: &mut Prng, world_size: usize, tag: u64) -> Call {
     call.op = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::Max][prng.below(3)];
     call.root = prng.below(world_size) as u32;
     call.tag = tag;
+    if dtype == Dtype::F32 && call.op != ReduceOp::Avg && prng.below(2) == 0 {
+        call.caller = HALVED.into();
+    }
     call
 }
 
