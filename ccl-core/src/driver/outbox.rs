@@ -116,7 +116,13 @@ impl Outbox {
                 return Ok(true);
             }
             match stream.write(&[IoSlice::new(&writing.bytes[writing.sent..])]) {
-                Ok(count) => writing.sent += count,
+                Ok(count) => {
+                    writing.sent += count;
+                    assert!(
+                        writing.sent <= writing.bytes.len(),
+                        "no more than was offered"
+                    );
+                }
                 Err(error) if is_pause(&error) => {
                     self.queue.lock().taken_bytes = writing.bytes.len() - writing.sent;
                     return Ok(false);
@@ -136,6 +142,7 @@ impl Outbox {
         }
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.bytes, &mut writing.bytes);
+        assert!(queue.bytes.is_empty(), "all that was queued is taken");
         queue.taken_bytes = writing.bytes.len();
         !writing.bytes.is_empty()
     }

@@ -265,7 +265,12 @@ impl Header {
             writer.put(&first.to_le_bytes());
             writer.put(&second.to_le_bytes());
         }
-        writer.finish()
+        let bytes = writer.finish();
+        debug_assert!(
+            Self::decode(&bytes).map_or(true, |(header, _)| header == *self),
+            "the other side reads what was written, or refuses it"
+        );
+        bytes
     }
 
     /// From bytes, checked against every limit. Also returns the header's CRC, with which a

@@ -156,6 +156,10 @@ impl Core {
 
     /// When the machine wants to be called for time's sake.
     pub(super) fn due(&self) -> Option<Instant> {
+        debug_assert!(
+            self.renewals > 0 || self.held_back.is_empty(),
+            "calls are held back only for syncs"
+        );
         let due = self.peer.poll_timeout();
         due.filter(|_| self.ended.is_none())
     }
@@ -232,6 +236,10 @@ impl Core {
                 self.peer.handle(now, input);
             }
             Item::Repeat(repeat) => {
+                assert!(
+                    self.renewals > 0,
+                    "a sync is renewed only after it was announced"
+                );
                 self.post_attempt(now, *repeat);
                 self.renewals -= 1;
                 if self.renewals == 0 {
@@ -321,7 +329,11 @@ impl Core {
             deadline: collective.deadline,
         };
         let collective = Some(collective);
-        self.calls.insert(call, Pending { duty, collective });
+        let earlier = self.calls.insert(call, Pending { duty, collective });
+        assert!(
+            earlier.is_none(),
+            "an attempt begins after the one before it ended"
+        );
         self.peer.handle(now, input);
     }
 

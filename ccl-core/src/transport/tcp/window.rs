@@ -61,6 +61,10 @@ impl Window {
         let number = self.base + index as u64;
         self.sent += 1;
         self.ever_sent = self.ever_sent.max(number + 1);
+        debug_assert!(
+            self.sent <= self.entries.len(),
+            "only what is there is sent"
+        );
         Some((number, entry))
     }
 
@@ -118,6 +122,14 @@ impl Window {
             self.held_bytes -= entry.held_bytes();
         }
         self.base += count as u64;
+        assert!(
+            self.base <= self.ever_sent,
+            "what has arrived was sent before"
+        );
+        debug_assert!(
+            !self.entries.is_empty() || self.held_bytes == 0,
+            "what came in with a frame leaves with it"
+        );
     }
 }
 
