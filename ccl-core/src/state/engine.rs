@@ -16,36 +16,15 @@ use super::fetch::{Claim, Fetch, Task};
 use super::frames::{self, asked, bytes_of, fits, given, note_lie};
 use super::holding::Holding;
 use super::running::{Jobs, Role, Running};
+pub use super::running::{StartSync, StateEvent};
 use super::serve::Serve;
 use super::{Order, What};
 use crate::buffer::{Gate, Region, Storage};
-use crate::ids::{Members, OpName, PeerId};
+use crate::ids::{OpName, PeerId};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::time::Instant;
 use crate::transport::{FrameHeader, LinkSender, Placement};
 use crate::wire::state::{Digest, StateId};
-
-/// What the driver is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StateEvent {
-    /// The elected content is here.
-    Held(OpName),
-    /// It cannot be had: why, in words.
-    Failed(OpName, String),
-}
-
-/// What a sync is started with.
-#[derive(Clone, Debug)]
-pub struct StartSync {
-    /// Its name.
-    pub op: OpName,
-    /// Members in rank order.
-    pub members: Members,
-    /// This peer's rank.
-    pub rank: usize,
-    /// The caller's state.
-    pub holding: Arc<Holding>,
-}
 
 /// What an engine is given to work with.
 pub struct StateTools {

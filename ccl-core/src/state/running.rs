@@ -3,17 +3,39 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::engine::{StartSync, StateEvent};
 use super::fetch::{Fetch, FetchEnd};
 use super::frames::payload;
+use super::holding::Holding;
 use super::serve::Serve;
 use super::{Order, What};
 use crate::buffer::{Gate, Region};
-use crate::ids::{OpName, PeerId};
+use crate::ids::{Members, OpName, PeerId};
 use crate::limits::STATE_ASKS_MAX;
 use crate::time::Instant;
 use crate::transport::Payload;
 use crate::wire::state::StateId;
+
+/// What the driver is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateEvent {
+    /// The elected content is here.
+    Held(OpName),
+    /// It cannot be had: why, in words.
+    Failed(OpName, String),
+}
+
+/// What a sync is started with.
+#[derive(Clone, Debug)]
+pub struct StartSync {
+    /// Its name.
+    pub op: OpName,
+    /// Members in rank order.
+    pub members: Members,
+    /// This peer's rank.
+    pub rank: usize,
+    /// The caller's state.
+    pub holding: Arc<Holding>,
+}
 
 #[derive(Debug)]
 pub(super) struct Running {

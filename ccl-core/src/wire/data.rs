@@ -15,12 +15,11 @@ use super::fixed::{Reader, Writer, stored_crc};
 use crate::ids::{Epoch, OpName, OpNumber, Tag, Term, Vid};
 use crate::limits::{SEGMENT_BYTES_MAX, SIGNAL_PAYLOAD_BYTES_MAX};
 
+pub use super::fault::{DATA_VERSION, DataFault};
 pub use super::lane::{
     Answer, HELLO_BYTES, LaneHello, LaneOffer, LaneWelcome, Opening, WELCOME_BYTES,
 };
 
-/// Version of the data connections; both sides must speak the same.
-pub const DATA_VERSION: u32 = 1;
 /// Bytes of an encoded [`Header`].
 pub const HEADER_BYTES: usize = 64;
 /// Bytes of the trailer behind a payload.
@@ -208,29 +207,6 @@ pub struct Header {
     pub sequence: u64,
     /// The number the sender expects next on this lane: all below have arrived.
     pub ack: u64,
-}
-
-/// What is wrong with bytes that came over a data connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DataFault {
-    /// The first bytes are not those of a data connection.
-    #[error("not a data connection")]
-    Magic,
-    /// The other side speaks another version.
-    #[error("data protocol version {0}, this side speaks {DATA_VERSION}")]
-    Version(u32),
-    /// The CRC over header, hello or welcome does not match.
-    #[error("header checksum mismatch")]
-    HeaderChecksum,
-    /// The CRC over the payload does not match.
-    #[error("payload checksum mismatch")]
-    PayloadChecksum,
-    /// A field has a value that means nothing.
-    #[error("field {0} is out of range")]
-    Field(&'static str),
-    /// The frame announces more than its kind may carry.
-    #[error("frame of {0} bytes announced, more than its kind may carry")]
-    TooLong(u32),
 }
 
 const KIND_SKIP: u8 = 16;

@@ -1,6 +1,6 @@
 //! Fields in a fixed number of bytes, the last four of which are a CRC-32 of the others.
 
-use super::data::{DATA_VERSION, DataFault};
+use super::fault::{DATA_VERSION, DataFault};
 
 /// Checks magic, version and CRC, in this order, and goes on behind them.
 pub(super) fn begin<const N: usize>(

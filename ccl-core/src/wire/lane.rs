@@ -2,7 +2,7 @@
 //!
 //! What a hello that does not fit means is decided by `transport`.
 
-use super::data::{DATA_VERSION, DataFault};
+use super::fault::{DATA_VERSION, DataFault};
 use super::fixed::{Writer, begin};
 use crate::ids::{LinkKey, PeerId, RunId};
 use crate::limits::LANES_MAX;

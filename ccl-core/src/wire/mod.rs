@@ -5,6 +5,7 @@ pub mod bounded;
 pub mod control;
 pub mod data;
 mod entry;
+mod fault;
 mod fingerprint;
 mod fixed;
 pub mod frame;

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::ids::Members;
 
 /// Blocks of an entry in all.
 const BLOCK: usize = 64;

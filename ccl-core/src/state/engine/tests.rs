@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::buffer::Lent;
+use crate::ids::Members;
 use crate::ids::Revision;
 use crate::reduce::Dtype;
 use crate::state::holding::Brought;
