@@ -397,6 +397,36 @@ fn newcomer_that_is_too_far_ahead_goes_and_the_others_go_on() {
     }
 }
 
+/// It comes back with the same state each time, at once and from another port. The others change
+/// their view for it again and again, but ever more rarely; another of its group waits for nothing.
+#[test]
+fn stray_that_comes_back_with_the_same_state_waits_longer_each_time() {
+    let mut s = Scenario::with_members(3);
+    has(&mut s, &[A, B, C], content(14, 1));
+    agree(&mut s, &[A, B, C], content(14, 1));
+    has(&mut s, &[C], content(16, 9));
+    let mut stray = C;
+    for seconds in [1, 2, 4] {
+        let calls = begin(&mut s, &[A, B, stray]);
+        let endings = s.ends(&[A, B], &calls[..2]);
+        assert!(endings.iter().all(is_lost), "{endings:?}");
+        assert_evicted_ahead(&mut s, stray, 16, 14);
+        let evicted = s.world.now;
+        agree(&mut s, &[A, B], content(14, 1));
+        stray = s.join_beside(stray);
+        has(&mut s, &[stray], content(16, 9));
+        while size(&s.world, stray) == 0 {
+            let calls = [A, B].map(|host| s.safe_point(host));
+            s.ends(&[A, B], &calls);
+            s.pass_ms(100);
+        }
+        let waited = (s.world.now - evicted).as_secs();
+        assert_eq!(waited, seconds);
+    }
+    let other = s.join();
+    s.admit(&[A, B, stray], other);
+}
+
 /// As many are ahead as could go on without them: nobody knows which of the two is the run.
 #[test]
 fn half_of_the_members_are_not_evicted_for_being_ahead() {

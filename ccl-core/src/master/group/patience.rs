@@ -54,7 +54,8 @@ impl Group {
         let answers = self.answers_due(shared).map(|(_, due)| due).min();
         let presence = self.presence_timeout(shared);
         let presence = presence.and_then(|timeout| self.next_absent(timeout));
-        let waits = self.newcomers.values().map(|newcomer| newcomer.not_before);
+        let waits = self.newcomers.values().filter_map(|newcomer| newcomer.held);
+        let waits = waits.map(|held| held.until);
         let wait = waits.filter(|&until| until > shared.now).min();
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
         let announce = outdated.then_some(self.announced.not_before);
