@@ -33,6 +33,7 @@ fn every_error() -> Vec<Error> {
                 peer: PeerId(9),
                 theirs: (1, 2),
                 most: (3, 4),
+                odd: Digest::default(),
                 usual: Digest::default(),
                 difference: None,
             }),

@@ -199,6 +199,7 @@ impl Syncing {
         } = &mut error
             && let SyncFault::Keys {
                 peer,
+                odd: odd_keys,
                 usual,
                 difference: Some(difference),
                 ..
@@ -207,7 +208,7 @@ impl Syncing {
             let odd = names.of(*peer).to_string();
             let words = if self.holding.keys == *usual {
                 Some(odd::describe(keys, difference.reversed(), &odd))
-            } else if self.communicator.peer() == *peer {
+            } else if self.holding.keys == *odd_keys {
                 Some(odd::describe(keys, **difference, OTHERS))
             } else {
                 odd::describe_strange(**difference, &odd, OTHERS)

@@ -112,6 +112,8 @@ pub enum SyncFault {
         theirs: (u32, u64),
         /// Those of most.
         most: (u32, u64),
+        /// Its keys, which others may have too.
+        odd: Digest,
         /// The keys of most.
         usual: Digest,
         /// What its entries differ from those in, if it is known.
