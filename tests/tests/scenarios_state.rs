@@ -124,21 +124,48 @@ fn receiver_that_hangs_half_way_is_lost_and_the_others_go_on() {
 /// C is left with half a state, and can only receive until it has a whole one.
 #[test]
 fn half_a_state_is_never_a_source() {
-    let mut s = Scenario::with_members(3);
-    has(&mut s, &[A], content(4, 1));
+    let mut s = Scenario::with_members(4);
+    let d = HostId(3);
+    has(&mut s, &[A, d], content(4, 1));
     has(&mut s, &[C], content(3, 3));
-    s.when(
-        (Point::AtHost, ELECTED),
-        Some(C),
-        Act::Crash { host: A, words: 0 },
-    );
-    let calls = begin(&mut s, &[A, B, C]);
-    let endings = s.ends(&[B, C], &calls[1..]);
+    for host in [A, d] {
+        s.when(
+            (Point::AtHost, ELECTED),
+            Some(C),
+            Act::Crash { host, words: 0 },
+        );
+    }
+    let calls = begin(&mut s, &[A, B, C, d]);
+    let endings = s.ends(&[B, C], &calls[1..3]);
     assert!(endings.iter().all(is_lost), "{endings:?}");
     assert!(!s.world.hosts[C.0].app.possession.is_usable);
+    s.view_of(&[B, C]);
     s.world.hosts[B.0].app.possession.is_usable = true;
     agree(&mut s, &[B, C], content(0, 0));
     assert!(s.world.hosts[C.0].app.possession.is_usable);
+}
+
+/// A alone was ahead, and dies while B and a newcomer fetch what it has: B had what was sealed
+/// before, and gives that.
+#[test]
+fn only_source_that_dies_half_way_leaves_what_was_sealed_before() {
+    for (act, words) in [(ELECTED, 0), (ELECTED, 1000), (DONE, 0)] {
+        let mut s = Scenario::with_members(2);
+        has(&mut s, &[A, B], content(4, 1));
+        agree(&mut s, &[A, B], content(4, 1));
+        s.join();
+        s.admit(&[A, B], C);
+        has(&mut s, &[A], content(5, 1));
+        let (point, of) = match act {
+            DONE => (Point::HostSends, A),
+            _ => (Point::AtHost, B),
+        };
+        s.when((point, act), Some(of), Act::Crash { host: A, words });
+        let calls = begin(&mut s, &[A, B, C]);
+        let endings = s.ends(&[B, C], &calls[1..]);
+        assert!(endings.iter().all(is_lost), "{endings:?}");
+        agree(&mut s, &[B, C], content(4, 1));
+    }
 }
 
 #[test]

@@ -15,7 +15,9 @@ use crate::peer::View;
 use crate::state::holding::Holding;
 use crate::state::{Key, odd};
 use crate::time::Instant;
-use crate::wire::control::{Called, Digest, Fingerprint, StateOffer, SyncFault, SyncStrategy};
+use crate::wire::control::{
+    Called, CancelReason, Digest, Fingerprint, StateOffer, SyncFault, SyncStrategy,
+};
 
 /// How a sync is to be made.
 #[derive(Clone, Debug, Default)]
@@ -170,7 +172,7 @@ impl Syncing {
         state: &mut SharedState<'_>,
         end: Result<Outcome>,
     ) -> Result<SyncInfo> {
-        state.settle(&self.holding);
+        state.settle(&self.holding, is_given_up(&end));
         let outcome = end.map_err(|error| self.with_entry(state.keys(), error))?;
         let account = self.holding.account();
         let (content, _) = self.holding.offered();
@@ -217,6 +219,14 @@ impl Syncing {
         }
         error
     }
+}
+
+/// Whether callers gave a sync up: they are likely to call again, with the same source.
+fn is_given_up(end: &Result<Outcome>) -> bool {
+    let Err(Error::Cancelled { reason, .. }) = end else {
+        return false;
+    };
+    matches!(**reason, CancelReason::User | CancelReason::Deadline)
 }
 
 /// Follows a sync, and cancels it, while another thread waits for it. It does not keep the state
