@@ -101,7 +101,8 @@ typedef struct cclErrorInfo_t {
     cclResult_t result;
     /*
      Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
-     (cclErrorSharedState), or that this peer was in last (cclErrorEvicted).
+     (cclErrorSharedState), or that this peer was in last (cclErrorEvicted,
+     cclErrorRevisionAhead).
      */
     uint32_t term;
     /*
@@ -114,7 +115,8 @@ typedef struct cclErrorInfo_t {
     uint32_t world_size;
     /*
      Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
-     one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted).
+     one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted,
+     cclErrorRevisionAhead).
      */
     uint64_t peer;
     /*
@@ -880,7 +882,8 @@ typedef uint32_t cclSyncRole_t;
 #define cclErrorWorldChanged 14
 
 /*
- The master removed this peer. The session is over.
+ The master removed this peer, for another reason than cclErrorRevisionAhead. The session is
+ over.
  */
 #define cclErrorEvicted 15
 
@@ -898,6 +901,14 @@ typedef uint32_t cclSyncRole_t;
  The members' shared states do not fit together: entries, strategies or revisions. Nothing moved.
  */
 #define cclErrorSharedState 18
+
+/*
+ The master removed this peer, because its shared state is further ahead than the run may go in
+ one step: it comes from another run, or from a later point of this one. The session is over. Who
+ comes back with the same state is evicted again: begin without it, or load the run's own
+ checkpoint.
+ */
+#define cclErrorRevisionAhead 19
 
 /*
  Something failed for good.

@@ -17,14 +17,16 @@ pub struct cclErrorInfo_t {
     /// The result code.
     pub result: cclResult_t,
     /// Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
-    /// (cclErrorSharedState), or that this peer was in last (cclErrorEvicted).
+    /// (cclErrorSharedState), or that this peer was in last (cclErrorEvicted,
+    /// cclErrorRevisionAhead).
     pub term: u32,
     /// Epoch of that view.
     pub epoch: u32,
     /// Members at the moment (cclErrorTooFewPeers, cclErrorWorldChanged).
     pub world_size: u32,
     /// Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
-    /// one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted).
+    /// one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted,
+    /// cclErrorRevisionAhead).
     pub peer: u64,
     /// Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled,
     /// cclErrorSharedState).

@@ -43,7 +43,8 @@ pub const cclErrorTooFewPeers: cclResult_t = 13;
 /// The members changed, and the buffers are made for another number of them. Nothing was started.
 /// Read the world size and call again with buffers for it.
 pub const cclErrorWorldChanged: cclResult_t = 14;
-/// The master removed this peer. The session is over.
+/// The master removed this peer, for another reason than cclErrorRevisionAhead. The session is
+/// over.
 pub const cclErrorEvicted: cclResult_t = 15;
 /// Whether the operation succeeded cannot be known. The session is over.
 pub const cclErrorUnknown: cclResult_t = 16;
@@ -51,6 +52,12 @@ pub const cclErrorUnknown: cclResult_t = 16;
 pub const cclErrorEnded: cclResult_t = 17;
 /// The members' shared states do not fit together: entries, strategies or revisions. Nothing moved.
 pub const cclErrorSharedState: cclResult_t = 18;
+
+/// The master removed this peer, because its shared state is further ahead than the run may go in
+/// one step: it comes from another run, or from a later point of this one. The session is over. Who
+/// comes back with the same state is evicted again: begin without it, or load the run's own
+/// checkpoint.
+pub const cclErrorRevisionAhead: cclResult_t = 19;
 
 /// A short name of a result code. Never NULL, never freed; also for numbers that are no code. Does
 /// not block; may be called from anywhere.
@@ -142,12 +149,13 @@ fn name(result: cclResult_t) -> &'static CStr {
         cclErrorUnknown => c"outcome unknown",
         cclErrorEnded => c"session ended",
         cclErrorSharedState => c"shared states do not fit",
+        cclErrorRevisionAhead => c"evicted for its shared state",
         _ => c"no result code",
     }
 }
 
 /// The core's errors by their codes.
-const CODES: [(cclResult_t, ErrorKind); 16] = [
+const CODES: [(cclResult_t, ErrorKind); 17] = [
     (cclErrorInvalidArgument, ErrorKind::InvalidArgument),
     (cclErrorInvalidUsage, ErrorKind::InvalidUsage),
     (cclErrorForked, ErrorKind::Forked),
@@ -164,6 +172,7 @@ const CODES: [(cclResult_t, ErrorKind); 16] = [
     (cclErrorUnknown, ErrorKind::Unknown),
     (cclErrorEnded, ErrorKind::Ended),
     (cclErrorSharedState, ErrorKind::SharedState),
+    (cclErrorRevisionAhead, ErrorKind::RevisionAhead),
 ];
 
 #[cfg(test)]

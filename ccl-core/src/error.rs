@@ -86,7 +86,8 @@ pub enum Error {
         /// Members at the moment.
         world_size: u32,
     },
-    /// The master removed this peer. The session is over; connect anew.
+    /// The master removed this peer. The session is over; connect anew, and if it was for its
+    /// shared state ([`ErrorKind::RevisionAhead`]), without that.
     #[error("evicted from the run: {0}; connect anew to come back as a newcomer")]
     Evicted(Eviction),
     /// The master did not let this peer in.
@@ -202,6 +203,10 @@ impl Error {
             Self::SharedState { .. } => ErrorKind::SharedState,
             Self::TooFewPeers { .. } => ErrorKind::TooFewPeers,
             Self::WorldChanged { .. } => ErrorKind::WorldChanged,
+            Self::Evicted(Eviction {
+                reason: EvictReason::RevisionAhead { .. },
+                ..
+            }) => ErrorKind::RevisionAhead,
             Self::Evicted(_) => ErrorKind::Evicted,
             Self::Refused(_) => ErrorKind::Refused,
             Self::Unknown(_) => ErrorKind::Unknown,
@@ -261,7 +266,10 @@ impl Error {
 /// The errors as one list, for whoever gives each a number or a class: [`Error::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "each is described at the error of its name")]
+#[expect(
+    missing_docs,
+    reason = "each other is described at the error of its name"
+)]
 pub enum ErrorKind {
     PeerLost,
     Cancelled,
@@ -269,6 +277,9 @@ pub enum ErrorKind {
     TooFewPeers,
     WorldChanged,
     Evicted,
+    /// [`Error::Evicted`] for a shared state that is too far ahead to be the run's. Who comes back
+    /// with it is evicted again: begin without it, or load the run's own checkpoint.
+    RevisionAhead,
     Refused,
     Unknown,
     Ended,
@@ -283,13 +294,14 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All there are.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PeerLost,
         Self::Cancelled,
         Self::SharedState,
         Self::TooFewPeers,
         Self::WorldChanged,
         Self::Evicted,
+        Self::RevisionAhead,
         Self::Refused,
         Self::Unknown,
         Self::Ended,
@@ -316,7 +328,12 @@ impl ErrorKind {
     pub fn is_fatal(self) -> bool {
         matches!(
             self,
-            Self::Evicted | Self::Refused | Self::Unknown | Self::Ended | Self::Forked
+            Self::Evicted
+                | Self::RevisionAhead
+                | Self::Refused
+                | Self::Unknown
+                | Self::Ended
+                | Self::Forked
         )
     }
 }

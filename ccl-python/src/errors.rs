@@ -1,6 +1,6 @@
 //! Errors of `ccl-core` as exceptions of `ccl._errors`, one to one.
 
-use ccl_core::{CancelReason, Error};
+use ccl_core::{CancelReason, Error, ErrorKind};
 use pyo3::exceptions::{PyBufferError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -54,7 +54,10 @@ fn class_name(error: &Error) -> &'static str {
         Error::SharedState { .. } => "StateMismatch",
         Error::TooFewPeers { .. } => "TooFewPeers",
         Error::WorldChanged { .. } => "WorldChanged",
-        Error::Evicted(_) => "Evicted",
+        Error::Evicted(_) => match error.kind() {
+            ErrorKind::RevisionAhead => "RevisionAhead",
+            _ => "Evicted",
+        },
         Error::Refused(_) => "Refused",
         Error::Unknown(_) => "Unknown",
         Error::Ended(_) => "Ended",

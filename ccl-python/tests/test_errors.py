@@ -37,7 +37,7 @@ def test_no_master_is_a_connection_error_with_its_address() -> None:
 def test_errors_are_named_as_they_are_imported() -> None:
     classes = [value for value in vars(ccl).values() if isinstance(value, type)]
     errors = [value for value in classes if issubclass(value, ccl.Error)]
-    assert len(errors) == 20 and {error.__module__ for error in errors} == {"ccl"}
+    assert len(errors) == 21 and {error.__module__ for error in errors} == {"ccl"}
     told = "".join(traceback.format_exception_only(ccl.PeerLost("gone")))
     assert told == "ccl.PeerLost: gone\n"
     assert isinstance(pickle.loads(pickle.dumps(ccl.PeerLost("gone"))), ccl.PeerLost)

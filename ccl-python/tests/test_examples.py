@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ccl
+import numpy as np
+import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
 #: Far beyond what anything here takes; only a hang reaches it.
@@ -85,6 +87,25 @@ def test_elastic_training_goes_on_through_a_kill_and_a_join(tmp_path: Path) -> N
         step, weights = read_until(newcomer, r"^step (\d+): 3 peers, weights (\w+)").groups()
         for process in (first, second):
             assert read_until(process, rf"^step {step}: 3 peers, weights (\w+)")[1] == weights
+
+
+def test_elastic_training_tells_a_process_whose_checkpoints_are_of_another_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    ccl.SharedState({"weights": np.zeros(100_000, np.float32)}, revision=5000).save(other)
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, ExitStack() as stack:
+
+        def start(directory: Path) -> subprocess.Popen[str]:
+            return stack.enter_context(started("elastic.py", master.address, str(directory)))
+
+        first, _ = (start(tmp_path / "checkpoints") for _ in range(2))
+        read_until(first, r"^step \d+: 2 peers")
+        stray = start(other)
+        assert stray.wait(HANG_SECONDS) == 1
+        error = capfd.readouterr().err
+        assert "has revision 5000" in error and f"instead of {other}" in error
+        read_until(first, r"^step \d+: 2 peers")
 
 
 @contextmanager

@@ -5,7 +5,8 @@
 
 All members hold the same weights after each step, bit for bit. A newcomer gets them at a safe point;
 a process that was cut off for too long comes back as one. Now and then one member saves a checkpoint: if
-everything was killed, the same command lines go on from the newest.
+everything was killed, the same command lines go on from the newest. A process whose checkpoints are of another
+run ends with a message.
 """
 
 import sys
@@ -58,8 +59,11 @@ def main(address: str, directory: str) -> None:
         try:
             with ccl.Communicator(address, initial_world_size=2) as comm:
                 train(comm, weights, state, directory)
+        except ccl.RevisionAhead as ahead:  # with the same state it would be evicted again
+            sys.exit(f"{ahead}: start it with the run's directory of checkpoints instead of {directory}")
         except ccl.SessionOver as over:  # evicted, or too long without a master
             print(f"{over}: joins again", flush=True)
+            state.load(directory, missing_ok=True)  # the run may have gone back to a checkpoint meanwhile
 
 
 main(*sys.argv[1:])

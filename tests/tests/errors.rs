@@ -19,6 +19,10 @@ fn class(kind: ErrorKind) -> String {
 /// The class that a retryable error, a fatal one and any other is derived from.
 fn base(kind: ErrorKind) -> &'static str {
     assert!(!(kind.is_retryable() && kind.is_fatal()), "{kind:?}");
+    if kind == ErrorKind::RevisionAhead {
+        // One of its kind, which `SessionOver` is the base of.
+        return "Evicted";
+    }
     if kind.is_retryable() {
         "Retryable"
     } else if kind.is_fatal() {

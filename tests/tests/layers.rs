@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("state::hash", "lock signals wire::state"),
     ("state::frames", "buffer ids transport wire::state"),
     ("state::holding", "buffer ids lock wire::state"),
+    ("state::previous", "buffer wire::state"),
     (
         "state::running",
         "buffer ids limits time transport wire::state",
@@ -89,7 +90,7 @@ const PURE: &str = "collective config error event ids limits master mutation nam
 
 /// Their parts that act: they carry out what the others decide.
 const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::frames \
-                      state::hash state::holding state::running";
+                      state::hash state::holding state::previous state::running";
 
 /// What a pure module must not name, and what to use instead.
 const IMPURE: &[(&str, &str)] = &[

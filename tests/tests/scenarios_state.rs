@@ -124,21 +124,48 @@ fn receiver_that_hangs_half_way_is_lost_and_the_others_go_on() {
 /// C is left with half a state, and can only receive until it has a whole one.
 #[test]
 fn half_a_state_is_never_a_source() {
-    let mut s = Scenario::with_members(3);
-    has(&mut s, &[A], content(4, 1));
+    let mut s = Scenario::with_members(4);
+    let d = HostId(3);
+    has(&mut s, &[A, d], content(4, 1));
     has(&mut s, &[C], content(3, 3));
-    s.when(
-        (Point::AtHost, ELECTED),
-        Some(C),
-        Act::Crash { host: A, words: 0 },
-    );
-    let calls = begin(&mut s, &[A, B, C]);
-    let endings = s.ends(&[B, C], &calls[1..]);
+    for host in [A, d] {
+        s.when(
+            (Point::AtHost, ELECTED),
+            Some(C),
+            Act::Crash { host, words: 0 },
+        );
+    }
+    let calls = begin(&mut s, &[A, B, C, d]);
+    let endings = s.ends(&[B, C], &calls[1..3]);
     assert!(endings.iter().all(is_lost), "{endings:?}");
     assert!(!s.world.hosts[C.0].app.possession.is_usable);
+    s.view_of(&[B, C]);
     s.world.hosts[B.0].app.possession.is_usable = true;
     agree(&mut s, &[B, C], content(0, 0));
     assert!(s.world.hosts[C.0].app.possession.is_usable);
+}
+
+/// A alone was ahead, and dies while B and a newcomer fetch what it has: B had what was sealed
+/// before, and gives that.
+#[test]
+fn only_source_that_dies_half_way_leaves_what_was_sealed_before() {
+    for (act, words) in [(ELECTED, 0), (ELECTED, 1000), (DONE, 0)] {
+        let mut s = Scenario::with_members(2);
+        has(&mut s, &[A, B], content(4, 1));
+        agree(&mut s, &[A, B], content(4, 1));
+        s.join();
+        s.admit(&[A, B], C);
+        has(&mut s, &[A], content(5, 1));
+        let (point, of) = match act {
+            DONE => (Point::HostSends, A),
+            _ => (Point::AtHost, B),
+        };
+        s.when((point, act), Some(of), Act::Crash { host: A, words });
+        let calls = begin(&mut s, &[A, B, C]);
+        let endings = s.ends(&[B, C], &calls[1..]);
+        assert!(endings.iter().all(is_lost), "{endings:?}");
+        agree(&mut s, &[B, C], content(4, 1));
+    }
 }
 
 #[test]
@@ -395,6 +422,36 @@ fn newcomer_that_is_too_far_ahead_goes_and_the_others_go_on() {
             agree(&mut s, &[A, B, again], content(15, 1));
         }
     }
+}
+
+/// It comes back with the same state each time, at once and from another port. The others change
+/// their view for it again and again, but ever more rarely; another of its group waits for nothing.
+#[test]
+fn stray_that_comes_back_with_the_same_state_waits_longer_each_time() {
+    let mut s = Scenario::with_members(3);
+    has(&mut s, &[A, B, C], content(14, 1));
+    agree(&mut s, &[A, B, C], content(14, 1));
+    has(&mut s, &[C], content(16, 9));
+    let mut stray = C;
+    for seconds in [1, 2, 4] {
+        let calls = begin(&mut s, &[A, B, stray]);
+        let endings = s.ends(&[A, B], &calls[..2]);
+        assert!(endings.iter().all(is_lost), "{endings:?}");
+        assert_evicted_ahead(&mut s, stray, 16, 14);
+        let evicted = s.world.now;
+        agree(&mut s, &[A, B], content(14, 1));
+        stray = s.join_beside(stray);
+        has(&mut s, &[stray], content(16, 9));
+        while size(&s.world, stray) == 0 {
+            let calls = [A, B].map(|host| s.safe_point(host));
+            s.ends(&[A, B], &calls);
+            s.pass_ms(100);
+        }
+        let waited = (s.world.now - evicted).as_secs();
+        assert_eq!(waited, seconds);
+    }
+    let other = s.join();
+    s.admit(&[A, B, stray], other);
 }
 
 /// As many are ahead as could go on without them: nobody knows which of the two is the run.

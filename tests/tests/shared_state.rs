@@ -207,7 +207,12 @@ type Entries = Vec<(&'static str, Vec<u64>)>;
 
 /// What each of three says of entries of which those of rank 1 are others.
 fn told(entries: fn(usize) -> Entries) -> Vec<String> {
-    run(3, move |communicator, rank| {
+    told_by(3, entries)
+}
+
+/// What each says of entries of which those of rank 1 are others.
+fn told_by(world_size: u32, entries: fn(usize) -> Entries) -> Vec<String> {
+    run(world_size, move |communicator, rank| {
         let entries = entries(rank);
         let count = |shape: &[u64]| shape.iter().product::<u64>() as usize;
         let mut memory: Vec<_> = entries.iter().map(|it| vec![0_f32; count(&it.1)]).collect();
@@ -263,6 +268,40 @@ fn the_entry_that_differs_is_named_with_both_sides() {
             .all(|words| words.contains(" is f32 of shape [2] ")),
         "{words:?}"
     );
+}
+
+#[test]
+fn each_of_two_with_the_same_odd_entry_is_told_of_it() {
+    let words = told_by(5, |rank| {
+        let shape = if rank < 2 { vec![20, 2] } else { vec![20] };
+        vec![("a", vec![3]), ("w", shape)]
+    });
+    let usual = "\"w\" is f32 of shape [20] here, and f32 of shape [20, 2] at the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, and f32 of shape [20] at the others";
+    assert_eq!(words, [odd, odd, usual, usual, usual]);
+}
+
+/// Entries are told apart by cells, and in each of them more than one differs.
+#[test]
+fn many_entries_that_differ_are_counted() {
+    const NAMES: [&str; 39] = [
+        "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "b0", "b1", "b2", "b3", "b4",
+        "b6", "b7", "b8", "b9", "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "d0",
+        "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9",
+    ];
+    let words = told(|rank| {
+        let shape = vec![if rank == 1 { 2 } else { 3 }];
+        NAMES.iter().map(|name| (*name, shape.clone())).collect()
+    });
+    let odd = "at least 14 entries here and at the others differ";
+    let usual = "at least 14 entries here and at the odd one differ";
+    assert_eq!(words, [usual, odd, usual]);
+    let words = told(|rank| {
+        let shape = vec![if rank == 1 { 2 } else { 3 }];
+        vec![("x", shape.clone()), ("y", shape)]
+    });
+    let more = "; at least one more entry differs";
+    assert!(words.iter().all(|words| words.ends_with(more)), "{words:?}");
 }
 
 /// A name that is too long for a sketch is told by its end, and a shape that is by its elements.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ccl_core::ids::OpName;
+use ccl_core::ids::{OpName, Revision};
 use ccl_core::wire::control::{CancelReason, Digest, EvictReason, SyncFault};
 use ccl_core::{Eviction, Kind, Names, PeerId, Vid};
 
@@ -33,6 +33,7 @@ fn every_error() -> Vec<Error> {
                 peer: PeerId(9),
                 theirs: (1, 2),
                 most: (3, 4),
+                odd: Digest::default(),
                 usual: Digest::default(),
                 difference: None,
             }),
@@ -46,11 +47,10 @@ fn every_error() -> Vec<Error> {
             min_world_size: 2,
         },
         Error::WorldChanged { world_size: 3 },
-        Error::Evicted(Eviction {
-            peer: PeerId(6),
-            vid: Vid::default(),
-            reason: EvictReason::Left,
-            names: Names::default(),
+        evicted(EvictReason::Left),
+        evicted(EvictReason::RevisionAhead {
+            theirs: Revision(16),
+            sealed: Revision(14),
         }),
         Error::Refused("no".into()),
         Error::Unknown("who knows".into()),
@@ -75,6 +75,15 @@ fn every_error() -> Vec<Error> {
     ]
 }
 
+fn evicted(reason: EvictReason) -> Error {
+    Error::Evicted(Eviction {
+        peer: PeerId(6),
+        vid: Vid::default(),
+        reason,
+        names: Names::default(),
+    })
+}
+
 fn ask(question: unsafe extern "C" fn(cclResult_t, *mut u32) -> cclResult_t, code: u32) -> bool {
     let mut answer = 2;
     // SAFETY: a place for an answer.
@@ -88,7 +97,7 @@ fn codes_are_distinct_and_named() {
     let mut codes: Vec<u32> = every_error().iter().map(code).collect();
     codes.extend([cclSuccess, cclErrorInvalidHandle, cclErrorInternal]);
     codes.sort_unstable();
-    assert_eq!(codes, (0..19).collect::<Vec<_>>());
+    assert_eq!(codes, (0..20).collect::<Vec<_>>());
     let names: std::collections::BTreeSet<_> = codes.iter().map(|&code| name(code)).collect();
     assert_eq!(names.len(), codes.len());
     assert_eq!(name(4711), c"no result code");

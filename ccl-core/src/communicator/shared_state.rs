@@ -29,7 +29,7 @@ pub struct SharedState<'a> {
     names: BTreeMap<String, usize>,
     memory: Vec<Lent>,
     revision: Revision,
-    /// False after a sync that failed half-way.
+    /// False after a sync that failed half-way, if what was there before could not be put back.
     is_usable: bool,
     /// Digests of the blocks at the last sync, for callers who say what they touched since.
     digests: Option<Vec<Digest>>,
@@ -151,8 +151,9 @@ impl<'a> SharedState<'a> {
         self.revision = Revision(revision);
     }
 
-    /// Whether the content is whole. False after a sync that failed half-way, until one succeeds:
-    /// what is there is a mixture of two contents.
+    /// Whether the content is whole. False after a sync that ended half-way, until one succeeds:
+    /// what is there is a mixture of two contents. After one with a single source that failed, and
+    /// was not cancelled, what was there before is put back, and it is true.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.is_usable
@@ -354,8 +355,9 @@ impl<'a> SharedState<'a> {
         ))
     }
 
-    /// Takes over what a sync left.
-    pub(super) fn settle(&mut self, holding: &Holding) {
+    /// Takes over what a sync left; `stays`: a mixture too.
+    pub(super) fn settle(&mut self, holding: &Holding, stays: bool) {
+        holding.end(stays);
         let (content, is_whole) = holding.offered();
         self.is_usable = is_whole;
         if is_whole {

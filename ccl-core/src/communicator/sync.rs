@@ -15,7 +15,9 @@ use crate::peer::View;
 use crate::state::holding::Holding;
 use crate::state::{Key, odd};
 use crate::time::Instant;
-use crate::wire::control::{Called, Digest, Fingerprint, StateOffer, SyncFault, SyncStrategy};
+use crate::wire::control::{
+    Called, CancelReason, Digest, Fingerprint, StateOffer, SyncFault, SyncStrategy,
+};
 
 /// How a sync is to be made.
 #[derive(Clone, Debug, Default)]
@@ -170,7 +172,7 @@ impl Syncing {
         state: &mut SharedState<'_>,
         end: Result<Outcome>,
     ) -> Result<SyncInfo> {
-        state.settle(&self.holding);
+        state.settle(&self.holding, is_given_up(&end));
         let outcome = end.map_err(|error| self.with_entry(state.keys(), error))?;
         let account = self.holding.account();
         let (content, _) = self.holding.offered();
@@ -199,6 +201,7 @@ impl Syncing {
         } = &mut error
             && let SyncFault::Keys {
                 peer,
+                odd: odd_keys,
                 usual,
                 difference: Some(difference),
                 ..
@@ -207,7 +210,7 @@ impl Syncing {
             let odd = names.of(*peer).to_string();
             let words = if self.holding.keys == *usual {
                 Some(odd::describe(keys, difference.reversed(), &odd))
-            } else if self.communicator.peer() == *peer {
+            } else if self.holding.keys == *odd_keys {
                 Some(odd::describe(keys, **difference, OTHERS))
             } else {
                 odd::describe_strange(**difference, &odd, OTHERS)
@@ -216,6 +219,14 @@ impl Syncing {
         }
         error
     }
+}
+
+/// Whether callers gave a sync up: they are likely to call again, with the same source.
+fn is_given_up(end: &Result<Outcome>) -> bool {
+    let Err(Error::Cancelled { reason, .. }) = end else {
+        return false;
+    };
+    matches!(**reason, CancelReason::User | CancelReason::Deadline)
 }
 
 /// Follows a sync, and cancels it, while another thread waits for it. It does not keep the state

@@ -425,11 +425,8 @@ impl Master {
             self.shared.outbox.close(connection);
         }
         let registration = session.registration;
-        if matches!(reason, EvictReason::Unreachable { .. }) {
-            self.shared
-                .backoffs
-                .strike(&registration.addresses, self.shared.now);
-        }
+        let now = self.shared.now;
+        self.shared.backoffs.strike(&registration, &reason, now);
         self.end_unit(&registration, &reason);
         if matches!(self.run, Run::Founded { .. }) {
             self.shared.outbox.seal_lazily(Record::SessionEnded {

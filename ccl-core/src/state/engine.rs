@@ -95,13 +95,14 @@ impl StateEngine {
             holding.note(|account| account.elected = Some(content));
             let (mine, is_whole) = holding.offered();
             if is_whole && mine.root == content.root {
-                holding.complete(content);
+                holding.win(content);
                 let layout = Arc::clone(&holding.layout);
                 let serve = Serve::new(layout, self.tools.rate);
                 let role = std::mem::replace(&mut sync.role, Role::Source(serve));
                 sync.take_early(role);
                 return Some(StateEvent::Held(op));
             }
+            holding.keep_previous(sources.len() == 1);
             let fetch = Fetch::new(
                 Task {
                     elected: content,
@@ -154,15 +155,15 @@ impl StateEngine {
         })
     }
 
-    /// Whether this peer's content was elected, and so must not change before the end; `None`
-    /// before the election.
+    /// Whether this peer's memory is the elected content, and so must not change before the end;
+    /// `None` before the election.
     #[must_use]
     pub fn is_source(&self, op: OpName) -> Option<bool> {
         let state = self.state.lock();
         let sync = state.sync.as_ref().filter(|sync| sync.start.op == op)?;
         match &sync.role {
             Role::Waiting(_) => None,
-            Role::Source(_) => Some(true),
+            Role::Source(_) => Some(!sync.start.holding.is_mixed()),
             Role::Receiver(_) => Some(false),
         }
     }

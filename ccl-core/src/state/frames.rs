@@ -20,12 +20,12 @@ pub(super) fn payload(holding: &Holding, gate: &Arc<Gate>, order: &Order) -> Opt
         return Some(Payload::Small(digests.into()));
     }
     if order.count == 1 {
-        return Some(Payload::Lent(holding.region(gate, order.first)));
+        return Some(Payload::Lent(holding.offered_region(gate, order.first)));
     }
     let mut bytes = BytesMut::with_capacity(bytes_of(holding, order) as usize);
     for block in order.first..order.first + order.count {
         holding
-            .region(gate, block)
+            .offered_region(gate, block)
             .read(|block| bytes.put_slice(block))?;
     }
     Some(Payload::Small(bytes.freeze()))

@@ -9,6 +9,7 @@ use crate::lock::Mutex;
 
 use super::digest::Tree;
 use super::layout::Blocks;
+use super::previous::{Kept, Previous, copy_of};
 use crate::buffer::{Gate, Inside, Lent, Region};
 use crate::ids::PeerId;
 use crate::wire::state::{Digest, StateId};
@@ -31,9 +32,20 @@ struct Content {
     blocks: Vec<Digest>,
     /// What the blocks are together; `None`: a mixture.
     whole: Option<StateId>,
+    /// What they were before, if they are a mixture and it is kept.
+    previous: Option<Previous>,
+    /// Whether it is kept once they become one.
+    keeps: bool,
     /// What the caller had, or what was completed last: what an offer names.
     named: StateId,
     account: Account,
+}
+
+impl Content {
+    /// A block of the content that is offered, if another was written over it.
+    fn kept(&self, block: u32) -> Option<&Kept> {
+        self.previous.as_ref()?.block(block)
+    }
 }
 
 /// What the caller's entries hold when a call begins.
@@ -76,19 +88,48 @@ impl Holding {
             content: Mutex::new(Content {
                 blocks: tree.blocks,
                 whole: is_whole.then_some(named),
+                previous: None,
+                keeps: false,
                 named,
                 account: Account::default(),
             }),
         }
     }
 
-    /// What an offer says: the content, and whether it is whole.
+    /// What an offer says: the content, and whether it can be given whole.
     #[must_use]
     pub fn offered(&self) -> (StateId, bool) {
         let content = self.content.lock();
-        match content.whole {
+        let previous = content.previous.as_ref();
+        match content.whole.or(previous.map(|previous| previous.content)) {
             Some(whole) => (whole, true),
             None => (content.named, false),
+        }
+    }
+
+    /// Whether the memory is a mixture of two contents.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.content.lock().whole.is_none()
+    }
+
+    /// The call has ended, and nobody else uses the memory. A mixture becomes again what it was
+    /// before, if that is kept, unless `stays`: then what was verified need not be fetched again.
+    pub fn end(&self, stays: bool) {
+        let mut content = self.content.lock();
+        let Some(previous) = content.previous.take() else {
+            return;
+        };
+        if stays {
+            return;
+        }
+        let gate = Gate::new();
+        let inside = gate.enter().expect("it was made just now");
+        content.whole = Some(previous.content);
+        for (block, Kept { digest, copy }) in previous.into_blocks() {
+            let region = self.region(&gate, block);
+            copy.read(|bytes| region.touch(&inside, 0..bytes.len()).copy_from_slice(bytes));
+            content.blocks[block as usize] = digest;
         }
     }
 
@@ -108,11 +149,21 @@ impl Holding {
         change(&mut self.content.lock().account);
     }
 
-    /// The digests of some blocks, as bytes.
+    /// The digests of some blocks of what is offered, as bytes.
     pub(super) fn encode_digests(&self, first: u32, count: u32) -> Vec<u8> {
         let content = self.content.lock();
-        let blocks = &content.blocks[first as usize..(first + count) as usize];
-        blocks.iter().flat_map(|digest| digest.0).collect()
+        let digest = |block: u32| {
+            let kept = content.kept(block).map(|kept| kept.digest);
+            kept.unwrap_or(content.blocks[block as usize]).0
+        };
+        (first..first + count).flat_map(digest).collect()
+    }
+
+    /// A block of what is offered: in its place, or as it is kept.
+    pub(super) fn offered_region(&self, gate: &Arc<Gate>, block: u32) -> Region {
+        let content = self.content.lock();
+        let kept = content.kept(block).map(|kept| kept.copy.clone());
+        kept.unwrap_or_else(|| self.region(gate, block))
     }
 
     /// The memory of a block behind a gate.
@@ -129,9 +180,29 @@ impl Holding {
         while !rest.is_empty() {
             let region = self.region(gate, block);
             let (head, tail) = rest.split_at(region.bytes());
+            self.keep(block, region.look(inside, 0..head.len()));
             region.touch(inside, 0..head.len()).copy_from_slice(head);
             rest = tail;
             block += 1;
+        }
+    }
+
+    /// Keeps what a block is before it is written over.
+    fn keep(&self, block: u32, bytes: &[u8]) {
+        let is_kept = |content: &Content| {
+            let previous = content.previous.as_ref();
+            previous.is_none_or(|previous| previous.block(block).is_some())
+        };
+        if is_kept(&self.content.lock()) {
+            return;
+        }
+        let copy = copy_of(bytes);
+        let mut content = self.content.lock();
+        let digest = content.blocks[block as usize];
+        match (copy, &mut content.previous) {
+            (Some(copy), Some(previous)) => previous.keep(block, Kept { digest, copy }),
+            // Without memory for all of it there is nothing whole to go back to.
+            _ => content.previous = None,
         }
     }
 
@@ -142,9 +213,27 @@ impl Holding {
         content.blocks[range].copy_from_slice(digests);
     }
 
+    /// Whether the content is kept from now on when blocks of another are written over it.
+    pub(super) fn keep_previous(&self, keeps: bool) {
+        self.content.lock().keeps = keeps;
+    }
+
     /// Blocks are about to be written.
     pub(super) fn mix(&self) {
-        self.content.lock().whole = None;
+        let mut content = self.content.lock();
+        if let Some(whole) = content.whole.take() {
+            content.previous = content.keeps.then(|| Previous::new(whole));
+        }
+    }
+
+    /// What is offered is the elected content.
+    pub(super) fn win(&self, elected: StateId) {
+        let mut content = self.content.lock();
+        content.named = elected;
+        match &mut content.previous {
+            Some(previous) => previous.content = elected,
+            None => content.whole = Some(elected),
+        }
     }
 
     /// All blocks are those of this content.
@@ -152,5 +241,6 @@ impl Holding {
         let mut content = self.content.lock();
         content.whole = Some(elected);
         content.named = elected;
+        content.previous = None;
     }
 }

@@ -11,6 +11,7 @@ pub mod hash;
 pub mod holding;
 pub mod layout;
 pub mod odd;
+mod previous;
 mod running;
 pub mod serve;
 mod source;

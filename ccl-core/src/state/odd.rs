@@ -17,32 +17,55 @@ pub fn sketch(keys: &[Key]) -> KeySketch {
 /// `others` is what they are called.
 #[must_use]
 pub fn describe(keys: &[Key], difference: KeyDifference, others: &str) -> String {
-    let odd = match difference {
+    match difference {
         KeyDifference::Order => {
-            return format!("the entries here and at {others} are the same, in another order");
+            format!("the entries here and at {others} are the same, in another order")
         }
-        KeyDifference::Entry(odd) => odd,
-    };
-    match keys.iter().find(|key| name_hash(&key.name) == odd.name) {
-        Some(key) => describe_own(key, odd, others),
-        None => one_sided(&odd.added(), others, "here"),
+        KeyDifference::Several(least) => {
+            format!("at least {least} entries here and at {others} differ")
+        }
+        KeyDifference::Entry { odd, others: more } => {
+            let words = match keys.iter().find(|key| name_hash(&key.name) == odd.name) {
+                Some(key) => describe_own(key, odd, others),
+                None => one_sided(&odd.added(), others, "here"),
+            };
+            words + &and_more(more)
+        }
     }
 }
 
 /// What a member can say of a difference between two others; `None` if it cannot tell who has what.
 #[must_use]
 pub fn describe_strange(difference: KeyDifference, odd: &str, others: &str) -> Option<String> {
-    let KeyDifference::Entry(entry) = difference else {
-        return Some(format!(
-            "the entries at {odd} and at {others} are the same, in another order"
-        ));
+    let (entry, more) = match difference {
+        KeyDifference::Order => {
+            return Some(format!(
+                "the entries at {odd} and at {others} are the same, in another order"
+            ));
+        }
+        KeyDifference::Several(least) => {
+            return Some(format!(
+                "at least {least} entries at {odd} and at {others} differ"
+            ));
+        }
+        KeyDifference::Entry { odd, others } => (odd, others),
     };
     let is_told = |it: &Foreign| it.shape.is_some();
     let (added, lacked) = (entry.reversed().added(), entry.added());
-    match (is_told(&added), is_told(&lacked)) {
-        (true, _) => Some(one_sided(&added, odd, others)),
-        (_, true) => Some(one_sided(&lacked, others, odd)),
-        _ => None,
+    let words = match (is_told(&added), is_told(&lacked)) {
+        (true, _) => one_sided(&added, odd, others),
+        (_, true) => one_sided(&lacked, others, odd),
+        _ => return None,
+    };
+    Some(words + &and_more(more))
+}
+
+/// Entries that differ beside the one that is named.
+fn and_more(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        1 => "; at least one more entry differs".into(),
+        more => format!("; at least {more} more entries differ"),
     }
 }
 

@@ -23,7 +23,7 @@ pub use super::reason::{AbortReason, CancelReason, EvictReason};
 pub use super::state::{
     Digest, KeyDifference, KeySketch, OddEntry, StateId, StateOffer, SyncFault, SyncStrategy,
 };
-pub use super::wait::{MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
+pub use super::wait::{BackoffCause, MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
 /// with its number, so that whoever differs is told so.

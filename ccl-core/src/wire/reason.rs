@@ -257,7 +257,7 @@ impl AbortReason {
                 CancelReason::User | CancelReason::Deadline | CancelReason::Leave => 0,
             },
             Self::State(SyncFault::RevisionLost { unwilling, .. }) => 128 + unwilling.len() * 10,
-            Self::State(SyncFault::Keys { .. }) => 320,
+            Self::State(SyncFault::Keys { .. }) => 384,
             Self::State(_) => 128,
         };
         64 + texts

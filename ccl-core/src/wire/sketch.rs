@@ -35,7 +35,14 @@ pub enum KeyDifference {
     /// They are the same, in another order.
     Order,
     /// One of those entries that are not the same.
-    Entry(OddEntry),
+    Entry {
+        /// That one.
+        odd: OddEntry,
+        /// How many others differ, at least.
+        others: u32,
+    },
+    /// At least so many, none of which can be named.
+    Several(u32),
 }
 
 /// An entry that two members have differently, or that one of them lacks. Sums are the one's less
@@ -78,18 +85,31 @@ impl KeySketch {
         cell.descriptions = cell.descriptions.with(description);
     }
 
-    /// What it differs from another in, if these entries tell: where several entries differ, one of
-    /// them, or none.
+    /// What it differs from another in; `None` if nothing is known of both. Where several entries
+    /// differ, one of them is named, if it is alone in its cell.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<KeyDifference> {
         if self == other {
             return (*self != Self::default()).then_some(KeyDifference::Order);
         }
         let cells = self.0.iter().zip(&other.0).enumerate();
-        let odd = cells.filter_map(|(index, (one, other))| {
+        let differ = cells.filter(|(_, (one, other))| one != other);
+        let found = differ.map(|(index, (one, other))| {
             one.difference(other).filter(|odd| place(odd.name) == index)
         });
-        odd.map(KeyDifference::Entry).next()
+        let found: Vec<Option<OddEntry>> = found.collect();
+        // Where no single entry accounts for a cell there are two or more.
+        let least: u32 = found
+            .iter()
+            .map(|odd| if odd.is_some() { 1 } else { 2 })
+            .sum();
+        Some(match found.into_iter().flatten().next() {
+            Some(odd) => KeyDifference::Entry {
+                odd,
+                others: least - 1,
+            },
+            None => KeyDifference::Several(least),
+        })
     }
 }
 
@@ -112,8 +132,11 @@ impl KeyDifference {
     #[must_use]
     pub fn reversed(self) -> Self {
         match self {
-            Self::Order => Self::Order,
-            Self::Entry(odd) => Self::Entry(odd.reversed()),
+            Self::Entry { odd, others } => Self::Entry {
+                odd: odd.reversed(),
+                others,
+            },
+            same => same,
         }
     }
 }
@@ -288,7 +311,7 @@ mod tests {
 
     fn odd(one: &[Entry], other: &[Entry]) -> OddEntry {
         match sketch(one).difference(&sketch(other)) {
-            Some(KeyDifference::Entry(odd)) => odd,
+            Some(KeyDifference::Entry { odd, .. }) => odd,
             difference => panic!("{difference:?}"),
         }
     }
@@ -348,7 +371,8 @@ mod tests {
                 Cell { weights, names, checks, sizes, descriptions }
             };
             let sketch = |sums: [[u64; 4]; CELLS]| KeySketch(sums.map(cell));
-            if let Some(KeyDifference::Entry(odd)) = sketch(ours).difference(&sketch(theirs)) {
+            let difference = sketch(ours).difference(&sketch(theirs));
+            if let Some(KeyDifference::Entry { odd, .. }) = difference {
                 let shape: &[u64] = &[u64::MAX, 2];
                 let others = odd.others("w", (Dtype::F32, shape), true);
                 let known = others.iter().chain([&odd.added()]).any(|it| it.shape.is_some());
@@ -356,17 +380,23 @@ mod tests {
             }
         }
 
-        /// Of several that differ one is named, or none; never another.
+        /// Of several that differ one is named, or none; never another, nor more than are.
         #[test]
         fn what_is_named_differs(changed in prop::collection::btree_set(0..200_usize, 1..30)) {
             let ours = layers(200);
             let mut theirs = ours.clone();
             changed.iter().for_each(|&index| theirs[index].2.push(2));
-            if let Some(KeyDifference::Entry(odd)) = sketch(&ours).difference(&sketch(&theirs)) {
-                prop_assert!(changed.iter().any(|&index| name_hash(&ours[index].0) == odd.name));
-            } else {
-                prop_assert!(changed.len() > 1);
-            }
+            let least = match sketch(&ours).difference(&sketch(&theirs)) {
+                Some(KeyDifference::Entry { odd, others }) => {
+                    let mut names = changed.iter().map(|&index| name_hash(&ours[index].0));
+                    prop_assert!(names.any(|name| name == odd.name));
+                    1 + others
+                }
+                Some(KeyDifference::Several(least)) => least,
+                difference => panic!("{difference:?}"),
+            };
+            prop_assert!(least as usize <= changed.len());
+            prop_assert!(least > 1 || changed.len() == 1);
         }
     }
 }

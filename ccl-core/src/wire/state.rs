@@ -112,6 +112,8 @@ pub enum SyncFault {
         theirs: (u32, u64),
         /// Those of most.
         most: (u32, u64),
+        /// Its keys, which others may have too.
+        odd: Digest,
         /// The keys of most.
         usual: Digest,
         /// What its entries differ from those in, if it is known.
@@ -219,7 +221,9 @@ impl SyncFault {
                 names.list(unwilling)
             ),
             Self::NoSource => "no member offers a whole content: all are receive_only, or failed \
-                               half-way before"
+                               half-way before, and whoever had it is gone. A member that has one \
+                               must call with another strategy; if there is none, load a checkpoint \
+                               or begin anew, and let all members call with restore"
                 .into(),
         }
     }

@@ -28,6 +28,27 @@ impl fmt::Display for NamedPeer {
     }
 }
 
+/// Why a newcomer is not let in at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackoffCause {
+    /// The members could not reach it (R10).
+    Unreachable,
+    /// The state of a process of its name and host was too far ahead (R18).
+    RevisionAhead,
+}
+
+impl BackoffCause {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Unreachable => "the members could not reach it a while ago",
+            Self::RevisionAhead => {
+                "a process of its name and host was evicted a while ago, because its shared state \
+                 was not the run's"
+            }
+        }
+    }
+}
+
 /// How many peers of its unit a newcomer can count on, for its words if they do not turn up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitCount {
@@ -113,8 +134,10 @@ pub enum Wait {
     },
     /// Links between peers that are here.
     Links(#[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")] Vec<MissingLink>),
-    /// A pause, because it could not be reached before.
+    /// A pause, because of what it, or a process before it, was evicted for.
     Backoff {
+        /// What for.
+        cause: BackoffCause,
         /// For how long, in seconds.
         seconds: u32,
     },
@@ -143,7 +166,10 @@ impl Wait {
     pub fn gist(&self) -> Self {
         match self {
             Self::EarlierRun { .. } => Self::EarlierRun { seconds: 0 },
-            Self::Backoff { .. } => Self::Backoff { seconds: 0 },
+            Self::Backoff { cause, .. } => Self::Backoff {
+                cause: *cause,
+                seconds: 0,
+            },
             // Each attempt may fail in other words; that one has failed is news once.
             Self::Links(links) => Self::Links(gists(links)),
             Self::Rebuild {
@@ -228,10 +254,9 @@ impl fmt::Display for Wait {
                 here.count
             ),
             Self::Links(missing) => fmt_links(f, missing),
-            Self::Backoff { seconds } => write!(
-                f,
-                "the members could not reach it a while ago, and it may come back in {seconds} s"
-            ),
+            Self::Backoff { cause, seconds } => {
+                write!(f, "{}, and it may come back in {seconds} s", cause.words())
+            }
             Self::Full { members } => {
                 write!(f, "the group has {members} members, and cannot have more")
             }

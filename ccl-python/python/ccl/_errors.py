@@ -77,6 +77,14 @@ class Evicted(SessionOver):
     """The master removed this peer, ``peer``, from the view ``epoch``; ``reason`` says why."""
 
 
+class RevisionAhead(Evicted):
+    """This peer was evicted because its shared state is further ahead than the run may go in one step.
+
+    It comes from another run, or from a later point of this one. Who comes back with the same state
+    is evicted again: begin without it, or load the run's own checkpoint.
+    """
+
+
 class Refused(SessionOver):
     """The master did not let this peer in."""
 

@@ -160,7 +160,7 @@ impl World {
             addresses: vec![address],
             key,
             min_world: self.swarm.min_worlds[group.0 as usize],
-            name: format!("host{}", id.0),
+            name: format!("host{}:{}", address.ip(), id.0),
             entropy: self.network_rng.bits(),
         };
         let host = Host {

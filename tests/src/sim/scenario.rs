@@ -69,6 +69,14 @@ impl Scenario {
         self.join_group(0)
     }
 
+    /// Another process of a host's machine starts, which listens on another port.
+    pub fn join_beside(&mut self, host: HostId) -> HostId {
+        let host = &self.world.hosts[host.0];
+        let (group, mut address) = (host.group, host.address);
+        address.set_port(address.port() + 1);
+        self.world.spawn(group, Some(address), App::scripted())
+    }
+
     /// A newcomer of a group starts.
     pub fn join_group(&mut self, group: u32) -> HostId {
         self.world.spawn(GroupId(group), None, App::scripted())

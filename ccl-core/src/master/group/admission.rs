@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::PeerId;
 use crate::limits;
+use crate::master::session::backoff::Held;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 
@@ -22,8 +23,8 @@ pub struct Newcomer {
     /// Peers that it said it has a whole link to. `None` until it says so over its present
     /// connection.
     pub linked: Option<BTreeSet<PeerId>>,
-    /// It is not admitted before.
-    pub not_before: Instant,
+    /// What keeps it waiting, if anything does.
+    pub held: Option<Held>,
     /// From which safe point on.
     pub turn: Turn,
 }
@@ -43,7 +44,8 @@ impl Newcomer {
     /// Whether it may enter a group of these members, as far as they are concerned.
     fn is_fit(&self, members: &BTreeSet<PeerId>, now: Instant) -> bool {
         let linked = self.linked.as_ref();
-        self.not_before <= now && linked.is_some_and(|linked| members.is_subset(linked))
+        let is_held = self.held.is_some_and(|held| held.until > now);
+        !is_held && linked.is_some_and(|linked| members.is_subset(linked))
     }
 
     fn has_turn(&self) -> bool {

@@ -1,12 +1,13 @@
 //! Who may be admitted together.
 
 use super::*;
+use crate::wire::control::BackoffCause;
 
 fn newcomer(linked: &[u64]) -> Newcomer {
     Newcomer {
         min_world: 1,
         linked: Some(linked.iter().copied().map(PeerId).collect()),
-        not_before: Instant(0),
+        held: None,
         turn: Turn::Any,
     }
 }
@@ -88,7 +89,10 @@ fn who_was_taken_away_comes_back_if_all_that_it_missed_went_too() {
 fn newcomer_waits_out_its_backoff() {
     let members = BTreeSet::new();
     let mut late = newcomer(&[]);
-    late.not_before = Instant(10);
+    late.held = Some(Held {
+        until: Instant(10),
+        cause: BackoffCause::Unreachable,
+    });
     let newcomers = BTreeMap::from([(PeerId(1), late)]);
     assert_eq!(choose(&members, &newcomers, Instant(9), Some(5)), []);
     assert_eq!(

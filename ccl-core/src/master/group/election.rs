@@ -132,6 +132,7 @@ fn check_keys(offers: &[Offer]) -> Result<(), SyncFault> {
             peer: *peer,
             theirs: (odd.entries, odd.bytes),
             most: (usual.entries, usual.bytes),
+            odd: odd.keys,
             usual: usual.keys,
             difference: odd.sketch.difference(&usual.sketch).map(Box::new),
         }),

@@ -43,9 +43,7 @@ impl Group {
         let newcomer = Newcomer {
             min_world: registration.min_world,
             linked: None,
-            not_before: shared
-                .backoffs
-                .not_before(&registration.addresses, shared.now),
+            held: shared.backoffs.held(registration, shared.now),
             turn: match registration.unit_size {
                 Some(_) if !is_active(Mutation::UnitAdmittedByHalves) => Turn::Waits,
                 _ => Turn::Any,

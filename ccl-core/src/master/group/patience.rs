@@ -55,7 +55,11 @@ impl Group {
         let presence = self
             .presence_timeout(shared)
             .and_then(|timeout| self.next_absent(timeout));
-        let waits = self.newcomers.values().map(|newcomer| newcomer.not_before);
+        let waits = self
+            .newcomers
+            .values()
+            .filter_map(|newcomer| newcomer.held)
+            .map(|held| held.until);
         let wait = waits.filter(|&until| until > shared.now).min();
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
         let announce = outdated.then_some(self.announced.not_before);

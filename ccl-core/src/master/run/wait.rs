@@ -115,9 +115,11 @@ impl Group {
 
     fn wait_of_newcomer(&self, shared: &Shared, peer: PeerId) -> Option<Wait> {
         let newcomer = self.newcomers.get(&peer)?;
-        if newcomer.not_before > shared.now {
-            let seconds = seconds(newcomer.not_before - shared.now);
-            return Some(Wait::Backoff { seconds });
+        if let Some(held) = newcomer.held.filter(|held| held.until > shared.now) {
+            return Some(Wait::Backoff {
+                cause: held.cause,
+                seconds: seconds(held.until - shared.now),
+            });
         }
         let founders = self
             .newcomers

@@ -1,17 +1,32 @@
-//! How long a peer that comes back after broken links has to wait (R10).
+//! How long a peer that comes back has to wait, after broken links (R10) or with a state that is
+//! not the run's (R18).
 //!
-//! Without it a link that stays broken would make its ends come and go for ever.
+//! Without it a link that stays broken would make its ends come and go for ever, and so would a
+//! process that connects again with the same checkpoint each time.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use crate::ids::GroupId;
 use crate::limits;
+use crate::master::Registration;
 use crate::time::Instant;
+use crate::wire::control::{BackoffCause, EvictReason};
 
-/// How often addresses were evicted for broken links.
+/// How often whoever it was evicted for such a reason.
 #[derive(Debug, Default)]
 pub struct Backoffs {
-    accounts: BTreeMap<SocketAddr, Account>,
+    accounts: BTreeMap<Key, Account>,
+}
+
+/// Whoever is taken for the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// A link is between ports.
+    Address(SocketAddr),
+    /// A state comes from a host's disk: its next process has the same one, and another port. Other
+    /// names on that host need not have it.
+    Source(GroupId, IpAddr, String),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -20,16 +35,28 @@ struct Account {
     not_before: Instant,
 }
 
+/// What keeps a newcomer waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub until: Instant,
+    pub cause: BackoffCause,
+}
+
 impl Backoffs {
-    /// A peer with these addresses was evicted because others could not reach it.
-    pub fn strike(&mut self, addresses: &[SocketAddr], now: Instant) {
+    /// A peer was evicted: if for one of these reasons, whoever comes in its place waits.
+    pub fn strike(&mut self, peer: &Registration, reason: &EvictReason, now: Instant) {
+        let keys = match reason {
+            EvictReason::Unreachable { .. } => addresses(peer),
+            EvictReason::RevisionAhead { .. } => sources(peer),
+            _ => return,
+        };
         self.accounts
             .retain(|_, account| now <= account.not_before + limits::BACKOFF_MAX);
-        for &address in addresses {
+        for key in keys {
             if self.accounts.len() >= limits::BACKOFFS_MAX {
                 self.accounts.pop_first();
             }
-            let account = self.accounts.entry(address).or_insert(Account {
+            let account = self.accounts.entry(key).or_insert(Account {
                 strikes: 0,
                 not_before: now,
             });
@@ -39,64 +66,46 @@ impl Backoffs {
         }
     }
 
-    /// When a peer with these addresses may be admitted.
-    pub fn not_before(&self, addresses: &[SocketAddr], now: Instant) -> Instant {
-        let accounts = addresses
-            .iter()
-            .filter_map(|address| self.accounts.get(address));
-        accounts
-            .map(|account| account.not_before)
-            .max()
-            .unwrap_or(now)
-            .max(now)
+    /// Until when a peer may not be admitted, if it may not be now.
+    pub fn held(&self, peer: &Registration, now: Instant) -> Option<Held> {
+        let keys = addresses(peer).into_iter().chain(sources(peer));
+        let held = keys.filter_map(|key| {
+            let until = self.accounts.get(&key)?.not_before;
+            let cause = key.cause();
+            (until > now).then_some(Held { until, cause })
+        });
+        held.max_by_key(|held| held.until)
+    }
+}
+
+impl Key {
+    fn cause(&self) -> BackoffCause {
+        match self {
+            Self::Address(_) => BackoffCause::Unreachable,
+            Self::Source(..) => BackoffCause::RevisionAhead,
+        }
+    }
+}
+
+fn addresses(peer: &Registration) -> Vec<Key> {
+    peer.addresses.iter().copied().map(Key::Address).collect()
+}
+
+fn sources(peer: &Registration) -> Vec<Key> {
+    let name = lasting(&peer.name);
+    let hosts = peer.addresses.iter().map(SocketAddr::ip);
+    let keys = hosts.map(|host| Key::Source(peer.group, host, name.to_owned()));
+    keys.collect()
+}
+
+/// A name without the number of the process that the default one ends with.
+fn lasting(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((host, process)) if process.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => name,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn wait_doubles_with_each_eviction_and_ends() {
-        let address = "10.0.0.1:4000".parse().unwrap();
-        let other = "10.0.0.2:4000".parse().unwrap();
-        let mut backoffs = Backoffs::default();
-        let now = Instant(0);
-        assert_eq!(backoffs.not_before(&[address], now), now);
-        backoffs.strike(&[address], now);
-        assert_eq!(
-            backoffs.not_before(&[address], now),
-            now + limits::BACKOFF_MIN
-        );
-        backoffs.strike(&[address], now);
-        assert_eq!(
-            backoffs.not_before(&[address], now),
-            now + limits::BACKOFF_MIN * 2
-        );
-        assert_eq!(backoffs.not_before(&[other], now), now);
-        for _ in 0..20 {
-            backoffs.strike(&[address], now);
-        }
-        assert_eq!(
-            backoffs.not_before(&[address], now),
-            now + limits::BACKOFF_MAX
-        );
-        let later = now + limits::BACKOFF_MAX * 2 + Duration::from_secs(1);
-        backoffs.strike(&[address], later);
-        assert_eq!(
-            backoffs.not_before(&[address], later),
-            later + limits::BACKOFF_MIN
-        );
-    }
-
-    #[test]
-    fn table_is_bounded() {
-        let mut backoffs = Backoffs::default();
-        for port in 0..=u16::MAX {
-            backoffs.strike(&[SocketAddr::from(([10, 0, 0, 1], port))], Instant(0));
-        }
-        assert_eq!(backoffs.accounts.len(), limits::BACKOFFS_MAX);
-    }
-}
+#[path = "backoff_tests.rs"]
+mod tests;

@@ -181,6 +181,7 @@ fn fault_aborts_for_all_at_a_view_change_and_evicts_nobody() {
         peer: peers[1].peer,
         theirs: (1, 8),
         most: (1, 8),
+        odd: Digest([9; 32]),
         usual: Digest::default(),
         difference: None,
     };

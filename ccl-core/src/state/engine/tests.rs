@@ -268,8 +268,78 @@ fn a_sync_that_stops_half_way_leaves_a_mixture_and_touches_nothing_after() {
     let memory = net.memory(2);
     assert_eq!(memory[..BLOCK_BYTES], net.memory(1)[..BLOCK_BYTES]);
     assert_eq!(memory[BLOCK_BYTES..], content(9)[BLOCK_BYTES..]);
-    let (_, is_whole) = net.nodes[&PeerId(2)].holding.offered();
-    assert!(!is_whole);
+    let holding = &net.nodes[&PeerId(2)].holding;
+    assert!(holding.is_mixed());
+    holding.end(true);
+    assert!(!holding.offered().1, "a mixture stays");
+}
+
+/// Peer 2 has got half of what peer 1 alone has. When that is lost, peer 3 gets what peer 2 had
+/// before, from where it is kept, and in the end it is in its place again.
+#[test]
+fn what_a_member_had_before_is_given_when_the_only_source_is_lost() {
+    let net = net(&[1, 9, 5]);
+    let [second, third] = [2, 3].map(|id| &net.nodes[&PeerId(id)]);
+    let (before, _) = second.holding.offered();
+    for id in [1, 2, 3] {
+        net.elect(id, &[1]);
+    }
+    let mut blocks = 0;
+    net.deliver(|_, header, _| {
+        if matches!(header.frame, Frame::StateBlocks { .. }) {
+            blocks += 1;
+            if blocks == 3 {
+                net.stop_all();
+            }
+        }
+    });
+    assert!(second.holding.is_mixed());
+    assert_eq!(second.holding.offered(), (before, true));
+    let ids: Members = [PeerId(2), PeerId(3)].into_iter().collect();
+    for (rank, node) in [second, third].into_iter().enumerate() {
+        node.events.lock().clear();
+        node.engine.start(StartSync {
+            op: OP,
+            members: ids.clone(),
+            rank,
+            holding: Arc::clone(&node.holding),
+        });
+        node.engine.elected(OP, before, &[PeerId(2)]);
+    }
+    assert_eq!(
+        second.engine.is_source(OP),
+        Some(false),
+        "its memory is a mixture"
+    );
+    net.deliver(|_, _, _| {});
+    for node in [second, third] {
+        assert_eq!(*node.events.lock(), [StateEvent::Held(OP)]);
+        node.engine.stop(OP);
+        node.holding.end(false);
+        assert_eq!(node.holding.offered(), (before, true));
+        assert!(!node.holding.is_mixed());
+    }
+    assert_eq!(net.memory(2), &content(9)[..]);
+    assert_eq!(net.memory(3), &content(9)[..]);
+    let digests: Vec<_> = content(9).chunks(BLOCK_BYTES).map(block_digest).collect();
+    assert_eq!(second.holding.digests(), digests);
+}
+
+/// With a second source nothing is kept: one of the two will be left.
+#[test]
+fn nothing_is_kept_where_two_have_the_elected_content() {
+    let net = net(&[1, 1, 9]);
+    for id in [1, 2, 3] {
+        net.elect(id, &[1, 2]);
+    }
+    let mut blocks = 0;
+    net.deliver(|_, header, _| {
+        blocks += u32::from(matches!(header.frame, Frame::StateBlocks { .. }));
+        if blocks == 2 {
+            net.stop_all();
+        }
+    });
+    assert!(!net.nodes[&PeerId(3)].holding.offered().1);
 }
 
 #[test]

@@ -37,8 +37,9 @@ pub struct Promises {
     withdrawn: BTreeSet<(GroupId, u64)>,
     /// Sessions that the present master has ended, or has turned away since, by run.
     pub(super) gone: BTreeSet<(Option<usize>, Option<PeerId>)>,
-    /// Peers that were evicted because others cannot reach them: their addresses have to wait.
-    blamed: BTreeSet<std::net::SocketAddr>,
+    /// Hosts of which a peer was evicted because others cannot reach it, or for its state: the next
+    /// one may have to wait.
+    blamed: BTreeSet<std::net::IpAddr>,
 }
 
 impl Told {
@@ -168,8 +169,14 @@ impl World {
         let is_it = |host: &Host| host.run == run && host.peer.peer() == Some(peer);
         if let Some((index, host)) = hosts.find(|(_, host)| is_it(host)) {
             promises.linked.remove(&HostId(index));
-            if matches!(reason, EvictReason::Unreachable { .. }) {
-                promises.blamed.insert(host.address);
+            let waits = |reason: &EvictReason| {
+                matches!(
+                    reason,
+                    EvictReason::Unreachable { .. } | EvictReason::RevisionAhead { .. }
+                )
+            };
+            if waits(reason) {
+                promises.blamed.insert(host.address.ip());
             }
         }
         Ok(())
@@ -266,7 +273,7 @@ impl World {
                 && host.run == Some(self.checkers.run)
                 && peer.is_some_and(|peer| !members.contains(&peer))
                 && members.is_subset(linked)
-                && !promises.blamed.contains(&host.address)
+                && !promises.blamed.contains(&host.address.ip())
         });
         ensure(ready.is_none(), || {
             format!(

@@ -442,7 +442,13 @@ fn wait() -> impl Strategy<Value = Wait> {
         (any::<u32>(), some_peers())
             .prop_map(|(members, missing)| Wait::SafePoint { members, missing }),
         some_peers().prop_map(|missing| Wait::Change { missing }),
-        (0..1000_u32).prop_map(|seconds| Wait::Backoff { seconds }),
+        (any::<bool>(), 0..1000_u32).prop_map(|(is_stray, seconds)| Wait::Backoff {
+            cause: match is_stray {
+                true => BackoffCause::RevisionAhead,
+                false => BackoffCause::Unreachable,
+            },
+            seconds,
+        }),
     ]
 }
 

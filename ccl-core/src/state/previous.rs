@@ -1,0 +1,59 @@
+//! The content that a member had before a sync began to write another over it.
+//!
+//! It is kept block by block where the other content has one source only: if that is lost half-way,
+//! the survivors go on from what they had. It is given to others from here, and goes back to its
+//! place once the call has ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::buffer::{Gate, Region, Storage};
+use crate::wire::state::{Digest, StateId};
+
+/// What was written over of one content.
+#[derive(Debug)]
+pub(super) struct Previous {
+    pub content: StateId,
+    blocks: BTreeMap<u32, Kept>,
+}
+
+/// One block as it was.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub digest: Digest,
+    pub copy: Region,
+}
+
+impl Previous {
+    /// Of which nothing was written over yet.
+    pub fn new(content: StateId) -> Self {
+        Self {
+            content,
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    /// A block as it was, if it was written over.
+    pub fn block(&self, block: u32) -> Option<&Kept> {
+        self.blocks.get(&block)
+    }
+
+    /// A block is about to be written over.
+    pub fn keep(&mut self, block: u32, kept: Kept) {
+        let known = self.blocks.insert(block, kept);
+        assert!(known.is_none(), "what was written since is not the content");
+    }
+
+    /// All that was written over.
+    pub fn into_blocks(self) -> BTreeMap<u32, Kept> {
+        self.blocks
+    }
+}
+
+/// The same bytes in memory of the library; `None` if there is none.
+pub(super) fn copy_of(bytes: &[u8]) -> Option<Region> {
+    let storage = Storage::try_new(bytes.len()).ok()?;
+    let copy = storage.open(&Gate::keeping(vec![Arc::clone(&storage)]));
+    copy.write(|place| place.copy_from_slice(bytes))?;
+    Some(copy)
+}
