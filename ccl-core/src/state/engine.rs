@@ -20,7 +20,7 @@ pub use super::running::{StartSync, StateEvent};
 use super::serve::Serve;
 use super::{Order, What};
 use crate::buffer::{Gate, Region, Storage};
-use crate::ids::{OpName, PeerId};
+use crate::ids::{OpName, PeerId, Revision};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::time::Instant;
 use crate::transport::{FrameHeader, LinkSender, Placement};
@@ -102,7 +102,9 @@ impl StateEngine {
                 sync.take_early(role);
                 return Some(StateEvent::Held(op));
             }
-            holding.keep_previous(sources.len() == 1);
+            // What nobody has advanced yet is not worth the memory: nothing is lost with it.
+            let is_advanced = mine.revision > Revision(0);
+            holding.keep_previous(is_advanced && sources.len() == 1);
             let fetch = Fetch::new(
                 Task {
                     elected: content,

@@ -219,7 +219,7 @@ impl World {
         self.trace.fold(now, &[36, host.0 as u64, revision]);
         let content = elected.0;
         // What it has is kept until the only source has given all.
-        let is_kept = elected.1.len() == 1;
+        let is_single = elected.1.len() == 1;
         let state = &mut self.hosts[host.0];
         let Some(transfer) = state.transfers.get_mut(&op) else {
             return self.fail(format!("{op} was elected at {host:?} and does not run"));
@@ -231,7 +231,8 @@ impl World {
         if offer.is_usable && offer.content == content {
             return self.sync_held(host, op);
         }
-        state.app.possession.is_usable &= is_kept;
+        let possession = &mut state.app.possession;
+        possession.is_usable &= is_single && possession.content.revision > Revision(0);
         self.sync_fetch_soon(host, op);
     }
 
