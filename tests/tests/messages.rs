@@ -302,7 +302,16 @@ fn a_master_without_history_says_what_it_waits_for_and_how_long() {
         },
         ..MasterConfig::default()
     };
-    let master = MasterServer::start(config, None).unwrap();
+    let (events, master) = watched_with(config);
+    // The operator is told first, whoever comes.
+    let first = events.recv_timeout(HANG).unwrap().to_string();
+    for words in [
+        "no history",
+        " 60 s for members of an earlier run",
+        "--new-run",
+    ] {
+        assert!(first.contains(words), "{words:?} is not in: {first}");
+    }
     let peer = Communicator::connect_async(at(&listen.to_string())).unwrap();
     let words = [
         "waiting for the master at",
@@ -392,16 +401,19 @@ fn reported(events: &Receiver<Event>, words: &[&str]) {
     }
 }
 
-/// A master, and what it tells its operator.
+/// A master of a new run, and what it tells its operator.
 fn watched() -> (Receiver<Event>, MasterServer) {
-    let (told, events) = channel();
-    let tell = move |event: &Event| {
-        let _nobody_listens_any_more = told.send(event.clone());
-    };
-    let config = MasterConfig {
+    watched_with(MasterConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         new_run: true,
         ..MasterConfig::default()
+    })
+}
+
+fn watched_with(config: MasterConfig) -> (Receiver<Event>, MasterServer) {
+    let (told, events) = channel();
+    let tell = move |event: &Event| {
+        let _nobody_listens_any_more = told.send(event.clone());
     };
     let master = MasterServer::start(config, Some(Arc::new(tell))).unwrap();
     (events, master)
