@@ -11,8 +11,8 @@ use crate::results::{Outcome, Progress};
 use crate::settings::maybe_duration;
 use crate::wait;
 
-/// An operation under way. It may be dropped: the operation goes on, and keeps its memory alive; the
-/// next call under its tag waits for its end.
+/// An operation under way. It may be dropped: the operation goes on, and keeps its memory alive;
+/// the next call under its tag waits for its end.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Handle {

@@ -102,8 +102,8 @@ impl Archive {
         }
     }
 
-    /// Looks whether somebody has deleted the file, changed it, or put another in its place. What is
-    /// deleted or changed is written anew; another file is not touched, since it may be that of
+    /// Looks whether somebody has deleted the file, changed it, or put another in its place. What
+    /// is deleted or changed is written anew; another file is not touched, since it may be that of
     /// another master.
     ///
     /// # Errors

@@ -10,9 +10,9 @@ use crate::master::group::operation::OpenOp;
 use crate::wire::control::{AbortReason, CancelReason, Elsewhere, Late, LatePeers};
 
 impl Ledger {
-    /// The verdict, and if it is about a timeout, whom the operation waited for. All reports of
-    /// survivors are in, so it is known which of them have called and finished it. `lost` members
-    /// may have called it without a word: if nothing is known but that, nothing is said.
+    /// The verdict; if it is about a timeout, with whom the operation waited for. All reports of
+    /// survivors are in, so it is known which of them have called and finished it. A lost member
+    /// may have called it without a word: if it did not wait for survivors, nothing is said.
     pub fn explained(
         &self,
         open: &OpenOp,
