@@ -3,7 +3,8 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use ccl_core::event::Event;
+use ccl_core::driver::master::EventSink;
+use ccl_core::event::{Event, News};
 use ccl_core::lock::Mutex;
 use ccl_core::{Error, MasterConfig, MasterServer};
 
@@ -53,7 +54,7 @@ pub unsafe extern "C" fn run_master(master: cclMaster_t) -> cclResult_t {
     call(|| {
         let master = handles::get::<Master, _>(master)?;
         master.begin()?;
-        let started = MasterServer::start(master.config.clone(), Some(Arc::new(note)));
+        let started = MasterServer::start(master.config.clone(), Some(sink()));
         master.finish(started)
     })
 }
@@ -201,7 +202,11 @@ fn destroyed() -> crate::result::Failure {
     Error::usage("the master is being destroyed").into()
 }
 
-/// A master's events are log lines here.
-fn note(event: &Event) {
-    tracing::info!("master: {event}");
+/// A master's events are log lines here; what happens all the time is not for every log.
+fn sink() -> EventSink {
+    let news = Mutex::new(News::default());
+    Arc::new(move |event: &Event| match news.lock().is(event) {
+        true => tracing::info!("master: {event}"),
+        false => tracing::debug!("master: {event}"),
+    })
 }

@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use ccl_core::driver::master::EventSink;
-use ccl_core::event::Event;
+use ccl_core::event::{Event, News};
 use ccl_core::{MasterConfig, MasterServer, Timers};
 use clap::Args;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::child;
 use crate::failure::{Context, Result};
@@ -130,7 +130,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let (sender, receiver) = channel();
     let server = MasterServer::start(config, Some(sink(sender, arguments.commits)))?;
     announce(server.address(), &arguments)?;
-    start_reporter(receiver, arguments.json);
+    start_reporter(receiver, &arguments);
     if arguments.exit_with_parent {
         child::exit_with_parent();
     }
@@ -176,20 +176,26 @@ fn sink(sender: Sender<Event>, with_commits: bool) -> EventSink {
 
 /// Events are written by a thread of their own: a reader who stops reading never holds the master
 /// up. It starts after the announcement, which so is always the first line.
-fn start_reporter(events: Receiver<Event>, json: bool) {
+fn start_reporter(events: Receiver<Event>, arguments: &Arguments) {
+    let (json, with_commits) = (arguments.json, arguments.commits);
     std::thread::spawn(move || {
+        let mut news = News::default();
         for event in events {
-            report(&event, json);
+            let is_news = news.is(&event) || with_commits;
+            report(&event, json, is_news);
         }
     });
 }
 
-fn report(event: &Event, json: bool) {
+fn report(event: &Event, json: bool, is_news: bool) {
     if json {
         // Whoever read the lines may be gone; the run does not depend on it.
         let _ = child::send_line(&mut std::io::stdout(), &event_to_json(event));
     }
-    info!("{event}");
+    match is_news {
+        true => info!("{event}"),
+        false => debug!("{event}"),
+    }
 }
 
 /// The same for machines.
@@ -197,6 +203,9 @@ fn event_to_json(event: &Event) -> Value {
     match event {
         Event::MasterStarted { term, rebuilt } => {
             json!({ "event": "started", "term": term, "rebuilt": rebuilt })
+        }
+        Event::EarlierRunAwaited { seconds } => {
+            json!({ "event": "earlier_run_awaited", "seconds": seconds })
         }
         Event::Registered { peer, group, name } => {
             json!({ "event": "registered", "peer": peer, "group": group, "name": name })

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
+use ccl_core::{Communicator, CommunicatorConfig, SharedState, SyncStrategy};
 use ccl_tests::process::{Process, Signal};
 use serde_json::Value;
 
@@ -75,6 +77,35 @@ fn a_master_announces_its_port_and_ends_cleanly_when_told_to() {
         master.signal(signal);
         assert!(master.end().0.success());
     }
+}
+
+/// A training run syncs once a step: that is for a log that was asked for more.
+#[test]
+fn a_masters_log_has_one_line_for_the_first_sync_of_each_view_and_none_for_the_others() {
+    let errors = std::env::temp_dir().join(format!("ccl-master-log-{}", std::process::id()));
+    let mut command = ccl("master --listen 127.0.0.1:0 --new-run --json");
+    let mut master = Process::start(command.stderr(File::create(&errors).unwrap()));
+    let line: Value = serde_json::from_str(&master.line()).unwrap();
+    let config = CommunicatorConfig {
+        master: line["address"].as_str().unwrap().into(),
+        ..CommunicatorConfig::default()
+    };
+    for first in [0, 3] {
+        let peer = Communicator::connect(config.clone()).unwrap();
+        for revision in first..first + 3 {
+            let mut state = SharedState::new(revision);
+            let strategy = SyncStrategy::EnforcePopular;
+            peer.sync_shared_state(&mut state, strategy).unwrap();
+        }
+    }
+    master.signal(Signal::SIGTERM);
+    let (_, lines) = master.end();
+    let log = std::fs::read_to_string(&errors).unwrap();
+    std::fs::remove_file(errors).unwrap();
+    let sealed = |text: &&str| text.contains("was sealed");
+    assert_eq!(log.lines().filter(sealed).count(), 2, "{log}");
+    let sealed = |line: &&String| line.contains("state_sealed");
+    assert_eq!(lines.iter().filter(sealed).count(), 6, "{lines:?}");
 }
 
 #[test]

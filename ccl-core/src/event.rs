@@ -1,5 +1,6 @@
 //! What an operator wants to know: typed, sent once per change. `tracing` and the CLI subscribe.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::ids::{GroupId, OpName, PeerId, Term, Vid};
@@ -16,6 +17,12 @@ pub enum Event {
         term: Term,
         /// Whether it found an earlier run to rebuild.
         rebuilt: bool,
+    },
+    /// A master without a history waits before it founds a run: members of an earlier one, whose
+    /// history is lost, may turn up (R11).
+    EarlierRunAwaited {
+        /// For how long at most, in seconds.
+        seconds: u32,
     },
     /// A newcomer said hello.
     Registered {
@@ -118,6 +125,31 @@ pub enum Event {
     },
 }
 
+/// Which events of a master are news to its operator. The others happen all the time, and are for
+/// a log that was asked for more.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Groups of which a sync was told since their members changed.
+    synced: BTreeSet<GroupId>,
+}
+
+impl News {
+    /// Whether this is news: all but commits, and syncs of shared state after the first of a view.
+    /// Each event is to be asked about once, in the order in which they came.
+    #[must_use]
+    pub fn is(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Committed { .. } => false,
+            Event::StateSealed { group, .. } => self.synced.insert(*group),
+            Event::ViewInstalled { group, .. } => {
+                self.synced.remove(group);
+                true
+            }
+            _ => true,
+        }
+    }
+}
+
 /// One line for an operator.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,6 +158,7 @@ impl fmt::Display for Event {
                 true => write!(f, "taking an earlier run up again in term {term}"),
                 false => write!(f, "started in term {term}"),
             },
+            Self::EarlierRunAwaited { seconds } => earlier_run(f, *seconds),
             Self::Registered { peer, group, name } => {
                 write!(f, "peer {peer} ({name}) said hello, new in group {group}")
             }
@@ -155,12 +188,7 @@ impl fmt::Display for Event {
                 group,
                 heard,
                 members,
-            } => write!(
-                f,
-                "group {group} is not rebuilt yet: {heard} of its {members} members are back; if all \
-                 are gone, members_gone spares the wait for them; without the journal a majority \
-                 is needed, or an operator's word: force_rebuild"
-            ),
+            } => stalled(f, *group, (*heard, *members)),
             Self::MasterPaused { paused_ms } => paused(f, *paused_ms),
             Self::MasterHearsNobody => f.write_str(HEARS_NOBODY),
             Self::JournalOutdated => f.write_str(JOURNAL_OUTDATED),
@@ -192,6 +220,27 @@ impl fmt::Display for Event {
     }
 }
 
+fn earlier_run(f: &mut fmt::Formatter<'_>, seconds: u32) -> fmt::Result {
+    write!(
+        f,
+        "no history: the master waits up to {seconds} s for members of an earlier run, and founds a \
+         new one then; if there was none, --new-run (new_run) spares the wait"
+    )
+}
+
+fn stalled(
+    f: &mut fmt::Formatter<'_>,
+    group: GroupId,
+    (heard, members): (usize, usize),
+) -> fmt::Result {
+    write!(
+        f,
+        "group {group} is not rebuilt yet: {heard} of its {members} members are back; if all are \
+         gone, members_gone spares the wait for them; without the journal a majority is needed, or \
+         an operator's word: force_rebuild"
+    )
+}
+
 fn paused(f: &mut fmt::Formatter<'_>, paused_ms: u64) -> fmt::Result {
     write!(
         f,
@@ -206,3 +255,39 @@ const HEARS_NOBODY: &str = "no member is heard, or no peer at all: the master ma
 const JOURNAL_OUTDATED: &str = "the journal is older than the run, so it decides nothing: members are \
                                 asked, and a majority of each view is needed, or an operator's word \
                                 with force_rebuild";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::StateId;
+
+    #[test]
+    fn the_first_sync_after_a_change_of_the_members_is_news_and_commits_are_not() {
+        let sealed = |group| Event::StateSealed {
+            group: GroupId(group),
+            content: StateId::default(),
+        };
+        let installed = Event::ViewInstalled {
+            group: GroupId(1),
+            vid: Vid::default(),
+            members: Vec::new(),
+            names: Names::default(),
+        };
+        let mut news = News::default();
+        let events = [
+            sealed(1),
+            sealed(1),
+            sealed(2),
+            installed,
+            sealed(2),
+            sealed(1),
+        ];
+        let are_news = events.map(|event| news.is(&event));
+        assert_eq!(are_news, [true, false, true, true, false, true]);
+        let committed = Event::Committed {
+            group: GroupId(1),
+            op: OpName::default(),
+        };
+        assert!(!news.is(&committed));
+    }
+}

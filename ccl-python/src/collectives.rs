@@ -212,8 +212,9 @@ fn run_flight(
 }
 
 fn start(slf: &Bound<'_, Communicator>, plan: Plan, parts: Vec<Part>) -> PyResult<Handle> {
+    let tag = plan.options.tag;
     let flight = start_flight(slf, plan, parts)?;
-    Ok(Handle::new(flight, slf.clone().unbind()))
+    Ok(Handle::new((flight, tag), slf.clone().unbind()))
 }
 
 fn start_flight(

@@ -48,7 +48,7 @@ fn class_name(error: &Error) -> &'static str {
     match error {
         Error::PeerLost { .. } => "PeerLost",
         Error::Cancelled { reason, .. } => match **reason {
-            CancelReason::Deadline => "DeadlinePassed",
+            CancelReason::Deadline { .. } => "DeadlinePassed",
             _ => "Cancelled",
         },
         Error::SharedState { .. } => "StateMismatch",

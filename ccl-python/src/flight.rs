@@ -215,7 +215,8 @@ impl Flight {
     }
 }
 
-/// Operations that a signal handler ended for their callers, before there was a verdict.
+/// Operations that nobody can wait for any more: a signal handler ended the call before there was a
+/// verdict, or the handle was dropped.
 #[derive(Debug, Default)]
 pub struct Abandoned(Mutex<Vec<(Tag, Arc<Flight>)>>);
 

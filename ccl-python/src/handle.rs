@@ -2,28 +2,33 @@
 
 use std::sync::Arc;
 
+use ccl_core::Tag;
 use pyo3::prelude::*;
 
 use crate::communicator::Communicator;
 use crate::flight::Flight;
 use crate::results::{Outcome, Progress};
 use crate::settings::maybe_duration;
+use crate::wait;
 
-/// An operation under way. It may be dropped: the operation goes on, and keeps its memory alive.
+/// An operation under way. It may be dropped: the operation goes on, and keeps its memory alive;
+/// the next call under its tag waits for its end.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Handle {
     flight: Arc<Flight>,
+    tag: Tag,
     /// The session lasts as long as somebody may wait for its operations.
-    _communicator: Py<Communicator>,
+    communicator: Py<Communicator>,
 }
 
 impl Handle {
     /// Of an operation of this communicator.
-    pub fn new(flight: Arc<Flight>, communicator: Py<Communicator>) -> Self {
+    pub fn new((flight, tag): (Arc<Flight>, Tag), communicator: Py<Communicator>) -> Self {
         Self {
             flight,
-            _communicator: communicator,
+            tag,
+            communicator,
         }
     }
 }
@@ -32,17 +37,22 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if self.flight.is_open() {
             self.flight.leave_to_itself();
+            let Communicator(_, _, abandoned) = self.communicator.get();
+            abandoned.add(self.tag, &self.flight);
         }
     }
 }
 
 #[pymethods]
 impl Handle {
-    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the operation goes on.
+    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the operation goes on,
+    /// and on Ctrl-C, too.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Outcome> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
-        self.flight.wait(py, timeout).map(Outcome)
+        let result = self.flight.wait(py, timeout);
+        let result = result.inspect_err(|error| wait::note_goes_on(py, error));
+        result.map(Outcome)
     }
 
     /// Whether it has ended, one way or another. Does not block.

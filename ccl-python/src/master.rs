@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ccl_core::event::Event;
+use ccl_core::driver::master::EventSink;
+use ccl_core::event::{Event, News};
+use ccl_core::lock::Mutex;
 use ccl_core::{Error, MasterServer};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -46,7 +48,7 @@ impl Master {
     fn new(py: Python<'_>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = settings::master(settings)?;
         let server = py
-            .detach(|| MasterServer::start(config, Some(Arc::new(log))))
+            .detach(|| MasterServer::start(config, Some(sink())))
             .map_err(|error| raise(py, &error))?;
         Ok(Self(Native::new(server)))
     }
@@ -103,10 +105,11 @@ impl Master {
     }
 }
 
-/// What happens in its run; what happens all the time is not for every log.
-fn log(event: &Event) {
-    match event {
-        Event::Committed { .. } | Event::StateSealed { .. } => tracing::debug!("master: {event}"),
-        event => tracing::info!("master: {event}"),
-    }
+/// A master's events are log lines here; what happens all the time is not for every log.
+fn sink() -> EventSink {
+    let news = Mutex::new(News::default());
+    Arc::new(move |event: &Event| match news.lock().is(event) {
+        true => tracing::info!("master: {event}"),
+        false => tracing::debug!("master: {event}"),
+    })
 }

@@ -38,6 +38,8 @@ pub struct Flight {
     stage: Mutex<Stage>,
     is_over: Condvar,
     is_cancelled: AtomicBool,
+    /// Whether nobody has a handle to wait for it any more.
+    is_dropped: AtomicBool,
     /// A forked child has none of the threads that would end it.
     process: u32,
 }
@@ -78,6 +80,7 @@ impl Flight {
             stage: Mutex::new(Stage::UnderWay(Vec::new())),
             is_over: Condvar::new(),
             is_cancelled: AtomicBool::new(false),
+            is_dropped: AtomicBool::new(false),
             process: std::process::id(),
         });
         for turn in &job.turns {
@@ -143,6 +146,17 @@ impl Flight {
         if let Some(sync) = self.sync.get() {
             sync.cancel();
         }
+    }
+
+    /// Nobody waits for it, but whoever needs its turn next.
+    pub fn leave_to_itself(&self) {
+        self.is_dropped.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether its caller may have nothing to wait for it by: whoever comes next waits.
+    fn is_left(&self) -> bool {
+        let of_both = [&self.is_cancelled, &self.is_dropped];
+        of_both.iter().any(|it| it.load(Ordering::SeqCst))
     }
 
     /// How far it is, or was when it ended.
@@ -248,7 +262,7 @@ enum Taken {
 }
 
 impl Turn {
-    /// Takes it. Waits for a sync that has it, if that was cancelled.
+    /// Takes it. Waits for a sync that has it, if that was cancelled or its handle is dropped.
     ///
     /// # Errors
     /// `InvalidUsage` if somebody else has it, `Forked`, or what a signal handler raised.
@@ -262,7 +276,7 @@ impl Turn {
         }
     }
 
-    /// The cancelled sync that has it; `None` if it is the caller's now.
+    /// The cancelled or dropped sync that has it; `None` if it is the caller's now.
     fn try_take(&self, py: Python<'_>, who: &str) -> PyResult<Option<Arc<Flight>>> {
         // An exception is made by code in Python, during which another thread may run and come
         // here: the lock is not held then.
@@ -279,7 +293,7 @@ impl Turn {
         };
         if let Some(flight) = sync {
             flight.check_process(py)?;
-            if flight.is_cancelled.load(Ordering::SeqCst) {
+            if flight.is_left() {
                 return Ok(Some(flight));
             }
         }

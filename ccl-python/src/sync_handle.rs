@@ -11,6 +11,7 @@ use crate::results::{Progress, View};
 use crate::settings::{self, maybe_duration};
 use crate::shared_state::SharedState;
 use crate::sync::{Flight, Job};
+use crate::wait;
 
 #[pymethods]
 impl Communicator {
@@ -64,7 +65,8 @@ fn start(
     Flight::start(py, job)
 }
 
-/// A sync under way. It may be dropped: the sync goes on, and keeps its memory alive.
+/// A sync under way. It may be dropped: the sync goes on, and keeps its memory alive; whoever needs
+/// the state next waits for its end.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct SyncHandle {
@@ -73,13 +75,22 @@ pub struct SyncHandle {
     _communicator: Py<Communicator>,
 }
 
+impl Drop for SyncHandle {
+    fn drop(&mut self) {
+        self.flight.leave_to_itself();
+    }
+}
+
 #[pymethods]
 impl SyncHandle {
-    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the sync goes on.
+    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the sync goes on, and on
+    /// Ctrl-C, too.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<SyncInfo> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
-        self.flight.wait(py, timeout).map(SyncInfo)
+        let result = self.flight.wait(py, timeout);
+        let result = result.inspect_err(|error| wait::note_goes_on(py, error));
+        result.map(SyncInfo)
     }
 
     /// Whether it has ended, one way or another. Does not block.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ccl_core::{Notices, Waiting};
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -18,10 +19,22 @@ pub const VERDICT_MAX: Duration = Duration::from_millis(80);
 pub fn note_in_use(py: Python<'_>, error: &PyErr) {
     let note = "ccl: the call is cancelled, and its memory in use until the master says so; the same \
                 call, made again, waits for that, as does close()";
-    let added = error
-        .value(py)
-        .call_method1(intern!(py, "add_note"), (note,));
-    if let Err(failure) = added {
+    add_note(py, error, note);
+}
+
+/// Says on what a signal handler raised in the wait for a handle that its operation goes on.
+pub fn note_goes_on(py: Python<'_>, error: &PyErr) {
+    // Other errors are the operation's, or say so themselves.
+    if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        let note = "ccl: the wait has ended, and the operation goes on; wait for the handle again, or \
+                    end it for all members by cancel()";
+        add_note(py, error, note);
+    }
+}
+
+fn add_note(py: Python<'_>, error: &PyErr, note: &str) {
+    let value = error.value(py);
+    if let Err(failure) = value.call_method1(intern!(py, "add_note"), (note,)) {
         failure.write_unraisable(py, None);
     }
 }

@@ -114,6 +114,38 @@ def test_a_dropped_handle_lets_the_sync_go_on_and_frees_the_memory_after() -> No
     run(2, drop_everything)
 
 
+def sync_after_a_dropped_one(pipe: Pipe, address: str, is_late: bool) -> tuple[int, str]:
+    with connect(address, 2) as communicator:
+        state = ccl.SharedState({"value": np.full(1000, float(is_late))})
+        if is_late:
+            pipe.wait()
+            communicator.sync(state)
+        else:
+            handle = communicator.sync_async(state)
+            with pytest.raises(ccl.InvalidUsage, match="wait for it, or cancel it"):
+                communicator.sync(state)
+            del handle
+            gc.collect()
+            pipe.say("dropped")
+            state.revision = 1
+        info = communicator.sync(state)
+        communicator.barrier()
+        return info.revision, info.op
+
+
+def test_a_sync_waits_for_one_whose_handle_is_dropped() -> None:
+    """There is nothing left by which its caller could wait for it, or cancel it."""
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with (
+            started(1, sync_after_a_dropped_one, master.address, False) as [early],
+            started(1, sync_after_a_dropped_one, master.address, True) as [late],
+        ):
+            assert early.receive() == "dropped"
+            late.pipe.send("go on")
+            ended = early.receive()
+            assert ended == late.receive()
+
+
 async def level_in_coroutine(
     communicator: ccl.Communicator, state: ccl.SharedState
 ) -> ccl.SyncInfo:

@@ -74,6 +74,15 @@ def test_ctrl_c_ends_connect_with_and_without_a_master() -> None:
             assert peer.receive() == 1
 
 
+def wait_noting(handle: ccl.Handle, noted: list[str]) -> None:
+    """Waits, and takes down what the interruption says of the operation."""
+    try:
+        handle.wait()
+    except KeyboardInterrupt as interruption:
+        noted += interruption.__notes__
+        raise
+
+
 def interrupt_calls(pipe: Pipe, address: str, is_late: bool) -> list[float]:
     with connect(address, 2) as communicator:
         values = np.full(1000, 1.0)
@@ -86,7 +95,9 @@ def interrupt_calls(pipe: Pipe, address: str, is_late: bool) -> list[float]:
             pipe.say(interrupted(pipe, lambda: communicator.all_reduce(values)))
             assert values[0] == 1.0, "the input is intact"
             handle = communicator.all_reduce_async(values, tag=1)
-            pipe.say(interrupted(pipe, handle.wait))
+            noted: list[str] = []
+            pipe.say(interrupted(pipe, lambda: wait_noting(handle, noted)))
+            assert not handle.done() and "cancel()" in noted[0]
             handle.cancel()
             with pytest.raises(ccl.Cancelled):
                 handle.wait()
@@ -104,6 +115,32 @@ def test_ctrl_c_ends_a_collective_and_the_communicator_goes_on() -> None:
             interrupt(early)
             interrupt(early)
             assert early.receive() == "cancelled"
+            late.pipe.send("go on")
+            assert early.receive() == late.receive() == [2.0, 2.0]
+
+
+def call_after_a_dropped_handle(pipe: Pipe, address: str, is_late: bool) -> list[float]:
+    with connect(address, 2) as communicator:
+        dropped, values = np.full(10, 1.0), np.full(1000, 1.0)
+        if is_late:
+            pipe.wait()
+            communicator.all_reduce(dropped)
+        else:
+            communicator.all_reduce_async(dropped)
+            gc.collect()
+            pipe.say("dropped")
+        communicator.all_reduce(values)
+        return [float(dropped[0]), float(values[0])]
+
+
+def test_a_call_waits_for_the_operation_of_a_dropped_handle_under_its_tag() -> None:
+    """There is nothing left by which its caller could wait for it, or cancel it."""
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with (
+            started(1, call_after_a_dropped_handle, master.address, False) as [early],
+            started(1, call_after_a_dropped_handle, master.address, True) as [late],
+        ):
+            assert early.receive() == "dropped"
             late.pipe.send("go on")
             assert early.receive() == late.receive() == [2.0, 2.0]
 

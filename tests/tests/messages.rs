@@ -240,6 +240,55 @@ fn a_lost_peer_is_told_with_the_call_that_it_was_lost_in() {
     master.shutdown();
 }
 
+/// Three peers, named, in rank order.
+fn named_trio(master: &MasterServer) -> [Communicator; 3] {
+    let joining = ["ann", "bob", "carl"]
+        .map(|name| Communicator::connect_async(named(config(master, 3), name)).unwrap());
+    let mut peers = joining.map(|peer| peer.wait_for(HANG).unwrap().unwrap());
+    peers.sort_by_key(Communicator::rank);
+    peers
+}
+
+fn within(millis: u64) -> Options {
+    Options {
+        deadline: Some(Duration::from_millis(millis)),
+        ..Options::default()
+    }
+}
+
+/// A sync and an all-reduce have tags of their own: nothing compares them, and each waits for the
+/// other.
+#[test]
+fn a_timeout_names_who_has_not_called_and_which_call_they_were_in() {
+    let (events, master) = watched();
+    let [one, other, third] = named_trio(&master);
+    let state = ccl_core::SharedState::new(0);
+    let sync = third.sync_shared_state_async(state, &ccl_core::SyncOptions::default());
+    let sync = sync.map_err(|(error, _)| error).unwrap();
+    let reduce = one.all_reduce_async(vec![1_i32; 4], ReduceOp::Sum, &within(300));
+    let name = |peer: &Communicator| {
+        let view = peer.view();
+        let me = view.members.iter().find(|it| it.peer == peer.peer());
+        format!("peer {} ({}, ", peer.peer(), me.unwrap().name)
+    };
+    let in_sync = format!("peer {} was in sync (call 0)", third.peer());
+    check(
+        &reduce.wait().1.unwrap_err(),
+        &[
+            "all_reduce (tag 0, call 0) timed out",
+            &format!("the timeout of {}", name(&one)),
+            &name(&other),
+            &format!(" and {}", name(&third)),
+            "had not called it",
+            &in_sync,
+            "operation_timeout",
+        ],
+    );
+    reported(&events, &["aborted", "had not called it", &in_sync]);
+    drop(sync);
+    master.shutdown();
+}
+
 /// Waits until this peer says so, and says what it says.
 fn told(peer: &ccl_core::Connecting, words: &[&str]) {
     let until = Instant::now() + HANG;
@@ -302,7 +351,16 @@ fn a_master_without_history_says_what_it_waits_for_and_how_long() {
         },
         ..MasterConfig::default()
     };
-    let master = MasterServer::start(config, None).unwrap();
+    let (events, master) = watched_with(config);
+    // The operator is told first, whoever comes.
+    let first = events.recv_timeout(HANG).unwrap().to_string();
+    for words in [
+        "no history",
+        " 60 s for members of an earlier run",
+        "--new-run",
+    ] {
+        assert!(first.contains(words), "{words:?} is not in: {first}");
+    }
     let peer = Communicator::connect_async(at(&listen.to_string())).unwrap();
     let words = [
         "waiting for the master at",
@@ -392,16 +450,19 @@ fn reported(events: &Receiver<Event>, words: &[&str]) {
     }
 }
 
-/// A master, and what it tells its operator.
+/// A master of a new run, and what it tells its operator.
 fn watched() -> (Receiver<Event>, MasterServer) {
-    let (told, events) = channel();
-    let tell = move |event: &Event| {
-        let _nobody_listens_any_more = told.send(event.clone());
-    };
-    let config = MasterConfig {
+    watched_with(MasterConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         new_run: true,
         ..MasterConfig::default()
+    })
+}
+
+fn watched_with(config: MasterConfig) -> (Receiver<Event>, MasterServer) {
+    let (told, events) = channel();
+    let tell = move |event: &Event| {
+        let _nobody_listens_any_more = told.send(event.clone());
     };
     let master = MasterServer::start(config, Some(Arc::new(tell))).unwrap();
     (events, master)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ccl_core::names::Names;
 use ccl_core::wire::control::{AbortReason, CancelReason};
 use ccl_core::{Algorithm, Kind};
 use ccl_tests::sim::cluster::HostId;
@@ -71,16 +72,17 @@ fn deadline_of_one_member_is_final_for_all_although_they_would_retry() {
     let at_b = s.post(B, &call);
     for (host, at) in [(A, at_a), (B, at_b)] {
         let ending = s.end_of(host, at);
-        let deadline = abort_of(&ending).is_some_and(|reason| {
-            matches!(
-                reason,
-                AbortReason::Cancelled {
-                    reason: CancelReason::Deadline,
-                    ..
-                }
-            )
-        });
-        assert!(deadline, "{ending:?}");
+        let late = match abort_of(&ending) {
+            Some(AbortReason::Cancelled {
+                reason: CancelReason::Deadline { late },
+                ..
+            }) => late.as_ref(),
+            _ => panic!("{ending:?}"),
+        };
+        let waited_for = late.map(|late| late.words(&Names::default()));
+        let slow = s.world.hosts[C.0].peer.peer().unwrap();
+        let expected = format!("peer {slow} had not called it");
+        assert_eq!(waited_for, Some(expected));
     }
     let late = s.post(C, &call);
     assert!(is_cancelled(&s.end_of(C, late)));

@@ -52,6 +52,8 @@ pub struct Journal {
     /// Whether `sync` asks the disk. Without, records survive the process but not the machine.
     fsync: bool,
     is_broken: bool,
+    /// Whether somebody else has cut it, or written to it.
+    is_changed: bool,
     /// Whether anything was appended since it was opened.
     is_appended: bool,
     frame: Vec<u8>,
@@ -157,6 +159,16 @@ impl Journal {
         }
     }
 
+    /// Whether the file is longer or shorter than what was written to it: somebody else has cut it,
+    /// or written to it. What is written behind a cut would hide that, so it is to be asked before,
+    /// and what was seen once stays so until the file is replaced.
+    pub fn is_changed(&mut self) -> bool {
+        let found = self.file.metadata().ok();
+        let found = found.filter(std::fs::Metadata::is_file);
+        self.is_changed |= found.is_some_and(|found| found.len() != self.bytes);
+        self.is_changed
+    }
+
     /// The journal's path.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -172,6 +184,7 @@ impl Journal {
             chain: crc32fast::hash(&header_of(run)),
             fsync,
             is_broken: false,
+            is_changed: false,
             is_appended: false,
             frame: Vec::new(),
             marker: None,

@@ -241,12 +241,14 @@ fn check_no_run(journal: &Journal, history: &[Record]) -> Result<()> {
     }
     match journal.doubt() {
         None => Ok(()),
-        Some(Doubt::NoMarker(marker) | Doubt::Older(marker)) => Err(Error::invalid(format!(
-            "journal {path} is empty or gone, but its marker {} says that it held a run, whose \
+        Some(Doubt::NoMarker(marker) | Doubt::Older(marker) | Doubt::Empty(marker)) => {
+            Err(Error::invalid(format!(
+                "journal {path} is empty or gone, but its marker {} says that it held a run, whose \
              members may be alive, and new_run founds another: start without new_run to take the \
              run up from them, or delete both files if there are none",
-            marker.display()
-        ))),
+                marker.display()
+            )))
+        }
     }
 }
 

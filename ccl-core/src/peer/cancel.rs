@@ -55,7 +55,7 @@ impl Peer {
             return self.end_session(SessionEnd::NoVerdict);
         }
         while let Some(tag) = self.tags.due_deadline(self.now) {
-            self.request_cancel(tag, CancelReason::Deadline);
+            self.request_cancel(tag, CancelReason::Deadline { late: None });
         }
     }
 
@@ -100,7 +100,7 @@ fn bounded(mut reason: CancelReason) -> CancelReason {
             cut(mine);
             cut(theirs);
         }
-        CancelReason::User | CancelReason::Deadline | CancelReason::Leave => {}
+        CancelReason::User | CancelReason::Deadline { .. } | CancelReason::Leave => {}
     }
     reason
 }

@@ -19,6 +19,7 @@ use crate::wire::bounded;
 
 pub use super::birth::{Birth, CostTable, Start};
 pub use super::fingerprint::{Algorithm, CallName, Called, Elements, Fingerprint, Kind};
+pub use super::late::{Elsewhere, Late, LatePeers};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};
 pub use super::state::{
     Digest, KeyDifference, KeySketch, OddEntry, StateId, StateOffer, SyncFault, SyncStrategy,

@@ -46,10 +46,18 @@ impl Kind {
 }
 
 /// See [`Kind::call`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallName {
     kind: Kind,
     op: OpName,
+}
+
+impl CallName {
+    /// The operation.
+    #[must_use]
+    pub const fn op(self) -> OpName {
+        self.op
+    }
 }
 
 impl fmt::Display for CallName {

@@ -10,6 +10,7 @@ mod fingerprint;
 mod fixed;
 pub mod frame;
 mod lane;
+mod late;
 mod reason;
 mod sketch;
 pub mod state;

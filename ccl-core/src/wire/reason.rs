@@ -10,6 +10,7 @@ use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
 use crate::wire::fingerprint::CallName;
+use crate::wire::late::Late;
 use crate::wire::state::SyncFault;
 
 /// Why an operation is cancelled (R8).
@@ -18,7 +19,10 @@ pub enum CancelReason {
     /// The caller cancelled, or dropped the handle.
     User,
     /// The caller's deadline passed.
-    Deadline,
+    Deadline {
+        /// Whom it waited for, once the master has said so.
+        late: Option<Late>,
+    },
     /// Two members called different things.
     Mismatch {
         /// The other member.
@@ -43,10 +47,15 @@ impl CancelReason {
         let by = names.of(by);
         match self {
             Self::User => format!("{call} was cancelled by {by}"),
-            Self::Deadline => format!(
+            Self::Deadline { late: None } => format!(
                 "{call} timed out, and was cancelled for all: the timeout of {by} ended before all \
                  had called and finished it; allow more time with its deadline or \
                  operation_timeout"
+            ),
+            Self::Deadline { late: Some(late) } => format!(
+                "{call} timed out, and was cancelled for all: when the timeout of {by} ended, {}; {}",
+                late.words(names),
+                late.remedy()
             ),
             Self::Mismatch {
                 peer,
@@ -71,7 +80,11 @@ impl CancelReason {
     pub fn words(&self, names: &Names) -> String {
         match self {
             Self::User => "cancelled by its caller".into(),
-            Self::Deadline => "it timed out: its caller's deadline passed".into(),
+            Self::Deadline { late } => {
+                let passed = "it timed out: its caller's deadline passed";
+                let late = late.as_ref().map(|late| late.words(names));
+                late.map_or(passed.into(), |late| format!("{passed}, and {late}"))
+            }
             Self::Mismatch {
                 peer,
                 field,
@@ -254,7 +267,8 @@ impl AbortReason {
                     ..
                 } => field.len() + mine.len() + theirs.len(),
                 CancelReason::Local(what) => what.len(),
-                CancelReason::User | CancelReason::Deadline | CancelReason::Leave => 0,
+                CancelReason::Deadline { late } => late.as_ref().map_or(0, Late::bytes_max),
+                CancelReason::User | CancelReason::Leave => 0,
             },
             Self::State(SyncFault::RevisionLost { unwilling, .. }) => 128 + unwilling.len() * 10,
             Self::State(SyncFault::Keys { .. }) => 384,

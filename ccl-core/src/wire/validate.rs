@@ -13,13 +13,13 @@ use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, NAME_BYTES_MAX,
     NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
-    WORLD_SIZE_MAX,
+    WAIT_NAMES_MAX, WORLD_SIZE_MAX,
 };
 use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
-    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
-    TagFloor, TagReport,
+    Late, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId,
+    SyncFault, TagFloor, TagReport,
 };
 
 use waits::check_waits;
@@ -376,8 +376,23 @@ fn check_cancel(reason: &CancelReason) -> Checked {
             text("other's value", theirs)
         }
         CancelReason::Local(what) => text("reason", what),
-        CancelReason::User | CancelReason::Deadline | CancelReason::Leave => Ok(()),
+        CancelReason::Deadline { late } => late.as_ref().map_or(Ok(()), check_late),
+        CancelReason::User | CancelReason::Leave => Ok(()),
     }
+}
+
+fn check_late(late: &Late) -> Checked {
+    let peers = match late {
+        Late::Uncalled { peers, elsewhere } => {
+            length("other calls", elsewhere.len(), WAIT_NAMES_MAX)?;
+            elsewhere
+                .iter()
+                .try_for_each(|one| number("operation number", one.call.op().n.0))?;
+            peers
+        }
+        Late::Unfinished(peers) => peers,
+    };
+    length("late peers", peers.first.len(), WAIT_NAMES_MAX)
 }
 
 fn check_evict(reason: &EvictReason) -> Checked {

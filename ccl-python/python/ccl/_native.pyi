@@ -244,7 +244,7 @@ class Communicator:
 
 @final
 class Handle:
-    """An operation under way. It may be dropped: the operation goes on, its memory stays alive."""
+    """An operation under way. Dropped, it goes on; the next call under its tag waits for it."""
 
     def wait(self, timeout: Time | None = None) -> Outcome:
         """Waits until it has ended. After ``timeout`` raises ``Timeout``; the operation goes on."""
@@ -343,7 +343,7 @@ class SharedState:
 
 @final
 class SyncHandle:
-    """A sync under way. It may be dropped: the sync goes on, and its memory stays alive."""
+    """A sync under way. Dropped, it goes on; whoever needs the state next waits for it."""
 
     def wait(self, timeout: Time | None = None) -> SyncInfo:
         """Waits until it has ended. After ``timeout`` raises ``Timeout``; the sync goes on."""

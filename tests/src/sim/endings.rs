@@ -2,7 +2,7 @@
 
 use ccl_core::ids::{GroupId, OpName, PeerId, Rank};
 use ccl_core::peer::End;
-use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint, Kind};
+use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint, Kind, Late};
 
 use super::checkers::{Outcome, Started, ensure};
 use super::cluster::{HostId, World};
@@ -225,9 +225,31 @@ impl World {
                 });
                 ensure(asked, || {
                     format!("{op}: peer {by} is said to have asked for the end ({reason})")
-                })
+                })?;
+                self.check_late((run, self.hosts[host.0].group, op), reason)
             }
         }
+    }
+
+    /// Who is said not to have called what timed out never did.
+    fn check_late(
+        &self,
+        key: (usize, GroupId, OpName),
+        reason: &CancelReason,
+    ) -> Result<(), String> {
+        let CancelReason::Deadline {
+            late: Some(Late::Uncalled { peers, .. }),
+        } = reason
+        else {
+            return Ok(());
+        };
+        let Some(started) = self.checkers.started.get(&key) else {
+            return Ok(());
+        };
+        let called = peers.first.iter().find(|peer| started.contains_key(peer));
+        ensure(called.is_none(), || {
+            format!("{}: {called:?} had called it, but: {reason}", key.2)
+        })
     }
 
     /// I8: what was decided at a change is told only when all old survivors are that far.

@@ -122,6 +122,8 @@ pub enum Doubt {
     NoMarker(PathBuf),
     /// More, or something else, was sealed: it is an older copy, was shortened, or is gone.
     Older(PathBuf),
+    /// Nothing is left of what was sealed.
+    Empty(PathBuf),
 }
 
 impl fmt::Display for Doubt {
@@ -136,6 +138,14 @@ impl fmt::Display for Doubt {
                 f,
                 "it does not hold what its marker {} says was sealed: it is an older copy, or a \
                  part of it is gone",
+                marker.display()
+            ),
+            Self::Empty(marker) => write!(
+                f,
+                "it is empty, but its marker {} says that a run was in it: it was deleted, or cut to \
+                 nothing. If members of that run are alive, let them run: the master takes the run up \
+                 from them, and founds a new one only if rebuild_window passes without any. If there \
+                 is a newer copy of the journal, stop this master before, and put it back",
                 marker.display()
             ),
         }
@@ -171,6 +181,7 @@ impl<'a> Sealed<'a> {
     pub fn doubt(&self, marker: &Path, is_empty: bool) -> Option<Doubt> {
         match (self.points.is_empty(), self.reached.is_some()) {
             (false, true) => None,
+            (false, false) if is_empty => Some(Doubt::Empty(marker.to_owned())),
             (false, false) => Some(Doubt::Older(marker.to_owned())),
             (true, _) => (!is_empty).then(|| Doubt::NoMarker(marker.to_owned())),
         }

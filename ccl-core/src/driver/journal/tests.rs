@@ -334,14 +334,27 @@ fn a_journal_cut_where_a_record_ends_is_doubted_and_so_is_one_that_is_gone() {
     let folder = Folder::new("shortened");
     let (path, ends) = sealed(&folder);
     let whole = std::fs::read(&path).unwrap();
-    for &end in &ends[..5] {
+    for &end in &ends[1..5] {
         std::fs::write(&path, &whole[..end as usize]).unwrap();
         assert_eq!(doubt(&path), Some(Doubt::Older(marker_of(&path))), "{end}");
     }
+    std::fs::write(&path, &whole[..ends[0] as usize]).unwrap();
+    assert_eq!(doubt(&path), Some(Doubt::Empty(marker_of(&path))));
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(doubt(&path), Some(Doubt::Older(marker_of(&path))));
+    assert_eq!(doubt(&path), Some(Doubt::Empty(marker_of(&path))));
     std::fs::write(&path, &whole).unwrap();
     assert_eq!(doubt(&path), None);
+}
+
+#[test]
+fn an_emptied_journal_is_told_from_an_older_copy_with_what_to_do() {
+    let folder = Folder::new("emptied");
+    let (path, _) = sealed(&folder);
+    std::fs::write(&path, "").unwrap();
+    let words = doubt(&path).unwrap().to_string();
+    for expected in ["it is empty", "cut to nothing", "members", "rebuild_window"] {
+        assert!(words.contains(expected), "{expected:?} is not in: {words}");
+    }
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub(super) trait Disk: Debug {
         Place::There
     }
 
+    /// Whether somebody else has cut it, or written to it.
+    fn is_changed(&mut self) -> bool {
+        false
+    }
+
     /// Where that is.
     fn path(&self) -> &Path {
         Path::new("")
@@ -60,6 +65,10 @@ impl Disk for Journal {
         Self::place(self)
     }
 
+    fn is_changed(&mut self) -> bool {
+        Self::is_changed(self)
+    }
+
     fn path(&self) -> &Path {
         Self::path(self)
     }
@@ -93,38 +102,52 @@ impl Archive {
         }
     }
 
-    /// Looks whether somebody has deleted the file or put another in its place. What is deleted is
-    /// written anew; another file is not touched, since it may be that of another master.
+    /// Looks whether somebody has deleted the file, changed it, or put another in its place. What
+    /// is deleted or changed is written anew; another file is not touched, since it may be that of
+    /// another master.
     ///
     /// # Errors
     /// The journal's: the master must stop.
     pub fn watch(&mut self) -> Result<()> {
-        let place = self.journal.place();
-        if place == Place::There || !self.is_begun {
-            self.looks = 0;
-            return Ok(());
+        let (place, is_changed) = (self.journal.place(), self.journal.is_changed());
+        match place {
+            Place::Gone if self.is_begun => self.write_anew("or its marker was deleted"),
+            Place::There if self.is_begun && is_changed => self.write_anew(CHANGED),
+            Place::Taken if self.is_begun => {
+                if self.is_told() {
+                    self.warn("another file is in the place of the journal");
+                }
+                Ok(())
+            }
+            Place::There | Place::Gone | Place::Taken => {
+                self.looks = 0;
+                Ok(())
+            }
         }
+    }
+
+    /// Whether a look that missed the file is one to be logged.
+    fn is_told(&mut self) -> bool {
         let is_told = self.looks.is_multiple_of(LOOKS_A_WARNING);
         self.looks += 1;
-        if place == Place::Taken {
-            if is_told {
-                self.warn("another file is in the place of the journal");
-            }
-            return Ok(());
-        }
+        is_told
+    }
+
+    fn write_anew(&mut self, damage: &str) -> Result<()> {
+        let is_told = self.is_told();
         match self.journal.replace(&self.history.records()) {
             Ok(()) => {
                 self.looks = 0;
                 let journal = self.journal.path().display();
                 tracing::error!(
                     %journal,
-                    "the journal or its marker was deleted while the master was running. The master \
-                     has written it again and nothing is lost; find out what deletes it"
+                    "the journal {damage} while the master was running. The master has written it \
+                     again and nothing is lost; find out what did that"
                 );
             }
             Err(error) if self.journal.is_broken() => return Err(error),
             Err(error) if is_told => self.warn(&format!(
-                "the journal was deleted, and cannot be written again: {error}"
+                "the journal {damage}, and cannot be written again: {error}"
             )),
             Err(_) => {}
         }
@@ -147,6 +170,10 @@ impl Archive {
     /// # Errors
     /// The journal's: the master must stop.
     pub fn append(&mut self, record: &Record) -> Result<()> {
+        // If it cannot be written again, the looks see to it.
+        if self.journal.is_changed() && self.is_begun && self.looks == 0 {
+            self.write_anew(CHANGED)?;
+        }
         self.journal.append(record)?;
         self.history.add(record);
         if !self.is_begun || self.journal.bytes() < self.replace_at_bytes {
@@ -187,6 +214,8 @@ impl Archive {
 
 /// Length up to which a journal is left alone, in bytes: half a million commits, read in a second.
 const JOURNAL_KEPT_BYTES: u64 = 32 << 20;
+
+const CHANGED: &str = "was cut or overwritten";
 
 /// Looks, about one a second, between two warnings of a journal that is not in its place.
 const LOOKS_A_WARNING: u32 = 60;
@@ -306,6 +335,43 @@ mod tests {
         assert!(journal.doubt().is_none());
         assert_eq!(History::read(&found).term, Term(2));
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// A record written behind the cut would leave a hole, of the right length.
+    #[test]
+    fn a_journal_cut_or_overwritten_under_its_master_is_written_anew_with_the_next_record() {
+        let name = format!("ccl-archive-cut-{}.journal", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let (journal, none) = Journal::open(&path, "run", false).unwrap();
+        let mut archive = Archive::new(journal, &none);
+        let mut records = vec![
+            Record::TermBegan { term: Term(2) },
+            Record::ViewSealed(SealedView::default()),
+        ];
+        records
+            .iter()
+            .for_each(|record| archive.append(record).unwrap());
+        archive.sync().unwrap();
+        let damages: [fn(&Path); 3] = [
+            |path| std::fs::write(path, "").unwrap(),
+            |path| std::fs::write(path, "of somebody else").unwrap(),
+            |path| {
+                let longer = [std::fs::read(path).unwrap(), vec![7; 100]].concat();
+                std::fs::write(path, longer).unwrap();
+            },
+        ];
+        for (n, damage) in damages.iter().enumerate() {
+            damage(&path);
+            records.push(commit(n as u64));
+            archive.append(&records[2 + n]).unwrap();
+            archive.sync().unwrap();
+        }
+        drop(archive);
+        let (journal, found) = Journal::open::<Record>(&path, "run", false).unwrap();
+        assert!(journal.doubt().is_none());
+        assert_eq!(History::read(&found), History::read(&records));
+        std::fs::remove_file(path.with_extension("journal.marker")).unwrap();
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -179,7 +179,11 @@ impl Group {
         let verdicts: Vec<_> = self
             .ledger
             .open()
-            .map(|open| (open.op(), decide(open, survival)))
+            .map(|open| {
+                let verdict = decide(open, survival);
+                let verdict = self.ledger.explained(open, verdict, survival.survivors);
+                (open.op(), verdict)
+            })
             .collect();
         let group = self.id;
         self.safe.wait_anew(shared.now);

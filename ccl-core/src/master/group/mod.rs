@@ -10,6 +10,7 @@ pub mod change;
 pub mod decision;
 pub mod election;
 pub mod invariants;
+mod late;
 pub mod ledger;
 pub mod member;
 pub mod newcomer;

@@ -24,6 +24,7 @@ use crate::master::{Master, Setup};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::timers::Timers;
+use crate::wire::control::Wait;
 
 impl Master {
     /// A master without a run. `told` is what members that may be alive were told.
@@ -72,6 +73,20 @@ impl Master {
             self.resume(run_id, history);
         } else if self.setup.new_run || is_active(Mutation::EmptyMasterFounds) {
             self.found_new();
+        } else {
+            self.tell_of_wait();
+        }
+    }
+
+    /// The operator can spare the wait, if there is one.
+    fn tell_of_wait(&mut self) {
+        if let Some(Wait::EarlierRun {
+            seconds: seconds @ 1..,
+        }) = self.wait_for_earlier_run()
+        {
+            self.shared
+                .outbox
+                .event(Event::EarlierRunAwaited { seconds });
         }
     }
 
@@ -233,6 +248,7 @@ impl Master {
             self.census = Census::default();
             self.units = Units::default();
             self.touched.clear();
+            self.tell_of_wait();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Operations that somebody wants aborted, or that their callers call differently (R8, R12).
 
 use super::*;
-use crate::wire::control::{AbortReason, CancelReason};
+use crate::wire::control::{AbortReason, CancelReason, Elsewhere, Kind, Late, LatePeers};
 
 #[test]
 fn cancel_aborts_for_all_members_and_is_told_with_its_reason() {
@@ -9,7 +9,7 @@ fn cancel_aborts_for_all_members_and_is_told_with_its_reason() {
     let (peers, vid) = stage.founded(0, 3);
     let x = op(0, vid);
     start(&mut stage, &peers[..2], x, &[]);
-    let reason = CancelReason::Deadline;
+    let reason = CancelReason::Deadline { late: None };
     stage.say(peers[1], PeerToMaster::Cancel { op: x, reason });
     assert_eq!(stage.state(0), "Suspended");
     stage.flush(peers[0], vid, report_open(vid, x, false));
@@ -19,13 +19,77 @@ fn cancel_aborts_for_all_members_and_is_told_with_its_reason() {
     assert_eq!(install.members.len(), 3);
     assert_eq!(install.carried, []);
     assert_eq!(install.floors[0].floor, OpNumber(1));
-    assert_eq!(
-        install.floors[0].reasons[0].1,
-        AbortReason::Cancelled {
-            by: peers[1].peer,
-            reason: CancelReason::Deadline,
-        }
-    );
+    let late = Late::Uncalled {
+        peers: LatePeers::of(&[peers[2].peer]),
+        elsewhere: Vec::new(),
+    };
+    assert_eq!(reason_of(&install, peers[1]), Some(late));
+}
+
+/// Whom a timeout waited for, as an `Install` tells, and that this peer's it was.
+fn reason_of(install: &Install, timed_out: Puppet) -> Option<Late> {
+    let AbortReason::Cancelled { by, reason } = &install.floors[0].reasons[0].1 else {
+        panic!("{install:?}");
+    };
+    assert_eq!(*by, timed_out.peer);
+    match reason {
+        CancelReason::Deadline { late } => late.clone(),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn timeout_names_the_calls_that_those_were_in_who_had_not_made_this_one() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    let y = OpName { tag: Tag(8), ..x };
+    start(&mut stage, &peers[..1], x, &[]);
+    start(&mut stage, &peers[1..2], y, &[]);
+    let reason = CancelReason::Deadline { late: None };
+    stage.say(peers[0], PeerToMaster::Cancel { op: x, reason });
+    stage.flush(peers[0], vid, report_open(vid, x, false));
+    stage.flush(peers[1], vid, report_open(vid, y, false));
+    stage.flush(peers[2], vid, report(vid));
+    let late = Late::Uncalled {
+        peers: LatePeers::of(&[peers[1].peer, peers[2].peer]),
+        elsewhere: vec![Elsewhere {
+            peer: peers[1].peer,
+            call: Kind::AllReduce.call(y),
+        }],
+    };
+    assert_eq!(reason_of(&stage.installed(peers[2]), peers[0]), Some(late));
+}
+
+#[test]
+fn timeout_of_what_all_called_names_who_had_not_finished() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    start(&mut stage, &peers, x, &peers[..1]);
+    let reason = CancelReason::Deadline { late: None };
+    stage.say(peers[0], PeerToMaster::Cancel { op: x, reason });
+    for (peer, held) in peers.iter().zip([true, false, true]) {
+        stage.flush(*peer, vid, report_open(vid, x, held));
+    }
+    let late = Late::Unfinished(LatePeers::of(&[peers[1].peer]));
+    assert_eq!(reason_of(&stage.installed(peers[2]), peers[0]), Some(late));
+}
+
+/// It may have called without a word of it having arrived.
+#[test]
+fn timeout_says_nothing_of_a_member_that_was_lost() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    let x = op(0, vid);
+    start(&mut stage, &peers[..2], x, &[]);
+    let reason = CancelReason::Deadline { late: None };
+    stage.say(peers[0], PeerToMaster::Cancel { op: x, reason });
+    stage.say(peers[2], PeerToMaster::Leave);
+    for &peer in &peers[..2] {
+        stage.flush(peer, vid, report_open(vid, x, false));
+    }
+    assert_eq!(reason_of(&stage.installed(peers[0]), peers[0]), None);
 }
 
 #[test]
@@ -34,7 +98,7 @@ fn cancel_that_meets_the_last_done_commits() {
     let (peers, vid) = stage.founded(0, 2);
     let x = op(0, vid);
     start(&mut stage, &peers, x, &peers[..1]);
-    let reason = CancelReason::Deadline;
+    let reason = CancelReason::Deadline { late: None };
     stage.say(peers[0], PeerToMaster::Cancel { op: x, reason });
     stage.say(peers[1], done(x));
     assert_eq!(stage.told(peers[0]), [MasterToPeer::Suspend { vid }]);

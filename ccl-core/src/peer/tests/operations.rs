@@ -223,7 +223,7 @@ fn a_deadline_is_a_cancel_and_a_missing_verdict_is_unknown() {
         matches!(
             message,
             PeerToMaster::Cancel {
-                reason: CancelReason::Deadline,
+                reason: CancelReason::Deadline { late: None },
                 ..
             }
         )

@@ -132,3 +132,41 @@ fn a_journal_deleted_under_its_master_is_written_anew() {
     assert!(ping(&mut client) > first, "it takes the run up");
     std::fs::remove_file(path).unwrap();
 }
+
+/// What was cut off is lost with the master, unless it notices.
+#[test]
+fn a_journal_cut_under_its_master_is_written_anew() {
+    let path = journal_file("cut-under");
+    let config = MasterConfig {
+        journal: Some(path.clone()),
+        ..config()
+    };
+    let master = start(config.clone());
+    let (mut client, first) = greet(&master);
+    let clock = Clock::start();
+    for kept in [0, 20] {
+        let sealed = std::fs::metadata(&path).unwrap().len();
+        let file = std::fs::OpenOptions::new().write(true).open(&path);
+        file.unwrap().set_len(kept).unwrap();
+        let deadline = clock.now() + PATIENCE;
+        while std::fs::metadata(&path).unwrap().len() < sealed {
+            assert!(clock.now() < deadline, "it is not written anew");
+            ping(&mut client);
+        }
+    }
+    master.shutdown();
+    let parts = Parts::new(
+        MasterConfig {
+            new_run: false,
+            ..config
+        },
+        None,
+    );
+    let parts = parts.unwrap();
+    assert!(parts.is_journal_newest);
+    let master = MasterServer::start_from(parts).unwrap();
+    let mut client = Client::connect(&master);
+    client.send(&hello("default"));
+    assert!(ping(&mut client) > first, "it takes the run up");
+    std::fs::remove_file(path).unwrap();
+}

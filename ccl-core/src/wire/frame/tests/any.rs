@@ -95,7 +95,7 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
 fn cancel() -> impl Strategy<Value = CancelReason> {
     prop_oneof![
         Just(CancelReason::User),
-        Just(CancelReason::Deadline),
+        proptest::option::of(late()).prop_map(|late| CancelReason::Deadline { late }),
         Just(CancelReason::Leave),
         text().prop_map(CancelReason::Local),
         (any::<u64>(), text(), text(), text()).prop_map(|(peer, field, mine, theirs)| {
@@ -106,6 +106,24 @@ fn cancel() -> impl Strategy<Value = CancelReason> {
                 theirs,
             }
         }),
+    ]
+}
+
+fn late() -> impl Strategy<Value = Late> {
+    let peers = || {
+        (any::<u32>(), vec(any::<u64>(), 0..=WAIT_NAMES_MAX)).prop_map(|(count, first)| LatePeers {
+            count,
+            first: first.into_iter().map(PeerId).collect(),
+        })
+    };
+    let elsewhere = (any::<u64>(), op()).prop_map(|(peer, op)| Elsewhere {
+        peer: PeerId(peer),
+        call: Kind::SharedState.call(op),
+    });
+    prop_oneof![
+        (peers(), vec(elsewhere, 0..=WAIT_NAMES_MAX))
+            .prop_map(|(peers, elsewhere)| Late::Uncalled { peers, elsewhere }),
+        peers().prop_map(Late::Unfinished),
     ]
 }
 
