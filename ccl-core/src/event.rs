@@ -188,7 +188,7 @@ impl fmt::Display for Event {
                 group,
                 heard,
                 members,
-            } => stalled(f, *group, (*heard, *members)),
+            } => stalled(f, *group, *heard, *members),
             Self::MasterPaused { paused_ms } => paused(f, *paused_ms),
             Self::MasterHearsNobody => f.write_str(HEARS_NOBODY),
             Self::JournalOutdated => f.write_str(JOURNAL_OUTDATED),
@@ -231,7 +231,8 @@ fn earlier_run(f: &mut fmt::Formatter<'_>, seconds: u32) -> fmt::Result {
 fn stalled(
     f: &mut fmt::Formatter<'_>,
     group: GroupId,
-    (heard, members): (usize, usize),
+    heard: usize,
+    members: usize,
 ) -> fmt::Result {
     write!(
         f,

@@ -50,8 +50,10 @@ impl Handle {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Outcome> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
-        let result = self.flight.wait(py, timeout);
-        let result = result.inspect_err(|error| wait::note_goes_on(py, error));
+        let result = self
+            .flight
+            .wait(py, timeout)
+            .inspect_err(|error| wait::note_goes_on(py, error));
         result.map(Outcome)
     }
 

@@ -88,8 +88,10 @@ impl SyncHandle {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<SyncInfo> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
-        let result = self.flight.wait(py, timeout);
-        let result = result.inspect_err(|error| wait::note_goes_on(py, error));
+        let result = self
+            .flight
+            .wait(py, timeout)
+            .inspect_err(|error| wait::note_goes_on(py, error));
         result.map(SyncInfo)
     }
 

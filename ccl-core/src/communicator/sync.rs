@@ -226,7 +226,7 @@ fn is_given_up(end: &Result<Outcome>) -> bool {
     let Err(Error::Cancelled { reason, .. }) = end else {
         return false;
     };
-    matches!(**reason, CancelReason::User | CancelReason::Deadline)
+    matches!(**reason, CancelReason::User | CancelReason::Deadline { .. })
 }
 
 /// Follows a sync, and cancels it, while another thread waits for it. It does not keep the state

@@ -163,8 +163,7 @@ impl Journal {
     /// or written to it. What is written behind a cut would hide that, so it is to be asked before,
     /// and what was seen once stays so until the file is replaced.
     pub fn is_changed(&mut self) -> bool {
-        let found = self.file.metadata().ok();
-        let found = found.filter(std::fs::Metadata::is_file);
+        let found = self.file.metadata().ok().filter(std::fs::Metadata::is_file);
         self.is_changed |= found.is_some_and(|found| found.len() != self.bytes);
         self.is_changed
     }

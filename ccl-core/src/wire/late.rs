@@ -60,8 +60,12 @@ impl LatePeers {
         match self.count as usize - self.first.len().min(self.count as usize) {
             0 => names.list(&self.first).to_string(),
             more => {
-                let first = self.first.iter().map(|peer| names.of(*peer).to_string());
-                let first = first.collect::<Vec<_>>().join(", ");
+                let first = self
+                    .first
+                    .iter()
+                    .map(|peer| names.of(*peer).to_string())
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 format!("{first} and {more} more")
             }
         }

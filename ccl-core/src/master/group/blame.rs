@@ -20,20 +20,19 @@ pub struct Blame {
     due: Option<Instant>,
 }
 
+/// How a link broke, as its reporter saw it.
 #[derive(Clone, Copy, Debug)]
-struct Broken {
-    fault: LinkFault,
-    gave_up: bool,
+pub struct Broken {
+    /// What was wrong.
+    pub fault: LinkFault,
+    /// Whether repair was given up.
+    pub gave_up: bool,
 }
 
 impl Blame {
     /// A member says that its link to `target` broke; reports are judged at `due` at the latest.
-    pub fn report(
-        &mut self,
-        (from, target): (PeerId, PeerId),
-        (fault, gave_up): (LinkFault, bool),
-        due: Instant,
-    ) {
+    pub fn report(&mut self, from: PeerId, target: PeerId, broken: Broken, due: Instant) {
+        let Broken { fault, gave_up } = broken;
         let known = self.reports.get(&(from, target));
         let gave_up = gave_up || known.is_some_and(|known| known.gave_up);
         self.reports

@@ -16,6 +16,10 @@ fn picked(pairs: &[(u64, u64)], suspects: &[u64]) -> Vec<u64> {
     picked.into_iter().map(|(peer, _)| peer.0).collect()
 }
 
+fn broken(fault: LinkFault, gave_up: bool) -> Broken {
+    Broken { fault, gave_up }
+}
+
 #[test]
 fn whoever_ends_most_broken_links_goes() {
     assert_eq!(picked(&[(0, 1), (1, 2), (1, 3)], &[]), [1]);
@@ -53,12 +57,12 @@ fn culprit_is_named_with_those_who_missed_it() {
 fn window_opens_with_the_first_given_up_link_and_closes_with_its_repair() {
     let (a, b) = (PeerId(0), PeerId(1));
     let mut blame = Blame::default();
-    blame.report((a, b), (LinkFault::Ended, false), Instant(5));
+    blame.report(a, b, broken(LinkFault::Ended, false), Instant(5));
     assert_eq!(blame.due(), None);
     assert!(blame.saw_end_of(b));
     assert!(!blame.saw_end_of(a));
-    blame.report((a, b), (LinkFault::TimedOut, true), Instant(6));
-    blame.report((b, a), (LinkFault::TimedOut, true), Instant(7));
+    blame.report(a, b, broken(LinkFault::TimedOut, true), Instant(6));
+    blame.report(b, a, broken(LinkFault::TimedOut, true), Instant(7));
     assert_eq!(blame.due(), Some(Instant(6)));
     assert!(!blame.saw_end_of(b));
     blame.clear(a, b);

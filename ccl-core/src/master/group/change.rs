@@ -171,7 +171,7 @@ impl Group {
         if !admitted.is_empty() {
             self.safe.release();
         }
-        self.install(shared, (&survivors, &lost), &admitted);
+        self.install(shared, &survivors, &lost, &admitted);
     }
 
     /// Decides every open operation (R4).
@@ -213,7 +213,8 @@ impl Group {
     pub fn install(
         &mut self,
         shared: &mut Shared,
-        (survivors, lost): (&BTreeSet<PeerId>, &Lost),
+        survivors: &BTreeSet<PeerId>,
+        lost: &Lost,
         admitted: &[PeerId],
     ) {
         let mut members = std::mem::take(&mut self.view.members);

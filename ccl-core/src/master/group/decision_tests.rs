@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::{OpName, Rank};
-use crate::master::group::ledger::Ledger;
+use crate::master::group::ledger::{InView, Ledger};
 use crate::master::tests::{fingerprint, member, note, op, vid};
 use crate::time::Instant;
 use crate::wire::control::{Called, CancelReason, Fingerprint, OpNote};
@@ -29,7 +29,10 @@ impl Case {
             fingerprint: fingerprint.clone(),
         };
         let mut ledger = Ledger::default();
-        let at = (&view, Instant(0));
+        let at = InView {
+            view: &view,
+            now: Instant(0),
+        };
         for &peer in posted {
             ledger.post(PeerId(peer), &note, at).unwrap();
         }
@@ -180,7 +183,14 @@ fn difference_is_never_sealed_over() {
     other.fingerprint = fingerprint(11);
     for peer in [1, 2] {
         case.ledger
-            .done(PeerId(peer), &other, (&view, Instant(0)))
+            .done(
+                PeerId(peer),
+                &other,
+                InView {
+                    view: &view,
+                    now: Instant(0),
+                },
+            )
             .unwrap();
     }
     assert_eq!(case.ledger.complete(), []);

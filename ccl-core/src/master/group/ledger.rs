@@ -39,22 +39,31 @@ struct TagState {
     reasons: BTreeMap<OpNumber, AbortReason>,
 }
 
+/// The view and the moment in which something is reported.
+#[derive(Clone, Copy, Debug)]
+pub struct InView<'a> {
+    /// The newest view.
+    pub view: &'a View,
+    /// By the master's clock.
+    pub now: Instant,
+}
+
 /// A message that no correct peer sends.
 pub type Violation = String;
 
 impl Ledger {
     /// A member called an operation.
-    pub fn post(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+    pub fn post(&mut self, from: PeerId, note: &OpNote, at: InView<'_>) -> Fact {
         shared_state::check_kind(note)?;
         let Some(open) = self.find(from, note.op, at)? else {
             return Ok(());
         };
-        open.posted_by(from, &note.fingerprint, at.1);
+        open.posted_by(from, &note.fingerprint, at.now);
         Ok(())
     }
 
     /// A member holds the whole result.
-    pub fn done(&mut self, from: PeerId, note: &OpNote, at: (&View, Instant)) -> Fact {
+    pub fn done(&mut self, from: PeerId, note: &OpNote, at: InView<'_>) -> Fact {
         shared_state::check_kind(note)?;
         let Some(open) = self.find(from, note.op, at)? else {
             return Ok(());
@@ -65,7 +74,7 @@ impl Ledger {
                 note.op
             ));
         }
-        open.posted_by(from, &note.fingerprint, at.1);
+        open.posted_by(from, &note.fingerprint, at.now);
         open.done.insert(from);
         Ok(())
     }
@@ -74,8 +83,9 @@ impl Ledger {
     pub fn restate_elected(
         &mut self,
         from: PeerId,
-        (op, content): (OpName, StateId),
-        at: (&View, Instant),
+        op: OpName,
+        content: StateId,
+        at: InView<'_>,
     ) -> Fact {
         if let Some(open) = self.find(from, op, at)? {
             open.elected.get_or_insert(Ok(content));
@@ -106,7 +116,7 @@ impl Ledger {
         &mut self,
         from: PeerId,
         op: OpName,
-        (view, now): (&View, Instant),
+        InView { view, now }: InView<'_>,
     ) -> Result<Option<&mut OpenOp>, Violation> {
         let floor = self.floor(op.tag);
         if op.n < floor {

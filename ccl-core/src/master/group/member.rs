@@ -4,6 +4,8 @@
 //! them is decided when the group settles. Messages of newcomers are in `newcomer`.
 
 use crate::ids::{PeerId, Vid};
+use crate::master::group::blame::Broken;
+use crate::master::group::ledger::InView;
 use crate::master::group::operation;
 use crate::master::group::phase::{Event, Phase};
 use crate::master::group::safe_point::Call;
@@ -11,9 +13,7 @@ use crate::master::group::{Group, Handled};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{
-    Claim, EvictReason, LinkFault, MasterToPeer, OpNote, PeerToMaster, Report,
-};
+use crate::wire::control::{Claim, EvictReason, MasterToPeer, OpNote, PeerToMaster, Report};
 
 impl Group {
     /// A session of this group goes on over a new connection (R5).
@@ -21,7 +21,8 @@ impl Group {
         &mut self,
         shared: &mut Shared,
         peer: PeerId,
-        (claim, report): (Claim, Report),
+        claim: Claim,
+        report: Report,
     ) {
         if matches!(self.phase, Phase::Rebuild(_)) && !claim.members.is_empty() {
             // It was admitted after the journal ended.
@@ -100,9 +101,9 @@ impl Group {
                 }
                 Ok(())
             }
-            PeerToMaster::Flush { vid, report } => self.handle_flush(shared, peer, (vid, &report)),
+            PeerToMaster::Flush { vid, report } => self.handle_flush(shared, peer, vid, &report),
             PeerToMaster::Installed { vid, report } => {
-                self.handle_installed(shared, peer, (vid, &report))
+                self.handle_installed(shared, peer, vid, &report)
             }
             PeerToMaster::AtSafePoint { k } => self.handle_safe_point(shared, peer, k),
             PeerToMaster::Withdraw { k } => {
@@ -120,11 +121,11 @@ impl Group {
                 gave_up,
                 ..
             } => {
-                self.handle_link_down(shared, (peer, target), (fault, gave_up));
+                self.handle_link_down(shared, peer, target, Broken { fault, gave_up });
                 Ok(())
             }
             PeerToMaster::NoLink { peer: other, why } => {
-                self.waits.note_no_link((peer, other), why);
+                self.waits.note_no_link(peer, other, why);
                 Ok(())
             }
             PeerToMaster::LinkUp { peer: target } => {
@@ -151,7 +152,10 @@ impl Group {
         {
             return Err("it posted after its Flush".into());
         }
-        let at = (&self.view, shared.now);
+        let at = InView {
+            view: &self.view,
+            now: shared.now,
+        };
         notes
             .iter()
             .try_for_each(|note| self.ledger.post(peer, note, at))
@@ -167,7 +171,10 @@ impl Group {
                 .for_each(|note| rebuild.amend_done(peer, note.op));
             return Ok(());
         }
-        let at = (&self.view, shared.now);
+        let at = InView {
+            view: &self.view,
+            now: shared.now,
+        };
         notes
             .iter()
             .try_for_each(|note| self.ledger.done(peer, note, at))
@@ -177,7 +184,8 @@ impl Group {
         &mut self,
         shared: &mut Shared,
         peer: PeerId,
-        (vid, report): (Vid, &Report),
+        vid: Vid,
+        report: &Report,
     ) -> Handled {
         self.unconfirmed.remove(&peer);
         if vid != self.view.vid || !self.accepts(shared, Event::Flush, peer) {
@@ -195,7 +203,8 @@ impl Group {
         &mut self,
         shared: &mut Shared,
         peer: PeerId,
-        (vid, report): (Vid, &Report),
+        vid: Vid,
+        report: &Report,
     ) -> Handled {
         self.unconfirmed.remove(&peer);
         if vid != self.view.vid || !self.accepts(shared, Event::Installed, peer) {
@@ -226,8 +235,9 @@ impl Group {
     fn handle_link_down(
         &mut self,
         shared: &mut Shared,
-        (peer, target): (PeerId, PeerId),
-        (fault, gave_up): (LinkFault, bool),
+        peer: PeerId,
+        target: PeerId,
+        broken: Broken,
     ) {
         if peer == target || !self.is_member(shared, target) {
             return;
@@ -236,8 +246,8 @@ impl Group {
             return;
         }
         let due = shared.now + shared.timers.blame_window;
-        self.blame.report((peer, target), (fault, gave_up), due);
-        if gave_up && is_active(Mutation::BlameFirstTarget) {
+        self.blame.report(peer, target, broken, due);
+        if broken.gave_up && is_active(Mutation::BlameFirstTarget) {
             shared.condemn(target, EvictReason::Unreachable { by: vec![peer] });
         }
         if shared.sessions.is_detached(target) {
@@ -283,7 +293,10 @@ impl Group {
             let Some((note, held, cancel)) = operation::open_note(tag) else {
                 continue;
             };
-            let at = (&self.view, now);
+            let at = InView {
+                view: &self.view,
+                now,
+            };
             self.ledger.post(peer, &note, at)?;
             if let Some(content) = tag.open.as_ref().and_then(|open| open.elected) {
                 self.ledger.check_elected(note.op, content)?;

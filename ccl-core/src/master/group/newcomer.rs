@@ -83,7 +83,7 @@ impl Group {
             }
             PeerToMaster::LinkUp { .. } => Ok(()),
             PeerToMaster::NoLink { peer: other, why } => {
-                self.waits.note_no_link((peer, other), why);
+                self.waits.note_no_link(peer, other, why);
                 Ok(())
             }
             _ => Err("only members may say that".into()),
@@ -140,7 +140,7 @@ impl Group {
 
     /// Installs these as the first members.
     pub fn found_with(&mut self, shared: &mut Shared, chosen: &[PeerId]) {
-        self.install(shared, (&BTreeSet::new(), &BTreeMap::new()), chosen);
+        self.install(shared, &BTreeSet::new(), &BTreeMap::new(), chosen);
     }
 
     /// How many the first view waits for.

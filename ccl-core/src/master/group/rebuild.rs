@@ -379,7 +379,7 @@ impl Group {
                 rebuilding: true,
             },
         );
-        self.install(shared, (&survivors, &lost), &[]);
+        self.install(shared, &survivors, &lost, &[]);
         let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
         let fresh: Vec<PeerId> = fresh.collect();
         self.note_admitted(&fresh);

@@ -6,7 +6,7 @@
 use crate::event::Event;
 use crate::ids::{PeerId, Tag};
 use crate::master::group::election::{self, Election, Offer};
-use crate::master::group::ledger::{Ledger, Violation};
+use crate::master::group::ledger::{InView, Ledger, Violation};
 use crate::master::group::operation::{self, OpenOp};
 use crate::master::group::{Group, Handled};
 use crate::master::shared::Shared;
@@ -53,8 +53,11 @@ impl Group {
         for tag in &report.tags {
             let elected = tag.open.as_ref().and_then(|open| open.elected);
             if let (Some(content), Some((note, ..))) = (elected, operation::open_note(tag)) {
-                let at = (&self.view, now);
-                self.ledger.restate_elected(peer, (note.op, content), at)?;
+                let at = InView {
+                    view: &self.view,
+                    now,
+                };
+                self.ledger.restate_elected(peer, note.op, content, at)?;
             }
         }
         Ok(())

@@ -295,9 +295,8 @@ impl Master {
             return;
         }
         let group = self.group_of(peer);
-        let facts = (attach.claim, attach.report);
         self.with_group(group, |group, shared| {
-            group.handle_attach(shared, peer, facts)
+            group.handle_attach(shared, peer, attach.claim, attach.report);
         });
         self.hear(peer);
     }

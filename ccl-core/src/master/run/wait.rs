@@ -32,7 +32,7 @@ pub struct Waits {
 
 impl Waits {
     /// Somebody says why it has no link to another, or with an empty text that it has one.
-    pub fn note_no_link(&mut self, (from, to): (PeerId, PeerId), why: String) {
+    pub fn note_no_link(&mut self, from: PeerId, to: PeerId, why: String) {
         let said = self.no_links.entry(from).or_default();
         match why.is_empty() {
             true => drop(said.remove(&to)),

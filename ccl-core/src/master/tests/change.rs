@@ -394,7 +394,14 @@ fn reasons_of_many_aborts_fit_a_frame() {
                 ..op(n, view.vid)
             };
             ledger
-                .post(PeerId(0), &note(x), (&view, Instant(0)))
+                .post(
+                    PeerId(0),
+                    &note(x),
+                    group::ledger::InView {
+                        view: &view,
+                        now: Instant(0),
+                    },
+                )
                 .unwrap();
             ledger.abort(x.tag, long.clone());
         }

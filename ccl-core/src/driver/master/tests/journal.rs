@@ -161,8 +161,8 @@ fn a_journal_cut_under_its_master_is_written_anew() {
             ..config
         },
         None,
-    );
-    let parts = parts.unwrap();
+    )
+    .unwrap();
     assert!(parts.is_journal_newest);
     let master = MasterServer::start_from(parts).unwrap();
     let mut client = Client::connect(&master);
