@@ -51,3 +51,20 @@ fn a_status_says_who_is_there_what_is_open_and_what_is_waited_for() {
         "{waits_for:?}"
     );
 }
+
+/// Nobody comes to a safe point while the members change: a newcomer waits for their answers first.
+#[test]
+fn a_status_says_whose_answer_a_change_waits_for() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    let newcomer = stage.join_group(0);
+    stage.ready(newcomer, &peers);
+    stage.say(peers[2], PeerToMaster::Leave);
+    stage.flush(peers[0], vid, report(vid));
+    let status = stage.master.status();
+    let Some(Wait::Change { missing }) = &status.groups[0].newcomers[0].waits_for else {
+        panic!("{status:?}");
+    };
+    let late: Vec<_> = missing.first.iter().map(|named| named.peer).collect();
+    assert_eq!((missing.count, late), (1, vec![peers[1].peer]));
+}
