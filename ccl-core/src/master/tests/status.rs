@@ -68,3 +68,20 @@ fn a_status_says_whose_answer_a_change_waits_for() {
     let late: Vec<_> = missing.first.iter().map(|named| named.peer).collect();
     assert_eq!((missing.count, late), (1, vec![peers[1].peer]));
 }
+
+/// What the journal is stamped for: newcomers do not count, nor members without a connection.
+#[test]
+fn only_members_with_a_connection_can_hear_of_the_master() {
+    let mut stage = Stage::new();
+    let mut hello = stage.hello(7, 1);
+    if let PeerToMaster::Hello { min_world, .. } = &mut hello {
+        *min_world = 2;
+    }
+    stage.join(hello);
+    assert!(!stage.master.has_members(), "a newcomer");
+    let (peers, _) = stage.founded(0, 2);
+    stage.close(peers[0]);
+    assert!(stage.master.has_members(), "one is connected");
+    stage.close(peers[1]);
+    assert!(!stage.master.has_members(), "none is connected");
+}
