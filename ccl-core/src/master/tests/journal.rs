@@ -7,7 +7,7 @@
 //!    no more than what one of its members would claim.
 
 use super::generations::{admitted, at_one, evictions, taken_over};
-use super::units::Site;
+use super::units::{Site, UNIT};
 use super::*;
 use crate::ids::Term;
 use crate::limits;
@@ -226,6 +226,43 @@ fn member_that_is_away_when_its_journal_is_doubted_comes_back() {
     assert_eq!(stage.installed(peers[1]).vid, vid);
     assert_eq!(members, [peers[0].peer, peers[1].peer]);
     assert_eq!(evictions(&stage), []);
+}
+
+/// H48: a host is evicted, and comes back under its unit. An older copy of the journal is put in
+/// place that names its new processes, and an old one, cut off until now, attaches. Its session is
+/// no longer known to have ended; taken over, it would drag its successor along.
+#[test]
+fn session_that_an_older_copy_does_not_name_is_not_taken_over() {
+    let mut site = admitted();
+    let mut old = site.unit;
+    let peer_timeout = Timers::default().peer_timeout;
+    site.stage.pass(peer_timeout, &site.groups.concat());
+    site.unit = [0, 1].map(|group| site.stage.join_unit(group, UNIT, 2));
+    site.stage.sent.clear();
+    for group in [0, 1] {
+        site.change(group, 1);
+        site.ready(group);
+    }
+    for group in [0, 1] {
+        assert!(!site.pass(group, 1));
+        site.change(group, 2);
+    }
+    let copied = site.stage.journal.len();
+    let (vid, members) = site.stage.view(0);
+    let mut stage = site.stage.restart_from(copied, outdated());
+    let mut report = at_one(vid);
+    (report.safe_called, report.safe_released) = (2, 2);
+    let [first, second] = &mut site.groups[0][..] else {
+        panic!("two were there before the host")
+    };
+    stage.attach(&mut site.unit[0], report.clone());
+    stage.attach(first, report.clone());
+    stage.attach(&mut old[0], at_one(vid));
+    let reason = EvictReason::NotAMember;
+    assert_eq!(stage.told(old[0]), [MasterToPeer::Evicted { reason }]);
+    stage.attach(second, report);
+    assert_eq!(evictions(&stage), []);
+    assert_eq!(stage.view(0).1, members);
 }
 
 /// C leaves, and only B hears of the view without it. An older copy of the journal takes C for a

@@ -51,3 +51,37 @@ fn a_status_says_who_is_there_what_is_open_and_what_is_waited_for() {
         "{waits_for:?}"
     );
 }
+
+/// Nobody comes to a safe point while the members change: a newcomer waits for their answers first.
+#[test]
+fn a_status_says_whose_answer_a_change_waits_for() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    let newcomer = stage.join_group(0);
+    stage.ready(newcomer, &peers);
+    stage.say(peers[2], PeerToMaster::Leave);
+    stage.flush(peers[0], vid, report(vid));
+    let status = stage.master.status();
+    let Some(Wait::Change { missing }) = &status.groups[0].newcomers[0].waits_for else {
+        panic!("{status:?}");
+    };
+    let late: Vec<_> = missing.first.iter().map(|named| named.peer).collect();
+    assert_eq!((missing.count, late), (1, vec![peers[1].peer]));
+}
+
+/// What the journal is stamped for: newcomers do not count, nor members without a connection.
+#[test]
+fn only_members_with_a_connection_can_hear_of_the_master() {
+    let mut stage = Stage::new();
+    let mut hello = stage.hello(7, 1);
+    if let PeerToMaster::Hello { min_world, .. } = &mut hello {
+        *min_world = 2;
+    }
+    stage.join(hello);
+    assert!(!stage.master.has_members(), "a newcomer");
+    let (peers, _) = stage.founded(0, 2);
+    stage.close(peers[0]);
+    assert!(stage.master.has_members(), "one is connected");
+    stage.close(peers[1]);
+    assert!(!stage.master.has_members(), "none is connected");
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Error;
+use crate::limits;
 use crate::peer::notes::POSTED_DELAY;
 
 #[test]
@@ -43,6 +44,39 @@ fn a_second_call_on_a_busy_tag_is_refused_and_takes_no_number() {
     fixture.commit(op(0, 0, 1), &[1, 2, 3]);
     fixture.drain();
     fixture.post(3, 0);
+    assert_eq!(started(&fixture.drain()), [op(0, 1, 1)]);
+}
+
+/// As many calls as there may be are in progress, and later as many tags in use: one more is
+/// refused, and a tag that is in use takes calls on.
+#[test]
+fn one_call_or_tag_more_than_there_may_be_is_refused() {
+    let refusal = |fixture: &mut Fixture| match &fixture.drain()[..] {
+        [Output::Rejected { error, .. }] => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let mut fixture = Fixture::steady();
+    let calls = limits::OPEN_OPS_MAX as u64;
+    (0..calls).for_each(|tag| fixture.post(tag, tag));
+    assert_eq!(started(&fixture.drain()).len(), limits::OPEN_OPS_MAX);
+    fixture.post(calls, calls);
+    let expected = format!("{calls} operations are in progress");
+    let told = refusal(&mut fixture);
+    assert!(told.contains(&expected), "{told}");
+    let tags = limits::TAGS_MAX as u64;
+    for tag in 0..tags {
+        if tag >= calls {
+            fixture.post(tag, tag);
+        }
+        fixture.tell(Input::Held(op(tag, 0, 1)));
+        fixture.commit(op(tag, 0, 1), &[1, 2, 3]);
+    }
+    fixture.drain();
+    fixture.post(tags, tags);
+    let expected = format!("{tags} tags are in use");
+    let told = refusal(&mut fixture);
+    assert!(told.contains(&expected), "{told}");
+    fixture.post(tags, 0);
     assert_eq!(started(&fixture.drain()), [op(0, 1, 1)]);
 }
 

@@ -1,6 +1,6 @@
 //! Promises to single members and newcomers, judged by what was said and heard, as soon as the
 //! master decides: when a newcomer is let in (R9), who may post (R5), whom a stale opening reaches
-//! (R10).
+//! (R10), whom a new master takes over (R11).
 
 use std::time::Duration;
 
@@ -197,6 +197,7 @@ impl World {
         };
         let host = &self.hosts[host.0];
         if is_end && host.connection == Some(connection) && host.peer.peer().is_some() {
+            self.is_no_member(host, message)?;
             let session = (host.run, host.peer.peer());
             self.checkers.promises.gone.insert(session);
         }
@@ -223,6 +224,27 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A session is told that it is not a member. A master that has just started takes over whoever
+    /// is of the newest view, whether or not its journal names them (R11).
+    fn is_no_member(&self, host: &Host, message: &MasterToPeer) -> Result<(), String> {
+        let reason = EvictReason::NotAMember;
+        let is_told = *message == MasterToPeer::Evicted { reason };
+        let (run, peer) = (Some(self.checkers.run), host.peer.peer());
+        let Some(peer) = peer.filter(|_| is_told && host.run == run) else {
+            return Ok(());
+        };
+        let newest = self.checkers.newest_view(host.group);
+        let newest = newest.filter(|view| view.vid == host.vid());
+        let is_member = newest.is_some_and(|view| view.members.contains(&peer));
+        let is_gone = self.checkers.promises.gone.contains(&(run, Some(peer)));
+        let window = self.master.started + self.swarm.timers.rebuild_window;
+        let is_late = self.now >= window || self.checkers.broken.contains(&host.group);
+        ensure(!is_member || is_gone || is_late, || {
+            let vid = host.vid();
+            format!("{peer} of the newest view {vid} was turned away by a new master (R11)")
+        })
     }
 
     /// The master seals something. Whoever is ready at a safe point is let in there, unless a
