@@ -78,7 +78,7 @@ fn describe_own(key: &Key, odd: OddEntry, others: &str) -> String {
         key.dtype.name(),
         key.shape
     );
-    let Some(theirs) = odd.others(&key.name, kind, flag) else {
+    let Some(theirs) = odd.others(&key.name, key.dtype, &key.shape, flag) else {
         return format!("{own} here, and there is none at {others}");
     };
     let unequal = |is_unequal| if is_unequal { "may" } else { "must not" };

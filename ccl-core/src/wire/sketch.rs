@@ -158,7 +158,8 @@ impl OddEntry {
     pub fn others(
         &self,
         name: &str,
-        (dtype, shape): (Dtype, &[u64]),
+        dtype: Dtype,
+        shape: &[u64],
         is_unequal: bool,
     ) -> Option<Foreign> {
         let own = weight(dtype, shape, is_unequal);
@@ -169,19 +170,19 @@ impl OddEntry {
         let size = minus(size(dtype, shape), self.size);
         Some(self.foreign(
             self.description.with(description),
-            (minus(own, self.weight), size),
+            minus(own, self.weight),
+            size,
         ))
     }
 
     /// What the other member has where this one has nothing.
     #[must_use]
     pub fn added(&self) -> Foreign {
-        let sums = (minus(0, self.weight), minus(0, self.size));
-        self.foreign(self.description, sums)
+        self.foreign(self.description, minus(0, self.weight), minus(0, self.size))
     }
 
     /// A description counts only if it is that of these sums.
-    fn foreign(&self, description: Description, (own, size): (u64, u64)) -> Foreign {
+    fn foreign(&self, description: Description, own: u64, size: u64) -> Foreign {
         let read = description.read().filter(|it| {
             let is_name = it.is_cut || name_hash(&it.name) == self.name;
             is_name && weight(it.dtype, &it.shape, it.is_unequal) == own
@@ -325,7 +326,7 @@ mod tests {
         let found = odd(&ours, &theirs);
         assert_eq!(found.name, name_hash("layer.700.weight"));
         let other = |(name, dtype, shape): &Entry, found: OddEntry| {
-            let other = found.others(name, (*dtype, shape), false).unwrap();
+            let other = found.others(name, *dtype, shape, false).unwrap();
             (other.dtype, other.count, other.shape)
         };
         let seen = other(&ours[700], found);
@@ -341,7 +342,7 @@ mod tests {
         let found = odd(&ours, theirs);
         assert_eq!(found.name, name_hash("layer.0.weight"));
         let name = "layer.0.weight";
-        assert_eq!(found.others(name, (Dtype::F32, &[0, 7]), false), None);
+        assert_eq!(found.others(name, Dtype::F32, &[0, 7], false), None);
         let added = Foreign {
             name: Some(name.into()),
             dtype: Dtype::F32,
@@ -374,7 +375,7 @@ mod tests {
             let difference = sketch(ours).difference(&sketch(theirs));
             if let Some(KeyDifference::Entry { odd, .. }) = difference {
                 let shape: &[u64] = &[u64::MAX, 2];
-                let others = odd.others("w", (Dtype::F32, shape), true);
+                let others = odd.others("w", Dtype::F32, shape, true);
                 let known = others.iter().chain([&odd.added()]).any(|it| it.shape.is_some());
                 prop_assert!(!known, "made up, and believed");
             }

@@ -183,8 +183,8 @@ impl SyncFault {
                 "{} has other entries than the others: {}, where the others have {}; names, types and \
                  shapes must be the same on all members",
                 names.of(*peer),
-                entries(*theirs),
-                entries(*most)
+                entries(theirs.0, theirs.1),
+                entries(most.0, most.1)
             ),
             Self::Strategies { peer, theirs, most } => format!(
                 "{} calls with {}, which does not go with {} of the others",
@@ -229,7 +229,7 @@ impl SyncFault {
     }
 }
 
-fn entries((count, bytes): (u32, u64)) -> String {
+fn entries(count: u32, bytes: u64) -> String {
     let noun = if count == 1 { "entry" } else { "entries" };
     format!("{count} {noun} with {bytes} bytes in all")
 }
