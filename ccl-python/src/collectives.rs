@@ -214,7 +214,7 @@ fn run_flight(
 fn start(slf: &Bound<'_, Communicator>, plan: Plan, parts: Vec<Part>) -> PyResult<Handle> {
     let tag = plan.options.tag;
     let flight = start_flight(slf, plan, parts)?;
-    Ok(Handle::new((flight, tag), slf.clone().unbind()))
+    Ok(Handle::new(flight, tag, slf.clone().unbind()))
 }
 
 fn start_flight(

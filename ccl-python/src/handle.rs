@@ -24,7 +24,7 @@ pub struct Handle {
 
 impl Handle {
     /// Of an operation of this communicator.
-    pub fn new((flight, tag): (Arc<Flight>, Tag), communicator: Py<Communicator>) -> Self {
+    pub fn new(flight: Arc<Flight>, tag: Tag, communicator: Py<Communicator>) -> Self {
         Self {
             flight,
             tag,
