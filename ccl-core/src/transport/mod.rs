@@ -7,7 +7,7 @@
 
 #[cfg(test)]
 pub(crate) mod mem;
-pub mod tcp;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,13 +15,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
+use self::tcp::{TcpConfig, TcpLinks};
 use crate::buffer::Region;
+use crate::config::CommunicatorConfig;
+use crate::error::Result;
 use crate::ids::{LinkKey, OpName, PeerId, RunId};
 use crate::net::Tuned;
 use crate::peer::Neighbour;
 use crate::wire::control::LinkFault;
 pub use crate::wire::data::{Frame, FrameHeader};
+
+/// The links of one peer, which listens from now on: at `listen`, or on every address of this host
+/// and a port that the system chooses.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument), [`Error::Os`](crate::Error::Os).
+pub fn bind(
+    config: &CommunicatorConfig,
+    listen: Option<SocketAddr>,
+    runtime: &Handle,
+) -> Result<Arc<dyn Links>> {
+    let config = TcpConfig {
+        listen,
+        ..TcpConfig::from(config)
+    };
+    Ok(Arc::new(TcpLinks::bind(config, runtime)?))
+}
 
 /// The bytes of a frame to send.
 #[derive(Clone, Debug)]

@@ -37,8 +37,7 @@ use crate::outcome::Counters;
 use crate::peer::{Input, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
-use crate::transport::Links;
-use crate::transport::tcp::{TcpConfig, TcpLinks};
+use crate::transport::{self, Links};
 use crate::wire::control::{CancelReason, OtherGroups};
 
 /// A session of one peer: everything that is shared between callers and tasks.
@@ -100,11 +99,7 @@ impl Session {
         let key = LinkKey(u128::from(high) << 64 | u128::from(low));
         let clock = Clock::start();
         let scratch = scratch(&config)?;
-        let links = TcpConfig {
-            listen: reach::listen_at(&config),
-            ..TcpConfig::from(&config)
-        };
-        let links: Arc<dyn Links> = Arc::new(TcpLinks::bind(links, threads.handle())?);
+        let links = transport::bind(&config, reach::listen_at(&config), threads.handle())?;
         let setup = Setup {
             run: config.run.clone(),
             group: config.group,

@@ -329,6 +329,7 @@ impl Link {
         !self.queue.lock().is_empty() || self.lanes().iter().any(|lane| lane.has_unsettled())
     }
 
+    #[cfg(test)]
     pub(super) fn reset_lane(&self, lane: u16) {
         if let Some(lane) = self.lanes().get(usize::from(lane)) {
             lane.kill(true);

@@ -139,7 +139,8 @@ impl TcpLinks {
         Ok(Self(inner))
     }
 
-    /// Breaks one connection of a link as a reset by the network would: for tests.
+    /// Breaks one connection of a link as a reset by the network would.
+    #[cfg(test)]
     pub fn reset_lane(&self, peer: PeerId, lane: u16) {
         if let Some(link) = self.0.link(peer) {
             link.reset_lane(lane);

@@ -102,7 +102,7 @@ struct Stage {
     narrow: Arc<Narrow>,
     held: mpsc::Receiver<()>,
     passed: mpsc::Receiver<bool>,
-    other: TcpLinks,
+    other: Arc<dyn Links>,
     /// The master's end of the session's connection.
     heard: TcpStream,
     deframer: Deframer,
@@ -121,11 +121,8 @@ impl Stage {
             key,
             link_timeout: PATIENCE,
         };
-        let config = TcpConfig {
-            listen: Some("127.0.0.1:0".parse().unwrap()),
-            ..TcpConfig::from(&session.config)
-        };
-        let other = TcpLinks::bind(config, runtime.handle()).unwrap();
+        let listen = Some("127.0.0.1:0".parse().unwrap());
+        let other = transport::bind(&session.config, listen, runtime.handle()).unwrap();
         other.identify(identity(OTHER, KEY), Arc::new(Deaf));
         let (for_held, held) = mpsc::channel();
         let (for_passed, passed) = mpsc::channel();
