@@ -2,7 +2,7 @@
 //!
 //! The layer above never sees a lost or doubled frame: a link works, or it is reported down. This
 //! file owns the traits between the layers above and what carries the frames: [`Links`],
-//! implemented by [`tcp`] and, for tests, by `mem`. Each implementation passes the same
+//! implemented by `tcp` and, for tests, by `mem`. Each implementation passes the same
 //! tests (`conformance`).
 
 #[cfg(test)]
