@@ -179,9 +179,9 @@ pub unsafe extern "C" fn get_newest_checkpoint(
 /// `directory` is NULL or a text that ends with a zero byte.
 unsafe fn checkpoints(directory: *const c_char) -> Outcome<Checkpoints> {
     // SAFETY: passed on from the caller.
-    let directory =
-        unsafe { memory::text(directory, "directory") }?.filter(|directory| !directory.is_empty());
-    let directory = directory.ok_or_else(|| Error::invalid("directory is NULL or empty"))?;
+    let directory = unsafe { memory::text(directory, "directory") }?
+        .filter(|directory| !directory.is_empty())
+        .ok_or_else(|| Error::invalid("directory is NULL or empty"))?;
     Ok(Checkpoints::new(directory))
 }
 

@@ -245,8 +245,9 @@ fn settle(mut prepared: Prepared, is_written: bool) -> Result<(), Failure> {
         drop(prepared);
         written
     });
-    let written = written.unwrap_or(Ok(()));
-    written.map_err(|error| Failure::Owner(Arc::new(error)))
+    written
+        .unwrap_or(Ok(()))
+        .map_err(|error| Failure::Owner(Arc::new(error)))
 }
 
 /// The right to use something that one call at a time may use.

@@ -111,6 +111,68 @@ fn body_end(code: &str) -> Option<usize> {
     None
 }
 
+/// Lines on which a parameter is a tuple taken apart.
+fn tuple_parameters(code: &str) -> Vec<usize> {
+    let is_name = |c: char| c.is_alphanumeric() || " ,_\n".contains(c);
+    let is_one = |at: usize| {
+        let names = code[..at].trim_end_matches(is_name);
+        let before = names.strip_suffix('(').map(str::trim_end);
+        before.is_some_and(|before| before.ends_with(['(', ',']))
+            && code[names.len()..at].contains(',')
+    };
+    let places = code.match_indices("): (").map(|(at, _)| at);
+    let line_of = |at: usize| code[..at].matches('\n').count() + 1;
+    places.filter(|&at| is_one(at)).map(line_of).collect()
+}
+
+/// Lines on which a name is bound again to what continues its own expression of the line before.
+fn rebound_names(code: &str) -> Vec<usize> {
+    let lines: Vec<&str> = code.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let bound = |line: &str| {
+        let rest = line.trim_start().strip_prefix("let ")?;
+        rest.split_once(" = ")
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    let is_again = |index: &usize| {
+        let Some((name, value)) = bound(&format!("{} ", lines[*index])) else {
+            return false;
+        };
+        let goes_on = value.strip_prefix(name.as_str()).unwrap_or("(");
+        let mut earlier = lines[..*index]
+            .iter()
+            .rev()
+            .filter(|line| !line.trim().is_empty());
+        let start = earlier.find(|line| {
+            let is_tail = line.trim_start().starts_with([')', ']', '}', '.']);
+            indent(line) <= indent(lines[*index]) && !is_tail
+        });
+        let before = start
+            .filter(|line| indent(line) == indent(lines[*index]))
+            .and_then(|line| bound(&format!("{line} ")));
+        goes_on.trim_end().is_empty() | goes_on.starts_with('.')
+            && before.is_some_and(|it| it.0 == name)
+    };
+    (0..lines.len())
+        .filter(is_again)
+        .map(|index| index + 1)
+        .collect()
+}
+
+/// Lines on which what is discarded has a sentence for a name.
+fn named_discards(code: &str) -> Vec<usize> {
+    let is_one = |line: &str| {
+        let name = line.split_once("let _").map_or("", |(_, rest)| rest);
+        let words = name.split([' ', ':', ';']).next().unwrap_or_default();
+        words.contains('_')
+    };
+    let numbered = code.lines().enumerate();
+    numbered
+        .filter(|(_, line)| is_one(line))
+        .map(|(index, _)| index + 1)
+        .collect()
+}
+
 #[test]
 fn every_file_opens_with_what_it_owns() {
     check(|source| {
@@ -247,4 +309,45 @@ fn a_function_is_measured_from_signature_to_brace() {
 #[test]
 fn a_word_is_found_whole_and_with_its_line() {
     assert_eq!(lines_with_word("unsafe_code\nx unsafe {\n", "unsafe"), [2]);
+}
+
+/// In what is shipped: a struct with names instead of a tuple, one name for one thing, and comments
+/// instead of sentences for names.
+#[test]
+fn names_say_what_they_are() {
+    check(|source| {
+        if source.is_tests() {
+            return vec![];
+        }
+        let code = source.code_without_tests();
+        let found = [
+            (
+                tuple_parameters(&code),
+                "a struct with names instead of a tuple",
+            ),
+            (
+                rebound_names(&code),
+                "one name for the half and the whole: build it in one go",
+            ),
+            (
+                named_discards(&code),
+                "a discard is `let _`, with a comment",
+            ),
+        ];
+        let all = found.into_iter();
+        all.flat_map(|(lines, what)| lines.into_iter().map(move |line| (line, what.to_owned())))
+            .collect()
+    });
+}
+
+#[test]
+fn names_that_say_nothing_are_found() {
+    let tuples = "fn a(x: u8, (y, z): (u8, u8)) {}\nfn b(\n    (y, z): (u8, u8),\n) {\n    \
+                  let (p, q): (u8, u8) = c();\n}\n";
+    assert_eq!(tuple_parameters(tuples), [1, 3]);
+    let rebound =
+        "let a = b\n    .c();\nlet a = a.d();\nlet e = a;\nlet e = f(e);\nlet g = g.h();\n";
+    assert_eq!(rebound_names(rebound), [3]);
+    let discards = "let _guard = a();\nlet _ = b();\nlet _nobody_waits = c();\n";
+    assert_eq!(named_discards(discards), [3]);
 }

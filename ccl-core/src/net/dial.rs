@@ -16,11 +16,11 @@ use crate::descriptors::{Own, Owner};
 /// The system's.
 pub async fn connect(owner: &Arc<Owner>, address: SocketAddr) -> io::Result<Stream> {
     // Noted before it connects: a child that is forked meanwhile must not keep it either.
-    let socket = Own::make(owner, || {
+    let made = Own::make(owner, || {
         let kind = Type::STREAM.nonblocking();
         Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))
     })?;
-    let socket = socket.try_map(|socket| match socket.connect(&address.into()) {
+    let socket = made.try_map(|socket| match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => TcpStream::from_std(socket.into()),
     })?;

@@ -58,17 +58,18 @@ impl Tree {
         assert_eq!(blocks.len(), layout.count() as usize, "one digest a block");
         let mut root = Hasher::new_derive_key("ccl shared state root 1");
         root.update(&keys.0);
-        let entries = (0..layout.entries()).map(|entry| {
-            let mut hasher = Hasher::new_derive_key("ccl shared state entry 1");
-            let range = layout.of_entry(entry);
-            for digest in &blocks[range.start as usize..range.end as usize] {
-                hasher.update(&digest.0);
-            }
-            let digest = Digest(*hasher.finalize().as_bytes());
-            root.update(&digest.0);
-            digest
-        });
-        let entries = entries.collect();
+        let entries = (0..layout.entries())
+            .map(|entry| {
+                let mut hasher = Hasher::new_derive_key("ccl shared state entry 1");
+                let range = layout.of_entry(entry);
+                for digest in &blocks[range.start as usize..range.end as usize] {
+                    hasher.update(&digest.0);
+                }
+                let digest = Digest(*hasher.finalize().as_bytes());
+                root.update(&digest.0);
+                digest
+            })
+            .collect();
         Self {
             entries,
             root: Digest(*root.finalize().as_bytes()),

@@ -259,13 +259,14 @@ impl StateEngine {
         let payload = arrived.buffer.slice(0..header.payload_bytes as usize);
         match order.what {
             What::Digests => {
-                let digests = payload.read(|bytes| {
-                    let chunks = bytes.chunks_exact(32);
-                    chunks
-                        .map(|chunk| Digest(chunk.try_into().expect("32 bytes")))
-                        .collect()
-                });
-                let digests = digests.expect("this memory is the library's");
+                let digests = payload
+                    .read(|bytes| {
+                        let chunks = bytes.chunks_exact(32);
+                        chunks
+                            .map(|chunk| Digest(chunk.try_into().expect("32 bytes")))
+                            .collect()
+                    })
+                    .expect("this memory is the library's");
                 let now = (self.tools.clock)();
                 self.with_receiver(header.op, |fetch| {
                     let claim = fetch.digests_arrived(&order, digests, now);

@@ -221,8 +221,8 @@ impl Group {
                 known => known,
             }
         });
-        let links = links.flatten().take(WAIT_NAMES_MAX);
-        Wait::Links(links.map(|(way, error)| link(way, error)).collect())
+        let first = links.flatten().take(WAIT_NAMES_MAX);
+        Wait::Links(first.map(|(way, error)| link(way, error)).collect())
     }
 
     fn some(&self, shared: &Shared, peers: &[PeerId]) -> SomePeers {
