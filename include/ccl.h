@@ -238,8 +238,8 @@ typedef struct cclMasterConfig_t {
      */
     uint64_t verdict_timeout_ms;
     /*
-     A member may come so long after the others to an operation; CCL_FOREVER: for ever. 0: 10
-     minutes.
+     A member may come so long after the others to an operation; CCL_FOREVER: for ever. Keep it
+     below operation_timeout_ms, else calls time out first. 0: 5 minutes.
      */
     uint64_t post_timeout_ms;
 } cclMasterConfig_t;

@@ -150,8 +150,8 @@ pub struct cclMasterConfig_t {
     pub detach_timeout_ms: u64,
     /// A cancelled call waits so long for its verdict, before it ends as unknown. 0: 10000.
     pub verdict_timeout_ms: u64,
-    /// A member may come so long after the others to an operation; CCL_FOREVER: for ever. 0: 10
-    /// minutes.
+    /// A member may come so long after the others to an operation; CCL_FOREVER: for ever. Keep it
+    /// below operation_timeout_ms, else calls time out first. 0: 5 minutes.
     pub post_timeout_ms: u64,
 }
 

@@ -72,7 +72,7 @@ pub struct Arguments {
     detach_timeout_ms: u64,
     /// How long after the others a member may take to call an operation, in milliseconds; 0: for
     /// ever.
-    #[arg(long, value_name = "MS", default_value_t = 600_000)]
+    #[arg(long, value_name = "MS", default_value_t = 300_000)]
     post_timeout_ms: u64,
     /// Report committed operations too; there may be thousands a second.
     #[arg(long)]

@@ -26,8 +26,9 @@ pub struct Timers {
     pub detach_timeout: Duration,
     /// How long a cancelled call waits for its verdict before it ends as unknown. Default 10 s.
     pub verdict_timeout: Duration,
-    /// How long after the others a member may take to call an operation (R15). `None`: for ever.
-    /// Default 10 min.
+    /// How long after the others a member may take to call an operation (R15). `None`: for ever. If
+    /// it is not shorter than the deadlines of calls, these come first: the operation is aborted
+    /// again and again, and a member that hangs is never evicted. Default 5 min.
     pub post_timeout: Option<Duration>,
 }
 
@@ -42,7 +43,7 @@ impl Default for Timers {
             rebuild_window: Duration::from_secs(5),
             detach_timeout: Duration::from_secs(60),
             verdict_timeout: Duration::from_secs(10),
-            post_timeout: Some(Duration::from_secs(600)),
+            post_timeout: Some(Duration::from_secs(300)),
         }
     }
 }

@@ -94,6 +94,10 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             facts.set_item("op", op.to_string())?;
             facts.set_item("epoch", op.birth.epoch.0)?;
             facts.set_item("reason", reason.to_string())?;
+            if let CancelReason::Deadline { late: Some(late) } = &**reason {
+                let late: Vec<u64> = late.first().iter().map(|peer| peer.0).collect();
+                facts.set_item("late", late)?;
+            }
         }
         Error::SharedState { fault, op, vid, .. } => {
             facts.set_item("peer", fault.odd_peer().map(|peer| peer.0))?;

@@ -36,7 +36,7 @@ use crate::wait::wait_for;
 ///   rebuild_window      5 s: a restarted master waits for the members of its last view
 ///   detach_timeout      60 s: a peer without a master, before its session ends as unknown
 ///   verdict_timeout     10 s: a cancelled call waits for its verdict
-///   post_timeout        600 s: a member has to call what the others called; None: for ever
+///   post_timeout        300 s: a member has to call what the others called; None: for ever
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Master(Native<MasterServer>);

@@ -150,13 +150,16 @@ def test_calls_that_differ_are_cancelled_with_both_values() -> None:
 
 def wait_in_vain(communicator: ccl.Communicator) -> None:
     if communicator.rank == 0:
-        with pytest.raises(ccl.Cancelled, match="deadline"):
+        with pytest.raises(ccl.DeadlinePassed, match="deadline") as caught:
             communicator.all_reduce(bytearray(4), deadline=0.2)
         communicator.barrier(tag=1)
     else:
         communicator.barrier(tag=1)
-        with pytest.raises(ccl.Cancelled, match="deadline"):
+        with pytest.raises(ccl.DeadlinePassed, match="deadline") as caught:
             communicator.all_reduce(bytearray(4))
+    # One of the two was impatient, and the other is late.
+    told = {caught.value.peer, *(caught.value.late or [])}
+    assert (caught.value.peer == communicator.peer) == (communicator.rank == 0) and len(told) == 2
 
 
 def test_a_deadline_cancels_for_everybody() -> None:

@@ -92,6 +92,14 @@ impl Late {
         }
     }
 
+    /// The first of those that were late, in rank order.
+    #[must_use]
+    pub fn first(&self) -> &[PeerId] {
+        match self {
+            Self::Uncalled { peers, .. } | Self::Unfinished(peers) => &peers.first,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {

@@ -19,6 +19,8 @@ class Error(RuntimeError):
     epoch: int | None
     #: Why, in words.
     reason: str | None
+    #: Who had not called the operation, or not finished it, when its deadline passed: the first eight.
+    late: list[int] | None
     #: The operation that ended: its number and its tag.
     op: str | None
     #: Members at the moment.
@@ -35,6 +37,7 @@ class Error(RuntimeError):
         peer: int | None = None,
         epoch: int | None = None,
         reason: str | None = None,
+        late: list[int] | None = None,
         op: str | None = None,
         world_size: int | None = None,
         min_world_size: int | None = None,
@@ -44,6 +47,7 @@ class Error(RuntimeError):
         self.peer = peer
         self.epoch = epoch
         self.reason = reason
+        self.late = late
         self.op = op
         self.world_size = world_size
         self.min_world_size = min_world_size
@@ -109,7 +113,10 @@ class Cancelled(Error):
 
 
 class DeadlinePassed(Cancelled, TimeoutError):
-    """The operation timed out: the deadline of a member, ``peer``, passed. It is aborted for everybody."""
+    """The operation timed out: the deadline of a member, ``peer``, passed. It is aborted for everybody.
+
+    ``late`` names who had not called it; if all had, who had not finished it.
+    """
 
 
 class StateMismatch(Error):

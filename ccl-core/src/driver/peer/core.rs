@@ -293,6 +293,14 @@ impl Core {
             key: self.key,
             link_timeout: timers.link_timeout,
         }));
+        if let (Some(operation_timeout), Some(post_timeout)) = (self.timeout, timers.post_timeout)
+            && operation_timeout <= post_timeout
+        {
+            self.defer(Deferred::WarnOfTimeouts {
+                operation_timeout,
+                post_timeout,
+            });
+        }
     }
 
     fn take_post(&mut self, now: Instant, operation: Operation, call: Arc<Call>) {

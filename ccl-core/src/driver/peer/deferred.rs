@@ -18,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -68,6 +69,11 @@ pub(super) enum Deferred {
     Renew(Box<Repeat>),
     /// A call is made again, for the time that is named.
     NoteRepeat(OpName, u32),
+    /// Calls time out before the master evicts who does not make them.
+    WarnOfTimeouts {
+        operation_timeout: Duration,
+        post_timeout: Duration,
+    },
     /// Something for the log.
     Note(Event),
 }
@@ -168,6 +174,15 @@ impl Session {
             Deferred::NoteRepeat(op, attempt) => {
                 tracing::info!(%op, attempt, "repeating with the survivors");
             }
+            Deferred::WarnOfTimeouts {
+                operation_timeout,
+                post_timeout,
+            } => tracing::warn!(
+                ?operation_timeout,
+                ?post_timeout,
+                "operation_timeout is not longer than the master's post_timeout: calls time out before a \
+                 member that hangs is evicted; raise the one or lower the other"
+            ),
             Deferred::Note(event) => log(&event),
         }
     }

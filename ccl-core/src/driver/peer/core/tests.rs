@@ -1,7 +1,8 @@
 //! What comes before what, where the machine does not say it.
 
 use super::*;
-use crate::driver::peer::session::tests::{barrier, session};
+use crate::driver::peer::session::tests::{barrier, session, welcome};
+use crate::ids::PeerId;
 
 /// Goal: between the abort of a sync and its next attempt nothing that callers say comes first.
 ///
@@ -43,4 +44,24 @@ fn what_callers_say_while_a_sync_is_renewed_comes_after_it() {
     drop(core);
     session.close();
     assert!(call.completion().is_finished());
+}
+
+/// Goal: who sets the two times so that a member that hangs is never evicted is warned of it.
+#[test]
+fn a_deadline_that_comes_before_the_eviction_of_who_does_not_call_is_warned_of() {
+    for (post_seconds, is_warned) in [(599, false), (600, true)] {
+        let (session, _master) = session();
+        let mut message = welcome(PeerId(7));
+        if let MasterToPeer::Welcome { timers, .. } = &mut message {
+            timers.post_timeout = Some(Duration::from_secs(post_seconds));
+        }
+        let mut core = session.core.lock();
+        let generation = core.generation();
+        let said = Item::Control(generation, ControlItem::Said(message));
+        core.handle(session.now(), said);
+        let is_warning = |work: Deferred| matches!(work, Deferred::WarnOfTimeouts { .. });
+        assert_eq!(core.decided().any(is_warning), is_warned);
+        drop(core);
+        session.close();
+    }
 }

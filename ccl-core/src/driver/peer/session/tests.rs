@@ -33,7 +33,7 @@ pub(in crate::driver::peer) fn barrier() -> Operation {
     }
 }
 
-fn welcome(peer: PeerId) -> MasterToPeer {
+pub(in crate::driver::peer) fn welcome(peer: PeerId) -> MasterToPeer {
     MasterToPeer::Welcome {
         run_id: RunId(1),
         session: SessionId(1),
