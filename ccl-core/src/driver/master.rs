@@ -263,8 +263,8 @@ fn is_newest(journal: &Journal, config: &MasterConfig) -> bool {
     let path = config.journal.as_deref().unwrap_or(Path::new(""));
     tracing::warn!(
         journal = %path.display(),
-        "the journal is treated as lost: {doubt}. A majority of each view is needed, or \
-         force_rebuild"
+        "the journal is treated as lost: {doubt}. The run goes on with a majority of each view, or \
+         with force_rebuild; if no member is heard within rebuild_window, a new run is founded"
     );
     false
 }

@@ -73,6 +73,13 @@ impl Master {
     pub fn wait_for_earlier_run(&mut self) -> Option<Wait> {
         let now = self.shared.now;
         let window = self.run.waiting()?.window;
+        let rebuilt = self.groups.values().find_map(|group| match &group.phase {
+            Phase::Rebuild(rebuild) => group.wait_for_rebuild(&self.shared, rebuild),
+            _ => None,
+        });
+        if rebuilt.is_some() {
+            return rebuilt;
+        }
         Some(Wait::EarlierRun {
             seconds: seconds(window - now),
         })

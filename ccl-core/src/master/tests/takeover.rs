@@ -3,7 +3,7 @@
 use super::*;
 use crate::ids::Term;
 use crate::limits;
-use crate::wire::control::AbortReason;
+use crate::wire::control::{AbortReason, Wait};
 
 /// A restart without a journal, told to wait for an earlier run.
 pub(super) fn without_journal() -> Setup {
@@ -118,6 +118,26 @@ fn newcomer_joins_the_earlier_run_whose_members_come_later() {
             .iter()
             .any(|r| matches!(r, Record::RunFounded { .. }))
     );
+}
+
+/// A newcomer that is told of an earlier run only would found one beside its members.
+#[test]
+fn newcomer_is_told_which_members_of_an_earlier_run_are_missing() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    let mut stage = stage.restart_empty(without_journal());
+    let connection = stage.connection();
+    stage.say_at(connection, stage.hello(0, 77));
+    stage.attach(&mut peers[0], report(vid));
+    stage.say_at(connection, PeerToMaster::Ping);
+    let told = stage.told_at(connection);
+    let [MasterToPeer::Pong { waits, .. }] = &told[..] else {
+        panic!("{told:?}");
+    };
+    let Some(Wait::Rebuild { heard, members, .. }) = waits else {
+        panic!("{waits:?}");
+    };
+    assert_eq!((*heard, *members), (1, 3));
 }
 
 #[test]
