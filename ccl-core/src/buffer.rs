@@ -1,8 +1,8 @@
 //! Memory lent to the tasks that move bytes, and how it is taken back.
 //!
 //! A [`Region`] is a range of memory behind a [`Gate`]. Tasks touch it only inside `read` and
-//! `write`, whose closures run for one system call or one addition. `Gate::close` waits until
-//! nobody is inside and lets nobody in again, so that afterwards the memory is the caller's alone.
+//! `write`, whose closures run for one system call or one addition. `Gate::close` waits until no
+//! task is inside and admits none afterwards: the memory is then the caller's alone.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;

@@ -1,4 +1,4 @@
-//! What a caller may choose: plain structs with defaults, and `validate` for what they mean.
+//! The settings of a peer and of a master: plain structs with defaults, and `validate`.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

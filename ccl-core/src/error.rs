@@ -1,4 +1,4 @@
-//! What can go wrong, sorted by who must act.
+//! Errors of the public API, one variant for each thing a caller may have to do.
 
 use std::fmt;
 use std::sync::Arc;

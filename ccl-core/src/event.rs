@@ -1,4 +1,4 @@
-//! What an operator wants to know: typed, sent once per change. `tracing` and the CLI subscribe.
+//! Events for operators: typed, and sent once per change. `tracing` and the CLI subscribe.
 
 use std::collections::BTreeSet;
 use std::fmt;

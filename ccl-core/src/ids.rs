@@ -1,6 +1,6 @@
-//! Names of the things the protocol talks about, each its own type.
+//! Identifiers of the protocol, each its own type.
 //!
-//! A bare integer never crosses a module: mixing up a tag and an operation number must not compile.
+//! No bare integer crosses a module: mixing up a tag and an operation number must not compile.
 
 use std::fmt;
 use std::ops::Deref;

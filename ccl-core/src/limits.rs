@@ -1,4 +1,4 @@
-//! Every maximum of the library, with its unit and its reason.
+//! Every limit of the library, with its unit and its reason.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! Bugs put in on purpose, to measure the tests (docs/simulation.md).
+//! Deliberate bugs that measure the tests (docs/simulation.md).
 //!
-//! Built only with `--cfg ccl_mutations`; the simulator then switches one on at a time, on its own
-//! thread, and must notice. In every other build `is_active` is a constant `false`.
+//! Built only with `--cfg ccl_mutations`: the simulator switches one on at a time, on its own
+//! thread, and must notice it. In every other build `is_active` is a constant `false`.
 
 /// One deliberate bug each; see docs/protocol.md for the rule it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! What peers are called, for whoever reads of them: nothing is decided by a name.
+//! The names of peers, for messages to people. No decision depends on a name.
 
 use std::collections::BTreeMap;
 use std::fmt;

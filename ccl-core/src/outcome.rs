@@ -1,4 +1,4 @@
-//! What the driver tells a caller: how a call ended, how far one is, what happened so far.
+//! What a caller learns from the driver: how a call ended, its progress, and counters.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! The waiting times that all of a run agree on.
+//! The timeouts that all peers of a run agree on.
 //!
-//! Vocabulary: control messages carry them, and settings contain them.
+//! They are sent in control messages and set in the configuration.
 
 use std::time::Duration;
 

@@ -1,12 +1,13 @@
-//! The header of a checkpoint: what is said of the whole, and where each entry lies.
+//! The header of a checkpoint: facts about the whole file, and where each entry lies.
 //!
 //! ```text
 //! bytes of the text u64
 //! | {"__metadata__": {facts}, "name": {dtype, shape, data_offsets}, …} spaces
 //! ```
-//! That is safetensors' format. The facts come first, in the file's first 4 KiB, so that a look at
-//! those tells what a file is. The text is written and read as a stream: however many entries there
-//! are, it is never in memory. Everything in it is checked: a file may be damaged, or be made up.
+//! This is the safetensors format. The facts come first, within the file's first 4 KiB, so that
+//! reading those is enough to identify a file. The text is written and read as a stream and never
+//! held in memory as a whole, however many entries there are. Everything in it is checked: a file
+//! may be damaged or forged.
 
 use std::io::{self, BufReader, Read, Write};
 

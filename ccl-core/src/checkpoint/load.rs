@@ -1,7 +1,7 @@
-//! Loading: the newest checkpoint whose content hashes to its root, or the one before it.
+//! Loads the newest checkpoint whose content matches its root hash, or the one before it.
 //!
-//! A file is read twice: first it is verified, a block at a time, and only then the caller's memory
-//! is touched, and verified again.
+//! A file is read twice: first to verify it, block by block; then into the caller's memory, which
+//! is verified again.
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! Saving: a file is written under another name, synced, renamed, and its directory synced.
+//! Saves a checkpoint: writes a temporary file, syncs it, renames it, and syncs the directory.
 //!
-//! Older checkpoints go only after that. A failure leaves those that were there.
+//! Older checkpoints are removed only after that. A failed save leaves them in place.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};

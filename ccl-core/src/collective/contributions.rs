@@ -1,4 +1,4 @@
-//! The contributions to the chunk that a peer owns: which are let in, which have arrived.
+//! The contributions to the chunk that a peer owns: which may be sent, which have arrived.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! The direct schedule: each chunk goes to its owner, who sends the finished chunk to all.
+//! The direct ("two-shot") schedule: each chunk goes to its owner, who sends the finished chunk to
+//! all.
 //!
 //! | kind | contributes to a chunk | the owner | receives the result |
 //! |---|---|---|---|
@@ -7,13 +8,13 @@
 //! | all-gather | the owner | – | all |
 //! | broadcast | the root | passes on | all |
 //!
-//! An owner lets contributions come (credits) once all members have posted, some segments at a
-//! time, and only with a reserved slot for each contribution of a segment (docs/protocol.md R13).
-//! So every contribution that was let in arrives whatever applications do, every segment with slots
-//! gets finished, and the slots come free for the next: no set of concurrent operations can block
-//! each other. A contribution of a broadcast and every result go straight to their destination,
-//! which exists since its peer posted. Small operations put their data on the posts and send their
-//! results on the signal lane.
+//! An owner grants credits for contributions once all members have posted: a few segments at a
+//! time, and only with a slot reserved for each contribution of a segment (docs/protocol.md R13).
+//! So every granted contribution arrives whatever the applications do, every segment with slots is
+//! finished, and its slots are free for the next: concurrent operations cannot deadlock each other.
+//! Contributions of a broadcast and all results need no credit: their destination exists since its
+//! peer has posted. Small operations put their data on the posts and send results on the signal
+//! lane.
 
 use std::ops::Range;
 

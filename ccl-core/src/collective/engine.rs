@@ -1,14 +1,13 @@
-//! The data plane of one peer: an exchange, the memory of its operations, and the links.
+//! The data plane of one peer: connects the exchange, the memory of its operations, and the links.
 //!
-//! What arrives on a link is put to the exchange under a lock held for some bookkeeping only; what
-//! the exchange wants done is then carried out by the same thread without the lock: frames are
-//! handed to the links, additions and copies run on memory that can be taken back at any moment
-//! (`buffer`). The engine knows no verdicts: the driver starts and stops operations as the peer's
-//! machine says.
+//! Arriving frames are passed to the exchange under a lock held for bookkeeping only. The same
+//! thread then carries out what the exchange wants, without the lock: it hands frames to the links,
+//! and adds and copies on memory that can be taken back at any moment (`buffer`). Copies of a whole
+//! buffer take longer and are handed to the driver (`LargeCopy`, `Staged`), since other calls may
+//! wait for this thread.
 //!
-//! What takes longer than one addition, a copy of a whole buffer, is not done by the thread that
-//! met it, which may be one that others wait for: it is handed to the driver (`LargeCopy`,
-//! `Staged`).
+//! The engine knows no verdicts: the driver starts and stops operations as the peer's machine
+//! decides.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The memory of operations: the caller's, lent for one attempt, and staging memory for results
 //! that must not overwrite their input before the verdict.
 //!
-//! Which bytes are used when is the exchange's business; here is where they are, and how they are
-//! taken back.
+//! The exchange decides which bytes are used when; this file knows where they are, and takes them
+//! back.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! One open operation with its schedule: direct or ring.
 //!
-//! Posts and signal frames are checked here as far as both schedules need them checked; the rest is
-//! passed on to the one that the operation has.
+//! It makes the checks of posts and signal frames that both schedules need, and passes the rest on
+//! to the operation's schedule.
 
 use std::ops::Range;
 use std::sync::Arc;

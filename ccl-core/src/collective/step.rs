@@ -1,7 +1,7 @@
-//! What an exchange wants done: frames to send, additions and copies to carry out.
+//! The steps that an exchange asks for: frames to send, additions and copies to carry out.
 //!
-//! These say which bytes, never where in memory those are: spans of the caller's parts, and places
-//! in the scratch memory. Whoever carries a step out hands it back when it is done.
+//! A step names bytes, never their address: spans of the caller's parts, and slots of scratch
+//! memory. Whoever carries out a step hands it back when done.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Who is in the run beside the own group.
+//! How many peers the run has outside this peer's own group.
 
 use crate::communicator::Communicator;
 

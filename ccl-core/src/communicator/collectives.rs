@@ -1,6 +1,6 @@
 //! The collectives of a communicator: blocking on borrowed buffers, asynchronous on owned ones.
 //!
-//! Asynchronous ones on borrowed buffers are those of `scope.rs`.
+//! For asynchronous collectives on borrowed buffers, see `scope`.
 #![allow(unsafe_code)]
 
 use crate::communicator::handle::Handle;

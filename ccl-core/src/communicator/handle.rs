@@ -1,4 +1,4 @@
-//! Operations under way: wait, wait with a deadline, poll, cancel, progress.
+//! Handles of operations in progress: wait, wait with a deadline, poll, cancel, progress.
 
 use std::future::Future;
 use std::pin::Pin;

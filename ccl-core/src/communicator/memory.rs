@@ -1,4 +1,4 @@
-//! The caller's buffers as one call uses them: checked once, lent afresh to each attempt.
+//! The caller's buffers during one call: checked once, lent again to each attempt.
 #![allow(unsafe_code)]
 
 use std::ops::Range;

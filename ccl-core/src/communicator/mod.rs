@@ -1,4 +1,4 @@
-//! The public face of a peer: connect, collectives, handles.
+//! The public API of a peer: the communicator, how it connects and how it ends.
 
 mod census;
 mod collectives;

@@ -1,7 +1,7 @@
-//! Calls other than collectives, waited for in slices: connecting, and safe points.
+//! Connecting and safe points, waited for in slices.
 //!
-//! For callers that have to look at something else while they wait, such as the signals of an
-//! interpreter. Blocking forms are in the parent module.
+//! For callers that must do something else while they wait, such as handle an interpreter's
+//! signals. The blocking forms are in the parent module.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

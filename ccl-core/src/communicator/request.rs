@@ -1,6 +1,6 @@
 //! A collective as its caller describes it: which one, on which buffers, and how.
 //!
-//! What all members must agree on is made of it in `memory.rs`, where the buffers are also checked.
+//! `memory` checks the buffers and derives what all members must agree on.
 
 use std::time::Duration;
 

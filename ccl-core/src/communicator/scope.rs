@@ -1,4 +1,4 @@
-//! Operations on borrowed buffers that run at the same time, and end with a scope.
+//! Concurrent operations on borrowed buffers, which all end with their scope.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;

@@ -1,5 +1,5 @@
-//! Shared state as callers see it: entries in their memory. The call that makes them equal is in
-//! `sync`.
+//! Shared state as callers see it: named entries in their memory. `sync` makes it equal at all
+//! members.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The call that makes a shared state equal at all members. The form that owns the state meanwhile
-//! is in `sync_handle`.
+//! The call that makes a shared state equal at all members. The form that owns its state is in
+//! `sync_handle`.
 #![allow(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -1,4 +1,4 @@
-//! A sync that owns its state until the end, for whoever cannot wait for it in a scope.
+//! A sync that owns its state until it ends, for callers that cannot wait in a scope.
 #![allow(unsafe_code)]
 
 use std::borrow::BorrowMut;

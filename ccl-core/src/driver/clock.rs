@@ -1,4 +1,4 @@
-//! The one place that reads a clock.
+//! The only file that reads a clock.
 #![expect(
     clippy::disallowed_types,
     reason = "the driver turns real time into crate::time::Instant"

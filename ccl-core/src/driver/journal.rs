@@ -1,18 +1,18 @@
-//! The master's sealed history on disk: append-only, checksummed, torn tails cut off.
+//! The journal: the master's sealed history on disk, append-only and checksummed.
 //!
 //! ```text
 //! file    "ccl-log\n" | version u32 | bytes of the run's name u32 | name | CRC-32 of all that
 //! record  bytes of the body u32 | checksum of the record before u32 | checksum u32
 //!         | CRC-32 of these twelve bytes u32 | body: the record in postcard's format
 //! ```
-//! All numbers are little-endian. A record's checksum is the CRC-32 of the checksum of the record
-//! before (at first, of the file's header) and of its body. A crash can only leave the last record
-//! short, or zeros in its place: that is cut off, since nobody was told of it. Everything else that
-//! does not fit is damage, and the master refuses to guess. What records mean is in
-//! `master::history::record`.
+//! All numbers are little-endian. A record's checksum is the CRC-32 of the previous record's
+//! checksum (for the first record: the header's) and of its own body. A crash can only truncate the
+//! last record or leave zeros in its place. Such a tail is cut off: nothing that depends on it was
+//! sent. Any other mismatch is damage, and the master refuses to start.
 //!
-//! A file that is whole may still be an older copy. A marker beside it (`marker`) says how much was
-//! sealed; a journal that does not reach it, or has none, is doubted.
+//! An intact file may still be an old copy. The marker beside it (`marker`) records how much was
+//! sealed; a journal that is shorter, or has no marker, is in doubt. What records mean is in
+//! `master::history::record`.
 
 mod frame;
 mod marker;

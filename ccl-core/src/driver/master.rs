@@ -1,7 +1,7 @@
 //! A master as a running server: sockets, clock and journal around `master::Master`.
 //!
-//! This file owns the thread and its end; `serve` the order in which outputs are carried out;
-//! `connection` one peer's connection; `door` those that have not said yet who they are.
+//! This file owns the server's thread and its shutdown. `serve` carries out outputs in order,
+//! `connection` owns one peer's connection, `door` the connections that are not identified yet.
 
 mod archive;
 mod connection;

@@ -1,5 +1,5 @@
-//! What is still to be written to a control connection: bounded, and written at once where it can
-//! be.
+//! The bounded send queue of a control connection. Frames are written at once if the socket takes
+//! them.
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 

@@ -1,10 +1,9 @@
 //! The master: who is in the run, in what order, and which results count.
 //!
-//! Pure: `handle` takes the time and one input, `poll_output` drains what is to be done,
-//! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules and the tables
-//! are in docs/protocol.md. This file takes inputs apart and hands them on; what they mean is
-//! decided by the run (`run`), by the sessions (`session`) and by each group on its own (`group`);
-//! `history` is what a successor must know.
+//! Pure: `handle` takes the time and one input, `poll_output` returns what to do, and
+//! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules are in
+//! docs/protocol.md. This file dispatches inputs to the run (`run`), the sessions (`session`) and
+//! the groups (`group`), which decide what they mean; `history` is what the next master must know.
 
 mod group;
 mod history;

@@ -1,4 +1,4 @@
-//! What the master wants done, in the order in which it was decided.
+//! The master's outputs, in the order in which it decided them.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What all groups of a master share: the time, the sessions, and what is to be done.
+//! What all groups of a master share: the time, the sessions, and the outputs.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,6 +1,6 @@
-//! What a master knows about its run at the moment: for operators, and for pages that show it.
+//! A snapshot of what a master knows about its run, for operators and status pages.
 //!
-//! Nothing is decided by it, and asking changes nothing.
+//! Nothing is decided by it, and taking one changes nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Rate limits: pauses that double between attempts, and a limit on log lines about bad input.
+//! Rate limits: doubling pauses between attempts, and a limit on log lines about bad input.
 
 use std::fmt::Display;
 use std::net::SocketAddr;

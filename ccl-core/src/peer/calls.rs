@@ -1,8 +1,8 @@
-//! The calls of the application: from `Post` to an operation with a number.
+//! The application's calls: from `Post` to an operation with a number.
 //!
-//! A call consumes its tag's next number when it is posted, or when it is answered by a floor above
-//! that number; a call that is refused consumes none (docs/protocol.md, R1, R2). How calls end is
-//! in `verdicts`, requests to abort are in `cancel`.
+//! A call uses up its tag's next number when it is posted, or when it is answered by a floor above
+//! that number; a rejected call uses none (docs/protocol.md, R1, R2). How calls end is in
+//! `verdicts`, requests to abort are in `cancel`.
 
 use std::cmp::Ordering;
 

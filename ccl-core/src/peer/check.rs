@@ -1,7 +1,7 @@
-//! Whether an `Install` agrees with what this peer knows for certain.
+//! Checks an `Install` against what this peer knows for certain. It only compares.
 //!
-//! It only compares. Every refusal here means that the master is not the one it claims to be, or
-//! has lost what it had sealed (I4–I6).
+//! A contradiction means that the master is not the one it claims to be, or has lost what it sealed
+//! (I4–I6).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
-//! What must hold at a peer whatever happens (docs/protocol.md, I5–I8).
+//! Invariants of a peer's own state, whatever it receives (docs/protocol.md, I5–I8).
 //!
-//! Whether the master keeps its side is checked in `check`, and is no panic; these are promises of
-//! this machine to itself. I5, that an open operation keeps its name over an `Install`, needs no
-//! assertion: nothing here ever renames one, and `check` refuses an `Install` that would.
+//! A violation is a bug and panics; the master's side is checked in `check`, without panics. I5,
+//! that an open operation keeps its name across an `Install`, needs no assertion: nothing here
+//! renames one, and `check` rejects an `Install` that would.
 
 use crate::ids::OpNumber;
 use crate::mutation::{Mutation, is_active};

@@ -1,6 +1,4 @@
-//! What goes into a peer's machine and what comes out of it.
-//!
-//! Types only: what they cause is decided by the modules beside this one.
+//! The inputs and outputs of a peer's machine. Types only; the sibling modules handle them.
 
 use std::collections::BTreeMap;
 use std::fmt;

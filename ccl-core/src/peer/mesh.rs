@@ -1,7 +1,7 @@
-//! The links that a peer keeps: wanted ones, whole ones, broken ones.
+//! The links of a peer: which it wants, which work, which are broken.
 //!
-//! Links outlive views. Who dials is fixed (the later session dials the earlier); how a link is
-//! made and repaired is the transport's business.
+//! Links outlive views. The peer with the later session dials. How a link is made and repaired is
+//! the transport's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 

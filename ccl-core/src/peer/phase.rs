@@ -1,7 +1,7 @@
-//! The phases of a session, what each owns, and the one table of what it does with each event.
+//! The phases of a session, what each owns, and the table of what it does with each event.
 //!
-//! Leaving a phase drops what it owns. The table says whether an event is acted upon; how is said
-//! by the modules that hold the handlers (docs/protocol.md, Peer).
+//! Leaving a phase drops what it owns. The table says whether an event is handled; the modules with
+//! the handlers say how (docs/protocol.md, Peer).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

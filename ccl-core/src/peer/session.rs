@@ -1,6 +1,6 @@
-//! The session with the master: its connection, registration, heartbeats, and its ends.
+//! The session with the master: connection, registration, heartbeats, and how it ends.
 //!
-//! It does not know operations; it knows when they can be told of, and ends them with the session.
+//! It does not know operations; it knows when they may be reported, and ends them with the session.
 
 use std::time::Duration;
 

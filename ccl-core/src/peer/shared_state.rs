@@ -1,7 +1,7 @@
-//! Syncs of shared state, as far as they differ from other operations: the election in between.
+//! What is special about a sync of shared state: the election before it starts to move bytes.
 //!
-//! A sync is posted, held and decided like every operation; its fingerprint carries an offer.
-//! Between posts and results the master says who has the content that all are to have.
+//! A sync is posted, held and decided like any operation; its fingerprint carries an offer. Between
+//! the posts and the results the master announces who has the content that all are to have.
 
 use crate::error::Error;
 use crate::ids::{OpName, PeerId, Tag};

@@ -1,7 +1,7 @@
-//! What a peer knows of each tag: its floor, its next number, and the one call in progress.
+//! What a peer knows about each tag: its floor, its next number, and the call in progress.
 //!
-//! The whole outcome state of a tag is `floor` and `last_committed` (docs/protocol.md, R2). When
-//! anything is told, and to whom, is decided in `calls` and `install`.
+//! The whole outcome state of a tag is `floor` and `last_committed` (docs/protocol.md, R2). When it
+//! is reported is decided in `calls` and `install`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! How calls end: by a commit, by a floor, or with the session (R2, R6, R7).
 //!
-//! `StopOp` comes before every `Finish` but that of a commit, where it follows. What a view change
-//! decided is held back until its release.
+//! `StopOp` precedes every `Finish`, except for a commit, where it follows. Decisions of a view
+//! change are held back until its release.
 
 use std::cmp::Ordering;
 

@@ -1,9 +1,9 @@
-//! The sync of one peer: fetch or serve, the caller's memory, and the links.
+//! Runs the syncs of one peer: connects fetch or serve, the caller's memory, and the links.
 //!
-//! What arrives is put to the machines under a lock held for bookkeeping only; hashing and copying
-//! are done outside it, by the task that received. Blocks are received into memory of the library
-//! and copied to their places once their digests fit. The engine knows no verdicts: the driver
-//! starts and stops syncs as the peer's machine says.
+//! Arriving frames are passed to the machines under a lock held for bookkeeping only; the task that
+//! received them hashes and copies outside it. Blocks are received into the library's memory and
+//! copied into place once their digests match. The engine knows no verdicts: the driver starts and
+//! stops syncs as the peer's machine decides.
 
 use std::collections::BTreeMap;
 use std::fmt;

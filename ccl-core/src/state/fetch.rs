@@ -1,10 +1,10 @@
-//! How a member that differs from the elected content gets what it lacks: from whom it asks which
-//! blocks, and what it believes.
+//! How a member with other content fetches what it lacks: what it asks of which source, what it
+//! trusts.
 //!
-//! Pure: the owner tells what arrived and whether digests fit, and carries out the asks. First one
-//! source gives the digests of all blocks, which must add up to the elected root; then all sources
-//! give blocks, each as many at a time as it answers quickly. Nothing is written before its digest
-//! fits, so neither a lying source nor a late answer can spoil what is there.
+//! Pure: the owner reports what arrived and whether digests match, and sends the requests. First
+//! one source sends the digests of all blocks, which must match the elected root. Then all sources
+//! send blocks, each as many at a time as it can answer quickly. Nothing is written before its
+//! digest matches, so neither a lying source nor a late answer can corrupt the content.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

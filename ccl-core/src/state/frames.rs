@@ -1,4 +1,4 @@
-//! Asks and answers of a sync as frames, and what is in them.
+//! The requests and answers of a sync as frames.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Digests of all blocks of a state, computed by several threads.
+//! Computes the digests of all blocks of a state on several threads.
 //!
-//! What a digest is over is fixed by `digest` and `layout`: the outcome is the same on every
-//! machine, with every number of threads. This file only shares out the work.
+//! `digest` and `layout` fix what a digest covers: the result is the same on every machine, with
+//! any number of threads. This file only splits the work.
 
 use std::num::NonZero;
 use std::ops::Range;

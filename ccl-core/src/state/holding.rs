@@ -1,7 +1,7 @@
-//! The memory of one call of a sync: the caller's entries, and what is known of their content.
+//! The memory of one sync call: the caller's entries, and what is known about their content.
 //!
-//! It lives through all attempts of the call, so that what one attempt verified is not fetched
-//! again by the next.
+//! It lives through all attempts of the call, so that a retry does not fetch again what an earlier
+//! attempt verified.
 
 use std::sync::Arc;
 

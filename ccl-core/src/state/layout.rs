@@ -1,7 +1,7 @@
-//! Entries, and the blocks that they are cut into.
+//! The entries of a state, and the blocks that they are cut into.
 //!
 //! Blocks are numbered through all entries, in the order of the entries; each entry begins a new
-//! block. Entries whose content may differ have none.
+//! block. Entries whose content may differ between members have no blocks.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Shared state: entries that all members hold with the same bits.
 //!
-//! What an entry is, how it is cut into blocks, what the digests are over, and how a member gets
-//! the blocks that differ. Who has the right content is decided by the master.
+//! Defines entries, blocks and digests, and how a member gets the blocks that differ. The master
+//! decides which content is right.
 
 pub mod digest;
 pub mod engine;

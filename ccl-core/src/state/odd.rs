@@ -1,4 +1,4 @@
-//! The entry in which a member's state differs from the others', in words.
+//! Describes the entry in which a member's state differs from the others'.
 
 use super::layout::Key;
 use crate::wire::state::{Foreign, KeyDifference, KeySketch, OddEntry, name_hash};

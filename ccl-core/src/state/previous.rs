@@ -1,8 +1,8 @@
-//! The content that a member had before a sync began to write another over it.
+//! The content that a member had before a sync began to overwrite it.
 //!
-//! It is kept block by block where the other content has one source only: if that is lost half-way,
-//! the survivors go on from what they had. It is given to others from here, and goes back to its
-//! place once the call has ended.
+//! It is kept block by block while the new content has only one source: if that source is lost, the
+//! survivors go on from the old content. It is served to others from here, and restored after the
+//! call.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

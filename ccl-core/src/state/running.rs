@@ -1,4 +1,4 @@
-//! One sync under way at one peer: what it is to it, and what follows from what happens.
+//! One active sync of one peer: its role in it, and how it reacts to events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

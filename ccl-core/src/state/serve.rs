@@ -1,7 +1,6 @@
-//! What a source gives to whom next.
+//! Which request a source answers next.
 //!
-//! Pure: receivers ask, the owner sends. Receivers take turns; a source may be told how many bytes
-//! a second it is to spend.
+//! Pure: receivers ask, the owner sends. Receivers take turns; a source may have a rate limit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! Links in memory, under virtual time: one seed is one history.
+//! Links in memory, under virtual time: one seed gives one history.
 //!
 //! A lane carries one frame at a time, for a time that the seed chooses, so bulk frames of a call
-//! overtake each other and a half-written frame can still fail. [`Faults`] break lanes and damage
-//! bytes; the frame is then sent again, as after the repair of a connection. The caller drives it
-//! with [`MemNetwork::step`].
+//! can overtake each other and a half-written frame can still fail. [`Faults`] break lanes and
+//! damage bytes; the frame is then sent again, as after the repair of a connection. The caller
+//! drives it with [`MemNetwork::step`].
 
 mod links;
 

@@ -1,9 +1,8 @@
-//! Links between peers: frames from here to there.
+//! Links between peers: they carry frames from one peer to another.
 //!
-//! The layer above never sees a lost or doubled frame: a link works, or it is reported down. This
-//! file owns the traits between the layers above and what carries the frames: [`Links`],
-//! implemented by [`tcp`] and, for tests, by `mem`. Each implementation passes the same
-//! tests (`conformance`).
+//! The layer above never sees a lost or duplicated frame: a link works, or it is reported down.
+//! This file owns the traits between the layers above and the transports: [`Links`], implemented by
+//! [`tcp`] and, for tests, by `mem`. All implementations pass the same tests (`conformance`).
 
 #[cfg(test)]
 pub(crate) mod mem;

@@ -1,7 +1,7 @@
 //! Where an operation takes place: what the view in which it is born fixes for it.
 //!
-//! All of it goes along when a view change leaves the operation as it was (R4): a member may post
-//! it late without ever having seen that view.
+//! All of it is sent along when a view change keeps an operation open (R4): a member may post it
+//! late without ever having seen that view.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The messages between a peer and the master (docs/protocol.md, Messages).
 //!
-//! What they look like as bytes is in `wire::frame`. Every list has a limit in `crate::limits`,
-//! checked by `validate` after decoding: a message that passes fits the memory set aside for it.
+//! Their bytes are in `wire::frame`. Every list has a limit in `crate::limits`, checked by
+//! `validate` after decoding: a message that passes fits the memory reserved for it.
 
 use std::net::SocketAddr;
 

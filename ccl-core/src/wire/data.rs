@@ -1,11 +1,10 @@
 //! The frames between two peers: a fixed header, a payload, a trailer.
 //!
-//! All numbers are little-endian. The header has a CRC of its own, since its lengths are believed
-//! before the payload is there. A payload is followed by a trailer, whose CRC goes on from the
-//! header's over the payload and the trailer's own mark, so a payload cannot pass under another
-//! header. A frame whose sender could not finish it honestly (its operation ended half-way) is
-//! filled up and marked void in the trailer; that is no fault. A frame without payload has no
-//! trailer.
+//! All numbers are little-endian. The header has its own CRC, since its lengths are trusted before
+//! the payload arrives. A payload is followed by a trailer, whose CRC continues the header's over
+//! the payload and the trailer's mark, so a payload cannot pass under another header. If the sender
+//! cannot finish a frame (its operation ended half-way), it fills the frame up and marks it void in
+//! the trailer; that is not a fault. A frame without payload has no trailer.
 //!
 //! Which frames may come when, and what they do, is decided by `transport`.
 

@@ -1,7 +1,7 @@
-//! An entry of a shared state described in so few bytes that descriptions can be added by exclusive
-//! or: of two sums that differ in one entry, the difference is the description of that entry.
+//! A compact description of one entry of a shared state. Descriptions are added by exclusive or: if
+//! two sums differ in one entry, their difference is that entry's description.
 //!
-//! What is read is nobody's word that it is true: `sketch` compares it with the sums it knows.
+//! A description is not trusted: `sketch` compares it with the sums it knows.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The version of the data connections, and what may be wrong with bytes that come over them.
+//! The version of the data protocol, and the faults that its bytes may have.
 
 /// What is wrong with bytes that came over a data connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
-//! What was called, as all members must agree on it before an operation can commit (R12).
+//! The fingerprint of a call: what all members must agree on before an operation can commit (R12).
 //!
-//! Who compares, and what happens on a difference, is decided by `master`, `peer` and `collective`.
+//! `master`, `peer` and `collective` compare fingerprints and decide what a difference means.
 
 use std::fmt;
 

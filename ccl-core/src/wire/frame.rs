@@ -7,8 +7,8 @@
 //! | 5..9 | CRC-32 of the body, little-endian |
 //! | 9.. | body: the message in postcard's format |
 //!
-//! What messages mean is in `wire::control`, what they must keep to in `wire::validate`. Nothing
-//! here allocates by a length that was announced: memory grows with the bytes that arrived.
+//! What messages mean is in `wire::control`, what is valid in `wire::validate`. Nothing here
+//! allocates by an announced length: memory grows with the bytes that arrived.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

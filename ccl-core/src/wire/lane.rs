@@ -1,6 +1,6 @@
 //! How a data connection begins: a hello from the side that dials, a welcome from the other.
 //!
-//! What a hello that does not fit means is decided by `transport`.
+//! `transport` decides what to do about a hello that does not fit.
 
 use super::fault::{DATA_VERSION, DataFault};
 use super::fixed::{Writer, begin};

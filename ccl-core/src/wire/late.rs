@@ -1,6 +1,7 @@
-//! Whom an operation waited for when it timed out, with the words that callers and operators read.
+//! Which members an operation waited for when it timed out, and how to say so to callers and
+//! operators.
 //!
-//! For information: nothing is decided by it. The master knows it when it decides the abort (R8).
+//! For information only. The master fills it in when it decides the abort (R8).
 
 use std::fmt;
 

@@ -1,5 +1,4 @@
-//! Why an operation was cancelled or aborted, and why a peer is no longer a member, with the words
-//! that callers and operators read.
+//! Why an operation was cancelled or aborted, and why a peer was removed, with their texts.
 
 use std::fmt;
 

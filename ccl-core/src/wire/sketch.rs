@@ -1,10 +1,10 @@
-//! Sums over the entries of a shared state, by which two members find the entry that they differ in
-//! without a list of entries.
+//! Sums over the entries of a shared state. From two members' sums, the entry in which they differ
+//! can be found without a list of entries.
 //!
 //! An entry has a weight, a hash of its type and shape. In the cell of its name it adds the weight,
-//! the weight times the hash of its name, that once more with a second hash, and its size, modulo a
-//! prime. Where the entries of a cell differ under one name only, the differences of its sums are
-//! those of that name, whose hash is the quotient of two of them. Beside them each entry adds its
+//! the weight times the hash of its name, the weight times a second hash of it, and its size,
+//! modulo a prime. If the entries of a cell differ under one name only, the differences of its sums
+//! belong to that name, and its hash is the quotient of two of them. Each entry also adds its
 //! description (`entry`), so that a member that lacks the entry learns its name and shape.
 
 use serde::{Deserialize, Serialize};

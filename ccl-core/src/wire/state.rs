@@ -1,6 +1,6 @@
-//! What members and master say of shared state: offers, what was elected, and what is wrong.
+//! The shared-state part of the control protocol: offers, the elected content, and faults.
 //!
-//! Who wins is decided by `master`; how blocks move is decided by `state`.
+//! `master` decides who wins; `state` moves the blocks.
 
 use std::fmt;
 

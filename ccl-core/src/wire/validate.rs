@@ -1,7 +1,7 @@
-//! What a decoded control message must keep to, before anybody acts on it.
+//! Checks a decoded control message before it is used.
 //!
-//! A message that passes fits the memory set aside for it, its numbers can be counted up without
-//! overflow, and its lists are what the machines index into. Whether it makes sense in the present
+//! A message that passes fits the memory reserved for it, its numbers can be incremented without
+//! overflow, and its lists can be indexed by the machines. Whether it makes sense in the present
 //! state is the machines' business. Senders are held to the same rules as receivers.
 
 mod waits;

@@ -1,6 +1,6 @@
-//! What a peer waits for, as its master sees it, with the words that users and operators read.
+//! What a peer waits for, as its master sees it, with the text for users and operators.
 //!
-//! For information: nothing is decided by it, and it may lag by a sign of life.
+//! For information only; it may be one heartbeat old.
 
 use std::fmt;
 

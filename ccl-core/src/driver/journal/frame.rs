@@ -1,4 +1,4 @@
-//! One record as it lies in the file: a header with checksums, and the body.
+//! One journal record as bytes: a header with checksums, and the body.
 
 use std::io::Read;
 

@@ -1,7 +1,7 @@
-//! Where a journal's file is: how it is opened, and whether its path still leads to it.
+//! The path of the journal: opens the file, and checks that the path still leads to it.
 //!
-//! A master may have its file open while somebody deletes or replaces it. It would write on, and
-//! all would be lost when it ends; [`Place`] tells.
+//! Somebody may delete or replace the file while the master has it open. The master would keep
+//! writing to a file that is gone when it ends; [`Place`] detects this.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -1,7 +1,7 @@
-//! The journal of a running master, kept short.
+//! The journal of a running master, and its compaction.
 //!
-//! Commits come by the thousand, but only the newest of a tag counts. The archive adds records up
-//! as it writes them, and when the file has grown well beyond what they add up to, it is replaced.
+//! Commits come by the thousand, but only the newest commit of a tag counts. The archive keeps the
+//! sum of all records, and replaces the file when it has grown well beyond that sum.
 
 use std::fmt::Debug;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! One control connection at the master: from `accept` to its end.
+//! One control connection of the master, from `accept` to its end.
 
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};

@@ -1,7 +1,7 @@
-//! The server around a `Master`: what happened goes in, what is to be done is done in order.
+//! The loop around a `Master`: feeds it inputs and carries out its outputs in order.
 //!
-//! One thread. Nothing waits between an input and the outputs that follow from it, except for the
-//! disk: what the master seals is in the journal before anything that follows from it is sent.
+//! It runs on one thread. Between an input and its outputs it waits only for the disk: what the
+//! master seals is in the journal before anything that depends on it is sent.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! The clocks of a peer's machines: call them when their time has come.
+//! The timer of a peer's state machines: wakes each when its timeout is due.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

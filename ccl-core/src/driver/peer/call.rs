@@ -1,4 +1,4 @@
-//! What a caller wants done, and the call in progress as its handle sees it.
+//! What a caller asks for, and the call in progress as its handle sees it.
 
 use std::sync::Arc;
 use std::time::Duration;

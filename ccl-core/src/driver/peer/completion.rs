@@ -1,4 +1,4 @@
-//! Where a call's end is put by the driver and waited for by the caller.
+//! The completion of a call: the driver sets it, the caller waits for it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The thread that makes long copies, which nobody waits for but their callers.
+//! The thread that makes long copies, so that only the calls that need them wait for them.
 
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, SendError};

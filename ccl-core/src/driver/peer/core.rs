@@ -1,10 +1,9 @@
-//! The machine of a peer with what belongs to its decisions: which calls are open, which connection
-//! to the master counts.
+//! The state behind the machine's lock: the machine, the open calls, the current master connection.
 //!
-//! It is behind one lock, under which nothing is done that takes time: no copy, no addition, no
-//! system call. Of what is to be done in the world it makes a list, in the order of its decisions,
-//! and nothing here knows a thread, a socket or a clock. Messages to the master are pushed at once,
-//! which gives them their order. `outputs` reads what the machine decided, `finish` how calls end.
+//! Nothing slow happens under this lock: no copy, no addition, no system call. Side effects are
+//! queued in the order of the decisions (`deferred`); messages to the master go straight into the
+//! outbox. This file knows no threads, sockets or clocks. `outputs` translates what the machine
+//! decided, `finish` ends calls.
 
 mod finish;
 mod outputs;

@@ -1,20 +1,21 @@
-//! What the machine wants done in the world: outside its lock, in the order of its decisions.
+//! Side effects of the machine's decisions, carried out in order and outside its lock.
 //!
-//! Whoever drives the machine appends to one queue under the machine's lock, and works the queue
-//! off once it has let go of it, unless another thread is at that, which then takes the work along.
-//! So the order of the queue is the order of the decisions, and one thread at a time carries them
-//! out:
+//! Whoever drives the machine appends to one queue under the machine's lock, releases the lock, and
+//! then runs the queue, unless another thread is already running it. So the queue has the order of
+//! the decisions, and only one thread at a time carries them out:
 //!
 //! - links are made before an operation posts to them;
 //! - an operation is started before it is stopped, and stopped before its call ends (R14), before
-//!   the next of its tag starts, and before it is repeated;
-//! - a result is brought home after readers and writers were stopped, and before its call returns
-//!   (P2). That alone leaves the queue, for it may take a second: nothing else uses the memory by
-//!   then, and the call's end travels with the copy.
+//!   the
+//!   next one of its tag starts, and before it is retried;
+//! - a result is copied to the caller's buffer after readers and writers have stopped, and before
+//!   the
+//!   call returns (P2). The copy may take a second, so it leaves the queue: nothing else uses the
+//! memory by then, and the end of the call travels with the copy.
 //!
-//! Work may wait for one system call or one addition of another thread, never for more. Signs of
-//! life do not wait here: they are pushed under the machine's lock and leave before the queue is
-//! worked off, and the thread that rings the machine's alarm carries out nothing of it.
+//! An effect may wait for one system call or one addition of another thread, never for more.
+//! Heartbeats do not wait here: they are queued under the machine's lock and sent before this queue
+//! runs, and the timer thread never runs it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Finding the master: resolves its name, tries each address, and says in words what is wrong.
+//! Connects to the master: resolves its name, tries each address, and describes what failed.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

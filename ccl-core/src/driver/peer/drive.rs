@@ -1,9 +1,9 @@
-//! Working off what happened to a peer: who asks its machine, and what follows after that.
+//! Drives a peer's state machine: feeds it the queued inputs, then carries out what it decided.
 //!
-//! Whoever brings an input drives the machine on its own thread, unless another thread is at it,
-//! which then takes the input along. What the machine decided goes into the queue of `deferred`
-//! under its lock, and is carried out when the lock is free again; messages to the master leave
-//! right after it.
+//! Whoever brings an input drives the machine on its own thread, unless another thread is already
+//! driving; that thread then handles this input too. Decisions are queued under the lock
+//! (`deferred`) and carried out after it is released. Messages to the master are sent right after
+//! that.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

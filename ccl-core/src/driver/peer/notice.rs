@@ -1,6 +1,6 @@
-//! Telling whoever waits what for: nobody looks at a silent program for a minute.
+//! Decides when to warn about a long wait: once it has lasted a while, then at doubling intervals.
 //!
-//! The library logs it as a warning. An edge whose users see no log by default tells it itself.
+//! The library logs the warning. Front ends whose users see no log by default print it themselves.
 
 use std::sync::Weak;
 use std::time::Duration;

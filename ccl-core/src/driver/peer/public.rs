@@ -1,4 +1,4 @@
-//! What a session shows to whoever asks: the newest of what the machine decided.
+//! The session's published state: what any thread may read without the machine's lock.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

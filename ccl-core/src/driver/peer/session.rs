@@ -1,10 +1,8 @@
 //! A peer's clock, tasks and calls around `peer::Peer`.
 //!
-//! Inputs of the machine come from callers, from the control connection, from the data plane and
-//! from the clock. Whoever brings one drives the machine at once, on its own thread, so that a call
-//! reaches the wire without a task hop: `Session::submit` queues the input, and
-//! `Session::drive` works the queue off unless another thread is at it, which then takes the
-//! input along.
+//! Inputs come from callers, the control connection, the data plane and the clock.
+//! `Session::submit` queues an input; `Session::drive` runs the machine on the calling thread, so
+//! that a call reaches the wire without a task switch.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,11 +1,11 @@
-//! Newcomers: which of them may be admitted together.
+//! Admission: which newcomers may be admitted together.
 //!
-//! A largest set of those that are linked with each other takes exponential time to find, so it is
-//! found as blame does it (R10): of those among whom links are missing, one after the other is left
-//! out, first who misses most, so that one that nobody reaches keeps nobody else out.
+//! Finding a largest set of fully linked newcomers takes exponential time. So this uses the method
+//! of blame (R10): as long as links are missing, leave out the newcomer that misses most. One that
+//! nobody reaches cannot keep the others out.
 //!
-//! When they are admitted (at a safe point, or as a group's first members) is the group's business;
-//! which unit enters when is decided in `unit`.
+//! The group decides when to admit (at a safe point, or in its first view); `unit` decides which
+//! unit enters when.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! Whom an operation that timed out waited for: told with the abort, and decided by nothing.
+//! Which members an operation waited for when it timed out. Reported with the abort; decides
+//! nothing.
 
 use std::collections::BTreeSet;
 

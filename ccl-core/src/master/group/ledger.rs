@@ -1,7 +1,7 @@
 //! The outcome state of a group: the floor of each tag, and its open operation (R2, R3).
 //!
-//! Only the operation at a tag's floor can be open. What becomes of an operation at a view change
-//! is decided in `decision`; who is a member is the group's business.
+//! Only the operation at a tag's floor can be open. `decision` decides the fate of an operation at
+//! a view change; membership is the group's business.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! What members of a group say, and what becomes of it.
+//! Handles the messages of members.
 //!
-//! Facts go to the ledger, to the safe points and to the reports of broken links; what follows from
-//! them is decided when the group settles. Messages of newcomers are in `newcomer`.
+//! It records facts in the ledger, the safe points and the reports of broken links. Conclusions are
+//! drawn when the group settles. Messages of newcomers are in `newcomer`.
 
 use crate::ids::{PeerId, Vid};
 use crate::master::group::blame::Broken;

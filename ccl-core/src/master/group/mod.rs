@@ -1,8 +1,8 @@
-//! One peer group: its view, its phase, and what it does with each event.
+//! One peer group: its view, its phase, and how it handles each event.
 //!
-//! A group never looks at another: its members' death or slowness stalls nobody else. What members
-//! and newcomers say is in `member` and `newcomer`, waiting times in `patience`, view changes in
-//! `change`, rebuilding after a master's restart in `rebuild`.
+//! Groups are independent: a dead or slow member delays no other group. Messages are handled in
+//! `member` and `newcomer`, timeouts in `patience`, view changes in `change`, and the rebuild after
+//! a master's restart in `rebuild`.
 
 pub mod admission;
 pub mod blame;

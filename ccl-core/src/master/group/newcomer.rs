@@ -1,4 +1,4 @@
-//! Newcomers of a group: registered, told whom to be linked with, and admitted.
+//! Newcomers of a group, from registration to admission, and the links they have to make.
 
 use std::collections::{BTreeMap, BTreeSet};
 

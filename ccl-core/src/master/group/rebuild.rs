@@ -1,9 +1,9 @@
-//! A group after a restart of the master (R11).
+//! Rebuilds a group after the master has restarted (R11).
 //!
-//! The newest view known to the journal or to the peers decides who belongs; its members' reports
-//! say what had happened. Whoever was not heard is lost, and one decision (R4) leads straight into
-//! the next view. What peers say while reports are collected is added to their reports, so that no
-//! fact is lost.
+//! The newest view known to the journal or to any peer decides who belongs; reports of its members
+//! tell what had happened. Members that did not come back are lost, and one decision (R4) leads
+//! directly to the next view. Messages that arrive meanwhile are added to their senders' reports,
+//! so no fact is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
-//! Tags that are given back: when, which, and who may still know them as they were before (R2).
+//! Returned tags: when a tag may be forgotten, and who may still know its old state (R2).
 //!
-//! A tag is at rest when no member has an operation of it that is not over, and the next call of
-//! each has the same number. Its numbers may then begin at 0 again, for all members in the same
-//! view change. How the operations of a tag end is in `ledger`.
+//! A tag is idle when no member has an unfinished operation of it and all members would give the
+//! next call the same number. Its numbers may then restart at 0, for all members in the same view
+//! change. How operations of a tag end is in `ledger`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
-//! Syncs of shared state, as far as they differ from other operations: the election between the
-//! last post and the first result, and the content that a commit seals (docs/protocol.md, R18).
+//! What is special about a sync of shared state (docs/protocol.md, R18): the election between the
+//! last post and the first result, and the content that its commit seals.
 //!
-//! Who wins is decided in `election`. A sync ends like every operation.
+//! `election` decides who wins. A sync ends like any other operation.
 
 use crate::event::Event;
 use crate::ids::{PeerId, Tag};

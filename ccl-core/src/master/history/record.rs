@@ -1,9 +1,9 @@
-//! The sealed history: what a restarted master must know (docs/protocol.md, R11).
+//! Records of the sealed history: what a restarted master must know (docs/protocol.md, R11).
 //!
-//! Views, decisions, safe points, sessions and terms are durable before anybody hears of them;
-//! commits inside a view may be written lazily, because every member of the view holds them. Those
-//! that seal shared state are durable first: its content outlives the members in checkpoints. How
-//! records become bytes, and when they reach the disk, is the driver's business.
+//! Views, decisions, safe points, sessions and terms are on disk before any peer learns of them.
+//! Commits inside a view may be written lazily, because every member of the view holds them; but a
+//! commit that seals shared state is on disk first, because its content outlives the members in
+//! checkpoints. How and when records are written is the driver's business.
 
 use std::net::SocketAddr;
 

@@ -1,7 +1,7 @@
-//! How many members each group has: told to every peer with the answers to its signs of life.
+//! The census: the world size of every group, sent to each peer in heartbeat replies.
 //!
-//! Nothing is decided by it. It is counted after each input, so that groups need not know each
-//! other, and told anew with each answer, so that nobody needs to remember who was told what.
+//! Nothing is decided by it. It is recounted after each input, so groups need not know each other,
+//! and sent in full with each reply, so the master need not remember what it sent to whom.
 
 use std::collections::BTreeMap;
 

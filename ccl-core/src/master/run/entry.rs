@@ -1,4 +1,6 @@
-//! How a connection becomes a session: `Hello` of a newcomer, `Attach` of a session that goes on.
+//! How a connection gets a session: `Hello` registers a newcomer, `Attach` resumes a session.
+//!
+//! Units and generations are in `unit` and `generation`; groups decide whom they admit.
 
 use std::net::SocketAddr;
 

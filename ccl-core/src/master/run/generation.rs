@@ -1,8 +1,8 @@
 //! Generations of a unit: which of its sessions live and die together (R9).
 //!
-//! A host that restarts registers anew while the master may still take its old peers for alive.
-//! Those are its unit's next generation: they wait until the one before is gone, and are not lost
-//! with it. If the one before proves to be alive, there are more peers than the unit has.
+//! A restarted host registers new peers while the master may still consider the old ones alive. The
+//! new peers are the unit's next generation: they wait until the previous one is gone, and are not
+//! lost with it. If the previous one turns out to be alive, the unit has too many peers.
 
 use std::collections::BTreeMap;
 

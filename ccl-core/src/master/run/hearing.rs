@@ -1,11 +1,8 @@
-//! Whether the master is fit to judge: it runs, and it hears somebody (R20).
+//! The clock by which the master measures silence (R20). Whose messages count is decided elsewhere.
 //!
-//! All waiting times of the master are measured by this clock. It stands still over its own pauses
-//! (`Patience`), and as long as no member at all is heard: then it is more likely that the master
-//! is cut off, or that all stood still together, than that all are gone. That ends after
-//! `detach_timeout`, when none of them can be alive any more.
-//!
-//! Whose word counts is the master's business.
+//! The clock stops while the master itself is paused (`Patience`), and while no member at all is
+//! heard: then it is more likely that the master is cut off, or that everything was paused, than
+//! that all members died. That ends after `detach_timeout`, when no session can still be alive.
 
 use std::time::Duration;
 

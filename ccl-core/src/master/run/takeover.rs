@@ -1,5 +1,4 @@
-//! How a master comes by its run: from its journal, from the run's members, or by founding one
-//! (R11).
+//! How a master gets its run: from its journal, from the run's members, or by founding one (R11).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

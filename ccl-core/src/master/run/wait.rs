@@ -1,7 +1,6 @@
-//! What peers wait for, in the facts that they and the operator are told.
+//! What each peer waits for, as reported to it and to the operator. Nothing is decided here.
 //!
-//! Nothing is decided here. Whoever says that it is alive hears what it waits for; the operator
-//! hears once of each wait that lasts.
+//! A peer learns it in reply to its heartbeat; the operator gets one event for each long wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! How long a peer that comes back has to wait, after broken links (R10) or with a state that is
+//! How long a peer must wait before it may rejoin after broken links (R10) or with a state that is
 //! not the run's (R18).
 //!
-//! Without it a link that stays broken would make its ends come and go for ever, and so would a
-//! process that connects again with the same checkpoint each time.
+//! Otherwise a link that stays broken would make its ends leave and rejoin forever, and so would a
+//! process that reconnects with the same checkpoint each time.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

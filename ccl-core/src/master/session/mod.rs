@@ -1,7 +1,7 @@
-//! Sessions: who has said hello, over which connection it speaks now, and when it was last heard.
+//! Sessions: who has registered, which connection each uses now, and when it was last heard.
 //!
-//! A session outlives its connections and ends only by eviction. Whether a session is a newcomer or
-//! a member is its group's business.
+//! A session outlives its connections and ends only by eviction. Whether it is a newcomer or a
+//! member is its group's business.
 
 pub mod backoff;
 pub mod secret;

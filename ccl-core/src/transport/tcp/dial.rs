@@ -1,4 +1,4 @@
-//! Connecting a lane to its other side, again and again until it succeeds.
+//! Dials a lane's connection until it succeeds.
 
 use std::io;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! The task that watches over one link.
+//! The task that watches one link.
 //!
-//! It is the only one that reports of its link to the layer above, so that reports come in order.
-//! It learns of what happens through events; the byte counters tell it what was heard and said.
-//! The tasks of the lanes are its own, and end with it. If it is stopped in the middle of a report,
-//! that is delivered later than the first ones of the next link; so reports name their link.
+//! Only this task reports on its link to the layer above, so reports come in order. Events tell it
+//! what happened; byte counters tell it what was sent and received. It owns the tasks of the lanes,
+//! which end with it. If it is stopped in the middle of a report, the report may arrive after the
+//! first ones of the next link; so reports name their link.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};

@@ -1,7 +1,8 @@
-//! One connection of a link: what outlives it, and the task that serves and replaces it.
+//! One lane of a link: the state that outlives its connections, and the task that serves and
+//! replaces them.
 //!
-//! The task owns both directions, so that a connection is served by nobody any more when the next
-//! one is greeted: the numbers exchanged then are exact.
+//! One task owns both directions, so the old connection is no longer in use when the next one is
+//! greeted: the sequence numbers exchanged then are exact.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};

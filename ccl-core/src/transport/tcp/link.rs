@@ -1,6 +1,6 @@
-//! All connections to one other peer: what their tasks share, and who is let in.
+//! All connections to one other peer: what their tasks share, and which connections are accepted.
 //!
-//! Whether the link works is judged and reported by its `keeper`.
+//! `keeper` judges and reports whether the link works.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,9 +1,8 @@
-//! The port of a peer: lets in those that show the right hello, and nobody else.
+//! The data port of a peer: accepts connections with a valid hello, and no others.
 //!
-//! A connection that has not shown it costs one task and one read of fixed length, for a bounded
-//! time; of those that are silent or talk junk only so many are kept. Who is known to the master
-//! but not yet to this peer (the master's messages race with the connections) waits until it is,
-//! for as long.
+//! A connection without one costs one task and one read of fixed length, for a limited time, and
+//! only so many are kept. A peer that the master knows but this peer does not know yet (the
+//! master's messages race with the connections) may wait for the same time until it is known.
 
 use std::collections::VecDeque;
 use std::io;

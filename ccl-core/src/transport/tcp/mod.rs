@@ -1,9 +1,9 @@
 //! Links over TCP: a port, and several connections to each wanted peer.
 //!
-//! A link has 1 signal connection (lane 0: posts, credits, eager data, small and never behind bulk)
-//! and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and acknowledged; when a
-//! connection breaks it is dialled anew, both sides say what they have, and the rest is sent again.
-//! Bulk frames belong to the link, not to a lane: an idle lane takes the next.
+//! A link has 1 signal connection (lane 0: posts, credits, eager data; small, and never behind
+//! bulk) and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and acknowledged.
+//! When a connection breaks it is dialled again, both sides say what they have received, and the
+//! rest is sent again. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
 
 mod bulk;
 mod dial;

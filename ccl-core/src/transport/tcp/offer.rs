@@ -1,10 +1,10 @@
-//! Connections that the side makes that does not dial, for the side that does.
+//! Connections that the non-dialling side of a link opens and offers to the dialling side.
 //!
-//! Who dials a link is fixed, and with it who says how many lanes there are, which attempt is the
-//! newest, and when to begin anew. But its dials may not get through: a firewall, a port mapping, a
-//! wrong address. So the other side connects too, says what the connection is for, and waits; the
-//! dialling side greets over it as if it had made it. Everything is decided by one side, so there
-//! is nothing to settle where both directions work.
+//! One side dials a link; it decides how many lanes there are, which attempt is the newest, and
+//! when to start over. But its dials may not get through: a firewall, a port mapping, a wrong
+//! address. So the other side connects too, says what the connection is for, and waits; the
+//! dialling side then greets over it as if it had dialled. One side still decides everything, so
+//! nothing needs to be settled where both directions work.
 
 use std::collections::VecDeque;
 use std::io;

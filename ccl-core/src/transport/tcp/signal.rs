@@ -1,7 +1,9 @@
-//! The outgoing side of the signal lane: small frames, written at once by whoever sends them.
+//! The outgoing side of the signal lane: small frames, written at once by the thread that sends
+//! them.
 //!
-//! All writing happens under the lock of [`Lane::out`], by the sender if the socket takes it, else
-//! by the lane's task. A frame in work keeps its encoded header until its last byte has left.
+//! All writing happens under the lock of [`Lane::out`], by the sender if the socket takes the
+//! frame, otherwise by the lane's task. A frame in progress keeps its encoded header until its last
+//! byte is written.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

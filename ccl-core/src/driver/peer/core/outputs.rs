@@ -1,5 +1,4 @@
-//! What the machine decided: which part of it is done at once, and which waits for its turn without
-//! the machine's lock.
+//! Handles the machine's outputs: some at once, the others queued until the machine's lock is free.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
