@@ -11,7 +11,7 @@ use crate::ids::PeerId;
 pub struct Names(Arc<BTreeMap<PeerId, String>>);
 
 impl Names {
-    /// Adds names; of one peer the newest counts.
+    /// Adds names; for one peer the newest counts.
     pub fn learn(&mut self, names: impl IntoIterator<Item = (PeerId, String)>) {
         for (peer, name) in names {
             if self.0.get(&peer) != Some(&name) {
@@ -20,7 +20,7 @@ impl Names {
         }
     }
 
-    /// Keeps the names of the newest peers, so many.
+    /// Keeps only the names of the `most` newest peers.
     pub fn forget_old(&mut self, most: usize) {
         while self.0.len() > most {
             Arc::make_mut(&mut self.0).pop_first();

@@ -149,7 +149,7 @@ impl Communicator {
         start(slf, plan, vec![scatter(slf.py(), world_size, send, out)?])
     }
 
-    /// Gives all members the buffer of rank `root`.
+    /// Sends the buffer of rank `root` to all members.
     #[pyo3(signature = (buffer, root = 0, **options))]
     fn broadcast(
         slf: &Bound<'_, Self>,

@@ -80,7 +80,7 @@ impl Communicator {
         Ok(object)
     }
 
-    /// This session's name in the run's events and errors.
+    /// The id of this session, as shown in events and errors.
     #[getter]
     fn peer(&self) -> u64 {
         self.0.peer().0
@@ -98,7 +98,7 @@ impl Communicator {
         self.0.rank().0
     }
 
-    /// Members of the view of the newest result.
+    /// Number of members in the view of the newest result.
     #[getter]
     fn world_size(&self) -> u32 {
         self.0.world_size()
@@ -116,7 +116,7 @@ impl Communicator {
         View(self.0.view())
     }
 
-    /// Newcomers that the next `update_topology` may admit, as far as this peer has heard.
+    /// Number of newcomers that the next `update_topology` may admit, as far as this peer knows.
     #[getter]
     fn pending_peers(&self) -> u32 {
         self.0.pending_peers()
@@ -162,7 +162,7 @@ impl Communicator {
         end.map(View).map_err(|error| raise(py, &error))
     }
 
-    /// Comes to a safe point without waiting for the others.
+    /// Enters a safe point without waiting for the others.
     fn update_topology_async(slf: &Bound<'_, Self>) -> PyResult<SafePoint> {
         let (py, Self(native, ..)) = (slf.py(), slf.get());
         let start = py.detach(|| native.update_topology_async());

@@ -57,17 +57,17 @@ impl Handle {
         result.map(Outcome)
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
         self.flight.is_done(py)
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| self.flight.cancel());
     }
 
-    /// How far it is at this peer. Does not block.
+    /// Its progress at this peer. Does not block.
     fn progress(&self) -> Progress {
         Progress(self.flight.progress())
     }

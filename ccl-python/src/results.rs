@@ -29,13 +29,13 @@ impl Outcome {
         self.0.contributors.len()
     }
 
-    /// The view this peer was in when it was told.
+    /// The view this peer was in when it learned the outcome.
     #[getter]
     fn view(&self) -> View {
         View(Arc::clone(&self.0.view))
     }
 
-    /// Attempts it took.
+    /// Number of attempts.
     #[getter]
     fn attempts(&self) -> u32 {
         self.0.attempts
@@ -156,7 +156,7 @@ impl Counters {
         self.0.repairs
     }
 
-    /// Data connections of the widest link there is now.
+    /// Data connections of the current link with the most.
     #[getter]
     fn lanes(&self) -> u16 {
         self.0.lanes
@@ -187,7 +187,7 @@ impl Counters {
     }
 }
 
-/// How far an operation is at this peer.
+/// Progress of an operation at this peer.
 #[pyclass(frozen, module = "ccl")]
 #[derive(Debug)]
 pub struct Progress(pub ccl_core::Progress);
@@ -200,7 +200,7 @@ impl Progress {
         self.0.done_bytes
     }
 
-    /// Payload bytes this peer will have sent and received at the end.
+    /// Payload bytes sent and received at the end.
     #[getter]
     fn total_bytes(&self) -> u64 {
         self.0.total_bytes

@@ -68,7 +68,7 @@ impl SafePoint {
         end.map(View).map_err(|error| raise(py, &error))
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     fn done(&self) -> bool {
         self.coming.point.is_finished()
     }

@@ -115,7 +115,7 @@ fn strategy(value: &Bound<'_, PyAny>) -> PyResult<SyncStrategy> {
     })
 }
 
-/// What a peer is told.
+/// Settings of a peer.
 pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<CommunicatorConfig> {
     let mut config = CommunicatorConfig {
         master: master.to_owned(),

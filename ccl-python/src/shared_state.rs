@@ -70,7 +70,7 @@ impl SharedState {
         Ok(state)
     }
 
-    /// How often the state was advanced.
+    /// The revision: how often the state was advanced.
     #[getter]
     fn revision(&self) -> u64 {
         self.facts.lock().revision

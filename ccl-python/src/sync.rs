@@ -211,7 +211,7 @@ impl Flight {
         if let Stage::UnderWay(callbacks) = before {
             notifier::tell(callbacks);
         }
-        // The last of a session leaves it, which takes a while.
+        // Dropping the last clone of a session leaves the run, which takes a while.
         drop(communicator);
     }
 

@@ -95,17 +95,17 @@ impl SyncHandle {
         result.map(SyncInfo)
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     fn done(&self) -> bool {
         self.flight.is_finished()
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| self.flight.cancel());
     }
 
-    /// How far it is at this peer, or was when it ended. Does not block.
+    /// Its progress at this peer; after the end, its last progress. Does not block.
     fn progress(&self) -> Progress {
         Progress(self.flight.progress())
     }
@@ -156,19 +156,19 @@ impl SyncInfo {
         self.0.root.to_string()
     }
 
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     #[getter]
     fn sent_bytes(&self) -> u64 {
         self.0.sent_bytes
     }
 
-    /// Bytes received: blocks that differed, and digests.
+    /// Bytes received: differing blocks, and digests.
     #[getter]
     fn received_bytes(&self) -> u64 {
         self.0.received_bytes
     }
 
-    /// Who gave them, and how many of those that were used.
+    /// Which peers sent blocks, and how many of their bytes were used.
     #[getter]
     fn sources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let sources = PyDict::new(py);
@@ -178,13 +178,13 @@ impl SyncInfo {
         Ok(sources)
     }
 
-    /// The sync's name in the history.
+    /// The sync's name in the run's history.
     #[getter]
     fn op(&self) -> String {
         self.0.op.to_string()
     }
 
-    /// Attempts it took.
+    /// Number of attempts.
     #[getter]
     fn attempts(&self) -> u32 {
         self.0.attempts
@@ -196,7 +196,7 @@ impl SyncInfo {
         self.0.members.iter().map(|peer| peer.0).collect()
     }
 
-    /// The view this peer was in when it was told.
+    /// The view this peer was in when it learned the outcome.
     #[getter]
     fn view(&self) -> View {
         View(Arc::clone(&self.0.view))

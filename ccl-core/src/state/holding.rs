@@ -62,7 +62,7 @@ pub struct Brought {
 /// What a call moved, over all its attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     pub sent_bytes: u64,
     /// Bytes received, the useless included.
     pub received_bytes: u64,

@@ -36,7 +36,7 @@ impl fmt::Debug for Digest {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct StateId {
-    /// How often the state was advanced.
+    /// The revision: how often the state was advanced.
     pub revision: Revision,
     /// The digest of its content.
     pub root: Digest,

@@ -71,7 +71,7 @@ pub struct Synced {
     pub transfer_ns: u64,
     /// Bytes that came from other members.
     pub received_bytes: u64,
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     pub sent_bytes: u64,
     /// Names of those who gave, and how many of their bytes were used.
     pub sources: Vec<(u64, u64)>,

@@ -285,7 +285,7 @@ impl Session {
             .expect("a communicator is made once admitted")
     }
 
-    /// What happened so far.
+    /// Counters since the communicator was created.
     pub(crate) fn counters(&self) -> Counters {
         let mut counters = self.public.lock().counters;
         counters.repairs = self.engine.repairs();
