@@ -16,7 +16,7 @@ use crate::result::{Failure, Outcome, cclResult_t, cclSuccess};
 pub(crate) fn call(body: impl FnOnce() -> Outcome<()>) -> cclResult_t {
     let _caller = Caller::enter();
     let end = if callback::is_inside() {
-        let what = "a callback may not call the library back";
+        let what = "a callback must not call the library";
         Err(Failure::from(Error::usage(what)))
     } else {
         catch_unwind(AssertUnwindSafe(body))

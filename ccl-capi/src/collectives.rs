@@ -408,7 +408,8 @@ fn world_of(core: &Core, share: usize, all: usize) -> Outcome<u32> {
         .filter(|world| world * share == all && *world > 0)
         .and_then(|world| u32::try_from(world).ok());
     world.ok_or_else(|| {
-        let what = format!("{all} elements are no whole number of shares of {share}");
+        let what =
+            format!("{all} elements are not a multiple of {share}, the elements of one share");
         Error::invalid(what).into()
     })
 }

@@ -397,7 +397,7 @@ impl Communicator {
                 Ok(())
             }
             State::Starting { .. } | State::Connecting(_) | State::Connected(_) => {
-                let what = "a communicator is connected once; create another";
+                let what = "a communicator connects only once; create another";
                 Err(Error::usage(what).into())
             }
             State::Destroyed => Err(destroyed()),
@@ -415,7 +415,7 @@ impl Communicator {
                     *state = State::Connecting(connecting.clone());
                 }
                 State::Starting { is_given_up: true } => {
-                    return Err(Error::Ended("cclLeave gave it up".into()).into());
+                    return Err(Error::Ended("cclLeave was called meanwhile".into()).into());
                 }
                 _ => return Err(destroyed()),
             }
@@ -466,7 +466,7 @@ impl Communicator {
             cclAttributeGroups => self.connected()?.census().groups.into(),
             cclAttributeLargestGroup => self.connected()?.census().largest_group.into(),
             _ => {
-                let what = format!("attribute {attribute} is none; they are 0 to 13");
+                let what = format!("unknown attribute {attribute}; expected 0 to 13");
                 return Err(Error::invalid(what).into());
             }
         })

@@ -285,7 +285,7 @@ fn timers(c: &cclMasterConfig_t) -> Timers {
 
 fn address(text: Option<String>, name: &str) -> Outcome<Option<SocketAddr>> {
     let Some(text) = text else { return Ok(None) };
-    let what = |_| Error::invalid(format!("{name} {text:?} is no `ip:port`"));
+    let what = |_| Error::invalid(format!("{name} {text:?} is not an `ip:port`"));
     Ok(Some(text.parse().map_err(what)?))
 }
 

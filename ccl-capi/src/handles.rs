@@ -41,9 +41,9 @@ impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("it is NULL"),
-            Self::Unknown => f.write_str("the library never gave it"),
-            Self::Not(kind) => write!(f, "it is no {kind}'s, or was destroyed"),
-            Self::Forked => f.write_str("it is the parent process's"),
+            Self::Unknown => f.write_str("the library never issued it"),
+            Self::Not(kind) => write!(f, "it does not belong to a {kind}, or was destroyed"),
+            Self::Forked => f.write_str("it belongs to the parent process"),
         }
     }
 }

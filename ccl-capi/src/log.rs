@@ -132,7 +132,7 @@ fn install() -> Outcome<()> {
     if *INSTALLED.get_or_init(install) {
         return Ok(());
     }
-    Err(Error::usage("another part of the program takes the log lines already").into())
+    Err(Error::usage("another part of the program already takes the log lines").into())
 }
 
 fn level_of(number: cclLogLevel_t) -> Outcome<Level> {
@@ -142,7 +142,11 @@ fn level_of(number: cclLogLevel_t) -> Outcome<Level> {
         cclLogInfo => Level::INFO,
         cclLogDebug => Level::DEBUG,
         cclLogTrace => Level::TRACE,
-        _ => return Err(Error::invalid(format!("level {number} is none; they are 1 to 5")).into()),
+        _ => {
+            return Err(
+                Error::invalid(format!("unknown log level {number}; expected 1 to 5")).into(),
+            );
+        }
     })
 }
 

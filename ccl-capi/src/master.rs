@@ -159,7 +159,7 @@ impl Master {
                 Ok(())
             }
             State::Starting | State::Running(_) => {
-                Err(Error::usage("the master runs already").into())
+                Err(Error::usage("the master is already running").into())
             }
             State::Destroyed => Err(destroyed()),
         }
@@ -192,7 +192,7 @@ fn running(master: cclMaster_t) -> Outcome<Arc<MasterServer>> {
     match &*master.state.lock() {
         State::Running(server) => Ok(Arc::clone(server)),
         State::Created | State::Starting => {
-            Err(Error::usage("the master does not run: call cclRunMaster").into())
+            Err(Error::usage("the master is not running: call cclRunMaster").into())
         }
         State::Destroyed => Err(destroyed()),
     }

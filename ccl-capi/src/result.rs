@@ -150,7 +150,7 @@ fn name(result: cclResult_t) -> &'static CStr {
         cclErrorEnded => c"session ended",
         cclErrorSharedState => c"shared states do not fit",
         cclErrorRevisionAhead => c"evicted for its shared state",
-        _ => c"no result code",
+        _ => c"unknown result code",
     }
 }
 

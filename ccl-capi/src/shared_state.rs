@@ -283,7 +283,7 @@ impl Slot {
 }
 
 fn under_way() -> Error {
-    Error::usage("a sync of this state is under way, or the state was destroyed")
+    Error::usage("a sync of this state is in progress, or the state was destroyed")
 }
 
 /// # Safety

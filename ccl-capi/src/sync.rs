@@ -330,7 +330,7 @@ fn sync_of(operation: &Operation) -> Outcome<&Syncing> {
     match &operation.work {
         Work::Sync(sync) => Ok(sync),
         Work::Collective(_) | Work::Topology(_) => {
-            Err(Error::invalid("the operation is no sync").into())
+            Err(Error::invalid("the operation is not a sync").into())
         }
     }
 }

@@ -272,7 +272,7 @@ pub(crate) fn pick<T: Copy>(all: &[T], number: u32, name: &str) -> Outcome<T> {
         .and_then(|index| all.get(index));
     found.copied().ok_or_else(|| {
         let largest = all.len() - 1;
-        Error::invalid(format!("{name} {number} is none; they are 0 to {largest}")).into()
+        Error::invalid(format!("unknown {name} {number}; expected 0 to {largest}")).into()
     })
 }
 

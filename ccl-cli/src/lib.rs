@@ -98,6 +98,6 @@ fn start_log(default: &str) {
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
     if let Err(error) = log {
-        eprintln!("ccl: no log lines: {error}");
+        eprintln!("ccl: log lines are off: {error}");
     }
 }

@@ -73,7 +73,7 @@ impl Drop for Inside<'_> {
 
 /// The system gives no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no memory of {bytes} bytes")]
+#[error("cannot allocate {bytes} bytes of memory")]
 pub struct NoMemory {
     /// How much was asked for.
     pub bytes: usize,

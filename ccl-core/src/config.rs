@@ -233,14 +233,14 @@ fn check_name(name: Option<&str>) -> Result<(), Error> {
 fn check_master(master: &str) -> Result<(), Error> {
     let port = limits::MASTER_PORT_DEFAULT;
     let wrong = |what: &str| {
-        let words = format!("master {master:?} is no host:port: {what}");
+        let words = format!("master {master:?} is not a host:port: {what}");
         Err(Error::invalid(words))
     };
     if let Some((scheme, rest)) = master.split_once("://") {
-        return wrong(&format!("leave \"{scheme}://\" out, as in {rest}"));
+        return wrong(&format!("leave out \"{scheme}://\", as in {rest}"));
     }
     if master.contains(|c: char| c.is_whitespace() || "/@?#".contains(c)) {
-        return wrong("only a host name or an address, a colon and a port belong in it");
+        return wrong("write a host name or an address, a colon and a port, and nothing else");
     }
     if master.parse::<Ipv6Addr>().is_ok() {
         return wrong(&format!(
@@ -256,7 +256,7 @@ fn check_master(master: &str) -> Result<(), Error> {
         }
         Some((_, port)) => match port.parse::<u16>() {
             Ok(1..) => Ok(()),
-            _ => wrong("its port is no number from 1 to 65535"),
+            _ => wrong("its port is not a number from 1 to 65535"),
         },
     }
 }

@@ -155,12 +155,15 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MasterStarted { term, rebuilt } => match rebuilt {
-                true => write!(f, "taking an earlier run up again in term {term}"),
+                true => write!(f, "resuming an earlier run in term {term}"),
                 false => write!(f, "started in term {term}"),
             },
             Self::EarlierRunAwaited { seconds } => earlier_run(f, *seconds),
             Self::Registered { peer, group, name } => {
-                write!(f, "peer {peer} ({name}) said hello, new in group {group}")
+                write!(
+                    f,
+                    "peer {peer} ({name}) registered as a newcomer of group {group}"
+                )
             }
             Self::Evicted {
                 peer,
@@ -169,7 +172,7 @@ impl fmt::Display for Event {
                 names,
             } => {
                 let (peer, reason) = (names.of(*peer), reason.words(names));
-                write!(f, "the session of {peer} of group {group} ended: {reason}")
+                write!(f, "the session of {peer} in group {group} ended: {reason}")
             }
             Self::ViewInstalled {
                 group,
@@ -183,7 +186,7 @@ impl fmt::Display for Event {
                     all => write!(f, ", world size {}: {}", all.len(), names.list(all)),
                 }
             }
-            Self::Waits { group, wait } => write!(f, "group {group} waits: {wait}"),
+            Self::Waits { group, wait } => write!(f, "group {group} is waiting: {wait}"),
             Self::RebuildStalled {
                 group,
                 heard,
@@ -208,10 +211,7 @@ impl fmt::Display for Event {
             Self::Attached(true) => f.write_str("attached to the master"),
             Self::Attached(false) => f.write_str("lost the master"),
             Self::ProtocolFault { what } => {
-                write!(
-                    f,
-                    "the connection was dropped, which broke the protocol: {what}"
-                )
+                write!(f, "dropped a connection that broke the protocol: {what}")
             }
             Self::LaneRepaired { peer, lane } => {
                 write!(f, "lane {lane} to peer {peer} was repaired")
@@ -223,8 +223,8 @@ impl fmt::Display for Event {
 fn earlier_run(f: &mut fmt::Formatter<'_>, seconds: u32) -> fmt::Result {
     write!(
         f,
-        "no history: the master waits up to {seconds} s for members of an earlier run, and founds a \
-         new one then; if there was none, --new-run (new_run) spares the wait"
+        "no history: the master waits up to {seconds} s for members of an earlier run before it \
+         founds a new one; if there was no earlier run, --new-run (new_run) skips the wait"
     )
 }
 
@@ -236,9 +236,9 @@ fn stalled(
 ) -> fmt::Result {
     write!(
         f,
-        "group {group} is not rebuilt yet: {heard} of its {members} members are back; if all are \
-         gone, members_gone spares the wait for them; without the journal a majority is needed, or \
-         an operator's word: force_rebuild"
+        "group {group} is not rebuilt yet: {heard} of its {members} members are back; if no member \
+         is alive, restart the master with members_gone; without the journal it needs a majority \
+         of the members, or force_rebuild"
     )
 }
 
@@ -246,16 +246,17 @@ fn paused(f: &mut fmt::Formatter<'_>, paused_ms: u64) -> fmt::Result {
     write!(
         f,
         "the master did not run for {paused_ms} ms (stopped, asleep, swapped out, or waiting for \
-         the disk of its journal); nobody is evicted for that"
+         the disk of its journal); no peer is evicted for that"
     )
 }
 
-const HEARS_NOBODY: &str = "no member is heard, or no peer at all: the master may be cut off, and \
-                            evicts nobody until one is heard or detach_timeout is over";
+const HEARS_NOBODY: &str = "the master hears no member, or no peer at all; it may be cut off from \
+                            the network, so it evicts no peer until it hears one or detach_timeout \
+                            has passed";
 
-const JOURNAL_OUTDATED: &str = "the journal is older than the run, so it decides nothing: members are \
-                                asked, and a majority of each view is needed, or an operator's word \
-                                with force_rebuild";
+const JOURNAL_OUTDATED: &str = "the journal is older than the run and is not trusted: the master \
+                                rebuilds the run from its members, and needs a majority of each \
+                                view, or force_rebuild";
 
 #[cfg(test)]
 mod tests {

@@ -333,7 +333,7 @@ fn check_out(py: Python<'_>, out: &Memory, dtype: Dtype, count: usize) -> PyResu
         let found = out.count;
         return Err(invalid(
             py,
-            format!("out has {found} elements, {count} are needed"),
+            format!("out has {found} elements, but {count} are needed"),
         ));
     }
     Ok(())
@@ -353,8 +353,8 @@ fn scalar(value: Object<'_, '_>) -> PyResult<f64> {
         _ => Err(invalid(
             py,
             format!(
-                "{integer} is no 64-bit floating-point number, beyond 2**53 not all integers are: \
-                 gather integers by all_gather, in arrays of int64"
+                "{integer} cannot be represented exactly as a 64-bit float: gather such integers \
+                 with all_gather, in arrays of int64"
             ),
         )),
     }

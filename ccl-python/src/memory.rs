@@ -86,8 +86,8 @@ impl Memory {
 fn no_memory(object: &Bound<'_, PyAny>, cause: PyErr) -> PyErr {
     let py = object.py();
     let what = format!(
-        "{} shares no memory: pass a NumPy array, a CPU tensor, or anything with the buffer protocol \
-         or DLPack",
+        "{} does not expose its memory: pass a NumPy array, a CPU tensor, or anything with the \
+         buffer protocol or DLPack",
         object.get_type()
     );
     let error = PyTypeError::new_err(what);
@@ -111,7 +111,8 @@ fn from_buffer(
     if access.writes() && buffer.readonly() {
         return Err(invalid(
             py,
-            "the array is read-only, and the result is written to it: pass a writable copy, or `out`",
+            "the array is read-only, but the result is written to it: pass a writable copy, or \
+             `out`",
         ));
     }
     let format = buffer.format().to_string_lossy();

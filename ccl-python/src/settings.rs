@@ -28,8 +28,12 @@ pub fn duration(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
             .and_then(|seconds| seconds.extract())
             .map_err(|_| no_time(value))?,
     };
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| invalid(value.py(), format!("{seconds} is no time in seconds")))
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        invalid(
+            value.py(),
+            format!("{seconds} is not a valid time in seconds"),
+        )
+    })
 }
 
 fn no_time(value: &Bound<'_, PyAny>) -> PyErr {
@@ -37,7 +41,7 @@ fn no_time(value: &Bound<'_, PyAny>) -> PyErr {
         .repr()
         .map_or_else(|_| "this".to_owned(), |shown| shown.to_string());
     PyTypeError::new_err(format!(
-        "{shown} is no time: pass seconds as a number, or a datetime.timedelta"
+        "{shown} is not a time: pass seconds as a number, or a datetime.timedelta"
     ))
 }
 
@@ -191,7 +195,7 @@ fn timer(timers: &mut Timers, name: &str, value: &Bound<'_, PyAny>) -> PyResult<
 fn address(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
     let text = value.extract::<&str>()?;
     text.parse().map_err(|_| {
-        let what = format!("{text:?} is no address to listen on, such as 0.0.0.0:48148");
+        let what = format!("{text:?} is not an address to listen on, such as 0.0.0.0:48148");
         invalid(value.py(), what)
     })
 }

@@ -117,7 +117,7 @@ impl SharedState {
         if keep == 0 {
             return Err(invalid(
                 py,
-                "keep is 0: at least the new checkpoint is kept",
+                "keep is 0; expected at least 1, the new checkpoint",
             ));
         }
         let checkpoints = Checkpoints::new(directory).keep(keep);
@@ -310,7 +310,7 @@ fn check_count(py: Python<'_>, key: &Key, memory: &Memory) -> PyResult<()> {
         return Ok(());
     }
     let what = format!(
-        "entry {:?} has {} elements, and shape {:?}",
+        "entry {:?} has {} elements, but shape {:?}",
         key.name, memory.count, key.shape
     );
     Err(invalid(py, what))

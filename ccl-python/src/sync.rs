@@ -90,7 +90,7 @@ impl Flight {
         let thread = std::thread::Builder::new().name("ccl-sync".into());
         match without_signals(|| thread.spawn(move || mine.run(job))) {
             Ok(_it_tells_of_its_end_itself) => Ok(flight),
-            Err(error) => Err(raise(py, &Error::os("no thread for a sync", error))),
+            Err(error) => Err(raise(py, &Error::os("starting a thread for a sync", error))),
         }
     }
 
@@ -297,7 +297,7 @@ impl Turn {
                 return Ok(Some(flight));
             }
         }
-        let what = format!("{who} is under way; wait for it, or cancel it");
+        let what = format!("{who} is in progress; wait for it, or cancel it");
         Err(raise(py, &Error::usage(what)))
     }
 }

@@ -147,10 +147,10 @@ def test_members_and_newcomers_number_groups_alike() -> None:
 @pytest.mark.parametrize(
     ("query", "options", "words"),
     [
-        ("?world_size=2", {}, "world_size=2 cannot be honoured.*initial_world_size=N"),
-        ("?rank=0", {}, "rank=0 cannot be honoured.*the master gives ranks"),
-        ("", {"rank": 0, "world_size": 2}, "rank=0 cannot be honoured.*use_master"),
-        ("/other?initial_world_size=2", {}, "'/other' after the address means nothing"),
+        ("?world_size=2", {}, "world_size=2 cannot be used.*initial_world_size=N"),
+        ("?rank=0", {}, "rank=0 cannot be used.*the master assigns ranks"),
+        ("", {"rank": 0, "world_size": 2}, "rank=0 cannot be used.*use_master"),
+        ("/other?initial_world_size=2", {}, "'/other' after the address is not allowed"),
     ],
 )
 def test_what_an_address_cannot_mean_is_refused(

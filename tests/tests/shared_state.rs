@@ -248,16 +248,16 @@ fn the_entry_that_differs_is_named_with_both_sides() {
         1 => vec![("a", vec![3]), ("more", vec![1]), ("z", vec![])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "\"more\" is f32 of shape [1] at the odd one, and there is none here";
-    let odd = "\"more\" is f32 of shape [1] here, and there is none at the others";
+    let usual = "\"more\" is f32 of shape [1] at the odd one, but is missing here";
+    let odd = "\"more\" is f32 of shape [1] here, but is missing at the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("z", vec![]), ("a", vec![3])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "the entries here and at the odd one are the same, in another order";
-    let odd = "the entries here and at the others are the same, in another order";
+    let usual = "the entries here and at the odd one are the same, but in another order";
+    let odd = "the entries here and at the others are the same, but in another order";
     assert_eq!(words, [usual, odd, usual]);
 
     // Each has another: the last two are told of the one admitted last.
@@ -313,7 +313,7 @@ fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
         _ => vec![("a", vec![3]), (NAME, LONG.to_vec())],
     });
     let (usual, odd) = (&words[0], &words[1]);
-    let end = "and there is none at the odd one";
+    let end = "but is missing at the odd one";
     assert!(
         usual.starts_with(&format!("{NAME:?} is f32")) && usual.ends_with(end),
         "{usual}"
@@ -321,7 +321,7 @@ fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
     let (name, tail) = odd
         .split_once(" is f32 of shape [1, 1, 1, 1, 1, 1, 1, 3] at ")
         .unwrap();
-    assert_eq!(tail, "the others, and there is none here");
+    assert_eq!(tail, "the others, but is missing here");
     let name = name.strip_prefix("\"…").unwrap().strip_suffix('"').unwrap();
     assert!(NAME.ends_with(name) && name.len() >= 60, "{name}");
 }

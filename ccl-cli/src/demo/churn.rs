@@ -209,7 +209,7 @@ impl Churn {
             let commits = self.crew.story.lives[place].commits.len();
             self.commits_at_wake.insert(place, commits);
             self.crew.signal(place, Signal::SIGCONT)?;
-            let words = format!("peer {place} is allowed to go on");
+            let words = format!("peer {place} is resumed");
             self.crew.display.tell("continue", &words)?;
         }
         Ok(())
@@ -223,7 +223,10 @@ impl Churn {
                 self.last_heard = Instant::now();
             }
             if self.last_heard.elapsed() > SILENCE_LIMIT {
-                let words = format!("nobody has said anything for {} s", SILENCE_LIMIT.as_secs());
+                let words = format!(
+                    "no peer has reported anything for {} s",
+                    SILENCE_LIMIT.as_secs()
+                );
                 return Err(Failure::new(words));
             }
         }
@@ -331,9 +334,9 @@ impl Summary {
 
     fn to_text(&self) -> String {
         format!(
-            "{} kills, {} stops, {} joins in {:.0} s: {} steps committed, {} aborted, the longest pause \
-             {:.0} ms; {} members at the end, equal weights: {}, accuracy {:.1} %; {} syncs moved {:.1} \
-             MiB, {} bytes of it needless",
+            "{} kills, {} stops, {} joins in {:.0} s: {} steps committed, {} aborted, the longest \
+             pause {:.0} ms; {} members at the end, equal weights: {}, accuracy {:.1} %; {} syncs \
+             moved {:.1} MiB, {} bytes of it unnecessary",
             self.kills,
             self.stops,
             self.joins,

@@ -177,8 +177,8 @@ impl From<String> for Fault {
 
 fn other_keys(path: &Path) -> Error {
     Error::invalid(format!(
-        "checkpoint {} is of another state: names, types, shapes, or which entries may differ, are \
-         not the same; name another directory, or set it aside",
+        "checkpoint {} belongs to another state: its names, types, shapes or allow_inequality \
+         differ; use another directory, or move it away",
         path.display()
     ))
 }
@@ -187,7 +187,7 @@ fn read_facts(file: &impl Source, revision: Revision) -> Result<(Facts, u64), St
     let (facts, text_bytes) = header::read_facts(file)?;
     if facts.content.revision != revision {
         let other = facts.content.revision;
-        return Err(format!("it is of revision {other}, whatever its name says"));
+        return Err(format!("its revision is {other}, not the one in its name"));
     }
     Ok((facts, text_bytes))
 }

@@ -114,7 +114,7 @@ impl Direct {
             return Ok(());
         }
         if !common.origin_is(from) {
-            return Err("data from a member that has none to give");
+            return Err("data from a member that has none to send");
         }
         common.store(segments, post.body, shared)
     }
@@ -199,7 +199,7 @@ impl Direct {
         }
         if !common.is_reduction() && segments == self.originated(common) {
             if !common.is_eager_sender || self.has_asked_again[from.index()] {
-                return Err("a credit for what was sent");
+                return Err("a credit for data that was already sent");
             }
             self.has_asked_again[from.index()] = true;
             common.send_results(from, Side::Input, segments, shared);
@@ -207,14 +207,14 @@ impl Direct {
         }
         let chunk = common.layout.owned(from);
         if segments.start < chunk.start || segments.end > chunk.end {
-            return Err("a credit for somebody else's chunk");
+            return Err("a credit for another member's chunk");
         }
         if !common.is_reduction() && common.origin(segments.start) != common.rank {
-            return Err("a credit to a member that has nothing to give");
+            return Err("a credit to a member that has nothing to send");
         }
         for segment in segments {
             if !self.credited.insert(segment) {
-                return Err("a credit given twice");
+                return Err("a credit granted twice");
             }
             if !common.encode(Side::Input, segment, shared) {
                 send_contribution(common, segment, shared);
@@ -248,7 +248,7 @@ impl Direct {
             frame => return place_result(common, from, frame.first()),
         };
         if common.layout.owner(segment) != common.rank {
-            return Place::Refuse("a contribution to somebody else's chunk");
+            return Place::Refuse("a contribution to another member's chunk");
         }
         if !common.is_reduction() {
             if !self.has_begun || common.origin(segment) != from {
@@ -377,7 +377,7 @@ fn take_contribution(common: &mut Common, from: Rank, body: Bytes) -> Result<(),
 
 fn place_result(common: &Common, from: Rank, segment: u32) -> Place {
     if common.layout.owner(segment) != from {
-        return Place::Refuse("a result from somebody who does not own it");
+        return Place::Refuse("a result from a member that does not own it");
     }
     if common.fingerprint.kind() == Kind::ReduceScatter {
         return Place::Refuse("a result of a reduce-scatter");

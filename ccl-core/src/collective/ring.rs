@@ -86,7 +86,7 @@ impl Ring {
             (self.hops_since_start(common, segment), is_here)
         };
         if hops == 0 || hop != hops - 1 {
-            return Place::Refuse("a segment out of its way around the ring");
+            return Place::Refuse("a segment out of order around the ring");
         }
         if is_result && !self.added.contains(segment) {
             return Place::Refuse("a result before its contributions");

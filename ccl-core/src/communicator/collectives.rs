@@ -216,7 +216,7 @@ impl Communicator {
         self.session().check_open()?;
         if request.options.tag == Tag::SHARED_STATE {
             return Err(Error::invalid(format!(
-                "tag {} is that of shared state; use another",
+                "tag {} is reserved for shared state; use another",
                 Tag::SHARED_STATE
             )));
         }
@@ -230,7 +230,7 @@ impl Communicator {
             && root.0 >= world_size
         {
             return Err(Error::invalid(format!(
-                "root is rank {root}, the world has {world_size} members"
+                "root is rank {root}, but the world size is {world_size}"
             )));
         }
         // SAFETY: passed on from the caller.

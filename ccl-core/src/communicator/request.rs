@@ -188,6 +188,6 @@ fn expect_length(name: &str, found: usize, expected: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "{name} has {found} elements, {expected} are needed"
+        "{name} has {found} elements, but {expected} are needed"
     )))
 }

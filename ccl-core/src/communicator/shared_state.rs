@@ -89,8 +89,7 @@ impl<'a> SharedState<'a> {
         let key = key::<T>(name, shape, allow_inequality);
         if key.count() != Some(memory.len() as u64) {
             return Err(Error::invalid(format!(
-                "entry {name:?} of shape {shape:?} has another number of elements than its memory, \
-                 {}",
+                "entry {name:?}: shape {shape:?} does not fit its memory of {} elements",
                 memory.len()
             )));
         }
@@ -115,7 +114,7 @@ impl<'a> SharedState<'a> {
         }
         if self.names.contains_key(&key.name) {
             return Err(Error::invalid(format!(
-                "there is an entry {:?} already",
+                "there is already an entry {:?}",
                 key.name
             )));
         }
@@ -274,7 +273,7 @@ impl<'a> SharedState<'a> {
             return Ok(());
         }
         Err(Error::usage(
-            "the last sync of this state failed half-way, it holds a mixture; synchronise it first",
+            "the last sync of this state failed half-way and left a mixture; synchronise it first",
         ))
     }
 

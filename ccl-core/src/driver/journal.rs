@@ -354,13 +354,13 @@ impl Journal {
         let mut fixed = [0; FIXED_HEADER_BYTES];
         let read = self.file.read_exact(&mut fixed);
         if read.is_err() || fixed[..8] != MAGIC {
-            return Err(self.damaged("is not a ccl journal; name another file"));
+            return Err(self.damaged("is not a ccl journal; use another file"));
         }
         let [version, name_bytes] = [8, 12].map(|at| u32_at(&fixed, at));
         if version != JOURNAL_VERSION {
             let what = format!(
                 "has version {version}, this program writes {JOURNAL_VERSION}; use the program \
-                 that wrote it, or name another file"
+                 that wrote it, or another file"
             );
             return Err(self.damaged(&what));
         }
@@ -375,12 +375,12 @@ impl Journal {
         let name = rest.get(..name_bytes as usize).unwrap_or_default();
         if header_of(&String::from_utf8_lossy(name)) != found {
             return Err(self.damaged(
-                "is damaged in its header; move it away, or name another file: members that still \
-                 run then say what they know",
+                "is damaged in its header; move it away, or use another file: the master then \
+                 rebuilds the run from the members that are still running",
             ));
         }
         let name = String::from_utf8_lossy(name);
-        let what = format!("belongs to run `{name}`, not `{run}`; name another file or run");
+        let what = format!("belongs to run `{name}`, not `{run}`; use another file or run name");
         Err(self.damaged(&what))
     }
 
@@ -428,26 +428,27 @@ impl Journal {
     fn cut(&mut self, offset: u64, length: u64) -> Result<()> {
         tracing::warn!(
             journal = %self.path.display(), offset, bytes = length - offset,
-            "the journal's last record was not finished when its master ended; it is cut off"
+            "the journal's last record is incomplete, because its master ended while writing it; \
+             it is cut off"
         );
         let cut = self.file.set_len(offset);
         cut.and_then(|()| self.file.sync_all())
-            .map_err(|error| self.os("cannot be cut to its last whole record", error))
+            .map_err(|error| self.os("cannot be cut to its last complete record", error))
     }
 
     fn damaged_at(&self, offset: u64, length: u64, what: &str) -> Error {
         self.damaged(&format!(
             "is damaged at byte {offset} of {length}: {what}. Move it away, or cut it to {offset} \
-             bytes: it then decides nothing by itself, nor does an older copy in its place. The \
-             members that still run say what they know, and the master goes on once a majority of \
-             their view is back, or with `force_rebuild` if nobody else goes on"
+             bytes. The master will then trust neither it nor an older copy in its place: it \
+             rebuilds the run from the members that are still running, once a majority of their \
+             view is back, or with `force_rebuild` if no other members are running"
         ))
     }
 
     fn undecodable(&self, index: usize, error: &postcard::Error) -> Error {
         self.damaged(&format!(
-            "holds a record (number {index}) that this program does not know ({error}); use the \
-             program that wrote it"
+            "holds a record (number {index}) that this program does not understand ({error}); use \
+             the program that wrote it"
         ))
     }
 }

@@ -234,18 +234,17 @@ fn check_no_run(journal: &Journal, history: &[Record]) -> Result<()> {
     let path = journal.path().display();
     if !history.is_empty() {
         return Err(Error::invalid(format!(
-            "journal {path} holds a run already, and new_run founds another: start without \
-             new_run to take the run up, or move the journal and its marker away, or name another \
-             file"
+            "journal {path} already holds a run, and new_run would found another: start without \
+             new_run to resume it, or move the journal and its marker away, or use another file"
         )));
     }
     match journal.doubt() {
         None => Ok(()),
         Some(Doubt::NoMarker(marker) | Doubt::Older(marker) | Doubt::Empty(marker)) => {
             Err(Error::invalid(format!(
-                "journal {path} is empty or gone, but its marker {} says that it held a run, whose \
-             members may be alive, and new_run founds another: start without new_run to take the \
-             run up from them, or delete both files if there are none",
+                "journal {path} is empty or missing, but according to its marker {} it held a run, \
+                 whose members may be alive, and new_run would found another: start without \
+                 new_run to resume the run from them, or delete both files if no member is alive",
                 marker.display()
             )))
         }
@@ -263,7 +262,7 @@ fn is_newest(journal: &Journal, config: &MasterConfig) -> bool {
     let path = config.journal.as_deref().unwrap_or(Path::new(""));
     tracing::warn!(
         journal = %path.display(),
-        "the journal is treated as lost: {doubt}. A majority of each view is needed, or \
+        "the journal is not trusted: {doubt}. The master needs a majority of each view, or \
          force_rebuild"
     );
     false

@@ -302,7 +302,7 @@ impl Master {
             }
             PeerToMaster::Leave => self.shared.condemn(peer, EvictReason::Left),
             PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. } => {
-                let what = "it said hello or attached twice on one connection";
+                let what = "it sent Hello or Attach twice on one connection";
                 self.shared
                     .condemn(peer, EvictReason::Protocol(what.into()));
             }

@@ -126,12 +126,12 @@ impl Peer {
                 "tag {tag} has an operation in progress; wait for it or use another tag"
             ))),
             None if tags >= limits::TAGS_MAX => Err(Error::usage(format!(
-                "{} tags are in use, the most there may be; one is free again when all members have \
-                 made the same calls under it and these have ended",
+                "all {} tags are in use; a tag is free again when all members have made the same \
+                 calls with it and these have ended",
                 limits::TAGS_MAX
             ))),
             _ if calls >= limits::OPEN_OPS_MAX => Err(Error::usage(format!(
-                "{} operations are in progress, the most there may be",
+                "{} operations are in progress, which is the maximum; wait for one to end",
                 limits::OPEN_OPS_MAX
             ))),
             _ => Ok(()),
@@ -241,7 +241,7 @@ fn check_birth(
     let world_size = birth.members.world_size();
     if let Some(root) = root.filter(|root| root.0 >= world_size) {
         return Err(Error::invalid(format!(
-            "root {root} in a world of {world_size}"
+            "root is rank {root}, but the world size is {world_size}"
         )));
     }
     Ok(birth)

@@ -62,13 +62,13 @@ fn check_election(
         return Err(format!("{content}, after {before}"));
     }
     if sources.is_empty() {
-        return Err(format!("nobody has {content}"));
+        return Err(format!("no member has {content}"));
     }
     if let Some(stranger) = sources.iter().find(|it| !posted.members.contains(it)) {
-        return Err(format!("peer {stranger} is no member of it"));
+        return Err(format!("peer {stranger} is not a member of it"));
     }
     if !is_true_here {
-        return Err(format!("it errs in whether {content} is here"));
+        return Err(format!("it is wrong about whether {content} is here"));
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ pub(super) fn check_call(tag: Tag, fingerprint: &Fingerprint) -> Result<(), Erro
         return Ok(());
     }
     Err(Error::usage(format!(
-        "tag {} is for syncs of shared state, and for nothing else",
+        "tag {} is reserved for syncs of shared state",
         Tag::SHARED_STATE
     )))
 }

@@ -228,7 +228,7 @@ impl Peer {
         match known.cloned() {
             Some(reason) => Verdict::Aborted { op, reason },
             None => {
-                let what = "the reason of so old an abort is no longer known";
+                let what = "the reason for an abort this old is no longer known";
                 self.cancelled(op, CancelReason::Local(what.to_owned()))
             }
         }

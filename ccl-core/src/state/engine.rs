@@ -206,7 +206,7 @@ impl StateEngine {
             return Err("no signal frame of shared state");
         };
         if !payload.is_empty() {
-            return Err("an ask for shared state with data");
+            return Err("a request for shared state with data");
         }
         let mut answer = Ok(());
         self.with_sync(header.op, |sync| {
@@ -238,7 +238,7 @@ impl StateEngine {
             return Placement::Discard;
         }
         if u64::from(header.payload_bytes) != bytes_of(&sync.start.holding, &order) {
-            return Placement::Refuse("blocks of another length than was asked for");
+            return Placement::Refuse("blocks of another length than requested");
         }
         let key = (from, order.what, order.first);
         let buffer = sync

@@ -75,8 +75,8 @@ impl Running {
                 early.push(order);
                 Ok(())
             }
-            Role::Waiting(_) => Err("more asks than may come before the election"),
-            Role::Receiver(_) => Err("an ask for a content that is not here"),
+            Role::Waiting(_) => Err("more requests than may come before the election"),
+            Role::Receiver(_) => Err("a request for a content that is not here"),
         }
     }
 
@@ -84,7 +84,8 @@ impl Running {
         if let Role::Waiting(early) = role {
             for order in early {
                 if let Err(reason) = self.take_ask(order) {
-                    tracing::warn!(peer = %order.peer, reason, "an ask for shared state is ignored");
+                    tracing::warn!(peer = %order.peer, reason, "a request for shared state is \
+                                                                ignored");
                 }
             }
         }
@@ -110,7 +111,7 @@ impl Running {
                 let reason = match &liars[..] {
                     [] => "no source of the elected state is left".to_owned(),
                     liars => format!(
-                        "the only sources of the elected state gave something else: peers {}",
+                        "all sources of the elected state sent other content: peers {}",
                         liars.join(", ")
                     ),
                 };

@@ -88,7 +88,7 @@ impl Late {
             }
             Self::Unfinished(peers) => {
                 let peers = peers.words(names);
-                format!("all had called it, and {peers} had not finished it")
+                format!("all had called it, but {peers} had not finished it")
             }
         }
     }
@@ -98,10 +98,10 @@ impl Late {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Uncalled { elsewhere, .. } if !elsewhere.is_empty() => {
-                "all members must make the same calls in the same order; if they do, allow more \
-                 time with its deadline or operation_timeout"
+                "all members must make the same calls in the same order; if they do, set a longer \
+                 deadline or operation_timeout"
             }
-            _ => "allow more time with its deadline or operation_timeout",
+            _ => "set a longer deadline or operation_timeout",
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
         let peers: Vec<_> = (0..10).map(PeerId).collect();
         let words = Late::Unfinished(LatePeers::of(&peers)).words(&Names::default());
         let named = "peer 0, peer 1, peer 2, peer 3, peer 4, peer 5, peer 6, peer 7 and 2 more";
-        let expected = format!("all had called it, and {named} had not finished it");
+        let expected = format!("all had called it, but {named} had not finished it");
         assert_eq!(words, expected);
     }
 }

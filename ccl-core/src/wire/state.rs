@@ -180,14 +180,14 @@ impl SyncFault {
             Self::Keys {
                 peer, theirs, most, ..
             } => format!(
-                "{} has other entries than the others: {}, where the others have {}; names, types and \
-                 shapes must be the same on all members",
+                "{} has other entries than the other members: {}, not {}; names, types and shapes \
+                 must be the same on all members",
                 names.of(*peer),
                 entries(theirs.0, theirs.1),
                 entries(most.0, most.1)
             ),
             Self::Strategies { peer, theirs, most } => format!(
-                "{} calls with {}, which does not go with {} of the others",
+                "{} uses strategy {}, which cannot be combined with {}, which the others use",
                 names.of(*peer),
                 theirs.name(),
                 most.name()
@@ -197,7 +197,7 @@ impl SyncFault {
                 theirs,
                 elected,
             } => format!(
-                "{} is send_only with {theirs}, but {elected} is elected",
+                "{} is send_only with {theirs}, but {elected} was elected",
                 names.of(*peer)
             ),
             Self::RevisionAhead {
@@ -205,10 +205,10 @@ impl SyncFault {
                 theirs,
                 sealed,
             } => format!(
-                "{} has revision {theirs}, but the run sealed {sealed} last, and too many members are \
-                 ahead to evict them. Start those members without their state, or with the run's own \
-                 checkpoint, or let all members call with restore: the run then goes on from what most \
-                 of them have",
+                "{} has revision {theirs}, but the run's last is {sealed}, and too many members \
+                 are ahead to evict them. Restart those members without their state or with the \
+                 run's own checkpoint; or call with restore on all members: the run then continues \
+                 from the content that most of them have",
                 names.of(*peer)
             ),
             Self::RevisionLost {
@@ -216,14 +216,15 @@ impl SyncFault {
                 best,
                 unwilling,
             } => format!(
-                "nobody has {sealed}, which was sealed; the best is {best}. All members may vote \
-                 with restore to go back to it; without that vote so far: {}",
+                "no member has {sealed}, which was sealed last; the best available is {best}. To \
+                 go back to it, call with restore on all members; not yet done by: {}",
                 names.list(unwilling)
             ),
-            Self::NoSource => "no member offers a whole content: all are receive_only, or failed \
-                               half-way before, and whoever had it is gone. A member that has one \
-                               must call with another strategy; if there is none, load a checkpoint \
-                               or begin anew, and let all members call with restore"
+            Self::NoSource => "no member has a consistent content to offer: each is receive_only, \
+                               or holds a mixture after a sync that failed half-way. A member with \
+                               a consistent content must call with another strategy; if there is \
+                               none, load a checkpoint or start over, and call with restore on all \
+                               members"
                 .into(),
         }
     }
@@ -231,7 +232,7 @@ impl SyncFault {
 
 fn entries(count: u32, bytes: u64) -> String {
     let noun = if count == 1 { "entry" } else { "entries" };
-    format!("{count} {noun} with {bytes} bytes in all")
+    format!("{count} {noun} with {bytes} bytes in total")
 }
 
 impl fmt::Display for SyncFault {

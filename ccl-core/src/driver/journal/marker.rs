@@ -137,16 +137,17 @@ impl fmt::Display for Doubt {
             ),
             Self::Older(marker) => write!(
                 f,
-                "it does not hold what its marker {} says was sealed: it is an older copy, or a \
-                 part of it is gone",
+                "it lacks records that were sealed according to its marker {}: it is an older \
+                 copy, or a part of it is missing",
                 marker.display()
             ),
             Self::Empty(marker) => write!(
                 f,
-                "it is empty, but its marker {} says that a run was in it: it was deleted, or cut to \
-                 nothing. If members of that run are alive, let them run: the master takes the run up \
-                 from them, and founds a new one only if rebuild_window passes without any. If there \
-                 is a newer copy of the journal, stop this master before, and put it back",
+                "it is empty, but according to its marker {} it held a run: it was deleted or \
+                 truncated. If members of that run are alive, keep them running: the master \
+                 resumes the run from them, and founds a new one only if none comes back within \
+                 rebuild_window. If you have a newer copy of the journal, stop this master first, \
+                 then put the copy back",
                 marker.display()
             ),
         }

@@ -48,7 +48,7 @@ pub(super) fn open_locked(path: &Path) -> Result<Own<File>> {
         .mode(0o600);
     let file = Own::make(&Arc::default(), || options.open(path))
         .map_err(|error| Error::os(named("cannot be opened"), error))?;
-    let in_use = "is in use by another master; stop that one first, there may be only one";
+    let in_use = "is in use by another master; stop that one first: a run has only one";
     match file.try_lock() {
         Ok(()) if Place::of(&file, path) == Place::There => Ok(file),
         // Another master has replaced the file between the two steps.

@@ -115,7 +115,7 @@ impl Archive {
             Place::There if self.is_begun && is_changed => self.write_anew(CHANGED),
             Place::Taken if self.is_begun => {
                 if self.is_told() {
-                    self.warn("another file is in the place of the journal");
+                    self.warn("another file is in the journal's place");
                 }
                 Ok(())
             }
@@ -141,13 +141,13 @@ impl Archive {
                 let journal = self.journal.path().display();
                 tracing::error!(
                     %journal,
-                    "the journal {damage} while the master was running. The master has written it \
-                     again and nothing is lost; find out what did that"
+                    "the journal {damage} while the master was running. The master rewrote it and \
+                     nothing is lost; find out what damaged it"
                 );
             }
             Err(error) if self.journal.is_broken() => return Err(error),
             Err(error) if is_told => self.warn(&format!(
-                "the journal {damage}, and cannot be written again: {error}"
+                "the journal {damage}, and cannot be rewritten: {error}"
             )),
             Err(_) => {}
         }
@@ -159,9 +159,9 @@ impl Archive {
         tracing::error!(
             %journal,
             "{what}. The master keeps serving, but what it seals is lost when it ends. If another \
-             master uses this path, stop one of the two. Otherwise make the folder writable and \
-             move away whatever is in the journal's place: this master then writes its journal \
-             again within seconds"
+             master uses this path, stop one of the two. Otherwise make the directory writable and \
+             move away what is in the journal's place: this master then rewrites its journal \
+             within seconds"
         );
     }
 
@@ -184,10 +184,10 @@ impl Archive {
             if self.journal.is_broken() {
                 return Err(error);
             }
-            tracing::warn!(%error, "the journal could not be shortened; it grows on");
+            tracing::warn!(%error, "the journal could not be compacted; it keeps growing");
         } else {
             let to_bytes = self.journal.bytes();
-            tracing::info!(from_bytes, to_bytes, "the journal was shortened");
+            tracing::info!(from_bytes, to_bytes, "the journal was compacted");
         }
         self.replace_at_bytes = self.kept_bytes.max(self.journal.bytes() * 4);
         Ok(())

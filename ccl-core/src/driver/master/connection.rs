@@ -126,7 +126,7 @@ async fn hear(server: &Server, connection: &Connection) -> End {
         biased;
         heard = first => heard,
         () = sleep(server.hello_timeout()) => {
-            Err(End::Refused("it did not say who it is in time".into()))
+            Err(End::Refused("it did not identify itself in time".into()))
         }
     };
     if let Err(end) = heard {

@@ -312,7 +312,7 @@ impl State {
 
     fn turn_out(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            connection.drop_for("it gave way to others before it had said who it is");
+            connection.drop_for("it was dropped for newer connections before it identified itself");
         }
     }
 

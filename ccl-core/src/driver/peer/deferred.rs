@@ -167,7 +167,7 @@ impl Session {
                 self.take(Item::Repeat(repeat));
             }
             Deferred::NoteRepeat(op, attempt) => {
-                tracing::info!(%op, attempt, "repeating with the survivors");
+                tracing::info!(%op, attempt, "retrying with the survivors");
             }
             Deferred::Note(event) => log(&event),
         }
@@ -222,7 +222,7 @@ fn keep_standing(op: OpName, call: Option<&Call>) {
 fn log(event: &Event) {
     match event {
         Event::Attached(true) => tracing::info!("attached to the master"),
-        Event::Attached(false) => tracing::warn!("lost the master; going on without it"),
+        Event::Attached(false) => tracing::warn!("lost the master; continuing without it"),
         other => tracing::info!("{other}"),
     }
 }

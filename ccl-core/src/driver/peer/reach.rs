@@ -49,7 +49,7 @@ fn resolve(
 ) -> Result<Vec<SocketAddr>> {
     let resolved = advertise.to_socket_addrs().map_err(|error| {
         Error::invalid(format!(
-            "advertise {advertise:?} is no host:port that resolves: {error}"
+            "advertise {advertise:?} is not a host:port that resolves: {error}"
         ))
     })?;
     let mut addresses: Vec<SocketAddr> = resolved.collect();

@@ -264,7 +264,7 @@ impl Session {
         }
         let is_closed = self.links.wait_closed(CLOSE_MAX) && self.sockets.wait_closed(CLOSE_MAX);
         if !is_closed {
-            tracing::warn!("the threads of a closed session are too busy to close its sockets");
+            tracing::warn!("the threads of a closed session have not closed its sockets in time");
         }
     }
 
@@ -358,9 +358,9 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
         SessionEnd::NoVerdict => {
             Error::Unknown("no verdict within verdict_timeout of the cancel".into())
         }
-        SessionEnd::Protocol(what) => Error::Unknown(format!(
-            "the master said something that makes no sense: {what}"
-        )),
+        SessionEnd::Protocol(what) => {
+            Error::Unknown(format!("the master broke the protocol: {what}"))
+        }
         SessionEnd::Internal => Error::Unknown(end.to_string()),
         SessionEnd::Left => Error::Ended("this peer left the run".into()),
     }
@@ -412,7 +412,7 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Arc<dyn Links>) -> 
 fn scratch(config: &CommunicatorConfig) -> Result<Scratch> {
     Scratch::new(config.scratch_bytes).map_err(|refusal| {
         let cause = std::io::Error::new(std::io::ErrorKind::OutOfMemory, refusal);
-        Error::os("setting scratch_bytes of memory aside", cause)
+        Error::os("allocating scratch_bytes of memory", cause)
     })
 }
 

@@ -86,7 +86,7 @@ impl Group {
                 self.waits.note_no_link(peer, other, why);
                 Ok(())
             }
-            _ => Err("only members may say that".into()),
+            _ => Err("only members may send this message".into()),
         }
     }
 

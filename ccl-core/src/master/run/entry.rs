@@ -136,8 +136,8 @@ impl Master {
         if hello.protocol != PROTOCOL_VERSION {
             let theirs = hello.protocol;
             return Some(format!(
-                "the master speaks protocol {PROTOCOL_VERSION}, this peer {theirs}; \
-                 use the same version of the library"
+                "the master speaks protocol {PROTOCOL_VERSION}, this peer {theirs}; use the same \
+                 version of the library"
             ));
         }
         if hello.run != self.setup.run {
@@ -149,7 +149,7 @@ impl Master {
         }
         if hello.addresses.is_empty() || hello.addresses.len() > limits::ADDRESSES_MAX {
             return Some(format!(
-                "a peer announces 1 to {} addresses",
+                "a peer must announce 1 to {} addresses",
                 limits::ADDRESSES_MAX
             ));
         }
@@ -175,7 +175,7 @@ impl Master {
         }
         if !self.has_room_for(hello.group) {
             return Some(format!(
-                "the master serves at most {} groups at a time, and somebody is in each of them",
+                "the master serves at most {} groups at a time, and each of them has peers",
                 limits::GROUPS_MAX
             ));
         }
@@ -195,7 +195,7 @@ impl Master {
             if self.is_newcomer_of(peer, hello.group) {
                 return self.welcome(peer, &hello);
             }
-            let what = "it said hello although it was admitted, or to another group than before";
+            let what = "it sent Hello after its admission, or for another group than before";
             self.evict(peer, EvictReason::Protocol(what.into()));
         }
         let generation = match self.generation_of(&hello) {

@@ -75,9 +75,9 @@ impl Master {
         let words = |size: Option<u32>| size.map_or("none".into(), |size| size.to_string());
         let (theirs, mine) = (words(self.size_of(mate)), words(size));
         format!(
-            "unit_size of unit {unit} is {mine} here and {theirs} for peer {mate}: give all peers \
-             of a unit the same, and each host a unit of its own; if that peer is of an earlier \
-             start, wait until it is gone"
+            "unit_size of unit {unit} is {mine} for this peer but {theirs} for peer {mate}: set \
+             the same for all peers of a unit, and a different unit for each host; if that peer is \
+             left over from an earlier start, wait until it is gone"
         )
     }
 

@@ -108,7 +108,7 @@ async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
             Failure::Passing(error) => {
                 // Maybe somebody else's: the next attempt tries the others first.
                 link.demote(address);
-                let words = format!("{address}: no answer of this peer: {}", plain(&error));
+                let words = format!("{address}: no answer from this peer: {}", plain(&error));
                 Failure::Passing(io::Error::new(error.kind(), words))
             }
             other => other,
@@ -161,7 +161,7 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
         }
     }
     let Some(kind) = kind else {
-        let words = "it has told no address";
+        let words = "it has advertised no address";
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, words));
     };
     // In one order, so that the same trouble is told in the same words.

@@ -177,7 +177,7 @@ impl Keeper {
         if self.link.is_stuck.load(Ordering::Relaxed) {
             self.fail(
                 LinkFault::TimedOut,
-                "the other side does not take its signals",
+                "the other side does not read its signal frames",
             );
         }
         for lane in self.link.lanes() {

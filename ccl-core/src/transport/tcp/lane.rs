@@ -33,7 +33,7 @@ use crate::wire::data::DataFault;
 const FAULTS_WITHOUT_PROGRESS_MAX: u32 = 8;
 
 /// Why a link fails whose two sides disagree about what was sent.
-pub(super) const OUT_OF_STEP: &str = "the lane's numbers do not fit";
+pub(super) const OUT_OF_STEP: &str = "the lane's sequence numbers do not match";
 
 /// One lane of a link, whatever connection serves it.
 #[derive(Debug, Default)]
@@ -300,7 +300,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
                 link.warnings.warn(remote, fault);
                 faults
                     .is_hopeless(lane.next_expected())
-                    .then_some("the same frame was damaged again and again")
+                    .then_some("the same frame was damaged repeatedly")
             }
             LaneEnd::Closed(error) => {
                 tracing::debug!(peer = %link.peer, lane = lane.index, %error, "lane closed");

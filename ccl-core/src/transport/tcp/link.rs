@@ -299,7 +299,7 @@ impl Link {
         }
         if self.signal_lane.send_signal(header, payload) == Sent::Overflow {
             self.is_stuck.store(true, Ordering::Relaxed);
-            let reason = "the other side does not take its signals";
+            let reason = "the other side does not read its signal frames";
             // The keeper looks at the mark at its next tick, should its inbox be full.
             let _told = self
                 .events

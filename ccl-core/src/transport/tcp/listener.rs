@@ -124,7 +124,7 @@ async fn bring_in(
     stream
         .read_exact(rest)
         .await
-        .map_err(|error: io::Error| format!("half a hello: {error}"))?;
+        .map_err(|error: io::Error| format!("incomplete hello: {error}"))?;
     let opening = Opening::decode(&bytes).map_err(|fault| fault.to_string())?;
     let caller = Caller {
         stream,
@@ -167,7 +167,7 @@ async fn admit_once_known(
             }
         }
         if changes.changed().await.is_err() {
-            return Err("this peer is going".into());
+            return Err("this peer is shutting down".into());
         }
     }
 }
@@ -247,7 +247,7 @@ impl Inner {
 /// Keeps a connection of the other side for the next lane that needs one.
 fn take_offer(link: &Link, caller: Caller) -> Result<Entry, String> {
     if !link.dials {
-        return Err("it offers a connection, and is to dial itself".into());
+        return Err("it offers a connection but must dial itself".into());
     }
     if link.is_failed.load(Ordering::Relaxed) {
         return Err("the link has failed".into());

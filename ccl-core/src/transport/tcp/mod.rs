@@ -292,7 +292,7 @@ impl Inner {
         drop(links);
         old.stop();
         self.note_change();
-        tracing::debug!(peer = %old.peer, has_unsettled, "link begun anew");
+        tracing::debug!(peer = %old.peer, has_unsettled, "link restarted");
     }
 
     fn make(

@@ -90,7 +90,7 @@ pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
                 Duration::ZERO
             }
             Err(error) => {
-                tracing::debug!(peer = %link.peer, %error, "it took no connection from here");
+                tracing::debug!(peer = %link.peer, %error, "it accepted no connection from here");
                 link.tell(Event::NoLink(plain(&error))).await;
                 (pause * 2).clamp(OFFER_AFTER, OFFER_PAUSE_MAX)
             }
@@ -102,7 +102,7 @@ pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
 async fn offer(link: &Link) -> io::Result<Caller> {
     let Offered { stream, remote } = dial::connect_any(link).await?;
     let no_answer = |error: io::Error| {
-        let words = format!("{remote}: no answer of this peer: {}", plain(&error));
+        let words = format!("{remote}: no answer from this peer: {}", plain(&error));
         io::Error::new(error.kind(), words)
     };
     let identity = link.identity;
@@ -128,7 +128,7 @@ async fn offer(link: &Link) -> io::Result<Caller> {
             remote,
             opening,
         }),
-        _ => Err(io::Error::other("it does not greet over the connection")),
+        _ => Err(io::Error::other("it sent no hello over the connection")),
     }
 }
 

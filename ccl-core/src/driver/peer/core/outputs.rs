@@ -116,7 +116,7 @@ impl Core {
             && expected != birth.members.len()
         {
             let count = birth.members.len();
-            let what = format!("it was called for {expected} members but the view has {count}");
+            let what = format!("it was called for {expected} members, but the view has {count}");
             let reason = CancelReason::Local(what);
             return self.peer.handle(now, Input::Cancel { call, reason });
         }
