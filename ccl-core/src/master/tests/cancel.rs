@@ -169,7 +169,7 @@ fn difference_aborts_for_all_and_names_both_values() {
     assert_eq!(*by, peers[1].peer);
     assert_eq!(
         reason.to_string(),
-        format!("its count is 0, that of peer {} 10", peers[0].peer)
+        format!("its count is 0, but that of peer {} is 10", peers[0].peer)
     );
 }
 
