@@ -121,9 +121,9 @@ def mistake(communicator: ccl.Communicator) -> tuple[int, int | None, str | None
     array = np.full(length, 7.0)
     state = ccl.SharedState({"array": array})
     there = "the others" if communicator.rank == 1 else rf"peer \d+ \([^)]*\)"
-    shapes = r"f64 of shape \[5\] here, and f64 of shape \[4\]"
+    shapes = r"f64 of shape \[5\] here, but f64 of shape \[4\]"
     if communicator.rank != 1:
-        shapes = r"f64 of shape \[4\] here, and f64 of shape \[5\]"
+        shapes = r"f64 of shape \[4\] here, but f64 of shape \[5\]"
     words = rf'other entries than the other members: .*"array" is {shapes} at {there}$'
     with pytest.raises(ccl.StateMismatch, match=words) as caught:
         communicator.sync(state)

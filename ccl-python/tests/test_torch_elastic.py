@@ -124,7 +124,7 @@ def grow(pipe: Pipe, address: str, is_newcomer: bool) -> list[float]:
         pipe.say("founded")
         while ccl.torch.communicator().world_size < 3:
             ccl.torch.update_topology()
-        with pytest.raises(ccl.InvalidUsage, match="before newcomers came"):
+        with pytest.raises(ccl.InvalidUsage, match="before newcomers joined"):
             dist.all_reduce(torch.ones(1), group=groups[0])
     means = []
     anew: list[Any] = [dist.new_group([0]), dist.new_group([0]), None]

@@ -218,7 +218,7 @@ fn calls_that_differ_are_told_with_both_values_and_whose_they_are() {
     for (field, call) in differing {
         let errors = run(2, move |peer| call(peer, peer.rank() == Rank(1)));
         for error in errors {
-            check(&error, &[field, "at peer ", "(tag 0, call 0)", "same call"]);
+            check(&error, &[field, "on peer ", "(tag 0, call 0)", "same call"]);
         }
     }
 }

@@ -194,7 +194,7 @@ fn who_is_too_far_ahead_is_evicted_with_both_revisions() {
             Err(error) => {
                 let text = error.to_string();
                 assert!(rank == 2 && error.is_fatal(), "{text}");
-                for words in ["has revision 16", "sealed 14 last", "begin without it"] {
+                for words in ["has revision 16", "last is 14", "start without it"] {
                     assert!(text.contains(words), "{text}");
                 }
             }
@@ -240,8 +240,8 @@ fn the_entry_that_differs_is_named_with_both_sides() {
         let shape = if rank == 1 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape), ("z", vec![])]
     });
-    let usual = "\"w\" is f32 of shape [20] here, and f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, and f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
@@ -276,8 +276,8 @@ fn each_of_two_with_the_same_odd_entry_is_told_of_it() {
         let shape = if rank < 2 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape)]
     });
-    let usual = "\"w\" is f32 of shape [20] here, and f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, and f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
     assert_eq!(words, [odd, odd, usual, usual, usual]);
 }
 
