@@ -18,9 +18,9 @@ pub(crate) struct Notice {
 /// The application's function.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    /// What to call.
+    /// The function to call.
     pub(crate) callback: unsafe extern "C" fn(*mut c_void),
-    /// With what.
+    /// Its argument.
     pub(crate) user_data: *mut c_void,
 }
 

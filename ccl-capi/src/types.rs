@@ -52,7 +52,7 @@ pub const cclMin: cclReduceOp_t = 3;
 /// The largest; NaN wins.
 pub const cclMax: cclReduceOp_t = 4;
 
-/// How bytes move.
+/// The algorithm that moves the data.
 pub type cclAlgorithm_t = u32;
 
 /// The library's choice, the same on all members.
@@ -235,7 +235,7 @@ impl OutcomeOut {
         Ok(Self(Some((asked, place))))
     }
 
-    /// Tells it.
+    /// Writes the outcome.
     pub(crate) fn set(self, outcome: &ccl_core::Outcome) -> Outcome<()> {
         let Some((asked, place)) = self.0 else {
             return Ok(());

@@ -22,15 +22,15 @@ pub enum Error {
         .names.of(*.peer), .kind.call(*.op), .reason.words(.names)
     )]
     PeerLost {
-        /// Who went.
+        /// The peer that was lost.
         peer: PeerId,
-        /// What was called.
+        /// Which collective was called.
         kind: Kind,
         /// The operation that was aborted for everybody.
         op: OpName,
         /// The view that the survivors are in.
         vid: Vid,
-        /// What the master saw.
+        /// What the master observed.
         reason: EvictReason,
         /// The names of peers.
         names: Names,
@@ -40,13 +40,13 @@ pub enum Error {
     /// error.
     #[error("{}", .reason.sentence(.kind.call(*.op), *.by, .names))]
     Cancelled {
-        /// What was called.
+        /// Which collective was called.
         kind: Kind,
-        /// The operation.
+        /// The operation, aborted for all members.
         op: OpName,
-        /// Who asked for it.
+        /// The peer that asked for the abort.
         by: PeerId,
-        /// Why.
+        /// Why it was cancelled.
         reason: Box<CancelReason>,
         /// The names of peers.
         names: Names,
@@ -75,16 +75,16 @@ pub enum Error {
          more peers join"
     )]
     TooFewPeers {
-        /// Members at the moment.
+        /// Current world size.
         world_size: u32,
-        /// Members needed.
+        /// The configured `min_world_size`.
         min_world_size: u32,
     },
     /// The members changed between two calls, and the buffers of this one are made for another
     /// number of them. Nothing was started. Call again with buffers for the new world size.
     #[error("the world size has changed to {world_size}; call again with buffers for it")]
     WorldChanged {
-        /// Members at the moment.
+        /// Current world size.
         world_size: u32,
     },
     /// The master removed this peer. The session is over; connect anew, and if it was for its
@@ -103,7 +103,7 @@ pub enum Error {
     /// No master could be reached in time.
     #[error("could not reach a master at {address} within connect_timeout: {cause}")]
     MasterUnreachable {
-        /// What was dialled.
+        /// The configured address of the master.
         address: String,
         /// The last attempt's error, and what to do about it.
         cause: String,

@@ -13,7 +13,7 @@ use crate::wire::control::{AbortReason, EvictReason, StateId, Wait};
 pub enum Event {
     /// A master started or took a run up again.
     MasterStarted {
-        /// Its term.
+        /// The master's term: +1 at each start.
         term: Term,
         /// Whether it found an earlier run to rebuild.
         rebuilt: bool,
@@ -26,46 +26,46 @@ pub enum Event {
     },
     /// A newcomer said hello.
     Registered {
-        /// Who.
+        /// The peer's session.
         peer: PeerId,
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
         /// Its name and its address.
         name: String,
     },
     /// A session ended.
     Evicted {
-        /// Who.
+        /// The peer's session.
         peer: PeerId,
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Why.
+        /// Why its session ended.
         reason: EvictReason,
         /// Its name, and those of the others in its group.
         names: Names,
     },
     /// A view was sealed.
     ViewInstalled {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Its name.
+        /// Id of the new view.
         vid: Vid,
         /// Its members in rank order.
         members: Vec<PeerId>,
-        /// Their names.
+        /// The members' names.
         names: Names,
     },
     /// A group, or newcomers to it, have waited for this for a while.
     Waits {
-        /// The group.
+        /// The group concerned.
         group: GroupId,
-        /// For what.
+        /// What it waits for.
         wait: Wait,
     },
     /// A restarted master has waited for members of a group long enough and may not go on without
     /// more of them: start it with their journal, or give an operator's word (R11).
     RebuildStalled {
-        /// The group.
+        /// The group concerned.
         group: GroupId,
         /// Members of its newest view that were heard.
         heard: usize,
@@ -85,25 +85,25 @@ pub enum Event {
     JournalOutdated,
     /// An operation committed.
     Committed {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Which.
+        /// The operation.
         op: OpName,
     },
     /// An operation was aborted for all.
     Aborted {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Which.
+        /// The operation.
         op: OpName,
-        /// Why.
+        /// Why it was aborted.
         reason: AbortReason,
         /// The names of the group's peers.
         names: Names,
     },
     /// A sync of shared state committed: its members have this content from now on.
     StateSealed {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
         /// What was sealed.
         content: StateId,
@@ -113,14 +113,14 @@ pub enum Event {
     /// The other side of the control connection said something that makes no sense; the connection
     /// was dropped.
     ProtocolFault {
-        /// What.
+        /// Which rule of the protocol it broke.
         what: String,
     },
     /// A lane broke and was repaired without an abort.
     LaneRepaired {
         /// The other end.
         peer: PeerId,
-        /// Which lane.
+        /// The lane's index in its link.
         lane: u16,
     },
 }

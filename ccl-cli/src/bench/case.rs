@@ -12,7 +12,7 @@ pub struct Case {
     pub algorithm: Algorithm,
     /// Type of the elements.
     pub dtype: Dtype,
-    /// How they combine.
+    /// How elements are combined.
     pub op: ReduceOp,
     /// Elements of the whole buffer; for all-gather and reduce-scatter a multiple of the world
     /// size.

@@ -58,7 +58,7 @@ impl Setup {
 /// What a peer is told then.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Measure this.
+    /// Measure this case.
     Run(Case),
     /// Leave the run and end.
     Leave,

@@ -57,7 +57,7 @@ pub struct End {
 /// A signal that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Injected {
-    /// Which.
+    /// The kind of fault.
     pub signal: FaultSignal,
     /// The process's name in the run.
     pub peer: Option<u64>,
@@ -65,7 +65,7 @@ pub struct Injected {
     pub done_bytes: u64,
     /// Bytes of the operation.
     pub total_bytes: u64,
-    /// When.
+    /// Time of the fault.
     pub at_ns: u64,
 }
 

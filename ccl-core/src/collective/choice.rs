@@ -9,7 +9,7 @@ use crate::wire::control::{Algorithm, CostTable, Kind};
 /// What of an operation the choice depends on, beside its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Members.
+    /// World size.
     pub world_size: usize,
     /// Bytes of all its buffers together.
     pub bytes: usize,

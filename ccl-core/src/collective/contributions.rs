@@ -16,7 +16,7 @@ pub(super) enum Contribution {
     Reserved,
     /// On its way into this slot.
     Placed(Slot),
-    /// In its slot.
+    /// Received into this slot.
     Arrived(Slot),
     /// Added; its slot is somebody else's.
     Added,

@@ -37,7 +37,7 @@ pub(super) enum Grant {
     Blocked,
     /// Some; it will need more.
     More,
-    /// The last.
+    /// It was the last one.
     Complete,
 }
 

@@ -15,7 +15,7 @@ use crate::wire::control::Fingerprint;
 /// A form of elements on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// As in memory.
+    /// The wire form is the memory form.
     #[default]
     Raw,
     /// The upper half of an f32, other types as in memory: what no caller can ask for keeps the

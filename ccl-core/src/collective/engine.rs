@@ -44,18 +44,18 @@ pub enum EngineEvent {
     },
     /// A link is whole.
     LinkUp(LinkName),
-    /// A link broke.
+    /// A link to a member was reported down.
     LinkDown {
-        /// Which.
+        /// The link concerned.
         link: LinkName,
-        /// How.
+        /// How it failed.
         fault: LinkFault,
         /// Whether repair was given up.
         gave_up: bool,
     },
     /// Why a link has no connection.
     NoLink {
-        /// Which.
+        /// The link concerned.
         link: LinkName,
         /// Each address that was tried, and what came of it.
         why: String,
@@ -64,7 +64,7 @@ pub enum EngineEvent {
     LaneRepaired {
         /// The other end.
         peer: PeerId,
-        /// Which lane.
+        /// The lane's index in its link.
         lane: u16,
     },
     /// For [`Engine::copy`], on a thread that nobody waits for.

@@ -67,7 +67,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Without operations.
+    /// An exchange without open operations.
     #[must_use]
     pub fn new(limits: ExchangeLimits) -> Self {
         Self {

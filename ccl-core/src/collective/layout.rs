@@ -109,7 +109,7 @@ pub struct Shape<'a> {
     pub algorithm: Algorithm,
     /// Its buffers.
     pub parts: &'a [Part],
-    /// Members.
+    /// World size.
     pub world_size: usize,
     /// The ring, as ranks; used by ring only.
     pub ring_order: &'a [Rank],

@@ -8,7 +8,7 @@
 //! A slot has the length of the largest segment at some world size. While slots of one length are
 //! reserved, no other length is handed out; that happens only across a view change.
 
-/// One place.
+/// Index of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
@@ -26,7 +26,7 @@ pub(super) struct SlotPool {
 }
 
 impl SlotPool {
-    /// With nothing reserved.
+    /// A pool in which nothing is reserved.
     pub(super) fn new(scratch_bytes: usize) -> Self {
         Self {
             scratch_bytes,

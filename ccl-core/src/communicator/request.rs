@@ -31,7 +31,7 @@ pub enum Collective {
     },
     /// Sends one member's buffer to all members.
     Broadcast {
-        /// Whose.
+        /// Rank of the sender.
         root: Rank,
     },
     /// Blocks until all members have called it.

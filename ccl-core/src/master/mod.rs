@@ -45,7 +45,7 @@ pub struct ConnectionId(pub u64);
 pub enum Input {
     /// A connection sent a whole message. Connections are unknown before their first.
     Message {
-        /// Which connection.
+        /// The connection it came over.
         connection: ConnectionId,
         /// The address it comes from, for newcomers that announce an unspecified one.
         from: std::net::SocketAddr,
@@ -54,7 +54,7 @@ pub enum Input {
     },
     /// A connection ended.
     Closed {
-        /// Which.
+        /// The connection concerned.
         connection: ConnectionId,
     },
     /// The time that `poll_timeout` named has come.
@@ -75,14 +75,14 @@ pub enum Output {
     },
     /// Send a message.
     Send {
-        /// Where to.
+        /// The connection to send it over.
         connection: ConnectionId,
-        /// What.
+        /// The message.
         message: MasterToPeer,
     },
     /// Close a connection once everything sent to it has left. It may have ended already.
     Close {
-        /// Which.
+        /// The connection concerned.
         connection: ConnectionId,
     },
     /// Something an operator wants to know.

@@ -22,7 +22,7 @@ pub(super) struct Known<'a> {
     pub is_reply: bool,
     /// Safe points that were released.
     pub safe_released: u64,
-    /// Its tags.
+    /// The state of its tags.
     pub tags: &'a Tags,
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Phase {
     Detached(Absence),
     /// The master was told everything, and its reply has not come.
     Attaching(Absence),
-    /// Over.
+    /// The session is over.
     Ended(SessionEnd),
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Membership {
     pub view: Arc<View>,
     /// Names of its members in rank order.
     pub members: Members,
-    /// Its ring.
+    /// The ring order of its members.
     pub ring_order: Arc<[Rank]>,
     /// How `Auto` chooses in it.
     pub costs: CostTable,
@@ -190,7 +190,7 @@ pub(super) fn legal_cells() -> impl Iterator<Item = (State, Trigger)> {
 }
 
 impl Phase {
-    /// Its name.
+    /// The phase without its data, for the table.
     pub fn state(&self) -> State {
         match self {
             Self::Joining => State::Joining,

@@ -26,7 +26,7 @@ pub(super) struct Tags {
     held_back: BTreeSet<Tag>,
 }
 
-/// One tag.
+/// What the peer knows about one tag.
 #[derive(Debug, Default)]
 pub(super) struct TagState {
     /// All operations below are decided.

@@ -16,9 +16,9 @@ pub type EntryDigest = Digest;
 pub struct Tree {
     /// Of each block, in order.
     pub blocks: Vec<Digest>,
-    /// Of each entry.
+    /// Digest of each entry.
     pub entries: Vec<EntryDigest>,
-    /// Of all.
+    /// Root digest of the state.
     pub root: Digest,
 }
 

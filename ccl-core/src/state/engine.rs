@@ -33,7 +33,7 @@ pub struct StateTools {
     /// Receives events, from the tasks of the links and from within the engine's calls; must not
     /// block.
     pub events: Box<dyn Fn(StateEvent) + Send + Sync>,
-    /// Tells the time.
+    /// Returns the current time.
     pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
     /// Told that `deadline` may have changed.
     pub wake: Box<dyn Fn() + Send + Sync>,
@@ -62,7 +62,7 @@ struct Arrived {
 }
 
 impl StateEngine {
-    /// Without a sync.
+    /// An engine without an active sync.
     #[must_use]
     pub fn new(tools: StateTools) -> Self {
         Self {

@@ -23,7 +23,7 @@ pub const DIGESTS_PER_FRAME: u32 = (SEGMENT_BYTES_MAX / 32) as u32;
 /// What is to be fetched.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// What was elected.
+    /// The elected content.
     pub elected: StateId,
     /// Digest of the keys, equal for all members.
     pub keys: Digest,
@@ -101,7 +101,7 @@ struct Run {
 }
 
 impl Fetch {
-    /// Begins to ask.
+    /// Starts a fetch.
     #[must_use]
     pub fn new(task: Task, now: Instant) -> Self {
         let sources = task.sources.iter();
@@ -153,7 +153,7 @@ impl Fetch {
         wanted.digests.get(first as usize..(first + count) as usize)
     }
 
-    /// Digests arrived.
+    /// Handles digests that arrived.
     pub fn digests_arrived(&mut self, order: &Order, digests: Vec<Digest>, now: Instant) -> Claim {
         if !self.answered(order, now) {
             return Claim::Drop;

@@ -79,7 +79,7 @@ pub(super) fn given(from: PeerId, frame: Frame) -> Option<Order> {
     }
 }
 
-/// Asks for it.
+/// The header of a request.
 pub(super) fn ask(op: OpName, order: &Order) -> FrameHeader {
     let Order { first, count, .. } = *order;
     let frame = match order.what {
@@ -93,7 +93,7 @@ pub(super) fn ask(op: OpName, order: &Order) -> FrameHeader {
     }
 }
 
-/// Gives it.
+/// The header of an answer.
 pub(super) fn give(op: OpName, order: &Order, payload: &Payload) -> FrameHeader {
     let Order { first, count, .. } = *order;
     let frame = match order.what {

@@ -56,7 +56,7 @@ pub struct Blocks {
 pub struct Span {
     /// Index of the entry.
     pub entry: usize,
-    /// Bytes within it.
+    /// Its bytes within the entry.
     pub bytes: Range<u64>,
 }
 

@@ -34,9 +34,9 @@ pub enum What {
 /// One frame's worth of blocks or digests, asked of or given to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// The other side.
+    /// The peer at the other end.
     pub peer: PeerId,
-    /// What.
+    /// Digests or blocks.
     pub what: What,
     /// First block.
     pub first: u32,

@@ -27,7 +27,7 @@ pub enum StateEvent {
 /// What a sync is started with.
 #[derive(Clone, Debug)]
 pub struct StartSync {
-    /// Its name.
+    /// The sync's operation.
     pub op: OpName,
     /// Members in rank order.
     pub members: Members,

@@ -29,7 +29,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Nobody has asked.
+    /// A server without requests.
     #[must_use]
     pub fn new(layout: Arc<Blocks>, rate: Option<u64>) -> Self {
         Self {

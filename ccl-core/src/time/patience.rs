@@ -55,7 +55,7 @@ impl Patience {
         }
     }
 
-    /// Its time.
+    /// Current time of this clock.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now

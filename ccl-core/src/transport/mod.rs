@@ -59,7 +59,7 @@ pub enum Placement {
 /// may still be heard of after its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkName {
-    /// The other side.
+    /// The peer at the other end.
     pub peer: PeerId,
     /// Higher than that of any link before.
     pub incarnation: u64,

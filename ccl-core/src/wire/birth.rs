@@ -14,7 +14,7 @@ use crate::wire::bounded;
 /// An operation, its members and what they share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Birth {
-    /// Its name.
+    /// The operation.
     pub op: OpName,
     /// Its members in rank order of the birth view.
     #[serde(deserialize_with = "bounded::members")]
@@ -36,7 +36,7 @@ pub struct Start {
     pub birth: Birth,
     /// This peer's rank in it.
     pub rank: Rank,
-    /// What was called.
+    /// The fingerprint of the call.
     pub fingerprint: Fingerprint,
 }
 

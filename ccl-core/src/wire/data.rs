@@ -42,14 +42,14 @@ pub enum Frame {
     },
     /// A segment of somebody's input, on its way to be reduced.
     Contribution {
-        /// Which.
+        /// Number of the segment.
         segment: u32,
         /// How often it was passed on before; ring only.
         hop: u32,
     },
     /// A finished segment.
     Result {
-        /// Which.
+        /// Number of the segment.
         segment: u32,
         /// How often it was passed on before; ring only.
         hop: u32,
@@ -185,7 +185,7 @@ pub enum Content {
     Skip,
     /// Nothing but the acknowledgement in the header.
     Ack,
-    /// Sign of life.
+    /// Heartbeat.
     Ping,
 }
 
@@ -200,7 +200,7 @@ impl Content {
 /// One header on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What it announces.
+    /// What the frame carries.
     pub content: Content,
     /// Its number in its lane, from 0; 0 where it takes none.
     pub sequence: u64,
@@ -216,7 +216,7 @@ const MARK_VALID: u32 = 0x5AA5_C33C;
 const MARK_VOID: u32 = !MARK_VALID;
 
 impl Header {
-    /// As bytes.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let (kind, frame) = match self.content {

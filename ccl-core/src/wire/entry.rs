@@ -10,9 +10,9 @@ use crate::reduce::Dtype;
 /// What is known of an entry: all but, if it is long, the beginning of its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// Its type.
+    /// Element type.
     pub dtype: Dtype,
-    /// Its extents.
+    /// Shape: the extent of each dimension.
     pub shape: Vec<u64>,
     /// Whether its content may differ between members.
     pub is_unequal: bool,

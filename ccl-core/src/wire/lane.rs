@@ -17,9 +17,9 @@ pub const WELCOME_BYTES: usize = 96;
 pub struct LaneHello {
     /// The run that both belong to.
     pub run: RunId,
-    /// Who dials.
+    /// The dialling peer.
     pub from: PeerId,
-    /// Who is dialled.
+    /// The dialled peer.
     pub to: PeerId,
     /// The dialler's key, which shows that it is who it says.
     pub from_key: LinkKey,
@@ -42,7 +42,7 @@ pub struct LaneHello {
 }
 
 impl LaneHello {
-    /// As bytes.
+    /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
         let flags = if self.checksum { FLAG_CHECKSUM } else { 0 };
@@ -112,7 +112,7 @@ pub struct LaneOffer {
 }
 
 impl LaneOffer {
-    /// As bytes.
+    /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
         let mut writer = Writer::<HELLO_BYTES>::new();
@@ -191,9 +191,9 @@ pub struct LaneWelcome {
     pub answer: Answer,
     /// The run that both belong to.
     pub run: RunId,
-    /// Who answers.
+    /// The answering peer.
     pub from: PeerId,
-    /// Who dialled.
+    /// The peer that dialled.
     pub to: PeerId,
     /// Which link of the answering side this is.
     pub incarnation: u64,
@@ -210,7 +210,7 @@ pub struct LaneWelcome {
 }
 
 impl LaneWelcome {
-    /// As bytes.
+    /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> [u8; WELCOME_BYTES] {
         let mut writer = Writer::<WELCOME_BYTES>::new();

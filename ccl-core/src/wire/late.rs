@@ -18,7 +18,7 @@ use crate::wire::fingerprint::CallName;
 pub enum Late {
     /// These had not called it.
     Uncalled {
-        /// Who.
+        /// The members that had not.
         peers: LatePeers,
         /// Other calls that some of them were in.
         #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
@@ -31,7 +31,7 @@ pub enum Late {
 /// Some of so many peers, of which only the first are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatePeers {
-    /// All of them.
+    /// How many there are in total.
     pub count: u32,
     /// The first, in rank order.
     #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
@@ -41,14 +41,14 @@ pub struct LatePeers {
 /// A call that a member was in instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
-    /// Who.
+    /// The member.
     pub peer: PeerId,
     /// What it had called.
     pub call: CallName,
 }
 
 impl LatePeers {
-    /// These peers.
+    /// Counts these peers and names the first.
     #[must_use]
     pub fn of(peers: &[PeerId]) -> Self {
         Self {

@@ -30,7 +30,7 @@ pub enum CancelReason {
         field: String,
         /// The value of the member that reports it.
         mine: String,
-        /// The other's value.
+        /// The other member's value.
         theirs: String,
     },
     /// The member cannot go on with it.
@@ -76,7 +76,7 @@ impl CancelReason {
         }
     }
 
-    /// Why, in words.
+    /// The reason as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
@@ -126,13 +126,13 @@ pub enum EvictReason {
     Detached,
     /// Members could not reach it (R10).
     Unreachable {
-        /// Who reported it.
+        /// The members that reported it.
         #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
         by: Vec<PeerId>,
     },
     /// It did not call an operation that the others waited for (R15).
     NotPosted {
-        /// The tag.
+        /// Tag of the operation.
         tag: Tag,
         /// The operation's number.
         n: OpNumber,
@@ -167,7 +167,7 @@ pub enum EvictReason {
     /// Its shared state is further ahead than the run may go in one step, and enough others can go
     /// on without it (R18).
     RevisionAhead {
-        /// What it has.
+        /// The peer's revision.
         theirs: Revision,
         /// What the run sealed last.
         sealed: Revision,
@@ -175,7 +175,7 @@ pub enum EvictReason {
 }
 
 impl EvictReason {
-    /// Why, in words.
+    /// The reason as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
@@ -233,16 +233,16 @@ impl fmt::Display for EvictReason {
 pub enum AbortReason {
     /// A contributor is gone. The call may be repeated.
     Lost {
-        /// Who.
+        /// The lost peer.
         peer: PeerId,
-        /// Why.
+        /// Why it was lost.
         reason: EvictReason,
     },
     /// A member asked for it. Final: nobody repeats it.
     Cancelled {
-        /// Who.
+        /// The member that asked.
         by: PeerId,
-        /// Why.
+        /// Why it should be aborted.
         reason: CancelReason,
     },
     /// A sync of shared state that cannot be. Final: nobody repeats it.
@@ -277,7 +277,7 @@ impl AbortReason {
         64 + texts
     }
 
-    /// Why, in words.
+    /// The reason as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {

@@ -36,7 +36,7 @@ pub enum KeyDifference {
     Order,
     /// One of those entries that are not the same.
     Entry {
-        /// That one.
+        /// The entry.
         odd: OddEntry,
         /// How many others differ, at least.
         others: u32,
@@ -64,7 +64,7 @@ pub struct OddEntry {
 pub struct Foreign {
     /// Its name, or the end of a long one after an ellipsis, if it was told.
     pub name: Option<String>,
-    /// Its type.
+    /// Element type.
     pub dtype: Dtype,
     /// Its number of elements.
     pub count: u64,
@@ -73,7 +73,7 @@ pub struct Foreign {
 }
 
 impl KeySketch {
-    /// Adds an entry.
+    /// Adds an entry to the sums.
     pub fn add(&mut self, name: &str, dtype: Dtype, shape: &[u64], is_unequal: bool) {
         let description = Description::of(name, dtype, shape, is_unequal);
         let (name, weight) = (name_hash(name), weight(dtype, shape, is_unequal));

@@ -63,7 +63,7 @@ pub enum SyncStrategy {
 }
 
 impl SyncStrategy {
-    /// All of them.
+    /// All strategies.
     pub const ALL: [Self; 3] = [Self::EnforcePopular, Self::SendOnly, Self::ReceiveOnly];
 
     /// As it is written in messages and options.
@@ -80,7 +80,7 @@ impl SyncStrategy {
 /// What a member brings to a sync. It is part of its fingerprint, and not compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StateOffer {
-    /// Its content.
+    /// The member's content.
     pub content: StateId,
     /// Digest of names, types and shapes: must be the same for all.
     pub keys: Digest,
@@ -90,7 +90,7 @@ pub struct StateOffer {
     pub entries: u32,
     /// Their length in bytes.
     pub bytes: u64,
-    /// What it wants.
+    /// The member's strategy.
     pub strategy: SyncStrategy,
     /// Whether its content is whole: a sync that failed half-way leaves a mixture, which can only
     /// receive.
@@ -106,11 +106,11 @@ pub struct StateOffer {
 pub enum SyncFault {
     /// A member's entries differ from those of most.
     Keys {
-        /// The odd one.
+        /// The member that does not fit.
         peer: PeerId,
         /// Its number of entries and bytes.
         theirs: (u32, u64),
-        /// Those of most.
+        /// Entries and bytes of most members.
         most: (u32, u64),
         /// Its keys, which others may have too.
         odd: Digest,
@@ -121,34 +121,34 @@ pub enum SyncFault {
     },
     /// Strategies that do not go together.
     Strategies {
-        /// The odd one.
+        /// The member that does not fit.
         peer: PeerId,
-        /// Its strategy.
+        /// That member's strategy.
         theirs: SyncStrategy,
         /// The strategy of most.
         most: SyncStrategy,
     },
     /// A sender's content is not the one that was elected.
     SenderLost {
-        /// The odd one.
+        /// The member that does not fit.
         peer: PeerId,
-        /// What it has.
+        /// That member's content.
         theirs: StateId,
-        /// What was elected.
+        /// The elected content.
         elected: StateId,
     },
     /// A revision further ahead than one step.
     RevisionAhead {
-        /// Whose.
+        /// The member that is furthest ahead.
         peer: PeerId,
-        /// What it has.
+        /// That member's revision.
         theirs: Revision,
         /// What was sealed last.
         sealed: Revision,
     },
     /// Nobody has the content that was sealed, nor one that follows it.
     RevisionLost {
-        /// What was sealed.
+        /// The content sealed last.
         sealed: StateId,
         /// The best there is.
         best: StateId,

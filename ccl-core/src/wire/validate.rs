@@ -34,19 +34,19 @@ pub enum Violation {
         what: &'static str,
         /// What was sent. A list that was cut while decoding counts one more than its limit.
         found: u64,
-        /// What is allowed.
+        /// The maximum.
         max: u64,
     },
     /// A list names something twice, or leaves its order.
     #[error("{what}: named twice or out of order")]
     Disordered {
-        /// Which list.
+        /// Name of the list.
         what: &'static str,
     },
     /// A text that is to be shown holds what moves the cursor.
     #[error("{what} holds control characters")]
     Unprintable {
-        /// Which text.
+        /// Name of the text.
         what: &'static str,
     },
     /// The waiting times contradict each other.

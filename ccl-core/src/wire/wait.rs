@@ -13,7 +13,7 @@ use crate::wire::bounded;
 /// A peer, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedPeer {
-    /// Its session's name.
+    /// The peer's session id.
     pub peer: PeerId,
     /// Its own name, and its address.
     pub name: String,
@@ -63,7 +63,7 @@ pub struct UnitCount {
 /// Some of so many peers, of which only the first are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SomePeers {
-    /// All of them.
+    /// How many there are in total.
     pub count: u32,
     /// The first, by peer id.
     #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
@@ -86,9 +86,9 @@ impl fmt::Display for SomePeers {
 /// A link that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingLink {
-    /// Who says so.
+    /// The peer that reported it.
     pub from: NamedPeer,
-    /// To whom.
+    /// The peer at the other end.
     pub to: NamedPeer,
     /// What was tried at which address, and what came of it; empty as long as nothing failed.
     pub error: String,
@@ -127,7 +127,7 @@ pub enum Wait {
     Unit(UnitCount),
     /// The group's first view, for more peers.
     FirstView {
-        /// Who is registered.
+        /// Peers that are registered.
         here: SomePeers,
         /// How many there must be.
         needed: u32,
@@ -136,26 +136,26 @@ pub enum Wait {
     Links(#[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")] Vec<MissingLink>),
     /// A pause, because of what it, or a process before it, was evicted for.
     Backoff {
-        /// What for.
+        /// Why it was evicted.
         cause: BackoffCause,
         /// For how long, in seconds.
         seconds: u32,
     },
     /// The group is as large as it may be.
     Full {
-        /// Its members.
+        /// Current number of members.
         members: u32,
     },
     /// Members to come to their safe point.
     SafePoint {
-        /// All members.
+        /// Number of members.
         members: u32,
         /// Who has not come.
         missing: SomePeers,
     },
     /// Answers of members in a view change.
     Change {
-        /// Whose.
+        /// Members whose answer is missing.
         missing: SomePeers,
     },
 }

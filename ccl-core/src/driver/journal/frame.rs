@@ -10,7 +10,7 @@ pub(super) enum Found {
     Whole(u32),
     /// The beginning of one, or zeros: a write that a crash cut short.
     Torn,
-    /// Neither.
+    /// Neither a complete record nor a torn tail.
     Damaged(&'static str),
 }
 

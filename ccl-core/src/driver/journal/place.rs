@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 /// What is where an open file should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The file itself.
+    /// The path leads to the open file.
     There,
     /// Nothing, or nothing that can be reached.
     Gone,
-    /// Another file.
+    /// Another file is at the path.
     Taken,
 }
 

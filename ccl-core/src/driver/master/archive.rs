@@ -30,7 +30,7 @@ pub(super) trait Disk: Debug {
         false
     }
 
-    /// Where that is.
+    /// Path of the journal.
     fn path(&self) -> &Path {
         Path::new("")
     }

@@ -67,7 +67,7 @@ impl Connection {
         self.outbox.flush(&self.stream);
     }
 
-    /// Hears nothing more.
+    /// Stops reading from the connection.
     pub fn mute(&self) {
         self.is_open.set(false);
     }

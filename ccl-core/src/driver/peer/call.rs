@@ -21,7 +21,7 @@ pub(crate) struct Operation {
     pub(crate) fingerprint: Fingerprint,
     /// The caller's memory.
     pub(crate) parts: Vec<Buffer>,
-    /// Its stream.
+    /// The call's tag.
     pub(crate) tag: Tag,
     /// When to cancel it; `None`: the communicator's default.
     pub(crate) deadline: Option<Duration>,

@@ -33,7 +33,7 @@ pub(super) enum Item {
     Input(Input),
     /// What a link reports; ignored if a later one has replaced it.
     Link(LinkName, Input),
-    /// A collective.
+    /// Start a collective.
     Post(Operation, Arc<Call>),
     /// A safe point or a farewell.
     Plain(CallId, Arc<Completion>, Input),

@@ -51,7 +51,7 @@ pub(super) enum Deferred {
     HangUp(Control),
     /// The other side does not take what it is told.
     Break(Control),
-    /// Move bytes.
+    /// Start an operation in the collective engine.
     Start(CallId, Box<Start>, Vec<Buffer>),
     /// Synchronise shared state.
     StartSync(StartSync),
@@ -63,7 +63,7 @@ pub(super) enum Deferred {
     Stop(OpName, Option<Arc<Call>>),
     /// Move no more bytes, bring the result home, and tell it.
     Commit(OpName, Option<Arc<Call>>, Ending),
-    /// Tell an end.
+    /// Complete a call.
     Finish(Ending),
     /// Look what a sync brings by now, and post it again.
     Renew(Box<Repeat>),

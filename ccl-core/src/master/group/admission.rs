@@ -32,7 +32,7 @@ pub struct Newcomer {
 /// From which safe point on a newcomer may be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// From any.
+    /// From any safe point on.
     Any,
     /// Its unit is not whole yet.
     Waits,

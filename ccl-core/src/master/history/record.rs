@@ -25,7 +25,7 @@ pub enum Record {
     RunFounded {
         /// Its name, as peers give it.
         run: String,
-        /// Its identity.
+        /// The run's random id.
         run_id: RunId,
         /// Whether it was taken over: it may have groups that this journal does not name, and they
         /// may have members.
@@ -40,9 +40,9 @@ pub enum Record {
     SessionRegistered(Registration),
     /// A session ended.
     SessionEnded {
-        /// Whose.
+        /// The session that ended.
         peer: PeerId,
-        /// Why.
+        /// Why it ended.
         reason: EvictReason,
     },
     /// A view, and with it every outcome decided at the change to it (R4).

@@ -20,7 +20,7 @@ pub struct Hearing {
     doubt: Option<Duration>,
     /// How long it goes on after somebody was heard.
     lease: Duration,
-    /// Longest doubt.
+    /// Longest time that the clock may stand still for this reason.
     doubt_max: Duration,
     /// When it last went on, by this clock.
     went_on: Option<Instant>,
@@ -51,7 +51,7 @@ impl Hearing {
         }
     }
 
-    /// Its time.
+    /// Current time of this clock.
     pub fn now(&self) -> Instant {
         self.patience.now()
     }
