@@ -61,6 +61,6 @@ mod tests {
     fn a_success_leaves_the_words_of_the_last_failure() {
         assert_eq!(call(|| Err(Error::Timeout.into())), 7);
         assert_eq!(call(|| Ok(())), cclSuccess);
-        assert!(last_words().contains("not finished"), "{}", last_words());
+        assert!(last_words().contains("did not finish"), "{}", last_words());
     }
 }

@@ -155,9 +155,9 @@ pub unsafe extern "C" fn leave(communicator: cclCommunicator_t) -> cclResult_t {
     })
 }
 
-/// Leaves the run, waiting at most a second for the master's answer; ends calls of other threads
-/// with cclErrorEnded; and destroys the handle. All its operations have then ended, and their
-/// memory is the caller's. Their handles stay valid until cclDestroyOperation.
+/// Leaves the run, ends calls of other threads with cclErrorEnded, and destroys the handle. Blocks
+/// at most a second, for the master's answer. All its operations have then ended, and their memory
+/// is the caller's. Their handles stay valid until cclDestroyOperation.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroyCommunicator")]

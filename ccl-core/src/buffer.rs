@@ -45,7 +45,7 @@ impl Gate {
         (before & CLOSED == 0).then_some(inside)
     }
 
-    /// Closes the gate and waits until nobody is inside: at most one non-blocking system call or
+    /// Closes the gate and waits until no task is inside: at most one non-blocking system call or
     /// one addition of a segment.
     pub fn close(&self) {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);

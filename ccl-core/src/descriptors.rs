@@ -124,7 +124,7 @@ impl<T: AsRawFd> Drop for Own<T> {
     }
 }
 
-/// Where a descriptor is noted. Its end is told to the owner.
+/// Where a descriptor is recorded. Its owner is notified when it is closed.
 #[derive(Debug)]
 struct Note {
     slot: &'static AtomicI32,
@@ -189,7 +189,7 @@ impl Table {
         }
     }
 
-    /// The next piece, made if there is none.
+    /// The next piece, created if there is none.
     fn next_piece(&'static self) -> &'static Self {
         if let Some(next) = self.next() {
             return next;

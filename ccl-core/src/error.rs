@@ -87,14 +87,14 @@ pub enum Error {
         /// Current world size.
         world_size: u32,
     },
-    /// The master removed this peer. The session is over; connect anew, and if it was for its
+    /// The master removed this peer. The session is over; connect again, and if it was for its
     /// shared state ([`ErrorKind::RevisionAhead`]), without that.
     #[error("this peer was evicted from the run: {0}; connect again to rejoin as a newcomer")]
     Evicted(Eviction),
     /// The master did not let this peer in.
     #[error("the master refused this peer: {0}")]
     Refused(String),
-    /// Whether the operation succeeded cannot be known. The session is over; connect anew.
+    /// Whether the operation succeeded cannot be known. The session is over; connect again.
     #[error("the outcome is unknown: {0}; the session is over, connect again")]
     Unknown(String),
     /// The session has already ended, or `leave` was called.
@@ -264,7 +264,7 @@ impl Error {
     }
 }
 
-/// The errors as one list, for whoever gives each a number or a class: [`Error::kind`].
+/// The kinds of errors, for bindings that map each to a number or a class: [`Error::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(

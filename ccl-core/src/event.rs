@@ -78,8 +78,8 @@ pub enum Event {
         /// For how long, in milliseconds.
         paused_ms: u64,
     },
-    /// No member at all is heard, or if there are none, no newcomer: the master takes itself for
-    /// cut off, and evicts nobody until one is heard, or until `detach_timeout` is over (R20).
+    /// The master hears no member, or if there are none, no newcomer. It considers itself cut off,
+    /// and evicts no peer until it hears one or `detach_timeout` has passed (R20).
     MasterHearsNobody,
     /// The journal is older than the run: a copy, or a part of it. It is treated as lost (R11).
     JournalOutdated,
@@ -129,7 +129,7 @@ pub enum Event {
 /// a log that was asked for more.
 #[derive(Debug, Default)]
 pub struct News {
-    /// Groups of which a sync was told since their members changed.
+    /// Groups whose first sync since a change of members was reported.
     synced: BTreeSet<GroupId>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::ids::PeerId;
 
-/// The names of peers, as far as they are known, each with its address. Cheap to clone.
+/// The known names of peers, each with its address. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(Arc<BTreeMap<PeerId, String>>);
 

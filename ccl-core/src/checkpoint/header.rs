@@ -123,8 +123,8 @@ impl Write for Counter {
     }
 }
 
-/// What a file says of itself, as far as its first 4 KiB and its length tell, and the length of its
-/// text. An error says what is wrong with it.
+/// What a file's first 4 KiB and its length say about it, and the length of its text. An error says
+/// what is wrong with it.
 pub fn read_facts(source: &impl Source) -> Result<(Facts, u64), String> {
     let file_bytes = source.bytes().map_err(|error| error.to_string())?;
     if file_bytes < LENGTH_BYTES {
@@ -224,7 +224,7 @@ pub fn read_places(
     keys: &[Key],
 ) -> Result<Vec<u64>, String> {
     let needed_bytes = text_bytes_needed(facts, keys)?;
-    // Another program may have written the text anew, with a few spaces more.
+    // Another program may have rewritten the text with a few more spaces.
     if text_bytes > 2 * needed_bytes + FIRST_BYTES {
         return Err(format!(
             "its header has {text_bytes} bytes; these entries need {needed_bytes}"

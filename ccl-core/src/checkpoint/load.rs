@@ -47,7 +47,7 @@ impl From<Failure> for Error {
 
 impl<D: Disk> Checkpoints<D> {
     /// Loads the newest checkpoint that is whole into the caller's memory: `entries` are all
-    /// entries in the order of the keys. `None` if there is none at all.
+    /// entries in the order of the keys. `None` if there are none.
     ///
     /// Reads the file twice, and needs no memory for it.
     ///
@@ -86,7 +86,7 @@ impl<D: Disk> Checkpoints<D> {
     }
 
     /// What the newest checkpoint is, without reading more than its first 4 KiB: by name, header
-    /// and length it is whole, but its content is not hashed. `None` if there is none at all.
+    /// and length it is complete, but its content is not hashed. `None` if there are none.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -306,5 +306,5 @@ impl Found {
     }
 }
 
-/// How often a directory is listed anew because somebody saves there at the same time.
+/// How often a directory is listed again because of concurrent saves.
 const LISTINGS_MAX: usize = 8;

@@ -28,7 +28,7 @@ use crate::limits::SEGMENT_BYTES_MAX;
 use crate::transport::{FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
 use crate::wire::control::{Fingerprint, LinkFault, Start};
 
-/// What the driver is told.
+/// Events for the driver.
 #[derive(Debug)]
 pub enum EngineEvent {
     /// The whole result of an operation is here, and all members called the same.

@@ -54,7 +54,7 @@ pub struct Exchange {
     limits: ExchangeLimits,
     /// At most one a tag (R1).
     operations: BTreeMap<Tag, Operation>,
-    /// The newest operation of each tag that was stopped, as far as late posts of it may count.
+    /// The newest operation of each tag that was stopped, while late posts of it may still count.
     stopped: BTreeMap<Tag, OpName>,
     kept: KeptPosts,
     /// The newest view, and the operations born before it that go on.

@@ -89,7 +89,7 @@ impl KeptPosts {
 }
 
 /// Operations of a tag in the order in which they begin. A later one is born in the same view or a
-/// later one, also when the tag was given back in between and its numbers began anew.
+/// later one, even if the tag was returned in between and its numbers restarted.
 pub(super) fn order(op: OpName) -> (Vid, OpNumber) {
     if is_active(Mutation::PostsOrderedByNumber) {
         return (Vid::default(), op.n);

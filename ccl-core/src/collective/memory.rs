@@ -248,7 +248,7 @@ impl Memory {
 /// Staging memory to be given back to the system, by dropping it.
 pub(super) type Unused = Vec<Arc<Storage>>;
 
-/// Staging memory between operations, so that a training step does not ask the system for it anew.
+/// Staging memory between operations, so that a training step need not allocate it again.
 #[derive(Debug, Default)]
 pub(super) struct StagingPool {
     /// With the number of `trim` calls that each has been idle.

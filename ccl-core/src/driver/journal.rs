@@ -115,7 +115,7 @@ impl Journal {
         marker.and_then(Marker::stamp)
     }
 
-    /// A member can hear of the master now.
+    /// From now on a member can hear from the master.
     ///
     /// # Errors
     /// [`Error::Os`]: the master must stop.

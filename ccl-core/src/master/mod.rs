@@ -103,7 +103,7 @@ pub struct Setup {
     pub force_rebuild: bool,
     /// An operator's word that no member of an earlier run or view is alive: none is waited for.
     pub members_gone: bool,
-    /// For how long at least no member has heard of an earlier master: so much less is waited for
+    /// Minimum time for which no member has heard from an earlier master; it shortens the wait for
     /// those that may be alive.
     pub silence: Duration,
     /// Whether the history is known to be the newest of the run: the driver keeps a journal on
@@ -128,7 +128,7 @@ pub struct Master {
     run: Run,
     shared: Shared,
     groups: BTreeMap<GroupId, Group>,
-    /// Groups that the input in hand may have changed.
+    /// Groups that the current input may have changed.
     touched: BTreeSet<GroupId>,
     census: run::census::Census,
     units: run::generation::Units,
@@ -229,7 +229,7 @@ impl Master {
         groups.map(|(id, group)| (*id, group.phase.state().name()))
     }
 
-    /// Whether a member can hear of this master now.
+    /// Whether a member can hear from this master now.
     #[must_use]
     pub fn has_members(&self) -> bool {
         let mut sessions = self.shared.sessions.iter();
@@ -276,7 +276,7 @@ impl Master {
         }
     }
 
-    /// Something was heard of a session.
+    /// Something was received from a session.
     fn hear(&mut self, peer: PeerId) {
         self.shared.sessions.hear(peer, self.shared.now);
         let (sessions, groups) = (&self.shared.sessions, &self.groups);

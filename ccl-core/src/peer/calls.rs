@@ -47,7 +47,7 @@ impl Peer {
         self.advance(tag);
     }
 
-    /// Posts the waiting call of a tag, or answers it, as far as the phase and the floor allow.
+    /// Posts the waiting call of a tag, or answers it, if the phase and the floor allow it.
     pub(super) fn advance(&mut self, tag: Tag) {
         let (Some(state), Some(membership)) = (self.tags.get(tag), self.phase.membership()) else {
             return;

@@ -23,7 +23,7 @@ pub(super) fn floor_never_falls(state: &TagState, sealed: &TagFloor) {
     );
 }
 
-/// I7: the ends of a tag are told in the order of its numbers, without a gap.
+/// I7: outcomes of a tag are reported in the order of its numbers, without a gap.
 pub(super) fn told_without_gap(state: &TagState, n: OpNumber) {
     assert!(
         n == state.told || is_active(Mutation::InvalidCallTakesNumber),
@@ -39,7 +39,7 @@ pub(super) fn held_after_election(posted: &Posted, fingerprint: &Fingerprint) {
     );
 }
 
-/// I8: what a view change decided is told after its release only.
+/// I8: what a view change decided is reported only after its release.
 pub(super) fn told_after_release(membership: Option<&Membership>) {
     assert!(
         membership.is_some_and(|membership| membership.released)

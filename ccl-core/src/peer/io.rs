@@ -122,7 +122,7 @@ pub enum End {
         op: OpName,
         /// Whose data is in the result, in rank order of the birth view.
         contributors: Vec<PeerId>,
-        /// This peer's view when it was told.
+        /// This peer's view when it learned the outcome.
         view: Arc<View>,
     },
     /// The operation failed on all members. `StopOp` came before, if it was started here.
@@ -132,7 +132,7 @@ pub enum End {
         op: OpName,
         /// Why it was aborted.
         reason: AbortReason,
-        /// This peer's view when it was told.
+        /// This peer's view when it learned the outcome.
         view: Arc<View>,
     },
     /// The session is over and nobody here can know. `StopOp` came before.

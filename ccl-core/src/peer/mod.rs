@@ -103,7 +103,7 @@ impl Peer {
         self.now = self.now.max(now);
         self.begin_turn();
         if matches!(input, Input::Control(_)) && !self.session.is_up() {
-            // The last words of a connection that was given up: everything is said anew.
+            // The last frames of a connection that was given up: everything is sent again.
             return;
         }
         let (state, trigger) = (self.phase.state(), Trigger::of(&input));
@@ -120,7 +120,7 @@ impl Peer {
         }
     }
 
-    /// After a pause of this process the patience with the master begins anew (R20).
+    /// After a pause of this process the timeout for the master restarts (R20).
     fn begin_turn(&mut self) {
         if self.first_patience().is_none() {
             self.patience.skip(self.now);

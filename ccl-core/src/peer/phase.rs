@@ -28,7 +28,7 @@ pub(super) enum Phase {
     Installed(Membership),
     /// No connection to the master; what does not need it goes on.
     Detached(Absence),
-    /// The master was told everything, and its reply has not come.
+    /// `Attach` with the full report was sent; the reply has not come.
     Attaching(Absence),
     /// The session is over.
     Ended(SessionEnd),
@@ -115,7 +115,7 @@ pub(super) enum Reaction {
     Tolerate,
     /// It means nothing here.
     Ignore,
-    /// The master contradicts itself: drop the connection and tell it everything anew.
+    /// The master contradicts itself: drop the connection and report everything again.
     Fault,
 }
 

@@ -31,19 +31,19 @@ pub(super) struct SafePoints {
 struct Open {
     call: CallId,
     deadline: Option<Instant>,
-    /// Calls made before it that have no number yet. While there are any, nobody hears of it.
+    /// Calls made before it that have no number yet. While there are any, it is not reported.
     behind: BTreeSet<CallId>,
 }
 
 impl SafePoints {
-    /// Safe points called, the open one included if the master may hear of it.
+    /// Safe points called, including the open one if the master may learn of it.
     pub fn called(&self) -> u64 {
         let open = self.open.as_ref();
         let said = open.is_some_and(|open| open.behind.is_empty());
         self.consumed.saturating_add(u64::from(said))
     }
 
-    /// Safe points released, as far as this peer knows.
+    /// Safe points known to be released.
     pub fn released(&self) -> u64 {
         self.released
     }

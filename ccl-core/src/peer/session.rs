@@ -293,7 +293,7 @@ impl Peer {
     }
 
     /// When a member without a master gives up. Real time, whether it ran or not: a master that
-    /// restarts relies on it that nobody is alive after that (R11).
+    /// restarts relies on no session being alive after that (R11).
     pub(super) fn detached_until(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Detached(absence) | Phase::Attaching(absence) => {

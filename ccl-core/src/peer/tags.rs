@@ -41,7 +41,7 @@ pub(super) struct TagState {
     pub reasons: BTreeMap<OpNumber, AbortReason>,
     /// Number of the next validated call.
     pub next: OpNumber,
-    /// The number whose end is told next.
+    /// The number whose outcome is reported next.
     pub told: OpNumber,
     /// The call in progress.
     pub call: Option<Call>,
@@ -107,7 +107,7 @@ impl Call {
         }
     }
 
-    /// What the master is told of it.
+    /// The note about it for the master.
     pub fn note(&self) -> Option<OpNote> {
         self.posted().map(|posted| OpNote {
             op: posted.op,

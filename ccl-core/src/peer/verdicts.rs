@@ -219,7 +219,7 @@ impl Peer {
     }
 
     /// An abort with its reason. The master keeps the newest only; where it is not known, the
-    /// caller is told what nobody repeats a call for, because it may have been final.
+    /// caller gets an error that is not retried, because the abort may have been final.
     fn aborted(&self, op: OpName) -> Verdict {
         let known = self
             .tags

@@ -86,7 +86,7 @@ struct Wanted {
     digests: Vec<Digest>,
     /// Runs that are not stored, by first block.
     runs: BTreeMap<u32, Run>,
-    /// Those that nobody is asked for.
+    /// Blocks that are not requested from any source.
     todo: VecDeque<u32>,
     /// Bytes of all runs.
     bytes: u64,

@@ -64,7 +64,7 @@ pub struct Brought {
 pub struct Account {
     /// Bytes sent to other members.
     pub sent_bytes: u64,
-    /// Bytes received, the useless included.
+    /// Bytes received, including wasted bytes.
     pub received_bytes: u64,
     /// Bytes used of each source.
     pub sources: Vec<(PeerId, u64)>,

@@ -50,7 +50,7 @@ impl Previous {
     }
 }
 
-/// The same bytes in memory of the library; `None` if there is none.
+/// A copy of these bytes in the library's memory; `None` if it cannot be allocated.
 pub(super) fn copy_of(bytes: &[u8]) -> Option<Region> {
     let storage = Storage::try_new(bytes.len()).ok()?;
     let copy = storage.open(&Gate::keeping(vec![Arc::clone(&storage)]));

@@ -15,7 +15,7 @@ use crate::time::Instant;
 use crate::transport::Payload;
 use crate::wire::state::StateId;
 
-/// What the driver is told.
+/// Events for the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateEvent {
     /// The elected content is here.
@@ -43,7 +43,7 @@ pub(super) struct Running {
     pub gate: Arc<Gate>,
     pub elected: Option<StateId>,
     pub role: Role,
-    /// Whether its end was told.
+    /// Whether its end was reported.
     pub is_told: bool,
     /// Memory that blocks are being received into.
     pub buffers: BTreeMap<(PeerId, What, u32), Region>,
@@ -52,7 +52,7 @@ pub(super) struct Running {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub(super) enum Role {
-    /// The election is not heard of; some may ask already.
+    /// The election has not arrived yet; others may already send requests.
     Waiting(Vec<Order>),
     Source(Serve),
     Receiver(Fetch),

@@ -145,7 +145,7 @@ pub trait Links: LinkSender {
     fn is_current(&self, link: LinkName) -> bool;
     /// Traffic by peer, of the links that are wanted at the moment.
     fn counters(&self) -> BTreeMap<PeerId, LinkCounters>;
-    /// Ends all links, stops listening and lets go of the handler.
+    /// Ends all links, stops listening and drops the handler.
     fn shutdown(&self);
     /// Blocks until the port and all connections are closed after `shutdown`, at most `timeout`;
     /// whether they are.

@@ -27,7 +27,7 @@ pub use super::state::{
 pub use super::wait::{BackoffCause, MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
-/// with its number, so that whoever differs is told so.
+/// with its number, so that a peer with another version learns why it is refused.
 pub const PROTOCOL_VERSION: u32 = 4;
 
 /// One member of a view, as the others need to know it.
@@ -144,7 +144,7 @@ pub struct OpenReport {
     pub held: bool,
     /// What this peer asked for.
     pub cancel: Option<CancelReason>,
-    /// What was elected, if it is a sync of shared state and this peer has heard of the election.
+    /// The elected content, if this is a sync of shared state and this peer knows the election.
     pub elected: Option<StateId>,
 }
 
@@ -153,7 +153,7 @@ pub struct OpenReport {
 pub struct GivenBack {
     /// The tag.
     pub tag: Tag,
-    /// The view that it begins anew in. Who comes from an older one forgets what it knows of it.
+    /// The view in which it restarts. A member from an older view forgets what it knows about it.
     pub vid: Vid,
 }
 
@@ -269,8 +269,8 @@ pub struct Install {
     pub departed: Vec<(PeerId, EvictReason)>,
 }
 
-/// The groups that the receiver does not belong to, for information only: what a peer is told may
-/// be older than its own view.
+/// The groups that the receiver does not belong to. For information only: the numbers may be older
+/// than its own view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherGroups {
     /// Members of those groups together.
@@ -327,7 +327,7 @@ pub enum PeerToMaster {
     },
     /// A newcomer is linked with these peers.
     Ready {
-        /// The view it heard of.
+        /// The newest view it knows.
         vid: Vid,
         /// Peers that it has a whole link to.
         #[serde(deserialize_with = "bounded::list::<_, _, PEERS_MAX>")]
@@ -389,8 +389,8 @@ pub enum PeerToMaster {
     Leave,
     /// Heartbeat of a peer.
     Ping,
-    /// Why there is no link to a newcomer, or of a newcomer, for the words of whoever waits for it;
-    /// nothing is decided by it.
+    /// Why there is no link to a newcomer, or of a newcomer, for the text of peers that wait for
+    /// it; nothing is decided by it.
     NoLink {
         /// The other end.
         peer: PeerId,

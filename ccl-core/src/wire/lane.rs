@@ -27,7 +27,7 @@ pub struct LaneHello {
     pub to_key: LinkKey,
     /// Which link of the dialler this is: higher each time it forgot what it had sent.
     pub incarnation: u64,
-    /// The incarnation of the other side's link that the dialler last heard of; 0 for none.
+    /// The other side's link incarnation that the dialler last saw; 0 for none.
     pub known: u64,
     /// Counts the dialler's attempts for this lane, so that a late one does not replace a newer.
     pub attempt: u64,
@@ -180,7 +180,7 @@ impl Opening {
 pub enum Answer {
     /// The lane is on.
     Accepted,
-    /// The two sides remember different links: begin anew, with a higher incarnation.
+    /// The two sides remember different links: restart with a higher incarnation.
     Stale,
 }
 

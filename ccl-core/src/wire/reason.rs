@@ -115,7 +115,7 @@ impl fmt::Display for CancelReason {
 pub enum EvictReason {
     /// It asked to leave.
     Left,
-    /// Nothing was heard of it for `peer_timeout`.
+    /// Nothing was received from it for `peer_timeout`.
     Silent {
         /// How long, in milliseconds.
         silent_ms: u64,
@@ -137,7 +137,7 @@ pub enum EvictReason {
         /// The operation's number.
         n: OpNumber,
     },
-    /// It was not heard while a restarted master rebuilt the run.
+    /// It did not come back while a restarted master rebuilt the run.
     NotHeard,
     /// It is no member of this run, or its view is no longer one.
     NotAMember,
@@ -162,7 +162,7 @@ pub enum EvictReason {
         /// The number of the safe point.
         k: u64,
     },
-    /// It was admitted, and the members changed again before it heard of it (R9).
+    /// It was admitted, but the members changed again before it learned of that (R9).
     Unaware,
     /// Its shared state is further ahead than the run may go in one step, and enough others can go
     /// on without it (R18).

@@ -62,7 +62,7 @@ pub struct OddEntry {
 /// What is known of an entry that another member has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// Its name, or the end of a long one after an ellipsis, if it was told.
+    /// Its name, if known; of a long name an ellipsis and the end.
     pub name: Option<String>,
     /// Element type.
     pub dtype: Dtype,

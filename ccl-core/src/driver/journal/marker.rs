@@ -208,7 +208,7 @@ impl Marker {
         })
     }
 
-    /// A member can hear of the master now.
+    /// From now on a member can hear from the master.
     pub fn write_stamp(&mut self, moment: &Moment) -> io::Result<()> {
         let Some(file) = &self.file else {
             return Ok(());

@@ -34,7 +34,7 @@ impl Door {
         })
     }
 
-    /// Takes a connection in; the one that must give way to it.
+    /// Adds a connection; returns the one that must give way to it.
     pub fn enter(&mut self, id: ConnectionId, now: Instant) -> Option<ConnectionId> {
         let is_full = self.waiting.len() >= UNIDENTIFIED_MAX;
         let leaving = if is_full {

@@ -316,7 +316,8 @@ impl State {
         }
     }
 
-    /// Tells the master that a connection ended, if it has heard of it and did not end it itself.
+    /// Tells the master that a connection ended, if it knows the connection and did not end it
+    /// itself.
     fn end(&mut self, connection: &Connection, end: End) {
         match end {
             End::Refused(reason) => {
@@ -442,7 +443,7 @@ impl State {
         connection.map_or(Ok(()), |connection| connection.push(message))
     }
 
-    /// A connection that cannot be sent to ends; its peer attaches anew.
+    /// A connection that cannot be written to ends; its peer attaches again.
     fn give_up(&mut self, id: ConnectionId, error: &io::Error) {
         let Some(connection) = self.connections.remove(&id) else {
             return;
@@ -474,11 +475,11 @@ impl State {
     }
 }
 
-/// For how long at least no member has heard of a master of this journal.
+/// Minimum time for which no member has heard from a master of this journal.
 fn silence(journal: Option<&Journal>) -> Duration {
     let heard = journal.and_then(Journal::last_heard);
     let silence = heard.and_then(|heard| Some(Moment::now()?.since(&heard)));
-    // The stamp may be so old when a member hears of the master.
+    // Largest age of the stamp when a member hears from the master.
     silence
         .unwrap_or_default()
         .saturating_sub(STAMP_INTERVAL * 2)

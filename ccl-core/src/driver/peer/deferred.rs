@@ -49,7 +49,7 @@ pub(super) enum Deferred {
     StopDialling,
     /// Send the rest, and end the connection.
     HangUp(Control),
-    /// The other side does not take what it is told.
+    /// The other side does not read what it is sent.
     Break(Control),
     /// Start an operation in the collective engine.
     Start(CallId, Box<Start>, Vec<Buffer>),
@@ -61,7 +61,7 @@ pub(super) enum Deferred {
     Forget(Vid, Vec<OpName>),
     /// Move no more bytes.
     Stop(OpName, Option<Arc<Call>>),
-    /// Move no more bytes, bring the result home, and tell it.
+    /// Stop moving bytes, copy the result to the caller, and end the call.
     Commit(OpName, Option<Arc<Call>>, Ending),
     /// Complete a call.
     Finish(Ending),
@@ -73,7 +73,7 @@ pub(super) enum Deferred {
     Note(Event),
 }
 
-/// The end of a call, on its way to whoever waits.
+/// The end of a call, on its way to the waiting caller.
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) duty: Duty,
@@ -108,7 +108,7 @@ impl Session {
         !self.deferred.lock().is_empty()
     }
 
-    /// Works the queue off, unless another thread is at it; that thread then takes the work along.
+    /// Runs the queue, unless another thread is running it; that thread then does this work too.
     pub(super) fn carry_out_deferred(&self) {
         while self.has_deferred() {
             let Some(mut hands) = self.hands.try_lock() else {

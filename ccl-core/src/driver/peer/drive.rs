@@ -16,7 +16,8 @@ use crate::peer::{Input, SessionEnd};
 use crate::wire::control::MasterToPeer;
 
 impl Session {
-    /// Works off what waits, unless another thread is at it; that thread then takes it along.
+    /// Handles all queued input, unless another thread is doing so; that thread then handles it
+    /// too.
     pub(crate) fn drive(&self) {
         let _guard = EndCallsOnPanic::new(self);
         loop {
@@ -48,7 +49,7 @@ impl Session {
         }
     }
 
-    /// Puts everything that waits into the machine; false if another thread is at it, and takes the
+    /// Feeds all queued input to the machine; false if another thread is doing so, and takes the
     /// rest along.
     fn decide(&self) -> bool {
         loop {

@@ -41,7 +41,7 @@ pub enum Turn {
 }
 
 impl Newcomer {
-    /// Whether it may enter a group of these members, as far as they are concerned.
+    /// Whether these members' links allow it to enter their group.
     fn is_fit(&self, members: &BTreeSet<PeerId>, now: Instant) -> bool {
         let linked = self.linked.as_ref();
         let is_held = self.held.is_some_and(|held| held.until > now);
@@ -110,8 +110,9 @@ pub struct LinkedSet<T> {
 }
 
 impl<T: Copy> LinkedSet<T> {
-    /// As long as a link is missing, whoever misses most is left out, of several the last of `all`.
-    /// Then whoever is linked with all that are in comes back, the first of `all` first.
+    /// While a link is missing, the peer that misses most is left out; of several, the last in
+    /// `all`. Then peers that are linked with all that remain are added again, in the order of
+    /// `all`.
     pub fn of(all: &[T], are_linked: impl Fn(T, T) -> bool) -> Self {
         let apart_from = |one: usize| -> Vec<usize> {
             let others = (0..all.len()).filter(|other| *other != one);

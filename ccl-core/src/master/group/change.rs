@@ -280,7 +280,7 @@ impl Group {
         shared.send_all(&self.view.peers(), &MasterToPeer::Release { vid });
     }
 
-    /// The present view, as each of its members is told.
+    /// The current view, as it is sent to each member.
     pub fn install_message(&self) -> Install {
         let view = &self.view;
         Install {

@@ -17,7 +17,7 @@ pub struct Survival<'a> {
     pub survivors: &'a BTreeSet<PeerId>,
     /// Members of that view which do not.
     pub lost: &'a BTreeMap<PeerId, EvictReason>,
-    /// Whether an earlier master may have sealed outcomes that this one has not heard of.
+    /// Whether an earlier master may have sealed outcomes that this one does not know.
     pub rebuilding: bool,
 }
 

@@ -93,7 +93,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A member says so too: it must have heard of the election that was made.
+    /// A member reports it too: it must have received the election that was made.
     pub fn check_elected(&self, op: OpName, heard: StateId) -> Fact {
         let open = self.open.get(&op.tag).filter(|open| open.op() == op);
         open.map_or(Ok(()), |open| shared_state::check_heard(open, heard))

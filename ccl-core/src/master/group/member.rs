@@ -258,7 +258,7 @@ impl Group {
     /// A control connection of this group ended and was not closed by the master.
     pub fn handle_connection_ended(&mut self, shared: &mut Shared, peer: PeerId) {
         if let Some(newcomer) = self.newcomers.get_mut(&peer) {
-            // It says anew that it is ready when it is back.
+            // It reports again that it is ready when it is back.
             newcomer.linked = None;
         } else if self.is_member(shared, peer) && self.accepts(shared, Event::ConnectionEnded, peer)
         {

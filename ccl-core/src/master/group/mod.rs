@@ -135,7 +135,7 @@ impl Group {
             && self.view.vid.term == Term(0)
     }
 
-    /// Members, as far as is known while a run is rebuilt.
+    /// Members known so far while a run is rebuilt.
     pub fn population(&self) -> usize {
         match &self.phase {
             Phase::Rebuild(rebuild) => rebuild.population(),
@@ -214,7 +214,7 @@ impl Group {
         self.announce(shared);
     }
 
-    /// Whether a peer counts as a member, as far as is known while a run is rebuilt.
+    /// Whether a peer counts as a member, by what is known while a run is rebuilt.
     pub fn is_member(&self, shared: &Shared, peer: PeerId) -> bool {
         match &self.phase {
             Phase::Rebuild(_) => {

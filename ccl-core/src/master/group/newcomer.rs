@@ -91,7 +91,7 @@ impl Group {
     }
 
     /// Tells members and newcomers whom to be linked with, whenever that has changed: at once, but
-    /// in a storm of newcomers once an interval, because everybody is told of everybody.
+    /// if many newcomers arrive, once per interval, because every peer is sent every newcomer.
     pub fn announce(&mut self, shared: &mut Shared) {
         if !self.announced.is_outdated(self.view.vid, &self.newcomers)
             || shared.now < self.announced.not_before

@@ -17,7 +17,7 @@ use crate::wire::control::{GivenBack, Report, TagReport};
 /// What was given back, and when that is tried again.
 #[derive(Debug, Default)]
 pub struct Returns {
-    /// Tags that some member may know as they were before, with the view they begin anew in.
+    /// Tags whose old state some member may still know, with the view in which they restart.
     named: BTreeMap<Tag, Vid>,
     /// Tags from which on a view change is made to give some back.
     next: usize,
@@ -37,7 +37,7 @@ pub struct Base<'a> {
 }
 
 impl Returns {
-    /// What members are told with the view.
+    /// The list that members get with the view.
     pub fn named(&self, view: Vid) -> Vec<GivenBack> {
         let is_named = |vid: Vid| vid == view || !is_active(Mutation::ReturnsNamedOnce);
         let named = self.named.iter().filter(|(_, vid)| is_named(**vid));
@@ -96,7 +96,7 @@ impl Ledger {
             .collect()
     }
 
-    /// These begin anew in this view.
+    /// These tags restart in this view.
     pub fn give_back(&mut self, tags: &[Tag], vid: Vid, kept: usize) {
         for &tag in tags {
             self.forget_tag(tag);

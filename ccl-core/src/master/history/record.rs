@@ -125,7 +125,7 @@ pub struct Registration {
     pub attach: u64,
     /// What its program calls it.
     pub name: String,
-    /// The waiting times that it was told, and lives by.
+    /// The timeouts that it was sent and uses.
     pub timers: Timers,
 }
 
@@ -161,7 +161,7 @@ pub struct SealedView {
     pub departed: Vec<(PeerId, EvictReason)>,
     /// The shared state that was sealed last.
     pub state: Option<StateId>,
-    /// The longest waiting times that any member was told.
+    /// The longest timeouts that any member was sent.
     pub timers: Timers,
 }
 

@@ -44,7 +44,7 @@ impl Census {
         }
     }
 
-    /// What a member of a group is told of the others.
+    /// What a member of a group is told about the other groups.
     pub fn beside(&self, group: GroupId) -> OtherGroups {
         let own = self.sizes.get(&group).copied();
         let is_other = |&(&size, &count): &(&u32, &u32)| count > 1 || Some(size) != own;
@@ -61,7 +61,7 @@ impl Census {
 }
 
 impl Master {
-    /// Counts a group anew.
+    /// Recounts a group.
     pub fn count(&mut self, id: GroupId) {
         let group = self.groups.get(&id);
         let size = group.map_or(0, Group::population);
@@ -69,7 +69,7 @@ impl Master {
         self.census.set(id, size);
     }
 
-    /// What a session is told of the other groups.
+    /// What a session is told about the other groups.
     pub fn others(&self, peer: PeerId) -> OtherGroups {
         self.census.beside(self.group_of(peer))
     }

@@ -189,7 +189,7 @@ impl Master {
         self.shared.outbox.close(connection);
     }
 
-    /// Gives a newcomer a session. A process that has one and never heard of it gets the same.
+    /// Gives a newcomer a session. A process that has one but never learned of it gets the same.
     pub fn register(&mut self, hello: Hello) {
         if let Some(peer) = self.shared.sessions.of_key(hello.key) {
             if self.is_newcomer_of(peer, hello.group) {
@@ -358,7 +358,7 @@ impl Master {
             min_world: 1,
             attach: attach.attach,
             name: member.name.clone(),
-            // It does not say what it was told.
+            // It does not report the timeouts it was sent.
             timers: self.shared.timers,
         };
         self.shared.sessions.register(registration, self.shared.now);

@@ -109,7 +109,7 @@ impl Master {
         oldest.unwrap_or(generation)
     }
 
-    /// What a newcomer that waits for others of its unit is told of them.
+    /// What a newcomer that waits for others of its unit is told about them.
     pub fn count_unit(&self, peer: PeerId) -> Option<UnitCount> {
         let registration = &self.shared.sessions.get(peer)?.registration;
         let size = registration.unit_size.filter(|_| self.is_newcomer(peer))?;

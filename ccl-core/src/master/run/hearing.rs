@@ -31,7 +31,7 @@ pub struct Hearing {
 pub enum Notice {
     /// It did not run for so long.
     Paused(Duration),
-    /// From now on it stands still: nobody is heard.
+    /// Stops the clock: no member is heard.
     Doubts,
 }
 
@@ -82,7 +82,7 @@ impl Hearing {
             return None;
         }
         let Some(newest) = newest() else {
-            // Their ends were seen: nobody is left that could be heard.
+            // Their connections ended: no member is left that could be heard.
             self.doubt = None;
             return None;
         };

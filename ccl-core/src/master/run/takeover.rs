@@ -229,7 +229,7 @@ impl Master {
         }
     }
 
-    /// An earlier run of which nobody is left to be heard is not taken over.
+    /// An earlier run without any member that could be heard is not taken over.
     pub fn give_up_adoption(&mut self) {
         if !matches!(self.run, Run::Adopting { .. }) {
             return;

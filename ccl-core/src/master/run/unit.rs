@@ -32,7 +32,8 @@ enum Standing {
 }
 
 impl Master {
-    /// Tells whole units their turn, as far as the groups in hand may have made them whole.
+    /// Gives complete units their turn. Only units that the changed groups may have completed are
+    /// checked.
     pub fn call_units(&mut self) {
         let mut tried = BTreeSet::new();
         for unit in self.waiting_units() {

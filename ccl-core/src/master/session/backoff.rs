@@ -13,7 +13,7 @@ use crate::master::Registration;
 use crate::time::Instant;
 use crate::wire::control::{BackoffCause, EvictReason};
 
-/// How often whoever it was evicted for such a reason.
+/// How often it was evicted for such a reason.
 #[derive(Debug, Default)]
 pub struct Backoffs {
     accounts: BTreeMap<Key, Account>,
@@ -43,7 +43,7 @@ pub struct Held {
 }
 
 impl Backoffs {
-    /// A peer was evicted: if for one of these reasons, whoever comes in its place waits.
+    /// A peer was evicted: if for one of these reasons, a peer that comes in its place must wait.
     pub fn strike(&mut self, peer: &Registration, reason: &EvictReason, now: Instant) {
         let keys = match reason {
             EvictReason::Unreachable { .. } => addresses(peer),

@@ -164,7 +164,7 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
         let words = "it has advertised no address";
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, words));
     };
-    // In one order, so that the same trouble is told in the same words.
+    // In a fixed order, so that the same trouble gives the same text.
     troubles.sort_unstable();
     Err(io::Error::new(kind, troubles.join("; ")))
 }

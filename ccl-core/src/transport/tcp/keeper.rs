@@ -23,7 +23,7 @@ use crate::wire::control::LinkFault;
 /// Longest time between two looks at a link: how long a silent lane goes without a ping.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
-/// What a keeper is told.
+/// Events for a keeper.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     /// The other side has said how many lanes there are.
@@ -50,7 +50,7 @@ pub(super) struct Keeper {
     /// The lanes' tasks, which end with the keeper.
     tasks: JoinSet<()>,
     silence: Silence,
-    /// Why there is no connection, as it was told last.
+    /// Why there is no connection, as last reported.
     why: String,
 }
 

@@ -111,7 +111,7 @@ pub(super) enum LaneEnd {
     Fault(DataFault),
     /// The other side did what the protocol forbids: the end of the link.
     Violation(&'static str),
-    /// The other side has dialled anew.
+    /// The other side has dialled again.
     Replaced,
     /// This side wants a new one.
     Killed,

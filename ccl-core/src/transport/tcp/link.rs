@@ -74,7 +74,7 @@ pub(super) struct Link {
     events: mpsc::Sender<Event>,
     /// More was queued on the signal lane than it may hold.
     pub(super) is_stuck: AtomicBool,
-    /// The link failed for good: nobody is let in, nothing is sent.
+    /// The link has failed permanently: no connection is accepted, nothing is sent.
     pub(super) is_failed: AtomicBool,
     pub(super) repairs: AtomicU64,
     tuned: Mutex<Option<Tuned>>,
@@ -86,9 +86,9 @@ pub(super) struct Link {
 pub(super) enum Admission {
     /// Its lane has it.
     Entered,
-    /// The other side is to begin anew.
+    /// The other side must restart the link.
     Stale(Visitor),
-    /// This side is to begin anew: the other side has forgotten the link.
+    /// This side must restart the link: the other side has forgotten it.
     Renew(Visitor),
     /// It is closed.
     Closed(&'static str),

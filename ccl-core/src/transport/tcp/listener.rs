@@ -193,7 +193,7 @@ impl From<Visitor> for Caller {
 /// What to do with a connection now.
 enum Entry {
     Done,
-    /// Tell it to begin anew.
+    /// Tell it to restart the link.
     Stale(Visitor, Vec<u8>),
     /// It may be let in later; true: it has shown the port's key.
     Wait(Caller, bool),

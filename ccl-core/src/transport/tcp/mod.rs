@@ -251,7 +251,7 @@ impl LinkSender for TcpLinks {
     }
 }
 
-/// How the end of a connection is told for what came over it.
+/// How the end of a connection is reported, depending on what came over it.
 const CONNECTION_ENDED: &str = "data connection ended";
 
 fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
@@ -275,8 +275,8 @@ impl Inner {
         self.links.read().get(&peer).cloned()
     }
 
-    /// Begins a link anew whose other side has forgotten it. What it may not have got is lost: then
-    /// the layer above hears, from the new link and before all else, that it broke for good.
+    /// Restarts a link whose other side has forgotten it. Frames it may not have received are lost:
+    /// then the layer above hears, from the new link and before all else, that it broke for good.
     fn renew(self: &Arc<Self>, old: &Arc<Link>) {
         let Some(role) = self.role.read().clone() else {
             return;

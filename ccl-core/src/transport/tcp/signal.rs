@@ -70,7 +70,7 @@ impl Encoded {
 /// How far a pump got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pumped {
-    /// Nothing is left, or nobody is connected.
+    /// Nothing is left to send, or there is no connection.
     Drained,
     /// There is more, and the socket may take it.
     Paused,
@@ -78,7 +78,7 @@ enum Pumped {
     Blocked,
 }
 
-/// What a sender is told.
+/// The answer to a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     /// It is on its way, or will be once there is a connection.

@@ -163,7 +163,7 @@ mod tests {
         window
     }
 
-    /// Sends everything; a skip is told as 0.
+    /// Sends everything; a skip counts as 0.
     fn sent(window: &mut Window) -> Vec<(u64, u64)> {
         std::iter::from_fn(|| {
             window.next().map(|(number, entry)| match entry {
