@@ -202,7 +202,7 @@ fn destroyed() -> crate::result::Failure {
     Error::usage("the master is being destroyed").into()
 }
 
-/// A master's events are log lines here; what happens all the time is not for every log.
+/// Logs a master's events; routine ones at a lower level.
 fn sink() -> EventSink {
     let news = Mutex::new(News::default());
     Arc::new(move |event: &Event| match news.lock().is(event) {

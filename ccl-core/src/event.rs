@@ -19,7 +19,7 @@ pub enum Event {
         rebuilt: bool,
     },
     /// A master without a history waits before it founds a run: members of an earlier one, whose
-    /// history is lost, may turn up (R11).
+    /// history is lost, may still come back (R11).
     EarlierRunAwaited {
         /// For how long at most, in seconds.
         seconds: u32,
@@ -125,8 +125,8 @@ pub enum Event {
     },
 }
 
-/// Which events of a master are news to its operator. The others happen all the time, and are for
-/// a log that was asked for more.
+/// Which events of a master are news to its operator. The others are routine and belong in a more
+/// detailed log.
 #[derive(Debug, Default)]
 pub struct News {
     /// Groups whose first sync since a change of members was reported.
@@ -135,7 +135,7 @@ pub struct News {
 
 impl News {
     /// Whether this is news: all but commits, and syncs of shared state after the first of a view.
-    /// Each event is to be asked about once, in the order in which they came.
+    /// Ask once about each event, in order.
     #[must_use]
     pub fn is(&mut self, event: &Event) -> bool {
         match event {

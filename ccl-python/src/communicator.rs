@@ -47,7 +47,7 @@ pub struct Communicator(
     pub Native<ccl_core::Communicator>,
     /// For syncs of shared state: one at a time.
     pub Arc<Turn>,
-    /// Operations that are under way without a handle.
+    /// Operations in progress without a handle.
     pub Abandoned,
 );
 

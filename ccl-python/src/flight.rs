@@ -215,8 +215,8 @@ impl Flight {
     }
 }
 
-/// Operations that nobody can wait for any more: a signal handler ended the call before there was a
-/// verdict, or the handle was dropped.
+/// Operations that can no longer be waited for: a signal handler ended the call before the verdict,
+/// or the handle was dropped.
 #[derive(Debug, Default)]
 pub struct Abandoned(Mutex<Vec<(Tag, Arc<Flight>)>>);
 

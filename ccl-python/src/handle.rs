@@ -11,8 +11,8 @@ use crate::results::{Outcome, Progress};
 use crate::settings::maybe_duration;
 use crate::wait;
 
-/// An operation under way. It may be dropped: the operation goes on, and keeps its memory alive;
-/// the next call under its tag waits for its end.
+/// An operation in progress. If dropped, it goes on and keeps its memory alive; the next call with
+/// its tag waits for its end.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Handle {
@@ -45,8 +45,8 @@ impl Drop for Handle {
 
 #[pymethods]
 impl Handle {
-    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the operation goes on,
-    /// and on Ctrl-C, too.
+    /// Waits until it has ended. Raises `Timeout` after `timeout` seconds; the operation goes on,
+    /// also after Ctrl-C.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Outcome> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();

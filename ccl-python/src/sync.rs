@@ -38,7 +38,7 @@ pub struct Flight {
     stage: Mutex<Stage>,
     is_over: Condvar,
     is_cancelled: AtomicBool,
-    /// Whether nobody has a handle to wait for it any more.
+    /// Whether its last handle was dropped.
     is_dropped: AtomicBool,
     /// A forked child has none of the threads that would end it.
     process: u32,
@@ -148,12 +148,12 @@ impl Flight {
         }
     }
 
-    /// Nobody waits for it, but whoever needs its turn next.
+    /// No caller waits for it, except the next one that needs its turn.
     pub fn leave_to_itself(&self) {
         self.is_dropped.store(true, Ordering::SeqCst);
     }
 
-    /// Whether its caller may have nothing to wait for it by: whoever comes next waits.
+    /// Whether its caller may have no handle for it: then the next caller waits.
     fn is_left(&self) -> bool {
         let of_both = [&self.is_cancelled, &self.is_dropped];
         of_both.iter().any(|it| it.load(Ordering::SeqCst))
@@ -271,7 +271,7 @@ impl Turn {
             let Some(flight) = self.try_take(py, who)? else {
                 return Ok(Turning(Arc::clone(self)));
             };
-            // It frees the turn before its end; its result belongs to whoever waits for it.
+            // It frees the turn before its end; its result belongs to the waiting caller.
             let _ = wait::wait(py, |slice| flight.look(slice))?;
         }
     }

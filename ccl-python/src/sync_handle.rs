@@ -65,8 +65,8 @@ fn start(
     Flight::start(py, job)
 }
 
-/// A sync under way. It may be dropped: the sync goes on, and keeps its memory alive; whoever needs
-/// the state next waits for its end.
+/// A sync in progress. If dropped, it goes on and keeps its memory alive; the next use of the state
+/// waits for its end.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct SyncHandle {
@@ -83,8 +83,8 @@ impl Drop for SyncHandle {
 
 #[pymethods]
 impl SyncHandle {
-    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the sync goes on, and on
-    /// Ctrl-C, too.
+    /// Waits until it has ended. Raises `Timeout` after `timeout` seconds; the sync goes on, also
+    /// after Ctrl-C.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<SyncInfo> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();

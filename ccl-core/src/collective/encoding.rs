@@ -18,8 +18,8 @@ pub enum Encoding {
     /// The wire form is the memory form.
     #[default]
     Raw,
-    /// The upper half of an f32, other types as in memory: what no caller can ask for keeps the
-    /// paths of encoded operations alive.
+    /// The upper half of an f32, other types as in memory. Callers cannot choose it; it keeps the
+    /// code paths of encoded operations tested.
     #[cfg(test)]
     Halved,
 }

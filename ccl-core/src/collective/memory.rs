@@ -74,7 +74,7 @@ struct Places {
     bytes: usize,
 }
 
-/// What decides, beside the buffers, which memory an operation needs at a rank.
+/// What, apart from the buffers, determines the memory that an operation needs at a rank.
 #[derive(Clone, Copy)]
 pub(super) struct CallAt<'a> {
     pub(super) fingerprint: &'a Fingerprint,

@@ -354,7 +354,7 @@ impl<'a> SharedState<'a> {
         ))
     }
 
-    /// Takes over what a sync left; `stays`: a mixture too.
+    /// Updates the content after a sync; `stays`: even if it is a mixture.
     pub(super) fn settle(&mut self, holding: &Holding, stays: bool) {
         holding.end(stays);
         let (content, is_whole) = holding.offered();

@@ -52,7 +52,7 @@ pub struct Journal {
     /// Whether `sync` asks the disk. Without, records survive the process but not the machine.
     fsync: bool,
     is_broken: bool,
-    /// Whether somebody else has cut it, or written to it.
+    /// Whether another process has truncated it or written to it.
     is_changed: bool,
     /// Whether anything was appended since it was opened.
     is_appended: bool,
@@ -159,9 +159,9 @@ impl Journal {
         }
     }
 
-    /// Whether the file is longer or shorter than what was written to it: somebody else has cut it,
-    /// or written to it. What is written behind a cut would hide that, so it is to be asked before,
-    /// and what was seen once stays so until the file is replaced.
+    /// Whether the file is longer or shorter than what was written to it: another process has
+    /// truncated it or written to it. Writing after a truncation would hide that, so check first; a
+    /// positive answer stays until the file is replaced.
     pub fn is_changed(&mut self) -> bool {
         let found = self.file.metadata().ok().filter(std::fs::Metadata::is_file);
         self.is_changed |= found.is_some_and(|found| found.len() != self.bytes);

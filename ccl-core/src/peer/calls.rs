@@ -213,7 +213,7 @@ impl Peer {
     }
 }
 
-/// What a call asks of the view in which it takes place.
+/// What a call requires of the view in which it runs.
 struct Needs {
     min_world: u32,
     root: Option<Rank>,

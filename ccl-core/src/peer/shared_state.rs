@@ -50,8 +50,8 @@ impl Peer {
     }
 }
 
-/// Whether an election can be true: it is the one that was heard before, members have its content,
-/// and what it says of this peer is so.
+/// Whether an election is plausible: it is the one received before, members have its content, and
+/// what it says about this peer is correct.
 fn check_election(
     posted: &Posted,
     content: StateId,

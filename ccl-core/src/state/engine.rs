@@ -102,7 +102,7 @@ impl StateEngine {
                 sync.take_early(role);
                 return Some(StateEvent::Held(op));
             }
-            // What nobody has advanced yet is not worth the memory: nothing is lost with it.
+            // A state that was never advanced is not worth the memory: nothing would be lost.
             let is_advanced = mine.revision > Revision(0);
             holding.keep_previous(is_advanced && sources.len() == 1);
             let fetch = Fetch::new(
@@ -157,7 +157,7 @@ impl StateEngine {
         })
     }
 
-    /// Whether this peer's memory is the elected content, and so must not change before the end;
+    /// Whether this peer's memory holds the elected content, and so must not change before the end;
     /// `None` before the election.
     #[must_use]
     pub fn is_source(&self, op: OpName) -> Option<bool> {

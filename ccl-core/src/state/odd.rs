@@ -60,7 +60,7 @@ pub fn describe_strange(difference: KeyDifference, odd: &str, others: &str) -> O
     Some(words + &and_more(more))
 }
 
-/// Entries that differ beside the one that is named.
+/// Counts the entries that differ besides the named one.
 fn and_more(count: u32) -> String {
     match count {
         0 => String::new(),

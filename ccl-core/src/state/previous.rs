@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::buffer::{Gate, Region, Storage};
 use crate::wire::state::{Digest, StateId};
 
-/// What was written over of one content.
+/// The overwritten blocks of one content.
 #[derive(Debug)]
 pub(super) struct Previous {
     pub content: StateId,
@@ -25,7 +25,7 @@ pub(super) struct Kept {
 }
 
 impl Previous {
-    /// Of which nothing was written over yet.
+    /// Without overwritten blocks.
     pub fn new(content: StateId) -> Self {
         Self {
             content,
@@ -33,18 +33,18 @@ impl Previous {
         }
     }
 
-    /// A block as it was, if it was written over.
+    /// The old content of a block, if it was overwritten.
     pub fn block(&self, block: u32) -> Option<&Kept> {
         self.blocks.get(&block)
     }
 
-    /// A block is about to be written over.
+    /// Records a block that is about to be overwritten.
     pub fn keep(&mut self, block: u32, kept: Kept) {
         let known = self.blocks.insert(block, kept);
         assert!(known.is_none(), "what was written since is not the content");
     }
 
-    /// All that was written over.
+    /// All overwritten blocks.
     pub fn into_blocks(self) -> BTreeMap<u32, Kept> {
         self.blocks
     }

@@ -20,11 +20,11 @@ use crate::wire::state::StateId;
 pub enum StateEvent {
     /// The elected content is here.
     Held(OpName),
-    /// It cannot be had: why, in words.
+    /// It is not available; the reason as text.
     Failed(OpName, String),
 }
 
-/// What a sync is started with.
+/// The parameters of a sync.
 #[derive(Clone, Debug)]
 pub struct StartSync {
     /// The sync's operation.

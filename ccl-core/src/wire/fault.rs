@@ -15,7 +15,7 @@ pub enum DataFault {
     /// The CRC over the payload does not match.
     #[error("payload checksum mismatch")]
     PayloadChecksum,
-    /// A field has a value that means nothing.
+    /// A field has an invalid value.
     #[error("field {0} is out of range")]
     Field(&'static str),
     /// The frame announces more than its kind may carry.

@@ -13,7 +13,7 @@ use crate::names::Names;
 use crate::wire::bounded;
 use crate::wire::fingerprint::CallName;
 
-/// Whom an operation waited for when it timed out.
+/// Which members an operation waited for when it timed out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Late {
     /// These had not called it.
@@ -28,7 +28,7 @@ pub enum Late {
     Unfinished(LatePeers),
 }
 
-/// Some of so many peers, of which only the first are named.
+/// A number of peers, of which only the first are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatePeers {
     /// How many there are in total.
@@ -74,7 +74,7 @@ impl LatePeers {
 }
 
 impl Late {
-    /// What had not happened.
+    /// What had not happened, as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
@@ -105,7 +105,7 @@ impl Late {
         }
     }
 
-    /// An upper bound of what it takes in a message.
+    /// An upper bound of its encoded length in bytes.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         match self {

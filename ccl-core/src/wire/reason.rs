@@ -19,7 +19,7 @@ pub enum CancelReason {
     User,
     /// The caller's deadline passed.
     Deadline {
-        /// Whom it waited for, once the master has said so.
+        /// Which members it waited for; set by the master.
         late: Option<Late>,
     },
     /// Two members called different things.

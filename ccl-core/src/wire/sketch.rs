@@ -41,7 +41,7 @@ pub enum KeyDifference {
         /// How many others differ, at least.
         others: u32,
     },
-    /// At least so many, none of which can be named.
+    /// At least this many, none of which can be named.
     Several(u32),
 }
 

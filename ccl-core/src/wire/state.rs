@@ -112,7 +112,7 @@ pub enum SyncFault {
         theirs: (u32, u64),
         /// Entries and bytes of most members.
         most: (u32, u64),
-        /// Its keys, which others may have too.
+        /// Its keys digest, which others may share.
         odd: Digest,
         /// The keys of most.
         usual: Digest,

@@ -28,12 +28,12 @@ impl fmt::Display for NamedPeer {
     }
 }
 
-/// Why a newcomer is not let in at once.
+/// Why a newcomer is not admitted at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackoffCause {
     /// The members could not reach it (R10).
     Unreachable,
-    /// The state of a process of its name and host was too far ahead (R18).
+    /// The shared state of a process with its name and host was too far ahead (R18).
     RevisionAhead,
 }
 
@@ -60,7 +60,7 @@ pub struct UnitCount {
     pub size: u32,
 }
 
-/// Some of so many peers, of which only the first are named.
+/// A number of peers, of which only the first are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SomePeers {
     /// How many there are in total.
@@ -134,7 +134,7 @@ pub enum Wait {
     },
     /// Links between peers that are here.
     Links(#[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")] Vec<MissingLink>),
-    /// A pause, because of what it, or a process before it, was evicted for.
+    /// A pause after an eviction of this peer, or of an earlier process in its place.
     Backoff {
         /// Why it was evicted.
         cause: BackoffCause,

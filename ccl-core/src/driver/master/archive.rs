@@ -25,7 +25,7 @@ pub(super) trait Disk: Debug {
         Place::There
     }
 
-    /// Whether somebody else has cut it, or written to it.
+    /// Whether another process has truncated it or written to it.
     fn is_changed(&mut self) -> bool {
         false
     }
@@ -102,9 +102,8 @@ impl Archive {
         }
     }
 
-    /// Looks whether somebody has deleted the file, changed it, or put another in its place. What
-    /// is deleted or changed is written anew; another file is not touched, since it may be that of
-    /// another master.
+    /// Checks whether the file was deleted, changed, or replaced by another. A deleted or changed
+    /// file is rewritten; another file is not touched, since it may belong to another master.
     ///
     /// # Errors
     /// The journal's: the master must stop.
@@ -126,7 +125,7 @@ impl Archive {
         }
     }
 
-    /// Whether a look that missed the file is one to be logged.
+    /// Whether this check's failure should be logged.
     fn is_told(&mut self) -> bool {
         let is_told = self.looks.is_multiple_of(LOOKS_A_WARNING);
         self.looks += 1;
@@ -170,7 +169,7 @@ impl Archive {
     /// # Errors
     /// The journal's: the master must stop.
     pub fn append(&mut self, record: &Record) -> Result<()> {
-        // If it cannot be written again, the looks see to it.
+        // If it cannot be rewritten, a later check retries.
         if self.journal.is_changed() && self.is_begun && self.looks == 0 {
             self.write_anew(CHANGED)?;
         }

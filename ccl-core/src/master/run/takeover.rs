@@ -77,7 +77,7 @@ impl Master {
         }
     }
 
-    /// The operator can spare the wait, if there is one.
+    /// The operator can skip the wait, if there is one.
     fn tell_of_wait(&mut self) {
         if let Some(Wait::EarlierRun {
             seconds: seconds @ 1..,

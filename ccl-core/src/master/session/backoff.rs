@@ -19,7 +19,7 @@ pub struct Backoffs {
     accounts: BTreeMap<Key, Account>,
 }
 
-/// Whoever is taken for the same.
+/// Which peers count as the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     /// A link is between ports.
@@ -98,7 +98,7 @@ fn sources(peer: &Registration) -> Vec<Key> {
     keys.collect()
 }
 
-/// A name without the number of the process that the default one ends with.
+/// A name without the process id that the default name ends with.
 fn lasting(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((host, process)) if process.bytes().all(|byte| byte.is_ascii_digit()) => host,

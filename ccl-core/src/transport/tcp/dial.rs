@@ -106,7 +106,7 @@ async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
         .await
         .map_err(|failure| match failure {
             Failure::Passing(error) => {
-                // Maybe somebody else's: the next attempt tries the others first.
+                // Possibly the fault of another source: the next attempt tries the others first.
                 link.demote(address);
                 let words = format!("{address}: no answer from this peer: {}", plain(&error));
                 Failure::Passing(io::Error::new(error.kind(), words))

@@ -13,14 +13,14 @@ use crate::time::Instant;
 use crate::wire::control::{CancelReason, Start};
 
 impl Core {
-    /// Takes in what the machine decided.
+    /// Handles the machine's outputs.
     pub(super) fn take_outputs(&mut self, now: Instant) {
         while let Some(output) = self.peer.poll_output() {
             self.take_output(now, output);
         }
     }
 
-    /// Does what an output says, or has it done without the lock.
+    /// Carries out an output, or queues it until the lock is free.
     fn take_output(&mut self, now: Instant, output: Output) {
         match output {
             Output::Connect => {
