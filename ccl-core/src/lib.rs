@@ -49,7 +49,7 @@
 //! let master = MasterServer::start(
 //!     MasterConfig {
 //!         listen: ([127, 0, 0, 1], 0).into(), // port 0: the system chooses
-//!         new_run: true,                      // nobody is left of an earlier run
+//!         new_run: true,                      // do not wait for an earlier run
 //!         ..MasterConfig::default()
 //!     },
 //!     None,
