@@ -1,5 +1,5 @@
-//! What surrounds every call from C: nothing unwinds into C, the thread is left as it was, and a
-//! failure leaves words behind.
+//! The wrapper of every call from C: no panic unwinds into C, the thread's state is restored, and a
+//! failure is recorded.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! A peer of a run: making it, joining, leaving, and what can be asked of it.
+//! A peer of a run: creating it, joining, leaving, and its attributes.
 
 use std::ffi::c_char;
 use std::sync::Arc;

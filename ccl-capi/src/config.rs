@@ -1,4 +1,4 @@
-//! What a communicator and a master are told, as C structs in which 0 is every field's default.
+//! Settings of a communicator and a master, as C structs in which 0 is every field's default.
 
 use std::ffi::c_char;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What a shared state consists of, one entry after the other.
+//! The entries of a shared state, enumerated.
 
 use std::ffi::{c_char, c_void};
 

@@ -1,5 +1,5 @@
-//! Handles: what C holds is a number that is never given twice, so that NULL, a destroyed handle
-//! and one of another kind are told apart from a good one.
+//! Handles: C holds a number that is never reused, so that NULL, a destroyed handle and one of
+//! another kind are detected.
 //!
 //! The table knows none of the kinds that are in it, so other crates with a C interface can keep
 //! theirs here too. A handle may be destroyed while other threads use it: each call keeps what it

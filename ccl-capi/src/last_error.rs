@@ -1,4 +1,4 @@
-//! The words and details of a thread's last failure.
+//! The text and details of a thread's last failure.
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char};

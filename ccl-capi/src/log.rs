@@ -1,4 +1,4 @@
-//! The library's log lines, handed to a function of the application.
+//! Passes the library's log lines to a function of the application.
 
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write};

@@ -1,6 +1,6 @@
 //! Memory that C lends: checked on the way in, written on success only.
 //!
-//! Structs that may grow open with their own size. What a caller's struct does not have yet is 0;
+//! Structs that may grow begin with their own size. What a caller's struct does not have yet is 0;
 //! what this library does not know yet must be 0, so that nothing is silently ignored.
 
 use std::ffi::{CStr, c_char};

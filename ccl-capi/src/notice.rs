@@ -1,4 +1,4 @@
-//! Telling the application of an operation's end, without a thread that waits for it.
+//! Notifies the application of an operation's end, without a waiting thread.
 
 use std::ffi::c_void;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Shared state: a handle of named buffers and their revision.
 //!
-//! While a sync is under way the state belongs to it; see `sync`. What can be asked of its entries
-//! is in `entries`, files of it are in `checkpoint`.
+//! While a sync is in progress it owns the state; see `sync`. What can be asked of its entries is
+//! in `entries`, files of it are in `checkpoint`.
 #![allow(
     clippy::too_many_arguments,
     reason = "an entry's name, memory, type and shape, one by one, as C programmers write them"

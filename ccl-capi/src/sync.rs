@@ -1,4 +1,4 @@
-//! The call that makes a shared state equal at all members, blocking and started.
+//! The call that makes a shared state equal on all members, blocking and started.
 //!
 //! What a state is without a sync is in `shared_state`.
 

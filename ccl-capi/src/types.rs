@@ -1,4 +1,4 @@
-//! Element types, operators, algorithms, how a call is made, and what is told of a success.
+//! Element types, operators, algorithms, options of a call, and its outcome.
 
 use std::time::Duration;
 

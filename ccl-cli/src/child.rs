@@ -1,4 +1,4 @@
-//! Processes that this command starts of itself, and the lines of JSON they talk in.
+//! Child processes of this command, and the lines of JSON that they exchange.
 //!
 //! A child that finds its standard input closed ends at once: nothing outlives the parent, however
 //! the parent ended. Each child is a process group of its own, so a Ctrl-C reaches the parent only,

@@ -1,4 +1,4 @@
-//! One operation under way, and what it needs alive: its memory, and whoever is to be told.
+//! One operation in progress, and what it keeps alive: its memory and its callbacks.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;

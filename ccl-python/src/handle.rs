@@ -1,4 +1,4 @@
-//! `ccl.Handle`: an operation under way, as Python waits for it.
+//! `ccl.Handle`: an operation in progress, and how Python waits for it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::wait;
 pub struct Handle {
     flight: Arc<Flight>,
     tag: Tag,
-    /// The session lasts as long as somebody may wait for its operations.
+    /// Keeps the session open while its operations can be waited for.
     communicator: Py<Communicator>,
 }
 
@@ -72,13 +72,13 @@ impl Handle {
         Progress(self.flight.progress())
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
+    /// Calls `callback()` once it has ended, on a library thread; it may block.
     fn add_done_callback(&self, callback: Py<PyAny>) {
         self.flight.add_callback(callback);
     }
 
-    /// As `add_done_callback`, for the package's own callbacks, which are short and block nowhere:
-    /// those of the application do not hold them up.
+    /// As `add_done_callback`, for callbacks of this package, which never block: they do not wait
+    /// for those of the application.
     fn call_when_done(&self, callback: Py<PyAny>) {
         self.flight.add_own_callback(callback);
     }

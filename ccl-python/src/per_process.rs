@@ -1,4 +1,4 @@
-//! Values of which a forked child begins with one of its own.
+//! Values of which a forked child gets its own.
 //!
 //! What is behind a lock in the parent may be locked for ever in the child, by a thread that the
 //! child does not have. So the child leaves it alone.

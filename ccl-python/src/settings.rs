@@ -74,7 +74,7 @@ fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
     }
 }
 
-/// How one call is to be made.
+/// Options of one call.
 pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
     let mut options = Options::default();
     each(keywords, "Options", |name, value| {
@@ -91,7 +91,7 @@ pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
     Ok(options)
 }
 
-/// How a sync is to be made, and the names of the entries that were touched.
+/// Options of one sync, and the names of the entries that were touched.
 pub fn sync<'py>(
     keywords: Keywords<'_, 'py>,
 ) -> PyResult<(SyncOptions, Option<Bound<'py, PyAny>>)> {
@@ -152,7 +152,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
     Ok(config)
 }
 
-/// What a master is told.
+/// Settings of a master.
 pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
     let mut config = MasterConfig::default();
     each(keywords, "MasterSettings", |name, value| {
@@ -207,8 +207,8 @@ fn maybe_address(value: &Bound<'_, PyAny>) -> PyResult<Option<SocketAddr>> {
     address(value).map(Some)
 }
 
-/// Hands each keyword to `set`, which says whether there is one of this name. `settings` is what
-/// `ccl.types` calls those that there are.
+/// Passes each keyword to `set`, which returns whether it knows the name. `settings` is the name of
+/// the known ones in `ccl.types`.
 fn each<'py>(
     keywords: Keywords<'_, 'py>,
     settings: &str,

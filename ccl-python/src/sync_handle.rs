@@ -15,7 +15,7 @@ use crate::wait;
 
 #[pymethods]
 impl Communicator {
-    /// Makes a state equal at all members of the group.
+    /// Makes a state equal on all members of the group.
     #[pyo3(signature = (state, **options))]
     fn sync(
         slf: &Bound<'_, Self>,
@@ -26,7 +26,7 @@ impl Communicator {
         flight.wait_or_cancel(slf.py()).map(SyncInfo)
     }
 
-    /// Starts to make a state equal at all members of the group.
+    /// Starts to make a state equal on all members of the group.
     #[pyo3(signature = (state, **options))]
     fn sync_async(
         slf: &Bound<'_, Self>,
@@ -71,7 +71,7 @@ fn start(
 #[derive(Debug)]
 pub struct SyncHandle {
     flight: Arc<Flight>,
-    /// The session lasts as long as somebody may wait for its syncs.
+    /// Keeps the session open while its syncs can be waited for.
     _communicator: Py<Communicator>,
 }
 
@@ -110,14 +110,14 @@ impl SyncHandle {
         Progress(self.flight.progress())
     }
 
-    /// Whether this peer gives what was elected, so that others may read its memory until the end;
-    /// after it, whether it did. `None` before the election.
+    /// Whether this peer is a source of the elected content, so that others may read its memory
+    /// until the end; after the end, whether it was. `None` before the election.
     #[getter]
     fn is_source(&self) -> Option<bool> {
         self.flight.is_source()
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
+    /// Calls `callback()` once it has ended, on a library thread; it may block.
     fn add_done_callback(&self, callback: Py<PyAny>) {
         self.flight.add_callback(callback);
     }
@@ -150,7 +150,7 @@ impl SyncInfo {
         self.0.revision
     }
 
-    /// The digest over all entries, equal at all members, in hexadecimal.
+    /// The root digest over all entries, equal on all members, in hexadecimal.
     #[getter]
     fn root(&self) -> String {
         self.0.root.to_string()
@@ -208,7 +208,7 @@ impl SyncInfo {
         self.0.duration.as_secs_f64()
     }
 
-    /// How many of them went into hashing the own state.
+    /// How many of them were spent hashing this peer's state.
     #[getter]
     fn hashing(&self) -> f64 {
         self.0.hashing.as_secs_f64()

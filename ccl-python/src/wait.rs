@@ -1,4 +1,4 @@
-//! Waiting without holding Python up: other threads run, and Ctrl-C ends the wait.
+//! Waiting without blocking Python: other threads run, and Ctrl-C ends the wait.
 
 use std::time::{Duration, Instant};
 

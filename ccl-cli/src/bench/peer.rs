@@ -1,4 +1,4 @@
-//! One peer of a bench: a process that runs the cases it is told and says what they took.
+//! One peer of a benchmark: a process that runs the given cases and reports its measurements.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! The violent demonstration: about once a second somebody is killed, stopped or started, while the
+//! The churn demonstration: about once a second a peer is killed, stopped or started, while the
 //! others train.
 //!
 //! What happens is decided by the seed and by who is there. Two members that have the state are

@@ -1,4 +1,4 @@
-//! The demonstration as a person, or a machine, watches it.
+//! The demonstration's output, for people or as JSON.
 //!
 //! On a terminal one line is written over and over; elsewhere there is a line an epoch and no
 //! escape code.

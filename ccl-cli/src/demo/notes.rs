@@ -1,4 +1,4 @@
-//! What the parent tells a training process, and what that process tells its parent.
+//! The messages between the parent and a training process.
 
 use serde::{Deserialize, Serialize};
 

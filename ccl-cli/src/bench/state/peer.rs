@@ -47,7 +47,7 @@ pub enum Order {
 pub struct Round {
     /// How many there were before.
     pub index: usize,
-    /// The joiner has all of the state but one bit.
+    /// The joiner's state differs in one bit.
     pub flip_bit: bool,
     /// Bytes after which this source kills itself.
     pub dies_after: Option<u64>,
