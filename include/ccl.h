@@ -484,7 +484,7 @@ typedef void (*cclEndCallback_t)(void *user_data);
 typedef uint32_t cclReduceOp_t;
 
 /*
- How bytes move.
+ The algorithm that moves the data.
  */
 typedef uint32_t cclAlgorithm_t;
 
@@ -1315,9 +1315,9 @@ cclResult_t cclConnect(cclCommunicator_t communicator);
 cclResult_t cclLeave(cclCommunicator_t communicator);
 
 /*
- Leaves the run, waiting at most a second for the master's answer; ends calls of other threads
- with cclErrorEnded; and destroys the handle. All its operations have then ended, and their
- memory is the caller's. Their handles stay valid until cclDestroyOperation.
+ Leaves the run, ends calls of other threads with cclErrorEnded, and destroys the handle. Blocks
+ at most a second, for the master's answer. All its operations have then ended, and their memory
+ is the caller's. Their handles stay valid until cclDestroyOperation.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */

@@ -226,7 +226,7 @@ impl<'a, T: Sample> Bench<'a, T> {
             Ok(())
         } else {
             Err(Failure::new(format!(
-                "only {contributors} peers are in the result"
+                "the result has contributions from only {contributors} peers"
             )))
         }
     }

@@ -120,7 +120,7 @@ impl<D: Disk> Checkpoints<D> {
                     Err(Fault::OtherKeys) => return Err(other_keys(&path)),
                     Err(Fault::Unusable(what)) => what,
                 };
-                tracing::warn!(checkpoint = %path.display(), what, "a checkpoint cannot be used");
+                tracing::warn!(checkpoint = %path.display(), what, "skipped a checkpoint");
                 skipped.push(format!("{}: {what}", path.display()));
             }
             if skipped.is_empty() {

@@ -52,7 +52,7 @@ impl Outbox {
         if queue.bytes.len() + queue.taken_bytes > CONTROL_QUEUE_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
-                "the other side does not read",
+                "the other side does not read its messages",
             ));
         }
         Ok(())

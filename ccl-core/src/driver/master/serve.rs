@@ -449,7 +449,7 @@ impl State {
             return;
         };
         connection.drop_for("nothing more can be sent to it");
-        let reason = format!("nothing more can be sent to it: {error}");
+        let reason = format!("sending to it failed: {error}");
         self.complaints.warn(connection.address, &reason);
     }
 

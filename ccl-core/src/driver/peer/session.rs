@@ -1,4 +1,4 @@
-//! A peer's clock, tasks and calls around `peer::Peer`.
+//! A peer's session: its clock, tasks and calls around the state machine `peer::Peer`.
 //!
 //! Inputs come from callers, the control connection, the data plane and the clock.
 //! `Session::submit` queues an input; `Session::drive` runs the machine on the calling thread, so

@@ -70,7 +70,7 @@ impl Ledger {
         };
         if note.fingerprint.called.offer().is_some() && !matches!(open.elected, Some(Ok(_))) {
             return Err(format!(
-                "it holds {}, for which nothing was elected",
+                "it reported the result of {}, for which no content was elected",
                 note.op
             ));
         }

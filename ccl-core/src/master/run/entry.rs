@@ -284,7 +284,8 @@ impl Master {
             let (ours, theirs) = (run_id.0, attach.run_id.0);
             let name = &self.setup.run;
             let reason = format!(
-                "the master serves run \"{name}\" ({ours:032x}); the session is of run {theirs:032x}"
+                "the master serves run \"{name}\" with id {ours:032x}, but this session belongs to \
+                 run id {theirs:032x}; connect again to join this run"
             );
             return self.refuse(attach.connection, reason);
         }

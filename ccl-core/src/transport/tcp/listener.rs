@@ -102,7 +102,7 @@ async fn identify(inner: Arc<Inner>, stream: Stream, remote: SocketAddr, has_key
     let reason = match deadline.await {
         Ok(Ok(())) => return,
         Ok(Err(reason)) => reason,
-        Err(_elapsed) if has_key.load(Ordering::Relaxed) => "its peer is not expected here".into(),
+        Err(_elapsed) if has_key.load(Ordering::Relaxed) => "its peer is not known here".into(),
         Err(_elapsed) => "no hello in time".into(),
     };
     inner.warnings.warn(remote, reason);
