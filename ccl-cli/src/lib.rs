@@ -1,7 +1,7 @@
 //! The `ccl` command: a run's master, benchmarks in the style of nccl-tests, and a demonstration.
 //!
-//! An edge without logic of the protocol: everything goes through the public face of `ccl-core`.
-//! A library, so that the Python package brings the same command without a second binary.
+//! It contains no protocol logic: everything goes through the public API of `ccl-core`. A library,
+//! so that the Python package brings the same command without a second binary.
 
 mod bench;
 mod child;

@@ -1,7 +1,7 @@
 //! Tensors of other libraries by DLPack: the capsule is read and held, never consumed.
 //!
-//! A capsule that nobody consumes frees its tensor itself when it is collected, so holding it is
-//! all that lifetime needs. Structures: DLPack 1.0, `dlpack.h`, and the unversioned form before it.
+//! An unconsumed capsule frees its tensor when it is collected, so holding it is enough to keep the
+//! memory alive. Structures: DLPack 1.0, `dlpack.h`, and the unversioned form before it.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};

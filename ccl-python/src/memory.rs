@@ -1,7 +1,7 @@
 //! Memory of Python objects as the collectives take it: no copy, or an error that says what to do.
 //!
-//! Tensors are asked by their own attributes (`tensor`): a question costs a microsecond there, and
-//! DLPack sixty. Everything with the buffer protocol, NumPy arrays first, is next, then DLPack.
+//! Tensors are read by their own attributes (`tensor`), which takes a microsecond each; DLPack
+//! takes sixty. Then come objects with the buffer protocol, such as NumPy arrays, then DLPack.
 
 use ccl_core::Dtype;
 use pyo3::buffer::PyUntypedBuffer;

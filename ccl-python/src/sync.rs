@@ -73,7 +73,7 @@ impl Flight {
     /// Starts a sync.
     ///
     /// # Errors
-    /// `OsError` if there is no thread to be had.
+    /// `OsError` if no thread can be started.
     pub fn start(py: Python<'_>, job: Job) -> PyResult<Arc<Self>> {
         let flight = Arc::new(Self {
             sync: OnceLock::new(),
@@ -89,7 +89,8 @@ impl Flight {
         let mine = Arc::clone(&flight);
         let thread = std::thread::Builder::new().name("ccl-sync".into());
         match without_signals(|| thread.spawn(move || mine.run(job))) {
-            Ok(_it_tells_of_its_end_itself) => Ok(flight),
+            // The flight reports the thread's end.
+            Ok(_) => Ok(flight),
             Err(error) => Err(raise(py, &Error::os("starting a thread for a sync", error))),
         }
     }

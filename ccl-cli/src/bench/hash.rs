@@ -1,7 +1,7 @@
 //! How fast shared state is hashed, compared with how fast the same bytes are copied.
 //!
 //! Both run with the same number of threads, back to back, so that a slow phase of the machine
-//! burdens both. The copy reads as much as the hash and writes as much again.
+//! affects both. The copy reads as much as the hash and writes as much again.
 
 use std::process::ExitCode;
 

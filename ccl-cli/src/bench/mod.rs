@@ -2,7 +2,7 @@
 //! shared state.
 //!
 //! This side parses the command, starts the processes, gives the same orders to all of them and
-//! prints what they measured. The peers never learn of each other but through the library.
+//! prints what they measured. The peers know each other only through the library.
 
 mod case;
 pub mod floor;

@@ -1,8 +1,8 @@
 //! The churn demonstration: about once a second a peer is killed, stopped or started, while the
 //! others train.
 //!
-//! What happens is decided by the seed and by who is there. Two members that have the state are
-//! always spared: nothing can be learned from a world that is gone.
+//! The seed and the current members decide what happens. Two members that have the state are always
+//! spared, since nothing can be learned once all are gone.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

@@ -1,7 +1,7 @@
 //! The demonstration's output, for people or as JSON.
 //!
-//! On a terminal one line is written over and over; elsewhere there is a line an epoch and no
-//! escape code.
+//! On a terminal one line is overwritten; elsewhere there is one line per epoch, without escape
+//! codes.
 
 use std::io::{IsTerminal, Write};
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! `ccl demo`: a master and some peers, each a process of its own, train a network together, while
-//! newcomers come and go, one peer is killed, another is stopped, and if asked for the master dies
-//! as well; or, with `--churn`, somebody is killed, stopped or started about once a second.
+//! newcomers come and go, one peer is killed, another is stopped, and optionally the master dies as
+//! well; or, with `--churn`, a peer is killed, stopped or started about once a second.
 
 mod churn;
 mod crew;

@@ -1,7 +1,7 @@
 //! What happened, put together from the notes of all processes.
 //!
-//! It also looks at what must hold at every moment: all members have the same weights after each
-//! step, newcomers from their first one on, and a sync moves nothing to who does not need it.
+//! It also checks what must always hold: all members have the same weights after each step,
+//! newcomers from their first step on, and a sync sends nothing to peers that do not need it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

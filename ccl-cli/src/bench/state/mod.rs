@@ -1,7 +1,7 @@
 //! `ccl bench shared-state`: a joiner gets the state of several sources, each a process, beside
 //! what plain sockets need for the same bytes from one source.
 //!
-//! This side starts the processes, gives the orders, and looks that a source dies where one is to.
+//! This side starts the processes, gives the orders, and checks that a source dies if one should.
 
 pub mod peer;
 mod report;
