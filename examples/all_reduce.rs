@@ -1,4 +1,4 @@
-//! A master and three peers in one process average a buffer; usually each is a process of its own.
+//! A master and three peers in one process average a buffer; normally each is a separate process.
 
 use std::thread;
 
@@ -10,7 +10,7 @@ const PEERS: u32 = 3;
 fn run_peer(master: String) -> Result<()> {
     let config = CommunicatorConfig {
         master,
-        initial_world_size: Some(PEERS), // nobody starts before this many are there
+        initial_world_size: Some(PEERS), // wait until this many have joined
         ..CommunicatorConfig::default()
     };
     let communicator = Communicator::connect(config)?;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let master = MasterServer::start(
         MasterConfig {
             listen: ([127, 0, 0, 1], 0).into(), // port 0: the system chooses
-            new_run: true,                      // nobody is left of an earlier run
+            new_run: true,                      // do not wait for an earlier run
             ..MasterConfig::default()
         },
         None,

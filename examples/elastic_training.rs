@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     while !training.is_finished() {
         match training.step(&communicator) {
             Ok(()) => training.print(&communicator),
-            // The step is undone on all survivors alike: go on with them.
+            // All survivors undo the step: continue with them.
             Err(Error::PeerLost { peer, reason, .. }) => eprintln!("lost peer {peer}: {reason}"),
             Err(Error::TooFewPeers { .. }) => wait_for_company(),
             // Evicted, or the outcome is unknown: start again as a newcomer.

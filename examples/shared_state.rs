@@ -29,7 +29,7 @@ fn run_peer(master: String, revision: u64, mut weights: Vec<f32>) -> Result<Vec<
 fn main() -> Result<()> {
     let config = MasterConfig {
         listen: ([127, 0, 0, 1], 0).into(), // port 0: the system chooses
-        new_run: true,                      // nobody is left of an earlier run
+        new_run: true,                      // do not wait for an earlier run
         ..MasterConfig::default()
     };
     let master = MasterServer::start(config, None)?;

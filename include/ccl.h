@@ -1,14 +1,15 @@
 /*
  * ccl: fault-tolerant collective communication for training over links that fail.
  *
- * Every function that returns cclResult_t returns cclSuccess or why not; cclGetLastError has the
- * words. Results are written on success only. Any thread may call anything at any time, unless the
- * function says otherwise; a handle may be destroyed while other threads use it. No function may be
- * called from a signal handler. Nothing here ends the process. After a fork the child's calls with
- * its parent's handles return cclErrorForked. A call leaves `errno` as it was; pthread_cancel ends a
- * thread after its call, not within. A thread that calls needs 128 KiB of stack.
+ * Every function that returns cclResult_t returns cclSuccess or an error code; cclGetLastError has
+ * the text. Results are written on success only. Any thread may call any function at any time,
+ * unless the function says otherwise; a handle may be destroyed while other threads use it. No
+ * function may be called from a signal handler. No call ends the process. After a fork, calls of
+ * the child with its parent's handles return cclErrorForked. A call leaves `errno` unchanged;
+ * pthread_cancel ends a thread after its call, not within it. A calling thread needs 128 KiB of
+ * stack.
  *
- * Structs that open with `struct_bytes` may grow: clear them, set it to their sizeof, then set what
+ * Structs that begin with `struct_bytes` may grow: clear them, set it to their sizeof, then set what
  * you need. Times are in milliseconds, `_us` in microseconds; `count` is elements, `_bytes` is
  * bytes. Switches are 0 or 1.
  */
@@ -22,12 +23,12 @@
 #include <stdint.h>
 
 /*
- Major version of this header. Another one may mean other functions.
+ Major version of this header. Functions may differ between major versions.
  */
 #define CCL_VERSION_MAJOR 0
 
 /*
- Minor version of this header. Before 1.0 another one may mean other functions too.
+ Minor version of this header. Before 1.0 functions may differ between minor versions too.
  */
 #define CCL_VERSION_MINOR 1
 
@@ -37,12 +38,12 @@
 #define CCL_VERSION_PATCH 0
 
 /*
- A time in milliseconds that never comes. Any time of more than a year counts as a year.
+ No timeout. Any time of more than a year counts as a year.
  */
 #define CCL_FOREVER UINT64_MAX
 
 /*
- Bytes that every address fits in, its zero byte included.
+ Buffer size in bytes that fits every address with its zero byte.
  */
 #define CCL_ADDRESS_BYTES_MAX 64
 
@@ -57,38 +58,38 @@
 #define CCL_DIMENSIONS_MAX 64
 
 /*
- Bytes that every name of an entry fits in, its zero byte included.
+ Buffer size in bytes that fits every name with its zero byte.
  */
 #define CCL_NAME_BYTES_MAX 513
 
 /*
- What a cclCommunicator_t points to; never seen.
+ Opaque; see cclCommunicator_t.
  */
 typedef struct cclCommunicator cclCommunicator;
 
 /*
- What a cclMaster_t points to; never seen.
+ Opaque; see cclMaster_t.
  */
 typedef struct cclMaster cclMaster;
 
 /*
- What a cclOperation_t points to; never seen.
+ Opaque; see cclOperation_t.
  */
 typedef struct cclOperation cclOperation;
 
 /*
- What a cclSharedState_t points to; never seen.
+ Opaque; see cclSharedState_t.
  */
 typedef struct cclSharedState cclSharedState;
 
 /*
- How a call ended: `cclSuccess`, or why not. Numbers never change their meaning; later versions
- may add more.
+ How a call ended: `cclSuccess` or an error code. Numbers never change their meaning; later
+ versions may add more.
  */
 typedef uint32_t cclResult_t;
 
 /*
- Details of a failure: who, which operation, in which view. What does not apply is 0.
+ Details of a failure: which peer, which operation, which view. Fields that do not apply are 0.
  */
 typedef struct cclErrorInfo_t {
     /*
@@ -100,9 +101,8 @@ typedef struct cclErrorInfo_t {
      */
     cclResult_t result;
     /*
-     Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
-     (cclErrorSharedState), or that this peer was in last (cclErrorEvicted,
-     cclErrorRevisionAhead).
+     Term of the survivors' view (cclErrorPeerLost), of the members' view (cclErrorSharedState),
+     or of this peer's last view (cclErrorEvicted, cclErrorRevisionAhead).
      */
     uint32_t term;
     /*
@@ -110,12 +110,12 @@ typedef struct cclErrorInfo_t {
      */
     uint32_t epoch;
     /*
-     Members at the moment (cclErrorTooFewPeers, cclErrorWorldChanged).
+     Current world size (cclErrorTooFewPeers, cclErrorWorldChanged).
      */
     uint32_t world_size;
     /*
-     Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
-     one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted,
+     The peer that was lost (cclErrorPeerLost), that cancelled (cclErrorCancelled), or whose
+     state does not fit (cclErrorSharedState; 0 if no single one), or this peer (cclErrorEvicted,
      cclErrorRevisionAhead).
      */
     uint64_t peer;
@@ -129,7 +129,7 @@ typedef struct cclErrorInfo_t {
      */
     uint64_t number;
     /*
-     The system's number of the error, as in errno.h (cclErrorSystem).
+     The system's error number, as in errno.h (cclErrorSystem).
      */
     int32_t system_error;
     /*
@@ -139,14 +139,14 @@ typedef struct cclErrorInfo_t {
 } cclErrorInfo_t;
 
 /*
- How much a log line matters; each level includes those of smaller numbers.
+ Severity of a log line; each level includes those with smaller numbers.
  */
 typedef uint32_t cclLogLevel_t;
 
 /*
- Takes one log line: a UTF-8 text without a line end, valid during the call only. Called from any
- thread, from several at once, and from within the library's calls. It must return soon, must
- not unwind, and must not call the library: such a call returns cclErrorInvalidUsage.
+ Receives one log line: UTF-8 text without a line end, valid during the call only. Called from
+ any thread, from several at once, and from within calls of the library. It must return quickly,
+ must not unwind, and must not call the library: such a call returns cclErrorInvalidUsage.
  */
 typedef void (*cclLogCallback_t)(cclLogLevel_t level, const char *message, void *user_data);
 
@@ -156,9 +156,9 @@ typedef void (*cclLogCallback_t)(cclLogLevel_t level, const char *message, void 
 typedef uint32_t cclDataType_t;
 
 /*
- What a master is told. 0 and NULL are the default of every field: clear the struct, set
- `struct_bytes`, then what is to be different. Texts are copied. Waiting times are in
- milliseconds, and told to each newcomer.
+ Settings of a master. 0 and NULL are the default of every field: clear the struct, set
+ `struct_bytes`, then what you want to change. Texts are copied. Timeouts are in milliseconds and
+ are sent to each newcomer.
  */
 typedef struct cclMasterConfig_t {
     /*
@@ -174,12 +174,12 @@ typedef struct cclMasterConfig_t {
      */
     const char *run;
     /*
-     File of the sealed history. NULL: none; a restarted master then needs a majority of each
-     view.
+     Path of the journal, the master's history on disk. NULL: none; a restarted master then needs
+     a majority of each view.
      */
     const char *journal;
     /*
-     1: views and decisions are told before they are on the disk.
+     1: views and decisions are sent to peers before they are on disk.
      */
     uint32_t is_fsync_off;
     /*
@@ -187,18 +187,18 @@ typedef struct cclMasterConfig_t {
      */
     uint32_t is_new_run;
     /*
-     1: rebuild from whoever is there, even without journal and majority: an operator's word that
-     nobody else goes on.
+     1: rebuild from the members that are back, even without a journal or a majority. You assert
+     that no other members are still running.
      */
     uint32_t is_rebuild_forced;
     /*
-     1: take a journal for the newest of its run although it has no marker beside it, because it
-     was moved. Risk: an older copy may contradict what members were told.
+     1: accept a journal without its marker, because it was moved. Risk: an older copy may
+     contradict what members already know.
      */
     uint32_t is_journal_trusted;
     /*
-     1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes
-     on for a while beside those that take its place.
+     1: do not wait for members of an earlier run or view. You assert that none is alive. Risk:
+     one that is goes on for a while beside its replacements.
      */
     uint32_t are_members_gone;
     /*
@@ -206,7 +206,7 @@ typedef struct cclMasterConfig_t {
      */
     uint32_t reserved;
     /*
-     Between signs of life, both ways. 0: 250.
+     Interval between heartbeats, in both directions. 0: 250.
      */
     uint64_t heartbeat_interval_ms;
     /*
@@ -214,32 +214,33 @@ typedef struct cclMasterConfig_t {
      */
     uint64_t peer_timeout_ms;
     /*
-     For a lost control connection to come back, if no data connection ended. 0: 2000.
+     How long a member may take to restore a lost control connection, if no data connection
+     ended. 0: 2000.
      */
     uint64_t reattach_grace_ms;
     /*
-     Reports of broken links are collected for so long, before somebody is blamed. 0: 500.
+     How long reports of broken links are collected before a peer is blamed. 0: 500.
      */
     uint64_t blame_window_ms;
     /*
-     Repair of a broken connection, before the link counts as down. 0: 3000.
+     How long the repair of a connection may take before the link counts as down. 0: 3000.
      */
     uint64_t link_timeout_ms;
     /*
-     A restarted master waits so long for the members of its last view. 0: 5000.
+     How long a restarted master waits for the members of its last view. 0: 5000.
      */
     uint64_t rebuild_window_ms;
     /*
-     A peer without a master goes on for so long, before its session ends. 0: 60000.
+     How long a peer keeps running without a master before its session ends. 0: 60000.
      */
     uint64_t detach_timeout_ms;
     /*
-     A cancelled call waits so long for its verdict, before it ends as unknown. 0: 10000.
+     How long a cancelled call waits for its verdict before it ends as unknown. 0: 10000.
      */
     uint64_t verdict_timeout_ms;
     /*
-     A member may come so long after the others to an operation; CCL_FOREVER: for ever. Keep it
-     below operation_timeout_ms, else calls time out first. 0: 5 minutes.
+     How late a member may join an operation that the others have called; CCL_FOREVER: no limit.
+     Keep it shorter than operation_timeout_ms, else calls time out first. 0: 5 minutes.
      */
     uint64_t post_timeout_ms;
 } cclMasterConfig_t;
@@ -250,8 +251,8 @@ typedef struct cclMasterConfig_t {
 typedef struct cclMaster *cclMaster_t;
 
 /*
- What a peer is told. 0 and NULL are the default of every field: clear the struct, set
- `struct_bytes`, then what is to be different. Texts are copied.
+ Settings of a peer. 0 and NULL are the default of every field: clear the struct, set
+ `struct_bytes`, then what you want to change. Texts are copied.
  */
 typedef struct cclCommunicatorConfig_t {
     /*
@@ -263,47 +264,49 @@ typedef struct cclCommunicatorConfig_t {
      */
     const char *master;
     /*
-     Name of the run, at most 512 bytes; a master of another run refuses. NULL: `default`.
+     Name of the run, at most 512 bytes; a master of another run refuses the peer. NULL:
+     `default`.
      */
     const char *run;
     /*
-     `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address,
-     and the port of `advertise`; only loopback if `master` is a loopback address or `localhost`.
+     `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: all addresses,
+     with the port of `advertise`; only loopback if `master` is a loopback address or
+     `localhost`.
      */
     const char *listen;
     /*
-     `host:port` told to the others instead, for peers behind a port mapping; port 0 is the
+     `host:port` to advertise to other peers, for peers behind a port mapping; port 0 is the
      listening port. NULL: the address that the master sees, and those of this host.
      */
     const char *advertise;
     /*
-     TCP congestion control of the lanes, such as `bbr`; one that the system does not have is
-     passed over, with a line in the log. NULL: the system's choice.
+     TCP congestion control of the lanes, such as `bbr`; if the system does not have it, it is
+     ignored with a line in the log. NULL: the system's choice.
      */
     const char *congestion_control;
     /*
-     Failure unit: peers that live and die together. Counts only with `has_unit`.
+     Failure unit: peers that join, leave and fail together. Used only with `has_unit`.
      */
     uint64_t unit;
     /*
-     How long cclConnect may take, the master's absence included, in milliseconds. 0: 90 s.
+     How long cclConnect may take, including the time without a master, in milliseconds. 0: 90 s.
      */
     uint64_t connect_timeout_ms;
     /*
-     Deadline of each call that names none, in milliseconds; CCL_FOREVER: none. 0: 10 minutes.
+     Deadline of calls without one of their own, in milliseconds; CCL_FOREVER: none. 0: 10
+     minutes.
      */
     uint64_t operation_timeout_ms;
     /*
-     Scratch memory for contributions on their way, in bytes, 16 MiB to 1 GiB. 0: 16
-     MiB.
+     Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. 0: 16 MiB.
      */
     uint64_t scratch_bytes;
     /*
-     Most bytes a second that each lane may send. 0: no limit.
+     Limit on the bytes per second that each lane sends. 0: no limit.
      */
     uint64_t pacing_bytes_per_second;
     /*
-     Most bytes a second that this peer gives to others that lack shared state. 0: no limit.
+     Limit on the shared-state bytes per second that this peer sends to others. 0: no limit.
      */
     uint64_t state_bytes_per_second;
     /*
@@ -311,20 +314,20 @@ typedef struct cclCommunicatorConfig_t {
      */
     uint32_t group;
     /*
-     1: `unit` counts. 0: a unit of this peer alone.
+     1: use `unit`. 0: this peer is a unit by itself.
      */
     uint32_t has_unit;
     /*
-     Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same
+     Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer on the same
      host, 4 to any other.
      */
     uint32_t lanes;
     /*
-     Fewest members with which operations run, 1 to 256. 0: 1.
+     Smallest world size that operations run with, 1 to 256. 0: 1.
      */
     uint32_t min_world_size;
     /*
-     Peers that the group's first view waits for, up to 256. 0: `min_world_size`.
+     Number of peers that the group's first view waits for, up to 256. 0: `min_world_size`.
      */
     uint32_t initial_world_size;
     /*
@@ -336,14 +339,15 @@ typedef struct cclCommunicatorConfig_t {
      */
     uint32_t io_threads;
     /*
-     How many peers the unit has, over all groups, 1 to 1024: they are admitted together, to each
-     group at its cclUpdateTopology of the same number. All say the same, else they are refused,
-     as are more peers than that. Needs `has_unit`. 0: none waits for another.
+     Number of peers in the unit, over all groups, 1 to 1024. They are admitted together, to each
+     group at the cclUpdateTopology of the same number. Peers with another `unit_size`, and
+     surplus peers, are refused. Needs `has_unit`. 0: peers of the unit do not wait for each
+     other.
      */
     uint32_t unit_size;
     /*
-     What this peer is called in errors, logs and events, at most 64 bytes. NULL: the host's name
-     and the number of the process.
+     Name of this peer in errors, logs and events, at most 64 bytes. NULL: host name and process
+     id.
      */
     const char *name;
 } cclCommunicatorConfig_t;
@@ -354,12 +358,12 @@ typedef struct cclCommunicatorConfig_t {
 typedef struct cclCommunicator *cclCommunicator_t;
 
 /*
- What can be asked of a communicator.
+ Attributes of a communicator, for cclGetAttribute.
  */
 typedef uint32_t cclAttribute_t;
 
 /*
- What happened to a communicator since it was connected.
+ Counters of a communicator since it was connected.
  */
 typedef struct cclCounters_t {
     /*
@@ -387,7 +391,7 @@ typedef struct cclCounters_t {
      */
     uint64_t received_bytes;
     /*
-     Data connections of the widest link there is now; 0 without another peer.
+     Data connections of the current link with the most; 0 if there is no other peer.
      */
     uint32_t lanes;
     /*
@@ -397,14 +401,14 @@ typedef struct cclCounters_t {
 } cclCounters_t;
 
 /*
- An operation under way, or over. Any thread may use it. Destroy it with cclDestroyOperation. The
- memory of its buffers must stay, and be left alone, until it has ended.
+ An operation, in progress or ended. Any thread may use it. Destroy it with cclDestroyOperation.
+ Its buffers must stay valid and must not be accessed until it has ended.
  */
 typedef struct cclOperation *cclOperation_t;
 
 /*
- What is told of a success. Set `struct_bytes`, and `contributors` and its capacity if the
- contributors are wanted; the rest is written, on success only.
+ The result of a successful operation. Set `struct_bytes`, and `contributors` and its capacity if
+ you want the contributors; the rest is written, on success only.
  */
 typedef struct cclOutcome_t {
     /*
@@ -412,15 +416,15 @@ typedef struct cclOutcome_t {
      */
     size_t struct_bytes;
     /*
-     Room for ids of peers, or NULL. As many are written as there is room for.
+     Array for peer ids, or NULL. At most `contributors_capacity` are written.
      */
     uint64_t *contributors;
     /*
-     Ids that there is room for.
+     Capacity of that array.
      */
     size_t contributors_capacity;
     /*
-     Peers whose data is in the result, in rank order: how many.
+     Number of peers whose data is in the result.
      */
     size_t contributors_count;
     /*
@@ -432,7 +436,7 @@ typedef struct cclOutcome_t {
      */
     uint64_t number;
     /*
-     Term of the view this peer was in when it was told.
+     Term of the view this peer was in when it learned the outcome.
      */
     uint32_t term;
     /*
@@ -444,13 +448,13 @@ typedef struct cclOutcome_t {
      */
     uint32_t world_size;
     /*
-     Attempts it took.
+     Number of attempts.
      */
     uint32_t attempts;
 } cclOutcome_t;
 
 /*
- How far an operation is at this peer.
+ Progress of an operation at this peer.
  */
 typedef struct cclProgress_t {
     /*
@@ -462,31 +466,31 @@ typedef struct cclProgress_t {
      */
     uint64_t done_bytes;
     /*
-     Payload bytes that will have been sent and received at the end; 0 until it has begun.
+     Payload bytes sent and received at the end; 0 until the operation has begun.
      */
     uint64_t total_bytes;
 } cclProgress_t;
 
 /*
- Is told that an operation has ended, such as by a write to a pipe that the application waits at.
- It must return soon, must not unwind, and must not call the library: such a call returns
- cclErrorInvalidUsage.
+ Called when an operation has ended; it may, for example, write to a pipe that the application
+ polls. It must return quickly, must not unwind, and must not call the library: such a call
+ returns cclErrorInvalidUsage.
  */
 typedef void (*cclEndCallback_t)(void *user_data);
 
 /*
- How elements combine, in rank order. Integers wrap.
+ How elements are combined, in rank order. Integers wrap.
  */
 typedef uint32_t cclReduceOp_t;
 
 /*
- How bytes move.
+ The algorithm that moves the data.
  */
 typedef uint32_t cclAlgorithm_t;
 
 /*
- How one call is made. 0 is the default of every field. All members must give the same
- `algorithm` and `attempts`.
+ Options of one call. 0 is the default of every field. All members must use the same `algorithm`
+ and `attempts`.
  */
 typedef struct cclOptions_t {
     /*
@@ -504,12 +508,12 @@ typedef struct cclOptions_t {
      */
     uint64_t deadline_ms;
     /*
-     cclAlgorithmAuto or its like.
+     A cclAlgorithm constant.
      */
     cclAlgorithm_t algorithm;
     /*
-     Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no
-     retry.
+     Most attempts, including the first: after a peer is lost, the call is retried with the
+     survivors. 0 and 1: no retry.
      */
     uint32_t attempts;
 } cclOptions_t;
@@ -541,15 +545,15 @@ typedef struct cclBuffer_t {
 } cclBuffer_t;
 
 /*
- Named buffers that all members of a group are to hold with the same bits, and their revision:
- weights, optimizer state, the step. Any thread may use it; a call waits for another thread's
- call on the same state that hashes, saves or loads. Destroy it with cclDestroySharedState.
+ Named buffers that all members of a group hold with the same bits, and their revision: weights,
+ optimizer state, the step. Any thread may use it; a call waits while another thread hashes,
+ saves or loads the same state. Destroy it with cclDestroySharedState.
  */
 typedef struct cclSharedState *cclSharedState_t;
 
 /*
- One entry of a state. Set `struct_bytes`, and `name` and `shape` with their capacities if they
- are wanted; the rest is written, on success only.
+ One entry of a state. Set `struct_bytes`, and `name` and `shape` with their capacities if you
+ want them; the rest is written, on success only.
  */
 typedef struct cclEntry_t {
     /*
@@ -557,28 +561,28 @@ typedef struct cclEntry_t {
      */
     size_t struct_bytes;
     /*
-     Room for its name with a zero byte at the end, or NULL; CCL_NAME_BYTES_MAX bytes are always
-     enough.
+     Buffer for its name with a zero byte at the end, or NULL; CCL_NAME_BYTES_MAX bytes are
+     always enough.
      */
     char *name;
     /*
-     Bytes that there is room for.
+     Capacity of that buffer in bytes.
      */
     size_t name_capacity;
     /*
-     Bytes that the name takes, its zero byte included.
+     Bytes of the name with its zero byte.
      */
     size_t name_bytes;
     /*
-     Room for its extents, or NULL; as many are written as there is room for.
+     Array for its extents, or NULL. At most `shape_capacity` are written.
      */
     uint64_t *shape;
     /*
-     Extents that there is room for; CCL_DIMENSIONS_MAX are always enough.
+     Capacity of that array; CCL_DIMENSIONS_MAX are always enough.
      */
     size_t shape_capacity;
     /*
-     How many extents it has.
+     Number of extents.
      */
     size_t dimensions_count;
     /*
@@ -608,18 +612,18 @@ typedef struct cclCheckpointOptions_t {
      */
     size_t struct_bytes;
     /*
-     Checkpoints that stay after a save, the new one among them. 0: 2.
+     Checkpoints kept after a save, including the new one. 0: 2.
      */
     uint32_t keep_count;
     /*
-     Threads that hash. 0: as many as there are cores, at most 8.
+     Hashing threads. 0: one per core, at most 8.
      */
     uint32_t hash_threads;
 } cclCheckpointOptions_t;
 
 /*
- The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if the
- path is wanted; the rest is written, on success only.
+ The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if you
+ want the path; the rest is written, on success only.
  */
 typedef struct cclCheckpoint_t {
     /*
@@ -635,15 +639,15 @@ typedef struct cclCheckpoint_t {
      */
     uint32_t reserved;
     /*
-     Room for the path of its file, with a zero byte at the end, or NULL.
+     Buffer for its path with a zero byte at the end, or NULL.
      */
     char *path;
     /*
-     Bytes that there is room for.
+     Capacity of that buffer in bytes.
      */
     size_t path_capacity;
     /*
-     Bytes that the path takes, its zero byte included; 0 if there is none.
+     Bytes of the path with its zero byte; 0 if there is no checkpoint.
      */
     size_t path_bytes;
     /*
@@ -657,13 +661,13 @@ typedef struct cclCheckpoint_t {
 } cclCheckpoint_t;
 
 /*
- Whether a member's content counts in a sync. cclEnforcePopular may be mixed with cclReceiveOnly,
- and cclSendOnly with cclReceiveOnly; somebody must give.
+ A member's role in the election of a sync. cclEnforcePopular may be mixed with cclReceiveOnly,
+ and cclSendOnly with cclReceiveOnly; at least one member must not be cclReceiveOnly.
  */
 typedef uint32_t cclSyncStrategy_t;
 
 /*
- How a sync is made. 0 and NULL are the default of every field.
+ Options of one sync. 0 and NULL are the default of every field.
  */
 typedef struct cclSyncOptions_t {
     /*
@@ -671,13 +675,13 @@ typedef struct cclSyncOptions_t {
      */
     size_t struct_bytes;
     /*
-     Indices of the entries that may have changed since this state's last sync, in the order in
-     which they were added: only these are hashed. A change elsewhere goes unseen until a sync
-     without this hint. NULL: all.
+     Indices, in the order of cclAddEntry, of the entries that may have changed since this
+     state's last sync: only these are hashed. A change to any other entry goes unnoticed until a
+     sync without this hint. NULL: all.
      */
     const size_t *touched;
     /*
-     How many they are; counts only with `touched`.
+     Number of `touched` entries; ignored if `touched` is NULL.
      */
     size_t touched_count;
     /*
@@ -686,17 +690,17 @@ typedef struct cclSyncOptions_t {
      */
     uint64_t deadline_ms;
     /*
-     cclEnforcePopular or its like.
+     This peer's role in the election.
      */
     cclSyncStrategy_t strategy;
     /*
-     1: a vote for the best content there is, if nobody has the one that was agreed on last or
-     what follows it, or fewer than are further ahead of it, as after a loss of the master's
-     journal. Needs the votes of all members.
+     1: a vote to go on from the best content there is. It counts if no member has the content
+     agreed on last or its successor, or if fewer members have those than are further ahead, as
+     after the loss of the master's journal. All members must vote for it.
      */
     uint32_t is_restore;
     /*
-     Threads that hash. 0: as many as there are cores, at most 8.
+     Hashing threads. 0: one per core, at most 8.
      */
     uint32_t hash_threads;
     /*
@@ -706,7 +710,7 @@ typedef struct cclSyncOptions_t {
 } cclSyncOptions_t;
 
 /*
- Who gave how much to a sync.
+ A peer that sent blocks in a sync.
  */
 typedef struct cclSyncSource_t {
     /*
@@ -714,14 +718,14 @@ typedef struct cclSyncSource_t {
      */
     uint64_t peer;
     /*
-     Bytes of it that were used.
+     Bytes from it that were used.
      */
     uint64_t bytes;
 } cclSyncSource_t;
 
 /*
- What a sync did at this peer. Set `struct_bytes`, and the lists with their capacities if they
- are wanted: as many are written as there is room for. The rest is written, on success only.
+ What a sync did at this peer. Set `struct_bytes`, and the arrays with their capacities if you
+ want them: at most that many are written. The rest is written, on success only.
  */
 typedef struct cclSyncInfo_t {
     /*
@@ -729,27 +733,27 @@ typedef struct cclSyncInfo_t {
      */
     size_t struct_bytes;
     /*
-     Room for who gave what to this peer, or NULL.
+     Array for the peers that sent blocks to this one, or NULL.
      */
     struct cclSyncSource_t *sources;
     /*
-     Sources that there is room for.
+     Capacity of that array.
      */
     size_t sources_capacity;
     /*
-     Peers that gave something to this one: how many.
+     Number of peers that sent blocks to this one.
      */
     size_t sources_count;
     /*
-     Room for ids of the members that took part, in rank order, or NULL.
+     Array for the ids of the members that took part, in rank order, or NULL.
      */
     uint64_t *members;
     /*
-     Ids that there is room for.
+     Capacity of that array.
      */
     size_t members_capacity;
     /*
-     Members that took part: how many.
+     Number of members that took part.
      */
     size_t members_count;
     /*
@@ -757,15 +761,15 @@ typedef struct cclSyncInfo_t {
      */
     uint64_t revision;
     /*
-     The digest over all entries, the same at all members.
+     The root digest over all entries, the same on all members.
      */
     uint8_t root[CCL_ROOT_BYTES];
     /*
-     Bytes given to other members.
+     Bytes sent to other members.
      */
     uint64_t sent_bytes;
     /*
-     Bytes received: blocks that differed, and digests.
+     Bytes received: differing blocks, and digests.
      */
     uint64_t received_bytes;
     /*
@@ -773,11 +777,11 @@ typedef struct cclSyncInfo_t {
      */
     uint64_t duration_us;
     /*
-     How much of it went into hashing the own state, in microseconds.
+     How much of it was spent hashing this peer's state, in microseconds.
      */
     uint64_t hashing_us;
     /*
-     Term of the view this peer was in when it was told.
+     Term of the view this peer was in when it learned the outcome.
      */
     uint32_t term;
     /*
@@ -789,7 +793,7 @@ typedef struct cclSyncInfo_t {
      */
     uint32_t world_size;
     /*
-     Attempts it took.
+     Number of attempts.
      */
     uint32_t attempts;
     /*
@@ -799,17 +803,17 @@ typedef struct cclSyncInfo_t {
 } cclSyncInfo_t;
 
 /*
- What a member is to a sync.
+ What a peer does in a sync.
  */
 typedef uint32_t cclSyncRole_t;
 
 /*
- It did what it says.
+ Success.
  */
 #define cclSuccess 0
 
 /*
- An argument is NULL that may not be, or out of range. Nothing was started.
+ An argument is NULL but must not be, or is out of range. Nothing was started.
  */
 #define cclErrorInvalidArgument 1
 
@@ -834,12 +838,12 @@ typedef uint32_t cclSyncRole_t;
 #define cclErrorSystem 5
 
 /*
- A mistake in this library, caught. Please report it.
+ A bug in this library was caught. Please report it.
  */
 #define cclErrorInternal 6
 
 /*
- The time given is over before the end came; what was waited for goes on.
+ The timeout passed first; the operation goes on.
  */
 #define cclErrorTimeout 7
 
@@ -854,7 +858,7 @@ typedef uint32_t cclSyncRole_t;
 #define cclErrorNotAdmitted 9
 
 /*
- The master did not let this peer in. The session is over.
+ The master refused this peer. The session is over.
  */
 #define cclErrorRefused 10
 
@@ -865,25 +869,24 @@ typedef uint32_t cclSyncRole_t;
 #define cclErrorPeerLost 11
 
 /*
- Somebody cancelled the operation, or its deadline passed, or the members' calls did not match,
- or a member had no memory for it. It was aborted for all.
+ A member cancelled the operation or had no memory for it, or its deadline passed, or the
+ members' calls did not match. It was aborted for all.
  */
 #define cclErrorCancelled 12
 
 /*
- Fewer members than `min_world_size`. Call cclUpdateTopology until somebody joins.
+ Fewer members than `min_world_size`. Call cclUpdateTopology until more peers join.
  */
 #define cclErrorTooFewPeers 13
 
 /*
- The members changed, and the buffers are made for another number of them. Nothing was started.
- Read the world size and call again with buffers for it.
+ The world size changed, and the buffers are made for another one. Nothing was started. Read the
+ world size and call again with buffers for it.
  */
 #define cclErrorWorldChanged 14
 
 /*
- The master removed this peer, for another reason than cclErrorRevisionAhead. The session is
- over.
+ The master evicted this peer, but not for cclErrorRevisionAhead. The session is over.
  */
 #define cclErrorEvicted 15
 
@@ -898,25 +901,26 @@ typedef uint32_t cclSyncRole_t;
 #define cclErrorEnded 17
 
 /*
- The members' shared states do not fit together: entries, strategies or revisions. Nothing moved.
+ The members' shared states do not fit together: entries, strategies or revisions. No data was
+ moved.
  */
 #define cclErrorSharedState 18
 
 /*
- The master removed this peer, because its shared state is further ahead than the run may go in
- one step: it comes from another run, or from a later point of this one. The session is over. Who
- comes back with the same state is evicted again: begin without it, or load the run's own
+ The master evicted this peer because its shared state is more than one step ahead of the run: it
+ comes from another run, or from a later point of this one. The session is over. A peer that
+ rejoins with the same state is evicted again: start without it, or load the run's own
  checkpoint.
  */
 #define cclErrorRevisionAhead 19
 
 /*
- Something failed for good.
+ A permanent failure.
  */
 #define cclLogError 1
 
 /*
- Something that an operator should know of.
+ Something an operator should know about.
  */
 #define cclLogWarn 2
 
@@ -1027,7 +1031,7 @@ typedef uint32_t cclSyncRole_t;
 #define cclAlgorithmAuto 0
 
 /*
- Each chunk goes to its owner, who adds and sends the result to all.
+ Each chunk goes to its owner, who reduces it and sends the result to all ("two-shot").
  */
 #define cclAlgorithmDirect 1
 
@@ -1047,7 +1051,7 @@ typedef uint32_t cclSyncRole_t;
 #define cclAttributeWorldSize 1
 
 /*
- Id of this session, never given twice in a run. Needs a connection.
+ Id of this session, never reused in a run. Needs a connection.
  */
 #define cclAttributePeer 2
 
@@ -1067,7 +1071,7 @@ typedef uint32_t cclSyncRole_t;
 #define cclAttributePendingPeers 5
 
 /*
- Port that other peers reach this one at. Needs a connection.
+ Port at which other peers reach this one. Needs a connection.
  */
 #define cclAttributeListenPort 6
 
@@ -1077,34 +1081,36 @@ typedef uint32_t cclSyncRole_t;
 #define cclAttributeGroup 7
 
 /*
- Data connections of each link that this peer dials; 0: chosen by where the other is.
+ Data connections of each link that this peer dials; 0: depends on whether the other is on the
+ same host.
  */
 #define cclAttributeLanes 8
 
 /*
- Fewest members with which operations run.
+ Smallest world size that operations run with.
  */
 #define cclAttributeMinWorldSize 9
 
 /*
- Peers that the group's first view waits for.
+ Number of peers that the group's first view waits for.
  */
 #define cclAttributeInitialWorldSize 10
 
 /*
- Members of all peer groups of the run together: cclAttributeWorldSize and, for information, what
- the master told last of the other groups, at most a heartbeat ago while it lives. Needs a
- connection.
+ Members of all peer groups of the run together: cclAttributeWorldSize plus the members of the
+ other groups as last reported by the master, at most a heartbeat ago while it runs. For
+ information only. Needs a connection.
  */
 #define cclAttributeGlobalWorldSize 11
 
 /*
- Peer groups that have members, the own one included; the others as above. Needs a connection.
+ Number of peer groups that have members, including this peer's; the others as above. Needs a
+ connection.
  */
 #define cclAttributeGroups 12
 
 /*
- Members of the largest peer group; of the others as above. Needs a connection.
+ Members of the largest peer group; other groups as above. Needs a connection.
  */
 #define cclAttributeLargestGroup 13
 
@@ -1124,12 +1130,12 @@ typedef uint32_t cclSyncRole_t;
 #define cclReceiveOnly 2
 
 /*
- Nothing is elected yet, or the sync has ended.
+ No content is elected yet, or the sync has ended.
  */
 #define cclRoleUnknown 0
 
 /*
- Its content is being replaced: the memory may be neither read nor written.
+ Its content is being replaced: the memory must not be read or written.
  */
 #define cclRoleReceiver 1
 
@@ -1144,25 +1150,25 @@ extern "C" {
 #endif // __cplusplus
 
 /*
- Words for the last failure of a call on this thread: what went wrong and what to do about it.
+ Text of the last failure on this thread: what went wrong and what to do about it.
 
- Never NULL; empty if no call failed yet. The text is the library's, and valid until the next
- call that fails on this thread, or the thread's end. A success leaves it as it is. Does not
- block; may be called from anywhere.
+ Never NULL; empty if no call failed yet. The library owns the text; it is valid until the next
+ failure on this thread or the thread's end. A success does not change it. Does not block; may be
+ called from anywhere.
  */
 const char *cclGetLastError(void);
 
 /*
- Details of the last failure of a call on this thread; all 0 if no call failed yet. Does not
- block. A failure of this call is not kept.
+ Details of the last failure on this thread; all 0 if no call failed yet. Does not block. A
+ failure of this call itself is not recorded.
 
  Errors: cclErrorInvalidArgument.
  */
 cclResult_t cclGetLastErrorInfo(struct cclErrorInfo_t *info);
 
 /*
- A short name of a result code. Never NULL, never freed; also for numbers that are no code. Does
- not block; may be called from anywhere.
+ A short name of a result code. Never NULL, even for an unknown code; do not free it. Does not
+ block; may be called from anywhere.
  */
 const char *cclResultString(cclResult_t result);
 
@@ -1183,17 +1189,16 @@ cclResult_t cclResultIsRetryable(cclResult_t result, uint32_t *is_retryable);
 cclResult_t cclResultIsFatal(cclResult_t result, uint32_t *is_fatal);
 
 /*
- Prepares the library. Optional: whatever needs preparing is prepared by the first call that
- needs it. May be called any number of times, from any thread. Does not block.
+ Initializes the library. Optional: the first call that needs it does it too. May be called any
+ number of times, from any thread. Does not block.
 
- Errors: none, but for cclErrorInvalidUsage within the log callback.
+ Errors: none, except cclErrorInvalidUsage within the log callback.
  */
 cclResult_t cclInit(void);
 
 /*
- Writes the version of the library that runs, as major × 10000 + minor × 100 + patch, to be
- compared with CCL_VERSION_MAJOR and its like of the header that the program was compiled with.
- Does not block.
+ Writes the version of the loaded library, as major × 10000 + minor × 100 + patch. Compare it
+ with CCL_VERSION_MAJOR, CCL_VERSION_MINOR and CCL_VERSION_PATCH of the header. Does not block.
 
  Errors: cclErrorInvalidArgument.
  */
@@ -1201,25 +1206,25 @@ cclResult_t cclGetVersion(uint32_t *version);
 
 /*
  Sends the library's log lines, for the whole process, to `callback`, up to `level`. Replaces an
- earlier callback; NULL switches the log off, which it is at the start. When this returns, no
- earlier callback runs any more. `user_data` is handed through; it stays the caller's.
+ earlier callback; NULL turns the log off, which is the default. When this returns, no earlier
+ callback is running. `user_data` is passed through; it stays the caller's.
 
  Blocks while an earlier callback runs.
 
- Errors: cclErrorInvalidArgument for a level that is none; cclErrorInvalidUsage if another part
- of the program has taken the log lines before.
+ Errors: cclErrorInvalidArgument for an unknown level; cclErrorInvalidUsage if another part of
+ the program already takes the log lines.
  */
 cclResult_t cclSetLogCallback(cclLogCallback_t callback, void *user_data, cclLogLevel_t level);
 
 /*
- Writes how many bytes an element of a type has. Does not block.
+ Writes the bytes of one element of a type. Does not block.
 
  Errors: cclErrorInvalidArgument.
  */
 cclResult_t cclGetDataTypeBytes(cclDataType_t dtype, size_t *bytes);
 
 /*
- Makes a master, which does not run yet. `config` may be NULL and is not kept. Does not block.
+ Creates a master, which does not run yet. `config` may be NULL and is not kept. Does not block.
 
  Errors: cclErrorInvalidArgument.
  */
@@ -1227,7 +1232,7 @@ cclResult_t cclCreateMaster(const struct cclMasterConfig_t *config, cclMaster_t 
 
 /*
  Reads the journal, binds the port and serves from a thread of the library. Returns as soon as
- peers can connect; blocks for the disk only.
+ peers can connect; blocks only for the disk.
 
  Errors: cclErrorSystem if the port or the journal cannot be opened; cclErrorInvalidArgument for
  a journal of another run, damaged, or in use; cclErrorInvalidUsage if it ran before;
@@ -1246,8 +1251,8 @@ cclResult_t cclGetMasterAddress(cclMaster_t master, char *address, size_t addres
 
 /*
  Tells the master to stop serving; cclAwaitMaster returns once it has. Peers go on, and find a
- master that is started again. Again and again does no harm. Does not block; may be called from
- any thread, but not from a signal handler.
+ restarted master. Further calls do no harm. Does not block; may be called from any thread, but
+ not from a signal handler.
 
  Errors: cclErrorInvalidUsage if the master does not run; cclErrorInvalidHandle, cclErrorForked.
  */
@@ -1257,29 +1262,29 @@ cclResult_t cclInterruptMaster(cclMaster_t master);
  Blocks until the master has ended: by cclInterruptMaster, by cclDestroyMaster, or by itself. Any
  number of threads may wait, also after the end.
 
- Errors: cclErrorSystem if the journal could not be written: the master stops rather than to
- promise what is not on the disk; start it again once there is room. cclErrorInvalidUsage if the
+ Errors: cclErrorSystem if the journal could not be written: the master stops, because it must
+ not send what is not on disk. Restart it once the disk has space. cclErrorInvalidUsage if the
  master does not run; cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclAwaitMaster(cclMaster_t master);
 
 /*
- Blocks until the master has ended, at most `timeout_ms` milliseconds; 0 asks without waiting.
+ Blocks until the master has ended, at most `timeout_ms` milliseconds; 0 does not wait.
 
  Errors: cclErrorTimeout if it has not ended by then; else as cclAwaitMaster.
  */
 cclResult_t cclAwaitMasterFor(cclMaster_t master, uint64_t timeout_ms);
 
 /*
- Stops the master, blocks until it has, and takes the handle back. Peers go on.
+ Stops the master, blocks until it has stopped, and destroys the handle. Peers go on.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclDestroyMaster(cclMaster_t master);
 
 /*
- Makes a communicator, which is not connected yet. `config` may be NULL and is not kept. Does not
- block.
+ Creates a communicator, which is not connected yet. `config` may be NULL and is not kept. Does
+ not block.
 
  Errors: cclErrorInvalidArgument names the field.
  */
@@ -1288,32 +1293,31 @@ cclResult_t cclCreateCommunicator(const struct cclCommunicatorConfig_t *config,
 
 /*
  Joins the run: registers with the master, links with the members, and returns once admitted. The
- master may start later than its peers. Blocks up to `connect_timeout_ms`, and for as long as the
- system needs to look up the host names in the config; cclLeave or cclDestroyCommunicator on
+ master may start later than its peers. Blocks up to `connect_timeout_ms`, plus the time the
+ system takes to look up the host names in the config; cclLeave or cclDestroyCommunicator on
  another thread ends it early. After a failure it may be called again.
 
- Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if it was
- given up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
+ Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if
+ another thread gave it up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
  cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclConnect(cclCommunicator_t communicator);
 
 /*
- Leaves the run: cancels what this peer has open, says farewell, and blocks until the answer, at
- most the master's `verdict_timeout_ms`. Every later call that needs the run returns
- cclErrorEnded; attributes and counters stay as they are. While another thread is in cclConnect,
- gives that up, at most a second later.
+ Leaves the run: cancels this peer's open calls, tells the master, and blocks until it answers,
+ at most the master's `verdict_timeout_ms`. Every later call that needs the run returns
+ cclErrorEnded; attributes and counters stay as they are. If another thread is in cclConnect,
+ this ends that call within a second.
 
- Errors: cclErrorInvalidUsage if it is not connected; how the session ended, if it did before;
- cclErrorInvalidHandle, cclErrorForked.
+ Errors: cclErrorInvalidUsage if it is not connected; if the session had already ended, the error
+ that ended it; cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclLeave(cclCommunicator_t communicator);
 
 /*
- Leaves the run if the master answers within a second, for which it blocks, ends every call
- under way on other threads with cclErrorEnded, and takes the handle back. Operations that were
- started are over then, and their memory is the caller's; their handles stay, and are destroyed
- by cclDestroyOperation.
+ Leaves the run, ends calls of other threads with cclErrorEnded, and destroys the handle. Blocks
+ at most a second, for the master's answer. All its operations have then ended, and their memory
+ is the caller's. Their handles stay valid until cclDestroyOperation.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
@@ -1323,7 +1327,7 @@ cclResult_t cclDestroyCommunicator(cclCommunicator_t communicator);
  Writes one attribute. Rank, world size, term and epoch change only when a call of this
  communicator returns. Does not block.
 
- Errors: cclErrorInvalidArgument for an attribute that is none; cclErrorInvalidUsage for one that
+ Errors: cclErrorInvalidArgument for an unknown attribute; cclErrorInvalidUsage for one that
  needs a connection before there is one; cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclGetAttribute(cclCommunicator_t communicator,
@@ -1331,8 +1335,8 @@ cclResult_t cclGetAttribute(cclCommunicator_t communicator,
                             uint64_t *value);
 
 /*
- Writes the ids of the members of the view of the newest result, in rank order: as many as there
- is room for, and their number. `peers` may be NULL if `capacity` is 0. Does not block.
+ Writes the ids of the members of the view of the newest result, in rank order: at most
+ `capacity` of them, and their number. `peers` may be NULL if `capacity` is 0. Does not block.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
  cclErrorInvalidHandle, cclErrorForked.
@@ -1355,9 +1359,9 @@ cclResult_t cclGetMemberName(cclCommunicator_t communicator,
                              size_t name_bytes);
 
 /*
- Writes the `ip:port` at which others reach the member at `rank` in the view of the newest
- result, the first of several, with a zero byte at the end; CCL_ADDRESS_BYTES_MAX bytes are
- always enough. Does not block.
+ Writes the first `ip:port` at which others reach the member at `rank` in the view of the newest
+ result, with a zero byte at the end; CCL_ADDRESS_BYTES_MAX bytes are always enough. Does not
+ block.
 
  Errors: as cclGetMemberName.
  */
@@ -1367,8 +1371,8 @@ cclResult_t cclGetMemberAddress(cclCommunicator_t communicator,
                                 size_t address_bytes);
 
 /*
- Writes the ring of the view of the newest result: ranks, each followed by its next; as many as
- there is room for, and their number. `ranks` may be NULL if `capacity` is 0. Does not block.
+ Writes the ring of the view of the newest result: ranks, each followed by its next; at most
+ `capacity` of them, and their number. `ranks` may be NULL if `capacity` is 0. Does not block.
 
  Errors: as cclGetMembers.
  */
@@ -1397,32 +1401,32 @@ cclResult_t cclGetListenAddress(cclCommunicator_t communicator,
 cclResult_t cclGetCounters(cclCommunicator_t communicator, struct cclCounters_t *counters);
 
 /*
- A safe point: admits the newcomers that are ready. All members must come to it, in the same
- order among their safe points. Blocks until they have if a newcomer waits, otherwise for one
- round trip to the master; at most `operation_timeout_ms`. A newcomer's first call is what
- the members call after the safe point that admits it.
+ A safe point: admits the newcomers that are ready. All members must call it equally often.
+ Blocks until all have called it if a newcomer waits, otherwise for one round trip to the master;
+ at most `operation_timeout_ms`. A newcomer's first call is the one that the members make after
+ the safe point that admitted it.
 
- Errors: cclErrorTimeout: the safe point is not used up; the fatal ones (cclResultIsFatal);
- cclErrorInvalidUsage if it is not connected, or if another thread is in this call;
- cclErrorInvalidHandle, cclErrorForked.
+ Errors: cclErrorTimeout: the next call is the same safe point again; any fatal error
+ (cclResultIsFatal); cclErrorInvalidUsage if it is not connected, or if another thread is in this
+ call; cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclUpdateTopology(cclCommunicator_t communicator);
 
 /*
- Starts cclUpdateTopology and gives a handle of it: cclWait says how it ended, and its outcome
- has the members of the view, without tag and number. cclCancel, or cclDestroyOperation,
- withdraws from the safe point, unless it is released meanwhile; the withdrawn one is not used
- up. Does not block.
+ Starts cclUpdateTopology and returns a handle: cclWait returns its result, and its outcome holds
+ the members of the view, without tag and number. cclCancel or cclDestroyOperation withdraws from
+ the safe point unless it has been released; the next call is then the same safe point again.
+ Does not block.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
- cclErrorInvalidHandle, cclErrorForked. All others come from cclWait, which returns
- cclErrorTimeout of one that was withdrawn: cclTest says that it has ended.
+ cclErrorInvalidHandle, cclErrorForked. All others come from cclWait. For a withdrawn safe point
+ it returns cclErrorTimeout, while cclTest reports that it has ended.
  */
 cclResult_t cclUpdateTopologyAsync(cclCommunicator_t communicator, cclOperation_t *operation);
 
 /*
- Writes how many newcomers the next cclUpdateTopology may admit, as far as this peer has heard:
- other members may have heard more, or less. Does not block and asks nobody.
+ Writes how many newcomers the next cclUpdateTopology may admit, as far as this peer knows; other
+ members may know of more or fewer. Does not block or communicate.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
  cclErrorInvalidHandle, cclErrorForked.
@@ -1430,8 +1434,8 @@ cclResult_t cclUpdateTopologyAsync(cclCommunicator_t communicator, cclOperation_
 cclResult_t cclArePeersPending(cclCommunicator_t communicator, uint32_t *pending);
 
 /*
- Blocks until the operation has ended, and says how. May be called again, by any thread, and says
- the same. `outcome` may be NULL.
+ Blocks until the operation has ended, and returns its result. Any thread may call it again and
+ gets the same result. `outcome` may be NULL.
 
  Errors: as the blocking form of the call that started it; cclErrorInvalidHandle.
  */
@@ -1439,48 +1443,48 @@ cclResult_t cclWait(cclOperation_t operation, struct cclOutcome_t *outcome);
 
 /*
  Blocks until the operation has ended, at most `timeout_ms` milliseconds. The operation goes on
- whatever comes of it. `outcome` may be NULL.
+ either way. `outcome` may be NULL.
 
  Errors: cclErrorTimeout if it has not ended by then; else as cclWait.
  */
 cclResult_t cclWaitFor(cclOperation_t operation, uint64_t timeout_ms, struct cclOutcome_t *outcome);
 
 /*
- Writes 1 if the operation has ended, one way or another, else 0; cclWait then says how, without
- blocking. Does not block.
+ Writes 1 if the operation has ended, successfully or not, else 0. cclWait then returns its
+ result without blocking. Does not block.
 
  Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclTest(cclOperation_t operation, uint32_t *is_finished);
 
 /*
- Asks to abort the operation for all members, who then get cclErrorCancelled. The verdict may
- still be success: cclWait says. Does not block.
+ Asks to abort the operation for all members, who then get cclErrorCancelled. It may still
+ succeed; cclWait returns the result. Does not block.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclCancel(cclOperation_t operation);
 
 /*
- Writes how far the operation is at this peer, or was when it ended. Does not block.
+ Writes the operation's progress at this peer; after the end, its last progress. Does not block.
 
  Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclGetProgress(cclOperation_t operation, struct cclProgress_t *progress);
 
 /*
- Has a function called once when the operation has ended: from a thread of the library, or from
- within this call if it has ended already. cclWait then does not block. Replaces an earlier
- function that was not called yet; NULL wants none. When this or cclDestroyOperation returns, no
- earlier one runs any more, nor will. `user_data` is handed through; it stays the caller's.
- Blocks while an earlier one runs.
+ Sets a function to be called once when the operation has ended: from a thread of the library, or
+ from within this call if it has ended already. cclWait then does not block. Replaces an earlier
+ function that was not called yet; NULL removes it. When this or cclDestroyOperation returns, no
+ earlier one is running or will run. `user_data` is passed through; it stays the caller's. Blocks
+ while an earlier one runs.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclSetEndCallback(cclOperation_t operation, cclEndCallback_t callback, void *user_data);
 
 /*
- Takes the handle back. Cancels an operation that has not ended, and blocks until it has, at most
+ Destroys the handle. Cancels an operation that has not ended, and blocks until it has, at most
  the master's `verdict_timeout_ms`; afterwards its memory is the caller's.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
@@ -1489,17 +1493,17 @@ cclResult_t cclDestroyOperation(cclOperation_t operation);
 
 /*
  Reduces `count` elements of every member into `receive` on all of them. `send` may equal
- `receive`: in place; otherwise they may not overlap. They may lie at any address, aligned or
- not; without elements they may be NULL. All members give the same count, type, operator and
- options. `options` and `outcome` may be NULL.
+ `receive` (in place); otherwise they must not overlap. They need not be aligned; if `count` is 0
+ they may be NULL. All members pass the same count, type, operator and options. `options` and
+ `outcome` may be NULL.
 
- After an error `send` is as it was, in place too; a `receive` that is another is undefined.
- Blocks until the operation has ended for all, at most its deadline and the master's
+ After an error `send` is unchanged, also in place; the content of a separate `receive` is
+ undefined. Blocks until the operation has ended for all, at most its deadline and the master's
  `verdict_timeout_ms`.
 
- Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more first. cclErrorCancelled:
- somebody cancelled, or called something else. cclErrorInvalidUsage if the tag is busy or there
- is no connection. The fatal ones (cclResultIsFatal). cclErrorInvalidArgument,
+ Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more peers first.
+ cclErrorCancelled: a member cancelled it or made another call. cclErrorInvalidUsage if the tag
+ is busy or there is no connection. Any fatal error (cclResultIsFatal). cclErrorInvalidArgument,
  cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclAllReduce(cclCommunicator_t communicator,
@@ -1512,8 +1516,8 @@ cclResult_t cclAllReduce(cclCommunicator_t communicator,
                          struct cclOutcome_t *outcome);
 
 /*
- Starts cclAllReduce and gives a handle of it. The buffers must stay, and be left alone, until it
- has ended; `options` is copied. Does not block.
+ Starts cclAllReduce and returns a handle. The buffers must stay valid and must not be accessed
+ until it has ended; `options` is copied. Does not block.
 
  Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
  all others come from cclWait.
@@ -1529,9 +1533,9 @@ cclResult_t cclAllReduceAsync(cclCommunicator_t communicator,
 
 /*
  Reduces `buffers_count` buffers of every member as one transaction: all are reduced over the
- same contributors, or none is touched. Up to 65,536 buffers, of which none that is written
- overlaps another. The list is read during the call only. Otherwise as cclAllReduce; with
- `attempts` in the options it is repeated with the survivors by itself.
+ same contributors, or none is touched. At most 65,536 buffers; one that is written must not
+ overlap another. The array is read during the call only. Otherwise as cclAllReduce; with
+ `attempts` in the options it is retried with the survivors automatically.
 
  Errors: as cclAllReduce.
  */
@@ -1543,8 +1547,8 @@ cclResult_t cclAllReduceMany(cclCommunicator_t communicator,
                              struct cclOutcome_t *outcome);
 
 /*
- Starts cclAllReduceMany and gives a handle of it. The buffers must stay, and be left alone,
- until it has ended; the list of them need not. Does not block.
+ Starts cclAllReduceMany and returns a handle. The buffers must stay valid and must not be
+ accessed until it has ended; the array of them need not. Does not block.
 
  Errors: as cclAllReduceAsync.
  */
@@ -1557,7 +1561,7 @@ cclResult_t cclAllReduceManyAsync(cclCommunicator_t communicator,
 
 /*
  Collects `send_count` elements of every member, in rank order, into `receive`, which has room
- for `receive_count` elements: `send_count` times the world size. The buffers may not overlap.
+ for `receive_count` elements: `send_count` times the world size. The buffers must not overlap.
  Otherwise as cclAllReduce.
 
  Errors: cclErrorWorldChanged if the buffers are made for another world size: read
@@ -1573,7 +1577,7 @@ cclResult_t cclAllGather(cclCommunicator_t communicator,
                          struct cclOutcome_t *outcome);
 
 /*
- Starts cclAllGather and gives a handle of it. Otherwise as cclAllReduceAsync.
+ Starts cclAllGather and returns a handle. Otherwise as cclAllReduceAsync.
 
  Errors: as cclAllReduceAsync.
  */
@@ -1588,7 +1592,7 @@ cclResult_t cclAllGatherAsync(cclCommunicator_t communicator,
 
 /*
  Reduces `send_count` elements of every member, which are `receive_count` times the world size,
- and gives each member the `receive_count` elements of its rank. The buffers may not overlap.
+ and gives each member the `receive_count` elements of its rank. The buffers must not overlap.
  Otherwise as cclAllReduce.
 
  Errors: as cclAllGather.
@@ -1604,7 +1608,7 @@ cclResult_t cclReduceScatter(cclCommunicator_t communicator,
                              struct cclOutcome_t *outcome);
 
 /*
- Starts cclReduceScatter and gives a handle of it. Otherwise as cclAllReduceAsync.
+ Starts cclReduceScatter and returns a handle. Otherwise as cclAllReduceAsync.
 
  Errors: as cclAllReduceAsync.
  */
@@ -1619,11 +1623,11 @@ cclResult_t cclReduceScatterAsync(cclCommunicator_t communicator,
                                   cclOperation_t *operation);
 
 /*
- Gives all members the `count` elements of `buffer` at rank `root`. After an error the buffer is
- as it was. Otherwise as cclAllReduce.
+ Sends the `count` elements of `buffer` at rank `root` to all members. After an error the buffer
+ is unchanged. Otherwise as cclAllReduce.
 
- Errors: cclErrorInvalidArgument if there is no such rank; cclErrorWorldChanged if the members
- changed meanwhile; else as cclAllReduce.
+ Errors: cclErrorInvalidArgument if there is no such rank; cclErrorWorldChanged if the world size
+ has changed; else as cclAllReduce.
  */
 cclResult_t cclBroadcast(cclCommunicator_t communicator,
                          void *buffer,
@@ -1634,7 +1638,7 @@ cclResult_t cclBroadcast(cclCommunicator_t communicator,
                          struct cclOutcome_t *outcome);
 
 /*
- Starts cclBroadcast and gives a handle of it. Otherwise as cclAllReduceAsync.
+ Starts cclBroadcast and returns a handle. Otherwise as cclAllReduceAsync.
 
  Errors: as cclAllReduceAsync.
  */
@@ -1656,7 +1660,7 @@ cclResult_t cclBarrier(cclCommunicator_t communicator,
                        struct cclOutcome_t *outcome);
 
 /*
- Starts cclBarrier and gives a handle of it. Does not block.
+ Starts cclBarrier and returns a handle. Does not block.
 
  Errors: as cclAllReduceAsync.
  */
@@ -1665,7 +1669,7 @@ cclResult_t cclBarrierAsync(cclCommunicator_t communicator,
                             cclOperation_t *operation);
 
 /*
- Makes a state without entries. `revision` is how often it was advanced. Does not block.
+ Creates a state without entries. `revision` is how often it was advanced. Does not block.
 
  Errors: cclErrorInvalidArgument.
  */
@@ -1673,18 +1677,18 @@ cclResult_t cclCreateSharedState(uint64_t revision, cclSharedState_t *state);
 
 /*
  Adds a buffer: `memory` holds as many elements of `dtype` as the product of the
- `dimensions_count` extents in `shape`; no dimensions are one element. All members add the same
- names (at most 512 bytes, UTF-8), types and shapes in the same order. Entries may not overlap.
- `is_unequal` 1: the contents may differ, and are neither compared nor moved. Up to 100,000
- entries.
+ `dimensions_count` extents in `shape`; without dimensions it is one element. All members add the
+ same names (at most 512 bytes, UTF-8), types and shapes in the same order. Entries must not
+ overlap. `is_unequal` 1: the contents may differ between members, and are neither compared nor
+ moved. At most 100,000 entries.
 
- `name` and `shape` are copied. The memory stays the caller's, and must stay where it is until
- the state is destroyed. It may be read and written whenever no sync, save or load of this state
- is under way. Does not block.
+ `name` and `shape` are copied. The memory stays the caller's, and must stay valid until the
+ state is destroyed. It may be read and written while no sync, save or load of this state is in
+ progress. Does not block.
 
- Errors: cclErrorInvalidArgument for a name that is there already, memory that is NULL or not
- aligned, or a shape beyond the address space; cclErrorInvalidUsage while a sync of this state is
- under way; cclErrorInvalidHandle, cclErrorForked.
+ Errors: cclErrorInvalidArgument for a duplicate name, memory that is NULL or not aligned, or a
+ shape beyond the address space; cclErrorInvalidUsage while a sync of this state is in progress;
+ cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclAddEntry(cclSharedState_t state,
                         const char *name,
@@ -1695,105 +1699,103 @@ cclResult_t cclAddEntry(cclSharedState_t state,
                         uint32_t is_unequal);
 
 /*
- Writes how often the state was advanced. Does not block.
+ Writes the revision: how often the state was advanced. Does not block.
 
- Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
  cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclGetRevision(cclSharedState_t state, uint64_t *revision);
 
 /*
- Says how often the state was advanced: one more after each step. A sync may be one revision
- ahead of the one before. Does not block.
+ Sets the revision: one more after each step. At each sync it may be at most one higher than at
+ the last. Does not block.
 
- Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
  cclErrorForked.
  */
 cclResult_t cclSetRevision(cclSharedState_t state, uint64_t revision);
 
 /*
- Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
- succeeds: what is there is a mixture of two contents, and the next sync only receives. Does not
- block.
+ Writes 1 if the content is consistent; 0 after a sync or a load failed half-way, until one
+ succeeds. The content is then a mixture of two, and the next sync only receives. Does not block.
 
- Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
  cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
 
 /*
- Says that the content is a mixture, as of memory that another state's sync left half-way, or
- that the program itself has half written: cclIsUsable is 0, and the next sync only receives,
- until one sync or load succeeds. Does not block.
+ Marks the content as a mixture, for example because another state's sync of the same memory
+ failed half-way, or the program itself has half written it. Until a sync or load succeeds,
+ cclIsUsable is 0 and syncs only receive. Does not block.
 
- Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
  cclErrorForked.
  */
 cclResult_t cclMarkMixed(cclSharedState_t state);
 
 /*
- Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
- root have the same names, types, shapes and contents. Blocks while it hashes everything, on
+ Writes the root digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the
+ same root have the same names, types, shapes and contents. Blocks while it hashes everything, on
  up to 8 cores.
 
- Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
  cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclGetRoot(cclSharedState_t state, uint8_t *root);
 
 /*
- Takes the handle back. Cancels a sync of this state that has not ended, and blocks until it has,
- at most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
- Afterwards the memory of all entries is the caller's.
+ Destroys the handle. Cancels a sync of this state that has not ended, and blocks until it has,
+ at most the master's `verdict_timeout_ms`; the sync's operation handle stays valid and has its
+ result. Afterwards the memory of all entries is the caller's.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclDestroySharedState(cclSharedState_t state);
 
 /*
- Writes how many entries the state has. Does not block.
+ Writes the number of entries of the state. Does not block.
 
- Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+ Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
  cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclGetEntryCount(cclSharedState_t state, size_t *count);
 
 /*
- Writes what was said of an entry when it was added; `index` counts from 0 in that order. Does
- not block.
+ Writes an entry as it was added; `index` counts from 0 in that order. Does not block.
 
  Errors: cclErrorInvalidArgument if there is no such entry, or its name does not fit;
- cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
  cclErrorForked.
  */
 cclResult_t cclGetEntry(cclSharedState_t state, size_t index, struct cclEntry_t *entry);
 
 /*
- Saves the state with its revision to a directory, which is made if its parent is there: whole or
- not at all, whatever dies meanwhile. Each member saves to a directory of its own, or one for all
- of them. `options` may be NULL. Blocks for two hashes and one write; nobody may write the memory
- meanwhile. cclGetNewestCheckpoint has the file's path.
+ Saves the state with its revision to a directory, atomically even if the machine crashes. The
+ directory is created if its parent exists. Each member saves to its own directory, or one member
+ saves for all. `options` may be NULL. Blocks for two hashes and one write; the memory must not
+ be written meanwhile. cclGetNewestCheckpoint returns the file's path.
 
- Errors: cclErrorSystem if the disk fails: the checkpoints that were there are still there.
- cclErrorInvalidArgument if `directory` is NULL or no UTF-8, or an entry's name is not fit for a
- file; cclErrorInvalidUsage if the content is a mixture, or while a sync of this state is under
- way; cclErrorInvalidHandle, cclErrorForked.
+ Errors: cclErrorSystem if the disk fails: earlier checkpoints are kept. cclErrorInvalidArgument
+ if `directory` is NULL or not UTF-8, or an entry's name cannot be stored; cclErrorInvalidUsage
+ if the content is a mixture, or while a sync of this state is in progress;
+ cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclSaveSharedState(cclSharedState_t state,
                                const char *directory,
                                const struct cclCheckpointOptions_t *options);
 
 /*
- Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
- if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
- hashes to the root that it was saved with; a damaged file is passed over for the one before it.
- A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
- `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
+ Loads the newest intact checkpoint of a directory into the entries, with its revision. Writes 1
+ if one was loaded; 0 if there are no checkpoints, and then leaves the state unchanged. The
+ loaded content is verified against its root; a damaged file is skipped for the one before it. A
+ run that restarts loads first and then syncs: the highest revision of any member wins. `options`
+ may be NULL. Blocks for two reads; the memory must not be used meanwhile.
 
- Errors: cclErrorInvalidArgument if there are checkpoints and none is whole, or the newest has
+ Errors: cclErrorInvalidArgument if there are checkpoints but none is intact, or the newest has
  other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
- whether the content is still whole. cclErrorInvalidUsage while a sync of this state is under
- way; cclErrorInvalidHandle, cclErrorForked.
+ whether the content is still consistent. cclErrorInvalidUsage while a sync of this state is in
+ progress; cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclLoadSharedState(cclSharedState_t state,
                                const char *directory,
@@ -1801,29 +1803,29 @@ cclResult_t cclLoadSharedState(cclSharedState_t state,
                                uint32_t *is_loaded);
 
 /*
- Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the
- disk only.
+ Describes the newest checkpoint of a directory, without reading its content. Blocks only for the
+ disk.
 
- Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files and none
- is a checkpoint that is whole by its length; cclErrorSystem if the directory cannot be read.
+ Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files but none
+ is a checkpoint of full length; cclErrorSystem if the directory cannot be read.
  */
 cclResult_t cclGetNewestCheckpoint(const char *directory, struct cclCheckpoint_t *checkpoint);
 
 /*
- Makes a state equal at all members of the group: the master elects one content by revision and
- popularity, and whoever lacks it gets the blocks that differ from those that have it, verified.
- All members call it. On success the memory is the elected content, and the revision its own.
- Nobody may write the memory meanwhile. `options` and `info` may be NULL.
+ Makes a state equal on all members of the group. The master elects one content by revision and
+ popularity; members with another content fetch the differing blocks from those that have it, and
+ verify them. All members call it. On success the memory holds the elected content, and the state
+ has its revision. The memory must not be written meanwhile. `options` and `info` may be NULL.
 
  Hashes the state on this thread, then blocks until all members have the content, at most its
- deadline and the master's `verdict_timeout_ms`. A member that is lost meanwhile, a source too,
- does not disturb the others.
+ deadline and the master's `verdict_timeout_ms`. Losing a member, even a source, does not disturb
+ the others.
 
- Errors: cclErrorSharedState names who called with other entries, strategies or revisions;
- nothing moved. cclErrorCancelled, cclErrorTooFewPeers, the fatal ones (cclResultIsFatal). After
- any of them cclIsUsable says whether the content is still whole. cclErrorInvalidUsage while
- another sync of this state or communicator is under way, or if there is no connection.
- cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+ Errors: cclErrorSharedState: the text names the peer whose entries, strategy or revision does
+ not fit; no data was moved. cclErrorCancelled, cclErrorTooFewPeers, any fatal error
+ (cclResultIsFatal). After any of them cclIsUsable says whether the content is still consistent.
+ cclErrorInvalidUsage while another sync of this state or communicator is in progress, or if
+ there is no connection. cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclSyncSharedState(cclCommunicator_t communicator,
                                cclSharedState_t state,
@@ -1831,10 +1833,11 @@ cclResult_t cclSyncSharedState(cclCommunicator_t communicator,
                                struct cclSyncInfo_t *info);
 
 /*
- Starts cclSyncSharedState and gives a handle of it, for cclWait and its like, cclGetSyncInfo and
- cclGetSyncRole. Until it has ended all calls on the state but cclDestroySharedState are
- cclErrorInvalidUsage, and the memory must be left alone (cclGetSyncRole says more). `options` is
- copied. Hashes the state on this thread; then does not block.
+ Starts cclSyncSharedState and returns a handle, for cclWait and the other calls on operations,
+ cclGetSyncInfo and cclGetSyncRole. Until it has ended, all calls on the state except
+ cclDestroySharedState return cclErrorInvalidUsage, and the memory must not be accessed (for
+ exceptions see cclGetSyncRole). `options` is copied. Hashes the state on this thread; then does
+ not block.
 
  Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
  all others come from cclWait.
@@ -1845,19 +1848,19 @@ cclResult_t cclSyncSharedStateAsync(cclCommunicator_t communicator,
                                     cclOperation_t *operation);
 
 /*
- Writes what a sync did that was started by cclSyncSharedStateAsync and has ended. Does not
- block.
+ Writes what a sync did. It must have been started by cclSyncSharedStateAsync and have ended.
+ Does not block.
 
- Errors: cclErrorTimeout if it has not ended; how it ended, if it failed; cclErrorInvalidArgument
- if the operation is no sync, or `info` is NULL; cclErrorInvalidHandle, cclErrorForked.
+ Errors: cclErrorTimeout if it has not ended; its own error if it failed; cclErrorInvalidArgument
+ if the operation is not a sync, or `info` is NULL; cclErrorInvalidHandle, cclErrorForked.
  */
 cclResult_t cclGetSyncInfo(cclOperation_t operation, struct cclSyncInfo_t *info);
 
 /*
- Writes whether this peer gives or receives in a sync that was started by
- cclSyncSharedStateAsync; after its end, whether it did. Does not block.
+ Writes whether this peer is a source or a receiver in a sync started by cclSyncSharedStateAsync;
+ after its end, whether it was. Does not block.
 
- Errors: cclErrorInvalidArgument, also if the operation is no sync; cclErrorInvalidHandle,
+ Errors: cclErrorInvalidArgument, also if the operation is not a sync; cclErrorInvalidHandle,
  cclErrorForked.
  */
 cclResult_t cclGetSyncRole(cclOperation_t operation, cclSyncRole_t *role);

@@ -1,5 +1,5 @@
-//! What surrounds every call from C: nothing unwinds into C, the thread is left as it was, and a
-//! failure leaves words behind.
+//! The wrapper of every call from C: no panic unwinds into C, the thread's state is restored, and a
+//! failure is recorded.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use crate::result::{Failure, Outcome, cclResult_t, cclSuccess};
 pub(crate) fn call(body: impl FnOnce() -> Outcome<()>) -> cclResult_t {
     let _caller = Caller::enter();
     let end = if callback::is_inside() {
-        let what = "a callback may not call the library back";
+        let what = "a callback must not call the library";
         Err(Failure::from(Error::usage(what)))
     } else {
         catch_unwind(AssertUnwindSafe(body))
@@ -61,6 +61,6 @@ mod tests {
     fn a_success_leaves_the_words_of_the_last_failure() {
         assert_eq!(call(|| Err(Error::Timeout.into())), 7);
         assert_eq!(call(|| Ok(())), cclSuccess);
-        assert!(last_words().contains("not finished"), "{}", last_words());
+        assert!(last_words().contains("did not finish"), "{}", last_words());
     }
 }

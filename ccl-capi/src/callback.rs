@@ -1,4 +1,5 @@
-//! While the application's functions run: they may not call the library back, which may hold locks.
+//! Marks that an application's callback is running: it must not call the library, which may hold
+//! locks.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! What a call leaves as it was in the thread that makes it: `errno`, and that it can be cancelled.
+//! What a call restores in the calling thread: `errno`, and whether it can be cancelled.
 //!
 //! `pthread_cancel` unwinds a thread where it enters the system, past frames that must not be
 //! unwound, which ends the process. So it waits until the call has returned.

@@ -10,8 +10,8 @@ use crate::memory::{self, Growing};
 use crate::result::{Outcome, cclResult_t};
 use crate::shared_state::{CCL_ROOT_BYTES, SharedState, cclSharedState_t};
 
-/// The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if the
-/// path is wanted; the rest is written, on success only.
+/// The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if you
+/// want the path; the rest is written, on success only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclCheckpoint_t {
@@ -21,11 +21,11 @@ pub struct cclCheckpoint_t {
     pub is_there: u32,
     /// 0.
     pub reserved: u32,
-    /// Room for the path of its file, with a zero byte at the end, or NULL.
+    /// Buffer for its path with a zero byte at the end, or NULL.
     pub path: *mut c_char,
-    /// Bytes that there is room for.
+    /// Capacity of that buffer in bytes.
     pub path_capacity: usize,
-    /// Bytes that the path takes, its zero byte included; 0 if there is none.
+    /// Bytes of the path with its zero byte; 0 if there is no checkpoint.
     pub path_bytes: usize,
     /// Its revision.
     pub revision: u64,
@@ -61,9 +61,9 @@ unsafe impl Growing for cclCheckpoint_t {
 pub struct cclCheckpointOptions_t {
     /// `sizeof(cclCheckpointOptions_t)`.
     pub struct_bytes: usize,
-    /// Checkpoints that stay after a save, the new one among them. 0: 2.
+    /// Checkpoints kept after a save, including the new one. 0: 2.
     pub keep_count: u32,
-    /// Threads that hash. 0: as many as there are cores, at most 8.
+    /// Hashing threads. 0: one per core, at most 8.
     pub hash_threads: u32,
 }
 
@@ -74,15 +74,15 @@ unsafe impl Growing for cclCheckpointOptions_t {
     }
 }
 
-/// Saves the state with its revision to a directory, which is made if its parent is there: whole or
-/// not at all, whatever dies meanwhile. Each member saves to a directory of its own, or one for all
-/// of them. `options` may be NULL. Blocks for two hashes and one write; nobody may write the memory
-/// meanwhile. cclGetNewestCheckpoint has the file's path.
+/// Saves the state with its revision to a directory, atomically even if the machine crashes. The
+/// directory is created if its parent exists. Each member saves to its own directory, or one member
+/// saves for all. `options` may be NULL. Blocks for two hashes and one write; the memory must not
+/// be written meanwhile. cclGetNewestCheckpoint returns the file's path.
 ///
-/// Errors: cclErrorSystem if the disk fails: the checkpoints that were there are still there.
-/// cclErrorInvalidArgument if `directory` is NULL or no UTF-8, or an entry's name is not fit for a
-/// file; cclErrorInvalidUsage if the content is a mixture, or while a sync of this state is under
-/// way; cclErrorInvalidHandle, cclErrorForked.
+/// Errors: cclErrorSystem if the disk fails: earlier checkpoints are kept. cclErrorInvalidArgument
+/// if `directory` is NULL or not UTF-8, or an entry's name cannot be stored; cclErrorInvalidUsage
+/// if the content is a mixture, or while a sync of this state is in progress;
+/// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclSaveSharedState")]
 pub unsafe extern "C" fn save_shared_state(
     state: cclSharedState_t,
@@ -98,16 +98,16 @@ pub unsafe extern "C" fn save_shared_state(
     })
 }
 
-/// Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
-/// if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
-/// hashes to the root that it was saved with; a damaged file is passed over for the one before it.
-/// A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
-/// `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
+/// Loads the newest intact checkpoint of a directory into the entries, with its revision. Writes 1
+/// if one was loaded; 0 if there are no checkpoints, and then leaves the state unchanged. The
+/// loaded content is verified against its root; a damaged file is skipped for the one before it. A
+/// run that restarts loads first and then syncs: the highest revision of any member wins. `options`
+/// may be NULL. Blocks for two reads; the memory must not be used meanwhile.
 ///
-/// Errors: cclErrorInvalidArgument if there are checkpoints and none is whole, or the newest has
+/// Errors: cclErrorInvalidArgument if there are checkpoints but none is intact, or the newest has
 /// other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
-/// whether the content is still whole. cclErrorInvalidUsage while a sync of this state is under
-/// way; cclErrorInvalidHandle, cclErrorForked.
+/// whether the content is still consistent. cclErrorInvalidUsage while a sync of this state is in
+/// progress; cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclLoadSharedState")]
 pub unsafe extern "C" fn load_shared_state(
     state: cclSharedState_t,
@@ -129,11 +129,11 @@ pub unsafe extern "C" fn load_shared_state(
     })
 }
 
-/// Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the
-/// disk only.
+/// Describes the newest checkpoint of a directory, without reading its content. Blocks only for the
+/// disk.
 ///
-/// Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files and none
-/// is a checkpoint that is whole by its length; cclErrorSystem if the directory cannot be read.
+/// Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files but none
+/// is a checkpoint of full length; cclErrorSystem if the directory cannot be read.
 #[unsafe(export_name = "cclGetNewestCheckpoint")]
 pub unsafe extern "C" fn get_newest_checkpoint(
     directory: *const c_char,

@@ -38,17 +38,17 @@ pub struct cclBuffer_t {
 }
 
 /// Reduces `count` elements of every member into `receive` on all of them. `send` may equal
-/// `receive`: in place; otherwise they may not overlap. They may lie at any address, aligned or
-/// not; without elements they may be NULL. All members give the same count, type, operator and
-/// options. `options` and `outcome` may be NULL.
+/// `receive` (in place); otherwise they must not overlap. They need not be aligned; if `count` is 0
+/// they may be NULL. All members pass the same count, type, operator and options. `options` and
+/// `outcome` may be NULL.
 ///
-/// After an error `send` is as it was, in place too; a `receive` that is another is undefined.
-/// Blocks until the operation has ended for all, at most its deadline and the master's
+/// After an error `send` is unchanged, also in place; the content of a separate `receive` is
+/// undefined. Blocks until the operation has ended for all, at most its deadline and the master's
 /// `verdict_timeout_ms`.
 ///
-/// Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more first. cclErrorCancelled:
-/// somebody cancelled, or called something else. cclErrorInvalidUsage if the tag is busy or there
-/// is no connection. The fatal ones (cclResultIsFatal). cclErrorInvalidArgument,
+/// Errors: cclErrorPeerLost: call again. cclErrorTooFewPeers: admit more peers first.
+/// cclErrorCancelled: a member cancelled it or made another call. cclErrorInvalidUsage if the tag
+/// is busy or there is no connection. Any fatal error (cclResultIsFatal). cclErrorInvalidArgument,
 /// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclAllReduce")]
 pub unsafe extern "C" fn all_reduce(
@@ -66,8 +66,8 @@ pub unsafe extern "C" fn all_reduce(
     call(|| unsafe { plan.run(communicator, [part(send, receive, count, dtype)?], outcome) })
 }
 
-/// Starts cclAllReduce and gives a handle of it. The buffers must stay, and be left alone, until it
-/// has ended; `options` is copied. Does not block.
+/// Starts cclAllReduce and returns a handle. The buffers must stay valid and must not be accessed
+/// until it has ended; `options` is copied. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
 /// all others come from cclWait.
@@ -94,9 +94,9 @@ pub unsafe extern "C" fn all_reduce_async(
 }
 
 /// Reduces `buffers_count` buffers of every member as one transaction: all are reduced over the
-/// same contributors, or none is touched. Up to 65,536 buffers, of which none that is written
-/// overlaps another. The list is read during the call only. Otherwise as cclAllReduce; with
-/// `attempts` in the options it is repeated with the survivors by itself.
+/// same contributors, or none is touched. At most 65,536 buffers; one that is written must not
+/// overlap another. The array is read during the call only. Otherwise as cclAllReduce; with
+/// `attempts` in the options it is retried with the survivors automatically.
 ///
 /// Errors: as cclAllReduce.
 #[unsafe(export_name = "cclAllReduceMany")]
@@ -113,8 +113,8 @@ pub unsafe extern "C" fn all_reduce_many(
     call(|| unsafe { plan.run(communicator, parts(buffers, buffers_count)?, outcome) })
 }
 
-/// Starts cclAllReduceMany and gives a handle of it. The buffers must stay, and be left alone,
-/// until it has ended; the list of them need not. Does not block.
+/// Starts cclAllReduceMany and returns a handle. The buffers must stay valid and must not be
+/// accessed until it has ended; the array of them need not. Does not block.
 ///
 /// Errors: as cclAllReduceAsync.
 #[unsafe(export_name = "cclAllReduceManyAsync")]
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn all_reduce_many_async(
 }
 
 /// Collects `send_count` elements of every member, in rank order, into `receive`, which has room
-/// for `receive_count` elements: `send_count` times the world size. The buffers may not overlap.
+/// for `receive_count` elements: `send_count` times the world size. The buffers must not overlap.
 /// Otherwise as cclAllReduce.
 ///
 /// Errors: cclErrorWorldChanged if the buffers are made for another world size: read
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn all_gather(
     })
 }
 
-/// Starts cclAllGather and gives a handle of it. Otherwise as cclAllReduceAsync.
+/// Starts cclAllGather and returns a handle. Otherwise as cclAllReduceAsync.
 ///
 /// Errors: as cclAllReduceAsync.
 #[unsafe(export_name = "cclAllGatherAsync")]
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn all_gather_async(
 }
 
 /// Reduces `send_count` elements of every member, which are `receive_count` times the world size,
-/// and gives each member the `receive_count` elements of its rank. The buffers may not overlap.
+/// and gives each member the `receive_count` elements of its rank. The buffers must not overlap.
 /// Otherwise as cclAllReduce.
 ///
 /// Errors: as cclAllGather.
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn reduce_scatter(
     })
 }
 
-/// Starts cclReduceScatter and gives a handle of it. Otherwise as cclAllReduceAsync.
+/// Starts cclReduceScatter and returns a handle. Otherwise as cclAllReduceAsync.
 ///
 /// Errors: as cclAllReduceAsync.
 #[unsafe(export_name = "cclReduceScatterAsync")]
@@ -242,11 +242,11 @@ pub unsafe extern "C" fn reduce_scatter_async(
     })
 }
 
-/// Gives all members the `count` elements of `buffer` at rank `root`. After an error the buffer is
-/// as it was. Otherwise as cclAllReduce.
+/// Sends the `count` elements of `buffer` at rank `root` to all members. After an error the buffer
+/// is unchanged. Otherwise as cclAllReduce.
 ///
-/// Errors: cclErrorInvalidArgument if there is no such rank; cclErrorWorldChanged if the members
-/// changed meanwhile; else as cclAllReduce.
+/// Errors: cclErrorInvalidArgument if there is no such rank; cclErrorWorldChanged if the world size
+/// has changed; else as cclAllReduce.
 #[unsafe(export_name = "cclBroadcast")]
 pub unsafe extern "C" fn broadcast(
     communicator: cclCommunicator_t,
@@ -262,7 +262,7 @@ pub unsafe extern "C" fn broadcast(
     call(|| unsafe { plan.run(communicator, [part(buffer, buffer, count, dtype)?], outcome) })
 }
 
-/// Starts cclBroadcast and gives a handle of it. Otherwise as cclAllReduceAsync.
+/// Starts cclBroadcast and returns a handle. Otherwise as cclAllReduceAsync.
 ///
 /// Errors: as cclAllReduceAsync.
 #[unsafe(export_name = "cclBroadcastAsync")]
@@ -300,7 +300,7 @@ pub unsafe extern "C" fn barrier(
     call(|| unsafe { plan.run(communicator, [], outcome) })
 }
 
-/// Starts cclBarrier and gives a handle of it. Does not block.
+/// Starts cclBarrier and returns a handle. Does not block.
 ///
 /// Errors: as cclAllReduceAsync.
 #[unsafe(export_name = "cclBarrierAsync")]
@@ -408,7 +408,8 @@ fn world_of(core: &Core, share: usize, all: usize) -> Outcome<u32> {
         .filter(|world| world * share == all && *world > 0)
         .and_then(|world| u32::try_from(world).ok());
     world.ok_or_else(|| {
-        let what = format!("{all} elements are no whole number of shares of {share}");
+        let what =
+            format!("{all} elements are not a multiple of {share}, the elements of one share");
         Error::invalid(what).into()
     })
 }

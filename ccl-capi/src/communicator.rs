@@ -1,4 +1,4 @@
-//! A peer of a run: making it, joining, leaving, and what can be asked of it.
+//! A peer of a run: creating it, joining, leaving, and its attributes.
 
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::handles::{self, Kind};
 use crate::memory::{self, Growing};
 use crate::result::{Failure, Outcome, cclResult_t};
 
-/// What a cclCommunicator_t points to; never seen.
+/// Opaque; see cclCommunicator_t.
 pub struct cclCommunicator {
     _private: [u8; 0],
 }
@@ -22,14 +22,14 @@ pub struct cclCommunicator {
 /// A peer of a run: one session. Any thread may use it. Destroy it with cclDestroyCommunicator.
 pub type cclCommunicator_t = *mut cclCommunicator;
 
-/// What can be asked of a communicator.
+/// Attributes of a communicator, for cclGetAttribute.
 pub type cclAttribute_t = u32;
 
 /// Rank of this peer in the view of the newest result. Needs a connection.
 pub const cclAttributeRank: cclAttribute_t = 0;
 /// Members of that view. Needs a connection.
 pub const cclAttributeWorldSize: cclAttribute_t = 1;
-/// Id of this session, never given twice in a run. Needs a connection.
+/// Id of this session, never reused in a run. Needs a connection.
 pub const cclAttributePeer: cclAttribute_t = 2;
 /// Term of the view of the newest result. Needs a connection.
 pub const cclAttributeTerm: cclAttribute_t = 3;
@@ -37,26 +37,28 @@ pub const cclAttributeTerm: cclAttribute_t = 3;
 pub const cclAttributeEpoch: cclAttribute_t = 4;
 /// Newcomers that the next cclUpdateTopology may admit. Needs a connection.
 pub const cclAttributePendingPeers: cclAttribute_t = 5;
-/// Port that other peers reach this one at. Needs a connection.
+/// Port at which other peers reach this one. Needs a connection.
 pub const cclAttributeListenPort: cclAttribute_t = 6;
 /// Peer group.
 pub const cclAttributeGroup: cclAttribute_t = 7;
-/// Data connections of each link that this peer dials; 0: chosen by where the other is.
+/// Data connections of each link that this peer dials; 0: depends on whether the other is on the
+/// same host.
 pub const cclAttributeLanes: cclAttribute_t = 8;
-/// Fewest members with which operations run.
+/// Smallest world size that operations run with.
 pub const cclAttributeMinWorldSize: cclAttribute_t = 9;
-/// Peers that the group's first view waits for.
+/// Number of peers that the group's first view waits for.
 pub const cclAttributeInitialWorldSize: cclAttribute_t = 10;
-/// Members of all peer groups of the run together: cclAttributeWorldSize and, for information, what
-/// the master told last of the other groups, at most a heartbeat ago while it lives. Needs a
-/// connection.
+/// Members of all peer groups of the run together: cclAttributeWorldSize plus the members of the
+/// other groups as last reported by the master, at most a heartbeat ago while it runs. For
+/// information only. Needs a connection.
 pub const cclAttributeGlobalWorldSize: cclAttribute_t = 11;
-/// Peer groups that have members, the own one included; the others as above. Needs a connection.
+/// Number of peer groups that have members, including this peer's; the others as above. Needs a
+/// connection.
 pub const cclAttributeGroups: cclAttribute_t = 12;
-/// Members of the largest peer group; of the others as above. Needs a connection.
+/// Members of the largest peer group; other groups as above. Needs a connection.
 pub const cclAttributeLargestGroup: cclAttribute_t = 13;
 
-/// What happened to a communicator since it was connected.
+/// Counters of a communicator since it was connected.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclCounters_t {
@@ -72,7 +74,7 @@ pub struct cclCounters_t {
     pub sent_bytes: u64,
     /// Bytes received from other peers.
     pub received_bytes: u64,
-    /// Data connections of the widest link there is now; 0 without another peer.
+    /// Data connections of the current link with the most; 0 if there is no other peer.
     pub lanes: u32,
     /// 0.
     pub reserved: u32,
@@ -85,8 +87,8 @@ unsafe impl Growing for cclCounters_t {
     }
 }
 
-/// Makes a communicator, which is not connected yet. `config` may be NULL and is not kept. Does not
-/// block.
+/// Creates a communicator, which is not connected yet. `config` may be NULL and is not kept. Does
+/// not block.
 ///
 /// Errors: cclErrorInvalidArgument names the field.
 #[unsafe(export_name = "cclCreateCommunicator")]
@@ -109,12 +111,12 @@ pub unsafe extern "C" fn create_communicator(
 }
 
 /// Joins the run: registers with the master, links with the members, and returns once admitted. The
-/// master may start later than its peers. Blocks up to `connect_timeout_ms`, and for as long as the
-/// system needs to look up the host names in the config; cclLeave or cclDestroyCommunicator on
+/// master may start later than its peers. Blocks up to `connect_timeout_ms`, plus the time the
+/// system takes to look up the host names in the config; cclLeave or cclDestroyCommunicator on
 /// another thread ends it early. After a failure it may be called again.
 ///
-/// Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if it was
-/// given up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
+/// Errors: cclErrorMasterUnreachable, cclErrorNotAdmitted, cclErrorRefused; cclErrorEnded if
+/// another thread gave it up; cclErrorInvalidUsage if it was connected before; cclErrorSystem,
 /// cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclConnect")]
 pub unsafe extern "C" fn connect(communicator: cclCommunicator_t) -> cclResult_t {
@@ -126,13 +128,13 @@ pub unsafe extern "C" fn connect(communicator: cclCommunicator_t) -> cclResult_t
     })
 }
 
-/// Leaves the run: cancels what this peer has open, says farewell, and blocks until the answer, at
-/// most the master's `verdict_timeout_ms`. Every later call that needs the run returns
-/// cclErrorEnded; attributes and counters stay as they are. While another thread is in cclConnect,
-/// gives that up, at most a second later.
+/// Leaves the run: cancels this peer's open calls, tells the master, and blocks until it answers,
+/// at most the master's `verdict_timeout_ms`. Every later call that needs the run returns
+/// cclErrorEnded; attributes and counters stay as they are. If another thread is in cclConnect,
+/// this ends that call within a second.
 ///
-/// Errors: cclErrorInvalidUsage if it is not connected; how the session ended, if it did before;
-/// cclErrorInvalidHandle, cclErrorForked.
+/// Errors: cclErrorInvalidUsage if it is not connected; if the session had already ended, the error
+/// that ended it; cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclLeave")]
 pub unsafe extern "C" fn leave(communicator: cclCommunicator_t) -> cclResult_t {
     call(|| {
@@ -153,10 +155,9 @@ pub unsafe extern "C" fn leave(communicator: cclCommunicator_t) -> cclResult_t {
     })
 }
 
-/// Leaves the run if the master answers within a second, for which it blocks, ends every call
-/// under way on other threads with cclErrorEnded, and takes the handle back. Operations that were
-/// started are over then, and their memory is the caller's; their handles stay, and are destroyed
-/// by cclDestroyOperation.
+/// Leaves the run, ends calls of other threads with cclErrorEnded, and destroys the handle. Blocks
+/// at most a second, for the master's answer. All its operations have then ended, and their memory
+/// is the caller's. Their handles stay valid until cclDestroyOperation.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroyCommunicator")]
@@ -176,7 +177,7 @@ pub unsafe extern "C" fn destroy_communicator(communicator: cclCommunicator_t) -
 /// Writes one attribute. Rank, world size, term and epoch change only when a call of this
 /// communicator returns. Does not block.
 ///
-/// Errors: cclErrorInvalidArgument for an attribute that is none; cclErrorInvalidUsage for one that
+/// Errors: cclErrorInvalidArgument for an unknown attribute; cclErrorInvalidUsage for one that
 /// needs a connection before there is one; cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclGetAttribute")]
 pub unsafe extern "C" fn get_attribute(
@@ -193,8 +194,8 @@ pub unsafe extern "C" fn get_attribute(
     })
 }
 
-/// Writes the ids of the members of the view of the newest result, in rank order: as many as there
-/// is room for, and their number. `peers` may be NULL if `capacity` is 0. Does not block.
+/// Writes the ids of the members of the view of the newest result, in rank order: at most
+/// `capacity` of them, and their number. `peers` may be NULL if `capacity` is 0. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
 /// cclErrorInvalidHandle, cclErrorForked.
@@ -238,9 +239,9 @@ pub unsafe extern "C" fn get_member_name(
     })
 }
 
-/// Writes the `ip:port` at which others reach the member at `rank` in the view of the newest
-/// result, the first of several, with a zero byte at the end; CCL_ADDRESS_BYTES_MAX bytes are
-/// always enough. Does not block.
+/// Writes the first `ip:port` at which others reach the member at `rank` in the view of the newest
+/// result, with a zero byte at the end; CCL_ADDRESS_BYTES_MAX bytes are always enough. Does not
+/// block.
 ///
 /// Errors: as cclGetMemberName.
 #[unsafe(export_name = "cclGetMemberAddress")]
@@ -276,8 +277,8 @@ fn member(communicator: cclCommunicator_t, rank: u32) -> Outcome<Member> {
     Ok(member.ok_or_else(none)?)
 }
 
-/// Writes the ring of the view of the newest result: ranks, each followed by its next; as many as
-/// there is room for, and their number. `ranks` may be NULL if `capacity` is 0. Does not block.
+/// Writes the ring of the view of the newest result: ranks, each followed by its next; at most
+/// `capacity` of them, and their number. `ranks` may be NULL if `capacity` is 0. Does not block.
 ///
 /// Errors: as cclGetMembers.
 #[unsafe(export_name = "cclGetRingOrder")]
@@ -396,7 +397,7 @@ impl Communicator {
                 Ok(())
             }
             State::Starting { .. } | State::Connecting(_) | State::Connected(_) => {
-                let what = "a communicator is connected once; create another";
+                let what = "a communicator connects only once; create another";
                 Err(Error::usage(what).into())
             }
             State::Destroyed => Err(destroyed()),
@@ -414,7 +415,7 @@ impl Communicator {
                     *state = State::Connecting(connecting.clone());
                 }
                 State::Starting { is_given_up: true } => {
-                    return Err(Error::Ended("cclLeave gave it up".into()).into());
+                    return Err(Error::Ended("cclLeave was called meanwhile".into()).into());
                 }
                 _ => return Err(destroyed()),
             }
@@ -465,7 +466,7 @@ impl Communicator {
             cclAttributeGroups => self.connected()?.census().groups.into(),
             cclAttributeLargestGroup => self.connected()?.census().largest_group.into(),
             _ => {
-                let what = format!("attribute {attribute} is none; they are 0 to 13");
+                let what = format!("unknown attribute {attribute}; expected 0 to 13");
                 return Err(Error::invalid(what).into());
             }
         })

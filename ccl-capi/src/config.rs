@@ -1,4 +1,4 @@
-//! What a communicator and a master are told, as C structs in which 0 is every field's default.
+//! Settings of a communicator and a master, as C structs in which 0 is every field's default.
 
 use std::ffi::c_char;
 use std::net::SocketAddr;
@@ -11,8 +11,8 @@ use crate::memory::{self, Growing};
 use crate::result::Outcome;
 use crate::types::{milliseconds, optional_milliseconds};
 
-/// What a peer is told. 0 and NULL are the default of every field: clear the struct, set
-/// `struct_bytes`, then what is to be different. Texts are copied.
+/// Settings of a peer. 0 and NULL are the default of every field: clear the struct, set
+/// `struct_bytes`, then what you want to change. Texts are copied.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclCommunicatorConfig_t {
@@ -20,51 +20,54 @@ pub struct cclCommunicatorConfig_t {
     pub struct_bytes: usize,
     /// The master's `host:port`; a host name is resolved at each attempt. NULL: `127.0.0.1:48148`.
     pub master: *const c_char,
-    /// Name of the run, at most 512 bytes; a master of another run refuses. NULL: `default`.
+    /// Name of the run, at most 512 bytes; a master of another run refuses the peer. NULL:
+    /// `default`.
     pub run: *const c_char,
-    /// `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: any address,
-    /// and the port of `advertise`; only loopback if `master` is a loopback address or `localhost`.
+    /// `ip:port` to listen on for other peers; port 0 lets the system choose. NULL: all addresses,
+    /// with the port of `advertise`; only loopback if `master` is a loopback address or
+    /// `localhost`.
     pub listen: *const c_char,
-    /// `host:port` told to the others instead, for peers behind a port mapping; port 0 is the
+    /// `host:port` to advertise to other peers, for peers behind a port mapping; port 0 is the
     /// listening port. NULL: the address that the master sees, and those of this host.
     pub advertise: *const c_char,
-    /// TCP congestion control of the lanes, such as `bbr`; one that the system does not have is
-    /// passed over, with a line in the log. NULL: the system's choice.
+    /// TCP congestion control of the lanes, such as `bbr`; if the system does not have it, it is
+    /// ignored with a line in the log. NULL: the system's choice.
     pub congestion_control: *const c_char,
-    /// Failure unit: peers that live and die together. Counts only with `has_unit`.
+    /// Failure unit: peers that join, leave and fail together. Used only with `has_unit`.
     pub unit: u64,
-    /// How long cclConnect may take, the master's absence included, in milliseconds. 0: 90 s.
+    /// How long cclConnect may take, including the time without a master, in milliseconds. 0: 90 s.
     pub connect_timeout_ms: u64,
-    /// Deadline of each call that names none, in milliseconds; CCL_FOREVER: none. 0: 10 minutes.
+    /// Deadline of calls without one of their own, in milliseconds; CCL_FOREVER: none. 0: 10
+    /// minutes.
     pub operation_timeout_ms: u64,
-    /// Scratch memory for contributions on their way, in bytes, 16 MiB to 1 GiB. 0: 16
-    /// MiB.
+    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. 0: 16 MiB.
     pub scratch_bytes: u64,
-    /// Most bytes a second that each lane may send. 0: no limit.
+    /// Limit on the bytes per second that each lane sends. 0: no limit.
     pub pacing_bytes_per_second: u64,
-    /// Most bytes a second that this peer gives to others that lack shared state. 0: no limit.
+    /// Limit on the shared-state bytes per second that this peer sends to others. 0: no limit.
     pub state_bytes_per_second: u64,
     /// Peer group: peers of one group reduce together.
     pub group: u32,
-    /// 1: `unit` counts. 0: a unit of this peer alone.
+    /// 1: use `unit`. 0: this peer is a unit by itself.
     pub has_unit: u32,
-    /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same
+    /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer on the same
     /// host, 4 to any other.
     pub lanes: u32,
-    /// Fewest members with which operations run, 1 to 256. 0: 1.
+    /// Smallest world size that operations run with, 1 to 256. 0: 1.
     pub min_world_size: u32,
-    /// Peers that the group's first view waits for, up to 256. 0: `min_world_size`.
+    /// Number of peers that the group's first view waits for, up to 256. 0: `min_world_size`.
     pub initial_world_size: u32,
     /// 1: data segments carry no CRC-32.
     pub is_checksum_off: u32,
     /// Threads that move bytes, 1 to 256. 0: half the cores, 1 to 4.
     pub io_threads: u32,
-    /// How many peers the unit has, over all groups, 1 to 1024: they are admitted together, to each
-    /// group at its cclUpdateTopology of the same number. All say the same, else they are refused,
-    /// as are more peers than that. Needs `has_unit`. 0: none waits for another.
+    /// Number of peers in the unit, over all groups, 1 to 1024. They are admitted together, to each
+    /// group at the cclUpdateTopology of the same number. Peers with another `unit_size`, and
+    /// surplus peers, are refused. Needs `has_unit`. 0: peers of the unit do not wait for each
+    /// other.
     pub unit_size: u32,
-    /// What this peer is called in errors, logs and events, at most 64 bytes. NULL: the host's name
-    /// and the number of the process.
+    /// Name of this peer in errors, logs and events, at most 64 bytes. NULL: host name and process
+    /// id.
     pub name: *const c_char,
 }
 
@@ -104,9 +107,9 @@ unsafe impl Growing for cclCommunicatorConfig_t {
     }
 }
 
-/// What a master is told. 0 and NULL are the default of every field: clear the struct, set
-/// `struct_bytes`, then what is to be different. Texts are copied. Waiting times are in
-/// milliseconds, and told to each newcomer.
+/// Settings of a master. 0 and NULL are the default of every field: clear the struct, set
+/// `struct_bytes`, then what you want to change. Texts are copied. Timeouts are in milliseconds and
+/// are sent to each newcomer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclMasterConfig_t {
@@ -116,42 +119,43 @@ pub struct cclMasterConfig_t {
     pub listen: *const c_char,
     /// Name of the run, at most 512 bytes. NULL: `default`.
     pub run: *const c_char,
-    /// File of the sealed history. NULL: none; a restarted master then needs a majority of each
-    /// view.
+    /// Path of the journal, the master's history on disk. NULL: none; a restarted master then needs
+    /// a majority of each view.
     pub journal: *const c_char,
-    /// 1: views and decisions are told before they are on the disk.
+    /// 1: views and decisions are sent to peers before they are on disk.
     pub is_fsync_off: u32,
     /// 1: found a run at once, without waiting for members of an earlier one.
     pub is_new_run: u32,
-    /// 1: rebuild from whoever is there, even without journal and majority: an operator's word that
-    /// nobody else goes on.
+    /// 1: rebuild from the members that are back, even without a journal or a majority. You assert
+    /// that no other members are still running.
     pub is_rebuild_forced: u32,
-    /// 1: take a journal for the newest of its run although it has no marker beside it, because it
-    /// was moved. Risk: an older copy may contradict what members were told.
+    /// 1: accept a journal without its marker, because it was moved. Risk: an older copy may
+    /// contradict what members already know.
     pub is_journal_trusted: u32,
-    /// 1: wait for no member of an earlier run or view, for none is alive. Risk: one that is goes
-    /// on for a while beside those that take its place.
+    /// 1: do not wait for members of an earlier run or view. You assert that none is alive. Risk:
+    /// one that is goes on for a while beside its replacements.
     pub are_members_gone: u32,
     /// 0.
     pub reserved: u32,
-    /// Between signs of life, both ways. 0: 250.
+    /// Interval between heartbeats, in both directions. 0: 250.
     pub heartbeat_interval_ms: u64,
     /// Silence after which a peer, or the master, counts as dead; at least two heartbeats. 0: 5000.
     pub peer_timeout_ms: u64,
-    /// For a lost control connection to come back, if no data connection ended. 0: 2000.
+    /// How long a member may take to restore a lost control connection, if no data connection
+    /// ended. 0: 2000.
     pub reattach_grace_ms: u64,
-    /// Reports of broken links are collected for so long, before somebody is blamed. 0: 500.
+    /// How long reports of broken links are collected before a peer is blamed. 0: 500.
     pub blame_window_ms: u64,
-    /// Repair of a broken connection, before the link counts as down. 0: 3000.
+    /// How long the repair of a connection may take before the link counts as down. 0: 3000.
     pub link_timeout_ms: u64,
-    /// A restarted master waits so long for the members of its last view. 0: 5000.
+    /// How long a restarted master waits for the members of its last view. 0: 5000.
     pub rebuild_window_ms: u64,
-    /// A peer without a master goes on for so long, before its session ends. 0: 60000.
+    /// How long a peer keeps running without a master before its session ends. 0: 60000.
     pub detach_timeout_ms: u64,
-    /// A cancelled call waits so long for its verdict, before it ends as unknown. 0: 10000.
+    /// How long a cancelled call waits for its verdict before it ends as unknown. 0: 10000.
     pub verdict_timeout_ms: u64,
-    /// A member may come so long after the others to an operation; CCL_FOREVER: for ever. Keep it
-    /// below operation_timeout_ms, else calls time out first. 0: 5 minutes.
+    /// How late a member may join an operation that the others have called; CCL_FOREVER: no limit.
+    /// Keep it shorter than operation_timeout_ms, else calls time out first. 0: 5 minutes.
     pub post_timeout_ms: u64,
 }
 
@@ -281,7 +285,7 @@ fn timers(c: &cclMasterConfig_t) -> Timers {
 
 fn address(text: Option<String>, name: &str) -> Outcome<Option<SocketAddr>> {
     let Some(text) = text else { return Ok(None) };
-    let what = |_| Error::invalid(format!("{name} {text:?} is no `ip:port`"));
+    let what = |_| Error::invalid(format!("{name} {text:?} is not an `ip:port`"));
     Ok(Some(text.parse().map_err(what)?))
 }
 

@@ -1,4 +1,4 @@
-//! What a shared state consists of, one entry after the other.
+//! The entries of a shared state, enumerated.
 
 use std::ffi::{c_char, c_void};
 
@@ -11,28 +11,28 @@ use crate::result::{Outcome, cclResult_t};
 use crate::shared_state::{SharedState, cclSharedState_t};
 use crate::types::cclDataType_t;
 
-/// Bytes that every name of an entry fits in, its zero byte included.
+/// Buffer size in bytes that fits every name with its zero byte.
 pub const CCL_NAME_BYTES_MAX: usize = 513;
 
-/// One entry of a state. Set `struct_bytes`, and `name` and `shape` with their capacities if they
-/// are wanted; the rest is written, on success only.
+/// One entry of a state. Set `struct_bytes`, and `name` and `shape` with their capacities if you
+/// want them; the rest is written, on success only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclEntry_t {
     /// `sizeof(cclEntry_t)`.
     pub struct_bytes: usize,
-    /// Room for its name with a zero byte at the end, or NULL; CCL_NAME_BYTES_MAX bytes are always
-    /// enough.
+    /// Buffer for its name with a zero byte at the end, or NULL; CCL_NAME_BYTES_MAX bytes are
+    /// always enough.
     pub name: *mut c_char,
-    /// Bytes that there is room for.
+    /// Capacity of that buffer in bytes.
     pub name_capacity: usize,
-    /// Bytes that the name takes, its zero byte included.
+    /// Bytes of the name with its zero byte.
     pub name_bytes: usize,
-    /// Room for its extents, or NULL; as many are written as there is room for.
+    /// Array for its extents, or NULL. At most `shape_capacity` are written.
     pub shape: *mut u64,
-    /// Extents that there is room for; CCL_DIMENSIONS_MAX are always enough.
+    /// Capacity of that array; CCL_DIMENSIONS_MAX are always enough.
     pub shape_capacity: usize,
-    /// How many extents it has.
+    /// Number of extents.
     pub dimensions_count: usize,
     /// Where its memory begins, as it was added.
     pub memory: *mut c_void,
@@ -69,9 +69,9 @@ unsafe impl Growing for cclEntry_t {
     }
 }
 
-/// Writes how many entries the state has. Does not block.
+/// Writes the number of entries of the state. Does not block.
 ///
-/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
 /// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclGetEntryCount")]
 pub unsafe extern "C" fn get_entry_count(
@@ -87,11 +87,10 @@ pub unsafe extern "C" fn get_entry_count(
     })
 }
 
-/// Writes what was said of an entry when it was added; `index` counts from 0 in that order. Does
-/// not block.
+/// Writes an entry as it was added; `index` counts from 0 in that order. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument if there is no such entry, or its name does not fit;
-/// cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+/// cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
 /// cclErrorForked.
 #[unsafe(export_name = "cclGetEntry")]
 pub unsafe extern "C" fn get_entry(

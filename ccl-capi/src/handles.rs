@@ -1,13 +1,13 @@
-//! Handles: what C holds is a number that is never given twice, so that NULL, a destroyed handle
-//! and one of another kind are told apart from a good one.
+//! Handles: C holds a number that is never reused, so that NULL, a destroyed handle and one of
+//! another kind are detected.
 //!
-//! The table knows none of the kinds that are in it, so other crates with a C interface can keep
-//! theirs here too. A handle may be destroyed while other threads use it: each call keeps what it
-//! works on.
+//! The table does not know the kinds of its entries, so other crates with a C interface can keep
+//! theirs here too. A handle may be destroyed while other threads use it: each call keeps its
+//! object alive.
 //!
-//! After a fork the child has the parent's numbers, but none of its threads, and perhaps its locks
-//! in a state that nobody will ever change. So the table belongs to a process: a child finds out
-//! without a lock, and begins a table of its own with its first handle.
+//! After a fork the child has the parent's numbers, but none of its threads, and perhaps locks that
+//! are held forever. So the table belongs to one process: a child detects this without a lock, and
+//! starts its own table with its first handle.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -41,9 +41,9 @@ impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("it is NULL"),
-            Self::Unknown => f.write_str("the library never gave it"),
-            Self::Not(kind) => write!(f, "it is no {kind}'s, or was destroyed"),
-            Self::Forked => f.write_str("it is the parent process's"),
+            Self::Unknown => f.write_str("the library never issued it"),
+            Self::Not(kind) => write!(f, "it does not belong to a {kind}, or was destroyed"),
+            Self::Forked => f.write_str("it belongs to the parent process"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The words and details of a thread's last failure.
+//! The text and details of a thread's last failure.
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char};
@@ -8,7 +8,7 @@ use ccl_core::{Error, Eviction};
 use crate::memory::{self, Growing};
 use crate::result::{Failure, cclResult_t, cclSuccess};
 
-/// Details of a failure: who, which operation, in which view. What does not apply is 0.
+/// Details of a failure: which peer, which operation, which view. Fields that do not apply are 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclErrorInfo_t {
@@ -16,16 +16,15 @@ pub struct cclErrorInfo_t {
     pub struct_bytes: usize,
     /// The result code.
     pub result: cclResult_t,
-    /// Term of the view that the survivors are in (cclErrorPeerLost), that the members are in
-    /// (cclErrorSharedState), or that this peer was in last (cclErrorEvicted,
-    /// cclErrorRevisionAhead).
+    /// Term of the survivors' view (cclErrorPeerLost), of the members' view (cclErrorSharedState),
+    /// or of this peer's last view (cclErrorEvicted, cclErrorRevisionAhead).
     pub term: u32,
     /// Epoch of that view.
     pub epoch: u32,
-    /// Members at the moment (cclErrorTooFewPeers, cclErrorWorldChanged).
+    /// Current world size (cclErrorTooFewPeers, cclErrorWorldChanged).
     pub world_size: u32,
-    /// Who was lost (cclErrorPeerLost), who cancelled (cclErrorCancelled), whose state is the odd
-    /// one (cclErrorSharedState; 0 if none is), or this peer (cclErrorEvicted,
+    /// The peer that was lost (cclErrorPeerLost), that cancelled (cclErrorCancelled), or whose
+    /// state does not fit (cclErrorSharedState; 0 if no single one), or this peer (cclErrorEvicted,
     /// cclErrorRevisionAhead).
     pub peer: u64,
     /// Tag of the operation that was aborted (cclErrorPeerLost, cclErrorCancelled,
@@ -33,7 +32,7 @@ pub struct cclErrorInfo_t {
     pub tag: u64,
     /// Number of that operation in its tag's sequence.
     pub number: u64,
-    /// The system's number of the error, as in errno.h (cclErrorSystem).
+    /// The system's error number, as in errno.h (cclErrorSystem).
     pub system_error: i32,
     /// 0.
     pub reserved: u32,
@@ -46,11 +45,11 @@ unsafe impl Growing for cclErrorInfo_t {
     }
 }
 
-/// Words for the last failure of a call on this thread: what went wrong and what to do about it.
+/// Text of the last failure on this thread: what went wrong and what to do about it.
 ///
-/// Never NULL; empty if no call failed yet. The text is the library's, and valid until the next
-/// call that fails on this thread, or the thread's end. A success leaves it as it is. Does not
-/// block; may be called from anywhere.
+/// Never NULL; empty if no call failed yet. The library owns the text; it is valid until the next
+/// failure on this thread or the thread's end. A success does not change it. Does not block; may be
+/// called from anywhere.
 #[unsafe(export_name = "cclGetLastError")]
 pub extern "C" fn last_error() -> *const c_char {
     // A thread that is about to end has given its words up.
@@ -58,8 +57,8 @@ pub extern "C" fn last_error() -> *const c_char {
         .unwrap_or(c"".as_ptr())
 }
 
-/// Details of the last failure of a call on this thread; all 0 if no call failed yet. Does not
-/// block. A failure of this call is not kept.
+/// Details of the last failure on this thread; all 0 if no call failed yet. Does not block. A
+/// failure of this call itself is not recorded.
 ///
 /// Errors: cclErrorInvalidArgument.
 #[unsafe(export_name = "cclGetLastErrorInfo")]

@@ -1,8 +1,8 @@
 //! The C interface: `libccl` and `include/ccl.h`, which is generated from these files.
 //!
 //! Translates only: catches panics, checks pointers, converts, makes one call of `ccl-core`, and
-//! writes results on success. Names are those of C, because this is what C reads; the words of the
-//! header are the comments here. One file a topic, listed in `tests/header.rs`.
+//! writes results on success. Names are those of C, because this is what C reads; the comments here
+//! are the header's documentation. One file per topic, listed in `tests/header.rs`.
 #![allow(
     unsafe_code,
     reason = "memory that C lends is checked and turned into Rust's here"

@@ -1,4 +1,4 @@
-//! The library's log lines, handed to a function of the application.
+//! Passes the library's log lines to a function of the application.
 
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write};
@@ -17,12 +17,12 @@ use crate::call::call;
 use crate::callback;
 use crate::result::{Outcome, cclResult_t};
 
-/// How much a log line matters; each level includes those of smaller numbers.
+/// Severity of a log line; each level includes those with smaller numbers.
 pub type cclLogLevel_t = u32;
 
-/// Something failed for good.
+/// A permanent failure.
 pub const cclLogError: cclLogLevel_t = 1;
-/// Something that an operator should know of.
+/// Something an operator should know about.
 pub const cclLogWarn: cclLogLevel_t = 2;
 /// Changes of state: views, peers, repairs.
 pub const cclLogInfo: cclLogLevel_t = 3;
@@ -31,21 +31,21 @@ pub const cclLogDebug: cclLogLevel_t = 4;
 /// Everything.
 pub const cclLogTrace: cclLogLevel_t = 5;
 
-/// Takes one log line: a UTF-8 text without a line end, valid during the call only. Called from any
-/// thread, from several at once, and from within the library's calls. It must return soon, must
-/// not unwind, and must not call the library: such a call returns cclErrorInvalidUsage.
+/// Receives one log line: UTF-8 text without a line end, valid during the call only. Called from
+/// any thread, from several at once, and from within calls of the library. It must return quickly,
+/// must not unwind, and must not call the library: such a call returns cclErrorInvalidUsage.
 pub type cclLogCallback_t = Option<
     unsafe extern "C" fn(level: cclLogLevel_t, message: *const c_char, user_data: *mut c_void),
 >;
 
 /// Sends the library's log lines, for the whole process, to `callback`, up to `level`. Replaces an
-/// earlier callback; NULL switches the log off, which it is at the start. When this returns, no
-/// earlier callback runs any more. `user_data` is handed through; it stays the caller's.
+/// earlier callback; NULL turns the log off, which is the default. When this returns, no earlier
+/// callback is running. `user_data` is passed through; it stays the caller's.
 ///
 /// Blocks while an earlier callback runs.
 ///
-/// Errors: cclErrorInvalidArgument for a level that is none; cclErrorInvalidUsage if another part
-/// of the program has taken the log lines before.
+/// Errors: cclErrorInvalidArgument for an unknown level; cclErrorInvalidUsage if another part of
+/// the program already takes the log lines.
 #[unsafe(export_name = "cclSetLogCallback")]
 pub unsafe extern "C" fn set_log_callback(
     callback: cclLogCallback_t,
@@ -132,7 +132,7 @@ fn install() -> Outcome<()> {
     if *INSTALLED.get_or_init(install) {
         return Ok(());
     }
-    Err(Error::usage("another part of the program takes the log lines already").into())
+    Err(Error::usage("another part of the program already takes the log lines").into())
 }
 
 fn level_of(number: cclLogLevel_t) -> Outcome<Level> {
@@ -142,7 +142,11 @@ fn level_of(number: cclLogLevel_t) -> Outcome<Level> {
         cclLogInfo => Level::INFO,
         cclLogDebug => Level::DEBUG,
         cclLogTrace => Level::TRACE,
-        _ => return Err(Error::invalid(format!("level {number} is none; they are 1 to 5")).into()),
+        _ => {
+            return Err(
+                Error::invalid(format!("unknown log level {number}; expected 1 to 5")).into(),
+            );
+        }
     })
 }
 

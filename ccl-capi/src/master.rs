@@ -15,7 +15,7 @@ use crate::memory;
 use crate::result::{Outcome, cclResult_t};
 use crate::types::bounded;
 
-/// What a cclMaster_t points to; never seen.
+/// Opaque; see cclMaster_t.
 pub struct cclMaster {
     _private: [u8; 0],
 }
@@ -23,10 +23,10 @@ pub struct cclMaster {
 /// A master. Destroy it with cclDestroyMaster.
 pub type cclMaster_t = *mut cclMaster;
 
-/// Bytes that every address fits in, its zero byte included.
+/// Buffer size in bytes that fits every address with its zero byte.
 pub const CCL_ADDRESS_BYTES_MAX: usize = 64;
 
-/// Makes a master, which does not run yet. `config` may be NULL and is not kept. Does not block.
+/// Creates a master, which does not run yet. `config` may be NULL and is not kept. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument.
 #[unsafe(export_name = "cclCreateMaster")]
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn create_master(
 }
 
 /// Reads the journal, binds the port and serves from a thread of the library. Returns as soon as
-/// peers can connect; blocks for the disk only.
+/// peers can connect; blocks only for the disk.
 ///
 /// Errors: cclErrorSystem if the port or the journal cannot be opened; cclErrorInvalidArgument for
 /// a journal of another run, damaged, or in use; cclErrorInvalidUsage if it ran before;
@@ -78,8 +78,8 @@ pub unsafe extern "C" fn get_master_address(
 }
 
 /// Tells the master to stop serving; cclAwaitMaster returns once it has. Peers go on, and find a
-/// master that is started again. Again and again does no harm. Does not block; may be called from
-/// any thread, but not from a signal handler.
+/// restarted master. Further calls do no harm. Does not block; may be called from any thread, but
+/// not from a signal handler.
 ///
 /// Errors: cclErrorInvalidUsage if the master does not run; cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclInterruptMaster")]
@@ -93,15 +93,15 @@ pub unsafe extern "C" fn interrupt_master(master: cclMaster_t) -> cclResult_t {
 /// Blocks until the master has ended: by cclInterruptMaster, by cclDestroyMaster, or by itself. Any
 /// number of threads may wait, also after the end.
 ///
-/// Errors: cclErrorSystem if the journal could not be written: the master stops rather than to
-/// promise what is not on the disk; start it again once there is room. cclErrorInvalidUsage if the
+/// Errors: cclErrorSystem if the journal could not be written: the master stops, because it must
+/// not send what is not on disk. Restart it once the disk has space. cclErrorInvalidUsage if the
 /// master does not run; cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclAwaitMaster")]
 pub unsafe extern "C" fn await_master(master: cclMaster_t) -> cclResult_t {
     call(|| Ok(running(master)?.wait()?))
 }
 
-/// Blocks until the master has ended, at most `timeout_ms` milliseconds; 0 asks without waiting.
+/// Blocks until the master has ended, at most `timeout_ms` milliseconds; 0 does not wait.
 ///
 /// Errors: cclErrorTimeout if it has not ended by then; else as cclAwaitMaster.
 #[unsafe(export_name = "cclAwaitMasterFor")]
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn await_master_for(master: cclMaster_t, timeout_ms: u64) 
     })
 }
 
-/// Stops the master, blocks until it has, and takes the handle back. Peers go on.
+/// Stops the master, blocks until it has stopped, and destroys the handle. Peers go on.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroyMaster")]
@@ -159,7 +159,7 @@ impl Master {
                 Ok(())
             }
             State::Starting | State::Running(_) => {
-                Err(Error::usage("the master runs already").into())
+                Err(Error::usage("the master is already running").into())
             }
             State::Destroyed => Err(destroyed()),
         }
@@ -192,7 +192,7 @@ fn running(master: cclMaster_t) -> Outcome<Arc<MasterServer>> {
     match &*master.state.lock() {
         State::Running(server) => Ok(Arc::clone(server)),
         State::Created | State::Starting => {
-            Err(Error::usage("the master does not run: call cclRunMaster").into())
+            Err(Error::usage("the master is not running: call cclRunMaster").into())
         }
         State::Destroyed => Err(destroyed()),
     }
@@ -202,7 +202,7 @@ fn destroyed() -> crate::result::Failure {
     Error::usage("the master is being destroyed").into()
 }
 
-/// A master's events are log lines here; what happens all the time is not for every log.
+/// Logs a master's events; routine ones at a lower level.
 fn sink() -> EventSink {
     let news = Mutex::new(News::default());
     Arc::new(move |event: &Event| match news.lock().is(event) {

@@ -1,6 +1,6 @@
 //! Memory that C lends: checked on the way in, written on success only.
 //!
-//! Structs that may grow open with their own size. What a caller's struct does not have yet is 0;
+//! Structs that may grow begin with their own size. What a caller's struct does not have yet is 0;
 //! what this library does not know yet must be 0, so that nothing is silently ignored.
 
 use std::ffi::{CStr, c_char};
@@ -148,7 +148,7 @@ pub(crate) unsafe fn set_text(
     let place = NonNull::new(place).ok_or_else(|| Error::invalid(format!("{name} is NULL")))?;
     let needed = text.len() + 1;
     if place_bytes < needed {
-        let what = format!("{name} has {place_bytes} bytes, {needed} are needed");
+        let what = format!("{name} has {place_bytes} bytes, but {needed} are needed");
         return Err(Error::invalid(what).into());
     }
     let place = place.cast::<u8>();
@@ -218,7 +218,7 @@ pub(crate) fn switch(value: u32, name: &str) -> Outcome<bool> {
     match value {
         0 => Ok(false),
         1 => Ok(true),
-        _ => Err(Error::invalid(format!("{name} is {value}; it is 0 or 1")).into()),
+        _ => Err(Error::invalid(format!("{name} is {value}; expected 0 or 1")).into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Telling the application of an operation's end, without a thread that waits for it.
+//! Notifies the application of an operation's end, without a waiting thread.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ pub(crate) struct Notice {
 /// The application's function.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    /// What to call.
+    /// The function to call.
     pub(crate) callback: unsafe extern "C" fn(*mut c_void),
-    /// With what.
+    /// Its argument.
     pub(crate) user_data: *mut c_void,
 }
 

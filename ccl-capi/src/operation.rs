@@ -16,21 +16,21 @@ use crate::result::{Outcome, cclResult_t};
 use crate::shared_state::Syncing;
 use crate::types::{OutcomeOut, bounded, cclOutcome_t};
 
-/// What a cclOperation_t points to; never seen.
+/// Opaque; see cclOperation_t.
 pub struct cclOperation {
     _private: [u8; 0],
 }
 
-/// An operation under way, or over. Any thread may use it. Destroy it with cclDestroyOperation. The
-/// memory of its buffers must stay, and be left alone, until it has ended.
+/// An operation, in progress or ended. Any thread may use it. Destroy it with cclDestroyOperation.
+/// Its buffers must stay valid and must not be accessed until it has ended.
 pub type cclOperation_t = *mut cclOperation;
 
-/// Is told that an operation has ended, such as by a write to a pipe that the application waits at.
-/// It must return soon, must not unwind, and must not call the library: such a call returns
-/// cclErrorInvalidUsage.
+/// Called when an operation has ended; it may, for example, write to a pipe that the application
+/// polls. It must return quickly, must not unwind, and must not call the library: such a call
+/// returns cclErrorInvalidUsage.
 pub type cclEndCallback_t = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// How far an operation is at this peer.
+/// Progress of an operation at this peer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclProgress_t {
@@ -38,7 +38,7 @@ pub struct cclProgress_t {
     pub struct_bytes: usize,
     /// Payload bytes sent and received so far.
     pub done_bytes: u64,
-    /// Payload bytes that will have been sent and received at the end; 0 until it has begun.
+    /// Payload bytes sent and received at the end; 0 until the operation has begun.
     pub total_bytes: u64,
 }
 
@@ -49,8 +49,8 @@ unsafe impl Growing for cclProgress_t {
     }
 }
 
-/// Blocks until the operation has ended, and says how. May be called again, by any thread, and says
-/// the same. `outcome` may be NULL.
+/// Blocks until the operation has ended, and returns its result. Any thread may call it again and
+/// gets the same result. `outcome` may be NULL.
 ///
 /// Errors: as the blocking form of the call that started it; cclErrorInvalidHandle.
 #[unsafe(export_name = "cclWait")]
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn wait(
 }
 
 /// Blocks until the operation has ended, at most `timeout_ms` milliseconds. The operation goes on
-/// whatever comes of it. `outcome` may be NULL.
+/// either way. `outcome` may be NULL.
 ///
 /// Errors: cclErrorTimeout if it has not ended by then; else as cclWait.
 #[unsafe(export_name = "cclWaitFor")]
@@ -84,8 +84,8 @@ pub unsafe extern "C" fn wait_for(
     })
 }
 
-/// Writes 1 if the operation has ended, one way or another, else 0; cclWait then says how, without
-/// blocking. Does not block.
+/// Writes 1 if the operation has ended, successfully or not, else 0. cclWait then returns its
+/// result without blocking. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclTest")]
@@ -99,8 +99,8 @@ pub unsafe extern "C" fn test(operation: cclOperation_t, is_finished: *mut u32) 
     })
 }
 
-/// Asks to abort the operation for all members, who then get cclErrorCancelled. The verdict may
-/// still be success: cclWait says. Does not block.
+/// Asks to abort the operation for all members, who then get cclErrorCancelled. It may still
+/// succeed; cclWait returns the result. Does not block.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclCancel")]
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn cancel(operation: cclOperation_t) -> cclResult_t {
     })
 }
 
-/// Writes how far the operation is at this peer, or was when it ended. Does not block.
+/// Writes the operation's progress at this peer; after the end, its last progress. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclGetProgress")]
@@ -132,11 +132,11 @@ pub unsafe extern "C" fn get_progress(
     })
 }
 
-/// Has a function called once when the operation has ended: from a thread of the library, or from
-/// within this call if it has ended already. cclWait then does not block. Replaces an earlier
-/// function that was not called yet; NULL wants none. When this or cclDestroyOperation returns, no
-/// earlier one runs any more, nor will. `user_data` is handed through; it stays the caller's.
-/// Blocks while an earlier one runs.
+/// Sets a function to be called once when the operation has ended: from a thread of the library, or
+/// from within this call if it has ended already. cclWait then does not block. Replaces an earlier
+/// function that was not called yet; NULL removes it. When this or cclDestroyOperation returns, no
+/// earlier one is running or will run. `user_data` is passed through; it stays the caller's. Blocks
+/// while an earlier one runs.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclSetEndCallback")]
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn set_end_callback(
     })
 }
 
-/// Takes the handle back. Cancels an operation that has not ended, and blocks until it has, at most
+/// Destroys the handle. Cancels an operation that has not ended, and blocks until it has, at most
 /// the master's `verdict_timeout_ms`; afterwards its memory is the caller's.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
@@ -261,7 +261,7 @@ impl Work {
             Self::Collective(handle) if handle.is_finished() => {}
             Self::Collective(handle) => {
                 handle.cancel();
-                // How it ended is for those who wait for it.
+                // Waiting threads get the result.
                 let _ = handle.wait();
             }
             Self::Sync(sync) => sync.settle(),

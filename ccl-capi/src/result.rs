@@ -6,13 +6,13 @@ use ccl_core::{Error, ErrorKind};
 
 use crate::handles::Invalid;
 
-/// How a call ended: `cclSuccess`, or why not. Numbers never change their meaning; later versions
-/// may add more.
+/// How a call ended: `cclSuccess` or an error code. Numbers never change their meaning; later
+/// versions may add more.
 pub type cclResult_t = u32;
 
-/// It did what it says.
+/// Success.
 pub const cclSuccess: cclResult_t = 0;
-/// An argument is NULL that may not be, or out of range. Nothing was started.
+/// An argument is NULL but must not be, or is out of range. Nothing was started.
 pub const cclErrorInvalidArgument: cclResult_t = 1;
 /// The call does not fit the state, such as a second operation on a busy tag. Nothing was started.
 pub const cclErrorInvalidUsage: cclResult_t = 2;
@@ -22,45 +22,45 @@ pub const cclErrorInvalidHandle: cclResult_t = 3;
 pub const cclErrorForked: cclResult_t = 4;
 /// The operating system refused something.
 pub const cclErrorSystem: cclResult_t = 5;
-/// A mistake in this library, caught. Please report it.
+/// A bug in this library was caught. Please report it.
 pub const cclErrorInternal: cclResult_t = 6;
-/// The time given is over before the end came; what was waited for goes on.
+/// The timeout passed first; the operation goes on.
 pub const cclErrorTimeout: cclResult_t = 7;
 /// No master could be reached within `connect_timeout_ms`.
 pub const cclErrorMasterUnreachable: cclResult_t = 8;
 /// The master knows this peer, but the members did not admit it within `connect_timeout_ms`.
 pub const cclErrorNotAdmitted: cclResult_t = 9;
-/// The master did not let this peer in. The session is over.
+/// The master refused this peer. The session is over.
 pub const cclErrorRefused: cclResult_t = 10;
 /// A member was lost during the operation, which was aborted for all. Call it again: it runs with
 /// the survivors.
 pub const cclErrorPeerLost: cclResult_t = 11;
-/// Somebody cancelled the operation, or its deadline passed, or the members' calls did not match,
-/// or a member had no memory for it. It was aborted for all.
+/// A member cancelled the operation or had no memory for it, or its deadline passed, or the
+/// members' calls did not match. It was aborted for all.
 pub const cclErrorCancelled: cclResult_t = 12;
-/// Fewer members than `min_world_size`. Call cclUpdateTopology until somebody joins.
+/// Fewer members than `min_world_size`. Call cclUpdateTopology until more peers join.
 pub const cclErrorTooFewPeers: cclResult_t = 13;
-/// The members changed, and the buffers are made for another number of them. Nothing was started.
-/// Read the world size and call again with buffers for it.
+/// The world size changed, and the buffers are made for another one. Nothing was started. Read the
+/// world size and call again with buffers for it.
 pub const cclErrorWorldChanged: cclResult_t = 14;
-/// The master removed this peer, for another reason than cclErrorRevisionAhead. The session is
-/// over.
+/// The master evicted this peer, but not for cclErrorRevisionAhead. The session is over.
 pub const cclErrorEvicted: cclResult_t = 15;
 /// Whether the operation succeeded cannot be known. The session is over.
 pub const cclErrorUnknown: cclResult_t = 16;
 /// The session has ended already, or this peer left.
 pub const cclErrorEnded: cclResult_t = 17;
-/// The members' shared states do not fit together: entries, strategies or revisions. Nothing moved.
+/// The members' shared states do not fit together: entries, strategies or revisions. No data was
+/// moved.
 pub const cclErrorSharedState: cclResult_t = 18;
 
-/// The master removed this peer, because its shared state is further ahead than the run may go in
-/// one step: it comes from another run, or from a later point of this one. The session is over. Who
-/// comes back with the same state is evicted again: begin without it, or load the run's own
+/// The master evicted this peer because its shared state is more than one step ahead of the run: it
+/// comes from another run, or from a later point of this one. The session is over. A peer that
+/// rejoins with the same state is evicted again: start without it, or load the run's own
 /// checkpoint.
 pub const cclErrorRevisionAhead: cclResult_t = 19;
 
-/// A short name of a result code. Never NULL, never freed; also for numbers that are no code. Does
-/// not block; may be called from anywhere.
+/// A short name of a result code. Never NULL, even for an unknown code; do not free it. Does not
+/// block; may be called from anywhere.
 #[unsafe(export_name = "cclResultString")]
 pub extern "C" fn result_string(result: cclResult_t) -> *const c_char {
     name(result).as_ptr()
@@ -150,7 +150,7 @@ fn name(result: cclResult_t) -> &'static CStr {
         cclErrorEnded => c"session ended",
         cclErrorSharedState => c"shared states do not fit",
         cclErrorRevisionAhead => c"evicted for its shared state",
-        _ => c"no result code",
+        _ => c"unknown result code",
     }
 }
 

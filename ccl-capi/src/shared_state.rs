@@ -1,7 +1,7 @@
 //! Shared state: a handle of named buffers and their revision.
 //!
-//! While a sync is under way the state belongs to it; see `sync`. What can be asked of its entries
-//! is in `entries`, files of it are in `checkpoint`.
+//! While a sync is in progress it owns the state; see `sync`. What can be asked of its entries is
+//! in `entries`, files of it are in `checkpoint`.
 #![allow(
     clippy::too_many_arguments,
     reason = "an entry's name, memory, type and shape, one by one, as C programmers write them"
@@ -19,14 +19,14 @@ use crate::memory;
 use crate::result::{Outcome, cclResult_t};
 use crate::types::{cclDataType_t, dtype};
 
-/// What a cclSharedState_t points to; never seen.
+/// Opaque; see cclSharedState_t.
 pub struct cclSharedState {
     _private: [u8; 0],
 }
 
-/// Named buffers that all members of a group are to hold with the same bits, and their revision:
-/// weights, optimizer state, the step. Any thread may use it; a call waits for another thread's
-/// call on the same state that hashes, saves or loads. Destroy it with cclDestroySharedState.
+/// Named buffers that all members of a group hold with the same bits, and their revision: weights,
+/// optimizer state, the step. Any thread may use it; a call waits while another thread hashes,
+/// saves or loads the same state. Destroy it with cclDestroySharedState.
 pub type cclSharedState_t = *mut cclSharedState;
 
 /// Bytes of a root.
@@ -35,7 +35,7 @@ pub const CCL_ROOT_BYTES: usize = 32;
 /// Most dimensions that an entry may have.
 pub const CCL_DIMENSIONS_MAX: usize = 64;
 
-/// Makes a state without entries. `revision` is how often it was advanced. Does not block.
+/// Creates a state without entries. `revision` is how often it was advanced. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument.
 #[unsafe(export_name = "cclCreateSharedState")]
@@ -58,18 +58,18 @@ pub unsafe extern "C" fn create_shared_state(
 }
 
 /// Adds a buffer: `memory` holds as many elements of `dtype` as the product of the
-/// `dimensions_count` extents in `shape`; no dimensions are one element. All members add the same
-/// names (at most 512 bytes, UTF-8), types and shapes in the same order. Entries may not overlap.
-/// `is_unequal` 1: the contents may differ, and are neither compared nor moved. Up to 100,000
-/// entries.
+/// `dimensions_count` extents in `shape`; without dimensions it is one element. All members add the
+/// same names (at most 512 bytes, UTF-8), types and shapes in the same order. Entries must not
+/// overlap. `is_unequal` 1: the contents may differ between members, and are neither compared nor
+/// moved. At most 100,000 entries.
 ///
-/// `name` and `shape` are copied. The memory stays the caller's, and must stay where it is until
-/// the state is destroyed. It may be read and written whenever no sync, save or load of this state
-/// is under way. Does not block.
+/// `name` and `shape` are copied. The memory stays the caller's, and must stay valid until the
+/// state is destroyed. It may be read and written while no sync, save or load of this state is in
+/// progress. Does not block.
 ///
-/// Errors: cclErrorInvalidArgument for a name that is there already, memory that is NULL or not
-/// aligned, or a shape beyond the address space; cclErrorInvalidUsage while a sync of this state is
-/// under way; cclErrorInvalidHandle, cclErrorForked.
+/// Errors: cclErrorInvalidArgument for a duplicate name, memory that is NULL or not aligned, or a
+/// shape beyond the address space; cclErrorInvalidUsage while a sync of this state is in progress;
+/// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclAddEntry")]
 pub unsafe extern "C" fn add_entry(
     state: cclSharedState_t,
@@ -98,9 +98,9 @@ pub unsafe extern "C" fn add_entry(
     })
 }
 
-/// Writes how often the state was advanced. Does not block.
+/// Writes the revision: how often the state was advanced. Does not block.
 ///
-/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
 /// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclGetRevision")]
 pub unsafe extern "C" fn get_revision(state: cclSharedState_t, revision: *mut u64) -> cclResult_t {
@@ -113,10 +113,10 @@ pub unsafe extern "C" fn get_revision(state: cclSharedState_t, revision: *mut u6
     })
 }
 
-/// Says how often the state was advanced: one more after each step. A sync may be one revision
-/// ahead of the one before. Does not block.
+/// Sets the revision: one more after each step. At each sync it may be at most one higher than at
+/// the last. Does not block.
 ///
-/// Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+/// Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
 /// cclErrorForked.
 #[unsafe(export_name = "cclSetRevision")]
 pub unsafe extern "C" fn set_revision(state: cclSharedState_t, revision: u64) -> cclResult_t {
@@ -129,11 +129,10 @@ pub unsafe extern "C" fn set_revision(state: cclSharedState_t, revision: u64) ->
     })
 }
 
-/// Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
-/// succeeds: what is there is a mixture of two contents, and the next sync only receives. Does not
-/// block.
+/// Writes 1 if the content is consistent; 0 after a sync or a load failed half-way, until one
+/// succeeds. The content is then a mixture of two, and the next sync only receives. Does not block.
 ///
-/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
 /// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclIsUsable")]
 pub unsafe extern "C" fn is_usable(state: cclSharedState_t, is_usable: *mut u32) -> cclResult_t {
@@ -146,11 +145,11 @@ pub unsafe extern "C" fn is_usable(state: cclSharedState_t, is_usable: *mut u32)
     })
 }
 
-/// Says that the content is a mixture, as of memory that another state's sync left half-way, or
-/// that the program itself has half written: cclIsUsable is 0, and the next sync only receives,
-/// until one sync or load succeeds. Does not block.
+/// Marks the content as a mixture, for example because another state's sync of the same memory
+/// failed half-way, or the program itself has half written it. Until a sync or load succeeds,
+/// cclIsUsable is 0 and syncs only receive. Does not block.
 ///
-/// Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+/// Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
 /// cclErrorForked.
 #[unsafe(export_name = "cclMarkMixed")]
 pub unsafe extern "C" fn mark_mixed(state: cclSharedState_t) -> cclResult_t {
@@ -163,11 +162,11 @@ pub unsafe extern "C" fn mark_mixed(state: cclSharedState_t) -> cclResult_t {
     })
 }
 
-/// Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
-/// root have the same names, types, shapes and contents. Blocks while it hashes everything, on
+/// Writes the root digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the
+/// same root have the same names, types, shapes and contents. Blocks while it hashes everything, on
 /// up to 8 cores.
 ///
-/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
+/// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
 /// cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclGetRoot")]
 pub unsafe extern "C" fn get_root(state: cclSharedState_t, root: *mut u8) -> cclResult_t {
@@ -180,9 +179,9 @@ pub unsafe extern "C" fn get_root(state: cclSharedState_t, root: *mut u8) -> ccl
     })
 }
 
-/// Takes the handle back. Cancels a sync of this state that has not ended, and blocks until it has,
-/// at most the master's `verdict_timeout_ms`; its operation's handle stays, and says how it ended.
-/// Afterwards the memory of all entries is the caller's.
+/// Destroys the handle. Cancels a sync of this state that has not ended, and blocks until it has,
+/// at most the master's `verdict_timeout_ms`; the sync's operation handle stays valid and has its
+/// result. Afterwards the memory of all entries is the caller's.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroySharedState")]
@@ -284,7 +283,7 @@ impl Slot {
 }
 
 fn under_way() -> Error {
-    Error::usage("a sync of this state is under way, or the state was destroyed")
+    Error::usage("a sync of this state is in progress, or the state was destroyed")
 }
 
 /// # Safety

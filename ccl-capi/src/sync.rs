@@ -1,4 +1,4 @@
-//! The call that makes a shared state equal at all members, blocking and started.
+//! The call that makes a shared state equal on all members, blocking and started.
 //!
 //! What a state is without a sync is in `shared_state`.
 
@@ -18,8 +18,8 @@ use crate::result::{Outcome, cclResult_t};
 use crate::shared_state::{CCL_ROOT_BYTES, SharedState, Syncing, cclSharedState_t};
 use crate::types::{bounded, pick};
 
-/// Whether a member's content counts in a sync. cclEnforcePopular may be mixed with cclReceiveOnly,
-/// and cclSendOnly with cclReceiveOnly; somebody must give.
+/// A member's role in the election of a sync. cclEnforcePopular may be mixed with cclReceiveOnly,
+/// and cclSendOnly with cclReceiveOnly; at least one member must not be cclReceiveOnly.
 pub type cclSyncStrategy_t = u32;
 
 /// Its content takes part in the election, and is replaced if another wins.
@@ -29,39 +29,39 @@ pub const cclSendOnly: cclSyncStrategy_t = 1;
 /// Its content does not count.
 pub const cclReceiveOnly: cclSyncStrategy_t = 2;
 
-/// What a member is to a sync.
+/// What a peer does in a sync.
 pub type cclSyncRole_t = u32;
 
-/// Nothing is elected yet, or the sync has ended.
+/// No content is elected yet, or the sync has ended.
 pub const cclRoleUnknown: cclSyncRole_t = 0;
-/// Its content is being replaced: the memory may be neither read nor written.
+/// Its content is being replaced: the memory must not be read or written.
 pub const cclRoleReceiver: cclSyncRole_t = 1;
 /// Its content is the elected one, and others may be reading it: the memory may be read, and must
 /// not be written.
 pub const cclRoleSource: cclSyncRole_t = 2;
 
-/// How a sync is made. 0 and NULL are the default of every field.
+/// Options of one sync. 0 and NULL are the default of every field.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclSyncOptions_t {
     /// `sizeof(cclSyncOptions_t)`.
     pub struct_bytes: usize,
-    /// Indices of the entries that may have changed since this state's last sync, in the order in
-    /// which they were added: only these are hashed. A change elsewhere goes unseen until a sync
-    /// without this hint. NULL: all.
+    /// Indices, in the order of cclAddEntry, of the entries that may have changed since this
+    /// state's last sync: only these are hashed. A change to any other entry goes unnoticed until a
+    /// sync without this hint. NULL: all.
     pub touched: *const usize,
-    /// How many they are; counts only with `touched`.
+    /// Number of `touched` entries; ignored if `touched` is NULL.
     pub touched_count: usize,
     /// After this time the sync is cancelled for all members, in milliseconds; 0: the
     /// communicator's `operation_timeout_ms`.
     pub deadline_ms: u64,
-    /// cclEnforcePopular or its like.
+    /// This peer's role in the election.
     pub strategy: cclSyncStrategy_t,
-    /// 1: a vote for the best content there is, if nobody has the one that was agreed on last or
-    /// what follows it, or fewer than are further ahead of it, as after a loss of the master's
-    /// journal. Needs the votes of all members.
+    /// 1: a vote to go on from the best content there is. It counts if no member has the content
+    /// agreed on last or its successor, or if fewer members have those than are further ahead, as
+    /// after the loss of the master's journal. All members must vote for it.
     pub is_restore: u32,
-    /// Threads that hash. 0: as many as there are cores, at most 8.
+    /// Hashing threads. 0: one per core, at most 8.
     pub hash_threads: u32,
     /// 0.
     pub reserved: u32,
@@ -89,54 +89,54 @@ unsafe impl Growing for cclSyncOptions_t {
     }
 }
 
-/// Who gave how much to a sync.
+/// A peer that sent blocks in a sync.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclSyncSource_t {
     /// Id of the peer.
     pub peer: u64,
-    /// Bytes of it that were used.
+    /// Bytes from it that were used.
     pub bytes: u64,
 }
 
-/// What a sync did at this peer. Set `struct_bytes`, and the lists with their capacities if they
-/// are wanted: as many are written as there is room for. The rest is written, on success only.
+/// What a sync did at this peer. Set `struct_bytes`, and the arrays with their capacities if you
+/// want them: at most that many are written. The rest is written, on success only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclSyncInfo_t {
     /// `sizeof(cclSyncInfo_t)`.
     pub struct_bytes: usize,
-    /// Room for who gave what to this peer, or NULL.
+    /// Array for the peers that sent blocks to this one, or NULL.
     pub sources: *mut cclSyncSource_t,
-    /// Sources that there is room for.
+    /// Capacity of that array.
     pub sources_capacity: usize,
-    /// Peers that gave something to this one: how many.
+    /// Number of peers that sent blocks to this one.
     pub sources_count: usize,
-    /// Room for ids of the members that took part, in rank order, or NULL.
+    /// Array for the ids of the members that took part, in rank order, or NULL.
     pub members: *mut u64,
-    /// Ids that there is room for.
+    /// Capacity of that array.
     pub members_capacity: usize,
-    /// Members that took part: how many.
+    /// Number of members that took part.
     pub members_count: usize,
     /// The revision that all members have now.
     pub revision: u64,
-    /// The digest over all entries, the same at all members.
+    /// The root digest over all entries, the same on all members.
     pub root: [u8; CCL_ROOT_BYTES],
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     pub sent_bytes: u64,
-    /// Bytes received: blocks that differed, and digests.
+    /// Bytes received: differing blocks, and digests.
     pub received_bytes: u64,
     /// Time from the call to its end, in microseconds.
     pub duration_us: u64,
-    /// How much of it went into hashing the own state, in microseconds.
+    /// How much of it was spent hashing this peer's state, in microseconds.
     pub hashing_us: u64,
-    /// Term of the view this peer was in when it was told.
+    /// Term of the view this peer was in when it learned the outcome.
     pub term: u32,
     /// Epoch of that view.
     pub epoch: u32,
     /// Members of that view.
     pub world_size: u32,
-    /// Attempts it took.
+    /// Number of attempts.
     pub attempts: u32,
     /// The sync's number among those of the run.
     pub number: u64,
@@ -174,20 +174,20 @@ unsafe impl Growing for cclSyncInfo_t {
     }
 }
 
-/// Makes a state equal at all members of the group: the master elects one content by revision and
-/// popularity, and whoever lacks it gets the blocks that differ from those that have it, verified.
-/// All members call it. On success the memory is the elected content, and the revision its own.
-/// Nobody may write the memory meanwhile. `options` and `info` may be NULL.
+/// Makes a state equal on all members of the group. The master elects one content by revision and
+/// popularity; members with another content fetch the differing blocks from those that have it, and
+/// verify them. All members call it. On success the memory holds the elected content, and the state
+/// has its revision. The memory must not be written meanwhile. `options` and `info` may be NULL.
 ///
 /// Hashes the state on this thread, then blocks until all members have the content, at most its
-/// deadline and the master's `verdict_timeout_ms`. A member that is lost meanwhile, a source too,
-/// does not disturb the others.
+/// deadline and the master's `verdict_timeout_ms`. Losing a member, even a source, does not disturb
+/// the others.
 ///
-/// Errors: cclErrorSharedState names who called with other entries, strategies or revisions;
-/// nothing moved. cclErrorCancelled, cclErrorTooFewPeers, the fatal ones (cclResultIsFatal). After
-/// any of them cclIsUsable says whether the content is still whole. cclErrorInvalidUsage while
-/// another sync of this state or communicator is under way, or if there is no connection.
-/// cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+/// Errors: cclErrorSharedState: the text names the peer whose entries, strategy or revision does
+/// not fit; no data was moved. cclErrorCancelled, cclErrorTooFewPeers, any fatal error
+/// (cclResultIsFatal). After any of them cclIsUsable says whether the content is still consistent.
+/// cclErrorInvalidUsage while another sync of this state or communicator is in progress, or if
+/// there is no connection. cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclSyncSharedState")]
 pub unsafe extern "C" fn sync_shared_state(
     communicator: cclCommunicator_t,
@@ -204,10 +204,11 @@ pub unsafe extern "C" fn sync_shared_state(
     })
 }
 
-/// Starts cclSyncSharedState and gives a handle of it, for cclWait and its like, cclGetSyncInfo and
-/// cclGetSyncRole. Until it has ended all calls on the state but cclDestroySharedState are
-/// cclErrorInvalidUsage, and the memory must be left alone (cclGetSyncRole says more). `options` is
-/// copied. Hashes the state on this thread; then does not block.
+/// Starts cclSyncSharedState and returns a handle, for cclWait and the other calls on operations,
+/// cclGetSyncInfo and cclGetSyncRole. Until it has ended, all calls on the state except
+/// cclDestroySharedState return cclErrorInvalidUsage, and the memory must not be accessed (for
+/// exceptions see cclGetSyncRole). `options` is copied. Hashes the state on this thread; then does
+/// not block.
 ///
 /// Errors: cclErrorInvalidArgument, cclErrorInvalidUsage, cclErrorInvalidHandle, cclErrorForked;
 /// all others come from cclWait.
@@ -228,11 +229,11 @@ pub unsafe extern "C" fn sync_shared_state_async(
     })
 }
 
-/// Writes what a sync did that was started by cclSyncSharedStateAsync and has ended. Does not
-/// block.
+/// Writes what a sync did. It must have been started by cclSyncSharedStateAsync and have ended.
+/// Does not block.
 ///
-/// Errors: cclErrorTimeout if it has not ended; how it ended, if it failed; cclErrorInvalidArgument
-/// if the operation is no sync, or `info` is NULL; cclErrorInvalidHandle, cclErrorForked.
+/// Errors: cclErrorTimeout if it has not ended; its own error if it failed; cclErrorInvalidArgument
+/// if the operation is not a sync, or `info` is NULL; cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclGetSyncInfo")]
 pub unsafe extern "C" fn get_sync_info(
     operation: cclOperation_t,
@@ -249,10 +250,10 @@ pub unsafe extern "C" fn get_sync_info(
     })
 }
 
-/// Writes whether this peer gives or receives in a sync that was started by
-/// cclSyncSharedStateAsync; after its end, whether it did. Does not block.
+/// Writes whether this peer is a source or a receiver in a sync started by cclSyncSharedStateAsync;
+/// after its end, whether it was. Does not block.
 ///
-/// Errors: cclErrorInvalidArgument, also if the operation is no sync; cclErrorInvalidHandle,
+/// Errors: cclErrorInvalidArgument, also if the operation is not a sync; cclErrorInvalidHandle,
 /// cclErrorForked.
 #[unsafe(export_name = "cclGetSyncRole")]
 pub unsafe extern "C" fn get_sync_role(
@@ -329,7 +330,7 @@ fn sync_of(operation: &Operation) -> Outcome<&Syncing> {
     match &operation.work {
         Work::Sync(sync) => Ok(sync),
         Work::Collective(_) | Work::Topology(_) => {
-            Err(Error::invalid("the operation is no sync").into())
+            Err(Error::invalid("the operation is not a sync").into())
         }
     }
 }

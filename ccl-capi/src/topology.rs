@@ -7,14 +7,14 @@ use crate::memory;
 use crate::operation::{Work, cclOperation_t, insert};
 use crate::result::cclResult_t;
 
-/// A safe point: admits the newcomers that are ready. All members must come to it, in the same
-/// order among their safe points. Blocks until they have if a newcomer waits, otherwise for one
-/// round trip to the master; at most `operation_timeout_ms`. A newcomer's first call is what
-/// the members call after the safe point that admits it.
+/// A safe point: admits the newcomers that are ready. All members must call it equally often.
+/// Blocks until all have called it if a newcomer waits, otherwise for one round trip to the master;
+/// at most `operation_timeout_ms`. A newcomer's first call is the one that the members make after
+/// the safe point that admitted it.
 ///
-/// Errors: cclErrorTimeout: the safe point is not used up; the fatal ones (cclResultIsFatal);
-/// cclErrorInvalidUsage if it is not connected, or if another thread is in this call;
-/// cclErrorInvalidHandle, cclErrorForked.
+/// Errors: cclErrorTimeout: the next call is the same safe point again; any fatal error
+/// (cclResultIsFatal); cclErrorInvalidUsage if it is not connected, or if another thread is in this
+/// call; cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclUpdateTopology")]
 pub unsafe extern "C" fn update_topology(communicator: cclCommunicator_t) -> cclResult_t {
     call(|| {
@@ -24,14 +24,14 @@ pub unsafe extern "C" fn update_topology(communicator: cclCommunicator_t) -> ccl
     })
 }
 
-/// Starts cclUpdateTopology and gives a handle of it: cclWait says how it ended, and its outcome
-/// has the members of the view, without tag and number. cclCancel, or cclDestroyOperation,
-/// withdraws from the safe point, unless it is released meanwhile; the withdrawn one is not used
-/// up. Does not block.
+/// Starts cclUpdateTopology and returns a handle: cclWait returns its result, and its outcome holds
+/// the members of the view, without tag and number. cclCancel or cclDestroyOperation withdraws from
+/// the safe point unless it has been released; the next call is then the same safe point again.
+/// Does not block.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
-/// cclErrorInvalidHandle, cclErrorForked. All others come from cclWait, which returns
-/// cclErrorTimeout of one that was withdrawn: cclTest says that it has ended.
+/// cclErrorInvalidHandle, cclErrorForked. All others come from cclWait. For a withdrawn safe point
+/// it returns cclErrorTimeout, while cclTest reports that it has ended.
 #[unsafe(export_name = "cclUpdateTopologyAsync")]
 pub unsafe extern "C" fn update_topology_async(
     communicator: cclCommunicator_t,
@@ -47,8 +47,8 @@ pub unsafe extern "C" fn update_topology_async(
     })
 }
 
-/// Writes how many newcomers the next cclUpdateTopology may admit, as far as this peer has heard:
-/// other members may have heard more, or less. Does not block and asks nobody.
+/// Writes how many newcomers the next cclUpdateTopology may admit, as far as this peer knows; other
+/// members may know of more or fewer. Does not block or communicate.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage if it is not connected;
 /// cclErrorInvalidHandle, cclErrorForked.

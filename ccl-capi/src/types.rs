@@ -1,4 +1,4 @@
-//! Element types, operators, algorithms, how a call is made, and what is told of a success.
+//! Element types, operators, algorithms, options of a call, and its outcome.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub const cclFloat32: cclDataType_t = 10;
 /// IEEE 754 binary64.
 pub const cclFloat64: cclDataType_t = 11;
 
-/// How elements combine, in rank order. Integers wrap.
+/// How elements are combined, in rank order. Integers wrap.
 pub type cclReduceOp_t = u32;
 
 /// The sum.
@@ -52,21 +52,21 @@ pub const cclMin: cclReduceOp_t = 3;
 /// The largest; NaN wins.
 pub const cclMax: cclReduceOp_t = 4;
 
-/// How bytes move.
+/// The algorithm that moves the data.
 pub type cclAlgorithm_t = u32;
 
 /// The library's choice, the same on all members.
 pub const cclAlgorithmAuto: cclAlgorithm_t = 0;
-/// Each chunk goes to its owner, who adds and sends the result to all.
+/// Each chunk goes to its owner, who reduces it and sends the result to all ("two-shot").
 pub const cclAlgorithmDirect: cclAlgorithm_t = 1;
 /// Chunks travel around the ring of the view.
 pub const cclAlgorithmRing: cclAlgorithm_t = 2;
 
-/// A time in milliseconds that never comes. Any time of more than a year counts as a year.
+/// No timeout. Any time of more than a year counts as a year.
 pub const CCL_FOREVER: u64 = u64::MAX;
 
-/// How one call is made. 0 is the default of every field. All members must give the same
-/// `algorithm` and `attempts`.
+/// Options of one call. 0 is the default of every field. All members must use the same `algorithm`
+/// and `attempts`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclOptions_t {
@@ -78,10 +78,10 @@ pub struct cclOptions_t {
     /// After this time the operation is cancelled for all members, in milliseconds; 0: the
     /// communicator's `operation_timeout_ms`.
     pub deadline_ms: u64,
-    /// cclAlgorithmAuto or its like.
+    /// A cclAlgorithm constant.
     pub algorithm: cclAlgorithm_t,
-    /// Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no
-    /// retry.
+    /// Most attempts, including the first: after a peer is lost, the call is retried with the
+    /// survivors. 0 and 1: no retry.
     pub attempts: u32,
 }
 
@@ -92,30 +92,30 @@ unsafe impl Growing for cclOptions_t {
     }
 }
 
-/// What is told of a success. Set `struct_bytes`, and `contributors` and its capacity if the
-/// contributors are wanted; the rest is written, on success only.
+/// The result of a successful operation. Set `struct_bytes`, and `contributors` and its capacity if
+/// you want the contributors; the rest is written, on success only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclOutcome_t {
     /// `sizeof(cclOutcome_t)`.
     pub struct_bytes: usize,
-    /// Room for ids of peers, or NULL. As many are written as there is room for.
+    /// Array for peer ids, or NULL. At most `contributors_capacity` are written.
     pub contributors: *mut u64,
-    /// Ids that there is room for.
+    /// Capacity of that array.
     pub contributors_capacity: usize,
-    /// Peers whose data is in the result, in rank order: how many.
+    /// Number of peers whose data is in the result.
     pub contributors_count: usize,
     /// The operation's tag.
     pub tag: u64,
     /// Its number in the tag's sequence.
     pub number: u64,
-    /// Term of the view this peer was in when it was told.
+    /// Term of the view this peer was in when it learned the outcome.
     pub term: u32,
     /// Epoch of that view.
     pub epoch: u32,
     /// Members of that view.
     pub world_size: u32,
-    /// Attempts it took.
+    /// Number of attempts.
     pub attempts: u32,
 }
 
@@ -143,7 +143,7 @@ unsafe impl Growing for cclOutcome_t {
     }
 }
 
-/// Writes how many bytes an element of a type has. Does not block.
+/// Writes the bytes of one element of a type. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument.
 #[unsafe(export_name = "cclGetDataTypeBytes")]
@@ -235,7 +235,7 @@ impl OutcomeOut {
         Ok(Self(Some((asked, place))))
     }
 
-    /// Tells it.
+    /// Writes the outcome.
     pub(crate) fn set(self, outcome: &ccl_core::Outcome) -> Outcome<()> {
         let Some((asked, place)) = self.0 else {
             return Ok(());
@@ -272,7 +272,7 @@ pub(crate) fn pick<T: Copy>(all: &[T], number: u32, name: &str) -> Outcome<T> {
         .and_then(|index| all.get(index));
     found.copied().ok_or_else(|| {
         let largest = all.len() - 1;
-        Error::invalid(format!("{name} {number} is none; they are 0 to {largest}")).into()
+        Error::invalid(format!("unknown {name} {number}; expected 0 to {largest}")).into()
     })
 }
 

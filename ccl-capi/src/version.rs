@@ -4,25 +4,24 @@ use crate::call::call;
 use crate::memory;
 use crate::result::cclResult_t;
 
-/// Major version of this header. Another one may mean other functions.
+/// Major version of this header. Functions may differ between major versions.
 pub const CCL_VERSION_MAJOR: u32 = 0;
-/// Minor version of this header. Before 1.0 another one may mean other functions too.
+/// Minor version of this header. Before 1.0 functions may differ between minor versions too.
 pub const CCL_VERSION_MINOR: u32 = 1;
 /// Patch version of this header.
 pub const CCL_VERSION_PATCH: u32 = 0;
 
-/// Prepares the library. Optional: whatever needs preparing is prepared by the first call that
-/// needs it. May be called any number of times, from any thread. Does not block.
+/// Initializes the library. Optional: the first call that needs it does it too. May be called any
+/// number of times, from any thread. Does not block.
 ///
-/// Errors: none, but for cclErrorInvalidUsage within the log callback.
+/// Errors: none, except cclErrorInvalidUsage within the log callback.
 #[unsafe(export_name = "cclInit")]
 pub extern "C" fn init() -> cclResult_t {
     call(|| Ok(()))
 }
 
-/// Writes the version of the library that runs, as major × 10000 + minor × 100 + patch, to be
-/// compared with CCL_VERSION_MAJOR and its like of the header that the program was compiled with.
-/// Does not block.
+/// Writes the version of the loaded library, as major × 10000 + minor × 100 + patch. Compare it
+/// with CCL_VERSION_MAJOR, CCL_VERSION_MINOR and CCL_VERSION_PATCH of the header. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument.
 #[unsafe(export_name = "cclGetVersion")]

@@ -35,7 +35,7 @@ fn kinds_of_another_crate_have_handles_too() {
     assert_eq!(plan(stream), Err(Invalid::Not("plan")));
     let mistaken = handles::remove::<Plan, _>(stream);
     let mistaken = mistaken.expect_err("it is a stream").to_string();
-    assert_eq!(mistaken, "it is no plan's, or was destroyed");
+    assert_eq!(mistaken, "it does not belong to a plan, or was destroyed");
     handles::remove::<Stream, _>(stream).expect("nothing happened to it");
 
     let kept = handles::get::<Plan, _>(first).expect("it is there");

@@ -1,8 +1,8 @@
-//! Processes that this command starts of itself, and the lines of JSON they talk in.
+//! Child processes of this command, and the lines of JSON that they exchange.
 //!
-//! A child that finds its standard input closed ends at once: nothing outlives the parent, however
-//! the parent ended. Each child is a process group of its own, so a Ctrl-C reaches the parent only,
-//! and a stopped child is woken and hung up by the system when the parent is gone.
+//! A child that finds its standard input closed ends at once: no child outlives the parent, however
+//! the parent ended. Each child is its own process group, so Ctrl-C reaches only the parent, and
+//! the system resumes a stopped child and ends it when the parent is gone.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};

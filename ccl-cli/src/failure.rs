@@ -1,6 +1,6 @@
-//! Why the command failed, in words for a person.
+//! Why the command failed, as text for users.
 //!
-//! The binary's only error type: nobody branches on it, it is printed and the exit status is 1.
+//! The binary's only error type: it is printed, and the exit status is 1.
 
 use std::fmt;
 

@@ -1,8 +1,7 @@
-//! The `ccl` command: a run's master, measurements in the manner of nccl-tests, and a
-//! demonstration.
+//! The `ccl` command: a run's master, benchmarks in the style of nccl-tests, and a demonstration.
 //!
-//! An edge without logic of the protocol: everything goes through the public face of `ccl-core`.
-//! A library, so that the Python package brings the same command without a second binary.
+//! It contains no protocol logic: everything goes through the public API of `ccl-core`. A library,
+//! so that the Python package brings the same command without a second binary.
 
 mod bench;
 mod child;
@@ -28,11 +27,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the master of a run: it decides who is in, in what order, and which results count.
+    /// Run the master of a run: it decides who is a member, in what order, and which results count.
     Master(master::Arguments),
-    /// Measure collectives, beside what plain sockets need for the same bytes.
+    /// Measure collectives, and plain sockets moving the same bytes for comparison.
     Bench(bench::Arguments),
-    /// Train a small network on real data with several peers, of which one dies and one hangs.
+    /// Train a small network on real data with several peers, one of which dies and one hangs.
     Demo(demo::Arguments),
     #[command(hide = true)]
     BenchPeer,
@@ -88,8 +87,7 @@ fn obey(cli: Cli) -> ExitCode {
     }
 }
 
-/// Log lines go to standard error; `CCL_LOG` chooses among them, as `tracing`'s filters are
-/// written.
+/// Log lines go to standard error; `CCL_LOG` filters them in the syntax of `tracing`.
 fn start_log(default: &str) {
     let filter = EnvFilter::try_from_env("CCL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let log = tracing_subscriber::fmt()
@@ -98,6 +96,6 @@ fn start_log(default: &str) {
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
     if let Err(error) = log {
-        eprintln!("ccl: no log lines: {error}");
+        eprintln!("ccl: log lines are off: {error}");
     }
 }

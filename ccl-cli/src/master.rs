@@ -27,57 +27,57 @@ pub struct Arguments {
     /// not a loopback address.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:48148")]
     listen: SocketAddr,
-    /// Name of the run; a peer that names another is refused.
+    /// Name of the run; a peer of another run is refused.
     #[arg(long, value_name = "NAME", default_value = "default")]
     run: String,
-    /// File that keeps the history, so that a restarted master takes the run up again.
+    /// File that keeps the history, so that a restarted master resumes the run.
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Take the journal for the newest although it has no marker beside it, because it was moved
-    /// here. Risk: an older copy may contradict what members were told.
+    /// Accept the journal without its marker, because it was moved here. Risk: an older copy may
+    /// contradict what members already know.
     #[arg(long, requires = "journal")]
     trust_journal: bool,
-    /// Do not wait for the disk before a decision is told.
+    /// Do not wait for the disk before a decision is sent to peers.
     #[arg(long)]
     no_fsync: bool,
-    /// Found a run at once, without waiting for members of an earlier one; refused beside a journal
-    /// that holds a run.
+    /// Found a run at once, without waiting for members of an earlier one; an error if the journal
+    /// holds a run.
     #[arg(long)]
     new_run: bool,
-    /// Rebuild from whoever is there, without a journal and a majority: only if nobody else goes
-    /// on.
+    /// Rebuild from the members that are back, without a journal or a majority. Use it only if no
+    /// other members are still running.
     #[arg(long)]
     force_rebuild: bool,
-    /// Wait for no member of an earlier run or view: none is alive. Risk: one that is goes on for a
-    /// while beside those that take its place.
+    /// Do not wait for members of an earlier run or view, because none is alive. Risk: one that is
+    /// goes on for a while beside its replacements.
     #[arg(long)]
     members_gone: bool,
     /// Silence after which a peer counts as dead, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     peer_timeout_ms: u64,
-    /// How often each side says that it is alive, in milliseconds.
+    /// Interval between heartbeats, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 250)]
     heartbeat_ms: u64,
-    /// How long a member whose control connection ended may take to come back, in milliseconds.
+    /// How long a member may take to restore a lost control connection, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     reattach_grace_ms: u64,
-    /// How long a broken data connection may take to be repaired, in milliseconds.
+    /// How long the repair of a data connection may take, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 3000)]
     link_timeout_ms: u64,
     /// How long a restarted master waits for the members of its last view, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     rebuild_window_ms: u64,
-    /// How long peers go on without a master, in milliseconds.
+    /// How long peers keep running without a master, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 60_000)]
     detach_timeout_ms: u64,
-    /// How long after the others a member may take to call an operation, in milliseconds; 0: for
-    /// ever.
+    /// How late a member may join an operation that the others have called, in milliseconds; 0: no
+    /// limit.
     #[arg(long, value_name = "MS", default_value_t = 300_000)]
     post_timeout_ms: u64,
-    /// Report committed operations too; there may be thousands a second.
+    /// Report committed operations too; there may be thousands per second.
     #[arg(long)]
     commits: bool,
-    /// Print one JSON object a line on standard output.
+    /// Print one JSON object per line on standard output.
     #[arg(long)]
     json: bool,
     /// End when standard input is closed.
@@ -86,7 +86,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// What to log unless told otherwise: a master that another command started is no news.
+    /// Default log filter: a master started by another command logs less.
     pub const fn log_level(&self) -> &'static str {
         if self.exit_with_parent {
             "warn"
@@ -150,7 +150,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first line: whoever started it with port 0 learns the port here.
+/// The first line: a caller that passed port 0 learns the port here.
 fn announce(address: SocketAddr, arguments: &Arguments) -> Result<()> {
     let stdout = &mut std::io::stdout();
     if arguments.json {
@@ -174,8 +174,8 @@ fn sink(sender: Sender<Event>, with_commits: bool) -> EventSink {
     })
 }
 
-/// Events are written by a thread of their own: a reader who stops reading never holds the master
-/// up. It starts after the announcement, which so is always the first line.
+/// Events are written by a separate thread: a reader that stops reading never blocks the master. It
+/// starts after the announcement, so that is always the first line.
 fn start_reporter(events: Receiver<Event>, arguments: &Arguments) {
     let (json, with_commits) = (arguments.json, arguments.commits);
     std::thread::spawn(move || {
@@ -198,7 +198,7 @@ fn report(event: &Event, json: bool, is_news: bool) {
     }
 }
 
-/// The same for machines.
+/// The same as JSON.
 fn event_to_json(event: &Event) -> Value {
     match event {
         Event::MasterStarted { term, rebuilt } => {

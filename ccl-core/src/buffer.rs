@@ -1,8 +1,8 @@
 //! Memory lent to the tasks that move bytes, and how it is taken back.
 //!
 //! A [`Region`] is a range of memory behind a [`Gate`]. Tasks touch it only inside `read` and
-//! `write`, whose closures run for one system call or one addition. `Gate::close` waits until
-//! nobody is inside and lets nobody in again, so that afterwards the memory is the caller's alone.
+//! `write`, whose closures run for one system call or one addition. `Gate::close` waits until no
+//! task is inside and admits none afterwards: the memory is then the caller's alone.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
@@ -45,7 +45,7 @@ impl Gate {
         (before & CLOSED == 0).then_some(inside)
     }
 
-    /// Closes the gate and waits until nobody is inside: at most one non-blocking system call or
+    /// Closes the gate and waits until no task is inside: at most one non-blocking system call or
     /// one addition of a segment.
     pub fn close(&self) {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
@@ -73,7 +73,7 @@ impl Drop for Inside<'_> {
 
 /// The system gives no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no memory of {bytes} bytes")]
+#[error("cannot allocate {bytes} bytes of memory")]
 pub struct NoMemory {
     /// How much was asked for.
     pub bytes: usize,

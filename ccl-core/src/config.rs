@@ -1,4 +1,4 @@
-//! What a caller may choose: plain structs with defaults, and `validate` for what they mean.
+//! The settings of a peer and of a master: plain structs with defaults, and `validate`.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,35 +9,33 @@ use crate::ids::{GroupId, UnitId};
 use crate::limits;
 use crate::timers::Timers;
 
-/// What a master process is told.
+/// Settings of a master.
 #[derive(Clone, Debug)]
 pub struct MasterConfig {
     /// Address to listen on. Default `127.0.0.1:48148`; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Name of the run; a peer that names another is refused. Default `default`.
+    /// Name of the run; a peer of another run is refused. Default `default`.
     pub run: String,
     /// File of the sealed history. `None` keeps it in memory: a restarted master then needs a
     /// majority of each view. Default `None`.
     pub journal: Option<PathBuf>,
-    /// Take a journal for the newest of its run although it has no marker beside it that says so,
-    /// because it was moved: an operator's word. An older copy may contradict what members were
-    /// told. Default false.
+    /// Accept a journal without its marker, because the operator knows that it was moved and is the
+    /// newest. An older copy may contradict what members already know. Default false.
     pub trust_journal: bool,
-    /// Whether views and decisions reach the disk before they are told. Default true.
+    /// Whether views and decisions reach the disk before they are sent to peers. Default true.
     pub fsync: bool,
-    /// Found a run at once, without waiting `rebuild_window` for members of an earlier one. Refused
-    /// beside a journal that holds a run. Default false; without history a master whose port is 0
-    /// founds at once anyway, since nobody can know the port that the system chooses.
+    /// Found a run at once, without waiting for members of an earlier one. An error if the journal
+    /// holds a run. Default false. A master without history whose port is 0 founds at once anyway,
+    /// since no peer can know its port.
     pub new_run: bool,
-    /// Rebuild from whoever is there after `rebuild_window`, even without a journal and a majority:
-    /// an operator's word that nobody else goes on. Default false.
+    /// Rebuild from the members that are back after `rebuild_window`, even without a journal or a
+    /// majority: the operator asserts that no other members are still running. Default false.
     pub force_rebuild: bool,
-    /// Give up at once what no member is heard of, and found a run without waiting: an operator's
-    /// word that no member of an earlier run or view is alive. One that is may go on for
-    /// `peer_timeout` and `detach_timeout` beside those that take its place; then its session ends
-    /// as unknown. Default false.
+    /// Do not wait for members of an earlier run or view: the operator asserts that none is alive.
+    /// One that is may go on for `peer_timeout` and `detach_timeout` beside its replacements; then
+    /// its session ends as unknown. Default false.
     pub members_gone: bool,
-    /// Waiting times, told to each newcomer.
+    /// Timeouts, sent to each newcomer.
     pub timers: Timers,
 }
 
@@ -68,58 +66,60 @@ impl MasterConfig {
     }
 }
 
-/// What a peer is told.
+/// Settings of a peer.
 #[derive(Clone, Debug)]
 pub struct CommunicatorConfig {
     /// The master's `host:port`; a host name is resolved at each attempt.
     pub master: String,
     /// Name of the run. Default `default`.
     pub run: String,
-    /// What this peer is called in errors, logs and events, 1 to 64 bytes. `None`: the host's name
-    /// and the number of the process. Default `None`.
+    /// Name of this peer in errors, logs and events, 1 to 64 bytes. `None`: host name and process
+    /// id. Default `None`.
     pub name: Option<String>,
     /// Peer group. Default 0.
     pub group: GroupId,
-    /// Failure unit; `None` makes one of this peer alone. Default `None`.
+    /// Failure unit: peers that join, leave and fail together. `None`: this peer alone. Default
+    /// `None`.
     pub unit: Option<UnitId>,
-    /// How many peers the unit has, over all its groups, 1 to 1024: they are admitted together, to
-    /// each group at its safe point of the same number. All say the same, else they are refused, as
-    /// are more peers than that. `None`: none of them waits for another. Default `None`.
+    /// Number of peers in the unit, over all its groups, 1 to 1024. They are admitted together, to
+    /// each group at the safe point of the same number. Peers with another `unit_size`, and surplus
+    /// peers, are refused. `None`: peers of the unit do not wait for each other. Default `None`.
     pub unit_size: Option<u32>,
-    /// Address to listen on for other peers; port 0 lets the system choose. `None`: every address,
-    /// and the port of `advertise`; loopback only if `master` is a loopback address or `localhost`.
-    /// Default `None`.
+    /// Address to listen on for other peers; port 0 lets the system choose. `None`: all addresses,
+    /// with the port of `advertise`; only loopback if `master` is a loopback address or
+    /// `localhost`. Default `None`.
     pub listen: Option<SocketAddr>,
-    /// `host:port` told to the others instead of the addresses of this host, for peers behind a
-    /// port mapping. Port 0 means the listening port. A link needs one of its two directions only.
+    /// `host:port` to advertise instead of this host's addresses, for peers behind a port mapping.
+    /// Port 0 means the listening port. It is enough if one end of a link can reach the other.
     /// Default `None`.
     pub advertise: Option<String>,
-    /// Data connections of the links that this peer dials, 1 to 32. `None`: 1 to a peer of this
-    /// host, where more only cost processor time, and 4 to any other. Default `None`.
+    /// Data connections of each link that this peer dials, 1 to 32. `None`: 1 to a peer on the same
+    /// host, where more only cost CPU time, and 4 to any other. Default `None`.
     pub lanes: Option<u16>,
-    /// Fewest members with which operations run; below it they return `TooFewPeers`. Default 1.
+    /// Smallest world size that operations run with; below it they return `TooFewPeers`. Default 1.
     pub min_world_size: u32,
-    /// Peers that the first view of a group waits for, at least `min_world_size`; if peers differ,
-    /// the largest counts. `None`: `min_world_size`. Default `None`.
+    /// Number of peers that the first view of a group waits for, at least `min_world_size`; if
+    /// peers differ, the largest counts. `None`: `min_world_size`. Default `None`.
     pub initial_world_size: Option<u32>,
-    /// How long `connect` may take, the master's absence included, and for how long a restarted
-    /// master waits for members of a view none of which is left (65 s). Default 90 s.
+    /// How long `connect` may take. It includes the time without a master, and the time that a
+    /// restarted master waits for the members of a view if none is left (65 s). Default 90 s.
     pub connect_timeout: Duration,
-    /// Deadline of each call that names none. `None`: for ever. Default 10 min.
+    /// Deadline of calls without one of their own. `None`: no deadline. Default 10 min.
     pub operation_timeout: Option<Duration>,
     /// Whether data segments carry a CRC-32. Default true.
     pub checksum: bool,
-    /// Scratch memory for contributions on their way, in bytes, 16 MiB to 1 GiB. Default 16 MiB.
+    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. Default 16 MiB.
     pub scratch_bytes: usize,
-    /// Most bytes a second that this peer gives to others that lack shared state. `None`: as many
-    /// as the links take. Default `None`.
+    /// Limit on the shared-state bytes per second that this peer sends to others. `None`: no limit.
+    /// Default `None`.
     pub state_bytes_per_second: Option<u64>,
     /// Threads that move bytes, 1 to 256. Default: half the cores, at least 1, at most 4.
     pub io_threads: Option<usize>,
-    /// TCP congestion control of the lanes, such as `cubic` or `bbr`. `None` keeps the system's
-    /// choice, and where both ends are on this host picks `cubic` if it may. Default `None`.
+    /// TCP congestion control of the lanes, such as `cubic` or `bbr`. `None`: the system's choice,
+    /// but `cubic`, if permitted, between peers on one host. Default `None`.
     pub congestion_control: Option<String>,
-    /// Most bytes a second each lane may send (`SO_MAX_PACING_RATE`). Default `None`.
+    /// Limit on the bytes per second that each lane sends (`SO_MAX_PACING_RATE`). `None`: no limit.
+    /// Default `None`.
     pub pacing_bytes_per_second: Option<u64>,
 }
 
@@ -229,18 +229,18 @@ fn check_name(name: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// Told at once, and not after a `connect_timeout` of looking for it.
+/// Fails at once, rather than after a `connect_timeout` of retries.
 fn check_master(master: &str) -> Result<(), Error> {
     let port = limits::MASTER_PORT_DEFAULT;
     let wrong = |what: &str| {
-        let words = format!("master {master:?} is no host:port: {what}");
+        let words = format!("master {master:?} is not a host:port: {what}");
         Err(Error::invalid(words))
     };
     if let Some((scheme, rest)) = master.split_once("://") {
-        return wrong(&format!("leave \"{scheme}://\" out, as in {rest}"));
+        return wrong(&format!("leave out \"{scheme}://\", as in {rest}"));
     }
     if master.contains(|c: char| c.is_whitespace() || "/@?#".contains(c)) {
-        return wrong("only a host name or an address, a colon and a port belong in it");
+        return wrong("write a host name or an address, a colon and a port, and nothing else");
     }
     if master.parse::<Ipv6Addr>().is_ok() {
         return wrong(&format!(
@@ -256,7 +256,7 @@ fn check_master(master: &str) -> Result<(), Error> {
         }
         Some((_, port)) => match port.parse::<u16>() {
             Ok(1..) => Ok(()),
-            _ => wrong("its port is no number from 1 to 65535"),
+            _ => wrong("its port is not a number from 1 to 65535"),
         },
     }
 }

@@ -1,15 +1,15 @@
-//! Descriptors that are this process's alone: a forked child closes its copies at once.
+//! Closes this process's file descriptors in a forked child at once.
 //!
-//! A child that kept them would keep them open: the connections of a parent that has died would go
-//! on, so that nobody noticed the death, and its port would stay taken. The child knows none of the
-//! objects that own them, and may not even run a destructor (`fork` in a program with threads
-//! leaves it only what is safe in signal handlers). So each descriptor is noted in a table that is
-//! read without a lock, and a handler of `fork` closes in the child what stands there. It closes
-//! only: to shut a connection down would be the end of the parent's.
+//! If the child kept its copies, a dead parent's connections would stay open, so that no peer
+//! noticed the death, and its port would stay taken. The child cannot reach the objects that own
+//! them and may not even run a destructor: after a `fork` with threads it may only call what is
+//! safe in a signal handler. So each descriptor is recorded in a table that is read without a lock,
+//! and a `fork` handler closes what the table holds. It does not shut connections down, since that
+//! would end the parent's.
 //!
-//! Whoever makes or closes a descriptor keeps forks waiting meanwhile, for one or two system calls:
-//! no child is made between a descriptor and its note. What is closed for good is counted, too: an
-//! `Owner` can wait until nothing of his is open any more.
+//! Opening or closing a descriptor blocks forks for one or two system calls, so that no child is
+//! made between a descriptor and its record. Closed descriptors are counted too: an `Owner` can
+//! wait until none of its own is open.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -124,7 +124,7 @@ impl<T: AsRawFd> Drop for Own<T> {
     }
 }
 
-/// Where a descriptor is noted. Its end is told to the owner.
+/// Where a descriptor is recorded. Its owner is notified when it is closed.
 #[derive(Debug)]
 struct Note {
     slot: &'static AtomicI32,
@@ -189,7 +189,7 @@ impl Table {
         }
     }
 
-    /// The next piece, made if there is none.
+    /// The next piece, created if there is none.
     fn next_piece(&'static self) -> &'static Self {
         if let Some(next) = self.next() {
             return next;

@@ -1,4 +1,4 @@
-//! What can go wrong, sorted by who must act.
+//! Errors of the public API, one variant for each thing a caller may have to do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A member was lost, or left, during the operation. Call it again: it runs with the survivors.
     #[error(
-        "{} was lost during {}: {}; call again to go on with the survivors",
+        "{} was lost during {}: {}; call again to continue with the survivors",
         .names.of(*.peer), .kind.call(*.op), .reason.words(.names)
     )]
     PeerLost {
-        /// Who went.
+        /// The peer that was lost.
         peer: PeerId,
-        /// What was called.
+        /// Which collective was called.
         kind: Kind,
         /// The operation that was aborted for everybody.
         op: OpName,
         /// The view that the survivors are in.
         vid: Vid,
-        /// What the master saw.
+        /// What the master observed.
         reason: EvictReason,
         /// The names of peers.
         names: Names,
@@ -40,13 +40,13 @@ pub enum Error {
     /// error.
     #[error("{}", .reason.sentence(.kind.call(*.op), *.by, .names))]
     Cancelled {
-        /// What was called.
+        /// Which collective was called.
         kind: Kind,
-        /// The operation.
+        /// The operation, aborted for all members.
         op: OpName,
-        /// Who asked for it.
+        /// The peer that asked for the abort.
         by: PeerId,
-        /// Why.
+        /// Why it was cancelled.
         reason: Box<CancelReason>,
         /// The names of peers.
         names: Names,
@@ -71,38 +71,39 @@ pub enum Error {
     },
     /// Fewer members than `min_world_size`. Call `update_topology` until somebody joins.
     #[error(
-        "{world_size} peers in the group, {min_world_size} needed; update_topology admits more"
+        "the group has {world_size} members but needs {min_world_size}; call update_topology until \
+         more peers join"
     )]
     TooFewPeers {
-        /// Members at the moment.
+        /// Current world size.
         world_size: u32,
-        /// Members needed.
+        /// The configured `min_world_size`.
         min_world_size: u32,
     },
     /// The members changed between two calls, and the buffers of this one are made for another
     /// number of them. Nothing was started. Call again with buffers for the new world size.
-    #[error("the world size is now {world_size}; call again with buffers for it")]
+    #[error("the world size has changed to {world_size}; call again with buffers for it")]
     WorldChanged {
-        /// Members at the moment.
+        /// Current world size.
         world_size: u32,
     },
-    /// The master removed this peer. The session is over; connect anew, and if it was for its
+    /// The master removed this peer. The session is over; connect again, and if it was for its
     /// shared state ([`ErrorKind::RevisionAhead`]), without that.
-    #[error("evicted from the run: {0}; connect anew to come back as a newcomer")]
+    #[error("this peer was evicted from the run: {0}; connect again to rejoin as a newcomer")]
     Evicted(Eviction),
     /// The master did not let this peer in.
-    #[error("refused by the master: {0}")]
+    #[error("the master refused this peer: {0}")]
     Refused(String),
-    /// Whether the operation succeeded cannot be known. The session is over; connect anew.
-    #[error("the outcome is unknown: {0}; the session is over, connect anew")]
+    /// Whether the operation succeeded cannot be known. The session is over; connect again.
+    #[error("the outcome is unknown: {0}; the session is over, connect again")]
     Unknown(String),
     /// The session has already ended, or `leave` was called.
-    #[error("the session is over: {0}; connect anew")]
+    #[error("the session is over: {0}; connect again")]
     Ended(String),
     /// No master could be reached in time.
-    #[error("no master was reached at {address} within connect_timeout: {cause}")]
+    #[error("could not reach a master at {address} within connect_timeout: {cause}")]
     MasterUnreachable {
-        /// What was dialled.
+        /// The configured address of the master.
         address: String,
         /// The last attempt's error, and what to do about it.
         cause: String,
@@ -121,7 +122,7 @@ pub enum Error {
         cause: Option<String>,
     },
     /// `wait_for` ended before the operation did; the operation goes on.
-    #[error("not finished within the given time; the operation goes on")]
+    #[error("the operation did not finish within the timeout, and goes on")]
     Timeout,
     /// An argument is out of range. Nothing was started.
     #[error("invalid argument: {0}")]
@@ -131,7 +132,7 @@ pub enum Error {
     #[error("invalid usage: {0}")]
     InvalidUsage(String),
     /// It was made before a fork and touched in the child.
-    #[error("this belongs to the parent process; make another after fork")]
+    #[error("this object belongs to the parent process; create a new one after fork")]
     Forked,
     /// The operating system refused something.
     #[error("{context}: {source}")]
@@ -263,7 +264,7 @@ impl Error {
     }
 }
 
-/// The errors as one list, for whoever gives each a number or a class: [`Error::kind`].
+/// The kinds of errors, for bindings that map each to a number or a class: [`Error::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(
@@ -343,6 +344,6 @@ fn what_waits(waits: Option<&Wait>, cause: &Option<String>) -> String {
     match (waits, cause) {
         (_, Some(cause)) => format!("the master was lost: {cause}"),
         (Some(wait), None) => wait.to_string(),
-        (None, None) => "the master has not said what for".into(),
+        (None, None) => "the master has not reported why".into(),
     }
 }

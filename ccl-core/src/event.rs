@@ -1,4 +1,4 @@
-//! What an operator wants to know: typed, sent once per change. `tracing` and the CLI subscribe.
+//! Events for operators: typed, and sent once per change. `tracing` and the CLI subscribe.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,59 +13,59 @@ use crate::wire::control::{AbortReason, EvictReason, StateId, Wait};
 pub enum Event {
     /// A master started or took a run up again.
     MasterStarted {
-        /// Its term.
+        /// The master's term: +1 at each start.
         term: Term,
         /// Whether it found an earlier run to rebuild.
         rebuilt: bool,
     },
     /// A master without a history waits before it founds a run: members of an earlier one, whose
-    /// history is lost, may turn up (R11).
+    /// history is lost, may still come back (R11).
     EarlierRunAwaited {
         /// For how long at most, in seconds.
         seconds: u32,
     },
     /// A newcomer said hello.
     Registered {
-        /// Who.
+        /// The peer's session.
         peer: PeerId,
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
         /// Its name and its address.
         name: String,
     },
     /// A session ended.
     Evicted {
-        /// Who.
+        /// The peer's session.
         peer: PeerId,
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Why.
+        /// Why its session ended.
         reason: EvictReason,
         /// Its name, and those of the others in its group.
         names: Names,
     },
     /// A view was sealed.
     ViewInstalled {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Its name.
+        /// Id of the new view.
         vid: Vid,
         /// Its members in rank order.
         members: Vec<PeerId>,
-        /// Their names.
+        /// The members' names.
         names: Names,
     },
     /// A group, or newcomers to it, have waited for this for a while.
     Waits {
-        /// The group.
+        /// The group concerned.
         group: GroupId,
-        /// For what.
+        /// What it waits for.
         wait: Wait,
     },
     /// A restarted master has waited for members of a group long enough and may not go on without
     /// more of them: start it with their journal, or give an operator's word (R11).
     RebuildStalled {
-        /// The group.
+        /// The group concerned.
         group: GroupId,
         /// Members of its newest view that were heard.
         heard: usize,
@@ -78,32 +78,32 @@ pub enum Event {
         /// For how long, in milliseconds.
         paused_ms: u64,
     },
-    /// No member at all is heard, or if there are none, no newcomer: the master takes itself for
-    /// cut off, and evicts nobody until one is heard, or until `detach_timeout` is over (R20).
+    /// The master hears no member, or if there are none, no newcomer. It considers itself cut off,
+    /// and evicts no peer until it hears one or `detach_timeout` has passed (R20).
     MasterHearsNobody,
     /// The journal is older than the run: a copy, or a part of it. It is treated as lost (R11).
     JournalOutdated,
     /// An operation committed.
     Committed {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Which.
+        /// The operation.
         op: OpName,
     },
     /// An operation was aborted for all.
     Aborted {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
-        /// Which.
+        /// The operation.
         op: OpName,
-        /// Why.
+        /// Why it was aborted.
         reason: AbortReason,
         /// The names of the group's peers.
         names: Names,
     },
     /// A sync of shared state committed: its members have this content from now on.
     StateSealed {
-        /// Its group.
+        /// The group concerned.
         group: GroupId,
         /// What was sealed.
         content: StateId,
@@ -113,29 +113,29 @@ pub enum Event {
     /// The other side of the control connection said something that makes no sense; the connection
     /// was dropped.
     ProtocolFault {
-        /// What.
+        /// Which rule of the protocol it broke.
         what: String,
     },
     /// A lane broke and was repaired without an abort.
     LaneRepaired {
         /// The other end.
         peer: PeerId,
-        /// Which lane.
+        /// The lane's index in its link.
         lane: u16,
     },
 }
 
-/// Which events of a master are news to its operator. The others happen all the time, and are for
-/// a log that was asked for more.
+/// Which events of a master are news to its operator. The others are routine and belong in a more
+/// detailed log.
 #[derive(Debug, Default)]
 pub struct News {
-    /// Groups of which a sync was told since their members changed.
+    /// Groups whose first sync since a change of members was reported.
     synced: BTreeSet<GroupId>,
 }
 
 impl News {
     /// Whether this is news: all but commits, and syncs of shared state after the first of a view.
-    /// Each event is to be asked about once, in the order in which they came.
+    /// Ask once about each event, in order.
     #[must_use]
     pub fn is(&mut self, event: &Event) -> bool {
         match event {
@@ -155,12 +155,15 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MasterStarted { term, rebuilt } => match rebuilt {
-                true => write!(f, "taking an earlier run up again in term {term}"),
+                true => write!(f, "resuming an earlier run in term {term}"),
                 false => write!(f, "started in term {term}"),
             },
             Self::EarlierRunAwaited { seconds } => earlier_run(f, *seconds),
             Self::Registered { peer, group, name } => {
-                write!(f, "peer {peer} ({name}) said hello, new in group {group}")
+                write!(
+                    f,
+                    "peer {peer} ({name}) registered as a newcomer of group {group}"
+                )
             }
             Self::Evicted {
                 peer,
@@ -169,7 +172,7 @@ impl fmt::Display for Event {
                 names,
             } => {
                 let (peer, reason) = (names.of(*peer), reason.words(names));
-                write!(f, "the session of {peer} of group {group} ended: {reason}")
+                write!(f, "the session of {peer} in group {group} ended: {reason}")
             }
             Self::ViewInstalled {
                 group,
@@ -183,7 +186,7 @@ impl fmt::Display for Event {
                     all => write!(f, ", world size {}: {}", all.len(), names.list(all)),
                 }
             }
-            Self::Waits { group, wait } => write!(f, "group {group} waits: {wait}"),
+            Self::Waits { group, wait } => write!(f, "group {group} is waiting: {wait}"),
             Self::RebuildStalled {
                 group,
                 heard,
@@ -208,10 +211,7 @@ impl fmt::Display for Event {
             Self::Attached(true) => f.write_str("attached to the master"),
             Self::Attached(false) => f.write_str("lost the master"),
             Self::ProtocolFault { what } => {
-                write!(
-                    f,
-                    "the connection was dropped, which broke the protocol: {what}"
-                )
+                write!(f, "dropped a connection that broke the protocol: {what}")
             }
             Self::LaneRepaired { peer, lane } => {
                 write!(f, "lane {lane} to peer {peer} was repaired")
@@ -223,8 +223,8 @@ impl fmt::Display for Event {
 fn earlier_run(f: &mut fmt::Formatter<'_>, seconds: u32) -> fmt::Result {
     write!(
         f,
-        "no history: the master waits up to {seconds} s for members of an earlier run, and founds a \
-         new one then; if there was none, --new-run (new_run) spares the wait"
+        "no history: the master waits up to {seconds} s for members of an earlier run before it \
+         founds a new one; if there was no earlier run, --new-run (new_run) skips the wait"
     )
 }
 
@@ -236,9 +236,9 @@ fn stalled(
 ) -> fmt::Result {
     write!(
         f,
-        "group {group} is not rebuilt yet: {heard} of its {members} members are back; if all are \
-         gone, members_gone spares the wait for them; without the journal a majority is needed, or \
-         an operator's word: force_rebuild"
+        "group {group} is not rebuilt yet: {heard} of its {members} members are back; if no member \
+         is alive, restart the master with members_gone; without the journal it needs a majority \
+         of the members, or force_rebuild"
     )
 }
 
@@ -246,16 +246,17 @@ fn paused(f: &mut fmt::Formatter<'_>, paused_ms: u64) -> fmt::Result {
     write!(
         f,
         "the master did not run for {paused_ms} ms (stopped, asleep, swapped out, or waiting for \
-         the disk of its journal); nobody is evicted for that"
+         the disk of its journal); no peer is evicted for that"
     )
 }
 
-const HEARS_NOBODY: &str = "no member is heard, or no peer at all: the master may be cut off, and \
-                            evicts nobody until one is heard or detach_timeout is over";
+const HEARS_NOBODY: &str = "the master hears no member, or no peer at all; it may be cut off from \
+                            the network, so it evicts no peer until it hears one or detach_timeout \
+                            has passed";
 
-const JOURNAL_OUTDATED: &str = "the journal is older than the run, so it decides nothing: members are \
-                                asked, and a majority of each view is needed, or an operator's word \
-                                with force_rebuild";
+const JOURNAL_OUTDATED: &str = "the journal is older than the run and is not trusted: the master \
+                                rebuilds the run from its members, and needs a majority of each \
+                                view, or force_rebuild";
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
-//! Names of the things the protocol talks about, each its own type.
+//! Identifiers of the protocol, each its own type.
 //!
-//! A bare integer never crosses a module: mixing up a tag and an operation number must not compile.
+//! No bare integer crosses a module: mixing up a tag and an operation number must not compile.
 
 use std::fmt;
 use std::ops::Deref;
@@ -24,8 +24,8 @@ macro_rules! id {
 }
 
 id! {
-    /// One session of one peer in a run. Given by the master at `Hello`, never reused; a process
-    /// that comes back after an eviction is a new peer.
+    /// One session of one peer in a run. Assigned by the master at `Hello` and never reused; a
+    /// process that rejoins after an eviction is a new peer.
     PeerId(u64)
 }
 id! {
@@ -65,7 +65,7 @@ id! {
     Revision(u64)
 }
 id! {
-    /// One of the connections of a link, from 0.
+    /// Index of a connection of a link, from 0.
     LaneIndex(u16)
 }
 id! {
@@ -81,7 +81,8 @@ id! {
     SessionId(u128)
 }
 id! {
-    /// The secret that admits a connection to a peer's port; the master tells it to members only.
+    /// The secret that a connection to a peer's port must show; the master gives it to members
+    /// only.
     LinkKey(u128)
 }
 
@@ -110,19 +111,19 @@ impl Rank {
     }
 }
 
-/// Members of a view or of an operation in rank order; cheap to clone. Whoever takes them from
-/// outside bounds them by `WORLD_SIZE_MAX`.
+/// Members of a view or of an operation in rank order; cheap to clone. Decoders of outside data
+/// bound their number by `WORLD_SIZE_MAX`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members(Arc<[PeerId]>);
 
 impl Members {
-    /// How many they are.
+    /// The number of members.
     #[must_use]
     pub fn world_size(&self) -> u32 {
         self.0.len() as u32
     }
 
-    /// The rank of a peer, if it is one of them.
+    /// The rank of a peer, if it is a member.
     #[must_use]
     pub fn rank_of(&self, peer: PeerId) -> Option<Rank> {
         let index = self.0.iter().position(|&member| member == peer)?;
@@ -195,7 +196,7 @@ pub struct OpName {
     pub birth: Vid,
 }
 
-/// As users read it; the alternate form, for faults of the protocol, names the birth view too.
+/// For users. The alternate form, for protocol errors, adds the birth view.
 impl fmt::Display for OpName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.tag {

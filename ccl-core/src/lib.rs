@@ -1,10 +1,10 @@
 //! Fault-tolerant collective communication for training over links that fail.
 //!
-//! Peers all-reduce between themselves; a small master decides who is a member and which results
-//! count. A peer may die, hang or be cut off at any instruction: the survivors agree on what
-//! happened, keep their inputs, and go on. Newcomers join between operations.
+//! Peers reduce among themselves; a small master decides who is a member and which results count. A
+//! peer may die, hang or be cut off at any moment: the survivors agree on what happened, keep their
+//! inputs, and continue. Newcomers join between operations.
 //!
-//! Three nouns carry a program:
+//! The three main types:
 //!
 //! - [`MasterServer`]: the run's master, usually a process of its own (`ccl master`).
 //! - [`Communicator`]: a member of the run. Its collectives block, or return a [`Handle`]
@@ -13,7 +13,7 @@
 //!
 //! # Example
 //!
-//! A master and two peers in one process; each peer has three collectives under way at once.
+//! A master and two peers in one process; each peer runs three collectives at once.
 //!
 //! ```
 //! use ccl_core::{Communicator, CommunicatorConfig, MasterConfig, MasterServer};
@@ -49,7 +49,7 @@
 //! let master = MasterServer::start(
 //!     MasterConfig {
 //!         listen: ([127, 0, 0, 1], 0).into(), // port 0: the system chooses
-//!         new_run: true,                      // nobody is left of an earlier run
+//!         new_run: true,                      // do not wait for an earlier run
 //!         ..MasterConfig::default()
 //!     },
 //!     None,
@@ -65,18 +65,19 @@
 //! # }
 //! ```
 //!
-//! # What holds, and what does not
+//! # Guarantees and limits
 //!
-//! - An operation ends alike on all members: committed with the same bytes and the same list of
-//!   contributors, or aborted for all. Whoever cannot know is told so, and its session is over.
-//! - Until the commit, and after an error, the input is what the caller put there.
-//! - Every call ends, at the latest a while after its deadline. [`Error`] says what to do;
+//! - An operation ends the same way on all members: committed with the same bytes and the same list
+//!   of contributors, or aborted for all. A peer that cannot know the outcome gets
+//!   [`Error::Unknown`], and its session is over.
+//! - Until the commit, and after an error, the input buffer holds the caller's input.
+//! - Every call ends, at the latest shortly after its deadline. [`Error`] says what to do;
 //!   [`Error::is_retryable`] says whether to call again.
 //! - Results have the same bits on all members: elements combine in rank order.
-//! - Traffic is not encrypted. Peers that lie on purpose are not withstood.
+//! - Traffic is not encrypted. There is no protection against malicious peers.
 //!
-//! The whole list, and how each failure is noticed and told, is in `docs/failure-model.md`;
-//! `docs/performance.md` says what to turn for long fat pipes.
+//! `docs/failure-model.md` has the full list, and how each failure is detected and reported;
+//! `docs/performance.md` covers tuning for fast links with high latency.
 
 pub mod checkpoint;
 pub mod error;
@@ -84,7 +85,7 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 
-// What the other crates of the workspace are built of; no promise to anybody else.
+// Used by the other crates of this workspace. Not a stable API.
 #[doc(hidden)]
 pub mod buffer;
 #[doc(hidden)]

@@ -1,8 +1,8 @@
-//! Locks that a fork leaves whole, and that a panic does not poison.
+//! Locks that work in a forked child and are not poisoned by a panic.
 //!
-//! They are std's, whose state lies in the lock itself: what a forked child makes anew works in it.
-//! Locks that wait in a table of the process, as those of parking_lot do, may not: the child gets a
-//! copy of the table as another thread was changing it (docs/decisions/0004-locks-of-std.md).
+//! They are std's, whose state lies in the lock itself, so a lock that a forked child creates
+//! works. parking_lot keeps waiters in a process-wide table, which the child may copy in the middle
+//! of another thread's change (docs/decisions/0004-locks-of-std.md).
 
 use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;

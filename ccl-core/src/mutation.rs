@@ -1,7 +1,7 @@
-//! Bugs put in on purpose, to measure the tests (docs/simulation.md).
+//! Deliberate bugs that measure the tests (docs/simulation.md).
 //!
-//! Built only with `--cfg ccl_mutations`; the simulator then switches one on at a time, on its own
-//! thread, and must notice. In every other build `is_active` is a constant `false`.
+//! Built only with `--cfg ccl_mutations`: the simulator switches one on at a time, on its own
+//! thread, and must notice it. In every other build `is_active` is a constant `false`.
 
 /// One deliberate bug each; see docs/protocol.md for the rule it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +61,7 @@ pub enum Mutation {
     PopularBeatsSealed,
     /// A member that is too far ahead fails the sync for all, however few have such a content.
     AheadFailsAll,
-    /// What a sync sealed is told before it is on the disk.
+    /// What a sync sealed is sent before it is on disk.
     SealedStateLazy,
     /// A restarted master does not know what was sealed.
     SealedStateForgotten,
@@ -101,7 +101,7 @@ pub enum Mutation {
     CancelNotSaid,
     /// A verdict that does not come is waited for for ever.
     VerdictAwaitedForEver,
-    /// A safe point that let somebody in is told before its view is released.
+    /// A safe point that admitted a peer is answered before its view is released.
     SafePointToldEarly,
     /// Every other safe point lets nobody in.
     NewcomerOverlooked,

@@ -1,4 +1,4 @@
-//! What peers are called, for whoever reads of them: nothing is decided by a name.
+//! The names of peers, for messages to people. No decision depends on a name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::ids::PeerId;
 
-/// The names of peers, as far as they are known, each with its address. Cheap to clone.
+/// The known names of peers, each with its address. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(Arc<BTreeMap<PeerId, String>>);
 
 impl Names {
-    /// Adds names; of one peer the newest counts.
+    /// Adds names; for one peer the newest counts.
     pub fn learn(&mut self, names: impl IntoIterator<Item = (PeerId, String)>) {
         for (peer, name) in names {
             if self.0.get(&peer) != Some(&name) {
@@ -20,7 +20,7 @@ impl Names {
         }
     }
 
-    /// Keeps the names of the newest peers, so many.
+    /// Keeps only the names of the `most` newest peers.
     pub fn forget_old(&mut self, most: usize) {
         while self.0.len() > most {
             Arc::make_mut(&mut self.0).pop_first();

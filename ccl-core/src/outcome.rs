@@ -1,33 +1,33 @@
-//! What the driver tells a caller: how a call ended, how far one is, what happened so far.
+//! What a caller learns from the driver: how a call ended, its progress, and counters.
 
 use std::sync::Arc;
 
 use crate::ids::{OpName, PeerId};
 use crate::peer::View;
 
-/// A success.
+/// The result of a successful operation.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The operation's name in the history.
+    /// The operation's name in the run's history.
     pub op: OpName,
     /// Whose data is in the result, in rank order.
     pub contributors: Vec<PeerId>,
-    /// The view this peer was in when it was told.
+    /// The view this peer was in when it learned the outcome.
     pub view: Arc<View>,
-    /// Attempts it took.
+    /// Number of attempts.
     pub attempts: u32,
 }
 
-/// How far an operation is at this peer.
+/// Progress of an operation at this peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Payload bytes sent and received so far.
     pub done_bytes: u64,
-    /// Payload bytes this peer will have sent and received at the end.
+    /// Payload bytes sent and received at the end.
     pub total_bytes: u64,
 }
 
-/// Counters of a communicator since it was made.
+/// Counters of a communicator since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Operations that committed.
@@ -40,6 +40,6 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Bytes received from other peers.
     pub received_bytes: u64,
-    /// Data connections of the widest link there is now.
+    /// Data connections of the current link with the most.
     pub lanes: u16,
 }

@@ -1,7 +1,7 @@
-//! Signals are the application's: no thread of the library takes one.
+//! Keeps the application's signals away from the library's threads.
 //!
 //! A handler that the application installed runs on one of its own threads, whose system calls it
-//! interrupts. Signals that a thread raises by its own fault, and the profiler's, stay open.
+//! interrupts. Signals that a thread raises by its own fault, and the profiler's, stay unblocked.
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 

@@ -1,7 +1,6 @@
 //! A point in time as the pure modules see it: nanoseconds since the driver's origin.
 //!
-//! There is no way to read a clock from here; the driver passes `now` in, the simulator makes it
-//! up.
+//! Nothing here reads a clock: the driver passes `now` in, the simulator makes it up.
 
 mod patience;
 

@@ -1,34 +1,34 @@
-//! The waiting times that all of a run agree on.
+//! The timeouts that all peers of a run agree on.
 //!
-//! Vocabulary: control messages carry them, and settings contain them.
+//! They are sent in control messages and set in the configuration.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Waiting times of the protocol. The master's are sent to every peer, so all of a run agree.
+/// Timeouts of the protocol. The master sends its own to every peer, so all peers of a run agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timers {
-    /// How often each side of a control connection says that it is alive. Default 250 ms.
+    /// Interval between heartbeats, in both directions of a control connection. Default 250 ms.
     pub heartbeat_interval: Duration,
     /// Silence after which a peer, or the master, counts as dead. Default 5 s.
     pub peer_timeout: Duration,
-    /// How long a member whose control connection ended may take to come back, as long as nobody
-    /// sees its data connections end too. Default 2 s.
+    /// How long a member may take to restore a lost control connection, as long as no peer sees its
+    /// data connections end too. Default 2 s.
     pub reattach_grace: Duration,
-    /// How long reports of broken links are collected before somebody is blamed. Default 500 ms.
+    /// How long reports of broken links are collected before a peer is blamed. Default 500 ms.
     pub blame_window: Duration,
-    /// How long a broken lane may take to be repaired before the link counts as down. Default 3 s.
+    /// How long the repair of a lane may take before the link counts as down. Default 3 s.
     pub link_timeout: Duration,
     /// How long a restarted master waits for the members of its last view. Default 5 s.
     pub rebuild_window: Duration,
-    /// How long a peer goes on without a master before its session ends. Default 60 s.
+    /// How long a peer keeps running without a master before its session ends. Default 60 s.
     pub detach_timeout: Duration,
     /// How long a cancelled call waits for its verdict before it ends as unknown. Default 10 s.
     pub verdict_timeout: Duration,
-    /// How long after the others a member may take to call an operation (R15). `None`: for ever. If
-    /// it is not shorter than the deadlines of calls, these come first: the operation is aborted
-    /// again and again, and a member that hangs is never evicted. Default 5 min.
+    /// How late a member may join an operation that the others have called (R15). `None`: no limit.
+    /// Keep it shorter than the deadlines of calls: else these pass first, again and again, and a
+    /// member that hangs is never evicted. Default 5 min.
     pub post_timeout: Option<Duration>,
 }
 
@@ -69,7 +69,7 @@ impl Timers {
     /// Checks that the times make sense together.
     ///
     /// # Errors
-    /// Words that name the pair that does not.
+    /// A text that names the timeouts that do not.
     pub fn validate(&self) -> Result<(), &'static str> {
         if self.heartbeat_interval < Duration::from_millis(1) {
             return Err("heartbeat_interval must be at least 1 ms");

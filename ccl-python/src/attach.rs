@@ -1,9 +1,8 @@
 //! Threads of the library that call into Python, and the end of the interpreter, which kills the
 //! process if it meets one of them inside.
 //!
-//! The last thing at exit (`ccl._exit`) is to close the door: whoever is inside comes out first,
-//! and nobody goes in any more. There is no lock: a forked child would find it as it was at the
-//! fork.
+//! The last step at exit (`ccl._exit`) is to close the door: it waits for the threads inside Python
+//! and keeps out all others. There is no lock, because a forked child would inherit its state.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

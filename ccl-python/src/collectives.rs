@@ -19,7 +19,7 @@ type Object<'a, 'py> = &'a Bound<'py, PyAny>;
 
 #[pymethods]
 impl Communicator {
-    /// Reduces equally long buffers of all members, in place or into `out`.
+    /// Reduces a buffer of the same length from every member, in place or into `out`.
     #[pyo3(signature = (buffer, op = "sum", *, out = None, **options))]
     fn all_reduce(
         slf: &Bound<'_, Self>,
@@ -95,7 +95,7 @@ impl Communicator {
         start(slf, plan, vec![gather(slf.py(), world_size, send, out)?])
     }
 
-    /// Collects a few numbers of every member: a list for each rank.
+    /// Collects a few numbers from every member: a list for each rank.
     #[pyo3(signature = (values, **options))]
     fn all_gather_scalars(
         slf: &Bound<'_, Self>,
@@ -149,7 +149,7 @@ impl Communicator {
         start(slf, plan, vec![scatter(slf.py(), world_size, send, out)?])
     }
 
-    /// Gives all members the buffer of rank `root`.
+    /// Sends the buffer of rank `root` to all members.
     #[pyo3(signature = (buffer, root = 0, **options))]
     fn broadcast(
         slf: &Bound<'_, Self>,
@@ -253,7 +253,7 @@ fn reduce_op(py: Python<'_>, op: &str) -> PyResult<ReduceOp> {
     }
 }
 
-/// A buffer whose result is as long as it is.
+/// A buffer whose result has the same length.
 fn reduce_part(buffer: Object<'_, '_>, out: Option<Object<'_, '_>>) -> PyResult<Part> {
     let Some(out) = out else {
         let receive = Memory::of(buffer, Use::Write)?;
@@ -333,13 +333,13 @@ fn check_out(py: Python<'_>, out: &Memory, dtype: Dtype, count: usize) -> PyResu
         let found = out.count;
         return Err(invalid(
             py,
-            format!("out has {found} elements, {count} are needed"),
+            format!("out has {found} elements, but {count} are needed"),
         ));
     }
     Ok(())
 }
 
-/// A number as it travels. Integers must arrive as they are: they may be seeds, or sizes.
+/// A number as it is sent. Integers must arrive exactly: they may be seeds or sizes.
 fn scalar(value: Object<'_, '_>) -> PyResult<f64> {
     let py = value.py();
     if value.is_exact_instance_of::<PyFloat>() {
@@ -353,14 +353,14 @@ fn scalar(value: Object<'_, '_>) -> PyResult<f64> {
         _ => Err(invalid(
             py,
             format!(
-                "{integer} is no 64-bit floating-point number, beyond 2**53 not all integers are: \
-                 gather integers by all_gather, in arrays of int64"
+                "{integer} cannot be represented exactly as a 64-bit float: gather such integers \
+                 with all_gather, in arrays of int64"
             ),
         )),
     }
 }
 
-/// Memory of the library's own.
+/// Memory owned by the library.
 fn own(elements: Vec<f64>) -> Memory {
     let mut elements = elements.into_boxed_slice();
     Memory {

@@ -1,5 +1,4 @@
-//! `ccl.Communicator`: its life and what it tells about itself. The collectives are in
-//! `collectives`.
+//! `ccl.Communicator`: its lifetime and attributes. The collectives are in `collectives`.
 
 use std::sync::Arc;
 
@@ -15,30 +14,30 @@ use crate::settings;
 use crate::sync::Turn;
 use crate::wait::wait_telling;
 
-/// A member of a run: ccl.Communicator(master, **settings). Leaves when it is closed or collected.
+/// A peer of a run: ccl.Communicator(master, **settings). Leaves when it is closed or collected.
 ///
 /// Blocks until this peer is admitted, at most connect_timeout. Every method may be called from any
 /// thread. Settings, with their defaults; docs/configuration.md says more:
 ///
 ///   master                   "host:port" of the master (`ccl master`)
-///   run                      "default": name of the run; a master of another run refuses
-///   name                     None: what this peer is called in errors; None is host:process
+///   run                      "default": name of the run; a master of another run refuses the peer
+///   name                     None: name of this peer in errors; None is host:process
 ///   group                    0: peers of one group reduce together
 ///   initial_world_size       min_world_size: peers that the group's first view waits for
 ///   min_world_size           1: fewer members raise TooFewPeers
-///   unit, unit_size          None: number of the host that this peer lives and dies with, and how
-///                            many peers of it are admitted together
+///   unit, unit_size          None: failure unit of this peer, such as its host, and how many
+///                            peers of it are admitted together
 ///   listen                   None: "address:port" for the other peers; None is a free port
-///   advertise                None: "host:port" that the others dial instead, behind a port mapping
-///   connect_timeout          90 s: until admitted, waiting for the master included
-///   operation_timeout        600 s: deadline of calls that give none; None: no deadline
+///   advertise                None: "host:port" to advertise, behind a port mapping
+///   connect_timeout          90 s: until admitted, including the wait for the master
+///   operation_timeout        600 s: deadline of calls without one; None: no deadline
 ///   lanes                    None: connections of each link; None is 1 on one host, else 4
 ///   checksum                 True: CRC-32 over each data frame
-///   scratch_bytes            16 MiB: memory for contributions on their way
+///   scratch_bytes            16 MiB: memory for received contributions
 ///   io_threads               None: threads that move bytes; None is half the cores, 1 to 4
 ///   congestion_control       None: TCP's, such as "bbr"; None is the system's
-///   pacing_bytes_per_second  None: most bytes a second on each lane
-///   state_bytes_per_second   None: most bytes a second of shared state given to others
+///   pacing_bytes_per_second  None: limit on the bytes per second of each lane
+///   state_bytes_per_second   None: limit on the shared-state bytes per second sent to others
 ///
 /// Times are seconds or a timedelta.
 #[pyclass(frozen, weakref, module = "ccl")]
@@ -47,7 +46,7 @@ pub struct Communicator(
     pub Native<ccl_core::Communicator>,
     /// For syncs of shared state: one at a time.
     pub Arc<Turn>,
-    /// Operations that are under way without a handle.
+    /// Operations in progress without a handle.
     pub Abandoned,
 );
 
@@ -80,13 +79,13 @@ impl Communicator {
         Ok(object)
     }
 
-    /// This session's name in the run's events and errors.
+    /// The id of this session, as shown in events and errors.
     #[getter]
     fn peer(&self) -> u64 {
         self.0.peer().0
     }
 
-    /// What this peer waits for at the moment, such as who has not come to its safe point.
+    /// What this peer waits for now, such as members that have not reached its safe point.
     #[getter]
     fn waits_for(&self) -> Option<String> {
         self.0.waits_for()
@@ -98,7 +97,7 @@ impl Communicator {
         self.0.rank().0
     }
 
-    /// Members of the view of the newest result.
+    /// Number of members in the view of the newest result.
     #[getter]
     fn world_size(&self) -> u32 {
         self.0.world_size()
@@ -116,44 +115,45 @@ impl Communicator {
         View(self.0.view())
     }
 
-    /// Newcomers that the next `update_topology` may admit, as far as this peer has heard.
+    /// Number of newcomers that the next `update_topology` may admit, as far as this peer knows.
     #[getter]
     fn pending_peers(&self) -> u32 {
         self.0.pending_peers()
     }
 
-    /// Members of all groups of the run together. Of other groups it may be old.
+    /// Members of all groups of the run together. Counts of other groups may be outdated.
     #[getter]
     fn global_world_size(&self) -> u32 {
         self.0.census().global_world_size
     }
 
-    /// Groups that have members. Of other groups it may be old.
+    /// Number of groups that have members. Other groups' counts may be outdated.
     #[getter]
     fn groups(&self) -> u32 {
         self.0.census().groups
     }
 
-    /// Members of the largest group. Of other groups it may be old.
+    /// Members of the largest group. Counts of other groups may be outdated.
     #[getter]
     fn largest_group(&self) -> u32 {
         self.0.census().largest_group
     }
 
-    /// The `host:port` that other peers reach this one at.
+    /// The `host:port` at which other peers reach this one.
     #[getter]
     fn listen_address(&self) -> String {
         self.0.listen_address().to_string()
     }
 
-    /// What happened so far.
+    /// Counters since the communicator was created.
     fn counters(&self) -> Counters {
         Counters(self.0.counters())
     }
 
-    /// A safe point: admits the newcomers that are ready. All members must come to it.
+    /// A safe point: admits newcomers that are ready. All members must call it equally often.
     ///
-    /// A newcomer's first call is what the members call after the safe point that admits it.
+    /// A newcomer's first call is the one that the members make after the safe point that admitted
+    /// it.
     fn update_topology(&self, py: Python<'_>) -> PyResult<View> {
         let start = py.detach(|| self.0.update_topology_async());
         let point = Native::new(start.map_err(|error| raise(py, &error))?);
@@ -162,7 +162,7 @@ impl Communicator {
         end.map(View).map_err(|error| raise(py, &error))
     }
 
-    /// Comes to a safe point without waiting for the others.
+    /// Enters a safe point without waiting for the others.
     fn update_topology_async(slf: &Bound<'_, Self>) -> PyResult<SafePoint> {
         let (py, Self(native, ..)) = (slf.py(), slf.get());
         let start = py.detach(|| native.update_topology_async());
@@ -170,7 +170,7 @@ impl Communicator {
         Ok(SafePoint::new(point, slf.clone().unbind()))
     }
 
-    /// Leaves the run; waits at most a second for the master's farewell. Open calls end.
+    /// Leaves the run; waits at most a second for the master's answer. Open calls end.
     fn close(&self, py: Python<'_>) {
         if !self.0.is_inherited() {
             py.detach(|| self.0.close());

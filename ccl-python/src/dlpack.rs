@@ -1,7 +1,7 @@
 //! Tensors of other libraries by DLPack: the capsule is read and held, never consumed.
 //!
-//! A capsule that nobody consumes frees its tensor itself when it is collected, so holding it is
-//! all that lifetime needs. Structures: DLPack 1.0, `dlpack.h`, and the unversioned form before it.
+//! An unconsumed capsule frees its tensor when it is collected, so holding it is enough to keep the
+//! memory alive. Structures: DLPack 1.0, `dlpack.h`, and the unversioned form before it.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -72,12 +72,15 @@ pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>
         // in every version, and which lives as long as the capsule.
         let major = unsafe { pointer.cast::<u32>().read() };
         if major != 1 {
-            return Err(invalid(py, format!("DLPack {major} is not known; 1 is")));
+            return Err(invalid(
+                py,
+                format!("unsupported DLPack version {major}; expected 1"),
+            ));
         }
         // SAFETY: as above, and the version says that the layout is this one.
         let managed = unsafe { pointer.cast::<ManagedVersioned>().as_ref() };
         if access.writes() && managed.flags & READ_ONLY != 0 {
-            let what = "the array is read-only, and the result is written to it: pass a writable \
+            let what = "the array is read-only, but the result is written to it: pass a writable \
                         copy, or `out`";
             return Err(invalid(py, what));
         }
@@ -100,8 +103,8 @@ fn check_device(object: &Bound<'_, PyAny>) -> PyResult<()> {
         return Ok(());
     }
     let what = format!(
-        "the array is on a device of DLPack's kind {kind}, and the library moves CPU memory: copy it \
-         to the CPU, and the result back"
+        "the array is on a device of DLPack's kind {kind}, but the library moves CPU memory: copy \
+         it to the CPU, and the result back"
     );
     Err(invalid(py, what))
 }
@@ -128,8 +131,8 @@ fn export<'py>(object: &Bound<'py, PyAny>, access: Use) -> PyResult<Bound<'py, P
 fn only_a_copy(py: Python<'_>, cause: Option<PyErr>) -> PyErr {
     let why = cause.as_ref().map(|cause| format!(" ({cause})"));
     let what = format!(
-        "the array gives no more than a copy of itself{}, and the result would be lost with it: pass \
-         memory that can be written as `out`, and copy the result back",
+        "the array exports only a copy of itself{}, so the result would be lost: pass writable \
+         memory as `out`, and copy the result back",
         why.unwrap_or_default()
     );
     let error = invalid(py, what);

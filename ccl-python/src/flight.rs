@@ -1,4 +1,4 @@
-//! One operation under way, and what it needs alive: its memory, and whoever is to be told.
+//! One operation in progress, and what it keeps alive: its memory and its callbacks.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -215,8 +215,8 @@ impl Flight {
     }
 }
 
-/// Operations that nobody can wait for any more: a signal handler ended the call before there was a
-/// verdict, or the handle was dropped.
+/// Operations that can no longer be waited for: a signal handler ended the call before the verdict,
+/// or the handle was dropped.
 #[derive(Debug, Default)]
 pub struct Abandoned(Mutex<Vec<(Tag, Arc<Flight>)>>);
 

@@ -1,4 +1,4 @@
-//! `ccl.Handle`: an operation under way, as Python waits for it.
+//! `ccl.Handle`: an operation in progress, and how Python waits for it.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::results::{Outcome, Progress};
 use crate::settings::maybe_duration;
 use crate::wait;
 
-/// An operation under way. It may be dropped: the operation goes on, and keeps its memory alive;
-/// the next call under its tag waits for its end.
+/// An operation in progress. If dropped, it goes on and keeps its memory alive; the next call with
+/// its tag waits for its end.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Handle {
     flight: Arc<Flight>,
     tag: Tag,
-    /// The session lasts as long as somebody may wait for its operations.
+    /// Keeps the session open while its operations can be waited for.
     communicator: Py<Communicator>,
 }
 
@@ -45,8 +45,8 @@ impl Drop for Handle {
 
 #[pymethods]
 impl Handle {
-    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the operation goes on,
-    /// and on Ctrl-C, too.
+    /// Waits until it has ended. Raises `Timeout` after `timeout` seconds; the operation goes on,
+    /// also after Ctrl-C.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Outcome> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
@@ -57,28 +57,28 @@ impl Handle {
         result.map(Outcome)
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
         self.flight.is_done(py)
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| self.flight.cancel());
     }
 
-    /// How far it is at this peer. Does not block.
+    /// Its progress at this peer. Does not block.
     fn progress(&self) -> Progress {
         Progress(self.flight.progress())
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
+    /// Calls `callback()` once it has ended, on a library thread; it may block.
     fn add_done_callback(&self, callback: Py<PyAny>) {
         self.flight.add_callback(callback);
     }
 
-    /// As `add_done_callback`, for the package's own callbacks, which are short and block nowhere:
-    /// those of the application do not hold them up.
+    /// As `add_done_callback`, for callbacks of this package, which never block: they do not wait
+    /// for those of the application.
     fn call_when_done(&self, callback: Py<PyAny>) {
         self.flight.add_own_callback(callback);
     }

@@ -1,8 +1,8 @@
-//! The Python package `ccl`: translates between Python and `ccl-core`, and decides nothing.
+//! The Python package `ccl`: only translates between Python and `ccl-core`.
 //!
-//! Whatever can block lets other Python threads run and ends on Ctrl-C (`wait`). Memory comes from
-//! whoever has it, without a copy (`memory`) unless it is a device's (`staged`), and is kept alive
-//! by the operation (`flight`, or `sync` for shared state).
+//! Whatever can block lets other Python threads run and ends on Ctrl-C (`wait`). Memory is used in
+//! place, without a copy (`memory`) unless it is on a device (`staged`), and is kept alive by the
+//! operation (`flight`, or `sync` for shared state).
 
 mod attach;
 mod collectives;

@@ -1,7 +1,7 @@
 //! The library's log lines, on their way to Python's `logging` (`ccl._log`).
 //!
-//! Threads of the library put them in a queue and go on: they never wait for Python, and a queue
-//! that is full counts what it drops. A thread of Python's takes them out.
+//! The library's threads put them in a queue and never wait for Python; a full queue counts what it
+//! drops. A Python thread reads the queue.
 
 use std::collections::VecDeque;
 use std::fmt::{Debug, Write};

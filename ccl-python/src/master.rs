@@ -18,25 +18,25 @@ use crate::wait::wait_for;
 /// A master in this process: ccl.Master(**settings). Stops when it is closed or collected.
 ///
 /// Settings, with their defaults; docs/configuration.md says more. Times are seconds or timedeltas,
-/// and are told to each newcomer:
+/// and are sent to each newcomer:
 ///
 ///   listen              "127.0.0.1:48148": "0.0.0.0:48148" for other machines; port 0: a free one
 ///   run                 "default": name of the run
-///   journal             None: file of the history, from which a restarted master goes on
-///   trust_journal       False: take a journal that was moved without its marker for the newest
-///   fsync               True: decisions reach the disk before they are told
+///   journal             None: file of the history, from which a restarted master resumes
+///   trust_journal       False: accept a journal that was moved without its marker
+///   fsync               True: decisions reach the disk before they are sent
 ///   new_run             False: found a run at once, without waiting for members of an earlier one
 ///   force_rebuild       False: rebuild without journal or majority
-///   members_gone        False: wait for no member of before: an operator's word that none is alive
-///   heartbeat_interval  0.25 s: between signs of life, both ways
+///   members_gone        False: do not wait for earlier members, because none is alive
+///   heartbeat_interval  0.25 s: interval between heartbeats
 ///   peer_timeout        5 s: silence after which a peer counts as dead
-///   reattach_grace      2 s: for a lost control connection to come back
-///   blame_window        0.5 s: reports of broken links are collected before somebody is evicted
-///   link_timeout        3 s: repair of a broken connection
-///   rebuild_window      5 s: a restarted master waits for the members of its last view
-///   detach_timeout      60 s: a peer without a master, before its session ends as unknown
-///   verdict_timeout     10 s: a cancelled call waits for its verdict
-///   post_timeout        300 s: a member has to call what the others called; None: for ever
+///   reattach_grace      2 s: time to restore a lost control connection
+///   blame_window        0.5 s: time to collect reports of broken links before an eviction
+///   link_timeout        3 s: time to repair a data connection
+///   rebuild_window      5 s: how long a restarted master waits for its last members
+///   detach_timeout      60 s: how long a peer runs without a master
+///   verdict_timeout     10 s: how long a cancelled call waits for its verdict
+///   post_timeout        300 s: how late a member may join an operation; None: no limit
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Master(Native<MasterServer>);
@@ -65,7 +65,7 @@ impl Master {
         self.0.ended().is_some()
     }
 
-    /// Waits until it has ended. `Timeout` if `timeout` passes before.
+    /// Waits until it has ended. Raises `Timeout` if `timeout` passes first.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
@@ -82,7 +82,7 @@ impl Master {
         self.0.stop();
     }
 
-    /// Stops serving, and waits until it has. Peers go on, and find a master that is started again.
+    /// Stops serving, and waits until it has. Peers go on, and find a restarted master.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.0.is_inherited() {
             return Ok(());
@@ -105,7 +105,7 @@ impl Master {
     }
 }
 
-/// A master's events are log lines here; what happens all the time is not for every log.
+/// Logs a master's events; routine ones at a lower level.
 fn sink() -> EventSink {
     let news = Mutex::new(News::default());
     Arc::new(move |event: &Event| match news.lock().is(event) {

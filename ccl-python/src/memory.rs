@@ -1,7 +1,7 @@
 //! Memory of Python objects as the collectives take it: no copy, or an error that says what to do.
 //!
-//! Tensors are asked by their own attributes (`tensor`): a question costs a microsecond there, and
-//! DLPack sixty. Everything with the buffer protocol, NumPy arrays first, is next, then DLPack.
+//! Tensors are read by their own attributes (`tensor`), which takes a microsecond each; DLPack
+//! takes sixty. Then come objects with the buffer protocol, such as NumPy arrays, then DLPack.
 
 use ccl_core::Dtype;
 use pyo3::buffer::PyUntypedBuffer;
@@ -86,8 +86,8 @@ impl Memory {
 fn no_memory(object: &Bound<'_, PyAny>, cause: PyErr) -> PyErr {
     let py = object.py();
     let what = format!(
-        "{} shares no memory: pass a NumPy array, a CPU tensor, or anything with the buffer protocol \
-         or DLPack",
+        "{} does not expose its memory: pass a NumPy array, a CPU tensor, or anything with the \
+         buffer protocol or DLPack",
         object.get_type()
     );
     let error = PyTypeError::new_err(what);
@@ -111,7 +111,8 @@ fn from_buffer(
     if access.writes() && buffer.readonly() {
         return Err(invalid(
             py,
-            "the array is read-only, and the result is written to it: pass a writable copy, or `out`",
+            "the array is read-only, but the result is written to it: pass a writable copy, or \
+             `out`",
         ));
     }
     let format = buffer.format().to_string_lossy();

@@ -1,7 +1,7 @@
-//! Who tells Python of ends: the library's own threads must never wait for it.
+//! Notifies Python of the end of operations, without making the library's threads wait for it.
 //!
-//! What a call held is let go of on one kind of threads, and the application's callbacks are called
-//! on another, so that nothing of the library waits for them, and they may wait for it.
+//! One kind of thread releases what a call held, and another runs the application's callbacks, so
+//! that the library never waits for a callback, while callbacks may wait for the library.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Values of which a forked child begins with one of its own.
+//! Values of which a forked child gets its own.
 //!
-//! What is behind a lock in the parent may be locked for ever in the child, by a thread that the
-//! child does not have. So the child leaves it alone.
+//! A lock of the parent may be held forever in the child, by a thread that the child does not have.
+//! So the child does not touch it.
 
 use std::sync::OnceLock;
 

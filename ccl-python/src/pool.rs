@@ -1,7 +1,7 @@
-//! Threads for what has to run in Python, and may block there.
+//! Threads for jobs that run in Python and may block there.
 //!
-//! A few are kept. A job that waits although all of them are busy shows that they may be blocked,
-//! perhaps by waiting for what that job would do: so one more thread is made for each `STALL_MAX`.
+//! A few are kept. If a job waits while all of them are busy, they may be blocked, perhaps waiting
+//! for that very job: so one more thread is started for each `STALL_MAX`.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-/// A success.
+/// The result of a successful operation.
 #[pyclass(frozen, module = "ccl")]
 #[derive(Debug)]
 pub struct Outcome(pub ccl_core::Outcome);
@@ -17,7 +17,7 @@ impl Outcome {
         self.0.op.to_string()
     }
 
-    /// Whose data is in the result, in rank order.
+    /// Peers whose data is in the result, in rank order.
     #[getter]
     fn contributors(&self) -> Vec<u64> {
         self.0.contributors.iter().map(|peer| peer.0).collect()
@@ -29,13 +29,13 @@ impl Outcome {
         self.0.contributors.len()
     }
 
-    /// The view this peer was in when it was told.
+    /// The view this peer was in when it learned the outcome.
     #[getter]
     fn view(&self) -> View {
         View(Arc::clone(&self.0.view))
     }
 
-    /// Attempts it took.
+    /// Number of attempts.
     #[getter]
     fn attempts(&self) -> u32 {
         self.0.attempts
@@ -51,7 +51,7 @@ impl Outcome {
     }
 }
 
-/// The members of one peer group for a while.
+/// The members of a peer group between two changes.
 #[pyclass(frozen, module = "ccl")]
 #[derive(Debug)]
 pub struct View(pub Arc<ccl_core::View>);
@@ -77,14 +77,14 @@ impl View {
         members.map(|member| member.peer.0).collect()
     }
 
-    /// What they are called, in rank order.
+    /// Names of the members, in rank order.
     #[getter]
     fn names(&self) -> Vec<String> {
         let members = self.0.members.iter();
         members.map(|member| member.name.clone()).collect()
     }
 
-    /// Where others reach them, `ip:port`, in rank order; each has one or more.
+    /// Their `ip:port` addresses, in rank order; each has one or more.
     #[getter]
     fn addresses(&self) -> Vec<Vec<String>> {
         let members = self.0.members.iter();
@@ -103,14 +103,14 @@ impl View {
     }
 }
 
-/// A content of a shared state, as its revision and its digest name it.
+/// Identifies a content of a shared state by revision and digest.
 #[pyclass(frozen, module = "ccl")]
 #[derive(Debug)]
 pub struct StateId(pub ccl_core::StateId);
 
 #[pymethods]
 impl StateId {
-    /// How often the state had been advanced.
+    /// The revision: how often the state had been advanced.
     #[getter]
     fn revision(&self) -> u64 {
         self.0.revision.0
@@ -131,7 +131,7 @@ impl StateId {
     }
 }
 
-/// What a communicator did so far.
+/// Counters of a communicator since it was created.
 #[pyclass(frozen, module = "ccl")]
 #[derive(Debug)]
 pub struct Counters(pub ccl_core::Counters);
@@ -156,7 +156,7 @@ impl Counters {
         self.0.repairs
     }
 
-    /// Data connections of the widest link there is now.
+    /// Data connections of the current link with the most.
     #[getter]
     fn lanes(&self) -> u16 {
         self.0.lanes
@@ -187,7 +187,7 @@ impl Counters {
     }
 }
 
-/// How far an operation is at this peer.
+/// Progress of an operation at this peer.
 #[pyclass(frozen, module = "ccl")]
 #[derive(Debug)]
 pub struct Progress(pub ccl_core::Progress);
@@ -200,7 +200,7 @@ impl Progress {
         self.0.done_bytes
     }
 
-    /// Payload bytes this peer will have sent and received at the end.
+    /// Payload bytes sent and received at the end.
     #[getter]
     fn total_bytes(&self) -> u64 {
         self.0.total_bytes

@@ -1,4 +1,4 @@
-//! `ccl.SafePoint`: a safe point that this peer has come to, as Python waits for the others.
+//! `ccl.SafePoint`: a safe point that this peer has entered, and how Python waits for the others.
 
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
@@ -15,12 +15,12 @@ use crate::results::View;
 use crate::settings::maybe_duration;
 use crate::wait::wait_for;
 
-/// A safe point under way. Dropping it withdraws, unless it has been released.
+/// A safe point that this peer has entered. Dropping it withdraws, unless it has been released.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct SafePoint {
     coming: Arc<Coming>,
-    /// The session lasts as long as somebody may wait for its safe points.
+    /// Keeps the session open while its safe points can be waited for.
     _communicator: Py<Communicator>,
 }
 
@@ -55,7 +55,8 @@ impl Drop for SafePoint {
 
 #[pymethods]
 impl SafePoint {
-    /// Waits until it is released. After `timeout` seconds raises `Timeout`; it goes on.
+    /// Waits until it is released. Raises `Timeout` after `timeout` seconds; the safe point goes
+    /// on.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<View> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
@@ -68,17 +69,17 @@ impl SafePoint {
         end.map(View).map_err(|error| raise(py, &error))
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     fn done(&self) -> bool {
         self.coming.point.is_finished()
     }
 
-    /// Asks to come back from it, which `wait` then tells by `Timeout`. Does not block.
+    /// Asks to withdraw from it; `wait` then raises `Timeout`. Does not block.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| self.coming.point.cancel());
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
+    /// Calls `callback()` once it has ended, on a library thread; it may block.
     fn add_done_callback(&self, callback: Py<PyAny>) {
         self.coming.callbacks.lock().push(callback);
         let waker = Waker::from(Arc::clone(&self.coming));

@@ -28,8 +28,12 @@ pub fn duration(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
             .and_then(|seconds| seconds.extract())
             .map_err(|_| no_time(value))?,
     };
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| invalid(value.py(), format!("{seconds} is no time in seconds")))
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        invalid(
+            value.py(),
+            format!("{seconds} is not a valid time in seconds"),
+        )
+    })
 }
 
 fn no_time(value: &Bound<'_, PyAny>) -> PyErr {
@@ -37,7 +41,7 @@ fn no_time(value: &Bound<'_, PyAny>) -> PyErr {
         .repr()
         .map_or_else(|_| "this".to_owned(), |shown| shown.to_string());
     PyTypeError::new_err(format!(
-        "{shown} is no time: pass seconds as a number, or a datetime.timedelta"
+        "{shown} is not a time: pass seconds as a number, or a datetime.timedelta"
     ))
 }
 
@@ -70,7 +74,7 @@ fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
     }
 }
 
-/// How one call is to be made.
+/// Options of one call.
 pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
     let mut options = Options::default();
     each(keywords, "Options", |name, value| {
@@ -87,7 +91,7 @@ pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
     Ok(options)
 }
 
-/// How a sync is to be made, and the names of the entries that were touched.
+/// Options of one sync, and the names of the entries that were touched.
 pub fn sync<'py>(
     keywords: Keywords<'_, 'py>,
 ) -> PyResult<(SyncOptions, Option<Bound<'py, PyAny>>)> {
@@ -115,7 +119,7 @@ fn strategy(value: &Bound<'_, PyAny>) -> PyResult<SyncStrategy> {
     })
 }
 
-/// What a peer is told.
+/// Settings of a peer.
 pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<CommunicatorConfig> {
     let mut config = CommunicatorConfig {
         master: master.to_owned(),
@@ -148,7 +152,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
     Ok(config)
 }
 
-/// What a master is told.
+/// Settings of a master.
 pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
     let mut config = MasterConfig::default();
     each(keywords, "MasterSettings", |name, value| {
@@ -191,7 +195,7 @@ fn timer(timers: &mut Timers, name: &str, value: &Bound<'_, PyAny>) -> PyResult<
 fn address(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
     let text = value.extract::<&str>()?;
     text.parse().map_err(|_| {
-        let what = format!("{text:?} is no address to listen on, such as 0.0.0.0:48148");
+        let what = format!("{text:?} is not an address to listen on, such as 0.0.0.0:48148");
         invalid(value.py(), what)
     })
 }
@@ -203,8 +207,8 @@ fn maybe_address(value: &Bound<'_, PyAny>) -> PyResult<Option<SocketAddr>> {
     address(value).map(Some)
 }
 
-/// Hands each keyword to `set`, which says whether there is one of this name. `settings` is what
-/// `ccl.types` calls those that there are.
+/// Passes each keyword to `set`, which returns whether it knows the name. `settings` is the name of
+/// the known ones in `ccl.types`.
 fn each<'py>(
     keywords: Keywords<'_, 'py>,
     settings: &str,

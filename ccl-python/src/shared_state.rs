@@ -1,8 +1,8 @@
-//! `ccl.SharedState`: what all members are to hold with the same bits, in Python's memory.
+//! `ccl.SharedState`: what all members hold with the same bits, in Python's memory.
 //!
-//! What it consists of is looked up anew at each call (`ccl._state`), because torch replaces
-//! tensors when it loads a state, and memory is held only while a call uses it. Making it equal at
-//! all members is in `sync`.
+//! Its source is looked up again at each call (`ccl._state`), because torch replaces tensors when
+//! it loads a state; memory is held only while a call uses it. `sync` makes it equal on all
+//! members.
 #![allow(unsafe_code)]
 
 use std::borrow::{Borrow, BorrowMut};
@@ -34,7 +34,7 @@ pub struct SharedState {
     turn: Arc<Turn>,
 }
 
-/// What is known of the content beside its memory.
+/// What is known about the content.
 #[derive(Debug)]
 pub struct Facts {
     revision: u64,
@@ -70,7 +70,7 @@ impl SharedState {
         Ok(state)
     }
 
-    /// How often the state was advanced.
+    /// The revision: how often the state was advanced.
     #[getter]
     fn revision(&self) -> u64 {
         self.facts.lock().revision
@@ -83,13 +83,13 @@ impl SharedState {
         Ok(())
     }
 
-    /// Whether the content is whole; false after a sync that failed half-way.
+    /// Whether the content is consistent; false after a sync failed half-way.
     #[getter]
     fn is_usable(&self) -> bool {
         self.facts.lock().is_usable
     }
 
-    /// Says that the content is a mixture: the next sync only receives.
+    /// Marks the content as a mixture: the next sync only receives.
     fn mark_mixed(&self, py: Python<'_>) -> PyResult<()> {
         let _turn = self.take(py)?;
         self.facts.lock().is_usable = false;
@@ -104,28 +104,28 @@ impl SharedState {
         Ok(keys.map(|key| key.name.clone()).collect())
     }
 
-    /// The digest over all entries as they are now, in hexadecimal.
+    /// The root digest over all entries as they are now, in hexadecimal.
     fn root(&self, py: Python<'_>) -> PyResult<String> {
         self.with(py, Use::Read, |state| {
             state.root().map(|root| root.to_string())
         })
     }
 
-    /// Saves the state with its revision, and returns the file once it survives the machine.
+    /// Saves the state and its revision; returns the path once a power loss is survived.
     #[pyo3(signature = (directory, *, keep = 2))]
     fn save(&self, py: Python<'_>, directory: PathBuf, keep: usize) -> PyResult<PathBuf> {
         if keep == 0 {
             return Err(invalid(
                 py,
-                "keep is 0: at least the new checkpoint is kept",
+                "keep is 0; expected at least 1, the new checkpoint",
             ));
         }
         let checkpoints = Checkpoints::new(directory).keep(keep);
         self.with(py, Use::Read, |state| state.save(&checkpoints))
     }
 
-    /// Loads the newest checkpoint that is whole. Where there is none at all, raises
-    /// FileNotFoundError, or returns false with missing_ok.
+    /// Loads the newest intact checkpoint. If there are no checkpoints, raises FileNotFoundError,
+    /// or returns false with missing_ok.
     #[pyo3(signature = (directory, *, missing_ok = false))]
     fn load(&self, py: Python<'_>, directory: PathBuf, missing_ok: bool) -> PyResult<bool> {
         let checkpoints = Checkpoints::new(&directory);
@@ -153,7 +153,7 @@ impl SharedState {
     }
 }
 
-/// The newest checkpoint in a directory, which is not hashed; `None` if there is none at all.
+/// The newest checkpoint in a directory, without hashing it; `None` if there are no checkpoints.
 #[pyfunction]
 pub fn newest_checkpoint(py: Python<'_>, directory: PathBuf) -> PyResult<Option<StateId>> {
     let newest = py
@@ -166,7 +166,7 @@ impl SharedState {
     /// The right to use the state, until it is dropped.
     ///
     /// # Errors
-    /// `InvalidUsage` if somebody has it, or what a signal handler raised.
+    /// `InvalidUsage` if another call uses it, or what a signal handler raised.
     pub fn take(&self, py: Python<'_>) -> PyResult<Turning> {
         self.turn.take(py, "another call on this state")
     }
@@ -248,11 +248,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Goes on from what the last sync hashed; the indices of the entries to hash anew. Numbers are
-    /// always among them.
+    /// Reuses the hashes of the last sync; returns the indices of the entries to hash again, which
+    /// always include numbers.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that no entry has, `TypeError` for what is no list of names.
+    /// `InvalidArgument` for a name that no entry has, `TypeError` if it is not a list of names.
     pub fn resume(&mut self, touched: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
         let py = touched.py();
         let indices = self
@@ -310,7 +310,7 @@ fn check_count(py: Python<'_>, key: &Key, memory: &Memory) -> PyResult<()> {
         return Ok(());
     }
     let what = format!(
-        "entry {:?} has {} elements, and shape {:?}",
+        "entry {:?} has {} elements, but shape {:?}",
         key.name, memory.count, key.shape
     );
     Err(invalid(py, what))

@@ -1,4 +1,4 @@
-//! Tensors on devices: memory of the host stands for them while an operation runs (`ccl._cuda`).
+//! Tensors on devices: host memory stands in for them while an operation runs (`ccl._cuda`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

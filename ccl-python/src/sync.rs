@@ -38,7 +38,7 @@ pub struct Flight {
     stage: Mutex<Stage>,
     is_over: Condvar,
     is_cancelled: AtomicBool,
-    /// Whether nobody has a handle to wait for it any more.
+    /// Whether its last handle was dropped.
     is_dropped: AtomicBool,
     /// A forked child has none of the threads that would end it.
     process: u32,
@@ -73,7 +73,7 @@ impl Flight {
     /// Starts a sync.
     ///
     /// # Errors
-    /// `OsError` if there is no thread to be had.
+    /// `OsError` if no thread can be started.
     pub fn start(py: Python<'_>, job: Job) -> PyResult<Arc<Self>> {
         let flight = Arc::new(Self {
             sync: OnceLock::new(),
@@ -89,8 +89,9 @@ impl Flight {
         let mine = Arc::clone(&flight);
         let thread = std::thread::Builder::new().name("ccl-sync".into());
         match without_signals(|| thread.spawn(move || mine.run(job))) {
-            Ok(_it_tells_of_its_end_itself) => Ok(flight),
-            Err(error) => Err(raise(py, &Error::os("no thread for a sync", error))),
+            // The flight reports the thread's end.
+            Ok(_) => Ok(flight),
+            Err(error) => Err(raise(py, &Error::os("starting a thread for a sync", error))),
         }
     }
 
@@ -148,12 +149,12 @@ impl Flight {
         }
     }
 
-    /// Nobody waits for it, but whoever needs its turn next.
+    /// No caller waits for it, except the next one that needs its turn.
     pub fn leave_to_itself(&self) {
         self.is_dropped.store(true, Ordering::SeqCst);
     }
 
-    /// Whether its caller may have nothing to wait for it by: whoever comes next waits.
+    /// Whether its caller may have no handle for it: then the next caller waits.
     fn is_left(&self) -> bool {
         let of_both = [&self.is_cancelled, &self.is_dropped];
         of_both.iter().any(|it| it.load(Ordering::SeqCst))
@@ -211,7 +212,7 @@ impl Flight {
         if let Stage::UnderWay(callbacks) = before {
             notifier::tell(callbacks);
         }
-        // The last of a session leaves it, which takes a while.
+        // Dropping the last clone of a session leaves the run, which takes a while.
         drop(communicator);
     }
 
@@ -272,7 +273,7 @@ impl Turn {
             let Some(flight) = self.try_take(py, who)? else {
                 return Ok(Turning(Arc::clone(self)));
             };
-            // It frees the turn before its end; its result belongs to whoever waits for it.
+            // It frees the turn before its end; its result belongs to the waiting caller.
             let _ = wait::wait(py, |slice| flight.look(slice))?;
         }
     }
@@ -298,7 +299,7 @@ impl Turn {
                 return Ok(Some(flight));
             }
         }
-        let what = format!("{who} is under way; wait for it, or cancel it");
+        let what = format!("{who} is in progress; wait for it, or cancel it");
         Err(raise(py, &Error::usage(what)))
     }
 }

@@ -15,7 +15,7 @@ use crate::wait;
 
 #[pymethods]
 impl Communicator {
-    /// Makes a state equal at all members of the group.
+    /// Makes a state equal on all members of the group.
     #[pyo3(signature = (state, **options))]
     fn sync(
         slf: &Bound<'_, Self>,
@@ -26,7 +26,7 @@ impl Communicator {
         flight.wait_or_cancel(slf.py()).map(SyncInfo)
     }
 
-    /// Starts to make a state equal at all members of the group.
+    /// Starts to make a state equal on all members of the group.
     #[pyo3(signature = (state, **options))]
     fn sync_async(
         slf: &Bound<'_, Self>,
@@ -65,13 +65,13 @@ fn start(
     Flight::start(py, job)
 }
 
-/// A sync under way. It may be dropped: the sync goes on, and keeps its memory alive; whoever needs
-/// the state next waits for its end.
+/// A sync in progress. If dropped, it goes on and keeps its memory alive; the next use of the state
+/// waits for its end.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct SyncHandle {
     flight: Arc<Flight>,
-    /// The session lasts as long as somebody may wait for its syncs.
+    /// Keeps the session open while its syncs can be waited for.
     _communicator: Py<Communicator>,
 }
 
@@ -83,8 +83,8 @@ impl Drop for SyncHandle {
 
 #[pymethods]
 impl SyncHandle {
-    /// Waits until it has ended. After `timeout` seconds raises `Timeout`; the sync goes on, and on
-    /// Ctrl-C, too.
+    /// Waits until it has ended. Raises `Timeout` after `timeout` seconds; the sync goes on, also
+    /// after Ctrl-C.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<SyncInfo> {
         let timeout = timeout.map(maybe_duration).transpose()?.flatten();
@@ -95,29 +95,29 @@ impl SyncHandle {
         result.map(SyncInfo)
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     fn done(&self) -> bool {
         self.flight.is_finished()
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| self.flight.cancel());
     }
 
-    /// How far it is at this peer, or was when it ended. Does not block.
+    /// Its progress at this peer; after the end, its last progress. Does not block.
     fn progress(&self) -> Progress {
         Progress(self.flight.progress())
     }
 
-    /// Whether this peer gives what was elected, so that others may read its memory until the end;
-    /// after it, whether it did. `None` before the election.
+    /// Whether this peer is a source of the elected content, so that others may read its memory
+    /// until the end; after the end, whether it was. `None` before the election.
     #[getter]
     fn is_source(&self) -> Option<bool> {
         self.flight.is_source()
     }
 
-    /// Calls `callback()` once it has ended, on a thread of the library, which it may block.
+    /// Calls `callback()` once it has ended, on a library thread; it may block.
     fn add_done_callback(&self, callback: Py<PyAny>) {
         self.flight.add_callback(callback);
     }
@@ -150,25 +150,25 @@ impl SyncInfo {
         self.0.revision
     }
 
-    /// The digest over all entries, equal at all members, in hexadecimal.
+    /// The root digest over all entries, equal on all members, in hexadecimal.
     #[getter]
     fn root(&self) -> String {
         self.0.root.to_string()
     }
 
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     #[getter]
     fn sent_bytes(&self) -> u64 {
         self.0.sent_bytes
     }
 
-    /// Bytes received: blocks that differed, and digests.
+    /// Bytes received: differing blocks, and digests.
     #[getter]
     fn received_bytes(&self) -> u64 {
         self.0.received_bytes
     }
 
-    /// Who gave them, and how many of those that were used.
+    /// Which peers sent blocks, and how many of their bytes were used.
     #[getter]
     fn sources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let sources = PyDict::new(py);
@@ -178,13 +178,13 @@ impl SyncInfo {
         Ok(sources)
     }
 
-    /// The sync's name in the history.
+    /// The sync's name in the run's history.
     #[getter]
     fn op(&self) -> String {
         self.0.op.to_string()
     }
 
-    /// Attempts it took.
+    /// Number of attempts.
     #[getter]
     fn attempts(&self) -> u32 {
         self.0.attempts
@@ -196,7 +196,7 @@ impl SyncInfo {
         self.0.members.iter().map(|peer| peer.0).collect()
     }
 
-    /// The view this peer was in when it was told.
+    /// The view this peer was in when it learned the outcome.
     #[getter]
     fn view(&self) -> View {
         View(Arc::clone(&self.0.view))
@@ -208,7 +208,7 @@ impl SyncInfo {
         self.0.duration.as_secs_f64()
     }
 
-    /// How many of them went into hashing the own state.
+    /// How many of them were spent hashing this peer's state.
     #[getter]
     fn hashing(&self) -> f64 {
         self.0.hashing.as_secs_f64()

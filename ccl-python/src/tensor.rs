@@ -97,8 +97,8 @@ fn check_layout(tensor: &Bound<'_, PyAny>) -> PyResult<()> {
     if !is_cpu && !tensor.getattr(intern!(py, "is_cuda"))?.is_truthy()? {
         let device = tensor.getattr(intern!(py, "device"))?;
         let what = format!(
-            "the tensor is on {device}, and the library moves memory of CPUs and CUDA devices: pass \
-             tensor.cpu(), and copy the result back"
+            "the tensor is on {device}, but the library moves memory of CPUs and CUDA devices: \
+             pass tensor.cpu(), and copy the result back"
         );
         return Err(invalid(py, what));
     }
@@ -137,8 +137,9 @@ fn check_storage(storage: &Bound<'_, PyAny>, memory: &Memory) -> PyResult<()> {
         return Ok(());
     }
     let what = format!(
-        "the tensor has {needed} bytes, and its storage of {stored} does not hold them: it was freed \
-         or made shorter, as FSDP does between uses; pass it while it is whole, or tensor.to_local()"
+        "the tensor needs {needed} bytes, but its storage has only {stored}: it was freed or \
+         shortened, as FSDP does between uses; pass it while its storage is complete, or pass \
+         tensor.to_local()"
     );
     Err(invalid(py, what))
 }

@@ -1,4 +1,4 @@
-//! Functions in which no Ctrl-C is answered, for code between two parts of C++.
+//! Functions that Ctrl-C does not interrupt, for code between two parts of C++.
 //!
 //! DDP's reducer calls groups and works from its hooks, on the main thread, in the middle of the
 //! backward pass. An exception there leaves it half done, for good; torch's own backends never

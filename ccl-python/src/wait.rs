@@ -1,4 +1,4 @@
-//! Waiting without holding Python up: other threads run, and Ctrl-C ends the wait.
+//! Waiting without blocking Python: other threads run, and Ctrl-C ends the wait.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub fn note_in_use(py: Python<'_>, error: &PyErr) {
     add_note(py, error, note);
 }
 
-/// Says on what a signal handler raised in the wait for a handle that its operation goes on.
+/// Adds a note to the exception of a signal handler: the operation of the handle goes on.
 pub fn note_goes_on(py: Python<'_>, error: &PyErr) {
     // Other errors are the operation's, or say so themselves.
     if error.is_instance_of::<PyKeyboardInterrupt>(py) {

@@ -90,7 +90,7 @@ def gather_integers(communicator: ccl.Communicator) -> None:
     assert communicator.all_gather_scalars(exact) == [[float(value) for value in exact]]
     rounded: list[Any] = [2**53 + 1, -(2**53) - 1, np.uint64(2**64 - 1), 10**400]
     for value in rounded:
-        with pytest.raises(ccl.InvalidArgument, match=rf"{value} is no .*arrays of int64"):
+        with pytest.raises(ccl.InvalidArgument, match=rf"{value} cannot be .*arrays of int64"):
             communicator.all_gather_scalars([1.0, value])
     with pytest.raises(TypeError):
         communicator.all_gather_scalars(["1"])  # type: ignore[list-item]
@@ -155,7 +155,7 @@ def test_settings_are_checked_by_name_and_range() -> None:
         ccl.Communicator("127.0.0.1:1", lanes=33)
     with pytest.raises(ccl.InvalidArgument, match="address to listen on"):
         ccl.Master(listen="nowhere")
-    with pytest.raises(ccl.InvalidArgument, match="connect_timeout: -1 is no time"):
+    with pytest.raises(ccl.InvalidArgument, match="connect_timeout: -1 is not a valid time"):
         ccl.Communicator("127.0.0.1:1", connect_timeout=-1)
     wrong: list[tuple[dict[str, Any], type[Exception]]] = [
         ({"lanes": -1}, ccl.InvalidArgument),

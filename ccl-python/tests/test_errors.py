@@ -59,7 +59,7 @@ def test_a_wrong_port_is_told_of_while_it_is_waited_for() -> None:
     told, *traceback_lines = ended.stderr.splitlines()
     assert told.startswith("waiting for the master at 127.0.0.1:"), ended.stderr
     assert "refused the connection" in told and "ccl master" in told
-    assert traceback_lines[-1].startswith("ccl.MasterUnreachable: no master was reached")
+    assert traceback_lines[-1].startswith("ccl.MasterUnreachable: could not reach a master")
 
 
 def test_a_peer_without_company_is_not_admitted() -> None:
@@ -172,7 +172,7 @@ def be_silent(pipe: Pipe, address: str) -> tuple[int, int | None, int | None, st
         pipe.say("connected")
         pipe.wait()
         # Stopped here, and gone on with after the eviction.
-        with pytest.raises(ccl.Evicted, match="connect anew") as caught:
+        with pytest.raises(ccl.Evicted, match="connect again") as caught:
             communicator.barrier()
         assert caught.value.epoch == epoch
         return communicator.peer, caught.value.peer, caught.value.epoch, caught.value.reason
@@ -224,7 +224,7 @@ def test_errors_keep_their_facts_through_pickle() -> None:
 
 @pytest.mark.parametrize("time", ["5", None, b"5", [5]])
 def test_a_time_of_another_type_is_refused_with_what_to_pass(time: Any) -> None:
-    told = "no time: pass seconds as a number, or a datetime.timedelta"
+    told = "not a time: pass seconds as a number, or a datetime.timedelta"
     with pytest.raises(TypeError, match=told):
         ccl.Communicator("127.0.0.1:1", connect_timeout=time)
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:

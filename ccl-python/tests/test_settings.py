@@ -32,7 +32,7 @@ def test_help_lists_every_setting(owner: type, settings: type) -> None:
         ("lane", "did you mean 'lanes'?"),
         ("initial_worldsize", "did you mean 'initial_world_size'?"),
         ("peer_timeout", "the master sets it"),
-        ("zzz", "there are advertise, checksum, "),
+        ("zzz", "known are advertise, checksum, "),
     ],
 )
 def test_a_wrong_setting_leads_to_the_right_one(wrong: str, remedy: str) -> None:

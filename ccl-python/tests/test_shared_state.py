@@ -121,10 +121,10 @@ def mistake(communicator: ccl.Communicator) -> tuple[int, int | None, str | None
     array = np.full(length, 7.0)
     state = ccl.SharedState({"array": array})
     there = "the others" if communicator.rank == 1 else rf"peer \d+ \([^)]*\)"
-    shapes = r"f64 of shape \[5\] here, and f64 of shape \[4\]"
+    shapes = r"f64 of shape \[5\] here, but f64 of shape \[4\]"
     if communicator.rank != 1:
-        shapes = r"f64 of shape \[4\] here, and f64 of shape \[5\]"
-    words = rf'other entries than the others: .*"array" is {shapes} at {there}$'
+        shapes = r"f64 of shape \[4\] here, but f64 of shape \[5\]"
+    words = rf'other entries than the other members: .*"array" is {shapes} at {there}$'
     with pytest.raises(ccl.StateMismatch, match=words) as caught:
         communicator.sync(state)
     assert not isinstance(caught.value, ccl.Retryable) and isinstance(caught.value, ccl.Error)
@@ -150,11 +150,11 @@ def choose(communicator: ccl.Communicator) -> None:
     info = communicator.sync(state, strategy="send_only" if rank == 1 else "receive_only")
     assert (value == 1.0).all(), "only rank 1 gives"
     assert rank == 1 or list(info.sources) == [communicator.view.members[1]]
-    with pytest.raises(ccl.StateMismatch, match="no member offers") as caught:
+    with pytest.raises(ccl.StateMismatch, match="no member has a consistent content") as caught:
         communicator.sync(state, strategy="receive_only")
     assert caught.value.peer is None
     state.revision = 0 if rank == 2 else 7  # too many to be evicted
-    with pytest.raises(ccl.StateMismatch, match="let all members call with restore"):
+    with pytest.raises(ccl.StateMismatch, match="call with restore on all members"):
         communicator.sync(state)
     state.revision = 1
     if rank == 2:
@@ -293,7 +293,7 @@ def test_a_killed_peer_does_not_disturb_a_sync() -> None:
 def test_a_number_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
     ccl.SharedState({"step": 3}, revision=1).save(tmp_path / "flat")
     lost = ccl.SharedState({"step": 0})
-    with pytest.raises(ccl.InvalidArgument, match="entry 'step': nobody but the shared state"):
+    with pytest.raises(ccl.InvalidArgument, match="entry 'step': only the shared state"):
         lost.load(tmp_path / "flat")
     kept = {"step": 0}
     assert ccl.SharedState(kept).load(tmp_path / "flat")

@@ -95,7 +95,7 @@ def test_a_tensor_that_cannot_be_used_is_refused_with_what_to_do() -> None:
             shortened = torch.ones(4)
             shortened.untyped_storage().resize_(12)
             for tensor in [freed, shortened]:
-                with pytest.raises(ccl.InvalidArgument, match="has 16 bytes.*freed or made shorter"):
+                with pytest.raises(ccl.InvalidArgument, match="needs 16 bytes.*freed or shortened"):
                     communicator.all_reduce(tensor)
             communicator.all_reduce(freed[:0])
 

@@ -124,7 +124,7 @@ def grow(pipe: Pipe, address: str, is_newcomer: bool) -> list[float]:
         pipe.say("founded")
         while ccl.torch.communicator().world_size < 3:
             ccl.torch.update_topology()
-        with pytest.raises(ccl.InvalidUsage, match="before newcomers came"):
+        with pytest.raises(ccl.InvalidUsage, match="before newcomers joined"):
             dist.all_reduce(torch.ones(1), group=groups[0])
     means = []
     anew: list[Any] = [dist.new_group([0]), dist.new_group([0]), None]
@@ -147,10 +147,10 @@ def test_members_and_newcomers_number_groups_alike() -> None:
 @pytest.mark.parametrize(
     ("query", "options", "words"),
     [
-        ("?world_size=2", {}, "world_size=2 cannot be honoured.*initial_world_size=N"),
-        ("?rank=0", {}, "rank=0 cannot be honoured.*the master gives ranks"),
-        ("", {"rank": 0, "world_size": 2}, "rank=0 cannot be honoured.*use_master"),
-        ("/other?initial_world_size=2", {}, "'/other' after the address means nothing"),
+        ("?world_size=2", {}, "world_size=2 cannot be used.*initial_world_size=N"),
+        ("?rank=0", {}, "rank=0 cannot be used.*the master assigns ranks"),
+        ("", {"rank": 0, "world_size": 2}, "rank=0 cannot be used.*use_master"),
+        ("/other?initial_world_size=2", {}, "'/other' after the address is not allowed"),
     ],
 )
 def test_what_an_address_cannot_mean_is_refused(

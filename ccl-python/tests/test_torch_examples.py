@@ -31,7 +31,8 @@ def test_ddp_trains_on_through_a_kill_and_a_join() -> None:
 def test_fsdp_sites_lose_a_process_or_all_and_come_back_whole() -> None:
     output = run_example("fsdp_sites.py")
     # Each kill of one process, of either shard, takes its mate along.
-    mates = re.findall(r"^shard (\d) ends: evicted from the run: peer \d+ of its unit was lost", output, re.M)
+    end = r"^shard (\d) ends: this peer was evicted from the run: peer \d+, of the same unit, was lost"
+    mates = re.findall(end, output, re.M)
     assert mates == ["1", "0"]
     assert re.findall(r"^killed (\d) of 2", output, re.M) == ["1", "1", "2"]
     for joins in range(3):

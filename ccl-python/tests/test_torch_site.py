@@ -120,7 +120,7 @@ def test_a_site_of_which_only_some_shards_took_part_is_left_out_everywhere() -> 
     with sites(3, lose_a_site) as peers:
         assert peers[2][0].receive() == "committed"
         peers[2][1].end()
-        assert "of its unit was lost" in peers[2][0].receive()
+        assert "of the same unit, was lost" in peers[2][0].receive()
         told = [peer.receive() for site in peers[:2] for peer in site]
     values, took_part, left = told[0]
     assert values == [1.0], "0 of the first site, 1 of the second"

@@ -1,8 +1,8 @@
-//! The fused reduction: every input is read once, the output is written once, in the order given.
+//! The fused reduction: reads every input once, writes the output once, and combines in the order
+//! given.
 //!
-//! Which bits come out is fixed by `number` and `rule`; how wide the machine works is chosen by
-//! `simd` and changes nothing. Who calls it with what, and when the memory may be touched, is the
-//! business of the collectives.
+//! `number` and `rule` fix which bits come out; `simd` chooses the vector width, which changes
+//! nothing. Calling it, and when the memory may be touched, is the business of the collectives.
 
 use std::marker::PhantomData;
 

@@ -1,8 +1,7 @@
-//! What each element type is to the kernels: how it is read, combined, compared and written.
+//! What the kernels need to know of each element type: how to read, combine, compare and write it.
 //!
-//! Everything here is branch-free arithmetic on one element, so that the compiler may do any number
-//! of them side by side without changing a bit. The loops are in `kernel`.
-//! The rules are listed in the parent module.
+//! Everything here is branch-free arithmetic on one element, so that the compiler may vectorise it
+//! without changing a bit. The loops are in `kernel`; the rules are listed in the parent module.
 
 /// The bits of one element as they lie in a byte buffer of any alignment.
 pub(super) trait Raw: Copy {

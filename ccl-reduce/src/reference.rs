@@ -1,4 +1,5 @@
-//! The reduction written plainly, one element at a time: what the kernels are held against.
+//! The reduction written plainly, one element at a time: the reference that the kernels are tested
+//! against.
 
 use half::{bf16, f16};
 

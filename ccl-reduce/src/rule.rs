@@ -1,4 +1,4 @@
-//! The operators, each as three small steps: take an element in, combine, write the result.
+//! The operators, each as three small steps: load an element, combine, write the result.
 
 use super::number::{Number, Raw};
 use std::marker::PhantomData;

@@ -1,6 +1,6 @@
-//! How wide the machine works: levels, their detection, and the state of its floating-point unit.
+//! Vector width: the levels, their detection, and the floating-point unit's mode.
 //!
-//! Each level is the same inlined loop compiled with more of the machine's instructions; only f16
+//! Each level is the same inlined loop, compiled with more of the machine's instructions; only f16
 //! has instructions of its own, for its conversions. What is computed is fixed in `number` and
 //! `rule`.
 #![expect(

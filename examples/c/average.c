@@ -16,7 +16,7 @@ int main(int argc, char **argv) {
     memset(&config, 0, sizeof config); /* 0 is every field's default */
     config.struct_bytes = sizeof config;
     config.master = argv[1];
-    config.initial_world_size = (uint32_t)atoi(argv[2]); /* nobody starts before so many are there */
+    config.initial_world_size = (uint32_t)atoi(argv[2]); /* wait until this many have joined */
     if (cclCreateCommunicator(&config, &communicator) != cclSuccess ||
         cclConnect(communicator) != cclSuccess ||
         cclAllReduce(communicator, gradients, gradients, 4, cclFloat32, cclAvg, NULL, NULL) !=

@@ -137,7 +137,7 @@ class Site:
             self.processes[shard].kill()
         for shard, process in enumerate(self.processes):
             if shard not in shards:
-                wait_for(self.pipes[shard], "of its unit was lost")
+                wait_for(self.pipes[shard], "of the same unit, was lost")
             process.join()
 
     def join(self) -> None:

@@ -88,7 +88,7 @@ fn a_wrong_port_a_wrong_name_and_another_service_are_told_apart() {
     let address = greeter.start();
     check(
         &refusal(at(&address.to_string())),
-        &[&address.to_string(), "no ccl master", "SSH-2.0-OpenSSH"],
+        &[&address.to_string(), "not a ccl master", "SSH-2.0-OpenSSH"],
     );
     let address = silent.start();
     check(
@@ -99,7 +99,10 @@ fn a_wrong_port_a_wrong_name_and_another_service_are_told_apart() {
     let waiting = Communicator::connect_async(at(&address.to_string())).unwrap();
     told(
         &waiting,
-        &[&address.to_string(), "says nothing: it is another service"],
+        &[
+            &address.to_string(),
+            "does not answer: it is another service",
+        ],
     );
     drop(waiting);
     let address = closer.start();
@@ -215,7 +218,7 @@ fn calls_that_differ_are_told_with_both_values_and_whose_they_are() {
     for (field, call) in differing {
         let errors = run(2, move |peer| call(peer, peer.rank() == Rank(1)));
         for error in errors {
-            check(&error, &[field, "at peer ", "(tag 0, call 0)", "same call"]);
+            check(&error, &[field, "on peer ", "(tag 0, call 0)", "same call"]);
         }
     }
 }
@@ -315,11 +318,7 @@ fn a_first_view_says_who_is_here_and_how_many_it_waits_for() {
     let ann = Communicator::connect_async(named(config(&master, 3), "ann")).unwrap();
     told(
         &ann,
-        &[
-            "1 of 3 peers are here",
-            "ann, 127.0.0.1:",
-            "initial_world_size",
-        ],
+        &["1 of the 3 peers", "ann, 127.0.0.1:", "initial_world_size"],
     );
     let impatient = CommunicatorConfig {
         connect_timeout: Duration::from_millis(700),
@@ -328,11 +327,11 @@ fn a_first_view_says_who_is_here_and_how_many_it_waits_for() {
     let error = Communicator::connect(impatient).unwrap_err();
     check(
         &error,
-        &["2 of 3 peers are here", "peer 0 (ann, ", "peer 1 (bob, "],
+        &["2 of the 3 peers", "peer 0 (ann, ", "peer 1 (bob, "],
     );
     assert!(matches!(error, Error::NotAdmitted { waits: Some(_), .. }));
     // The operator is told the same, once.
-    reported(&events, &["group 0 waits: ", "1 of 3 peers are here"]);
+    reported(&events, &["group 0 is waiting: ", "1 of the 3 peers"]);
     drop(ann);
     master.shutdown();
 }
@@ -370,7 +369,7 @@ fn a_master_without_history_says_what_it_waits_for_and_how_long() {
     told(&peer, &words);
     check(
         &refusal(at(&listen.to_string())),
-        &["no history", "new_run founds one at once"],
+        &["no history", "new_run to skip the wait"],
     );
     drop(peer);
     master.shutdown();
@@ -386,7 +385,7 @@ fn a_newcomer_is_told_who_has_not_come_to_the_safe_point() {
     told(
         &carl,
         &[
-            "0 of 2 members have come to update_topology",
+            "0 of 2 members have called update_topology",
             "ann, ",
             "bob, ",
         ],

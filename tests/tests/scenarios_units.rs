@@ -304,7 +304,7 @@ fn host_with_the_unit_of_another_is_refused() {
         let SessionEnd::Refused(why) = end else {
             panic!("{end:?}");
         };
-        assert!(why.contains("all 2 peers of unit 1"), "{why}");
+        assert!(why.contains("unit 1 already has all its 2 peers"), "{why}");
     }
     step(&mut s, &[X, Y]);
 }

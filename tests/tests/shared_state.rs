@@ -194,7 +194,7 @@ fn who_is_too_far_ahead_is_evicted_with_both_revisions() {
             Err(error) => {
                 let text = error.to_string();
                 assert!(rank == 2 && error.is_fatal(), "{text}");
-                for words in ["has revision 16", "sealed 14 last", "begin without it"] {
+                for words in ["has revision 16", "last is 14", "start without it"] {
                     assert!(text.contains(words), "{text}");
                 }
             }
@@ -240,24 +240,24 @@ fn the_entry_that_differs_is_named_with_both_sides() {
         let shape = if rank == 1 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape), ("z", vec![])]
     });
-    let usual = "\"w\" is f32 of shape [20] here, and f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, and f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("a", vec![3]), ("more", vec![1]), ("z", vec![])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "\"more\" is f32 of shape [1] at the odd one, and there is none here";
-    let odd = "\"more\" is f32 of shape [1] here, and there is none at the others";
+    let usual = "\"more\" is f32 of shape [1] at the odd one, but is missing here";
+    let odd = "\"more\" is f32 of shape [1] here, but is missing at the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("z", vec![]), ("a", vec![3])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "the entries here and at the odd one are the same, in another order";
-    let odd = "the entries here and at the others are the same, in another order";
+    let usual = "the entries here and at the odd one are the same, but in another order";
+    let odd = "the entries here and at the others are the same, but in another order";
     assert_eq!(words, [usual, odd, usual]);
 
     // Each has another: the last two are told of the one admitted last.
@@ -276,8 +276,8 @@ fn each_of_two_with_the_same_odd_entry_is_told_of_it() {
         let shape = if rank < 2 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape)]
     });
-    let usual = "\"w\" is f32 of shape [20] here, and f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, and f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
     assert_eq!(words, [odd, odd, usual, usual, usual]);
 }
 
@@ -313,7 +313,7 @@ fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
         _ => vec![("a", vec![3]), (NAME, LONG.to_vec())],
     });
     let (usual, odd) = (&words[0], &words[1]);
-    let end = "and there is none at the odd one";
+    let end = "but is missing at the odd one";
     assert!(
         usual.starts_with(&format!("{NAME:?} is f32")) && usual.ends_with(end),
         "{usual}"
@@ -321,7 +321,7 @@ fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
     let (name, tail) = odd
         .split_once(" is f32 of shape [1, 1, 1, 1, 1, 1, 1, 3] at ")
         .unwrap();
-    assert_eq!(tail, "the others, and there is none here");
+    assert_eq!(tail, "the others, but is missing here");
     let name = name.strip_prefix("\"…").unwrap().strip_suffix('"').unwrap();
     assert!(NAME.ends_with(name) && name.len() >= 60, "{name}");
 }

@@ -161,7 +161,7 @@ fn peers_that_differ_in_the_size_of_their_unit_or_are_too_many_are_refused() {
     let first = first.wait_for(HANG).unwrap().unwrap();
     let error = Communicator::connect(config(address, 3, 1, 1)).unwrap_err();
     assert!(matches!(error, Error::Refused(_)), "{error}");
-    let words = "all 2 peers of unit 3 are there already";
+    let words = "unit 3 already has all its 2 peers";
     assert!(error.to_string().contains(words), "{error}");
     assert_eq!(reduce(&[first, second]), [1, 1]);
     master.shutdown();

@@ -100,7 +100,7 @@ fn codes_are_distinct_and_named() {
     assert_eq!(codes, (0..20).collect::<Vec<_>>());
     let names: std::collections::BTreeSet<_> = codes.iter().map(|&code| name(code)).collect();
     assert_eq!(names.len(), codes.len());
-    assert_eq!(name(4711), c"no result code");
+    assert_eq!(name(4711), c"unknown result code");
 }
 
 #[test]

@@ -107,7 +107,7 @@ static void groups_are_counted(const char *address, cclCommunicator_t alone) {
 static void tell_event(cclLogLevel_t level, const char *message, void *user_data) {
     const int *pipe_ends = (const int *)user_data;
     CHECK(level > 0);
-    if (strstr(message, "said hello") != NULL) {
+    if (strstr(message, "registered as a newcomer") != NULL) {
         CHECK(write(pipe_ends[1], "r", 1) == 1);
     }
     if (strstr(message, "ended: ") != NULL) {

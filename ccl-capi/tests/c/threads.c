@@ -48,7 +48,7 @@ static void *fail_rounds(void *argument) {
     for (round = 0; round < 200; round++) {
         uint64_t value = 0;
         char words[32];
-        snprintf(words, sizeof words, "attribute %lu ", (unsigned long)(1000 + task->tag));
+        snprintf(words, sizeof words, "attribute %lu;", (unsigned long)(1000 + task->tag));
         EXPECT(cclErrorInvalidArgument,
                cclGetAttribute(task->communicator, (uint32_t)(1000 + task->tag), &value));
         CHECK(strstr(cclGetLastError(), words) != NULL);

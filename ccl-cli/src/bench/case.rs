@@ -1,4 +1,4 @@
-//! One line of the table: what is called, on how much data; and what its peers measured.
+//! One line of the table: which call, on how much data, and what its peers measured.
 
 use ccl_core::{Algorithm, Dtype, Kind, ReduceOp};
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 pub struct Case {
     /// Which collective.
     pub kind: Kind,
-    /// How the bytes move.
+    /// Algorithm that moves the bytes.
     pub algorithm: Algorithm,
     /// Type of the elements.
     pub dtype: Dtype,
-    /// How they combine.
+    /// How elements are combined.
     pub op: ReduceOp,
     /// Elements of the whole buffer; for all-gather and reduce-scatter a multiple of the world
     /// size.

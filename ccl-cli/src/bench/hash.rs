@@ -1,7 +1,7 @@
-//! How fast shared state is hashed, beside how fast the same bytes are copied.
+//! How fast shared state is hashed, compared with how fast the same bytes are copied.
 //!
-//! Both run with the same number of threads, one right after the other, so that a slow spell of the
-//! machine burdens both. The copy reads as much as the hash and writes as much again.
+//! Both run with the same number of threads, back to back, so that a slow phase of the machine
+//! affects both. The copy reads as much as the hash and writes as much again.
 
 use std::process::ExitCode;
 
@@ -32,7 +32,7 @@ pub struct HashOptions {
     /// Repeats, of which medians are printed.
     #[arg(long, value_name = "N", default_value_t = 9)]
     repeat: usize,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }

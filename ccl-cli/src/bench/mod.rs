@@ -1,8 +1,8 @@
-//! `ccl bench`: collectives measured and checked in the manner of nccl-tests, hashing, and syncs of
+//! `ccl bench`: measures and checks collectives the way nccl-tests does, hashing, and syncs of
 //! shared state.
 //!
 //! This side parses the command, starts the processes, gives the same orders to all of them and
-//! prints what they measured. The peers never learn of each other but through the library.
+//! prints what they measured. The peers know each other only through the library.
 
 mod case;
 pub mod floor;
@@ -41,9 +41,9 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Every peer gets the reduction of everybody's buffer.
+    /// Every peer gets the reduction of all buffers.
     AllReduce(CollectiveOptions),
-    /// Every peer gets everybody's share.
+    /// Every peer gets the shares of all peers.
     AllGather(CollectiveOptions),
     /// Every peer gets its share of the reduction.
     ReduceScatter(CollectiveOptions),
@@ -51,11 +51,11 @@ enum What {
     Broadcast(CollectiveOptions),
     /// Every peer waits for all others.
     Barrier(CollectiveOptions),
-    /// What plain blocking sockets need for the bytes of an all-reduce and one addition each.
+    /// Plain blocking sockets moving the bytes of an all-reduce, with one addition each.
     Floor(FloorOptions),
-    /// Digests of shared state, beside copies of the same bytes.
+    /// Digests of shared state, compared with copies of the same bytes.
     Hash(hash::HashOptions),
-    /// A joiner that gets shared state from several sources.
+    /// A newcomer that gets shared state from several sources.
     SharedState(state::StateOptions),
 }
 

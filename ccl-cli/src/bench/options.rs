@@ -1,4 +1,4 @@
-//! What the command line of a bench means: which cases, on how many peers, how often.
+//! The command line of a benchmark: which cases, on how many peers, how often.
 
 use std::net::SocketAddr;
 
@@ -28,10 +28,10 @@ pub struct CollectiveOptions {
     /// Peers to start here; all of the world, or 1 with --master.
     #[arg(long, value_name = "N")]
     local: Option<u32>,
-    /// Sizes of the buffer in bytes, FROM:TO:xFACTOR or a list with commas.
+    /// Buffer sizes in bytes: FROM:TO:xFACTOR, or a list with commas.
     #[arg(long, value_name = "RANGE", default_value = "4:256MiB:x4")]
     sizes: Sizes,
-    /// Counts of elements instead of sizes, in the same form.
+    /// Element counts instead of sizes, in the same form.
     #[arg(long, value_name = "RANGE", conflicts_with = "sizes")]
     count: Option<Sizes>,
     /// Timed calls of each size; by default as many as move 1 GiB, from 5 to 200.
@@ -43,7 +43,7 @@ pub struct CollectiveOptions {
     /// Data connections of each link; by default as the library chooses: 1 on one host, else 4.
     #[arg(long, value_name = "N")]
     lanes: Option<u16>,
-    /// How the bytes move.
+    /// Algorithm that moves the bytes.
     #[arg(long, value_enum, default_value_t = AlgorithmChoice::Auto)]
     algorithm: AlgorithmChoice,
     /// Type of the elements.
@@ -67,25 +67,25 @@ pub struct CollectiveOptions {
     /// Measure plain sockets moving the same bytes in between, and print the ratios.
     #[arg(long)]
     pub floor: bool,
-    /// Repeats of each size, of which medians are printed; 9 with --floor, else 1.
+    /// Repeats of each size; medians are printed; default 9 with --floor, else 1.
     #[arg(long, value_name = "N")]
     repeat: Option<usize>,
     /// Threads of each peer that move bytes.
     #[arg(long, value_name = "N")]
     io_threads: Option<usize>,
-    /// TCP congestion control of lanes and floor; `cubic` on one host where nothing is said.
+    /// TCP congestion control of lanes and floor; default on one host: `cubic`.
     #[arg(long, value_name = "NAME")]
     pub congestion_control: Option<String>,
     /// Address to listen on for other peers.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// `host:port` that other peers are told instead.
+    /// `host:port` to advertise to other peers.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Say on standard error which processes there are and where they listen.
+    /// Print the processes and their addresses on standard error.
     #[arg(long)]
     pub verbose: bool,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     pub json: bool,
 }
@@ -111,10 +111,10 @@ pub struct FloorOptions {
     /// Repeats, of which medians are printed.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub repeat: usize,
-    /// TCP congestion control; `cubic` where nothing is said.
+    /// TCP congestion control; default `cubic`.
     #[arg(long, value_name = "NAME")]
     pub congestion_control: Option<String>,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     pub json: bool,
 }

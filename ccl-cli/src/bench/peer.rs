@@ -1,4 +1,4 @@
-//! One peer of a bench: a process that runs the cases it is told and says what they took.
+//! One peer of a benchmark: a process that runs the given cases and reports its measurements.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -58,7 +58,7 @@ impl Setup {
 /// What a peer is told then.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Measure this.
+    /// Measure this case.
     Run(Case),
     /// Leave the run and end.
     Leave,
@@ -226,7 +226,7 @@ impl<'a, T: Sample> Bench<'a, T> {
             Ok(())
         } else {
             Err(Failure::new(format!(
-                "only {contributors} peers are in the result"
+                "the result has contributions from only {contributors} peers"
             )))
         }
     }

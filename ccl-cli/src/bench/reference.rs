@@ -1,4 +1,4 @@
-//! What a collective must give, bit for bit, computed one element at a time.
+//! The expected result of a collective, bit for bit, computed one element at a time.
 //!
 //! The library's scalar reference adds; the order is the documented one of the algorithm: rank
 //! order for direct; for ring each chunk starts after its owner and travels along the ring until

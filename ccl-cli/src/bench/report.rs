@@ -1,4 +1,4 @@
-//! From what the peers measured to a line of the table, for people and for machines.
+//! Turns the peers' measurements into a line of the table, as text or JSON.
 
 use ccl_core::{Algorithm, Kind};
 use serde::Serialize;
@@ -206,9 +206,8 @@ struct FloorRatios {
 }
 
 impl FloorRatios {
-    /// The number of connections with the shortest median time stands for the floor; the ratios
-    /// are medians over pairs measured one right after the other, so that a slow spell of the
-    /// machine hits both.
+    /// The number of connections with the shortest median time stands for the floor; the ratios are
+    /// medians over pairs measured back to back, so that a slow phase of the machine hits both.
     fn new(repeats: &[Repeat]) -> Option<Self> {
         let pairs: Vec<(&Repeat, [Cost; CONNECTIONS.len()])> = repeats
             .iter()

@@ -37,7 +37,7 @@ pub fn parse_size(text: &str) -> Result<u64> {
     let (number, unit) = text.split_at(digits);
     let wrong = || {
         Failure::new(format!(
-            "`{text}` is no size; write for instance 64, 4KiB or 256MiB"
+            "`{text}` is not a size; write for instance 64, 4KiB or 256MiB"
         ))
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -113,7 +113,7 @@ impl FromStr for Step {
         match text.trim_start_matches('x').parse() {
             Ok(factor) if factor >= 2 => Ok(Self::Factor(factor)),
             _ => Err(Failure::new(format!(
-                "`{text}` is no step; write x2, x4 or +1MiB"
+                "`{text}` is not a step; write x2, x4 or +1MiB"
             ))),
         }
     }

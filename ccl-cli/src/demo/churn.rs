@@ -1,8 +1,8 @@
-//! The violent demonstration: about once a second somebody is killed, stopped or started, while the
+//! The churn demonstration: about once a second a peer is killed, stopped or started, while the
 //! others train.
 //!
-//! What happens is decided by the seed and by who is there. Two members that have the state are
-//! always spared: nothing can be learned from a world that is gone.
+//! The seed and the current members decide what happens. Two members that have the state are always
+//! spared, since nothing can be learned once all are gone.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -209,7 +209,7 @@ impl Churn {
             let commits = self.crew.story.lives[place].commits.len();
             self.commits_at_wake.insert(place, commits);
             self.crew.signal(place, Signal::SIGCONT)?;
-            let words = format!("peer {place} is allowed to go on");
+            let words = format!("peer {place} is resumed");
             self.crew.display.tell("continue", &words)?;
         }
         Ok(())
@@ -223,7 +223,10 @@ impl Churn {
                 self.last_heard = Instant::now();
             }
             if self.last_heard.elapsed() > SILENCE_LIMIT {
-                let words = format!("nobody has said anything for {} s", SILENCE_LIMIT.as_secs());
+                let words = format!(
+                    "no peer has reported anything for {} s",
+                    SILENCE_LIMIT.as_secs()
+                );
                 return Err(Failure::new(words));
             }
         }
@@ -331,9 +334,9 @@ impl Summary {
 
     fn to_text(&self) -> String {
         format!(
-            "{} kills, {} stops, {} joins in {:.0} s: {} steps committed, {} aborted, the longest pause \
-             {:.0} ms; {} members at the end, equal weights: {}, accuracy {:.1} %; {} syncs moved {:.1} \
-             MiB, {} bytes of it needless",
+            "{} kills, {} stops, {} joins in {:.0} s: {} steps committed, {} aborted, the longest \
+             pause {:.0} ms; {} members at the end, equal weights: {}, accuracy {:.1} %; {} syncs \
+             moved {:.1} MiB, {} bytes of it unnecessary",
             self.kills,
             self.stops,
             self.joins,

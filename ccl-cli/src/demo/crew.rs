@@ -1,4 +1,5 @@
-//! The processes of a demonstration: started, listened to, signalled, and looked at as they end.
+//! The processes of a demonstration: starts them, reads their notes, sends signals, and checks
+//! their end.
 
 use std::io::BufReader;
 use std::os::unix::process::ExitStatusExt;

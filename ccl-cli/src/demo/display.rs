@@ -1,7 +1,7 @@
-//! The demonstration as a person, or a machine, watches it.
+//! The demonstration's output, for people or as JSON.
 //!
-//! On a terminal one line is written over and over; elsewhere there is a line an epoch and no
-//! escape code.
+//! On a terminal one line is overwritten; elsewhere there is one line per epoch, without escape
+//! codes.
 
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
@@ -260,7 +260,7 @@ fn words(story: &Story, place: usize, note: &Note) -> Option<String> {
             Some(if *has_left {
                 format!("peer {place} repeats the step: peer {lost} left, as planned")
             } else {
-                format!("peer {place} repeats the step: peer {lost} was lost, {reason}")
+                format!("peer {place} repeats the step because peer {lost} was lost: {reason}")
             })
         }
         Note::Evicted { reason } => Some(format!(
@@ -319,7 +319,7 @@ mod tests {
             lost(true).unwrap(),
             "peer 0 repeats the step: peer ? left, as planned"
         );
-        assert!(lost(false).unwrap().contains("was lost, its process ended"));
+        assert!(lost(false).unwrap().contains("was lost: its process ended"));
     }
 
     #[test]

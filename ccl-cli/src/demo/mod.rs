@@ -1,6 +1,6 @@
 //! `ccl demo`: a master and some peers, each a process of its own, train a network together, while
-//! newcomers come and go, one peer is killed, another is stopped, and if asked for the master dies
-//! as well; or, with `--churn`, somebody is killed, stopped or started about once a second.
+//! newcomers come and go, one peer is killed, another is stopped, and optionally the master dies as
+//! well; or, with `--churn`, a peer is killed, stopped or started about once a second.
 
 mod churn;
 mod crew;
@@ -29,13 +29,13 @@ pub struct Arguments {
     /// Number of peers at the start.
     #[arg(long, value_name = "N", default_value_t = 4)]
     peers: usize,
-    /// Decides weights, order of images, who fails and comes, and when.
+    /// Seed for weights, order of images, and which peers fail or join when.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
     /// Passes over the images.
     #[arg(long, value_name = "N", default_value_t = 14)]
     epochs: usize,
-    /// Let everybody live, and nobody come or go.
+    /// No faults, and no peers that join or leave.
     #[arg(long)]
     no_faults: bool,
     /// Kill, stop or start a process about once a second, in a world of 2 to 6.
@@ -44,18 +44,18 @@ pub struct Arguments {
     /// How long the churn lasts.
     #[arg(long, value_name = "N", default_value_t = 60, requires = "churn")]
     seconds: u64,
-    /// Kill the master so many times, and start it again on its port with its journal.
+    /// Number of times to kill the master and restart it on its port with its journal.
     #[arg(long, value_name = "N", default_value_t = 0)]
     restart_master: usize,
     /// Silence after which a peer counts as dead, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     peer_timeout_ms: u64,
-    /// Print one JSON object a line; the last one is the summary.
+    /// Print one JSON object per line; the last one is the summary.
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the demonstration; exit status 1 if it did not end as it must.
+/// Runs the demonstration; exit status 1 if a check failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let peers = match (arguments.churn, arguments.no_faults) {
         (true, _) => churn::WORLD,

@@ -1,4 +1,4 @@
-//! What the parent tells a training process, and what that process tells its parent.
+//! The messages between the parent and a training process.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ pub enum Order {
 /// A signal that a process sends itself in the middle of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// Which.
+    /// The kind of fault.
     pub signal: FaultSignal,
     /// First step in which it may happen; a later one if the operation was too fast.
     pub step: usize,
@@ -62,9 +62,9 @@ pub enum Note {
         peer: u64,
         /// Whether others have trained before.
         is_newcomer: bool,
-        /// Its rank.
+        /// Rank of the peer.
         rank: u32,
-        /// Members.
+        /// World size.
         world_size: usize,
     },
     /// It has the state that all members have.
@@ -84,7 +84,7 @@ pub enum Note {
     },
     /// A step was committed and applied.
     Step {
-        /// From 0.
+        /// Index of the step.
         step: usize,
         /// Digest of the weights after it.
         digest: String,
@@ -101,7 +101,7 @@ pub enum Note {
     },
     /// A step was aborted because a peer was lost; it is being repeated.
     Lost {
-        /// Which step.
+        /// Index of the step.
         step: usize,
         /// Name of the peer in the run.
         peer: u64,
@@ -112,20 +112,20 @@ pub enum Note {
     },
     /// It is about to send itself the signal.
     Fault {
-        /// Which.
+        /// The kind of fault.
         signal: FaultSignal,
-        /// In which step.
+        /// Step in which it happened.
         step: usize,
         /// Bytes of the operation that it had sent and received.
         done_bytes: u64,
         /// Bytes that it would have.
         total_bytes: u64,
-        /// When.
+        /// Time of the event.
         at_ns: u64,
     },
     /// It learned that it was evicted; it comes back as a newcomer.
     Evicted {
-        /// Why.
+        /// Why the peer was lost.
         reason: String,
     },
     /// It was told to leave, and did.
@@ -145,7 +145,7 @@ pub enum Note {
     },
     /// It could not go on.
     Failed {
-        /// Why.
+        /// The error.
         error: String,
     },
 }

@@ -116,7 +116,7 @@ impl Demonstration {
                 Some(_) => last = Instant::now(),
                 None if last.elapsed() > SILENCE_LIMIT => {
                     return Err(Failure::new(format!(
-                        "no peer has said anything for {} s",
+                        "no peer has reported anything for {} s",
                         SILENCE_LIMIT.as_secs()
                     )));
                 }
@@ -187,7 +187,7 @@ impl Demonstration {
         };
         self.returner = Some(Guest::new(place, self.plan.return_leaves));
         self.crew.signal(place, Signal::SIGCONT)?;
-        let words = format!("peer {place} is allowed to go on");
+        let words = format!("peer {place} is resumed");
         self.crew.display.tell("continued", &words)
     }
 

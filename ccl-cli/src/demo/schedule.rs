@@ -1,6 +1,6 @@
 //! Which images each member learns from in each step.
 //!
-//! A function of seed, step, rank and world size, so that nobody needs to be told.
+//! A function of seed, step, rank and world size, so that it need not be communicated.
 
 use super::train::Random;
 

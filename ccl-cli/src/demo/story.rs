@@ -1,7 +1,7 @@
 //! What happened, put together from the notes of all processes.
 //!
-//! It also looks at what must hold at every moment: all members have the same weights after each
-//! step, newcomers from their first one on, and a sync moves nothing to who does not need it.
+//! It also checks what must always hold: all members have the same weights after each step,
+//! newcomers from their first step on, and a sync sends nothing to peers that do not need it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +57,7 @@ pub struct End {
 /// A signal that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Injected {
-    /// Which.
+    /// The kind of fault.
     pub signal: FaultSignal,
     /// The process's name in the run.
     pub peer: Option<u64>,
@@ -65,7 +65,7 @@ pub struct Injected {
     pub done_bytes: u64,
     /// Bytes of the operation.
     pub total_bytes: u64,
-    /// When.
+    /// Time of the fault.
     pub at_ns: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How a planned demonstration went, and whether it is as it must be.
+//! How a planned demonstration went, and whether it passed its checks.
 
 use serde::Serialize;
 

@@ -1,9 +1,9 @@
 //! What a program does to train with others that come, go and fail: its shard of each batch,
 //! everybody's average, and the same state as all.
 //!
-//! The loop in [`Trainer::step`] is what it has to do about a peer that is lost: compute for the
-//! members that are left, and call again. [`Trainer::synchronise`] is all it does about newcomers:
-//! whoever was admitted comes out of it with the weights, momentum and step of the others.
+//! The loop in [`Trainer::step`] handles a lost peer: compute for the remaining members, and call
+//! again. [`Trainer::synchronise`] handles newcomers: afterwards they have the weights, momentum
+//! and step of the others.
 
 use ccl_core::wire::control::EvictReason;
 use ccl_core::{

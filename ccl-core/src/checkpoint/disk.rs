@@ -1,7 +1,6 @@
-//! What checkpoints need of a disk, and the one that the operating system has.
+//! The disk operations that checkpoints need, and their real implementation.
 //!
-//! A trait, so that a test can be the disk that fails, and loses what was not synced, at each
-//! single step.
+//! They are a trait so that a test can be a disk that fails at any step and loses unsynced data.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Result, Write};

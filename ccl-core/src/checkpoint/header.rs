@@ -1,12 +1,13 @@
-//! The header of a checkpoint: what is said of the whole, and where each entry lies.
+//! The header of a checkpoint: facts about the whole file, and where each entry lies.
 //!
 //! ```text
 //! bytes of the text u64
 //! | {"__metadata__": {facts}, "name": {dtype, shape, data_offsets}, …} spaces
 //! ```
-//! That is safetensors' format. The facts come first, in the file's first 4 KiB, so that a look at
-//! those tells what a file is. The text is written and read as a stream: however many entries there
-//! are, it is never in memory. Everything in it is checked: a file may be damaged, or be made up.
+//! This is the safetensors format. The facts come first, within the file's first 4 KiB, so that
+//! reading those is enough to identify a file. The text is written and read as a stream and never
+//! held in memory as a whole, however many entries there are. Everything in it is checked: a file
+//! may be damaged or forged.
 
 use std::io::{self, BufReader, Read, Write};
 
@@ -83,8 +84,7 @@ fn write_text(
 ) -> io::Result<()> {
     write!(
         out,
-        "{START}{{\"ccl_checkpoint\":\"1\",\"revision\":\"{}\",\"root\":\"{}\",\"keys\":\"{}\",\
-         \"unequal\":\"{}\",\"bytes\":\"{}\",\"seal\":\"{}\"}}",
+        "{START}{{\"ccl_checkpoint\":\"1\",\"revision\":\"{}\",\"root\":\"{}\",\"keys\":\"{}\",\"unequal\":\"{}\",\"bytes\":\"{}\",\"seal\":\"{}\"}}",
         facts.content.revision,
         facts.content.root,
         facts.keys,
@@ -123,13 +123,13 @@ impl Write for Counter {
     }
 }
 
-/// What a file says of itself, as far as its first 4 KiB and its length tell, and the length of its
-/// text. An error says what is wrong with it.
+/// What a file's first 4 KiB and its length say about it, and the length of its text. An error says
+/// what is wrong with it.
 pub fn read_facts(source: &impl Source) -> Result<(Facts, u64), String> {
     let file_bytes = source.bytes().map_err(|error| error.to_string())?;
     if file_bytes < LENGTH_BYTES {
         return Err(format!(
-            "{file_bytes} bytes are too few for any safetensors file"
+            "it has {file_bytes} bytes, too few for a safetensors file"
         ));
     }
     let mut first = vec![0; file_bytes.min(FIRST_BYTES) as usize];
@@ -139,14 +139,16 @@ pub fn read_facts(source: &impl Source) -> Result<(Facts, u64), String> {
     let length = length.try_into().expect("split there");
     let text_bytes = u64::from_le_bytes(length);
     if text_bytes > HEADER_BYTES_MAX {
-        return Err(format!("a header of {text_bytes} bytes is none"));
+        return Err(format!(
+            "its header length of {text_bytes} bytes is invalid"
+        ));
     }
     let text = &text[..text.len().min(text_bytes as usize)];
     let facts = parse_facts(text)?;
     let expected = facts.bytes.checked_add(LENGTH_BYTES + text_bytes);
     if expected != Some(file_bytes) {
         return Err(format!(
-            "it has {file_bytes} bytes, and by its header should have {} and {} more",
+            "it has {file_bytes} bytes, but by its header should have {} and {} more",
             LENGTH_BYTES + text_bytes,
             facts.bytes
         ));
@@ -167,7 +169,7 @@ struct Metadata {
 }
 
 fn parse_facts(text: &[u8]) -> Result<Facts, String> {
-    let no_checkpoint = || "it does not begin as a checkpoint of ccl".to_owned();
+    let no_checkpoint = || "it is not a checkpoint of ccl".to_owned();
     let text = text
         .strip_prefix(START.as_bytes())
         .ok_or_else(no_checkpoint)?;
@@ -191,18 +193,18 @@ fn parse_facts(text: &[u8]) -> Result<Facts, String> {
         bytes: parse_number(&metadata.bytes)?,
     };
     if facts.seal() != parse_digest(&metadata.seal)? {
-        return Err("its metadata is damaged: the seal does not fit".into());
+        return Err("its metadata is damaged: the seal does not match".into());
     }
     Ok(facts)
 }
 
 fn parse_number(text: &str) -> Result<u64, String> {
     let number = text.parse();
-    number.map_err(|_| "its metadata is damaged: a number is none".into())
+    number.map_err(|_| "its metadata is damaged: invalid number".into())
 }
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
-    let damaged = || "its metadata is damaged: a digest is none".to_owned();
+    let damaged = || "its metadata is damaged: invalid digest".to_owned();
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(damaged());
     }
@@ -222,7 +224,7 @@ pub fn read_places(
     keys: &[Key],
 ) -> Result<Vec<u64>, String> {
     let needed_bytes = text_bytes_needed(facts, keys)?;
-    // Another program may have written the text anew, with a few spaces more.
+    // Another program may have rewritten the text with a few more spaces.
     if text_bytes > 2 * needed_bytes + FIRST_BYTES {
         return Err(format!(
             "its header has {text_bytes} bytes; these entries need {needed_bytes}"
@@ -314,13 +316,13 @@ impl<'a> Ranges<'a> {
         let key = &self.keys[index];
         let (start, end) = tensor.data_offsets;
         if !tensor.dtype.eq_ignore_ascii_case(key.dtype.name()) || tensor.shape != key.shape {
-            return Err(format!("another type or shape of entry `{}`", key.name));
+            return Err(format!("entry `{}` has another type or shape", key.name));
         }
         if end.checked_sub(start) != key.bytes() {
-            return Err(format!("another length of entry `{}`", key.name));
+            return Err(format!("entry `{}` has another length", key.name));
         }
         match self.found[index].replace((start, end)) {
-            Some(_) => Err(format!("entry `{}` twice", key.name)),
+            Some(_) => Err(format!("duplicate entry `{}`", key.name)),
             None => Ok(()),
         }
     }

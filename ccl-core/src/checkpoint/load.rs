@@ -1,7 +1,7 @@
-//! Loading: the newest checkpoint whose content hashes to its root, or the one before it.
+//! Loads the newest checkpoint whose content matches its root hash, or the one before it.
 //!
-//! A file is read twice: first it is verified, a block at a time, and only then the caller's memory
-//! is touched, and verified again.
+//! A file is read twice: first to verify it, block by block; then into the caller's memory, which
+//! is verified again.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -47,7 +47,7 @@ impl From<Failure> for Error {
 
 impl<D: Disk> Checkpoints<D> {
     /// Loads the newest checkpoint that is whole into the caller's memory: `entries` are all
-    /// entries in the order of the keys. `None` if there is none at all.
+    /// entries in the order of the keys. `None` if there are none.
     ///
     /// Reads the file twice, and needs no memory for it.
     ///
@@ -86,7 +86,7 @@ impl<D: Disk> Checkpoints<D> {
     }
 
     /// What the newest checkpoint is, without reading more than its first 4 KiB: by name, header
-    /// and length it is whole, but its content is not hashed. `None` if there is none at all.
+    /// and length it is complete, but its content is not hashed. `None` if there are none.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -120,7 +120,7 @@ impl<D: Disk> Checkpoints<D> {
                     Err(Fault::OtherKeys) => return Err(other_keys(&path)),
                     Err(Fault::Unusable(what)) => what,
                 };
-                tracing::warn!(checkpoint = %path.display(), what, "a checkpoint cannot be used");
+                tracing::warn!(checkpoint = %path.display(), what, "skipped a checkpoint");
                 skipped.push(format!("{}: {what}", path.display()));
             }
             if skipped.is_empty() {
@@ -177,8 +177,8 @@ impl From<String> for Fault {
 
 fn other_keys(path: &Path) -> Error {
     Error::invalid(format!(
-        "checkpoint {} is of another state: names, types, shapes, or which entries may differ, are \
-         not the same; name another directory, or set it aside",
+        "checkpoint {} belongs to another state: its names, types, shapes or allow_inequality \
+         differ; use another directory, or move it away",
         path.display()
     ))
 }
@@ -187,7 +187,7 @@ fn read_facts(file: &impl Source, revision: Revision) -> Result<(Facts, u64), St
     let (facts, text_bytes) = header::read_facts(file)?;
     if facts.content.revision != revision {
         let other = facts.content.revision;
-        return Err(format!("it is of revision {other}, whatever its name says"));
+        return Err(format!("its revision is {other}, not the one in its name"));
     }
     Ok((facts, text_bytes))
 }
@@ -306,5 +306,5 @@ impl Found {
     }
 }
 
-/// How often a directory is listed anew because somebody saves there at the same time.
+/// How often a directory is listed again because of concurrent saves.
 const LISTINGS_MAX: usize = 8;

@@ -1,9 +1,9 @@
-//! Shared state on disk: written whole or not at all, and verified before it is used.
+//! Shared state on disk: written atomically, and verified before it is used.
 //!
-//! A checkpoint is one file in safetensors' format (docs/checkpoint.md), named by its revision. It
-//! gets its name after it is on the disk, and the older ones go after that name is; so a crash at
-//! any moment leaves the last one that was reported as saved. What is loaded hashes to the root
-//! that it was saved with. What roots and revisions mean is decided by `state` and the master.
+//! A checkpoint is one file in safetensors format (docs/checkpoint.md), named by its revision. It
+//! gets its name once it is on disk, and older ones are removed after that, so a crash at any
+//! moment leaves the last checkpoint that was reported as saved. What roots and revisions mean is
+//! decided by `state` and the master.
 
 mod disk;
 mod header;

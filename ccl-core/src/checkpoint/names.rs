@@ -1,10 +1,10 @@
-//! Names of the files in a directory of checkpoints.
+//! The file names in a checkpoint directory.
 //!
 //! ```text
 //! checkpoint-00000000000000000042.safetensors             revision 42
 //! checkpoint-00000000000000000042.safetensors.superseded  set aside: the run went back before it
 //! .checkpoint-5ad1f00d0c0ffee0.tmp                        being written, or its writer died
-//! .checkpoint-lock                                        locked while somebody saves
+//! .checkpoint-lock                                        locked during a save
 //! ```
 
 use crate::ids::Revision;

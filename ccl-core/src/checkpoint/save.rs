@@ -1,6 +1,6 @@
-//! Saving: a file is written under another name, synced, renamed, and its directory synced.
+//! Saves a checkpoint: writes a temporary file, syncs it, renames it, and syncs the directory.
 //!
-//! Older checkpoints go only after that. A failure leaves those that were there.
+//! Older checkpoints are removed only after that. A failed save leaves them in place.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ impl<D: Disk> Checkpoints<D> {
             return Err(self.os("cannot be written", &path, error));
         }
         let synced = self.disk.sync_directory(&self.directory);
-        synced.map_err(|error| self.os("cannot be made to last", &path, error))?;
+        synced.map_err(|error| self.os("cannot be synced to disk", &path, error))?;
         self.make_newest(content.revision)?;
         Ok(path)
     }
@@ -54,7 +54,8 @@ impl<D: Disk> Checkpoints<D> {
         let root = Tree::new(keys_digest, &blocks, digests).root;
         if root != content.root {
             return Err(Error::invalid(format!(
-                "the entries hash to {root:?}, not to {:?}: they changed after that was computed",
+                "the entries hash to {root:?}, not to {:?}: they were changed after that was \
+                 computed",
                 content.root
             )));
         }
@@ -165,12 +166,12 @@ fn check_names(keys: &[Key]) -> Result<()> {
     let mut names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        let what = format!("there are two entries `{}`", twice[0]);
+        let what = format!("duplicate entry `{}`", twice[0]);
         return Err(Error::invalid(what));
     }
     if names.binary_search(&header::METADATA).is_ok() {
         return Err(Error::invalid(format!(
-            "no entry may be called `{}` in a checkpoint: the format uses it",
+            "an entry of a checkpoint cannot be named `{}`: the format reserves that name",
             header::METADATA
         )));
     }

@@ -1,6 +1,6 @@
-//! Which algorithm an operation uses when its caller leaves the choice to the library.
+//! Chooses the algorithm of an operation whose caller leaves the choice to the library.
 //!
-//! A pure function of what all members of a view share, so that all choose the same (R12).
+//! A pure function of what all members of a view share, so that all choose alike (R12).
 
 use crate::limits;
 use crate::reduce::AVERAGE_INPUTS_MAX;
@@ -9,7 +9,7 @@ use crate::wire::control::{Algorithm, CostTable, Kind};
 /// What of an operation the choice depends on, beside its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Members.
+    /// World size.
     pub world_size: usize,
     /// Bytes of all its buffers together.
     pub bytes: usize,

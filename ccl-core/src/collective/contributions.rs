@@ -1,4 +1,4 @@
-//! The contributions to the chunk that a peer owns: which are let in, which have arrived.
+//! The contributions to the chunk that a peer owns: which may be sent, which have arrived.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(super) enum Contribution {
     Reserved,
     /// On its way into this slot.
     Placed(Slot),
-    /// In its slot.
+    /// Received into this slot.
     Arrived(Slot),
     /// Added; its slot is somebody else's.
     Added,

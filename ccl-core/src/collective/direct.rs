@@ -1,4 +1,5 @@
-//! The direct schedule: each chunk goes to its owner, who sends the finished chunk to all.
+//! The direct ("two-shot") schedule: each chunk goes to its owner, who sends the finished chunk to
+//! all.
 //!
 //! | kind | contributes to a chunk | the owner | receives the result |
 //! |---|---|---|---|
@@ -7,13 +8,13 @@
 //! | all-gather | the owner | – | all |
 //! | broadcast | the root | passes on | all |
 //!
-//! An owner lets contributions come (credits) once all members have posted, some segments at a
-//! time, and only with a reserved slot for each contribution of a segment (docs/protocol.md R13).
-//! So every contribution that was let in arrives whatever applications do, every segment with slots
-//! gets finished, and the slots come free for the next: no set of concurrent operations can block
-//! each other. A contribution of a broadcast and every result go straight to their destination,
-//! which exists since its peer posted. Small operations put their data on the posts and send their
-//! results on the signal lane.
+//! An owner grants credits for contributions once all members have posted: a few segments at a
+//! time, and only with a slot reserved for each contribution of a segment (docs/protocol.md R13).
+//! So every granted contribution arrives whatever the applications do, every segment with slots is
+//! finished, and its slots are free for the next: concurrent operations cannot deadlock each other.
+//! Contributions of a broadcast and all results need no credit: their destination exists since its
+//! peer has posted. Small operations put their data on the posts and send results on the signal
+//! lane.
 
 use std::ops::Range;
 
@@ -36,7 +37,7 @@ pub(super) enum Grant {
     Blocked,
     /// Some; it will need more.
     More,
-    /// The last.
+    /// It was the last one.
     Complete,
 }
 
@@ -113,7 +114,7 @@ impl Direct {
             return Ok(());
         }
         if !common.origin_is(from) {
-            return Err("data from a member that has none to give");
+            return Err("data from a member that has none to send");
         }
         common.store(segments, post.body, shared)
     }
@@ -198,7 +199,7 @@ impl Direct {
         }
         if !common.is_reduction() && segments == self.originated(common) {
             if !common.is_eager_sender || self.has_asked_again[from.index()] {
-                return Err("a credit for what was sent");
+                return Err("a credit for data that was already sent");
             }
             self.has_asked_again[from.index()] = true;
             common.send_results(from, Side::Input, segments, shared);
@@ -206,14 +207,14 @@ impl Direct {
         }
         let chunk = common.layout.owned(from);
         if segments.start < chunk.start || segments.end > chunk.end {
-            return Err("a credit for somebody else's chunk");
+            return Err("a credit for another member's chunk");
         }
         if !common.is_reduction() && common.origin(segments.start) != common.rank {
-            return Err("a credit to a member that has nothing to give");
+            return Err("a credit to a member that has nothing to send");
         }
         for segment in segments {
             if !self.credited.insert(segment) {
-                return Err("a credit given twice");
+                return Err("a credit granted twice");
             }
             if !common.encode(Side::Input, segment, shared) {
                 send_contribution(common, segment, shared);
@@ -247,7 +248,7 @@ impl Direct {
             frame => return place_result(common, from, frame.first()),
         };
         if common.layout.owner(segment) != common.rank {
-            return Place::Refuse("a contribution to somebody else's chunk");
+            return Place::Refuse("a contribution to another member's chunk");
         }
         if !common.is_reduction() {
             if !self.has_begun || common.origin(segment) != from {
@@ -376,7 +377,7 @@ fn take_contribution(common: &mut Common, from: Rank, body: Bytes) -> Result<(),
 
 fn place_result(common: &Common, from: Rank, segment: u32) -> Place {
     if common.layout.owner(segment) != from {
-        return Place::Refuse("a result from somebody who does not own it");
+        return Place::Refuse("a result from a member that does not own it");
     }
     if common.fingerprint.kind() == Kind::ReduceScatter {
         return Place::Refuse("a result of a reduce-scatter");

@@ -1,13 +1,13 @@
 //! How the elements of a segment become bytes on the wire, and back.
 //!
-//! Frames, slots, credits and the count of bytes moved go by the wire form of a segment; kernels
-//! and callers see its elements. Where the two are the same bytes nothing is encoded: frames are
-//! sent from the caller's memory and received into the result. What goes eagerly, or is copied and
-//! not combined, travels as it is in memory, whatever its operation's encoding.
+//! Frames, slots, credits and byte counts are in wire bytes; kernels and callers see elements.
+//! Where the two are the same, nothing is encoded: frames are sent from the caller's memory and
+//! received into the result. Eager data, and data that is copied but not combined, travels as it is
+//! in memory, whatever the operation's encoding.
 //!
-//! All members must encode alike, so the choice depends on what their fingerprints share (R12), and
-//! the length on element type and count alone. The owner of a finished segment decodes what it
-//! sends, so that its bits are those of all others.
+//! All members must encode alike, so the choice depends only on what their fingerprints share
+//! (R12), and the length only on element type and count. The owner of a finished segment decodes
+//! what it sends, so that its bits are those of all others.
 
 use crate::reduce::Dtype;
 use crate::wire::control::Fingerprint;
@@ -15,11 +15,11 @@ use crate::wire::control::Fingerprint;
 /// A form of elements on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// As in memory.
+    /// The wire form is the memory form.
     #[default]
     Raw,
-    /// The upper half of an f32, other types as in memory: what no caller can ask for keeps the
-    /// paths of encoded operations alive.
+    /// The upper half of an f32, other types as in memory. Callers cannot choose it; it keeps the
+    /// code paths of encoded operations tested.
     #[cfg(test)]
     Halved,
 }

@@ -1,14 +1,13 @@
-//! The data plane of one peer: an exchange, the memory of its operations, and the links.
+//! The data plane of one peer: connects the exchange, the memory of its operations, and the links.
 //!
-//! What arrives on a link is put to the exchange under a lock held for some bookkeeping only; what
-//! the exchange wants done is then carried out by the same thread without the lock: frames are
-//! handed to the links, additions and copies run on memory that can be taken back at any moment
-//! (`buffer`). The engine knows no verdicts: the driver starts and stops operations as the peer's
-//! machine says.
+//! Arriving frames are passed to the exchange under a lock held for bookkeeping only. The same
+//! thread then carries out what the exchange wants, without the lock: it hands frames to the links,
+//! and adds and copies on memory that can be taken back at any moment (`buffer`). Copies of a whole
+//! buffer take longer and are handed to the driver (`LargeCopy`, `Staged`), since other calls may
+//! wait for this thread.
 //!
-//! What takes longer than one addition, a copy of a whole buffer, is not done by the thread that
-//! met it, which may be one that others wait for: it is handed to the driver (`LargeCopy`,
-//! `Staged`).
+//! The engine knows no verdicts: the driver starts and stops operations as the peer's machine
+//! decides.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -29,7 +28,7 @@ use crate::limits::SEGMENT_BYTES_MAX;
 use crate::transport::{FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
 use crate::wire::control::{Fingerprint, LinkFault, Start};
 
-/// What the driver is told.
+/// Events for the driver.
 #[derive(Debug)]
 pub enum EngineEvent {
     /// The whole result of an operation is here, and all members called the same.
@@ -45,18 +44,18 @@ pub enum EngineEvent {
     },
     /// A link is whole.
     LinkUp(LinkName),
-    /// A link broke.
+    /// A link to a member was reported down.
     LinkDown {
-        /// Which.
+        /// The link concerned.
         link: LinkName,
-        /// How.
+        /// How it failed.
         fault: LinkFault,
         /// Whether repair was given up.
         gave_up: bool,
     },
     /// Why a link has no connection.
     NoLink {
-        /// Which.
+        /// The link concerned.
         link: LinkName,
         /// Each address that was tried, and what came of it.
         why: String,
@@ -65,7 +64,7 @@ pub enum EngineEvent {
     LaneRepaired {
         /// The other end.
         peer: PeerId,
-        /// Which lane.
+        /// The lane's index in its link.
         lane: u16,
     },
     /// For [`Engine::copy`], on a thread that nobody waits for.

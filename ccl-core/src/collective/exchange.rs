@@ -1,8 +1,8 @@
-//! All open operations of one peer: who has posted, who may send what, what is where.
+//! All open operations of one peer: who has posted, who may send what, what has arrived where.
 //!
-//! Pure: no memory, no socket, no clock. Frames and finished work come in by `start`, `stop` and
-//! the methods for what arrived or was carried out; what is to be sent, added or copied comes out
-//! of `poll_output`. The engine carries it out on real memory, the simulator on small buffers.
+//! Pure: no memory, no socket, no clock. Inputs are `start`, `stop`, and the methods for arrived
+//! frames and finished work; what to send, add or copy comes out of `poll_output`. The engine
+//! carries it out on real memory, the simulator on small buffers.
 //!
 //! Rules kept here (docs/protocol.md R1, R12, R13): a frame counts only if its operation is open
 //! under the same birth and its sender is a member; a post goes to every other member and is
@@ -54,7 +54,7 @@ pub struct Exchange {
     limits: ExchangeLimits,
     /// At most one a tag (R1).
     operations: BTreeMap<Tag, Operation>,
-    /// The newest operation of each tag that was stopped, as far as late posts of it may count.
+    /// The newest operation of each tag that was stopped, while late posts of it may still count.
     stopped: BTreeMap<Tag, OpName>,
     kept: KeptPosts,
     /// The newest view, and the operations born before it that go on.
@@ -67,7 +67,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Without operations.
+    /// An exchange without open operations.
     #[must_use]
     pub fn new(limits: ExchangeLimits) -> Self {
         Self {

@@ -1,8 +1,8 @@
-//! Posts that arrived before this peer posted the same.
+//! Posts that arrived before this peer made the same call.
 //!
-//! A peer can be one operation of a tag ahead of another (it heard the verdict earlier), so one
-//! post a sender and tag is kept, the newest. Of what came with the posts a bounded number is kept:
-//! beyond, the data is dropped and its receiver asks for it again when it gets there.
+//! A peer that hears a verdict earlier can be one operation ahead, so the newest post per sender
+//! and tag is kept. Data that came with posts is kept up to a limit; beyond that it is dropped, and
+//! the receiver asks for it again when it needs it.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ impl KeptPosts {
 }
 
 /// Operations of a tag in the order in which they begin. A later one is born in the same view or a
-/// later one, also when the tag was given back in between and its numbers began anew.
+/// later one, even if the tag was returned in between and its numbers restarted.
 pub(super) fn order(op: OpName) -> (Vid, OpNumber) {
     if is_active(Mutation::PostsOrderedByNumber) {
         return (Vid::default(), op.n);

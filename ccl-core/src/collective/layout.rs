@@ -1,15 +1,15 @@
-//! How an operation is cut: owner chunks, and the segments that travel.
+//! How an operation is cut into chunks with owners, and chunks into segments.
 //!
-//! All parts together are one flat space of bytes, cut into `n` chunks of nearly equal bytes.
-//! Chunk `k` begins at byte `total * k / n` of the flat space, moved back to a multiple of 64 bytes
+//! All parts together are one flat space of bytes, cut into `n` chunks of nearly equal bytes. Chunk
+//! `k` begins at byte `total * k / n` of the flat space, moved back to a multiple of 64 bytes
 //! inside the part it falls in, so no chunk splits an element. Chunk `k` is owned by rank `k`
 //! (direct) or by the `k`-th member of the ring order (ring). In a reduce-scatter and an all-gather
-//! the chunk of rank `r` is instead its share: elements `r * count ..` of each part. In a broadcast
-//! that goes eagerly the root owns everything.
+//! the chunk of rank `r` is instead its share: elements `r * count ..` of each part. In an eager
+//! broadcast the root owns everything.
 //!
-//! Chunks are cut further into segments, numbered from 0 in the order of chunks; a segment never
-//! crosses a chunk or a part. The bits of a ring all-reduce depend on the chunks, those of a direct
-//! one on nothing here. All of it is a function of what all members share.
+//! Segments are numbered from 0 in the order of chunks; a segment never crosses a chunk or a part.
+//! The bits of a ring all-reduce depend on the chunks, those of a direct one on nothing here.
+//! Everything is a function of what all members share.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ pub struct Shape<'a> {
     pub algorithm: Algorithm,
     /// Its buffers.
     pub parts: &'a [Part],
-    /// Members.
+    /// World size.
     pub world_size: usize,
     /// The ring, as ranks; used by ring only.
     pub ring_order: &'a [Rank],

@@ -1,8 +1,8 @@
 //! The memory of operations: the caller's, lent for one attempt, and staging memory for results
 //! that must not overwrite their input before the verdict.
 //!
-//! Which bytes are used when is the exchange's business; here is where they are, and how they are
-//! taken back.
+//! The exchange decides which bytes are used when; this file knows where they are, and takes them
+//! back.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ struct Places {
     bytes: usize,
 }
 
-/// What decides, beside the buffers, which memory an operation needs at a rank.
+/// What, apart from the buffers, determines the memory that an operation needs at a rank.
 #[derive(Clone, Copy)]
 pub(super) struct CallAt<'a> {
     pub(super) fingerprint: &'a Fingerprint,
@@ -248,7 +248,7 @@ impl Memory {
 /// Staging memory to be given back to the system, by dropping it.
 pub(super) type Unused = Vec<Arc<Storage>>;
 
-/// Staging memory between operations, so that a training step does not ask the system for it anew.
+/// Staging memory between operations, so that a training step need not allocate it again.
 #[derive(Debug, Default)]
 pub(super) struct StagingPool {
     /// With the number of `trim` calls that each has been idle.

@@ -1,10 +1,10 @@
-//! Collectives: which bytes go where when (pure), and the engine that moves them.
+//! Collectives: which bytes go where and when (pure), and the engine that moves them.
 //!
-//! `layout` cuts an operation into owner chunks and segments; `encoding` says how the elements of a
-//! segment travel. `exchange` decides, for all open operations of one peer, which frame goes out
-//! and where an arriving one lands; `direct` and `ring` are its two schedules. None of these
-//! touches memory or sockets. `engine` carries out what they decide on real memory, between the
-//! links (`transport`) and the driver.
+//! `layout` cuts an operation into chunks and segments; `encoding` defines their wire form.
+//! `exchange` decides, for all open operations of one peer, which frame to send and where an
+//! arriving one goes; `direct` and `ring` are its two schedules. None of these touches memory or
+//! sockets. `engine` carries out their decisions on real memory, between the links (`transport`)
+//! and the driver.
 
 pub mod choice;
 mod contributions;

@@ -1,7 +1,7 @@
 //! One open operation of one peer: who has posted, which segments of the result are here.
 //!
-//! What is common to the schedules. Which contribution goes where and what is added when is decided
-//! by `direct` and `ring`, which work on this.
+//! This is what the schedules have in common. Which contribution goes where, and what is added
+//! when, is decided by `direct` and `ring`.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,18 +1,16 @@
-//! The ring schedule of an all-reduce: partial sums travel around once, finished chunks a second
-//! time.
+//! The ring schedule of an all-reduce: partial sums travel around once, then the finished chunks.
 //!
 //! Position `p` of the ring order owns chunk `p`. The sum of chunk `c` begins with the input of
 //! position `c + 1` and travels on to position `c`; each position adds its own input to what comes:
 //! `((x[c+1] + x[c+2]) + …) + x[c]`, positions modulo `n`, elements rounded to their type at each
 //! hop, an average divided by the owner at the end. Then the finished chunk travels from the owner
-//! around to the position before it. Each segment travels alone, so all hops are busy at once.
+//! around to the position before it. Each segment travels by itself, so all hops are busy at once.
 //!
-//! A partial sum is received where the result of its segment will be, and the own input is added
-//! there: no scratch memory, hence no credits and nothing to wait for but that all have posted.
-//! That the finished segment overwrites it later is safe: it can only come after the next member
-//! has received the partial sum, which is then never sent again. Where sums travel in another form
-//! than memory has, the same holds for the place of their wire form; a finished chunk is passed on
-//! as it came, so that all decode the same.
+//! A partial sum is received into the result's memory, and the local input is added there: no
+//! scratch memory, hence no credits; it is enough that all have posted. The finished segment may
+//! overwrite it later, since it can only arrive after the next member has received the partial sum,
+//! which is then never sent again. If sums are encoded, the same holds for the memory of their wire
+//! form. A finished chunk is forwarded unchanged, so that all members decode the same bytes.
 
 use super::layout::Side;
 use super::operation::{Bulk, Combine, Common, Shared};
@@ -88,7 +86,7 @@ impl Ring {
             (self.hops_since_start(common, segment), is_here)
         };
         if hops == 0 || hop != hops - 1 {
-            return Place::Refuse("a segment out of its way around the ring");
+            return Place::Refuse("a segment out of order around the ring");
         }
         if is_result && !self.added.contains(segment) {
             return Place::Refuse("a result before its contributions");

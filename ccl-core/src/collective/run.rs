@@ -1,7 +1,7 @@
-//! The work that an exchange asks for, carried out on an operation's memory.
+//! Carries out an exchange's work on an operation's memory.
 //!
-//! Every function enters the operation's gate for one segment at a time and does nothing if the
-//! memory was taken back; it says whether the work was done.
+//! Every function enters the operation's gate for one segment at a time, does nothing if the memory
+//! was taken back, and returns whether it did the work.
 
 use std::borrow::Cow;
 

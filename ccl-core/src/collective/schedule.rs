@@ -1,7 +1,7 @@
 //! One open operation with its schedule: direct or ring.
 //!
-//! Posts and signal frames are checked here as far as both schedules need them checked; the rest is
-//! passed on to the one that the operation has.
+//! It makes the checks of posts and signal frames that both schedules need, and passes the rest on
+//! to the operation's schedule.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ impl Operation {
                 let owned = self.common.layout.owned(from);
                 let is_owners = segments.start >= owned.start && segments.end <= owned.end;
                 if !is_owners || self.common.fingerprint.kind() == Kind::ReduceScatter {
-                    return Err("a result from somebody who does not own it");
+                    return Err("a result from a member that does not own it");
                 }
                 self.common.store(segments, payload, shared)
             }
@@ -266,7 +266,7 @@ impl Operation {
 /// The segments of a frame that is about several.
 fn run(first: u32, count: u32) -> Result<Range<u32>, &'static str> {
     let end = first.checked_add(count);
-    Ok(first..end.ok_or("a run of segments beyond any number")?)
+    Ok(first..end.ok_or("a range of segments that overflows")?)
 }
 
 /// Takes a post apart.

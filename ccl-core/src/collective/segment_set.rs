@@ -1,4 +1,4 @@
-//! A set of segments of one operation, a bit each.
+//! A set of segments of one operation, one bit each.
 
 /// Which segments; allocated once.
 #[derive(Clone, Debug)]

@@ -1,14 +1,14 @@
-//! The scratch memory of one peer, as equal places that contributions are received into.
+//! The scratch memory of one peer: slots of equal length that contributions are received into.
 //!
-//! Letting a contribution in reserves a slot, but not yet which: that is chosen when the frame's
-//! header is here, the one that was used last first. So a window of many segments may be on its
-//! way while the few slots in use stay in the cache, and scratch memory that no peer is fast enough
-//! to fill is never taken from the system.
+//! A credit reserves a slot, but does not yet choose one. The slot is chosen when the frame's
+//! header arrives, most recently used first. So many segments may be in flight while the few slots
+//! in use stay in the cache, and scratch memory that no sender is fast enough to fill is never
+//! allocated.
 //!
-//! Slots have the length of the largest segment of a world of some size. While slots of one length
-//! are reserved, nobody gets any of another; that happens only across a change of view.
+//! A slot has the length of the largest segment at some world size. While slots of one length are
+//! reserved, no other length is handed out; that happens only across a view change.
 
-/// One place.
+/// Index of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
@@ -26,7 +26,7 @@ pub(super) struct SlotPool {
 }
 
 impl SlotPool {
-    /// With nothing reserved.
+    /// A pool in which nothing is reserved.
     pub(super) fn new(scratch_bytes: usize) -> Self {
         Self {
             scratch_bytes,

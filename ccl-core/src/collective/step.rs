@@ -1,7 +1,7 @@
-//! What an exchange wants done: frames to send, additions and copies to carry out.
+//! The steps that an exchange asks for: frames to send, additions and copies to carry out.
 //!
-//! These say which bytes, never where in memory those are: spans of the caller's parts, and places
-//! in the scratch memory. Whoever carries a step out hands it back when it is done.
+//! A step names bytes, never their address: spans of the caller's parts, and slots of scratch
+//! memory. Whoever carries out a step hands it back when done.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -22,14 +22,14 @@ pub enum Place {
     Slot {
         /// First byte in the scratch memory.
         start: usize,
-        /// Length.
+        /// Length in bytes.
         bytes: usize,
     },
     /// Straight into the result, or to where it will be decoded from.
     Memory {
-        /// Which memory.
+        /// Which of the operation's memories.
         side: Side,
-        /// Which bytes.
+        /// The bytes of that memory.
         span: Span,
     },
     /// Nowhere: its operation is over, or it is here already.
@@ -47,7 +47,7 @@ pub enum Operand {
     Slot {
         /// First byte in the scratch memory.
         start: usize,
-        /// Length.
+        /// Length in bytes.
         bytes: usize,
     },
     /// A contribution that came on a signal frame.
@@ -131,7 +131,7 @@ pub struct Coding {
     pub dtype: Dtype,
     /// Which memory its elements are in.
     pub side: Side,
-    /// Its elements there.
+    /// The segment's elements in that memory.
     pub elements: Span,
     /// Its wire form in [`Side::Wire`].
     pub wire: Span,
@@ -142,7 +142,7 @@ pub struct Coding {
 pub struct Body {
     /// How the operation is cut.
     pub layout: SharedLayout,
-    /// Which memory.
+    /// Which of the operation's memories.
     pub side: Side,
     /// Which segments.
     pub segments: Range<u32>,
@@ -162,7 +162,7 @@ impl Body {
         self.segments.end - self.segments.start
     }
 
-    /// Bytes in all.
+    /// Total bytes of the segments.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.layout.run_bytes(self.segments.clone())
@@ -174,7 +174,7 @@ impl Body {
 pub enum Output {
     /// Send a frame on the signal lane: `head`, then the bytes of `body`.
     Signal {
-        /// To whom.
+        /// The receiver.
         to: PeerId,
         /// Its header, complete.
         header: FrameHeader,
@@ -185,13 +185,13 @@ pub enum Output {
     },
     /// Queue a bulk frame, read from memory when it is sent.
     Bulk {
-        /// To whom.
+        /// The receiver.
         to: PeerId,
         /// Its header, complete.
         header: FrameHeader,
-        /// Which memory.
+        /// Which of the operation's memories.
         side: Side,
-        /// Which bytes.
+        /// The bytes of that memory.
         span: Span,
     },
     /// Add, then call [`Exchange::reduced`](super::exchange::Exchange::reduced).

@@ -1,6 +1,6 @@
 //! The collectives of a communicator: blocking on borrowed buffers, asynchronous on owned ones.
 //!
-//! Asynchronous ones on borrowed buffers are those of `scope.rs`.
+//! For asynchronous collectives on borrowed buffers, see `scope`.
 #![allow(unsafe_code)]
 
 use crate::communicator::handle::Handle;
@@ -14,12 +14,12 @@ use crate::reduce::{Element, ReduceOp};
 
 /// Blocking.
 impl Communicator {
-    /// Reduces equally long buffers of all members, in place.
+    /// Reduces a buffer of the same length from every member, in place.
     ///
     /// # Errors
-    /// [`Error::PeerLost`]: call again. [`Error::TooFewPeers`]: admit more first.
-    /// [`Error::Cancelled`]: somebody cancelled, or called something else. The buffer then holds
-    /// the input. The fatal ones ([`Error::is_fatal`]).
+    /// [`Error::PeerLost`]: call again. [`Error::TooFewPeers`]: admit more peers first.
+    /// [`Error::Cancelled`]: a member cancelled it or made another call. Any fatal error
+    /// ([`Error::is_fatal`]). After an error the buffer holds the input.
     pub fn all_reduce<T: Element>(
         &self,
         buffer: &mut [T],
@@ -30,8 +30,8 @@ impl Communicator {
         self.run(Request::all_reduce(parts, reduce_op, options))
     }
 
-    /// Reduces equally long buffers of all members into `receive`, whose content is undefined after
-    /// an error. `send` is never written.
+    /// Reduces a buffer of the same length from every member into `receive`, whose content is
+    /// undefined after an error. `send` is never written.
     ///
     /// # Errors
     /// As [`Communicator::all_reduce`]; [`Error::InvalidArgument`] if the lengths differ.
@@ -90,7 +90,7 @@ impl Communicator {
         self.run(Request::shares(collective, send, receive, options)?)
     }
 
-    /// Gives all members the buffer of rank `root`.
+    /// Sends the buffer of rank `root` to all members.
     ///
     /// # Errors
     /// As [`Communicator::all_reduce`].
@@ -117,8 +117,8 @@ impl Communicator {
     }
 }
 
-/// Asynchronous, on buffers that the handle owns until the end, and gives back with it. None of
-/// them blocks. Errors come from the handle, so that no buffer is lost with one.
+/// Asynchronous, on buffers that the handle owns until the operation ends and then returns. None of
+/// them blocks. All errors come from the handle, so that no buffer is lost.
 impl Communicator {
     /// Starts [`Communicator::all_reduce`].
     pub fn all_reduce_async<T: Element>(
@@ -206,17 +206,17 @@ impl Communicator {
     /// Starts a collective on raw memory. Does not block.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`], [`Error::InvalidUsage`], [`Error::WorldChanged`] and the end of
-    /// a session that is over, at once; the rest from the handle, which may be any but the first.
+    /// At once: [`Error::InvalidArgument`], [`Error::InvalidUsage`], [`Error::WorldChanged`], or
+    /// the error that ended the session. From the handle: any but the first.
     ///
     /// # Safety
-    /// The memory of every part must stay valid, and be used by nobody else, until the handle says
-    /// that the operation has ended, or has been dropped.
+    /// The memory of every part must stay valid, and must not be accessed, until the handle reports
+    /// that the operation has ended or has been dropped.
     pub unsafe fn raw_async(&self, request: Request) -> Result<RawHandle> {
         self.session().check_open()?;
         if request.options.tag == Tag::SHARED_STATE {
             return Err(Error::invalid(format!(
-                "tag {} is that of shared state; use another",
+                "tag {} is reserved for shared state; use another",
                 Tag::SHARED_STATE
             )));
         }
@@ -230,7 +230,7 @@ impl Communicator {
             && root.0 >= world_size
         {
             return Err(Error::invalid(format!(
-                "root is rank {root}, the world has {world_size} members"
+                "root is rank {root}, but the world size is {world_size}"
             )));
         }
         // SAFETY: passed on from the caller.

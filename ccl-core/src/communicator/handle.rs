@@ -1,4 +1,4 @@
-//! Operations under way: wait, wait with a deadline, poll, cancel, progress.
+//! Handles of operations in progress: wait, wait with a deadline, poll, cancel, progress.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use crate::driver::peer::completion::Finished;
 use crate::error::{Error, Result};
 use crate::outcome::{Outcome, Progress};
 
-/// An operation under way on memory that the caller vouches for. Dropping it cancels and waits for
+/// An operation in progress on raw memory. Dropping the handle cancels the operation and waits for
 /// the verdict, so that the memory is free afterwards.
 #[derive(Debug)]
 pub struct RawHandle {
@@ -26,13 +26,13 @@ impl RawHandle {
     /// Blocks until the operation has ended. Later calls return the same.
     ///
     /// # Errors
-    /// Why it was not committed; the input is intact.
+    /// Why it did not commit; the input is intact.
     pub fn wait(&self) -> Result<Outcome> {
         self.call.check_process()?;
         outcome(self.call.completion().wait())
     }
 
-    /// Blocks at most `timeout`. The operation goes on whatever comes of it.
+    /// Blocks at most `timeout`. The operation goes on either way.
     ///
     /// # Errors
     /// [`Error::Timeout`] if it has not ended by then, else as [`RawHandle::wait`].
@@ -45,34 +45,35 @@ impl RawHandle {
         }
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.call.completion().is_finished()
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     pub fn cancel(&self) {
         self.call.cancel();
     }
 
-    /// How far it is at this peer, or was when it ended. Does not block.
+    /// Its progress at this peer; after the end, its last progress. Does not block.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.call.progress()
     }
 
-    /// The call that it waits for.
+    /// The call behind this handle.
     pub(super) fn call(&self) -> Arc<Call> {
         Arc::clone(&self.call)
     }
 
-    /// Whether this peer gives its content in a sync; `None` before the election, and for others.
+    /// Whether this peer is a source in a sync; `None` before the election, and for other
+    /// operations.
     pub(super) fn is_source(&self) -> Option<bool> {
         self.call.is_source()
     }
 
-    /// Cancels unless it has ended, and waits until it has.
+    /// Cancels it unless it has ended, and waits for the end.
     pub(super) fn settle(&self) {
         if self.call.check_process().is_err() {
             // Nobody moves the parent's bytes here, and nobody would end the call.
@@ -84,8 +85,8 @@ impl RawHandle {
         }
     }
 
-    /// The end, or a promise to wake the context's waker when there is one; the newest waker
-    /// counts. Wakers are woken by the library's I/O threads and must not block.
+    /// Polls for the end. Keeps only the newest waker; an I/O thread of the library wakes it, so it
+    /// must not block.
     pub fn poll(&self, context: &Context<'_>) -> Poll<Result<Outcome>> {
         self.call.completion().poll(context.waker()).map(outcome)
     }
@@ -106,12 +107,13 @@ fn outcome(end: Result<Finished>) -> Result<Outcome> {
     }
 }
 
-/// An operation under way on buffers that it owns. Also a future. Dropping it cancels and waits.
+/// An operation in progress on buffers that the handle owns. Also a future. Dropping it cancels the
+/// operation and waits until it has ended.
 #[derive(Debug)]
 #[must_use = "dropping it cancels the operation"]
 pub struct Handle<B> {
-    /// Before `buffers`: dropping the handle waits until nothing touches them. An error if it did
-    /// not start.
+    /// Declared before `buffers`, so that it is dropped first: its drop waits until nothing touches
+    /// them. An error if the operation did not start.
     raw: Result<RawHandle>,
     buffers: Option<B>,
 }
@@ -122,7 +124,7 @@ impl<B> Handle<B> {
         Self { raw, buffers }
     }
 
-    /// Blocks until it has ended; the buffers hold the result, or after an error the input.
+    /// Blocks until it has ended. The buffers then hold the result, or after an error the input.
     ///
     /// # Panics
     /// If it was already waited for as a future.
@@ -132,29 +134,29 @@ impl<B> Handle<B> {
         (buffers.expect("taken only when the handle ends"), end)
     }
 
-    /// Blocks at most `timeout`. The operation goes on whatever comes of it.
+    /// Blocks at most `timeout`. The operation goes on either way.
     ///
     /// # Errors
-    /// [`Error::Timeout`] if it has not ended by then, else as [`RawHandle::wait`], or why it did
+    /// [`Error::Timeout`] if it has not ended by then; else as [`RawHandle::wait`], or why it did
     /// not start.
     pub fn wait_for(&self, timeout: Duration) -> Result<Outcome> {
         self.started()?.wait_for(timeout)
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.raw.as_ref().is_ok_and(RawHandle::is_finished) || self.raw.is_err()
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     pub fn cancel(&self) {
         if let Ok(raw) = &self.raw {
             raw.cancel();
         }
     }
 
-    /// How far it is at this peer. Does not block.
+    /// Its progress at this peer. Does not block.
     #[must_use]
     pub fn progress(&self) -> Progress {
         let raw = self.raw.as_ref();

@@ -1,4 +1,4 @@
-//! The caller's buffers as one call uses them: checked once, lent afresh to each attempt.
+//! The caller's buffers during one call: checked once, lent again to each attempt.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::wire::control::{Called, Elements, Fingerprint};
 
-/// How many elements `send` and `receive` have for one element counted, in a world of this size.
+/// Elements of `send` and of `receive` per counted element, in a world of this size.
 fn scale(collective: Collective, world_size: usize) -> (usize, usize) {
     match collective {
         Collective::AllReduce { .. } | Collective::Broadcast { .. } => (1, 1),
@@ -20,7 +20,7 @@ fn scale(collective: Collective, world_size: usize) -> (usize, usize) {
     }
 }
 
-/// Checks what the caller calls it.
+/// Checks the caller's name for the call.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`]: the name is too long.
@@ -82,7 +82,7 @@ pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Bu
     Ok(parts)
 }
 
-/// More is not spoken of between peers.
+/// Peers cannot agree on a longer name.
 fn check_count(parts: &[RawPart]) -> Result<()> {
     let counts = parts.iter().map(|part| part.count as u64);
     let count = counts.fold(0_u64, u64::saturating_add);
@@ -103,7 +103,8 @@ fn bytes(part: &RawPart, scale: usize) -> Result<usize> {
         .ok_or_else(|| Error::invalid("a buffer is longer than the address space"))
 }
 
-/// A result that is written over somebody's input, other than exactly in place, would destroy it.
+/// A result may overlap an input only if it is exactly in place: otherwise it would destroy the
+/// input.
 fn check_overlap(parts: &[Buffer]) -> Result<()> {
     let mut ranges = Vec::with_capacity(2 * parts.len());
     for (index, part) in parts.iter().enumerate() {

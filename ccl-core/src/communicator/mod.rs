@@ -1,4 +1,4 @@
-//! The public face of a peer: connect, collectives, handles.
+//! The public API of a peer: the communicator, how it connects and how it ends.
 
 mod census;
 mod collectives;
@@ -34,8 +34,8 @@ pub use sync_handle::SyncHandle;
 /// A member of a run.
 ///
 /// Cheap to clone; every method may be called from any thread, and blocks only where it says so.
-/// When the last clone is dropped, the peer leaves the run; that waits at most a second for the
-/// master's farewell, and ends whatever is still open.
+/// When the last clone is dropped, the peer leaves the run: all open calls end, and the drop waits
+/// at most a second for the master's answer.
 #[derive(Clone, Debug)]
 pub struct Communicator {
     membership: Arc<Membership>,
@@ -48,7 +48,7 @@ struct Membership(Arc<Session>);
 impl Drop for Membership {
     fn drop(&mut self) {
         if self.0.check_process().is_err() {
-            // The threads that the session would wait for are the parent's.
+            // In a forked child the threads that it would wait for do not exist.
             return std::mem::forget(Arc::clone(&self.0));
         }
         self.0.close();
@@ -72,7 +72,7 @@ impl Communicator {
         }
     }
 
-    /// This session's name in the run's events and errors.
+    /// The id of this session, as shown in events and errors.
     #[must_use]
     pub fn peer(&self) -> PeerId {
         self.session().peer()
@@ -84,7 +84,7 @@ impl Communicator {
         self.view().rank_of(self.peer()).unwrap_or_default()
     }
 
-    /// Members of the view of the newest result.
+    /// Number of members in the view of the newest result.
     #[must_use]
     pub fn world_size(&self) -> u32 {
         self.view().world_size()
@@ -96,53 +96,54 @@ impl Communicator {
         self.session().view()
     }
 
-    /// Newcomers that the next `update_topology` may admit, as far as this peer has heard.
+    /// Number of newcomers that the next `update_topology` may admit, as far as this peer knows.
     #[must_use]
     pub fn pending_peers(&self) -> u32 {
         self.session().pending_peers()
     }
 
-    /// What this peer waits for at the moment, in words for a user: at a safe point, who has not
-    /// come to it. `None` if it waits for nobody.
+    /// What this peer waits for now, as a text for users: at a safe point, which members have not
+    /// reached it. `None` if it waits for no other peer.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         self.session().waits_for()
     }
 
-    /// The same, for [`crate::Notices`].
+    /// The same for [`crate::Notices`], which decides when to show it.
     #[must_use]
     pub fn waiting(&self) -> Option<Waiting> {
         self.session().waiting()
     }
 
-    /// What happened so far.
+    /// Counters since the communicator was created.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.session().counters()
     }
 
-    /// The address that other peers reach this one at.
+    /// The address at which other peers reach this one.
     #[must_use]
     pub fn listen_address(&self) -> std::net::SocketAddr {
         self.session().listen_address()
     }
 
-    /// A safe point: admits the newcomers that are ready. All members must come to it, in the same
-    /// order among their safe points; blocks until they have if anybody waits, else one round trip.
-    /// A newcomer's first call is what the members call after the safe point that admits it.
+    /// A safe point: admits the newcomers that are ready. All members must call it equally often.
+    /// Blocks until all have called it if a newcomer waits, otherwise for one round trip to the
+    /// master. A newcomer's first call is the one that the members make after the safe point that
+    /// admitted it.
     ///
     /// # Errors
-    /// [`crate::Error::Timeout`] after `operation_timeout`: the safe point is not used up. The
-    /// fatal ones.
+    /// [`crate::Error::Timeout`] after `operation_timeout`: the next call is the same safe point
+    /// again. Any fatal error.
     pub fn update_topology(&self) -> Result<Arc<View>> {
         self.update_topology_async()?.wait()
     }
 
-    /// Leaves the run: cancels what this peer has open, says farewell, and waits for the answer.
-    /// Every clone gets [`crate::Error::Ended`] from then on.
+    /// Leaves the run: cancels this peer's open calls, tells the master, and waits for its answer.
+    /// From then on every clone gets [`crate::Error::Ended`].
     ///
     /// # Errors
-    /// The fatal ones, if the session ended otherwise before.
+    /// A fatal error, if the session had already ended for another reason.
     pub fn leave(self) -> Result<()> {
         self.session().leave()
     }

@@ -1,7 +1,7 @@
-//! Calls other than collectives, waited for in slices: connecting, and safe points.
+//! Connecting and safe points, waited for in slices.
 //!
-//! For callers that have to look at something else while they wait, such as the signals of an
-//! interpreter. Blocking forms are in the parent module.
+//! For callers that must do something else while they wait, such as handle an interpreter's
+//! signals. The blocking forms are in the parent module.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::peer::View;
 use crate::time::Instant;
 
-/// A peer on its way into a run. Dropping the last clone gives up.
+/// A connection attempt in progress. Dropping the last clone gives up.
 #[derive(Clone, Debug)]
 pub struct Connecting {
     membership: Arc<Membership>,
@@ -27,10 +27,11 @@ pub struct Connecting {
 }
 
 impl Connecting {
-    /// Blocks at most `timeout`; the communicator once this peer is admitted, `None` before.
+    /// Blocks at most `timeout`. Returns the communicator once this peer is admitted, `None`
+    /// before.
     ///
     /// # Errors
-    /// As [`Communicator::connect`], whose `connect_timeout` counts from the start.
+    /// As [`Communicator::connect`]; `connect_timeout` counts from the start.
     pub fn wait_for(&self, timeout: Duration) -> Result<Option<Communicator>> {
         let session = &self.membership.0;
         session.check_process()?;
@@ -51,25 +52,26 @@ impl Connecting {
         }
     }
 
-    /// What it waits for at the moment, in words for a user.
+    /// What it waits for now, as a text for users.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         self.membership.0.waits_for()
     }
 
-    /// The same, for [`crate::Notices`].
+    /// The same for [`crate::Notices`], which decides when to show it.
     #[must_use]
     pub fn waiting(&self) -> Option<Waiting> {
         self.membership.0.waiting()
     }
 
-    /// Gives up, from any thread: whoever waits gets [`Error::Ended`]. Blocks at most a second.
+    /// Gives up, from any thread: a waiting thread gets [`Error::Ended`]. Blocks at most a second.
     pub fn cancel(&self) {
         self.membership.0.close();
     }
 }
 
-/// A safe point that this peer has come to. Dropping it withdraws unless it has been released.
+/// A safe point that this peer has reached. Dropping it withdraws the peer from it, unless it has
+/// been released.
 #[derive(Debug)]
 pub struct SafePoint {
     call: SafePointCall,
@@ -96,19 +98,19 @@ impl SafePoint {
         }
     }
 
-    /// Whether it was released, or withdrawn. Does not block.
+    /// Whether it was released or withdrawn. Does not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.completion().is_finished()
     }
 
-    /// The end, or a promise to wake the context's waker when there is one; the newest waker
-    /// counts. Wakers are woken by the library's threads and must not block.
+    /// Polls for the end. Keeps only the newest waker; a thread of the library wakes it, so it must
+    /// not block.
     pub fn poll(&self, context: &Context<'_>) -> Poll<Result<Arc<View>>> {
         self.completion().poll(context.waker()).map(view)
     }
 
-    /// Asks to come back from it; a safe point that is withdrawn is not used up. Does not block.
+    /// Asks to withdraw from it; the next call is then the same safe point again. Does not block.
     pub fn cancel(&self) {
         self.call.cancel();
     }
@@ -134,7 +136,7 @@ fn view(end: Result<Finished>) -> Result<Arc<View>> {
 }
 
 impl Communicator {
-    /// Starts to join a run; [`Connecting::wait_for`] waits for the admission.
+    /// Starts to join a run; [`Connecting::wait_for`] waits for admission.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Os`].
@@ -148,17 +150,17 @@ impl Communicator {
         })
     }
 
-    /// Comes to a safe point without waiting for the others.
+    /// Enters a safe point without waiting for the others.
     ///
     /// # Errors
-    /// [`Error::Forked`]; the rest from the safe point.
+    /// [`Error::Forked`] at once; all others from the safe point.
     pub fn update_topology_async(&self) -> Result<SafePoint> {
         self.session().safe_point().map(|call| SafePoint { call })
     }
 
     /// Leaves the run as dropping the last clone does: waits at most a second for the master's
-    /// farewell. Every clone, and every open call, gets [`Error::Ended`]. Does nothing the second
-    /// time, and in a forked child.
+    /// answer. Every clone and every open call gets [`Error::Ended`]. Does nothing when called
+    /// again, or in a forked child.
     pub fn close(&self) {
         self.session().close();
     }

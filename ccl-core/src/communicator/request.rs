@@ -1,6 +1,6 @@
 //! A collective as its caller describes it: which one, on which buffers, and how.
 //!
-//! What all members must agree on is made of it in `memory.rs`, where the buffers are also checked.
+//! `memory` checks the buffers and derives what all members must agree on.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::ids::{Rank, Tag};
 use crate::reduce::{Dtype, Element, ReduceOp};
 use crate::wire::control::{Algorithm, Kind};
 
-/// Which collective, with what it alone needs.
+/// Which collective, with its own parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collective {
-    /// Reduces equally long buffers of all members, as one transaction.
+    /// Reduces buffers of the same length from every member, as one transaction.
     AllReduce {
         /// How elements combine.
         reduce_op: ReduceOp,
@@ -21,17 +21,17 @@ pub enum Collective {
     ReduceScatter {
         /// How elements combine.
         reduce_op: ReduceOp,
-        /// Members that the buffers are made for. If there are others by now, nothing is started.
+        /// World size that the buffers are made for. If it has changed, nothing is started.
         world_size: u32,
     },
     /// Collects every member's share in rank order.
     AllGather {
-        /// Members that the buffers are made for. If there are others by now, nothing is started.
+        /// World size that the buffers are made for. If it has changed, nothing is started.
         world_size: u32,
     },
-    /// Gives all members one member's buffer.
+    /// Sends one member's buffer to all members.
     Broadcast {
-        /// Whose.
+        /// Rank of the sender.
         root: Rank,
     },
     /// Blocks until all members have called it.
@@ -41,18 +41,18 @@ pub enum Collective {
 /// How one call is to be made.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Stream of operations; those of one tag run one after the other, all members in the same
-    /// order.
+    /// Stream of operations: those of one tag run one after the other, in the same order on all
+    /// members.
     pub tag: Tag,
     /// `Auto` lets the library choose, the same on all members.
     pub algorithm: Algorithm,
-    /// When to cancel it for everybody. `None`: the communicator's `operation_timeout`.
+    /// When to cancel it for all members. `None`: after the communicator's `operation_timeout`.
     pub deadline: Option<Duration>,
-    /// Most attempts with the survivors after a peer is lost, the first included; 0 and 1: no
-    /// retry.
+    /// Most attempts, including the first: after a peer is lost, the call is retried with the
+    /// survivors. 0 and 1: no retry.
     pub attempts: u32,
-    /// What the caller calls a collective that it makes of this one, such as `reduce to rank 2`:
-    /// the same at all members, at most 128 bytes. Empty: nothing.
+    /// The caller's name for a collective built on this one, such as `reduce to rank 2`. The same
+    /// on all members, at most 128 bytes; empty for none.
     pub caller: String,
 }
 
@@ -75,14 +75,14 @@ pub struct RawPart {
 pub struct Request {
     /// Which collective.
     pub collective: Collective,
-    /// The buffers; one unless many, none for a barrier.
+    /// The buffers: none for a barrier, any number for an all-reduce, else one.
     pub parts: Vec<RawPart>,
     /// Tag, deadline, algorithm, retry.
     pub options: Options,
 }
 
 impl Collective {
-    /// Its kind, without what it needs.
+    /// Its kind, without parameters.
     #[must_use]
     pub fn kind(self) -> Kind {
         match self {
@@ -94,7 +94,7 @@ impl Collective {
         }
     }
 
-    /// Members that the buffers are made for, where lengths depend on it.
+    /// The world size that the buffers are made for, if their lengths depend on it.
     pub(super) fn world_size(self) -> Option<u32> {
         match self {
             Self::ReduceScatter { world_size, .. } | Self::AllGather { world_size } => {
@@ -104,7 +104,7 @@ impl Collective {
         }
     }
 
-    /// Whether lengths or the root mean something else in a view of another size.
+    /// Whether the lengths or the root depend on the world size.
     pub(super) fn depends_on_ranks(self) -> bool {
         self.world_size().is_some() || matches!(self, Self::Broadcast { .. })
     }
@@ -141,7 +141,7 @@ impl RawPart {
     }
 }
 
-/// The requests of the typed faces, which share them: blocking, asynchronous, in a scope.
+/// The requests behind the typed methods: blocking, asynchronous and scoped.
 impl Request {
     fn new(collective: Collective, parts: Vec<RawPart>, options: &Options) -> Self {
         Self {
@@ -155,7 +155,7 @@ impl Request {
         Self::new(Collective::AllReduce { reduce_op }, parts, options)
     }
 
-    /// An all-gather or a reduce-scatter: one of the buffers has a share for each member.
+    /// An all-gather or a reduce-scatter: one of its buffers has a share for each member.
     pub(super) fn shares<T: Element>(
         collective: Collective,
         send: &[T],
@@ -188,6 +188,6 @@ fn expect_length(name: &str, found: usize, expected: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "{name} has {found} elements, {expected} are needed"
+        "{name} has {found} elements, but {expected} are needed"
     )))
 }

@@ -1,4 +1,4 @@
-//! Operations on borrowed buffers that run at the same time, and end with a scope.
+//! Concurrent operations on borrowed buffers, which all end with their scope.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -14,8 +14,8 @@ use crate::outcome::{Outcome, Progress};
 use crate::reduce::{Element, ReduceOp};
 
 impl Communicator {
-    /// Runs operations on borrowed buffers at the same time. Every operation started in `f` has
-    /// ended when this returns; what was not waited for is cancelled.
+    /// Runs several operations on borrowed buffers at once. Every operation started in `f` has
+    /// ended when this returns; those that were not waited for are cancelled.
     ///
     /// ```no_run
     /// # fn f(communicator: &ccl_core::Communicator) -> ccl_core::Result<()> {
@@ -42,13 +42,13 @@ impl Communicator {
             env: PhantomData,
         };
         let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(&scope)));
-        // No borrow ends before its operation, not even that of a leaked handle.
+        // No borrow ends before its operation does, even if its handle was leaked.
         scope.calls.lock().iter().for_each(|call| call.settle());
         end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
-/// Where operations on borrowed buffers live; see [`Communicator::scope`].
+/// A scope for operations on borrowed buffers; see [`Communicator::scope`].
 #[derive(Debug)]
 pub struct Scope<'scope, 'env: 'scope> {
     communicator: &'env Communicator,
@@ -61,9 +61,9 @@ impl<'scope> Scope<'scope, '_> {
     /// Starts [`Communicator::all_reduce`].
     ///
     /// # Errors
-    /// [`crate::Error::InvalidArgument`], [`crate::Error::InvalidUsage`],
-    /// [`crate::Error::WorldChanged`] and the end of a session that is over, at once; the rest from
-    /// the handle.
+    /// At once: [`crate::Error::InvalidArgument`], [`crate::Error::InvalidUsage`],
+    /// [`crate::Error::WorldChanged`], or the error that ended the session. All others from the
+    /// handle.
     pub fn all_reduce<T: Element>(
         &'scope self,
         buffer: &'scope mut [T],
@@ -165,7 +165,7 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
-/// An operation under way on buffers borrowed for `'scope`.
+/// An operation in progress on buffers borrowed for `'scope`.
 #[derive(Clone, Debug)]
 pub struct ScopedHandle<'scope> {
     raw: Arc<RawHandle>,
@@ -176,12 +176,12 @@ impl ScopedHandle<'_> {
     /// Blocks until it has ended.
     ///
     /// # Errors
-    /// Why it was not committed; the input is intact.
+    /// Why it did not commit; the input is intact.
     pub fn wait(self) -> Result<Outcome> {
         self.raw.wait()
     }
 
-    /// Blocks at most `timeout`. The operation goes on whatever comes of it.
+    /// Blocks at most `timeout`. The operation goes on either way.
     ///
     /// # Errors
     /// [`crate::Error::Timeout`] if it has not ended by then, else as [`ScopedHandle::wait`].
@@ -189,18 +189,18 @@ impl ScopedHandle<'_> {
         self.raw.wait_for(timeout)
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.raw.is_finished()
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     pub fn cancel(&self) {
         self.raw.cancel();
     }
 
-    /// How far it is at this peer. Does not block.
+    /// Its progress at this peer. Does not block.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.raw.progress()

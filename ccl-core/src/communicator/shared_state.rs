@@ -1,5 +1,5 @@
-//! Shared state as callers see it: entries in their memory. The call that makes them equal is in
-//! `sync`.
+//! Shared state as callers see it: named entries in their memory. `sync` makes it equal at all
+//! members.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -29,9 +29,9 @@ pub struct SharedState<'a> {
     names: BTreeMap<String, usize>,
     memory: Vec<Lent>,
     revision: Revision,
-    /// False after a sync that failed half-way, if what was there before could not be put back.
+    /// False after a sync that failed half-way, if the earlier content could not be restored.
     is_usable: bool,
-    /// Digests of the blocks at the last sync, for callers who say what they touched since.
+    /// Digests of the blocks at the last sync, for callers that pass what they touched since.
     digests: Option<Vec<Digest>>,
     lives: PhantomData<&'a mut [u8]>,
 }
@@ -51,11 +51,11 @@ impl<'a> SharedState<'a> {
         }
     }
 
-    /// Adds a buffer that must be equal at all members. `shape` has as many elements as `memory`;
-    /// up to 100,000 entries.
+    /// Adds a buffer that must be equal on all members. `memory` has the number of elements of
+    /// `shape`. At most 100,000 entries.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a name that is there already, or a shape that does not fit.
+    /// [`Error::InvalidArgument`] for a duplicate name, or a shape that does not fit.
     pub fn add<T: Element>(
         &mut self,
         name: &str,
@@ -89,8 +89,7 @@ impl<'a> SharedState<'a> {
         let key = key::<T>(name, shape, allow_inequality);
         if key.count() != Some(memory.len() as u64) {
             return Err(Error::invalid(format!(
-                "entry {name:?} of shape {shape:?} has another number of elements than its memory, \
-                 {}",
+                "entry {name:?}: shape {shape:?} does not fit its memory of {} elements",
                 memory.len()
             )));
         }
@@ -98,15 +97,15 @@ impl<'a> SharedState<'a> {
         unsafe { self.add_raw(key, memory.as_mut_ptr().cast()) }
     }
 
-    /// Adds raw memory, for the C and Python edges.
+    /// Adds raw memory, for the C and Python bindings.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a name that is there already, a shape beyond the address
-    /// space, or a null pointer.
+    /// [`Error::InvalidArgument`] for a duplicate name, a shape beyond the address space, or a null
+    /// pointer.
     ///
     /// # Safety
-    /// `memory` must stay valid for the bytes of `key`, and be used by nobody else while a sync is
-    /// under way, for as long as the state is used.
+    /// `memory` must be valid for the bytes of `key` for as long as the state is used, and must not
+    /// be accessed during a sync.
     pub unsafe fn add_raw(&mut self, key: Key, memory: *mut u8) -> Result<()> {
         if key.name.len() > crate::limits::TEXT_BYTES_MAX {
             return Err(Error::invalid(
@@ -115,7 +114,7 @@ impl<'a> SharedState<'a> {
         }
         if self.names.contains_key(&key.name) {
             return Err(Error::invalid(format!(
-                "there is an entry {:?} already",
+                "there is already an entry {:?}",
                 key.name
             )));
         }
@@ -140,34 +139,34 @@ impl<'a> SharedState<'a> {
         Ok(())
     }
 
-    /// How often the state was advanced.
+    /// The revision: how often the state was advanced.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision.0
     }
 
-    /// Says how often the state was advanced; a sync may be one revision ahead of the one before.
+    /// Sets the revision: how often the state was advanced. At each sync it may be at most one
+    /// higher than at the last.
     pub fn set_revision(&mut self, revision: u64) {
         self.revision = Revision(revision);
     }
 
-    /// Whether the content is whole. False after a sync that ended half-way, until one succeeds:
-    /// what is there is a mixture of two contents. After one with a single source that failed, and
-    /// was not cancelled, what was there before is put back, and it is true.
+    /// Whether the content is consistent. False after a sync that ended half-way and left a mixture
+    /// of two contents, until a sync succeeds. If the sync had a single source that failed, and was
+    /// not cancelled, the earlier content is restored, and this is true.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.is_usable
     }
 
-    /// Says that the content is a mixture, as that of a state of the same memory was: the next sync
-    /// only receives.
+    /// Marks the content as a mixture, for example because another state of the same memory was
+    /// one: the next sync only receives.
     pub fn mark_mixed(&mut self) {
         self.is_usable = false;
     }
 
-    /// What the last sync knew of the content, for a state that is made anew of the same entries;
-    /// `None` if there was no sync, or if entries came or a checkpoint was loaded since. This state
-    /// forgets it.
+    /// Takes the hashes of the last sync, for a new state of the same entries. `None` if there was
+    /// no sync, or if an entry was added or a checkpoint loaded since. This state forgets them.
     pub fn take_hashes(&mut self) -> Option<Hashes> {
         let blocks = self.digests.take()?;
         Some(Hashes {
@@ -176,15 +175,15 @@ impl<'a> SharedState<'a> {
         })
     }
 
-    /// Says that the content is what it was when these were taken, but for the entries that the
-    /// next sync is told of ([`SyncOptions::touched`]). Does nothing if the entries are others.
+    /// Restores hashes that were taken from an earlier state. Only entries listed in the next
+    /// sync's [`SyncOptions::touched`] may have changed since. Does nothing if the entries differ.
     pub fn resume(&mut self, hashes: Hashes) {
         if hashes.keys == keys_digest(&self.keys) {
             self.digests = Some(hashes.blocks);
         }
     }
 
-    /// What all members must agree on of each entry.
+    /// What all members must agree on for each entry: name, type and shape.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
         &self.keys
@@ -203,7 +202,7 @@ impl<'a> SharedState<'a> {
         Ok(unsafe { memory.as_slice(count) })
     }
 
-    /// The buffer of an entry, to change it.
+    /// The buffer of an entry, mutable.
     ///
     /// # Errors
     /// As [`SharedState::slice`].
@@ -214,7 +213,7 @@ impl<'a> SharedState<'a> {
         Ok(unsafe { memory.as_mut_slice(count) })
     }
 
-    /// The digest over all entries as they are now. Hashes everything.
+    /// The root digest over all entries as they are now. Hashes everything.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if the state is larger than can be numbered.
@@ -224,9 +223,9 @@ impl<'a> SharedState<'a> {
         Ok(Tree::new(keys_digest(&self.keys), &layout, digests).root)
     }
 
-    /// Saves the state with its revision, and returns the file once it survives the machine. Other
-    /// members need not take part. Blocks for two hashes and one write; nobody may write the memory
-    /// meanwhile. See docs/checkpoint.md.
+    /// Saves the state with its revision, and returns the file's path once it would survive a power
+    /// loss. Other members need not take part. Blocks for two hashes and one write; the memory must
+    /// not be written meanwhile. See docs/checkpoint.md.
     ///
     /// # Errors
     /// [`Error::InvalidUsage`] if the content is a mixture ([`SharedState::is_usable`]), else as
@@ -240,9 +239,9 @@ impl<'a> SharedState<'a> {
         checkpoints.save(content, &self.keys, &self.bytes())
     }
 
-    /// Loads the newest checkpoint that is whole, with its revision; `false` if there is none at
-    /// all. A run that starts anew begins so, and then synchronises: the highest revision that
-    /// anybody has wins.
+    /// Loads the newest intact checkpoint, with its revision; `false` if there are no checkpoints.
+    /// A run that restarts loads first and then synchronises: the highest revision of any member
+    /// wins.
     ///
     /// # Errors
     /// As [`Checkpoints::load`]. If the disk failed half-way, [`SharedState::is_usable`] is false
@@ -274,7 +273,7 @@ impl<'a> SharedState<'a> {
             return Ok(());
         }
         Err(Error::usage(
-            "the last sync of this state failed half-way, it holds a mixture; synchronise it first",
+            "the last sync of this state failed half-way and left a mixture; synchronise it first",
         ))
     }
 
@@ -355,7 +354,7 @@ impl<'a> SharedState<'a> {
         ))
     }
 
-    /// Takes over what a sync left; `stays`: a mixture too.
+    /// Updates the content after a sync; `stays`: even if it is a mixture.
     pub(super) fn settle(&mut self, holding: &Holding, stays: bool) {
         holding.end(stays);
         let (content, is_whole) = holding.offered();
@@ -367,7 +366,7 @@ impl<'a> SharedState<'a> {
     }
 }
 
-/// Digests of the content of a [`SharedState`], which outlive it.
+/// Digests of a [`SharedState`]'s content, which outlive the state.
 #[derive(Clone, Debug)]
 pub struct Hashes {
     /// Of names, types and shapes.

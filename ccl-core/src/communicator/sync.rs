@@ -1,5 +1,5 @@
-//! The call that makes a shared state equal at all members. The form that owns the state meanwhile
-//! is in `sync_handle`.
+//! The call that makes a shared state equal at all members. The form that owns its state is in
+//! `sync_handle`.
 #![allow(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -19,21 +19,23 @@ use crate::wire::control::{
     Called, CancelReason, Digest, Fingerprint, StateOffer, SyncFault, SyncStrategy,
 };
 
-/// How a sync is to be made.
+/// Options of one sync.
 #[derive(Clone, Debug, Default)]
 pub struct SyncOptions {
-    /// Whether this peer's content counts. Default: it does, and is replaced if another is elected.
+    /// This peer's role in the election. Default: its content takes part, and is replaced if
+    /// another is elected.
     pub strategy: SyncStrategy,
-    /// A vote for the best content there is, if nobody has the one that was sealed last or what
-    /// follows it, or fewer than are further ahead of it, as after a loss of the master's journal.
-    /// Needs the votes of all members. Default false.
+    /// A vote to go on from the best content there is. It counts if no member has the content
+    /// sealed last or its successor, or if fewer members have those than are further ahead, as
+    /// after the loss of the master's journal. All members must vote for it. Default false.
     pub restore: bool,
     /// Indices of the entries that may have changed since the last sync: only these are hashed. A
-    /// change elsewhere goes unseen until a sync without this hint. Default `None`: all.
+    /// change to any other entry goes unnoticed until a sync without this hint. Default `None`:
+    /// all.
     pub touched: Option<Vec<usize>>,
-    /// When to cancel it for everybody. `None`: the communicator's `operation_timeout`.
+    /// When to cancel it for all members. `None`: after the communicator's `operation_timeout`.
     pub deadline: Option<Duration>,
-    /// Threads that hash. `None`: as many as there are cores, at most 8.
+    /// Hashing threads. `None`: one per core, at most 8.
     pub hash_threads: Option<usize>,
 }
 
@@ -42,39 +44,40 @@ pub struct SyncOptions {
 pub struct SyncInfo {
     /// The revision that all members have now.
     pub revision: u64,
-    /// The digest over all entries, equal at all members.
+    /// The root digest over all entries, equal on all members.
     pub root: Digest,
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     pub sent_bytes: u64,
-    /// Bytes received: blocks that differed, and digests.
+    /// Bytes received: differing blocks, and digests.
     pub received_bytes: u64,
-    /// Who gave them, and how many of those that were used.
+    /// Which peers sent blocks, and how many of their bytes were used.
     pub sources: Vec<(PeerId, u64)>,
     /// Members that took part.
     pub members: Vec<PeerId>,
-    /// The view this peer was in when it was told.
+    /// The view this peer was in when it learned the outcome.
     pub view: Arc<View>,
-    /// The sync's name in the history.
+    /// The sync's name in the run's history.
     pub op: OpName,
-    /// Attempts it took.
+    /// Number of attempts.
     pub attempts: u32,
     /// Time from call to return.
     pub duration: Duration,
-    /// How much of it went into hashing the own state.
+    /// How much of it was spent hashing this peer's state.
     pub hashing: Duration,
 }
 
 impl Communicator {
-    /// Makes a state equal at all members of the group: the master elects one content by revision
-    /// and popularity, and whoever lacks it gets the blocks that differ from those that have it,
-    /// verified. All members call it; blocks until all have it. A member that is lost meanwhile
-    /// does not disturb the others. On entry the memory is the caller's state, on success the
-    /// elected one, and nobody may write it in between.
+    /// Makes a state equal on all members of the group. The master elects one content by revision
+    /// and popularity; members with another content fetch the differing blocks from those that have
+    /// it, and verify them. All members call it; it blocks until all have the content. Losing a
+    /// member does not disturb the others. The memory must not be written during the call; on
+    /// success it holds the elected content.
     ///
     /// # Errors
-    /// [`crate::Error::SharedState`] names who called with other entries, strategies or revisions;
-    /// nothing moved. [`crate::Error::Cancelled`], [`crate::Error::TooFewPeers`], the fatal ones.
-    /// After an error [`SharedState::is_usable`] says whether the content is still whole.
+    /// [`crate::Error::SharedState`] names the peer whose entries, strategy or revision does not
+    /// fit; no data was moved. [`crate::Error::Cancelled`], [`crate::Error::TooFewPeers`], any
+    /// fatal error. After an error [`SharedState::is_usable`] says whether the content is still
+    /// consistent.
     pub fn sync_shared_state(
         &self,
         state: &mut SharedState<'_>,
@@ -87,13 +90,13 @@ impl Communicator {
         self.sync_while(state, &options, |_| {})
     }
 
-    /// As [`Communicator::sync_shared_state`], with options, and with something to do meanwhile:
-    /// `body` runs once the state is hashed, and may follow and cancel the sync. Then blocks until
-    /// the sync has ended; a `body` that panics cancels it.
+    /// As [`Communicator::sync_shared_state`], with options and a closure to run meanwhile. `body`
+    /// runs once the state is hashed, and may watch and cancel the sync. Afterwards this blocks
+    /// until the sync has ended. A panic in `body` cancels the sync.
     ///
     /// # Errors
     /// As [`Communicator::sync_shared_state`]. [`crate::Error::InvalidArgument`], and
-    /// [`crate::Error::InvalidUsage`] if another sync is under way; then `body` does not run.
+    /// [`crate::Error::InvalidUsage`] if another sync is in progress; then `body` does not run.
     pub fn sync_while(
         &self,
         state: &mut SharedState<'_>,
@@ -112,11 +115,11 @@ impl Communicator {
         end
     }
 
-    /// Hashes the state, and starts a sync of it.
+    /// Hashes the state and starts a sync of it.
     ///
     /// # Safety
-    /// Threads of the library write the state's memory until the handle has ended or is dropped,
-    /// which must happen before the state, or its memory, is used in any other way.
+    /// The library's threads write the state's memory until the handle has ended or is dropped.
+    /// That must happen before the state or its memory is used in any other way.
     pub(super) unsafe fn start_sync(
         &self,
         state: &mut SharedState<'_>,
@@ -166,7 +169,7 @@ pub(super) struct Syncing {
 }
 
 impl Syncing {
-    /// Lets the state take over what the sync left, and says what it did.
+    /// Updates the state after a sync, and returns what the sync did.
     pub(super) fn end(
         &self,
         state: &mut SharedState<'_>,
@@ -191,7 +194,7 @@ impl Syncing {
         })
     }
 
-    /// Names the entry in which the members differ, if this one knows it.
+    /// Names the entry in which the members differ, if this peer knows it.
     fn with_entry(&self, keys: &[Key], mut error: Error) -> Error {
         if let Error::SharedState {
             fault,
@@ -221,7 +224,7 @@ impl Syncing {
     }
 }
 
-/// Whether callers gave a sync up: they are likely to call again, with the same source.
+/// Whether callers gave up a sync: then they are likely to call again, with the same source.
 fn is_given_up(end: &Result<Outcome>) -> bool {
     let Err(Error::Cancelled { reason, .. }) = end else {
         return false;
@@ -229,28 +232,28 @@ fn is_given_up(end: &Result<Outcome>) -> bool {
     matches!(**reason, CancelReason::User | CancelReason::Deadline { .. })
 }
 
-/// Follows a sync, and cancels it, while another thread waits for it. It does not keep the state
-/// borrowed; after the end it tells how far the sync was.
+/// Watches a sync, and can cancel it, while another thread waits for it. It does not borrow the
+/// state. After the end it still reports the sync's progress.
 #[derive(Clone, Debug)]
 pub struct SyncWatch {
     call: Arc<Call>,
 }
 
 impl SyncWatch {
-    /// Blocks at most `timeout`; whether it has ended. It goes on either way.
+    /// Blocks at most `timeout`. Returns whether the sync has ended; if not, it goes on.
     #[must_use]
     pub fn wait_for(&self, timeout: Duration) -> bool {
         let is_parent = self.call.check_process().is_ok();
         is_parent && self.call.completion().wait_for(timeout) || self.is_finished()
     }
 
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.call.completion().is_finished()
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     pub fn cancel(&self) {
         self.call.cancel();
     }

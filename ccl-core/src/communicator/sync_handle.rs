@@ -1,4 +1,4 @@
-//! A sync that owns its state until the end, for whoever cannot wait for it in a scope.
+//! A sync that owns its state until it ends, for callers that cannot wait in a scope.
 #![allow(unsafe_code)]
 
 use std::borrow::BorrowMut;
@@ -11,19 +11,20 @@ use crate::error::{Error, Result};
 use crate::lock::Mutex;
 use crate::outcome::{Outcome, Progress};
 
-/// A sync under way of a state that it owns. Any number of threads may wait for it. Dropping it
-/// cancels, and waits until nothing touches the state.
+/// A sync in progress, which owns its state. Any number of threads may wait for it. Dropping it
+/// cancels the sync and waits until nothing touches the state.
 #[derive(Debug)]
 #[must_use = "dropping it cancels the sync"]
 pub struct SyncHandle<S> {
-    /// Before `owned`: dropping it waits until nothing touches the state.
+    /// Declared before `owned`, so that it is dropped first: its drop waits until nothing touches
+    /// the state.
     raw: RawHandle,
     owned: Mutex<Owned<S>>,
 }
 
 #[derive(Debug)]
 struct Owned<S> {
-    /// `None` when it was given back.
+    /// `None` once the caller has taken it back.
     state: Option<S>,
     stage: Stage,
 }
@@ -35,13 +36,13 @@ enum Stage {
 }
 
 impl Communicator {
-    /// Starts a sync of a state that the handle owns until its end: hashes the state, which takes
-    /// the calling thread's time, and returns. `S` is a [`SharedState`], or what holds one and its
+    /// Starts a sync of a state that the handle owns until the end. Hashes the state on the calling
+    /// thread, then returns. `S` is a [`SharedState`], or a type that holds one together with its
     /// memory.
     ///
     /// # Errors
-    /// [`crate::Error::InvalidArgument`], and [`crate::Error::InvalidUsage`] if another sync is
-    /// under way, with the state; the rest from the handle.
+    /// At once, together with the state: [`crate::Error::InvalidArgument`], and
+    /// [`crate::Error::InvalidUsage`] if another sync is in progress. All others from the handle.
     ///
     /// The state's memory cannot be used before the end, even if the handle is leaked:
     ///
@@ -92,19 +93,19 @@ impl<S: BorrowMut<SharedState<'static>>> SyncHandle<S> {
         self.end(self.raw.wait_for(timeout))
     }
 
-    /// Cancels it unless it has ended, and blocks until nothing touches the state.
+    /// Cancels the sync unless it has ended, and blocks until nothing touches the state.
     pub fn settle(&self) {
         self.raw.settle();
-        // How it ended is for those who wait for it.
+        // Waiting threads get the result.
         let _ = self.wait();
     }
 
-    /// The state, once, if it has ended. Does not block.
+    /// Takes the state back if the sync has ended; only the first call returns it. Does not block.
     pub fn take_state(&self) -> Option<S> {
         if !self.is_finished() {
             return None;
         }
-        // How it ended is for those who wait for it.
+        // Waiting threads get the result.
         let _ = self.wait();
         let mut owned = self.owned.lock();
         match owned.stage {
@@ -113,7 +114,7 @@ impl<S: BorrowMut<SharedState<'static>>> SyncHandle<S> {
         }
     }
 
-    /// What an end, or the lack of one, means. The first to see the end settles the state.
+    /// Converts the end, or a timeout. The first thread that sees the end updates the state.
     fn end(&self, end: Result<Outcome>) -> Result<SyncInfo> {
         if let Err(error @ (Error::Timeout | Error::Forked)) = end {
             return Err(error);
@@ -131,26 +132,26 @@ impl<S: BorrowMut<SharedState<'static>>> SyncHandle<S> {
         };
         let before = std::mem::replace(stage, Stage::Over(end.clone()));
         drop(owned);
-        // The last of a session leaves it, which takes a while.
+        // Dropping the last clone of a session leaves the run, which takes a while.
         drop(before);
         end
     }
 }
 
 impl<S> SyncHandle<S> {
-    /// Whether it has ended, one way or another. Does not block.
+    /// Whether it has ended, successfully or not. Does not block.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.raw.is_finished()
     }
 
-    /// Whether it has ended, or a promise to wake the context's waker when it has; the newest waker
-    /// counts. Wakers are woken by the library's threads and must not block.
+    /// Polls for the end. Keeps only the newest waker; a thread of the library wakes it, so it must
+    /// not block.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.raw.poll(context).map(drop)
     }
 
-    /// Asks to abort it for all members; the verdict may still be success. Does not block.
+    /// Asks to abort it for all members. It may still succeed. Does not block.
     pub fn cancel(&self) {
         self.raw.cancel();
     }

@@ -1,4 +1,4 @@
-//! The one place that reads a clock.
+//! The only file that reads a clock.
 #![expect(
     clippy::disallowed_types,
     reason = "the driver turns real time into crate::time::Instant"
@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::time::Instant;
 
 /// Seconds since the beginning of 2026: a number that rises from one start of a process to the
-/// next, as far as anybody's clock can be trusted.
+/// next, as far as the clocks can be trusted.
 #[must_use]
 pub fn seconds_since_2026() -> u32 {
     const BEGINNING: u64 = 1_767_225_600;
@@ -48,8 +48,8 @@ impl Moment {
         })
     }
 
-    /// How much time has passed since `earlier`, at least. A system that was started anew has run
-    /// since; how long it was off is not known. Of another machine nothing is.
+    /// How much time has passed since `earlier`, at least. A rebooted system has run since; how
+    /// long it was off is not known. Of another machine nothing is.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Duration {
         let ms = if self.boot == earlier.boot {

@@ -1,4 +1,4 @@
-//! Secrets and seeds from the system.
+//! Random bytes from the operating system, for secrets and seeds.
 
 use std::io;
 

@@ -1,18 +1,18 @@
-//! The master's sealed history on disk: append-only, checksummed, torn tails cut off.
+//! The journal: the master's sealed history on disk, append-only and checksummed.
 //!
 //! ```text
 //! file    "ccl-log\n" | version u32 | bytes of the run's name u32 | name | CRC-32 of all that
 //! record  bytes of the body u32 | checksum of the record before u32 | checksum u32
 //!         | CRC-32 of these twelve bytes u32 | body: the record in postcard's format
 //! ```
-//! All numbers are little-endian. A record's checksum is the CRC-32 of the checksum of the record
-//! before (at first, of the file's header) and of its body. A crash can only leave the last record
-//! short, or zeros in its place: that is cut off, since nobody was told of it. Everything else that
-//! does not fit is damage, and the master refuses to guess. What records mean is in
-//! `master::history::record`.
+//! All numbers are little-endian. A record's checksum is the CRC-32 of the previous record's
+//! checksum (for the first record: the header's) and of its own body. A crash can only truncate the
+//! last record or leave zeros in its place. Such a tail is cut off: nothing that depends on it was
+//! sent. Any other mismatch is damage, and the master refuses to start.
 //!
-//! A file that is whole may still be an older copy. A marker beside it (`marker`) says how much was
-//! sealed; a journal that does not reach it, or has none, is doubted.
+//! An intact file may still be an old copy. The marker beside it (`marker`) records how much was
+//! sealed; a journal that is shorter, or has no marker, is in doubt. What records mean is in
+//! `master::history::record`.
 
 mod frame;
 mod marker;
@@ -52,7 +52,7 @@ pub struct Journal {
     /// Whether `sync` asks the disk. Without, records survive the process but not the machine.
     fsync: bool,
     is_broken: bool,
-    /// Whether somebody else has cut it, or written to it.
+    /// Whether another process has truncated it or written to it.
     is_changed: bool,
     /// Whether anything was appended since it was opened.
     is_appended: bool,
@@ -115,7 +115,7 @@ impl Journal {
         marker.and_then(Marker::stamp)
     }
 
-    /// A member can hear of the master now.
+    /// From now on a member can hear from the master.
     ///
     /// # Errors
     /// [`Error::Os`]: the master must stop.
@@ -159,9 +159,9 @@ impl Journal {
         }
     }
 
-    /// Whether the file is longer or shorter than what was written to it: somebody else has cut it,
-    /// or written to it. What is written behind a cut would hide that, so it is to be asked before,
-    /// and what was seen once stays so until the file is replaced.
+    /// Whether the file is longer or shorter than what was written to it: another process has
+    /// truncated it or written to it. Writing after a truncation would hide that, so check first; a
+    /// positive answer stays until the file is replaced.
     pub fn is_changed(&mut self) -> bool {
         let found = self.file.metadata().ok().filter(std::fs::Metadata::is_file);
         self.is_changed |= found.is_some_and(|found| found.len() != self.bytes);
@@ -354,13 +354,13 @@ impl Journal {
         let mut fixed = [0; FIXED_HEADER_BYTES];
         let read = self.file.read_exact(&mut fixed);
         if read.is_err() || fixed[..8] != MAGIC {
-            return Err(self.damaged("is not a ccl journal; name another file"));
+            return Err(self.damaged("is not a ccl journal; use another file"));
         }
         let [version, name_bytes] = [8, 12].map(|at| u32_at(&fixed, at));
         if version != JOURNAL_VERSION {
             let what = format!(
                 "has version {version}, this program writes {JOURNAL_VERSION}; use the program \
-                 that wrote it, or name another file"
+                 that wrote it, or another file"
             );
             return Err(self.damaged(&what));
         }
@@ -375,12 +375,12 @@ impl Journal {
         let name = rest.get(..name_bytes as usize).unwrap_or_default();
         if header_of(&String::from_utf8_lossy(name)) != found {
             return Err(self.damaged(
-                "is damaged in its header; move it away, or name another file: members that still \
-                 run then say what they know",
+                "is damaged in its header; move it away, or use another file: the master then \
+                 rebuilds the run from the members that are still running",
             ));
         }
         let name = String::from_utf8_lossy(name);
-        let what = format!("belongs to run `{name}`, not `{run}`; name another file or run");
+        let what = format!("belongs to run `{name}`, not `{run}`; use another file or run name");
         Err(self.damaged(&what))
     }
 
@@ -428,26 +428,27 @@ impl Journal {
     fn cut(&mut self, offset: u64, length: u64) -> Result<()> {
         tracing::warn!(
             journal = %self.path.display(), offset, bytes = length - offset,
-            "the journal's last record was not finished when its master ended; it is cut off"
+            "the journal's last record is incomplete, because its master ended while writing it; \
+             it is cut off"
         );
         let cut = self.file.set_len(offset);
         cut.and_then(|()| self.file.sync_all())
-            .map_err(|error| self.os("cannot be cut to its last whole record", error))
+            .map_err(|error| self.os("cannot be cut to its last complete record", error))
     }
 
     fn damaged_at(&self, offset: u64, length: u64, what: &str) -> Error {
         self.damaged(&format!(
             "is damaged at byte {offset} of {length}: {what}. Move it away, or cut it to {offset} \
-             bytes: it then decides nothing by itself, nor does an older copy in its place. The \
-             members that still run say what they know, and the master goes on once a majority of \
-             their view is back, or with `force_rebuild` if nobody else goes on"
+             bytes. The master will then trust neither it nor an older copy in its place: it \
+             rebuilds the run from the members that are still running, once a majority of their \
+             view is back, or with `force_rebuild` if no other members are running"
         ))
     }
 
     fn undecodable(&self, index: usize, error: &postcard::Error) -> Error {
         self.damaged(&format!(
-            "holds a record (number {index}) that this program does not know ({error}); use the \
-             program that wrote it"
+            "holds a record (number {index}) that this program does not understand ({error}); use \
+             the program that wrote it"
         ))
     }
 }

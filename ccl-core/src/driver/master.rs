@@ -1,7 +1,7 @@
 //! A master as a running server: sockets, clock and journal around `master::Master`.
 //!
-//! This file owns the thread and its end; `serve` the order in which outputs are carried out;
-//! `connection` one peer's connection; `door` those that have not said yet who they are.
+//! This file owns the server's thread and its shutdown. `serve` carries out outputs in order,
+//! `connection` owns one peer's connection, `door` the connections that are not identified yet.
 
 mod archive;
 mod connection;
@@ -234,18 +234,17 @@ fn check_no_run(journal: &Journal, history: &[Record]) -> Result<()> {
     let path = journal.path().display();
     if !history.is_empty() {
         return Err(Error::invalid(format!(
-            "journal {path} holds a run already, and new_run founds another: start without \
-             new_run to take the run up, or move the journal and its marker away, or name another \
-             file"
+            "journal {path} already holds a run, and new_run would found another: start without \
+             new_run to resume it, or move the journal and its marker away, or use another file"
         )));
     }
     match journal.doubt() {
         None => Ok(()),
         Some(Doubt::NoMarker(marker) | Doubt::Older(marker) | Doubt::Empty(marker)) => {
             Err(Error::invalid(format!(
-                "journal {path} is empty or gone, but its marker {} says that it held a run, whose \
-             members may be alive, and new_run founds another: start without new_run to take the \
-             run up from them, or delete both files if there are none",
+                "journal {path} is empty or missing, but according to its marker {} it held a run, \
+                 whose members may be alive, and new_run would found another: start without \
+                 new_run to resume the run from them, or delete both files if no member is alive",
                 marker.display()
             )))
         }
@@ -263,7 +262,7 @@ fn is_newest(journal: &Journal, config: &MasterConfig) -> bool {
     let path = config.journal.as_deref().unwrap_or(Path::new(""));
     tracing::warn!(
         journal = %path.display(),
-        "the journal is treated as lost: {doubt}. The run goes on with a majority of each view, or \
+        "the journal is not trusted: {doubt}. The run goes on with a majority of each view, or \
          with force_rebuild; if no member is heard within rebuild_window, a new run is founded"
     );
     false

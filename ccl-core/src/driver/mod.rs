@@ -1,6 +1,6 @@
-//! Thin shells around the machines of master and peer: their clocks, control connections and tasks.
+//! Runs the state machines of master and peer: owns their clocks, control connections and tasks.
 //!
-//! The connections that carry data are owned by `transport`.
+//! Data connections belong to `transport`.
 
 pub mod clock;
 mod entropy;

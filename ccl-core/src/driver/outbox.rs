@@ -1,5 +1,5 @@
-//! What is still to be written to a control connection: bounded, and written at once where it can
-//! be.
+//! The bounded send queue of a control connection. Frames are written at once if the socket takes
+//! them.
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 
@@ -10,7 +10,7 @@ use crate::limits::CONTROL_QUEUE_BYTES_MAX;
 use crate::net::{Stream, is_pause};
 use crate::wire::frame::{self, Message};
 
-/// The sending half of one control connection, shared by whoever sends and one writer task.
+/// The sending half of one control connection, shared by all senders and one writer task.
 ///
 /// `push` and `flush` never block: bytes the socket does not take wait for the writer task, so that
 /// a verdict leaves in the same moment in which it was decided. `push` does not even wait for a
@@ -52,7 +52,7 @@ impl Outbox {
         if queue.bytes.len() + queue.taken_bytes > CONTROL_QUEUE_BYTES_MAX {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
-                "the other side does not read",
+                "the other side does not read its messages",
             ));
         }
         Ok(())
@@ -93,7 +93,7 @@ impl Outbox {
             let is_written = self.write(&mut self.writing.lock(), stream)?;
             let (is_empty, is_closing) = {
                 let queue = self.queue.lock();
-                // Pushed while this task wrote: whoever flushed left it to this task.
+                // Pushed while this task wrote: the thread that pushed left the write to this task.
                 (queue.bytes.is_empty(), queue.closing)
             };
             match (is_written, is_empty, is_closing) {

@@ -1,10 +1,9 @@
 //! The master: who is in the run, in what order, and which results count.
 //!
-//! Pure: `handle` takes the time and one input, `poll_output` drains what is to be done,
-//! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules and the tables
-//! are in docs/protocol.md. This file takes inputs apart and hands them on; what they mean is
-//! decided by the run (`run`), by the sessions (`session`) and by each group on its own (`group`);
-//! `history` is what a successor must know.
+//! Pure: `handle` takes the time and one input, `poll_output` returns what to do, and
+//! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules are in
+//! docs/protocol.md. This file dispatches inputs to the run (`run`), the sessions (`session`) and
+//! the groups (`group`), which decide what they mean; `history` is what the next master must know.
 
 mod group;
 mod history;
@@ -46,7 +45,7 @@ pub struct ConnectionId(pub u64);
 pub enum Input {
     /// A connection sent a whole message. Connections are unknown before their first.
     Message {
-        /// Which connection.
+        /// The connection it came over.
         connection: ConnectionId,
         /// The address it comes from, for newcomers that announce an unspecified one.
         from: std::net::SocketAddr,
@@ -55,7 +54,7 @@ pub enum Input {
     },
     /// A connection ended.
     Closed {
-        /// Which.
+        /// The connection concerned.
         connection: ConnectionId,
     },
     /// The time that `poll_timeout` named has come.
@@ -76,14 +75,14 @@ pub enum Output {
     },
     /// Send a message.
     Send {
-        /// Where to.
+        /// The connection to send it over.
         connection: ConnectionId,
-        /// What.
+        /// The message.
         message: MasterToPeer,
     },
     /// Close a connection once everything sent to it has left. It may have ended already.
     Close {
-        /// Which.
+        /// The connection concerned.
         connection: ConnectionId,
     },
     /// Something an operator wants to know.
@@ -104,7 +103,7 @@ pub struct Setup {
     pub force_rebuild: bool,
     /// An operator's word that no member of an earlier run or view is alive: none is waited for.
     pub members_gone: bool,
-    /// For how long at least no member has heard of an earlier master: so much less is waited for
+    /// Minimum time for which no member has heard from an earlier master; it shortens the wait for
     /// those that may be alive.
     pub silence: Duration,
     /// Whether the history is known to be the newest of the run: the driver keeps a journal on
@@ -129,7 +128,7 @@ pub struct Master {
     run: Run,
     shared: Shared,
     groups: BTreeMap<GroupId, Group>,
-    /// Groups that the input in hand may have changed.
+    /// Groups that the current input may have changed.
     touched: BTreeSet<GroupId>,
     census: run::census::Census,
     units: run::generation::Units,
@@ -230,7 +229,7 @@ impl Master {
         groups.map(|(id, group)| (*id, group.phase.state().name()))
     }
 
-    /// Whether a member can hear of this master now.
+    /// Whether a member can hear from this master now.
     #[must_use]
     pub fn has_members(&self) -> bool {
         let mut sessions = self.shared.sessions.iter();
@@ -277,7 +276,7 @@ impl Master {
         }
     }
 
-    /// Something was heard of a session.
+    /// Something was received from a session.
     fn hear(&mut self, peer: PeerId) {
         self.shared.sessions.hear(peer, self.shared.now);
         let (sessions, groups) = (&self.shared.sessions, &self.groups);
@@ -303,7 +302,7 @@ impl Master {
             }
             PeerToMaster::Leave => self.shared.condemn(peer, EvictReason::Left),
             PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. } => {
-                let what = "it said hello or attached twice on one connection";
+                let what = "it sent Hello or Attach twice on one connection";
                 self.shared
                     .condemn(peer, EvictReason::Protocol(what.into()));
             }

@@ -1,4 +1,4 @@
-//! What the master wants done, in the order in which it was decided.
+//! The master's outputs, in the order in which it decided them.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ impl Outbox {
         self.queue.push_back(Output::Close { connection });
     }
 
-    /// Seals a record that must be on disk before anything that follows is told.
+    /// Seals a record that must be on disk before anything that depends on it is sent.
     pub fn seal(&mut self, record: Record) {
         self.queue.push_back(Output::Journal {
             record,

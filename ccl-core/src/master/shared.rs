@@ -1,4 +1,4 @@
-//! What all groups of a master share: the time, the sessions, and what is to be done.
+//! What all groups of a master share: the time, the sessions, and the outputs.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -71,7 +71,7 @@ impl Shared {
         }
     }
 
-    /// Has a peer evicted once the event in hand is dealt with.
+    /// Has a peer evicted once the current event is handled.
     pub fn condemn(&mut self, peer: PeerId, reason: EvictReason) {
         self.condemned.push_back((peer, reason));
     }

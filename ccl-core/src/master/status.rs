@@ -1,6 +1,6 @@
-//! What a master knows about its run at the moment: for operators, and for pages that show it.
+//! A snapshot of what a master knows about its run, for operators and status pages.
 //!
-//! Nothing is decided by it, and asking changes nothing.
+//! Nothing is decided by it, and taking one changes nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,10 +22,10 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
 }
 
-/// One group.
+/// Status of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
-    /// Its number.
+    /// The group's id.
     pub group: GroupId,
     /// The newest view.
     pub view: Vid,
@@ -43,10 +43,10 @@ pub struct GroupStatus {
     pub safe_points: u64,
 }
 
-/// One peer.
+/// Status of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// Its session.
+    /// The peer's session.
     pub peer: PeerId,
     /// What its program calls it.
     pub name: String,

@@ -1,4 +1,4 @@
-//! Connecting to an address.
+//! Connects to an address.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Which addresses are this host's.
+//! Which addresses belong to this host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 

@@ -1,4 +1,4 @@
-//! Ports that connections come in at.
+//! Listening ports.
 
 use std::future::poll_fn;
 use std::io;

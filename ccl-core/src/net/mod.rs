@@ -1,7 +1,7 @@
-//! TCP connections, the ports they come in at, and their options.
+//! TCP connections, listening ports, and their options.
 //!
-//! Links between peers and connections to the master both use it. It moves bytes and knows
-//! addresses; it knows neither frames nor peers. Nothing here blocks: whoever has to wait, awaits.
+//! Used by links between peers and by connections to the master. It moves bytes and knows
+//! addresses, but neither frames nor peers. Nothing here blocks; waiting is `async`.
 
 mod dial;
 mod host;

@@ -1,8 +1,8 @@
-//! Options of connections: which, why, and what the system made of them.
+//! Socket options: which, why, and what the system made of them.
 //!
-//! Nothing here is needed for correctness: an option that the system refuses is reported and lived
-//! without. The receive buffer is never set, because that would switch off its autotuning, which
-//! reaches further than an unprivileged process may ask for.
+//! None is needed for correctness: if the system refuses one, that is reported and the connection
+//! goes on without it. The receive buffer is never set, because that would switch off its
+//! autotuning, which reaches further than an unprivileged process may ask for.
 #![allow(unsafe_code)]
 
 use std::io;

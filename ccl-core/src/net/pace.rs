@@ -1,4 +1,4 @@
-//! Rate limits: pauses that double between attempts, and a limit on log lines about bad input.
+//! Rate limits: doubling pauses between attempts, and a limit on log lines about bad input.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -55,7 +55,7 @@ impl Warnings {
     }
 }
 
-/// Lets a burst through in each window, and counts the rest: whoever sends junk must not fill the
+/// Lets a burst through in each window, and counts the rest: a sender of junk must not fill the
 /// disk with complaints about it.
 #[derive(Debug, Default)]
 struct Limiter {

@@ -1,4 +1,4 @@
-//! A connection: bytes in both directions, as far as the system takes or has them now.
+//! A TCP connection with non-blocking reads and writes.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;

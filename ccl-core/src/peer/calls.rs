@@ -1,8 +1,8 @@
-//! The calls of the application: from `Post` to an operation with a number.
+//! The application's calls: from `Post` to an operation with a number.
 //!
-//! A call consumes its tag's next number when it is posted, or when it is answered by a floor above
-//! that number; a call that is refused consumes none (docs/protocol.md, R1, R2). How calls end is
-//! in `verdicts`, requests to abort are in `cancel`.
+//! A call uses up its tag's next number when it is posted, or when it is answered by a floor above
+//! that number; a rejected call uses none (docs/protocol.md, R1, R2). How calls end is in
+//! `verdicts`, requests to abort are in `cancel`.
 
 use std::cmp::Ordering;
 
@@ -47,7 +47,7 @@ impl Peer {
         self.advance(tag);
     }
 
-    /// Posts the waiting call of a tag, or answers it, as far as the phase and the floor allow.
+    /// Posts the waiting call of a tag, or answers it, if the phase and the floor allow it.
     pub(super) fn advance(&mut self, tag: Tag) {
         let (Some(state), Some(membership)) = (self.tags.get(tag), self.phase.membership()) else {
             return;
@@ -126,12 +126,12 @@ impl Peer {
                 "tag {tag} has an operation in progress; wait for it or use another tag"
             ))),
             None if tags >= limits::TAGS_MAX => Err(Error::usage(format!(
-                "{} tags are in use, the most there may be; one is free again when all members have \
-                 made the same calls under it and these have ended",
+                "all {} tags are in use; a tag is free again when all members have made the same \
+                 calls with it and these have ended",
                 limits::TAGS_MAX
             ))),
             _ if calls >= limits::OPEN_OPS_MAX => Err(Error::usage(format!(
-                "{} operations are in progress, the most there may be",
+                "{} operations are in progress, which is the maximum; wait for one to end",
                 limits::OPEN_OPS_MAX
             ))),
             _ => Ok(()),
@@ -213,7 +213,7 @@ impl Peer {
     }
 }
 
-/// What a call asks of the view in which it takes place.
+/// What a call requires of the view in which it runs.
 struct Needs {
     min_world: u32,
     root: Option<Rank>,
@@ -241,7 +241,7 @@ fn check_birth(
     let world_size = birth.members.world_size();
     if let Some(root) = root.filter(|root| root.0 >= world_size) {
         return Err(Error::invalid(format!(
-            "root {root} in a world of {world_size}"
+            "root is rank {root}, but the world size is {world_size}"
         )));
     }
     Ok(birth)

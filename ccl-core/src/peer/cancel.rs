@@ -1,8 +1,8 @@
 //! Requests to abort: by the caller, by its deadline, by a mismatch (R8).
 //!
-//! A cancel is a request: the call goes on until the verdict, which may be success. A call that has
-//! no number yet is posted first and cancelled then, because returning without one would leave the
-//! others in an operation that this caller believes to be over.
+//! A cancel is only a request: the call goes on until the verdict, which may be a commit. A call
+//! without a number is posted first and cancelled then. If it just returned, the others would be
+//! left in an operation that this caller believes to be over.
 
 use crate::ids::{CallId, OpName, PeerId, Tag};
 use crate::limits;

@@ -1,7 +1,7 @@
-//! Whether an `Install` agrees with what this peer knows for certain.
+//! Checks an `Install` against what this peer knows for certain. It only compares.
 //!
-//! It only compares. Every refusal here means that the master is not the one it claims to be, or
-//! has lost what it had sealed (I4–I6).
+//! A contradiction means that the master is not the one it claims to be, or has lost what it sealed
+//! (I4–I6).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub(super) struct Known<'a> {
     pub is_reply: bool,
     /// Safe points that were released.
     pub safe_released: u64,
-    /// Its tags.
+    /// The state of its tags.
     pub tags: &'a Tags,
 }
 
@@ -113,7 +113,7 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// Tags that begin anew with this view, for this peer. None of them has an operation here.
+    /// Tags that restart with this view, for this peer. None of them has an operation here.
     fn check_given_back(&self, install: &Install) -> Result<BTreeSet<Tag>, String> {
         let mut tags = BTreeSet::new();
         for given in &install.given_back {
@@ -169,7 +169,7 @@ impl Known<'_> {
 /// Highest number that a tag can have come to. Beyond it no number would follow.
 const NUMBER_MAX: OpNumber = OpNumber(u64::MAX / 2);
 
-/// I4 and I6 for one tag. A tag that was never heard of begins at 0.
+/// I4 and I6 for one tag. An unknown tag begins at 0.
 fn check_floor(state: Option<&TagState>, sealed: &TagFloor) -> Result<(), String> {
     let new = TagState::default();
     let state = state.unwrap_or(&new);

@@ -1,4 +1,4 @@
-//! Which cells of the transition table a peer has been through, for the simulator's count.
+//! Which cells of the transition table a peer has visited, counted for the simulator.
 
 use std::collections::BTreeSet;
 

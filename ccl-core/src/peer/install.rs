@@ -1,7 +1,7 @@
 //! View changes as a member sees them: Suspend → Flush, Install → Installed, Release (R3–R6).
 //!
-//! An `Install` is checked as a whole before any of it is taken in; what contradicts what this peer
-//! knows for certain ends the session, because no verdict of such a master can be told.
+//! An `Install` is checked as a whole before any of it is applied. If it contradicts what this peer
+//! knows for certain, the session ends, because such a master's verdicts cannot be trusted.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! What must hold at a peer whatever happens (docs/protocol.md, I5–I8).
+//! Invariants of a peer's own state, whatever it receives (docs/protocol.md, I5–I8).
 //!
-//! Whether the master keeps its side is checked in `check`, and is no panic; these are promises of
-//! this machine to itself. I5, that an open operation keeps its name over an `Install`, needs no
-//! assertion: nothing here ever renames one, and `check` refuses an `Install` that would.
+//! A violation is a bug and panics; the master's side is checked in `check`, without panics. I5,
+//! that an open operation keeps its name across an `Install`, needs no assertion: nothing here
+//! renames one, and `check` rejects an `Install` that would.
 
 use crate::ids::OpNumber;
 use crate::mutation::{Mutation, is_active};
@@ -23,7 +23,7 @@ pub(super) fn floor_never_falls(state: &TagState, sealed: &TagFloor) {
     );
 }
 
-/// I7: the ends of a tag are told in the order of its numbers, without a gap.
+/// I7: outcomes of a tag are reported in the order of its numbers, without a gap.
 pub(super) fn told_without_gap(state: &TagState, n: OpNumber) {
     assert!(
         n == state.told || is_active(Mutation::InvalidCallTakesNumber),
@@ -39,7 +39,7 @@ pub(super) fn held_after_election(posted: &Posted, fingerprint: &Fingerprint) {
     );
 }
 
-/// I8: what a view change decided is told after its release only.
+/// I8: what a view change decided is reported only after its release.
 pub(super) fn told_after_release(membership: Option<&Membership>) {
     assert!(
         membership.is_some_and(|membership| membership.released)

@@ -1,6 +1,4 @@
-//! What goes into a peer's machine and what comes out of it.
-//!
-//! Types only: what they cause is decided by the modules beside this one.
+//! The inputs and outputs of a peer's machine. Types only; the sibling modules handle them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +17,7 @@ use crate::wire::control::{
 /// A view as callers see it: it travels with each result (R16).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// Its name.
+    /// Id of the view.
     pub vid: Vid,
     /// Its members in rank order.
     pub members: Vec<Member>,
@@ -57,7 +55,7 @@ pub enum Input {
     LinkDown {
         /// The other end.
         peer: PeerId,
-        /// How.
+        /// How the link failed.
         fault: LinkFault,
         /// Whether repair was given up.
         gave_up: bool,
@@ -84,7 +82,7 @@ pub enum Input {
     Post {
         /// The caller's name for it.
         call: CallId,
-        /// Its stream.
+        /// The call's tag.
         tag: Tag,
         /// What is called; an `Auto` algorithm is resolved where the operation starts.
         fingerprint: Fingerprint,
@@ -95,7 +93,7 @@ pub enum Input {
     Cancel {
         /// The caller's name for it.
         call: CallId,
-        /// Why.
+        /// Why it should be aborted.
         reason: CancelReason,
     },
     /// The caller is at its next safe point (`update_topology`). Ends in one `Finish` or
@@ -124,7 +122,7 @@ pub enum End {
         op: OpName,
         /// Whose data is in the result, in rank order of the birth view.
         contributors: Vec<PeerId>,
-        /// This peer's view when it was told.
+        /// This peer's view when it learned the outcome.
         view: Arc<View>,
     },
     /// The operation failed on all members. `StopOp` came before, if it was started here.
@@ -132,9 +130,9 @@ pub enum End {
         /// The operation. If it was decided before this peer called it, its birth view is not known
         /// here and is `Vid::default()`.
         op: OpName,
-        /// Why.
+        /// Why it was aborted.
         reason: AbortReason,
-        /// This peer's view when it was told.
+        /// This peer's view when it learned the outcome.
         view: Arc<View>,
     },
     /// The session is over and nobody here can know. `StopOp` came before.
@@ -144,7 +142,7 @@ pub enum End {
     },
     /// A safe point was released with this view.
     SafePoint {
-        /// The view.
+        /// The view at the safe point.
         view: Arc<View>,
     },
     /// The deadline of a safe point passed; it was not consumed.
@@ -168,7 +166,7 @@ pub enum SessionEnd {
     Protocol(String),
     /// The driver met a mistake in this library, and gave the session up.
     Internal,
-    /// It left.
+    /// The peer left the run by itself.
     Left,
 }
 
@@ -243,16 +241,16 @@ pub enum Output {
     StopOp(OpName),
     /// A call is over.
     Finish {
-        /// Which.
+        /// The call that ended.
         call: CallId,
-        /// How.
+        /// How it ended.
         end: End,
     },
     /// A call was not started: the caller's mistake, too few peers, or a session that is over.
     Rejected {
-        /// Which.
+        /// The call that ended.
         call: CallId,
-        /// Why.
+        /// Why it was refused.
         error: Error,
     },
     /// A view is in force. Frames of operations born before it count for those that go on only:

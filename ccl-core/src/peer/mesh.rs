@@ -1,7 +1,7 @@
-//! The links that a peer keeps: wanted ones, whole ones, broken ones.
+//! The links of a peer: which it wants, which work, which are broken.
 //!
-//! Links outlive views. Who dials is fixed (the later session dials the earlier); how a link is
-//! made and repaired is the transport's business.
+//! Links outlive views. The peer with the later session dials. How a link is made and repaired is
+//! the transport's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +20,10 @@ pub(super) struct Mesh {
     listed: BTreeMap<PeerId, Neighbour>,
     up: BTreeSet<PeerId>,
     down: BTreeMap<PeerId, Break>,
-    /// Whom the master was told to be unreachable, and not yet to be back.
+    /// Peers reported to the master as unreachable, and not yet as back.
     accused: BTreeSet<PeerId>,
     ready: Option<(Vid, Vec<PeerId>)>,
-    /// Why there is no link yet, as far as it is known.
+    /// Why there is no link yet, if known.
     why: BTreeMap<PeerId, String>,
 }
 
@@ -53,7 +53,7 @@ impl Peer {
         self.say_ready();
     }
 
-    /// Newcomers that the next safe point may admit, as far as the master has told.
+    /// Newcomers that the next safe point may admit, as last sent by the master.
     #[must_use]
     pub fn pending_peers(&self) -> usize {
         let is_member = self.phase.membership().is_some();
@@ -90,7 +90,7 @@ impl Peer {
         self.say_ready();
     }
 
-    /// For the words of whoever waits for that link; of members, `LinkDown` tells.
+    /// For the texts of peers that wait for that link; for members there is `LinkDown`.
     pub(super) fn handle_no_link(&mut self, peer: PeerId, why: String) {
         let is_member = |view: &View| view.members.iter().any(|member| member.peer == peer);
         let is_listed = self.mesh.listed.contains_key(&peer);
@@ -180,7 +180,7 @@ impl Peer {
         }
     }
 
-    /// The session is over, or begins anew under another name.
+    /// The session is over, or restarts under another id.
     pub(super) fn forget_links(&mut self) {
         self.list(BTreeMap::new());
         self.mesh = Mesh::default();
@@ -210,7 +210,7 @@ impl Peer {
         self.tell_all_why();
     }
 
-    /// A newcomer over a new connection: the master may have forgotten what it was told.
+    /// A newcomer over a new connection: the master may have forgotten earlier reports.
     pub(super) fn say_ready_anew(&mut self) {
         self.mesh.ready = None;
         self.say_ready();

@@ -1,12 +1,12 @@
 //! A peer's side of the control protocol.
 //!
-//! Pure: `handle` takes the time and one input, `poll_output` drains what is to be done,
-//! `poll_timeout` says when to call again with [`Input::Timeout`]. It knows names, views and
-//! verdicts; bytes of operations are moved by `collective`.
+//! Pure: `handle` takes the time and one input, `poll_output` returns what to do, and
+//! `poll_timeout` says when to call again with [`Input::Timeout`]. It knows operation names, views
+//! and verdicts; `collective` moves the bytes.
 //!
 //! A call is posted, and `StartOp` emitted, by the very input that allows it: by `Post` itself in a
-//! steady or newly installed view and while there is no master, and otherwise (flushed, or `Attach`
-//! sent and not answered, or behind a carried operation) by the message that ends the wait.
+//! steady or newly installed view and while there is no master; otherwise (flushed, waiting for the
+//! answer to `Attach`, or behind a carried operation) by the message that ends the wait.
 
 mod calls;
 mod cancel;
@@ -103,7 +103,7 @@ impl Peer {
         self.now = self.now.max(now);
         self.begin_turn();
         if matches!(input, Input::Control(_)) && !self.session.is_up() {
-            // The last words of a connection that was given up: everything is said anew.
+            // The last frames of a connection that was given up: everything is sent again.
             return;
         }
         let (state, trigger) = (self.phase.state(), Trigger::of(&input));
@@ -120,7 +120,7 @@ impl Peer {
         }
     }
 
-    /// After a pause of this process the patience with the master begins anew (R20).
+    /// After a pause of this process the timeout for the master restarts (R20).
     fn begin_turn(&mut self) {
         if self.first_patience().is_none() {
             self.patience.skip(self.now);

@@ -1,9 +1,8 @@
-//! What the master is still to be told about single operations.
+//! Reports about single operations that the master has not been sent yet.
 //!
-//! `Done` leaves as soon as the outputs of the moment are drained, all of them in one message.
-//! `Posted` waits a little: an operation that is held before is told by its `Done` alone, so a
-//! small one costs the master one message a peer (P7). A report restates both and clears what
-//! waits.
+//! `Done` is sent with the outputs of the current input, all in one message. `Posted` is delayed a
+//! little: if the result is held before, `Done` alone suffices, so a small operation costs the
+//! master one message per peer (P7). A full report includes both and clears this queue.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! The phases of a session, what each owns, and the one table of what it does with each event.
+//! The phases of a session, what each owns, and the table of what it does with each event.
 //!
-//! Leaving a phase drops what it owns. The table says whether an event is acted upon; how is said
-//! by the modules that hold the handlers (docs/protocol.md, Peer).
+//! Leaving a phase drops what it owns. The table says whether an event is handled; the modules with
+//! the handlers say how (docs/protocol.md, Peer).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ pub(super) enum Phase {
     Installed(Membership),
     /// No connection to the master; what does not need it goes on.
     Detached(Absence),
-    /// The master was told everything, and its reply has not come.
+    /// `Attach` with the full report was sent; the reply has not come.
     Attaching(Absence),
-    /// Over.
+    /// The session is over.
     Ended(SessionEnd),
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Membership {
     pub view: Arc<View>,
     /// Names of its members in rank order.
     pub members: Members,
-    /// Its ring.
+    /// The ring order of its members.
     pub ring_order: Arc<[Rank]>,
     /// How `Auto` chooses in it.
     pub costs: CostTable,
@@ -115,7 +115,7 @@ pub(super) enum Reaction {
     Tolerate,
     /// It means nothing here.
     Ignore,
-    /// The master contradicts itself: drop the connection and tell it everything anew.
+    /// The master contradicts itself: drop the connection and report everything again.
     Fault,
 }
 
@@ -190,7 +190,7 @@ pub(super) fn legal_cells() -> impl Iterator<Item = (State, Trigger)> {
 }
 
 impl Phase {
-    /// Its name.
+    /// The phase without its data, for the table.
     pub fn state(&self) -> State {
         match self {
             Self::Joining => State::Joining,

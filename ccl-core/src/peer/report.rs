@@ -1,4 +1,4 @@
-//! The report: all that a peer knows, restated at every `Flush`, `Attach` and `Installed` (R5).
+//! The report: all that a peer knows, sent with every `Flush`, `Attach` and `Installed` (R5).
 
 use crate::wire::control::{OpenReport, Report, TagReport};
 

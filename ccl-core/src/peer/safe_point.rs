@@ -1,10 +1,11 @@
-//! Safe points (R9): the caller's k-th, from 0, answered the same for every member.
+//! Safe points (R9): numbered from 0, with the same answer for every member.
 //!
-//! What the caller called before a safe point is posted before the master hears of it: else the
-//! newcomers that it lets in would be members of that, and their first call would get its number.
+//! Operations called before a safe point are posted before the master learns of it. Otherwise the
+//! newcomers admitted there would be members of those operations, and their first call would get
+//! the number of one.
 //!
-//! A safe point that was withdrawn is not consumed: the next call is the same k again, and gets at
-//! once what the others got.
+//! A withdrawn safe point is not used up: the next call is the same k again, and gets at once what
+//! the others got.
 
 use std::collections::BTreeSet;
 
@@ -30,19 +31,19 @@ pub(super) struct SafePoints {
 struct Open {
     call: CallId,
     deadline: Option<Instant>,
-    /// Calls made before it that have no number yet. While there are any, nobody hears of it.
+    /// Calls made before it that have no number yet. While there are any, it is not reported.
     behind: BTreeSet<CallId>,
 }
 
 impl SafePoints {
-    /// Safe points called, the open one included if the master may hear of it.
+    /// Safe points called, including the open one if the master may learn of it.
     pub fn called(&self) -> u64 {
         let open = self.open.as_ref();
         let said = open.is_some_and(|open| open.behind.is_empty());
         self.consumed.saturating_add(u64::from(said))
     }
 
-    /// Safe points released, as far as this peer knows.
+    /// Safe points known to be released.
     pub fn released(&self) -> u64 {
         self.released
     }

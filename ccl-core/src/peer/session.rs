@@ -1,6 +1,6 @@
-//! The session with the master: its connection, registration, heartbeats, and its ends.
+//! The session with the master: connection, registration, heartbeats, and how it ends.
 //!
-//! It does not know operations; it knows when they can be told of, and ends them with the session.
+//! It does not know operations; it knows when they may be reported, and ends them with the session.
 
 use std::time::Duration;
 
@@ -293,7 +293,7 @@ impl Peer {
     }
 
     /// When a member without a master gives up. Real time, whether it ran or not: a master that
-    /// restarts relies on it that nobody is alive after that (R11).
+    /// restarts relies on no session being alive after that (R11).
     pub(super) fn detached_until(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Detached(absence) | Phase::Attaching(absence) => {

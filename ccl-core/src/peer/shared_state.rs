@@ -1,7 +1,7 @@
-//! Syncs of shared state, as far as they differ from other operations: the election in between.
+//! What is special about a sync of shared state: the election before it starts to move bytes.
 //!
-//! A sync is posted, held and decided like every operation; its fingerprint carries an offer.
-//! Between posts and results the master says who has the content that all are to have.
+//! A sync is posted, held and decided like any operation; its fingerprint carries an offer. Between
+//! the posts and the results the master announces who has the content that all are to have.
 
 use crate::error::Error;
 use crate::ids::{OpName, PeerId, Tag};
@@ -50,8 +50,8 @@ impl Peer {
     }
 }
 
-/// Whether an election can be true: it is the one that was heard before, members have its content,
-/// and what it says of this peer is so.
+/// Whether an election is plausible: it is the one received before, members have its content, and
+/// what it says about this peer is correct.
 fn check_election(
     posted: &Posted,
     content: StateId,
@@ -62,13 +62,13 @@ fn check_election(
         return Err(format!("{content}, after {before}"));
     }
     if sources.is_empty() {
-        return Err(format!("nobody has {content}"));
+        return Err(format!("no member has {content}"));
     }
     if let Some(stranger) = sources.iter().find(|it| !posted.members.contains(it)) {
-        return Err(format!("peer {stranger} is no member of it"));
+        return Err(format!("peer {stranger} is not a member of it"));
     }
     if !is_true_here {
-        return Err(format!("it errs in whether {content} is here"));
+        return Err(format!("it is wrong about whether {content} is here"));
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ pub(super) fn check_call(tag: Tag, fingerprint: &Fingerprint) -> Result<(), Erro
         return Ok(());
     }
     Err(Error::usage(format!(
-        "tag {} is for syncs of shared state, and for nothing else",
+        "tag {} is reserved for syncs of shared state",
         Tag::SHARED_STATE
     )))
 }

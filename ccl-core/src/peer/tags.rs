@@ -1,7 +1,7 @@
-//! What a peer knows of each tag: its floor, its next number, and the one call in progress.
+//! What a peer knows about each tag: its floor, its next number, and the call in progress.
 //!
-//! The whole outcome state of a tag is `floor` and `last_committed` (docs/protocol.md, R2). When
-//! anything is told, and to whom, is decided in `calls` and `install`.
+//! The whole outcome state of a tag is `floor` and `last_committed` (docs/protocol.md, R2). When it
+//! is reported is decided in `calls` and `install`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ pub(super) struct Tags {
     held_back: BTreeSet<Tag>,
 }
 
-/// One tag.
+/// What the peer knows about one tag.
 #[derive(Debug, Default)]
 pub(super) struct TagState {
     /// All operations below are decided.
@@ -41,7 +41,7 @@ pub(super) struct TagState {
     pub reasons: BTreeMap<OpNumber, AbortReason>,
     /// Number of the next validated call.
     pub next: OpNumber,
-    /// The number whose end is told next.
+    /// The number whose outcome is reported next.
     pub told: OpNumber,
     /// The call in progress.
     pub call: Option<Call>,
@@ -107,7 +107,7 @@ impl Call {
         }
     }
 
-    /// What the master is told of it.
+    /// The note about it for the master.
     pub fn note(&self) -> Option<OpNote> {
         self.posted().map(|posted| OpNote {
             op: posted.op,

@@ -1,7 +1,7 @@
 //! How calls end: by a commit, by a floor, or with the session (R2, R6, R7).
 //!
-//! `StopOp` comes before every `Finish` but that of a commit, where it follows. What a view change
-//! decided is held back until its release.
+//! `StopOp` precedes every `Finish`, except for a commit, where it follows. Decisions of a view
+//! change are held back until its release.
 
 use std::cmp::Ordering;
 
@@ -219,7 +219,7 @@ impl Peer {
     }
 
     /// An abort with its reason. The master keeps the newest only; where it is not known, the
-    /// caller is told what nobody repeats a call for, because it may have been final.
+    /// caller gets an error that is not retried, because the abort may have been final.
     fn aborted(&self, op: OpName) -> Verdict {
         let known = self
             .tags
@@ -228,7 +228,7 @@ impl Peer {
         match known.cloned() {
             Some(reason) => Verdict::Aborted { op, reason },
             None => {
-                let what = "the reason of so old an abort is no longer known";
+                let what = "the reason for an abort this old is no longer known";
                 self.cancelled(op, CancelReason::Local(what.to_owned()))
             }
         }

@@ -1,7 +1,7 @@
-//! Digests of a state: one a block, one root an entry, one root the state.
+//! Digests of a state: one per block, one root per entry, one root of the state.
 //!
-//! BLAKE3 throughout. A block's digest is over its bytes in memory (little-endian on every machine
-//! that is supported), an entry's over those of its blocks, the state's over its keys and entries.
+//! All are BLAKE3. A block's digest covers its bytes in memory (little-endian on every supported
+//! machine), an entry's root its blocks, the state's root its keys and entries.
 
 use blake3::Hasher;
 
@@ -16,9 +16,9 @@ pub type EntryDigest = Digest;
 pub struct Tree {
     /// Of each block, in order.
     pub blocks: Vec<Digest>,
-    /// Of each entry.
+    /// Digest of each entry.
     pub entries: Vec<EntryDigest>,
-    /// Of all.
+    /// Root digest of the state.
     pub root: Digest,
 }
 

@@ -1,9 +1,9 @@
-//! The sync of one peer: fetch or serve, the caller's memory, and the links.
+//! Runs the syncs of one peer: connects fetch or serve, the caller's memory, and the links.
 //!
-//! What arrives is put to the machines under a lock held for bookkeeping only; hashing and copying
-//! are done outside it, by the task that received. Blocks are received into memory of the library
-//! and copied to their places once their digests fit. The engine knows no verdicts: the driver
-//! starts and stops syncs as the peer's machine says.
+//! Arriving frames are passed to the machines under a lock held for bookkeeping only; the task that
+//! received them hashes and copies outside it. Blocks are received into the library's memory and
+//! copied into place once their digests match. The engine knows no verdicts: the driver starts and
+//! stops syncs as the peer's machine decides.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct StateTools {
     /// Receives events, from the tasks of the links and from within the engine's calls; must not
     /// block.
     pub events: Box<dyn Fn(StateEvent) + Send + Sync>,
-    /// Tells the time.
+    /// Returns the current time.
     pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
     /// Told that `deadline` may have changed.
     pub wake: Box<dyn Fn() + Send + Sync>,
@@ -62,7 +62,7 @@ struct Arrived {
 }
 
 impl StateEngine {
-    /// Without a sync.
+    /// An engine without an active sync.
     #[must_use]
     pub fn new(tools: StateTools) -> Self {
         Self {
@@ -102,7 +102,7 @@ impl StateEngine {
                 sync.take_early(role);
                 return Some(StateEvent::Held(op));
             }
-            // What nobody has advanced yet is not worth the memory: nothing is lost with it.
+            // A state that was never advanced is not worth the memory: nothing would be lost.
             let is_advanced = mine.revision > Revision(0);
             holding.keep_previous(is_advanced && sources.len() == 1);
             let fetch = Fetch::new(
@@ -157,7 +157,7 @@ impl StateEngine {
         })
     }
 
-    /// Whether this peer's memory is the elected content, and so must not change before the end;
+    /// Whether this peer's memory holds the elected content, and so must not change before the end;
     /// `None` before the election.
     #[must_use]
     pub fn is_source(&self, op: OpName) -> Option<bool> {
@@ -206,7 +206,7 @@ impl StateEngine {
             return Err("no signal frame of shared state");
         };
         if !payload.is_empty() {
-            return Err("an ask for shared state with data");
+            return Err("a request for shared state with data");
         }
         let mut answer = Ok(());
         self.with_sync(header.op, |sync| {
@@ -238,7 +238,7 @@ impl StateEngine {
             return Placement::Discard;
         }
         if u64::from(header.payload_bytes) != bytes_of(&sync.start.holding, &order) {
-            return Placement::Refuse("blocks of another length than was asked for");
+            return Placement::Refuse("blocks of another length than requested");
         }
         let key = (from, order.what, order.first);
         let buffer = sync

@@ -1,10 +1,10 @@
-//! How a member that differs from the elected content gets what it lacks: from whom it asks which
-//! blocks, and what it believes.
+//! How a member with other content fetches what it lacks: what it asks of which source, what it
+//! trusts.
 //!
-//! Pure: the owner tells what arrived and whether digests fit, and carries out the asks. First one
-//! source gives the digests of all blocks, which must add up to the elected root; then all sources
-//! give blocks, each as many at a time as it answers quickly. Nothing is written before its digest
-//! fits, so neither a lying source nor a late answer can spoil what is there.
+//! Pure: the owner reports what arrived and whether digests match, and sends the requests. First
+//! one source sends the digests of all blocks, which must match the elected root. Then all sources
+//! send blocks, each as many at a time as it can answer quickly. Nothing is written before its
+//! digest matches, so neither a lying source nor a late answer can corrupt the content.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub const DIGESTS_PER_FRAME: u32 = (SEGMENT_BYTES_MAX / 32) as u32;
 /// What is to be fetched.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// What was elected.
+    /// The elected content.
     pub elected: StateId,
     /// Digest of the keys, equal for all members.
     pub keys: Digest,
@@ -86,7 +86,7 @@ struct Wanted {
     digests: Vec<Digest>,
     /// Runs that are not stored, by first block.
     runs: BTreeMap<u32, Run>,
-    /// Those that nobody is asked for.
+    /// Blocks that are not requested from any source.
     todo: VecDeque<u32>,
     /// Bytes of all runs.
     bytes: u64,
@@ -101,7 +101,7 @@ struct Run {
 }
 
 impl Fetch {
-    /// Begins to ask.
+    /// Starts a fetch.
     #[must_use]
     pub fn new(task: Task, now: Instant) -> Self {
         let sources = task.sources.iter();
@@ -153,7 +153,7 @@ impl Fetch {
         wanted.digests.get(first as usize..(first + count) as usize)
     }
 
-    /// Digests arrived.
+    /// Handles digests that arrived.
     pub fn digests_arrived(&mut self, order: &Order, digests: Vec<Digest>, now: Instant) -> Claim {
         if !self.answered(order, now) {
             return Claim::Drop;

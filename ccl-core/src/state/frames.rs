@@ -1,4 +1,4 @@
-//! Asks and answers of a sync as frames, and what is in them.
+//! The requests and answers of a sync as frames.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub(super) fn note_lie(order: &Order, claim: Claim) {
         tracing::warn!(
             peer = %order.peer,
             block = order.first,
-            "it gave something that does not belong to the elected state, and is not asked again"
+            "it sent data that does not belong to the elected state, and is not asked again"
         );
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn given(from: PeerId, frame: Frame) -> Option<Order> {
     }
 }
 
-/// Asks for it.
+/// The header of a request.
 pub(super) fn ask(op: OpName, order: &Order) -> FrameHeader {
     let Order { first, count, .. } = *order;
     let frame = match order.what {
@@ -93,7 +93,7 @@ pub(super) fn ask(op: OpName, order: &Order) -> FrameHeader {
     }
 }
 
-/// Gives it.
+/// The header of an answer.
 pub(super) fn give(op: OpName, order: &Order, payload: &Payload) -> FrameHeader {
     let Order { first, count, .. } = *order;
     let frame = match order.what {

@@ -1,7 +1,7 @@
-//! Digests of all blocks of a state, computed by several threads.
+//! Computes the digests of all blocks of a state on several threads.
 //!
-//! What a digest is over is fixed by `digest` and `layout`: the outcome is the same on every
-//! machine, with every number of threads. This file only shares out the work.
+//! `digest` and `layout` fix what a digest covers: the result is the same on every machine, with
+//! any number of threads. This file only splits the work.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -21,14 +21,14 @@ pub fn default_threads() -> usize {
     available.map_or(1, NonZero::get).min(THREADS_MAX)
 }
 
-/// Digests to be filled in, and by how many threads at most, the caller's among them.
+/// Digests to fill in, and the number of threads, including the caller's.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// The blocks of the state.
     pub blocks: &'a Blocks,
     /// One for each block.
     pub digests: &'a mut [Digest],
-    /// Fewer work on a small state.
+    /// A small state uses fewer.
     pub threads: usize,
 }
 

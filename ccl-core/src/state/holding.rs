@@ -1,7 +1,7 @@
-//! The memory of one call of a sync: the caller's entries, and what is known of their content.
+//! The memory of one sync call: the caller's entries, and what is known about their content.
 //!
-//! It lives through all attempts of the call, so that what one attempt verified is not fetched
-//! again by the next.
+//! It lives through all attempts of the call, so that a retry does not fetch again what an earlier
+//! attempt verified.
 
 use std::sync::Arc;
 
@@ -32,9 +32,9 @@ struct Content {
     blocks: Vec<Digest>,
     /// What the blocks are together; `None`: a mixture.
     whole: Option<StateId>,
-    /// What they were before, if they are a mixture and it is kept.
+    /// The earlier content, if the entries are a mixture and it was kept.
     previous: Option<Previous>,
-    /// Whether it is kept once they become one.
+    /// Whether it is kept once they become a mixture.
     keeps: bool,
     /// What the caller had, or what was completed last: what an offer names.
     named: StateId,
@@ -55,16 +55,16 @@ pub struct Brought {
     pub tree: Tree,
     /// What an offer names.
     pub named: StateId,
-    /// Whether they are that content, and not what a sync that failed left.
+    /// Whether the entries hold that content, and not a mixture left by a failed sync.
     pub is_whole: bool,
 }
 
 /// What a call moved, over all its attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     pub sent_bytes: u64,
-    /// Bytes received, the useless included.
+    /// Bytes received, including wasted bytes.
     pub received_bytes: u64,
     /// Bytes used of each source.
     pub sources: Vec<(PeerId, u64)>,
@@ -96,7 +96,7 @@ impl Holding {
         }
     }
 
-    /// What an offer says: the content, and whether it can be given whole.
+    /// The content to offer, and whether all of it can be served.
     #[must_use]
     pub fn offered(&self) -> (StateId, bool) {
         let content = self.content.lock();
@@ -113,8 +113,9 @@ impl Holding {
         self.content.lock().whole.is_none()
     }
 
-    /// The call has ended, and nobody else uses the memory. A mixture becomes again what it was
-    /// before, if that is kept, unless `stays`: then what was verified need not be fetched again.
+    /// The call has ended, and no other thread uses the memory. A mixture is replaced by the
+    /// earlier content if that was kept, unless `stays`: then verified blocks need not be fetched
+    /// again.
     pub fn end(&self, stays: bool) {
         let mut content = self.content.lock();
         let Some(previous) = content.previous.take() else {
@@ -187,7 +188,7 @@ impl Holding {
         }
     }
 
-    /// Keeps what a block is before it is written over.
+    /// Keeps a block's content before it is overwritten.
     fn keep(&self, block: u32, bytes: &[u8]) {
         let is_kept = |content: &Content| {
             let previous = content.previous.as_ref();
@@ -201,7 +202,7 @@ impl Holding {
         let digest = content.blocks[block as usize];
         match (copy, &mut content.previous) {
             (Some(copy), Some(previous)) => previous.keep(block, Kept { digest, copy }),
-            // Without memory for all of it there is nothing whole to go back to.
+            // Unless all of it fits in memory there is nothing consistent to go back to.
             _ => content.previous = None,
         }
     }
@@ -213,7 +214,7 @@ impl Holding {
         content.blocks[range].copy_from_slice(digests);
     }
 
-    /// Whether the content is kept from now on when blocks of another are written over it.
+    /// Whether content is kept from now on before it is overwritten.
     pub(super) fn keep_previous(&self, keeps: bool) {
         self.content.lock().keeps = keeps;
     }

@@ -1,7 +1,7 @@
-//! Entries, and the blocks that they are cut into.
+//! The entries of a state, and the blocks that they are cut into.
 //!
 //! Blocks are numbered through all entries, in the order of the entries; each entry begins a new
-//! block. Entries whose content may differ have none.
+//! block. Entries whose content may differ between members have no blocks.
 
 use std::ops::Range;
 
@@ -56,7 +56,7 @@ pub struct Blocks {
 pub struct Span {
     /// Index of the entry.
     pub entry: usize,
-    /// Bytes within it.
+    /// Its bytes within the entry.
     pub bytes: Range<u64>,
 }
 

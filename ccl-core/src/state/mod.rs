@@ -1,7 +1,7 @@
 //! Shared state: entries that all members hold with the same bits.
 //!
-//! What an entry is, how it is cut into blocks, what the digests are over, and how a member gets
-//! the blocks that differ. Who has the right content is decided by the master.
+//! Defines entries, blocks and digests, and how a member gets the blocks that differ. The master
+//! decides which content is right.
 
 pub mod digest;
 pub mod engine;
@@ -34,9 +34,9 @@ pub enum What {
 /// One frame's worth of blocks or digests, asked of or given to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// The other side.
+    /// The peer at the other end.
     pub peer: PeerId,
-    /// What.
+    /// Digests or blocks.
     pub what: What,
     /// First block.
     pub first: u32,

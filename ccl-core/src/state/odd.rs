@@ -1,4 +1,4 @@
-//! The entry in which a member's state differs from the others', in words.
+//! Describes the entry in which a member's state differs from the others'.
 
 use super::layout::Key;
 use crate::wire::state::{Foreign, KeyDifference, KeySketch, OddEntry, name_hash};
@@ -19,7 +19,7 @@ pub fn sketch(keys: &[Key]) -> KeySketch {
 pub fn describe(keys: &[Key], difference: KeyDifference, others: &str) -> String {
     match difference {
         KeyDifference::Order => {
-            format!("the entries here and at {others} are the same, in another order")
+            format!("the entries here and at {others} are the same, but in another order")
         }
         KeyDifference::Several(least) => {
             format!("at least {least} entries here and at {others} differ")
@@ -40,7 +40,7 @@ pub fn describe_strange(difference: KeyDifference, odd: &str, others: &str) -> O
     let (entry, more) = match difference {
         KeyDifference::Order => {
             return Some(format!(
-                "the entries at {odd} and at {others} are the same, in another order"
+                "the entries at {odd} and at {others} are the same, but in another order"
             ));
         }
         KeyDifference::Several(least) => {
@@ -60,7 +60,7 @@ pub fn describe_strange(difference: KeyDifference, odd: &str, others: &str) -> O
     Some(words + &and_more(more))
 }
 
-/// Entries that differ beside the one that is named.
+/// Counts the entries that differ besides the named one.
 fn and_more(count: u32) -> String {
     match count {
         0 => String::new(),
@@ -79,18 +79,18 @@ fn describe_own(key: &Key, odd: OddEntry, others: &str) -> String {
         key.shape
     );
     let Some(theirs) = odd.others(&key.name, key.dtype, &key.shape, flag) else {
-        return format!("{own} here, and there is none at {others}");
+        return format!("{own} here, but is missing at {others}");
     };
     let unequal = |is_unequal| if is_unequal { "may" } else { "must not" };
     match &theirs.shape {
         Some((shape, other)) if *other != flag && (theirs.dtype, &shape[..]) == kind => format!(
-            "the contents of {:?} {} differ between members here, and {} at {others}: \
+            "the contents of {:?} {} differ between members here, but {} at {others}: \
              allow_inequality must be the same",
             key.name,
             unequal(flag),
             unequal(*other)
         ),
-        _ => format!("{own} here, and {} at {others}", in_words(&theirs)),
+        _ => format!("{own} here, but {} at {others}", in_words(&theirs)),
     }
 }
 
@@ -105,7 +105,7 @@ fn one_sided(entry: &Foreign, there: &str, missing: &str) -> String {
         members => format!("at {members}"),
     };
     format!(
-        "{name} is {} at {there}, and there is none {missing}",
+        "{name} is {} at {there}, but is missing {missing}",
         in_words(entry)
     )
 }

@@ -1,8 +1,8 @@
-//! The content that a member had before a sync began to write another over it.
+//! The content that a member had before a sync began to overwrite it.
 //!
-//! It is kept block by block where the other content has one source only: if that is lost half-way,
-//! the survivors go on from what they had. It is given to others from here, and goes back to its
-//! place once the call has ended.
+//! It is kept block by block while the new content has only one source: if that source is lost, the
+//! survivors go on from the old content. It is served to others from here, and restored after the
+//! call.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::buffer::{Gate, Region, Storage};
 use crate::wire::state::{Digest, StateId};
 
-/// What was written over of one content.
+/// The overwritten blocks of one content.
 #[derive(Debug)]
 pub(super) struct Previous {
     pub content: StateId,
@@ -25,7 +25,7 @@ pub(super) struct Kept {
 }
 
 impl Previous {
-    /// Of which nothing was written over yet.
+    /// Without overwritten blocks.
     pub fn new(content: StateId) -> Self {
         Self {
             content,
@@ -33,24 +33,24 @@ impl Previous {
         }
     }
 
-    /// A block as it was, if it was written over.
+    /// The old content of a block, if it was overwritten.
     pub fn block(&self, block: u32) -> Option<&Kept> {
         self.blocks.get(&block)
     }
 
-    /// A block is about to be written over.
+    /// Records a block that is about to be overwritten.
     pub fn keep(&mut self, block: u32, kept: Kept) {
         let known = self.blocks.insert(block, kept);
         assert!(known.is_none(), "what was written since is not the content");
     }
 
-    /// All that was written over.
+    /// All overwritten blocks.
     pub fn into_blocks(self) -> BTreeMap<u32, Kept> {
         self.blocks
     }
 }
 
-/// The same bytes in memory of the library; `None` if there is none.
+/// A copy of these bytes in the library's memory; `None` if it cannot be allocated.
 pub(super) fn copy_of(bytes: &[u8]) -> Option<Region> {
     let storage = Storage::try_new(bytes.len()).ok()?;
     let copy = storage.open(&Gate::keeping(vec![Arc::clone(&storage)]));

@@ -1,4 +1,4 @@
-//! One sync under way at one peer: what it is to it, and what follows from what happens.
+//! One active sync of one peer: its role in it, and how it reacts to events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::time::Instant;
 use crate::transport::Payload;
 use crate::wire::state::StateId;
 
-/// What the driver is told.
+/// Events for the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateEvent {
     /// The elected content is here.
     Held(OpName),
-    /// It cannot be had: why, in words.
+    /// It is not available; the reason as text.
     Failed(OpName, String),
 }
 
-/// What a sync is started with.
+/// The parameters of a sync.
 #[derive(Clone, Debug)]
 pub struct StartSync {
-    /// Its name.
+    /// The sync's operation.
     pub op: OpName,
     /// Members in rank order.
     pub members: Members,
@@ -43,7 +43,7 @@ pub(super) struct Running {
     pub gate: Arc<Gate>,
     pub elected: Option<StateId>,
     pub role: Role,
-    /// Whether its end was told.
+    /// Whether its end was reported.
     pub is_told: bool,
     /// Memory that blocks are being received into.
     pub buffers: BTreeMap<(PeerId, What, u32), Region>,
@@ -52,7 +52,7 @@ pub(super) struct Running {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub(super) enum Role {
-    /// The election is not heard of; some may ask already.
+    /// The election has not arrived yet; others may already send requests.
     Waiting(Vec<Order>),
     Source(Serve),
     Receiver(Fetch),
@@ -75,8 +75,8 @@ impl Running {
                 early.push(order);
                 Ok(())
             }
-            Role::Waiting(_) => Err("more asks than may come before the election"),
-            Role::Receiver(_) => Err("an ask for a content that is not here"),
+            Role::Waiting(_) => Err("more requests than may come before the election"),
+            Role::Receiver(_) => Err("a request for a content that is not here"),
         }
     }
 
@@ -84,7 +84,8 @@ impl Running {
         if let Role::Waiting(early) = role {
             for order in early {
                 if let Err(reason) = self.take_ask(order) {
-                    tracing::warn!(peer = %order.peer, reason, "an ask for shared state is ignored");
+                    tracing::warn!(peer = %order.peer, reason, "a request for shared state is \
+                                                                ignored");
                 }
             }
         }
@@ -110,7 +111,7 @@ impl Running {
                 let reason = match &liars[..] {
                     [] => "no source of the elected state is left".to_owned(),
                     liars => format!(
-                        "the only sources of the elected state gave something else: peers {}",
+                        "all sources of the elected state sent other content: peers {}",
                         liars.join(", ")
                     ),
                 };

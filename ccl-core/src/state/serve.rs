@@ -1,7 +1,6 @@
-//! What a source gives to whom next.
+//! Which request a source answers next.
 //!
-//! Pure: receivers ask, the owner sends. Receivers take turns; a source may be told how many bytes
-//! a second it is to spend.
+//! Pure: receivers ask, the owner sends. Receivers take turns; a source may have a rate limit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +29,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Nobody has asked.
+    /// A server without requests.
     #[must_use]
     pub fn new(layout: Arc<Blocks>, rate: Option<u64>) -> Self {
         Self {
@@ -51,18 +50,18 @@ impl Serve {
         let end = order.first.checked_add(order.count);
         let is_inside = end.is_some_and(|end| end <= self.layout.count());
         if order.count == 0 || !is_inside {
-            return Err("an ask for blocks that there are not");
+            return Err("a request for blocks that do not exist");
         }
         let fits = match order.what {
             What::Digests => order.count <= DIGESTS_PER_FRAME,
             What::Blocks => self.bytes(&order) <= self.layout.frame_bytes() as u64,
         };
         if !fits {
-            return Err("an ask for more than a frame carries");
+            return Err("a request for more than a frame carries");
         }
         let asks = self.asks.entry(order.peer).or_default();
         if asks.len() >= limits::STATE_ASKS_MAX {
-            return Err("more asks than a receiver may have open");
+            return Err("more requests than a receiver may have open");
         }
         if asks.is_empty() {
             self.turns.push_back(order.peer);

@@ -1,4 +1,4 @@
-//! How many asks a source of shared state is given at a time, by how quickly it answers.
+//! How many requests a source of shared state gets at a time, depending on how fast it answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

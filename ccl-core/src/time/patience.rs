@@ -1,10 +1,10 @@
-//! The time by which a machine judges others: it stands still while the machine itself did not run
+//! The clock by which a machine measures silence; it stops while the machine itself did not run
 //! (docs/protocol.md, R20).
 //!
-//! A process may stand still at any moment: SIGSTOP, a paused or migrated machine, sleep, swap, a
-//! disk. What it did not hear meanwhile says nothing about others. So their silence is measured by
-//! a clock that counts a turn only if it came soon after the one before, and that rests for a while
-//! after one that did not: what waits to be read is read before that clock goes on.
+//! A process may be paused at any moment: SIGSTOP, a suspended or migrated machine, swap, a slow
+//! disk. What it did not hear meanwhile says nothing about others. So the clock counts an interval
+//! only if the next turn came soon after the last, and it rests for a while after a late one, so
+//! that queued messages are read before silence is measured again.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl Patience {
         }
     }
 
-    /// Its time.
+    /// Current time of this clock.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now

@@ -1,8 +1,8 @@
 //! The order in which a view's members form the ring.
 //!
 //! Pure, and decided by the master alone: the order travels in `Install`, so that all members use
-//! the same one whatever they measure themselves. Rank order is the choice as long as the master
-//! knows nothing of the links between members.
+//! the same one. It is rank order as long as the master knows nothing about the links between
+//! members.
 
 use crate::ids::Rank;
 use crate::wire::control::Member;

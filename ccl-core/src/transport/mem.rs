@@ -1,9 +1,9 @@
-//! Links in memory, under virtual time: one seed is one history.
+//! Links in memory, under virtual time: one seed gives one history.
 //!
 //! A lane carries one frame at a time, for a time that the seed chooses, so bulk frames of a call
-//! overtake each other and a half-written frame can still fail. [`Faults`] break lanes and damage
-//! bytes; the frame is then sent again, as after the repair of a connection. The caller drives it
-//! with [`MemNetwork::step`].
+//! can overtake each other and a half-written frame can still fail. [`Faults`] break lanes and
+//! damage bytes; the frame is then sent again, as after the repair of a connection. The caller
+//! drives it with [`MemNetwork::step`].
 
 mod links;
 
@@ -118,13 +118,13 @@ enum Event {
     Begin(At),
     /// The rest of it does.
     Finish(At),
-    /// The lane is there again, and its frame begins anew.
+    /// The lane is repaired, and its frame is sent again from the start.
     Repaired(At),
-    /// The handler is told something.
+    /// The handler gets an event.
     Tell(SocketAddr, LinkName, Report),
 }
 
-/// What handlers are told of links.
+/// Link events for handlers.
 #[derive(Clone, Copy)]
 enum Report {
     Up,
@@ -292,7 +292,7 @@ impl World {
         self.next_event += 1;
     }
 
-    /// Tells a handler, after all that it was told before.
+    /// Queues an event for a handler, after all earlier ones.
     fn tell(&mut self, address: SocketAddr, link: LinkName, report: Report) {
         let event = Event::Tell(address, link, report);
         self.events.insert((self.now, self.next_event), event);
@@ -422,7 +422,7 @@ impl World {
         }
     }
 
-    /// The frame on its way is lost with the connection, and begins anew after the repair.
+    /// The frame in flight is lost with the connection, and is sent again after the repair.
     fn break_lane(&mut self, mut at: At) {
         if let Some(lane) = self.lane(at) {
             lane.begun += 1;

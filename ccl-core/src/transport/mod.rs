@@ -1,9 +1,8 @@
-//! Links between peers: frames from here to there.
+//! Links between peers: they carry frames from one peer to another.
 //!
-//! The layer above never sees a lost or doubled frame: a link works, or it is reported down. This
-//! file owns the traits between the layers above and what carries the frames: [`Links`],
-//! implemented by `tcp` and, for tests, by `mem`. Each implementation passes the same
-//! tests (`conformance`).
+//! The layer above never sees a lost or duplicated frame: a link works, or it is reported down.
+//! This file owns the traits between the layers above and the transports: [`Links`], implemented by
+//! `tcp` and, for tests, by `mem`. All implementations pass the same tests (`conformance`).
 
 #[cfg(test)]
 pub(crate) mod mem;
@@ -81,7 +80,7 @@ pub enum Placement {
 /// may still be heard of after its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkName {
-    /// The other side.
+    /// The peer at the other end.
     pub peer: PeerId,
     /// Higher than that of any link before.
     pub incarnation: u64,
@@ -167,7 +166,7 @@ pub trait Links: LinkSender {
     fn is_current(&self, link: LinkName) -> bool;
     /// Traffic by peer, of the links that are wanted at the moment.
     fn counters(&self) -> BTreeMap<PeerId, LinkCounters>;
-    /// Ends all links, stops listening and lets go of the handler.
+    /// Ends all links, stops listening and drops the handler.
     fn shutdown(&self);
     /// Blocks until the port and all connections are closed after `shutdown`, at most `timeout`;
     /// whether they are.

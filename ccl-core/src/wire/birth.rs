@@ -1,7 +1,7 @@
 //! Where an operation takes place: what the view in which it is born fixes for it.
 //!
-//! All of it goes along when a view change leaves the operation as it was (R4): a member may post
-//! it late without ever having seen that view.
+//! All of it is sent along when a view change keeps an operation open (R4): a member may post it
+//! late without ever having seen that view.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::wire::bounded;
 /// An operation, its members and what they share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Birth {
-    /// Its name.
+    /// The operation.
     pub op: OpName,
     /// Its members in rank order of the birth view.
     #[serde(deserialize_with = "bounded::members")]
@@ -36,7 +36,7 @@ pub struct Start {
     pub birth: Birth,
     /// This peer's rank in it.
     pub rank: Rank,
-    /// What was called.
+    /// The fingerprint of the call.
     pub fingerprint: Fingerprint,
 }
 

@@ -1,7 +1,7 @@
-//! Lists that stop growing at their limit while they are decoded.
+//! Lists with a limit, enforced while they are decoded.
 //!
-//! A few bytes on the wire can stand for a few hundred in memory, so the length of a frame alone is
-//! no limit. What the limits mean for a message is said by `wire::validate`, not here.
+//! A few bytes on the wire can stand for hundreds in memory, so the length of a frame alone is no
+//! limit. What limits mean for a message is checked by `wire::validate`, not here.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,7 +1,7 @@
 //! The messages between a peer and the master (docs/protocol.md, Messages).
 //!
-//! What they look like as bytes is in `wire::frame`. Every list has a limit in `crate::limits`,
-//! checked by `validate` after decoding: a message that passes fits the memory set aside for it.
+//! Their bytes are in `wire::frame`. Every list has a limit in `crate::limits`, checked by
+//! `validate` after decoding: a message that passes fits the memory reserved for it.
 
 use std::net::SocketAddr;
 
@@ -27,13 +27,13 @@ pub use super::state::{
 pub use super::wait::{BackoffCause, MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
-/// with its number, so that whoever differs is told so.
+/// with its number, so that a peer with another version learns why it is refused.
 pub const PROTOCOL_VERSION: u32 = 4;
 
 /// One member of a view, as the others need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its session's name.
+    /// The peer's session id.
     pub peer: PeerId,
     /// Its order of admission; members are listed by it, and rank is the position.
     pub number: MemberNumber,
@@ -93,9 +93,9 @@ pub struct Report {
 /// journal rebuilds the run (R11). A master that knows the session ignores it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The session's name.
+    /// The session's id.
     pub peer: PeerId,
-    /// Its group.
+    /// The group it is in.
     pub group: GroupId,
     /// Peers of its unit that are admitted together, as its `Hello` said.
     pub unit_size: Option<u32>,
@@ -134,17 +134,17 @@ pub struct TagReport {
 /// An open operation in a [`TagReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenReport {
-    /// Its number.
+    /// The operation's number.
     pub n: OpNumber,
     /// The view it was born in.
     pub birth: Vid,
-    /// What was called.
+    /// The fingerprint of the call.
     pub fingerprint: Fingerprint,
     /// Whether the whole result is in this peer's memory.
     pub held: bool,
     /// What this peer asked for.
     pub cancel: Option<CancelReason>,
-    /// What was elected, if it is a sync of shared state and this peer has heard of the election.
+    /// The elected content, if this is a sync of shared state and this peer knows the election.
     pub elected: Option<StateId>,
 }
 
@@ -153,7 +153,7 @@ pub struct OpenReport {
 pub struct GivenBack {
     /// The tag.
     pub tag: Tag,
-    /// The view that it begins anew in. Who comes from an older one forgets what it knows of it.
+    /// The view in which it restarts. A member from an older view forgets what it knows about it.
     pub vid: Vid,
 }
 
@@ -180,11 +180,11 @@ pub struct TagFloor {
 pub struct OpNote {
     /// The operation.
     pub op: OpName,
-    /// What was called.
+    /// The fingerprint of the call.
     pub fingerprint: Fingerprint,
 }
 
-/// A sealed success.
+/// A sealed commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitRecord {
     /// The operation.
@@ -192,7 +192,7 @@ pub struct CommitRecord {
     /// Whose data is in the result, in rank order of the birth view.
     #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub contributors: Vec<PeerId>,
-    /// What outlives it.
+    /// Shared state that the commit seals, if any.
     pub sealed: Sealed,
 }
 
@@ -258,7 +258,7 @@ pub struct Install {
     pub carried: Vec<Birth>,
     /// Safe points released so far.
     pub safe_released: u64,
-    /// How `Auto` chooses.
+    /// Costs by which `Auto` chooses the algorithm.
     pub costs: CostTable,
     /// Whether this view is already released; always false in a fresh view.
     pub released: bool,
@@ -269,11 +269,11 @@ pub struct Install {
     pub departed: Vec<(PeerId, EvictReason)>,
 }
 
-/// The groups that the receiver does not belong to, for information only: what a peer is told may
-/// be older than its own view.
+/// The groups that the receiver does not belong to. For information only: the numbers may be older
+/// than its own view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherGroups {
-    /// Their members.
+    /// Members of those groups together.
     pub members: u32,
     /// How many of them have members.
     pub groups: u32,
@@ -285,7 +285,7 @@ pub struct OtherGroups {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)]
 pub enum PeerToMaster {
-    /// A new session.
+    /// Asks for a new session.
     Hello {
         /// [`PROTOCOL_VERSION`] of the sender.
         protocol: u32,
@@ -293,7 +293,7 @@ pub enum PeerToMaster {
         library: String,
         /// Name of the run.
         run: String,
-        /// Group to join.
+        /// The group to join.
         group: GroupId,
         /// Unit it lives and dies with; `None`: alone.
         unit: Option<UnitId>,
@@ -322,12 +322,12 @@ pub enum PeerToMaster {
         attach: u64,
         /// Who it is, for a master that lost its journal.
         claim: Claim,
-        /// All it knows.
+        /// The peer's full report.
         report: Report,
     },
     /// A newcomer is linked with these peers.
     Ready {
-        /// The view it heard of.
+        /// The newest view it knows.
         vid: Vid,
         /// Peers that it has a whole link to.
         #[serde(deserialize_with = "bounded::list::<_, _, PEERS_MAX>")]
@@ -341,21 +341,21 @@ pub enum PeerToMaster {
     Cancel {
         /// The operation.
         op: OpName,
-        /// Why.
+        /// Why it should be aborted.
         reason: CancelReason,
     },
     /// The answer to `Suspend`: the sender posts nothing until the next `Install`.
     Flush {
         /// The view that ends.
         vid: Vid,
-        /// All it knows.
+        /// The peer's full report.
         report: Report,
     },
     /// The answer to `Install`.
     Installed {
         /// The view.
         vid: Vid,
-        /// All it knows.
+        /// The peer's full report.
         report: Report,
     },
     /// The caller reached its k-th safe point.
@@ -368,13 +368,13 @@ pub enum PeerToMaster {
         /// Number of the safe point.
         k: u64,
     },
-    /// A link broke.
+    /// A link of this peer is down.
     LinkDown {
         /// The reporter's view.
         vid: Vid,
         /// The other end.
         peer: PeerId,
-        /// How.
+        /// How it failed.
         fault: LinkFault,
         /// False: only seen to end, repair goes on, and this is evidence for a lost control
         /// connection alone. True: repair was given up; somebody is to blame (R10).
@@ -387,10 +387,10 @@ pub enum PeerToMaster {
     },
     /// The peer wants to go.
     Leave,
-    /// Sign of life.
+    /// Heartbeat of a peer.
     Ping,
-    /// Why there is no link to a newcomer, or of a newcomer, for the words of whoever waits for it;
-    /// nothing is decided by it.
+    /// Why there is no link to a newcomer, or of a newcomer, for the text of peers that wait for
+    /// it; nothing is decided by it.
     NoLink {
         /// The other end.
         peer: PeerId,
@@ -409,7 +409,7 @@ pub enum MasterToPeer {
         run_id: RunId,
         /// The session's secret.
         session: SessionId,
-        /// The session's name.
+        /// The session's id.
         peer: PeerId,
         /// The master's term.
         term: Term,
@@ -441,7 +441,7 @@ pub enum MasterToPeer {
     Elected {
         /// The sync.
         op: OpName,
-        /// What was elected.
+        /// The elected content.
         content: StateId,
         /// Members that have it, in rank order.
         #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
@@ -466,7 +466,7 @@ pub enum MasterToPeer {
     },
     /// The session is over.
     Evicted {
-        /// Why.
+        /// Why the session ended.
         reason: EvictReason,
     },
     /// The peer is not let in: its session never began, or ends before it is a member.
@@ -474,7 +474,7 @@ pub enum MasterToPeer {
         /// Why, and what to do.
         reason: String,
     },
-    /// Sign of life.
+    /// The master's reply to a heartbeat.
     Pong {
         /// The master's term.
         term: Term,

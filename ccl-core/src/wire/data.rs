@@ -1,11 +1,10 @@
 //! The frames between two peers: a fixed header, a payload, a trailer.
 //!
-//! All numbers are little-endian. The header has a CRC of its own, since its lengths are believed
-//! before the payload is there. A payload is followed by a trailer, whose CRC goes on from the
-//! header's over the payload and the trailer's own mark, so a payload cannot pass under another
-//! header. A frame whose sender could not finish it honestly (its operation ended half-way) is
-//! filled up and marked void in the trailer; that is no fault. A frame without payload has no
-//! trailer.
+//! All numbers are little-endian. The header has its own CRC, since its lengths are trusted before
+//! the payload arrives. A payload is followed by a trailer, whose CRC continues the header's over
+//! the payload and the trailer's mark, so a payload cannot pass under another header. If the sender
+//! cannot finish a frame (its operation ended half-way), it fills the frame up and marks it void in
+//! the trailer; that is not a fault. A frame without payload has no trailer.
 //!
 //! Which frames may come when, and what they do, is decided by `transport`.
 
@@ -43,14 +42,14 @@ pub enum Frame {
     },
     /// A segment of somebody's input, on its way to be reduced.
     Contribution {
-        /// Which.
+        /// Number of the segment.
         segment: u32,
         /// How often it was passed on before; ring only.
         hop: u32,
     },
     /// A finished segment.
     Result {
-        /// Which.
+        /// Number of the segment.
         segment: u32,
         /// How often it was passed on before; ring only.
         hop: u32,
@@ -186,7 +185,7 @@ pub enum Content {
     Skip,
     /// Nothing but the acknowledgement in the header.
     Ack,
-    /// Sign of life.
+    /// Heartbeat.
     Ping,
 }
 
@@ -201,7 +200,7 @@ impl Content {
 /// One header on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What it announces.
+    /// What the frame carries.
     pub content: Content,
     /// Its number in its lane, from 0; 0 where it takes none.
     pub sequence: u64,
@@ -217,7 +216,7 @@ const MARK_VALID: u32 = 0x5AA5_C33C;
 const MARK_VOID: u32 = !MARK_VALID;
 
 impl Header {
-    /// As bytes.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let (kind, frame) = match self.content {

@@ -1,7 +1,7 @@
-//! An entry of a shared state described in so few bytes that descriptions can be added by exclusive
-//! or: of two sums that differ in one entry, the difference is the description of that entry.
+//! A compact description of one entry of a shared state. Descriptions are added by exclusive or: if
+//! two sums differ in one entry, their difference is that entry's description.
 //!
-//! What is read is nobody's word that it is true: `sketch` compares it with the sums it knows.
+//! A description is not trusted: `sketch` compares it with the sums it knows.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ use crate::reduce::Dtype;
 /// What is known of an entry: all but, if it is long, the beginning of its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// Its type.
+    /// Element type.
     pub dtype: Dtype,
-    /// Its extents.
+    /// Shape: the extent of each dimension.
     pub shape: Vec<u64>,
     /// Whether its content may differ between members.
     pub is_unequal: bool,

@@ -1,4 +1,4 @@
-//! The version of the data connections, and what may be wrong with bytes that come over them.
+//! The version of the data protocol, and the faults that its bytes may have.
 
 /// What is wrong with bytes that came over a data connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum DataFault {
     /// The CRC over the payload does not match.
     #[error("payload checksum mismatch")]
     PayloadChecksum,
-    /// A field has a value that means nothing.
+    /// A field has an invalid value.
     #[error("field {0} is out of range")]
     Field(&'static str),
     /// The frame announces more than its kind may carry.

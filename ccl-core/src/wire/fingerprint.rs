@@ -1,6 +1,6 @@
-//! What was called, as all members must agree on it before an operation can commit (R12).
+//! The fingerprint of a call: what all members must agree on before an operation can commit (R12).
 //!
-//! Who compares, and what happens on a difference, is decided by `master`, `peer` and `collective`.
+//! `master`, `peer` and `collective` compare fingerprints and decide what a difference means.
 
 use std::fmt;
 
@@ -125,22 +125,22 @@ pub enum Called {
     ReduceScatter {
         /// How elements combine.
         reduce_op: ReduceOp,
-        /// One share.
+        /// The elements of one share.
         elements: Elements,
     },
     /// All members get everybody's share.
     AllGather {
-        /// One share.
+        /// The elements of one share.
         elements: Elements,
     },
     /// All members get one member's buffers.
     Broadcast {
-        /// Whose.
+        /// Rank of the sender.
         root: Rank,
         /// The buffers.
         elements: Elements,
     },
-    /// Nothing moves.
+    /// A barrier; it moves no data.
     Barrier,
     /// A sync of shared state, with what the caller brings. Offers differ from member to member and
     /// are not compared.

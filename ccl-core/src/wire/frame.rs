@@ -7,8 +7,8 @@
 //! | 5..9 | CRC-32 of the body, little-endian |
 //! | 9.. | body: the message in postcard's format |
 //!
-//! What messages mean is in `wire::control`, what they must keep to in `wire::validate`. Nothing
-//! here allocates by a length that was announced: memory grows with the bytes that arrived.
+//! What messages mean is in `wire::control`, what is valid in `wire::validate`. Nothing here
+//! allocates by an announced length: memory grows with the bytes that arrived.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -48,9 +48,9 @@ pub enum FrameError {
     /// The header announces, or the message needs, more than is allowed.
     #[error("a control frame of {bytes} bytes, at most {max} are allowed")]
     TooLong {
-        /// Header and body.
+        /// Length of header and body.
         bytes: u64,
-        /// What is allowed.
+        /// The maximum.
         max: u32,
     },
     /// The version is another, or the bytes are no frame at all.
@@ -139,7 +139,7 @@ impl Deframer {
         self.frame_bytes_max = frame_bytes_max.min(CONTROL_FRAME_BYTES_MAX);
     }
 
-    /// Takes what arrived.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_some() {
             return;

@@ -1,6 +1,6 @@
 //! How a data connection begins: a hello from the side that dials, a welcome from the other.
 //!
-//! What a hello that does not fit means is decided by `transport`.
+//! `transport` decides what to do about a hello that does not fit.
 
 use super::fault::{DATA_VERSION, DataFault};
 use super::fixed::{Writer, begin};
@@ -17,9 +17,9 @@ pub const WELCOME_BYTES: usize = 96;
 pub struct LaneHello {
     /// The run that both belong to.
     pub run: RunId,
-    /// Who dials.
+    /// The dialling peer.
     pub from: PeerId,
-    /// Who is dialled.
+    /// The dialled peer.
     pub to: PeerId,
     /// The dialler's key, which shows that it is who it says.
     pub from_key: LinkKey,
@@ -27,7 +27,7 @@ pub struct LaneHello {
     pub to_key: LinkKey,
     /// Which link of the dialler this is: higher each time it forgot what it had sent.
     pub incarnation: u64,
-    /// The incarnation of the other side's link that the dialler last heard of; 0 for none.
+    /// The other side's link incarnation that the dialler last saw; 0 for none.
     pub known: u64,
     /// Counts the dialler's attempts for this lane, so that a late one does not replace a newer.
     pub attempt: u64,
@@ -42,7 +42,7 @@ pub struct LaneHello {
 }
 
 impl LaneHello {
-    /// As bytes.
+    /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
         let flags = if self.checksum { FLAG_CHECKSUM } else { 0 };
@@ -112,7 +112,7 @@ pub struct LaneOffer {
 }
 
 impl LaneOffer {
-    /// As bytes.
+    /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
         let mut writer = Writer::<HELLO_BYTES>::new();
@@ -180,7 +180,7 @@ impl Opening {
 pub enum Answer {
     /// The lane is on.
     Accepted,
-    /// The two sides remember different links: begin anew, with a higher incarnation.
+    /// The two sides remember different links: restart with a higher incarnation.
     Stale,
 }
 
@@ -191,9 +191,9 @@ pub struct LaneWelcome {
     pub answer: Answer,
     /// The run that both belong to.
     pub run: RunId,
-    /// Who answers.
+    /// The answering peer.
     pub from: PeerId,
-    /// Who dialled.
+    /// The peer that dialled.
     pub to: PeerId,
     /// Which link of the answering side this is.
     pub incarnation: u64,
@@ -210,7 +210,7 @@ pub struct LaneWelcome {
 }
 
 impl LaneWelcome {
-    /// As bytes.
+    /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> [u8; WELCOME_BYTES] {
         let mut writer = Writer::<WELCOME_BYTES>::new();

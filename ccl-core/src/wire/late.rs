@@ -1,6 +1,7 @@
-//! Whom an operation waited for when it timed out, with the words that callers and operators read.
+//! Which members an operation waited for when it timed out, and how to say so to callers and
+//! operators.
 //!
-//! For information: nothing is decided by it. The master knows it when it decides the abort (R8).
+//! For information only. The master fills it in when it decides the abort (R8).
 
 use std::fmt;
 
@@ -12,12 +13,12 @@ use crate::names::Names;
 use crate::wire::bounded;
 use crate::wire::fingerprint::CallName;
 
-/// Whom an operation waited for when it timed out.
+/// Which members an operation waited for when it timed out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Late {
     /// These had not called it.
     Uncalled {
-        /// Who.
+        /// The members that had not.
         peers: LatePeers,
         /// Other calls that some of them were in.
         #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
@@ -27,10 +28,10 @@ pub enum Late {
     Unfinished(LatePeers),
 }
 
-/// Some of so many peers, of which only the first are named.
+/// A number of peers, of which only the first are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatePeers {
-    /// All of them.
+    /// How many there are in total.
     pub count: u32,
     /// The first, in rank order.
     #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
@@ -40,14 +41,14 @@ pub struct LatePeers {
 /// A call that a member was in instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
-    /// Who.
+    /// The member.
     pub peer: PeerId,
     /// What it had called.
     pub call: CallName,
 }
 
 impl LatePeers {
-    /// These peers.
+    /// Counts these peers and names the first.
     #[must_use]
     pub fn of(peers: &[PeerId]) -> Self {
         Self {
@@ -73,7 +74,7 @@ impl LatePeers {
 }
 
 impl Late {
-    /// What had not happened.
+    /// What had not happened, as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
@@ -87,7 +88,7 @@ impl Late {
             }
             Self::Unfinished(peers) => {
                 let peers = peers.words(names);
-                format!("all had called it, and {peers} had not finished it")
+                format!("all had called it, but {peers} had not finished it")
             }
         }
     }
@@ -105,14 +106,14 @@ impl Late {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Uncalled { elsewhere, .. } if !elsewhere.is_empty() => {
-                "all members must make the same calls in the same order; if they do, allow more \
-                 time with its deadline or operation_timeout"
+                "all members must make the same calls in the same order; if they do, set a longer \
+                 deadline or operation_timeout"
             }
-            _ => "allow more time with its deadline or operation_timeout",
+            _ => "set a longer deadline or operation_timeout",
         }
     }
 
-    /// An upper bound of what it takes in a message.
+    /// An upper bound of its encoded length in bytes.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         match self {
@@ -137,7 +138,7 @@ mod tests {
         let peers: Vec<_> = (0..10).map(PeerId).collect();
         let words = Late::Unfinished(LatePeers::of(&peers)).words(&Names::default());
         let named = "peer 0, peer 1, peer 2, peer 3, peer 4, peer 5, peer 6, peer 7 and 2 more";
-        let expected = format!("all had called it, and {named} had not finished it");
+        let expected = format!("all had called it, but {named} had not finished it");
         assert_eq!(words, expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes to messages and back: bounded, checked, and ignorant of sockets and of state.
+//! The wire formats: bytes to messages and back, with limits and checks, without sockets or state.
 
 mod birth;
 pub mod bounded;

@@ -1,5 +1,4 @@
-//! Why an operation was cancelled or aborted, and why a peer is no longer a member, with the words
-//! that callers and operators read.
+//! Why an operation was cancelled or aborted, and why a peer was removed, with their texts.
 
 use std::fmt;
 
@@ -20,7 +19,7 @@ pub enum CancelReason {
     User,
     /// The caller's deadline passed.
     Deadline {
-        /// Whom it waited for, once the master has said so.
+        /// Which members it waited for; set by the master.
         late: Option<Late>,
     },
     /// Two members called different things.
@@ -31,7 +30,7 @@ pub enum CancelReason {
         field: String,
         /// The value of the member that reports it.
         mine: String,
-        /// The other's value.
+        /// The other member's value.
         theirs: String,
     },
     /// The member cannot go on with it.
@@ -48,12 +47,12 @@ impl CancelReason {
         match self {
             Self::User => format!("{call} was cancelled by {by}"),
             Self::Deadline { late: None } => format!(
-                "{call} timed out, and was cancelled for all: the timeout of {by} ended before all \
-                 had called and finished it; allow more time with its deadline or \
-                 operation_timeout"
+                "{call} timed out and was cancelled for all members: the timeout of {by} passed \
+                 before all had called and finished it; set a longer deadline or operation_timeout"
             ),
             Self::Deadline { late: Some(late) } => format!(
-                "{call} timed out, and was cancelled for all: when the timeout of {by} ended, {}; {}",
+                "{call} timed out and was cancelled for all members: when the timeout of {by} \
+                 passed, {}; {}",
                 late.words(names),
                 late.remedy()
             ),
@@ -65,25 +64,27 @@ impl CancelReason {
             } => {
                 let peer = names.of(*peer);
                 let values = match mine.is_empty() && theirs.is_empty() {
-                    true => format!("{field} differ at {by} and at {peer}"),
-                    false => format!("{field} is {mine} at {by} and {theirs} at {peer}"),
+                    true => format!("{field} differ between {by} and {peer}"),
+                    false => format!("{field} is {mine} on {by} but {theirs} on {peer}"),
                 };
-                format!("{call} differs between the members: {values}; all must make the same call")
+                format!(
+                    "{call} differs between members: {values}; all members must make the same call"
+                )
             }
             Self::Local(what) => format!("{call} was cancelled by {by}: {what}"),
-            Self::Leave => format!("{call} was cancelled: {by} leaves the run"),
+            Self::Leave => format!("{call} was cancelled: {by} is leaving the run"),
         }
     }
 
-    /// Why, in words.
+    /// The reason as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
-            Self::User => "cancelled by its caller".into(),
+            Self::User => "its caller cancelled it".into(),
             Self::Deadline { late } => {
-                let passed = "it timed out: its caller's deadline passed";
+                let passed = "its caller's deadline passed";
                 let late = late.as_ref().map(|late| late.words(names));
-                late.map_or(passed.into(), |late| format!("{passed}, and {late}"))
+                late.map_or(passed.into(), |late| format!("{passed}; {late}"))
             }
             Self::Mismatch {
                 peer,
@@ -93,12 +94,12 @@ impl CancelReason {
             } => {
                 let peer = names.of(*peer);
                 match mine.is_empty() && theirs.is_empty() {
-                    true => format!("its {field} are not those of {peer}"),
-                    false => format!("its {field} is {mine}, that of {peer} {theirs}"),
+                    true => format!("its {field} differ from those of {peer}"),
+                    false => format!("its {field} is {mine}, but that of {peer} is {theirs}"),
                 }
             }
             Self::Local(what) => what.clone(),
-            Self::Leave => "it leaves the run".into(),
+            Self::Leave => "it is leaving the run".into(),
         }
     }
 }
@@ -114,7 +115,7 @@ impl fmt::Display for CancelReason {
 pub enum EvictReason {
     /// It asked to leave.
     Left,
-    /// Nothing was heard of it for `peer_timeout`.
+    /// Nothing was received from it for `peer_timeout`.
     Silent {
         /// How long, in milliseconds.
         silent_ms: u64,
@@ -125,18 +126,18 @@ pub enum EvictReason {
     Detached,
     /// Members could not reach it (R10).
     Unreachable {
-        /// Who reported it.
+        /// The members that reported it.
         #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
         by: Vec<PeerId>,
     },
     /// It did not call an operation that the others waited for (R15).
     NotPosted {
-        /// The tag.
+        /// Tag of the operation.
         tag: Tag,
         /// The operation's number.
         n: OpNumber,
     },
-    /// It was not heard while a restarted master rebuilt the run.
+    /// It did not come back while a restarted master rebuilt the run.
     NotHeard,
     /// It is no member of this run, or its view is no longer one.
     NotAMember,
@@ -161,12 +162,12 @@ pub enum EvictReason {
         /// The number of the safe point.
         k: u64,
     },
-    /// It was admitted, and the members changed again before it heard of it (R9).
+    /// It was admitted, but the members changed again before it learned of that (R9).
     Unaware,
     /// Its shared state is further ahead than the run may go in one step, and enough others can go
     /// on without it (R18).
     RevisionAhead {
-        /// What it has.
+        /// The peer's revision.
         theirs: Revision,
         /// What the run sealed last.
         sealed: Revision,
@@ -174,14 +175,14 @@ pub enum EvictReason {
 }
 
 impl EvictReason {
-    /// Why, in words.
+    /// The reason as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
             Self::Left => "it left".into(),
             Self::Silent { silent_ms } => format!("silent for {silent_ms} ms"),
             Self::Died => "its process ended".into(),
-            Self::Detached => "its control connection ended and did not come back".into(),
+            Self::Detached => "its control connection ended and was not restored".into(),
             Self::Unreachable { by } => format!("{} could not reach it", names.list(by)),
             Self::NotPosted { tag, n } => {
                 let op = OpName {
@@ -189,34 +190,33 @@ impl EvictReason {
                     n: *n,
                     birth: Vid::default(),
                 };
-                format!("it did not make {op}, which the others had made, within post_timeout")
+                format!("it did not make {op} within post_timeout after the others")
             }
-            Self::NotHeard => "not heard while the master rebuilt the run".into(),
+            Self::NotHeard => "it did not come back while the master rebuilt the run".into(),
             Self::NotAMember => "not a member of the run".into(),
             Self::Protocol(what) => format!("broke the protocol: {what}"),
-            Self::Unit(peer) => format!("{} of its unit was lost", names.of(*peer)),
-            Self::Unaware => {
-                "the members changed again before it heard that it was admitted".into()
-            }
-            Self::UnitTorn => "its unit could not be in all its groups".into(),
+            Self::Unit(peer) => format!("{}, of the same unit, was lost", names.of(*peer)),
+            Self::Unaware => "the members changed again before it learned of its admission".into(),
+            Self::UnitTorn => "its unit was not complete in all of its groups".into(),
             Self::UnitLeft(peer) => {
                 format!(
-                    "{} of its unit left, and units leave as one",
+                    "{}, of the same unit, left, and a unit leaves as a whole",
                     names.of(*peer)
                 )
             }
             Self::NotAtSafePoint { k } => format!(
-                "it did not come to safe point {k} (update_topology), where the others waited for \
-                 it, within post_timeout"
+                "it did not reach safe point {k} (update_topology) within post_timeout, while the \
+                 others waited for it"
             ),
             Self::RevisionAhead { theirs, sealed } => format!(
-                "its shared state has revision {theirs}, but the run sealed {sealed} last: it comes \
-                 from another run, or from a later point of this one; begin without it, or load the \
-                 run's own checkpoint"
+                "its shared state has revision {theirs}, but the run's last is {sealed}: it comes \
+                 from another run, or from a later point of this one; start without it, or load \
+                 the run's own checkpoint"
             ),
             Self::UnitFull { unit, size } => format!(
-                "all {size} peers of unit {unit} are there already: if they are of an earlier start, \
-                 end them first; else give each host a unit of its own, or a larger unit_size"
+                "unit {unit} already has all its {size} peers: if they are left over from an \
+                 earlier start, stop them first; otherwise give each host its own unit, or set a \
+                 larger unit_size"
             ),
         }
     }
@@ -233,16 +233,16 @@ impl fmt::Display for EvictReason {
 pub enum AbortReason {
     /// A contributor is gone. The call may be repeated.
     Lost {
-        /// Who.
+        /// The lost peer.
         peer: PeerId,
-        /// Why.
+        /// Why it was lost.
         reason: EvictReason,
     },
     /// A member asked for it. Final: nobody repeats it.
     Cancelled {
-        /// Who.
+        /// The member that asked.
         by: PeerId,
-        /// Why.
+        /// Why it should be aborted.
         reason: CancelReason,
     },
     /// A sync of shared state that cannot be. Final: nobody repeats it.
@@ -277,15 +277,15 @@ impl AbortReason {
         64 + texts
     }
 
-    /// Why, in words.
+    /// The reason as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
             Self::Lost { peer, reason } => {
-                format!("{} is gone: {}", names.of(*peer), reason.words(names))
+                format!("{} was lost: {}", names.of(*peer), reason.words(names))
             }
             Self::Cancelled { by, reason } => {
-                format!("{} asked for it: {}", names.of(*by), reason.words(names))
+                format!("{} cancelled it: {}", names.of(*by), reason.words(names))
             }
             Self::State(fault) => fault.words(names),
         }

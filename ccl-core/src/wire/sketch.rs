@@ -1,10 +1,10 @@
-//! Sums over the entries of a shared state, by which two members find the entry that they differ in
-//! without a list of entries.
+//! Sums over the entries of a shared state. From two members' sums, the entry in which they differ
+//! can be found without a list of entries.
 //!
 //! An entry has a weight, a hash of its type and shape. In the cell of its name it adds the weight,
-//! the weight times the hash of its name, that once more with a second hash, and its size, modulo a
-//! prime. Where the entries of a cell differ under one name only, the differences of its sums are
-//! those of that name, whose hash is the quotient of two of them. Beside them each entry adds its
+//! the weight times the hash of its name, the weight times a second hash of it, and its size,
+//! modulo a prime. If the entries of a cell differ under one name only, the differences of its sums
+//! belong to that name, and its hash is the quotient of two of them. Each entry also adds its
 //! description (`entry`), so that a member that lacks the entry learns its name and shape.
 
 use serde::{Deserialize, Serialize};
@@ -36,12 +36,12 @@ pub enum KeyDifference {
     Order,
     /// One of those entries that are not the same.
     Entry {
-        /// That one.
+        /// The entry.
         odd: OddEntry,
         /// How many others differ, at least.
         others: u32,
     },
-    /// At least so many, none of which can be named.
+    /// At least this many, none of which can be named.
     Several(u32),
 }
 
@@ -62,9 +62,9 @@ pub struct OddEntry {
 /// What is known of an entry that another member has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// Its name, or the end of a long one after an ellipsis, if it was told.
+    /// Its name, if known; of a long name an ellipsis and the end.
     pub name: Option<String>,
-    /// Its type.
+    /// Element type.
     pub dtype: Dtype,
     /// Its number of elements.
     pub count: u64,
@@ -73,7 +73,7 @@ pub struct Foreign {
 }
 
 impl KeySketch {
-    /// Adds an entry.
+    /// Adds an entry to the sums.
     pub fn add(&mut self, name: &str, dtype: Dtype, shape: &[u64], is_unequal: bool) {
         let description = Description::of(name, dtype, shape, is_unequal);
         let (name, weight) = (name_hash(name), weight(dtype, shape, is_unequal));

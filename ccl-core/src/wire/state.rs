@@ -1,6 +1,6 @@
-//! What members and master say of shared state: offers, what was elected, and what is wrong.
+//! The shared-state part of the control protocol: offers, the elected content, and faults.
 //!
-//! Who wins is decided by `master`; how blocks move is decided by `state`.
+//! `master` decides who wins; `state` moves the blocks.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl fmt::Debug for Digest {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct StateId {
-    /// How often the state was advanced.
+    /// The revision: how often the state was advanced.
     pub revision: Revision,
     /// The digest of its content.
     pub root: Digest,
@@ -63,7 +63,7 @@ pub enum SyncStrategy {
 }
 
 impl SyncStrategy {
-    /// All of them.
+    /// All strategies.
     pub const ALL: [Self; 3] = [Self::EnforcePopular, Self::SendOnly, Self::ReceiveOnly];
 
     /// As it is written in messages and options.
@@ -80,7 +80,7 @@ impl SyncStrategy {
 /// What a member brings to a sync. It is part of its fingerprint, and not compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StateOffer {
-    /// Its content.
+    /// The member's content.
     pub content: StateId,
     /// Digest of names, types and shapes: must be the same for all.
     pub keys: Digest,
@@ -90,7 +90,7 @@ pub struct StateOffer {
     pub entries: u32,
     /// Their length in bytes.
     pub bytes: u64,
-    /// What it wants.
+    /// The member's strategy.
     pub strategy: SyncStrategy,
     /// Whether its content is whole: a sync that failed half-way leaves a mixture, which can only
     /// receive.
@@ -106,13 +106,13 @@ pub struct StateOffer {
 pub enum SyncFault {
     /// A member's entries differ from those of most.
     Keys {
-        /// The odd one.
+        /// The member that does not fit.
         peer: PeerId,
         /// Its number of entries and bytes.
         theirs: (u32, u64),
-        /// Those of most.
+        /// Entries and bytes of most members.
         most: (u32, u64),
-        /// Its keys, which others may have too.
+        /// Its keys digest, which others may share.
         odd: Digest,
         /// The keys of most.
         usual: Digest,
@@ -121,34 +121,34 @@ pub enum SyncFault {
     },
     /// Strategies that do not go together.
     Strategies {
-        /// The odd one.
+        /// The member that does not fit.
         peer: PeerId,
-        /// Its strategy.
+        /// That member's strategy.
         theirs: SyncStrategy,
         /// The strategy of most.
         most: SyncStrategy,
     },
     /// A sender's content is not the one that was elected.
     SenderLost {
-        /// The odd one.
+        /// The member that does not fit.
         peer: PeerId,
-        /// What it has.
+        /// That member's content.
         theirs: StateId,
-        /// What was elected.
+        /// The elected content.
         elected: StateId,
     },
     /// A revision further ahead than one step.
     RevisionAhead {
-        /// Whose.
+        /// The member that is furthest ahead.
         peer: PeerId,
-        /// What it has.
+        /// That member's revision.
         theirs: Revision,
         /// What was sealed last.
         sealed: Revision,
     },
     /// Nobody has the content that was sealed, nor one that follows it.
     RevisionLost {
-        /// What was sealed.
+        /// The content sealed last.
         sealed: StateId,
         /// The best there is.
         best: StateId,
@@ -180,14 +180,14 @@ impl SyncFault {
             Self::Keys {
                 peer, theirs, most, ..
             } => format!(
-                "{} has other entries than the others: {}, where the others have {}; names, types and \
-                 shapes must be the same on all members",
+                "{} has other entries than the other members: {}, not {}; names, types and shapes \
+                 must be the same on all members",
                 names.of(*peer),
                 entries(theirs.0, theirs.1),
                 entries(most.0, most.1)
             ),
             Self::Strategies { peer, theirs, most } => format!(
-                "{} calls with {}, which does not go with {} of the others",
+                "{} uses strategy {}, which cannot be combined with {}, which the others use",
                 names.of(*peer),
                 theirs.name(),
                 most.name()
@@ -197,7 +197,7 @@ impl SyncFault {
                 theirs,
                 elected,
             } => format!(
-                "{} is send_only with {theirs}, but {elected} is elected",
+                "{} is send_only with {theirs}, but {elected} was elected",
                 names.of(*peer)
             ),
             Self::RevisionAhead {
@@ -205,10 +205,10 @@ impl SyncFault {
                 theirs,
                 sealed,
             } => format!(
-                "{} has revision {theirs}, but the run sealed {sealed} last, and too many members are \
-                 ahead to evict them. Start those members without their state, or with the run's own \
-                 checkpoint, or let all members call with restore: the run then goes on from what most \
-                 of them have",
+                "{} has revision {theirs}, but the run's last is {sealed}, and too many members \
+                 are ahead to evict them. Restart those members without their state or with the \
+                 run's own checkpoint; or call with restore on all members: the run then continues \
+                 from the content that most of them have",
                 names.of(*peer)
             ),
             Self::RevisionLost {
@@ -216,14 +216,15 @@ impl SyncFault {
                 best,
                 unwilling,
             } => format!(
-                "nobody has {sealed}, which was sealed; the best is {best}. All members may vote \
-                 with restore to go back to it; without that vote so far: {}",
+                "no member has {sealed}, which was sealed last; the best available is {best}. To \
+                 go back to it, call with restore on all members; not yet done by: {}",
                 names.list(unwilling)
             ),
-            Self::NoSource => "no member offers a whole content: all are receive_only, or failed \
-                               half-way before, and whoever had it is gone. A member that has one \
-                               must call with another strategy; if there is none, load a checkpoint \
-                               or begin anew, and let all members call with restore"
+            Self::NoSource => "no member has a consistent content to offer: each is receive_only, \
+                               or holds a mixture after a sync that failed half-way. A member with \
+                               a consistent content must call with another strategy; if there is \
+                               none, load a checkpoint or start over, and call with restore on all \
+                               members"
                 .into(),
         }
     }
@@ -231,7 +232,7 @@ impl SyncFault {
 
 fn entries(count: u32, bytes: u64) -> String {
     let noun = if count == 1 { "entry" } else { "entries" };
-    format!("{count} {noun} with {bytes} bytes in all")
+    format!("{count} {noun} with {bytes} bytes in total")
 }
 
 impl fmt::Display for SyncFault {

@@ -1,7 +1,7 @@
-//! What a decoded control message must keep to, before anybody acts on it.
+//! Checks a decoded control message before it is used.
 //!
-//! A message that passes fits the memory set aside for it, its numbers can be counted up without
-//! overflow, and its lists are what the machines index into. Whether it makes sense in the present
+//! A message that passes fits the memory reserved for it, its numbers can be incremented without
+//! overflow, and its lists can be indexed by the machines. Whether it makes sense in the present
 //! state is the machines' business. Senders are held to the same rules as receivers.
 
 mod waits;
@@ -34,19 +34,19 @@ pub enum Violation {
         what: &'static str,
         /// What was sent. A list that was cut while decoding counts one more than its limit.
         found: u64,
-        /// What is allowed.
+        /// The maximum.
         max: u64,
     },
     /// A list names something twice, or leaves its order.
     #[error("{what}: named twice or out of order")]
     Disordered {
-        /// Which list.
+        /// Name of the list.
         what: &'static str,
     },
     /// A text that is to be shown holds what moves the cursor.
     #[error("{what} holds control characters")]
     Unprintable {
-        /// Which text.
+        /// Name of the text.
         what: &'static str,
     },
     /// The waiting times contradict each other.

@@ -1,6 +1,6 @@
-//! What a peer waits for, as its master sees it, with the words that users and operators read.
+//! What a peer waits for, as its master sees it, with the text for users and operators.
 //!
-//! For information: nothing is decided by it, and it may lag by a sign of life.
+//! For information only; it may be one heartbeat old.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::wire::bounded;
 /// A peer, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedPeer {
-    /// Its session's name.
+    /// The peer's session id.
     pub peer: PeerId,
     /// Its own name, and its address.
     pub name: String,
@@ -28,21 +28,21 @@ impl fmt::Display for NamedPeer {
     }
 }
 
-/// Why a newcomer is not let in at once.
+/// Why a newcomer is not admitted at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackoffCause {
     /// The members could not reach it (R10).
     Unreachable,
-    /// The state of a process of its name and host was too far ahead (R18).
+    /// The shared state of a process with its name and host was too far ahead (R18).
     RevisionAhead,
 }
 
 impl BackoffCause {
     fn words(self) -> &'static str {
         match self {
-            Self::Unreachable => "the members could not reach it a while ago",
+            Self::Unreachable => "the members recently could not reach it",
             Self::RevisionAhead => {
-                "a process of its name and host was evicted a while ago, because its shared state \
+                "a process with its name and host was recently evicted because its shared state \
                  was not the run's"
             }
         }
@@ -60,10 +60,10 @@ pub struct UnitCount {
     pub size: u32,
 }
 
-/// Some of so many peers, of which only the first are named.
+/// A number of peers, of which only the first are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SomePeers {
-    /// All of them.
+    /// How many there are in total.
     pub count: u32,
     /// The first, by peer id.
     #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
@@ -86,9 +86,9 @@ impl fmt::Display for SomePeers {
 /// A link that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingLink {
-    /// Who says so.
+    /// The peer that reported it.
     pub from: NamedPeer,
-    /// To whom.
+    /// The peer at the other end.
     pub to: NamedPeer,
     /// What was tried at which address, and what came of it; empty as long as nothing failed.
     pub error: String,
@@ -98,7 +98,7 @@ impl fmt::Display for MissingLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { from, to, error } = self;
         match error.as_str() {
-            "" => write!(f, "{from} and {to} are not linked with each other yet"),
+            "" => write!(f, "{from} and {to} are not connected yet"),
             error => write!(f, "{to} cannot be reached from {from}: {error}"),
         }
     }
@@ -127,35 +127,35 @@ pub enum Wait {
     Unit(UnitCount),
     /// The group's first view, for more peers.
     FirstView {
-        /// Who is registered.
+        /// Peers that are registered.
         here: SomePeers,
         /// How many there must be.
         needed: u32,
     },
     /// Links between peers that are here.
     Links(#[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")] Vec<MissingLink>),
-    /// A pause, because of what it, or a process before it, was evicted for.
+    /// A pause after an eviction of this peer, or of an earlier process in its place.
     Backoff {
-        /// What for.
+        /// Why it was evicted.
         cause: BackoffCause,
         /// For how long, in seconds.
         seconds: u32,
     },
     /// The group is as large as it may be.
     Full {
-        /// Its members.
+        /// Current number of members.
         members: u32,
     },
     /// Members to come to their safe point.
     SafePoint {
-        /// All members.
+        /// Number of members.
         members: u32,
         /// Who has not come.
         missing: SomePeers,
     },
     /// Answers of members in a view change.
     Change {
-        /// Whose.
+        /// Members whose answer is missing.
         missing: SomePeers,
     },
 }
@@ -218,7 +218,7 @@ impl fmt::Display for Wait {
             Self::EarlierRun { seconds } => write!(
                 f,
                 "the master has no history and waits up to {seconds} s for members of an earlier \
-                 run; new_run founds one at once"
+                 run; start it with new_run to skip the wait"
             ),
             Self::Rebuild {
                 heard,
@@ -239,36 +239,39 @@ impl fmt::Display for Wait {
                 size,
             }) if registered < size => write!(
                 f,
-                "{registered} of the {size} peers of unit {unit} are registered, and it is admitted \
-                 when all are: start the others, or correct unit and unit_size"
+                "{registered} of the {size} peers of unit {unit} are registered; the unit is \
+                 admitted when all are: start the others, or correct unit and unit_size"
             ),
             Self::Unit(UnitCount { unit, size, .. }) => write!(
                 f,
-                "all {size} peers of unit {unit} are registered, and wait to be admitted to their \
+                "all {size} peers of unit {unit} are registered and wait to be admitted to their \
                  groups together"
             ),
             Self::FirstView { here, needed } => write!(
                 f,
-                "{} of {needed} peers are here for the group's first view ({here}); start the \
-                 others, or lower initial_world_size or min_world_size",
+                "{} of the {needed} peers that the group's first view needs are registered \
+                 ({here}); start the others, or lower initial_world_size or min_world_size",
                 here.count
             ),
             Self::Links(missing) => fmt_links(f, missing),
             Self::Backoff { cause, seconds } => {
-                write!(f, "{}, and it may come back in {seconds} s", cause.words())
+                write!(f, "{}; it may rejoin in {seconds} s", cause.words())
             }
             Self::Full { members } => {
-                write!(f, "the group has {members} members, and cannot have more")
+                write!(
+                    f,
+                    "the group is full: it has {members} members and cannot have more"
+                )
             }
             Self::SafePoint { members, missing } => write!(
                 f,
-                "{} of {members} members have come to update_topology, which admits newcomers; not \
+                "{} of {members} members have called update_topology, which admits newcomers; not \
                  yet {missing}",
                 members - missing.count.min(*members)
             ),
             Self::Change { missing } => write!(
                 f,
-                "a change of the members is under way, and waits for the answer of {missing}"
+                "a membership change is in progress and waits for {missing}"
             ),
         }
     }
@@ -283,8 +286,8 @@ fn fmt_links(f: &mut fmt::Formatter<'_>, missing: &[MissingLink]) -> fmt::Result
     match missing.iter().all(|link| link.error.is_empty()) {
         true => Ok(()),
         false => f.write_str(
-            "; one of the two must reach the other: open its port, or correct its listen and \
-             advertise",
+            "; one of the two must be able to reach the other: open its port, or correct its \
+             listen and advertise",
         ),
     }
 }
@@ -295,10 +298,10 @@ fn fmt_rebuild_end(f: &mut fmt::Formatter<'_>, heard: u32, seconds: u32) -> fmt:
         (_, 0) => Ok(()),
         (0, _) => write!(
             f,
-            "; their sessions may go on for {seconds} s, unless an operator says with members_gone \
-             that none is alive"
+            "; it waits up to {seconds} s, because they may still be running; if none is, restart \
+             the master with members_gone"
         ),
-        (_, _) => write!(f, "; it waits {seconds} s at most"),
+        (_, _) => write!(f, "; it waits at most {seconds} s"),
     }
 }
 
@@ -321,8 +324,8 @@ mod tests {
             missing,
         };
         let words = wait.to_string();
-        let expected = "2 of 5 members have come to update_topology, which admits newcomers; not yet \
-                        peer 1 (node1:1), peer 2 (node2:1) and 1 more";
+        let expected = "2 of 5 members have called update_topology, which admits newcomers; not \
+                        yet peer 1 (node1:1), peer 2 (node2:1) and 1 more";
         assert_eq!(words, expected);
     }
 
@@ -349,7 +352,7 @@ mod tests {
             error: String::new(),
         };
         let words = Wait::Links(vec![link]).to_string();
-        let healthy = "peer 1 (a) and peer 2 (b) are not linked with each other yet";
+        let healthy = "peer 1 (a) and peer 2 (b) are not connected yet";
         assert_eq!(words, healthy, "nothing has failed");
     }
 }

@@ -1,7 +1,7 @@
 """Fault-tolerant collective communication for training over links that fail.
 
-A master decides who is in the run; peers move the bytes between themselves. Peers may join, leave or
-die at any moment, and every operation ends the same way on all survivors. See ``docs/python.md``.
+A master decides who is in the run; peers exchange data directly. Peers may join, leave or die at
+any moment, and every operation ends the same way on all survivors. See ``docs/python.md``.
 """
 
 from ccl import _exit as _exit

@@ -64,7 +64,7 @@ class Transfer:
             _wait(event)
 
     def deliver(self) -> None:
-        """Starts to copy the results to the devices, unless somebody has."""
+        """Starts to copy the results to the devices, unless that has begun."""
         with self._lock:
             if self._delivered is None:
                 for staging in self._written:
@@ -205,4 +205,4 @@ def _check_overlap(written: list[Staging]) -> None:
     ranges.sort()
     for (_, end), (begin, _) in zip(ranges, ranges[1:], strict=False):
         if begin < end:
-            raise InvalidArgument("tensors of the call overlap, and are written")
+            raise InvalidArgument("tensors of the call overlap, and at least one of them is written")

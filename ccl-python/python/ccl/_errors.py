@@ -1,29 +1,29 @@
-"""Why a call did not succeed: one class for each remedy.
+"""The exceptions: one class for each thing that a caller may have to do.
 
-The classes mirror ``ccl_core::Error``. The native module makes the instances.
+The classes mirror ``ccl_core::Error``. The native module creates the instances.
 """
 
 from typing import Any
 
 
 class Error(RuntimeError):
-    """A call did not succeed; the class says what to do about it.
+    """A call failed; the class says what to do about it.
 
-    Input buffers of collectives are intact after every error; what a sync leaves, its state's
-    ``is_usable`` tells. Facts that the class does not have are ``None``.
+    Input buffers of collectives are intact after every error; after a sync, see its state's
+    ``is_usable``. Attributes that do not apply to the class are ``None``.
     """
 
-    #: The peer that it is about.
+    #: The peer that the error is about.
     peer: int | None
-    #: Number of the view it happened in: +1 at each change of the members.
+    #: Epoch of the view it happened in: +1 at each change of the members.
     epoch: int | None
-    #: Why, in words.
+    #: The reason, as text.
     reason: str | None
-    #: Who had not called the operation, or not finished it, when its deadline passed: the first eight.
+    #: The peers that had not called the operation, or not finished it, at its deadline: up to eight.
     late: list[int] | None
     #: The operation that ended: its number and its tag.
     op: str | None
-    #: Members at the moment.
+    #: Current number of members.
     world_size: int | None
     #: Members needed.
     min_world_size: int | None
@@ -59,14 +59,14 @@ class Retryable(Error):
 
 
 class PeerLost(Retryable):
-    """A member was lost, or left, during the operation, which is aborted for everybody.
+    """A member was lost, or left, during the operation, which was aborted for all members.
 
     Call it again: it runs with the survivors.
     """
 
 
 class TooFewPeers(Retryable):
-    """Fewer members than ``min_world_size``. Call ``update_topology`` until somebody joins."""
+    """Fewer members than ``min_world_size``. Call ``update_topology`` until more peers join."""
 
 
 class WorldChanged(Retryable):
@@ -74,23 +74,23 @@ class WorldChanged(Retryable):
 
 
 class SessionOver(Error):
-    """The session has ended: make a new communicator to come back as a newcomer."""
+    """The session has ended: create a new communicator to rejoin as a newcomer."""
 
 
 class Evicted(SessionOver):
-    """The master removed this peer, ``peer``, from the view ``epoch``; ``reason`` says why."""
+    """The master evicted this peer, ``peer``, from the view ``epoch``; ``reason`` says why."""
 
 
 class RevisionAhead(Evicted):
-    """This peer was evicted because its shared state is further ahead than the run may go in one step.
+    """This peer was evicted because its shared state is more than one step ahead of the run.
 
-    It comes from another run, or from a later point of this one. Who comes back with the same state
-    is evicted again: begin without it, or load the run's own checkpoint.
+    The state comes from another run, or from a later point of this one. A peer that rejoins with
+    the same state is evicted again: start without it, or load the run's own checkpoint.
     """
 
 
 class Refused(SessionOver):
-    """The master did not let this peer in."""
+    """The master refused this peer."""
 
 
 class Unknown(SessionOver):
@@ -106,23 +106,24 @@ class Forked(SessionOver):
 
 
 class Cancelled(Error):
-    """Somebody cancelled the operation, its deadline passed, or the members' calls differ.
+    """A member cancelled the operation, its deadline passed, or the members' calls differ.
 
-    It is aborted for everybody, finally; ``peer`` asked for it.
+    It was aborted for all members and is not retried; ``peer`` asked for that.
     """
 
 
 class DeadlinePassed(Cancelled, TimeoutError):
-    """The operation timed out: the deadline of a member, ``peer``, passed. It is aborted for everybody.
+    """The deadline of a member, ``peer``, passed. The operation was aborted for all members.
 
-    ``late`` names who had not called it; if all had, who had not finished it.
+    ``late`` lists the peers that had not called it or, if all had, not finished it.
     """
 
 
 class StateMismatch(Error):
     """A shared state cannot be synchronised: entries, strategies or revisions do not fit together.
 
-    Nothing moved, and all members get this error. ``peer`` is the odd one, if there is one.
+    No data was moved, and all members get this error. ``peer`` is the member that does not fit, if
+    there is a single one.
     """
 
 
@@ -147,7 +148,7 @@ class InvalidUsage(Error):
 
 
 class OsError(Error, OSError):
-    """The operating system refused something; ``errno`` is its number."""
+    """A system call failed; ``errno`` is its error number."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # `OSError` has a place of its own for the number, which it keeps only with two arguments.

@@ -1,7 +1,7 @@
-"""A process that ends leaves its runs first, so that the others need not find out by themselves.
+"""Leaves all runs when the process ends, so that the other peers need not detect the loss.
 
-Functions that were registered last are called first: those of the application, then the one that
-leaves the runs, then the one that keeps threads of the library out of an interpreter that ends.
+Functions registered last are called first: those of the application, then the one that leaves the
+runs, then the one that keeps the library's threads out of the ending interpreter.
 """
 
 import atexit
@@ -9,19 +9,19 @@ import os
 import sys
 import weakref
 
-from ccl import _log as _log  # What it registers is called after what is registered here.
+from ccl import _log as _log  # Imported first, so that its atexit function runs last.
 from ccl._native import Communicator, close_door, forget_inside
 
 _open: "weakref.WeakSet[Communicator]" = weakref.WeakSet()
-#: The process of multiprocessing that knows what to do at its end.
+#: The multiprocessing worker whose finalizer is registered.
 _worker = 0
 
 
 def close_at_exit(communicator: Communicator) -> None:
-    """Closes it when the interpreter ends, unless it is gone by then."""
+    """Closes it when the interpreter ends, unless it was collected before."""
     global _worker
     _open.add(communicator)
-    # Those that multiprocessing forks end without a look at atexit.
+    # Forked multiprocessing workers do not run atexit functions.
     process = sys.modules.get("multiprocessing.process")
     if process and process.parent_process() and _worker != os.getpid():
         from multiprocessing import util

@@ -1,4 +1,4 @@
-"""The library's log lines, in Python's logging as those of the logger ``ccl``."""
+"""Passes the library's log lines to Python's logger ``ccl``."""
 
 import atexit
 import logging
@@ -13,12 +13,12 @@ _thread: threading.Thread | None = None
 
 
 def set_log_level(level: int | str | None) -> None:
-    """Hands the library's log lines to the logger ``ccl``, from ``level`` on; ``None``: no more.
+    """Passes the library's log lines of at least ``level`` to the logger ``ccl``; ``None``: none.
 
-    A level is a number or a name of ``logging``; 5 is the finest. A thread, ``ccl-log``, calls the
-    logger's handlers, so that a slow one holds nobody up: lines that do not fit in the queue are
-    counted, and the count is logged. Off at the start, and in a forked child; but what a call that
-    waits in vain waits for is a warning at any time.
+    A level is a number or a name of ``logging``; 5 is the most detailed. A thread, ``ccl-log``,
+    calls the logger's handlers, so that a slow handler delays no call: lines that do not fit in the
+    queue are counted, and the count is logged. Off by default, and in a forked child; but warnings
+    about calls that wait too long are always logged.
     """
     global _taken, _thread
     _taken = (os.getpid(), _number(level))
@@ -29,7 +29,7 @@ def set_log_level(level: int | str | None) -> None:
 
 
 def tell(words: str) -> None:
-    """Warns of what a call waits for, unless the library's own line does: seen without setup."""
+    """Warns what a call waits for, without setup, unless the library's own log line does."""
     process, level = _taken
     if process != os.getpid() or level > logging.WARNING:
         _logger.warning("%s", words)
@@ -41,10 +41,10 @@ def _number(level: int | str | None) -> int:
     names = logging.getLevelNamesMapping()
     if isinstance(level, str):
         if level.upper() not in names:
-            raise InvalidArgument(f"{level!r} is no level: pass a number, or a name such as 'info'")
+            raise InvalidArgument(_NO_LEVEL.format(level))
         level = names[level.upper()]
     if not isinstance(level, int):
-        raise TypeError(f"{level!r} is no level: pass a number, or a name such as 'info'")
+        raise TypeError(_NO_LEVEL.format(level))
     return min(max(level, 0), _OFF)
 
 
@@ -71,12 +71,13 @@ def _record(
 
 @atexit.register
 def _end() -> None:
-    """What was said before the interpreter ends is logged, unless a handler takes too long."""
+    """Logs the last lines before the interpreter ends, unless a handler takes too long."""
     _native.log_close()
     if _thread is not None:
         _thread.join(_LAST_LINES_SECONDS)
 
 
+_NO_LEVEL = "{!r} is not a log level: pass a number, or a name such as 'info'"
 #: Above all levels.
 _OFF = 255
 #: Which process takes the library's lines, and from which level on.

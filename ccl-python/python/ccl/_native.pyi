@@ -59,7 +59,7 @@ class Master:
         """Whether it has ended, by ``close`` or by itself."""
 
     def wait(self, timeout: Time | None = None) -> None:
-        """Waits until it has ended. ``Timeout`` if ``timeout`` passes before."""
+        """Waits until it has ended. Raises ``Timeout`` if ``timeout`` passes first."""
 
     def stop(self) -> None:
         """Tells it to stop serving; ``wait`` returns once it has. Does not block."""
@@ -67,7 +67,7 @@ class Master:
     def close(self) -> None:
         """Stops serving, and waits until it has.
 
-        Peers go on, and find a master that is started again.
+        Peers go on, and find a restarted master.
         """
 
     def __enter__(self) -> Self: ...
@@ -81,11 +81,12 @@ class Master:
 
 @final
 class Communicator:
-    """A member of a run; it leaves when it is closed or collected.
+    """A peer of a run; it leaves when it is closed or collected.
 
     Every method may be called from any thread. Waits let other threads run and end on Ctrl-C.
     Buffers must not be touched while an operation runs; after an error they hold the input. After
-    Ctrl-C they are in use until the verdict, which the next call with the same tag waits for.
+    Ctrl-C the operation still uses its buffers until its verdict; the next call with the same tag
+    waits for that.
     """
 
     def __new__(cls, master: str, **settings: Unpack[CommunicatorSettings]) -> Self:
@@ -93,7 +94,7 @@ class Communicator:
 
     @property
     def peer(self) -> int:
-        """This session's name in the run's events and errors."""
+        """The id of this session, as shown in events and errors."""
 
     @property
     def rank(self) -> int:
@@ -101,7 +102,7 @@ class Communicator:
 
     @property
     def world_size(self) -> int:
-        """Members of the view of the newest result."""
+        """Number of members in the view of the newest result."""
 
     @property
     def epoch(self) -> int:
@@ -109,7 +110,7 @@ class Communicator:
 
     @property
     def waits_for(self) -> str | None:
-        """What this peer waits for at the moment, such as who has not come to its safe point."""
+        """What this peer waits for now, such as members that have not reached its safe point."""
 
     @property
     def view(self) -> View:
@@ -117,38 +118,39 @@ class Communicator:
 
     @property
     def pending_peers(self) -> int:
-        """Newcomers that the next ``update_topology`` may admit, as far as this peer has heard."""
+        """Newcomers that the next ``update_topology`` may admit, as far as this peer knows."""
 
     @property
     def global_world_size(self) -> int:
-        """Members of all groups of the run together. Of other groups it may be old."""
+        """Members of all groups of the run together. Counts of other groups may be outdated."""
 
     @property
     def groups(self) -> int:
-        """Groups that have members. Of other groups it may be old."""
+        """Number of groups that have members. Other groups' counts may be outdated."""
 
     @property
     def largest_group(self) -> int:
-        """Members of the largest group. Of other groups it may be old."""
+        """Members of the largest group. Counts of other groups may be outdated."""
 
     @property
     def listen_address(self) -> str:
-        """The ``host:port`` that other peers reach this one at."""
+        """The ``host:port`` at which other peers reach this one."""
 
     def counters(self) -> Counters:
-        """What happened so far."""
+        """Counters since the communicator was created."""
 
     def update_topology(self) -> View:
-        """A safe point: admits the newcomers that are ready. All members must come to it.
+        """A safe point: admits newcomers that are ready. All members must call it equally often.
 
-        A newcomer's first call is what the members call after the safe point that admits it.
+        A newcomer's first call is the one that the members make after the safe point that admitted
+        it.
         """
 
     def update_topology_async(self) -> SafePoint:
-        """Comes to a safe point without waiting for the others."""
+        """Enters a safe point without waiting for the others."""
 
     def close(self) -> None:
-        """Leaves the run; waits at most a second for the master's farewell. Open calls end."""
+        """Leaves the run; waits at most a second for the master's answer. Open calls end."""
 
     def all_reduce(
         self,
@@ -158,7 +160,7 @@ class Communicator:
         out: Memory | None = None,
         **options: Unpack[Options],
     ) -> Outcome:
-        """Reduces equally long buffers of all members, in place or into ``out``."""
+        """Reduces a buffer of the same length from every member, in place or into ``out``."""
 
     def all_reduce_async(
         self,
@@ -178,7 +180,7 @@ class Communicator:
     def all_reduce_many_async(
         self, buffers: Sequence[Memory], op: Op = "sum", **options: Unpack[Options]
     ) -> Handle:
-        """Starts to reduce a list of buffers, in place, as one transaction."""
+        """Starts ``all_reduce_many``."""
 
     def all_gather(self, send: Memory, out: Memory, **options: Unpack[Options]) -> Outcome:
         """Collects every member's ``send`` in ``out``, in rank order."""
@@ -189,15 +191,15 @@ class Communicator:
     def all_gather_scalars(
         self, values: Sequence[float], **options: Unpack[Options]
     ) -> list[list[float]]:
-        """Collects a few numbers of every member: a list of floats for each rank.
+        """Collects a few numbers from every member: a list of floats for each rank.
 
-        ``InvalidArgument`` for an integer that no float is equal to.
+        Raises ``InvalidArgument`` for an integer that a float cannot represent exactly.
         """
 
     def reduce_scatter(
         self, send: Memory, out: Memory, op: Op = "sum", **options: Unpack[Options]
     ) -> Outcome:
-        """Reduces ``send``, ``world_size`` equal shares; each member gets that of its rank."""
+        """Reduces ``send``, ``world_size`` equal shares; each member gets the share of its rank."""
 
     def reduce_scatter_async(
         self, send: Memory, out: Memory, op: Op = "sum", **options: Unpack[Options]
@@ -205,7 +207,7 @@ class Communicator:
         """Starts a reduce-scatter."""
 
     def broadcast(self, buffer: Memory, root: int = 0, **options: Unpack[Options]) -> Outcome:
-        """Gives all members the buffer of rank ``root``."""
+        """Sends the buffer of rank ``root`` to all members."""
 
     def broadcast_async(self, buffer: Memory, root: int = 0, **options: Unpack[Options]) -> Handle:
         """Starts a broadcast."""
@@ -221,9 +223,9 @@ class Communicator:
         state: SharedState,
         **options: Unpack[SyncOptions],
     ) -> SyncInfo:
-        """Makes a state equal at all members of the group, which all call it.
+        """Makes a state equal on all members of the group, which must all call it.
 
-        Lost peers do not disturb the others. ``StateMismatch`` if the members' states do not fit.
+        Lost peers do not disturb the others. Raises ``StateMismatch`` if the states do not fit.
         """
 
     def sync_async(
@@ -231,7 +233,7 @@ class Communicator:
         state: SharedState,
         **options: Unpack[SyncOptions],
     ) -> SyncHandle:
-        """Starts a sync. The state may be read until it ends where ``is_source`` is true."""
+        """Starts a sync. While it runs, the state may be read only where ``is_source`` is true."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -244,58 +246,58 @@ class Communicator:
 
 @final
 class Handle:
-    """An operation under way. Dropped, it goes on; the next call under its tag waits for it."""
+    """An operation in progress. If dropped it goes on; the next call with its tag waits for it."""
 
     def wait(self, timeout: Time | None = None) -> Outcome:
-        """Waits until it has ended. After ``timeout`` raises ``Timeout``; the operation goes on."""
+        """Waits until it has ended. Raises ``Timeout`` after ``timeout``; the operation goes on."""
 
     def done(self) -> bool:
-        """Whether it has ended, one way or another. Does not block.
+        """Whether it has ended, successfully or not. Does not block.
 
-        If so, the current CUDA streams wait for the results that go to devices.
+        If so, the current CUDA streams wait for results that are copied to devices.
         """
 
     def cancel(self) -> None:
-        """Asks to abort it for all members; the verdict may still be success. Does not block."""
+        """Asks to abort it for all members. It may still succeed. Does not block."""
 
     def progress(self) -> Progress:
-        """How far it is at this peer, or was when it ended. Does not block."""
+        """Its progress at this peer; after the end, its last progress. Does not block."""
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Calls ``callback()`` once it has ended, on a thread of the library, which it may block."""
+        """Calls ``callback()`` once it has ended, on a library thread; it may block."""
 
     def call_when_done(self, callback: Callable[[], object]) -> None:
-        """As ``add_done_callback``, for the package's own callbacks, which are short and block nowhere."""
+        """As ``add_done_callback``, for callbacks of this package, which never block."""
 
     def __await__(self) -> Generator[Any, None, Outcome]: ...
 
 @final
 class SafePoint:
-    """A safe point that this peer has come to. Dropping it withdraws unless it was released."""
+    """A safe point that this peer has entered. Dropping it withdraws, unless it was released."""
 
     def wait(self, timeout: Time | None = None) -> View:
-        """Waits until it is released. After ``timeout`` raises ``Timeout``; it goes on."""
+        """Waits until it is released. Raises ``Timeout`` after ``timeout``; the safe point goes on."""
 
     def done(self) -> bool:
-        """Whether it has ended, one way or another. Does not block."""
+        """Whether it has ended, successfully or not. Does not block."""
 
     def cancel(self) -> None:
-        """Asks to come back from it, which ``wait`` then tells by ``Timeout``. Does not block.
+        """Asks to withdraw from it; ``wait`` then raises ``Timeout``. Does not block.
 
-        A safe point that is withdrawn is not used up.
+        The next call is then the same safe point again.
         """
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Calls ``callback()`` once it has ended, on a thread of the library, which it may block."""
+        """Calls ``callback()`` once it has ended, on a library thread; it may block."""
 
     def __await__(self) -> Generator[Any, None, View]: ...
 
 @final
 class SharedState:
-    """What all members are to hold with the same bits, and its revision.
+    """What all members hold with the same bits, and its revision.
 
-    It is a view: memory stays where it is, is written in place by syncs and ``load``, and is looked
-    up anew at each call. All members have the same names, types and shapes in the same order.
+    It is a view: the memory stays where it is, syncs and ``load`` write it in place, and each call
+    looks it up again. All members have the same names, types and shapes in the same order.
     Entries named in ``allow_inequality`` may differ in content.
     """
 
@@ -308,67 +310,69 @@ class SharedState:
     ) -> Self: ...
     @property
     def revision(self) -> int:
-        """How often the state was advanced; a sync may be one ahead of the one before."""
+        """How often the state was advanced. At each sync at most one more than at the last."""
 
     @revision.setter
     def revision(self, revision: int) -> None: ...
     @property
     def is_usable(self) -> bool:
-        """Whether the content is whole.
+        """Whether the content is consistent.
 
-        False after a sync or load that failed half-way: what is there is a mixture, and the next
-        sync only receives.
+        False after a sync or load failed half-way: the content is a mixture, and the next sync only
+        receives.
         """
 
     def mark_mixed(self) -> None:
-        """Says that the content is a mixture of two, as that of a failed write: ``is_usable`` is
-        false, and the next sync only receives."""
+        """Marks the content as a mixture, for example after a failed write.
+
+        ``is_usable`` becomes false, and the next sync only receives.
+        """
 
     @property
     def names(self) -> list[str]:
         """Names of the entries, in order."""
 
     def root(self) -> str:
-        """The digest over all entries as they are now, in hexadecimal. Hashes everything."""
+        """The root digest over all entries as they are now, in hexadecimal. Hashes everything."""
 
     def save(self, directory: str | os.PathLike[str], *, keep: int = 2) -> Path:
-        """Saves the state with its revision; returns the file once it survives the machine."""
+        """Saves the state and its revision; returns the path once a power loss is survived."""
 
     def load(self, directory: str | os.PathLike[str], *, missing_ok: bool = False) -> bool:
-        """Loads the newest checkpoint that is whole, with its revision.
+        """Loads the newest intact checkpoint, with its revision.
 
-        Where there is none at all, raises ``FileNotFoundError``, or returns false with
+        If there are no checkpoints, raises ``FileNotFoundError``, or returns false with
         ``missing_ok``.
         """
 
 @final
 class SyncHandle:
-    """A sync under way. Dropped, it goes on; whoever needs the state next waits for it."""
+    """A sync in progress. If dropped, it goes on; the next use of the state waits for it."""
 
     def wait(self, timeout: Time | None = None) -> SyncInfo:
-        """Waits until it has ended. After ``timeout`` raises ``Timeout``; the sync goes on."""
+        """Waits until it has ended. Raises ``Timeout`` after ``timeout``; the sync goes on."""
 
     def done(self) -> bool:
-        """Whether it has ended, one way or another. Does not block."""
+        """Whether it has ended, successfully or not. Does not block."""
 
     def cancel(self) -> None:
-        """Asks to abort it for all members; the verdict may still be success. Does not block."""
+        """Asks to abort it for all members. It may still succeed. Does not block."""
 
     def progress(self) -> Progress:
-        """Bytes that differed and are here, and all of them; for a source, the bytes it gave.
+        """Differing bytes that have arrived, and their total; for a source, the bytes it has sent.
 
-        After the end, what it was then.
+        After the end, the last progress.
         """
 
     @property
     def is_source(self) -> bool | None:
-        """Whether this peer gives what was elected; after the end, whether it did.
+        """Whether this peer is a source of the elected content; after the end, whether it was.
 
         Others may read its memory until the end. ``None`` before the election.
         """
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Calls ``callback()`` once it has ended, on a thread of the library, which it may block."""
+        """Calls ``callback()`` once it has ended, on a library thread; it may block."""
 
     def __await__(self) -> Generator[Any, None, SyncInfo]: ...
 
@@ -382,27 +386,27 @@ class SyncInfo:
 
     @property
     def root(self) -> str:
-        """The digest over all entries, equal at all members, in hexadecimal."""
+        """The root digest over all entries, equal on all members, in hexadecimal."""
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes given to other members."""
+        """Bytes sent to other members."""
 
     @property
     def received_bytes(self) -> int:
-        """Bytes received: blocks that differed, and digests."""
+        """Bytes received: differing blocks, and digests."""
 
     @property
     def sources(self) -> dict[int, int]:
-        """Who gave them, and how many of those that were used."""
+        """Peers that sent blocks, and how many of their bytes were used."""
 
     @property
     def op(self) -> str:
-        """The sync's name in the history."""
+        """The sync's name in the run's history."""
 
     @property
     def attempts(self) -> int:
-        """Attempts it took."""
+        """Number of attempts."""
 
     @property
     def members(self) -> list[int]:
@@ -410,7 +414,7 @@ class SyncInfo:
 
     @property
     def view(self) -> View:
-        """The view this peer was in when it was told."""
+        """The view this peer was in when it learned the outcome."""
 
     @property
     def duration(self) -> float:
@@ -418,19 +422,19 @@ class SyncInfo:
 
     @property
     def hashing(self) -> float:
-        """How many of them went into hashing the own state."""
+        """How many of them were spent hashing this peer's state."""
 
 @final
 class Outcome:
-    """A success."""
+    """The result of a successful operation."""
 
     @property
     def op(self) -> str:
-        """The operation's name in the history."""
+        """The operation's name in the run's history."""
 
     @property
     def contributors(self) -> list[int]:
-        """Whose data is in the result, in rank order."""
+        """Peers whose data is in the result, in rank order."""
 
     @property
     def world_size(self) -> int:
@@ -438,15 +442,15 @@ class Outcome:
 
     @property
     def view(self) -> View:
-        """The view this peer was in when it was told."""
+        """The view this peer was in when it learned the outcome."""
 
     @property
     def attempts(self) -> int:
-        """Attempts it took."""
+        """Number of attempts."""
 
 @final
 class View:
-    """The members of one peer group for a while."""
+    """The members of a peer group between two changes."""
 
     @property
     def epoch(self) -> int:
@@ -462,11 +466,11 @@ class View:
 
     @property
     def names(self) -> list[str]:
-        """What they are called, in rank order."""
+        """Names of the members, in rank order."""
 
     @property
     def addresses(self) -> list[list[str]]:
-        """Where others reach them, ``ip:port``, in rank order; each has one or more."""
+        """Their ``ip:port`` addresses, in rank order; each has one or more."""
 
     @property
     def ring_order(self) -> list[int]:
@@ -480,16 +484,16 @@ class TensorExtractor:
     def __call__(self, value: Any) -> Any: ...
 
 def call_soon(callback: Callable[[], object]) -> None:
-    """Calls ``callback()`` soon, on a thread of the library, which it may block."""
+    """Calls ``callback()`` soon, on a thread of the library; it may block."""
 
 def close_door() -> None:
-    """Lets no thread of the library into Python from now on; waits for those inside."""
+    """Keeps the library's threads out of Python from now on; waits for those inside."""
 
 def forget_inside() -> None:
-    """In a forked child, which has none of those that were inside."""
+    """Resets the count of threads inside, in a forked child."""
 
 def log_level(level: int) -> None:
-    """Takes log lines from ``level`` on, as ``logging`` numbers levels; from 41 on none."""
+    """Takes log lines of at least ``level``, numbered as in ``logging``; above 40 none."""
 
 def log_lines() -> tuple[list[tuple[int, str, float, str | None, str, int]], int] | None:
     """The next lines, and how many were dropped; blocks until there are some.
@@ -498,7 +502,7 @@ def log_lines() -> tuple[list[tuple[int, str, float, str | None, str, int]], int
     """
 
 def log_close() -> None:
-    """Ends the log: who takes lines gets what is left, and no more."""
+    """Closes the log: readers get the lines that are left, then ``None``."""
 
 def run_command(program: list[str], arguments: list[str]) -> int:
     """Runs the ``ccl`` command; ``program`` starts a copy of it. Returns its exit status."""
@@ -506,18 +510,18 @@ def run_command(program: list[str], arguments: list[str]) -> int:
 VERSION: str
 
 def newest_checkpoint(directory: str | os.PathLike[str]) -> StateId | None:
-    """What the newest checkpoint is that is whole by name, header and length.
+    """Describes the newest checkpoint whose name, header and length are valid.
 
-    Its content is not hashed. ``None`` if there is none at all.
+    Its content is not hashed. ``None`` if there are no checkpoints.
     """
 
 @final
 class StateId:
-    """A content of a shared state, as its revision and its digest name it."""
+    """Identifies a content of a shared state by revision and digest."""
 
     @property
     def revision(self) -> int:
-        """How often the state had been advanced."""
+        """The revision: how often the state had been advanced."""
 
     @property
     def root(self) -> str:
@@ -525,7 +529,7 @@ class StateId:
 
 @final
 class Counters:
-    """What a communicator did so far."""
+    """Counters of a communicator since it was created."""
 
     @property
     def commits(self) -> int:
@@ -541,7 +545,7 @@ class Counters:
 
     @property
     def lanes(self) -> int:
-        """Data connections of the widest link there is now."""
+        """Data connections of the current link with the most."""
 
     @property
     def sent_bytes(self) -> int:
@@ -553,7 +557,7 @@ class Counters:
 
 @final
 class Progress:
-    """How far an operation is at this peer."""
+    """Progress of an operation at this peer."""
 
     @property
     def done_bytes(self) -> int:
@@ -561,7 +565,7 @@ class Progress:
 
     @property
     def total_bytes(self) -> int:
-        """Payload bytes this peer will have sent and received at the end."""
+        """Payload bytes sent and received at the end."""
 
 def uninterrupted(function: _Function) -> _Function:
-    """The function as one that Ctrl-C does not interrupt: it is answered after its return."""
+    """Wraps a function so that Ctrl-C takes effect only after it returns."""

@@ -1,15 +1,15 @@
-"""What to say of a keyword argument that there is not."""
+"""The error for an unknown keyword argument, with a suggestion."""
 
 import difflib
 
 from ccl import types
 
-#: Names that other libraries have, where no close name leads to the right one.
+#: Names from other libraries that no similar name leads to.
 _REMEDIES = {
     "CommunicatorSettings": {
         "world_size": "did you mean 'initial_world_size'?",
         "timeout": "did you mean 'connect_timeout' or 'operation_timeout'?",
-        "rank": "the master gives ranks, in the order of admission",
+        "rank": "the master assigns ranks, in the order of admission",
         "port": "did you mean 'listen'?",
         "address": "did you mean 'listen' or 'advertise'?",
         "master_addr": "the master's HOST:PORT is the first argument",
@@ -31,10 +31,10 @@ _REMEDIES = {
 
 
 def unknown(name: str, settings: str) -> TypeError:
-    """An argument ``name`` where those of ``ccl.types``'s ``settings`` are taken."""
+    """The error for an argument ``name`` that ``settings`` of ``ccl.types`` does not have."""
     known = sorted(getattr(types, settings).__annotations__)
     remedy = _REMEDIES.get(settings, {}).get(name)
     if remedy is None:
         close = difflib.get_close_matches(name, known, n=1)
-        remedy = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"
+        remedy = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
     return TypeError(f"got an unexpected keyword argument '{name}'; {remedy}")

@@ -58,7 +58,7 @@ class Content:
             raise InvalidArgument(f"{argument}: there is no entry {sorted(unknown)[0]!r}")
 
     def write_back(self) -> None:
-        """Gives values to those who have them; tensors and arrays were written in place.
+        """Writes values back to their owners; tensors and arrays were written in place.
 
         All get theirs, whatever one of them raises, which is raised then.
         """
@@ -89,12 +89,12 @@ def look(source: object, unequal: frozenset[str], is_held: bool) -> Content:
 
 
 def names(allow_inequality: Iterable[str] | None) -> frozenset[str]:
-    """The argument as a set."""
+    """The argument as a set of names."""
     return _names("allow_inequality", allow_inequality or ())
 
 
 def _names(argument: str, given: Iterable[str]) -> frozenset[str]:
-    """A text alone is taken for a mistake."""
+    """Refuses a single text, which is a mistake."""
     if isinstance(given, str):
         raise TypeError(f"{argument} is one text: pass a list of names")
     return frozenset(given)
@@ -131,7 +131,7 @@ def _of_container(
 ) -> Iterator[tuple[str, object]]:
     for key in keys:
         if not isinstance(key, str | int):
-            raise TypeError(f"the key {key!r} of a shared state is no text")
+            raise TypeError(f"the key {key!r} of a shared state is not a text")
         name = f"{prefix}{key}"
         # Before there is one more reference here.
         is_value_held = is_held or _references(owner, key) > _REFERENCES_OF_OWNER
@@ -147,18 +147,18 @@ def _of_container(
 
 
 def _check_number(name: str, owner: object, is_held: bool) -> None:
-    """Refuses a number of which nobody would ever see what a sync makes of it."""
+    """Refuses a number whose new value after a sync would be lost."""
     kind = type(owner).__name__
     if not hasattr(owner, "__setitem__"):
         raise TypeError(
             f"entry {name!r}: a number in a {kind} cannot be written back: "
-            "keep it in a dict, or pass a NumPy array of no dimensions"
+            "keep it in a dict, or pass a NumPy array without dimensions"
         )
     if not is_held:
         raise InvalidArgument(
-            f"entry {name!r}: nobody but the shared state has the {kind} of this number, so that what a "
-            f"sync or load writes there is lost: keep the {kind} in a variable and read it there; of an "
-            "optimizer or a scheduler, pass that and not its state_dict()"
+            f"entry {name!r}: only the shared state holds the {kind} of this number, so what a sync or load "
+            f"writes there is lost: keep the {kind} in a variable and read it there; for an optimizer or a "
+            "scheduler, pass the object and not its state_dict()"
         )
 
 
@@ -190,10 +190,10 @@ def _of_optimizer(prefix: str, optimizer: Any) -> Iterator[tuple[str, object]]:
         yield from settings(f"{prefix}group.{number}.", group, keys)
     if not optimizer.state and not _is_stateless(optimizer):
         raise InvalidArgument(
-            f"{type(optimizer).__name__} has no state yet: torch makes it in the first step. Give "
-            "all parameters a gradient of zeros, call step() once and zero_grad() after it, then "
-            "share; the first sync replaces what that step did at newcomers. Leave an optimizer "
-            "that never has any state out"
+            f"{type(optimizer).__name__} has no state yet: torch creates it in the first step. Give "
+            "all parameters a gradient of zeros, call step() once and then zero_grad(), and then "
+            "share it; at newcomers the first sync replaces what that step did. Leave out an "
+            "optimizer that never has any state"
         )
 
 

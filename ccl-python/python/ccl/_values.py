@@ -1,4 +1,4 @@
-"""Values of Python that are no memory: how they take part in a shared state, and are written back."""
+"""Python values in a shared state: copied to memory for a call, and written back after it."""
 
 import ast
 from array import array
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple, Protocol
 
 from ccl._errors import InvalidArgument
 
-#: Bytes that flags and texts take, or the next power of two, so that most may replace each other.
+#: Bytes of a flag or text, or the next power of two, so that most can replace each other.
 WORD_BYTES = 256
 
 
 class Value(Protocol):
-    """What is copied to memory for a call, and written back after it."""
+    """A value that is copied to memory for a call, and written back after it."""
 
     def copy(self, name: str) -> "array[Any]":
-        """Memory with its value."""
+        """A copy of the value in memory."""
 
     def put(self, memory: "array[Any]") -> None:
-        """Sets the value that the memory has."""
+        """Sets the value from memory."""
 
 
 class Number(NamedTuple):
@@ -29,7 +29,7 @@ class Number(NamedTuple):
     is_float: bool
 
     def copy(self, name: str) -> "array[Any]":
-        """Memory with its value."""
+        """A copy of the value in memory."""
         value = self.owner[self.key]
         try:
             memory = self._pack(value)
@@ -43,13 +43,13 @@ class Number(NamedTuple):
         return memory
 
     def put(self, memory: "array[Any]") -> None:
-        """Sets the value that the memory has; nothing if it is that already, bit for bit."""
+        """Sets the value from memory, unless it is already the same, bit for bit."""
         before = self.owner[self.key]
         if not self._has(before, memory):
             self.owner[self.key] = self._like(before, memory)
 
     def _like(self, before: Any, memory: "array[Any]") -> Any:
-        """The value in the type that was there, unless that type has no such value."""
+        """The value in its earlier type, unless that type cannot represent it."""
         value = memory[0]
         try:
             converted = type(before)(value)
@@ -74,7 +74,7 @@ class Word(NamedTuple):
     key: Any
 
     def copy(self, name: str) -> "array[Any]":
-        """Memory with its value, as Python writes it."""
+        """A copy of the value in memory, as ``repr`` writes it."""
         text = repr(self.owner[self.key]).encode()
         room = WORD_BYTES
         while room < len(text):
@@ -82,16 +82,16 @@ class Word(NamedTuple):
         return array("B", text.ljust(room, b"\0"))
 
     def put(self, memory: "array[Any]") -> None:
-        """Sets the value that the memory has."""
+        """Sets the value from memory."""
         value = ast.literal_eval(memory.tobytes().rstrip(b"\0").decode())
         if value is not None and not isinstance(value, bool | str):
-            raise TypeError(f"{value!r} is no flag, no text and not None")
+            raise TypeError(f"{value!r} is not a flag, a text or None")
         if self.owner[self.key] != value:
             self.owner[self.key] = value
 
 
 class _Items:
-    """The items of a tuple, which is replaced where one changes."""
+    """The items of a tuple, which is replaced when one changes."""
 
     def __init__(self, owner: Any, key: Any) -> None:
         self.owner = owner
@@ -108,9 +108,9 @@ class _Items:
 
 
 def settings(prefix: str, owner: Any, keys: list[Any]) -> Iterator[tuple[str, object]]:
-    """Names, and values or tensors, of what configures an optimizer or a scheduler.
+    """Names and values (or tensors) of the settings of an optimizer or a scheduler.
 
-    Numbers are floats, so that one may be written as 1 or 1.0.
+    Numbers are treated as floats, so that 1 and 1.0 are the same.
     """
     for key in keys:
         value, name = owner[key], f"{prefix}{key}"
@@ -137,4 +137,4 @@ def settings(prefix: str, owner: Any, keys: list[Any]) -> Iterator[tuple[str, ob
 def _check_keys(name: str, value: dict[Any, Any]) -> None:
     for key in value:
         if not isinstance(key, str | int):
-            raise TypeError(f"entry {name!r}: the key {key!r} of a shared state is no text")
+            raise TypeError(f"entry {name!r}: the key {key!r} of a shared state is not a text")

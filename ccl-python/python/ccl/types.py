@@ -1,4 +1,4 @@
-"""What arguments may be, for type checkers and for whoever wraps the library."""
+"""Argument types, for type checkers and for wrappers of the library."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class _DLPack(Protocol):
-    """Anything with DLPack, torch tensors among them."""
+    """Anything with DLPack, including torch tensors."""
 
     def __dlpack__(self) -> Any: ...
     def __dlpack_device__(self) -> tuple[Any, Any]: ...
@@ -43,42 +43,42 @@ State: TypeAlias = "Mapping[str, Any] | Sequence[Any] | Any"
 
 
 class Options(TypedDict, total=False):
-    """How one call is to be made."""
+    """Options of one call."""
 
     #: Stream of operations; those of one tag run one after the other. Default 0.
     tag: int
-    #: When to cancel it for everybody. ``None``: the communicator's ``operation_timeout``.
+    #: When to cancel it for all members. ``None``: after the communicator's ``operation_timeout``.
     deadline: Time | None
-    #: Most attempts with the survivors after a peer is lost, the first included. Default 1.
+    #: Most attempts, including the first: retries run with the survivors of a lost peer. Default 1.
     attempts: int
     #: Default ``auto``, which is the same on all members.
     algorithm: Literal["auto", "direct", "ring"]
-    #: What the caller calls a collective that it makes of this one, such as ``reduce to rank 2`` of an
-    #: ``all_reduce``. All members must say the same. At most 128 bytes; default none.
+    #: The caller's name for a collective built on this one, such as ``reduce to rank 2``. The same
+    #: on all members, at most 128 bytes; default none.
     caller: str
 
 
 class SyncOptions(TypedDict, total=False):
-    """How one sync of shared state is to be made."""
+    """Options of one sync of shared state."""
 
     #: Default ``enforce_popular``.
     strategy: SyncStrategy
-    #: A vote for the best content there is, if nobody has the one that was sealed last or what
-    #: follows it, or fewer than are further ahead of it. Needs the votes of all members. Default
-    #: false.
+    #: A vote to go on from the best content there is. It counts if no member has the content sealed
+    #: last or its successor, or if fewer members have those than are further ahead. All members
+    #: must vote for it. Default false.
     restore: bool
-    #: When to cancel it for everybody. ``None``: the communicator's ``operation_timeout``.
+    #: When to cancel it for all members. ``None``: after the communicator's ``operation_timeout``.
     deadline: Time | None
     #: Names of the entries whose memory may have changed since the last sync of this state: only
-    #: these, and numbers, are hashed. A change elsewhere goes unseen until a sync without this
-    #: hint. ``None``: all.
+    #: these, and numbers, are hashed. A change to any other entry goes unnoticed until a sync
+    #: without this hint. ``None``: all.
     touched: Iterable[str] | None
-    #: Threads that hash. ``None``: as many as there are cores, at most 8.
+    #: Hashing threads. ``None``: one per core, at most 8.
     hash_threads: int | None
 
 
 class CommunicatorSettings(TypedDict, total=False):
-    """What a peer may choose; docs/configuration.md has the defaults."""
+    """Settings of a peer; docs/configuration.md has the defaults."""
 
     run: str
     group: int
@@ -101,7 +101,7 @@ class CommunicatorSettings(TypedDict, total=False):
 
 
 class MasterSettings(TypedDict, total=False):
-    """What a master may be told; docs/configuration.md has the defaults."""
+    """Settings of a master; docs/configuration.md has the defaults."""
 
     listen: str
     run: str

@@ -1,9 +1,10 @@
 //! What plain sockets need for the bytes of a collective: the yardstick beside it.
 //!
 //! As many processes as the world has peers exchange, pair by pair, exactly the bytes that the
-//! collective moves between the two, over 1, 2 or 4 blocking connections a pair: 1 MiB writes from
-//! touched memory, and one f32 addition for each received element into touched memory. There are
-//! no checksums, no credits and no verdicts. This side starts the processes and gives the orders.
+//! collective moves between the two, over 1, 2 or 4 blocking connections per pair: 1 MiB writes
+//! from touched memory, and one f32 addition for each received element into touched memory. There
+//! are no checksums, no credits and no verdicts. This side starts the processes and gives the
+//! orders.
 
 pub mod peer;
 

@@ -1,7 +1,7 @@
 //! `ccl bench shared-state`: a joiner gets the state of several sources, each a process, beside
 //! what plain sockets need for the same bytes from one source.
 //!
-//! This side starts the processes, gives the orders, and looks that a source dies where one is to.
+//! This side starts the processes, gives the orders, and checks that a source dies if one should.
 
 pub mod peer;
 mod report;
@@ -33,13 +33,13 @@ pub struct StateOptions {
     /// Repeats, of which medians are printed; by default 5, and 1 with --kill-source.
     #[arg(long, value_name = "N")]
     repeat: Option<usize>,
-    /// Let one source give at this share of the rate that each gives at without a limit.
+    /// Limit one source to this share of the rate that each has without a limit.
     #[arg(long, value_name = "FACTOR")]
     slow_source: Option<f64>,
-    /// The joiner has all of the state but one bit.
+    /// The joiner's state differs in one bit.
     #[arg(long)]
     flip_bit: bool,
-    /// A source kills itself with SIGKILL when it has given half of its share.
+    /// A source kills itself with SIGKILL when it has sent half of its share.
     #[arg(long, conflicts_with = "flip_bit")]
     kill_source: bool,
     /// Print one JSON object.
@@ -140,7 +140,7 @@ fn measure_floor(floor: &mut Floor, bytes: u64) -> Result<[Cost; CONNECTIONS.len
     Ok(costs)
 }
 
-/// What everybody saw of one sync.
+/// What all peers observed of one sync.
 #[derive(Clone, Debug)]
 pub(super) struct Peers {
     /// Sources that lived on.

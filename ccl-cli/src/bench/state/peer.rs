@@ -47,7 +47,7 @@ pub enum Order {
 pub struct Round {
     /// How many there were before.
     pub index: usize,
-    /// The joiner has all of the state but one bit.
+    /// The joiner's state differs in one bit.
     pub flip_bit: bool,
     /// Bytes after which this source kills itself.
     pub dies_after: Option<u64>,
@@ -71,7 +71,7 @@ pub struct Synced {
     pub transfer_ns: u64,
     /// Bytes that came from other members.
     pub received_bytes: u64,
-    /// Bytes given to other members.
+    /// Bytes sent to other members.
     pub sent_bytes: u64,
     /// Names of those who gave, and how many of their bytes were used.
     pub sources: Vec<(u64, u64)>,

@@ -206,14 +206,17 @@ fn what_does_not_hash_to_its_root_or_cannot_be_named_is_not_saved() {
     };
     let other = State::small(2);
     let result = checkpoints.save(state.id(1), &state.keys, &other.slices());
-    is_refused(result, "they changed after");
+    is_refused(result, "they were changed after");
     let result = checkpoints.save(state.id(1), &state.keys, &state.slices()[1..]);
     is_refused(result, "5 keys, 4 entries");
     let mut short = state.slices();
     short[1] = &short[1][1..];
     let result = checkpoints.save(state.id(1), &state.keys, &short);
     is_refused(result, "has 5 bytes");
-    for (name, words) in [("free", "two entries"), ("__metadata__", "the format uses")] {
+    for (name, words) in [
+        ("free", "duplicate entry"),
+        ("__metadata__", "the format reserves"),
+    ] {
         let mut named = state.clone();
         named.keys[1].name = name.into();
         is_refused(named.save(&checkpoints, 1), words);

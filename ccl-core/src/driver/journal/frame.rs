@@ -1,4 +1,4 @@
-//! One record as it lies in the file: a header with checksums, and the body.
+//! One journal record as bytes: a header with checksums, and the body.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ pub(super) enum Found {
     Whole(u32),
     /// The beginning of one, or zeros: a write that a crash cut short.
     Torn,
-    /// Neither.
+    /// Neither a complete record nor a torn tail.
     Damaged(&'static str),
 }
 
@@ -59,11 +59,12 @@ pub(super) fn read_record(
     reader.read_exact(&mut bytes)?;
     let Some(header) = RecordHeader::from_bytes(&bytes) else {
         let is_blank = bytes == [0; RECORD_HEADER_BYTES] && is_zero_to_the_end(reader)?;
-        let damaged = Found::Damaged("the checksum of a record's header does not fit");
+        let damaged = Found::Damaged("the checksum of a record's header does not match");
         return Ok(if is_blank { Found::Torn } else { damaged });
     };
     if header.chain != chain {
-        let what = "a record does not follow the one before it: some are missing, or out of place";
+        let what = "a record does not follow the one before it: records are missing or out of \
+                    order";
         return Ok(Found::Damaged(what));
     }
     body.clear();
@@ -72,7 +73,7 @@ pub(super) fn read_record(
         return Ok(Found::Torn);
     }
     if body_crc(chain, body) != header.body_crc {
-        return Ok(Found::Damaged("the checksum of a record does not fit"));
+        return Ok(Found::Damaged("the checksum of a record does not match"));
     }
     Ok(Found::Whole(header.body_crc))
 }

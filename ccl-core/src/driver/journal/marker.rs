@@ -1,20 +1,21 @@
-//! What was sealed, noted beside the journal: a copy of the journal alone cannot know it.
+//! The marker: a small file beside the journal that records how much was sealed. It reveals an old
+//! copy of the journal.
 //!
 //! ```text
 //! slots at bytes 0 and 4096, written in turn:
 //!     "ccl-mark" | number of the write u64 | points u32 | two points | CRC-32 of all that
 //! point   length of the journal u64 | checksum of the record that ends there u32
-//! stamp   at byte 8192: start of the system u128 | machine u128
-//!         | milliseconds since that start u64 | milliseconds since 1970 u64 | CRC-32 of all that
+//! stamp   at byte 8192: boot id u128 | machine id u128
+//!         | milliseconds since boot u64 | milliseconds since 1970 u64 | CRC-32 of all that
 //! ```
-//! All numbers are little-endian. The slot with the greater number counts; a write that a crash
-//! cuts short leaves the other. The marker is written once the journal is on the disk and before
-//! anybody is told, so it never knows more than the journal, and never less than anybody
-//! else, except for what may be journaled lazily: commits that seal no shared state. While the
-//! journal is replaced there are two points, of which the one or the other fits.
+//! All numbers are little-endian. The slot with the higher number counts; if a crash cuts one write
+//! short, the other slot is intact. The marker is written after the journal is on disk and before
+//! any message is sent. So it is never ahead of the journal, and never behind what peers know,
+//! except for records that may be journaled lazily: commits that seal no shared state. While the
+//! journal is being replaced the marker holds two points, one for each file.
 //!
-//! The stamp says when a member could last hear of the master. It is written lazily: what a crash
-//! of the machine takes of it is no loss, since another start of the system counts from that start.
+//! The stamp records when a member could last have received anything from the master. It is written
+//! lazily: a machine crash may lose it, but then the time of the next boot is used instead.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -136,16 +137,17 @@ impl fmt::Display for Doubt {
             ),
             Self::Older(marker) => write!(
                 f,
-                "it does not hold what its marker {} says was sealed: it is an older copy, or a \
-                 part of it is gone",
+                "it lacks records that were sealed according to its marker {}: it is an older \
+                 copy, or a part of it is missing",
                 marker.display()
             ),
             Self::Empty(marker) => write!(
                 f,
-                "it is empty, but its marker {} says that a run was in it: it was deleted, or cut to \
-                 nothing. If members of that run are alive, let them run: the master takes the run up \
-                 from them, and founds a new one only if rebuild_window passes without any. If there \
-                 is a newer copy of the journal, stop this master before, and put it back",
+                "it is empty, but according to its marker {} it held a run: it was deleted or \
+                 truncated. If members of that run are alive, keep them running: the master \
+                 resumes the run from them, and founds a new one only if none comes back within \
+                 rebuild_window. If you have a newer copy of the journal, stop this master first, \
+                 then put the copy back",
                 marker.display()
             ),
         }
@@ -206,7 +208,7 @@ impl Marker {
         })
     }
 
-    /// A member can hear of the master now.
+    /// From now on a member can hear from the master.
     pub fn write_stamp(&mut self, moment: &Moment) -> io::Result<()> {
         let Some(file) = &self.file else {
             return Ok(());

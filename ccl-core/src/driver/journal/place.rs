@@ -1,7 +1,7 @@
-//! Where a journal's file is: how it is opened, and whether its path still leads to it.
+//! The path of the journal: opens the file, and checks that the path still leads to it.
 //!
-//! A master may have its file open while somebody deletes or replaces it. It would write on, and
-//! all would be lost when it ends; [`Place`] tells.
+//! Somebody may delete or replace the file while the master has it open. The master would keep
+//! writing to a file that is gone when it ends; [`Place`] detects this.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 /// What is where an open file should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The file itself.
+    /// The path leads to the open file.
     There,
     /// Nothing, or nothing that can be reached.
     Gone,
-    /// Another file.
+    /// Another file is at the path.
     Taken,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn open_locked(path: &Path) -> Result<Own<File>> {
         .mode(0o600);
     let file = Own::make(&Arc::default(), || options.open(path))
         .map_err(|error| Error::os(named("cannot be opened"), error))?;
-    let in_use = "is in use by another master; stop that one first, there may be only one";
+    let in_use = "is in use by another master; stop that one first: a run has only one";
     match file.try_lock() {
         Ok(()) if Place::of(&file, path) == Place::There => Ok(file),
         // Another master has replaced the file between the two steps.

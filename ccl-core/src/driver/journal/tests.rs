@@ -225,7 +225,7 @@ fn a_record_of_another_program_is_named() {
     let folder = Folder::new("foreign");
     write(&folder.file(), 2);
     let error = Journal::open::<(u32, bool)>(&folder.file(), "a run", true).unwrap_err();
-    assert!(error.to_string().contains("does not know"), "{error}");
+    assert!(error.to_string().contains("does not understand"), "{error}");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn a_journal_of_another_version_is_refused_in_words_and_left_alone() {
         let words = error.to_string();
         let expected = format!("has version {version}, this program writes {JOURNAL_VERSION}");
         assert!(words.contains(&expected), "{words}");
-        assert!(words.contains("name another file"), "{words}");
+        assert!(words.contains("or another file"), "{words}");
         assert_eq!(std::fs::read(&path).unwrap(), file);
     }
 }
@@ -352,7 +352,12 @@ fn an_emptied_journal_is_told_from_an_older_copy_with_what_to_do() {
     let (path, _) = sealed(&folder);
     std::fs::write(&path, "").unwrap();
     let words = doubt(&path).unwrap().to_string();
-    for expected in ["it is empty", "cut to nothing", "members", "rebuild_window"] {
+    for expected in [
+        "it is empty",
+        "deleted or truncated",
+        "members",
+        "rebuild_window",
+    ] {
         assert!(words.contains(expected), "{expected:?} is not in: {words}");
     }
 }

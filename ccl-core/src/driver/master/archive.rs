@@ -1,7 +1,7 @@
-//! The journal of a running master, kept short.
+//! The journal of a running master, and its compaction.
 //!
-//! Commits come by the thousand, but only the newest of a tag counts. The archive adds records up
-//! as it writes them, and when the file has grown well beyond what they add up to, it is replaced.
+//! Commits come by the thousand, but only the newest commit of a tag counts. The archive keeps the
+//! sum of all records, and replaces the file when it has grown well beyond that sum.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -25,12 +25,12 @@ pub(super) trait Disk: Debug {
         Place::There
     }
 
-    /// Whether somebody else has cut it, or written to it.
+    /// Whether another process has truncated it or written to it.
     fn is_changed(&mut self) -> bool {
         false
     }
 
-    /// Where that is.
+    /// Path of the journal.
     fn path(&self) -> &Path {
         Path::new("")
     }
@@ -102,9 +102,8 @@ impl Archive {
         }
     }
 
-    /// Looks whether somebody has deleted the file, changed it, or put another in its place. What
-    /// is deleted or changed is written anew; another file is not touched, since it may be that of
-    /// another master.
+    /// Checks whether the file was deleted, changed, or replaced by another. A deleted or changed
+    /// file is rewritten; another file is not touched, since it may belong to another master.
     ///
     /// # Errors
     /// The journal's: the master must stop.
@@ -115,7 +114,7 @@ impl Archive {
             Place::There if self.is_begun && is_changed => self.write_anew(CHANGED),
             Place::Taken if self.is_begun => {
                 if self.is_told() {
-                    self.warn("another file is in the place of the journal");
+                    self.warn("another file is in the journal's place");
                 }
                 Ok(())
             }
@@ -126,7 +125,7 @@ impl Archive {
         }
     }
 
-    /// Whether a look that missed the file is one to be logged.
+    /// Whether this check's failure should be logged.
     fn is_told(&mut self) -> bool {
         let is_told = self.looks.is_multiple_of(LOOKS_A_WARNING);
         self.looks += 1;
@@ -141,13 +140,13 @@ impl Archive {
                 let journal = self.journal.path().display();
                 tracing::error!(
                     %journal,
-                    "the journal {damage} while the master was running. The master has written it \
-                     again and nothing is lost; find out what did that"
+                    "the journal {damage} while the master was running. The master rewrote it and \
+                     nothing is lost; find out what damaged it"
                 );
             }
             Err(error) if self.journal.is_broken() => return Err(error),
             Err(error) if is_told => self.warn(&format!(
-                "the journal {damage}, and cannot be written again: {error}"
+                "the journal {damage}, and cannot be rewritten: {error}"
             )),
             Err(_) => {}
         }
@@ -159,9 +158,9 @@ impl Archive {
         tracing::error!(
             %journal,
             "{what}. The master keeps serving, but what it seals is lost when it ends. If another \
-             master uses this path, stop one of the two. Otherwise make the folder writable and \
-             move away whatever is in the journal's place: this master then writes its journal \
-             again within seconds"
+             master uses this path, stop one of the two. Otherwise make the directory writable and \
+             move away what is in the journal's place: this master then rewrites its journal \
+             within seconds"
         );
     }
 
@@ -170,7 +169,7 @@ impl Archive {
     /// # Errors
     /// The journal's: the master must stop.
     pub fn append(&mut self, record: &Record) -> Result<()> {
-        // If it cannot be written again, the looks see to it.
+        // If it cannot be rewritten, a later check retries.
         if self.journal.is_changed() && self.is_begun && self.looks == 0 {
             self.write_anew(CHANGED)?;
         }
@@ -184,10 +183,10 @@ impl Archive {
             if self.journal.is_broken() {
                 return Err(error);
             }
-            tracing::warn!(%error, "the journal could not be shortened; it grows on");
+            tracing::warn!(%error, "the journal could not be compacted; it keeps growing");
         } else {
             let to_bytes = self.journal.bytes();
-            tracing::info!(from_bytes, to_bytes, "the journal was shortened");
+            tracing::info!(from_bytes, to_bytes, "the journal was compacted");
         }
         self.replace_at_bytes = self.kept_bytes.max(self.journal.bytes() * 4);
         Ok(())

@@ -1,4 +1,4 @@
-//! One control connection at the master: from `accept` to its end.
+//! One control connection of the master, from `accept` to its end.
 
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
@@ -67,7 +67,7 @@ impl Connection {
         self.outbox.flush(&self.stream);
     }
 
-    /// Hears nothing more.
+    /// Stops reading from the connection.
     pub fn mute(&self) {
         self.is_open.set(false);
     }
@@ -126,7 +126,7 @@ async fn hear(server: &Server, connection: &Connection) -> End {
         biased;
         heard = first => heard,
         () = sleep(server.hello_timeout()) => {
-            Err(End::Refused("it did not say who it is in time".into()))
+            Err(End::Refused("it did not identify itself in time".into()))
         }
     };
     if let Err(end) = heard {

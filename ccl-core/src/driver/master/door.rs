@@ -1,7 +1,7 @@
-//! Connections that have not said yet who they are: few, briefly, and with little memory.
+//! Control connections that are not identified yet: limited in number, time and memory.
 //!
-//! Anybody who reaches the port gets this far. What a connection says once it has said who it is,
-//! is no concern of this file.
+//! Anyone who can reach the port gets this far. Once a connection has identified itself, it is no
+//! longer this file's concern.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Door {
         })
     }
 
-    /// Takes a connection in; the one that must give way to it.
+    /// Adds a connection; returns the one that must give way to it.
     pub fn enter(&mut self, id: ConnectionId, now: Instant) -> Option<ConnectionId> {
         let is_full = self.waiting.len() >= UNIDENTIFIED_MAX;
         let leaving = if is_full {

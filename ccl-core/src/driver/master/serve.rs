@@ -1,7 +1,7 @@
-//! The server around a `Master`: what happened goes in, what is to be done is done in order.
+//! The loop around a `Master`: feeds it inputs and carries out its outputs in order.
 //!
-//! One thread. Nothing waits between an input and the outputs that follow from it, except for the
-//! disk: what the master seals is in the journal before anything that follows from it is sent.
+//! It runs on one thread. Between an input and its outputs it waits only for the disk: what the
+//! master seals is in the journal before anything that depends on it is sent.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -312,11 +312,12 @@ impl State {
 
     fn turn_out(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            connection.drop_for("it gave way to others before it had said who it is");
+            connection.drop_for("it was dropped for newer connections before it identified itself");
         }
     }
 
-    /// Tells the master that a connection ended, if it has heard of it and did not end it itself.
+    /// Tells the master that a connection ended, if it knows the connection and did not end it
+    /// itself.
     fn end(&mut self, connection: &Connection, end: End) {
         match end {
             End::Refused(reason) => {
@@ -442,13 +443,13 @@ impl State {
         connection.map_or(Ok(()), |connection| connection.push(message))
     }
 
-    /// A connection that cannot be sent to ends; its peer attaches anew.
+    /// A connection that cannot be written to ends; its peer attaches again.
     fn give_up(&mut self, id: ConnectionId, error: &io::Error) {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
         connection.drop_for("nothing more can be sent to it");
-        let reason = format!("nothing more can be sent to it: {error}");
+        let reason = format!("sending to it failed: {error}");
         self.complaints.warn(connection.address, &reason);
     }
 
@@ -474,11 +475,11 @@ impl State {
     }
 }
 
-/// For how long at least no member has heard of a master of this journal.
+/// Minimum time for which no member has heard from a master of this journal.
 fn silence(journal: Option<&Journal>) -> Duration {
     let heard = journal.and_then(Journal::last_heard);
     let silence = heard.and_then(|heard| Some(Moment::now()?.since(&heard)));
-    // The stamp may be so old when a member hears of the master.
+    // Largest age of the stamp when a member hears from the master.
     silence
         .unwrap_or_default()
         .saturating_sub(STAMP_INTERVAL * 2)

@@ -1,4 +1,4 @@
-//! The clocks of a peer's machines: call them when their time has come.
+//! The timer of a peer's state machines: wakes each when its timeout is due.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::driver::clock::Clock;
 use crate::driver::peer::session::Session;
 use crate::time::Instant;
 
-/// When the machine wants to be called for time's sake. A thread of its own does that: signs of
-/// life must not wait for a turn behind the bytes that the I/O threads move.
+/// When the machine's next timeout is due. A thread of its own does that: signs of life must not
+/// wait for a turn behind the bytes that the I/O threads move.
 #[derive(Debug, Default)]
 pub(super) struct Alarm {
     setting: Mutex<Setting>,

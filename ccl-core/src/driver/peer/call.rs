@@ -1,4 +1,4 @@
-//! What a caller wants done, and the call in progress as its handle sees it.
+//! What a caller asks for, and the call in progress as its handle sees it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct Operation {
     pub(crate) fingerprint: Fingerprint,
     /// The caller's memory.
     pub(crate) parts: Vec<Buffer>,
-    /// Its stream.
+    /// The call's tag.
     pub(crate) tag: Tag,
     /// When to cancel it; `None`: the communicator's default.
     pub(crate) deadline: Option<Duration>,
@@ -94,14 +94,14 @@ impl Call {
         }
     }
 
-    /// It begins anew, with an attempt that may go otherwise.
+    /// The call starts again, with an attempt that may end differently.
     pub(super) fn forget_standing(&self) {
         *self.op.lock() = None;
         *self.last.lock() = Standing::default();
     }
 
     fn standing(&self) -> Standing {
-        // What stops while it is looked at was kept before.
+        // What stops during the check was recorded before.
         let under_way = self.under_way();
         under_way.unwrap_or_else(|| *self.last.lock())
     }
@@ -123,7 +123,7 @@ impl Call {
     }
 }
 
-/// One safe point in progress, as whoever came to it sees it.
+/// One safe point in progress, as its caller sees it.
 #[derive(Debug)]
 pub(crate) struct SafePointCall {
     pub(super) id: CallId,

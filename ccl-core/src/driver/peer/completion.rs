@@ -1,4 +1,4 @@
-//! Where a call's end is put by the driver and waited for by the caller.
+//! The completion of a call: the driver sets it, the caller waits for it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Completion {
         Arc::new(Self::default())
     }
 
-    /// Ends the call and wakes whoever waits.
+    /// Ends the call and wakes the waiting threads.
     fn finish(&self, end: Result<Finished>) {
         let waker = {
             let mut slot = self.slot.lock();
@@ -146,7 +146,7 @@ impl Duty {
         Self(completion)
     }
 
-    /// Ends the call and wakes whoever waits.
+    /// Ends the call and wakes the waiting threads.
     pub(super) fn finish(self, end: Result<Finished>) {
         self.0.finish(end);
     }
@@ -215,7 +215,7 @@ mod tests {
             let thread = std::thread::Builder::new().name("waiter".into());
             thread.spawn(move || completion.wait()).unwrap()
         };
-        // Until it waits, nobody is there to do it.
+        // Until a thread waits, nothing does it.
         while let Some(back) = completion.hand_over(step) {
             step = back;
             std::thread::yield_now();

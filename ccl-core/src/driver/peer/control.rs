@@ -1,4 +1,4 @@
-//! A peer's connection to the master: reads messages, ends. How it is made is in `dial`.
+//! A peer's connection to the master: reads messages until it ends. `dial` makes the connection.
 
 use std::io::{self, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};

@@ -1,4 +1,4 @@
-//! The thread that makes long copies, which nobody waits for but their callers.
+//! The thread that makes long copies, so that only the calls that need them wait for them.
 
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, SendError};
@@ -22,7 +22,7 @@ pub(super) enum Job {
 
 impl Session {
     /// Brings a result home and tells the call's end. A thread that waits for the end does it, or
-    /// the copier, unless it is short: whoever calls this may be one that others wait for.
+    /// the copier, unless it is short: other work may wait for the calling thread.
     pub(super) fn bring_home(&self, staged: Staged, ending: Ending) {
         if staged.bytes() <= INLINE_BYTES_MAX {
             staged.bring_home();

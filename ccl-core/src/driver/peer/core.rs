@@ -1,10 +1,9 @@
-//! The machine of a peer with what belongs to its decisions: which calls are open, which connection
-//! to the master counts.
+//! The state behind the machine's lock: the machine, the open calls, the current master connection.
 //!
-//! It is behind one lock, under which nothing is done that takes time: no copy, no addition, no
-//! system call. Of what is to be done in the world it makes a list, in the order of its decisions,
-//! and nothing here knows a thread, a socket or a clock. Messages to the master are pushed at once,
-//! which gives them their order. `outputs` reads what the machine decided, `finish` how calls end.
+//! Nothing slow happens under this lock: no copy, no addition, no system call. Side effects are
+//! queued in the order of the decisions (`deferred`); messages to the master go straight into the
+//! outbox. This file knows no threads, sockets or clocks. `outputs` translates what the machine
+//! decided, `finish` ends calls.
 
 mod finish;
 mod outputs;
@@ -28,17 +27,17 @@ use crate::time::Instant;
 use crate::transport::{Identity, LinkName};
 use crate::wire::control::{CancelReason, MasterToPeer, OtherGroups, Wait};
 
-/// What waits to be worked off.
+/// The queued inputs.
 #[derive(Debug)]
 pub(super) enum Item {
     Input(Input),
     /// What a link reports; ignored if a later one has replaced it.
     Link(LinkName, Input),
-    /// A collective.
+    /// Start a collective.
     Post(Operation, Arc<Call>),
-    /// A safe point or a farewell.
+    /// A safe point or a leave.
     Plain(CallId, Arc<Completion>, Input),
-    /// A sync that goes on with the survivors.
+    /// A sync that is retried with the survivors.
     Repeat(Box<Repeat>),
     /// A sync whose elected content cannot be had.
     SyncFailed(OpName, String),
@@ -56,7 +55,7 @@ pub(super) enum ControlItem {
     Ended(Option<String>),
 }
 
-/// What only the thread that drives may touch.
+/// What only the driving thread may touch.
 #[derive(Debug)]
 pub(super) struct Core {
     peer: Peer,
@@ -64,31 +63,32 @@ pub(super) struct Core {
     /// Of collectives that name none.
     timeout: Option<Duration>,
     public: Arc<Mutex<Public>>,
-    /// What was made public of the other groups, and of what is waited for.
+    /// What was published about the other groups and about waits.
     others: (OtherGroups, Option<Wait>),
     calls: BTreeMap<CallId, Pending>,
     control: Option<Control>,
     /// Of the connection that counts.
     generation: u64,
-    /// Set when the session was ended from outside: the machine is asked nothing any more.
+    /// Set when the session was ended from outside: the machine is no longer used.
     ended: Option<SessionEnd>,
     /// Syncs that are about to be posted again.
     renewals: u32,
-    /// What callers said meanwhile: as if the syncs had been posted already, it comes after them.
+    /// Inputs from callers meanwhile; they are handled after the syncs, as if those had been posted
+    /// already.
     held_back: Vec<Item>,
     /// For the queue of `deferred`.
     decided: Vec<Deferred>,
     soon: Soon,
 }
 
-/// What does not wait for the queue of `deferred`.
+/// Side effects that do not wait for the queue of `deferred`.
 #[derive(Debug, Default)]
 pub(super) struct Soon {
-    /// Something was pushed to it.
+    /// The connection to flush, if messages were queued.
     pub(super) flush: Option<Control>,
     /// Calls that were never started.
     pub(super) refused: Vec<(Duty, Result<Finished>)>,
-    /// What is public has changed.
+    /// Whether the published state has changed.
     pub(super) is_changed: bool,
 }
 
@@ -142,19 +142,19 @@ impl Core {
         core
     }
 
-    /// What connections to this peer must show.
+    /// The key that connections to this peer must show.
     #[cfg(test)]
     pub(super) fn key(&self) -> LinkKey {
         self.key
     }
 
-    /// The connection to the master that counts.
+    /// The current connection to the master.
     #[cfg(test)]
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// When the machine wants to be called for time's sake.
+    /// When the machine's next timeout is due.
     pub(super) fn due(&self) -> Option<Instant> {
         debug_assert!(
             self.renewals > 0 || self.held_back.is_empty(),
@@ -169,7 +169,7 @@ impl Core {
         self.peer.pending_peers()
     }
 
-    /// What was decided since it was asked last, for the queue of `deferred`.
+    /// Takes what was decided since the last call, for the queue of `deferred`.
     pub(super) fn decided(&mut self) -> std::vec::Drain<'_, Deferred> {
         self.decided.drain(..)
     }
@@ -199,7 +199,7 @@ impl Core {
         collective.map(|collective| Arc::clone(&collective.call))
     }
 
-    /// Makes public what has changed of the other groups, and of what is waited for.
+    /// Publishes changes of the other groups and of waits.
     pub(super) fn note_others(&mut self) {
         let (others, waits) = (self.peer.other_groups(), self.peer.waits());
         if self.others.0 != others || self.others.1.as_ref() != waits {
@@ -209,7 +209,7 @@ impl Core {
         }
     }
 
-    /// Takes in what happened, and what the machine makes of it.
+    /// Handles one input and the machine's outputs.
     pub(super) fn handle(&mut self, now: Instant, item: Item) {
         self.take_in(now, item);
         self.take_outputs(now);

@@ -1,20 +1,19 @@
-//! What the machine wants done in the world: outside its lock, in the order of its decisions.
+//! Side effects of the machine's decisions, carried out in order and outside its lock.
 //!
-//! Whoever drives the machine appends to one queue under the machine's lock, and works the queue
-//! off once it has let go of it, unless another thread is at that, which then takes the work along.
-//! So the order of the queue is the order of the decisions, and one thread at a time carries them
-//! out:
+//! Whoever drives the machine appends to one queue under the machine's lock, releases the lock, and
+//! then runs the queue, unless another thread is already running it. So the queue has the order of
+//! the decisions, and only one thread at a time carries them out:
 //!
 //! - links are made before an operation posts to them;
 //! - an operation is started before it is stopped, and stopped before its call ends (R14), before
-//!   the next of its tag starts, and before it is repeated;
-//! - a result is brought home after readers and writers were stopped, and before its call returns
-//!   (P2). That alone leaves the queue, for it may take a second: nothing else uses the memory by
-//!   then, and the call's end travels with the copy.
+//!   the next one of its tag starts, and before it is retried;
+//! - a result is copied to the caller's buffer after readers and writers have stopped, and before
+//!   the call returns (P2). The copy may take a second, so it leaves the queue: nothing else uses
+//!   the memory by then, and the end of the call travels with the copy.
 //!
-//! Work may wait for one system call or one addition of another thread, never for more. Signs of
-//! life do not wait here: they are pushed under the machine's lock and leave before the queue is
-//! worked off, and the thread that rings the machine's alarm carries out nothing of it.
+//! An effect may wait for one system call or one addition of another thread, never for more.
+//! Heartbeats do not wait here: they are queued under the machine's lock and sent before this queue
+//! runs, and the timer thread never runs it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,9 +48,9 @@ pub(super) enum Deferred {
     StopDialling,
     /// Send the rest, and end the connection.
     HangUp(Control),
-    /// The other side does not take what it is told.
+    /// The other side does not read what it is sent.
     Break(Control),
-    /// Move bytes.
+    /// Start an operation in the collective engine.
     Start(CallId, Box<Start>, Vec<Buffer>),
     /// Synchronise shared state.
     StartSync(StartSync),
@@ -61,9 +60,9 @@ pub(super) enum Deferred {
     Forget(Vid, Vec<OpName>),
     /// Move no more bytes.
     Stop(OpName, Option<Arc<Call>>),
-    /// Move no more bytes, bring the result home, and tell it.
+    /// Stop moving bytes, copy the result to the caller, and end the call.
     Commit(OpName, Option<Arc<Call>>, Ending),
-    /// Tell an end.
+    /// Complete a call.
     Finish(Ending),
     /// Look what a sync brings by now, and post it again.
     Renew(Box<Repeat>),
@@ -78,7 +77,7 @@ pub(super) enum Deferred {
     Note(Event),
 }
 
-/// The end of a call, on its way to whoever waits.
+/// The end of a call, on its way to the waiting caller.
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) duty: Duty,
@@ -113,7 +112,7 @@ impl Session {
         !self.deferred.lock().is_empty()
     }
 
-    /// Works the queue off, unless another thread is at it; that thread then takes the work along.
+    /// Runs the queue, unless another thread is running it; that thread then does this work too.
     pub(super) fn carry_out_deferred(&self) {
         while self.has_deferred() {
             let Some(mut hands) = self.hands.try_lock() else {
@@ -172,7 +171,7 @@ impl Session {
                 self.take(Item::Repeat(repeat));
             }
             Deferred::NoteRepeat(op, attempt) => {
-                tracing::info!(%op, attempt, "repeating with the survivors");
+                tracing::info!(%op, attempt, "retrying with the survivors");
             }
             Deferred::WarnOfTimeouts {
                 operation_timeout,
@@ -236,7 +235,7 @@ fn keep_standing(op: OpName, call: Option<&Call>) {
 fn log(event: &Event) {
     match event {
         Event::Attached(true) => tracing::info!("attached to the master"),
-        Event::Attached(false) => tracing::warn!("lost the master; going on without it"),
+        Event::Attached(false) => tracing::warn!("lost the master; continuing without it"),
         other => tracing::info!("{other}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Finding the master: resolves its name, tries each address, and says in words what is wrong.
+//! Connects to the master: resolves its name, tries each address, and describes what failed.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -54,20 +54,20 @@ async fn unreachable(sockets: &Arc<Owner>, address: SocketAddr, error: &io::Erro
     let port = address.port();
     match error.kind() {
         ErrorKind::ConnectionRefused if address.ip().to_canonical().is_loopback() => format!(
-            "{address} refused the connection: nothing listens on port {port} of this host; start a \
-             master with `ccl master`, or correct the port"
+            "{address} refused the connection: nothing listens on port {port} of this host; start \
+             a master with `ccl master`, or correct the port"
         ),
         ErrorKind::ConnectionRefused if is_on_loopback(sockets, address).await => format!(
             "{address} refused the connection, but port {port} is open on loopback: the master \
              listens on loopback only; start it with `ccl master --listen 0.0.0.0:{port}`"
         ),
         ErrorKind::ConnectionRefused => format!(
-            "{address} refused the connection: nothing listens there, or a master that listens on \
-             loopback only, as is its default; start it with `ccl master --listen 0.0.0.0:{port}`"
+            "{address} refused the connection: nothing listens there, or only a master on \
+             loopback, which is its default; start it with `ccl master --listen 0.0.0.0:{port}`"
         ),
         ErrorKind::TimedOut => format!(
-            "{address} does not answer: the host is down, the address is wrong, or a firewall drops \
-             what is sent to port {port}"
+            "{address} does not answer: the host is down, the address is wrong, or a firewall \
+             drops packets to port {port}"
         ),
         _ => format!("{address} cannot be reached: {}", plain(error)),
     }
@@ -95,7 +95,8 @@ pub(super) fn no_master(address: SocketAddr, first: &[u8], error: &io::Error) ->
         return match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
                 format!(
-                    "{address} closed the connection without a word: another service may be at that port"
+                    "{address} closed the connection without an answer: another service may be \
+                     listening on that port"
                 )
             }
             _ => format!("the connection to {address} ended: {}", plain(error)),
@@ -105,9 +106,9 @@ pub(super) fn no_master(address: SocketAddr, first: &[u8], error: &io::Error) ->
     let line = String::from_utf8_lossy(&first[..end.unwrap_or(first.len())]);
     let is_text = !line.is_empty() && line.chars().all(|c| !c.is_control() && c != '\u{fffd}');
     match is_text {
-        true => format!("what listens at {address} is no ccl master: it says {line:?}"),
+        true => format!("the service at {address} is not a ccl master: it sent {line:?}"),
         false => format!(
-            "what listens at {address} is no ccl master, or one of another version: {}",
+            "the service at {address} is not a ccl master, or has another version: {}",
             plain(error)
         ),
     }
@@ -121,8 +122,8 @@ pub(super) fn unanswered(address: SocketAddr) -> String {
 /// What is known of a connection whose other side has said nothing for longer than masters take.
 pub(super) fn silent(address: SocketAddr) -> String {
     format!(
-        "{address} takes the connection and says nothing: it is another service, or a master that \
-         hangs"
+        "{address} accepts the connection but does not answer: it is another service, or the \
+         master hangs"
     )
 }
 

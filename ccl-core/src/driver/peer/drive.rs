@@ -1,9 +1,9 @@
-//! Working off what happened to a peer: who asks its machine, and what follows after that.
+//! Drives a peer's state machine: feeds it the queued inputs, then carries out what it decided.
 //!
-//! Whoever brings an input drives the machine on its own thread, unless another thread is at it,
-//! which then takes the input along. What the machine decided goes into the queue of `deferred`
-//! under its lock, and is carried out when the lock is free again; messages to the master leave
-//! right after it.
+//! Whoever brings an input drives the machine on its own thread, unless another thread is already
+//! driving; that thread then handles this input too. Decisions are queued under the lock
+//! (`deferred`) and carried out after it is released. Messages to the master are sent right after
+//! that.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,8 @@ use crate::peer::{Input, SessionEnd};
 use crate::wire::control::MasterToPeer;
 
 impl Session {
-    /// Works off what waits, unless another thread is at it; that thread then takes it along.
+    /// Handles all queued input, unless another thread is doing so; that thread then handles it
+    /// too.
     pub(crate) fn drive(&self) {
         let _guard = EndCallsOnPanic::new(self);
         loop {
@@ -28,7 +29,7 @@ impl Session {
         }
     }
 
-    /// The machine's time has come. The thread that says so is not held up by what follows from it.
+    /// The machine's timeout is due. The calling thread does not carry out the side effects.
     pub(super) fn ring(&self) {
         let _guard = EndCallsOnPanic::new(self);
         self.inbox.lock().push_back(Item::Input(Input::Timeout));
@@ -48,7 +49,7 @@ impl Session {
         }
     }
 
-    /// Puts everything that waits into the machine; false if another thread is at it, and takes the
+    /// Feeds all queued input to the machine; false if another thread is doing so, and takes the
     /// rest along.
     fn decide(&self) -> bool {
         loop {
@@ -80,7 +81,7 @@ impl Session {
         matches!(item, Item::Link(link, _) if !self.links.is_current(*link))
     }
 
-    /// What is cheap, and is not to wait for the deferred work of other threads.
+    /// Cheap work that must not wait for the deferred work of other threads.
     fn follow_up(&self, soon: Soon, is_due_sooner: bool) {
         if let Some(control) = soon.flush {
             control.flush();
@@ -112,13 +113,13 @@ impl Session {
         self.carry_out_deferred();
     }
 
-    /// A connection to the master stands.
+    /// A connection to the master was made.
     pub(super) fn control_began(&self, generation: u64, control: Control, address: SocketAddr) {
         let item = ControlItem::Began(control, address);
         self.take(Item::Control(generation, item));
     }
 
-    /// The master said something; the caller drives once it has read all there is.
+    /// A message from the master; the caller drives once it has read all that is available.
     pub(super) fn control_said(&self, generation: u64, message: MasterToPeer) {
         let item = Item::Control(generation, ControlItem::Said(message));
         self.inbox.lock().push_back(item);
@@ -130,10 +131,10 @@ impl Session {
     }
 }
 
-/// A broken promise inside panics; nobody may wait for ever for a machine that is broken.
+/// A broken internal promise panics; no call may wait forever for a broken machine.
 pub(super) struct EndCallsOnPanic<'a> {
     session: &'a Session,
-    /// A caller that panicked drops its handles through here: that is not the machine's doing.
+    /// A caller that panicked drops its handles through here; that is not a panic of the machine.
     is_unwinding: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A peer as a running process: `session` what callers use, `core` the machine and what belongs to
-//! its decisions, `drive` who works on it and when, `deferred` what is done about it in the world.
+//! A peer as a running process: `session` is what callers use, `core` holds the machine and its
+//! state, `drive` decides which thread runs it, and `deferred` carries out its decisions.
 
 mod alarm;
 pub mod call;

@@ -1,6 +1,6 @@
-//! Telling whoever waits what for: nobody looks at a silent program for a minute.
+//! Decides when to warn about a long wait: once it has lasted a while, then at doubling intervals.
 //!
-//! The library logs it as a warning. An edge whose users see no log by default tells it itself.
+//! The library logs the warning. Front ends whose users see no log by default print it themselves.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -128,7 +128,7 @@ mod tests {
     fn what_does_not_last_two_seconds_is_not_told() {
         let none = told(10, |now| waiting("links", 0).filter(|_| now < 2.0));
         assert_eq!(none, []);
-        // It begins behind a wait that was told of, and is over soon.
+        // It begins after a wait that was reported, and is over soon.
         let healthy = told(10, |now| match now {
             ..5.0 => waiting("an earlier run", 0),
             ..6.5 => waiting("links", 0),

@@ -1,4 +1,4 @@
-//! What a session shows to whoever asks: the newest of what the machine decided.
+//! The session's published state: what any thread may read without the machine's lock.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::peer::{SessionEnd, View};
 use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, OtherGroups, Wait};
 
-/// What the machine decided last, for whoever asks.
+/// What the machine decided last, for all readers.
 #[derive(Debug, Default)]
 pub(super) struct Public {
     /// The view of the newest result (R16).
@@ -163,7 +163,7 @@ mod tests {
         (SocketAddr::from(([127, 0, 0, 1], 7)), Instant(1 << 40))
     }
 
-    /// At any moment of the tries to connect, whoever asks is told the same.
+    /// The answer is the same at any moment of the connection attempts.
     #[test]
     fn a_service_that_closes_is_not_taken_for_a_silent_one_while_it_is_tried_again() {
         let mut public = Public::default();

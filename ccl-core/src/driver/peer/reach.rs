@@ -1,7 +1,7 @@
-//! Where other peers reach this one: what it listens on, and which addresses it tells of.
+//! How other peers reach this one: its listening port and the addresses it advertises.
 //!
-//! Nobody knows beforehand which of its addresses the others reach, so all are told that may be it;
-//! the master puts the one that it sees in the place of an unspecified one.
+//! Which of its addresses the others can reach is unknown, so it advertises every candidate. The
+//! master replaces an unspecified address by the one it sees.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
@@ -49,7 +49,7 @@ fn resolve(
 ) -> Result<Vec<SocketAddr>> {
     let resolved = advertise.to_socket_addrs().map_err(|error| {
         Error::invalid(format!(
-            "advertise {advertise:?} is no host:port that resolves: {error}"
+            "advertise {advertise:?} is not a host:port that resolves: {error}"
         ))
     })?;
     let mut addresses: Vec<SocketAddr> = resolved.collect();

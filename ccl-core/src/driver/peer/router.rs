@@ -1,4 +1,4 @@
-//! Syncs of shared state at a peer: where frames go, and what the engine's events mean.
+//! Routes data frames to collectives and syncs, and turns the sync engine's events into inputs.
 
 use std::sync::{Arc, Weak};
 

@@ -1,10 +1,8 @@
-//! A peer's clock, tasks and calls around `peer::Peer`.
+//! A peer's session: its clock, tasks and calls around the state machine `peer::Peer`.
 //!
-//! Inputs of the machine come from callers, from the control connection, from the data plane and
-//! from the clock. Whoever brings one drives the machine at once, on its own thread, so that a call
-//! reaches the wire without a task hop: `Session::submit` queues the input, and
-//! `Session::drive` works the queue off unless another thread is at it, which then takes the
-//! input along.
+//! Inputs come from callers, the control connection, the data plane and the clock.
+//! `Session::submit` queues an input; `Session::drive` runs the machine on the calling thread, so
+//! that a call reaches the wire without a task switch.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -261,7 +259,7 @@ impl Session {
         }
         let is_closed = self.links.wait_closed(CLOSE_MAX) && self.sockets.wait_closed(CLOSE_MAX);
         if !is_closed {
-            tracing::warn!("the threads of a closed session are too busy to close its sockets");
+            tracing::warn!("the threads of a closed session have not closed its sockets in time");
         }
     }
 
@@ -282,7 +280,7 @@ impl Session {
             .expect("a communicator is made once admitted")
     }
 
-    /// What happened so far.
+    /// Counters since the communicator was created.
     pub(crate) fn counters(&self) -> Counters {
         let mut counters = self.public.lock().counters;
         counters.repairs = self.engine.repairs();
@@ -355,9 +353,9 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
         SessionEnd::NoVerdict => {
             Error::Unknown("no verdict within verdict_timeout of the cancel".into())
         }
-        SessionEnd::Protocol(what) => Error::Unknown(format!(
-            "the master said something that makes no sense: {what}"
-        )),
+        SessionEnd::Protocol(what) => {
+            Error::Unknown(format!("the master broke the protocol: {what}"))
+        }
         SessionEnd::Internal => Error::Unknown(end.to_string()),
         SessionEnd::Left => Error::Ended("this peer left the run".into()),
     }
@@ -409,7 +407,7 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Arc<dyn Links>) -> 
 fn scratch(config: &CommunicatorConfig) -> Result<Scratch> {
     Scratch::new(config.scratch_bytes).map_err(|refusal| {
         let cause = std::io::Error::new(std::io::ErrorKind::OutOfMemory, refusal);
-        Error::os("setting scratch_bytes of memory aside", cause)
+        Error::os("allocating scratch_bytes of memory", cause)
     })
 }
 

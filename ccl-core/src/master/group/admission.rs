@@ -1,11 +1,11 @@
-//! Newcomers: which of them may be admitted together.
+//! Admission: which newcomers may be admitted together.
 //!
-//! A largest set of those that are linked with each other takes exponential time to find, so it is
-//! found as blame does it (R10): of those among whom links are missing, one after the other is left
-//! out, first who misses most, so that one that nobody reaches keeps nobody else out.
+//! Finding a largest set of fully linked newcomers takes exponential time. So this uses the method
+//! of blame (R10): as long as links are missing, leave out the newcomer that misses most. One that
+//! nobody reaches cannot keep the others out.
 //!
-//! When they are admitted (at a safe point, or as a group's first members) is the group's business;
-//! which unit enters when is decided in `unit`.
+//! The group decides when to admit (at a safe point, or in its first view); `unit` decides which
+//! unit enters when.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ pub struct Newcomer {
 /// From which safe point on a newcomer may be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// From any.
+    /// From any safe point on.
     Any,
     /// Its unit is not whole yet.
     Waits,
@@ -41,7 +41,7 @@ pub enum Turn {
 }
 
 impl Newcomer {
-    /// Whether it may enter a group of these members, as far as they are concerned.
+    /// Whether these members' links allow it to enter their group.
     fn is_fit(&self, members: &BTreeSet<PeerId>, now: Instant) -> bool {
         let linked = self.linked.as_ref();
         let is_held = self.held.is_some_and(|held| held.until > now);
@@ -110,8 +110,9 @@ pub struct LinkedSet<T> {
 }
 
 impl<T: Copy> LinkedSet<T> {
-    /// As long as a link is missing, whoever misses most is left out, of several the last of `all`.
-    /// Then whoever is linked with all that are in comes back, the first of `all` first.
+    /// While a link is missing, the peer that misses most is left out; of several, the last in
+    /// `all`. Then peers that are linked with all that remain are added again, in the order of
+    /// `all`.
     pub fn of(all: &[T], are_linked: impl Fn(T, T) -> bool) -> Self {
         let apart_from = |one: usize| -> Vec<usize> {
             let others = (0..all.len()).filter(|other| *other != one);

@@ -1,8 +1,8 @@
-//! Reports of broken links, and whom to blame for them (R10).
+//! Reports of broken links, and which peer to blame for them (R10).
 //!
-//! A broken link alone says nothing about which end is at fault. Reports that repair was given up
-//! form an undirected graph, collected for `blame_window`; whoever ends most of its edges goes
-//! first. Reports of links that are still being repaired only support the loss of a control
+//! A broken link alone does not show which end is at fault. Reports of links whose repair was given
+//! up form an undirected graph, collected for `blame_window`; the peer with most edges is evicted
+//! first. A link still under repair is no reason by itself; it only confirms the loss of a control
 //! connection.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,7 @@
 //! View changes: Suspend → Flush → decide once, seal → Install → Installed → Release.
 //!
-//! Inside a view operations only commit; every abort is decided here (R3). What is decided is
-//! sealed before anybody hears of it and is never decided again, whatever happens to those who are
-//! told.
+//! Inside a view operations can only commit; every abort is decided here (R3). A decision is sealed
+//! before any peer learns of it and is never made again, whatever happens to those peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -281,7 +280,7 @@ impl Group {
         shared.send_all(&self.view.peers(), &MasterToPeer::Release { vid });
     }
 
-    /// The present view, as each of its members is told.
+    /// The current view, as it is sent to each member.
     pub fn install_message(&self) -> Install {
         let view = &self.view;
         Install {

@@ -1,7 +1,7 @@
-//! What becomes of an open operation at a view change (R4): one pure function.
+//! The fate of an open operation at a view change (R4): one pure function.
 //!
-//! It is asked once for each operation when all reports are in; the caller seals the answer before
-//! anybody hears of it and never asks again.
+//! It runs once for each operation when all reports are in. The caller seals the answer before any
+//! peer learns of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub struct Survival<'a> {
     pub survivors: &'a BTreeSet<PeerId>,
     /// Members of that view which do not.
     pub lost: &'a BTreeMap<PeerId, EvictReason>,
-    /// Whether an earlier master may have sealed outcomes that this one has not heard of.
+    /// Whether an earlier master may have sealed outcomes that this one does not know.
     pub rebuilding: bool,
 }
 

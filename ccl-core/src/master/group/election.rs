@@ -1,8 +1,8 @@
-//! Which content of the shared state all members are to have (docs/protocol.md, R18): one pure
-//! function of what they offer and of what was sealed last.
+//! Elects the content that all members of a sync get (docs/protocol.md, R18): one pure function of
+//! their offers and of what was sealed last.
 //!
-//! It is asked once all members of a sync have posted. Who is told, and what becomes of a sync
-//! that cannot be, is decided in `shared_state` and `decision`.
+//! It runs once all members of a sync have posted. `shared_state` announces the result; `decision`
+//! ends a sync that cannot succeed.
 
 use std::collections::BTreeMap;
 

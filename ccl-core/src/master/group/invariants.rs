@@ -1,8 +1,7 @@
-//! What must be true of a group after every input, whatever was said (docs/protocol.md,
-//! Invariants).
+//! Invariants of a group, checked after every input (docs/protocol.md, Invariants).
 //!
-//! I6 and I7 are asserted where views and floors advance; the others need more than the master
-//! knows and are checked by the simulator.
+//! I6 and I7 are asserted where views and floors advance. The others need more than the master
+//! knows; the simulator checks them.
 
 use std::collections::BTreeSet;
 

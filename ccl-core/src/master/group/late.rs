@@ -1,4 +1,5 @@
-//! Whom an operation that timed out waited for: told with the abort, and decided by nothing.
+//! Which members an operation waited for when it timed out. Reported with the abort; decides
+//! nothing.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +11,10 @@ use crate::master::group::operation::OpenOp;
 use crate::wire::control::{AbortReason, CancelReason, Elsewhere, Late, LatePeers};
 
 impl Ledger {
-    /// The verdict; if it is about a timeout, with whom the operation waited for. All reports of
+    /// The verdict; after a timeout with the members that the operation waited for. All reports of
     /// survivors are in, so it is known which of them have called and finished it. A lost member
-    /// may have called it without a word: if it did not wait for survivors, nothing is said.
+    /// may have called it without reporting that: if the operation waited only for lost members,
+    /// none is named.
     pub fn explained(
         &self,
         open: &OpenOp,

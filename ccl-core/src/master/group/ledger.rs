@@ -1,7 +1,7 @@
 //! The outcome state of a group: the floor of each tag, and its open operation (R2, R3).
 //!
-//! Only the operation at a tag's floor can be open. What becomes of an operation at a view change
-//! is decided in `decision`; who is a member is the group's business.
+//! Only the operation at a tag's floor can be open. `decision` decides the fate of an operation at
+//! a view change; membership is the group's business.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl Ledger {
         };
         if note.fingerprint.called.offer().is_some() && !matches!(open.elected, Some(Ok(_))) {
             return Err(format!(
-                "it holds {}, for which nothing was elected",
+                "it reported the result of {}, for which no content was elected",
                 note.op
             ));
         }
@@ -93,7 +93,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A member says so too: it must have heard of the election that was made.
+    /// A member reports it too: it must have received the election that was made.
     pub fn check_elected(&self, op: OpName, heard: StateId) -> Fact {
         let open = self.open.get(&op.tag).filter(|open| open.op() == op);
         open.map_or(Ok(()), |open| shared_state::check_heard(open, heard))

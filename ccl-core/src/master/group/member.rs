@@ -1,7 +1,7 @@
-//! What members of a group say, and what becomes of it.
+//! Handles the messages of members.
 //!
-//! Facts go to the ledger, to the safe points and to the reports of broken links; what follows from
-//! them is decided when the group settles. Messages of newcomers are in `newcomer`.
+//! It records facts in the ledger, the safe points and the reports of broken links. Conclusions are
+//! drawn when the group settles. Messages of newcomers are in `newcomer`.
 
 use crate::ids::{PeerId, Vid};
 use crate::master::group::blame::Broken;
@@ -258,7 +258,7 @@ impl Group {
     /// A control connection of this group ended and was not closed by the master.
     pub fn handle_connection_ended(&mut self, shared: &mut Shared, peer: PeerId) {
         if let Some(newcomer) = self.newcomers.get_mut(&peer) {
-            // It says anew that it is ready when it is back.
+            // It reports again that it is ready when it is back.
             newcomer.linked = None;
         } else if self.is_member(shared, peer) && self.accepts(shared, Event::ConnectionEnded, peer)
         {

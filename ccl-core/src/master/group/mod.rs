@@ -1,8 +1,8 @@
-//! One peer group: its view, its phase, and what it does with each event.
+//! One peer group: its view, its phase, and how it handles each event.
 //!
-//! A group never looks at another: its members' death or slowness stalls nobody else. What members
-//! and newcomers say is in `member` and `newcomer`, waiting times in `patience`, view changes in
-//! `change`, rebuilding after a master's restart in `rebuild`.
+//! Groups are independent: a dead or slow member delays no other group. Messages are handled in
+//! `member` and `newcomer`, timeouts in `patience`, view changes in `change`, and the rebuild after
+//! a master's restart in `rebuild`.
 
 pub mod admission;
 pub mod blame;
@@ -135,7 +135,7 @@ impl Group {
             && self.view.vid.term == Term(0)
     }
 
-    /// Members, as far as is known while a run is rebuilt.
+    /// Members known so far while a run is rebuilt.
     pub fn population(&self) -> usize {
         match &self.phase {
             Phase::Rebuild(rebuild) => rebuild.population(),
@@ -214,7 +214,7 @@ impl Group {
         self.announce(shared);
     }
 
-    /// Whether a peer counts as a member, as far as is known while a run is rebuilt.
+    /// Whether a peer counts as a member, by what is known while a run is rebuilt.
     pub fn is_member(&self, shared: &Shared, peer: PeerId) -> bool {
         match &self.phase {
             Phase::Rebuild(_) => {

@@ -1,4 +1,4 @@
-//! Newcomers of a group: registered, told whom to be linked with, and admitted.
+//! Newcomers of a group, from registration to admission, and the links they have to make.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,12 +86,12 @@ impl Group {
                 self.waits.note_no_link(peer, other, why);
                 Ok(())
             }
-            _ => Err("only members may say that".into()),
+            _ => Err("only members may send this message".into()),
         }
     }
 
     /// Tells members and newcomers whom to be linked with, whenever that has changed: at once, but
-    /// in a storm of newcomers once an interval, because everybody is told of everybody.
+    /// if many newcomers arrive, once per interval, because every peer is sent every newcomer.
     pub fn announce(&mut self, shared: &mut Shared) {
         if !self.announced.is_outdated(self.view.vid, &self.newcomers)
             || shared.now < self.announced.not_before

@@ -1,6 +1,6 @@
 //! One open operation: who has called it, who holds its result, who wants it aborted.
 //!
-//! Facts only grow, so that hearing one twice changes nothing. Which operation of a tag is open is
+//! Facts are only added, so a repeated message changes nothing. Which operation of a tag is open is
 //! the ledger's business.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! How long a group waits: for answers, for operations to be called, for reports of broken links.
+//! The timeouts of a group: for answers, for operations to be posted, for reports of broken links.
 
 use std::time::Duration;
 

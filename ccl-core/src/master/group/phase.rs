@@ -1,7 +1,7 @@
-//! The phases of a group and the table of what each does with each event.
+//! The phases of a group, and the table of what each phase does with each event.
 //!
-//! A phase owns what is only true while it lasts: leaving it drops the reports and the awaited. The
-//! table is consulted for every event; `group` does what it says.
+//! A phase owns what exists only while it lasts; leaving it drops its reports and its list of
+//! members to wait for. Every event is looked up in the table; `group` does what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 

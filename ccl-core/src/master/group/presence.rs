@@ -1,4 +1,4 @@
-//! Members that do not call what the others wait for: an operation, or a safe point (R15).
+//! Members that do not join what the others wait for: an operation, or a safe point (R15).
 
 use std::time::Duration;
 

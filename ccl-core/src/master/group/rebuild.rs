@@ -1,9 +1,9 @@
-//! A group after a restart of the master (R11).
+//! Rebuilds a group after the master has restarted (R11).
 //!
-//! The newest view known to the journal or to the peers decides who belongs; its members' reports
-//! say what had happened. Whoever was not heard is lost, and one decision (R4) leads straight into
-//! the next view. What peers say while reports are collected is added to their reports, so that no
-//! fact is lost.
+//! The newest view known to the journal or to any peer decides who belongs; reports of its members
+//! tell what had happened. Members that did not come back are lost, and one decision (R4) leads
+//! directly to the next view. Messages that arrive meanwhile are added to their senders' reports,
+//! so no fact is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,7 @@ pub struct Rebuild {
     heard: BTreeMap<PeerId, (Claim, Report)>,
     /// The newest view that anybody claimed, those included whose session has ended since.
     claimed: Option<Newest>,
-    /// Whether the operator was told that the window has passed and more must be heard.
+    /// Whether the operator was informed that the window has passed and more members are needed.
     stalled: bool,
     struck: BTreeMap<PeerId, EvictReason>,
     /// Whose sessions no journal names: they were taken over on their own word.
@@ -51,7 +51,7 @@ struct Newest {
     carried: Vec<Birth>,
     /// Tags that some of its members may know as they were before.
     given_back: Vec<GivenBack>,
-    /// How operations ended, as far as who claims it knows.
+    /// How operations ended, according to the peer that claims it.
     tags: Vec<TagReport>,
     /// Whether a trusted journal names it, so that no majority is needed.
     sealed: bool,
@@ -147,7 +147,7 @@ impl Rebuild {
         (open.n == op.n && open.birth == op.birth).then_some(open)
     }
 
-    /// The greatest term that was heard of.
+    /// The highest term seen.
     pub fn newest_term(&self) -> Term {
         let newest = self.claimed.as_ref();
         newest
@@ -155,7 +155,7 @@ impl Rebuild {
             .unwrap_or_default()
     }
 
-    /// The greatest peer id that was heard of.
+    /// The highest peer id seen.
     pub fn newest_peer(&self) -> Option<PeerId> {
         let claims = self.heard.values().flat_map(|(claim, _)| &claim.members);
         let newest = self.claimed.iter().flat_map(|newest| &newest.view.members);
@@ -361,7 +361,7 @@ impl Group {
             .filter(|(_, (_, report))| report.vid == Vid::default());
         let fresh: Vec<PeerId> = fresh.map(|(peer, _)| **peer).collect();
         if fresh.len() < members.len() {
-            // Admitted, but they never heard of it: they cannot know where the others are.
+            // Admitted, but they never learned of it: they cannot know where the others are.
             refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Unaware)));
         }
         let heard = members.iter().map(|(peer, _)| **peer);

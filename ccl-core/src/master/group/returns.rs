@@ -1,8 +1,8 @@
-//! Tags that are given back: when, which, and who may still know them as they were before (R2).
+//! Returned tags: when a tag may be forgotten, and who may still know its old state (R2).
 //!
-//! A tag is at rest when no member has an operation of it that is not over, and the next call of
-//! each has the same number. Its numbers may then begin at 0 again, for all members in the same
-//! view change. How the operations of a tag end is in `ledger`.
+//! A tag is idle when no member has an unfinished operation of it and all members would give the
+//! next call the same number. Its numbers may then restart at 0, for all members in the same view
+//! change. How operations of a tag end is in `ledger`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::wire::control::{GivenBack, Report, TagReport};
 /// What was given back, and when that is tried again.
 #[derive(Debug, Default)]
 pub struct Returns {
-    /// Tags that some member may know as they were before, with the view they begin anew in.
+    /// Tags whose old state some member may still know, with the view in which they restart.
     named: BTreeMap<Tag, Vid>,
     /// Tags from which on a view change is made to give some back.
     next: usize,
@@ -37,7 +37,7 @@ pub struct Base<'a> {
 }
 
 impl Returns {
-    /// What members are told with the view.
+    /// The list that members get with the view.
     pub fn named(&self, view: Vid) -> Vec<GivenBack> {
         let is_named = |vid: Vid| vid == view || !is_active(Mutation::ReturnsNamedOnce);
         let named = self.named.iter().filter(|(_, vid)| is_named(**vid));
@@ -96,7 +96,7 @@ impl Ledger {
             .collect()
     }
 
-    /// These begin anew in this view.
+    /// These tags restart in this view.
     pub fn give_back(&mut self, tags: &[Tag], vid: Vid, kept: usize) {
         for &tag in tags {
             self.forget_tag(tag);

@@ -1,7 +1,7 @@
-//! Numbered safe points of a group (R9): the places where newcomers may be admitted.
+//! The numbered safe points of a group (R9), at which newcomers may be admitted.
 //!
-//! Safe point k is open while `released == k`. Who may be admitted is decided in `admission`; that
-//! a safe point with somebody to admit becomes a view change is decided by the group.
+//! Safe point k is open while `released == k`. `admission` decides who may be admitted; the group
+//! turns a safe point with newcomers into a view change.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! Syncs of shared state, as far as they differ from other operations: the election between the
-//! last post and the first result, and the content that a commit seals (docs/protocol.md, R18).
+//! What is special about a sync of shared state (docs/protocol.md, R18): the election between the
+//! last post and the first result, and the content that its commit seals.
 //!
-//! Who wins is decided in `election`. A sync ends like every operation.
+//! `election` decides who wins. A sync ends like any other operation.
 
 use crate::event::Event;
 use crate::ids::{PeerId, Tag};
@@ -48,7 +48,7 @@ impl Group {
         }
     }
 
-    /// A member of a run that is taken up says what it has heard of elections (R11).
+    /// A member of a run that is resumed reports the elections that it knows (R11).
     pub fn restate_elected(&mut self, now: Instant, peer: PeerId, report: &Report) -> Handled {
         for tag in &report.tags {
             let elected = tag.open.as_ref().and_then(|open| open.elected);
@@ -63,7 +63,7 @@ impl Group {
         Ok(())
     }
 
-    /// An operator is told what a sync sealed.
+    /// Reports to the operator what a sync sealed.
     pub fn note_sealed(&self, shared: &mut Shared, sealed: Sealed) {
         if let Sealed::State(content) = sealed {
             let group = self.id;
@@ -171,7 +171,7 @@ pub fn check_kind(note: &OpNote) -> Result<(), Violation> {
     Err(format!("{} is called on tag {}", kind.name(), note.op.tag))
 }
 
-/// Who says that it has heard of an election must have heard of the one that was made.
+/// A member that reports an election must have received the one that was made.
 pub fn check_heard(open: &OpenOp, heard: StateId) -> Result<(), Violation> {
     match &open.elected {
         Some(Ok(content)) if *content == heard => Ok(()),

@@ -1,4 +1,4 @@
-//! What the journal of an earlier master says, read once at the start.
+//! What an earlier master's journal says, read once at startup.
 
 pub mod record;
 

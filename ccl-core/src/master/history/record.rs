@@ -1,9 +1,9 @@
-//! The sealed history: what a restarted master must know (docs/protocol.md, R11).
+//! Records of the sealed history: what a restarted master must know (docs/protocol.md, R11).
 //!
-//! Views, decisions, safe points, sessions and terms are durable before anybody hears of them;
-//! commits inside a view may be written lazily, because every member of the view holds them. Those
-//! that seal shared state are durable first: its content outlives the members in checkpoints. How
-//! records become bytes, and when they reach the disk, is the driver's business.
+//! Views, decisions, safe points, sessions and terms are on disk before any peer learns of them.
+//! Commits inside a view may be written lazily, because every member of the view holds them; but a
+//! commit that seals shared state is on disk first, because its content outlives the members in
+//! checkpoints. How and when records are written is the driver's business.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ pub enum Record {
     RunFounded {
         /// Its name, as peers give it.
         run: String,
-        /// Its identity.
+        /// The run's random id.
         run_id: RunId,
         /// Whether it was taken over: it may have groups that this journal does not name, and they
         /// may have members.
@@ -40,9 +40,9 @@ pub enum Record {
     SessionRegistered(Registration),
     /// A session ended.
     SessionEnded {
-        /// Whose.
+        /// The session that ended.
         peer: PeerId,
-        /// Why.
+        /// Why it ended.
         reason: EvictReason,
     },
     /// A view, and with it every outcome decided at the change to it (R4).
@@ -125,7 +125,7 @@ pub struct Registration {
     pub attach: u64,
     /// What its program calls it.
     pub name: String,
-    /// The waiting times that it was told, and lives by.
+    /// The timeouts that it was sent and uses.
     pub timers: Timers,
 }
 
@@ -161,7 +161,7 @@ pub struct SealedView {
     pub departed: Vec<(PeerId, EvictReason)>,
     /// The shared state that was sealed last.
     pub state: Option<StateId>,
-    /// The longest waiting times that any member was told.
+    /// The longest timeouts that any member was sent.
     pub timers: Timers,
 }
 

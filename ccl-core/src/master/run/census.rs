@@ -1,7 +1,7 @@
-//! How many members each group has: told to every peer with the answers to its signs of life.
+//! The census: the world size of every group, sent to each peer in heartbeat replies.
 //!
-//! Nothing is decided by it. It is counted after each input, so that groups need not know each
-//! other, and told anew with each answer, so that nobody needs to remember who was told what.
+//! Nothing is decided by it. It is recounted after each input, so groups need not know each other,
+//! and sent in full with each reply, so the master need not remember what it sent to whom.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ impl Census {
         }
     }
 
-    /// What a member of a group is told of the others.
+    /// What a member of a group is told about the other groups.
     pub fn beside(&self, group: GroupId) -> OtherGroups {
         let own = self.sizes.get(&group).copied();
         let is_other = |&(&size, &count): &(&u32, &u32)| count > 1 || Some(size) != own;
@@ -61,7 +61,7 @@ impl Census {
 }
 
 impl Master {
-    /// Counts a group anew.
+    /// Recounts a group.
     pub fn count(&mut self, id: GroupId) {
         let group = self.groups.get(&id);
         let size = group.map_or(0, Group::population);
@@ -69,7 +69,7 @@ impl Master {
         self.census.set(id, size);
     }
 
-    /// What a session is told of the other groups.
+    /// What a session is told about the other groups.
     pub fn others(&self, peer: PeerId) -> OtherGroups {
         self.census.beside(self.group_of(peer))
     }

@@ -1,10 +1,10 @@
-//! A journal that is older than the run that it is of (R11).
+//! Detects and handles a journal that is older than its run (R11).
 //!
-//! Its driver may know, from the marker beside it. Else peers tell: everything that is durable
-//! before anybody hears of it, a view, a session, a safe point, reveals a journal that does not
-//! name it. Commits are not looked at, since most are journaled lazily. A journal that is doubted
-//! is worth no more than what its members say: a majority of each view, or an operator's word. That
-//! it is doubted is sealed in turn, until each group in it has a view of this run again.
+//! The driver may know from the marker beside it. Otherwise peers reveal it: a view, a session or a
+//! safe point is on disk before any peer learns of it, so one that the journal does not name proves
+//! the journal old. Commits prove nothing, since most are journaled lazily. A doubted journal
+//! counts only as far as a majority of each view, or the operator, confirms it. The doubt is sealed
+//! too, and ends when every group in the journal has a new view.
 
 use crate::event::Event;
 use crate::ids::{PeerId, Term};

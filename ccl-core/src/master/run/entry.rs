@@ -1,4 +1,6 @@
-//! How a connection becomes a session: `Hello` of a newcomer, `Attach` of a session that goes on.
+//! How a connection gets a session: `Hello` registers a newcomer, `Attach` resumes a session.
+//!
+//! Units and generations are in `unit` and `generation`; groups decide whom they admit.
 
 use std::net::SocketAddr;
 
@@ -134,8 +136,8 @@ impl Master {
         if hello.protocol != PROTOCOL_VERSION {
             let theirs = hello.protocol;
             return Some(format!(
-                "the master speaks protocol {PROTOCOL_VERSION}, this peer {theirs}; \
-                 use the same version of the library"
+                "the master speaks protocol {PROTOCOL_VERSION}, this peer {theirs}; use the same \
+                 version of the library"
             ));
         }
         if hello.run != self.setup.run {
@@ -147,7 +149,7 @@ impl Master {
         }
         if hello.addresses.is_empty() || hello.addresses.len() > limits::ADDRESSES_MAX {
             return Some(format!(
-                "a peer announces 1 to {} addresses",
+                "a peer must announce 1 to {} addresses",
                 limits::ADDRESSES_MAX
             ));
         }
@@ -173,7 +175,7 @@ impl Master {
         }
         if !self.has_room_for(hello.group) {
             return Some(format!(
-                "the master serves at most {} groups at a time, and somebody is in each of them",
+                "the master serves at most {} groups at a time, and each of them has peers",
                 limits::GROUPS_MAX
             ));
         }
@@ -187,13 +189,13 @@ impl Master {
         self.shared.outbox.close(connection);
     }
 
-    /// Gives a newcomer a session. A process that has one and never heard of it gets the same.
+    /// Gives a newcomer a session. A process that has one but never learned of it gets the same.
     pub fn register(&mut self, hello: Hello) {
         if let Some(peer) = self.shared.sessions.of_key(hello.key) {
             if self.is_newcomer_of(peer, hello.group) {
                 return self.welcome(peer, &hello);
             }
-            let what = "it said hello although it was admitted, or to another group than before";
+            let what = "it sent Hello after its admission, or for another group than before";
             self.evict(peer, EvictReason::Protocol(what.into()));
         }
         let generation = match self.generation_of(&hello) {
@@ -282,7 +284,8 @@ impl Master {
             let (ours, theirs) = (run_id.0, attach.run_id.0);
             let name = &self.setup.run;
             let reason = format!(
-                "the master serves run \"{name}\" ({ours:032x}); the session is of run {theirs:032x}"
+                "the master serves run \"{name}\" with id {ours:032x}, but this session belongs to \
+                 run id {theirs:032x}; connect again to join this run"
             );
             return self.refuse(attach.connection, reason);
         }
@@ -356,7 +359,7 @@ impl Master {
             min_world: 1,
             attach: attach.attach,
             name: member.name.clone(),
-            // It does not say what it was told.
+            // It does not report the timeouts it was sent.
             timers: self.shared.timers,
         };
         self.shared.sessions.register(registration, self.shared.now);

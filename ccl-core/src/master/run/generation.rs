@@ -1,8 +1,8 @@
 //! Generations of a unit: which of its sessions live and die together (R9).
 //!
-//! A host that restarts registers anew while the master may still take its old peers for alive.
-//! Those are its unit's next generation: they wait until the one before is gone, and are not lost
-//! with it. If the one before proves to be alive, there are more peers than the unit has.
+//! A restarted host registers new peers while the master may still consider the old ones alive. The
+//! new peers are the unit's next generation: they wait until the previous one is gone, and are not
+//! lost with it. If the previous one turns out to be alive, the unit has too many peers.
 
 use std::collections::BTreeMap;
 
@@ -75,9 +75,9 @@ impl Master {
         let words = |size: Option<u32>| size.map_or("none".into(), |size| size.to_string());
         let (theirs, mine) = (words(self.size_of(mate)), words(size));
         format!(
-            "unit_size of unit {unit} is {mine} here and {theirs} for peer {mate}: give all peers \
-             of a unit the same, and each host a unit of its own; if that peer is of an earlier \
-             start, wait until it is gone"
+            "unit_size of unit {unit} is {mine} for this peer but {theirs} for peer {mate}: set \
+             the same for all peers of a unit, and a different unit for each host; if that peer is \
+             left over from an earlier start, wait until it is gone"
         )
     }
 
@@ -109,7 +109,7 @@ impl Master {
         oldest.unwrap_or(generation)
     }
 
-    /// What a newcomer that waits for others of its unit is told of them.
+    /// What a newcomer that waits for others of its unit is told about them.
     pub fn count_unit(&self, peer: PeerId) -> Option<UnitCount> {
         let registration = &self.shared.sessions.get(peer)?.registration;
         let size = registration.unit_size.filter(|_| self.is_newcomer(peer))?;

@@ -1,11 +1,8 @@
-//! Whether the master is fit to judge: it runs, and it hears somebody (R20).
+//! The clock by which the master measures silence (R20). Whose messages count is decided elsewhere.
 //!
-//! All waiting times of the master are measured by this clock. It stands still over its own pauses
-//! (`Patience`), and as long as no member at all is heard: then it is more likely that the master
-//! is cut off, or that all stood still together, than that all are gone. That ends after
-//! `detach_timeout`, when none of them can be alive any more.
-//!
-//! Whose word counts is the master's business.
+//! The clock stops while the master itself is paused (`Patience`), and while no member at all is
+//! heard: then it is more likely that the master is cut off, or that everything was paused, than
+//! that all members died. That ends after `detach_timeout`, when no session can still be alive.
 
 use std::time::Duration;
 
@@ -23,7 +20,7 @@ pub struct Hearing {
     doubt: Option<Duration>,
     /// How long it goes on after somebody was heard.
     lease: Duration,
-    /// Longest doubt.
+    /// Longest time that the clock may stand still for this reason.
     doubt_max: Duration,
     /// When it last went on, by this clock.
     went_on: Option<Instant>,
@@ -34,7 +31,7 @@ pub struct Hearing {
 pub enum Notice {
     /// It did not run for so long.
     Paused(Duration),
-    /// From now on it stands still: nobody is heard.
+    /// Stops the clock: no member is heard.
     Doubts,
 }
 
@@ -54,7 +51,7 @@ impl Hearing {
         }
     }
 
-    /// Its time.
+    /// Current time of this clock.
     pub fn now(&self) -> Instant {
         self.patience.now()
     }
@@ -85,7 +82,7 @@ impl Hearing {
             return None;
         }
         let Some(newest) = newest() else {
-            // Their ends were seen: nobody is left that could be heard.
+            // Their connections ended: no member is left that could be heard.
             self.doubt = None;
             return None;
         };

@@ -1,7 +1,7 @@
-//! Which run a master serves, and from when on (R11).
+//! Which run a master serves, and when it starts to serve it (R11).
 //!
-//! A master without a history founds a run only after it has waited for members of an earlier one:
-//! otherwise a restarted master that meets a newcomer first would split the run.
+//! A master without a history first waits for members of an earlier run. Otherwise a restarted
+//! master that meets a newcomer first would split the run.
 
 pub mod census;
 pub mod doubt;

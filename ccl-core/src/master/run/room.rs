@@ -1,8 +1,8 @@
-//! Room for groups: one that nobody is in gives way to one that somebody joins.
+//! Makes room for a new group by dropping one without members.
 //!
-//! What is lost with it are numbers that nobody counts any more, and the content that its members
-//! sealed last, if they synced any: groups without such content go first. Names of its views are
-//! not used again: groups that are founded later go on above them.
+//! Dropping a group loses numbers that nobody uses any more, and the content its members sealed
+//! last; groups without such content go first. View ids are not reused: later groups start above
+//! them.
 
 use crate::ids::GroupId;
 use crate::limits;

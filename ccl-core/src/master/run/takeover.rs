@@ -1,5 +1,4 @@
-//! How a master comes by its run: from its journal, from the run's members, or by founding one
-//! (R11).
+//! How a master gets its run: from its journal, from the run's members, or by founding one (R11).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -78,7 +77,7 @@ impl Master {
         }
     }
 
-    /// The operator can spare the wait, if there is one.
+    /// The operator can skip the wait, if there is one.
     fn tell_of_wait(&mut self) {
         if let Some(Wait::EarlierRun {
             seconds: seconds @ 1..,
@@ -230,7 +229,7 @@ impl Master {
         }
     }
 
-    /// An earlier run of which nobody is left to be heard is not taken over.
+    /// An earlier run without any member that could be heard is not taken over.
     pub fn give_up_adoption(&mut self) {
         if !matches!(self.run, Run::Adopting { .. }) {
             return;

@@ -1,11 +1,11 @@
-//! Units that are admitted as one: all their peers, to all their groups (R9).
+//! Admits a unit as a whole: all of its peers, to all of their groups (R9).
 //!
-//! A group never looks at another; here the master does. Members of a unit move in lockstep, so a
-//! group that admits one of its newcomers a safe point before another group does makes its members
-//! wait for a unit that waits for them. For the same reason groups whose members units are count
+//! Groups do not look at each other, so the master does it here. Members of a unit move in
+//! lockstep: if one group admitted its newcomers a safe point earlier than another, its members
+//! would wait for a unit that waits for them. For the same reason, groups made of units number
 //! their safe points alike: their first views begin in the same step, from the same number.
 //!
-//! A unit is named by the first peer of its generation (`generation`).
+//! A unit is identified by the first peer of its generation (`generation`).
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,8 @@ enum Standing {
 }
 
 impl Master {
-    /// Tells whole units their turn, as far as the groups in hand may have made them whole.
+    /// Gives complete units their turn. Only units that the changed groups may have completed are
+    /// checked.
     pub fn call_units(&mut self) {
         let mut tried = BTreeSet::new();
         for unit in self.waiting_units() {

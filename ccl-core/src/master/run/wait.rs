@@ -1,7 +1,6 @@
-//! What peers wait for, in the facts that they and the operator are told.
+//! What each peer waits for, as reported to it and to the operator. Nothing is decided here.
 //!
-//! Nothing is decided here. Whoever says that it is alive hears what it waits for; the operator
-//! hears once of each wait that lasts.
+//! A peer learns it in reply to its heartbeat; the operator gets one event for each long wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use crate::wire::control::{MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 #[derive(Debug, Default)]
 pub struct Waits {
     seen: Option<Wait>,
-    /// What the operator was told last.
+    /// What was last reported to the operator.
     told: Option<Wait>,
     next_look: Option<Instant>,
     /// Why there is no link, by who says so and to whom.
@@ -196,7 +195,7 @@ impl Group {
 
     fn unlinked_founders(&self, shared: &Shared) -> Option<Wait> {
         let here: Vec<PeerId> = self.newcomers.keys().copied().collect();
-        // First those of whoever misses most: they are what keeps the group from being founded.
+        // First the links of the peer that misses most: they keep the group from being founded.
         let missing = LinkedSet::of(&here, |one, other| self.are_linked(one, other)).apart;
         (!missing.is_empty()).then(|| self.links(shared, &missing))
     }
@@ -289,7 +288,7 @@ impl Group {
         }
     }
 
-    /// Looks what the group waits for; the operator is told of what is seen twice.
+    /// Checks what the group waits for; a wait that is seen twice is reported to the operator.
     pub fn look_at_waits(&mut self, shared: &mut Shared) {
         if self.waits.next_look.is_none_or(|due| shared.now < due) {
             return;

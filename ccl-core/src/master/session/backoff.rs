@@ -1,8 +1,8 @@
-//! How long a peer that comes back has to wait, after broken links (R10) or with a state that is
+//! How long a peer must wait before it may rejoin after broken links (R10) or with a state that is
 //! not the run's (R18).
 //!
-//! Without it a link that stays broken would make its ends come and go for ever, and so would a
-//! process that connects again with the same checkpoint each time.
+//! Otherwise a link that stays broken would make its ends leave and rejoin forever, and so would a
+//! process that reconnects with the same checkpoint each time.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,13 +13,13 @@ use crate::master::Registration;
 use crate::time::Instant;
 use crate::wire::control::{BackoffCause, EvictReason};
 
-/// How often whoever it was evicted for such a reason.
+/// How often it was evicted for such a reason.
 #[derive(Debug, Default)]
 pub struct Backoffs {
     accounts: BTreeMap<Key, Account>,
 }
 
-/// Whoever is taken for the same.
+/// Which peers count as the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     /// A link is between ports.
@@ -43,7 +43,7 @@ pub struct Held {
 }
 
 impl Backoffs {
-    /// A peer was evicted: if for one of these reasons, whoever comes in its place waits.
+    /// A peer was evicted: if for one of these reasons, a peer that comes in its place must wait.
     pub fn strike(&mut self, peer: &Registration, reason: &EvictReason, now: Instant) {
         let keys = match reason {
             EvictReason::Unreachable { .. } => addresses(peer),
@@ -98,7 +98,7 @@ fn sources(peer: &Registration) -> Vec<Key> {
     keys.collect()
 }
 
-/// A name without the number of the process that the default one ends with.
+/// A name without the process id that the default name ends with.
 fn lasting(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((host, process)) if process.bytes().all(|byte| byte.is_ascii_digit()) => host,

@@ -1,7 +1,7 @@
-//! Sessions: who has said hello, over which connection it speaks now, and when it was last heard.
+//! Sessions: who has registered, which connection each uses now, and when it was last heard.
 //!
-//! A session outlives its connections and ends only by eviction. Whether a session is a newcomer or
-//! a member is its group's business.
+//! A session outlives its connections and ends only by eviction. Whether it is a newcomer or a
+//! member is its group's business.
 
 pub mod backoff;
 pub mod secret;
@@ -39,7 +39,7 @@ pub enum Contact {
 }
 
 impl Session {
-    /// Whether anything was heard of it, over its present connection, after this moment.
+    /// Whether anything was received from it over its current connection after this moment.
     pub fn was_heard_after(&self, moment: Instant) -> bool {
         matches!(self.contact, Contact::Attached { heard, .. } if heard > moment)
     }
@@ -204,7 +204,7 @@ impl Sessions {
         Some(peer)
     }
 
-    /// Something was heard of this peer.
+    /// Something was received from this peer.
     pub fn hear(&mut self, peer: PeerId, now: Instant) {
         if let Some(session) = self.peers.get_mut(&peer)
             && let Contact::Attached { heard, .. } = &mut session.contact
@@ -213,7 +213,7 @@ impl Sessions {
         }
     }
 
-    /// How long nothing was heard of this peer.
+    /// How long this peer has been silent.
     pub fn silence(&self, peer: PeerId, now: Instant) -> Duration {
         match self.get(peer).map(|session| session.contact) {
             Some(Contact::Attached { heard, .. }) => now.saturating_since(heard),
@@ -289,7 +289,7 @@ impl Sessions {
         Some(session)
     }
 
-    /// Why a session ended, as far as that is remembered.
+    /// Why a session ended, if that is remembered.
     pub fn why_ended(&self, secret: SessionId) -> Option<&EvictReason> {
         let mut ended = self.ended.iter().rev().chain(&self.ended_before);
         ended

@@ -1,9 +1,8 @@
-//! Session secrets and run ids: 128 bits that nobody can guess who does not know the entropy.
+//! Session secrets and run ids: 128 bits that cannot be guessed without the entropy.
 //!
 //! Each half is SipHash-2-4, a pseudo-random function, of (term, counter, purpose) under its own
-//! half of the 256-bit key. The counter never repeats within a term and the term never repeats
-//! within a run, so no secret is given twice, even if two masters should be started with the same
-//! entropy.
+//! half of the 256-bit key. The counter never repeats within a term, nor the term within a run, so
+//! no secret is issued twice, even if two masters were started with the same entropy.
 
 use crate::ids::Term;
 

@@ -26,7 +26,8 @@ fn cancel_aborts_for_all_members_and_is_told_with_its_reason() {
     assert_eq!(reason_of(&install, peers[1]), Some(late));
 }
 
-/// Whom a timeout waited for, as an `Install` tells, and that this peer's it was.
+/// Which members a timeout waited for, as an `Install` reports, and that it was this peer's
+/// timeout.
 fn reason_of(install: &Install, timed_out: Puppet) -> Option<Late> {
     let AbortReason::Cancelled { by, reason } = &install.floors[0].reasons[0].1 else {
         panic!("{install:?}");
@@ -76,7 +77,7 @@ fn timeout_of_what_all_called_names_who_had_not_finished() {
     assert_eq!(reason_of(&stage.installed(peers[2]), peers[0]), Some(late));
 }
 
-/// It may have called without a word of it having arrived.
+/// It may have called, but its report has not arrived.
 #[test]
 fn timeout_says_nothing_of_a_member_that_was_lost() {
     let mut stage = Stage::new();
@@ -169,7 +170,7 @@ fn difference_aborts_for_all_and_names_both_values() {
     assert_eq!(*by, peers[1].peer);
     assert_eq!(
         reason.to_string(),
-        format!("its count is 0, that of peer {} 10", peers[0].peer)
+        format!("its count is 0, but that of peer {} is 10", peers[0].peer)
     );
 }
 

@@ -114,7 +114,7 @@ fn one_too_many_is_refused_once_the_others_prove_to_be_alive() {
     let told = site.stage.told(third);
     let words = refusal(&told);
     assert!(
-        words.contains("all 2 peers of unit 7") && words.contains("unit_size"),
+        words.contains("unit 7 already has all its 2 peers") && words.contains("unit_size"),
         "{words}"
     );
     assert_eq!(evictions(&site.stage).len(), 1);
@@ -124,9 +124,9 @@ fn one_too_many_is_refused_once_the_others_prove_to_be_alive() {
 #[test]
 fn peers_that_disagree_on_their_number_are_refused_at_once() {
     for (first, second, words) in [
-        (Some(2), Some(3), "is 3 here and 2 for peer"),
-        (Some(2), None, "is none here and 2 for peer"),
-        (None, Some(2), "is 2 here and none for peer"),
+        (Some(2), Some(3), "is 3 for this peer but 2 for peer"),
+        (Some(2), None, "is none for this peer but 2 for peer"),
+        (None, Some(2), "is 2 for this peer but none for peer"),
     ] {
         let mut stage = Stage::new();
         let hello = |size| {
@@ -144,7 +144,7 @@ fn peers_that_disagree_on_their_number_are_refused_at_once() {
         let told = stage.told_at(connection);
         let reason = refusal(&told);
         assert!(
-            reason.contains(words) && reason.contains("give all peers"),
+            reason.contains(words) && reason.contains("the same for all peers"),
             "{reason}"
         );
         // The earlier one may be of a start that is over.
@@ -337,7 +337,7 @@ fn unit_of_two_hosts_is_refused_to_the_second() {
     }
     for puppet in second {
         let told = stage.told(puppet);
-        assert!(refusal(&told).contains("each host a unit of its own"));
+        assert!(refusal(&told).contains("each host its own unit"));
     }
     assert_eq!(stage.state(0), "Founding");
     stage.say(first[0], at(0));

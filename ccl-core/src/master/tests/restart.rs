@@ -263,13 +263,10 @@ fn newcomer_and_operator_hear_for_how_long_members_are_waited_for() {
         panic!("{told:?}");
     };
     let words = wait.to_string();
-    assert!(
-        words.contains("their sessions may go on for 65 s"),
-        "{words}"
-    );
+    assert!(words.contains("it waits up to 65 s"), "{words}");
     stage.pass(crate::limits::LOOK_INTERVAL * 2, &[newcomer]);
     let mut events = stage.events.iter().map(ToString::to_string);
-    let words = "their sessions may go on for 6";
+    let words = "it waits up to 6";
     assert!(
         events.any(|event| event.contains(words)),
         "{:?}",

@@ -52,7 +52,7 @@ fn a_status_says_who_is_there_what_is_open_and_what_is_waited_for() {
     );
 }
 
-/// Nobody comes to a safe point while the members change: a newcomer waits for their answers first.
+/// No member reaches a safe point during a view change: a newcomer waits for their answers first.
 #[test]
 fn a_status_says_whose_answer_a_change_waits_for() {
     let mut stage = Stage::new();
@@ -69,7 +69,7 @@ fn a_status_says_whose_answer_a_change_waits_for() {
     assert_eq!((missing.count, late), (1, vec![peers[1].peer]));
 }
 
-/// What the journal is stamped for: newcomers do not count, nor members without a connection.
+/// Whether the journal needs a stamp: newcomers and members without a connection do not count.
 #[test]
 fn only_members_with_a_connection_can_hear_of_the_master() {
     let mut stage = Stage::new();

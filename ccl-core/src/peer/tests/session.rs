@@ -87,7 +87,7 @@ fn a_newcomer_whose_unit_is_lost_begins_anew() {
 #[test]
 fn a_newcomer_that_is_one_too_many_is_refused() {
     let mut fixture = Fixture::newcomer();
-    let reason = "all 2 peers of unit 7 are there already".to_owned();
+    let reason = "unit 7 already has all its 2 peers".to_owned();
     fixture.hear(MasterToPeer::Refused {
         reason: reason.clone(),
     });

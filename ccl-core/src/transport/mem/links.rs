@@ -1,5 +1,5 @@
-//! The links of one peer in memory: what the layer above asks of them. What becomes of it is the
-//! network's business.
+//! The links of one peer in memory, as the layer above calls them. The network decides what happens
+//! to the frames.
 
 use super::*;
 

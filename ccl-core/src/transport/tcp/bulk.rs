@@ -1,8 +1,8 @@
 //! The outgoing side of a bulk lane: whole segments, straight from lent memory.
 //!
-//! Memory is read inside its gate only for one checksum or one non-blocking system call. If it is
-//! taken back before the frame has begun, a skip takes its number; if later, zeros fill the frame
-//! and the trailer marks it void.
+//! Memory is read inside its gate, for one checksum or one non-blocking system call at a time. If
+//! the memory is taken back before the frame has begun, a skip takes the frame's number; if later,
+//! the frame is filled up with zeros and marked void in its trailer.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};

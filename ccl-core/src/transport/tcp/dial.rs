@@ -1,4 +1,4 @@
-//! Connecting a lane to its other side, again and again until it succeeds.
+//! Dials a lane's connection until it succeeds.
 
 use std::io;
 use std::sync::Arc;
@@ -106,9 +106,9 @@ async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
         .await
         .map_err(|failure| match failure {
             Failure::Passing(error) => {
-                // Maybe somebody else's: the next attempt tries the others first.
+                // Possibly the fault of another source: the next attempt tries the others first.
                 link.demote(address);
-                let words = format!("{address}: no answer of this peer: {}", plain(&error));
+                let words = format!("{address}: no answer from this peer: {}", plain(&error));
                 Failure::Passing(io::Error::new(error.kind(), words))
             }
             other => other,
@@ -161,10 +161,10 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
         }
     }
     let Some(kind) = kind else {
-        let words = "it has told no address";
+        let words = "it has advertised no address";
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, words));
     };
-    // In one order, so that the same trouble is told in the same words.
+    // In a fixed order, so that the same trouble gives the same text.
     troubles.sort_unstable();
     Err(io::Error::new(kind, troubles.join("; ")))
 }

@@ -1,5 +1,5 @@
-//! Where identified connections wait for the task of their lane: one place, the newest attempt
-//! wins.
+//! Hands an identified connection to the task of its lane. It holds one; a newer attempt replaces
+//! it.
 
 use std::net::SocketAddr;
 

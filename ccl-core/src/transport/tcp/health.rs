@@ -1,9 +1,9 @@
-//! Whether a link works, from what its lanes say, and what to report of it.
+//! Whether a link works, judged by its lanes, and what to report about it.
 //!
-//! Pure: time is passed in. A broken lane is repaired in silence; the layer above hears when all
-//! lanes have ended (evidence that the process is gone), when repair took too long, and when a link
-//! that it was told of works again. Repair goes on after it was given up, since nothing is
-//! forgotten.
+//! Pure: time is passed in. A broken lane is repaired silently. The layer above learns when all
+//! lanes have ended (evidence that the process is gone), when a repair took too long, and when a
+//! link that was reported down works again. Repair continues even after it was given up, since no
+//! frame is forgotten.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-//! The task that watches over one link.
+//! The task that watches one link.
 //!
-//! It is the only one that reports of its link to the layer above, so that reports come in order.
-//! It learns of what happens through events; the byte counters tell it what was heard and said.
-//! The tasks of the lanes are its own, and end with it. If it is stopped in the middle of a report,
-//! that is delivered later than the first ones of the next link; so reports name their link.
+//! Only this task reports on its link to the layer above, so reports come in order. Events tell it
+//! what happened; byte counters tell it what was sent and received. It owns the tasks of the lanes,
+//! which end with it. If it is stopped in the middle of a report, the report may arrive after the
+//! first ones of the next link; so reports name their link.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -23,7 +23,7 @@ use crate::wire::control::LinkFault;
 /// Longest time between two looks at a link: how long a silent lane goes without a ping.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
-/// What a keeper is told.
+/// Events for a keeper.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     /// The other side has said how many lanes there are.
@@ -50,7 +50,7 @@ pub(super) struct Keeper {
     /// The lanes' tasks, which end with the keeper.
     tasks: JoinSet<()>,
     silence: Silence,
-    /// Why there is no connection, as it was told last.
+    /// Why there is no connection, as last reported.
     why: String,
 }
 
@@ -177,7 +177,7 @@ impl Keeper {
         if self.link.is_stuck.load(Ordering::Relaxed) {
             self.fail(
                 LinkFault::TimedOut,
-                "the other side does not take its signals",
+                "the other side does not read its signal frames",
             );
         }
         for lane in self.link.lanes() {

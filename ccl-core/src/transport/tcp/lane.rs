@@ -1,7 +1,8 @@
-//! One connection of a link: what outlives it, and the task that serves and replaces it.
+//! One lane of a link: the state that outlives its connections, and the task that serves and
+//! replaces them.
 //!
-//! The task owns both directions, so that a connection is served by nobody any more when the next
-//! one is greeted: the numbers exchanged then are exact.
+//! One task owns both directions, so the old connection is no longer in use when the next one is
+//! greeted: the sequence numbers exchanged then are exact.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -32,7 +33,7 @@ use crate::wire::data::DataFault;
 const FAULTS_WITHOUT_PROGRESS_MAX: u32 = 8;
 
 /// Why a link fails whose two sides disagree about what was sent.
-pub(super) const OUT_OF_STEP: &str = "the lane's numbers do not fit";
+pub(super) const OUT_OF_STEP: &str = "the lane's sequence numbers do not match";
 
 /// One lane of a link, whatever connection serves it.
 #[derive(Debug, Default)]
@@ -110,7 +111,7 @@ pub(super) enum LaneEnd {
     Fault(DataFault),
     /// The other side did what the protocol forbids: the end of the link.
     Violation(&'static str),
-    /// The other side has dialled anew.
+    /// The other side has dialled again.
     Replaced,
     /// This side wants a new one.
     Killed,
@@ -299,7 +300,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
                 link.warnings.warn(remote, fault);
                 faults
                     .is_hopeless(lane.next_expected())
-                    .then_some("the same frame was damaged again and again")
+                    .then_some("the same frame was damaged repeatedly")
             }
             LaneEnd::Closed(error) => {
                 tracing::debug!(peer = %link.peer, lane = lane.index, %error, "lane closed");

@@ -1,6 +1,6 @@
-//! All connections to one other peer: what their tasks share, and who is let in.
+//! All connections to one other peer: what their tasks share, and which connections are accepted.
 //!
-//! Whether the link works is judged and reported by its `keeper`.
+//! `keeper` judges and reports whether the link works.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ pub(super) struct Link {
     events: mpsc::Sender<Event>,
     /// More was queued on the signal lane than it may hold.
     pub(super) is_stuck: AtomicBool,
-    /// The link failed for good: nobody is let in, nothing is sent.
+    /// The link has failed permanently: no connection is accepted, nothing is sent.
     pub(super) is_failed: AtomicBool,
     pub(super) repairs: AtomicU64,
     tuned: Mutex<Option<Tuned>>,
@@ -86,9 +86,9 @@ pub(super) struct Link {
 pub(super) enum Admission {
     /// Its lane has it.
     Entered,
-    /// The other side is to begin anew.
+    /// The other side must restart the link.
     Stale(Visitor),
-    /// This side is to begin anew: the other side has forgotten the link.
+    /// This side must restart the link: the other side has forgotten it.
     Renew(Visitor),
     /// It is closed.
     Closed(&'static str),
@@ -299,7 +299,7 @@ impl Link {
         }
         if self.signal_lane.send_signal(header, payload) == Sent::Overflow {
             self.is_stuck.store(true, Ordering::Relaxed);
-            let reason = "the other side does not take its signals";
+            let reason = "the other side does not read its signal frames";
             // The keeper looks at the mark at its next tick, should its inbox be full.
             let _told = self
                 .events

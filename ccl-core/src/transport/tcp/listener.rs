@@ -1,9 +1,8 @@
-//! The port of a peer: lets in those that show the right hello, and nobody else.
+//! The data port of a peer: accepts connections with a valid hello, and no others.
 //!
-//! A connection that has not shown it costs one task and one read of fixed length, for a bounded
-//! time; of those that are silent or talk junk only so many are kept. Who is known to the master
-//! but not yet to this peer (the master's messages race with the connections) waits until it is,
-//! for as long.
+//! A connection without one costs one task and one read of fixed length, for a limited time, and
+//! only so many are kept. A peer that the master knows but this peer does not know yet (the
+//! master's messages race with the connections) may wait for the same time until it is known.
 
 use std::collections::VecDeque;
 use std::io;
@@ -103,7 +102,7 @@ async fn identify(inner: Arc<Inner>, stream: Stream, remote: SocketAddr, has_key
     let reason = match deadline.await {
         Ok(Ok(())) => return,
         Ok(Err(reason)) => reason,
-        Err(_elapsed) if has_key.load(Ordering::Relaxed) => "its peer is not expected here".into(),
+        Err(_elapsed) if has_key.load(Ordering::Relaxed) => "its peer is not known here".into(),
         Err(_elapsed) => "no hello in time".into(),
     };
     inner.warnings.warn(remote, reason);
@@ -125,7 +124,7 @@ async fn bring_in(
     stream
         .read_exact(rest)
         .await
-        .map_err(|error: io::Error| format!("half a hello: {error}"))?;
+        .map_err(|error: io::Error| format!("incomplete hello: {error}"))?;
     let opening = Opening::decode(&bytes).map_err(|fault| fault.to_string())?;
     let caller = Caller {
         stream,
@@ -168,7 +167,7 @@ async fn admit_once_known(
             }
         }
         if changes.changed().await.is_err() {
-            return Err("this peer is going".into());
+            return Err("this peer is shutting down".into());
         }
     }
 }
@@ -194,7 +193,7 @@ impl From<Visitor> for Caller {
 /// What to do with a connection now.
 enum Entry {
     Done,
-    /// Tell it to begin anew.
+    /// Tell it to restart the link.
     Stale(Visitor, Vec<u8>),
     /// It may be let in later; true: it has shown the port's key.
     Wait(Caller, bool),
@@ -248,7 +247,7 @@ impl Inner {
 /// Keeps a connection of the other side for the next lane that needs one.
 fn take_offer(link: &Link, caller: Caller) -> Result<Entry, String> {
     if !link.dials {
-        return Err("it offers a connection, and is to dial itself".into());
+        return Err("it offers a connection but must dial itself".into());
     }
     if link.is_failed.load(Ordering::Relaxed) {
         return Err("the link has failed".into());

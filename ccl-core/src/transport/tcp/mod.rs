@@ -1,9 +1,9 @@
 //! Links over TCP: a port, and several connections to each wanted peer.
 //!
-//! A link has 1 signal connection (lane 0: posts, credits, eager data, small and never behind bulk)
-//! and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and acknowledged; when a
-//! connection breaks it is dialled anew, both sides say what they have, and the rest is sent again.
-//! Bulk frames belong to the link, not to a lane: an idle lane takes the next.
+//! A link has 1 signal connection (lane 0: posts, credits, eager data; small, and never behind
+//! bulk) and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and acknowledged.
+//! When a connection breaks it is dialled again, both sides say what they have received, and the
+//! rest is sent again. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
 
 mod bulk;
 mod dial;
@@ -252,7 +252,7 @@ impl LinkSender for TcpLinks {
     }
 }
 
-/// How the end of a connection is told for what came over it.
+/// How the end of a connection is reported, depending on what came over it.
 const CONNECTION_ENDED: &str = "data connection ended";
 
 fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
@@ -276,8 +276,8 @@ impl Inner {
         self.links.read().get(&peer).cloned()
     }
 
-    /// Begins a link anew whose other side has forgotten it. What it may not have got is lost: then
-    /// the layer above hears, from the new link and before all else, that it broke for good.
+    /// Restarts a link whose other side has forgotten it. Frames it may not have received are lost:
+    /// then the layer above hears, from the new link and before all else, that it broke for good.
     fn renew(self: &Arc<Self>, old: &Arc<Link>) {
         let Some(role) = self.role.read().clone() else {
             return;
@@ -293,7 +293,7 @@ impl Inner {
         drop(links);
         old.stop();
         self.note_change();
-        tracing::debug!(peer = %old.peer, has_unsettled, "link begun anew");
+        tracing::debug!(peer = %old.peer, has_unsettled, "link restarted");
     }
 
     fn make(

@@ -1,10 +1,10 @@
-//! Connections that the side makes that does not dial, for the side that does.
+//! Connections that the non-dialling side of a link opens and offers to the dialling side.
 //!
-//! Who dials a link is fixed, and with it who says how many lanes there are, which attempt is the
-//! newest, and when to begin anew. But its dials may not get through: a firewall, a port mapping, a
-//! wrong address. So the other side connects too, says what the connection is for, and waits; the
-//! dialling side greets over it as if it had made it. Everything is decided by one side, so there
-//! is nothing to settle where both directions work.
+//! One side dials a link; it decides how many lanes there are, which attempt is the newest, and
+//! when to start over. But its dials may not get through: a firewall, a port mapping, a wrong
+//! address. So the other side connects too, says what the connection is for, and waits; the
+//! dialling side then greets over it as if it had dialled. One side still decides everything, so
+//! nothing needs to be settled where both directions work.
 
 use std::collections::VecDeque;
 use std::io;
@@ -90,7 +90,7 @@ pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
                 Duration::ZERO
             }
             Err(error) => {
-                tracing::debug!(peer = %link.peer, %error, "it took no connection from here");
+                tracing::debug!(peer = %link.peer, %error, "it accepted no connection from here");
                 link.tell(Event::NoLink(plain(&error))).await;
                 (pause * 2).clamp(OFFER_AFTER, OFFER_PAUSE_MAX)
             }
@@ -102,7 +102,7 @@ pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
 async fn offer(link: &Link) -> io::Result<Caller> {
     let Offered { stream, remote } = dial::connect_any(link).await?;
     let no_answer = |error: io::Error| {
-        let words = format!("{remote}: no answer of this peer: {}", plain(&error));
+        let words = format!("{remote}: no answer from this peer: {}", plain(&error));
         io::Error::new(error.kind(), words)
     };
     let identity = link.identity;
@@ -128,7 +128,7 @@ async fn offer(link: &Link) -> io::Result<Caller> {
             remote,
             opening,
         }),
-        _ => Err(io::Error::other("it does not greet over the connection")),
+        _ => Err(io::Error::other("it sent no hello over the connection")),
     }
 }
 

@@ -1,8 +1,8 @@
-//! The incoming side of a lane: bytes to frames, straight into the memory they are meant for.
+//! The incoming side of a lane: turns bytes into frames, straight into their destination memory.
 //!
 //! A bulk lane reads the rest of a payload, its trailer and the next header with one system call,
-//! and takes in the checksum of what each call brought while it is in the cache. The signal lane
-//! reads into a small buffer, because most of its frames are smaller than that.
+//! and checksums what each call brought while it is in the cache. The signal lane reads into a
+//! small buffer, because most of its frames are smaller than that.
 
 use std::convert::Infallible;
 use std::io::{self, IoSliceMut};

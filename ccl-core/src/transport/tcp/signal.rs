@@ -1,7 +1,9 @@
-//! The outgoing side of the signal lane: small frames, written at once by whoever sends them.
+//! The outgoing side of the signal lane: small frames, written at once by the thread that sends
+//! them.
 //!
-//! All writing happens under the lock of [`Lane::out`], by the sender if the socket takes it, else
-//! by the lane's task. A frame in work keeps its encoded header until its last byte has left.
+//! All writing happens under the lock of [`Lane::out`], by the sender if the socket takes the
+//! frame, otherwise by the lane's task. A frame in progress keeps its encoded header until its last
+//! byte is written.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -68,7 +70,7 @@ impl Encoded {
 /// How far a pump got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pumped {
-    /// Nothing is left, or nobody is connected.
+    /// Nothing is left to send, or there is no connection.
     Drained,
     /// There is more, and the socket may take it.
     Paused,
@@ -76,7 +78,7 @@ enum Pumped {
     Blocked,
 }
 
-/// What a sender is told.
+/// The answer to a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     /// It is on its way, or will be once there is a connection.

@@ -1,7 +1,7 @@
-//! What a lane has sent and does not yet know to have arrived.
+//! The frames that a lane has sent and that are not yet acknowledged.
 //!
-//! Pure. Numbers are given when frames are taken in and never change: after a repair the same
-//! frames go out again under the same numbers, as a skip where the operation is over by then.
+//! Pure. Frames are numbered when they enter and keep their numbers: after a repair the same frames
+//! are sent again under the same numbers, or as a skip if their operation is over.
 
 use std::collections::VecDeque;
 
@@ -163,7 +163,7 @@ mod tests {
         window
     }
 
-    /// Sends everything; a skip is told as 0.
+    /// Sends everything; a skip counts as 0.
     fn sent(window: &mut Window) -> Vec<(u64, u64)> {
         std::iter::from_fn(|| {
             window.next().map(|(number, entry)| match entry {

@@ -1,4 +1,4 @@
-//! What the text of a wait must keep to: whoever is told prints it as it came.
+//! Checks the texts of a wait, since the receiver prints them unchanged.
 
 use super::{Checked, check_name, length, over};
 use crate::limits::{

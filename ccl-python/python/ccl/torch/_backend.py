@@ -169,7 +169,7 @@ def _rendezvous(
     _check_name()
     parts = urlparse(url)
     if parts.path not in ("", "/"):
-        raise ccl.InvalidArgument(f"{url}: {parts.path!r} after the address means nothing")
+        raise ccl.InvalidArgument(f"{url}: {parts.path!r} after the address is not allowed")
     settings: dict[str, Any] = {"connect_timeout": timeout, "operation_timeout": timeout}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         _check_setting(name, value)
@@ -182,16 +182,16 @@ def _rendezvous(
         communicator.close()
         raise
     yield dist.HashStore(), 0, 1
-    raise RuntimeError("connect anew by init_process_group")
+    raise RuntimeError("connect again with init_process_group")
 
 
 def _check_setting(name: str, value: str) -> None:
     """Torch adds those that ``init_process_group`` is given."""
     if name in ("rank", "world_size"):
         raise ccl.InvalidArgument(
-            f"{name}={value} cannot be honoured: a ccl:// address makes an elastic run, in which the master "
-            "gives ranks and peers come and go. Leave rank and world_size out of the address and of "
-            "init_process_group, and say by initial_world_size=N with how many peers the run begins; for "
+            f"{name}={value} cannot be used: a ccl:// address makes an elastic run, in which the master "
+            "assigns ranks and peers come and go. Leave rank and world_size out of the address and of "
+            "init_process_group, and set initial_world_size=N, the peers that the run begins with; for "
             "fixed ranks call ccl.torch.use_master and give init_process_group another init_method"
         )
 
@@ -204,8 +204,8 @@ def _check_name() -> None:
     other = getattr(plugin.creator_fn, "__module__", None) or "another package"
     raise RuntimeError(
         f"{other} has registered the torch.distributed backend {NAME!r}, as Intel's oneCCL bindings do. "
-        "Only one of the two can have the name in one process: do not import "
-        "oneccl_bindings_for_pytorch, or whatever it is, in processes that use ccl.torch"
+        "Only one of the two can use the name in a process: do not import "
+        "oneccl_bindings_for_pytorch, or that package, in processes that use ccl.torch"
     )
 
 

@@ -63,19 +63,19 @@ def check_root(what: str, root: int, size: int) -> None:
 def check_count(what: str, found: int, wanted: int) -> None:
     """Refuses a list that has not as many items as it must have."""
     if found != wanted:
-        raise ccl.InvalidArgument(f"{what}: a list has {found} tensors, {wanted} are needed")
+        raise ccl.InvalidArgument(f"{what}: a list has {found} tensors, but {wanted} are needed")
 
 
 def check_alike(what: str, tensor: torch.Tensor, like: torch.Tensor, times: int = 1) -> None:
     """Refuses a tensor of another type than ``like``, or of not ``times`` as many elements."""
     if tensor.dtype != like.dtype:
         raise ccl.InvalidArgument(
-            f"{what}: one tensor is {types([tensor])}, another {types([like])}; their bits would be taken for "
-            "numbers of the wrong type"
+            f"{what}: one tensor is {types([tensor])} but another is {types([like])}; all must have the "
+            "same type"
         )
     if tensor.numel() != times * like.numel():
         raise ccl.InvalidArgument(
-            f"{what}: a tensor has {tensor.numel()} elements, {times * like.numel()} are needed"
+            f"{what}: a tensor has {tensor.numel()} elements, but {times * like.numel()} are needed"
         )
 
 

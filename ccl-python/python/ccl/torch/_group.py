@@ -179,7 +179,7 @@ class Group(Derived):
                 return False
             if int(count) == 0:
                 raise ccl.WorldChanged(
-                    f"rank {call.root}, the source of the broadcast, is lost. DDP sends the buffers of rank 0 in "
+                    f"rank {call.root}, the source of the broadcast, was lost. DDP sends the buffers of rank 0 in "
                     "each forward pass, unless it is made with broadcast_buffers=False",
                     world_size=outcome.world_size,
                 )
@@ -244,7 +244,7 @@ class Group(Derived):
         for output, input in zip(outputs, inputs, strict=True):
             _calls.check_alike(call.name, input, output, self._size)
         if len({tensor.dtype for tensor in outputs}) != 1:
-            raise ccl.InvalidArgument("a reduce_scatter of several types at once: call it for each")
+            raise ccl.InvalidArgument("reduce_scatter cannot mix element types: call it once for each type")
         _check_writable(outputs)
 
         def start(lane: int) -> ccl.Handle:
@@ -309,8 +309,8 @@ class Group(Derived):
         """A barrier that names the ranks that do not come in time."""
         if self.monitored_barriers is None:
             raise ccl.InvalidUsage(
-                "an elastic run has no monitored_barrier: update_topology waits for all members, and says who "
-                "has not come"
+                "an elastic run has no monitored_barrier: update_topology waits for all members, and names those "
+                "that have not called it"
             )
         self.monitored_barriers.wait(self._timeout if timeout is None else timeout, wait_all_ranks)
 
@@ -331,8 +331,8 @@ class Group(Derived):
     ) -> Work:
         if self._is_retired:
             raise ccl.InvalidUsage(
-                "this group was made before newcomers came, and they do not have it: all members make it "
-                "anew, by new_group, after update_topology has admitted somebody"
+                "this group was created before newcomers joined, and they do not have it: after update_topology "
+                "has admitted newcomers, all members must create it again with new_group"
             )
         work = Work(self._counts, tensors, start, finish)
         if self._together is not None:
@@ -358,7 +358,7 @@ class Group(Derived):
         if len(order) != size:
             raise ccl.WorldChanged(
                 f"{size - len(order)} of {size} ranks are lost: only all_reduce, reduce, broadcast, scatter and "
-                "barrier go on without them",
+                "barrier can run without them",
                 world_size=len(order),
             )
         return order
@@ -379,7 +379,7 @@ def _of_flags(op: Op, tensors: list[torch.Tensor]) -> Op:
     if not any(tensor.dtype == torch.bool for tensor in tensors):
         return op
     if op == "avg" or not all(tensor.dtype == torch.bool for tensor in tensors):
-        raise ccl.InvalidArgument("flags have no average, and are not reduced together with numbers")
+        raise ccl.InvalidArgument("bool tensors have no average, and cannot be reduced together with numbers")
     return {"sum": "max", "prod": "min"}.get(op, op)  # type: ignore[return-value]
 
 
@@ -417,8 +417,8 @@ def _check_writable(tensors: Iterable[torch.Tensor]) -> None:
         shape, steps = tensor.shape, tensor.stride()
         if any(step == 0 and size > 1 for size, step in zip(shape, steps, strict=True)):
             raise ccl.InvalidArgument(
-                f"a tensor of shape {tuple(shape)} is expanded: several of its elements are one place in "
-                "memory, so that no result can be written to it; pass tensor.contiguous(), and use that"
+                f"a tensor of shape {tuple(shape)} is expanded: several of its elements share one place "
+                "in memory, so no result can be written to it; pass tensor.contiguous(), and use that copy"
             )
 
 

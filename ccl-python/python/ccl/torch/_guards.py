@@ -21,8 +21,8 @@ def install() -> None:
         from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo
     except ImportError:
         warnings.warn(
-            "this version of torch is not known to ccl.torch: do not use fully_shard in an elastic run, it "
-            "would train apart",
+            "ccl.torch does not support this version of torch: do not use fully_shard in an elastic run, since "
+            "each process would train a model of its own",
             stacklevel=2,
         )
         return
@@ -47,8 +47,8 @@ def _check_after(owner: Any, name: str, check: Callable[[Any], None]) -> None:
 def _check_join(join: Any) -> None:
     if _is_elastic(join._process_group):
         raise ccl.InvalidUsage(
-            "join() counts the ranks that have inputs left, and in an elastic run torch knows of one only: "
-            "let a process that has no inputs left leave the run instead, the others go on without it"
+            "join() counts the ranks that have inputs left, but in an elastic run torch knows only one: let a "
+            "process that has no inputs left leave the run instead; the others go on without it"
         )
 
 
@@ -56,8 +56,8 @@ def _check_shards(mesh: Any) -> None:
     is_replicated = getattr(mesh, "replicate_process_group", None) is not None
     if _is_elastic(mesh.shard_process_group) and not is_replicated:
         raise ccl.InvalidUsage(
-            "fully_shard reduces nothing in an elastic run, where torch thinks that each process is alone: "
-            "each would train apart. Use DistributedDataParallel, or fully_shard with a mesh of two "
+            "fully_shard reduces nothing in an elastic run, where torch considers each process to be "
+            "alone: each would train a model of its own. Use DistributedDataParallel, or fully_shard with a mesh of two "
             'dimensions, init_device_mesh("cpu", (1, 1), mesh_dim_names=("replicate", "shard")); to shard '
             "over the processes of one site, use ccl.torch.Site"
         )

@@ -114,8 +114,8 @@ class Strand:
         """Where it posts to this group."""
         if self.depth > DEPTH_MAX:
             raise ccl.InvalidUsage(
-                f"a collective in a continuation (`then`) that is {self.depth} deep in others; "
-                f"{DEPTH_MAX} are possible: post it in an outer one"
+                f"a collective in a continuation (`then`) nested {self.depth} deep; at most {DEPTH_MAX} are "
+                "possible: post it in an outer one"
             )
         is_own, strand = True, self._parent
         while is_own and strand is not None:

@@ -106,10 +106,10 @@ class Work(dist._Work):
         self._operation.leave()
 
     def wait(self, timeout: timedelta = timedelta(0)) -> bool:
-        """Waits; raises what went wrong."""
+        """Waits until it has ended; raises its error."""
         if timeout > timedelta(0):
             if not self._operation.has_ended.wait(timeout.total_seconds()):
-                raise ccl.Timeout("not finished within the given time; the operation goes on")
+                raise ccl.Timeout("the operation did not finish within the timeout, and goes on")
         self._operation.has_ended.wait()
         if self._error is not None:
             self._operation.counts.errors.forget(self._error)
@@ -145,7 +145,7 @@ class Together(dist._Work):
         self._works = works
 
     def wait(self, timeout: timedelta = timedelta(0)) -> bool:
-        """Waits for all; raises what went wrong first."""
+        """Waits for all; raises the first error."""
         return all([work.wait(timeout) for work in self._works])
 
     def synchronize(self) -> None:

@@ -19,7 +19,7 @@ fn a_restarted_master_reads_its_journal_and_begins_a_new_term() {
     );
     first.shutdown();
     let error = MasterServer::start(config.clone(), None).unwrap_err();
-    let words = "holds a run already, and new_run founds another";
+    let words = "already holds a run, and new_run would found another";
     assert!(error.to_string().contains(words), "{error}");
     let second = start(MasterConfig {
         new_run: false,

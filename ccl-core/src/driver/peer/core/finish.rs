@@ -1,4 +1,5 @@
-//! How calls end: what a verdict means to the caller, and what is repeated with the survivors.
+//! How calls end: what a verdict means for the caller, and which calls are retried with the
+//! survivors.
 
 use crate::driver::peer::completion::Finished;
 use crate::driver::peer::core::{Collective, Core, Pending, Repeat};

@@ -1,5 +1,4 @@
-//! What the machine decided: which part of it is done at once, and which waits for its turn without
-//! the machine's lock.
+//! Handles the machine's outputs: some at once, the others queued until the machine's lock is free.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +13,14 @@ use crate::time::Instant;
 use crate::wire::control::{CancelReason, Start};
 
 impl Core {
-    /// Takes in what the machine decided.
+    /// Handles the machine's outputs.
     pub(super) fn take_outputs(&mut self, now: Instant) {
         while let Some(output) = self.peer.poll_output() {
             self.take_output(now, output);
         }
     }
 
-    /// Does what an output says, or has it done without the lock.
+    /// Carries out an output, or queues it until the lock is free.
     fn take_output(&mut self, now: Instant, output: Output) {
         match output {
             Output::Connect => {
@@ -117,7 +116,7 @@ impl Core {
             && expected != birth.members.len()
         {
             let count = birth.members.len();
-            let what = format!("it was called for {expected} members but the view has {count}");
+            let what = format!("it was called for {expected} members, but the view has {count}");
             let reason = CancelReason::Local(what);
             return self.peer.handle(now, Input::Cancel { call, reason });
         }

@@ -32,7 +32,7 @@ fn what_callers_say_while_a_sync_is_renewed_comes_after_it() {
     };
     let duty = Duty::new(call.completion_arc());
     session.take(Item::Repeat(Box::new(Repeat { duty, collective })));
-    // It has not been admitted, and says so now that it was asked.
+    // It was not admitted yet, and reports that it is ready.
     let refused = point.completion().wait();
     assert!(
         matches!(refused, Err(Error::InvalidUsage(_))),

@@ -126,7 +126,7 @@ async fn a_link_that_cannot_be_made_says_why() {
     }
     assert!(!told.contains("os error"), "{told}");
     let told = first.next(|seen| why(seen).filter(|why| !why.contains("127.")));
-    assert_eq!(told.await, "it has told no address");
+    assert_eq!(told.await, "it has advertised no address");
     second.next_is(Seen::Down(LinkFault::TimedOut, true)).await;
     let again = second.drain().iter().filter_map(why).count();
     assert_eq!(again, 0, "the same words are told once");
