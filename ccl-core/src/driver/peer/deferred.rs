@@ -6,12 +6,10 @@
 //!
 //! - links are made before an operation posts to them;
 //! - an operation is started before it is stopped, and stopped before its call ends (R14), before
-//!   the
-//!   next one of its tag starts, and before it is retried;
+//!   the next one of its tag starts, and before it is retried;
 //! - a result is copied to the caller's buffer after readers and writers have stopped, and before
-//!   the
-//!   call returns (P2). The copy may take a second, so it leaves the queue: nothing else uses the
-//! memory by then, and the end of the call travels with the copy.
+//!   the call returns (P2). The copy may take a second, so it leaves the queue: nothing else uses
+//!   the memory by then, and the end of the call travels with the copy.
 //!
 //! An effect may wait for one system call or one addition of another thread, never for more.
 //! Heartbeats do not wait here: they are queued under the machine's lock and sent before this queue
