@@ -155,7 +155,7 @@ fn peers_that_differ_in_the_size_of_their_unit_or_are_too_many_are_refused() {
     };
     let error = Communicator::connect(differing).unwrap_err();
     assert!(matches!(error, Error::Refused(_)), "{error}");
-    let words = "unit_size of unit 3 is 3 here and 2 for peer 0";
+    let words = "unit_size of unit 3 is 3 for this peer but 2 for peer 0";
     assert!(error.to_string().contains(words), "{error}");
     let second = connect(address.clone(), 3, 1, 1).join().unwrap();
     let first = first.wait_for(HANG).unwrap().unwrap();
