@@ -309,7 +309,7 @@ typedef struct cclCommunicatorConfig_t {
     /*
      Peer group: peers of one group reduce together.
      */
-    uint32_t group;
+    uint64_t group;
     /*
      1: `unit` counts. 0: a unit of this peer alone.
      */

@@ -45,7 +45,7 @@ pub struct cclCommunicatorConfig_t {
     /// Most bytes a second that this peer gives to others that lack shared state. 0: no limit.
     pub state_bytes_per_second: u64,
     /// Peer group: peers of one group reduce together.
-    pub group: u32,
+    pub group: u64,
     /// 1: `unit` counts. 0: a unit of this peer alone.
     pub has_unit: u32,
     /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer of the same

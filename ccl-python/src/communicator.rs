@@ -23,7 +23,7 @@ use crate::wait::wait_telling;
 ///   master                   "host:port" of the master (`ccl master`)
 ///   run                      "default": name of the run; a master of another run refuses
 ///   name                     None: what this peer is called in errors; None is host:process
-///   group                    0: peers of one group reduce together
+///   group                    0: peers of one group reduce together; 64 bits
 ///   initial_world_size       min_world_size: peers that the group's first view waits for
 ///   min_world_size           1: fewer members raise TooFewPeers
 ///   unit, unit_size          None: number of the host that this peer lives and dies with, and how
