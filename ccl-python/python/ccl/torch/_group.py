@@ -41,7 +41,7 @@ class Group(Derived):
 
     def __init__(
         self,
-        communicator: ccl.Communicator,
+        communicator: ccl.Communicator | None,
         rank: int,
         size: int,
         ranks: dict[int, int] | None,
@@ -50,7 +50,7 @@ class Group(Derived):
     ) -> None:
         """``ranks`` maps peers to torch's ranks; ``None``: an elastic run, each alone in torch."""
         super().__init__(rank, size)
-        self.communicator = communicator
+        self._communicator = communicator
         self._ranks = ranks
         self._size = size
         self._rank = rank
@@ -66,7 +66,16 @@ class Group(Derived):
         self.monitored_barriers: MonitoredBarriers | None = None
         self.is_over = False
 
+    @property
+    def communicator(self) -> ccl.Communicator:
+        """The one that its collectives run on."""
+        if self._communicator is None:
+            raise ccl.InvalidUsage("the group has no members yet: call reconfigure")
+        return self._communicator
+
     # What torch asks about the group.
+
+    supports_reconfigure = False
 
     def getBackendName(self) -> str:
         return "ccl"
