@@ -112,7 +112,7 @@ def train() -> list[float]:
         optimizer.zero_grad()
         replica(torch.full((1, 2), dist.get_rank() + 1.0)).sum().backward()
         optimizer.step()
-    return [float(weight) for weight in replica.module.weight.flatten()]
+    return [float(weight) for weight in replica.module.weight.detach().flatten()]
 
 
 def use_all() -> None:
@@ -229,6 +229,8 @@ class Member:
 class Cluster:
     """Up to three members; a number names one."""
 
+    stop_master: Callable[[], None]
+
     def __init__(self, start: Callable[[int], Peer]) -> None:
         self._start = start
         self._members: dict[int, Member] = {}
@@ -291,6 +293,7 @@ def cluster_of(backend: str, folder: Path) -> Iterator[Cluster]:
         cluster = Cluster(start)
         for number in range(WORLD - 1):
             cluster[number]  # they start at the same time
+        cluster.stop_master = master.close
         yield cluster
 
 
@@ -490,6 +493,15 @@ def test_it_goes_on_without_a_process_that_made_the_store(cluster: Cluster) -> N
     cluster.form([0, 1, 2])
     cluster.kill(0)
     cluster.form([2, 1])
+
+
+@on_ccl
+def test_without_a_master_attempts_fail_in_time(cluster: Cluster) -> None:
+    cluster.form([0, 1])
+    cluster.stop_master()
+    cluster.begin([0, 1], seconds=SOON_SECONDS)
+    for number in [0, 1]:
+        assert cluster[number].failure()[0] == "MasterUnreachable"
 
 
 def refuse_in_an_elastic_run(_pipe: Pipe, address: str) -> None:
