@@ -68,14 +68,19 @@ def check_count(what: str, found: int, wanted: int) -> None:
 
 def check_alike(what: str, tensor: torch.Tensor, like: torch.Tensor, times: int = 1) -> None:
     """Refuses a tensor of another type than ``like``, or of not ``times`` as many elements."""
+    check_type(what, tensor, like)
+    if tensor.numel() != times * like.numel():
+        raise ccl.InvalidArgument(
+            f"{what}: a tensor has {tensor.numel()} elements, {times * like.numel()} are needed"
+        )
+
+
+def check_type(what: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
+    """Refuses a tensor of another type than ``like``."""
     if tensor.dtype != like.dtype:
         raise ccl.InvalidArgument(
             f"{what}: one tensor is {types([tensor])}, another {types([like])}; their bits would be taken for "
             "numbers of the wrong type"
-        )
-    if tensor.numel() != times * like.numel():
-        raise ccl.InvalidArgument(
-            f"{what}: a tensor has {tensor.numel()} elements, {times * like.numel()} are needed"
         )
 
 
