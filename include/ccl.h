@@ -312,7 +312,7 @@ typedef struct cclCommunicatorConfig_t {
     /*
      Peer group: peers of one group reduce together.
      */
-    uint32_t group;
+    uint64_t group;
     /*
      1: use `unit`. 0: this peer is a unit by itself.
      */

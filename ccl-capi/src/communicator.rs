@@ -455,7 +455,7 @@ impl Communicator {
             cclAttributeEpoch => self.connected()?.view().vid.epoch.0.into(),
             cclAttributePendingPeers => self.connected()?.pending_peers().into(),
             cclAttributeListenPort => self.connected()?.listen_address().port().into(),
-            cclAttributeGroup => config.group.0.into(),
+            cclAttributeGroup => config.group.0,
             cclAttributeLanes => config.lanes.unwrap_or(0).into(),
             cclAttributeMinWorldSize => config.min_world_size.into(),
             cclAttributeInitialWorldSize => config

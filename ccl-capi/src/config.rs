@@ -47,7 +47,7 @@ pub struct cclCommunicatorConfig_t {
     /// Limit on the shared-state bytes per second that this peer sends to others. 0: no limit.
     pub state_bytes_per_second: u64,
     /// Peer group: peers of one group reduce together.
-    pub group: u32,
+    pub group: u64,
     /// 1: use `unit`. 0: this peer is a unit by itself.
     pub has_unit: u32,
     /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer on the same

@@ -34,7 +34,7 @@ id! {
 }
 id! {
     /// A set of peers that reduce and synchronise together.
-    GroupId(u32)
+    GroupId(u64)
 }
 id! {
     /// Peers that join, leave and fail as one.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::connecting::{Connecting, close_at_exit};
 use crate::errors::raise;
 use crate::flight::Abandoned;
 use crate::native::Native;
 use crate::results::{Counters, View};
 use crate::safe_point::SafePoint;
-use crate::settings;
 use crate::sync::Turn;
 use crate::wait::wait_telling;
 
@@ -22,7 +22,7 @@ use crate::wait::wait_telling;
 ///   master                   "host:port" of the master (`ccl master`)
 ///   run                      "default": name of the run; a master of another run refuses the peer
 ///   name                     None: name of this peer in errors; None is host:process
-///   group                    0: peers of one group reduce together
+///   group                    0: peers of one group reduce together; 64 bits
 ///   initial_world_size       min_world_size: peers that the group's first view waits for
 ///   min_world_size           1: fewer members raise TooFewPeers
 ///   unit, unit_size          None: failure unit of this peer, such as its host, and how many
@@ -60,22 +60,19 @@ impl Communicator {
         master: &str,
         settings: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, Self>> {
-        let config = settings::communicator(master, settings)?;
-        let connecting = py
-            .detach(|| ccl_core::Communicator::connect_async(config))
-            .map_err(|error| raise(py, &error))?;
-        let connecting = Native::new(connecting);
-        let waiting = || connecting.waiting();
-        let admitted = wait_telling(py, waiting, |slice| connecting.wait_for(slice).transpose())?;
-        let communicator = admitted.map_err(|error| raise(py, &error))?;
-        let communicator = Self(
-            Native::new(communicator),
-            Arc::default(),
-            Abandoned::default(),
-        );
-        let object = Bound::new(py, communicator)?;
-        py.import("ccl._exit")?
-            .call_method1("close_at_exit", (&object,))?;
+        Connecting::start(py, master, settings)?.wait_admitted(py)
+    }
+
+    /// Starts to join a run, without waiting until this peer is admitted.
+    #[staticmethod]
+    #[pyo3(signature = (master, **settings))]
+    fn connect_async<'py>(
+        py: Python<'py>,
+        master: &str,
+        settings: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, Connecting>> {
+        let object = Bound::new(py, Connecting::start(py, master, settings)?)?;
+        close_at_exit(py, object.as_any())?;
         Ok(object)
     }
 

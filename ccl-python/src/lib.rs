@@ -8,6 +8,7 @@ mod attach;
 mod collectives;
 mod command;
 mod communicator;
+mod connecting;
 mod dlpack;
 mod errors;
 mod extract;
@@ -42,6 +43,8 @@ mod ccl_native {
     use crate::command::run_command;
     #[pymodule_export]
     use crate::communicator::Communicator;
+    #[pymodule_export]
+    use crate::connecting::Connecting;
     #[pymodule_export]
     use crate::extract::TensorExtractor;
     #[pymodule_export]

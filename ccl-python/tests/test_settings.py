@@ -46,3 +46,15 @@ def test_a_wrong_option_leads_to_the_right_one() -> None:
         with ccl.Communicator(master.address) as communicator:
             with pytest.raises(TypeError, match="did you mean 'deadline'?"):
                 communicator.barrier(timeout=3)  # type: ignore[call-arg]
+
+
+def test_groups_are_told_apart_by_all_of_their_64_bits() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with (
+            ccl.Communicator(master.address, group=1) as low,
+            ccl.Communicator(master.address, group=1 + (1 << 32)) as high,
+            ccl.Communicator(master.address, group=(1 << 64) - 1) as highest,
+        ):
+            assert [each.world_size for each in (low, high, highest)] == [1, 1, 1]
+            with pytest.raises(ccl.InvalidArgument, match="group: "):
+                ccl.Communicator(master.address, group=1 << 64)

@@ -129,14 +129,43 @@ def refuse() -> None:
         lambda: dist.isend(mine(), other),
         lambda: dist.recv(mine()),
         lambda: dist.batch_isend_irecv([dist.P2POp(dist.isend, mine(), other)]),
-        lambda: dist.all_to_all_single(mine(), mine()),
-        lambda: dist.all_to_all([mine(), mine()], [mine(), mine()]),
     ]:
         with pytest.raises(ccl.InvalidUsage, match=r"the backend ccl has no .*backend=\"gloo\""):
             call()
     with pytest.raises(ccl.InvalidArgument, match="no ReduceOp BAND; it has sum, avg"):
         dist.all_reduce(torch.ones(2, dtype=torch.int32), op=dist.ReduceOp.BAND)
     dist.all_reduce(mine())  # nothing of it has happened
+
+
+def give_from_each_to_each() -> None:
+    rank = dist.get_rank()
+    got = torch.zeros(2)
+    dist.all_to_all_single(got, torch.tensor([10.0, 20.0]) + rank)
+    assert got.tolist() == [[10, 11], [20, 21]][rank]
+    # Rank 0 gives one and two rows, rank 1 gives none and three.
+    sizes = [[1, 2], [0, 3]]
+    given = torch.arange(6, dtype=torch.int16).view(3, 2) + 100 * rank
+    expected = [given[:1], torch.cat([given[1:] - 100, given])][rank]
+    got = torch.zeros_like(expected)
+    dist.all_to_all_single(got, given, [of[rank] for of in sizes], sizes[rank])
+    assert torch.equal(got, expected)
+    flags = [torch.zeros(1, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)]
+    dist.all_to_all(flags, [torch.ones_like(flags[rank]), torch.ones_like(flags[rank])])
+    assert all(flag.all() for flag in flags), "of two lengths"
+    world: Any = dist.group.WORLD
+    swapped = functional.all_to_all_single(mine(), None, None, world) + 0
+    assert swapped.tolist() == [1, 2]
+    dist.all_to_all_single(torch.zeros(0), torch.zeros(0))
+    complex_got = torch.zeros(2, dtype=torch.complex64)
+    dist.all_to_all_single(complex_got, torch.full((2,), 1j * rank, dtype=torch.complex64))
+    assert complex_got.tolist() == [0, 1j]
+    with pytest.raises(ccl.InvalidArgument, match="cannot be split equally among 2 ranks"):
+        dist.all_to_all_single(torch.zeros(3), torch.zeros(3))
+    with pytest.raises(ccl.InvalidArgument, match=r"the split sizes \[1, 1\] have the sum 2"):
+        dist.all_to_all_single(torch.zeros(2), torch.zeros(3), [1, 1], [1, 1])
+    with pytest.raises(ccl.InvalidArgument, match="rank 0 gives 4 bytes to rank 1, which expects 8"):
+        wanted = [[1, 1], [2, 1]][rank]
+        dist.all_to_all_single(torch.zeros(sum(wanted)), torch.zeros(2), wanted, [1, 1])
 
 
 def call_groups_themselves() -> None:
@@ -269,6 +298,7 @@ FACTS: dict[str, Callable[[], None]] = {
     "work is waited for, followed and asked": follow_work,
     "groups are made and destroyed": make_groups,
     "flags stay flags": combine_flags,
+    "each gives to each": give_from_each_to_each,
     "what there is not is refused": refuse,
     "sharded models are checkpointed": checkpoint_shards,
     "methods of groups take what torch's take": call_groups_themselves,
@@ -316,6 +346,9 @@ def change_kinds(_pipe: Pipe, address: str, folder: str, rank: int) -> None:
             whole = torch.tensor([float(ccl.torch.communicator().rank)])
             dist.all_reduce(whole, group=lone)
             assert whole.tolist() == [0.5], "groups of an elastic run average over all members"
+            own = torch.arange(2.0)
+            dist.all_to_all_single(whole := torch.zeros(2), own)
+            assert torch.equal(whole, own), "alone as torch sees it, it gives to itself"
             dist.destroy_process_group(lone)
             assert ccl.torch.share(ccl.torch.communicator().rank) == 0
         else:

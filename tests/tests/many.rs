@@ -4,7 +4,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ccl_core::{Communicator, CommunicatorConfig, GroupId, Options, ReduceOp, limits};
 
@@ -35,8 +35,8 @@ fn a_run_uses_more_tags_than_there_may_be_at_a_time() {
 #[test]
 fn a_master_serves_more_groups_than_there_may_be_at_a_time() {
     let master = Arc::new(master());
-    let next = Arc::new(AtomicU32::new(0));
-    let groups = limits::GROUPS_MAX as u32 + 100;
+    let next = Arc::new(AtomicU64::new(0));
+    let groups = limits::GROUPS_MAX as u64 + 100;
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let (master, next) = (Arc::clone(&master), Arc::clone(&next));

@@ -389,7 +389,7 @@ fn await_census(member: &Communicator, expected: (u32, u32, u32)) {
 #[test]
 fn members_and_groups_of_the_whole_run_are_known() {
     let master = master();
-    let of_group = |world: u32, group: u32| CommunicatorConfig {
+    let of_group = |world: u32, group: u64| CommunicatorConfig {
         group: ccl_core::GroupId(group),
         ..config(&master, world)
     };

@@ -29,12 +29,12 @@ const PATIENT_STEPS: u32 = 5;
 /// Steps that all three hosts make together.
 const COMMON_STEPS: u32 = 5;
 
-fn connect(master: String, unit: u64, group: u32, world: u32) -> JoinHandle<Communicator> {
+fn connect(master: String, unit: u64, group: u64, world: u32) -> JoinHandle<Communicator> {
     let config = config(master, unit, group, world);
     std::thread::spawn(move || Communicator::connect(config).unwrap())
 }
 
-fn config(master: String, unit: u64, group: u32, world: u32) -> CommunicatorConfig {
+fn config(master: String, unit: u64, group: u64, world: u32) -> CommunicatorConfig {
     CommunicatorConfig {
         master,
         group: GroupId(group),

@@ -34,6 +34,7 @@ from ccl._native import (
 )
 from ccl._native import (
     Communicator,
+    Connecting,
     Counters,
     Handle,
     Master,
@@ -52,6 +53,7 @@ __all__ = [
     "__version__",
     "Cancelled",
     "Communicator",
+    "Connecting",
     "Counters",
     "DeadlinePassed",
     "Ended",

@@ -10,17 +10,17 @@ import sys
 import weakref
 
 from ccl import _log as _log  # Imported first, so that its atexit function runs last.
-from ccl._native import Communicator, close_door, forget_inside
+from ccl._native import Communicator, Connecting, close_door, forget_inside
 
-_open: "weakref.WeakSet[Communicator]" = weakref.WeakSet()
+_open: "weakref.WeakSet[Communicator | Connecting]" = weakref.WeakSet()
 #: The multiprocessing worker whose finalizer is registered.
 _worker = 0
 
 
-def close_at_exit(communicator: Communicator) -> None:
+def close_at_exit(member: Communicator | Connecting) -> None:
     """Closes it when the interpreter ends, unless it was collected before."""
     global _worker
-    _open.add(communicator)
+    _open.add(member)
     # Forked multiprocessing workers do not run atexit functions.
     process = sys.modules.get("multiprocessing.process")
     if process and process.parent_process() and _worker != os.getpid():
@@ -31,8 +31,8 @@ def close_at_exit(communicator: Communicator) -> None:
 
 
 def _close_all() -> None:
-    for communicator in list(_open):
-        communicator.close()
+    for member in list(_open):
+        member.close()
 
 
 os.register_at_fork(after_in_child=forget_inside)

@@ -20,6 +20,7 @@ from ccl.types import (
 __all__ = [
     "VERSION",
     "Communicator",
+    "Connecting",
     "Counters",
     "Handle",
     "Master",
@@ -91,6 +92,10 @@ class Communicator:
 
     def __new__(cls, master: str, **settings: Unpack[CommunicatorSettings]) -> Self:
         """Joins a run: blocks until admitted, at most ``connect_timeout``."""
+
+    @staticmethod
+    def connect_async(master: str, **settings: Unpack[CommunicatorSettings]) -> Connecting:
+        """Starts to join a run, without waiting until this peer is admitted."""
 
     @property
     def peer(self) -> int:
@@ -243,6 +248,23 @@ class Communicator:
         traceback: TracebackType | None,
         /,
     ) -> None: ...
+
+@final
+class Connecting:
+    """A connection under way. Dropping it gives up, unless ``wait`` has returned the communicator."""
+
+    def wait(self, timeout: Time | None = None) -> Communicator:
+        """Waits until this peer is admitted. After ``timeout`` raises ``Timeout``; it goes on.
+
+        Its other errors are those of ``Communicator``.
+        """
+
+    @property
+    def waits_for(self) -> str | None:
+        """What this peer waits for at the moment, such as more peers for the first view."""
+
+    def close(self) -> None:
+        """Gives up, or closes the communicator if there is one. Whoever waits gets ``Ended``."""
 
 @final
 class Handle:

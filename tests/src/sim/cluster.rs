@@ -355,7 +355,7 @@ impl World {
 
     /// Groups of this world.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
-        (0..self.swarm.worlds.len() as u32).map(GroupId)
+        (0..self.swarm.worlds.len() as u64).map(GroupId)
     }
 }
 

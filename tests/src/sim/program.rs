@@ -161,7 +161,7 @@ pub fn called(kind: Kind, reduce_op: ReduceOp, parts: &[Part]) -> Called {
 /// The calls of one round, a list a tag.
 #[must_use]
 pub fn round(swarm: &Swarm, group: GroupId, round: u64) -> Vec<Vec<Logical>> {
-    let seed = mix_all(&[swarm.seed, u64::from(group.0), round]);
+    let seed = mix_all(&[swarm.seed, group.0, round]);
     let mut rng = Rng::new(seed);
     let tags = rng.between(1, swarm.tags);
     let sync = sync(&mut rng, swarm, group);

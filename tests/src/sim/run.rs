@@ -135,7 +135,7 @@ fn populate(world: &mut World) {
     }
     for (index, size) in world.swarm.worlds.clone().into_iter().enumerate() {
         for _ in 0..if world.has_sites() { 0 } else { size } {
-            let group = GroupId(index as u32);
+            let group = GroupId(index as u64);
             let after = world.fault_rng.millis(0, late);
             world.schedule(after, Event::Fault(Fault::Join(group)));
         }

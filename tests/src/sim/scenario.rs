@@ -78,7 +78,7 @@ impl Scenario {
     }
 
     /// A newcomer of a group starts.
-    pub fn join_group(&mut self, group: u32) -> HostId {
+    pub fn join_group(&mut self, group: u64) -> HostId {
         self.world.spawn(GroupId(group), None, App::scripted())
     }
 

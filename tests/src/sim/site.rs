@@ -266,7 +266,7 @@ impl World {
             .iter()
             .enumerate()
             .map(|(group, min)| {
-                let ranks = self.swarm.ranks_of_site(group as u32);
+                let ranks = self.swarm.ranks_of_site(group as u64);
                 (*min as usize).div_ceil(ranks.max(1))
             });
         needed.max().unwrap_or(1)

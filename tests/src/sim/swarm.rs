@@ -156,7 +156,7 @@ pub struct Swarm {
     /// Tags of a group from which on those at rest are given back.
     pub tags_kept: usize,
     /// A group that no fault may touch and that must never wait for another.
-    pub healthy_group: Option<u32>,
+    pub healthy_group: Option<u64>,
     /// Waiting times of the run.
     pub timers: Timers,
     /// What a crashed master finds.
@@ -185,7 +185,7 @@ pub struct Swarm {
     pub unit_size: Option<u32>,
     /// The groups in which each host has a process, which go on together and are a unit that is
     /// admitted as one. Empty: each process is a host of its own.
-    pub site: Vec<u32>,
+    pub site: Vec<u64>,
     /// Such hosts at the start.
     pub sites: usize,
     /// How many of 1,000 additions and arrivals take their time.
@@ -235,7 +235,7 @@ impl Swarm {
         let worlds: Vec<usize> = (0..groups).map(|_| world(&mut rng, groups)).collect();
         let min_worlds = worlds.iter().map(|&w| min_world(&mut rng, w)).collect();
         let peers: usize = worlds.iter().sum();
-        let healthy_group = (groups > 1 && rng.chance(300)).then(|| groups as u32 - 1);
+        let healthy_group = (groups > 1 && rng.chance(300)).then(|| groups as u64 - 1);
         let disk = [Disk::Full, Disk::LazyLost, Disk::None][rng.index(3)];
         let slow = rng.chance(300) && healthy_group.is_none();
         let longest = if peers > 8 && healthy_group.is_none() {
@@ -291,7 +291,7 @@ impl Swarm {
 
     /// The same with hosts that have a process in each group.
     fn of_sites(mut self, rng: &mut Rng) -> Self {
-        let groups = self.worlds.len().clamp(2, 3) as u32;
+        let groups = self.worlds.len().clamp(2, 3) as u64;
         self.site = (0..groups).collect();
         if rng.chance(250) {
             self.site.push(0);
@@ -315,7 +315,7 @@ impl Swarm {
 impl Swarm {
     /// How many processes a host has in a group.
     #[must_use]
-    pub fn ranks_of_site(&self, group: u32) -> usize {
+    pub fn ranks_of_site(&self, group: u64) -> usize {
         self.site.iter().filter(|of| **of == group).count()
     }
 

@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    fn view(group: u32, epoch: u32, members: &[u64], departed: &[u64]) -> Record {
+    fn view(group: u64, epoch: u32, members: &[u64], departed: &[u64]) -> Record {
         let members = members.iter().map(|&peer| SealedMember {
             member: Member {
                 peer: PeerId(peer),
@@ -296,7 +296,7 @@ mod tests {
         })
     }
 
-    fn committed(group: u32, tag: u64, n: u64) -> Record {
+    fn committed(group: u64, tag: u64, n: u64) -> Record {
         Record::Committed {
             group: GroupId(group),
             commits: vec![CommitRecord {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     /// A sync of shared state that sealed this revision.
-    fn synced(group: u32, n: u64, revision: u64) -> Record {
+    fn synced(group: u64, n: u64, revision: u64) -> Record {
         let mut record = committed(group, Tag::SHARED_STATE.0, n);
         if let Record::Committed { commits, .. } = &mut record {
             commits[0].sealed = Sealed::State(StateId {
@@ -457,7 +457,7 @@ mod tests {
 
     #[test]
     fn the_newest_sync_says_what_is_sealed_even_if_it_went_back() {
-        let revision = |records: &[Record], group: u32| {
+        let revision = |records: &[Record], group: u64| {
             let history = History::read(records);
             let state = history.groups[&GroupId(group)].state;
             state.map(|state| state.revision.0)

@@ -79,7 +79,7 @@ impl Master {
 mod tests {
     use super::*;
 
-    fn counted(sizes: &[(u32, u32)], group: u32) -> (u32, u32, u32) {
+    fn counted(sizes: &[(u64, u32)], group: u64) -> (u32, u32, u32) {
         let mut census = Census::default();
         for &(group, size) in sizes {
             census.set(GroupId(group), size);

@@ -12,7 +12,7 @@ const STRAY: EvictReason = EvictReason::RevisionAhead {
     sealed: Revision(14),
 };
 
-fn peer(group: u32, name: &str, address: &str) -> Registration {
+fn peer(group: u64, name: &str, address: &str) -> Registration {
     Registration {
         peer: PeerId(1),
         session: SessionId(1),

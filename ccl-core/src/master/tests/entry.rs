@@ -82,7 +82,7 @@ fn refusals_say_what_to_change() {
 fn peers_beyond_the_limit_are_refused() {
     let mut stage = Stage::new();
     for index in 0..limits::PEERS_MAX {
-        stage.join(stage.hello(index as u32, 1 + index as u128));
+        stage.join(stage.hello(index as u64, 1 + index as u128));
     }
     let connection = stage.connection();
     stage.say_at(connection, stage.hello(0, 1 << 40));
@@ -270,7 +270,7 @@ fn newcomer_that_hangs_up_before_the_run_is_founded_is_forgotten() {
 #[test]
 fn newcomer_to_one_group_more_than_a_master_serves_is_refused() {
     let mut stage = Stage::new();
-    let groups = limits::GROUPS_MAX as u32;
+    let groups = limits::GROUPS_MAX as u64;
     for group in 0..groups {
         let peer = stage.join_group(group);
         stage.ready(peer, &[]);
@@ -294,7 +294,7 @@ fn newcomer_to_one_group_more_than_a_master_serves_is_refused() {
 #[test]
 fn a_master_serves_any_number_of_groups_one_after_the_other() {
     let mut stage = Stage::new();
-    let groups = limits::GROUPS_MAX as u32;
+    let groups = limits::GROUPS_MAX as u64;
     for group in 0..groups + 10 {
         let peer = stage.join_group(group);
         stage.ready(peer, &[]);

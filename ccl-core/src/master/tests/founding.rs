@@ -31,7 +31,7 @@ fn ready(stage: &mut Stage, unit: Pair, all: &[Pair]) {
 }
 
 /// All members of a group confirm their view and come to a safe point.
-fn step(stage: &mut Stage, members: &[Puppet], group: u32, k: u64) {
+fn step(stage: &mut Stage, members: &[Puppet], group: u64, k: u64) {
     for member in members {
         stage.say(*member, at(k));
         let told = stage.told(*member);
@@ -112,7 +112,7 @@ fn groups_that_emptied_apart_count_alike_again() {
     ready(&mut stage, joined[0], &new);
     for group in [0, 1] {
         stage.say(new[0][group], at(3));
-        assert_eq!(stage.state(group as u32), "Suspended", "both admit at 3");
+        assert_eq!(stage.state(group as u64), "Suspended", "both admit at 3");
     }
 }
 
@@ -262,7 +262,7 @@ fn unit_that_no_other_reaches_does_not_keep_the_others_from_founding() {
     }
     for group in [0, 1] {
         let founders: Vec<_> = of(&all[1..], group).iter().map(|it| it.peer).collect();
-        assert_eq!(stage.view(group as u32).1, founders);
+        assert_eq!(stage.view(group as u64).1, founders);
     }
 }
 

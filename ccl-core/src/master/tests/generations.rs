@@ -93,7 +93,7 @@ fn next_generation_of_a_unit_waits_for_the_end_of_the_one_before() {
     for group in [0, 1] {
         assert!(!site.pass(group, 0));
         assert_eq!(site.change(group, 1).members.len(), 3);
-        assert!(site.is_in(group as u32));
+        assert!(site.is_in(group as u64));
     }
 }
 
@@ -248,7 +248,7 @@ fn rest_of_a_unit_does_not_outlive_a_restart() {
     }
     stage.attach(&mut second, at_one(vids[1]));
     for (index, puppet) in alive.iter().enumerate() {
-        let vid = stage.view(index as u32 / 2).0;
+        let vid = stage.view(index as u64 / 2).0;
         stage.say(
             *puppet,
             PeerToMaster::Installed {
@@ -279,7 +279,7 @@ fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
             stage.attach(puppet, at_one(vids[group]));
         }
         alive.extend(members.clone());
-        let vid = stage.view(group as u32).0;
+        let vid = stage.view(group as u64).0;
         for puppet in &members {
             let report = at_one(vid);
             stage.say(*puppet, PeerToMaster::Installed { vid, report });
@@ -315,7 +315,7 @@ fn member_that_a_takeover_leaves_without_its_unit_is_evicted() {
     let timers = Timers::default();
     stage.pass(timers.rebuild_window, &alive);
     for (index, puppet) in alive.clone().into_iter().enumerate() {
-        let vid = stage.view((index as u32 / 2).min(1)).0;
+        let vid = stage.view((index as u64 / 2).min(1)).0;
         let report = at_one(vid);
         stage.say(puppet, PeerToMaster::Installed { vid, report });
     }

@@ -51,7 +51,7 @@ impl Stage {
         stage
     }
 
-    fn confirm_all(&mut self, puppets: &[Puppet], group: u32, safe_called: u64) {
+    fn confirm_all(&mut self, puppets: &[Puppet], group: u64, safe_called: u64) {
         let vid = self.view(group).0;
         for puppet in puppets {
             let mut report = report(vid);
@@ -69,7 +69,7 @@ fn take_up(stage: &mut Stage, site: &mut Site, vids: [Vid; 2]) -> Vec<Puppet> {
         for puppet in &mut members {
             stage.attach(puppet, at_one(vids[group]));
         }
-        stage.confirm_all(&members, group as u32, 1);
+        stage.confirm_all(&members, group as u64, 1);
         (site.unit[group], site.groups[group]) = (members[2], members[..2].to_vec());
         alive.extend(members);
     }

@@ -284,7 +284,7 @@ impl Stage {
         assert!(!is_due(self), "the master does not spin");
     }
 
-    fn hello(&self, group: u32, key: u128) -> PeerToMaster {
+    fn hello(&self, group: u64, key: u128) -> PeerToMaster {
         PeerToMaster::Hello {
             protocol: PROTOCOL_VERSION,
             library: "test".into(),
@@ -324,7 +324,7 @@ impl Stage {
         }
     }
 
-    fn join_group(&mut self, group: u32) -> Puppet {
+    fn join_group(&mut self, group: u64) -> Puppet {
         let key = u128::from(self.next_connection) + 100;
         self.join(self.hello(group, key))
     }
@@ -342,7 +342,7 @@ impl Stage {
     }
 
     /// A group of `count` members whose first view is released, and its name.
-    fn founded(&mut self, group: u32, count: usize) -> (Vec<Puppet>, Vid) {
+    fn founded(&mut self, group: u64, count: usize) -> (Vec<Puppet>, Vid) {
         let mut puppets = Vec::new();
         for _ in 0..count {
             let key = u128::from(self.next_connection) + 100;
@@ -377,11 +377,11 @@ impl Stage {
     }
 
     /// The state of a group's phase.
-    fn state(&self, group: u32) -> &'static str {
+    fn state(&self, group: u64) -> &'static str {
         self.master.groups[&GroupId(group)].phase.state().name()
     }
 
-    fn view(&self, group: u32) -> (Vid, Vec<PeerId>) {
+    fn view(&self, group: u64) -> (Vid, Vec<PeerId>) {
         let view = &self.master.groups[&GroupId(group)].view;
         (view.vid, view.peers())
     }
@@ -449,7 +449,7 @@ impl Stage {
         })
     }
 
-    fn unit_hello(&self, group: u32, key: u128, unit: u64) -> PeerToMaster {
+    fn unit_hello(&self, group: u64, key: u128, unit: u64) -> PeerToMaster {
         let mut hello = self.hello(group, key);
         if let PeerToMaster::Hello { unit: wanted, .. } = &mut hello {
             *wanted = Some(UnitId(unit));

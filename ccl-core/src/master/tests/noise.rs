@@ -183,7 +183,7 @@ impl Crowd {
             0..=2 => {
                 let connection = self.stage.connection();
                 let key = u128::from(self.dice.roll(12));
-                let mut hello = self.stage.hello(self.dice.roll(2) as u32, key);
+                let mut hello = self.stage.hello(self.dice.roll(2), key);
                 if let PeerToMaster::Hello {
                     unit,
                     unit_size,

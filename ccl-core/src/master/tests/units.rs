@@ -87,14 +87,14 @@ impl Site {
         })
     }
 
-    pub fn is_in(&self, group: u32) -> bool {
+    pub fn is_in(&self, group: u64) -> bool {
         let peer = self.unit[group as usize].peer;
         self.stage.view(group).1.contains(&peer)
     }
 }
 
 impl Stage {
-    pub(super) fn join_unit(&mut self, group: u32, unit: u64, size: u32) -> Puppet {
+    pub(super) fn join_unit(&mut self, group: u64, unit: u64, size: u32) -> Puppet {
         let hello = self.sized_hello(group, unit, size);
         self.join(hello)
     }
@@ -121,7 +121,7 @@ impl Stage {
         }
     }
 
-    pub(super) fn sized_hello(&self, group: u32, unit: u64, size: u32) -> PeerToMaster {
+    pub(super) fn sized_hello(&self, group: u64, unit: u64, size: u32) -> PeerToMaster {
         let key = u128::from(self.next_connection) + 100;
         let mut hello = self.unit_hello(group, key, unit);
         if let PeerToMaster::Hello { unit_size, .. } = &mut hello {

@@ -14,6 +14,7 @@ import ccl
 from ccl.torch import _guards
 from ccl.torch._group import ATTEMPTS, FIRST_TAG, Group
 from ccl.torch._monitored import MonitoredBarriers
+from ccl.torch._reconfigure import Members, Reconfigurable
 
 NAME = "ccl"
 
@@ -137,8 +138,18 @@ def _elastic_run() -> _Run | None:
     return None if _elastic is None or _elastic.is_over else _elastic
 
 
-def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Group:
+def _create(options: Any, _backend_options: Any) -> Group:
+    """Makes the group that torch describes; torch before 2.14 knows of no `enable_reconfigure`."""
+    is_reconfigurable = getattr(options, "enable_reconfigure", False)
+    rank, size, timeout = options.group_rank, options.group_size, options.timeout
     run = _elastic_run()
+    if run is not None and is_reconfigurable:
+        _end_elastic_run(run)
+        raise ccl.InvalidUsage(
+            "an elastic run, made by a ccl:// address, has its members come and go by itself: call "
+            "ccl.torch.use_master and give init_process_group another init_method, or leave out "
+            "enable_reconfigure"
+        )
     if run is not None:
         return run.make_group(rank, size, timeout)
     if _master is None:
@@ -147,12 +158,24 @@ def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Grou
             'ccl.torch.use_master("host:port") before the group is made, or give init_process_group '
             'the init_method "ccl://host:port?initial_world_size=N" for a run that peers may join'
         )
+    if is_reconfigurable:
+        return Reconfigurable(_connect, rank, size, timeout)
+    return _make_fixed(_master, options)
+
+
+def _make_fixed(master: str, options: Any) -> Group:
+    store, rank, size, timeout = (
+        options.store,
+        options.group_rank,
+        options.group_size,
+        options.timeout,
+    )
     if rank == 0:
-        store.set("ccl/group", str(secrets.randbits(32)))
+        store.set("ccl/group", str(secrets.randbits(64)))
     number = int(store.get("ccl/group"))
     defaults = {"connect_timeout": timeout, "operation_timeout": timeout}
     comm = ccl.Communicator(
-        _master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
+        master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
     )
     told = array("q", [0] * comm.world_size)
     contributors = comm.all_gather(array("q", [rank]), told).contributors
@@ -160,6 +183,21 @@ def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Grou
     group = Group(comm, rank, size, ranks, 0, timeout)
     group.monitored_barriers = MonitoredBarriers(store, rank, size)
     return group
+
+
+def _connect(members: Members, timeout: timedelta) -> ccl.Connecting:
+    """Starts to meet the members of a group that takes all of them."""
+    assert _master is not None
+    size = len(members.handles)
+    own = {"group": members.group, "initial_world_size": size, "min_world_size": size}
+    settings = {"name": members.name, **_settings, **own, "connect_timeout": timeout}
+    return ccl.Communicator.connect_async(_master, **settings)
+
+
+def _end_elastic_run(run: _Run) -> None:
+    global _elastic
+    _elastic = None
+    run.communicator.close()
 
 
 def _rendezvous(
@@ -210,7 +248,7 @@ def _check_name() -> None:
 
 
 _check_name()
-dist.Backend.register_backend(NAME, _create, devices=["cpu", "cuda"])
+dist.Backend.register_backend(NAME, _create, extended_api=True, devices=["cpu", "cuda"])
 # Else torch would attach a recorder that wants a group of its own kind.
 _self_recording: set[str] = getattr(dist.distributed_c10d, "_FR_SELF_RECORDING_BACKENDS", set())
 _self_recording.add(NAME)

@@ -68,14 +68,19 @@ def check_count(what: str, found: int, wanted: int) -> None:
 
 def check_alike(what: str, tensor: torch.Tensor, like: torch.Tensor, times: int = 1) -> None:
     """Refuses a tensor of another type than ``like``, or of not ``times`` as many elements."""
+    check_type(what, tensor, like)
+    if tensor.numel() != times * like.numel():
+        raise ccl.InvalidArgument(
+            f"{what}: a tensor has {tensor.numel()} elements, but {times * like.numel()} are needed"
+        )
+
+
+def check_type(what: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
+    """Refuses a tensor of another type than ``like``."""
     if tensor.dtype != like.dtype:
         raise ccl.InvalidArgument(
             f"{what}: one tensor is {types([tensor])} but another is {types([like])}; all must have the "
             "same type"
-        )
-    if tensor.numel() != times * like.numel():
-        raise ccl.InvalidArgument(
-            f"{what}: a tensor has {tensor.numel()} elements, but {times * like.numel()} are needed"
         )
 
 

@@ -1,7 +1,7 @@
 """Operations of torch that are made of others, or that there are not.
 
 ``reduce`` costs what ``all_reduce`` does, ``gather`` what ``all_gather`` does, and ``scatter`` what an
-``all_reduce`` of the whole list does.
+``all_reduce`` of the whole list does. ``all_to_all`` costs what an ``all_gather`` of all inputs does.
 """
 
 from abc import abstractmethod
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import AllgatherOptions
 
 import ccl
-from ccl.torch import _calls
+from ccl.torch import _all_to_all, _calls
 from ccl.torch._calls import Call
 from ccl.torch._overloads import overloaded
 from ccl.torch._work import Work
@@ -29,6 +29,15 @@ class Derived(dist.ProcessGroup):
         self,
         call: Call,
         parts: list[list[torch.Tensor]],
+        inputs: list[torch.Tensor],
+        result: list[torch.Tensor],
+    ) -> Work: ...
+
+    @abstractmethod
+    def _all_to_all(
+        self,
+        call: Call,
+        outputs: list[torch.Tensor],
         inputs: list[torch.Tensor],
         result: list[torch.Tensor],
     ) -> Work: ...
@@ -163,6 +172,52 @@ class Derived(dist.ProcessGroup):
         _calls.check_shares("scatter", inputs, outputs, self.size())
         return self._scatter(call, output, inputs[0])
 
+    # From each to each.
+
+    @overloaded(dist.AllToAllOptions, 2, "timeout")
+    def alltoall(
+        self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any = None
+    ) -> Work:
+        what, size = "all_to_all", self.size()
+        for tensors in (outputs, inputs):
+            _calls.check_count(what, len(tensors), size)
+        return self._exchange(opts, outputs, inputs, outputs)
+
+    def all_to_all_single(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        output_split_sizes: list[int],
+        input_split_sizes: list[int],
+        opts: Any = None,
+    ) -> Work:
+        what, size = "all_to_all_single", self.size()
+        outputs = _all_to_all.split(what, output, output_split_sizes, size)
+        inputs = _all_to_all.split(what, input, input_split_sizes, size)
+        return self._exchange(opts, outputs, inputs, [output])
+
+    def alltoall_base(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        output_split_sizes: list[int],
+        input_split_sizes: list[int],
+        opts: Any = None,
+    ) -> Work:
+        return self.all_to_all_single(output, input, output_split_sizes, input_split_sizes, opts)
+
+    def _exchange(
+        self,
+        opts: Any,
+        outputs: list[torch.Tensor],
+        inputs: list[torch.Tensor],
+        result: list[torch.Tensor],
+    ) -> Work:
+        for tensor in [*outputs, *inputs]:
+            _calls.check_type("all_to_all", tensor, inputs[0])
+        call = _calls.named(f"all_to_all of {_calls.types(inputs)}", opts)
+        return self._all_to_all(call, outputs, inputs, result)
+
     # What there is not.
 
     def send(self, tensors: list[torch.Tensor], rank: int, tag: int) -> NoReturn:
@@ -178,18 +233,9 @@ class Derived(dist.ProcessGroup):
         # Torch tries for several purposes, and knows what to do for all others when there is none.
         _refuse("batch_isend_irecv")
 
-    def alltoall(self, *_arguments: Any, **_options: Any) -> NoReturn:
-        _refuse("all_to_all")
-
-    def alltoall_base(self, *_arguments: Any, **_options: Any) -> NoReturn:
-        _refuse("all_to_all")
-
-    def all_to_all_single(self, *_arguments: Any, **_options: Any) -> NoReturn:
-        _refuse("all_to_all")
-
 
 def _refuse(what: str) -> NoReturn:
     raise ccl.InvalidUsage(
         f"the backend ccl has no {what}: it has all_reduce, reduce, broadcast, scatter, all_gather, gather, "
-        'reduce_scatter and barrier; make a group for the rest by torch.distributed.new_group(backend="gloo")'
+        'reduce_scatter, all_to_all and barrier; make a group for the rest by torch.distributed.new_group(backend="gloo")'
     )

@@ -20,13 +20,18 @@ class Errors:
     def __init__(self) -> None:
         self._first: BaseException | None = None
         self._is_closed = False
+        #: Whether or not the caller has been told.
+        self.latest: BaseException | None = None
         with _lock:
             _of_groups.add(self)
 
     def remember(self, error: BaseException) -> None:
         """Keeps it for ``raise_pending``; the first one counts."""
         with _lock:
-            if self._first is None and not self._is_closed:
+            if self._is_closed:
+                return
+            self.latest = error
+            if self._first is None:
                 self._first = error
 
     def forget(self, error: BaseException) -> None:
@@ -38,7 +43,7 @@ class Errors:
     def close(self) -> None:
         """The group is gone: nobody is told any more what goes or went wrong in it."""
         with _lock:
-            self._first = None
+            self._first = self.latest = None
             self._is_closed = True
 
     def take(self) -> BaseException | None:

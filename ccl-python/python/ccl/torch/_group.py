@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 import ccl
 from ccl.torch import _calls
+from ccl.torch._all_to_all import AllToAll, as_bytes, as_tensor
 from ccl.torch._calls import Call
 from ccl.torch._derived import Derived
 from ccl.torch._monitored import MonitoredBarriers
@@ -41,7 +42,7 @@ class Group(Derived):
 
     def __init__(
         self,
-        communicator: ccl.Communicator,
+        communicator: ccl.Communicator | None,
         rank: int,
         size: int,
         ranks: dict[int, int] | None,
@@ -50,7 +51,7 @@ class Group(Derived):
     ) -> None:
         """``ranks`` maps peers to torch's ranks; ``None``: an elastic run, each alone in torch."""
         super().__init__(rank, size)
-        self.communicator = communicator
+        self._communicator = communicator
         self._ranks = ranks
         self._size = size
         self._rank = rank
@@ -66,7 +67,16 @@ class Group(Derived):
         self.monitored_barriers: MonitoredBarriers | None = None
         self.is_over = False
 
+    @property
+    def communicator(self) -> ccl.Communicator:
+        """The one that its collectives run on."""
+        if self._communicator is None:
+            raise ccl.InvalidUsage("the group has no members yet: call reconfigure")
+        return self._communicator
+
     # What torch asks about the group.
+
+    supports_reconfigure = False
 
     def getBackendName(self) -> str:
         return "ccl"
@@ -149,7 +159,7 @@ class Group(Derived):
         _check_writable([tensor])
         return self._tell(
             _calls.named(f"broadcast of {_calls.types(tensors)} from rank {source}", opts, source),
-            lambda: _bytes(_contiguous(tensor)),
+            lambda: as_bytes(_contiguous(tensor)),
             lambda told: _copy_back([told], [tensor]),
             Tensors([tensor], writes=[tensor]),
         )
@@ -210,7 +220,7 @@ class Group(Derived):
 
         def start(lane: int) -> ccl.Handle:
             order[:] = self._order(self._size)
-            sends[:] = [_bytes(own.contiguous()) for own in inputs]
+            sends[:] = [as_bytes(own.contiguous()) for own in inputs]
             send = sends[0] if len(sends) == 1 else torch.cat(sends)
             gathered[:] = [torch.empty(self._size * send.numel(), dtype=torch.uint8)]
             options = self._options(call, lane)
@@ -222,7 +232,7 @@ class Group(Derived):
             shares = [own for share in gathered[0].chunk(self._size) for own in _split(share, sends)]
             for place, share in enumerate(shares):
                 part = parts[place % len(sends)][order[place // len(sends)]]
-                part.detach().copy_(_as(share, part))
+                part.detach().copy_(as_tensor(share, part))
 
         order: list[int] = []
         sends: list[torch.Tensor] = []
@@ -283,16 +293,35 @@ class Group(Derived):
         def give() -> torch.Tensor:
             if parts is None:
                 return torch.empty(self._size * output.nbytes, dtype=torch.uint8)
-            return torch.cat([_bytes(part.contiguous()) for part in parts])
+            return torch.cat([as_bytes(part.contiguous()) for part in parts])
 
         def take(told: torch.Tensor) -> None:
-            output.detach().copy_(_as(told[begin : begin + output.nbytes], output))
+            output.detach().copy_(as_tensor(told[begin : begin + output.nbytes], output))
 
         begin = self._rank * output.nbytes
         tensors = Tensors([output], reads=parts or [], writes=[output])
         if self._ranks is None:
             return self._do(take_own, tensors)
         return self._tell(call, give, take, tensors)
+
+    def _all_to_all(
+        self,
+        call: Call,
+        outputs: list[torch.Tensor],
+        inputs: list[torch.Tensor],
+        result: list[torch.Tensor],
+    ) -> Work:
+        _check_writable(result)
+        exchange = AllToAll(outputs, inputs, self._rank)
+        tensors = Tensors(result, reads=inputs, writes=result)
+        if self._ranks is None:
+            return self._do(lambda: _copy_back(inputs, outputs), tensors)
+
+        def start(lane: int) -> ccl.Handle:
+            order, options = self._order(self._size), self._options(call, lane)
+            return exchange.start(self.communicator, order, options)
+
+        return self._post(tensors, start, lambda _outcome: exchange.finish())
 
     @overloaded(dist.BarrierOptions, 0, "timeout")
     def barrier(self, opts: Any = None) -> Work:
@@ -422,13 +451,6 @@ def _check_writable(tensors: Iterable[torch.Tensor]) -> None:
             )
 
 
-def _as(share: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """Bytes as what they are."""
-    if share.storage_offset() % part.element_size() != 0:
-        share = share.clone()  # Torch wants them aligned.
-    return share.view(part.dtype).view(part.shape)
-
-
 def _split(flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
     return list(flat.split([tensor.numel() for tensor in like]))
 
@@ -445,9 +467,4 @@ def _by_rank(inputs: list[torch.Tensor], order: list[int]) -> torch.Tensor:
 def _copy_back(used: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:
     for source, tensor in zip(used, tensors, strict=True):
         if source.data_ptr() != tensor.data_ptr():
-            tensor.detach().copy_(_as(source, tensor))
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """What moves without being combined moves as bytes, so every type of torch does."""
-    return tensor.detach().reshape(-1).view(torch.uint8)
+            tensor.detach().copy_(as_tensor(source, tensor))

@@ -11,6 +11,7 @@ what a strand posts has lanes of its own.
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -55,12 +56,16 @@ class Counts:
         self.last_strands: list[Strand | None] = [None] * SLOTS
         self.last_operations: dict[int, Operation] = {}
 
-    def wait_for_end(self) -> None:
-        """Waits until all that was posted has ended."""
+    def wait_for_end(self, timeout_seconds: float | None = None) -> bool:
+        """Waits until all that was posted has ended; whether it has in time."""
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         with _lock:
             under_way = [operation for operation in [*_active, *_held] if operation.counts is self]
         for operation in under_way:
-            operation.has_ended.wait()
+            left = None if end is None else max(end - time.monotonic(), 0)
+            if not operation.has_ended.wait(left):
+                return False
+        return True
 
 
 class Strand:

@@ -285,7 +285,7 @@ pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
                 Just(PROTOCOL_VERSION),
                 text(),
                 text(),
-                any::<u32>(),
+                any::<u64>(),
                 option::of((any::<u64>(), option::of(any::<u32>())))
             ),
             vec(address(), 0..=ADDRESSES_MAX),
@@ -354,7 +354,7 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    let names = (any::<u64>(), any::<u32>(), option::of(1..=PEERS_MAX as u32));
+    let names = (any::<u64>(), any::<u64>(), option::of(1..=PEERS_MAX as u32));
     (names, members()).prop_map(|((peer, group, unit_size), members)| Claim {
         peer: PeerId(peer),
         group: GroupId(group),
