@@ -88,6 +88,11 @@ typedef struct cclSharedState cclSharedState;
 typedef uint32_t cclResult_t;
 
 /*
+ Why the members' shared states do not fit together.
+ */
+typedef uint32_t cclStateFault_t;
+
+/*
  Details of a failure: who, which operation, in which view. What does not apply is 0.
  */
 typedef struct cclErrorInfo_t {
@@ -133,9 +138,9 @@ typedef struct cclErrorInfo_t {
      */
     int32_t system_error;
     /*
-     0.
+     Why states do not fit together (cclErrorSharedState). Later versions may add more.
      */
-    uint32_t reserved;
+    cclStateFault_t state_fault;
 } cclErrorInfo_t;
 
 /*
@@ -802,6 +807,42 @@ typedef struct cclSyncInfo_t {
  What a member is to a sync.
  */
 typedef uint32_t cclSyncRole_t;
+
+/*
+ The failure is not cclErrorSharedState.
+ */
+#define cclStateFaultNone 0
+
+/*
+ Members have different entries.
+ */
+#define cclStateFaultKeys 1
+
+/*
+ Members call with strategies that do not go together.
+ */
+#define cclStateFaultStrategies 2
+
+/*
+ A member calls with cclSendOnly, and its content is not the elected one.
+ */
+#define cclStateFaultSenderLost 3
+
+/*
+ Too many members are too far ahead of the run to evict them. All may call with `restore`.
+ */
+#define cclStateFaultRevisionAhead 4
+
+/*
+ Nobody has the content that was sealed last, or one that follows it. All may call with
+ `restore`.
+ */
+#define cclStateFaultRevisionLost 5
+
+/*
+ Nobody has a whole content. Load a checkpoint or begin anew, and let all call with `restore`.
+ */
+#define cclStateFaultNoSource 6
 
 /*
  It did what it says.

@@ -161,6 +161,19 @@ pub enum SyncFault {
 }
 
 impl SyncFault {
+    /// Which it is, in a word, for programs to tell them apart.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Keys { .. } => "keys",
+            Self::Strategies { .. } => "strategies",
+            Self::SenderLost { .. } => "sender_lost",
+            Self::RevisionAhead { .. } => "revision_ahead",
+            Self::RevisionLost { .. } => "revision_lost",
+            Self::NoSource => "no_source",
+        }
+    }
+
     /// Whose state does not fit, where one peer is the odd one.
     #[must_use]
     pub fn odd_peer(&self) -> Option<PeerId> {
