@@ -1754,8 +1754,8 @@ cclResult_t cclSetRevision(cclSharedState_t state, uint64_t revision);
 
 /*
  Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
- succeeds: what is there is a mixture of two contents, and the next sync only receives. Does not
- block.
+ succeeds, or until cclBeginAnew: what is there is a mixture of two contents, and the next sync
+ only receives. Does not block.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
  cclErrorInvalidHandle, cclErrorForked.
@@ -1771,6 +1771,16 @@ cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
  cclErrorForked.
  */
 cclResult_t cclMarkMixed(cclSharedState_t state);
+
+/*
+ Says that the memory holds a whole content of this revision, whatever it was before, or will
+ when it is used next: what the program has put there itself. So a run begins anew whose members
+ have all lost theirs (cclStateFaultNoSource). Does not block.
+
+ Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ cclErrorForked.
+ */
+cclResult_t cclBeginAnew(cclSharedState_t state, uint64_t revision);
 
 /*
  Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same

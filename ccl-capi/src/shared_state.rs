@@ -130,8 +130,8 @@ pub unsafe extern "C" fn set_revision(state: cclSharedState_t, revision: u64) ->
 }
 
 /// Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
-/// succeeds: what is there is a mixture of two contents, and the next sync only receives. Does not
-/// block.
+/// succeeds, or until cclBeginAnew: what is there is a mixture of two contents, and the next sync
+/// only receives. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is under way;
 /// cclErrorInvalidHandle, cclErrorForked.
@@ -158,6 +158,23 @@ pub unsafe extern "C" fn mark_mixed(state: cclSharedState_t) -> cclResult_t {
         let state = handles::get::<SharedState, _>(state)?;
         state.with(|state| {
             state.mark_mixed();
+            Ok(())
+        })
+    })
+}
+
+/// Says that the memory holds a whole content of this revision, whatever it was before, or will
+/// when it is used next: what the program has put there itself. So a run begins anew whose members
+/// have all lost theirs (cclStateFaultNoSource). Does not block.
+///
+/// Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+/// cclErrorForked.
+#[unsafe(export_name = "cclBeginAnew")]
+pub unsafe extern "C" fn begin_anew(state: cclSharedState_t, revision: u64) -> cclResult_t {
+    call(|| {
+        let state = handles::get::<SharedState, _>(state)?;
+        state.with(|state| {
+            state.begin_anew(revision);
             Ok(())
         })
     })

@@ -96,6 +96,18 @@ impl SharedState {
         Ok(())
     }
 
+    /// Says that the memory holds a whole content, which the program has put there itself.
+    #[pyo3(signature = (revision = 0))]
+    fn begin_anew(&self, py: Python<'_>, revision: u64) -> PyResult<()> {
+        let _turn = self.take(py)?;
+        *self.facts.lock() = Facts {
+            revision,
+            is_usable: true,
+            hashes: None,
+        };
+        Ok(())
+    }
+
     /// Names of the entries, in order.
     #[getter]
     fn names(&self, py: Python<'_>) -> PyResult<Vec<String>> {

@@ -165,6 +165,16 @@ impl<'a> SharedState<'a> {
         self.is_usable = false;
     }
 
+    /// Says that the memory holds a whole content of this revision, whatever it was before, or will
+    /// when it is used next: what the program has put there itself. So a run begins anew whose
+    /// members have all lost theirs ([`crate::SyncFault::NoSource`]). Everything is hashed by the
+    /// next sync.
+    pub fn begin_anew(&mut self, revision: u64) {
+        self.revision = Revision(revision);
+        self.is_usable = true;
+        self.digests = None;
+    }
+
     /// What the last sync knew of the content, for a state that is made anew of the same entries;
     /// `None` if there was no sync, or if entries came or a checkpoint was loaded since. This state
     /// forgets it.

@@ -235,8 +235,9 @@ impl SyncFault {
             ),
             Self::NoSource => "no member offers a whole content: all are receive_only, or failed \
                                half-way before, and whoever had it is gone. A member that has one \
-                               must call with another strategy; if there is none, load a checkpoint \
-                               or begin anew, and let all members call with restore"
+                               must call with another strategy; if there is none, load a checkpoint, or \
+                               put a whole content there and say so by begin_anew, and let all members \
+                               call with restore"
                 .into(),
         }
     }

@@ -317,12 +317,17 @@ class SharedState:
         """Whether the content is whole.
 
         False after a sync or load that failed half-way: what is there is a mixture, and the next
-        sync only receives.
+        sync only receives. True again after a sync or load that succeeds, or ``begin_anew``.
         """
 
     def mark_mixed(self) -> None:
         """Says that the content is a mixture of two, as that of a failed write: ``is_usable`` is
         false, and the next sync only receives."""
+
+    def begin_anew(self, revision: int = 0) -> None:
+        """Says that the memory holds a whole content of this revision, whatever it was before, or
+        will when it is used next: what the program has put there itself. So a run begins anew whose
+        members have all lost theirs (``StateMismatch`` with the ``fault`` ``"no_source"``)."""
 
     @property
     def names(self) -> list[str]:
