@@ -1837,7 +1837,8 @@ cclResult_t cclSaveSharedState(cclSharedState_t state,
 /*
  Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
  if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
- hashes to the root that it was saved with; a damaged file is passed over for the one before it.
+ hashes to the root that it was saved with; a damaged file is passed over for the one before it
+ (cclGetSkippedCount).
  A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
  `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
 
@@ -1850,6 +1851,15 @@ cclResult_t cclLoadSharedState(cclSharedState_t state,
                                const char *directory,
                                const struct cclCheckpointOptions_t *options,
                                uint32_t *is_loaded);
+
+/*
+ Writes how many newer checkpoints the last load of this state that succeeded passed over,
+ because they cannot be used: damaged ones, say. The log says what is wrong with each
+ (cclSetLogCallback). Does not block.
+
+ Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetSkippedCount(cclSharedState_t state, size_t *count);
 
 /*
  Writes what the newest checkpoint of a directory is, without reading its content. Blocks for the

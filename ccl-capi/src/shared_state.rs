@@ -9,6 +9,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use ccl_core::lock::Mutex;
 use ccl_core::{Error, Key, SyncHandle};
@@ -52,7 +53,11 @@ pub unsafe extern "C" fn create_shared_state(
             sync: None,
         });
         let places = Mutex::default();
-        place.set(handles::insert(Arc::new(SharedState { slot, places })));
+        place.set(handles::insert(Arc::new(SharedState {
+            slot,
+            places,
+            skipped: AtomicUsize::new(0),
+        })));
         Ok(())
     })
 }
@@ -224,6 +229,8 @@ pub(crate) struct SharedState {
     slot: Mutex<Slot>,
     /// Where the caller has each entry.
     places: Mutex<Vec<Place>>,
+    /// Checkpoints that the last load passed over.
+    pub(crate) skipped: AtomicUsize,
 }
 
 impl Kind for SharedState {

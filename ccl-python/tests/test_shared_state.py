@@ -266,6 +266,26 @@ def test_a_run_resumes_from_the_checkpoint_that_one_member_has(tmp_path: Path) -
     assert again.is_usable and as_bits(entries) == as_bits(content(0))
 
 
+def test_an_older_checkpoint_is_not_loaded_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.zeros(1000)
+    state = ccl.SharedState({"values": values}, revision=1)
+    state.save(tmp_path)
+    values += 1
+    state.revision = 2
+    newest = state.save(tmp_path)
+    assert state.load(tmp_path) and state.skipped == [] and caplog.records == []
+    damaged = bytearray(newest.read_bytes())
+    damaged[-1] ^= 1
+    newest.write_bytes(damaged)
+    assert state.load(tmp_path) and state.revision == 1
+    [skipped] = state.skipped
+    assert newest.name in skipped
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("ccl", "WARNING") and skipped in record.message
+
+
 def sync_until_killed(pipe: Pipe, address: str) -> tuple[int, str]:
     with connect(address, 3) as communicator:
         value = np.full(100_000, float(communicator.rank == 2))

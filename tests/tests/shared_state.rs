@@ -547,7 +547,7 @@ fn a_run_that_starts_anew_resumes_from_the_newest_checkpoint_that_anybody_has() 
         let mut state = SharedState::new(0);
         state.add("weights", &[1000, 100], &mut weights).unwrap();
         state.add("step", &[], &mut step).unwrap();
-        assert_eq!(state.load(&of_rank(rank)).unwrap(), rank < 2);
+        assert_eq!(state.load(&of_rank(rank)).unwrap().is_some(), rank < 2);
         let info = communicator
             .sync_shared_state(&mut state, SyncStrategy::EnforcePopular)
             .unwrap();

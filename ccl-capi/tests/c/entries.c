@@ -236,6 +236,7 @@ static void checkpoints_tell_their_path(model_t *model) {
     cclCheckpoint_t newest;
     uint32_t is_loaded = 7;
     uint64_t revision;
+    size_t skipped = 7;
     CHECK(mkdtemp(directory) != NULL);
     memset(&options, 0, sizeof options);
     options.struct_bytes = sizeof options;
@@ -269,7 +270,16 @@ static void checkpoints_tell_their_path(model_t *model) {
     options.struct_bytes = sizeof options;
     CHECK(is_loaded == 7);
     OK(cclLoadSharedState(model->state, directory, &options, &is_loaded));
-    CHECK(is_loaded == 1 && remove_checkpoints(directory) == 3);
+    OK(cclGetSkippedCount(model->state, &skipped));
+    CHECK(is_loaded == 1 && skipped == 0);
+    CHECK(truncate(path, 100) == 0);
+    OK(cclLoadSharedState(model->state, directory, &options, &is_loaded));
+    OK(cclGetSkippedCount(model->state, &skipped));
+    OK(cclGetRevision(model->state, &revision));
+    CHECK(skipped == 1 && revision == 14);
+    EXPECT(cclErrorInvalidArgument, cclGetSkippedCount(model->state, NULL));
+    EXPECT(cclErrorInvalidHandle, cclGetSkippedCount(NULL, &skipped));
+    CHECK(remove_checkpoints(directory) == 3);
 }
 
 int main(void) {

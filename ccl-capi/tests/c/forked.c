@@ -107,6 +107,7 @@ static void state_is_the_parents(cclCommunicator_t c, cclSharedState_t state) {
     FORKED(cclSyncSharedState(c, state, NULL, NULL));
     FORKED(cclSyncSharedStateAsync(c, state, NULL, &operation));
     FORKED(cclSaveSharedState(state, "/nowhere/at/all", NULL));
+    FORKED(cclGetSkippedCount(state, &count));
     FORKED(cclLoadSharedState(state, "/nowhere/at/all", NULL, &number));
     FORKED(cclDestroySharedState(state));
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::buffer::Lent;
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Loaded};
 use crate::communicator::SyncOptions;
 use crate::error::{Error, Result};
 use crate::ids::Revision;
@@ -250,14 +250,14 @@ impl<'a> SharedState<'a> {
         checkpoints.save(content, &self.keys, &self.bytes())
     }
 
-    /// Loads the newest checkpoint that is whole, with its revision; `false` if there is none at
-    /// all. A run that starts anew begins so, and then synchronises: the highest revision that
-    /// anybody has wins.
+    /// Loads the newest checkpoint that is whole, with its revision; `None` if there is none at
+    /// all. [`Loaded::skipped`] names newer ones that cannot be used. A run that starts anew begins
+    /// so, and then synchronises: the highest revision that anybody has wins.
     ///
     /// # Errors
     /// As [`Checkpoints::load`]. If the disk failed half-way, [`SharedState::is_usable`] is false
     /// from then on.
-    pub fn load(&mut self, checkpoints: &Checkpoints) -> Result<bool> {
+    pub fn load(&mut self, checkpoints: &Checkpoints) -> Result<Option<Loaded>> {
         self.check_overlap()?;
         self.digests = None;
         let memory = self.memory.iter();
@@ -266,11 +266,11 @@ impl<'a> SharedState<'a> {
             .map(|memory| unsafe { memory.as_mut_slice(memory.bytes()) })
             .collect();
         match checkpoints.load(&self.keys, &mut entries) {
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(None),
             Ok(Some(loaded)) => {
                 self.revision = loaded.content.revision;
                 self.is_usable = true;
-                Ok(true)
+                Ok(Some(loaded))
             }
             Err(failure) => {
                 self.is_usable &= !failure.is_mixed;

@@ -18,7 +18,7 @@ def set_log_level(level: int | str | None) -> None:
     A level is a number or a name of ``logging``; 5 is the finest. A thread, ``ccl-log``, calls the
     logger's handlers, so that a slow one holds nobody up: lines that do not fit in the queue are
     counted, and the count is logged. Off at the start, and in a forked child; but what a call that
-    waits in vain waits for is a warning at any time.
+    waits in vain waits for, and a checkpoint that cannot be used, is a warning at any time.
     """
     global _taken, _thread
     _taken = (os.getpid(), _number(level))
@@ -29,7 +29,9 @@ def set_log_level(level: int | str | None) -> None:
 
 
 def tell(words: str) -> None:
-    """Warns of what a call waits for, unless the library's own line does: seen without setup."""
+    """Warns of what a call waits for or passes over, unless the library's own line does: seen without
+    setup.
+    """
     process, level = _taken
     if process != os.getpid() or level > logging.WARNING:
         _logger.warning("%s", words)

@@ -343,8 +343,13 @@ class SharedState:
         """Loads the newest checkpoint that is whole, with its revision.
 
         Where there is none at all, raises ``FileNotFoundError``, or returns false with
-        ``missing_ok``.
+        ``missing_ok``. A newer one that cannot be used is a warning on the logger ``ccl``, and in
+        ``skipped``.
         """
+
+    @property
+    def skipped(self) -> list[str]:
+        """Newer checkpoints that the last ``load`` passed over, newest first: file, and what is wrong."""
 
 @final
 class SyncHandle:
