@@ -89,7 +89,12 @@ typedef struct cclSharedState cclSharedState;
 typedef uint32_t cclResult_t;
 
 /*
- Details of a failure: which peer, which operation, which view. Fields that do not apply are 0.
+ Why the members' shared states do not fit together.
+ */
+typedef uint32_t cclStateFault_t;
+
+/*
+ Details of a failure: who, which operation, in which view. What does not apply is 0.
  */
 typedef struct cclErrorInfo_t {
     /*
@@ -133,9 +138,9 @@ typedef struct cclErrorInfo_t {
      */
     int32_t system_error;
     /*
-     0.
+     Why states do not fit together (cclErrorSharedState). Later versions may add more.
      */
-    uint32_t reserved;
+    cclStateFault_t state_fault;
 } cclErrorInfo_t;
 
 /*
@@ -806,6 +811,42 @@ typedef struct cclSyncInfo_t {
  What a peer does in a sync.
  */
 typedef uint32_t cclSyncRole_t;
+
+/*
+ The failure is not cclErrorSharedState.
+ */
+#define cclStateFaultNone 0
+
+/*
+ Members have different entries.
+ */
+#define cclStateFaultKeys 1
+
+/*
+ Members call with strategies that do not go together.
+ */
+#define cclStateFaultStrategies 2
+
+/*
+ A member calls with cclSendOnly, and its content is not the elected one.
+ */
+#define cclStateFaultSenderLost 3
+
+/*
+ Too many members are too far ahead of the run to evict them. All may call with `restore`.
+ */
+#define cclStateFaultRevisionAhead 4
+
+/*
+ Nobody has the content that was sealed last, or one that follows it. All may call with
+ `restore`.
+ */
+#define cclStateFaultRevisionLost 5
+
+/*
+ Nobody has a whole content. Load a checkpoint or begin anew, and let all call with `restore`.
+ */
+#define cclStateFaultNoSource 6
 
 /*
  Success.
@@ -1716,8 +1757,9 @@ cclResult_t cclGetRevision(cclSharedState_t state, uint64_t *revision);
 cclResult_t cclSetRevision(cclSharedState_t state, uint64_t revision);
 
 /*
- Writes 1 if the content is consistent; 0 after a sync or a load failed half-way, until one
- succeeds. The content is then a mixture of two, and the next sync only receives. Does not block.
+ Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
+ succeeds, or until cclBeginAnew: what is there is a mixture of two contents, and the next sync
+ only receives. Does not block.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
  cclErrorInvalidHandle, cclErrorForked.
@@ -1735,8 +1777,18 @@ cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
 cclResult_t cclMarkMixed(cclSharedState_t state);
 
 /*
- Writes the root digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the
- same root have the same names, types, shapes and contents. Blocks while it hashes everything, on
+ Says that the memory holds a whole content of this revision, whatever it was before, or will
+ when it is used next: what the program has put there itself. So a run begins anew whose members
+ have all lost theirs (cclStateFaultNoSource). Does not block.
+
+ Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ cclErrorForked.
+ */
+cclResult_t cclBeginAnew(cclSharedState_t state, uint64_t revision);
+
+/*
+ Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
+ root have the same names, types, shapes and contents. Blocks while it hashes everything, on
  up to 8 cores.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
@@ -1786,11 +1838,12 @@ cclResult_t cclSaveSharedState(cclSharedState_t state,
                                const struct cclCheckpointOptions_t *options);
 
 /*
- Loads the newest intact checkpoint of a directory into the entries, with its revision. Writes 1
- if one was loaded; 0 if there are no checkpoints, and then leaves the state unchanged. The
- loaded content is verified against its root; a damaged file is skipped for the one before it. A
- run that restarts loads first and then syncs: the highest revision of any member wins. `options`
- may be NULL. Blocks for two reads; the memory must not be used meanwhile.
+ Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
+ if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
+ hashes to the root that it was saved with; a damaged file is passed over for the one before it
+ (cclGetSkippedCount).
+ A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
+ `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
 
  Errors: cclErrorInvalidArgument if there are checkpoints but none is intact, or the newest has
  other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
@@ -1801,6 +1854,15 @@ cclResult_t cclLoadSharedState(cclSharedState_t state,
                                const char *directory,
                                const struct cclCheckpointOptions_t *options,
                                uint32_t *is_loaded);
+
+/*
+ Writes how many newer checkpoints the last load of this state that succeeded passed over,
+ because they cannot be used: damaged ones, say. The log says what is wrong with each
+ (cclSetLogCallback). Does not block.
+
+ Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+ */
+cclResult_t cclGetSkippedCount(cclSharedState_t state, size_t *count);
 
 /*
  Describes the newest checkpoint of a directory, without reading its content. Blocks only for the

@@ -1,6 +1,7 @@
 //! Checkpoints: a shared state in the files of a directory.
 
 use std::ffi::c_char;
+use std::sync::atomic::Ordering;
 
 use ccl_core::{Checkpoints, Error};
 
@@ -98,11 +99,12 @@ pub unsafe extern "C" fn save_shared_state(
     })
 }
 
-/// Loads the newest intact checkpoint of a directory into the entries, with its revision. Writes 1
-/// if one was loaded; 0 if there are no checkpoints, and then leaves the state unchanged. The
-/// loaded content is verified against its root; a damaged file is skipped for the one before it. A
-/// run that restarts loads first and then syncs: the highest revision of any member wins. `options`
-/// may be NULL. Blocks for two reads; the memory must not be used meanwhile.
+/// Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
+/// if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
+/// hashes to the root that it was saved with; a damaged file is passed over for the one before it
+/// (cclGetSkippedCount).
+/// A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
+/// `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
 ///
 /// Errors: cclErrorInvalidArgument if there are checkpoints but none is intact, or the newest has
 /// other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
@@ -124,7 +126,29 @@ pub unsafe extern "C" fn load_shared_state(
             )
         };
         let state = handles::get::<SharedState, _>(state)?;
-        place.set(state.with(|state| state.load(&checkpoints))?.into());
+        let loaded = state.with(|state| state.load(&checkpoints))?;
+        let skipped = loaded.as_ref().map_or(0, |loaded| loaded.skipped.len());
+        state.skipped.store(skipped, Ordering::Relaxed);
+        place.set(loaded.is_some().into());
+        Ok(())
+    })
+}
+
+/// Writes how many newer checkpoints the last load of this state that succeeded passed over,
+/// because they cannot be used: damaged ones, say. The log says what is wrong with each
+/// (cclSetLogCallback). Does not block.
+///
+/// Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
+#[unsafe(export_name = "cclGetSkippedCount")]
+pub unsafe extern "C" fn get_skipped_count(
+    state: cclSharedState_t,
+    count: *mut usize,
+) -> cclResult_t {
+    call(|| {
+        // SAFETY: NULL, or what the header asks for.
+        let place = unsafe { memory::out(count, "count") }?;
+        let state = handles::get::<SharedState, _>(state)?;
+        place.set(state.skipped.load(Ordering::Relaxed));
         Ok(())
     })
 }

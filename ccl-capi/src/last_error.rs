@@ -3,12 +3,31 @@
 use std::cell::RefCell;
 use std::ffi::{CString, c_char};
 
-use ccl_core::{Error, Eviction};
+use ccl_core::{Error, Eviction, SyncFault};
 
 use crate::memory::{self, Growing};
 use crate::result::{Failure, cclResult_t, cclSuccess};
 
-/// Details of a failure: which peer, which operation, which view. Fields that do not apply are 0.
+/// Why the members' shared states do not fit together.
+pub type cclStateFault_t = u32;
+
+/// The failure is not cclErrorSharedState.
+pub const cclStateFaultNone: cclStateFault_t = 0;
+/// Members have different entries.
+pub const cclStateFaultKeys: cclStateFault_t = 1;
+/// Members call with strategies that do not go together.
+pub const cclStateFaultStrategies: cclStateFault_t = 2;
+/// A member calls with cclSendOnly, and its content is not the elected one.
+pub const cclStateFaultSenderLost: cclStateFault_t = 3;
+/// Too many members are too far ahead of the run to evict them. All may call with `restore`.
+pub const cclStateFaultRevisionAhead: cclStateFault_t = 4;
+/// Nobody has the content that was sealed last, or one that follows it. All may call with
+/// `restore`.
+pub const cclStateFaultRevisionLost: cclStateFault_t = 5;
+/// Nobody has a whole content. Load a checkpoint or begin anew, and let all call with `restore`.
+pub const cclStateFaultNoSource: cclStateFault_t = 6;
+
+/// Details of a failure: who, which operation, in which view. What does not apply is 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclErrorInfo_t {
@@ -34,8 +53,8 @@ pub struct cclErrorInfo_t {
     pub number: u64,
     /// The system's error number, as in errno.h (cclErrorSystem).
     pub system_error: i32,
-    /// 0.
-    pub reserved: u32,
+    /// Why states do not fit together (cclErrorSharedState). Later versions may add more.
+    pub state_fault: cclStateFault_t,
 }
 
 // SAFETY: repr(C), opens with `struct_bytes`, integers only.
@@ -115,6 +134,7 @@ fn info_of(failure: &Failure) -> cclErrorInfo_t {
         }
         Error::SharedState { fault, op, vid, .. } => {
             info.peer = fault.odd_peer().map_or(0, |peer| peer.0);
+            info.state_fault = state_fault(fault);
             (info.tag, info.number) = (op.tag.0, op.n.0);
             (info.term, info.epoch) = (vid.term.0, vid.epoch.0);
         }
@@ -129,4 +149,15 @@ fn info_of(failure: &Failure) -> cclErrorInfo_t {
         _ => {}
     }
     info
+}
+
+fn state_fault(fault: &SyncFault) -> cclStateFault_t {
+    match fault {
+        SyncFault::Keys { .. } => cclStateFaultKeys,
+        SyncFault::Strategies { .. } => cclStateFaultStrategies,
+        SyncFault::SenderLost { .. } => cclStateFaultSenderLost,
+        SyncFault::RevisionAhead { .. } => cclStateFaultRevisionAhead,
+        SyncFault::RevisionLost { .. } => cclStateFaultRevisionLost,
+        SyncFault::NoSource => cclStateFaultNoSource,
+    }
 }

@@ -9,6 +9,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use ccl_core::lock::Mutex;
 use ccl_core::{Error, Key, SyncHandle};
@@ -52,7 +53,11 @@ pub unsafe extern "C" fn create_shared_state(
             sync: None,
         });
         let places = Mutex::default();
-        place.set(handles::insert(Arc::new(SharedState { slot, places })));
+        place.set(handles::insert(Arc::new(SharedState {
+            slot,
+            places,
+            skipped: AtomicUsize::new(0),
+        })));
         Ok(())
     })
 }
@@ -129,8 +134,9 @@ pub unsafe extern "C" fn set_revision(state: cclSharedState_t, revision: u64) ->
     })
 }
 
-/// Writes 1 if the content is consistent; 0 after a sync or a load failed half-way, until one
-/// succeeds. The content is then a mixture of two, and the next sync only receives. Does not block.
+/// Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
+/// succeeds, or until cclBeginAnew: what is there is a mixture of two contents, and the next sync
+/// only receives. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
 /// cclErrorInvalidHandle, cclErrorForked.
@@ -162,8 +168,25 @@ pub unsafe extern "C" fn mark_mixed(state: cclSharedState_t) -> cclResult_t {
     })
 }
 
-/// Writes the root digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the
-/// same root have the same names, types, shapes and contents. Blocks while it hashes everything, on
+/// Says that the memory holds a whole content of this revision, whatever it was before, or will
+/// when it is used next: what the program has put there itself. So a run begins anew whose members
+/// have all lost theirs (cclStateFaultNoSource). Does not block.
+///
+/// Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+/// cclErrorForked.
+#[unsafe(export_name = "cclBeginAnew")]
+pub unsafe extern "C" fn begin_anew(state: cclSharedState_t, revision: u64) -> cclResult_t {
+    call(|| {
+        let state = handles::get::<SharedState, _>(state)?;
+        state.with(|state| {
+            state.begin_anew(revision);
+            Ok(())
+        })
+    })
+}
+
+/// Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
+/// root have the same names, types, shapes and contents. Blocks while it hashes everything, on
 /// up to 8 cores.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
@@ -206,6 +229,8 @@ pub(crate) struct SharedState {
     slot: Mutex<Slot>,
     /// Where the caller has each entry.
     places: Mutex<Vec<Place>>,
+    /// Checkpoints that the last load passed over.
+    pub(crate) skipped: AtomicUsize,
 }
 
 impl Kind for SharedState {

@@ -128,7 +128,7 @@ pub mod transport;
 pub mod wire;
 
 pub use ccl_reduce as reduce;
-pub use checkpoint::Checkpoints;
+pub use checkpoint::{Checkpoints, Loaded};
 pub use communicator::{
     Census, Collective, Communicator, Connecting, Handle, Hashes, Options, RawHandle, RawPart,
     Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo, SyncOptions,

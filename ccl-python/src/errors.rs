@@ -104,6 +104,7 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             facts.set_item("op", op.to_string())?;
             facts.set_item("epoch", vid.epoch.0)?;
             facts.set_item("reason", fault.to_string())?;
+            facts.set_item("fault", fault.name())?;
         }
         Error::TooFewPeers {
             world_size,

@@ -31,6 +31,8 @@ pub struct SharedState {
     /// Names of the entries that may differ between members.
     unequal: Py<PyAny>,
     facts: Arc<Mutex<Facts>>,
+    /// Checkpoints that the last load passed over.
+    skipped: Mutex<Vec<String>>,
     turn: Arc<Turn>,
 }
 
@@ -63,6 +65,7 @@ impl SharedState {
             source: source.clone().unbind(),
             unequal: unequal.unbind(),
             facts: Arc::new(Mutex::new(facts)),
+            skipped: Mutex::default(),
             turn: Arc::default(),
         };
         // Reports what is wrong with it now rather than at the first sync.
@@ -93,6 +96,18 @@ impl SharedState {
     fn mark_mixed(&self, py: Python<'_>) -> PyResult<()> {
         let _turn = self.take(py)?;
         self.facts.lock().is_usable = false;
+        Ok(())
+    }
+
+    /// Says that the memory holds a whole content, which the program has put there itself.
+    #[pyo3(signature = (revision = 0))]
+    fn begin_anew(&self, py: Python<'_>, revision: u64) -> PyResult<()> {
+        let _turn = self.take(py)?;
+        *self.facts.lock() = Facts {
+            revision,
+            is_usable: true,
+            hashes: None,
+        };
         Ok(())
     }
 
@@ -129,13 +144,26 @@ impl SharedState {
     #[pyo3(signature = (directory, *, missing_ok = false))]
     fn load(&self, py: Python<'_>, directory: PathBuf, missing_ok: bool) -> PyResult<bool> {
         let checkpoints = Checkpoints::new(&directory);
-        let is_loaded = self.with(py, Use::Write, |state| state.load(&checkpoints))?;
+        let loaded = self.with(py, Use::Write, |state| state.load(&checkpoints))?;
+        let is_loaded = loaded.is_some();
         if !is_loaded && !missing_ok {
             let what = "no checkpoint there (missing_ok=True returns False instead)";
             let number = py.import("errno")?.getattr("ENOENT")?.unbind();
             return Err(PyFileNotFoundError::new_err((number, what, directory)));
         }
+        let skipped = loaded.map_or_else(Vec::new, |loaded| loaded.skipped);
+        self.skipped.lock().clone_from(&skipped);
+        for what in skipped {
+            let words = format!("a checkpoint cannot be used: {what}; an older one was loaded");
+            py.import("ccl._log")?.call_method1("tell", (words,))?;
+        }
         Ok(is_loaded)
+    }
+
+    /// Newer checkpoints that the last load passed over, newest first: file, and what is wrong.
+    #[getter]
+    fn skipped(&self) -> Vec<String> {
+        self.skipped.lock().clone()
     }
 
     fn __repr__(&self) -> String {

@@ -206,6 +206,8 @@ def test_errors_keep_their_facts_through_pickle() -> None:
     twin = pickle.loads(pickle.dumps(error))
     assert type(twin) is ccl.PeerLost
     assert (twin.peer, twin.epoch, twin.reason, str(twin)) == (3, 2, "silent", "peer 3 was lost")
+    lost = pickle.loads(pickle.dumps(ccl.StateMismatch("nobody has it", fault="no_source")))
+    assert (lost.fault, lost.peer, twin.fault) == ("no_source", None, None)
     assert issubclass(ccl.Timeout, TimeoutError) and issubclass(ccl.OsError, OSError)
     changes: list[Callable[[ccl.Error], Any]] = [
         lambda error: pickle.loads(pickle.dumps(error)),

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import ccl
 import numpy as np
+import peers
 import pytest
+from peers import Pipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
 #: Far beyond what anything here takes; only a hang reaches it.
@@ -106,6 +108,35 @@ def test_elastic_training_tells_a_process_whose_checkpoints_are_of_another_run(
         error = capfd.readouterr().err
         assert "has revision 5000" in error and f"instead of {other}" in error
         read_until(first, r"^step \d+: 2 peers")
+
+
+def give_slowly(pipe: Pipe, address: str) -> None:
+    """Founds a run, and gives a newcomer the half of its state at once, and the rest much later."""
+    weights = np.ones(100_000, np.float32)
+    state = ccl.SharedState({"weights": weights}, revision=3)
+    with ccl.Communicator(address, state_bytes_per_second=1000) as comm:
+        comm.sync(state)
+        pipe.say("sealed")
+        while comm.world_size == 1:
+            comm.update_topology()
+        handle = comm.sync_async(state)
+        while handle.progress().done_bytes < 256 << 10:
+            with suppress(ccl.Timeout):
+                handle.wait(0.01)
+        pipe.say("half")
+        handle.wait()
+
+
+def test_elastic_training_begins_anew_when_the_only_source_dies(tmp_path: Path) -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master, ExitStack() as stack:
+        [source] = stack.enter_context(peers.started(1, give_slowly, master.address))
+        assert source.receive() == "sealed"
+        newcomer = stack.enter_context(started("elastic.py", master.address, str(tmp_path)))
+        assert source.receive() == "half"
+        source.process.kill()
+        read_until(newcomer, "no member offers a whole content")
+        read_until(newcomer, "^step 0: 1 peers")
+        read_until(newcomer, "^step 1: 1 peers")
 
 
 @contextmanager

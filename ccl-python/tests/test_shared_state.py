@@ -130,6 +130,7 @@ def mistake(communicator: ccl.Communicator) -> tuple[int, int | None, str | None
     assert not isinstance(caught.value, ccl.Retryable) and isinstance(caught.value, ccl.Error)
     assert state.is_usable and (array == 7.0).all()
     assert caught.value.epoch == communicator.epoch and caught.value.op is not None
+    assert caught.value.fault == "keys"
     right = ccl.SharedState({"array": np.full(4, float(communicator.rank))})
     info = communicator.sync(right)
     assert len(info.members) == 3
@@ -152,10 +153,11 @@ def choose(communicator: ccl.Communicator) -> None:
     assert rank == 1 or list(info.sources) == [communicator.view.members[1]]
     with pytest.raises(ccl.StateMismatch, match="no member has a consistent content") as caught:
         communicator.sync(state, strategy="receive_only")
-    assert caught.value.peer is None
+    assert caught.value.peer is None and caught.value.fault == "no_source"
     state.revision = 0 if rank == 2 else 7  # too many to be evicted
-    with pytest.raises(ccl.StateMismatch, match="call with restore on all members"):
+    with pytest.raises(ccl.StateMismatch, match="let all members call with restore") as caught:
         communicator.sync(state)
+    assert caught.value.fault == "revision_ahead"
     state.revision = 1
     if rank == 2:
         value[:] = 5
@@ -172,8 +174,9 @@ def lose_sealed(communicator: ccl.Communicator) -> None:
     communicator.sync(state)
     value[:] = 2.0
     state.revision = 3
-    with pytest.raises(ccl.StateMismatch, match="restore"):
+    with pytest.raises(ccl.StateMismatch, match="restore") as caught:
         communicator.sync(state, restore=communicator.rank == 0)
+    assert caught.value.fault == "revision_lost"
     assert communicator.sync(state, restore=True).revision == 3
     assert (value == 2.0).all()
 
@@ -261,6 +264,26 @@ def test_a_run_resumes_from_the_checkpoint_that_one_member_has(tmp_path: Path) -
     with pytest.raises(ccl.Error, match=file.name):
         again.load(tmp_path / "2")
     assert again.is_usable and as_bits(entries) == as_bits(content(0))
+
+
+def test_an_older_checkpoint_is_not_loaded_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.zeros(1000)
+    state = ccl.SharedState({"values": values}, revision=1)
+    state.save(tmp_path)
+    values += 1
+    state.revision = 2
+    newest = state.save(tmp_path)
+    assert state.load(tmp_path) and state.skipped == [] and caplog.records == []
+    damaged = bytearray(newest.read_bytes())
+    damaged[-1] ^= 1
+    newest.write_bytes(damaged)
+    assert state.load(tmp_path) and state.revision == 1
+    [skipped] = state.skipped
+    assert newest.name in skipped
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("ccl", "WARNING") and skipped in record.message
 
 
 def sync_until_killed(pipe: Pipe, address: str) -> tuple[int, str]:

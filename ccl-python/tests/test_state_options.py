@@ -81,6 +81,25 @@ def test_a_mixture_only_receives_and_infos_tell_name_and_attempts() -> None:
     run(2, mark)
 
 
+def begin_anew(communicator: ccl.Communicator) -> None:
+    values = np.full(1000, 1.0)
+    state = ccl.SharedState({"values": values}, revision=5)
+    communicator.sync(state)
+    state.mark_mixed()
+    with pytest.raises(ccl.StateMismatch, match="begin_anew") as caught:
+        communicator.sync(state, restore=True)
+    assert caught.value.fault == "no_source"
+    values[:] = 2.0
+    state.begin_anew()
+    assert state.is_usable and state.revision == 0
+    assert communicator.sync(state, touched=[], restore=True).revision == 0
+    assert (values == 2.0).all() and state.is_usable
+
+
+def test_members_that_have_lost_everything_begin_anew() -> None:
+    run(2, begin_anew)
+
+
 def test_the_newest_checkpoint_is_known_without_loading_it(tmp_path: Path) -> None:
     assert ccl.newest_checkpoint(tmp_path / "none") is None
     values = np.arange(9)

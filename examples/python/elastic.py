@@ -4,7 +4,8 @@
     python elastic.py 127.0.0.1:48148 checkpoints         # in each of some others; kill and start them as you like
 
 All members hold the same weights after each step, bit for bit. A newcomer gets them at a safe point;
-a process that was cut off for too long comes back as one. Now and then one member saves a checkpoint: if
+a process that was cut off for too long comes back as one. If all that had them die before a newcomer has got them, it
+goes on from the newest checkpoint, or begins anew. Now and then one member saves a checkpoint: if
 everything was killed, the same command lines go on from the newest. A process whose checkpoints are of another
 run ends with a message.
 """
@@ -26,12 +27,30 @@ def gradient_of(weights: numpy.ndarray, step: int, rank: int) -> numpy.ndarray:
     return (weights - 1 + 0.1 * noise).astype(weights.dtype)
 
 
+def sync(
+    comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState, directory: str, restore: bool
+) -> None:
+    """Gives all members the same weights."""
+    while True:
+        try:
+            comm.sync(state, restore=restore)  # moves nothing, but to a newcomer
+            return
+        except ccl.StateMismatch as mismatch:
+            if mismatch.fault != "no_source":
+                raise
+            print(mismatch, flush=True)
+        if not state.load(directory, missing_ok=True):
+            weights[:] = 0
+            state.begin_anew()
+        restore = True
+
+
 def train(
     comm: ccl.Communicator, weights: numpy.ndarray, state: ccl.SharedState, directory: str
 ) -> None:
     restore = True  # if all begin anew, what was sealed last may be lost: then from the newest there is
     while True:
-        comm.sync(state, restore=restore)  # moves nothing, but to a newcomer: it has everything from here on
+        sync(comm, weights, state, directory, restore)  # a newcomer has everything from here on
         restore = False
         step = state.revision
         if step % STEPS_PER_CHECKPOINT == 0 and comm.rank == 0:

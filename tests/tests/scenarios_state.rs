@@ -454,6 +454,39 @@ fn stray_that_comes_back_with_the_same_state_waits_longer_each_time() {
     s.admit(&[A, B, stray], other);
 }
 
+/// Strays are more than those that sealed the run's state, and came after it: however many they
+/// are, they go. A master that did not seal it itself counts.
+#[test]
+fn strays_that_came_after_the_seal_go_however_many_they_are() {
+    for restarts in [false, true] {
+        let mut s = Scenario::with_members(1);
+        has(&mut s, &[A], content(14, 1));
+        agree(&mut s, &[A], content(14, 1));
+        for stray in [B, C] {
+            s.join();
+            let members: Vec<_> = (0..stray.0).map(HostId).collect();
+            s.admit(&members, stray);
+        }
+        has(&mut s, &[B, C], content(500, 9));
+        has(&mut s, &[A], content(15, 1));
+        if restarts {
+            s.restart_master(100);
+        }
+        let calls = begin(&mut s, &[A, B, C]);
+        let ending = &s.ends(&[A], &calls[..1])[0];
+        if restarts {
+            let fault = fault_of(ending);
+            assert!(matches!(fault, SyncFault::RevisionAhead { .. }), "{fault}");
+            continue;
+        }
+        assert!(is_lost(ending), "{ending:?}");
+        for stray in [B, C] {
+            assert_evicted_ahead(&mut s, stray, 500, 14);
+        }
+        agree(&mut s, &[A], content(15, 1));
+    }
+}
+
 /// As many are ahead as could go on without them: nobody knows which of the two is the run.
 #[test]
 fn half_of_the_members_are_not_evicted_for_being_ahead() {

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use ccl_core::ids::{OpName, Revision};
-use ccl_core::wire::control::{CancelReason, Digest, EvictReason, SyncFault};
+use ccl_core::wire::control::{CancelReason, Digest, EvictReason, StateId, SyncFault};
 use ccl_core::{Eviction, Kind, Names, PeerId, Vid};
 
 use super::*;
-use crate::last_error::{cclErrorInfo_t, keep, last_error_info};
+use crate::last_error::{
+    cclErrorInfo_t, cclStateFaultNoSource, cclStateFaultNone, cclStateFaultRevisionLost, keep,
+    last_error_info,
+};
 use crate::remedy::{result_is_fatal, result_is_retryable};
 
 fn every_error() -> Vec<Error> {
@@ -145,4 +148,30 @@ fn a_failure_names_who_and_what() {
     assert_eq!((info.result, info.world_size), (cclErrorWorldChanged, 3));
     let denied = std::io::Error::from_raw_os_error(13);
     assert_eq!(kept(&Error::os("opening", denied)).system_error, 13);
+}
+
+#[test]
+fn a_failure_says_why_states_do_not_fit() {
+    let faults = [
+        (SyncFault::NoSource, cclStateFaultNoSource),
+        (
+            SyncFault::RevisionLost {
+                sealed: StateId::default(),
+                best: StateId::default(),
+                unwilling: Vec::new(),
+            },
+            cclStateFaultRevisionLost,
+        ),
+    ];
+    for (fault, told) in faults {
+        let error = Error::SharedState {
+            fault: Box::new(fault),
+            entry: None,
+            op: OpName::default(),
+            vid: Vid::default(),
+            names: Names::default(),
+        };
+        assert_eq!(kept(&error).state_fault, told, "{error}");
+    }
+    assert_eq!(kept(&Error::Timeout).state_fault, cclStateFaultNone);
 }

@@ -134,6 +134,7 @@ static void rooms_are_respected(cclSharedState_t state) {
     EXPECT(cclErrorInvalidHandle, cclGetEntry(NULL, 0, &entry));
     EXPECT(cclErrorInvalidHandle, cclGetEntryCount(NULL, &count));
     EXPECT(cclErrorInvalidHandle, cclMarkMixed(NULL));
+    EXPECT(cclErrorInvalidHandle, cclBeginAnew(NULL, 0));
     CHECK(count == 7);
 }
 
@@ -141,6 +142,14 @@ static uint32_t is_usable(cclSharedState_t state) {
     uint32_t answer = 7;
     OK(cclIsUsable(state, &answer));
     return answer;
+}
+
+static void begins_anew(model_t *model) {
+    uint64_t revision = 0;
+    OK(cclMarkMixed(model->state));
+    OK(cclBeginAnew(model->state, 9));
+    OK(cclGetRevision(model->state, &revision));
+    CHECK(is_usable(model->state) == 1 && revision == 9);
 }
 
 static void mixtures_receive(cclCommunicator_t pair[2], model_t *whole, model_t *mixed) {
@@ -155,6 +164,7 @@ static void mixtures_receive(cclCommunicator_t pair[2], model_t *whole, model_t 
     EXPECT(cclErrorInvalidUsage, cclSaveSharedState(mixed->state, "/nowhere/at/all", NULL));
     OK(cclSyncSharedStateAsync(pair[1], mixed->state, NULL, &sync));
     EXPECT(cclErrorInvalidUsage, cclMarkMixed(mixed->state));
+    EXPECT(cclErrorInvalidUsage, cclBeginAnew(mixed->state, 9));
     EXPECT(cclErrorInvalidUsage, cclGetEntryCount(mixed->state, &count));
     EXPECT(cclErrorInvalidUsage, cclGetEntry(mixed->state, 0, &entry));
     memset(&info, 0, sizeof info);
@@ -226,6 +236,7 @@ static void checkpoints_tell_their_path(model_t *model) {
     cclCheckpoint_t newest;
     uint32_t is_loaded = 7;
     uint64_t revision;
+    size_t skipped = 7;
     CHECK(mkdtemp(directory) != NULL);
     memset(&options, 0, sizeof options);
     options.struct_bytes = sizeof options;
@@ -259,7 +270,16 @@ static void checkpoints_tell_their_path(model_t *model) {
     options.struct_bytes = sizeof options;
     CHECK(is_loaded == 7);
     OK(cclLoadSharedState(model->state, directory, &options, &is_loaded));
-    CHECK(is_loaded == 1 && remove_checkpoints(directory) == 3);
+    OK(cclGetSkippedCount(model->state, &skipped));
+    CHECK(is_loaded == 1 && skipped == 0);
+    CHECK(truncate(path, 100) == 0);
+    OK(cclLoadSharedState(model->state, directory, &options, &is_loaded));
+    OK(cclGetSkippedCount(model->state, &skipped));
+    OK(cclGetRevision(model->state, &revision));
+    CHECK(skipped == 1 && revision == 14);
+    EXPECT(cclErrorInvalidArgument, cclGetSkippedCount(model->state, NULL));
+    EXPECT(cclErrorInvalidHandle, cclGetSkippedCount(NULL, &skipped));
+    CHECK(remove_checkpoints(directory) == 3);
 }
 
 int main(void) {
@@ -276,6 +296,7 @@ int main(void) {
     entries_are_told(&whole);
     rooms_are_respected(whole.state);
     mixtures_receive(pair, &whole, &mixed);
+    begins_anew(&mixed);
     the_odd_one_is_named(pair, &whole);
     checkpoints_tell_their_path(&mixed);
     OK(cclDestroySharedState(whole.state));

@@ -101,11 +101,13 @@ static void state_is_the_parents(cclCommunicator_t c, cclSharedState_t state) {
     FORKED(cclIsUsable(state, &number));
     FORKED(cclGetRoot(state, root));
     FORKED(cclMarkMixed(state));
+    FORKED(cclBeginAnew(state, 1));
     FORKED(cclGetEntryCount(state, &count));
     FORKED(cclGetEntry(state, 0, &entry));
     FORKED(cclSyncSharedState(c, state, NULL, NULL));
     FORKED(cclSyncSharedStateAsync(c, state, NULL, &operation));
     FORKED(cclSaveSharedState(state, "/nowhere/at/all", NULL));
+    FORKED(cclGetSkippedCount(state, &count));
     FORKED(cclLoadSharedState(state, "/nowhere/at/all", NULL, &number));
     FORKED(cclDestroySharedState(state));
 }

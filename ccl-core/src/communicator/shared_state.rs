@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::buffer::Lent;
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Loaded};
 use crate::communicator::SyncOptions;
 use crate::error::{Error, Result};
 use crate::ids::Revision;
@@ -165,8 +165,19 @@ impl<'a> SharedState<'a> {
         self.is_usable = false;
     }
 
-    /// Takes the hashes of the last sync, for a new state of the same entries. `None` if there was
-    /// no sync, or if an entry was added or a checkpoint loaded since. This state forgets them.
+    /// Says that the memory holds a whole content of this revision, whatever it was before, or will
+    /// when it is used next: what the program has put there itself. So a run begins anew whose
+    /// members have all lost theirs ([`crate::SyncFault::NoSource`]). Everything is hashed by the
+    /// next sync.
+    pub fn begin_anew(&mut self, revision: u64) {
+        self.revision = Revision(revision);
+        self.is_usable = true;
+        self.digests = None;
+    }
+
+    /// What the last sync knew of the content, for a state that is made anew of the same entries;
+    /// `None` if there was no sync, or if entries came or a checkpoint was loaded since. This state
+    /// forgets it.
     pub fn take_hashes(&mut self) -> Option<Hashes> {
         let blocks = self.digests.take()?;
         Some(Hashes {
@@ -239,14 +250,14 @@ impl<'a> SharedState<'a> {
         checkpoints.save(content, &self.keys, &self.bytes())
     }
 
-    /// Loads the newest intact checkpoint, with its revision; `false` if there are no checkpoints.
-    /// A run that restarts loads first and then synchronises: the highest revision of any member
-    /// wins.
+    /// Loads the newest checkpoint that is whole, with its revision; `None` if there is none at
+    /// all. [`Loaded::skipped`] names newer ones that cannot be used. A run that starts anew begins
+    /// so, and then synchronises: the highest revision that anybody has wins.
     ///
     /// # Errors
     /// As [`Checkpoints::load`]. If the disk failed half-way, [`SharedState::is_usable`] is false
     /// from then on.
-    pub fn load(&mut self, checkpoints: &Checkpoints) -> Result<bool> {
+    pub fn load(&mut self, checkpoints: &Checkpoints) -> Result<Option<Loaded>> {
         self.check_overlap()?;
         self.digests = None;
         let memory = self.memory.iter();
@@ -255,11 +266,11 @@ impl<'a> SharedState<'a> {
             .map(|memory| unsafe { memory.as_mut_slice(memory.bytes()) })
             .collect();
         match checkpoints.load(&self.keys, &mut entries) {
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(None),
             Ok(Some(loaded)) => {
                 self.revision = loaded.content.revision;
                 self.is_usable = true;
-                Ok(true)
+                Ok(Some(loaded))
             }
             Err(failure) => {
                 self.is_usable &= !failure.is_mixed;

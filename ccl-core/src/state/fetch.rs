@@ -53,8 +53,8 @@ pub enum Claim {
 pub enum FetchEnd {
     /// All blocks are here and verified.
     Held,
-    /// No source is left; these gave blocks or digests that do not belong to the elected content.
-    NoSource(Vec<PeerId>),
+    /// All sources gave blocks or digests that do not belong to the elected content.
+    AllLied(Vec<PeerId>),
 }
 
 /// The fetch of one member in one sync.
@@ -107,7 +107,7 @@ impl Fetch {
         let sources = task.sources.iter();
         let mut fetch = Self {
             sources: sources.map(|peer| (*peer, Source::default())).collect(),
-            stage: Stage::Ended(FetchEnd::NoSource(Vec::new())),
+            stage: Stage::Ended(FetchEnd::AllLied(Vec::new())),
             liars: BTreeSet::new(),
             orders: VecDeque::new(),
             used: BTreeMap::new(),
@@ -346,9 +346,14 @@ impl Fetch {
         self.lose(peer, now);
     }
 
+    /// No source is left. A lost one is about to be evicted (R10), which ends the attempt, and all
+    /// repeat it: only if all have lied nobody else would end it.
     fn give_up(&mut self) {
+        if self.liars.len() < self.task.sources.len() {
+            return;
+        }
         let liars = self.liars.iter().copied().collect();
-        self.stage = Stage::Ended(FetchEnd::NoSource(liars));
+        self.stage = Stage::Ended(FetchEnd::AllLied(liars));
     }
 
     fn pump_all(&mut self, now: Instant) {

@@ -106,10 +106,10 @@ impl Running {
                 self.start.holding.complete(self.elected?);
                 Some(StateEvent::Held(op))
             }
-            FetchEnd::NoSource(liars) => {
+            FetchEnd::AllLied(liars) => {
                 let liars: Vec<_> = liars.iter().map(ToString::to_string).collect();
                 let reason = match &liars[..] {
-                    [] => "no source of the elected state is left".to_owned(),
+                    [] => "nobody gives the elected state".to_owned(),
                     liars => format!(
                         "all sources of the elected state sent other content: peers {}",
                         liars.join(", ")

@@ -161,6 +161,19 @@ pub enum SyncFault {
 }
 
 impl SyncFault {
+    /// Which it is, in a word, for programs to tell them apart.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Keys { .. } => "keys",
+            Self::Strategies { .. } => "strategies",
+            Self::SenderLost { .. } => "sender_lost",
+            Self::RevisionAhead { .. } => "revision_ahead",
+            Self::RevisionLost { .. } => "revision_lost",
+            Self::NoSource => "no_source",
+        }
+    }
+
     /// Whose state does not fit, where one peer is the odd one.
     #[must_use]
     pub fn odd_peer(&self) -> Option<PeerId> {
@@ -220,11 +233,11 @@ impl SyncFault {
                  go back to it, call with restore on all members; not yet done by: {}",
                 names.list(unwilling)
             ),
-            Self::NoSource => "no member has a consistent content to offer: each is receive_only, \
-                               or holds a mixture after a sync that failed half-way. A member with \
-                               a consistent content must call with another strategy; if there is \
-                               none, load a checkpoint or start over, and call with restore on all \
-                               members"
+            Self::NoSource => "no member offers a whole content: all are receive_only, or failed \
+                               half-way before, and whoever had it is gone. A member that has one \
+                               must call with another strategy; if there is none, load a checkpoint, or \
+                               put a whole content there and say so by begin_anew, and let all members \
+                               call with restore"
                 .into(),
         }
     }

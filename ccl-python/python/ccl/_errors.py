@@ -23,7 +23,9 @@ class Error(RuntimeError):
     late: list[int] | None
     #: The operation that ended: its number and its tag.
     op: str | None
-    #: Current number of members.
+    #: Why states do not fit, in a word (``StateMismatch``).
+    fault: str | None
+    #: Members at the moment.
     world_size: int | None
     #: Members needed.
     min_world_size: int | None
@@ -39,6 +41,7 @@ class Error(RuntimeError):
         reason: str | None = None,
         late: list[int] | None = None,
         op: str | None = None,
+        fault: str | None = None,
         world_size: int | None = None,
         min_world_size: int | None = None,
         address: str | None = None,
@@ -49,6 +52,7 @@ class Error(RuntimeError):
         self.reason = reason
         self.late = late
         self.op = op
+        self.fault = fault
         self.world_size = world_size
         self.min_world_size = min_world_size
         self.address = address
@@ -122,8 +126,12 @@ class DeadlinePassed(Cancelled, TimeoutError):
 class StateMismatch(Error):
     """A shared state cannot be synchronised: entries, strategies or revisions do not fit together.
 
-    No data was moved, and all members get this error. ``peer`` is the member that does not fit, if
-    there is a single one.
+    Nothing moved, and all members get this error. ``peer`` is the odd one, if there is one. ``fault``
+    says which remedy fits: ``"keys"`` and ``"strategies"`` are mistakes of the callers,
+    ``"sender_lost"`` says that a ``send_only`` member's content did not win, ``"revision_ahead"`` that
+    too many members are too far ahead of the run, ``"revision_lost"`` that nobody has what was sealed
+    last, and ``"no_source"`` that nobody has a whole content. The last three end with a sync that all
+    members call with ``restore``.
     """
 
 

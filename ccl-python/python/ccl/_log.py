@@ -15,10 +15,10 @@ _thread: threading.Thread | None = None
 def set_log_level(level: int | str | None) -> None:
     """Passes the library's log lines of at least ``level`` to the logger ``ccl``; ``None``: none.
 
-    A level is a number or a name of ``logging``; 5 is the most detailed. A thread, ``ccl-log``,
-    calls the logger's handlers, so that a slow handler delays no call: lines that do not fit in the
-    queue are counted, and the count is logged. Off by default, and in a forked child; but warnings
-    about calls that wait too long are always logged.
+    A level is a number or a name of ``logging``; 5 is the finest. A thread, ``ccl-log``, calls the
+    logger's handlers, so that a slow one holds nobody up: lines that do not fit in the queue are
+    counted, and the count is logged. Off at the start, and in a forked child; but what a call that
+    waits in vain waits for, and a checkpoint that cannot be used, is a warning at any time.
     """
     global _taken, _thread
     _taken = (os.getpid(), _number(level))
@@ -29,7 +29,9 @@ def set_log_level(level: int | str | None) -> None:
 
 
 def tell(words: str) -> None:
-    """Warns what a call waits for, without setup, unless the library's own log line does."""
+    """Warns of what a call waits for or passes over, unless the library's own line does: seen without
+    setup.
+    """
     process, level = _taken
     if process != os.getpid() or level > logging.WARNING:
         _logger.warning("%s", words)

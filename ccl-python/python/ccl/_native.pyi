@@ -340,8 +340,8 @@ class SharedState:
     def is_usable(self) -> bool:
         """Whether the content is consistent.
 
-        False after a sync or load failed half-way: the content is a mixture, and the next sync only
-        receives.
+        False after a sync or load that failed half-way: what is there is a mixture, and the next
+        sync only receives. True again after a sync or load that succeeds, or ``begin_anew``.
         """
 
     def mark_mixed(self) -> None:
@@ -349,6 +349,11 @@ class SharedState:
 
         ``is_usable`` becomes false, and the next sync only receives.
         """
+
+    def begin_anew(self, revision: int = 0) -> None:
+        """Says that the memory holds a whole content of this revision, whatever it was before, or
+        will when it is used next: what the program has put there itself. So a run begins anew whose
+        members have all lost theirs (``StateMismatch`` with the ``fault`` ``"no_source"``)."""
 
     @property
     def names(self) -> list[str]:
@@ -363,9 +368,14 @@ class SharedState:
     def load(self, directory: str | os.PathLike[str], *, missing_ok: bool = False) -> bool:
         """Loads the newest intact checkpoint, with its revision.
 
-        If there are no checkpoints, raises ``FileNotFoundError``, or returns false with
-        ``missing_ok``.
+        Where there is none at all, raises ``FileNotFoundError``, or returns false with
+        ``missing_ok``. A newer one that cannot be used is a warning on the logger ``ccl``, and in
+        ``skipped``.
         """
+
+    @property
+    def skipped(self) -> list[str]:
+        """Newer checkpoints that the last ``load`` passed over, newest first: file, and what is wrong."""
 
 @final
 class SyncHandle:

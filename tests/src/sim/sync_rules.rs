@@ -78,6 +78,21 @@ impl Checkers {
         keys.map(|(key, _)| *key)
     }
 
+    /// Whether this peer did not take part in the sync that sealed the state before this one, and
+    /// another that has a content to give did.
+    fn is_late(&self, (run, group, op): SyncKey, offers: &[Offer], peer: PeerId) -> bool {
+        let earlier = (0..op.n.0).rev().map(OpNumber);
+        let mut sealings = earlier.filter_map(|n| {
+            let name = OpName { n, ..op };
+            let key = self.outcome_key((run, group), name, op.birth);
+            self.outcomes.get(&key)?.committed.as_ref()
+        });
+        let mut others = offers.iter().filter(|offer| is_candidate(offer));
+        sealings.next().is_none_or(|(_, sealers)| {
+            !sealers.contains(&peer) && others.any(|(other, _)| sealers.contains(other))
+        })
+    }
+
     /// What was sealed when a sync was elected. A master that has the journal of the one before
     /// knows it, however much of that was written lazily.
     fn sealed_before(&self, (run, group, op): SyncKey, keeps_all: bool) -> Before {
@@ -179,7 +194,8 @@ impl World {
             };
             let of = offers.iter().find(|(it, _)| *it == peer);
             let is_theirs = of.is_some_and(|(_, it)| it.content.revision == *theirs);
-            is_sealed && is_theirs && are_few_ahead(&offers, *sealed) && theirs.0 > sealed.0 + 1
+            let goes = are_few_ahead(&offers, *sealed) || self.checkers.is_late(key, &offers, peer);
+            is_sealed && is_theirs && goes && theirs.0 > sealed.0 + 1
         };
         let mut syncs = self.checkers.syncs_of(group, peer);
         ensure(

@@ -52,8 +52,9 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
 
 /// Members that go because they are too far ahead of the sealed content, if all the others can have
 /// what they need without them: more candidates have a legal content than one that is too far
-/// ahead. Else it is a fault for all, or up to the vote of all.
-pub fn strays(offers: &[Offer], sealed: StateId) -> Vec<(PeerId, Revision)> {
+/// ahead. Else only those who did not seal it go, if it is known who did and one of these has a
+/// legal content: that is the run. Else it is a fault for all, or up to the vote of all.
+pub fn strays(offers: &[Offer], sealed: StateId, sealers: &[PeerId]) -> Vec<(PeerId, Revision)> {
     if is_active(Mutation::AheadFailsAll) {
         return Vec::new();
     }
@@ -61,12 +62,16 @@ pub fn strays(offers: &[Offer], sealed: StateId) -> Vec<(PeerId, Revision)> {
     let contents = candidates.map(|(peer, it)| (*peer, it.content));
     let legal = contents.clone().filter(|(_, it)| follows(*it, sealed));
     let ahead = contents.filter(|(_, it)| is_ahead(*it, sealed));
-    let ahead: Vec<_> = ahead.map(|(peer, it)| (peer, it.revision)).collect();
-    if ahead.len() < legal.count() {
-        ahead
-    } else {
-        Vec::new()
+    let mut ahead: Vec<_> = ahead.map(|(peer, it)| (peer, it.revision)).collect();
+    let has_sealed = |peer: &PeerId| sealers.contains(peer);
+    if ahead.len() < legal.clone().count() {
+        return ahead;
     }
+    if !legal.clone().any(|(peer, _)| has_sealed(&peer)) {
+        return Vec::new();
+    }
+    ahead.retain(|(peer, _)| !has_sealed(peer));
+    ahead
 }
 
 /// Members that have this content whole, in rank order. Whether it counted is no matter: the same

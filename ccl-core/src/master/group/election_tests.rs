@@ -216,13 +216,7 @@ fn more_than_one_revision_further_is_an_error_that_names_the_furthest() {
 
 #[test]
 fn a_few_that_are_too_far_ahead_are_strays_and_as_many_as_the_rest_are_not() {
-    let sealed = id(14, b's');
-    let strays = |offers: &[StateOffer]| -> Vec<_> {
-        let strays = super::strays(&ranked(offers), sealed).into_iter();
-        strays
-            .map(|(peer, revision)| (peer.0, revision.0))
-            .collect()
-    };
+    let strays = |offers: &[StateOffer]| strays_of(offers, &[]);
     let (good, next, ahead) = (has(14, b's'), has(15, b'x'), has(16, b'y'));
     assert_eq!(strays(&[good, next, good]), []);
     assert_eq!(strays(&[good, ahead]), []);
@@ -244,7 +238,23 @@ fn a_few_that_are_too_far_ahead_are_strays_and_as_many_as_the_rest_are_not() {
     assert_eq!(strays(&[good, offer(R, ahead.content), torn(ahead)]), []);
     // A vote to restore makes no run of what few have.
     assert_eq!(strays(&[good, good, ahead].map(restoring)), [(12, 16)]);
-    assert!(super::strays(&ranked(&[good, good, ahead]), id(u64::MAX, b's')).is_empty());
+    assert!(super::strays(&ranked(&[good, good, ahead]), id(u64::MAX, b's'), &[]).is_empty());
+}
+
+/// Peers 10 and 11 have sealed.
+#[test]
+fn those_who_did_not_seal_are_strays_however_many_they_are() {
+    let strays = |offers: &[StateOffer]| strays_of(offers, &[PeerId(10), PeerId(11)]);
+    let (good, ahead) = (has(14, b's'), has(16, b'y'));
+    assert_eq!(strays(&[good, torn(good), ahead]), [(12, 16)]);
+    assert_eq!(strays(&[good, ahead, ahead]), [(12, 16)], "one has sealed");
+    assert_eq!(strays(&[good, ahead]), [], "it has sealed");
+    assert_eq!(strays(&[torn(good), ahead, good, ahead]), [], "nobody left");
+}
+
+fn strays_of(offers: &[StateOffer], sealers: &[PeerId]) -> Vec<(u64, u64)> {
+    let strays = strays(&ranked(offers), id(14, b's'), sealers).into_iter();
+    strays.map(|(peer, it)| (peer.0, it.0)).collect()
 }
 
 #[test]

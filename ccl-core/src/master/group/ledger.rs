@@ -28,6 +28,8 @@ pub struct Ledger {
     pub sealed_state: Option<StateId>,
     /// Number of that sync.
     pub sealed_by: Option<OpNumber>,
+    /// Its members, if this master sealed it itself.
+    pub sealers: Vec<PeerId>,
 }
 
 /// All operations of a tag below `floor` are decided.
@@ -231,6 +233,7 @@ impl Ledger {
         if let Sealed::State(content) = sealed {
             self.sealed_state = Some(content);
             self.sealed_by = Some(open.op().n);
+            self.sealers = open.members().iter().copied().collect();
         }
         let contributors = open
             .members()

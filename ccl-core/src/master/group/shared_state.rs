@@ -119,7 +119,7 @@ impl Ledger {
         {
             return Vec::new();
         }
-        let strays = election::strays(&offers, sealed).into_iter();
+        let strays = election::strays(&offers, sealed, &self.sealers).into_iter();
         let reason = |theirs| EvictReason::RevisionAhead {
             theirs,
             sealed: sealed.revision,
@@ -158,6 +158,7 @@ impl Ledger {
         {
             self.sealed_state = Some(content);
             self.sealed_by = known.last_committed;
+            self.sealers = Vec::new();
         }
     }
 }

@@ -285,7 +285,7 @@ fn when_all_lie_the_fetch_names_them() {
     let mut bench = bench(&[LARGE], |_| true, &[liar, liar]);
     bench.run();
     let liars = vec![PeerId(1), PeerId(2)];
-    assert_eq!(bench.fetch.end(), Some(&FetchEnd::NoSource(liars)));
+    assert_eq!(bench.fetch.end(), Some(&FetchEnd::AllLied(liars)));
 }
 
 #[test]
