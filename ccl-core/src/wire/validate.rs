@@ -19,7 +19,7 @@ use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
     Late, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId,
-    SyncFault, TagFloor, TagReport,
+    SyncFault, TagFloor, TagReport, WaitPoint,
 };
 
 use waits::check_waits;
@@ -377,7 +377,20 @@ fn check_cancel(reason: &CancelReason) -> Checked {
         }
         CancelReason::Local(what) => text("reason", what),
         CancelReason::Deadline { late } => late.as_ref().map_or(Ok(()), check_late),
+        CancelReason::Crossed(crossed) => {
+            let (here, there) = (&crossed.here.first, &crossed.there.first);
+            length("peers here", here.len(), WAIT_NAMES_MAX)?;
+            length("peers elsewhere", there.len(), WAIT_NAMES_MAX)?;
+            check_wait_point(crossed.other)
+        }
         CancelReason::User | CancelReason::Leave => Ok(()),
+    }
+}
+
+fn check_wait_point(point: WaitPoint) -> Checked {
+    match point {
+        WaitPoint::Call(call) => number("operation number", call.op().n.0),
+        WaitPoint::SafePoint { k } => number("safe point", k),
     }
 }
 
@@ -401,6 +414,10 @@ fn check_evict(reason: &EvictReason) -> Checked {
         EvictReason::NotPosted { n, .. } => number("operation number", n.0),
         EvictReason::NotAtSafePoint { k } => number("safe point", *k),
         EvictReason::Protocol(what) => text("reason", what),
+        EvictReason::Crossed { own, others } => {
+            check_wait_point(*own)?;
+            check_wait_point(*others)
+        }
         _ => Ok(()),
     }
 }
