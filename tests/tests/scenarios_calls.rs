@@ -406,6 +406,41 @@ fn two_against_two_in_different_calls_are_told_of_both_and_go_on() {
     s.works(&[A, B, C, D], 1);
 }
 
+/// A waits for B, B for C, and C for A.
+#[test]
+fn circle_of_calls_ends_for_all() {
+    let mut s = Scenario::with_members(3);
+    let hosts = [A, B, C];
+    let calls = [0, 1, 2].map(|tag| s.call(tag, 100));
+    let calls: Vec<_> = hosts
+        .iter()
+        .zip(&calls)
+        .map(|(host, it)| s.post(*host, it))
+        .collect();
+    for ending in s.ends(&hosts, &calls) {
+        crossed_words(&ending);
+    }
+    s.works(&hosts, 3);
+}
+
+/// A thread that hangs is not excused by calls of another that end again and again.
+#[test]
+fn member_that_makes_other_calls_is_still_missed() {
+    let mut s = Scenario::with_members(3);
+    let call = s.call(0, 100);
+    s.post_all(&[A, B], &call);
+    let since = s.world.now;
+    while s.world.hosts[C.0].ended.is_none() {
+        let other = s.call(1, 20);
+        s.post_all(&[A, B, C], &other);
+        s.pass_ms(500);
+        assert!(s.world.now.saturating_since(since) < Duration::from_secs(10));
+    }
+    let end = s.session_end(C);
+    let is_absent = |why: &EvictReason| matches!(why, EvictReason::NotPosted { .. });
+    assert!(is_evicted(&end, is_absent), "{end:?}");
+}
+
 /// Asynchronous calls may cross. Who comes late because it was in another call has its time.
 #[test]
 fn calls_that_cross_rightly_evict_nobody() {
