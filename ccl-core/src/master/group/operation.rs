@@ -147,15 +147,14 @@ impl OpenOp {
         let cancels = self.cancels.iter().map(|(peer, reason)| (*peer, reason));
         let difference = self.difference.iter().map(|(peer, reason)| (*peer, reason));
         let mut wishes = difference.chain(cancels);
-        let wish = wishes.find(|(peer, _)| survivors.contains(peer));
-        let wish = wish.map(|(peer, reason)| (peer, reason.clone()));
-        wish.or_else(|| {
-            // A lost member may have called it without a word.
-            let is_known = self.members().iter().all(|peer| survivors.contains(peer));
-            let crossed = self.crossed.clone().filter(|_| is_known)?;
-            let by = self.posted.iter().find(|peer| survivors.contains(peer))?;
-            Some((*by, CancelReason::Crossed(crossed)))
-        })
+        if let Some((peer, reason)) = wishes.find(|(peer, _)| survivors.contains(peer)) {
+            return Some((peer, reason.clone()));
+        }
+        // A lost member may have called it without a word.
+        let is_known = self.members().iter().all(|peer| survivors.contains(peer));
+        let crossed = self.crossed.clone().filter(|_| is_known)?;
+        let by = self.posted.iter().find(|peer| survivors.contains(peer))?;
+        Some((*by, CancelReason::Crossed(crossed)))
     }
 }
 
