@@ -320,13 +320,12 @@ fn minority_without_a_journal_waits_for_the_operator() {
     for host in [C, D] {
         s.world.block_control(host, Some(false), Some(false));
     }
-    let endings = s.ends(&[A, B], &calls);
-    let committed = endings.iter().filter(|ending| is_committed(ending)).count();
-    assert!(committed == 0 || committed == 2, "{endings:?}");
-    s.pass_ms(3000);
-    let left: Vec<HostId> = s.world.live_hosts(ccl_core::GroupId(0)).collect();
-    assert!(left.len() >= 3, "a majority came back");
-    s.works(&left, 1);
+    let hosts = [A, B, C, D];
+    let calls = [calls, s.post_all(&[C, D], &call)].concat();
+    for ending in s.ends(&hosts, &calls) {
+        assert!(is_committed(&ending), "{ending:?}");
+    }
+    s.works(&hosts, 1);
 }
 
 /// A member whose report does not list what it had already forgotten still holds it.
@@ -517,4 +516,61 @@ fn the_reason_of_an_abort_is_known_though_nobody_who_called_has_heard_it() {
     let ending = s.end_of(b, at_b);
     assert!(is_lost(&ending), "{ending:?}");
     s.works(&[a, b, c], 1);
+}
+
+/// Everybody was cut off, and comes back one by one: the first is not all that is left.
+#[test]
+fn who_comes_back_after_the_window_is_not_taken_for_all_that_are_left() {
+    let mut s = Scenario::with_members(4);
+    let hosts = [A, B, C, HostId(3)];
+    cut_off(&mut s, &hosts);
+    s.world.master_start();
+    s.pass(s.world.swarm.timers.rebuild_window * 2);
+    comes_back(&mut s, A);
+    hosts[1..].iter().for_each(|host| comes_back(&mut s, *host));
+    s.view_of(&hosts);
+    s.works(&hosts, 0);
+}
+
+/// The one that makes the majority is not the last to come.
+#[test]
+fn majority_that_comes_after_the_window_leaves_the_others_time() {
+    let mut s = Scenario::with(4, Disk::None);
+    let hosts = [A, B, C, HostId(3)];
+    cut_off(&mut s, &hosts);
+    s.world.master_start();
+    comes_back(&mut s, A);
+    s.pass(s.world.swarm.timers.rebuild_window * 2);
+    hosts[1..].iter().for_each(|host| comes_back(&mut s, *host));
+    s.view_of(&hosts);
+    s.works(&hosts, 0);
+}
+
+/// Who has not come by the end of a window of its own is not waited for.
+#[test]
+fn window_of_the_others_after_the_first_ends() {
+    let mut s = Scenario::with_members(3);
+    cut_off(&mut s, &[A, B, C]);
+    s.world.master_start();
+    let window = s.world.swarm.timers.rebuild_window;
+    s.pass(window * 2);
+    comes_back(&mut s, A);
+    let since = s.world.now;
+    s.view_of(&[A]);
+    let took = s.world.now.saturating_since(since);
+    assert!(took < window + Duration::from_secs(1), "{took:?}");
+    s.works(&[A], 0);
+}
+
+fn cut_off(s: &mut Scenario, hosts: &[HostId]) {
+    s.world.master_crash(false, Some(0));
+    for host in hosts {
+        s.world.block_control(*host, Some(true), Some(true));
+    }
+}
+
+/// The master hears a member again, which takes it a moment.
+fn comes_back(s: &mut Scenario, host: HostId) {
+    s.world.block_control(host, Some(false), Some(false));
+    s.pass_ms(400);
 }

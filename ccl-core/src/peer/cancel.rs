@@ -100,7 +100,10 @@ fn bounded(mut reason: CancelReason) -> CancelReason {
             cut(mine);
             cut(theirs);
         }
-        CancelReason::User | CancelReason::Deadline { .. } | CancelReason::Leave => {}
+        CancelReason::User
+        | CancelReason::Deadline { .. }
+        | CancelReason::Leave
+        | CancelReason::Crossed(_) => {}
     }
     reason
 }

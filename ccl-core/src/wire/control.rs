@@ -18,6 +18,7 @@ use crate::timers::Timers;
 use crate::wire::bounded;
 
 pub use super::birth::{Birth, CostTable, Start};
+pub use super::crossed::{Crossed, WaitPoint};
 pub use super::fingerprint::{Algorithm, CallName, Called, Elements, Fingerprint, Kind};
 pub use super::late::{Elsewhere, Late, LatePeers};
 pub use super::reason::{AbortReason, CancelReason, EvictReason};

@@ -57,7 +57,9 @@ impl LatePeers {
         }
     }
 
-    fn words(&self, names: &Names) -> String {
+    /// They, by name, and how many more.
+    #[must_use]
+    pub fn words(&self, names: &Names) -> String {
         match self.count as usize - self.first.len().min(self.count as usize) {
             0 => names.list(&self.first).to_string(),
             more => {

@@ -3,6 +3,7 @@
 mod birth;
 pub mod bounded;
 pub mod control;
+mod crossed;
 pub mod data;
 mod entry;
 mod fault;

@@ -8,6 +8,7 @@ use crate::ids::{OpName, OpNumber, PeerId, Revision, Tag, UnitId, Vid};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
+use crate::wire::crossed::{Crossed, WaitPoint};
 use crate::wire::fingerprint::CallName;
 use crate::wire::late::Late;
 use crate::wire::state::SyncFault;
@@ -37,6 +38,8 @@ pub enum CancelReason {
     Local(String),
     /// The member leaves the run.
     Leave,
+    /// Members waited for each other in different calls (R15).
+    Crossed(Crossed),
 }
 
 impl CancelReason {
@@ -73,6 +76,11 @@ impl CancelReason {
             }
             Self::Local(what) => format!("{call} was cancelled by {by}: {what}"),
             Self::Leave => format!("{call} was cancelled: {by} is leaving the run"),
+            Self::Crossed(crossed) => format!(
+                "{call} was cancelled for all, because members waited for each other for \
+                 post_timeout: {}; all must make the same calls in the same order",
+                crossed.words(names)
+            ),
         }
     }
 
@@ -100,6 +108,7 @@ impl CancelReason {
             }
             Self::Local(what) => what.clone(),
             Self::Leave => "it is leaving the run".into(),
+            Self::Crossed(crossed) => crossed.words(names),
         }
     }
 }
@@ -172,6 +181,13 @@ pub enum EvictReason {
         /// What the run sealed last.
         sealed: Revision,
     },
+    /// It waited in another call than most members did (R15).
+    Crossed {
+        /// What it had called.
+        own: Box<WaitPoint>,
+        /// What the others had called.
+        others: Box<WaitPoint>,
+    },
 }
 
 impl EvictReason {
@@ -213,6 +229,9 @@ impl EvictReason {
                  from another run, or from a later point of this one; start without it, or load \
                  the run's own checkpoint"
             ),
+            Self::Crossed { own, others } => {
+                format!("it was in {own} while the others had called {others}")
+            }
             Self::UnitFull { unit, size } => format!(
                 "unit {unit} already has all its {size} peers: if they are left over from an \
                  earlier start, stop them first; otherwise give each host its own unit, or set a \
@@ -257,6 +276,7 @@ impl AbortReason {
             Self::Lost { reason, .. } => match reason {
                 EvictReason::Protocol(what) => what.len(),
                 EvictReason::Unreachable { by } => by.len() * 10,
+                EvictReason::Crossed { .. } => 128,
                 _ => 0,
             },
             Self::Cancelled { reason, .. } => match reason {
@@ -268,6 +288,7 @@ impl AbortReason {
                 } => field.len() + mine.len() + theirs.len(),
                 CancelReason::Local(what) => what.len(),
                 CancelReason::Deadline { late } => late.as_ref().map_or(0, Late::bytes_max),
+                CancelReason::Crossed(crossed) => crossed.bytes_max(),
                 CancelReason::User | CancelReason::Leave => 0,
             },
             Self::State(SyncFault::RevisionLost { unwilling, .. }) => 128 + unwilling.len() * 10,

@@ -13,16 +13,16 @@ use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, NAME_BYTES_MAX,
     NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
-    WAIT_NAMES_MAX, WORLD_SIZE_MAX,
+    WORLD_SIZE_MAX,
 };
 use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
-    Late, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId,
-    SyncFault, TagFloor, TagReport,
+    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
+    TagFloor, TagReport,
 };
 
-use waits::check_waits;
+use waits::{check_crossed, check_late, check_wait_point, check_waits};
 
 /// The first rule that a message breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -377,22 +377,9 @@ fn check_cancel(reason: &CancelReason) -> Checked {
         }
         CancelReason::Local(what) => text("reason", what),
         CancelReason::Deadline { late } => late.as_ref().map_or(Ok(()), check_late),
+        CancelReason::Crossed(crossed) => check_crossed(crossed),
         CancelReason::User | CancelReason::Leave => Ok(()),
     }
-}
-
-fn check_late(late: &Late) -> Checked {
-    let peers = match late {
-        Late::Uncalled { peers, elsewhere } => {
-            length("other calls", elsewhere.len(), WAIT_NAMES_MAX)?;
-            elsewhere
-                .iter()
-                .try_for_each(|one| number("operation number", one.call.op().n.0))?;
-            peers
-        }
-        Late::Unfinished(peers) => peers,
-    };
-    length("late peers", peers.first.len(), WAIT_NAMES_MAX)
 }
 
 fn check_evict(reason: &EvictReason) -> Checked {
@@ -401,6 +388,10 @@ fn check_evict(reason: &EvictReason) -> Checked {
         EvictReason::NotPosted { n, .. } => number("operation number", n.0),
         EvictReason::NotAtSafePoint { k } => number("safe point", *k),
         EvictReason::Protocol(what) => text("reason", what),
+        EvictReason::Crossed { own, others } => {
+            check_wait_point(**own)?;
+            check_wait_point(**others)
+        }
         _ => Ok(()),
     }
 }

@@ -214,6 +214,10 @@ impl World {
                     .any(|call| first.is_some_and(|f| differs(&f.fingerprint, &call.fingerprint)));
                 ensure(differ, || format!("{op}: {reason}, but no calls differ"))
             }
+            CancelReason::Crossed(crossed) => {
+                let key = (run, self.hosts[host.0].group, op);
+                self.check_uncalled(key, &crossed.there.first, reason)
+            }
             CancelReason::Local(what) => Err(format!("{op} was cancelled by {by}: {what}")),
             _ => {
                 let asked = self.hosts.iter().enumerate().any(|(index, host)| {
@@ -243,10 +247,19 @@ impl World {
         else {
             return Ok(());
         };
+        self.check_uncalled(key, &peers.first, reason)
+    }
+
+    fn check_uncalled(
+        &self,
+        key: (usize, GroupId, OpName),
+        peers: &[PeerId],
+        reason: &CancelReason,
+    ) -> Result<(), String> {
         let Some(started) = self.checkers.started.get(&key) else {
             return Ok(());
         };
-        let called = peers.first.iter().find(|peer| started.contains_key(peer));
+        let called = peers.iter().find(|peer| started.contains_key(peer));
         ensure(called.is_none(), || {
             format!("{}: {called:?} had called it, but: {reason}", key.2)
         })

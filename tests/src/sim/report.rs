@@ -119,6 +119,7 @@ impl Stats {
             EvictReason::UnitLeft(_) => "unit left",
             EvictReason::UnitFull { .. } => "unit full",
             EvictReason::RevisionAhead { .. } => "revision ahead",
+            EvictReason::Crossed { .. } => "crossed",
         };
         *self.evictions.entry(name).or_default() += 1;
     }

@@ -30,6 +30,9 @@ impl Group {
         if !complete.is_empty() {
             self.safe.wait_anew(shared.now);
         }
+        for &tag in &complete {
+            self.ledger.wait_anew(tag, shared.now);
+        }
         for tags in complete.chunks(limits::OPEN_OPS_MAX) {
             let commits: Vec<_> = tags
                 .iter()
@@ -187,6 +190,9 @@ impl Group {
         let group = self.id;
         self.safe.wait_anew(shared.now);
         for (op, verdict) in verdicts {
+            if matches!(verdict, Verdict::Committed { .. } | Verdict::Aborted(_)) {
+                self.ledger.wait_anew(op.tag, shared.now);
+            }
             match verdict {
                 Verdict::Committed { absent } => {
                     let commit = self.ledger.commit(op.tag, absent);

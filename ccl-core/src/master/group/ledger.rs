@@ -14,7 +14,8 @@ use crate::master::group::shared_state;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, Birth, CancelReason, CommitRecord, OpNote, Sealed, StateId, TagFloor, TagReport,
+    AbortReason, Birth, CancelReason, CommitRecord, Crossed, OpNote, Sealed, StateId, TagFloor,
+    TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -209,10 +210,24 @@ impl Ledger {
 
     /// Whether somebody wants an operation aborted.
     pub fn wants_abort(&self) -> bool {
-        let mut open = self.open.values();
-        open.any(|open| {
-            !open.cancels.is_empty() || open.difference.is_some() || open.fault().is_some()
-        })
+        self.open.values().any(OpenOp::is_to_end)
+    }
+
+    /// Members wait for each other in a tag's open operation and in another call.
+    pub fn cross(&mut self, tag: Tag, crossed: Crossed) {
+        if let Some(open) = self.open.get_mut(&tag) {
+            open.crossed = Some(crossed);
+        }
+    }
+
+    /// A tag's open operation is about to end.
+    pub fn wait_anew(&mut self, tag: Tag, now: Instant) {
+        let Some(ended) = self.open.get(&tag).cloned() else {
+            return;
+        };
+        self.open
+            .values_mut()
+            .for_each(|open| open.note_end(&ended, now));
     }
 
     /// Seals the success of a tag's open operation, without the data of those `absent`.

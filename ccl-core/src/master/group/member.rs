@@ -38,7 +38,11 @@ impl Group {
             return;
         }
         if let Phase::Rebuild(rebuild) = &mut self.phase {
+            let is_late = rebuild.is_in_vain(peer, shared);
             rebuild.hear(peer, claim, report);
+            if is_late {
+                rebuild.wait_for_others(peer, shared);
+            }
             return;
         }
         if let Err(violation) = self.absorb(shared.now, peer, &report) {

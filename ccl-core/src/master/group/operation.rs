@@ -9,7 +9,8 @@ use crate::ids::{Members, OpName, PeerId};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    Birth, Called, CancelReason, Fingerprint, OpNote, StateId, StateOffer, SyncFault, TagReport,
+    Birth, Called, CancelReason, Crossed, Fingerprint, OpNote, StateId, StateOffer, SyncFault,
+    TagReport,
 };
 
 /// The undecided operation of a tag.
@@ -26,8 +27,15 @@ pub struct OpenOp {
     pub cancels: BTreeMap<PeerId, CancelReason>,
     /// The first difference between what members called, and who called differently.
     pub difference: Option<(PeerId, CancelReason)>,
+    /// Why nobody can finish it, until somebody else posts it (R15).
+    pub crossed: Option<Crossed>,
+    /// When the first member posted it.
+    pub begun_at: Instant,
     /// When the newest member posted it.
     pub posted_at: Instant,
+    /// Since when it waits for the others: the newest member posted it, or an operation ended from
+    /// which others come.
+    pub waited_since: Instant,
     /// What members bring, if it is a sync of shared state.
     pub offers: BTreeMap<PeerId, StateOffer>,
     /// The election among the offers, made once.
@@ -46,7 +54,10 @@ impl OpenOp {
             done: BTreeSet::new(),
             cancels: BTreeMap::new(),
             difference: None,
+            crossed: None,
+            begun_at: now,
             posted_at: now,
+            waited_since: now,
             offers: BTreeMap::new(),
             elected: None,
             is_announced: false,
@@ -64,6 +75,8 @@ impl OpenOp {
     pub fn posted_by(&mut self, peer: PeerId, fingerprint: &Fingerprint, now: Instant) {
         if self.posted.insert(peer) {
             self.posted_at = now;
+            self.waited_since = now;
+            self.crossed = None;
             let offer = fingerprint.called.offer();
             self.offers.extend(offer.map(|offer| (peer, *offer)));
         }
@@ -107,6 +120,23 @@ impl OpenOp {
         source.filter(|_| elements.count > 0)
     }
 
+    /// Whether somebody wants it aborted, or it cannot be.
+    pub fn is_to_end(&self) -> bool {
+        let wanted = !self.cancels.is_empty() || self.difference.is_some();
+        wanted || self.crossed.is_some() || self.fault().is_some()
+    }
+
+    /// An operation ended. Who comes from there has its time for this one, if this one was posted
+    /// meanwhile.
+    pub fn note_end(&mut self, ended: &Self, now: Instant) {
+        let members = self.members().iter();
+        let mut missing = members.filter(|peer| !self.posted.contains(peer));
+        let is_awaited = missing.any(|peer| ended.posted.contains(peer));
+        if is_awaited && ended.begun_at <= self.posted_at {
+            self.waited_since = now;
+        }
+    }
+
     /// Why a sync of shared state cannot be, as the election found.
     pub fn fault(&self) -> Option<&SyncFault> {
         self.elected.as_ref()?.as_ref().err()
@@ -117,8 +147,14 @@ impl OpenOp {
         let cancels = self.cancels.iter().map(|(peer, reason)| (*peer, reason));
         let difference = self.difference.iter().map(|(peer, reason)| (*peer, reason));
         let mut wishes = difference.chain(cancels);
-        let wish = wishes.find(|(peer, _)| survivors.contains(peer));
-        wish.map(|(peer, reason)| (peer, reason.clone()))
+        if let Some((peer, reason)) = wishes.find(|(peer, _)| survivors.contains(peer)) {
+            return Some((peer, reason.clone()));
+        }
+        // A lost member may have called it without a word.
+        let is_known = self.members().iter().all(|peer| survivors.contains(peer));
+        let crossed = self.crossed.clone().filter(|_| is_known)?;
+        let by = self.posted.iter().find(|peer| survivors.contains(peer))?;
+        Some((*by, CancelReason::Crossed(crossed)))
     }
 }
 

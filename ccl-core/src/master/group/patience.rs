@@ -39,8 +39,12 @@ impl Group {
             self.judge(shared);
         }
         if let Some(timeout) = self.presence_timeout(shared) {
-            for (peer, reason) in self.absent(timeout, shared.now) {
+            let absence = self.absent(timeout, shared.now);
+            for (peer, reason) in absence.evicted {
                 shared.condemn(peer, reason);
+            }
+            for (tag, crossed) in absence.crossed {
+                self.ledger.cross(tag, crossed);
             }
         }
     }
@@ -54,7 +58,7 @@ impl Group {
         let answers = self.answers_due(shared).map(|(_, due)| due).min();
         let presence = self
             .presence_timeout(shared)
-            .and_then(|timeout| self.next_absent(timeout));
+            .and_then(|timeout| self.next_absent(timeout, shared.now));
         let waits = self
             .newcomers
             .values()

@@ -1,76 +1,194 @@
-//! Members that do not join what the others wait for: an operation, or a safe point (R15).
+//! Members that do not call what the others wait for: an operation, or a safe point (R15).
+//!
+//! A member that waits in another call lives. If nobody can go on because each waits for somebody
+//! in another call, their programs differ: what most members called is right, and if there is no
+//! such call, nobody is evicted and all hear of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::ids::PeerId;
+use crate::ids::{PeerId, Tag};
 use crate::master::group::Group;
-use crate::master::group::ledger::Ledger;
 use crate::master::group::operation::OpenOp;
 use crate::time::Instant;
-use crate::wire::control::EvictReason;
+use crate::wire::control::{Crossed, EvictReason, LatePeers, WaitPoint};
+
+/// What becomes of members that have waited for each other for too long.
+#[derive(Debug, Default)]
+pub struct Absence {
+    /// Who goes, and why.
+    pub evicted: Vec<(PeerId, EvictReason)>,
+    /// Operations that nobody can finish: there is no call that most members are in.
+    pub crossed: Vec<(Tag, Crossed)>,
+}
+
+/// A call that members are in.
+#[derive(Clone, Debug)]
+struct Call {
+    point: WaitPoint,
+    here: BTreeSet<PeerId>,
+    missing: BTreeSet<PeerId>,
+    /// When those missing are overdue; `None` if it waits for nobody.
+    due: Option<Instant>,
+}
+
+impl Absence {
+    pub fn is_empty(&self) -> bool {
+        self.evicted.is_empty() && self.crossed.is_empty()
+    }
+}
 
 impl Group {
-    /// Members that the others have waited for too long, and what for.
-    pub fn absent(&self, timeout: Duration, now: Instant) -> Vec<(PeerId, EvictReason)> {
-        let mut absent = overdue(&self.ledger, timeout, now);
-        let since = self.safe.waited_since();
-        if since.is_some_and(|since| since + timeout <= now) {
-            let k = self.safe.released;
-            let reason = EvictReason::NotAtSafePoint { k };
-            absent.extend(self.missing().map(|peer| (peer, reason.clone())));
+    /// Members that the others have waited for too long, and calls that wait for each other.
+    pub fn absent(&self, timeout: Duration, now: Instant) -> Absence {
+        let calls = self.calls(timeout);
+        let is_overdue = |call: &&Call| call.due.is_some_and(|due| due <= now);
+        let overdue: Vec<&Call> = calls.iter().filter(is_overdue).collect();
+        let evicted = idle(&overdue, &calls);
+        if !evicted.is_empty() {
+            return Absence {
+                evicted,
+                crossed: Vec::new(),
+            };
         }
-        absent
+        let stuck = stuck(&overdue, &calls);
+        match right(&stuck) {
+            Some(right) => Absence {
+                evicted: elsewhere(right, &stuck),
+                crossed: Vec::new(),
+            },
+            None => Absence {
+                evicted: Vec::new(),
+                crossed: crossed(&stuck),
+            },
+        }
     }
 
     /// When the first member will be absent.
-    pub fn next_absent(&self, timeout: Duration) -> Option<Instant> {
-        let since = self
-            .safe
-            .waited_since()
-            .filter(|_| self.missing().next().is_some());
-        let safe_point = since.map(|since| since + timeout);
-        next(&self.ledger, timeout)
-            .into_iter()
-            .chain(safe_point)
-            .min()
-    }
-
-    /// Members that have not come to the open safe point, and are in no operation either.
-    fn missing(&self) -> impl Iterator<Item = PeerId> {
-        let is_busy = |peer: PeerId| self.ledger.open().any(|open| open.posted.contains(&peer));
-        let members = self.view.members.iter().map(|member| member.peer);
-        members.filter(move |peer| !self.safe.is_at(*peer) && !is_busy(*peer))
-    }
-}
-
-/// Members that have not posted an operation `timeout` after the newest of the others did.
-fn overdue(ledger: &Ledger, timeout: Duration, now: Instant) -> Vec<(PeerId, EvictReason)> {
-    let late = ledger
-        .open()
-        .filter(|open| deadline(open, timeout).is_some_and(|due| due <= now));
-    let missing = late.flat_map(|open| {
-        let reason = EvictReason::NotPosted {
-            tag: open.op().tag,
-            n: open.op().n,
-        };
-        let absent = open
-            .members()
+    pub fn next_absent(&self, timeout: Duration, now: Instant) -> Option<Instant> {
+        let calls = self.calls(timeout);
+        let (passed, ahead): (Vec<_>, Vec<_>) = calls
             .iter()
-            .filter(|peer| !open.posted.contains(peer));
-        absent.map(move |peer| (*peer, reason.clone()))
+            .filter_map(|call| call.due)
+            .partition(|&due| due <= now);
+        if !passed.is_empty() && !self.absent(timeout, now).is_empty() {
+            return Some(now);
+        }
+        ahead.into_iter().min()
+    }
+
+    /// All calls that somebody is in.
+    fn calls(&self, timeout: Duration) -> Vec<Call> {
+        let open = self.ledger.open();
+        let mut calls: Vec<Call> = open.filter_map(|open| operation(open, timeout)).collect();
+        if let Some(since) = self.safe.waited_since() {
+            let members = self.view.members.iter().map(|member| member.peer);
+            let (here, missing): (BTreeSet<_>, BTreeSet<_>) =
+                members.partition(|peer| self.safe.is_at(*peer));
+            calls.push(Call {
+                point: WaitPoint::SafePoint {
+                    k: self.safe.released,
+                },
+                due: (!missing.is_empty()).then(|| since + timeout),
+                here,
+                missing,
+            });
+        }
+        calls
+    }
+}
+
+fn operation(open: &OpenOp, timeout: Duration) -> Option<Call> {
+    let (_, fingerprint) = open.called.as_ref()?;
+    let missing = open.members().iter().copied();
+    let missing: BTreeSet<_> = missing.filter(|peer| !open.posted.contains(peer)).collect();
+    let waits = !missing.is_empty() && !open.is_to_end();
+    Some(Call {
+        point: WaitPoint::Call(fingerprint.kind().call(open.op())),
+        here: open.posted.clone(),
+        missing,
+        due: waits.then(|| open.waited_since + timeout),
+    })
+}
+
+/// Members that are overdue and in no call at all.
+fn idle(overdue: &[&Call], calls: &[Call]) -> Vec<(PeerId, EvictReason)> {
+    let is_idle = |peer: &PeerId| !calls.iter().any(|call| call.here.contains(peer));
+    let absent = overdue.iter().flat_map(|call| {
+        let idle = call.missing.iter().copied().filter(is_idle);
+        idle.map(|peer| (peer, call.reason()))
     });
-    missing.collect()
+    absent.collect()
 }
 
-/// When the first member will be overdue.
-fn next(ledger: &Ledger, timeout: Duration) -> Option<Instant> {
-    ledger
-        .open()
-        .filter_map(|open| deadline(open, timeout))
-        .min()
+/// Overdue calls that only wait for members which wait in such calls themselves.
+fn stuck<'a>(overdue: &[&'a Call], calls: &[Call]) -> Vec<&'a Call> {
+    let mut stuck = overdue.to_vec();
+    loop {
+        let may_end = |call: &&Call| !stuck.iter().any(|it| it.point == call.point);
+        let free = calls.iter().filter(may_end).flat_map(|call| &call.here);
+        let free: BTreeSet<PeerId> = free.copied().collect();
+        let before = stuck.len();
+        stuck.retain(|call| call.missing.is_disjoint(&free));
+        if stuck.len() == before {
+            return stuck;
+        }
+    }
 }
 
-fn deadline(open: &OpenOp, timeout: Duration) -> Option<Instant> {
-    let waiting = !open.posted.is_empty() && open.posted.len() < open.members().len();
-    waiting.then(|| open.posted_at + timeout)
+/// The call that most members are in, if those missing are in others that fewer are in.
+fn right<'a>(stuck: &[&'a Call]) -> Option<&'a Call> {
+    let right = stuck.iter().rev().max_by_key(|call| call.here.len())?;
+    let is_most = right.here.len() > right.missing.len();
+    let mut others = stuck
+        .iter()
+        .filter(|call| !call.here.is_disjoint(&right.missing));
+    let is_largest = others.all(|call| call.here.len() < right.here.len());
+    (is_most && is_largest).then_some(*right)
+}
+
+fn elsewhere(right: &Call, stuck: &[&Call]) -> Vec<(PeerId, EvictReason)> {
+    let odd = right.missing.iter().filter_map(|peer| {
+        let own = stuck.iter().find(|call| call.here.contains(peer))?;
+        let reason = EvictReason::Crossed {
+            own: Box::new(own.point),
+            others: Box::new(right.point),
+        };
+        Some((*peer, reason))
+    });
+    odd.collect()
+}
+
+/// Each stuck operation, with the first other call that somebody missing is in.
+fn crossed(stuck: &[&Call]) -> Vec<(Tag, Crossed)> {
+    let crossed = stuck.iter().filter_map(|call| {
+        let WaitPoint::Call(name) = call.point else {
+            return None;
+        };
+        let other = stuck
+            .iter()
+            .find(|other| !other.here.is_disjoint(&call.missing))?;
+        let here: Vec<_> = call.here.iter().copied().collect();
+        let there: Vec<_> = other.here.intersection(&call.missing).copied().collect();
+        let crossed = Crossed {
+            here: LatePeers::of(&here),
+            there: LatePeers::of(&there),
+            other: other.point,
+        };
+        Some((name.op().tag, crossed))
+    });
+    crossed.collect()
+}
+
+impl Call {
+    /// Why a member goes that is in no call.
+    fn reason(&self) -> EvictReason {
+        match self.point {
+            WaitPoint::Call(call) => EvictReason::NotPosted {
+                tag: call.op().tag,
+                n: call.op().n,
+            },
+            WaitPoint::SafePoint { k } => EvictReason::NotAtSafePoint { k },
+        }
+    }
 }

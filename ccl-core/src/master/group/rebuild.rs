@@ -29,7 +29,7 @@ pub struct Rebuild {
     /// Whether the journal holds everything that was told, so that no majority is needed; `doubt`
     /// says when it does not.
     pub trusted: bool,
-    /// Until when members are waited for.
+    /// Until when members are waited for: moved if the first is heard later.
     pub window: Instant,
     /// When no session of an earlier master can be alive any more: if nobody at all was heard, a
     /// view in the journal is not given up before.
@@ -111,6 +111,23 @@ impl Rebuild {
             self.claimed = Some(Newest::claimed(&claim, &report));
         }
         self.heard.insert(peer, (claim, report));
+    }
+
+    /// Whether the window has passed in vain, and this peer has not been heard yet. An operator's
+    /// word spares the others' window.
+    pub fn is_in_vain(&self, peer: PeerId, shared: &Shared) -> bool {
+        let has_passed = self.window <= shared.now && !self.is_ready(shared.now, false);
+        has_passed && !shared.force_rebuild && !self.has_heard(peer)
+    }
+
+    /// What cut a member off that comes late may have cut off the others, too: they have a window
+    /// of their own from now on, as long as a session of theirs may be alive.
+    pub fn wait_for_others(&mut self, peer: PeerId, shared: &Shared) {
+        let is_member = self.newest().is_some_and(|it| it.view.contains(peer));
+        let window = shared.now + shared.timers.rebuild_window;
+        if is_member {
+            self.window = self.window.max(window.min(self.last_resort));
+        }
     }
 
     /// A peer's session ended.

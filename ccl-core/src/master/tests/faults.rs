@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits;
-use crate::wire::control::LinkFault;
+use crate::wire::control::{AbortReason, CancelReason, LinkFault};
 
 fn link_down(target: Puppet, fault: LinkFault, gave_up: bool) -> PeerToMaster {
     PeerToMaster::LinkDown {
@@ -264,6 +264,72 @@ fn member_that_does_not_call_is_evicted_with_what_it_did_not_call() {
     stage.pass(Duration::from_millis(1), &peers);
     let reason = EvictReason::NotPosted { tag: x.tag, n: x.n };
     assert_eq!(evictions(&stage), [(peers[2].peer, reason)]);
+}
+
+/// Four members, of which two wait in one operation and two in another.
+fn crossing() -> (Stage, Vec<Puppet>, Vid, [OpName; 2]) {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 4);
+    stage.master.shared.timers.post_timeout = Some(POST);
+    let one = op(0, vid);
+    let other = OpName { tag: Tag(8), ..one };
+    peers[..2]
+        .iter()
+        .for_each(|peer| stage.say(*peer, posted(one)));
+    peers[2..]
+        .iter()
+        .for_each(|peer| stage.say(*peer, posted(other)));
+    stage.pass(POST, &peers);
+    (stage, peers, vid, [one, other])
+}
+
+const POST: Duration = Duration::from_secs(20);
+
+#[test]
+fn crossed_call_that_somebody_makes_before_the_decision_goes_on() {
+    let (mut stage, peers, vid, [one, other]) = crossing();
+    assert_eq!(evictions(&stage), []);
+    assert_eq!(stage.state(0), "Suspended");
+    peers[2..]
+        .iter()
+        .for_each(|peer| stage.say(*peer, posted(one)));
+    peers[..2]
+        .iter()
+        .for_each(|peer| stage.flush(*peer, vid, report_open(vid, one, false)));
+    peers[2..]
+        .iter()
+        .for_each(|peer| stage.flush(*peer, vid, report_open(vid, other, false)));
+    let install = stage.installed(peers[0]);
+    let carried: Vec<_> = install.carried.iter().map(|birth| birth.op).collect();
+    assert_eq!(carried, [one]);
+    let floor = install.floors.iter().find(|floor| floor.tag == other.tag);
+    let reasons = &floor.expect("it ended").reasons;
+    assert!(
+        matches!(
+            &reasons[0].1,
+            AbortReason::Cancelled {
+                reason: CancelReason::Crossed(_),
+                ..
+            }
+        ),
+        "{reasons:?}"
+    );
+}
+
+/// It may have called the operation without a word, so nothing is said of it.
+#[test]
+fn crossed_call_is_aborted_for_a_loss_if_there_is_one() {
+    let (mut stage, peers, vid, [one, other]) = crossing();
+    stage.say(peers[3], PeerToMaster::Leave);
+    peers[..2]
+        .iter()
+        .for_each(|peer| stage.flush(*peer, vid, report_open(vid, one, false)));
+    stage.flush(peers[2], vid, report_open(vid, other, false));
+    let install = stage.installed(peers[0]);
+    let reasons = install.floors.iter().flat_map(|floor| &floor.reasons);
+    let is_loss = |reason: &AbortReason| matches!(reason, AbortReason::Lost { .. });
+    let losses: Vec<_> = reasons.map(|(_, reason)| is_loss(reason)).collect();
+    assert_eq!(losses, [true, true]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Checks the texts of a wait, since the receiver prints them unchanged.
 
-use super::{Checked, check_name, length, over};
+use super::{Checked, check_name, length, number, over};
 use crate::limits::{
     LABEL_BYTES_MAX, PEERS_MAX, TEXT_BYTES_MAX, TIMER_MAX, WAIT_NAMES_MAX, WORLD_SIZE_MAX,
 };
-use crate::wire::control::{NamedPeer, Wait};
+use crate::wire::control::{Crossed, Late, NamedPeer, Wait, WaitPoint};
 
 pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
     match waits {
@@ -40,4 +40,32 @@ pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
 
 fn check_called(called: &NamedPeer) -> Checked {
     check_name("name", &called.name, LABEL_BYTES_MAX)
+}
+
+pub(super) fn check_late(late: &Late) -> Checked {
+    let peers = match late {
+        Late::Uncalled { peers, elsewhere } => {
+            length("other calls", elsewhere.len(), WAIT_NAMES_MAX)?;
+            elsewhere
+                .iter()
+                .try_for_each(|one| number("operation number", one.call.op().n.0))?;
+            peers
+        }
+        Late::Unfinished(peers) => peers,
+    };
+    length("late peers", peers.first.len(), WAIT_NAMES_MAX)
+}
+
+pub(super) fn check_crossed(crossed: &Crossed) -> Checked {
+    let (here, there) = (&crossed.here.first, &crossed.there.first);
+    length("peers here", here.len(), WAIT_NAMES_MAX)?;
+    length("peers elsewhere", there.len(), WAIT_NAMES_MAX)?;
+    check_wait_point(crossed.other)
+}
+
+pub(super) fn check_wait_point(point: WaitPoint) -> Checked {
+    match point {
+        WaitPoint::Call(call) => number("operation number", call.op().n.0),
+        WaitPoint::SafePoint { k } => number("safe point", k),
+    }
 }

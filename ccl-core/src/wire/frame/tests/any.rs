@@ -98,6 +98,7 @@ fn cancel() -> impl Strategy<Value = CancelReason> {
         proptest::option::of(late()).prop_map(|late| CancelReason::Deadline { late }),
         Just(CancelReason::Leave),
         text().prop_map(CancelReason::Local),
+        crossed().prop_map(CancelReason::Crossed),
         (any::<u64>(), text(), text(), text()).prop_map(|(peer, field, mine, theirs)| {
             CancelReason::Mismatch {
                 peer: PeerId(peer),
@@ -109,21 +110,37 @@ fn cancel() -> impl Strategy<Value = CancelReason> {
     ]
 }
 
+fn crossed() -> impl Strategy<Value = Crossed> {
+    (late_peers(), late_peers(), wait_point()).prop_map(|(here, there, other)| Crossed {
+        here,
+        there,
+        other,
+    })
+}
+
+fn wait_point() -> impl Strategy<Value = WaitPoint> {
+    prop_oneof![
+        op().prop_map(|op| WaitPoint::Call(Kind::Barrier.call(op))),
+        (0..=NUMBER_MAX).prop_map(|k| WaitPoint::SafePoint { k }),
+    ]
+}
+
+fn late_peers() -> impl Strategy<Value = LatePeers> {
+    (any::<u32>(), vec(any::<u64>(), 0..=WAIT_NAMES_MAX)).prop_map(|(count, first)| LatePeers {
+        count,
+        first: first.into_iter().map(PeerId).collect(),
+    })
+}
+
 fn late() -> impl Strategy<Value = Late> {
-    let peers = || {
-        (any::<u32>(), vec(any::<u64>(), 0..=WAIT_NAMES_MAX)).prop_map(|(count, first)| LatePeers {
-            count,
-            first: first.into_iter().map(PeerId).collect(),
-        })
-    };
     let elsewhere = (any::<u64>(), op()).prop_map(|(peer, op)| Elsewhere {
         peer: PeerId(peer),
         call: Kind::SharedState.call(op),
     });
     prop_oneof![
-        (peers(), vec(elsewhere, 0..=WAIT_NAMES_MAX))
+        (late_peers(), vec(elsewhere, 0..=WAIT_NAMES_MAX))
             .prop_map(|(peers, elsewhere)| Late::Uncalled { peers, elsewhere }),
-        peers().prop_map(Late::Unfinished),
+        late_peers().prop_map(Late::Unfinished),
     ]
 }
 
@@ -143,6 +160,10 @@ fn evict() -> impl Strategy<Value = EvictReason> {
         Just(EvictReason::UnitTorn),
         Just(EvictReason::Unaware),
         any::<u64>().prop_map(|peer| EvictReason::UnitLeft(PeerId(peer))),
+        (wait_point(), wait_point()).prop_map(|(own, others)| EvictReason::Crossed {
+            own: Box::new(own),
+            others: Box::new(others),
+        }),
         any::<(u64, u64)>().prop_map(|(theirs, sealed)| EvictReason::RevisionAhead {
             theirs: Revision(theirs),
             sealed: Revision(sealed),
