@@ -134,7 +134,7 @@ def test_elastic_training_begins_anew_when_the_only_source_dies(tmp_path: Path) 
         newcomer = stack.enter_context(started("elastic.py", master.address, str(tmp_path)))
         assert source.receive() == "half"
         source.process.kill()
-        read_until(newcomer, "no member offers a whole content")
+        read_until(newcomer, "no member has a consistent content")
         read_until(newcomer, "^step 0: 1 peers")
         read_until(newcomer, "^step 1: 1 peers")
 

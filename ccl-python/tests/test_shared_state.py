@@ -324,7 +324,7 @@ def test_a_number_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
     values = np.zeros(3)
     ccl.SharedState({"run": {"step": 3}, "values": values}, revision=1).save(tmp_path / "nested")
     lost = ccl.SharedState({"values": values, "run": {"step": 0}})
-    with pytest.raises(ccl.InvalidArgument, match="entry 'run.step': nobody"):
+    with pytest.raises(ccl.InvalidArgument, match="entry 'run.step': only the shared state"):
         lost.load(tmp_path / "nested")
     # Its owner has it, whoever has the dict around it.
     assert ccl.SharedState({"run": kept, "values": values}).load(tmp_path / "nested")

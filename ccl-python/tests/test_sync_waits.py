@@ -34,11 +34,11 @@ def interrupt_syncs(pipe: Pipe, address: str, is_late: bool) -> list[float]:
             assert state.is_usable and (value == 0.0).all()
             handle = communicator.sync_async(state)
             pipe.say(interrupted(pipe, handle.wait))
-            with pytest.raises(ccl.InvalidUsage, match="under way"):
+            with pytest.raises(ccl.InvalidUsage, match="in progress"):
                 communicator.sync(state)
             with pytest.raises(ccl.InvalidUsage, match="another sync"):
                 communicator.sync(ccl.SharedState({"other": bytearray(8)}))
-            with pytest.raises(ccl.InvalidUsage, match="under way"):
+            with pytest.raises(ccl.InvalidUsage, match="in progress"):
                 state.revision = 3
             handle.cancel()
             with pytest.raises(ccl.Cancelled):

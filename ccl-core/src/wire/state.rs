@@ -233,11 +233,11 @@ impl SyncFault {
                  go back to it, call with restore on all members; not yet done by: {}",
                 names.list(unwilling)
             ),
-            Self::NoSource => "no member offers a whole content: all are receive_only, or failed \
-                               half-way before, and whoever had it is gone. A member that has one \
-                               must call with another strategy; if there is none, load a checkpoint, or \
-                               put a whole content there and say so by begin_anew, and let all members \
-                               call with restore"
+            Self::NoSource => "no member has a consistent content to offer: each is receive_only, \
+                               or holds a mixture after a sync that failed half-way. A member with \
+                               a consistent content must call with another strategy; if there is \
+                               none, load a checkpoint, or fill the memory and call begin_anew, and \
+                               call with restore on all members"
                 .into(),
         }
     }
