@@ -155,7 +155,7 @@ def choose(communicator: ccl.Communicator) -> None:
         communicator.sync(state, strategy="receive_only")
     assert caught.value.peer is None and caught.value.fault == "no_source"
     state.revision = 0 if rank == 2 else 7  # too many to be evicted
-    with pytest.raises(ccl.StateMismatch, match="let all members call with restore") as caught:
+    with pytest.raises(ccl.StateMismatch, match="call with restore on all members") as caught:
         communicator.sync(state)
     assert caught.value.fault == "revision_ahead"
     state.revision = 1
