@@ -191,7 +191,7 @@ def test_an_attempt_that_lacks_one_fails_in_time_and_leaves_nothing_behind(clust
     cluster.begin_of([0, 1], [0, 1, 2], seconds=SOON_SECONDS)
     for number in [0, 1]:
         kind, text = cluster[number].failure()
-        assert kind == "NotAdmitted" and "of 3 peers" in text
+        assert kind == "NotAdmitted" and "of the 3 peers" in text
         cluster[number].tell("sum")
         assert "has no members" in cluster[number].failure()[1]
     with ccl.Communicator(cluster.address) as another:
