@@ -96,7 +96,8 @@ def replace_a_stuck_call(uuid: int, handles: list[str]) -> tuple[int, int]:
     """Reconfigures while an all-reduce is under way that the others never come to."""
     work = dist.all_reduce(torch.ones(3), async_op=True)
     told = reconfigure(uuid, handles)
-    with pytest.raises(ccl.Ended):
+    # The other member may have left the old group before this one did.
+    with pytest.raises((ccl.Ended, ccl.TooFewPeers, ccl.PeerLost)):
         work.wait()
     return told
 
