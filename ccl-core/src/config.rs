@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::ids::{GroupId, UnitId};
 use crate::limits;
+use crate::roster::Roster;
 use crate::timers::Timers;
 
 /// Settings of a master.
@@ -85,6 +86,11 @@ pub struct CommunicatorConfig {
     /// each group at the safe point of the same number. Peers with another `unit_size`, and surplus
     /// peers, are refused. `None`: peers of the unit do not wait for each other. Default `None`.
     pub unit_size: Option<u32>,
+    /// The fixed members of the group, which is then closed: it forms once, with exactly these
+    /// members in this order, and nobody joins it later. `group` must be an id that no group has
+    /// had. Not with `unit_size`, nor with another `initial_world_size` than the number of members.
+    /// `None`: the group is open. Default `None`.
+    pub roster: Option<Roster>,
     /// Address to listen on for other peers; port 0 lets the system choose. `None`: all addresses,
     /// with the port of `advertise`; only loopback if `master` is a loopback address or
     /// `localhost`. Default `None`.
@@ -132,6 +138,7 @@ impl Default for CommunicatorConfig {
             group: GroupId(0),
             unit: None,
             unit_size: None,
+            roster: None,
             listen: None,
             advertise: None,
             lanes: None,
@@ -177,6 +184,9 @@ impl CommunicatorConfig {
                 limits::WORLD_SIZE_MAX
             )));
         }
+        if let Some(roster) = &self.roster {
+            self.check_roster(roster)?;
+        }
         if let Some(size) = self.unit_size
             && (size == 0 || size as usize > limits::PEERS_MAX || self.unit.is_none())
         {
@@ -206,6 +216,38 @@ impl CommunicatorConfig {
             )));
         }
         Ok(())
+    }
+
+    fn check_roster(&self, roster: &Roster) -> Result<(), Error> {
+        roster.validate()?;
+        let size = roster.members.len() as u64;
+        if self.unit_size.is_some() {
+            return Err(Error::invalid("members cannot be combined with unit_size"));
+        }
+        if self
+            .initial_world_size
+            .is_some_and(|initial| u64::from(initial) != size)
+        {
+            return Err(Error::invalid(format!(
+                "initial_world_size of a closed group is its number of members, {size}"
+            )));
+        }
+        if u64::from(self.min_world_size) > size {
+            return Err(Error::invalid(format!(
+                "min_world_size must be 1 to the number of members, {size}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// How many peers the first view of its group waits for.
+    pub(crate) fn first_world_size(&self) -> u32 {
+        let listed = self
+            .roster
+            .as_ref()
+            .map(|roster| roster.members.len() as u32);
+        let initial = self.initial_world_size.unwrap_or(self.min_world_size);
+        listed.unwrap_or(initial)
     }
 }
 

@@ -112,6 +112,7 @@ pub mod net;
 pub mod outcome;
 #[doc(hidden)]
 pub mod peer;
+mod roster;
 #[doc(hidden)]
 pub mod signals;
 #[doc(hidden)]
@@ -145,6 +146,7 @@ pub use names::Names;
 pub use outcome::{Counters, Outcome, Progress};
 pub use peer::View;
 pub use reduce::{Dtype, Element, ReduceOp};
+pub use roster::Roster;
 pub use state::Key;
 pub use timers::Timers;
 pub use wire::control::{

@@ -14,6 +14,7 @@ mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
+mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use session::secret::Secrets;
 use session::{Contact, Sessions};
 use shared::Shared;
 pub use status::{GroupStatus, PeerStatus, Status};
+use used::UsedGroups;
 
 use crate::event::Event;
 use crate::ids::{Epoch, GroupId, PeerId, RunId};
@@ -136,6 +138,8 @@ pub struct Master {
     next_peer: PeerId,
     /// The greatest epoch of a group that was given back: others go on above it.
     epochs: Epoch,
+    /// Closed groups that were given back.
+    used: UsedGroups,
     hearing: Hearing,
     /// When no session of an earlier master can be alive any more.
     last_resort: Instant,
@@ -183,6 +187,8 @@ impl Master {
                 group::invariants::check(group, &self.shared);
                 if group.is_blank() {
                     self.groups.remove(&id);
+                } else if group.is_used_up() {
+                    self.give_back(id);
                 }
             }
         }
@@ -413,7 +419,9 @@ impl Master {
         };
         if let Some(connection) = session.connection() {
             let message = match &reason {
-                EvictReason::UnitFull { .. } => MasterToPeer::Refused {
+                EvictReason::UnitFull { .. }
+                | EvictReason::GroupTaken { .. }
+                | EvictReason::PlaceTaken { .. } => MasterToPeer::Refused {
                     reason: reason.to_string(),
                 },
                 reason => MasterToPeer::Evicted {

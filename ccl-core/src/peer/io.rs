@@ -10,8 +10,8 @@ use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Fingerprint, LinkFault, MasterToPeer, Member, PeerToMaster, Start,
-    StateId,
+    AbortReason, CancelReason, Fingerprint, LinkFault, MasterToPeer, Member, PeerToMaster, Place,
+    Start, StateId,
 };
 
 /// A view as callers see it: it travels with each result (R16).
@@ -280,6 +280,8 @@ pub struct Setup {
     pub unit: Option<crate::ids::UnitId>,
     /// Peers of that unit that are admitted together.
     pub unit_size: Option<u32>,
+    /// Its place among the members of a closed group.
+    pub place: Option<Place>,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
     /// What a connection to its port must show.

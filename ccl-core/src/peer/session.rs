@@ -392,6 +392,7 @@ impl Peer {
             group: self.setup.group,
             unit: self.setup.unit,
             unit_size: self.setup.unit_size,
+            place: self.setup.place,
             addresses: self.setup.addresses.clone(),
             key: self.setup.key,
             min_world: self.setup.min_world,
@@ -409,6 +410,7 @@ impl Peer {
             peer: registration.peer,
             group: self.setup.group,
             unit_size: self.setup.unit_size,
+            place: self.setup.place,
             ..Claim::default()
         };
         if let Some(membership) = self.phase.membership() {

@@ -21,7 +21,8 @@ pub use super::birth::{Birth, CostTable, Start};
 pub use super::crossed::{Crossed, WaitPoint};
 pub use super::fingerprint::{Algorithm, CallName, Called, Elements, Fingerprint, Kind};
 pub use super::late::{Elsewhere, Late, LatePeers};
-pub use super::reason::{AbortReason, CancelReason, EvictReason};
+pub use super::place::Place;
+pub use super::reason::{AbortReason, CancelReason, EvictReason, group_taken};
 pub use super::state::{
     Digest, KeyDifference, KeySketch, OddEntry, StateId, StateOffer, SyncFault, SyncStrategy,
 };
@@ -100,6 +101,8 @@ pub struct Claim {
     pub group: GroupId,
     /// Peers of its unit that are admitted together, as its `Hello` said.
     pub unit_size: Option<u32>,
+    /// Its place in a closed group, as its `Hello` said.
+    pub place: Option<Place>,
     /// Members of the report's view in rank order; empty for a newcomer.
     #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
     pub members: Vec<Member>,
@@ -301,6 +304,8 @@ pub enum PeerToMaster {
         /// Peers of that unit, over all groups, that are admitted together; `None`: it need not
         /// wait for any.
         unit_size: Option<u32>,
+        /// Its place among the fixed members of a closed group; `None`: the group is open (R19).
+        place: Option<Place>,
         /// Where other peers reach it; an unspecified address means the one the master sees.
         #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
         addresses: Vec<SocketAddr>,

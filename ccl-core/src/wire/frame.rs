@@ -268,6 +268,7 @@ impl Message for PeerToMaster {
             group: GroupId(0),
             unit: None,
             unit_size: None,
+            place: None,
             addresses: Vec::new(),
             key: LinkKey(0),
             min_world: 0,

@@ -12,6 +12,7 @@ mod fixed;
 pub mod frame;
 mod lane;
 mod late;
+mod place;
 mod reason;
 mod sketch;
 pub mod state;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{OpName, OpNumber, PeerId, Revision, Tag, UnitId, Vid};
+use crate::ids::{GroupId, OpName, OpNumber, PeerId, Rank, Revision, Tag, UnitId, Vid};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
@@ -181,6 +181,17 @@ pub enum EvictReason {
         /// What the run sealed last.
         sealed: Revision,
     },
+    /// Its group formed without it, and takes nobody else: it is closed, or the peer wanted it to be
+    /// (R19).
+    GroupTaken {
+        /// The group.
+        group: GroupId,
+    },
+    /// A newer process has its place among the members of a closed group (R19).
+    PlaceTaken {
+        /// The place.
+        rank: Rank,
+    },
     /// It waited in another call than most members did (R15).
     Crossed {
         /// What it had called.
@@ -232,6 +243,11 @@ impl EvictReason {
             Self::Crossed { own, others } => {
                 format!("it was in {own} while the others had called {others}")
             }
+            Self::GroupTaken { group } => group_taken(*group),
+            Self::PlaceTaken { rank } => format!(
+                "another process said hello as rank {rank} of its closed group: give each process \
+                 a rank of its own"
+            ),
             Self::UnitFull { unit, size } => format!(
                 "unit {unit} already has all its {size} peers: if they are left over from an \
                  earlier start, stop them first; otherwise give each host its own unit, or set a \
@@ -239,6 +255,15 @@ impl EvictReason {
             ),
         }
     }
+}
+
+/// Why nobody can join a closed group, or close one that is open.
+#[must_use]
+pub fn group_taken(group: GroupId) -> String {
+    format!(
+        "id {group} is already used: its group has formed, and a closed group has the members \
+         that it formed with and no others; choose an id that no group has had"
+    )
 }
 
 impl fmt::Display for EvictReason {

@@ -18,8 +18,8 @@ use crate::limits::{
 use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
-    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
-    TagFloor, TagReport,
+    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Place, Report, Sealed, StateId,
+    SyncFault, TagFloor, TagReport,
 };
 
 use waits::{check_crossed, check_late, check_wait_point, check_waits};
@@ -70,8 +70,10 @@ impl PeerToMaster {
                 min_world,
                 attach,
                 name,
+                place,
                 ..
             } => {
+                check_place(*place)?;
                 check_name("name", name, NAME_BYTES_MAX)?;
                 text("library version", library)?;
                 text("run name", run)?;
@@ -91,6 +93,7 @@ impl PeerToMaster {
                     claim.unit_size.unwrap_or(1) as usize,
                     PEERS_MAX,
                 )?;
+                check_place(claim.place)?;
                 check_members(&claim.members)?;
                 check_ring(&claim.ring_order, claim.members.len())?;
                 check_report(report)
@@ -317,6 +320,15 @@ fn check_content(content: &StateId) -> Checked {
 }
 
 /// Rank is the position by member number, so members come in strictly rising order of it.
+fn check_place(place: Option<Place>) -> Checked {
+    let Some(Place { size, rank, .. }) = place else {
+        return Ok(());
+    };
+    length("members of a closed group", size as usize, WORLD_SIZE_MAX)?;
+    let place = (rank.0 as usize).saturating_add(1);
+    length("place in a closed group", place, size as usize)
+}
+
 fn check_members(members: &[Member]) -> Checked {
     length("members", members.len(), WORLD_SIZE_MAX)?;
     members.iter().try_for_each(check_member)?;

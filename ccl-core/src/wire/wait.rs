@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{PeerId, UnitId};
+use crate::ids::{PeerId, Rank, UnitId};
 use crate::limits::WAIT_NAMES_MAX;
 use crate::wire::bounded;
 
@@ -131,6 +131,9 @@ pub enum Wait {
         here: SomePeers,
         /// How many there must be.
         needed: u32,
+        /// Of a closed group, the first ranks that have not come.
+        #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
+        absent: Vec<Rank>,
     },
     /// Links between peers that are here.
     Links(#[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")] Vec<MissingLink>),
@@ -247,12 +250,11 @@ impl fmt::Display for Wait {
                 "all {size} peers of unit {unit} are registered and wait to be admitted to their \
                  groups together"
             ),
-            Self::FirstView { here, needed } => write!(
-                f,
-                "{} of the {needed} peers that the group's first view needs are registered \
-                 ({here}); start the others, or lower initial_world_size or min_world_size",
-                here.count
-            ),
+            Self::FirstView {
+                here,
+                needed,
+                absent,
+            } => fmt_first_view(f, here, *needed, absent),
             Self::Links(missing) => fmt_links(f, missing),
             Self::Backoff { cause, seconds } => {
                 write!(f, "{}; it may rejoin in {seconds} s", cause.words())
@@ -274,6 +276,34 @@ impl fmt::Display for Wait {
                 "a membership change is in progress and waits for {missing}"
             ),
         }
+    }
+}
+
+fn fmt_first_view(
+    f: &mut fmt::Formatter<'_>,
+    here: &SomePeers,
+    needed: u32,
+    absent: &[Rank],
+) -> fmt::Result {
+    let count = here.count;
+    if absent.is_empty() {
+        return write!(
+            f,
+            "{count} of the {needed} peers that the group's first view needs are registered \
+             ({here}); start the others, or lower initial_world_size or min_world_size"
+        );
+    }
+    write!(
+        f,
+        "{count} of the {needed} members of the closed group have come ({here}), not yet rank "
+    )?;
+    for (index, rank) in absent.iter().enumerate() {
+        let separator = if index == 0 { "" } else { ", " };
+        write!(f, "{separator}{rank}")?;
+    }
+    match (needed.saturating_sub(count) as usize).saturating_sub(absent.len()) {
+        0 => Ok(()),
+        more => write!(f, " and {more} more"),
     }
 }
 

@@ -81,6 +81,7 @@ fn hello(run: &str) -> PeerToMaster {
         group: GroupId(0),
         unit: None,
         unit_size: None,
+        place: None,
         addresses: vec![([0, 0, 0, 0], 4000).into()],
         key: LinkKey(KEYS.fetch_add(1, Ordering::SeqCst).into()),
         min_world: 2,

@@ -33,6 +33,7 @@ use crate::ids::{CallId, LinkKey, PeerId};
 use crate::limits;
 use crate::outcome::Counters;
 use crate::peer::{Input, SessionEnd, Setup, View};
+use crate::roster::Roster;
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::{self, Links};
@@ -103,9 +104,10 @@ impl Session {
             group: config.group,
             unit: config.unit,
             unit_size: config.unit_size,
+            place: config.roster.as_ref().map(Roster::place),
             addresses: reach::advertised(&config, links.address())?,
             key,
-            min_world: config.initial_world_size.unwrap_or(config.min_world_size),
+            min_world: config.first_world_size(),
             name: config.name.clone().unwrap_or_else(default_name),
             entropy: seed,
         };

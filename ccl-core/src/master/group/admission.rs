@@ -14,12 +14,15 @@ use crate::limits;
 use crate::master::session::backoff::Held;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
+use crate::wire::control::Place;
 
 /// A registered peer that is not a member yet.
 #[derive(Debug)]
 pub struct Newcomer {
     /// Fewest members it wants to work with.
     pub min_world: u32,
+    /// Its place among the members of a closed group.
+    pub place: Option<Place>,
     /// Peers that it said it has a whole link to. `None` until it says so over its present
     /// connection.
     pub linked: Option<BTreeSet<PeerId>>,

@@ -6,6 +6,7 @@ use crate::wire::control::BackoffCause;
 fn newcomer(linked: &[u64]) -> Newcomer {
     Newcomer {
         min_world: 1,
+        place: None,
         linked: Some(linked.iter().copied().map(PeerId).collect()),
         held: None,
         turn: Turn::Any,

@@ -325,6 +325,7 @@ impl Group {
         let view = &self.view;
         SealedView {
             group: self.id,
+            is_closed: self.is_closed,
             vid: view.vid,
             members: view.members.iter().map(sealed).collect(),
             ring_order: view.ring_order.clone(),

@@ -42,6 +42,8 @@ use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster};
 pub struct Group {
     pub id: GroupId,
     pub view: View,
+    /// Whether it never has other members than those of its first view (R19).
+    pub is_closed: bool,
     pub phase: Phase,
     pub ledger: Ledger,
     pub safe: SafePoints,
@@ -97,6 +99,7 @@ impl Group {
         Self {
             id,
             view: View::default(),
+            is_closed: false,
             phase,
             ledger: Ledger::default(),
             safe: SafePoints::default(),
@@ -133,6 +136,11 @@ impl Group {
         matches!(self.phase, Phase::Founding)
             && self.newcomers.is_empty()
             && self.view.vid.term == Term(0)
+    }
+
+    /// Whether it was closed and has lost its last member.
+    pub fn is_used_up(&self) -> bool {
+        self.is_closed && self.is_founding() && self.newcomers.is_empty()
     }
 
     /// Members known so far while a run is rebuilt.
@@ -185,6 +193,7 @@ impl Group {
     /// Does what the facts now allow, until they allow nothing more.
     pub fn settle(&mut self, shared: &mut Shared) {
         self.begin_wait(shared.now);
+        self.refuse_outsiders(shared);
         loop {
             let before = self.phase.state();
             match &self.phase {

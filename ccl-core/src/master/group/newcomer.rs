@@ -42,6 +42,7 @@ impl Group {
         let registration = &session.registration;
         let newcomer = Newcomer {
             min_world: registration.min_world,
+            place: registration.place,
             linked: None,
             held: shared.backoffs.held(registration, shared.now),
             turn: match registration.unit_size {
@@ -132,10 +133,14 @@ impl Group {
         if !self.told().is_empty() || !self.may_be_founded() {
             return;
         }
-        let chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None);
-        if chosen.len() >= self.needed() {
-            self.found_with(shared, &chosen);
+        let mut chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None);
+        if chosen.len() < self.needed() {
+            return;
         }
+        let rank = |peer: &PeerId| self.newcomers[peer].place.map(|place| place.rank);
+        self.is_closed = rank(&chosen[0]).is_some();
+        chosen.sort_by_key(rank);
+        self.found_with(shared, &chosen);
     }
 
     /// Installs these as the first members.

@@ -48,6 +48,7 @@ pub struct Rebuild {
 #[derive(Clone, Debug)]
 struct Newest {
     view: View,
+    is_closed: bool,
     carried: Vec<Birth>,
     /// Tags that some of its members may know as they were before.
     given_back: Vec<GivenBack>,
@@ -279,6 +280,7 @@ impl Rebuild {
                 released: false,
                 departed: Vec::new(),
             },
+            is_closed: sealed.is_closed,
             carried: sealed.carried.clone(),
             given_back: sealed.given_back.clone(),
             tags: Vec::new(),
@@ -309,6 +311,7 @@ impl Newest {
                 released: false,
                 departed: Vec::new(),
             },
+            is_closed: claim.place.is_some(),
             carried: report.carried.clone(),
             given_back: report.given_back.clone(),
             tags: report.tags.clone(),
@@ -350,6 +353,7 @@ impl Group {
             return;
         };
         self.view = newest.view;
+        self.is_closed = newest.is_closed;
         let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
         self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
         if let Some(sealed) = &rebuild.sealed {

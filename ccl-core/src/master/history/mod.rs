@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, Tag, Term};
 use crate::limits::ENDED_SESSIONS_KEPT;
 use crate::master::history::record::{EndedSession, Record, Registration, SealedView};
+use crate::master::used::UsedGroups;
 use crate::timers::Timers;
 use crate::wire::control::{CommitRecord, EvictReason, TagFloor};
 
@@ -32,6 +33,8 @@ pub struct History {
     pub next_peer: PeerId,
     /// The greatest epoch of a group that was given back.
     pub epochs: Epoch,
+    /// Closed groups that were given back.
+    pub used: UsedGroups,
 }
 
 impl History {
@@ -73,8 +76,10 @@ impl History {
                 next_peer,
                 next_numbers,
                 epochs,
+                used,
             } => {
                 self.epochs = self.epochs.max(*epochs);
+                used.iter().for_each(|group| self.used.add(*group));
                 self.next_peer = self.next_peer.max(*next_peer);
                 for (group, number) in next_numbers {
                     let next = self.next_numbers.entry(*group).or_default();
@@ -83,7 +88,10 @@ impl History {
             }
             Record::GroupGivenBack { group, epochs } => {
                 self.epochs = self.epochs.max(*epochs);
-                self.groups.remove(group);
+                let gone = self.groups.remove(group);
+                if gone.is_some_and(|view| view.is_closed) {
+                    self.used.add(*group);
+                }
                 self.doubted.remove(group);
                 self.next_numbers.remove(group);
             }
@@ -125,6 +133,7 @@ impl History {
             next_peer: self.next_peer,
             next_numbers: next_numbers.map(|(id, next)| (*id, *next)).collect(),
             epochs: self.epochs,
+            used: self.used.iter().collect(),
         });
         let (doubted, others): (Vec<_>, Vec<_>) = self
             .groups
@@ -205,6 +214,7 @@ impl History {
                     group: sealed.group,
                     unit: known.member.unit,
                     unit_size: None,
+                    place: None,
                     generation: known.member.peer,
                     addresses: known.member.addresses.clone(),
                     key: known.member.key,
@@ -258,6 +268,7 @@ mod tests {
             group: GroupId(0),
             unit: UnitId(peer),
             unit_size: None,
+            place: None,
             generation: PeerId(peer),
             addresses: Vec::new(),
             key: LinkKey(peer.into()),

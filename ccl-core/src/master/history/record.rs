@@ -14,7 +14,7 @@ use crate::ids::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    Birth, CommitRecord, CostTable, EvictReason, GivenBack, Member, StateId, TagFloor, label,
+    Birth, CommitRecord, CostTable, EvictReason, GivenBack, Member, Place, StateId, TagFloor, label,
 };
 
 /// One entry of the sealed history.
@@ -63,6 +63,8 @@ pub enum Record {
         next_numbers: Vec<(GroupId, MemberNumber)>,
         /// The greatest epoch of a group that was given back.
         epochs: Epoch,
+        /// Closed groups that were given back, oldest first: none of them forms again.
+        used: Vec<GroupId>,
     },
     /// A group that nobody was in gave way to another: nothing of it counts any more.
     GroupGivenBack {
@@ -113,6 +115,8 @@ pub struct Registration {
     pub unit: UnitId,
     /// Peers of that unit that are admitted together; `None`: it need not wait for any.
     pub unit_size: Option<u32>,
+    /// Its place among the members of a closed group; `None`: its group is open.
+    pub place: Option<Place>,
     /// The first peer of its generation of the unit: those that live and die together.
     pub generation: PeerId,
     /// Where other peers reach it.
@@ -141,6 +145,8 @@ impl Registration {
 pub struct SealedView {
     /// The group.
     pub group: GroupId,
+    /// Whether the group is closed: it never has other members than those of its first view.
+    pub is_closed: bool,
     /// Name of the view.
     pub vid: Vid,
     /// Its members in rank order; empty if the last one is gone.

@@ -75,6 +75,7 @@ impl Master {
             next_peer: self.next_peer,
             next_numbers: Vec::new(),
             epochs: self.epochs,
+            used: Vec::new(),
         });
         self.forget_unheard();
         self.shared.sessions.doubt_ended();

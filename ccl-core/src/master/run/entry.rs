@@ -43,6 +43,7 @@ impl Master {
                 group,
                 unit,
                 unit_size,
+                place,
                 mut addresses,
                 key,
                 min_world,
@@ -58,6 +59,7 @@ impl Master {
                     group,
                     unit,
                     unit_size,
+                    place,
                     addresses,
                     key,
                     min_world,
@@ -198,6 +200,10 @@ impl Master {
             let what = "it sent Hello after its admission, or for another group than before";
             self.evict(peer, EvictReason::Protocol(what.into()));
         }
+        if let Some(reason) = self.roster_objection(&hello) {
+            return self.refuse(hello.connection, reason);
+        }
+        self.take_place(&hello);
         let generation = match self.generation_of(&hello) {
             Ok(generation) => generation,
             Err(reason) => return self.refuse(hello.connection, reason),
@@ -210,6 +216,7 @@ impl Master {
             group: hello.group,
             unit: hello.unit.unwrap_or(UnitId(LONE_UNIT | peer.0)),
             unit_size: hello.unit_size,
+            place: hello.place,
             generation: generation.unwrap_or(peer),
             addresses: hello.addresses.clone(),
             key: hello.key,
@@ -351,6 +358,7 @@ impl Master {
             group: claim.group,
             unit: member.unit,
             unit_size: claim.unit_size.filter(|size| *size > 0),
+            place: claim.place,
             generation: self
                 .generation_of_members(member.unit)
                 .unwrap_or(claim.peer),

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod generation;
 pub mod hearing;
 pub mod room;
+pub mod roster;
 pub mod takeover;
 pub mod unit;
 pub mod wait;
@@ -19,6 +20,7 @@ use crate::ids::{GroupId, LinkKey, RunId, UnitId};
 use crate::limits;
 use crate::master::ConnectionId;
 use crate::time::Instant;
+use crate::wire::control::Place;
 
 /// What a master knows of its run.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ pub struct Hello {
     pub group: GroupId,
     pub unit: Option<UnitId>,
     pub unit_size: Option<u32>,
+    pub place: Option<Place>,
     pub addresses: Vec<SocketAddr>,
     pub key: LinkKey,
     pub min_world: u32,

@@ -1,4 +1,5 @@
-//! Makes room for a new group by dropping one without members.
+//! Makes room for a new group by dropping one without members. A closed group is dropped as soon
+//! as it has none.
 //!
 //! Dropping a group loses numbers that nobody uses any more, and the content its members sealed
 //! last; groups without such content go first. View ids are not reused: later groups start above
@@ -26,10 +27,17 @@ impl Master {
         let Some(group) = self.dispensable() else {
             return;
         };
-        if let Some(gone) = self.groups.remove(&group) {
-            self.epochs = self.epochs.max(gone.view.vid.epoch);
-        }
+        self.give_back(group);
         self.touched.remove(&group);
+    }
+
+    /// Forgets a group without members, but for its epochs; and for its id, if it was closed.
+    pub fn give_back(&mut self, group: GroupId) {
+        let gone = self.groups.remove(&group).expect("the caller found it");
+        self.epochs = self.epochs.max(gone.view.vid.epoch);
+        if gone.is_closed {
+            self.used.add(group);
+        }
         let epochs = self.epochs;
         self.shared
             .outbox

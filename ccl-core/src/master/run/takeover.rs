@@ -19,6 +19,7 @@ use crate::master::run::{Run, Waiting};
 use crate::master::session::Sessions;
 use crate::master::session::secret::Secrets;
 use crate::master::shared::Shared;
+use crate::master::used::UsedGroups;
 use crate::master::{Master, Setup};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
@@ -60,6 +61,7 @@ impl Master {
             units: Units::default(),
             next_peer: PeerId(0),
             epochs: Epoch(0),
+            used: UsedGroups::default(),
             hearing: Hearing::new(&timers, now),
             last_resort,
             trusts_journal: false,
@@ -111,6 +113,7 @@ impl Master {
         self.next_peer = history.next_peer;
         self.trusts_journal = true;
         self.epochs = history.epochs;
+        self.used = history.used;
         for (id, sealed) in history.groups {
             let mut group = self.restored(id, sealed, window);
             if history.doubted.contains(&id) {
@@ -142,6 +145,7 @@ impl Master {
             return Group::new(id, Phase::Rebuild(rebuild));
         }
         let mut group = Group::new(id, Phase::Founding);
+        group.is_closed = sealed.is_closed;
         group.view.vid = sealed.vid;
         group.empty_since = self.shared.now;
         group.ledger.restore(&sealed.floors, sealed.state);
@@ -172,6 +176,7 @@ impl Master {
                 next_peer: self.next_peer,
                 next_numbers: Vec::new(),
                 epochs: self.epochs,
+                used: Vec::new(),
             });
         }
         self.begin_term(term);

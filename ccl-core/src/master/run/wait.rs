@@ -2,11 +2,11 @@
 //!
 //! A peer learns it in reply to its heartbeat; the operator gets one event for each long wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::event::Event;
-use crate::ids::{GroupId, PeerId};
+use crate::ids::{GroupId, PeerId, Rank};
 use crate::limits::{self, WAIT_NAMES_MAX};
 use crate::master::Master;
 use crate::master::group::Group;
@@ -136,6 +136,7 @@ impl Group {
             return Some(Wait::FirstView {
                 here: self.some(shared, &here),
                 needed: count(self.needed()),
+                absent: self.absent_ranks(),
             });
         }
         let members = self.view.peers();
@@ -159,6 +160,19 @@ impl Group {
             return Some(Wait::Full { members });
         }
         self.wait_of_members(shared)
+    }
+
+    /// The first ranks of a closed group that have not come.
+    fn absent_ranks(&self) -> Vec<Rank> {
+        let places = self
+            .newcomers
+            .values()
+            .filter_map(|newcomer| newcomer.place);
+        let here: BTreeSet<Rank> = places.clone().map(|place| place.rank).collect();
+        let size = places.map(|place| place.size).next().unwrap_or(0);
+        let all = (0..size).map(Rank);
+        let absent = all.filter(|rank| !here.contains(rank));
+        absent.take(WAIT_NAMES_MAX).collect()
     }
 
     /// What a safe point waits for at which a newcomer is to be admitted.

@@ -19,6 +19,7 @@ fn peer(group: u64, name: &str, address: &str) -> Registration {
         group: GroupId(group),
         unit: UnitId(1),
         unit_size: None,
+        place: None,
         generation: PeerId(1),
         addresses: vec![address.parse().unwrap()],
         key: LinkKey(1),

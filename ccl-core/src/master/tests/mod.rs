@@ -3,6 +3,7 @@
 mod attach;
 mod cancel;
 mod change;
+mod closed;
 mod entry;
 mod faults;
 mod founding;
@@ -292,6 +293,7 @@ impl Stage {
             group: GroupId(group),
             unit: None,
             unit_size: None,
+            place: None,
             addresses: vec![address(key as u16)],
             key: LinkKey(key),
             min_world: 1,
@@ -430,7 +432,8 @@ impl Stage {
         Claim {
             peer: puppet.peer,
             group: view.group,
-            unit_size: self.size_of(puppet),
+            unit_size: self.registration_of(puppet).and_then(|it| it.unit_size),
+            place: self.registration_of(puppet).and_then(|it| it.place),
             members: view
                 .members
                 .iter()
@@ -441,10 +444,10 @@ impl Stage {
         }
     }
 
-    /// What the journal says of the unit of a peer.
-    fn size_of(&self, puppet: Puppet) -> Option<u32> {
+    /// What the journal has of a peer's `Hello`.
+    fn registration_of(&self, puppet: Puppet) -> Option<&Registration> {
         self.journal.iter().find_map(|record| match record {
-            Record::SessionRegistered(known) if known.peer == puppet.peer => known.unit_size,
+            Record::SessionRegistered(known) if known.peer == puppet.peer => Some(known),
             _ => None,
         })
     }

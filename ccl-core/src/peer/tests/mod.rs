@@ -165,6 +165,7 @@ impl Fixture {
             group: GroupId(0),
             unit: None,
             unit_size: None,
+            place: None,
             addresses: vec![([127, 0, 0, 1], 1000).into()],
             key: LinkKey(2),
             min_world,

@@ -4,7 +4,7 @@ use super::{Checked, check_name, length, number, over};
 use crate::limits::{
     LABEL_BYTES_MAX, PEERS_MAX, TEXT_BYTES_MAX, TIMER_MAX, WAIT_NAMES_MAX, WORLD_SIZE_MAX,
 };
-use crate::wire::control::{Crossed, Late, NamedPeer, Wait, WaitPoint};
+use crate::wire::control::{Crossed, Late, NamedPeer, SomePeers, Wait, WaitPoint};
 
 pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
     match waits {
@@ -18,15 +18,15 @@ pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
             over("seconds of a wait", (*seconds).into(), TIMER_MAX.as_secs())
         }
         Some(Wait::Full { members }) => length("members", *members as usize, WORLD_SIZE_MAX),
+        Some(Wait::FirstView { here, absent, .. }) => {
+            length("absent ranks", absent.len(), WAIT_NAMES_MAX)?;
+            check_some(here)
+        }
         Some(
             Wait::Rebuild { missing: some, .. }
-            | Wait::FirstView { here: some, .. }
             | Wait::SafePoint { missing: some, .. }
             | Wait::Change { missing: some },
-        ) => {
-            length("named peers", some.first.len(), WAIT_NAMES_MAX)?;
-            some.first.iter().try_for_each(check_called)
-        }
+        ) => check_some(some),
         Some(Wait::Links(links)) => {
             length("missing links", links.len(), WAIT_NAMES_MAX)?;
             links.iter().try_for_each(|link| {
@@ -36,6 +36,11 @@ pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
             })
         }
     }
+}
+
+fn check_some(some: &SomePeers) -> Checked {
+    length("named peers", some.first.len(), WAIT_NAMES_MAX)?;
+    some.first.iter().try_for_each(check_called)
 }
 
 fn check_called(called: &NamedPeer) -> Checked {

@@ -176,6 +176,7 @@ impl Stage {
                 group: GroupId(0),
                 unit: None,
                 unit_size: None,
+                place: None,
                 addresses: vec![([127, 0, 0, 1], 4000).into()],
                 key: LinkKey(client as u128),
                 min_world: 2,

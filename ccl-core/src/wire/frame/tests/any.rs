@@ -307,7 +307,10 @@ pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
                 text(),
                 text(),
                 any::<u64>(),
-                option::of((any::<u64>(), option::of(any::<u32>())))
+                (
+                    option::of((any::<u64>(), option::of(any::<u32>()))),
+                    place()
+                )
             ),
             vec(address(), 0..=ADDRESSES_MAX),
             any::<u128>(),
@@ -315,7 +318,7 @@ pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
             0..=NUMBER_MAX,
         )
             .prop_map(|(names, addresses, key, min_world, attach)| {
-                let (protocol, library, run, group, unit) = names;
+                let (protocol, library, run, group, (unit, place)) = names;
                 PeerToMaster::Hello {
                     protocol,
                     library,
@@ -323,6 +326,7 @@ pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
                     group: GroupId(group),
                     unit: unit.map(|(unit, _)| UnitId(unit)),
                     unit_size: unit.and_then(|(_, size)| size),
+                    place,
                     addresses,
                     key: LinkKey(key),
                     min_world,
@@ -374,12 +378,25 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
     })
 }
 
+fn place() -> impl Strategy<Value = Option<Place>> {
+    let place = (any::<u128>(), 0..WORLD_SIZE_MAX as u32).prop_flat_map(|(roster, rank)| {
+        (rank + 1..=WORLD_SIZE_MAX as u32).prop_map(move |size| Place {
+            roster,
+            size,
+            rank: Rank(rank),
+        })
+    });
+    option::of(place)
+}
+
 fn claim() -> impl Strategy<Value = Claim> {
-    let names = (any::<u64>(), any::<u64>(), option::of(1..=PEERS_MAX as u32));
-    (names, members()).prop_map(|((peer, group, unit_size), members)| Claim {
+    let unit_size = option::of(1..=PEERS_MAX as u32);
+    let names = (any::<u64>(), any::<u64>(), unit_size, place());
+    (names, members()).prop_map(|((peer, group, unit_size, place), members)| Claim {
         peer: PeerId(peer),
         group: GroupId(group),
         unit_size,
+        place,
         ring_order: ring(members.len()),
         members,
         costs: CostTable::default(),
@@ -464,9 +481,14 @@ fn wait() -> impl Strategy<Value = Wait> {
     );
     let link = (named_peer(), named_peer(), "[ -~]{0,64}")
         .prop_map(|(from, to, error)| MissingLink { from, to, error });
+    let absent = vec(any::<u32>().prop_map(Rank), 0..=WAIT_NAMES_MAX);
     prop_oneof![
         unit.prop_map(Wait::Unit),
-        (some_peers(), any::<u32>()).prop_map(|(here, needed)| Wait::FirstView { here, needed }),
+        (some_peers(), any::<u32>(), absent).prop_map(|(here, needed, absent)| Wait::FirstView {
+            here,
+            needed,
+            absent,
+        }),
         vec(link, 0..=WAIT_NAMES_MAX).prop_map(Wait::Links),
         (any::<(u32, u32, u32)>(), some_peers()).prop_map(
             |((heard, members, seconds), missing)| {

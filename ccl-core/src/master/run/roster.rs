@@ -1,0 +1,94 @@
+//! Closed groups: whom they take before they form, and that they take nobody afterwards (R19).
+
+use crate::master::Master;
+use crate::master::group::Group;
+use crate::master::group::admission::Newcomer;
+use crate::master::group::phase::Phase;
+use crate::master::run::Hello;
+use crate::master::shared::Shared;
+use crate::wire::control::{EvictReason, Place, group_taken};
+
+impl Master {
+    /// Why a newcomer cannot wait for this group: it has formed, or forms with others.
+    pub fn roster_objection(&self, hello: &Hello) -> Option<String> {
+        if let Some(place) = hello.place {
+            if hello.unit_size.is_some() {
+                return Some("unit_size cannot be combined with a closed group".into());
+            }
+            if hello.min_world != place.size {
+                return Some(format!(
+                    "min_world of a closed group is its size, {}",
+                    place.size
+                ));
+            }
+        }
+        let id = hello.group;
+        if self.used.contains(id) {
+            return Some(group_taken(id));
+        }
+        let group = self.groups.get(&id)?;
+        if group.takes_no(hello.place) {
+            return Some(group_taken(id));
+        }
+        let beside = group.newcomers.values().next()?;
+        (!is_beside(beside.place, hello.place)).then(|| {
+            let words = |place: Option<Place>| {
+                place.map_or("an open group".into(), |place| place.to_string())
+            };
+            format!(
+                "group {id} is being formed by others, with another list of members (this peer: \
+                 {}; the first of them: {}): give all of its members the same list, and each \
+                 group an id of its own",
+                words(hello.place),
+                words(beside.place)
+            )
+        })
+    }
+
+    /// A newcomer takes its place; whoever had it before is gone, or is one too many.
+    pub fn take_place(&mut self, hello: &Hello) {
+        let (Some(place), Some(group)) = (hello.place, self.groups.get(&hello.group)) else {
+            return;
+        };
+        let has_place =
+            |newcomer: &Newcomer| newcomer.place.is_some_and(|it| it.rank == place.rank);
+        let mut newcomers = group.newcomers.iter();
+        if let Some((&peer, _)) = newcomers.find(|(_, newcomer)| has_place(newcomer)) {
+            let rank = place.rank;
+            self.evict(peer, EvictReason::PlaceTaken { rank });
+        }
+    }
+}
+
+impl Group {
+    /// Whether nobody with such a place can become a member.
+    fn takes_no(&self, place: Option<Place>) -> bool {
+        let has_formed = self.view.vid.term.0 > 0;
+        self.is_closed || place.is_some() && has_formed
+    }
+
+    /// Newcomers of whom it was not known until now that they came too late.
+    pub fn refuse_outsiders(&self, shared: &mut Shared) {
+        if matches!(self.phase, Phase::Rebuild(_)) {
+            return;
+        }
+        let group = self.id;
+        let outside = |newcomer: &Newcomer| self.takes_no(newcomer.place);
+        let outsiders = self
+            .newcomers
+            .iter()
+            .filter(|(_, newcomer)| outside(newcomer));
+        for (peer, _) in outsiders {
+            shared.condemn(*peer, EvictReason::GroupTaken { group });
+        }
+    }
+}
+
+/// Whether two newcomers wait for the same members, or both for an open group.
+fn is_beside(one: Option<Place>, other: Option<Place>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_beside(&other),
+        (None, None) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,33 @@
+//! The fixed members of a closed group, as peers announce them (docs/protocol.md, R19).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Rank;
+
+/// Which list of members a peer was given, and its own place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Digest of the list: peers with another one are not of the same group.
+    pub roster: u128,
+    /// Number of members on the list.
+    pub size: u32,
+    /// This peer's index in it, which is its rank in the group's first view.
+    pub rank: Rank,
+}
+
+impl Place {
+    /// Whether two peers were given the same list.
+    #[must_use]
+    pub fn is_beside(&self, other: &Self) -> bool {
+        (self.roster, self.size) == (other.roster, other.size)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { roster, size, rank } = self;
+        write!(f, "rank {rank} of {size}, list {:08x}", roster >> 96)
+    }
+}
