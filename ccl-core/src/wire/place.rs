@@ -28,6 +28,7 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { roster, size, rank } = self;
-        write!(f, "rank {rank} of {size}, list {:08x}", roster >> 96)
+        let short = *roster as u32;
+        write!(f, "rank {rank} of {size}, list {short:08x}")
     }
 }

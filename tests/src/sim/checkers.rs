@@ -368,7 +368,9 @@ impl Checkers {
             return ensure(fine, || format!("a peer of another run ended as {end:?}"));
         }
         match end {
-            SessionEnd::Refused(why) if host.view.is_none() && host.run.is_none() => {
+            SessionEnd::Refused(why)
+                if host.view.is_none() && host.run.is_none() && host.place.is_none() =>
+            {
                 Err(format!("a newcomer was refused: {why}"))
             }
             SessionEnd::Protocol(what) if !broken => Err(format!("a session ended: {what}")),

@@ -14,6 +14,7 @@ use ccl_core::time::Instant;
 use ccl_core::wire::control::{LinkFault, MasterToPeer, PeerToMaster};
 
 use super::checkers::Checkers;
+use super::closed::ClosedGroups;
 use super::faults::{Fault, FaultPlan};
 use super::hermit::Founders;
 use super::hooks::Hook;
@@ -170,6 +171,8 @@ pub struct World {
     pub plan: FaultPlan,
     /// Who could found a group.
     pub founders: Founders,
+    /// Groups whose members are fixed.
+    pub closed: ClosedGroups,
     /// What must hold.
     pub checkers: Checkers,
     /// What happened.
@@ -209,6 +212,7 @@ impl World {
             links: BTreeMap::new(),
             plan,
             founders: Founders::default(),
+            closed: ClosedGroups::default(),
             checkers: Checkers::default(),
             trace,
             stats: Stats::default(),

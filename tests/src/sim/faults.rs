@@ -7,6 +7,7 @@ use ccl_core::ids::GroupId;
 use ccl_core::wire::control::PeerToMaster;
 
 use super::aim::Aim;
+use super::closed::Asker;
 use super::cluster::{Event, HostId, World};
 use super::hermit::Reach;
 use super::links::{Direction, LinkKey};
@@ -38,6 +39,8 @@ pub enum Fault {
     Join(GroupId),
     /// A process of a site starts.
     Seat(Seat),
+    /// A process asks for a closed group.
+    Ask(Asker),
     /// A hello of a host comes that went to this master, long after others.
     LateHello(HostId, u32, Box<PeerToMaster>),
     /// A process leaves, after another of its host.
@@ -114,6 +117,7 @@ impl World {
             Fault::HealSlowLink(link) => self.slow_link(link, 1),
             Fault::HealIsolation(host) => self.isolate_data(host, false),
             Fault::Seat(seat) => self.take_seat(seat),
+            Fault::Ask(asker) => self.ask(asker),
             Fault::Leave(host) => {
                 if self.hosts[host.0].is_live() && self.hosts[host.0].is_running() {
                     self.app_leave(host);
@@ -165,6 +169,7 @@ impl World {
         self.groups()
             .filter(|group| self.swarm.healthy_group != Some(group.0))
             .flat_map(|group| self.live_hosts(group))
+            .chain(self.askers())
             .filter(|host| self.hosts[host.0].is_running())
             .collect()
     }
@@ -193,6 +198,7 @@ impl World {
             }
             (kind, _) if kind.is_pause() => self.inject_pause(kind, &victims),
             (FaultKind::JoinStorm, _) => self.inject_joins(),
+            (FaultKind::Askers, _) => self.inject_askers(),
             (FaultKind::DuplicateHello, _) => self.inject_hello_again(),
             (FaultKind::LateHello, _) => self.inject_late_hello(),
             (FaultKind::Hermit, _) => self.inject_hermit(),
@@ -291,6 +297,9 @@ impl World {
 
     fn inject_death(&mut self, host: HostId, power_loss: bool) {
         self.die(host, None, power_loss);
+        if self.hosts[host.0].place.is_some() {
+            return;
+        }
         if self.fault_rng.chance(500) {
             if let Some(seat) = self.hosts[host.0].seat {
                 return self.seat_later(seat, 8000);
@@ -439,6 +448,7 @@ impl World {
         self.master_calm();
         self.schedule(Duration::ZERO, Event::MasterStart);
         self.calm_sites();
+        self.calm_askers();
         self.refill_groups();
     }
 
@@ -473,7 +483,7 @@ impl World {
         }
         let groups: Vec<GroupId> = self.groups().collect();
         for group in groups {
-            let wanted = self.swarm.min_worlds[group.0 as usize] as usize + 1;
+            let wanted = self.swarm.min_world(group) as usize + 1;
             let live = self
                 .live_hosts(group)
                 .filter(|host| !self.hosts[host.0].app.stranger)

@@ -96,8 +96,8 @@ impl World {
         let slowest = if self.swarm.tail_permille > 0 { 10 } else { 1 };
         let bound = FOUNDED_WITHIN + (self.swarm.delay.1 * slowest + self.swarm.fsync) * 8;
         let awake = (self.master.incarnation, self.master.freezes);
-        let groups: Vec<GroupId> = self.groups().collect();
-        for group in groups {
+        let groups = self.groups().chain(self.asked_groups());
+        for group in groups.collect::<Vec<GroupId>>() {
             let Some(founders) = self.founders(group, bound) else {
                 self.founders.linked.remove(&group);
                 continue;
@@ -119,7 +119,8 @@ impl World {
     /// As many as a first view needs, calm for so long and all linked with each other, of a group
     /// in which but one other waits.
     fn founders(&self, group: GroupId, calm: Duration) -> Option<Vec<HostId>> {
-        let is_alone = !self.has_sites() && self.swarm.unit == 1;
+        let is_closed = Self::is_closed_group(group);
+        let is_alone = is_closed || !self.has_sites() && self.swarm.unit == 1;
         if !is_alone || !self.master.is_awake() || self.phase_of(group) != Some("Founding") {
             return None;
         }
@@ -143,7 +144,10 @@ impl World {
         };
         let left_out = here.iter().copied().map(Some);
         let linked = std::iter::once(None).chain(left_out).find_map(without)?;
-        let needed = self.swarm.min_worlds[group.0 as usize] as usize;
+        let is_enough = match is_closed {
+            true => linked.len() == here.len() && self.is_complete(group, &linked),
+            false => linked.len() >= self.swarm.min_world(group) as usize,
+        };
         let since = Instant(self.now.0.saturating_sub(calm.as_nanos() as u64));
         let is_calm = |host: &HostId| {
             let host = &self.hosts[host.0];
@@ -151,6 +155,6 @@ impl World {
             let is_here = host.run == Some(self.checkers.run) && host.connection.is_some();
             is_heard && is_here && host.is_running() && host.is_calm_since(since)
         };
-        (linked.len() >= needed && linked.iter().all(is_calm)).then_some(linked)
+        (is_enough && linked.iter().all(is_calm)).then_some(linked)
     }
 }

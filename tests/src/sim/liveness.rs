@@ -378,6 +378,7 @@ impl World {
     #[must_use]
     pub fn everybody_is_in(&self, settled: bool) -> bool {
         self.master.is_awake()
+            && self.are_closed_groups_over()
             && self.groups().all(|group| {
                 let views: Vec<_> = self
                     .live_hosts(group)

@@ -6,6 +6,7 @@
 
 pub mod aim;
 pub mod checkers;
+pub mod closed;
 pub mod cluster;
 pub mod disk;
 pub mod endings;

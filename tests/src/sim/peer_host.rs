@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ccl_core::View;
-use ccl_core::ids::{GroupId, LinkKey, PeerId, RunId, Vid};
+use ccl_core::ids::{GroupId, LinkKey, PeerId, RunId, UnitId, Vid};
 use ccl_core::peer::{Input, Neighbour, Output, Peer, SessionEnd, Setup};
 use ccl_core::time::Instant;
-use ccl_core::wire::control::{MasterToPeer, PeerToMaster};
+use ccl_core::wire::control::{MasterToPeer, PeerToMaster, Place};
 
+use super::closed::Asker;
 use super::cluster::{Event, HostEvent, HostId, World};
 use super::hermit::Reach;
 use super::hooks::Point;
@@ -48,6 +49,8 @@ pub struct Host {
     pub group: GroupId,
     /// Its place on its site, if it is of one.
     pub seat: Option<Seat>,
+    /// Its place in a closed group, if it asks for one.
+    pub place: Option<Place>,
     /// Where it listens.
     pub address: SocketAddr,
     /// What a connection to its port must show.
@@ -134,6 +137,15 @@ impl Host {
     }
 }
 
+/// What a process asks of the master, beside its group.
+#[derive(Debug, Default)]
+struct Wish {
+    unit: Option<UnitId>,
+    unit_size: Option<u32>,
+    place: Option<Place>,
+    min_world: u32,
+}
+
 impl World {
     /// A process starts and wants to join a group.
     pub fn spawn(&mut self, group: GroupId, address: Option<SocketAddr>, app: App) -> HostId {
@@ -147,25 +159,53 @@ impl World {
         address: Option<SocketAddr>,
         (app, seat): (App, Option<Seat>),
     ) -> HostId {
+        let unit = self.unit_of(seat, HostId(self.hosts.len()));
+        let min_world = self.swarm.min_world(group);
+        let wish = Wish {
+            unit: unit.0,
+            unit_size: unit.1,
+            place: None,
+            min_world,
+        };
+        self.start_host(group, address, (app, seat, wish))
+    }
+
+    /// A process starts and asks for a closed group.
+    pub fn spawn_asker(&mut self, asker: Asker, app: App) -> HostId {
+        let wish = Wish {
+            place: Some(asker.place),
+            min_world: asker.place.size,
+            ..Wish::default()
+        };
+        self.start_host(asker.group, None, (app, None, wish))
+    }
+
+    fn start_host(
+        &mut self,
+        group: GroupId,
+        address: Option<SocketAddr>,
+        (app, seat, wish): (App, Option<Seat>, Wish),
+    ) -> HostId {
         let id = HostId(self.hosts.len());
         let fresh = [10, (group.0 + 1) as u8, (id.0 >> 8) as u8, id.0 as u8];
         let address = address.unwrap_or_else(|| SocketAddr::from((fresh, 7000)));
         let key = LinkKey(u128::from(self.network_rng.bits()));
-        let (unit, unit_size) = self.unit_of(seat, id);
         let setup = Setup {
             run: if app.stranger { "another" } else { "run" }.into(),
             group,
-            unit,
-            unit_size,
+            unit: wish.unit,
+            unit_size: wish.unit_size,
+            place: wish.place,
             addresses: vec![address],
             key,
-            min_world: self.swarm.min_worlds[group.0 as usize],
+            min_world: wish.min_world,
             name: format!("host{}:{}", address.ip(), id.0),
             entropy: self.network_rng.bits(),
         };
         let host = Host {
             group,
             seat,
+            place: wish.place,
             address,
             key,
             process: Process::Running,

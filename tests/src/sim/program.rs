@@ -228,7 +228,7 @@ fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {
     let parts = vec![NOTHING];
     let fingerprint = Fingerprint {
         attempts,
-        min_world: swarm.min_worlds[group.0 as usize],
+        min_world: swarm.min_world(group),
         ..Fingerprint::new(Called::Sync(Box::default()))
     };
     let spared = swarm.healthy_group == Some(group.0);
@@ -286,7 +286,7 @@ fn logical(
     let fingerprint = Fingerprint {
         algorithm,
         attempts,
-        min_world: swarm.min_worlds[group.0 as usize],
+        min_world: swarm.min_world(group),
         ..Fingerprint::new(called(kind, op, &parts))
     };
     let spared = swarm.healthy_group == Some(group.0);

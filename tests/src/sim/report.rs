@@ -115,6 +115,8 @@ impl Stats {
             EvictReason::Protocol(_) => "protocol",
             EvictReason::Unit(_) => "unit",
             EvictReason::Unaware => "unaware",
+            EvictReason::GroupTaken { .. } => "group taken",
+            EvictReason::PlaceTaken { .. } => "place taken",
             EvictReason::UnitTorn => "unit torn",
             EvictReason::UnitLeft(_) => "unit left",
             EvictReason::UnitFull { .. } => "unit full",

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ccl_core::Timers;
-use ccl_core::ids::UnitId;
+use ccl_core::ids::{GroupId, UnitId};
 use ccl_core::limits;
 
 use super::rng::Rng;
@@ -65,11 +65,12 @@ pub enum FaultKind {
     JournalOlder,
     JournalCut,
     JournalLost,
+    Askers,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -109,6 +110,7 @@ impl FaultKind {
         Self::JournalOlder,
         Self::JournalCut,
         Self::JournalLost,
+        Self::Askers,
     ];
 
     /// Whether it hits all processes at once, or what all need.
@@ -317,6 +319,12 @@ impl Swarm {
     #[must_use]
     pub fn ranks_of_site(&self, group: u64) -> usize {
         self.site.iter().filter(|of| **of == group).count()
+    }
+
+    /// Fewest members with which a group works; a closed one goes on with what is left of it.
+    #[must_use]
+    pub fn min_world(&self, group: GroupId) -> u32 {
+        self.min_worlds.get(group.0 as usize).copied().unwrap_or(1)
     }
 
     /// The unit of the process that starts as the n-th.

@@ -32,6 +32,8 @@ pub enum AppStep {
     Post(Tag),
     /// Call the safe point.
     SafePoint,
+    /// Make the one call of a member of a closed group.
+    Meet,
     /// Cancel a call.
     Cancel(CallId),
     /// Start the process anew.
@@ -172,6 +174,12 @@ impl App {
         self.comes_back = false;
     }
 
+    /// An application that makes one call in a closed group.
+    #[must_use]
+    pub fn asker() -> Self {
+        Self::scripted()
+    }
+
     /// The collective behind a call.
     ///
     /// # Panics
@@ -211,8 +219,10 @@ impl World {
         let app = &mut self.hosts[host.0].app;
         app.round = Some(released);
         app.admitted = Some(released);
-        if !app.scripted {
-            self.app_soon(host, AppStep::Round);
+        match (app.scripted, self.hosts[host.0].place) {
+            (true, None) => {}
+            (true, Some(_)) => self.app_soon(host, AppStep::Meet),
+            (false, _) => self.app_soon(host, AppStep::Round),
         }
         self.wake_mates(host);
         self.count_site(host);
@@ -241,6 +251,7 @@ impl World {
             AppStep::SafePoint => {
                 self.app_safe_point(host);
             }
+            AppStep::Meet => self.app_meet(host),
             AppStep::Cancel(call) => self.app_cancel_call(host, call),
             AppStep::Respawn => {}
         }

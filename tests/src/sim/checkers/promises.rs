@@ -252,6 +252,7 @@ impl World {
     fn promises_sealed(&mut self, record: &Record) -> Result<(), String> {
         let (group, k) = match record {
             Record::ViewSealed(view) => {
+                self.check_closed_view(view)?;
                 let members = view.members.iter().map(|sealed| sealed.member.peer);
                 let members = members.collect();
                 if view.members.is_empty() {

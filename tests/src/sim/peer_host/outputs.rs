@@ -107,6 +107,10 @@ impl World {
         self.trace.fold(now, &[16, host.0 as u64]);
         let checked = self.checkers.session_ended(&self.hosts[host.0], &end);
         self.check(checked);
+        if let SessionEnd::Refused(why) = &end {
+            let checked = self.check_refusal(host, why);
+            self.check(checked);
+        }
         self.stats.session_ended(&end);
         self.hosts[host.0].ended = Some(end);
         self.app_ended(host);

@@ -1,0 +1,235 @@
+//! Closed groups: processes that ask for exactly these members, and may come too late, twice, never,
+//! with another list, or with an id that was used; and what must hold of such groups (R19).
+//!
+//! A process makes one call with the others and leaves, or gives up and leaves. So once faults stop
+//! nobody may be left.
+
+use std::collections::BTreeMap;
+
+use ccl_core::collective::layout::Part;
+use ccl_core::ids::{GroupId, PeerId, Rank, Tag};
+use ccl_core::master::SealedView;
+use ccl_core::wire::control::{Fingerprint, Place};
+use ccl_core::{Dtype, Kind, ReduceOp};
+
+use super::checkers::ensure;
+use super::cluster::{Event, HostId, World};
+use super::faults::Fault;
+use super::program::{self, Logical};
+use super::workload::App;
+
+/// Ids of closed groups begin here.
+const FIRST: u64 = 1000;
+/// Most that wait or work in closed groups at a time.
+const ASKERS_MAX: usize = 12;
+/// By when somebody who came gives up, or leaves.
+const LIFE: (u64, u64) = (3_000, 15_000);
+
+/// A process that asks for a closed group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The group.
+    pub group: GroupId,
+    /// Its place.
+    pub place: Place,
+}
+
+/// What is known of closed groups.
+#[derive(Debug, Default)]
+pub struct ClosedGroups {
+    /// How many ids were used so far.
+    asked: u64,
+    /// The members with which groups formed, by run.
+    formed: BTreeMap<(usize, GroupId), Vec<PeerId>>,
+}
+
+impl World {
+    /// Processes ask for a closed group.
+    pub fn inject_askers(&mut self) {
+        let closed = &mut self.closed;
+        let rng = &mut self.fault_rng;
+        let is_reused = closed.asked > 0 && rng.chance(200);
+        let number = match is_reused {
+            true => rng.below(closed.asked),
+            false => closed.asked,
+        };
+        closed.asked = closed.asked.max(number + 1);
+        let group = GroupId(FIRST + number);
+        let size = rng.between(1, 4) as u32;
+        let roster = u128::from(rng.bits());
+        for rank in 0..size {
+            let comes = match self.fault_rng.below(100) {
+                0..8 => 0,
+                8..13 => 2,
+                _ => 1,
+            };
+            for _ in 0..comes {
+                let list = u128::from(self.fault_rng.chance(30));
+                let place = Place {
+                    roster: roster ^ list,
+                    size,
+                    rank: Rank(rank),
+                };
+                let after = self.fault_rng.millis(0, 1500);
+                let asker = Asker { group, place };
+                self.schedule(after, Event::Fault(Fault::Ask(asker)));
+            }
+        }
+    }
+
+    /// Such a process starts, unless there are many.
+    pub fn ask(&mut self, asker: Asker) {
+        if self.plan.calm || self.askers().count() >= ASKERS_MAX {
+            return;
+        }
+        let host = self.spawn_asker(asker, App::asker());
+        let (shortest, longest) = LIFE;
+        let life = self.fault_rng.millis(shortest, longest);
+        self.schedule(life, Event::Fault(Fault::Leave(host)));
+    }
+
+    /// All that wait or work in closed groups.
+    pub fn askers(&self) -> impl Iterator<Item = HostId> {
+        let hosts = self.hosts.iter().enumerate();
+        let askers = hosts.filter(|(_, host)| host.place.is_some() && host.is_live());
+        askers.map(|(index, _)| HostId(index))
+    }
+
+    /// Groups that somebody asks for.
+    pub(super) fn asked_groups(&self) -> Vec<GroupId> {
+        let groups = self.askers().map(|host| self.hosts[host.0].group);
+        let mut groups: Vec<GroupId> = groups.collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// Whoever is left leaves soon.
+    pub(super) fn calm_askers(&mut self) {
+        for host in self.askers().collect::<Vec<_>>() {
+            let after = self.fault_rng.millis(0, 2000);
+            self.schedule(after, Event::Fault(Fault::Leave(host)));
+        }
+    }
+
+    /// The call that a member of a closed group makes.
+    pub(super) fn app_meet(&mut self, host: HostId) {
+        let Some(place) = self.hosts[host.0].place else {
+            return;
+        };
+        let parts = vec![Part {
+            dtype: Dtype::I32,
+            count: 5,
+        }];
+        let called = program::called(Kind::AllReduce, ReduceOp::Sum, &parts);
+        let call = Logical {
+            id: place.roster as u64,
+            tag: Tag(0),
+            fingerprint: Fingerprint::new(called),
+            parts,
+            in_place: false,
+            asynchronous: false,
+            twist: None,
+            late: 0,
+        };
+        self.app_post(host, call, 1);
+    }
+
+    /// The master seals a view: of a closed group the first has exactly the members of the list, in
+    /// its order, and later ones are what is left of it.
+    ///
+    /// # Errors
+    /// It is another.
+    pub(super) fn check_closed_view(&mut self, view: &SealedView) -> Result<(), String> {
+        if view.group.0 < FIRST || view.members.is_empty() {
+            return Ok(());
+        }
+        let group = view.group;
+        let members = view.members.iter().map(|known| known.member.peer);
+        let members: Vec<PeerId> = members.collect();
+        let key = (self.checkers.run, group);
+        let before = self.closed.formed.get(&key);
+        // A master that has lost its journal knows only of groups that have members.
+        let is_forgotten = |before: &Vec<PeerId>| {
+            !self.keeps_all() && members.iter().all(|peer| !before.contains(peer))
+        };
+        if let Some(before) = before.filter(|before| !is_forgotten(before)) {
+            let mut rest = before.iter();
+            let is_rest = members.iter().all(|peer| rest.any(|known| known == peer));
+            return ensure(is_rest, || {
+                format!("closed group {group} formed as {before:?} and has {members:?} (R19)")
+            });
+        }
+        let places = view.members.iter().map(|known| {
+            let mut hosts = self.hosts.iter();
+            hosts.find(|host| host.key == known.member.key)?.place
+        });
+        let places: Vec<Option<Place>> = places.collect();
+        let is_listed = |(rank, place): (usize, &Option<Place>)| {
+            place.is_some_and(|place| {
+                let first = places[0].is_some_and(|first| first.is_beside(&place));
+                first && place.rank.index() == rank && place.size as usize == members.len()
+            })
+        };
+        ensure(places.iter().enumerate().all(is_listed), || {
+            format!("closed group {group} formed as {places:?} (R19)")
+        })?;
+        ensure(view.is_closed, || format!("{group} was sealed as open"))?;
+        self.closed.formed.insert(key, members);
+        Ok(())
+    }
+
+    /// Somebody who asked for a closed group was refused: it had formed, or others ask for it with
+    /// another list, or for the same place.
+    ///
+    /// # Errors
+    /// None of that is so.
+    pub(super) fn check_refusal(&self, host: HostId, why: &str) -> Result<(), String> {
+        let (group, Some(place)) = (self.hosts[host.0].group, self.hosts[host.0].place) else {
+            return Ok(());
+        };
+        let others = self.hosts.iter().enumerate();
+        let others = others.filter(|(index, other)| *index != host.0 && other.group == group);
+        let mut others = others.filter_map(|(_, other)| other.place);
+        let is_true = match why {
+            why if why.starts_with("id ") => {
+                let mut formed = self.closed.formed.keys();
+                formed.any(|(_, id)| *id == group)
+            }
+            why if why.contains("another list") => others.any(|other| !other.is_beside(&place)),
+            why if why.contains("another process") => others.any(|other| other == place),
+            _ => true,
+        };
+        ensure(is_true, || format!("{host:?} was refused: {why} (R19)"))
+    }
+
+    /// Whether nobody is left in a closed group, and the master knows it.
+    pub(super) fn are_closed_groups_over(&self) -> bool {
+        let mut ids = (0..self.closed.asked).map(|number| GroupId(FIRST + number));
+        self.askers().next().is_none()
+            && ids.all(|id| matches!(self.phase_of(id), None | Some("Founding")))
+    }
+
+    /// Whether these are all members of a closed group that has not formed.
+    pub(super) fn is_complete(&self, group: GroupId, hosts: &[HostId]) -> bool {
+        let mut ranks: Vec<Rank> = Vec::new();
+        for host in hosts {
+            let Some(place) = self.hosts[host.0].place else {
+                return false;
+            };
+            if place.size as usize != hosts.len() {
+                return false;
+            }
+            ranks.push(place.rank);
+        }
+        ranks.sort_unstable();
+        ranks.dedup();
+        let has_formed = self.closed.formed.contains_key(&(self.checkers.run, group));
+        !hosts.is_empty() && ranks.len() == hosts.len() && !has_formed
+    }
+
+    /// Whether a group is one of those that are asked for.
+    pub(super) fn is_closed_group(group: GroupId) -> bool {
+        group.0 >= FIRST
+    }
+}
