@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ccl_core::ids::UnitId;
-use ccl_core::{CommunicatorConfig, Error, GroupId, MasterConfig, Timers};
+use ccl_core::{CommunicatorConfig, Error, GroupId, MasterConfig, Roster, Timers, limits};
 
 use crate::memory::{self, Growing};
 use crate::result::Outcome;
@@ -69,6 +69,15 @@ pub struct cclCommunicatorConfig_t {
     /// Name of this peer in errors, logs and events, at most 64 bytes. NULL: host name and process
     /// id.
     pub name: *const c_char,
+    /// Names of the fixed members of the group in rank order, each unique, which all members give
+    /// alike. The group is then closed: it forms once, with exactly these members in this order,
+    /// and nobody joins it later; `group` must be an id that no group has had. Not with
+    /// `unit_size`. NULL: the group is open.
+    pub members: *const *const c_char,
+    /// Number of `members`, 1 to 256; 0 if `members` is NULL.
+    pub members_count: u32,
+    /// This peer's index in `members`, which is its rank.
+    pub rank: u32,
 }
 
 impl Default for cclCommunicatorConfig_t {
@@ -96,6 +105,9 @@ impl Default for cclCommunicatorConfig_t {
             io_threads: 0,
             unit_size: 0,
             name: none,
+            members: std::ptr::null(),
+            members_count: 0,
+            rank: 0,
         }
     }
 }
@@ -193,6 +205,27 @@ unsafe impl Growing for cclMasterConfig_t {
     }
 }
 
+/// The members that a closed group is to have.
+///
+/// # Safety
+/// `members` are `members_count` texts.
+unsafe fn roster(c: &cclCommunicatorConfig_t) -> Outcome<Option<Roster>> {
+    if c.members.is_null() && c.members_count == 0 {
+        return Ok(None);
+    }
+    let (count, name) = (c.members_count as usize, "config->members");
+    // SAFETY: passed on from the caller.
+    let pointers = unsafe { memory::list(c.members, count, limits::WORLD_SIZE_MAX, name) }?;
+    let mut members = Vec::with_capacity(count);
+    for pointer in pointers {
+        // SAFETY: passed on from the caller.
+        let member = unsafe { memory::text(pointer, name) }?;
+        members.push(member.ok_or_else(|| Error::invalid("a name in config->members is NULL"))?);
+    }
+    let rank = c.rank;
+    Ok(Some(Roster { members, rank }))
+}
+
 /// The core's form of a communicator's config.
 ///
 /// # Safety
@@ -214,6 +247,8 @@ pub(crate) unsafe fn communicator_config(
         group: GroupId(c.group),
         unit: memory::switch(c.has_unit, "config->has_unit")?.then_some(UnitId(c.unit)),
         unit_size: (c.unit_size != 0).then_some(c.unit_size),
+        // SAFETY: passed on from the caller.
+        roster: unsafe { roster(&c) }?,
         listen: address(text(c.listen, "config->listen")?, "config->listen")?,
         advertise: text(c.advertise, "config->advertise")?,
         lanes: (lanes != 0).then_some(lanes),

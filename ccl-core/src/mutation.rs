@@ -111,6 +111,16 @@ pub enum Mutation {
     NewerReportIgnored,
     /// A restarted master does not know that its journal was doubted.
     DoubtForgotten,
+    /// A closed group forms when all but one of its members have come.
+    ClosedFoundedShort,
+    /// The members of a closed group are in the order in which they came.
+    ClosedInOrderOfComing,
+    /// A closed group lets newcomers in.
+    ClosedLetsIn,
+    /// The id of a closed group may be used again once its members are gone.
+    UsedIdForgotten,
+    /// The next master does not know that a group is closed.
+    ClosedNotSealed,
 }
 
 #[cfg(ccl_mutations)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ccl_core::ids::UnitId;
 use ccl_core::{
-    Algorithm, CommunicatorConfig, GroupId, MasterConfig, Options, ReduceOp, SyncOptions,
+    Algorithm, CommunicatorConfig, GroupId, MasterConfig, Options, ReduceOp, Roster, SyncOptions,
     SyncStrategy, Tag, Timers,
 };
 use pyo3::exceptions::PyTypeError;
@@ -119,6 +119,29 @@ fn strategy(value: &Bound<'_, PyAny>) -> PyResult<SyncStrategy> {
     })
 }
 
+/// The fixed members of a group, and this peer's place among them.
+fn roster(keywords: Keywords<'_, '_>) -> PyResult<Option<Roster>> {
+    let Some(keywords) = keywords else {
+        return Ok(None);
+    };
+    let given = |name| {
+        let value = keywords.get_item(name)?;
+        PyResult::Ok(value.filter(|value| !value.is_none()))
+    };
+    match (given("members")?, given("rank")?) {
+        (Some(members), Some(rank)) => Ok(Some(Roster {
+            members: members.extract()?,
+            rank: rank.extract()?,
+        })),
+        (None, None) => Ok(None),
+        _ => {
+            let what = "members and rank are given together: the names of all members of a closed \
+                        group, and this peer's index among them";
+            Err(invalid(keywords.py(), what))
+        }
+    }
+}
+
 /// Settings of a peer.
 pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<CommunicatorConfig> {
     let mut config = CommunicatorConfig {
@@ -127,6 +150,7 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
     };
     each(keywords, "CommunicatorSettings", |name, value| {
         match name {
+            "members" | "rank" => config.roster = roster(keywords)?,
             "run" => config.run = value.extract()?,
             "name" => config.name = value.extract()?,
             "group" => config.group = GroupId(value.extract()?),

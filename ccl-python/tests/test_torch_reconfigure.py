@@ -191,7 +191,7 @@ def test_an_attempt_that_lacks_one_fails_in_time_and_leaves_nothing_behind(clust
     cluster.begin_of([0, 1], [0, 1, 2], seconds=SOON_SECONDS)
     for number in [0, 1]:
         kind, text = cluster[number].failure()
-        assert kind == "NotAdmitted" and "of the 3 peers" in text
+        assert kind == "NotAdmitted" and text.count("not yet rank 2") == 1, text
         cluster[number].tell("sum")
         assert "has no members" in cluster[number].failure()[1]
     with ccl.Communicator(cluster.address) as another:
@@ -212,12 +212,27 @@ def test_an_attempt_of_one_that_dies_in_it_fails_in_time(cluster: Cluster) -> No
 def test_lists_that_differ_are_noticed(cluster: Cluster) -> None:
     first, second = cluster.ask_all([0, 1], "handle")
     uuid = cluster.uuid()
-    cluster[0].tell("reconfigure", uuid, [first, second])
-    cluster[1].tell("reconfigure", uuid, [second, first])
-    for number in [0, 1]:
-        kind, text = cluster[number].failure()
-        assert (kind, "handles with hash" in text) == ("Cancelled", True), text
+    cluster[0].tell("reconfigure", uuid, [first, second], SOON_SECONDS)
+    cluster[1].tell("reconfigure", uuid, [second, first], SOON_SECONDS)
+    failures = dict(cluster[number].failure() for number in [0, 1])
+    assert "with another list of members" in failures["Refused"], "whoever came second"
+    assert "not yet rank" in failures["NotAdmitted"]
     cluster.form([0, 1])
+
+
+@on_ccl
+def test_a_uuid_that_others_have_used_is_refused_by_the_master(cluster: Cluster) -> None:
+    uuids = [cluster.uuid(), cluster.uuid()]
+    handles = cluster.ask_all([0, 1], "handle")
+    for uuid in uuids:
+        assert cluster.ask_all([0, 1], "reconfigure", uuid, handles) == [(0, 2), (1, 2)]
+    alone = [cluster[2].ask("handle")]
+    for uuid in uuids:
+        cluster[2].tell("reconfigure", uuid, alone)
+        kind, text = cluster[2].failure()
+        assert (kind, "is already used" in text) == ("Refused", True), text
+    assert cluster.ask_all([0, 1], "sum") == [3, 3], "nobody joined the second"
+    cluster.form([2])
 
 
 @on_ccl

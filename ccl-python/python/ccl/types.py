@@ -84,6 +84,9 @@ class CommunicatorSettings(TypedDict, total=False):
     group: int
     unit: int | None
     unit_size: int | None
+    #: The fixed members of a closed group, and this peer's index among them.
+    members: Sequence[str] | None
+    rank: int | None
     listen: str | None
     advertise: str | None
     lanes: int

@@ -369,7 +369,9 @@ impl Checkers {
         }
         match end {
             SessionEnd::Refused(why)
-                if host.view.is_none() && host.run.is_none() && host.place.is_none() =>
+                if host.view.is_none()
+                    && host.run.is_none()
+                    && !World::is_closed_group(host.group) =>
             {
                 Err(format!("a newcomer was refused: {why}"))
             }

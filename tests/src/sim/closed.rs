@@ -30,8 +30,8 @@ const LIFE: (u64, u64) = (3_000, 15_000);
 pub struct Asker {
     /// The group.
     pub group: GroupId,
-    /// Its place.
-    pub place: Place,
+    /// Its place; `None`: it takes the group for an open one.
+    pub place: Option<Place>,
 }
 
 /// What is known of closed groups.
@@ -44,11 +44,19 @@ pub struct ClosedGroups {
 }
 
 impl World {
-    /// Processes ask for a closed group.
+    /// Processes ask for closed groups.
     pub fn inject_askers(&mut self) {
+        for _ in 0..self.fault_rng.between(1, 3) {
+            let after = self.fault_rng.millis(0, 8000);
+            self.schedule(after, Event::Fault(Fault::AskAll));
+        }
+    }
+
+    /// Processes ask for one closed group.
+    pub fn ask_all(&mut self) {
         let closed = &mut self.closed;
         let rng = &mut self.fault_rng;
-        let is_reused = closed.asked > 0 && rng.chance(200);
+        let is_reused = closed.asked > 0 && rng.chance(400);
         let number = match is_reused {
             true => rng.below(closed.asked),
             false => closed.asked,
@@ -71,6 +79,8 @@ impl World {
                     rank: Rank(rank),
                 };
                 let after = self.fault_rng.millis(0, 1500);
+                let is_mistaken = self.fault_rng.chance(60);
+                let place = (!is_mistaken).then_some(place);
                 let asker = Asker { group, place };
                 self.schedule(after, Event::Fault(Fault::Ask(asker)));
             }
@@ -91,7 +101,7 @@ impl World {
     /// All that wait or work in closed groups.
     pub fn askers(&self) -> impl Iterator<Item = HostId> {
         let hosts = self.hosts.iter().enumerate();
-        let askers = hosts.filter(|(_, host)| host.place.is_some() && host.is_live());
+        let askers = hosts.filter(|(_, host)| Self::is_closed_group(host.group) && host.is_live());
         askers.map(|(index, _)| HostId(index))
     }
 
@@ -133,6 +143,9 @@ impl World {
             late: 0,
         };
         self.app_post(host, call, 1);
+        if place.roster.is_multiple_of(2) {
+            self.app_safe_point(host);
+        }
     }
 
     /// The master seals a view: of a closed group the first has exactly the members of the list, in
@@ -155,6 +168,7 @@ impl World {
         };
         if let Some(before) = before.filter(|before| !is_forgotten(before)) {
             let mut rest = before.iter();
+            self.stats.situation(("closed group", "went on"));
             let is_rest = members.iter().all(|peer| rest.any(|known| known == peer));
             return ensure(is_rest, || {
                 format!("closed group {group} formed as {before:?} and has {members:?} (R19)")
@@ -165,6 +179,9 @@ impl World {
             hosts.find(|host| host.key == known.member.key)?.place
         });
         let places: Vec<Option<Place>> = places.collect();
+        if !view.is_closed && before.is_none() && places.iter().all(Option::is_none) {
+            return Ok(());
+        }
         let is_listed = |(rank, place): (usize, &Option<Place>)| {
             place.is_some_and(|place| {
                 let first = places[0].is_some_and(|first| first.is_beside(&place));
@@ -176,6 +193,7 @@ impl World {
         })?;
         ensure(view.is_closed, || format!("{group} was sealed as open"))?;
         self.closed.formed.insert(key, members);
+        self.stats.situation(("closed group", "formed"));
         Ok(())
     }
 
@@ -184,22 +202,28 @@ impl World {
     ///
     /// # Errors
     /// None of that is so.
-    pub(super) fn check_refusal(&self, host: HostId, why: &str) -> Result<(), String> {
-        let (group, Some(place)) = (self.hosts[host.0].group, self.hosts[host.0].place) else {
+    pub(super) fn check_refusal(&mut self, host: HostId, why: &str) -> Result<(), String> {
+        let (group, place) = (self.hosts[host.0].group, self.hosts[host.0].place);
+        if !Self::is_closed_group(group) {
             return Ok(());
-        };
+        }
         let others = self.hosts.iter().enumerate();
         let others = others.filter(|(index, other)| *index != host.0 && other.group == group);
-        let mut others = others.filter_map(|(_, other)| other.place);
+        let mut others = others.map(|(_, other)| other.place);
+        let is_beside = |other: Option<Place>| match (place, other) {
+            (Some(own), Some(other)) => own.is_beside(&other),
+            (own, other) => own == other,
+        };
         let is_true = match why {
             why if why.starts_with("id ") => {
-                let mut formed = self.closed.formed.keys();
-                formed.any(|(_, id)| *id == group)
+                let mut sealed = self.checkers.sealed.keys();
+                sealed.any(|(_, id)| *id == group)
             }
-            why if why.contains("another list") => others.any(|other| !other.is_beside(&place)),
+            why if why.contains("another list") => others.any(|other| !is_beside(other)),
             why if why.contains("another process") => others.any(|other| other == place),
             _ => true,
         };
+        self.stats.situation(("closed group", "somebody refused"));
         ensure(is_true, || format!("{host:?} was refused: {why} (R19)"))
     }
 
@@ -229,7 +253,7 @@ impl World {
     }
 
     /// Whether a group is one of those that are asked for.
-    pub(super) fn is_closed_group(group: GroupId) -> bool {
+    pub fn is_closed_group(group: GroupId) -> bool {
         group.0 >= FIRST
     }
 }

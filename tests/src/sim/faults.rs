@@ -39,7 +39,9 @@ pub enum Fault {
     Join(GroupId),
     /// A process of a site starts.
     Seat(Seat),
-    /// A process asks for a closed group.
+    /// Processes ask for a closed group.
+    AskAll,
+    /// One of them does.
     Ask(Asker),
     /// A hello of a host comes that went to this master, long after others.
     LateHello(HostId, u32, Box<PeerToMaster>),
@@ -117,6 +119,7 @@ impl World {
             Fault::HealSlowLink(link) => self.slow_link(link, 1),
             Fault::HealIsolation(host) => self.isolate_data(host, false),
             Fault::Seat(seat) => self.take_seat(seat),
+            Fault::AskAll => self.ask_all(),
             Fault::Ask(asker) => self.ask(asker),
             Fault::Leave(host) => {
                 if self.hosts[host.0].is_live() && self.hosts[host.0].is_running() {
@@ -297,7 +300,7 @@ impl World {
 
     fn inject_death(&mut self, host: HostId, power_loss: bool) {
         self.die(host, None, power_loss);
-        if self.hosts[host.0].place.is_some() {
+        if Self::is_closed_group(self.hosts[host.0].group) {
             return;
         }
         if self.fault_rng.chance(500) {

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Those that seeds notice.
-pub const ALL: [Mutation; 49] = [
+pub const ALL: [Mutation; 54] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -57,6 +57,11 @@ pub const ALL: [Mutation; 49] = [
     Mutation::SafePointToldEarly,
     Mutation::NewcomerOverlooked,
     Mutation::OlderJournalTrusted,
+    Mutation::ClosedFoundedShort,
+    Mutation::ClosedInOrderOfComing,
+    Mutation::ClosedLetsIn,
+    Mutation::UsedIdForgotten,
+    Mutation::ClosedNotSealed,
 ];
 
 /// Those that scripts notice (`scenarios_journal.rs` and `scenarios_state.rs` in `tests/tests`):

@@ -173,8 +173,8 @@ impl World {
     /// A process starts and asks for a closed group.
     pub fn spawn_asker(&mut self, asker: Asker, app: App) -> HostId {
         let wish = Wish {
-            place: Some(asker.place),
-            min_world: asker.place.size,
+            place: asker.place,
+            min_world: asker.place.map_or(1, |place| place.size),
             ..Wish::default()
         };
         self.start_host(asker.group, None, (app, None, wish))

@@ -28,7 +28,7 @@ const CLASSES: [&str; 10] = [
     "join",
 ];
 /// What is no fault in a phase.
-const OTHERS: [Cell; 17] = [
+const OTHERS: [Cell; 20] = [
     ("attach", "counts as flush"),
     ("attach", "while installing"),
     ("operation", "carried, posted late"),
@@ -46,6 +46,9 @@ const OTHERS: [Cell; 17] = [
     ("lasting cut", "at a member"),
     ("lasting cut", "at a newcomer"),
     ("lasting mute", "at a member"),
+    ("closed group", "formed"),
+    ("closed group", "went on"),
+    ("closed group", "somebody refused"),
 ];
 
 /// The class of a fault.
@@ -67,7 +70,7 @@ fn class(kind: FaultKind) -> &'static str {
         FaultKind::Leave => "leave",
         FaultKind::Cancel => "cancel",
         FaultKind::Twist => "twist",
-        FaultKind::JoinStorm | FaultKind::Hermit => "join",
+        FaultKind::JoinStorm | FaultKind::Hermit | FaultKind::Askers => "join",
         _ => "other",
     }
 }

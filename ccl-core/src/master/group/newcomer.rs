@@ -137,10 +137,18 @@ impl Group {
         if chosen.len() < self.needed() {
             return;
         }
+        self.is_closed = self.is_to_be_closed();
         let rank = |peer: &PeerId| self.newcomers[peer].place.map(|place| place.rank);
-        self.is_closed = rank(&chosen[0]).is_some();
-        chosen.sort_by_key(rank);
+        if !is_active(Mutation::ClosedInOrderOfComing) {
+            chosen.sort_by_key(rank);
+        }
         self.found_with(shared, &chosen);
+    }
+
+    /// Whether those who wait ask for a closed group.
+    fn is_to_be_closed(&self) -> bool {
+        let mut newcomers = self.newcomers.values();
+        newcomers.next().is_some_and(|first| first.place.is_some())
     }
 
     /// Installs these as the first members.
@@ -151,6 +159,10 @@ impl Group {
     /// How many the first view waits for.
     pub fn needed(&self) -> usize {
         let wishes = self.newcomers.values().map(|newcomer| newcomer.min_world);
-        wishes.max().unwrap_or(0).max(1) as usize
+        let needed = wishes.max().unwrap_or(0) as usize;
+        match is_active(Mutation::ClosedFoundedShort) && self.is_to_be_closed() {
+            true => needed.saturating_sub(1).max(1),
+            false => needed.max(1),
+        }
     }
 }

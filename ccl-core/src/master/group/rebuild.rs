@@ -15,6 +15,7 @@ use crate::master::group::returns::Base;
 use crate::master::group::{Group, View};
 use crate::master::history::record::SealedView;
 use crate::master::shared::Shared;
+use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::topology;
 use crate::wire::control::{
@@ -353,7 +354,7 @@ impl Group {
             return;
         };
         self.view = newest.view;
-        self.is_closed = newest.is_closed;
+        self.is_closed = newest.is_closed && !is_active(Mutation::ClosedNotSealed);
         let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
         self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
         if let Some(sealed) = &rebuild.sealed {

@@ -10,6 +10,7 @@ use crate::limits;
 use crate::master::Master;
 use crate::master::group::Group;
 use crate::master::history::record::Record;
+use crate::mutation::{Mutation, is_active};
 
 impl Master {
     /// Whether this group is known, or can be made.
@@ -35,7 +36,7 @@ impl Master {
     pub fn give_back(&mut self, group: GroupId) {
         let gone = self.groups.remove(&group).expect("the caller found it");
         self.epochs = self.epochs.max(gone.view.vid.epoch);
-        if gone.is_closed {
+        if gone.is_closed && !is_active(Mutation::UsedIdForgotten) {
             self.used.add(group);
         }
         let epochs = self.epochs;

@@ -6,6 +6,7 @@ use crate::master::group::admission::Newcomer;
 use crate::master::group::phase::Phase;
 use crate::master::run::Hello;
 use crate::master::shared::Shared;
+use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{EvictReason, Place, group_taken};
 
 impl Master {
@@ -63,6 +64,9 @@ impl Master {
 impl Group {
     /// Whether nobody with such a place can become a member.
     fn takes_no(&self, place: Option<Place>) -> bool {
+        if is_active(Mutation::ClosedLetsIn) {
+            return false;
+        }
         let has_formed = self.view.vid.term.0 > 0;
         self.is_closed || place.is_some() && has_formed
     }

@@ -186,11 +186,11 @@ def _make_fixed(master: str, options: Any) -> Group:
 
 
 def _connect(members: Members, timeout: timedelta) -> ccl.Connecting:
-    """Starts to meet the members of a group that takes all of them."""
+    """Starts to meet the members of a closed group."""
     assert _master is not None
-    size = len(members.handles)
-    own = {"group": members.group, "initial_world_size": size, "min_world_size": size}
-    settings = {"name": members.name, **_settings, **own, "connect_timeout": timeout}
+    own = {"group": members.group, "members": members.handles, "rank": members.rank}
+    whole = {"min_world_size": len(members.handles), "connect_timeout": timeout}
+    settings = {"name": members.name, **_settings, **own, **whole}
     return ccl.Communicator.connect_async(_master, **settings)
 
 

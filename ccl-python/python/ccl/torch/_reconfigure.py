@@ -1,16 +1,14 @@
 """Groups whose members change in place, as torch's API of fault tolerance has it.
 
-Each set of members is a peer group of its own at the master, numbered by torch's uuid. It takes all of
-its members: an operation that lacks one fails, and the program says by `reconfigure` who goes on.
+Each set of members is a closed peer group, numbered by torch's uuid. An operation that lacks a member fails,
+and the program says by `reconfigure` who goes on.
 """
 
-import hashlib
 import os
 import secrets
 import socket
 import threading
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -209,20 +207,11 @@ class Members:
         return f"rank {self.rank}, {socket.gethostname()[:HOST_CHARACTERS_MAX]}:{os.getpid()}"
 
     def meet(self, communicator: ccl.Communicator, timeout: timedelta) -> dict[int, int]:
-        """Their ranks, by peer."""
-        size = len(self.handles)
-        if communicator.world_size != size:
-            raise ccl.InvalidUsage(
-                f"{communicator.world_size} processes came to uuid {self.uuid}, which has {size} handles: it is "
-                "in use twice; give a new one"
-            )
-        told = array("q", [0] * size)
-        digest = hashlib.sha256("\n".join(self.handles).encode()).hexdigest()[:16]
-        name = f"reconfigure to uuid {self.uuid}, {size} handles with hash {digest}"
-        outcome = communicator.all_gather(
-            array("q", [self.rank]), told, deadline=timeout, caller=name
-        )
-        return dict(zip(outcome.contributors, told, strict=True))
+        """Waits until all of them are there. Returns their ranks, by peer."""
+        name = f"reconfigure to uuid {self.uuid}"
+        outcome = communicator.barrier(deadline=timeout, caller=name)
+        return {peer: rank for rank, peer in enumerate(outcome.contributors)}
+
 
 
 class Reconfiguration(dist._Work):

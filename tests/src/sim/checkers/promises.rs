@@ -97,6 +97,9 @@ impl World {
                 if let Some(k) = reached.filter(|k| report.safe_called <= **k) {
                     promises.withdrawn.insert((group, *k));
                 }
+                if let Some(k) = report.safe_called.checked_sub(1) {
+                    promises.reached.insert(host, k);
+                }
             }
             _ => {}
         }
