@@ -161,12 +161,13 @@ impl World {
         let members = view.members.iter().map(|known| known.member.peer);
         let members: Vec<PeerId> = members.collect();
         let key = (self.checkers.run, group);
-        let before = self.closed.formed.get(&key);
         // A master that has lost its journal knows only of groups that have members.
         let is_forgotten = |before: &Vec<PeerId>| {
             !self.keeps_all() && members.iter().all(|peer| !before.contains(peer))
         };
-        if let Some(before) = before.filter(|before| !is_forgotten(before)) {
+        let before = self.closed.formed.get(&key);
+        let before = before.filter(|before| !is_forgotten(before));
+        if let Some(before) = before {
             let mut rest = before.iter();
             self.stats.situation(("closed group", "went on"));
             let is_rest = members.iter().all(|peer| rest.any(|known| known == peer));

@@ -165,7 +165,13 @@ impl World {
     /// Who was evicted, and could be told so all the time, knows it.
     fn check_learned(&mut self, (host, freeze): (HostId, u64), peer: PeerId) {
         let state = &self.hosts[host.0];
-        let reachable = !state.up_blocked && !state.down_blocked && state.slowness == 1;
+        let since = Instant(
+            self.now
+                .0
+                .saturating_sub(self.news_bound(host).as_nanos() as u64),
+        );
+        let is_heard = !state.up_blocked && !state.down_blocked && state.slowness == 1;
+        let reachable = is_heard && state.is_calm_since(since);
         let same = state.freezes == freeze && state.peer.peer() == Some(peer);
         // A master that lost its memory may not know that the one before evicted it.
         let newest = self.checkers.newest_view(state.group);

@@ -121,7 +121,7 @@ impl Master {
             return self.shared.outbox.close(hello.connection);
         }
         if let Some(reason) = self.objection(&hello) {
-            return self.refuse(hello.connection, reason);
+            return self.refuse_hello(&hello, reason);
         }
         match self.run.waiting() {
             Some(waiting) => {
@@ -184,6 +184,12 @@ impl Master {
         None
     }
 
+    /// What it said may come once more, when nothing speaks against it.
+    fn refuse_hello(&mut self, hello: &Hello, reason: String) {
+        self.shared.sessions.give_up(hello.key, hello.attach);
+        self.refuse(hello.connection, reason);
+    }
+
     fn refuse(&mut self, connection: ConnectionId, reason: String) {
         self.shared
             .outbox
@@ -201,12 +207,12 @@ impl Master {
             self.evict(peer, EvictReason::Protocol(what.into()));
         }
         if let Some(reason) = self.roster_objection(&hello) {
-            return self.refuse(hello.connection, reason);
+            return self.refuse_hello(&hello, reason);
         }
         self.take_place(&hello);
         let generation = match self.generation_of(&hello) {
             Ok(generation) => generation,
-            Err(reason) => return self.refuse(hello.connection, reason),
+            Err(reason) => return self.refuse_hello(&hello, reason),
         };
         let peer = self.next_peer;
         self.next_peer = PeerId(peer.0 + 1);

@@ -103,19 +103,32 @@ fn one_that_is_missing_is_named_and_nothing_is_left_when_the_others_give_up() {
 fn only_peers_with_the_same_list_wait_for_each_other() {
     let mut stage = Stage::new();
     stage.come(&[0]);
-    let others = [
-        stage.listed(2, 3, 1),
-        stage.listed(1, 2, 1),
-        stage.hello(GROUP, 77),
+    let hellos: [fn(&Stage) -> PeerToMaster; 3] = [
+        |stage| stage.listed(2, 3, 1),
+        |stage| stage.listed(1, 2, 1),
+        |stage| stage.hello(GROUP, 77),
     ];
-    for hello in others {
-        let reason = stage.refused(hello);
+    for hello in hellos {
+        let reason = stage.refused(hello(&stage));
         assert!(reason.contains("with another list of members"), "{reason}");
     }
     let mut stage = Stage::new();
     stage.join(stage.hello(GROUP, 77));
     let reason = stage.refused(stage.listed(1, 3, 0));
     assert!(reason.contains("an open group"), "{reason}");
+}
+
+#[test]
+fn a_copy_of_a_refused_hello_takes_no_place_later() {
+    let mut stage = Stage::new();
+    let others = stage.come(&[0]);
+    let hello = stage.listed(2, 2, 1);
+    stage.refused(hello.clone());
+    stage.say(others[0], PeerToMaster::Leave);
+    let connection = stage.connection();
+    stage.say_at(connection, hello);
+    assert_eq!(stage.told_at(connection), []);
+    assert_eq!(stage.master.groups.len(), 0);
 }
 
 #[test]

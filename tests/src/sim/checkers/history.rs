@@ -143,10 +143,8 @@ impl World {
         if !lost || !(sealed.vid.term < vid.term || earlier) || survives {
             return Ok(());
         }
-        // Without a journal, a master takes up the run whose members it hears first: that may be
-        // one that an earlier master had given up.
-        let served = self.master.machine.as_ref().and_then(Master::run_id);
-        if served == self.runs.get(run).copied() {
+        // Of a group that was begun anew before, members that were cut off then may be heard first.
+        if !self.checkers.broken.contains(&group) {
             self.nobody_is_left(run, &sealed.members)?;
         }
         self.checkers.broken.insert(group);
