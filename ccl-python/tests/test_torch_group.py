@@ -161,9 +161,9 @@ def give_from_each_to_each() -> None:
     assert complex_got.tolist() == [0, 1j]
     with pytest.raises(ccl.InvalidArgument, match="cannot be split equally among 2 ranks"):
         dist.all_to_all_single(torch.zeros(3), torch.zeros(3))
-    with pytest.raises(ccl.InvalidArgument, match=r"the split sizes \[1, 1\] have the sum 2"):
+    with pytest.raises(ccl.InvalidArgument, match=r"the split sizes \[1, 1\] add up to 2"):
         dist.all_to_all_single(torch.zeros(2), torch.zeros(3), [1, 1], [1, 1])
-    with pytest.raises(ccl.InvalidArgument, match="rank 0 gives 4 bytes to rank 1, which expects 8"):
+    with pytest.raises(ccl.InvalidArgument, match="rank 0 sends 4 bytes to rank 1, which expects 8"):
         wanted = [[1, 1], [2, 1]][rank]
         dist.all_to_all_single(torch.zeros(sum(wanted)), torch.zeros(2), wanted, [1, 1])
 

@@ -228,8 +228,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(cluster: Cluster) -> None
     uuid = cluster.uuid()
     assert cluster.ask_all([0, 1], "reconfigure", uuid, handles) == [(0, 2), (1, 2)]
     used, missing, twice = cluster[0].ask("refuse", handles, uuid)
-    assert f"uuid {uuid} is already used" in used
-    assert "is not among the 1 given" in missing and "is given twice" in twice
+    assert f"uuid {uuid} was already used" in used
+    assert "is not among the 1 given" in missing and "duplicate handle" in twice
     assert cluster.ask_all([0, 1], "sum") == [3, 3]
 
 
