@@ -391,7 +391,7 @@ fn a_newcomer_is_told_who_has_not_come_to_the_safe_point() {
         ],
     );
     let point = founders[0].update_topology_async().unwrap();
-    told(&carl, &["1 of 2 members", "not yet peer ", "(bob, "]);
+    told(&carl, &["1 of 2 members", "still missing: peer ", "(bob, "]);
     let until = Instant::now() + HANG;
     while !founders[0]
         .waits_for()

@@ -240,24 +240,24 @@ fn the_entry_that_differs_is_named_with_both_sides() {
         let shape = if rank == 1 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape), ("z", vec![])]
     });
-    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] on the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] on the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("a", vec![3]), ("more", vec![1]), ("z", vec![])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "\"more\" is f32 of shape [1] at the odd one, but is missing here";
-    let odd = "\"more\" is f32 of shape [1] here, but is missing at the others";
+    let usual = "\"more\" is f32 of shape [1] on the odd one, but is missing here";
+    let odd = "\"more\" is f32 of shape [1] here, but is missing on the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("z", vec![]), ("a", vec![3])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "the entries here and at the odd one are the same, but in another order";
-    let odd = "the entries here and at the others are the same, but in another order";
+    let usual = "the entries here and on the odd one are the same, but in a different order";
+    let odd = "the entries here and on the others are the same, but in a different order";
     assert_eq!(words, [usual, odd, usual]);
 
     // Each has another: the last two are told of the one admitted last.
@@ -276,8 +276,8 @@ fn each_of_two_with_the_same_odd_entry_is_told_of_it() {
         let shape = if rank < 2 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape)]
     });
-    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] on the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] on the others";
     assert_eq!(words, [odd, odd, usual, usual, usual]);
 }
 
@@ -293,8 +293,8 @@ fn many_entries_that_differ_are_counted() {
         let shape = vec![if rank == 1 { 2 } else { 3 }];
         NAMES.iter().map(|name| (*name, shape.clone())).collect()
     });
-    let odd = "at least 14 entries here and at the others differ";
-    let usual = "at least 14 entries here and at the odd one differ";
+    let odd = "at least 14 entries differ between this member and the others";
+    let usual = "at least 14 entries differ between this member and the odd one";
     assert_eq!(words, [usual, odd, usual]);
     let words = told(|rank| {
         let shape = vec![if rank == 1 { 2 } else { 3 }];
@@ -313,7 +313,7 @@ fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
         _ => vec![("a", vec![3]), (NAME, LONG.to_vec())],
     });
     let (usual, odd) = (&words[0], &words[1]);
-    let end = "but is missing at the odd one";
+    let end = "but is missing on the odd one";
     assert!(
         usual.starts_with(&format!("{NAME:?} is f32")) && usual.ends_with(end),
         "{usual}"

@@ -148,7 +148,7 @@ pub fn read_facts(source: &impl Source) -> Result<(Facts, u64), String> {
     let expected = facts.bytes.checked_add(LENGTH_BYTES + text_bytes);
     if expected != Some(file_bytes) {
         return Err(format!(
-            "it has {file_bytes} bytes, but by its header should have {} and {} more",
+            "it has {file_bytes} bytes, but its header of {} bytes announces {} more",
             LENGTH_BYTES + text_bytes,
             facts.bytes
         ));
@@ -310,7 +310,7 @@ impl<'a> Ranges<'a> {
             .by_name
             .binary_search_by(|index| name_of(index).cmp(name));
         let Ok(place) = place else {
-            return Err(format!("there is no entry `{}`", shortened(name)));
+            return Err(format!("its entry `{}` is unknown", shortened(name)));
         };
         let index = self.by_name[place] as usize;
         let key = &self.keys[index];

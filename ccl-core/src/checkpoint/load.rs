@@ -116,11 +116,11 @@ impl<D: Disk> Checkpoints<D> {
                         listings += 1;
                         continue 'listing;
                     }
-                    Err(Fault::Gone) => "it is gone".into(),
+                    Err(Fault::Gone) => "it no longer exists".into(),
                     Err(Fault::OtherKeys) => return Err(other_keys(&path)),
                     Err(Fault::Unusable(what)) => what,
                 };
-                tracing::warn!(checkpoint = %path.display(), what, "skipped a checkpoint");
+                tracing::warn!(checkpoint = %path.display(), what, "skipped a checkpoint that cannot be used");
                 skipped.push(format!("{}: {what}", path.display()));
             }
             if skipped.is_empty() {
@@ -225,7 +225,7 @@ impl Expected<'_> {
             return Err(format!("its content hashes to {root:?}, not to {should:?}"));
         }
         if unequal != facts.unequal {
-            return Err("its entries that may differ are damaged".into());
+            return Err("its entries named in allow_inequality are damaged".into());
         }
         Ok(())
     }

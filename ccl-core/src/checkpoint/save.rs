@@ -54,8 +54,8 @@ impl<D: Disk> Checkpoints<D> {
         let root = Tree::new(keys_digest, &blocks, digests).root;
         if root != content.root {
             return Err(Error::invalid(format!(
-                "the entries hash to {root:?}, not to {:?}: they were changed after that was \
-                 computed",
+                "the entries hash to {root:?}, not to {:?}: they were changed during the save; \
+                 leave the memory alone until save returns",
                 content.root
             )));
         }
@@ -131,7 +131,7 @@ impl<D: Disk> Checkpoints<D> {
             let aside = self.directory.join(names::superseded(later));
             tracing::warn!(
                 checkpoint = %path.display(), saved = revision.0,
-                "a checkpoint of a later revision is set aside: the run went back before it"
+                "set a checkpoint aside, because the run has gone back to an earlier revision"
             );
             let renamed = self.disk.rename(&path, &aside);
             let synced = renamed.and_then(|()| self.disk.sync_directory(&self.directory));

@@ -117,7 +117,7 @@ impl MasterServer {
             Some(status) => Ok(status),
             None => {
                 self.ending.wait()?;
-                Err(Error::Ended("the master was told to stop".into()))
+                Err(Error::Ended("the master was stopped".into()))
             }
         }
     }
@@ -135,7 +135,7 @@ impl MasterServer {
         let address = parts
             .port
             .local_addr()
-            .map_err(|error| Error::os("the master's address", error))?;
+            .map_err(|error| Error::os("cannot determine the master's address", error))?;
         let (stop, stopped) = oneshot::channel();
         let (questions, asked) = mpsc::unbounded_channel();
         let ending = Arc::new(Ending::default());
@@ -148,7 +148,7 @@ impl MasterServer {
         };
         let thread = std::thread::Builder::new().name("ccl-master".into());
         let thread = signals::without_signals(|| thread.spawn(serve))
-            .map_err(|error| Error::os("starting the master's thread", error))?;
+            .map_err(|error| Error::os("cannot start the master's thread", error))?;
         Ok(Self {
             address,
             stop: Mutex::new(Some(stop)),
@@ -251,7 +251,7 @@ fn check_no_run(journal: &Journal, history: &[Record]) -> Result<()> {
     }
 }
 
-/// Whether nothing casts doubt on a journal, or an operator stands for it.
+/// Whether a journal is beyond doubt, or trusted on an operator's word.
 fn is_newest(journal: &Journal, config: &MasterConfig) -> bool {
     let Some(doubt) = journal.doubt() else {
         return true;
@@ -293,8 +293,8 @@ impl Ending {
 }
 
 fn panicked() -> Error {
-    let cause = std::io::Error::other("it panicked; the message is on standard error");
-    Error::os("the master's thread", cause)
+    let cause = std::io::Error::other("its thread panicked; the message is on standard error");
+    Error::os("the master ended unexpectedly", cause)
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl IoThreads {
         static NEWEST: AtomicU64 = AtomicU64::new(0);
         let number = NEWEST.fetch_add(1, Ordering::Relaxed) + 1;
         let runtime = build(name, threads, number)
-            .map_err(|error| Error::os("starting I/O threads", error))?;
+            .map_err(|error| Error::os("cannot start I/O threads", error))?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -49,7 +49,7 @@ impl IoThreads {
                 runtime.block_on(async { drop(stopped.await) });
                 runtime.shutdown_background();
             })
-            .map_err(|error| Error::os("starting an I/O thread", error))?;
+            .map_err(|error| Error::os("cannot start an I/O thread", error))?;
         Ok(Self {
             handle,
             number,
@@ -106,7 +106,7 @@ impl Thread {
     pub(crate) fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<Self> {
         let thread = std::thread::Builder::new().name(name.to_owned());
         let thread = signals::without_signals(|| thread.spawn(run))
-            .map_err(|error| Error::os(format!("starting thread {name}"), error))?;
+            .map_err(|error| Error::os(format!("cannot start thread {name}"), error))?;
         Ok(Self(Some(thread)))
     }
 }

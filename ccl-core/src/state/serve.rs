@@ -57,7 +57,7 @@ impl Serve {
             What::Blocks => self.bytes(&order) <= self.layout.frame_bytes() as u64,
         };
         if !fits {
-            return Err("a request for more than a frame carries");
+            return Err("a request for more than a frame can carry");
         }
         let asks = self.asks.entry(order.peer).or_default();
         if asks.len() >= limits::STATE_ASKS_MAX {

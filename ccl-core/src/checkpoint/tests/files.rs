@@ -206,7 +206,7 @@ fn what_does_not_hash_to_its_root_or_cannot_be_named_is_not_saved() {
     };
     let other = State::small(2);
     let result = checkpoints.save(state.id(1), &state.keys, &other.slices());
-    is_refused(result, "they were changed after");
+    is_refused(result, "they were changed during the save");
     let result = checkpoints.save(state.id(1), &state.keys, &state.slices()[1..]);
     is_refused(result, "5 keys, 4 entries");
     let mut short = state.slices();

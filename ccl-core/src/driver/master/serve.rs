@@ -74,7 +74,7 @@ pub(super) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Error::os("the master's event loop", error))?;
+        .map_err(|error| Error::os("cannot start the master's event loop", error))?;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, serve(parts, stopped, asked))
 }
@@ -122,7 +122,7 @@ impl Server {
         let port = parts
             .port
             .serve()
-            .map_err(|error| Error::os("the master's port", error))?;
+            .map_err(|error| Error::os("cannot accept connections on the master's port", error))?;
         let clock = Clock::start();
         let setup = Setup {
             run: parts.config.run,

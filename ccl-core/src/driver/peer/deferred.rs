@@ -180,7 +180,7 @@ impl Session {
                 ?operation_timeout,
                 ?post_timeout,
                 "operation_timeout is not longer than the master's post_timeout: calls time out before a \
-                 member that hangs is evicted; raise the one or lower the other"
+                 member that hangs is evicted; raise operation_timeout or lower post_timeout"
             ),
             Deferred::Note(event) => log(&event),
         }

@@ -351,7 +351,7 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
         SessionEnd::Refused(reason) => Error::Refused(reason.clone()),
         SessionEnd::Detached => Error::Unknown("no master for longer than detach_timeout".into()),
         SessionEnd::NoVerdict => {
-            Error::Unknown("no verdict within verdict_timeout of the cancel".into())
+            Error::Unknown("no verdict on a cancelled call within verdict_timeout".into())
         }
         SessionEnd::Protocol(what) => {
             Error::Unknown(format!("the master broke the protocol: {what}"))
@@ -407,7 +407,7 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Arc<dyn Links>) -> 
 fn scratch(config: &CommunicatorConfig) -> Result<Scratch> {
     Scratch::new(config.scratch_bytes).map_err(|refusal| {
         let cause = std::io::Error::new(std::io::ErrorKind::OutOfMemory, refusal);
-        Error::os("allocating scratch_bytes of memory", cause)
+        Error::os("cannot allocate scratch_bytes of memory", cause)
     })
 }
 

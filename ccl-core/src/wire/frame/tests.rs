@@ -236,8 +236,8 @@ fn every_refusal_says_what_is_wrong_and_stays() {
         (damaged(4, 9), "control frame version 9, this side speaks 1"),
         (damaged(4, 0x81), "wrong side"),
         (damaged(9, 0), "checksum is"),
-        (trailing, "1 bytes after its end"),
-        (unknown, "undecodable control message"),
+        (trailing, "1 bytes left after its end"),
+        (unknown, "cannot decode the control message"),
         (
             b"GET / HTTP/1.1\r\n".to_vec(),
             "a control frame of 542393680 bytes",
