@@ -1,7 +1,7 @@
 //! Shared state: a handle for named buffers and their revision.
 //!
-//! A sync in progress owns the state; see `sync`. Queries of entries are in `entries`, and files are
-//! in `checkpoint`.
+//! A sync in progress owns the state; see `sync`. Queries of entries are in `entries`, and files
+//! are in `checkpoint`.
 #![allow(
     clippy::too_many_arguments,
     reason = "an entry's name, memory, type and shape, one by one, as C programmers write them"

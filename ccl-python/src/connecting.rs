@@ -48,8 +48,8 @@ impl Connecting {
 
 #[pymethods]
 impl Connecting {
-    /// Waits until this peer is admitted. Raises `Timeout` after `timeout` seconds; the attempt goes
-    /// on.
+    /// Waits until this peer is admitted. Raises `Timeout` after `timeout` seconds; the attempt
+    /// goes on.
     #[pyo3(signature = (timeout = None))]
     fn wait<'py>(
         &self,

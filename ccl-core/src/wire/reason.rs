@@ -154,8 +154,8 @@ pub enum EvictReason {
     Protocol(String),
     /// Another member of its unit was lost.
     Unit(PeerId),
-    /// Its unit could not be in all its groups: it was not admitted to them together, or a restarted
-    /// master found only part of it.
+    /// Its unit could not be in all its groups: it was not admitted to them together, or a
+    /// restarted master found only part of it.
     UnitTorn,
     /// A member of its unit left, and this one did not follow within `peer_timeout`.
     UnitLeft(PeerId),
