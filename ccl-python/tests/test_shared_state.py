@@ -124,7 +124,7 @@ def mistake(communicator: ccl.Communicator) -> tuple[int, int | None, str | None
     shapes = r"f64 of shape \[5\] here, but f64 of shape \[4\]"
     if communicator.rank != 1:
         shapes = r"f64 of shape \[4\] here, but f64 of shape \[5\]"
-    words = rf'other entries than the other members: .*"array" is {shapes} at {there}$'
+    words = rf'differ from those of the other members: .*"array" is {shapes} on {there}$'
     with pytest.raises(ccl.StateMismatch, match=words) as caught:
         communicator.sync(state)
     assert not isinstance(caught.value, ccl.Retryable) and isinstance(caught.value, ccl.Error)
@@ -212,7 +212,7 @@ def test_what_cannot_be_shared_is_refused_with_its_name_and_what_to_do() -> None
         ({2.5: base}, TypeError, "2.5"),
         ((1, base), TypeError, "a number in a tuple"),
         (base, TypeError, "pass a dict"),
-        ({"a": {"b": base}, "a.b": base}, ccl.InvalidArgument, "already"),
+        ({"a": {"b": base}, "a.b": base}, ccl.InvalidArgument, "duplicate"),
     ]:
         with pytest.raises(kind, match=advice):
             ccl.SharedState(source)

@@ -1,8 +1,8 @@
 //! Python's exception classes are sorted as the core sorts its errors.
 //!
-//! The classes are written by hand, for readers and type checkers. Each error of the core has a class
-//! below `Retryable` if it is retryable, below `SessionOver` if it is fatal, and otherwise below
-//! neither.
+//! The classes are written by hand, for readers and type checkers. Each error of the core has a
+//! class below `Retryable` if it is retryable, below `SessionOver` if it is fatal, and otherwise
+//! below neither.
 
 mod source;
 

@@ -237,7 +237,8 @@ fn death_of_the_only_newcomer_releases_the_safe_point_unchanged() {
     s.works(&[A, B], 0);
 }
 
-/// The wait succeeds, with or without the newcomer, whose links to the dead are broken for a moment.
+/// The wait succeeds, with or without the newcomer, whose links to the dead are broken for a
+/// moment.
 #[test]
 fn loss_of_a_member_does_not_fail_the_wait_at_a_safe_point() {
     let mut s = Scenario::with_members(3);

@@ -270,8 +270,8 @@ fn empty_master_takes_the_old_run_up_although_a_newcomer_comes_first() {
     s.admit(&[A, B, C], newcomer);
 }
 
-/// A newcomer dies before the run is founded. A copy of its hello does not make it a newcomer again:
-/// the others would be linked with a peer that never answers.
+/// A newcomer dies before the run is founded. A copy of its hello does not make it a newcomer
+/// again: the others would be linked with a peer that never answers.
 #[test]
 fn copied_hello_before_the_run_is_founded_makes_no_newcomer() {
     let mut swarm = swarm(Disk::Full, 2);
@@ -431,8 +431,8 @@ fn member_that_does_not_come_back_is_not_waited_for_longer_than_the_window() {
     assert_eq!(not_heard.count(), 1);
 }
 
-/// A copy of a member's hello, or one that its kernel sends again over an abandoned connection, says
-/// nothing about the member, whatever its connection does at the time.
+/// A copy of a member's hello, or one that its kernel sends again over an abandoned connection,
+/// says nothing about the member, whatever its connection does at the time.
 #[test]
 fn a_hello_that_comes_late_or_twice_changes_nothing() {
     let mut s = Scenario::with(2, Disk::Full);

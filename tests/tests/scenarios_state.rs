@@ -312,7 +312,8 @@ fn black_out(s: &mut Scenario, members: &[HostId]) -> [HostId; 2] {
     newcomers
 }
 
-/// Some members know the result of the election and some do not; the next master tells all the same.
+/// Some members know the result of the election and some do not; the next master tells all the
+/// same.
 #[test]
 fn master_that_dies_around_an_election_changes_nothing() {
     for disk in DISKS {
@@ -454,8 +455,9 @@ fn stray_that_comes_back_with_the_same_state_waits_longer_each_time() {
     s.admit(&[A, B, stray], other);
 }
 
-/// Strays outnumber the members that sealed the run's state, and joined after it was sealed: however
-/// many they are, they are evicted. A master that did not seal it itself goes by the numbers.
+/// Strays outnumber the members that sealed the run's state, and joined after it was sealed:
+/// however many they are, they are evicted. A master that did not seal it itself goes by the
+/// numbers.
 #[test]
 fn strays_that_came_after_the_seal_go_however_many_they_are() {
     for restarts in [false, true] {

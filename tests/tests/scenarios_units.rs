@@ -164,8 +164,8 @@ fn host_that_loses_a_peer_between_its_admissions_stops_nobody() {
     }
 }
 
-/// The master dies when the host is complete, or when it is a member of one group: whatever the next
-/// master finds, the host is in both groups or in none.
+/// The master dies when the host is complete, or when it is a member of one group: whatever the
+/// next master finds, the host is in both groups or in none.
 #[test]
 fn restart_of_the_master_lets_no_half_of_a_host_in() {
     for disk in DISKS {

@@ -1,5 +1,5 @@
-//! Shared state over real sockets: members that lack the elected content get it from those that have
-//! it.
+//! Shared state over real sockets: members that lack the elected content get it from those that
+//! have it.
 //!
 //! Deaths of whole processes are tested in `ccl-cli/tests`.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
@@ -363,8 +363,8 @@ fn strategies_decide_who_gives() {
     });
 }
 
-/// All members hold a mixture, and no vote helps. Then they declare that they have filled the memory
-/// with a consistent content, and go on from that, although the run sealed a later one.
+/// All members hold a mixture, and no vote helps. Then they declare that they have filled the
+/// memory with a consistent content, and go on from that, although the run sealed a later one.
 #[test]
 fn members_that_have_lost_everything_begin_anew() {
     run(2, |communicator, rank| {

@@ -1,8 +1,8 @@
 //! A whole site loses power: members and master die at once, and return as newcomers.
 //!
-//! Goal: newcomers are admitted once no earlier session can be alive, counted from the time when one
-//! could last hear from a master, not from the newest master's start; or at once with an operator's
-//! permission.
+//! Goal: newcomers are admitted once no earlier session can be alive, counted from the time when
+//! one could last hear from a master, not from the newest master's start; or at once with an
+//! operator's permission.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::path::PathBuf;
@@ -74,8 +74,8 @@ fn black_out(master: &mut Process, peers: &mut [Process]) -> Instant {
 /// 1. Two members and their master are killed.
 /// 2. A master starts at once, and two newcomers, which wait.
 /// 3. Later that master is killed too, and another starts.
-/// 4. The newcomers are admitted when the earlier sessions are over, sooner than that time after the
-///    last start.
+/// 4. The newcomers are admitted when the earlier sessions are over, sooner than that time after
+///    the last start.
 #[test]
 fn the_wait_for_members_does_not_begin_anew_with_each_master() {
     let mut site = Site::new("anew");

@@ -1,4 +1,4 @@
-//! Checkpoints as files of the system, and as other programs see them.
+//! Checkpoints as real files, and as other programs see them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use crate::ids::Revision;
 use crate::reduce::Dtype;
 use crate::state::BLOCK_BYTES;
 
-/// A directory that does not exist yet, in one that is removed with the value.
+/// A directory that does not exist yet, in one that is removed when the value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -48,7 +48,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Large enough that several threads work: entries of many blocks, and one that may differ.
+/// A state large enough for several threads: entries of many blocks, and one that may differ.
 fn large(seed: u64) -> State {
     let blocks = |count: usize| (count * BLOCK_BYTES) as u64;
     let keys = vec![

@@ -1,4 +1,4 @@
-//! Damaged and made-up files: told in words, never loaded, never a panic.
+//! Damaged and forged files: reported, never loaded, never a panic.
 
 use proptest::prelude::*;
 
@@ -19,7 +19,7 @@ fn two() -> (Model, Vec<u8>) {
     (disk, newest)
 }
 
-/// Loads; `None` if the newest was used, else what is wrong with it.
+/// Loads; `None` if the newest was used, otherwise what is wrong with it.
 fn complaint(disk: &Model) -> Option<String> {
     let mut state = State::small(0);
     let loaded = state.load(&on_model(disk)).unwrap().unwrap();
@@ -127,7 +127,7 @@ fn a_whole_checkpoint_of_another_state_ends_the_search() {
     other.load(&on_model(&disk)).unwrap().unwrap();
 }
 
-/// The newest file with another header, whose length and padding are right.
+/// The newest file with another header of the right length and padding.
 fn with_header(newest: &[u8], header: &str) -> Vec<u8> {
     let text_bytes = u64::from_le_bytes(newest[..8].try_into().unwrap()) as usize;
     let mut text = header.to_owned();
