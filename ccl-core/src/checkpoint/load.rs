@@ -111,7 +111,7 @@ impl<D: Disk> Checkpoints<D> {
                 let path = self.directory.join(names::of_revision(revision));
                 let what = match attempt(&path, revision) {
                     Ok(content) => return Ok(Some(Loaded { content, skipped })),
-                    // Somebody saved meanwhile, and removed this one: there are newer ones.
+                    // A save has removed this one meanwhile: there are newer ones.
                     Err(Fault::Gone) if listings < LISTINGS_MAX => {
                         listings += 1;
                         continue 'listing;
@@ -154,9 +154,9 @@ impl<D: Disk> Checkpoints<D> {
 enum Fault {
     /// It was removed after it was listed.
     Gone,
-    /// It is whole, and of another state.
+    /// It is intact, but of another state.
     OtherKeys,
-    /// It is damaged or cannot be read; in words.
+    /// It is damaged or cannot be read: the reason, as text.
     Unusable(String),
 }
 
@@ -217,7 +217,7 @@ impl Expected<'_> {
         Ok(Found { facts, places })
     }
 
-    /// Checks digests of blocks and of entries that may differ against what the file says.
+    /// Checks digests of blocks, and of entries that may differ, against the file's facts.
     fn check(&self, facts: &Facts, blocks: Vec<Digest>, unequal: Digest) -> Result<(), String> {
         let root = Tree::new(self.digest, &self.blocks, blocks).root;
         if root != facts.content.root {

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::error::{Error, Result};
 
-/// Random words.
+/// Returns random words.
 ///
 /// # Errors
 /// The system has none to give.

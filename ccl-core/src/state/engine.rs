@@ -35,9 +35,9 @@ pub struct StateTools {
     pub events: Box<dyn Fn(StateEvent) + Send + Sync>,
     /// Returns the current time.
     pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
-    /// Told that `deadline` may have changed.
+    /// Called when `deadline` may have changed.
     pub wake: Box<dyn Fn() + Send + Sync>,
-    /// Most bytes a second that this peer gives; `None`: as many as the links take.
+    /// Most bytes per second that this peer sends; `None`: as many as the links take.
     pub rate: Option<u64>,
 }
 

@@ -140,7 +140,7 @@ impl Blocks {
         self.entries[entry].0..end
     }
 
-    /// Where a block lies.
+    /// The position of a block.
     ///
     /// # Panics
     /// If there is no such block.

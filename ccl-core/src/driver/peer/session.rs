@@ -85,7 +85,7 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Binds the port, starts the threads, and begins to look for the master. Does not wait for it.
+    /// Binds the port, starts the threads, and starts looking for the master, without waiting.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Os`].
@@ -227,7 +227,7 @@ impl Session {
         self.pending_peers.load(Ordering::Relaxed)
     }
 
-    /// The other groups of the run, as the master told last.
+    /// The other groups of the run, as last reported by the master.
     pub(crate) fn other_groups(&self) -> OtherGroups {
         self.public.lock().others
     }
@@ -425,7 +425,7 @@ fn default_name() -> String {
 
 /// Longest that dropping the last communicator waits for the master's farewell.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
-/// Longest that it waits for its sockets to be closed: far more than a busy machine takes.
+/// Longest that it waits for its sockets to close: far more than a busy machine takes.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
