@@ -1,4 +1,4 @@
-"""Shared state between real processes: who lacks the right content gets it; nothing else moves."""
+"""Shared state between real processes: members get the content that they lack, and nothing else moves."""
 
 import threading
 from array import array
@@ -29,7 +29,7 @@ def content(seed: int) -> dict[str, Any]:
 
 
 def as_bits(value: Any) -> Any:
-    """What must be equal at the end, to be compared with ``==``."""
+    """The contents that must be equal at the end, comparable with ``==``."""
     if isinstance(value, dict):
         return {key: as_bits(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -326,7 +326,7 @@ def test_a_number_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
     lost = ccl.SharedState({"values": values, "run": {"step": 0}})
     with pytest.raises(ccl.InvalidArgument, match="entry 'run.step': only the shared state"):
         lost.load(tmp_path / "nested")
-    # Its owner has it, whoever has the dict around it.
+    # The program holds the value's owner, though not the dict around it.
     assert ccl.SharedState({"run": kept, "values": values}).load(tmp_path / "nested")
     whole = {"run": {"step": 0}, "values": values}
     assert ccl.SharedState(whole).load(tmp_path / "nested")

@@ -1,4 +1,4 @@
-"""What users call on torch's process groups, on the backend ccl: what there is, and what is refused."""
+"""Calls on torch's process groups with the backend ccl: those that work, and those that are refused."""
 
 import traceback
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def give_from_each_to_each() -> None:
     got = torch.zeros(2)
     dist.all_to_all_single(got, torch.tensor([10.0, 20.0]) + rank)
     assert got.tolist() == [[10, 11], [20, 21]][rank]
-    # Rank 0 gives one and two rows, rank 1 gives none and three.
+    # Rank 0 sends one and two rows, rank 1 sends none and three.
     sizes = [[1, 2], [0, 3]]
     given = torch.arange(6, dtype=torch.int16).view(3, 2) + 100 * rank
     expected = [given[:1], torch.cat([given[1:] - 100, given])][rank]
@@ -310,7 +310,7 @@ FACTS: dict[str, Callable[[], None]] = {
 
 
 def check_all(_pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, str]:
-    """What went wrong, by fact."""
+    """The failures of all checks, by name."""
     ccl.torch.use_master(address)
     FOLDER[:] = [f"{folder}/checkpoint"]
     failures: dict[str, str] = {}

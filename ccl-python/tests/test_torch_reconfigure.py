@@ -1,6 +1,6 @@
-"""Groups that are reconfigured in place: torch's scenarios of fault tolerance, in separate processes.
+"""Groups that are reconfigured in place: torch's fault-tolerance scenarios, in separate processes.
 
-What does not need the backend ccl runs on gloo, too, as a check of the test.
+Tests that do not need the backend ccl also run on gloo, to check the tests themselves.
 """
 
 from collections.abc import Iterator
