@@ -320,7 +320,7 @@ fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
         "{usual}"
     );
     let (name, tail) = odd
-        .split_once(" is f32 of shape [1, 1, 1, 1, 1, 1, 1, 3] at ")
+        .split_once(" is f32 of shape [1, 1, 1, 1, 1, 1, 1, 3] on ")
         .unwrap();
     assert_eq!(tail, "the others, but is missing here");
     let name = name.strip_prefix("\"…").unwrap().strip_suffix('"').unwrap();
