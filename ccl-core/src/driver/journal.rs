@@ -359,8 +359,8 @@ impl Journal {
         let [version, name_bytes] = [8, 12].map(|at| u32_at(&fixed, at));
         if version != JOURNAL_VERSION {
             let what = format!(
-                "has version {version}, this program writes {JOURNAL_VERSION}; use the program \
-                 that wrote it, or another file"
+                "has version {version}, but this program writes version {JOURNAL_VERSION}; use the \
+                 program that wrote it, or another file"
             );
             return Err(self.damaged(&what));
         }

@@ -279,7 +279,8 @@ fn a_journal_of_another_version_is_refused_in_words_and_left_alone() {
         let error = open(&path).unwrap_err();
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
         let words = error.to_string();
-        let expected = format!("has version {version}, this program writes {JOURNAL_VERSION}");
+        let expected =
+            format!("has version {version}, but this program writes version {JOURNAL_VERSION}");
         assert!(words.contains(&expected), "{words}");
         assert!(words.contains("or another file"), "{words}");
         assert_eq!(std::fs::read(&path).unwrap(), file);

@@ -312,7 +312,9 @@ impl State {
 
     fn turn_out(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            connection.drop_for("it was dropped for newer connections before it identified itself");
+            connection.drop_for(
+                "it did not identify itself before it had to give way to newer connections",
+            );
         }
     }
 

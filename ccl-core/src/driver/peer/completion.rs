@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::outcome::Outcome;
 use crate::peer::{SessionEnd, View};
 
-/// A successful end.
+/// How a call succeeded.
 #[derive(Clone, Debug)]
 pub enum Finished {
     /// A collective committed.
