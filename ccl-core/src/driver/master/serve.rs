@@ -312,9 +312,7 @@ impl State {
 
     fn turn_out(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            connection.drop_for(
-                "it did not identify itself before it had to give way to newer connections",
-            );
+            connection.drop_for("it gave way to newer connections before it identified itself");
         }
     }
 
