@@ -88,8 +88,8 @@ fn one_that_is_missing_is_named_and_nothing_is_left_when_the_others_give_up() {
     };
     assert!(matches!(wait, Wait::FirstView { absent, .. } if *absent == [Rank(1)]));
     let words = wait.to_string();
-    assert!(words.starts_with("2 of the 3 members of the closed group have come"));
-    assert!(words.ends_with("not yet rank 1"), "{words}");
+    assert!(words.starts_with("2 of the 3 members of the closed group have joined"));
+    assert!(words.ends_with("still missing: rank 1"), "{words}");
     for peer in peers {
         stage.say(peer, PeerToMaster::Leave);
     }
