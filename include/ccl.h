@@ -355,6 +355,21 @@ typedef struct cclCommunicatorConfig_t {
      id.
      */
     const char *name;
+    /*
+     Names of the fixed members of the group in rank order, each unique, which all members give
+     alike. The group is then closed: it forms once, with exactly these members in this order,
+     and nobody joins it later; `group` must be an id that no group has had. Not with
+     `unit_size`. NULL: the group is open.
+     */
+    const char *const *members;
+    /*
+     Number of `members`, 1 to 256; 0 if `members` is NULL.
+     */
+    uint32_t members_count;
+    /*
+     This peer's index in `members`, which is its rank.
+     */
+    uint32_t rank;
 } cclCommunicatorConfig_t;
 
 /*

@@ -125,6 +125,7 @@ impl Hermit {
             group: GroupId(0),
             unit: None,
             unit_size: None,
+            place: None,
             addresses: vec![closed.local_addr().unwrap()],
             key: LinkKey(1),
             min_world: 2,

@@ -577,7 +577,7 @@ fn a_seal_that_is_told_before_it_is_on_the_disk_is_noticed() {
 
     assert_eq!(
         [Mutation::SealedStateLazy],
-        ccl_tests::sim::mutations::SCRIPTED[2..]
+        ccl_tests::sim::mutations::SCRIPTED[2..3]
     );
     activate(Some(Mutation::SealedStateLazy));
     let script = checkpoints_of_a_site_are_not_ahead_of_a_journal_that_lost_its_end;

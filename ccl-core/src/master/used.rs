@@ -1,4 +1,4 @@
-//! Ids of closed groups that were given back: none of them forms again (R19).
+//! Ids of closed groups that were given back: none of them forms again (R21).
 
 use std::collections::{BTreeSet, VecDeque};
 

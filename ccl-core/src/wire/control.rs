@@ -304,7 +304,7 @@ pub enum PeerToMaster {
         /// Peers of that unit, over all groups, that are admitted together; `None`: it need not
         /// wait for any.
         unit_size: Option<u32>,
-        /// Its place among the fixed members of a closed group; `None`: the group is open (R19).
+        /// Its place among the fixed members of a closed group; `None`: the group is open (R21).
         place: Option<Place>,
         /// Where other peers reach it; an unspecified address means the one the master sees.
         #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]

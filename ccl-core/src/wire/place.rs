@@ -1,4 +1,4 @@
-//! The fixed members of a closed group, as peers announce them (docs/protocol.md, R19).
+//! The fixed members of a closed group, as peers announce them (docs/protocol.md, R21).
 
 use std::fmt;
 

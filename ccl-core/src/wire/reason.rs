@@ -182,12 +182,12 @@ pub enum EvictReason {
         sealed: Revision,
     },
     /// Its group has formed without it and admits no one else: the group is closed, or the peer
-    /// asked for a closed one (R19).
+    /// asked for a closed one (R21).
     GroupTaken {
         /// The group.
         group: GroupId,
     },
-    /// A newer process took its place among the members of a closed group (R19).
+    /// A newer process took its place among the members of a closed group (R21).
     PlaceTaken {
         /// The place.
         rank: Rank,

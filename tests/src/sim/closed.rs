@@ -1,5 +1,5 @@
 //! Closed groups: processes that ask for exactly these members, and may come too late, twice, never,
-//! with another list, or with an id that was used; and what must hold of such groups (R19).
+//! with another list, or with an id that was used; and what must hold of such groups (R21).
 //!
 //! A process makes one call with the others and leaves, or gives up and leaves. So once faults stop
 //! nobody may be left.
@@ -19,7 +19,7 @@ use super::program::{self, Logical};
 use super::workload::App;
 
 /// Ids of closed groups begin here.
-const FIRST: u64 = 1000;
+pub const FIRST: u64 = 1000;
 /// Most that wait or work in closed groups at a time.
 const ASKERS_MAX: usize = 12;
 /// By when somebody who came gives up, or leaves.
@@ -172,7 +172,7 @@ impl World {
             self.stats.situation(("closed group", "went on"));
             let is_rest = members.iter().all(|peer| rest.any(|known| known == peer));
             return ensure(is_rest, || {
-                format!("closed group {group} formed as {before:?} and has {members:?} (R19)")
+                format!("closed group {group} formed as {before:?} and has {members:?} (R21)")
             });
         }
         let places = view.members.iter().map(|known| {
@@ -190,7 +190,7 @@ impl World {
             })
         };
         ensure(places.iter().enumerate().all(is_listed), || {
-            format!("closed group {group} formed as {places:?} (R19)")
+            format!("closed group {group} formed as {places:?} (R21)")
         })?;
         ensure(view.is_closed, || format!("{group} was sealed as open"))?;
         self.closed.formed.insert(key, members);
@@ -225,7 +225,7 @@ impl World {
             _ => true,
         };
         self.stats.situation(("closed group", "somebody refused"));
-        ensure(is_true, || format!("{host:?} was refused: {why} (R19)"))
+        ensure(is_true, || format!("{host:?} was refused: {why} (R21)"))
     }
 
     /// Whether nobody is left in a closed group, and the master knows it.

@@ -85,7 +85,8 @@ pub fn all() -> impl Iterator<Item = Cell> {
 
 impl World {
     /// The phase of a group at the master, if there is one.
-    pub(super) fn phase_of(&self, group: GroupId) -> Option<&'static str> {
+    #[must_use]
+    pub fn phase_of(&self, group: GroupId) -> Option<&'static str> {
         let mut phases = self.master.machine.as_ref()?.phases();
         phases.find(|(id, _)| *id == group).map(|(_, phase)| phase)
     }

@@ -1,4 +1,4 @@
-//! Closed groups: whom they take before they form, and that they take nobody afterwards (R19).
+//! Closed groups: whom they take before they form, and that they take nobody afterwards (R21).
 
 use crate::master::Master;
 use crate::master::group::Group;

@@ -1,4 +1,4 @@
-//! Closed groups: they form once, with exactly their members in order, and take nobody else (R19).
+//! Closed groups: they form once, with exactly their members in order, and take nobody else (R21).
 
 use super::*;
 use crate::wire::control::{Place, Wait};
