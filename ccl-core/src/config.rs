@@ -1,5 +1,7 @@
 //! The settings of a peer and of a master: plain structs with defaults, and `validate`.
 
+mod roster;
+
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,8 +9,9 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::ids::{GroupId, UnitId};
 use crate::limits;
-use crate::roster::Roster;
 use crate::timers::Timers;
+
+pub use roster::Roster;
 
 /// Settings of a master.
 #[derive(Clone, Debug)]

@@ -112,7 +112,6 @@ pub mod net;
 pub mod outcome;
 #[doc(hidden)]
 pub mod peer;
-mod roster;
 #[doc(hidden)]
 pub mod signals;
 #[doc(hidden)]
@@ -135,7 +134,7 @@ pub use communicator::{
     Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo, SyncOptions,
     SyncWatch,
 };
-pub use config::{CommunicatorConfig, MasterConfig};
+pub use config::{CommunicatorConfig, MasterConfig, Roster};
 pub use driver::master::MasterServer;
 pub use driver::peer::notice::{Notices, Waiting};
 pub use error::{Error, ErrorKind, Eviction, Result};
@@ -146,7 +145,6 @@ pub use names::Names;
 pub use outcome::{Counters, Outcome, Progress};
 pub use peer::View;
 pub use reduce::{Dtype, Element, ReduceOp};
-pub use roster::Roster;
 pub use state::Key;
 pub use timers::Timers;
 pub use wire::control::{

@@ -27,8 +27,8 @@ use crate::wait::wait_telling;
 ///   min_world_size           1: fewer members raise TooFewPeers
 ///   unit, unit_size          None: failure unit of this peer, such as its host, and how many
 ///                            peers of it are admitted together
-///   members, rank            None: names of the fixed members of a closed group, in rank order, and
-///                            this peer's index among them
+///   members, rank            None: names of the members of a closed group, in rank order, and this
+///                            peer's index among them
 ///   listen                   None: "address:port" for the other peers; None is a free port
 ///   advertise                None: "host:port" to advertise, behind a port mapping
 ///   connect_timeout          90 s: until admitted, including the wait for the master

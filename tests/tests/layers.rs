@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &str)] = &[
     // Texts for users. The reasons inside errors and events are those of the control messages.
     ("error", "ids names wire::control"),
     ("event", "ids names wire::control"),
-    ("config", "error ids limits timers"),
+    ("config", "error ids limits timers wire::control"),
     ("state", "error ids limits reduce time wire::state"),
     (
         "state::engine",

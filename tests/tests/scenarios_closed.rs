@@ -12,7 +12,6 @@ use ccl_tests::sim::hooks::{Act, Point};
 use ccl_tests::sim::messages::{EXPECT, HELLO, INSTALL, INSTALLED, READY, WELCOME};
 use ccl_tests::sim::scenario::{Scenario, size, swarm};
 use ccl_tests::sim::swarm::Disk;
-use ccl_tests::sim::workload::App;
 
 /// A world with a master and nobody else.
 fn empty(disk: Disk) -> Scenario {
@@ -32,7 +31,7 @@ fn ask(s: &mut Scenario, number: u64, (list, size, rank): (u128, u32, u32)) -> H
         group: GroupId(FIRST + number),
         place: Some(place),
     };
-    s.world.spawn_asker(asker, App::asker())
+    s.world.spawn_asker(asker)
 }
 
 /// All members of a list of so many ask, the last rank first.
@@ -221,9 +220,7 @@ fn a_closed_group_stays_closed_after_a_restart() {
         let hosts = forms(&mut s, 0, 2);
         s.restart_master(500);
         let group = GroupId(FIRST);
-        let stranger = s
-            .world
-            .spawn_asker(Asker { group, place: None }, App::asker());
+        let stranger = s.world.spawn_asker(Asker { group, place: None });
         s.works(&hosts, 2);
         for host in &hosts {
             s.safe_point(*host);

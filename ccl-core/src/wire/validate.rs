@@ -4,6 +4,7 @@
 //! overflow, and its lists can be indexed by the machines. Whether it makes sense in the present
 //! state is the machines' business. Senders are held to the same rules as receivers.
 
+mod place;
 mod waits;
 
 use std::collections::BTreeSet;
@@ -18,10 +19,11 @@ use crate::limits::{
 use crate::timers::Timers;
 use crate::wire::control::{
     AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
-    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Place, Report, Sealed, StateId,
-    SyncFault, TagFloor, TagReport,
+    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
+    TagFloor, TagReport,
 };
 
+use place::check_place;
 use waits::{check_crossed, check_late, check_wait_point, check_waits};
 
 /// The first rule that a message breaks.
@@ -320,15 +322,6 @@ fn check_content(content: &StateId) -> Checked {
 }
 
 /// Rank is the position by member number, so members come in strictly rising order of it.
-fn check_place(place: Option<Place>) -> Checked {
-    let Some(Place { size, rank, .. }) = place else {
-        return Ok(());
-    };
-    length("members of a closed group", size as usize, WORLD_SIZE_MAX)?;
-    let place = (rank.0 as usize).saturating_add(1);
-    length("place in a closed group", place, size as usize)
-}
-
 fn check_members(members: &[Member]) -> Checked {
     length("members", members.len(), WORLD_SIZE_MAX)?;
     members.iter().try_for_each(check_member)?;

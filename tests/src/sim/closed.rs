@@ -1,5 +1,5 @@
-//! Closed groups: processes that ask for exactly these members, and may come too late, twice, never,
-//! with another list, or with an id that was used; and what must hold of such groups (R21).
+//! Closed groups: processes that ask for exactly these members, and may come too late, twice,
+//! never, with another list, or with an id that was used; and what must hold of such groups (R21).
 //!
 //! A process makes one call with the others and leaves, or gives up and leaves. So once faults stop
 //! nobody may be left.
@@ -16,7 +16,6 @@ use super::checkers::ensure;
 use super::cluster::{Event, HostId, World};
 use super::faults::Fault;
 use super::program::{self, Logical};
-use super::workload::App;
 
 /// Ids of closed groups begin here.
 pub const FIRST: u64 = 1000;
@@ -92,7 +91,7 @@ impl World {
         if self.plan.calm || self.askers().count() >= ASKERS_MAX {
             return;
         }
-        let host = self.spawn_asker(asker, App::asker());
+        let host = self.spawn_asker(asker);
         let (shortest, longest) = LIFE;
         let life = self.fault_rng.millis(shortest, longest);
         self.schedule(life, Event::Fault(Fault::Leave(host)));

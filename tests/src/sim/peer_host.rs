@@ -171,13 +171,13 @@ impl World {
     }
 
     /// A process starts and asks for a closed group.
-    pub fn spawn_asker(&mut self, asker: Asker, app: App) -> HostId {
+    pub fn spawn_asker(&mut self, asker: Asker) -> HostId {
         let wish = Wish {
             place: asker.place,
             min_world: asker.place.map_or(1, |place| place.size),
             ..Wish::default()
         };
-        self.start_host(asker.group, None, (app, None, wish))
+        self.start_host(asker.group, None, (App::scripted(), None, wish))
     }
 
     fn start_host(

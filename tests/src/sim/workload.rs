@@ -174,12 +174,6 @@ impl App {
         self.comes_back = false;
     }
 
-    /// An application that makes one call in a closed group.
-    #[must_use]
-    pub fn asker() -> Self {
-        Self::scripted()
-    }
-
     /// The collective behind a call.
     ///
     /// # Panics

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::lock::{Condvar, Mutex};
 
 use crate::collective::{Engine, EngineEvent, Scratch};
-use crate::config::CommunicatorConfig;
+use crate::config::{CommunicatorConfig, Roster};
 use crate::descriptors::Owner;
 use crate::driver::clock::Clock;
 use crate::driver::entropy::entropy;
@@ -33,7 +33,6 @@ use crate::ids::{CallId, LinkKey, PeerId};
 use crate::limits;
 use crate::outcome::Counters;
 use crate::peer::{Input, SessionEnd, Setup, View};
-use crate::roster::Roster;
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::{self, Links};
