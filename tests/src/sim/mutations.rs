@@ -64,8 +64,8 @@ pub const ALL: [Mutation; 53] = [
 ];
 
 /// Those that scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and
-/// `scenarios_closed.rs` in `tests/tests`): what they take away is needed only after faults of which a seed hardly has two in the right
-/// order, or that take away what seeds are checked for.
+/// `scenarios_closed.rs` in `tests/tests`): what they take away is needed only after faults of
+/// which a seed hardly has two in the right order, or that take away what seeds are checked for.
 pub const SCRIPTED: [Mutation; 4] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,
