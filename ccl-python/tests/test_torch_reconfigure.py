@@ -81,6 +81,18 @@ def test_groups_merge_and_split(cluster: Cluster) -> None:
     cluster.form([0, 1, 2])
 
 
+@on_ccl
+def test_groups_of_other_handles_may_have_the_same_uuid(cluster: Cluster) -> None:
+    uuid = cluster.uuid()
+    for numbers in [[0, 1], [2]]:
+        handles = cluster.ask_all(numbers, "handle")
+        for number in numbers:
+            cluster[number].tell("reconfigure", uuid, handles)
+    cluster.expect_formed([0, 1])
+    cluster.expect_formed([2])
+    assert cluster.ask_all([0, 1, 2], "sum") == [3, 3, 1]
+
+
 @on_both
 def test_a_set_of_handles_gives_everyone_a_rank(cluster: Cluster) -> None:
     handles = cluster.ask_all([0, 1, 2], "handle")

@@ -1,7 +1,7 @@
 """Groups whose members change in place, as torch's API of fault tolerance has it.
 
-Each set of members is a peer group of its own at the master, numbered by torch's uuid. It takes all of
-its members: an operation that lacks one fails, and the program says by `reconfigure` who goes on.
+Each set of members is a peer group of its own at the master, numbered by torch's uuid and its handles. It
+takes all of its members: an operation that lacks one fails, and the program says by `reconfigure` who goes on.
 """
 
 import hashlib
@@ -200,8 +200,13 @@ class Members:
 
     @property
     def group(self) -> int:
-        """The number of their peer group."""
-        return self.uuid % (1 << 64)
+        """The number of their peer group.
+
+        A uuid is not enough: in torchft's replicas of several ranks, those of one number make a group, and
+        those of the next another of the same uuid.
+        """
+        named = "\n".join([str(self.uuid), *sorted(self.handles)])
+        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big")
 
     @property
     def name(self) -> str:
