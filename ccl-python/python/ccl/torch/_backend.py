@@ -14,6 +14,7 @@ import ccl
 from ccl.torch import _guards
 from ccl.torch._group import ATTEMPTS, FIRST_TAG, Group
 from ccl.torch._monitored import MonitoredBarriers
+from ccl.torch._parts import Parts
 from ccl.torch._reconfigure import Members, Reconfigurable
 
 NAME = "ccl"
@@ -160,28 +161,24 @@ def _create(options: Any, _backend_options: Any) -> Group:
         )
     if is_reconfigurable:
         return Reconfigurable(_connect, rank, size, timeout)
-    return _make_fixed(_master, options)
+    return _make_fixed(options.store, rank, size, timeout)
 
 
-def _make_fixed(master: str, options: Any) -> Group:
-    store, rank, size, timeout = (
-        options.store,
-        options.group_rank,
-        options.group_size,
-        options.timeout,
-    )
+def _make_fixed(store: Any, rank: int, size: int, timeout: timedelta) -> Group:
+    assert _master is not None
     if rank == 0:
         store.set("ccl/group", str(secrets.randbits(64)))
     number = int(store.get("ccl/group"))
     defaults = {"connect_timeout": timeout, "operation_timeout": timeout}
     comm = ccl.Communicator(
-        master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
+        _master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
     )
     told = array("q", [0] * comm.world_size)
     contributors = comm.all_gather(array("q", [rank]), told).contributors
     ranks = dict(zip(contributors, told, strict=True))
     group = Group(comm, rank, size, ranks, 0, timeout)
     group.monitored_barriers = MonitoredBarriers(store, rank, size)
+    group.parts = Parts(_make_fixed, store)
     return group
 
 

@@ -229,9 +229,25 @@ class Derived(dist.ProcessGroup):
     def recv_anysource(self, tensors: list[torch.Tensor], tag: int) -> NoReturn:
         _refuse("recv")
 
-    def _get_backend(self, device: torch.device) -> NoReturn:
-        # Torch tries for several purposes, and knows what to do for all others when there is none.
-        _refuse("batch_isend_irecv")
+    # Torch looks for much at the backend of a device.
+
+    def _get_backend(self, device: torch.device) -> Any:
+        return self
+
+    supports_coalescing = False
+    supports_shrinking = False
+    _supports_time_estimate = False
+
+    def supports_tensor_alloc(self, device: torch.device) -> bool:
+        return False
+
+    # What a backend that can be split is told; here it takes nothing.
+
+    def eager_connect_single_device(self, device: torch.device) -> None:
+        pass
+
+    def perform_nocolor_split(self, device: torch.device) -> None:
+        pass
 
 
 def _refuse(what: str) -> NoReturn:

@@ -61,17 +61,9 @@ class Reconfigurable(Group):
     getRank = rank
     getSize = size
 
-    # Torch looks for the API, and for much else, at the backend of a device.
-
     def get_backend(self, device: torch.device) -> Any:
         return self
 
-    def _get_backend(self, device: torch.device) -> Any:
-        return self
-
-    supports_coalescing = False
-    supports_shrinking = False
-    supports_splitting = False
     supports_abort_hooks = True
     supports_reconfigure = True
 
