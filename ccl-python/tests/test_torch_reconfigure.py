@@ -91,6 +91,11 @@ def test_groups_of_other_handles_may_have_the_same_uuid(cluster: Cluster) -> Non
     cluster.expect_formed([0, 1])
     cluster.expect_formed([2])
     assert cluster.ask_all([0, 1, 2], "sum") == [3, 3, 1]
+    # As those of a lighthouse of torchft that has begun anew.
+    handles = cluster.ask_all([1, 2], "handle")
+    for number in [1, 2]:
+        cluster[number].tell("reconfigure", uuid, handles)
+    cluster.expect_formed([1, 2])
 
 
 @on_both

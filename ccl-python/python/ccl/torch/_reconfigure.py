@@ -27,7 +27,7 @@ from ccl.torch._group import Group
 from ccl.torch._order import Counts
 from ccl.torch._work import Tensors, Work
 
-#: Uuids that a group remembers, to refuse them; the oldest is forgotten first.
+#: Attempts that a group remembers, to refuse their uuids; the oldest is forgotten first.
 USED_MAX = 65_536
 #: Of a host in the name of a peer, which has 64 bytes.
 HOST_CHARACTERS_MAX = 40
@@ -77,11 +77,12 @@ class Reconfigurable(Group):
         with self._lock:
             if self.is_over:
                 raise ccl.InvalidUsage("the group has been destroyed: make a new one")
-            if members.uuid in self._used:
+            if members.group in self._used:
                 raise ccl.InvalidUsage(
-                    f"uuid {members.uuid} is already used: each attempt to reconfigure needs a new one"
+                    f"uuid {members.uuid} is already used, with the same handles: each attempt to reconfigure needs "
+                    "a new one"
                 )
-            self._used[members.uuid] = None
+            self._used[members.group] = None
             if len(self._used) > USED_MAX:
                 del self._used[next(iter(self._used))]
             before, self._attempt = self._attempt, Reconfiguration(self, members, timeout)
