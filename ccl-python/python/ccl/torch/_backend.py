@@ -90,6 +90,17 @@ def use_master(address: str, **settings: Any) -> None:
     _settings.update(settings)
 
 
+def reconfigurable_group(timeout: timedelta = dist.default_pg_timeout) -> dist.ProcessGroup:
+    """A group as `init_process_group("ccl", enable_reconfigure=True)` makes it, beside torch's default group.
+
+    For torchft's `Manager`, where the default group is a replica's own. Torch does not list it: close
+    it by its `shutdown`.
+    """
+    _check_name()
+    _check_master()
+    return Reconfigurable(_connect, 0, 1, timeout)
+
+
 def communicator(group: dist.ProcessGroup | None = None) -> ccl.Communicator:
     """The communicator below a group; without one, that of the default group."""
     found = dist.group.WORLD if group is None else group
@@ -153,15 +164,19 @@ def _create(options: Any, _backend_options: Any) -> Group:
         )
     if run is not None:
         return run.make_group(rank, size, timeout)
+    _check_master()
+    if is_reconfigurable:
+        return Reconfigurable(_connect, rank, size, timeout)
+    return _make_fixed(options.store, rank, size, timeout)
+
+
+def _check_master() -> None:
     if _master is None:
         raise RuntimeError(
             "the backend ccl needs a master: start one with `ccl master`, and call "
             'ccl.torch.use_master("host:port") before the group is made, or give init_process_group '
             'the init_method "ccl://host:port?initial_world_size=N" for a run that peers may join'
         )
-    if is_reconfigurable:
-        return Reconfigurable(_connect, rank, size, timeout)
-    return _make_fixed(options.store, rank, size, timeout)
 
 
 def _make_fixed(store: Any, rank: int, size: int, timeout: timedelta) -> Group:
