@@ -31,6 +31,7 @@ from torchft_replicas import (  # noqa: E402
     train_ddp,
     train_diloco,
     train_local_sgd,
+    train_sharded,
 )
 
 import ccl.torch  # noqa: E402
@@ -94,7 +95,7 @@ def test_weights_are_those_of_gloo(body: Callable[..., Any]) -> None:
     assert found == [found[0]] * 4 and found[0][0] == STEPS
 
 
-def test_ranks_of_one_number_make_a_group_in_replicas_of_several() -> None:
+def test_replicas_that_shard_reduce_shard_by_shard() -> None:
     with cluster_of(least=2, timeout=NEVER) as cluster, replicas_of(cluster) as replicas:
         stores = [open_store() for _ in range(2)]
         places = [
@@ -102,7 +103,7 @@ def test_ranks_of_one_number_make_a_group_in_replicas_of_several() -> None:
             for number, store in enumerate(stores)
             for rank in range(2)
         ]
-        peers = [replicas.start(train_ddp, place) for place in places]
+        peers = [replicas.start(train_sharded, place) for place in places]
         first, second, *others = [peer.receive() for peer in peers]
     assert others == [first, second] and first != second
 

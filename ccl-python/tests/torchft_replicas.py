@@ -14,6 +14,7 @@ import ccl.torch
 import torch
 import torch.distributed as dist
 from peers import HANG_SECONDS, Peer, Pipe
+from torch.distributed.fsdp import fully_shard
 from torchft import DistributedDataParallel, Manager, Optimizer, ProcessGroupGloo
 from torchft.coordination import LighthouseServer
 from torchft.local_sgd import DiLoCo, LocalSGD
@@ -129,7 +130,7 @@ class Replica:
 
     def report(self) -> "Report":
         """The last step, the one at which the last replica came, and the weights."""
-        weights = torch.cat([each.detach().reshape(-1) for each in self.model.parameters()])
+        weights = torch.cat([shard.reshape(-1) for shard in self._shards()])
         assert weights.isfinite().all()
         digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
         return self.manager.current_step(), self.alone, digest
@@ -140,6 +141,9 @@ class Replica:
 
     def _save(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def _shards(self) -> list[torch.Tensor]:
+        return [each.detach() for each in self.model.parameters()]
 
     def _watched(self, group: Any) -> Any:
         """The group, in which it may die."""
@@ -215,6 +219,43 @@ def train_diloco(pipe: Pipe, cluster: Cluster, place: Place) -> Report:
         outer = torch.optim.SGD(weights, lr=0.7, momentum=0.9, nesterov=True)
         with DiLoCo(replica.manager, [replica.model], replica.optimizer, outer, SYNC_EVERY):
             train_locally(replica)
+        return replica.report()
+
+
+class Shard(Replica):
+    """A rank of a replica whose ranks shard the model with FSDP2. No momentum: only weights are healed."""
+
+    def begin(self) -> None:
+        parts: list[Any] = [self.model[0], self.model[2], self.model]
+        for part in parts:
+            fully_shard(part)
+            part.set_all_reduce_hook(self._reduce)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
+
+    def _reduce(self, gradients: torch.Tensor) -> None:
+        self.manager.allreduce(gradients).wait()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        for shard, weights in zip(self._shards(), state["shards"], strict=True):
+            shard.copy_(weights)
+
+    def _save(self) -> dict[str, Any]:
+        return {"shards": self._shards()}
+
+    def _shards(self) -> list[torch.Tensor]:
+        return [each.detach().to_local() for each in self.model.parameters()]
+
+
+def train_sharded(pipe: Pipe, cluster: Cluster, place: Place) -> Report:
+    # Weights are not sharded in forward passes: others cannot be healed meanwhile.
+    with Shard(pipe, cluster, place, use_async_quorum=False) as replica:
+        replica.begin()
+        optimizer = Optimizer(replica.manager, replica.optimizer)
+        while not replica.is_over():
+            optimizer.zero_grad()
+            replica.loss(replica.model).backward()
+            replica.meet()
+            optimizer.step()
         return replica.report()
 
 
