@@ -136,3 +136,17 @@ def test_a_group_whose_members_change_is_not_split() -> None:
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with started(1, find_no_parts, master.address) as [peer]:
             peer.receive()
+
+
+def begin_on_a_device(_pipe: Pipe, address: str) -> None:
+    ccl.torch.use_master(address)
+    alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    dist.init_process_group("ccl", device_id=torch.device("cpu", 0), **alone)
+    total(split([[0]]))
+    total(dist.new_group([0]))
+
+
+def test_a_device_may_be_given_for_a_group() -> None:
+    with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
+        with started(1, begin_on_a_device, master.address) as [peer]:
+            peer.receive()
