@@ -48,12 +48,12 @@
 #define CCL_ADDRESS_BYTES_MAX 64
 
 /*
- Bytes of a root.
+ Length of a root in bytes.
  */
 #define CCL_ROOT_BYTES 32
 
 /*
- Most dimensions that an entry may have.
+ Most dimensions of an entry.
  */
 #define CCL_DIMENSIONS_MAX 64
 
@@ -94,7 +94,7 @@ typedef uint32_t cclResult_t;
 typedef uint32_t cclStateFault_t;
 
 /*
- Details of a failure: who, which operation, in which view. What does not apply is 0.
+ Details of a failure: peer, operation and view. Fields that do not apply are 0.
  */
 typedef struct cclErrorInfo_t {
     /*
@@ -628,7 +628,7 @@ typedef struct cclCheckpointOptions_t {
 
 /*
  The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if you
- want the path; the rest is written, on success only.
+ want the path; the other fields are written, on success only.
  */
 typedef struct cclCheckpoint_t {
     /*
@@ -636,7 +636,7 @@ typedef struct cclCheckpoint_t {
      */
     size_t struct_bytes;
     /*
-     1: there is one. 0: there is none, and the rest is 0.
+     1 if there is a checkpoint. 0 if there is none; the other fields are then 0.
      */
     uint32_t is_there;
     /*
@@ -644,7 +644,7 @@ typedef struct cclCheckpoint_t {
      */
     uint32_t reserved;
     /*
-     Buffer for its path with a zero byte at the end, or NULL.
+     Buffer for the path, which ends with a zero byte, or NULL.
      */
     char *path;
     /*
@@ -652,15 +652,15 @@ typedef struct cclCheckpoint_t {
      */
     size_t path_capacity;
     /*
-     Bytes of the path with its zero byte; 0 if there is no checkpoint.
+     Length of the path in bytes, zero byte included; 0 if there is no checkpoint.
      */
     size_t path_bytes;
     /*
-     Its revision.
+     The checkpoint's revision.
      */
     uint64_t revision;
     /*
-     The digest over all its entries.
+     The digest over all entries of the checkpoint.
      */
     uint8_t root[CCL_ROOT_BYTES];
 } cclCheckpoint_t;
@@ -699,7 +699,7 @@ typedef struct cclSyncOptions_t {
      */
     cclSyncStrategy_t strategy;
     /*
-     1: a vote to go on from the best content there is. It counts if no member has the content
+     1: a vote to go on from the best available content. It counts if no member has the content
      agreed on last or its successor, or if fewer members have those than are further ahead, as
      after the loss of the master's journal. All members must vote for it.
      */
@@ -823,28 +823,30 @@ typedef uint32_t cclSyncRole_t;
 #define cclStateFaultKeys 1
 
 /*
- Members call with strategies that do not go together.
+ Members call with strategies that cannot be combined.
  */
 #define cclStateFaultStrategies 2
 
 /*
- A member calls with cclSendOnly, and its content is not the elected one.
+ The content of a member that calls with cclSendOnly was not elected.
  */
 #define cclStateFaultSenderLost 3
 
 /*
- Too many members are too far ahead of the run to evict them. All may call with `restore`.
+ Too many members are too far ahead of the run to evict them. Restart those with the run's own
+ checkpoint, or call with `restore` on all members.
  */
 #define cclStateFaultRevisionAhead 4
 
 /*
- Nobody has the content that was sealed last, or one that follows it. All may call with
- `restore`.
+ No member has the content sealed last, or one that follows it. Call with `restore` on all
+ members.
  */
 #define cclStateFaultRevisionLost 5
 
 /*
- Nobody has a whole content. Load a checkpoint or begin anew, and let all call with `restore`.
+ No member has a consistent content. Load a checkpoint, or fill the memory and call
+ cclBeginAnew; then call with `restore` on all members.
  */
 #define cclStateFaultNoSource 6
 
@@ -869,7 +871,7 @@ typedef uint32_t cclSyncRole_t;
 #define cclErrorInvalidHandle 3
 
 /*
- The handle was made before a fork and is used in the child. Make another there.
+ The handle was created before a fork and is used in the child. Create another one there.
  */
 #define cclErrorForked 4
 
@@ -1223,7 +1225,7 @@ cclResult_t cclResultIsRetryable(cclResult_t result, uint32_t *is_retryable);
 
 /*
  Whether a failure ended the session: writes 1 or 0. Then every further call on the communicator
- fails; destroy it, create another and connect anew. Does not block.
+ fails; destroy it, create another and connect again. Does not block.
 
  Errors: cclErrorInvalidArgument.
  */
@@ -1748,7 +1750,7 @@ cclResult_t cclAddEntry(cclSharedState_t state,
 cclResult_t cclGetRevision(cclSharedState_t state, uint64_t *revision);
 
 /*
- Sets the revision: one more after each step. At each sync it may be at most one higher than at
+ Sets the revision: add one after each step. At each sync it may be at most one higher than at
  the last. Does not block.
 
  Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
@@ -1757,9 +1759,9 @@ cclResult_t cclGetRevision(cclSharedState_t state, uint64_t *revision);
 cclResult_t cclSetRevision(cclSharedState_t state, uint64_t revision);
 
 /*
- Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
- succeeds, or until cclBeginAnew: what is there is a mixture of two contents, and the next sync
- only receives. Does not block.
+ Writes 1 if the content is consistent. 0 after a sync or load that failed half-way and left a
+ mixture of two contents: the next sync only receives. 1 again after a successful sync or load,
+ or cclBeginAnew. Does not block.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
  cclErrorInvalidHandle, cclErrorForked.
@@ -1767,9 +1769,9 @@ cclResult_t cclSetRevision(cclSharedState_t state, uint64_t revision);
 cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
 
 /*
- Marks the content as a mixture, for example because another state's sync of the same memory
- failed half-way, or the program itself has half written it. Until a sync or load succeeds,
- cclIsUsable is 0 and syncs only receive. Does not block.
+ Marks the content as a mixture, for example because a sync of another state with the same memory
+ failed half-way, or because the program has written only part of it. Until a sync or load
+ succeeds, or cclBeginAnew, cclIsUsable is 0 and syncs only receive. Does not block.
 
  Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
  cclErrorForked.
@@ -1777,19 +1779,19 @@ cclResult_t cclIsUsable(cclSharedState_t state, uint32_t *is_usable);
 cclResult_t cclMarkMixed(cclSharedState_t state);
 
 /*
- Says that the memory holds a whole content of this revision, whatever it was before, or will
- when it is used next: what the program has put there itself. So a run begins anew whose members
- have all lost theirs (cclStateFaultNoSource). Does not block.
+ Declares that the program itself has filled the memory with a consistent content of this
+ revision, or will have before the next use of the state. Use it to continue a run whose members
+ have all lost their contents (cclStateFaultNoSource). Does not block.
 
- Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+ Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
  cclErrorForked.
  */
 cclResult_t cclBeginAnew(cclSharedState_t state, uint64_t revision);
 
 /*
  Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
- root have the same names, types, shapes and contents. Blocks while it hashes everything, on
- up to 8 cores.
+ root have the same names, types, shapes and contents. Hashes everything, and blocks until then;
+ uses up to 8 cores.
 
  Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
  cclErrorInvalidHandle, cclErrorForked.
@@ -1797,9 +1799,9 @@ cclResult_t cclBeginAnew(cclSharedState_t state, uint64_t revision);
 cclResult_t cclGetRoot(cclSharedState_t state, uint8_t *root);
 
 /*
- Destroys the handle. Cancels a sync of this state that has not ended, and blocks until it has,
- at most the master's `verdict_timeout_ms`; the sync's operation handle stays valid and has its
- result. Afterwards the memory of all entries is the caller's.
+ Destroys the handle. If a sync of this state is in progress, cancels it and blocks until it has
+ ended, at most the master's `verdict_timeout_ms`; the sync's operation handle stays valid and
+ has its result. Afterwards the library no longer uses the memory of the entries.
 
  Errors: cclErrorInvalidHandle, cclErrorForked.
  */
@@ -1838,12 +1840,11 @@ cclResult_t cclSaveSharedState(cclSharedState_t state,
                                const struct cclCheckpointOptions_t *options);
 
 /*
- Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
- if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
- hashes to the root that it was saved with; a damaged file is passed over for the one before it
- (cclGetSkippedCount).
- A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
- `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
+ Loads the newest intact checkpoint of a directory, with its revision. Writes 1 if there was one;
+ 0 if there is no checkpoint at all, and the state is unchanged. The loaded content is verified
+ against its digest; a damaged file is skipped and the one before it loaded (cclGetSkippedCount).
+ Every peer of a restarted run loads first and then syncs: the highest revision of any member
+ wins. `options` may be NULL. Blocks for two reads; the memory must not be used meanwhile.
 
  Errors: cclErrorInvalidArgument if there are checkpoints but none is intact, or the newest has
  other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
@@ -1856,8 +1857,8 @@ cclResult_t cclLoadSharedState(cclSharedState_t state,
                                uint32_t *is_loaded);
 
 /*
- Writes how many newer checkpoints the last load of this state that succeeded passed over,
- because they cannot be used: damaged ones, say. The log says what is wrong with each
+ Writes how many newer checkpoints the last successful load of this state skipped because they
+ cannot be used, for example because they are damaged. The log says what is wrong with each
  (cclSetLogCallback). Does not block.
 
  Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
@@ -1868,8 +1869,8 @@ cclResult_t cclGetSkippedCount(cclSharedState_t state, size_t *count);
  Describes the newest checkpoint of a directory, without reading its content. Blocks only for the
  disk.
 
- Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files but none
- is a checkpoint of full length; cclErrorSystem if the directory cannot be read.
+ Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are checkpoints but
+ none has its full length; cclErrorSystem if the directory cannot be read.
  */
 cclResult_t cclGetNewestCheckpoint(const char *directory, struct cclCheckpoint_t *checkpoint);
 

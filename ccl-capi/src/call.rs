@@ -11,7 +11,7 @@ use crate::caller::Caller;
 use crate::last_error::keep;
 use crate::result::{Failure, Outcome, cclResult_t, cclSuccess};
 
-/// Runs `body` and turns its end into a result code. The words of a failure are kept for this
+/// Runs `body` and converts its outcome to a result code. The text of a failure is stored for this
 /// thread.
 pub(crate) fn call(body: impl FnOnce() -> Outcome<()>) -> cclResult_t {
     let _caller = Caller::enter();
@@ -28,11 +28,11 @@ pub(crate) fn call(body: impl FnOnce() -> Outcome<()>) -> cclResult_t {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no words".into())
+        .unwrap_or_else(|| "no message".into())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Checkpoints: a shared state in the files of a directory.
+//! Checkpoints: shared states saved as files in a directory.
 
 use std::ffi::c_char;
 use std::sync::atomic::Ordering;
@@ -12,25 +12,25 @@ use crate::result::{Outcome, cclResult_t};
 use crate::shared_state::{CCL_ROOT_BYTES, SharedState, cclSharedState_t};
 
 /// The newest checkpoint of a directory. Set `struct_bytes`, and `path` and its capacity if you
-/// want the path; the rest is written, on success only.
+/// want the path; the other fields are written, on success only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclCheckpoint_t {
     /// `sizeof(cclCheckpoint_t)`.
     pub struct_bytes: usize,
-    /// 1: there is one. 0: there is none, and the rest is 0.
+    /// 1 if there is a checkpoint. 0 if there is none; the other fields are then 0.
     pub is_there: u32,
     /// 0.
     pub reserved: u32,
-    /// Buffer for its path with a zero byte at the end, or NULL.
+    /// Buffer for the path, which ends with a zero byte, or NULL.
     pub path: *mut c_char,
     /// Capacity of that buffer in bytes.
     pub path_capacity: usize,
-    /// Bytes of the path with its zero byte; 0 if there is no checkpoint.
+    /// Length of the path in bytes, zero byte included; 0 if there is no checkpoint.
     pub path_bytes: usize,
-    /// Its revision.
+    /// The checkpoint's revision.
     pub revision: u64,
-    /// The digest over all its entries.
+    /// The digest over all entries of the checkpoint.
     pub root: [u8; CCL_ROOT_BYTES],
 }
 
@@ -99,12 +99,11 @@ pub unsafe extern "C" fn save_shared_state(
     })
 }
 
-/// Loads the newest whole checkpoint of a directory into the entries, and its revision; writes 1
-/// if there was one, 0 if there is none at all, which leaves the state as it is. What is loaded
-/// hashes to the root that it was saved with; a damaged file is passed over for the one before it
-/// (cclGetSkippedCount).
-/// A run that starts anew begins so, and then syncs: the highest revision that anybody has wins.
-/// `options` may be NULL. Blocks for two reads; nobody may use the memory meanwhile.
+/// Loads the newest intact checkpoint of a directory, with its revision. Writes 1 if there was one;
+/// 0 if there is no checkpoint at all, and the state is unchanged. The loaded content is verified
+/// against its digest; a damaged file is skipped and the one before it loaded (cclGetSkippedCount).
+/// Every peer of a restarted run loads first and then syncs: the highest revision of any member
+/// wins. `options` may be NULL. Blocks for two reads; the memory must not be used meanwhile.
 ///
 /// Errors: cclErrorInvalidArgument if there are checkpoints but none is intact, or the newest has
 /// other entries; cclErrorSystem if the directory cannot be read. After an error cclIsUsable says
@@ -134,8 +133,8 @@ pub unsafe extern "C" fn load_shared_state(
     })
 }
 
-/// Writes how many newer checkpoints the last load of this state that succeeded passed over,
-/// because they cannot be used: damaged ones, say. The log says what is wrong with each
+/// Writes how many newer checkpoints the last successful load of this state skipped because they
+/// cannot be used, for example because they are damaged. The log says what is wrong with each
 /// (cclSetLogCallback). Does not block.
 ///
 /// Errors: cclErrorInvalidArgument, cclErrorInvalidHandle, cclErrorForked.
@@ -156,8 +155,8 @@ pub unsafe extern "C" fn get_skipped_count(
 /// Describes the newest checkpoint of a directory, without reading its content. Blocks only for the
 /// disk.
 ///
-/// Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are files but none
-/// is a checkpoint of full length; cclErrorSystem if the directory cannot be read.
+/// Errors: cclErrorInvalidArgument, also if the path does not fit, or if there are checkpoints but
+/// none has its full length; cclErrorSystem if the directory cannot be read.
 #[unsafe(export_name = "cclGetNewestCheckpoint")]
 pub unsafe extern "C" fn get_newest_checkpoint(
     directory: *const c_char,
@@ -233,7 +232,7 @@ unsafe fn checkpoints_with(
     Ok(checkpoints)
 }
 
-/// How many threads hash, if the caller chooses.
+/// The number of hashing threads, if the caller sets it.
 pub(crate) fn hash_threads(number: u32) -> Outcome<Option<usize>> {
     if number > HASH_THREADS_MAX {
         let what = format!("options->hash_threads is {number}, at most {HASH_THREADS_MAX}");
@@ -242,5 +241,5 @@ pub(crate) fn hash_threads(number: u32) -> Outcome<Option<usize>> {
     Ok(usize::try_from(number).ok().filter(|&number| number > 0))
 }
 
-/// Most threads that hash: more than any machine gains from.
+/// Most hashing threads: more than any machine can use.
 const HASH_THREADS_MAX: u32 = 256;

@@ -346,7 +346,7 @@ impl<F: FnOnce(&Core) -> Outcome<Collective>> Plan<F> {
         place.set(&handle.wait()?)
     }
 
-    /// Starts it and gives it a handle.
+    /// Starts the operation and writes its handle.
     ///
     /// # Safety
     /// The pointers are what the header asks for; the buffers stay until the operation has ended.
@@ -363,7 +363,7 @@ impl<F: FnOnce(&Core) -> Outcome<Collective>> Plan<F> {
     }
 
     /// # Safety
-    /// As `run` and `give`, whichever calls it.
+    /// As for `run` and `give`, which call it.
     unsafe fn start(
         self,
         communicator: cclCommunicator_t,

@@ -388,7 +388,7 @@ impl Communicator {
         }
     }
 
-    /// Lets nobody else connect it.
+    /// Marks it as connecting; fails if another thread has.
     fn begin(&self) -> Outcome<()> {
         let mut state = self.state.lock();
         match *state {
@@ -404,8 +404,8 @@ impl Communicator {
         }
     }
 
-    /// Blocks until it is connected, or given up. The lock is not held while the system looks names
-    /// up, which may take its time.
+    /// Blocks until it is connected, or given up. The lock is not held while the system resolves
+    /// names, which may take long.
     fn connect(&self) -> Outcome<ccl_core::Communicator> {
         let connecting = ccl_core::Communicator::connect_async(self.config.clone())?;
         {

@@ -110,7 +110,7 @@ pub unsafe extern "C" fn get_entry(
     })
 }
 
-/// Where an entry is to be told of.
+/// Where to write an entry.
 #[derive(Debug)]
 struct EntryOut {
     asked: cclEntry_t,
@@ -119,8 +119,8 @@ struct EntryOut {
 
 impl EntryOut {
     /// # Safety
-    /// `pointer` is NULL or points to an entry whose lists are as long as it says; nobody else uses
-    /// it until the call returns.
+    /// `pointer` is NULL or points to an entry whose lists have the lengths it states; no other
+    /// thread uses it until the call returns.
     unsafe fn new(pointer: *mut cclEntry_t) -> Outcome<Self> {
         // SAFETY: passed on from the caller.
         let (place, asked) = unsafe {

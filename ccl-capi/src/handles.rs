@@ -24,16 +24,16 @@ pub trait Kind: Any + Send + Sync {
     const NAME: &'static str;
 }
 
-/// Why a handle stands for nothing.
+/// Why a handle is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
     /// It is NULL.
     Null,
-    /// It is no number that was given.
+    /// The library never issued this number.
     Unknown,
-    /// It is not of the kind of this name, or no longer.
+    /// It is not a handle of the kind of this name, or was destroyed.
     Not(&'static str),
-    /// It is the parent process's.
+    /// It belongs to the parent process.
     Forked,
 }
 
@@ -48,19 +48,19 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// What a handle stands for, of whatever kind.
+/// The object behind a handle, of any kind.
 type Entry = Arc<dyn Any + Send + Sync>;
 
 /// The handles of one process.
 #[derive(Debug)]
 struct Table {
     process: u32,
-    /// Numbers below were given by the parent, before the fork.
+    /// Lower numbers were issued by the parent, before the fork.
     first: u64,
     entries: RwLock<BTreeMap<u64, Entry>>,
 }
 
-/// Gives a thing its handle.
+/// Issues a handle for an object.
 ///
 /// # Panics
 /// If there have been more handles than memory has addresses.
@@ -133,7 +133,7 @@ fn own_table() -> &'static Table {
         }));
         let swap = TABLE.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire);
         if swap.is_err() {
-            // SAFETY: made above and shown to nobody.
+            // SAFETY: created above and not published.
             drop(unsafe { Box::from_raw(fresh) });
         }
     }
@@ -141,5 +141,5 @@ fn own_table() -> &'static Table {
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
 static NEXT: AtomicU64 = AtomicU64::new(1);
-/// Numbers are multiples of it, so that one is hardly taken for an index or a descriptor.
+/// Handles are multiples of this, so that they are not easily confused with indices or descriptors.
 const STEP: u64 = 16;

@@ -15,19 +15,21 @@ pub type cclStateFault_t = u32;
 pub const cclStateFaultNone: cclStateFault_t = 0;
 /// Members have different entries.
 pub const cclStateFaultKeys: cclStateFault_t = 1;
-/// Members call with strategies that do not go together.
+/// Members call with strategies that cannot be combined.
 pub const cclStateFaultStrategies: cclStateFault_t = 2;
-/// A member calls with cclSendOnly, and its content is not the elected one.
+/// The content of a member that calls with cclSendOnly was not elected.
 pub const cclStateFaultSenderLost: cclStateFault_t = 3;
-/// Too many members are too far ahead of the run to evict them. All may call with `restore`.
+/// Too many members are too far ahead of the run to evict them. Restart those with the run's own
+/// checkpoint, or call with `restore` on all members.
 pub const cclStateFaultRevisionAhead: cclStateFault_t = 4;
-/// Nobody has the content that was sealed last, or one that follows it. All may call with
-/// `restore`.
+/// No member has the content sealed last, or one that follows it. Call with `restore` on all
+/// members.
 pub const cclStateFaultRevisionLost: cclStateFault_t = 5;
-/// Nobody has a whole content. Load a checkpoint or begin anew, and let all call with `restore`.
+/// No member has a consistent content. Load a checkpoint, or fill the memory and call
+/// cclBeginAnew; then call with `restore` on all members.
 pub const cclStateFaultNoSource: cclStateFault_t = 6;
 
-/// Details of a failure: who, which operation, in which view. What does not apply is 0.
+/// Details of a failure: peer, operation and view. Fields that do not apply are 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclErrorInfo_t {
@@ -71,7 +73,7 @@ unsafe impl Growing for cclErrorInfo_t {
 /// called from anywhere.
 #[unsafe(export_name = "cclGetLastError")]
 pub extern "C" fn last_error() -> *const c_char {
-    // A thread that is about to end has given its words up.
+    // A thread that is about to end has already dropped its text.
     LAST.try_with(|last| last.borrow().words.as_ptr())
         .unwrap_or(c"".as_ptr())
 }
@@ -94,13 +96,13 @@ pub unsafe extern "C" fn last_error_info(info: *mut cclErrorInfo_t) -> cclResult
     }
 }
 
-/// Keeps a failure for this thread, and returns its number.
+/// Stores a failure for this thread, and returns its result code.
 pub(crate) fn keep(failure: Failure) -> cclResult_t {
     let info = info_of(&failure);
     let mut words = failure.words().into_bytes();
     words.retain(|&byte| byte != 0);
     let words = CString::new(words).expect("zero bytes were taken out");
-    // A thread that is about to end has nowhere to keep them.
+    // A thread that is about to end cannot store it any more.
     let _ = LAST.try_with(|last| *last.borrow_mut() = Last { words, info });
     info.result
 }

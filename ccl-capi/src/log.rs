@@ -79,13 +79,13 @@ struct Sink {
     level: Level,
 }
 
-// SAFETY: the pointer is only handed back to the application, whose callback is for any thread.
+// SAFETY: the pointer is only passed to the application's callback, which allows any thread.
 unsafe impl Send for Sink {}
 // SAFETY: as above; also from several threads at once.
 unsafe impl Sync for Sink {}
 
-/// Where the lines of one process go. A child has a copy of its parent's, perhaps locked by threads
-/// that it does not have; so it makes one of its own.
+/// Where the lines of one process go. A forked child creates its own, because the copy of its
+/// parent's may be locked by threads that the child does not have.
 #[derive(Debug)]
 struct Log {
     process: u32,
@@ -93,11 +93,11 @@ struct Log {
 }
 
 static LOG: AtomicPtr<Log> = AtomicPtr::new(std::ptr::null_mut());
-/// The level in force, or 0: a look at it spares the lock where nobody wants the line.
+/// The level in force, or 0. Checked first, to avoid the lock for unwanted lines.
 static LEVEL: AtomicU32 = AtomicU32::new(0);
 static INSTALLED: OnceLock<bool> = OnceLock::new();
 
-/// This process's log, made if need be.
+/// This process's log, created if necessary.
 fn own_log() -> &'static Log {
     loop {
         let found = LOG.load(Ordering::Acquire);
@@ -112,7 +112,7 @@ fn own_log() -> &'static Log {
         }));
         let swap = LOG.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire);
         if swap.is_err() {
-            // SAFETY: made above and shown to nobody.
+            // SAFETY: created above and not published.
             drop(unsafe { Box::from_raw(fresh) });
         }
     }
@@ -122,7 +122,7 @@ fn own_log() -> &'static Log {
 fn inherit(parent: &Log) -> Option<Sink> {
     let sink = parent.sink.try_read()?;
     let inherited = *sink;
-    // Whoever waited for the lock is not in this process, and nobody looks at it again.
+    // Threads that waited for the lock are not in this process, and it is not used again.
     std::mem::forget(sink);
     inherited
 }
@@ -213,7 +213,7 @@ struct Line {
 }
 
 impl Line {
-    /// What others sent may be part of it, and must not look like a line of its own.
+    /// Replaces line breaks: text received from others must not look like a separate line.
     fn into_text(self) -> CString {
         let text = (self.text + &self.fields).replace(['\0', '\n', '\r'], " ");
         CString::new(text).expect("zeros were replaced")

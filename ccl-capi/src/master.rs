@@ -122,7 +122,7 @@ pub unsafe extern "C" fn destroy_master(master: cclMaster_t) -> cclResult_t {
         let state = std::mem::replace(&mut *master.state.lock(), State::Destroyed);
         if let State::Running(server) = state {
             server.stop();
-            // How it ended is for those who waited.
+            // Threads in cclAwaitMaster get the result.
             let _end = server.wait();
         }
         Ok(())
@@ -150,7 +150,7 @@ enum State {
 }
 
 impl Master {
-    /// Lets nobody else start it. The lock is not held meanwhile.
+    /// Marks it as starting; fails if another thread has. The lock is not held during the start.
     fn begin(&self) -> Outcome<()> {
         let mut state = self.state.lock();
         match *state {

@@ -13,7 +13,7 @@ use crate::result::Outcome;
 /// Longest struct that a caller may hand in: far beyond what any version will have.
 const STRUCT_BYTES_MAX: usize = 1 << 16;
 
-/// A struct that later versions make longer.
+/// A struct that may become longer in later versions.
 ///
 /// # Safety
 /// It is `repr(C)`, opens with `struct_bytes: usize`, and every bit pattern of it is valid.

@@ -8,10 +8,10 @@ use ccl_core::lock::Mutex;
 
 use crate::callback;
 
-/// Who is to be told of an operation's end, once.
+/// The callback for an operation's end, called once.
 #[derive(Debug, Default)]
 pub(crate) struct Notice {
-    /// Locked while the callback runs, so that whoever takes it back waits for it.
+    /// Locked while the callback runs, so that `take_back` waits for it.
     wanted: Mutex<Option<Wanted>>,
 }
 
@@ -24,12 +24,12 @@ pub(crate) struct Wanted {
     pub(crate) user_data: *mut c_void,
 }
 
-// SAFETY: the pointer is only handed back to the application, whose callback is for any thread.
+// SAFETY: the pointer is only passed to the application's callback, which allows any thread.
 unsafe impl Send for Wanted {}
 
 impl Notice {
-    /// Takes back what was wanted, and wants this. `poll` says whether the operation has ended, or
-    /// promises to wake.
+    /// Replaces the callback. `poll` returns whether the operation has ended; if not, it wakes the
+    /// notice at the end.
     pub(crate) fn want(
         self: &Arc<Self>,
         wanted: Option<Wanted>,
@@ -45,7 +45,7 @@ impl Notice {
         }
     }
 
-    /// Nobody is told any more, nor being told, when this returns.
+    /// Removes the callback. When this returns it is not running and will not be called.
     pub(crate) fn take_back(&self) {
         *self.wanted.lock() = None;
     }

@@ -246,7 +246,7 @@ impl Work {
         }
     }
 
-    /// Whether it has ended, or a promise to wake.
+    /// Whether the operation has ended; if not, the context is woken at the end.
     fn poll(&self, context: &Context<'_>) -> Poll<()> {
         match self {
             Self::Collective(handle) => handle.poll(context).map(drop),
@@ -255,7 +255,7 @@ impl Work {
         }
     }
 
-    /// Cancels it unless it has ended, and waits until its memory is the caller's.
+    /// Cancels it unless it has ended, and waits until it no longer uses the caller's memory.
     fn end(&self) {
         match self {
             Self::Collective(handle) if handle.is_finished() => {}
@@ -265,13 +265,13 @@ impl Work {
                 let _ = handle.wait();
             }
             Self::Sync(sync) => sync.settle(),
-            // It has no memory.
+            // It uses no memory.
             Self::Topology(point) => point.cancel(),
         }
     }
 }
 
-/// What all operations tell, of a sync.
+/// A sync's result in the form that all operations have.
 fn outcome_of(info: SyncInfo) -> ccl_core::Outcome {
     ccl_core::Outcome {
         op: info.op,
@@ -281,7 +281,7 @@ fn outcome_of(info: SyncInfo) -> ccl_core::Outcome {
     }
 }
 
-/// What all operations tell, of a safe point. It has no name.
+/// A safe point's result in the form that all operations have. A safe point has no operation name.
 fn outcome_of_view(view: Arc<View>) -> ccl_core::Outcome {
     ccl_core::Outcome {
         op: OpName {
@@ -295,12 +295,12 @@ fn outcome_of_view(view: Arc<View>) -> ccl_core::Outcome {
     }
 }
 
-/// Gives what was started its handle.
+/// Issues a handle for started work.
 pub(crate) fn insert(work: Work) -> cclOperation_t {
     handles::insert(Arc::new(Operation::from(work)))
 }
 
-/// Gives an operation that was started its handle.
+/// Starts a collective and writes its handle.
 pub(crate) fn give(
     place: Out<cclOperation_t>,
     start: impl FnOnce() -> Outcome<RawHandle>,

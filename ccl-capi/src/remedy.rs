@@ -24,7 +24,7 @@ pub unsafe extern "C" fn result_is_retryable(
 }
 
 /// Whether a failure ended the session: writes 1 or 0. Then every further call on the communicator
-/// fails; destroy it, create another and connect anew. Does not block.
+/// fails; destroy it, create another and connect again. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument.
 #[unsafe(export_name = "cclResultIsFatal")]

@@ -1,4 +1,4 @@
-//! Result codes: how a call ended. The words and details of a failure are in `last_error`.
+//! Result codes: how a call ended. The text and details of a failure are in `last_error`.
 
 use std::ffi::{CStr, c_char};
 
@@ -18,7 +18,7 @@ pub const cclErrorInvalidArgument: cclResult_t = 1;
 pub const cclErrorInvalidUsage: cclResult_t = 2;
 /// The handle is NULL, of another kind, or already destroyed.
 pub const cclErrorInvalidHandle: cclResult_t = 3;
-/// The handle was made before a fork and is used in the child. Make another there.
+/// The handle was created before a fork and is used in the child. Create another one there.
 pub const cclErrorForked: cclResult_t = 4;
 /// The operating system refused something.
 pub const cclErrorSystem: cclResult_t = 5;
@@ -72,11 +72,11 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 /// Why a call failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The core said so.
+    /// An error of the core.
     Core(Error),
-    /// A handle that means nothing.
+    /// An invalid handle.
     Handle(Invalid),
-    /// A broken promise inside.
+    /// A bug in the library.
     Panic(String),
 }
 

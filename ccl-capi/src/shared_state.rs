@@ -1,7 +1,7 @@
-//! Shared state: a handle of named buffers and their revision.
+//! Shared state: a handle for named buffers and their revision.
 //!
-//! While a sync is in progress it owns the state; see `sync`. What can be asked of its entries is
-//! in `entries`, files of it are in `checkpoint`.
+//! A sync in progress owns the state; see `sync`. Queries of entries are in `entries`, and files
+//! are in `checkpoint`.
 #![allow(
     clippy::too_many_arguments,
     reason = "an entry's name, memory, type and shape, one by one, as C programmers write them"
@@ -30,10 +30,10 @@ pub struct cclSharedState {
 /// saves or loads the same state. Destroy it with cclDestroySharedState.
 pub type cclSharedState_t = *mut cclSharedState;
 
-/// Bytes of a root.
+/// Length of a root in bytes.
 pub const CCL_ROOT_BYTES: usize = 32;
 
-/// Most dimensions that an entry may have.
+/// Most dimensions of an entry.
 pub const CCL_DIMENSIONS_MAX: usize = 64;
 
 /// Creates a state without entries. `revision` is how often it was advanced. Does not block.
@@ -92,10 +92,10 @@ pub unsafe extern "C" fn add_entry(
         let key = unsafe { key(name, dtype, shape, is_unequal) }?;
         check_element_alignment(&key, memory)?;
         let state = handles::get::<SharedState, _>(state)?;
-        // SAFETY: the header asks for memory of this length that stays until the handle is
-        // destroyed, and is left alone while syncs and checkpoints use it.
+        // SAFETY: the header asks for memory of this length that stays valid until the handle is
+        // destroyed, and is not accessed while syncs and checkpoints use it.
         state.with(|core| {
-            // SAFETY: as said.
+            // SAFETY: as above.
             unsafe { core.add_raw(key, memory.cast()) }?;
             state.places.lock().push(Place(memory));
             Ok(())
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn get_revision(state: cclSharedState_t, revision: *mut u6
     })
 }
 
-/// Sets the revision: one more after each step. At each sync it may be at most one higher than at
+/// Sets the revision: add one after each step. At each sync it may be at most one higher than at
 /// the last. Does not block.
 ///
 /// Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
@@ -134,9 +134,9 @@ pub unsafe extern "C" fn set_revision(state: cclSharedState_t, revision: u64) ->
     })
 }
 
-/// Writes 1 if the content is whole. 0 after a sync or a load that failed half-way, until one
-/// succeeds, or until cclBeginAnew: what is there is a mixture of two contents, and the next sync
-/// only receives. Does not block.
+/// Writes 1 if the content is consistent. 0 after a sync or load that failed half-way and left a
+/// mixture of two contents: the next sync only receives. 1 again after a successful sync or load,
+/// or cclBeginAnew. Does not block.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
 /// cclErrorInvalidHandle, cclErrorForked.
@@ -151,9 +151,9 @@ pub unsafe extern "C" fn is_usable(state: cclSharedState_t, is_usable: *mut u32)
     })
 }
 
-/// Marks the content as a mixture, for example because another state's sync of the same memory
-/// failed half-way, or the program itself has half written it. Until a sync or load succeeds,
-/// cclIsUsable is 0 and syncs only receive. Does not block.
+/// Marks the content as a mixture, for example because a sync of another state with the same memory
+/// failed half-way, or because the program has written only part of it. Until a sync or load
+/// succeeds, or cclBeginAnew, cclIsUsable is 0 and syncs only receive. Does not block.
 ///
 /// Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
 /// cclErrorForked.
@@ -168,11 +168,11 @@ pub unsafe extern "C" fn mark_mixed(state: cclSharedState_t) -> cclResult_t {
     })
 }
 
-/// Says that the memory holds a whole content of this revision, whatever it was before, or will
-/// when it is used next: what the program has put there itself. So a run begins anew whose members
-/// have all lost theirs (cclStateFaultNoSource). Does not block.
+/// Declares that the program itself has filled the memory with a consistent content of this
+/// revision, or will have before the next use of the state. Use it to continue a run whose members
+/// have all lost their contents (cclStateFaultNoSource). Does not block.
 ///
-/// Errors: cclErrorInvalidUsage while a sync of this state is under way; cclErrorInvalidHandle,
+/// Errors: cclErrorInvalidUsage while a sync of this state is in progress; cclErrorInvalidHandle,
 /// cclErrorForked.
 #[unsafe(export_name = "cclBeginAnew")]
 pub unsafe extern "C" fn begin_anew(state: cclSharedState_t, revision: u64) -> cclResult_t {
@@ -186,8 +186,8 @@ pub unsafe extern "C" fn begin_anew(state: cclSharedState_t, revision: u64) -> c
 }
 
 /// Writes the digest over all entries as they are now, CCL_ROOT_BYTES bytes: states with the same
-/// root have the same names, types, shapes and contents. Blocks while it hashes everything, on
-/// up to 8 cores.
+/// root have the same names, types, shapes and contents. Hashes everything, and blocks until then;
+/// uses up to 8 cores.
 ///
 /// Errors: cclErrorInvalidArgument; cclErrorInvalidUsage while a sync of this state is in progress;
 /// cclErrorInvalidHandle, cclErrorForked.
@@ -202,9 +202,9 @@ pub unsafe extern "C" fn get_root(state: cclSharedState_t, root: *mut u8) -> ccl
     })
 }
 
-/// Destroys the handle. Cancels a sync of this state that has not ended, and blocks until it has,
-/// at most the master's `verdict_timeout_ms`; the sync's operation handle stays valid and has its
-/// result. Afterwards the memory of all entries is the caller's.
+/// Destroys the handle. If a sync of this state is in progress, cancels it and blocks until it has
+/// ended, at most the master's `verdict_timeout_ms`; the sync's operation handle stays valid and
+/// has its result. Afterwards the library no longer uses the memory of the entries.
 ///
 /// Errors: cclErrorInvalidHandle, cclErrorForked.
 #[unsafe(export_name = "cclDestroySharedState")]
@@ -223,13 +223,13 @@ pub unsafe extern "C" fn destroy_shared_state(state: cclSharedState_t) -> cclRes
     })
 }
 
-/// What a `cclSharedState_t` stands for.
+/// The object behind a `cclSharedState_t`.
 #[derive(Debug)]
 pub(crate) struct SharedState {
     slot: Mutex<Slot>,
-    /// Where the caller has each entry.
+    /// The caller's address of each entry.
     places: Mutex<Vec<Place>>,
-    /// Checkpoints that the last load passed over.
+    /// Checkpoints that the last load skipped.
     pub(crate) skipped: AtomicUsize,
 }
 
@@ -237,28 +237,28 @@ impl Kind for SharedState {
     const NAME: &'static str = "shared state";
 }
 
-/// Memory as the caller named it.
+/// An address as the caller passed it.
 #[derive(Clone, Copy, Debug)]
 struct Place(*mut c_void);
 
-// SAFETY: only handed back to the caller.
+// SAFETY: only returned to the caller.
 unsafe impl Send for Place {}
 
-/// Where the core's state is: here, or lent to a sync.
+/// The core's state: here, or lent to a sync.
 #[derive(Debug)]
 struct Slot {
     state: Option<Lent>,
     sync: Option<Arc<Syncing>>,
 }
 
-/// The core's state, as syncs take it and give it back.
+/// The core's state, which syncs take and return.
 type Lent = Box<ccl_core::SharedState<'static>>;
 
-/// A sync under way, which has the state.
+/// A sync in progress, which owns the state.
 pub(crate) type Syncing = SyncHandle<Lent>;
 
 impl SharedState {
-    /// Uses the state, unless a sync has it.
+    /// Calls `body` with the state, unless a sync owns it.
     pub(crate) fn with<T>(
         &self,
         body: impl FnOnce(&mut ccl_core::SharedState<'static>) -> ccl_core::Result<T>,
@@ -269,12 +269,12 @@ impl SharedState {
         Ok(body(state)?)
     }
 
-    /// Where the caller has an entry.
+    /// The caller's address of an entry.
     pub(crate) fn place(&self, index: usize) -> *mut c_void {
         self.places.lock()[index].0
     }
 
-    /// Lends the state to a sync that `start` makes of it, or that gives it back with an error.
+    /// Lends the state to a sync that `start` creates. If `start` fails, takes the state back.
     pub(crate) fn lend(
         &self,
         start: impl FnOnce(Lent) -> Result<Syncing, (Error, Lent)>,
@@ -330,7 +330,7 @@ unsafe fn key(
     })
 }
 
-/// Elements that are not aligned would not be what C says that they are.
+/// Checks alignment: C forbids misaligned elements.
 fn check_element_alignment(key: &Key, memory: *const c_void) -> Outcome<()> {
     let bytes = key.dtype.bytes();
     if memory.addr().is_multiple_of(bytes) {

@@ -1,4 +1,4 @@
-//! The call that makes a shared state equal on all members, blocking and started.
+//! Syncs, which make a shared state equal on all members, blocking and asynchronous.
 //!
 //! What a state is without a sync is in `shared_state`.
 
@@ -57,7 +57,7 @@ pub struct cclSyncOptions_t {
     pub deadline_ms: u64,
     /// This peer's role in the election.
     pub strategy: cclSyncStrategy_t,
-    /// 1: a vote to go on from the best content there is. It counts if no member has the content
+    /// 1: a vote to go on from the best available content. It counts if no member has the content
     /// agreed on last or its successor, or if fewer members have those than are further ahead, as
     /// after the loss of the master's journal. All members must vote for it.
     pub is_restore: u32,
@@ -335,14 +335,14 @@ fn sync_of(operation: &Operation) -> Outcome<&Syncing> {
     }
 }
 
-/// Where a sync is to be told of, if anywhere.
+/// Where to write what a sync did, if anywhere.
 #[derive(Debug)]
 struct InfoOut(Option<(cclSyncInfo_t, GrowingOut<cclSyncInfo_t>)>);
 
 impl InfoOut {
     /// # Safety
-    /// `pointer` is NULL or points to an info whose lists are as long as it says; nobody else uses
-    /// it until the call returns.
+    /// `pointer` is NULL or points to an info whose lists have the lengths it states; no other
+    /// thread uses it until the call returns.
     unsafe fn new(pointer: *mut cclSyncInfo_t) -> Outcome<Self> {
         if pointer.is_null() {
             return Ok(Self(None));

@@ -169,7 +169,7 @@ pub(crate) fn reduce_op(number: cclReduceOp_t) -> Outcome<ReduceOp> {
     pick(&ReduceOp::ALL, number, "reduce operator")
 }
 
-/// A waiting time: 0 is none given, which `default` stands for.
+/// A time in milliseconds; 0 means `default`.
 pub(crate) fn milliseconds(number: u64, default: Duration) -> Duration {
     match number {
         0 => default,
@@ -208,14 +208,14 @@ pub(crate) unsafe fn options(pointer: *const cclOptions_t) -> Outcome<Options> {
     })
 }
 
-/// Where the outcome of a call is to be told, if anywhere.
+/// Where to write the outcome of a call, if anywhere.
 #[derive(Debug)]
 pub(crate) struct OutcomeOut(Option<(cclOutcome_t, GrowingOut<cclOutcome_t>)>);
 
 impl OutcomeOut {
     /// # Safety
-    /// `pointer` is NULL or points to an outcome whose list is as long as it says; nobody else uses
-    /// it until the call returns.
+    /// `pointer` is NULL or points to an outcome whose list has the length it states; no other
+    /// thread uses it until the call returns.
     pub(crate) unsafe fn new(pointer: *mut cclOutcome_t) -> Outcome<Self> {
         if pointer.is_null() {
             return Ok(Self(None));

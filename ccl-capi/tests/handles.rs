@@ -1,4 +1,4 @@
-//! The table of handles, used as another crate with a C interface would: for a kind of its own.
+//! The table of handles, used as by another crate with a C interface, for its own kind of object.
 
 use std::ffi::c_void;
 use std::sync::Arc;

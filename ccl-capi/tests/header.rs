@@ -1,16 +1,16 @@
-//! `include/ccl.h` is what the source says.
+//! `include/ccl.h` agrees with the source.
 //!
-//! Goal: nobody edits the header by hand or forgets to generate it. 1. The generated header equals
+//! Goal: the header is never edited by hand, and always regenerated. 1. The generated header equals
 //! the committed one; `CCL_WRITE_HEADER=1`, set by `make header`, writes it instead. 2. Every
-//! function of the source is in it, and says whether it blocks and how it fails. That each is
-//! called is for `programs`.
+//! function of the source is in it, and documents whether it blocks and how it fails. `programs`
+//! checks that each is called.
 
 mod common;
 
 use std::fs;
 use std::path::Path;
 
-/// The source of the header, in its order: what callers read first comes first.
+/// The source files of the header, in the order in which callers should read them.
 const TOPICS: [&str; 16] = [
     "last_error",
     "result",
@@ -30,7 +30,7 @@ const TOPICS: [&str; 16] = [
     "sync",
 ];
 
-/// Files of the crate that the header has nothing from.
+/// Files of the crate that contribute nothing to the header.
 const INSIDE: [&str; 7] = [
     "call", "callback", "caller", "handles", "lib", "memory", "notice",
 ];

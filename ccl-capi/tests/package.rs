@@ -1,10 +1,10 @@
-//! What `make install` leaves behind is what a user needs, and no more.
+//! `make install` installs what a user needs, and nothing else.
 //!
 //! 1. The libraries export the functions of the header and nothing else; the shared one is named by
 //!    the version that must not change. 2. The examples build from their Makefile, which finds the
 //!    library by pkg-config, and run; also linked statically. 3. CMake finds both libraries, for
 //!    programs in C and C++, and none of another version.
-//! 4. What is installed does not name the place that it was built in.
+//! 4. Installed files do not contain the path of the build directory.
 
 mod common;
 
@@ -16,7 +16,7 @@ use ccl_core::{MasterConfig, MasterServer};
 use ccl_tests::process::{Process, run};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The part of it that programs depend on: before 1.0 with the minor version.
+/// The part of the version that programs depend on: before 1.0 it includes the minor version.
 const INTERFACE: &str = concat!(
     env!("CARGO_PKG_VERSION_MAJOR"),
     ".",
@@ -27,7 +27,7 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A folder of this test's own, made anew.
+/// A fresh folder for this test.
 fn fresh(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _was_not_there = std::fs::remove_dir_all(&folder);
@@ -41,7 +41,7 @@ fn is_there(program: &str) -> bool {
     command.stderr(Stdio::null()).status().is_ok()
 }
 
-/// Where the libraries that were built for this test are installed, once for all of them.
+/// Where the libraries built for this test are installed, once for all tests.
 fn installed() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
     PREFIX.get_or_init(|| {
@@ -105,14 +105,14 @@ fn start(program: &Path, master: &MasterServer, argument: &str) -> Process {
     Process::start(peer.args([&master.address().to_string(), argument]))
 }
 
-/// What a peer printed until it ended well.
+/// The output of a peer, which must succeed.
 fn finish(mut peer: Process) -> Vec<String> {
     let (status, printed) = peer.end();
     assert!(status.success(), "{status}: {printed:?}");
     printed
 }
 
-/// Runs as many of a program as the world has; returns what each printed.
+/// Runs a world of peers of one program; returns the output of each.
 fn run_world(program: &Path, argument: &str, world: u32) -> Vec<Vec<String>> {
     let master = start_master();
     let peers = (0..world).map(|_| start(program, &master, argument));
@@ -174,7 +174,7 @@ fn the_examples_build_and_run_with_the_static_library_alone() {
     assert_eq!(run_world(&average, "2", 2), [["1 2 3 4"]; 2]);
 }
 
-/// Three train; one is killed in the middle, and the others end with what they would have had.
+/// Three peers train; one is killed in the middle, and the others end with the expected result.
 fn the_elastic_example_survives_a_kill(program: &Path) {
     let master = start_master();
     let start = |_| start(program, &master, "500");
@@ -256,7 +256,7 @@ fn the_guide_shows_the_example_as_it_is() {
     assert!(guide.contains(&format!("```c\n{}```\n", example.expect("it is there"))));
 }
 
-/// Its other pieces of C compile as they are, within a function that has what they name.
+/// The other C snippets of the manual compile inside a function that declares their names.
 #[test]
 fn what_the_guide_shows_besides_compiles() {
     let guide = std::fs::read_to_string(package().join("../docs/c.md")).expect("it is there");

@@ -2,7 +2,7 @@
 //!
 //! Plan: 1. the floor and the hash run for real and print their lines; 2. a master announces its
 //! port and ends cleanly on SIGTERM; 3. children end with their parent's end of the pipe; 4. wrong
-//! options are told with words.
+//! options are reported as text.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -79,7 +79,7 @@ fn a_master_announces_its_port_and_ends_cleanly_when_told_to() {
     }
 }
 
-/// A training run syncs once a step: that is for a log that was asked for more.
+/// A training run syncs once per step, which belongs in a more detailed log.
 #[test]
 fn a_masters_log_has_one_line_for_the_first_sync_of_each_view_and_none_for_the_others() {
     let errors = std::env::temp_dir().join(format!("ccl-master-log-{}", std::process::id()));

@@ -1,9 +1,9 @@
-//! Whole runs of several processes, started by the binary as a person would.
+//! Whole runs of several processes, started from the binary as by a user.
 //!
 //! Plan: 1. every type with every operator is right with both algorithms; 2. so are the other
 //! collectives, in place and with odd shares; 3. the demonstration trains to the end while
 //! newcomers come and go, a peer is killed and another stopped; 4. and while its master dies;
-//! 5. and while somebody is killed or started about once a second.
+//! 5. and while peers are killed or started about once a second.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use ccl_tests::process::{Process, run};
 use serde_json::Value;
 
-/// The lines of a run that must succeed.
+/// The output lines of a run that must succeed.
 fn lines(arguments: &str) -> Vec<Value> {
     let printed = run(ccl(arguments).stdin(Stdio::null()));
     let parsed = printed.lines().map(serde_json::from_str);
@@ -122,7 +122,7 @@ fn training_goes_on_when_newcomers_come_and_one_is_killed_and_one_stopped() {
     assert_eq!(summary["problems"].as_array().unwrap().len(), 0);
 }
 
-/// Each newcomer got the whole state of whatever step the others were at, and little besides.
+/// Each newcomer received the whole state of the others' step, and little else.
 fn assert_right_syncs(lines: &[Value], newcomers: usize) {
     let syncs: Vec<&Value> = lines
         .iter()

@@ -1,8 +1,9 @@
-//! The bench of shared state, started by the binary as a person would.
+//! The shared-state benchmark, run from the binary as by a user.
 //!
-//! Plan: 1. a joiner gets the state from all sources, each byte once; 2. a slow source gives less;
+//! Plan: 1. a newcomer gets the state from all sources, each byte once; 2. a slow source sends
+//! less;
 //! 3. one flipped bit moves one block; 4. a source dies half-way and nothing is fetched twice;
-//! 5. wrong options are told with words.
+//! 5. wrong options are reported as text.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -21,7 +22,7 @@ fn output(arguments: &str) -> Output {
         .unwrap()
 }
 
-/// The line of a bench that must succeed.
+/// The output line of a benchmark that must succeed.
 fn line(arguments: &str) -> Value {
     let output = output(arguments);
     assert!(output.status.success(), "{arguments}: {output:?}");

@@ -1,4 +1,4 @@
-//! Errors of the public API, one variant for each thing a caller may have to do.
+//! Errors of the public API, one variant per remedy.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::wire::control::{AbortReason, CancelReason, EvictReason, Kind, SyncFau
 /// Result of the library's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call did not succeed, and by its variant, what to do about it.
+/// Why a call did not succeed; the variant says what to do about it.
 ///
 /// Input buffers are intact after every error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A member was lost, or left, during the operation. Call it again: it runs with the survivors.
+    /// A member was lost, or left, during the operation. Call again to run it with the survivors.
     #[error(
         "{} was lost during {}: {}; call again to continue with the survivors",
         .names.of(*.peer), .kind.call(*.op), .reason.words(.names)
@@ -26,7 +26,7 @@ pub enum Error {
         peer: PeerId,
         /// Which collective was called.
         kind: Kind,
-        /// The operation that was aborted for everybody.
+        /// The operation, aborted for all members.
         op: OpName,
         /// The view that the survivors are in.
         vid: Vid,
@@ -35,9 +35,9 @@ pub enum Error {
         /// The names of peers.
         names: Names,
     },
-    /// Somebody cancelled the operation, or its deadline passed, or the calls did not match, or a
-    /// member had no memory for it. It is aborted for everybody, finally: all callers get this
-    /// error.
+    /// A member cancelled the operation, its deadline passed, the members' calls differ, or a
+    /// member had no memory for it. It was aborted for all members and is not retried: all callers
+    /// get this error.
     #[error("{}", .reason.sentence(.kind.call(*.op), *.by, .names))]
     Cancelled {
         /// Which collective was called.
@@ -51,25 +51,25 @@ pub enum Error {
         /// The names of peers.
         names: Names,
     },
-    /// A sync of shared state that cannot be: entries, strategies or revisions that do not fit
-    /// together. Nothing moved. All callers get this error, which names the odd one.
+    /// A shared state cannot be synchronised: entries, strategies or revisions do not fit together.
+    /// No data was moved. All callers get this error, which names the member that does not fit.
     #[error(
         "the shared state cannot be synchronised: {}{}",
         .fault.words(.names), .entry.as_deref().unwrap_or_default()
     )]
     SharedState {
-        /// What does not fit, and at whom.
+        /// What does not fit, and on which member.
         fault: Box<SyncFault>,
-        /// The entry that differs, as far as this peer knows, as the end of a sentence.
+        /// The entry that differs, if this peer knows it, as the end of a sentence.
         entry: Option<String>,
-        /// The sync that was aborted for everybody.
+        /// The sync, aborted for all members.
         op: OpName,
         /// The view that the members are in.
         vid: Vid,
         /// The names of peers.
         names: Names,
     },
-    /// Fewer members than `min_world_size`. Call `update_topology` until somebody joins.
+    /// Fewer members than `min_world_size`. Call `update_topology` until more peers join.
     #[error(
         "the group has {world_size} members but needs {min_world_size}; call update_topology until \
          more peers join"
@@ -80,18 +80,18 @@ pub enum Error {
         /// The configured `min_world_size`.
         min_world_size: u32,
     },
-    /// The members changed between two calls, and the buffers of this one are made for another
-    /// number of them. Nothing was started. Call again with buffers for the new world size.
+    /// The members changed, and the buffers of this call were made for another world size. Nothing
+    /// was started. Call again with buffers for the new world size.
     #[error("the world size has changed to {world_size}; call again with buffers for it")]
     WorldChanged {
         /// Current world size.
         world_size: u32,
     },
-    /// The master removed this peer. The session is over; connect again, and if it was for its
-    /// shared state ([`ErrorKind::RevisionAhead`]), without that.
+    /// The master evicted this peer. The session is over; connect again. If the reason was its
+    /// shared state ([`ErrorKind::RevisionAhead`]), connect without that state.
     #[error("this peer was evicted from the run: {0}; connect again to rejoin as a newcomer")]
     Evicted(Eviction),
-    /// The master did not let this peer in.
+    /// The master refused this peer.
     #[error("the master refused this peer: {0}")]
     Refused(String),
     /// Whether the operation succeeded cannot be known. The session is over; connect again.
@@ -116,9 +116,9 @@ pub enum Error {
     NotAdmitted {
         /// How long it waited.
         waited_ms: u64,
-        /// What it waited for, as the master said last.
+        /// What it waited for, as last reported by the master.
         waits: Option<Box<Wait>>,
-        /// Why the master cannot be heard, if it cannot.
+        /// Why the master cannot be reached, if it cannot.
         cause: Option<String>,
     },
     /// `wait_for` ended before the operation did; the operation goes on.
@@ -131,7 +131,7 @@ pub enum Error {
     /// started.
     #[error("invalid usage: {0}")]
     InvalidUsage(String),
-    /// It was made before a fork and touched in the child.
+    /// The object was created before a fork and used in the child.
     #[error("this object belongs to the parent process; create a new one after fork")]
     Forked,
     /// The operating system refused something.
@@ -147,11 +147,11 @@ pub enum Error {
 /// How a peer was removed from a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// Who, by the name it had.
+    /// The evicted peer's session id.
     pub peer: PeerId,
-    /// The last view that it was in; the default one if it never was in any.
+    /// The last view that it was in; the default if it was never in one.
     pub vid: Vid,
-    /// What the master saw.
+    /// What the master observed.
     pub reason: EvictReason,
     /// The names of peers.
     pub names: Names,
@@ -164,17 +164,17 @@ impl fmt::Display for Eviction {
 }
 
 impl Error {
-    /// An [`Error::InvalidArgument`] with these words.
+    /// An [`Error::InvalidArgument`] with this text.
     pub fn invalid(what: impl Into<String>) -> Self {
         Self::InvalidArgument(what.into())
     }
 
-    /// An [`Error::InvalidUsage`] with these words.
+    /// An [`Error::InvalidUsage`] with this text.
     pub fn usage(what: impl Into<String>) -> Self {
         Self::InvalidUsage(what.into())
     }
 
-    /// An [`Error::Os`] with these words.
+    /// An [`Error::Os`] with this context.
     pub fn os(context: impl Into<String>, source: std::io::Error) -> Self {
         Self::Os {
             context: context.into(),
@@ -182,7 +182,7 @@ impl Error {
         }
     }
 
-    /// The same error, which calls peers by their names.
+    /// The same error, with the names of peers.
     #[must_use]
     pub fn with_names(mut self, known: Names) -> Self {
         match &mut self {
@@ -195,7 +195,7 @@ impl Error {
         self
     }
 
-    /// Which error it is, without the facts.
+    /// The kind of error, without its details.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -234,7 +234,7 @@ impl Error {
         self.kind().is_fatal()
     }
 
-    /// The error that an abort verdict means to the caller.
+    /// The error that a caller gets for an abort verdict.
     #[must_use]
     pub fn from_abort(kind: Kind, op: OpName, vid: Vid, reason: AbortReason) -> Self {
         match reason {
@@ -269,7 +269,7 @@ impl Error {
 #[non_exhaustive]
 #[expect(
     missing_docs,
-    reason = "each other is described at the error of its name"
+    reason = "each of the others is described by the error of the same name"
 )]
 pub enum ErrorKind {
     PeerLost,
@@ -278,8 +278,9 @@ pub enum ErrorKind {
     TooFewPeers,
     WorldChanged,
     Evicted,
-    /// [`Error::Evicted`] for a shared state that is too far ahead to be the run's. Who comes back
-    /// with it is evicted again: begin without it, or load the run's own checkpoint.
+    /// [`Error::Evicted`] because of a shared state that is more than one revision ahead of the
+    /// run. A peer that rejoins with that state is evicted again: start without it, or load the
+    /// run's own checkpoint.
     RevisionAhead,
     Refused,
     Unknown,
@@ -294,7 +295,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// All there are.
+    /// All kinds.
     pub const ALL: [Self; 17] = [
         Self::PeerLost,
         Self::Cancelled,

@@ -11,9 +11,9 @@ use crate::wire::control::{AbortReason, EvictReason, StateId, Wait};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A master started or took a run up again.
+    /// A master started a run, or resumed an earlier one.
     MasterStarted {
-        /// The master's term: +1 at each start.
+        /// The master's term; each start adds 1.
         term: Term,
         /// Whether it found an earlier run to rebuild.
         rebuilt: bool,
@@ -24,7 +24,7 @@ pub enum Event {
         /// For how long at most, in seconds.
         seconds: u32,
     },
-    /// A newcomer said hello.
+    /// A newcomer registered.
     Registered {
         /// The peer's session.
         peer: PeerId,
@@ -55,15 +55,15 @@ pub enum Event {
         /// The members' names.
         names: Names,
     },
-    /// A group, or newcomers to it, have waited for this for a while.
+    /// A group, or its newcomers, have been waiting for a while.
     Waits {
         /// The group concerned.
         group: GroupId,
         /// What it waits for.
         wait: Wait,
     },
-    /// A restarted master has waited for members of a group long enough and may not go on without
-    /// more of them: start it with their journal, or give an operator's word (R11).
+    /// A restarted master has waited for members of a group, and must not go on without more of
+    /// them. Restart it with its journal, or with an operator's permission (R11).
     RebuildStalled {
         /// The group concerned.
         group: GroupId,
@@ -73,15 +73,16 @@ pub enum Event {
         members: usize,
     },
     /// The master itself did not run for a while (stopped, asleep, swapped out, or waiting for its
-    /// disk). Nobody is charged for it (R20).
+    /// disk). No peer is evicted for that (R20).
     MasterPaused {
         /// For how long, in milliseconds.
         paused_ms: u64,
     },
-    /// The master hears no member, or if there are none, no newcomer. It considers itself cut off,
-    /// and evicts no peer until it hears one or `detach_timeout` has passed (R20).
+    /// The master receives nothing from any member or, if there are none, from any newcomer. It
+    /// considers itself cut off, and evicts no peer until it receives something or `detach_timeout`
+    /// has passed (R20).
     MasterHearsNobody,
-    /// The journal is older than the run: a copy, or a part of it. It is treated as lost (R11).
+    /// The journal is older than the run: an older copy, or truncated. It is treated as lost (R11).
     JournalOutdated,
     /// An operation committed.
     Committed {
@@ -110,8 +111,7 @@ pub enum Event {
     },
     /// A peer lost its master, or found it again.
     Attached(bool),
-    /// The other side of the control connection said something that makes no sense; the connection
-    /// was dropped.
+    /// The other side of a control connection broke the protocol; the connection was dropped.
     ProtocolFault {
         /// Which rule of the protocol it broke.
         what: String,
@@ -250,8 +250,8 @@ fn paused(f: &mut fmt::Formatter<'_>, paused_ms: u64) -> fmt::Result {
     )
 }
 
-const HEARS_NOBODY: &str = "the master hears no member, or no peer at all; it may be cut off from \
-                            the network, so it evicts no peer until it hears one or detach_timeout \
+const HEARS_NOBODY: &str = "the master receives nothing from its peers and may be cut off from the \
+                            network; it evicts no peer until one is heard again or detach_timeout \
                             has passed";
 
 const JOURNAL_OUTDATED: &str = "the journal is older than the run and is not trusted: the master \

@@ -100,7 +100,7 @@ impl Communicator {
         self.0.world_size()
     }
 
-    /// Number of the view of the newest result: +1 at each change of the members.
+    /// Epoch of the view of the newest result; each change of the members adds 1.
     #[getter]
     fn epoch(&self) -> u32 {
         self.0.view().vid.epoch.0

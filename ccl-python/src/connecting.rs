@@ -13,7 +13,7 @@ use crate::native::Native;
 use crate::settings::{self, maybe_duration};
 use crate::wait::{wait_for, wait_telling};
 
-/// A connection under way. Dropping it gives up, unless `wait` has returned the communicator.
+/// A connection attempt. Dropping it gives up, unless `wait` has returned the communicator.
 #[pyclass(frozen, weakref, module = "ccl")]
 #[derive(Debug)]
 pub struct Connecting(Native<ccl_core::Connecting>);
@@ -48,7 +48,8 @@ impl Connecting {
 
 #[pymethods]
 impl Connecting {
-    /// Waits until this peer is admitted. After `timeout` seconds raises `Timeout`; it goes on.
+    /// Waits until this peer is admitted. Raises `Timeout` after `timeout` seconds; the attempt
+    /// goes on.
     #[pyo3(signature = (timeout = None))]
     fn wait<'py>(
         &self,
@@ -72,7 +73,7 @@ impl Connecting {
         self.0.waits_for()
     }
 
-    /// Gives up, or closes the communicator if there is one. Whoever waits gets `Ended`.
+    /// Gives up, or closes the communicator if there is one. Waiting threads get `Ended`.
     fn close(&self, py: Python<'_>) {
         if !self.0.is_inherited() {
             py.detach(|| self.0.cancel());

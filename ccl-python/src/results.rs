@@ -58,13 +58,13 @@ pub struct View(pub Arc<ccl_core::View>);
 
 #[pymethods]
 impl View {
-    /// Its number: +1 at each change of the members.
+    /// The number of the view; each change of the members adds 1.
     #[getter]
     fn epoch(&self) -> u32 {
         self.0.vid.epoch.0
     }
 
-    /// Generation of the master that installed it.
+    /// Term of the master that installed it; each start of a master adds 1.
     #[getter]
     fn term(&self) -> u32 {
         self.0.vid.term.0

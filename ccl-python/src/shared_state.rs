@@ -99,7 +99,7 @@ impl SharedState {
         Ok(())
     }
 
-    /// Says that the memory holds a whole content, which the program has put there itself.
+    /// Declares that the program itself has filled the memory with a consistent content.
     #[pyo3(signature = (revision = 0))]
     fn begin_anew(&self, py: Python<'_>, revision: u64) -> PyResult<()> {
         let _turn = self.take(py)?;
@@ -126,7 +126,7 @@ impl SharedState {
         })
     }
 
-    /// Saves the state and its revision; returns the path once a power loss is survived.
+    /// Saves the state and its revision; returns the path once the file survives a power loss.
     #[pyo3(signature = (directory, *, keep = 2))]
     fn save(&self, py: Python<'_>, directory: PathBuf, keep: usize) -> PyResult<PathBuf> {
         if keep == 0 {

@@ -208,7 +208,7 @@ impl SyncInfo {
         self.0.duration.as_secs_f64()
     }
 
-    /// How many of them were spent hashing this peer's state.
+    /// Seconds of `duration` that were spent hashing this peer's state.
     #[getter]
     fn hashing(&self) -> f64 {
         self.0.hashing.as_secs_f64()

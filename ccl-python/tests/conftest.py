@@ -1,7 +1,7 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 import os
 
-# Peers share few cores; threads of torch's that wait for each other there take many times as long. Torch
-# reads it when it is imported, here and in the peers.
+# Peers share few cores, where torch's threads would spend most of their time waiting for each other.
+# Torch reads this when it is imported, here and in the peers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

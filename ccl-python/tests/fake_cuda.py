@@ -1,5 +1,6 @@
-"""A device that is none: tensors that say that they are on CUDA, and streams that do nothing until somebody
-waits for them. Whoever forgets to wait reads what was there before.
+"""A fake device: tensors that claim to be on CUDA, and streams that do nothing until they are waited for.
+
+Code that forgets to wait reads old contents.
 """
 
 import threading
@@ -15,7 +16,7 @@ _lock = threading.RLock()
 
 
 class Stream:
-    """Work in order, done when somebody asks for it."""
+    """Queued work, done in order when it is waited for."""
 
     def __init__(self, _device: Any = None) -> None:
         self.work: list[Callable[[], object]] = []
@@ -45,7 +46,7 @@ def _nothing() -> None:
 
 
 class Event:
-    """A place in a stream."""
+    """A position in a stream."""
 
     def __init__(self) -> None:
         self.stream: Stream | None = None
@@ -59,7 +60,7 @@ class Event:
             self.stream.run_to(self.end)
 
     def query(self) -> bool:
-        """Each look lets one piece of work pass."""
+        """Each query does one piece of work."""
         with _lock:
             if self.stream is None or self.stream.done >= self.end:
                 return True
@@ -68,12 +69,12 @@ class Event:
 
 
 class Cuda:
-    """What `ccl._cuda` uses of `torch.cuda`."""
+    """The parts of `torch.cuda` that `ccl._cuda` uses."""
 
     def __init__(self) -> None:
         self.Stream = Stream
         self.Event = Event
-        #: The user's, who is on the main thread.
+        #: The user's stream, on the main thread.
         self.user = Stream()
         self.default = Stream()
         self._current = threading.local()
@@ -94,12 +95,12 @@ class Cuda:
 
 
 cuda = Cuda()
-#: Raised by the copies to the device from now on.
+#: If set, raised by all copies to the device.
 broken: list[BaseException] = []
 
 
 class Tensor(torch.Tensor):
-    """Memory of the host that says it is a device's. Copies from and to it are work of a stream."""
+    """Host memory that claims to be on a device. Copies from and to it are queued on a stream."""
 
     is_cpu = property(lambda _self: False)
     is_cuda = property(lambda _self: True)
@@ -126,24 +127,24 @@ def on_device(tensor: torch.Tensor) -> Any:
 
 
 def launch(kernel: Callable[[torch.Tensor], object], tensor: Any) -> None:
-    """The user's own work on a tensor."""
+    """Queues work of the user on a tensor."""
     plain = tensor.as_subclass(torch.Tensor)
     cuda.user.work.append(lambda: kernel(plain))
 
 
 def read(tensor: Any) -> list[Any]:
-    """What the user's stream finds in a tensor."""
+    """The content of a tensor as seen by the user's stream."""
     cuda.user.synchronize()
     return list(tensor.as_subclass(torch.Tensor).tolist())
 
 
 def look(tensor: Any) -> list[Any]:
-    """What is in the tensor at this moment."""
+    """The tensor's current content."""
     return list(tensor.as_subclass(torch.Tensor).tolist())
 
 
 def install() -> None:
     ccl._cuda.cuda = cuda
     ccl._cuda._pinned = lambda count, dtype: torch.empty(count, dtype=dtype)
-    # Torch here knows no CUDA: its futures would refuse the device.
+    # This torch has no CUDA: its futures would refuse the device.
     ccl._cuda.future = lambda tensors: torch.futures.Future()

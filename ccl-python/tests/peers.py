@@ -1,4 +1,4 @@
-"""Real processes as peers: each runs one function of a test, and sends back what it returns."""
+"""Peers in real processes: each runs one function of a test, and sends back its result."""
 
 import importlib.util
 import multiprocessing
@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ccl
 
-#: Far beyond what anything here takes; only a hang reaches it.
+#: Far longer than anything here takes; only a hang reaches it.
 HANG_SECONDS = 60
 
 P = ParamSpec("P")
@@ -46,7 +46,7 @@ class Peer:
         theirs.close()
 
     def receive(self) -> Any:
-        """The next thing it sends, or what it returned."""
+        """The next value that it sends, or its result."""
         if not self.pipe.poll(HANG_SECONDS):
             raise AssertionError("the peer says nothing")
         kind, value = self.pipe.recv()
@@ -60,14 +60,14 @@ class Peer:
         os.kill(self.process.pid, number)
 
     def end(self) -> None:
-        """Ends it, however it is."""
+        """Ends it, whatever it is doing."""
         self.process.kill()
         self.process.join(HANG_SECONDS)
         self.pipe.close()
 
 
 class Pipe:
-    """A peer's end: what it says goes to ``Peer.receive``, and ``wait`` waits for ``Peer.pipe``."""
+    """A peer's end of the connection: ``Peer.receive`` gets what it sends, ``wait`` what the test sends."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -77,12 +77,12 @@ class Pipe:
         self._connection.send(("said", value))
 
     def wait(self) -> Any:
-        """The next thing that the test sends."""
+        """The next value that the test sends."""
         return self._connection.recv()
 
 
 def _main(connection: Connection, body: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    # A shell's background jobs begin with SIGINT ignored, and hand that on.
+    # Background jobs of a shell start with SIGINT ignored, and pass that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = body(Pipe(connection), *args)
@@ -94,7 +94,7 @@ def _main(connection: Connection, body: Callable[..., Any], args: tuple[Any, ...
 
 @contextmanager
 def started(count: int, body: Callable[..., Any], *args: Any) -> Iterator[list[Peer]]:
-    """So many peers, ended at the end."""
+    """Starts this many peers, and ends them at the end of the block."""
     peers: list[Peer] = []
     try:
         for _ in range(count):
@@ -115,7 +115,7 @@ def _member(
 
 
 def connect(address: str, world: int) -> ccl.Communicator:
-    """A communicator of a run that begins with so many."""
+    """A communicator of a run that starts with this many peers."""
     return ccl.Communicator(
         address,
         initial_world_size=world,
@@ -130,7 +130,7 @@ def run(
     *args: P.args,
     **_none: P.kwargs,
 ) -> list[R]:
-    """Runs ``body(communicator, ...)`` in so many processes; results in rank order."""
+    """Runs ``body(communicator, ...)`` in this many processes; returns results in rank order."""
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with started(world, _member, master.address, world, body, args) as peers:
             results = sorted((peer.receive() for peer in peers), key=lambda pair: pair[0])

@@ -1,4 +1,4 @@
-"""Members of groups of torch that are reconfigured: what runs in them, and who tells them what to do."""
+"""Members of reconfigurable torch groups: what runs in them, and the test's control over them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from peers import HANG_SECONDS, Peer, Pipe
 
 WORLD = 3
-#: Of attempts that have to fail by it.
+#: The timeout of attempts that must fail by it.
 SOON_SECONDS = 1.0
 
 
@@ -30,7 +30,7 @@ def reconfigure(uuid: int, handles: Any, seconds: float = HANG_SECONDS) -> tuple
 
 
 def sum_ranks() -> float:
-    """All of them, one more each."""
+    """Adds one to each value."""
     whole = torch.tensor([dist.get_rank() + 1.0])
     dist.all_reduce(whole)
     return float(whole)
@@ -50,7 +50,7 @@ def abort() -> None:
 
 
 def abort_a_stuck_call() -> list[str]:
-    """What becomes of an all-reduce that the others never come to, and of the next, and the error."""
+    """Aborts an all-reduce that the others never call; returns its end, that of the next, and the error."""
     group: Any = dist.group.WORLD
     hooks: list[str] = []
     group.register_abort_hook(1, lambda: hooks.append("hook"))
@@ -65,12 +65,12 @@ def abort_a_stuck_call() -> list[str]:
     group.unregister_abort_hook(1)
     with pytest.raises(ccl.InvalidUsage, match="has no members: call reconfigure"):
         dist.all_reduce(torch.ones(3))
-    ccl.torch.raise_pending()  # whoever aborts knows
+    ccl.torch.raise_pending()  # the caller of `abort` knows it
     return [*hooks, group.get_backend(torch.device("cpu")).get_error().name]
 
 
 def abort_an_attempt(uuid: int, handles: list[str]) -> str:
-    """What becomes of an attempt that the others never come to."""
+    """Aborts an attempt that the others never make; returns its end."""
     group: Any = dist.group.WORLD
     work = dist._reconfigure(uuid, handles, timeout=timedelta(seconds=HANG_SECONDS))
     group.abort()
@@ -84,7 +84,7 @@ def abort_an_attempt(uuid: int, handles: list[str]) -> str:
 
 
 def reconfigure_twice(uuids: tuple[int, int], handles: list[str]) -> tuple[int, int]:
-    """The second time while the first is under way."""
+    """Reconfigures again while the first attempt is in progress."""
     first = dist._reconfigure(uuids[0], handles, timeout=timedelta(seconds=HANG_SECONDS))
     told = reconfigure(uuids[1], handles)
     with pytest.raises(ccl.Ended):
@@ -93,7 +93,7 @@ def reconfigure_twice(uuids: tuple[int, int], handles: list[str]) -> tuple[int, 
 
 
 def replace_a_stuck_call(uuid: int, handles: list[str]) -> tuple[int, int]:
-    """Reconfigures while an all-reduce is under way that the others never come to."""
+    """Reconfigures during an all-reduce that the others never call."""
     work = dist.all_reduce(torch.ones(3), async_op=True)
     told = reconfigure(uuid, handles)
     # The other member may have left the old group before this one did.
@@ -103,7 +103,7 @@ def replace_a_stuck_call(uuid: int, handles: list[str]) -> tuple[int, int]:
 
 
 def use_a_subgroup() -> list[float]:
-    """What the last two ranks sum in a group of their own, made by `new_group`."""
+    """The sum of the last two ranks, in a group created by `new_group`."""
     size, whole = dist.get_world_size(), torch.tensor([dist.get_rank() + 1.0])
     ranks = [size - 2, size - 1]
     group: Any = dist.new_group(ranks, timeout=timedelta(seconds=HANG_SECONDS))
@@ -114,7 +114,7 @@ def use_a_subgroup() -> list[float]:
 
 
 def train() -> list[float]:
-    """Two steps of DDP on data of this rank; the weights then."""
+    """Makes two steps of DDP on this rank's data; returns the weights."""
     torch.manual_seed(0)
     replica = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
     optimizer = torch.optim.SGD(replica.parameters(), lr=0.1)
@@ -151,7 +151,7 @@ def use_all() -> None:
 
 
 def refuse(handles: list[str], uuid: int) -> list[str]:
-    """What attempts that cannot be made say, none of which changes anything."""
+    """The errors of invalid attempts, none of which changes anything."""
     group: Any = dist.group.WORLD
     own = dist._get_reconfigure_handle()
     texts = []
@@ -192,7 +192,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def serve(pipe: Pipe, backend: str, address: str, folder: str, rank: int) -> None:
-    """Does what it is told, one call after the other."""
+    """Carries out the test's commands, one after another."""
     ccl.torch.use_master(address)
     store: Any = dist.FileStore(f"{folder}/store", WORLD)
     begin(backend, store, rank, WORLD)
@@ -200,7 +200,7 @@ def serve(pipe: Pipe, backend: str, address: str, folder: str, rank: int) -> Non
 
 
 def serve_alone(pipe: Pipe, backend: str, address: str, _folder: str, _rank: int) -> None:
-    """The same, of a process that shares no store with the others, and knows of none."""
+    """The same, for a process that shares no store with the others."""
     ccl.torch.use_master(address)
     begin(backend, dist.HashStore(), 0, 1)
     obey(pipe)
@@ -227,7 +227,7 @@ def obey(pipe: Pipe) -> None:
             pipe.say((type(error).__name__, str(error)))
 
 
-# What the test does with them.
+# The test's side.
 
 
 class Member:
@@ -261,7 +261,7 @@ class Member:
 
 
 class Cluster:
-    """Up to three members; a number names one."""
+    """Up to three members, by number."""
 
     address: str
     stop_master: Callable[[], None]
@@ -280,24 +280,24 @@ class Cluster:
         self._members.pop(number).kill()
 
     def ask_all(self, numbers: list[int], name: str, *arguments: Any) -> list[Any]:
-        """What each of them answers to the same."""
+        """The answers of all of them to the same command."""
         for number in numbers:
             self[number].tell(name, *arguments)
         return [self[number].answer() for number in numbers]
 
     def begin(self, numbers: list[int], *, seconds: float = HANG_SECONDS) -> None:
-        """Has these, and no others, begin to make a group, in this order."""
+        """Makes these members, and no others, start forming a group in this order."""
         self.begin_of(numbers, numbers, seconds=seconds)
 
     def begin_of(self, callers: list[int], numbers: list[int], *, seconds: float) -> None:
-        """As `begin`, where only some of them call."""
+        """As `begin`, but only some of them call."""
         handles = self.ask_all(numbers, "handle")
         uuid = self.uuid()
         for number in callers:
             self[number].tell("reconfigure", uuid, handles, seconds)
 
     def uuid(self) -> int:
-        """One that was not used before: of 64 bits, with a sign."""
+        """A new uuid: 64 bits, signed."""
         return -next(self._uuids) * (1 << 40)
 
     def expect_formed(self, numbers: list[int]) -> None:
@@ -305,7 +305,7 @@ class Cluster:
         assert told == [(rank, len(numbers)) for rank in range(len(numbers))]
 
     def form(self, *groups: list[int]) -> None:
-        """Has all of these groups made at once, and used."""
+        """Forms all these groups at once, and uses them."""
         for numbers in groups:
             self.begin(numbers)
         for numbers in groups:

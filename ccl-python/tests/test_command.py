@@ -1,4 +1,4 @@
-"""The command that the package brings: as a script on the PATH, and as ``python -m ccl``."""
+"""The package's command: as a script on the PATH, and as ``python -m ccl``."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 import ccl
 
-#: Far beyond what anything here takes; only a hang reaches it.
+#: Far longer than anything here takes; only a hang reaches it.
 HANG_SECONDS = 60
 
 
@@ -39,7 +39,7 @@ def test_a_wrong_argument_is_told(command: list[str]) -> None:
 
 def test_its_own_processes_are_started(command: list[str]) -> None:
     arguments = "bench all-reduce --world 2 --sizes 4,1MiB --iters 2 --json".split()
-    # Whatever lies in the current directory is not imported for the package.
+    # Files in the current directory are not imported instead of the package.
     environment = {**os.environ, "PYTHONPATH": str(Path(ccl.__file__).parents[1])}
     ended = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=HANG_SECONDS, env=environment

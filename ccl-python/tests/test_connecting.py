@@ -1,4 +1,4 @@
-"""A connection that is waited for elsewhere than where it began, or given up."""
+"""Connecting: waited for on another thread than it was started on, or given up."""
 
 import threading
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_whoever_waits_learns_that_it_was_given_up(address: str) -> None:
     way.close()
     waiter.join(HANG_SECONDS)
     assert len(errors) == 1
-    # Nothing of it is left behind: two others make a world of two.
+    # It leaves nothing behind: two others form a world of two.
     others = [ccl.Communicator.connect_async(address, initial_world_size=2) for _ in range(2)]
     for other in others:
         assert other.wait().world_size == 2

@@ -1,4 +1,4 @@
-"""What every call says once the session is over, however it ended."""
+"""What every call returns after the end of a session, however it ended."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ CALLS: dict[str, Call] = {
 
 
 def facts(communicator: ccl.Communicator) -> tuple[Any, ...]:
-    """What can be asked of a communicator; links count a little further."""
+    """All attributes of a communicator. Counters of links still increase a little."""
     view = communicator.view
     return (
         communicator.peer,
@@ -61,7 +61,7 @@ def facts(communicator: ccl.Communicator) -> tuple[Any, ...]:
 
 @contextmanager
 def pair() -> Iterator[tuple[ccl.Master, ccl.Communicator, ccl.Communicator]]:
-    """A master that loses patience with whoever does not call, and two members."""
+    """A master with a short ``post_timeout``, and two members."""
     settings: Any = {"post_timeout": 0.1, "detach_timeout": 1, "new_run": True}
     with ccl.Master(listen="127.0.0.1:0", **settings) as master:
         members: list[ccl.Communicator] = []
@@ -74,7 +74,7 @@ def pair() -> Iterator[tuple[ccl.Master, ccl.Communicator, ccl.Communicator]]:
 
 
 def check_calls(communicator: ccl.Communicator, before: tuple[Any, ...], words: str) -> None:
-    """Every call is an error that tells how the session ended; answers stay what they were."""
+    """Checks that every call raises how the session ended, and that attributes keep their values."""
     for _ in range(2):
         for name, call in CALLS.items():
             with pytest.raises(ccl.SessionOver) as caught:

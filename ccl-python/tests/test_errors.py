@@ -1,4 +1,4 @@
-"""What goes wrong, as exceptions that say what to do."""
+"""Failures raise exceptions that say what to do."""
 
 import copy
 import pickle
@@ -19,7 +19,7 @@ from peers import HANG_SECONDS, Peer, Pipe, connect, run, started
 
 
 def lonely_port() -> int:
-    """A port that nobody listens on, as far as one can know."""
+    """A port on which probably nothing listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -157,7 +157,7 @@ def wait_in_vain(communicator: ccl.Communicator) -> None:
         communicator.barrier(tag=1)
         with pytest.raises(ccl.DeadlinePassed, match="deadline") as caught:
             communicator.all_reduce(bytearray(4))
-    # One of the two was impatient, and the other is late.
+    # One of the two timed out, and the other is late.
     told = {caught.value.peer, *(caught.value.late or [])}
     assert (caught.value.peer == communicator.peer) == (communicator.rank == 0) and len(told) == 2
 
@@ -171,7 +171,7 @@ def be_silent(pipe: Pipe, address: str) -> tuple[int, int | None, int | None, st
         epoch = communicator.epoch
         pipe.say("connected")
         pipe.wait()
-        # Stopped here, and gone on with after the eviction.
+        # Stopped here, and resumed after the eviction.
         with pytest.raises(ccl.Evicted, match="connect again") as caught:
             communicator.barrier()
         assert caught.value.epoch == epoch

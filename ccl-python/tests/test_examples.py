@@ -1,4 +1,4 @@
-"""The small examples, run as a user runs them: a process each, killed where they say so."""
+"""The small examples, run as by a user: each in a process, killed where the example says so."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 from peers import Pipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
-#: Far beyond what anything here takes; only a hang reaches it.
+#: Far longer than anything here takes; only a hang reaches it.
 HANG_SECONDS = 60
 
 
@@ -34,7 +34,7 @@ def started(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def _environment() -> dict[str, str]:
-    """Scripts import from their own folder; the package is where this process has it from."""
+    """The environment of a script: it imports the same package as this process."""
     return {**os.environ, "PYTHONPATH": str(Path(ccl.__file__).parents[1])}
 
 
@@ -111,7 +111,7 @@ def test_elastic_training_tells_a_process_whose_checkpoints_are_of_another_run(
 
 
 def give_slowly(pipe: Pipe, address: str) -> None:
-    """Founds a run, and gives a newcomer the half of its state at once, and the rest much later."""
+    """Founds a run, and sends a newcomer half of its state at once, and the rest much later."""
     weights = np.ones(100_000, np.float32)
     state = ccl.SharedState({"weights": weights}, revision=3)
     with ccl.Communicator(address, state_bytes_per_second=1000) as comm:
@@ -141,7 +141,7 @@ def test_elastic_training_begins_anew_when_the_only_source_dies(tmp_path: Path) 
 
 @contextmanager
 def started_master(listen: str, journal: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A master of its own process, and its address. Sessions without it last no longer than 4 s."""
+    """A master in a separate process, and its address. Sessions without it last at most 4 s."""
     arguments = f"master --listen {listen} --journal {journal} --json --rebuild-window-ms 100 "
     arguments += "--peer-timeout-ms 2000 --detach-timeout-ms 2000"
     command = [sys.executable, "-m", "ccl", *arguments.split()]
@@ -157,7 +157,7 @@ def started_master(listen: str, journal: Path) -> Iterator[tuple[subprocess.Pope
 
 
 def test_elastic_training_goes_on_from_a_checkpoint_after_all_were_killed(tmp_path: Path) -> None:
-    """Members and master die at once, beyond the newest checkpoint; the same command lines go on."""
+    """Members and master die at once, after the newest checkpoint; the same commands resume the run."""
     listen, journal, directory = "127.0.0.1:0", tmp_path / "run.journal", str(tmp_path / "checkpoints")
     newest = 0
     for _ in range(3):

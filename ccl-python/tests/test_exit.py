@@ -6,7 +6,7 @@ import sys
 import pytest
 from peers import HANG_SECONDS
 
-#: The callback is under way when the main thread ends.
+#: The callback is running when the main thread ends.
 TOLD_LATE = """
 import threading, time
 import ccl, numpy
@@ -28,7 +28,7 @@ call.add_done_callback(tell)
 begun.wait()
 """
 
-#: Ends of many calls fall into the end of the interpreter.
+#: Many calls end while the interpreter ends.
 TOLD_OFTEN = """
 import threading
 import ccl, numpy

@@ -1,4 +1,4 @@
-"""What members know of the run beside their group: how many there are, and who is waiting."""
+"""What members know of the run beyond their group: numbers of members, and waiting newcomers."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import ccl
 from peers import HANG_SECONDS, Peer, Pipe, started
 
-#: Members of all groups, groups, members of the largest.
+#: Members of all groups, number of groups, members of the largest group.
 Census = tuple[int, int, int]
 
 
@@ -20,7 +20,7 @@ def census(communicator: ccl.Communicator) -> Census:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    """Waits for what the master tells with its signs of life."""
+    """Waits for the counts in the master's heartbeats."""
     end = time.monotonic() + HANG_SECONDS
     while not is_so():
         assert time.monotonic() < end
@@ -28,9 +28,10 @@ def until(is_so: Callable[[], bool]) -> None:
 
 
 def live(pipe: Pipe, address: str, group: int, world: int, grown: int = 0) -> None:
-    """Does what the test says, one thing after the other.
+    """Carries out the test's commands, one after another.
 
-    Whoever is admitted before the group has grown goes on as the members do, to their next safe point.
+    A peer that is admitted before the group is complete continues as the members do, to their next
+    safe point.
     """
     with ccl.Communicator(
         address,

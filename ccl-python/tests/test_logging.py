@@ -1,4 +1,4 @@
-"""The library's log lines in Python's logging: off unless asked for, and nobody waits for them."""
+"""The library's log lines in Python's logging: off by default, and never waited for."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from peers import HANG_SECONDS, Pipe, started
 
 
 class Lines(logging.Handler):
-    """Keeps lines, and waits for those that a test needs."""
+    """Collects lines, and waits for those that a test needs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def log_to(handler: logging.Handler, level: int) -> None:
 
 
 def run_alone(group: int = 0) -> str:
-    """A run that begins and ends; the name of its peer."""
+    """Starts and ends a run; returns the name of its peer."""
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with ccl.Communicator(master.address, group=group) as communicator:
             communicator.barrier()
@@ -74,7 +74,7 @@ def test_lines_reach_the_logger_from_the_level_on() -> None:
 
 
 class Blocked(Lines):
-    """A handler that does not come back."""
+    """A handler that does not return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ def log_in_child(pipe: Pipe) -> int:
     if child == 0:
         status = 1
         try:
-            # The thread that filled the other may have been in it.
+            # The thread that filled the other handler may still have been in it.
             logging.getLogger("ccl").removeHandler(handler)
             handler = Lines()
             log_to(handler, logging.INFO)

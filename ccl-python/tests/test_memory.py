@@ -1,4 +1,4 @@
-"""Memory that an operation uses stays where it is, and what cannot be written is refused."""
+"""Memory that an operation uses stays in place, and memory that cannot be written is refused."""
 
 import array
 import gc
@@ -15,11 +15,11 @@ from peers import HANG_SECONDS, run
 
 
 class Watched(np.ndarray[Any, np.dtype[np.float64]]):
-    """An array that can be watched going."""
+    """An array whose release can be observed."""
 
 
 class OnlyDLPack:
-    """An array of a library that speaks DLPack and nothing else."""
+    """An array of a library that only supports DLPack."""
 
     def __init__(self, export: Callable[..., Any]) -> None:
         self.__dlpack__ = export
@@ -44,7 +44,7 @@ def close_map(pages: mmap.mmap) -> None:
     pages.close()
 
 
-#: Memory, and what its owner may not do with it now.
+#: Memory, and what its owner must not be able to do with it now.
 OWNERS: list[tuple[Callable[[], Any], Callable[[Any], None], type[Exception]]] = [
     (lambda: np.ones(8), resize_array, ValueError),
     (lambda: bytearray(64), grow_bytes, BufferError),
@@ -59,7 +59,7 @@ def hold(communicator: ccl.Communicator) -> None:
         communicator.barrier()
     handle = communicator.all_reduce_many_async(buffers, tag=1)
     if communicator.rank == 0:
-        # The other member comes only now, so the operation is under way.
+        # The other member calls only now, so the operation is still in progress.
         for buffer, (_, give_up, refusal) in zip(buffers, OWNERS, strict=True):
             with pytest.raises(refusal):
                 give_up(buffer)
@@ -116,12 +116,12 @@ def test_what_is_exported_by_dlpack_lives_as_long_as_its_operation() -> None:
 
 
 def export_copy(values: Any) -> OnlyDLPack:
-    """As of a library that copies whatever it is told."""
+    """As from a library that always copies."""
     return OnlyDLPack(lambda **_: values.__dlpack__(max_version=(1, 0), copy=True))
 
 
 def export_as_told(values: Any) -> OnlyDLPack:
-    """As of a library that can only copy, and says so."""
+    """As from a library that can only copy, and reports that."""
 
     def export(*, copy: bool | None = None, **_: Any) -> Any:
         if copy is False:

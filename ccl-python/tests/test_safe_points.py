@@ -9,7 +9,7 @@ from peers import HANG_SECONDS, Pipe, connect, run, started
 
 
 def come_alone(pipe: Pipe, address: str) -> int:
-    """The first of two members, while a newcomer is ready: nobody is released without the other."""
+    """The first of two members, while a newcomer is ready: it is not released without the other."""
     with connect(address, 2) as communicator:
         pipe.say(communicator.rank)
         if pipe.wait() == "second":
@@ -40,7 +40,7 @@ def is_withdrawn(point: ccl.SafePoint) -> bool:
     assert told.wait(HANG_SECONDS) and point.done()
     try:
         point.wait()
-        return False  # It was only slow.
+        return False  # The other was only slow.
     except ccl.Timeout:
         return True
 
@@ -55,7 +55,7 @@ def join(_pipe: Pipe, address: str) -> int:
 
 
 def meet(communicator: ccl.Communicator) -> int:
-    """Nobody leaves before all know of all."""
+    """Waits until all have seen all, before any leaves."""
     communicator.barrier()
     return communicator.world_size
 

@@ -1,4 +1,4 @@
-"""Whoever looks for a setting finds it: by ``help``, or by a wrong name."""
+"""Settings can be found: with ``help``, or from the error for a wrong name."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Shared state between real processes: who lacks the right content gets it; nothing else moves."""
+"""Shared state between real processes: members get the content that they lack, and nothing else moves."""
 
 import threading
 from array import array
@@ -29,7 +29,7 @@ def content(seed: int) -> dict[str, Any]:
 
 
 def as_bits(value: Any) -> Any:
-    """What must be equal at the end, to be compared with ``==``."""
+    """The contents that must be equal at the end, comparable with ``==``."""
     if isinstance(value, dict):
         return {key: as_bits(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -124,7 +124,7 @@ def mistake(communicator: ccl.Communicator) -> tuple[int, int | None, str | None
     shapes = r"f64 of shape \[5\] here, but f64 of shape \[4\]"
     if communicator.rank != 1:
         shapes = r"f64 of shape \[4\] here, but f64 of shape \[5\]"
-    words = rf'other entries than the other members: .*"array" is {shapes} at {there}$'
+    words = rf'differ from those of the other members: .*"array" is {shapes} on {there}$'
     with pytest.raises(ccl.StateMismatch, match=words) as caught:
         communicator.sync(state)
     assert not isinstance(caught.value, ccl.Retryable) and isinstance(caught.value, ccl.Error)
@@ -212,7 +212,7 @@ def test_what_cannot_be_shared_is_refused_with_its_name_and_what_to_do() -> None
         ({2.5: base}, TypeError, "2.5"),
         ((1, base), TypeError, "a number in a tuple"),
         (base, TypeError, "pass a dict"),
-        ({"a": {"b": base}, "a.b": base}, ccl.InvalidArgument, "already"),
+        ({"a": {"b": base}, "a.b": base}, ccl.InvalidArgument, "duplicate"),
     ]:
         with pytest.raises(kind, match=advice):
             ccl.SharedState(source)
@@ -326,7 +326,7 @@ def test_a_number_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
     lost = ccl.SharedState({"values": values, "run": {"step": 0}})
     with pytest.raises(ccl.InvalidArgument, match="entry 'run.step': only the shared state"):
         lost.load(tmp_path / "nested")
-    # Its owner has it, whoever has the dict around it.
+    # The program holds the value's owner, though not the dict around it.
     assert ccl.SharedState({"run": kept, "values": values}).load(tmp_path / "nested")
     whole = {"run": {"step": 0}, "values": values}
     assert ccl.SharedState(whole).load(tmp_path / "nested")

@@ -1,4 +1,4 @@
-"""What a sync may be told, and what it tells."""
+"""The options of a sync, and its results."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ def hide(communicator: ccl.Communicator) -> None:
         state.revision += 1
         return communicator.sync(state, touched=touched)
 
-    sync([])  # Nothing is known yet, so everything is hashed.
+    sync([])  # There are no hashes yet, so everything is hashed.
     entries["one"][3] = entries["two"][3] = rank
     entries["step"] = rank
     sync(["one"])

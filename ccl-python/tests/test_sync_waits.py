@@ -65,13 +65,13 @@ def test_ctrl_c_ends_a_sync_and_state_and_communicator_go_on() -> None:
 
 
 def interrupt_hashing(pipe: Pipe, address: str) -> int:
-    # A gigabyte that is hashed takes longer than Ctrl-C may.
+    # Hashing a gigabyte takes longer than Ctrl-C may.
     value = np.zeros(1 << 30, dtype=np.uint8)
     value[::4096] = 1
     state = ccl.SharedState({"value": value})
     with connect(address, 2) as communicator:
         pipe.say(interrupted(pipe, lambda: communicator.sync(state)))
-        # It waits for the cancelled one, which needs the memory until it has ended.
+        # It waits for the cancelled sync, which needs the memory until it has ended.
         with pytest.raises(ccl.Cancelled):
             communicator.sync(state, deadline=0.01)
     return 0
@@ -86,7 +86,7 @@ def test_ctrl_c_is_answered_while_a_large_state_is_hashed() -> None:
 
 
 class Watched(np.ndarray[Any, np.dtype[np.float64]]):
-    """An array that can be watched going."""
+    """An array whose release can be observed."""
 
 
 def drop_everything(communicator: ccl.Communicator) -> None:
@@ -134,7 +134,7 @@ def sync_after_a_dropped_one(pipe: Pipe, address: str, is_late: bool) -> tuple[i
 
 
 def test_a_sync_waits_for_one_whose_handle_is_dropped() -> None:
-    """There is nothing left by which its caller could wait for it, or cancel it."""
+    """Drops the handle, so that the caller can neither wait for the sync nor cancel it."""
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with (
             started(1, sync_after_a_dropped_one, master.address, False) as [early],
@@ -318,7 +318,7 @@ def threads_that_take_no_signal() -> set[str]:
 
 
 def test_many_threads_are_refused_during_a_sync_and_the_librarys_take_no_signal() -> None:
-    """An exception is made by code in Python, so that another thread comes while one makes it."""
+    """Exceptions are created by Python code, so another thread may run during the creation of one."""
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with started(1, refuse_from_many_threads, master.address) as [peer]:
             with ccl.Communicator(master.address, initial_world_size=2):

@@ -1,4 +1,4 @@
-"""Torch tensors and DLPack: no copies, all types, and clear refusals. Skipped where torch is not."""
+"""Torch tensors and DLPack: no copies, all types, and clear refusals. Skipped without torch."""
 
 import gc
 import resource
@@ -30,7 +30,7 @@ def reduce_all_types(communicator: ccl.Communicator) -> None:
 
 
 class OnlyDLPack:
-    """An array of a library that speaks DLPack and nothing else."""
+    """An array of a library that only supports DLPack."""
 
     def __init__(self, array: Any, is_old: bool) -> None:
         self.array = array
@@ -141,11 +141,11 @@ def drop_tensor(communicator: ccl.Communicator) -> None:
 
 
 class Watched(np.ndarray[Any, np.dtype[np.float64]]):
-    """An array that can be watched going."""
+    """An array whose release can be observed."""
 
 
 def make_watched(value: float) -> tuple[Any, Any]:
-    """A tensor, and a weak reference to what owns its memory."""
+    """A tensor, and a weak reference to the owner of its memory."""
     memory = np.full(100_000, value).view(Watched)
     return torch.from_numpy(memory), weakref.ref(memory)
 
@@ -223,7 +223,7 @@ FACTS: dict[str, Callable[[ccl.Communicator], None]] = {
 
 
 def check_all(communicator: ccl.Communicator) -> dict[str, str]:
-    """What went wrong, by fact. Importing torch takes longer than all of them."""
+    """The failures of all checks, by name. They share one process, because importing torch is slow."""
     failures: dict[str, str] = {}
     for fact, check in FACTS.items():
         try:

@@ -153,7 +153,7 @@ def flat(model: Any) -> list[float]:
 def lose_a_rank(pipe: Pipe, address: str, folder: str, rank: int) -> list[float]:
     ccl.torch.use_master(address)
     with group("ccl", folder, rank, 3):
-        # Else rank 0 is needed in each forward pass.
+        # Otherwise each forward pass needs rank 0.
         model = DistributedDataParallel(network(torch.nn.BatchNorm1d(64)), broadcast_buffers=False)
         train(model, rank, stop_after(2, pipe, rank))
         assert ccl.torch.communicator().world_size == 2
@@ -174,7 +174,7 @@ def lose_a_member(pipe: Pipe, address: str, _folder: str, rank: int) -> list[flo
 
 
 def stop_after(step: int, pipe: Pipe, rank: int) -> Callable[[int], None]:
-    """Says its rank after a step, and waits to be told to go on."""
+    """Sends its rank after a step, and waits for the test before it goes on."""
 
     def step_done(done: int) -> None:
         if done == step:
@@ -204,7 +204,7 @@ def test_ddp_goes_on_without_a_rank_that_was_killed(
 
 
 def broadcast_on(pipe: Pipe, address: str, folder: str, rank: int, kind: str) -> list[float]:
-    """Broadcasts until a rank is lost; what came of each, -1 for one that failed."""
+    """Broadcasts until a rank is lost; returns the results, -1 for one that failed."""
     ccl.torch.use_master(address)
     if kind != "fixed":
         dist.init_process_group("ccl", init_method=f"ccl://{address}?initial_world_size=3")

@@ -1,4 +1,4 @@
-"""Calls of torch that cannot be right are refused, or aborted at all ranks, and never guessed at."""
+"""Invalid calls of torch are refused, or aborted on all ranks, and never guessed at."""
 
 import time
 import traceback
@@ -19,7 +19,7 @@ import ccl.torch  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-#: Of the communicator itself; groups have others.
+#: A tag of the communicator itself; groups use others.
 OWN_TAG = 7
 
 

@@ -1,7 +1,7 @@
-"""CUDA tensors: staged through memory of the host.
+"""CUDA tensors, staged through host memory.
 
-Most of it runs on a fake device, whose streams do nothing until somebody waits for them; what needs a real
-one is skipped where there is none.
+Most tests use a fake device, whose streams do nothing until they are waited for. Tests that need a real
+device are skipped without one.
 """
 
 import asyncio
@@ -177,7 +177,7 @@ def reduce_in_torch(comm: ccl.Communicator) -> None:
     ccl.torch.use_master(ADDRESS[0])
     store = dist.FileStore(ADDRESS[1], 2)
     dist.init_process_group("ccl", store=store, rank=comm.rank, world_size=2)
-    # Not by torch's functions, which treat classes of tensors in their own way.
+    # Not with torch's functions, which treat tensor subclasses in their own way.
     group: Any = dist.group.WORLD
     tensor = full(4, comm.rank + 1)
     group.allreduce([tensor]).wait()
@@ -192,13 +192,13 @@ def reduce_in_torch(comm: ccl.Communicator) -> None:
     group.allgather([parts], [full(2, comm.rank)]).wait()
     assert [read(part) for part in parts] == [[0, 0], [1, 1]]
     share = full(2, -1)
-    # The fake has streams for copies only, and what torch does beside them is done at once.
+    # The fake has streams only for copies; everything else that torch does happens at once.
     group.reduce_scatter_single(share, on_device(torch.full((4,), 2.0))).wait()
     assert read(share) == [4, 4]
     dist.destroy_process_group()
 
 
-#: Of the run in which torch's groups are: its master, and a file for its store.
+#: The run of torch's groups: its master, and a file for its store.
 ADDRESS: list[str] = []
 
 FACTS: dict[str, Callable[[ccl.Communicator], None]] = {
@@ -218,7 +218,7 @@ FACTS: dict[str, Callable[[ccl.Communicator], None]] = {
 
 
 def check_all(comm: ccl.Communicator, address: str, folder: str) -> dict[str, str]:
-    """What went wrong, by fact."""
+    """The failures of all checks, by name."""
     fake_cuda.install()
     ADDRESS[:] = [address, folder]
     failures: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Elastic runs: what torch would do apart is done together, or refused."""
+"""Elastic runs: what torch would do separately in each process is done together, or refused."""
 
 import traceback
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import ccl.torch  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-#: Of the communicator itself; groups have others.
+#: A tag of the communicator itself; groups use others.
 OWN_TAG = 7
 
 
@@ -27,7 +27,7 @@ def place() -> int:
 
 
 def train(model: Any) -> list[float]:
-    """The weights after two steps on data of one's own."""
+    """The weights after two steps on this process's own data."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     source = torch.Generator().manual_seed(place())
     for _ in range(2):

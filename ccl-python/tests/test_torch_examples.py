@@ -1,4 +1,4 @@
-"""The examples that train with torch, run as a user runs them."""
+"""The examples that train with torch, run as by a user."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="torch is not installed; see `make test-torc
 pytestmark = pytest.mark.torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
-#: What each may take on two cores that have nothing else to do.
+#: How long each may take on two idle cores.
 SECONDS = 180
 
 
@@ -37,7 +37,7 @@ def test_torchft_heals_a_killed_replica() -> None:
 
 def test_fsdp_sites_lose_a_process_or_all_and_come_back_whole() -> None:
     output = run_example("fsdp_sites.py")
-    # Each kill of one process, of either shard, takes its mate along.
+    # Each kill of one process, of either shard, ends the other process of its site too.
     end = r"^shard (\d) ends: this peer was evicted from the run: peer \d+, of the same unit, was lost"
     mates = re.findall(end, output, re.M)
     assert mates == ["1", "0"]

@@ -1,4 +1,4 @@
-"""What users call on torch's process groups, on the backend ccl: what there is, and what is refused."""
+"""Calls on torch's process groups with the backend ccl: those that work, and those that are refused."""
 
 import traceback
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def give_from_each_to_each() -> None:
     got = torch.zeros(2)
     dist.all_to_all_single(got, torch.tensor([10.0, 20.0]) + rank)
     assert got.tolist() == [[10, 11], [20, 21]][rank]
-    # Rank 0 gives one and two rows, rank 1 gives none and three.
+    # Rank 0 sends one and two rows, rank 1 sends none and three.
     sizes = [[1, 2], [0, 3]]
     given = torch.arange(6, dtype=torch.int16).view(3, 2) + 100 * rank
     expected = [given[:1], torch.cat([given[1:] - 100, given])][rank]
@@ -161,9 +161,9 @@ def give_from_each_to_each() -> None:
     assert complex_got.tolist() == [0, 1j]
     with pytest.raises(ccl.InvalidArgument, match="cannot be split equally among 2 ranks"):
         dist.all_to_all_single(torch.zeros(3), torch.zeros(3))
-    with pytest.raises(ccl.InvalidArgument, match=r"the split sizes \[1, 1\] have the sum 2"):
+    with pytest.raises(ccl.InvalidArgument, match=r"the split sizes \[1, 1\] add up to 2"):
         dist.all_to_all_single(torch.zeros(2), torch.zeros(3), [1, 1], [1, 1])
-    with pytest.raises(ccl.InvalidArgument, match="rank 0 gives 4 bytes to rank 1, which expects 8"):
+    with pytest.raises(ccl.InvalidArgument, match="rank 0 sends 4 bytes to rank 1, which expects 8"):
         wanted = [[1, 1], [2, 1]][rank]
         dist.all_to_all_single(torch.zeros(sum(wanted)), torch.zeros(2), wanted, [1, 1])
 
@@ -310,7 +310,7 @@ FACTS: dict[str, Callable[[], None]] = {
 
 
 def check_all(_pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, str]:
-    """What went wrong, by fact."""
+    """The failures of all checks, by name."""
     ccl.torch.use_master(address)
     FOLDER[:] = [f"{folder}/checkpoint"]
     failures: dict[str, str] = {}

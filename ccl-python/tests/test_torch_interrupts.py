@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of torch's collectives: a `KeyboardInterrupt`, and a group that can be used on."""
+"""Ctrl-C during torch's collectives raises `KeyboardInterrupt`, and the group remains usable."""
 
 import signal
 import sys
@@ -32,7 +32,7 @@ def begin(address: str, folder: str, rank: int) -> None:
 
 
 def interrupt_the_wait(pipe: Pipe, has_posted: threading.Event) -> None:
-    """Once the main thread waits, in C++, for what it has posted."""
+    """Sends SIGINT once the main thread waits, in C++, for the operations it has posted."""
     main = threading.main_thread().ident
     assert main is not None and has_posted.wait(HANG_SECONDS)
     while sys._current_frames()[main].f_code.co_name != "_engine_run_backward":

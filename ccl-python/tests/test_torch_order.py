@@ -1,4 +1,4 @@
-"""Operations of torch that are under way at the same time, and what follows them."""
+"""Concurrent operations of torch, and their continuations."""
 
 import os
 import threading
@@ -60,7 +60,7 @@ def start(value: float = 1.0, **options: Any) -> Any:
 
 
 def reduce_in_continuations(rank: int) -> list[float]:
-    """Each of many continuations waits for an operation, and for a continuation of that."""
+    """Each of many continuations waits for an operation and for its continuation."""
 
     def again(future: Any) -> Any:
         [tensor] = future.value()
@@ -77,7 +77,7 @@ def test_continuations_wait_for_operations_and_for_continuations(tmp_path: Path)
 
 
 def reduce_in_any_order(rank: int) -> list[list[float]]:
-    """Continuations run in another order on each rank, and post what only their place tells apart."""
+    """Continuations run in a different order on each rank; only their place distinguishes their posts."""
     first_may_go, second_may_go = threading.Event(), threading.Event()
     [mine, other] = [first_may_go, second_may_go][:: 1 if rank == 0 else -1]
     mine.set()
@@ -91,7 +91,7 @@ def reduce_in_any_order(rank: int) -> list[list[float]]:
 
         return run
 
-    # What is held back is not complete before its continuations are there.
+    # The delayed operation does not complete before its continuations exist.
     held: list[Any] = [dist.new_group([0, 1]) for _ in range(2)]
     whole = torch.zeros(4)
     works: list[Any] = [dist.all_reduce(whole, async_op=True, group=held[rank])]
@@ -118,7 +118,7 @@ def block_continuations(rank: int) -> None:
     if rank == 1:
         dist.barrier(gate)
     futures = [start().get_future() for _ in range(10)]
-    # Those of rank 0 are not complete yet.
+    # Those of rank 0 have not completed yet.
     blocked = [future.then(lambda _future: go_on.wait()) for future in futures if rank == 0]
     if rank == 0:
         dist.barrier(gate)
@@ -244,7 +244,7 @@ def network() -> Any:
 
 
 def hook_of(kind: str) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """State and hook of gradients that has collectives in its continuations."""
+    """A gradient hook, and its state, with collectives in its continuations."""
     if kind == "power":
         state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
         return state, powerSGD_hook.powerSGD_hook
@@ -254,7 +254,7 @@ def hook_of(kind: str) -> tuple[Any, Callable[[Any, Any], Any]]:
 
 
 def waited_for(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The hook for one bucket after the other. Gloo mixes up what continuations of several post."""
+    """The hook, for one bucket at a time. Gloo mixes up posts of several buckets' continuations."""
 
     def run(state: Any, bucket: Any) -> Any:
         future = hook(state, bucket)
@@ -266,7 +266,7 @@ def waited_for(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def train(backend: str, kind: str, rank: int) -> list[float]:
-    """Losses with gradients in several buckets."""
+    """The losses of a model with gradients in several buckets."""
     model = DistributedDataParallel(network(), bucket_cap_mb=0.004)
     state, hook = hook_of(kind)
     model.register_comm_hook(state, waited_for(hook) if backend == "gloo" else hook)

@@ -1,6 +1,6 @@
-"""Groups that are reconfigured in place: torch's scenarios of fault tolerance, in separate processes.
+"""Groups that are reconfigured in place: torch's fault-tolerance scenarios, in separate processes.
 
-What does not need the backend ccl runs on gloo, too, as a check of the test.
+Tests that do not need the backend ccl also run on gloo, to check the tests themselves.
 """
 
 from collections.abc import Iterator
@@ -245,8 +245,8 @@ def test_what_cannot_be_is_refused_and_changes_nothing(cluster: Cluster) -> None
     uuid = cluster.uuid()
     assert cluster.ask_all([0, 1], "reconfigure", uuid, handles) == [(0, 2), (1, 2)]
     used, missing, twice = cluster[0].ask("refuse", handles, uuid)
-    assert f"uuid {uuid} is already used" in used
-    assert "is not among the 1 given" in missing and "is given twice" in twice
+    assert f"uuid {uuid} was already used" in used
+    assert "is not among the 1 given" in missing and "duplicate handle" in twice
     assert cluster.ask_all([0, 1], "sum") == [3, 3]
 
 

@@ -22,18 +22,18 @@ if not hasattr(dist, "_reconfigure"):
 pytestmark = pytest.mark.torch
 WORLD = 3
 ROUNDS = 200
-#: From one look to the next, since looking takes longer than a round.
+#: Rounds between two measurements, since a measurement takes longer than a round.
 INTERVAL = 10
-#: Looks while caches fill, and as many at the end.
+#: Measurements while caches fill, and as many at the end.
 LOOKS = 4
-#: The library's scratch memory comes and goes in 16 MiB, which the allocator may keep some times over.
+#: The library allocates scratch memory in 16 MiB, of which the allocator may keep several.
 MEMORY_KIB_MAX = 80 << 10
-#: Far less than one a round.
+#: Far fewer than one per round.
 OBJECTS_MAX = ROUNDS // 4
 
 
 class Usage(NamedTuple):
-    """What a process has."""
+    """The resources of a process."""
 
     memory_kib: int
     descriptors: int
@@ -53,7 +53,7 @@ def most(of: list[Usage]) -> Usage:
 
 
 def reconfigure_often(pipe: Pipe, address: str, folder: str) -> tuple[Usage, Usage]:
-    """What it had at most in its first rounds, and in its last."""
+    """The most it had in its first rounds, and in its last."""
     ccl.torch.use_master(address)
     rank = pipe.wait()
     timeout = timedelta(seconds=HANG_SECONDS)

@@ -1,4 +1,4 @@
-"""Sites of two processes that shard one model, as `ccl.torch.Site` has them. Skipped where torch is not."""
+"""`ccl.torch.Site`: sites of two processes that shard one model. Skipped without torch."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def learn(_pipe: Pipe, site: ccl.torch.Site, number: int) -> Any:
     assert strided.eq(0.5).all()
     averages = [parameter.to_local().detach().clone() for parameter in parameters]
 
-    # What one process of a site cannot do is done by none.
+    # What fails in one process of a site is done by none.
     kept = torch.full((4,), float(number))
     with pytest.raises(ccl.InvalidArgument, match="bool"):
         site.all_reduce([torch.zeros(3, dtype=torch.bool)] if site.shard == 1 else [kept])

@@ -1,4 +1,4 @@
-"""Shared state of torch: modules, optimizers and shards. Skipped where torch is not."""
+"""Shared state of torch: modules, optimizers and shards. Skipped without torch."""
 
 import gc
 import traceback
@@ -54,7 +54,7 @@ def take_step(model: Any, optimizer: Any, scale: float) -> None:
 
 
 def make_state(model: Any, optimizer: Any) -> None:
-    """As the error text and docs/python.md tell."""
+    """Creates state as the error text and docs/python.md say."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -150,7 +150,7 @@ FACTS: dict[str, Callable[[ccl.Communicator, int], Any]] = {
 
 
 def check_all(communicator: ccl.Communicator) -> tuple[dict[str, str], dict[str, Any]]:
-    """What went wrong, and what came of it, by fact. Importing torch takes longer than all."""
+    """Failures and results of all checks, by name. They share one process: importing torch is slow."""
     failures: dict[str, str] = {}
     results: dict[str, Any] = {}
     for revision, (fact, check) in enumerate(FACTS.items()):
@@ -187,7 +187,7 @@ def test_an_optimizer_without_state_is_refused_with_what_to_do() -> None:
 
 
 def reload(source: Any, change: Callable[[], None], folder: Path) -> None:
-    """Saves, changes and loads, as a sync would write it."""
+    """Saves, changes and loads the state, which writes it as a sync would."""
     state = ccl.SharedState(source, revision=1)
     state.save(folder)
     change()
@@ -210,7 +210,7 @@ def test_every_setting_of_an_optimizer_travels(
     weight.grad = torch.zeros(3)
     optimizer = getattr(torch.optim, kind)([weight], lr=0.1, **settings)
     optimizer.step(lambda: torch.zeros(()))
-    optimizer.state = {}  # Settings are what this is about.
+    optimizer.state = {}  # This test is about settings.
     optimizer.state[weight] = {"step": torch.zeros(())}
     group = optimizer.param_groups[0]
     before = {key: value for key, value in group.items() if key != "params"}
@@ -296,7 +296,7 @@ def test_a_state_dict_that_nobody_keeps_is_refused(tmp_path: Path) -> None:
 
 
 class Counting(torch.optim.Optimizer):  # type: ignore[misc]
-    """An optimizer that counts in Python, as some do."""
+    """An optimizer that counts with a Python number, as some do."""
 
     def step(self, closure: Any = None) -> None:
         for group in self.param_groups:

@@ -1,4 +1,4 @@
-"""Calls that Ctrl-C ended before the master could answer: what they use stays in use until it does."""
+"""Calls that Ctrl-C ended before the master could answer: their memory stays in use until it does."""
 
 import signal
 
@@ -30,7 +30,7 @@ def repeat_interrupted(pipe: Pipe, address: str) -> float:
         pipe.wait()
         pipe.say(interrupted(pipe, reduce))
         assert "until the master" in notes[0]
-        # The memory is in use, so the same call waits for the verdict of the one before.
+        # The memory is in use, so the same call waits for the verdict on the earlier one.
         pipe.say(interrupted(pipe, lambda: communicator.all_reduce(values)))
         pipe.wait()
         handle = communicator.all_reduce_async(values)
@@ -65,7 +65,7 @@ def test_a_call_that_is_repeated_waits_for_the_verdict_of_the_interrupted_one() 
             interrupt(early)
             master.signal(signal.SIGCONT)
             early.pipe.send("go")
-            # Before the verdict the other member could make it a success yet.
+            # Until the verdict the other member could still make it succeed.
             assert early.receive() == "there is a verdict"
             late.pipe.send("go")
             assert early.receive() == late.receive() == 3.0

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from peers import HANG_SECONDS, Peer, Pipe, connect, run, started
 
-#: Ctrl-C is answered in a quarter of this on an idle machine.
+#: On an idle machine Ctrl-C takes a quarter of this.
 ANSWER_SECONDS = 0.2
 
 
 def interrupted(pipe: Pipe, call: Callable[[], object]) -> float:
-    """Makes a call that the test ends by SIGINT; when that was noticed.
+    """Makes a call that the test ends with SIGINT; returns when that was noticed.
 
-    The thread that tells the test to send it runs only once the call lets go of the interpreter.
+    The thread that asks the test for the signal runs only once the call releases the GIL.
     """
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(HANG_SECONDS)
@@ -50,7 +50,7 @@ def interrupted(pipe: Pipe, call: Callable[[], object]) -> float:
 
 
 def interrupt(peer: Peer) -> None:
-    """Sends SIGINT once the peer is blocked, and checks how soon it answered."""
+    """Sends SIGINT once the peer is blocked, and checks how soon it reacted."""
     assert peer.receive() == "blocked"
     sent = time.monotonic()
     peer.signal(signal.SIGINT)
@@ -75,7 +75,7 @@ def test_ctrl_c_ends_connect_with_and_without_a_master() -> None:
 
 
 def wait_noting(handle: ccl.Handle, noted: list[str]) -> None:
-    """Waits, and takes down what the interruption says of the operation."""
+    """Waits, and returns what the interruption says about the operation."""
     try:
         handle.wait()
     except KeyboardInterrupt as interruption:
@@ -134,7 +134,7 @@ def call_after_a_dropped_handle(pipe: Pipe, address: str, is_late: bool) -> list
 
 
 def test_a_call_waits_for_the_operation_of_a_dropped_handle_under_its_tag() -> None:
-    """There is nothing left by which its caller could wait for it, or cancel it."""
+    """Drops the handle, so that the caller can neither wait for the operation nor cancel it."""
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         with (
             started(1, call_after_a_dropped_handle, master.address, False) as [early],
@@ -218,7 +218,7 @@ def let_others_run(communicator: ccl.Communicator) -> None:
             ticks += 1
         communicator.barrier(tag=1)
 
-    # The other member comes to the barrier only after this thread has run.
+    # The other member reaches the barrier only after this thread has run.
     ticker = threading.Thread(target=tick)
     ticker.start()
     communicator.barrier()
@@ -335,7 +335,7 @@ def test_cancelling_a_task_cancels_its_operation() -> None:
 
 
 class Watched(np.ndarray[Any, np.dtype[np.float64]]):
-    """An array that can be watched going."""
+    """An array whose release can be observed."""
 
 
 def drop_everything(communicator: ccl.Communicator) -> None:
@@ -420,7 +420,7 @@ def see_it_leave(pipe: Pipe, address: str) -> str | None:
 
 @pytest.mark.parametrize("start", ["spawn", "forkserver"])
 def test_a_process_that_ends_leaves_its_run(start: str) -> None:
-    """One that is forked, as workers of torch often are, ends in another way than others."""
+    """Forked processes, such as many workers of torch, end differently from others."""
     processes: Any = multiprocessing.get_context(start)
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         pipe, theirs = processes.Pipe()

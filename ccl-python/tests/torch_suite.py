@@ -2,10 +2,10 @@
 
     python tests/torch_suite.py [--world 3] [--bound 120] [--log FOLDER] [-k PART]... [BACKEND...]
 
-The tests are `torch.testing._internal.distributed.distributed_test` of torch's wheel. What they do for
-gloo only, they do for ccl, too; those that need GPUs or more ranks are skipped. Each test has a master
-of its own, and ranks that are forks of a process that has imported torch, and has one thread. It ends
-with 1 if a test hangs on a backend, or passes on gloo only and is not listed in `REFUSED`.
+The tests are `torch.testing._internal.distributed.distributed_test` of torch's wheel. What they do only
+for gloo, they also do for ccl; those that need GPUs or more ranks are skipped. Each test has its own
+master, and its ranks are forks of a single-threaded process that has imported torch. The exit status is
+1 if a test hangs on a backend, or passes only on gloo and is not listed in `REFUSED`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def parse() -> argparse.Namespace:
 
 
 def start_backend(backend: str, arguments: argparse.Namespace) -> dict[str, tuple[str, str]]:
-    """Runs all tests in a process of its own, since the suite reads the backend's name when imported."""
+    """Runs all tests in a separate process, since the suite reads the backend's name at import."""
     options = ["--world", str(arguments.world), "--bound", str(arguments.bound)]
     options += ["--log", str(arguments.log), "--run", backend]
     for part in arguments.parts:
@@ -93,7 +93,7 @@ def run_test(suite: type[unittest.TestCase], name: str) -> tuple[str, str]:
 
 
 def case(backend: str, bound_seconds: int) -> type[unittest.TestCase]:
-    """The suite as a test case, as torch's `test_distributed_spawn.py` makes it."""
+    """The suite as a test case, built as in torch's `test_distributed_spawn.py`."""
     from torch.testing._internal import common_distributed
 
     import ccl.torch
@@ -122,7 +122,7 @@ def case(backend: str, bound_seconds: int) -> type[unittest.TestCase]:
 
 
 def suite_module() -> Any:
-    """The module, as if it took ccl for gloo."""
+    """The module, patched to treat ccl like gloo."""
     spec = importlib.util.find_spec(SUITE)
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text()
@@ -142,7 +142,7 @@ def suite_module() -> Any:
 
 @contextmanager
 def own_master() -> Iterator[None]:
-    """A master in a process of its own, which the ranks find."""
+    """A master in a separate process, and its address for the ranks."""
     import ccl.torch
 
     processes = multiprocessing.get_context("fork")
@@ -165,7 +165,7 @@ def run_master(pipe: Connection) -> None:
 
 @contextmanager
 def output_in(path: Path) -> Iterator[None]:
-    """What this process and its children print goes there."""
+    """Redirects the output of this process and its children."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(number) for number in (1, 2)]

@@ -1,4 +1,4 @@
-//! Checkpoints of processes that are killed while they save.
+//! Checkpoints of processes that are killed during a save.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ fn saver(directory: &Path, revision: u64) -> Process {
     Process::start(command.arg(directory).arg(revision.to_string()))
 }
 
-/// A directory that is removed with the value.
+/// A directory that is removed when the value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -40,7 +40,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What is loaded: whole, and as it was saved. Returns its revision.
+/// Checks that the loaded state is complete and as saved. Returns its revision.
 fn load(checkpoints: &Checkpoints) -> Option<u64> {
     let mut state = Saved::of(0);
     let keys = state.keys.clone();
@@ -53,13 +53,13 @@ fn load(checkpoints: &Checkpoints) -> Option<u64> {
     Some(revision)
 }
 
-/// Goal: whenever a process is killed while it saves, the next one goes on from the last revision
-/// that was reported as saved, or the one after it.
+/// Goal: whenever a process is killed during a save, the next one resumes from the last revision
+/// that was reported as saved, or from the one after it.
 ///
-/// 1. A process saves revisions in a loop. The time from one report to the next is measured.
-/// 2. After no report or one, and some random part of that time, it is killed.
-/// 3. What is loaded then is whole, and no older than the last report.
-/// 4. The next process goes on from there: 200 times. Many of the kills must have hit a save.
+/// 1. A process saves revisions in a loop, and the time between reports is measured.
+/// 2. After zero or one report, and a random part of that time, it is killed.
+/// 3. The state loaded then is complete, and no older than the last report.
+/// 4. The next process resumes from there: 200 times. Many of the kills must have hit a save.
 #[test]
 fn a_process_killed_while_it_saves_loses_nothing_that_it_reported() {
     let scratch = Scratch::new();

@@ -1,5 +1,5 @@
 //! Collectives as a program calls them, over real sockets: a master and several communicators, each
-//! on its own thread. Who comes and goes is the business of `membership.rs`.
+//! on its own thread. Changes of membership are in `membership.rs`.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod common;
@@ -103,7 +103,7 @@ fn operations_of_many_tags_run_at_once_in_any_order() {
         std::thread::scope(|scope| {
             for thread in 0..4_u64 {
                 scope.spawn(move || {
-                    // Each rank starts the tags in an order of its own.
+                    // Each rank starts the tags in a different order.
                     let start = |round| {
                         let tag = 10 * thread + (round + u64::from(rank)) % 6;
                         let count = if tag % 2 == 0 { 11 } else { 120_000 };
@@ -170,7 +170,7 @@ fn a_cancel_ends_the_call_of_everybody_and_spares_the_input() {
             assert_eq!(buffers[0], vec![5; 300_000]);
             communicator.barrier(&with_tag(1)).unwrap();
         } else {
-            // Called after the verdict: the cancelled number is used up here too.
+            // Called after the verdict, so the cancelled number is used up here too.
             communicator.barrier(&with_tag(1)).unwrap();
             let end = communicator.all_reduce(&mut buffers[0], ReduceOp::Sum, &Options::default());
             assert!(matches!(end, Err(Error::Cancelled { .. })), "{end:?}");

@@ -1,5 +1,7 @@
-//! What a forked child has of its parent's descriptors: nothing. In a process of its own, because a
-//! child has everything for the moment until it closes it.
+//! A forked child keeps none of its parent's descriptors.
+//!
+//! This test has its own process, because a child holds all descriptors for a moment, until it has
+//! closed them.
 #![allow(
     clippy::unwrap_used,
     unsafe_code,
@@ -19,9 +21,9 @@ fn own(owner: &Arc<Owner>) -> Own<File> {
     Own::make(owner, || File::open("/dev/null")).unwrap()
 }
 
-/// What `look` says in a forked child, which may only do what is safe in signal handlers.
+/// The result of `look` in a forked child, which may only do what is safe in signal handlers.
 fn in_forked_child(look: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child looks, and ends without any destructor.
+    // SAFETY: the child calls `look` and exits without running destructors.
     match unsafe { libc::fork() } {
         0 => {
             let code = if look() { 0 } else { 1 };
@@ -39,7 +41,7 @@ fn in_forked_child(look: impl FnOnce() -> bool) -> bool {
 }
 
 fn is_open(descriptor: RawFd) -> bool {
-    // SAFETY: asks only.
+    // SAFETY: only queries.
     unsafe { libc::fcntl(descriptor, libc::F_GETFD) != -1 }
 }
 

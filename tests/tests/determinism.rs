@@ -23,7 +23,7 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
-/// Whether its lines are kept changes nothing in a history.
+/// Keeping the lines of a history does not change it.
 #[test]
 fn watching_a_seed_does_not_change_it() {
     let watched = run_seed_traced(1000, true).expect("the seed passes");
@@ -46,7 +46,7 @@ fn another_seed_gives_another_history() {
     );
 }
 
-/// Nothing of one process (addresses, hash seeds, threads) leaks into a history.
+/// Nothing specific to one process (addresses, hash seeds, threads) leaks into a history.
 #[test]
 fn two_processes_print_the_same_digest() {
     let [first, second] = ["1", "2"].map(|jobs| {
@@ -63,7 +63,7 @@ fn stats(variant: &Variant) -> Stats {
     outcome.expect("the seed passes").stats
 }
 
-/// Nothing left out is the seed itself.
+/// A seed with nothing left out is the seed itself.
 #[test]
 fn a_whole_variant_is_its_seed() {
     let whole = Variant::whole(1000).run(Trace::new(false, false));
@@ -71,7 +71,7 @@ fn a_whole_variant_is_its_seed() {
     assert_eq!(whole.expect("the seed passes").digest, seed.digest);
 }
 
-/// A seed is cut down to what a failure needs: here, a crash of the master stands for one.
+/// A seed is reduced to what a failure needs. A crash of the master stands in for a failure here.
 #[test]
 fn a_shrunk_seed_still_fails_and_has_little_else() {
     let crashes = |variant: &Variant| stats(variant).faults.contains_key(&FaultKind::MasterCrash);

@@ -1,10 +1,10 @@
-//! What every call says once the session is over, however it ended.
+//! What every call returns after the end of a session, however it ended.
 //!
-//! Goal: the end of a session is an error that tells how it ended, from every call and for good.
+//! Goal: after the end of a session every call returns an error that says how it ended.
 //!
 //! 1. A session is ended in each of four ways.
-//! 2. Every public call is made, three times over, with buffers for the world as it was.
-//! 3. Each is fatal and names the end; what is only asked keeps its last answer; nothing panics.
+//! 2. Every public call is made three times, with buffers for the former world size.
+//! 3. Each error is fatal and names the end; queries keep their last answers; nothing panics.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::time::Duration;
@@ -149,7 +149,7 @@ const CALLS: &[(&str, Call)] = &[
     }),
 ];
 
-/// What can be asked of a communicator, in words. What is counted on links goes on a little.
+/// All queries of a communicator, as text. Counters of links still increase a little.
 fn facts(communicator: &Communicator) -> String {
     let Counters { commits, .. } = communicator.counters();
     let (peer, rank) = (communicator.peer(), communicator.rank());
@@ -159,7 +159,7 @@ fn facts(communicator: &Communicator) -> String {
     format!("{peer} {rank} {world_size} {view:?} {address} {census:?} {pending} {commits}")
 }
 
-/// Makes every call; `words` are in the error of each.
+/// Makes every call; the error of each must contain `words`.
 fn check_calls(communicator: &Communicator, facts_before: &str, words: &str) {
     for round in 0..3 {
         for (name, call) in CALLS {
@@ -178,10 +178,10 @@ fn after_an_eviction_every_call_says_so() {
     let master = master();
     let [one, other] = pair(&master);
     let facts = facts(&other);
-    // The other never comes to it: it is evicted once `post_timeout` is over.
+    // The other member never reaches it, and is evicted after `post_timeout`.
     let end = one.barrier(&Options::default());
     assert!(matches!(end, Err(Error::PeerLost { .. })), "{end:?}");
-    // It may not have heard yet: whichever call is first, the others find the session over.
+    // It may not know yet: whichever call is first, the others find that the session is over.
     let first = other.update_topology();
     assert!(matches!(first, Err(Error::Evicted(_))), "{first:?}");
     check_calls(&other, &facts, "evicted");

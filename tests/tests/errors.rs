@@ -1,13 +1,14 @@
-//! Python's classes of errors are sorted as the core sorts its errors.
+//! Python's exception classes are sorted as the core sorts its errors.
 //!
-//! They are written by hand, for whoever reads and checks types there: each error of the core has a
-//! class below `Retryable`, below `SessionOver`, or below neither, as it says itself.
+//! The classes are written by hand, for readers and type checkers. Each error of the core has a
+//! class below `Retryable` if it is retryable, below `SessionOver` if it is fatal, and otherwise
+//! below neither.
 
 mod source;
 
 use ccl_core::ErrorKind;
 
-/// What Python calls an error.
+/// The name of an error's class in Python.
 fn class(kind: ErrorKind) -> String {
     match kind {
         ErrorKind::SharedState => "StateMismatch".into(),
@@ -16,11 +17,11 @@ fn class(kind: ErrorKind) -> String {
     }
 }
 
-/// The class that a retryable error, a fatal one and any other is derived from.
+/// The base class of an error: retryable, fatal, or neither.
 fn base(kind: ErrorKind) -> &'static str {
     assert!(!(kind.is_retryable() && kind.is_fatal()), "{kind:?}");
     if kind == ErrorKind::RevisionAhead {
-        // One of its kind, which `SessionOver` is the base of.
+        // A kind of `Evicted`, and so of `SessionOver`.
         return "Evicted";
     }
     if kind.is_retryable() {

@@ -1,14 +1,14 @@
-//! Signs of life leave in time whatever a peer has to move.
+//! Heartbeats are sent in time, however much data a peer has to move.
 
 use std::time::Duration;
 
 use ccl_tests::heartbeats::{Load, measure};
 
-/// Goal: the machine's lock is not held over long copies. A lonely peer reduces in place: its input
-/// is copied aside and, after the commit, copied back, which takes hundreds of milliseconds each.
+/// Goal: the machine's lock is not held during long copies. A single peer reduces in place: its
+/// input is copied to a buffer and back after the commit, hundreds of milliseconds each.
 ///
-/// 1. Its signs of life are timed on their way to the master.
-/// 2. None is late by a quarter of the call; under the lock each copy would delay one by nearly
+/// 1. Its heartbeats are timed on their way to the master.
+/// 2. None is late by a quarter of the call. Under the lock each copy would delay one by nearly
 ///    half.
 #[test]
 fn signs_of_life_go_on_while_a_large_result_is_copied() {

@@ -1,4 +1,4 @@
-//! The arrows of ARCHITECTURE.md, held by a test: which module may use which, and which are pure.
+//! Checks the arrows of ARCHITECTURE.md: which module may use which, and which modules are pure.
 //!
 //! Goal: decisions stay where the simulator can drive them. 1. Every `crate::…` path in ccl-core is
 //! looked up in `ARROWS`. 2. Pure modules must not name clocks, sockets, threads, locks or files.
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use source::{Source, sources};
 
-/// Module, and what it may use beside itself. The longest entry that fits a file is in force.
+/// Each module, and what it may use besides itself. The longest entry that matches a file applies.
 const ARROWS: &[(&str, &str)] = &[
     // Vocabulary.
     ("ids", ""),
@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("buffer", ""),
     ("reduce", ""),
     ("wire", "ids limits names reduce timers"),
-    // What users read. The reasons inside errors and events are those of the control messages.
+    // Texts for users. The reasons inside errors and events are those of the control messages.
     ("error", "ids names wire::control"),
     ("event", "ids names wire::control"),
     ("config", "error ids limits timers"),
@@ -54,7 +54,7 @@ const ARROWS: &[(&str, &str)] = &[
         "peer",
         "error event ids limits mutation names time timers wire::control",
     ),
-    // Sockets, memory and tasks. What decides inside the collectives knows frames, not links.
+    // Sockets, memory and tasks. The deciding parts of the collectives know frames, not links.
     (
         "transport",
         "buffer config descriptors error ids limits lock net peer::Neighbour wire",
@@ -76,7 +76,7 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     // Files.
     ("checkpoint", "error ids lock state wire::state"),
-    // The public face.
+    // The public API.
     (
         "communicator",
         "buffer checkpoint collective config driver error ids limits lock outcome peer::View reduce state time \
@@ -84,11 +84,11 @@ const ARROWS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Modules that decide, and therefore may not act.
+/// Modules that decide, and therefore must not act.
 const PURE: &str = "collective config error event ids limits master mutation names peer reduce state \
                     time timers topology wire";
 
-/// Their parts that act: they carry out what the others decide.
+/// Parts of those modules that act: they carry out decisions.
 const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::frames \
                       state::hash state::holding state::previous state::running";
 
@@ -140,7 +140,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
     longest.map(|(_, targets)| targets.split_whitespace().collect())
 }
 
-/// All paths below `crate::` that `code` names, groups in braces taken apart, with their lines.
+/// All paths below `crate::` in `code`, with their lines; groups in braces are expanded.
 fn crate_paths(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (at, start) in code.match_indices("crate::") {
@@ -188,7 +188,7 @@ fn expand(text: &str) -> Vec<String> {
     found
 }
 
-/// The crate `ccl-reduce` depends on nothing of ours: cargo holds that arrow.
+/// The crate `ccl-reduce` depends on no other crate of this repository; cargo checks that arrow.
 fn core_and_reduce() -> impl Iterator<Item = Source> {
     sources("ccl-core/src")
         .into_iter()
@@ -257,7 +257,7 @@ fn pure_modules_touch_nothing_outside() {
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// So only one module changes when TCP is wrapped or replaced.
+/// Only one module has to change when TCP is wrapped or replaced.
 #[test]
 fn only_net_uses_sockets() {
     let words = ["tokio::net::", "socket2", "std::net::Tcp", "TcpStream"];
@@ -277,14 +277,14 @@ fn only_net_uses_sockets() {
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// A fork copies such a table half changed (docs/decisions/0004-locks-of-std.md).
+/// A fork may copy such a table in the middle of a change (docs/decisions/0004-locks-of-std.md).
 #[test]
 fn no_lock_waits_in_a_table_of_the_process() {
     let lock = std::fs::read_to_string(source::root().join("Cargo.lock")).unwrap();
     assert!(!lock.contains("name = \"parking_lot"), "use ccl_core::lock");
 }
 
-/// Rooms as wholes: what `a::b` may use, `a` uses.
+/// The arrows between top-level modules: `a` uses what `a::b` may use.
 #[test]
 fn arrows_go_round_in_no_circle() {
     let room = |path: &str| path.split("::").next().unwrap_or_default().to_string();
@@ -296,7 +296,7 @@ fn arrows_go_round_in_no_circle() {
     assert_no_circle(arrows);
 }
 
-/// Its files are one floor each: `call` stands on `last_error`, that on `memory`, and so on.
+/// Each file of the C interface is a layer of its own: `call` uses `last_error`, and so on.
 #[test]
 fn files_of_the_c_interface_use_each_other_in_no_circle() {
     let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -312,7 +312,7 @@ fn files_of_the_c_interface_use_each_other_in_no_circle() {
 }
 
 fn assert_no_circle(mut arrows: BTreeMap<String, BTreeSet<String>>) {
-    // Who uses nothing that is left is taken away, floor by floor.
+    // Remove modules that use none of the remaining ones, layer by layer.
     while !arrows.is_empty() {
         let left: BTreeSet<String> = arrows.keys().cloned().collect();
         arrows.retain(|own, targets| targets.iter().any(|to| to != own && left.contains(to)));
@@ -330,7 +330,7 @@ fn every_entry_names_a_module_that_exists() {
         .iter()
         .flat_map(|(_, targets)| targets.split_whitespace());
     for entry in sources.chain(targets) {
-        // A last part in capitals is a type in that module.
+        // A capitalised last part is a type in that module.
         let module = entry
             .split("::")
             .take_while(|part| part.starts_with(char::is_lowercase));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ccl_core::limits;
 
-/// A constant as the page writes it.
+/// A constant as it is written on the page.
 trait Value {
     fn written(self, name: &str) -> String;
 }

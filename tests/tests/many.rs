@@ -1,4 +1,4 @@
-//! More tags and groups over a run's life than there may be at a time, over real sockets.
+//! More tags and groups over a run's life than may be in use at a time, over real sockets.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod common;
@@ -21,7 +21,7 @@ fn a_run_uses_more_tags_than_there_may_be_at_a_time() {
                 .unwrap();
             assert_eq!(buffer, [2 * tag, 1]);
         }
-        // And those that were given back are as good as new.
+        // Returned tags can be used like new ones.
         for tag in 0..3 {
             let outcome = communicator.barrier(&with_tag(tag)).unwrap();
             assert_eq!(outcome.contributors.len(), 2);

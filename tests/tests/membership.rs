@@ -1,7 +1,8 @@
-//! Who is in a run, over real sockets: newcomers, leavers, safe points, masters that come and go.
+//! Membership of a run, over real sockets: newcomers, leaving peers, safe points, masters that stop
+//! and restart.
 //!
-//! Deaths of whole processes are tested where processes are (`ccl-cli/tests`); here a peer goes by
-//! leaving, and the master by being stopped.
+//! Deaths of whole processes are tested in `ccl-cli/tests`. Here a peer is lost by leaving, and a
+//! master by being stopped.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod common;
@@ -49,7 +50,7 @@ fn a_newcomer_is_admitted_at_a_safe_point_and_a_leaver_is_lost_to_the_others() {
         .all_reduce(&mut buffer, ReduceOp::Sum, &options)
         .unwrap();
     assert_eq!(buffer, [2]);
-    // The other leaves: this call is aborted for its loss, or runs alone in the view after it.
+    // The other peer leaves: this call is aborted, or runs alone in the next view.
     let mut buffer = [7_u32];
     match first.all_reduce(&mut buffer, ReduceOp::Sum, &options) {
         Ok(outcome) => assert_eq!(outcome.contributors, vec![first.peer()]),
@@ -136,7 +137,7 @@ fn peers_may_start_before_the_master() {
     master.shutdown();
 }
 
-/// A master with this journal that says when somebody registers.
+/// A master with this journal that reports registrations.
 fn master_on(listen: SocketAddr, journal: &Path, registered: mpsc::Sender<()>) -> MasterServer {
     let config = MasterConfig {
         listen,
@@ -151,7 +152,7 @@ fn master_on(listen: SocketAddr, journal: &Path, registered: mpsc::Sender<()>) -
     MasterServer::start(config, Some(Arc::new(tell))).unwrap()
 }
 
-/// No view has it yet, so the journal does not know it: it gets another id.
+/// It is in no view yet, so the journal does not know it, and it gets another id.
 #[test]
 fn a_newcomer_that_a_restarted_master_does_not_know_begins_anew() {
     let name = format!("ccl-forgotten-{}", std::process::id());
@@ -302,7 +303,7 @@ fn a_safe_point_that_is_given_up_is_not_used_up() {
     assert!(matches!(point.wait(), Err(Error::Timeout)));
     let [one, other] = [one, other].map(|peer| {
         std::thread::spawn(move || {
-            // Both come to the same safe points, and so see the same views.
+            // Both reach the same safe points, and so see the same views.
             while peer.update_topology().unwrap().members.len() < 3 {}
             peer
         })
@@ -321,7 +322,7 @@ fn a_member_hears_of_a_newcomer_that_waits() {
     assert_eq!(member.pending_peers(), 0);
     let newcomer = Communicator::connect_async(config(&master, 1)).unwrap();
     while member.pending_peers() == 0 {
-        // Each barrier asks the master, whose answer comes after its `Expect`.
+        // Each barrier asks the master, whose answer follows its `Expect`.
         member.barrier(&Options::default()).unwrap();
     }
     while member.update_topology().unwrap().members.len() < 2 {}
@@ -334,7 +335,7 @@ fn a_member_hears_of_a_newcomer_that_waits() {
 fn a_connect_is_given_up_from_another_thread() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = CommunicatorConfig {
-        // A port where nobody answers as a master.
+        // A port where no master answers.
         master: listener.local_addr().unwrap().to_string(),
         connect_timeout: Duration::from_secs(3600),
         ..CommunicatorConfig::default()
@@ -368,7 +369,7 @@ fn a_close_ends_the_calls_of_every_clone() {
     assert!(ends[1].is_ok(), "{ends:?}");
 }
 
-/// Waits until what is told of the other groups is this; only a hang takes long.
+/// Waits until this is reported of the other groups; only a hang takes long.
 fn await_census(member: &Communicator, expected: (u32, u32, u32)) {
     let until = std::time::Instant::now() + HANG;
     loop {
@@ -399,7 +400,7 @@ fn members_and_groups_of_the_whole_run_are_known() {
     let second = Communicator::connect(of_group(2, 1)).unwrap();
     let first = first.wait_for(HANG).unwrap().unwrap();
     for member in [&first, &second] {
-        // Both were told of the first group when they came.
+        // Both learned of the first group when they joined.
         assert_eq!(member.census().global_world_size, 3);
     }
     await_census(&alone, (3, 2, 2));

@@ -1,5 +1,5 @@
-//! What a user reads when something does not work: the whole text, as it comes out of the public
-//! calls, over real sockets.
+//! What a user reads when something fails: the whole text, as the public calls return it, over real
+//! sockets.
 //!
 //! Goal: each text says what happened, to whom, why, and what to do, and none is a debug form.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
@@ -20,7 +20,7 @@ use ccl_core::{
 
 use common::{HANG, config, master, run, with_tag};
 
-/// Prints a text for whoever runs the tests with `--nocapture`, and looks for words in it.
+/// Checks that a text contains all these words. Prints it for runs with `--nocapture`.
 fn check(error: &Error, expected: &[&str]) {
     let text = error.to_string();
     println!("{text}");
@@ -34,7 +34,7 @@ fn check(error: &Error, expected: &[&str]) {
     }
 }
 
-/// Why `connect` fails within this time.
+/// The error of `connect` within this time.
 fn refusal(config: CommunicatorConfig) -> Error {
     let config = CommunicatorConfig {
         connect_timeout: Duration::from_millis(700),
@@ -95,7 +95,7 @@ fn a_wrong_port_a_wrong_name_and_another_service_are_told_apart() {
         &refusal(at(&address.to_string())),
         &[&address.to_string(), "has not answered yet"],
     );
-    // Whether that is more than a master that is busy shows with time.
+    // Only time shows whether this is more than a busy master.
     let waiting = Communicator::connect_async(at(&address.to_string())).unwrap();
     told(
         &waiting,
@@ -112,7 +112,8 @@ fn a_wrong_port_a_wrong_name_and_another_service_are_told_apart() {
     );
 }
 
-/// The default of `ccl master`: a peer that names the host by another address is refused there.
+/// By default `ccl master` listens on loopback: a peer that uses another address of the host is
+/// refused.
 #[test]
 fn a_master_on_loopback_only_is_told_from_no_master() {
     let Some(own) = own_address() else {
@@ -127,16 +128,16 @@ fn a_master_on_loopback_only_is_told_from_no_master() {
     master.shutdown();
 }
 
-/// The address that this host would send from.
+/// The address from which this host would send.
 fn own_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    // For documentation (RFC 5737): connecting only chooses the way.
+    // An address for documentation (RFC 5737): connecting a UDP socket only chooses the route.
     socket.connect("192.0.2.1:9").ok()?;
     let own = socket.local_addr().ok()?.ip();
     (!own.is_loopback()).then_some(own)
 }
 
-/// Something else at the master's port.
+/// Another service at the master's port.
 enum Service {
     Greets,
     Listens,
@@ -230,7 +231,7 @@ fn a_lost_peer_is_told_with_the_call_that_it_was_lost_in() {
     let leaver = peers.pop().unwrap();
     let name = format!("peer {}", leaver.peer());
     let call = peers[0].all_reduce_async(vec![1_i32; 4], ReduceOp::Sum, &with_tag(3));
-    // A call that has not started when the other leaves finds too few peers instead.
+    // If the call has not started when the other peer leaves, there are too few peers instead.
     while call.progress().total_bytes == 0 {
         std::thread::yield_now();
     }
@@ -259,7 +260,7 @@ fn within(millis: u64) -> Options {
     }
 }
 
-/// A sync and an all-reduce have tags of their own: nothing compares them, and each waits for the
+/// A sync and an all-reduce have different tags: they are not compared, and each waits for the
 /// other.
 #[test]
 fn a_timeout_names_who_has_not_called_and_which_call_they_were_in() {
@@ -292,7 +293,7 @@ fn a_timeout_names_who_has_not_called_and_which_call_they_were_in() {
     master.shutdown();
 }
 
-/// Waits until this peer says so, and says what it says.
+/// Waits until this peer reports these words, and returns its report.
 fn told(peer: &ccl_core::Connecting, words: &[&str]) {
     let until = Instant::now() + HANG;
     loop {
@@ -330,13 +331,13 @@ fn a_first_view_says_who_is_here_and_how_many_it_waits_for() {
         &["2 of the 3 peers", "peer 0 (ann, ", "peer 1 (bob, "],
     );
     assert!(matches!(error, Error::NotAdmitted { waits: Some(_), .. }));
-    // The operator is told the same, once.
+    // The operator gets the same text, once.
     reported(&events, &["group 0 is waiting: ", "1 of the 3 peers"]);
     drop(ann);
     master.shutdown();
 }
 
-/// A master on a port that members of an earlier run may know registers nobody at first.
+/// A master on a port that members of an earlier run may know admits no newcomer at first.
 #[test]
 fn a_master_without_history_says_what_it_waits_for_and_how_long() {
     let earlier = master();
@@ -351,7 +352,7 @@ fn a_master_without_history_says_what_it_waits_for_and_how_long() {
         ..MasterConfig::default()
     };
     let (events, master) = watched_with(config);
-    // The operator is told first, whoever comes.
+    // The operator learns it at once, even if no peer connects.
     let first = events.recv_timeout(HANG).unwrap().to_string();
     for words in [
         "no history",
@@ -391,7 +392,7 @@ fn a_newcomer_is_told_who_has_not_come_to_the_safe_point() {
         ],
     );
     let point = founders[0].update_topology_async().unwrap();
-    told(&carl, &["1 of 2 members", "not yet peer ", "(bob, "]);
+    told(&carl, &["1 of 2 members", "still missing: peer ", "(bob, "]);
     let until = Instant::now() + HANG;
     while !founders[0]
         .waits_for()
@@ -439,7 +440,7 @@ fn a_name_that_cannot_be_shown_is_refused() {
     assert!(default[0].ends_with(&process) && default[0].len() > process.len());
 }
 
-/// Waits until the operator is told this.
+/// Waits until the operator's log contains this.
 fn reported(events: &Receiver<Event>, words: &[&str]) {
     loop {
         let line = events.recv_timeout(HANG).unwrap().to_string();
@@ -449,7 +450,7 @@ fn reported(events: &Receiver<Event>, words: &[&str]) {
     }
 }
 
-/// A master of a new run, and what it tells its operator.
+/// A master of a new run, and its log for the operator.
 fn watched() -> (Receiver<Event>, MasterServer) {
     watched_with(MasterConfig {
         listen: "127.0.0.1:0".parse().unwrap(),

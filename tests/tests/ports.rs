@@ -1,4 +1,4 @@
-//! What is closed is closed for good when the call returns: its port can be taken at once.
+//! When a call that closes a port returns, the port can be reused at once.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Deaths of whole processes, at moments that only a held-up connection can pin down.
+//! Deaths of whole processes, at moments that only a delayed connection can reproduce.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use ccl_core::{MasterConfig, MasterServer, Timers};
@@ -40,16 +40,16 @@ fn start_all(actors: &mut [Process], command: &str) {
     }
 }
 
-/// Goal: the verdict alone is missing when a contributor dies. Every survivor holds the whole
-/// result, so it counts, the dead peer's contribution included (docs/protocol.md R4): nothing is
-/// done twice.
+/// Goal: a contributor dies when only the verdict is missing. Every survivor holds the complete
+/// result, so it counts, including the dead peer's contribution (docs/protocol.md R4): nothing is
+/// repeated.
 ///
-/// 1. Three peers; the victim reaches the master through a proxy.
-/// 2. The proxy swallows what the victim says, its `Done` included; all start an in-place
+/// 1. There are three peers; the victim reaches the master through a proxy.
+/// 2. The proxy drops what the victim sends, including its `Done`; all start an in-place
 ///    operation.
 /// 3. When both survivors have moved every byte, the victim is killed.
-/// 4. Both survivors have the result of three.
-/// 5. The same call works with the two that are left.
+/// 4. Both survivors get the result of three.
+/// 5. The same call works with the two survivors.
 #[test]
 fn a_peer_killed_when_all_survivors_hold_its_operation_is_in_the_result() {
     let master = master();
@@ -79,13 +79,13 @@ fn a_peer_killed_when_all_survivors_hold_its_operation_is_in_the_result() {
     master.shutdown();
 }
 
-/// Goal: P1 and P2 for deaths anywhere in the data of an operation, from its first segment to
-/// between its last and the verdict.
+/// Goal: P1 and P2 hold for deaths anywhere in the data of an operation, from its first segment to
+/// the time between its last segment and the verdict.
 ///
 /// 1. Four peers start an operation, in place or not.
 /// 2. One is killed when it has moved a given share of its bytes.
-/// 3. The survivors all get the right result of four, or all an error with their inputs intact.
-/// 4. The same call works with the three that are left.
+/// 3. The survivors all get the right result of four, or all get an error with intact inputs.
+/// 4. The same call works with the three survivors.
 #[test]
 fn a_peer_killed_at_any_share_of_its_bytes_is_lost_to_all_or_to_none() {
     for (share, place) in [
@@ -131,12 +131,12 @@ impl Drop for Sleeper {
     }
 }
 
-/// Goal: a worker that a peer has forked keeps none of its connections: the peer's death is noticed
-/// by their end, not by silence, and its port is free.
+/// Goal: a forked worker keeps none of its parent's connections. The parent's death is noticed by
+/// the end of its connections, not by silence, and its port is free.
 ///
-/// 1. Three peers start an operation; one has forked a child that sleeps, and does not take part.
-/// 2. It is killed; the child sleeps on.
-/// 3. The others' call ends, because its process ended. Somebody else can listen at its port.
+/// 1. Two of three peers start an operation; the third has forked a child that sleeps.
+/// 2. The third is killed; the child continues to sleep.
+/// 3. The others' call ends with "its process ended". The port can be used again.
 #[test]
 fn a_death_is_noticed_at_once_though_a_forked_worker_lives_on() {
     let master = master();

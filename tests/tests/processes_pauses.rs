@@ -1,12 +1,13 @@
-//! Whole processes that stand still and go on (docs/protocol.md R20).
+//! Whole processes that are stopped and resumed (docs/protocol.md R20).
 //!
-//! Goal: whoever stood still, and for however long, nobody is charged for it.
+//! Goal: no peer is evicted for a pause of the master or of all peers, however long.
 //!
-//! 1. A master and three peers, each a process. An operation is half called, another is called by
-//!    all and moves its bytes.
-//! 2. Some of them are stopped for twice `peer_timeout`.
-//! 3. Nobody was evicted: both operations end with the contributions of all three, soon after the
-//!    processes go on, and so does all that is called for as long as evictions could still come.
+//! 1. There are a master and three peers, each a process. One operation is called by some members;
+//!    another is called by all and is moving its bytes.
+//! 2. Some of the processes are stopped for twice `peer_timeout`.
+//! 3. No peer is evicted: soon after the processes are resumed, both operations end with the
+//!    contributions of all three. So do all later calls, for as long as an eviction could still
+//!    follow.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,11 @@ use ccl_tests::processes::{master, peer};
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const MASTER: &str = env!("CARGO_BIN_EXE_master");
 const PEER_TIMEOUT: Duration = Duration::from_secs(1);
-/// From waking to the ends of the operations that the pause held up.
+/// Time from the resumption to the end of the delayed operations.
 const AWAKE_MAX: Duration = Duration::from_secs(1);
 const PEERS: usize = 3;
 
-/// Who is stopped.
+/// The processes that are stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stopped {
     Master,
@@ -94,8 +95,7 @@ fn everything_that_stops_together_goes_on_together() {
     nobody_is_charged(Stopped::Everything, PEER_TIMEOUT * 2);
 }
 
-/// Beyond what TCP itself waits for a reader that does not read, and every other waiting time of
-/// these tests.
+/// Longer than TCP waits for a reader that does not read, and than every other wait in these tests.
 #[test]
 fn everything_may_stop_for_long() {
     nobody_is_charged(Stopped::Everything, PEER_TIMEOUT * 8);

@@ -1,6 +1,6 @@
-//! Peers that do not reach each other as they should: a wrong `advertise`, one direction, none.
+//! Peers that cannot fully reach each other: a wrong `advertise`, one direction only, or none.
 //!
-//! Goal: one direction is enough, whoever said hello first; if there is none, both are told why.
+//! Goal: one direction is enough, whichever peer registered first; with none, both learn why.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -31,7 +31,7 @@ fn misled(master: &MasterServer, name: &str) -> CommunicatorConfig {
     }
 }
 
-/// Starts to join, and waits until the master knows it: sessions are ordered by that.
+/// Starts joining, and waits until the peer is registered, which determines the order of sessions.
 fn join(config: CommunicatorConfig) -> Connecting {
     let peer = Communicator::connect_async(config).unwrap();
     let until = Instant::now() + HANG;
@@ -54,7 +54,7 @@ fn a_wrong_advertise_on_one_side_is_made_up_for_whoever_comes_first() {
             false => [config(&master, 2), misled(&master, "misled")],
         };
         let [first, second] = configs;
-        // The first one waits for company; the second one is admitted at once with it.
+        // The first peer waits for a second one; then both are admitted at once.
         let first = join(first);
         let second = Communicator::connect_async(second).unwrap();
         let peers = [first, second].map(|peer| peer.wait_for(HANG).unwrap().unwrap());
@@ -104,7 +104,7 @@ fn peers_without_any_way_to_each_other_are_told_of_the_pair() {
     master.shutdown();
 }
 
-/// A peer that says that it lives, and that nobody is linked with: its side is played.
+/// A simulated peer that sends heartbeats, and to which no other peer has a link.
 struct Hermit {
     stream: TcpStream,
     deframer: Deframer,
@@ -157,7 +157,7 @@ impl Hermit {
         }
     }
 
-    /// What the master says that it waits for.
+    /// What the master reports that it waits for.
     fn waits_for(&mut self) -> String {
         self.say(&PeerToMaster::Ping);
         loop {
@@ -168,11 +168,12 @@ impl Hermit {
     }
 }
 
-/// Goal: one that nobody can reach, and that came first, keeps nobody out, and is told why.
+/// Goal: a peer that no other peer can reach, and that registered first, does not keep the others
+/// out, and learns why it is not admitted.
 ///
-/// 1. It says hello; two others follow, whose first view needs two.
-/// 2. These are admitted, and work.
-/// 3. The first is told which peer cannot reach it, where, and why.
+/// 1. It registers; two others follow, and the first view needs two.
+/// 2. Those two are admitted, and work.
+/// 3. The first learns which peer cannot reach it, at which address, and why.
 #[test]
 fn a_peer_that_nobody_reaches_keeps_nobody_out_and_is_told_why() {
     let master = master();

@@ -1,4 +1,4 @@
-//! What README.md shows is what the repository holds.
+//! The contents of README.md agree with the repository.
 //!
 //! Goal: a reader who copies from README gets code that was compiled here. 1. The Rust block equals
 //! `examples/all_reduce.rs`. 2. The loop is part of `examples/elastic_training.rs`. 3. Every file

@@ -1,5 +1,5 @@
-//! Which calls the library repeats by itself, over real sockets: those that lost a member, and none
-//! that somebody wanted to end.
+//! Which calls the library retries by itself, over real sockets: those that lost a member, and none
+//! that a caller ended.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -11,7 +11,7 @@ use std::time::Duration;
 use ccl_core::{Communicator, CommunicatorConfig, Error, Options, Outcome, ReduceOp, Result};
 use common::{HANG, master};
 
-/// Runs `body` on members of a run that begins with so many and goes on with one.
+/// Runs `body` on the members of a run that starts with `world` members and continues with one.
 fn run(world: u32, body: impl Fn(&Communicator, &Barrier) + Send + Sync + 'static) {
     let master = master();
     let body = Arc::new(body);
@@ -48,7 +48,7 @@ fn sum(communicator: &Communicator, buffer: &mut [u32], options: &Options) -> Re
     communicator.all_reduce(buffer, ReduceOp::Sum, options)
 }
 
-/// Ends that somebody wanted: one abort, whatever attempts were left.
+/// Checks that there was one abort and no retry, although attempts were left.
 fn ended_once(communicator: &Communicator, end: Result<Outcome>, buffer: &[u32]) {
     assert!(matches!(end, Err(Error::Cancelled { .. })), "{end:?}");
     assert_eq!(communicator.counters().aborts, 1, "it was repeated");
@@ -57,8 +57,8 @@ fn ended_once(communicator: &Communicator, end: Result<Outcome>, buffer: &[u32])
 
 /// Goal: a member that leaves costs an attempt, not the call.
 ///
-/// 1. Two of three call; the third leaves when both have posted, or before.
-/// 2. Both succeed without it, the second time.
+/// 1. Two of three call; the third leaves, before or after both have posted.
+/// 2. Both succeed without it, in the second attempt.
 #[test]
 fn a_call_that_lost_a_member_is_repeated_with_the_others() {
     run(3, |communicator, step| {
@@ -77,7 +77,7 @@ fn a_call_that_lost_a_member_is_repeated_with_the_others() {
     });
 }
 
-/// As above with one attempt: the loss is told, and nothing is repeated.
+/// As above with one attempt: the loss is reported, and the call is not retried.
 #[test]
 fn a_loss_is_told_when_no_attempt_is_left() {
     run(3, |communicator, step| {
@@ -96,10 +96,10 @@ fn a_loss_is_told_when_no_attempt_is_left() {
     });
 }
 
-/// Goal: a cancel is final for all members, the one that calls later included.
+/// Goal: a cancel is final for all members, including one that calls later.
 ///
-/// 1. One of two calls, with many attempts, and cancels.
-/// 2. The other calls once that has ended: it ends so, too.
+/// 1. One of two members calls, with many attempts, and cancels.
+/// 2. The other calls after that has ended, and gets the same error.
 /// 3. The next call of both succeeds.
 #[test]
 fn a_cancel_is_repeated_by_nobody() {
@@ -120,7 +120,7 @@ fn a_cancel_is_repeated_by_nobody() {
     });
 }
 
-/// As above for a deadline, which is another's, and passes while the other has not called.
+/// As above for a deadline that passes while the other member has not called.
 #[test]
 fn a_deadline_is_repeated_by_nobody() {
     run(2, |communicator, step| {
@@ -142,7 +142,7 @@ fn a_deadline_is_repeated_by_nobody() {
     });
 }
 
-/// As above for calls that differ: nobody can make them fit by calling again.
+/// As above for calls that differ: calling again cannot make them fit.
 #[test]
 fn calls_that_differ_are_repeated_by_nobody() {
     run(2, |communicator, _| {

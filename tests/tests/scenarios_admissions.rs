@@ -1,4 +1,4 @@
-//! Safe points and the newcomers that they admit, whoever dies, hangs or is late.
+//! Safe points and the newcomers that they admit, with peers that die, hang or are late.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn newcomer_enters_at_the_safe_point_that_all_have_reached() {
     s.works(&[A, B, newcomer], 0);
 }
 
-/// The answer belongs to the number of the safe point, not to the moment of the call.
+/// The answer belongs to the number of the safe point, not to the time of the call.
 #[test]
 fn answer_of_a_safe_point_is_the_same_for_a_late_caller() {
     let mut s = Scenario::with_members(2);
@@ -51,8 +51,8 @@ fn answer_of_a_safe_point_is_the_same_for_a_late_caller() {
     s.view_of(&[A, B, newcomer]);
 }
 
-/// An operation that is open across an admission keeps its members; when it is aborted, the
-/// newcomer's first call of that tag has the number that the others' next call has.
+/// An operation that is open across an admission keeps its members. When it is aborted, the
+/// newcomer's first call with that tag has the same number as the others' next call.
 #[test]
 fn operation_open_across_an_admission_keeps_its_members() {
     let mut s = Scenario::with_members(2);
@@ -85,8 +85,8 @@ fn operation_open_across_an_admission_keeps_its_members() {
     }
 }
 
-/// A call that waits for the end of a change is posted before the safe point that was called after
-/// it: those whom that lets in are no members of it.
+/// A call that waits for the end of a change is posted before a safe point that was called later:
+/// the peers that the safe point admits are not members of the call.
 #[test]
 fn call_made_before_a_safe_point_is_posted_before_it() {
     let mut s = Scenario::with_members(2);
@@ -115,7 +115,7 @@ fn call_made_before_a_safe_point_is_posted_before_it() {
     s.works(&[A, B, newcomer], 7);
 }
 
-/// A carried operation commits after the admission, its late member posting it in the new view.
+/// A carried operation commits after the admission; its late member posts it in the new view.
 #[test]
 fn carried_operation_is_posted_late_under_its_own_birth() {
     let mut s = Scenario::with_members(2);
@@ -149,8 +149,8 @@ fn newcomer_that_dies_before_it_confirms_holds_nobody_up() {
     s.works(&[A, B], 0);
 }
 
-/// A newcomer that hears late of the view that admitted it counts its safe points, and its calls,
-/// from there: else it would wait one safe point ahead of the others, and they for its call.
+/// A newcomer that learns late of the view that admitted it counts its safe points and calls from
+/// that view. Otherwise it would wait one safe point ahead of the others, and they for its call.
 #[test]
 fn newcomer_counts_from_the_view_that_admitted_it_however_late_it_hears_of_it() {
     let mut s = Scenario::with_members(2);
@@ -176,7 +176,7 @@ fn newcomer_counts_from_the_view_that_admitted_it_however_late_it_hears_of_it() 
     s.admit(&[A, B, newcomer], another);
 }
 
-/// If the others are in another view by then, it begins anew.
+/// If the others are in another view by then, the newcomer starts over.
 #[test]
 fn newcomer_that_missed_its_first_view_altogether_begins_anew() {
     let mut s = Scenario::with_members(3);
@@ -237,7 +237,8 @@ fn death_of_the_only_newcomer_releases_the_safe_point_unchanged() {
     s.works(&[A, B], 0);
 }
 
-/// The wait ends well, with the newcomer or without: its links to the dead are broken for a moment.
+/// The wait succeeds, with or without the newcomer, whose links to the dead are broken for a
+/// moment.
 #[test]
 fn loss_of_a_member_does_not_fail_the_wait_at_a_safe_point() {
     let mut s = Scenario::with_members(3);
@@ -259,7 +260,7 @@ fn loss_of_a_member_does_not_fail_the_wait_at_a_safe_point() {
     s.works(&[A, B, newcomer], 0);
 }
 
-/// Its heartbeats go on, and it has called nothing that the others could miss it in.
+/// Its heartbeats continue, and the others wait for it in no operation.
 #[test]
 fn a_program_that_hangs_before_a_safe_point_does_not_hold_the_others_there() {
     let mut s = Scenario::with_members(3);

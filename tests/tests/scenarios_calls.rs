@@ -1,4 +1,4 @@
-//! Calls that are cancelled, late, mismatched, invalid or crowded, and what their bytes become.
+//! Calls that are cancelled, late, mismatched, invalid or crowded, and what becomes of their data.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn cancel_reaches_members_that_have_not_called() {
     s.works(&[A, B, C], 0);
 }
 
-/// One member's deadline is final for all: nobody repeats the call and waits for the other.
+/// One member's deadline is final for all: no member retries the call and waits for the other.
 #[test]
 fn deadline_of_one_member_is_final_for_all_although_they_would_retry() {
     let mut s = Scenario::with_members(3);
@@ -129,7 +129,7 @@ fn every_difference_of_a_call_is_named_to_all() {
     }
 }
 
-/// Nothing at one member and a thousand elements at another: no data would ever cross.
+/// No elements on one member and a thousand on another: without a check no data would ever move.
 #[test]
 fn mismatch_of_an_empty_call_is_seen_by_one_that_is_done() {
     let mut s = Scenario::with_members(2);
@@ -183,7 +183,7 @@ fn invalid_call_takes_no_number() {
     s.works(&[A, B], 0);
 }
 
-/// Each member calls in another order, each call is larger than all scratch memory.
+/// Each member calls in a different order, and each call is larger than all scratch memory.
 #[test]
 fn calls_in_opposite_orders_never_wait_for_each_other() {
     for seed in 0..20 {
@@ -218,7 +218,7 @@ fn calls_in_opposite_orders_never_wait_for_each_other() {
     }
 }
 
-/// Contributions that are sent again after results have arrived are still the input.
+/// Contributions that are sent again after results have arrived still come from the input.
 #[test]
 fn lane_reset_in_the_middle_changes_no_bit() {
     for algorithm in [Algorithm::Direct, Algorithm::Ring] {
@@ -302,7 +302,7 @@ fn every_kind_works_at_every_edge_of_its_count() {
     }
 }
 
-/// A member slower than the others by a hundred times holds nobody up for good.
+/// A member that is a hundred times slower than the others does not block them forever.
 #[test]
 fn slow_member_is_waited_for() {
     let mut s = Scenario::with_members(3);
@@ -312,7 +312,7 @@ fn slow_member_is_waited_for() {
     }
 }
 
-/// What arrives under an older birth is dropped.
+/// Frames of an older birth are dropped.
 #[test]
 fn frames_of_an_earlier_life_change_nothing() {
     let mut s = Scenario::with_members(3);
@@ -352,7 +352,7 @@ fn crossed_words(ending: &Ending) -> String {
     }
 }
 
-/// These, in the order of their ids.
+/// These peers, in the order of their ids.
 fn peers(s: &Scenario, hosts: &[HostId]) -> String {
     let peers = hosts
         .iter()
@@ -362,7 +362,7 @@ fn peers(s: &Scenario, hosts: &[HostId]) -> String {
     Names::default().list(&peers).to_string()
 }
 
-/// Three reduce and one syncs: each waits for the others, whoever came first.
+/// Three reduce and one syncs: each waits for the others, in whatever order they call.
 #[test]
 fn few_that_are_in_another_call_are_evicted_and_told_of_both() {
     for odd in [A, B, C, D] {
@@ -385,7 +385,7 @@ fn few_that_are_in_another_call_are_evicted_and_told_of_both() {
     }
 }
 
-/// Nobody can tell who is right: nobody is evicted, and nobody waits for ever.
+/// There is no majority: no peer is evicted, and no peer waits forever.
 #[test]
 fn two_against_two_in_different_calls_are_told_of_both_and_go_on() {
     let mut s = Scenario::with_members(4);
@@ -423,7 +423,7 @@ fn circle_of_calls_ends_for_all() {
     s.works(&hosts, 3);
 }
 
-/// A thread that hangs is not excused by calls of another that end again and again.
+/// A thread that hangs is detected although calls of another thread keep ending.
 #[test]
 fn member_that_makes_other_calls_is_still_missed() {
     let mut s = Scenario::with_members(3);
@@ -441,7 +441,7 @@ fn member_that_makes_other_calls_is_still_missed() {
     assert!(is_evicted(&end, is_absent), "{end:?}");
 }
 
-/// Asynchronous calls may cross. Who comes late because it was in another call has its time.
+/// Asynchronous calls may cross. A member that is late because of another call gets its full time.
 #[test]
 fn calls_that_cross_rightly_evict_nobody() {
     let mut s = Scenario::with_members(2);
@@ -459,7 +459,7 @@ fn calls_that_cross_rightly_evict_nobody() {
     }
 }
 
-/// One that is in no call at all goes first: the others may agree then.
+/// A member that is in no call at all is evicted first: the others may agree then.
 #[test]
 fn one_that_hangs_is_evicted_before_calls_are_compared() {
     let mut s = Scenario::with_members(4);

@@ -1,4 +1,4 @@
-//! First views while some of those who wait cannot be linked with others.
+//! First views while some of the waiting peers have no link to others.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ccl_tests::sim::links::{Direction, LinkKey};
 use ccl_tests::sim::scenario::{Scenario, size, swarm};
 use ccl_tests::sim::swarm::Disk;
 
-/// A first view that needs three, and whom the first to come is reached by.
+/// A first view that needs three members. `reach` says which peers can reach the first peer.
 fn waiting(reach: Reach) -> (Scenario, HostId, Vec<HostId>) {
     let mut s = Scenario::empty(swarm(Disk::Full, 3));
     s.world.master_start();
@@ -19,11 +19,11 @@ fn waiting(reach: Reach) -> (Scenario, HostId, Vec<HostId>) {
     (s, hermit, others)
 }
 
-/// Goal: one that nobody reaches, and that came first, keeps nobody out.
+/// Goal: a peer that no other peer can reach, and that came first, does not keep the others out.
 ///
-/// 1. It waits, and three others come that are linked with each other.
-/// 2. They are the first view, and operations run.
-/// 3. Once it is reached, it is admitted too.
+/// 1. It waits, and three others register that are linked with each other.
+/// 2. They form the first view, and operations run.
+/// 3. Once it can be reached, it is admitted too.
 #[test]
 fn a_newcomer_that_nobody_reaches_does_not_keep_the_others_out() {
     for reach in [Reach::Nobody, Reach::Only(HostId(1))] {
@@ -37,10 +37,10 @@ fn a_newcomer_that_nobody_reaches_does_not_keep_the_others_out() {
     }
 }
 
-/// Goal: two that do not reach each other, but all others, do not keep these out.
+/// Goal: two peers that cannot reach each other, but all others, do not keep the others out.
 ///
-/// 1. Two that came first have no link with each other, and two others come.
-/// 2. The first of the two and the others are the first view.
+/// 1. The two that came first have no link to each other; two others register.
+/// 2. The first of the two and the others form the first view.
 #[test]
 fn a_pair_without_a_link_does_not_keep_the_others_out() {
     let mut s = Scenario::empty(swarm(Disk::Full, 3));

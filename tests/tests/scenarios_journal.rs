@@ -1,5 +1,5 @@
-//! The master starts with a journal that is not what it was: an older copy, a shortened one, one
-//! without its marker (R11).
+//! The master starts with a doubtful journal: an older copy, a truncated one, or one without its
+//! marker (R11).
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const A: HostId = HostId(0);
 const B: HostId = HostId(1);
 const C: HostId = HostId(2);
 
-/// C holds a barrier, and is evicted; the others are told that it was aborted. Then the master
-/// dies, and hears C alone when it is back.
+/// C holds the result of a barrier, and is evicted; the others learn that the barrier was aborted.
+/// Then the master dies, and after its restart only C returns.
 struct Split {
     s: Scenario,
     at_c: CallId,
@@ -36,7 +36,7 @@ impl Split {
         let call = s.call_of(Kind::Barrier, 0, 0);
         let calls = s.post_all(&[A, B], &call);
         s.pass_ms(50);
-        // C has heard the others, and is heard by nobody.
+        // C has received from the others, but none receives from C.
         for other in [A, B] {
             let link = LinkKey::new(other, C);
             s.world.block_link(link, Direction::Down, true);
@@ -58,8 +58,8 @@ impl Split {
         Self { s, at_c, before }
     }
 
-    /// The master starts. C must not be told that the barrier committed, and the others are taken
-    /// up when they are heard.
+    /// The master starts. It must not report a commit of the barrier to C, and resumes the others
+    /// when they return.
     fn goes_on_with_the_others(mut self) {
         let s = &mut self.s;
         s.world.master_start();
@@ -91,7 +91,7 @@ fn journal_that_was_cut_at_a_record_contradicts_nobody() {
     split.goes_on_with_the_others();
 }
 
-/// An older copy on another machine: there is no marker that could tell.
+/// An older copy on another machine, without a marker that could reveal it.
 #[test]
 fn older_copy_without_a_marker_contradicts_nobody() {
     let mut split = Split::new();
@@ -100,7 +100,7 @@ fn older_copy_without_a_marker_contradicts_nobody() {
     split.goes_on_with_the_others();
 }
 
-/// An older copy, and the master dies again before it has heard enough.
+/// An older copy, and the master dies again before enough members have returned.
 #[test]
 fn doubt_outlives_the_master() {
     let mut split = Split::new();
@@ -111,7 +111,7 @@ fn doubt_outlives_the_master() {
     split.goes_on_with_the_others();
 }
 
-/// What a master finds is decided as its driver decides it: by what was told, not by lengths.
+/// Whether a journal is outdated depends on what was sent to peers, not on its length.
 #[test]
 fn disk_says_that_a_journal_is_whole_if_it_holds_what_was_told() {
     let record = |term| Record::TermBegan { term: Term(term) };
@@ -121,14 +121,14 @@ fn disk_says_that_a_journal_is_whole_if_it_holds_what_was_told() {
         disk.append(record(term));
         disk.sync_at(at(time));
     }
-    // The third is on its way to the disk, and nobody was told of it.
+    // The third is on its way to the disk, and no peer has learned of it.
     disk.settle(at(3));
     assert_eq!((disk.length(), disk.unsynced()), (3, 1));
     disk.lose(1);
     assert!(disk.is_whole(), "it holds what was told");
     disk.lose(1);
     assert!(!disk.is_whole(), "the second was told");
-    // It grows again. Shortened before the doubt is sealed, it would be taken for the newest.
+    // It grows again. Truncated before the doubt is sealed, it would be taken for the newest.
     disk.append(record(8));
     disk.append(record(9));
     disk.shorten();
@@ -140,8 +140,8 @@ fn disk_says_that_a_journal_is_whole_if_it_holds_what_was_told() {
     assert!(disk.is_whole());
 }
 
-/// The journal loses its end, and masters die before what they do about it is on the disk. The one
-/// that lives gives names that nobody has.
+/// The journal loses its end, and masters die before their remedy is on the disk. The one that
+/// survives issues peer ids that are not in use.
 #[test]
 fn names_that_the_journal_lost_are_not_given_again() {
     let mut s = Scenario::with(2, Disk::Full);
@@ -167,8 +167,8 @@ fn names_that_the_journal_lost_are_not_given_again() {
     s.check();
 }
 
-/// An older copy of journal and marker. Only a member can tell, and it does so before the master
-/// gives a newcomer the name of C, which is yet to be heard.
+/// An older copy of both journal and marker. Only a member can reveal that, and does so before the
+/// master gives a newcomer the id of C, which has not returned yet.
 #[test]
 fn older_copy_with_its_marker_is_betrayed_by_a_report() {
     let mut s = Scenario::with(2, Disk::Full);
@@ -194,7 +194,7 @@ fn older_copy_with_its_marker_is_betrayed_by_a_report() {
     s.admit(&[A, B, C], newcomer);
 }
 
-/// The operator gives the next master shorter times. Members go on for as long as they were told.
+/// The next master has shorter timeouts. Members keep the timeouts that they were sent.
 fn shorter(s: &mut Scenario, peer_timeout: Duration) {
     let timers = &mut s.world.swarm.timers;
     timers.heartbeat_interval = peer_timeout / 5;
@@ -220,7 +220,7 @@ fn members_are_waited_for_as_long_as_they_were_told_to_go_on() {
     s.admit(&[A], newcomer);
 }
 
-/// A journal that was shortened says it, too.
+/// A truncated journal reveals that too.
 #[test]
 fn members_are_judged_by_the_times_that_they_were_told() {
     for shortened in [false, true] {
@@ -233,7 +233,7 @@ fn members_are_judged_by_the_times_that_they_were_told() {
         shorter(&mut s, Duration::from_millis(160));
         s.world.master_start();
         s.works(&[A, B], 0);
-        // Wherever between two signs of life of the one those of the other are.
+        // Wherever the one's heartbeats fall between two heartbeats of the other.
         for _ in 0..5 {
             s.pass_ms(1040);
             s.break_control(A);
@@ -243,8 +243,8 @@ fn members_are_judged_by_the_times_that_they_were_told() {
     }
 }
 
-/// C is evicted while it cannot be told, and the master dies. The next one knows why, whether the
-/// journal was shortened since or not.
+/// C is evicted while it is unreachable, and the master dies. The next master knows the reason,
+/// whether the journal was truncated since or not.
 #[test]
 fn restarted_master_says_why_a_session_ended() {
     for shortened in [false, true] {
@@ -265,8 +265,9 @@ fn restarted_master_says_why_a_session_ended() {
     }
 }
 
-/// Bugs that only scripts notice: seeds have no copy of a journal that fits its marker, since it
-/// takes away what they are checked for, and hardly two crashes around one doubt.
+/// Bugs that only scripted scenarios notice. Seeds have no old copy of a journal that fits its
+/// marker, since that gives up the checked guarantees, and hardly ever two crashes around one
+/// doubt.
 #[cfg(ccl_mutations)]
 #[test]
 fn bugs_that_seeds_do_not_notice_are_noticed() {

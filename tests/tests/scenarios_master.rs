@@ -1,4 +1,4 @@
-//! The master dies, comes back with all, a part or nothing of its journal, and hears old messages.
+//! The master dies, restarts with all, part or none of its journal, and receives old messages.
 
 use std::time::Duration;
 
@@ -61,7 +61,8 @@ fn operations_that_need_no_master_go_on_and_end_when_it_is_back() {
     }
 }
 
-/// Told only when it is stable: the master decides, reaches one member, and forgets all.
+/// A decision is sent only when it is stable: the master decides, reaches one member, and forgets
+/// everything.
 #[test]
 fn abort_is_told_to_nobody_before_it_is_stable() {
     for disk in DISKS {
@@ -130,7 +131,7 @@ fn master_may_die_again_while_it_rebuilds() {
     }
 }
 
-/// A result that comes while the master collects reports is not forgotten.
+/// A result that arrives while the master collects reports is not forgotten.
 #[test]
 fn facts_that_are_said_while_the_master_rebuilds_count() {
     for disk in DISKS {
@@ -193,7 +194,7 @@ fn control_connection_may_break_at_every_message_twice() {
     }
 }
 
-/// Both sides notice; only the peer; only the master; neither.
+/// The break is noticed by both sides, only by the peer, only by the master, or by neither.
 fn breaks() -> [Break; 4] {
     let soon = Some(Duration::from_millis(2));
     let how = |host_notices, master_notices| Break {
@@ -210,7 +211,7 @@ fn breaks() -> [Break; 4] {
     ]
 }
 
-/// The reply to an attach that comes in the middle of a change does not end the change.
+/// A reply to an attach in the middle of a change does not end the change.
 #[test]
 fn attach_while_suspended_stays_suspended() {
     let mut s = Scenario::with_members(4);
@@ -248,7 +249,7 @@ fn attach_that_crosses_an_eviction_is_answered() {
     assert!(s.world.now - before < Duration::from_secs(4));
 }
 
-/// A master without memory that meets a newcomer first waits for those that may know more.
+/// A master without history that receives a newcomer first waits for peers that may know more.
 #[test]
 fn empty_master_takes_the_old_run_up_although_a_newcomer_comes_first() {
     let mut s = Scenario::with(3, Disk::None);
@@ -269,8 +270,8 @@ fn empty_master_takes_the_old_run_up_although_a_newcomer_comes_first() {
     s.admit(&[A, B, C], newcomer);
 }
 
-/// A newcomer dies before the run is founded. A copy of its hello makes no newcomer of it: the
-/// others would be linked with somebody who never answers.
+/// A newcomer dies before the run is founded. A copy of its hello does not make it a newcomer
+/// again: the others would be linked with a peer that never answers.
 #[test]
 fn copied_hello_before_the_run_is_founded_makes_no_newcomer() {
     let mut swarm = swarm(Disk::Full, 2);
@@ -301,7 +302,7 @@ fn every_master_has_a_term_of_its_own() {
     }
 }
 
-/// Without a journal a minority may not decide: the other half may have.
+/// Without a journal a minority must not decide: the other part may have decided already.
 #[test]
 fn minority_without_a_journal_waits_for_the_operator() {
     let mut s = Scenario::with(4, Disk::None);
@@ -328,7 +329,8 @@ fn minority_without_a_journal_waits_for_the_operator() {
     s.works(&hosts, 1);
 }
 
-/// A member whose report does not list what it had already forgotten still holds it.
+/// A member that has forgotten a result, and so does not list it in its report, still counts as
+/// holding it.
 #[test]
 fn commit_that_one_member_got_counts_for_the_others() {
     for disk in DISKS {
@@ -429,8 +431,8 @@ fn member_that_does_not_come_back_is_not_waited_for_longer_than_the_window() {
     assert_eq!(not_heard.count(), 1);
 }
 
-/// A copy of the hello of a member, or one that its kernel sends again over a connection that was
-/// given up, says nothing about the member: whatever its connection does at the time.
+/// A copy of a member's hello, or one that its kernel sends again over an abandoned connection,
+/// says nothing about the member, whatever its connection does at the time.
 #[test]
 fn a_hello_that_comes_late_or_twice_changes_nothing() {
     let mut s = Scenario::with(2, Disk::Full);
@@ -446,7 +448,7 @@ fn a_hello_that_comes_late_or_twice_changes_nothing() {
     again(&mut s);
     s.works(&[A, B], 0);
     assert_eq!(s.world.hosts[A.0].vid(), vid, "nobody was evicted");
-    // Nor does it come back by it when it has left.
+    // Nor does it bring the member back after it has left.
     s.world.app_leave(A);
     s.session_end(A);
     again(&mut s);
@@ -454,8 +456,8 @@ fn a_hello_that_comes_late_or_twice_changes_nothing() {
     s.works(&[B], 0);
 }
 
-/// A master that has lost its journal does not know whom the one before had evicted, before it
-/// knows who belongs (R11). Then it says so.
+/// A master that has lost its journal does not know which peers its predecessor evicted until it
+/// knows the members (R11). Then it tells those peers.
 #[test]
 fn one_that_was_evicted_hears_it_from_a_master_without_a_journal_once_the_group_is_taken_up() {
     let mut s = Scenario::with(5, Disk::None);
@@ -472,7 +474,7 @@ fn one_that_was_evicted_hears_it_from_a_master_without_a_journal_once_the_group_
     s.world.master_start();
     s.pass_ms(1000);
     s.world.freeze(evicted, Duration::from_millis(100));
-    // Two of four are no majority: nothing is decided, for as long as it takes.
+    // Two of four are not a majority: nothing is decided, however long it takes.
     s.pass(s.world.swarm.timers.peer_timeout * 2);
     assert_eq!(s.world.hosts[evicted.0].ended, None);
     s.world.master.force = true;
@@ -483,9 +485,9 @@ fn one_that_was_evicted_hears_it_from_a_master_without_a_journal_once_the_group_
     s.works(&[c, d], 0);
 }
 
-/// H51: B has not called what A has, and is the only one that hears of the view that aborts it for
-/// the loss of D. The next master has no journal. Both must be told the same reason: whether a call
-/// is made again depends on it.
+/// H51: A has called an operation that B has not. Only B learns of the view that aborts it for the
+/// loss of D. The next master has no journal. Both must get the same reason, because it decides
+/// whether the call is retried.
 #[test]
 fn the_reason_of_an_abort_is_known_though_nobody_who_called_has_heard_it() {
     let mut s = Scenario::with(4, Disk::None);
@@ -518,7 +520,7 @@ fn the_reason_of_an_abort_is_known_though_nobody_who_called_has_heard_it() {
     s.works(&[a, b, c], 1);
 }
 
-/// Everybody was cut off, and comes back one by one: the first is not all that is left.
+/// All members were cut off, and return one by one: the first is not the only survivor.
 #[test]
 fn who_comes_back_after_the_window_is_not_taken_for_all_that_are_left() {
     let mut s = Scenario::with_members(4);
@@ -532,7 +534,7 @@ fn who_comes_back_after_the_window_is_not_taken_for_all_that_are_left() {
     s.works(&hosts, 0);
 }
 
-/// The one that makes the majority is not the last to come.
+/// The member that completes the majority is not the last to return.
 #[test]
 fn majority_that_comes_after_the_window_leaves_the_others_time() {
     let mut s = Scenario::with(4, Disk::None);
@@ -546,7 +548,7 @@ fn majority_that_comes_after_the_window_leaves_the_others_time() {
     s.works(&hosts, 0);
 }
 
-/// Who has not come by the end of a window of its own is not waited for.
+/// A member that has not returned by the end of its own window is not waited for.
 #[test]
 fn window_of_the_others_after_the_first_ends() {
     let mut s = Scenario::with_members(3);
@@ -569,7 +571,7 @@ fn cut_off(s: &mut Scenario, hosts: &[HostId]) {
     }
 }
 
-/// The master hears a member again, which takes it a moment.
+/// The master receives from a member again, which takes a moment.
 fn comes_back(s: &mut Scenario, host: HostId) {
     s.world.block_control(host, Some(false), Some(false));
     s.pass_ms(400);

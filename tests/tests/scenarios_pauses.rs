@@ -1,4 +1,4 @@
-//! Processes that stand still and go on: the master, all peers at once, everything, the disk.
+//! Processes that are paused and resumed: the master, all peers at once, everything, the disk.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use ccl_tests::sim::scenario::{Scenario, is_committed, is_evicted, size};
 const A: HostId = HostId(0);
 const B: HostId = HostId(1);
 const C: HostId = HostId(2);
-/// From waking to the next commit, at most.
+/// Longest time from the resumption to the next commit.
 const AWAKE_MAX: Duration = Duration::from_secs(1);
 
-/// What stands still.
+/// What is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pause {
     Master,
@@ -36,7 +36,7 @@ impl Pause {
         }
         if self == Self::Disk {
             s.world.master_stall(length);
-            // A record that nothing may be told before: the next safe point changes nothing.
+            // A record that must be on the disk first; the next safe point changes nothing.
             s.safe_point(A);
         }
     }
@@ -50,8 +50,8 @@ fn nobody_is_gone(s: &Scenario, pause: Pause) {
     }
 }
 
-/// Whatever stood still, for twice `peer_timeout` and more, nobody is charged for it: the same
-/// members go on with the same operations, at once.
+/// Whatever is paused, for twice `peer_timeout` or longer, no peer is evicted for it: the same
+/// members go on with the same operations at once.
 #[test]
 fn a_pause_of_twice_peer_timeout_costs_no_member_and_no_operation() {
     for pause in Pause::ALL {
@@ -85,8 +85,8 @@ fn a_pause_of_twice_peer_timeout_costs_no_member_and_no_operation() {
     }
 }
 
-/// Peers that stopped together go on one after the other: the first one heard does not condemn the
-/// others.
+/// Peers that stopped together resume one after the other: the first that is heard does not get the
+/// others evicted.
 #[test]
 fn peers_that_wake_one_after_the_other_are_all_there() {
     let mut s = Scenario::with_members(3);
@@ -100,7 +100,7 @@ fn peers_that_wake_one_after_the_other_are_all_there() {
     s.works(&[A, B, C], 0);
 }
 
-/// One pause after another, each shorter than what is noticed at once, or longer.
+/// Pauses in a row, each shorter or longer than what is noticed at once.
 #[test]
 fn a_master_that_stops_again_and_again_evicts_nobody_healthy() {
     for (runs_ms, stops_ms) in [(50, 300), (100, 1900), (300, 2100), (20, 5000), (700, 900)] {
@@ -115,7 +115,7 @@ fn a_master_that_stops_again_and_again_evicts_nobody_healthy() {
     }
 }
 
-/// Whoever really died while the master stood still is found soon after.
+/// A peer that really died while the master was paused is detected soon afterwards.
 #[test]
 fn a_member_lost_during_the_masters_pause_is_found_after_it() {
     let mut s = Scenario::with_members(3);
@@ -132,7 +132,7 @@ fn a_member_lost_during_the_masters_pause_is_found_after_it() {
     s.works(&[A, B], 0);
 }
 
-/// A peer alone that stood still is evicted as before, and hears of it.
+/// If only one peer is paused, it is evicted as before, and learns of it.
 #[test]
 fn one_peer_that_stands_still_is_evicted_and_told_so() {
     let mut s = Scenario::with_members(3);
@@ -143,7 +143,7 @@ fn one_peer_that_stands_still_is_evicted_and_told_so() {
     assert!(is_evicted(&end, silent), "{end:?}");
 }
 
-/// A master that hears no member for so long that none of them can be alive goes on without them.
+/// A master that has heard no member for so long that none can be alive goes on without them.
 #[test]
 fn members_that_are_all_gone_in_silence_make_room_after_detach_timeout() {
     let mut s = Scenario::with_members(3);
@@ -163,8 +163,8 @@ fn members_that_are_all_gone_in_silence_make_room_after_detach_timeout() {
     s.works(&[next], 0);
 }
 
-/// Whoever was evicted is no member that is heard, though no view without it could be sealed yet:
-/// the silence of the last member is judged when no session of a member can be alive.
+/// An evicted peer does not count as a member that is heard, even if no view without it could be
+/// sealed yet: the silence of the last member is judged when no session of a member can be alive.
 #[test]
 fn the_word_of_one_that_was_evicted_says_nothing_of_a_silent_member() {
     let mut s = Scenario::with_members(2);
@@ -190,7 +190,8 @@ fn the_word_of_one_that_was_evicted_says_nothing_of_a_silent_member() {
     );
 }
 
-/// R11 relies on it: whoever lost its master and slept beyond `detach_timeout` ends as unknown.
+/// R11 relies on this: a peer that lost its master and slept beyond `detach_timeout` ends as
+/// unknown.
 #[test]
 fn a_peer_that_sleeps_beyond_detach_timeout_without_a_master_ends_as_unknown() {
     let mut s = Scenario::with_members(2);

@@ -1,5 +1,5 @@
 //! Shared state: sources and receivers that die, elections that are missed, and states that are
-//! lost (docs/protocol.md, R18). The checkers watch that all who succeed have the same content.
+//! lost (docs/protocol.md, R18). The checkers compare the contents of all members that succeed.
 
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ fn content(revision: u64, number: u64) -> StateId {
     }
 }
 
-/// These have this content from now on.
+/// Gives this content to these hosts.
 fn has(s: &mut Scenario, hosts: &[HostId], content: StateId) {
     for host in hosts {
         s.world.hosts[host.0].app.possession.content = content;
     }
 }
 
-/// These vote to go back, and nobody else does.
+/// These hosts vote to restore, and no others.
 fn votes(s: &mut Scenario, willing: &[HostId]) {
     for (index, host) in s.world.hosts.iter_mut().enumerate() {
         host.app.possession.restore = willing.contains(&HostId(index));
@@ -47,13 +47,13 @@ fn sync(s: &mut Scenario) -> Logical {
     s.call_of(Kind::SharedState, Tag::SHARED_STATE.0, 0)
 }
 
-/// All of them sync.
+/// All of these hosts sync.
 fn begin(s: &mut Scenario, hosts: &[HostId]) -> Vec<CallId> {
     let call = sync(s);
     s.post_all(hosts, &call)
 }
 
-/// All of them sync, and have this content then.
+/// All of these hosts sync, and then have this content.
 fn agree(s: &mut Scenario, hosts: &[HostId], content: StateId) {
     let calls = begin(s, hosts);
     for ending in s.ends(hosts, &calls) {
@@ -84,7 +84,7 @@ fn newcomer_and_stray_get_what_the_others_have() {
     agree(&mut s, &[A, B, newcomer], content(5, 1));
 }
 
-/// The attempt is aborted, and the repetition takes what the source that is left has.
+/// The attempt is aborted, and the retry takes the content of the remaining source.
 #[test]
 fn source_that_dies_half_way_is_replaced_by_another() {
     for (act, words) in [(ELECTED, 0), (ELECTED, 1000), (DONE, 0)] {
@@ -103,7 +103,7 @@ fn source_that_dies_half_way_is_replaced_by_another() {
     }
 }
 
-/// A receiver that hangs keeps the others waiting until it is evicted, and no longer.
+/// A receiver that hangs keeps the others waiting only until it is evicted.
 #[test]
 fn receiver_that_hangs_half_way_is_lost_and_the_others_go_on() {
     let mut s = Scenario::with_members(3);
@@ -121,7 +121,7 @@ fn receiver_that_hangs_half_way_is_lost_and_the_others_go_on() {
     agree(&mut s, &[A, B], content(4, 1));
 }
 
-/// C is left with half a state, and can only receive until it has a whole one.
+/// C is left with a mixture, and can only receive until it has a complete state.
 #[test]
 fn half_a_state_is_never_a_source() {
     let mut s = Scenario::with_members(4);
@@ -145,8 +145,8 @@ fn half_a_state_is_never_a_source() {
     assert!(s.world.hosts[C.0].app.possession.is_usable);
 }
 
-/// A alone was ahead, and dies while B and a newcomer fetch what it has: B had what was sealed
-/// before, and gives that.
+/// Only A is ahead, and it dies while B and a newcomer fetch its content. B then offers its earlier
+/// content, which was sealed before.
 #[test]
 fn only_source_that_dies_half_way_leaves_what_was_sealed_before() {
     for (act, words) in [(ELECTED, 0), (ELECTED, 1000), (DONE, 0)] {
@@ -174,7 +174,7 @@ fn lost_revision_comes_back_by_the_vote_of_all() {
         let mut s = Scenario::with(3, disk);
         has(&mut s, &[A, B, C], content(4, 1));
         agree(&mut s, &[A, B, C], content(4, 1));
-        // Two of them begin again from an old checkpoint, and the third dies.
+        // Two members restart from an old checkpoint, and the third dies.
         has(&mut s, &[A, B], content(2, 7));
         s.world.crash(C, Some(1000));
         s.view_of(&[A, B]);
@@ -191,7 +191,7 @@ fn lost_revision_comes_back_by_the_vote_of_all() {
         }
         votes(&mut s, &[A, B]);
         agree(&mut s, &[A, B], content(2, 7));
-        // And from there it goes on.
+        // The run goes on from there.
         s.restart_master(100);
         has(&mut s, &[B], content(3, 1));
         agree(&mut s, &[A, B], content(3, 1));
@@ -212,8 +212,8 @@ fn fault_is_told_to_all_and_evicts_nobody() {
     agree(&mut s, &[A, B, C], content(0, 0));
 }
 
-/// B loses its connection with the election on it. It hears of it behind the reply to its `Attach`,
-/// in a view that goes on or ends.
+/// B loses its connection together with the election. It learns of the election after the reply to
+/// its `Attach`, in a view that continues or ends.
 #[test]
 fn election_that_was_missed_is_said_again() {
     for suspends in [false, true] {
@@ -248,8 +248,8 @@ fn election_that_was_missed_is_said_again() {
     }
 }
 
-/// Members save what a sync gave them, and then the whole site loses power: of the journal only
-/// what was certainly on the disk is left. What they come back with was sealed.
+/// Members save the result of a sync, and then the whole site loses power: only the part of the
+/// journal that was certainly on the disk remains. The content with which they return was sealed.
 #[test]
 fn checkpoints_of_a_site_are_not_ahead_of_a_journal_that_lost_its_end() {
     let mut s = Scenario::with(2, Disk::LazyLost);
@@ -268,8 +268,8 @@ fn checkpoints_of_a_site_are_not_ahead_of_a_journal_that_lost_its_end() {
     agree(&mut s, &[first, second], content(7, 1));
 }
 
-/// The checkpoints of a site are newer than what the journal that was found says was sealed. The
-/// members cannot go on from them, unless all of them say so.
+/// The checkpoints of a site are newer than what was sealed according to its journal. The members
+/// cannot go on from them, unless all vote to restore.
 #[test]
 fn checkpoints_that_are_ahead_of_the_journal_come_back_by_the_vote_of_all() {
     let mut s = Scenario::with_members(2);
@@ -295,8 +295,8 @@ fn checkpoints_that_are_ahead_of_the_journal_come_back_by_the_vote_of_all() {
     agree(&mut s, &[first, second], content(8, 1));
 }
 
-/// All members and the master lose power, and what the journal has not on the disk for certain is
-/// lost. Two processes come in their place, once no session of before can be alive.
+/// All members and the master lose power, and the part of the journal that was not certainly on the
+/// disk is lost. Two processes replace them once no earlier session can be alive.
 fn black_out(s: &mut Scenario, members: &[HostId]) -> [HostId; 2] {
     for &member in members {
         s.world.die(member, Some(0), true);
@@ -312,7 +312,8 @@ fn black_out(s: &mut Scenario, members: &[HostId]) -> [HostId; 2] {
     newcomers
 }
 
-/// Some have heard of the election and some not; the next master says the same to all.
+/// Some members know the result of the election and some do not; the next master tells all the
+/// same.
 #[test]
 fn master_that_dies_around_an_election_changes_nothing() {
     for disk in DISKS {
@@ -357,8 +358,8 @@ fn sync_that_is_carried_is_elected_when_the_last_member_comes() {
     assert_eq!(possession.content, content(4, 1));
 }
 
-/// A newcomer comes in behind a sync that goes on without it, and does not know what that sealed;
-/// the one that is left of the others does, whatever the master forgets.
+/// A newcomer joins behind a sync that goes on without it, and does not know what that sealed. The
+/// only survivor of the others does, whatever the master forgets.
 #[test]
 fn newcomer_behind_a_carried_sync_is_held_to_what_that_sealed() {
     for disk in DISKS {
@@ -386,7 +387,7 @@ fn newcomer_behind_a_carried_sync_is_held_to_what_that_sealed() {
     }
 }
 
-/// The session ends with an eviction for a revision that is too far ahead.
+/// Checks that the session ends with an eviction for a revision that is too far ahead.
 fn assert_evicted_ahead(s: &mut Scenario, host: HostId, theirs: u64, sealed: u64) {
     let end = s.session_end(host);
     let is_it = |why: &EvictReason| {
@@ -396,8 +397,8 @@ fn assert_evicted_ahead(s: &mut Scenario, host: HostId, theirs: u64, sealed: u64
     assert!(is_evicted(&end, is_it), "{end:?}");
 }
 
-/// A newcomer with the checkpoint of another run goes, at a rest and over a restart of the master,
-/// and the others repeat the sync; without it it comes in.
+/// A newcomer with the checkpoint of another run is evicted, when all is quiet and across a restart
+/// of the master, and the others retry the sync. Without that checkpoint it is admitted.
 #[test]
 fn newcomer_that_is_too_far_ahead_goes_and_the_others_go_on() {
     for disk in DISKS {
@@ -424,8 +425,8 @@ fn newcomer_that_is_too_far_ahead_goes_and_the_others_go_on() {
     }
 }
 
-/// It comes back with the same state each time, at once and from another port. The others change
-/// their view for it again and again, but ever more rarely; another of its group waits for nothing.
+/// A stray peer returns at once with the same state each time, from another port. The others change
+/// their view for it again and again, but less and less often; other newcomers do not have to wait.
 #[test]
 fn stray_that_comes_back_with_the_same_state_waits_longer_each_time() {
     let mut s = Scenario::with_members(3);
@@ -454,8 +455,9 @@ fn stray_that_comes_back_with_the_same_state_waits_longer_each_time() {
     s.admit(&[A, B, stray], other);
 }
 
-/// Strays are more than those that sealed the run's state, and came after it: however many they
-/// are, they go. A master that did not seal it itself counts.
+/// Strays outnumber the members that sealed the run's state, and joined after it was sealed:
+/// however many they are, they are evicted. A master that did not seal it itself goes by the
+/// numbers.
 #[test]
 fn strays_that_came_after_the_seal_go_however_many_they_are() {
     for restarts in [false, true] {
@@ -487,7 +489,7 @@ fn strays_that_came_after_the_seal_go_however_many_they_are() {
     }
 }
 
-/// As many are ahead as could go on without them: nobody knows which of the two is the run.
+/// As many are ahead as could go on without them: it is unknown which half is the run.
 #[test]
 fn half_of_the_members_are_not_evicted_for_being_ahead() {
     let mut s = Scenario::with_members(4);
@@ -509,7 +511,7 @@ fn half_of_the_members_are_not_evicted_for_being_ahead() {
         assert!(peers.contains(&Some(*peer)) && (theirs.0, sealed.0) == (16, 14));
     }
     assert_eq!(size(&s.world, A), 4);
-    // One of them comes back to what the run has: the other is one too few.
+    // One of them returns to the run's content: then the other is outnumbered.
     votes(&mut s, &[]);
     has(&mut s, &[A], content(16, 1));
     has(&mut s, &[B], content(14, 1));
@@ -521,7 +523,7 @@ fn half_of_the_members_are_not_evicted_for_being_ahead() {
 }
 
 /// A checkpoint of another run is far ahead, and all vote to restore, as after a restart of a site.
-/// The run's own content is there, and no fewer have it: neither the vote nor the number counts.
+/// At least as many members have the run's own content: the vote changes nothing.
 #[test]
 fn a_vote_of_all_makes_no_run_of_what_few_have() {
     for own in [&[A, B][..], &[A]] {
@@ -546,7 +548,7 @@ fn a_vote_of_all_makes_no_run_of_what_few_have() {
     }
 }
 
-/// Its successor makes the same of the same offers.
+/// A successor of the master decides the same from the same offers.
 #[test]
 fn master_that_dies_around_the_eviction_of_a_stray_evicts_it_too() {
     for disk in DISKS {
@@ -567,7 +569,7 @@ fn master_that_dies_around_the_eviction_of_a_stray_evicts_it_too() {
     }
 }
 
-/// Seeds hardly lose all members and the end of the journal between a sync and the next.
+/// Random seeds hardly ever lose all members and the end of the journal between two syncs.
 #[cfg(ccl_mutations)]
 #[test]
 fn a_seal_that_is_told_before_it_is_on_the_disk_is_noticed() {

@@ -1,4 +1,4 @@
-//! Something breaks at every message of the protocol, in a run that is busy anyway.
+//! A fault at every message of the protocol, in a busy run.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const DOWN: [u64; 8] = [
     ELECTED,
 ];
 
-/// A small group with a few faults of its own, so that every message is sent.
+/// A small group with a few faults of its own, so that every kind of message is sent.
 fn busy(seed: u64, disk: Disk) -> Swarm {
     let mut swarm = Swarm::of_lone_processes(seed);
     swarm.worlds = vec![3];

@@ -1,4 +1,4 @@
-//! Runs that use more tags than there may be at once: those at rest are given back (R2).
+//! Runs that use more tags over time than may be in use at once: idle tags are returned (R2).
 
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::hooks::{Act, Point};
@@ -10,7 +10,7 @@ const A: HostId = HostId(0);
 const B: HostId = HostId(1);
 const C: HostId = HostId(2);
 
-/// Three members in a run in which every fourth tag is one too many.
+/// Three members in a run that returns idle tags once four are in use.
 fn tight(disk: Disk) -> Scenario {
     let mut swarm = swarm(disk, 3);
     swarm.tags_kept = 4;
@@ -26,13 +26,13 @@ fn a_run_uses_any_number_of_tags() {
         s.works(&[A, B, C], tag);
     }
     assert!(s.world.stats.returns >= 90, "{}", s.world.stats.returns);
-    // Also those that were used before.
+    // Tags that were used before work too.
     for tag in 0..8 {
         s.works(&[A, B, C], tag);
     }
 }
 
-/// H36: B has not heard yet that the others' operation was aborted before it called.
+/// H36: B does not know yet that the others' operation was aborted before B called it.
 #[test]
 fn a_tag_is_kept_until_a_member_that_is_behind_has_made_its_calls() {
     let mut s = tight(Disk::Full);
@@ -49,7 +49,7 @@ fn a_tag_is_kept_until_a_member_that_is_behind_has_made_its_calls() {
     s.works(&[A, B, C], 0);
 }
 
-/// H37: the view that gives tags back does not reach B, and in the next one an operation of the new
+/// H37: the view that returns tags does not reach B, and in the next view an operation with the new
 /// count is aborted before B comes back.
 #[test]
 fn who_missed_the_view_that_gave_tags_back_counts_like_the_others() {

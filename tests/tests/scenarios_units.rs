@@ -1,7 +1,7 @@
 //! Hosts with a peer in each of two groups, which join and fail as one (docs/protocol.md, R9).
 //!
 //! The peers of a host move in lockstep: none goes on before the others of its host have done the
-//! same. So a host that is a member of one group only would stop everybody.
+//! same. So a host that is a member of only one group would block all others.
 
 use std::time::Duration;
 
@@ -38,18 +38,18 @@ fn two_sites(disk: Disk) -> Scenario {
     scenario
 }
 
-/// A host starts.
+/// Starts a host.
 fn join(s: &mut Scenario) -> Site {
     let site = s.world.add_site();
     restart(s, site)
 }
 
-/// The processes of a host start, whatever became of those before.
+/// Starts the processes of a host, whatever happened to earlier ones.
 fn restart(s: &mut Scenario, site: usize) -> Site {
     [0, 1].map(|place| s.world.sit_down(Seat { site, place }, App::scripted()))
 }
 
-/// The members of these hosts come to a safe point of a group.
+/// The members of these hosts reach a safe point of a group.
 fn pass(s: &mut Scenario, sites: &[Site], group: usize) {
     let hosts = of(sites, group);
     let calls: Vec<_> = hosts.iter().map(|host| s.safe_point(*host)).collect();
@@ -71,8 +71,8 @@ fn of(sites: &[Site], group: usize) -> Vec<HostId> {
     sites.iter().map(|site| site[group]).collect()
 }
 
-/// A step of the lockstep: a safe point in one group, then in the other, then a call in each, which
-/// the members of the view make. A host makes calls once all its peers are members.
+/// One step in lockstep: a safe point in one group, then in the other, then a call in each by the
+/// members of the view. A host makes calls once all its peers are members.
 fn step(s: &mut Scenario, sites: &[Site]) {
     for group in [0, 1] {
         pass(s, sites, group);
@@ -101,8 +101,8 @@ fn host_of_which_one_peer_is_late_enters_both_groups_together() {
         s.pass_ms(600);
         step(&mut s, &[X, Y]);
         assert_eq!(size(&s.world, Z[first]), 0, "it waits for the other");
-        // Safe points may be in any state when the host gets whole: here one group has called the
-        // next one.
+        // Safe points may be in any state when the host becomes complete: here one group has called
+        // the next one.
         let early = s.safe_point(X[0]);
         s.end_of(X[0], early);
         block(&mut s, link, false);
@@ -120,7 +120,7 @@ fn host_of_which_one_peer_is_late_enters_both_groups_together() {
     }
 }
 
-/// The process that is left does not give up: it waits for the other's next start.
+/// The remaining process does not give up: it waits for the other to restart.
 #[test]
 fn host_that_loses_a_peer_before_it_enters_stops_nobody() {
     let mut s = two_sites(Disk::Full);
@@ -164,8 +164,8 @@ fn host_that_loses_a_peer_between_its_admissions_stops_nobody() {
     }
 }
 
-/// The master dies when the host is whole, and when it is a member of one group: whatever it finds,
-/// the host is in both groups or in none.
+/// The master dies when the host is complete, or when it is a member of one group: whatever the
+/// next master finds, the host is in both groups or in none.
 #[test]
 fn restart_of_the_master_lets_no_half_of_a_host_in() {
     for disk in DISKS {
@@ -194,8 +194,8 @@ fn restart_of_the_master_lets_no_half_of_a_host_in() {
     }
 }
 
-/// The last members are lost when group 0 is a safe point ahead of group 1. Those who found both
-/// groups anew would admit the next host to group 1 a step later than to group 0.
+/// The last members are lost when group 0 is one safe point ahead of group 1. The founders of the
+/// next views would admit the next host to group 1 a step later than to group 0.
 #[test]
 fn groups_that_lost_all_members_at_different_safe_points_admit_the_next_host_together() {
     let mut s = two_sites(Disk::Full);
@@ -221,8 +221,8 @@ fn groups_that_lost_all_members_at_different_safe_points_admit_the_next_host_tog
     assert_eq!(next.map(|host| size(&s.world, host)), [3, 3]);
 }
 
-/// Power is back before the master has missed anybody: the new processes are not taken for those of
-/// which the master then finds out that they are gone.
+/// Power returns before the master has noticed any loss: the new processes are not confused with
+/// the old ones, whose loss the master then notices.
 #[test]
 fn host_that_restarts_at_once_is_not_lost_with_its_old_self() {
     for disk in DISKS {
@@ -245,8 +245,8 @@ fn host_that_restarts_at_once_is_not_lost_with_its_old_self() {
     }
 }
 
-/// Of the host's processes only one is restarted, because only one died. The other is lost with the
-/// one that died, and its program starts anew.
+/// Only one of the host's processes is restarted, because only one died. The other is lost with the
+/// one that died, and its program starts over.
 #[test]
 fn process_that_is_restarted_alone_waits_for_the_rest_of_its_host() {
     let mut s = two_sites(Disk::Full);
@@ -268,7 +268,7 @@ fn process_that_is_restarted_alone_waits_for_the_rest_of_its_host() {
     assert_eq!([first, second].map(|host| size(&s.world, host)), [3, 3]);
 }
 
-/// A process of the host leaves. The other ends its call, and is out when it does not follow.
+/// A process of the host leaves. The other finishes its call, and is evicted if it does not follow.
 #[test]
 fn host_leaves_as_one() {
     for follows in [true, false] {
@@ -295,7 +295,7 @@ fn host_leaves_as_one() {
     }
 }
 
-/// One number was given to two hosts. The second hears so at once, and the first is none the worse.
+/// Two hosts have the same unit number. The second is refused at once; the first is unaffected.
 #[test]
 fn host_with_the_unit_of_another_is_refused() {
     let mut s = two_sites(Disk::Full);

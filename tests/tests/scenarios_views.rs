@@ -1,4 +1,4 @@
-//! Members come, go, fall silent and are cut off: what becomes of what they have open.
+//! Members come, go, fall silent and are cut off, and what becomes of their open operations.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn death_of_a_member_aborts_and_the_rest_go_on() {
     s.works(&[A, B], 0);
 }
 
-/// A process that dies is told from a connection that breaks: its data connections end too.
+/// A dead process differs from a broken control connection: its data connections end too.
 #[test]
 fn death_is_noticed_at_once_and_a_broken_connection_is_forgiven() {
     let mut s = Scenario::with_members(3);
@@ -59,7 +59,7 @@ fn death_is_noticed_at_once_and_a_broken_connection_is_forgiven() {
     assert!(s.world.now - before < Duration::from_millis(300));
 }
 
-/// Being evicted says nothing about the operation: the others may well have committed it.
+/// An eviction says nothing about the operation: the others may have committed it.
 #[test]
 fn evicted_member_is_told_unknown_while_the_others_commit() {
     let mut s = Scenario::with_members(3);
@@ -115,7 +115,7 @@ fn two_deaths_in_one_flush_end_in_one_view() {
     s.works(&[A, B], 0);
 }
 
-/// What was decided at the first change is not decided again at the second.
+/// What was decided at the first view change is not decided again at the second.
 #[test]
 fn second_death_after_the_decision_does_not_decide_again() {
     let mut s = Scenario::with_members(4);
@@ -147,7 +147,7 @@ fn last_words_of_the_dead_count() {
             words: 1000,
         },
     );
-    // Its own data is there before the others call: they need nothing more of it.
+    // Its own data has arrived before the others call: they need nothing more from it.
     s.post_all(&[C], &call);
     s.pass_ms(20);
     let calls = s.post_all(&[A, B], &call);
@@ -158,7 +158,7 @@ fn last_words_of_the_dead_count() {
     s.works(&[A, B], 0);
 }
 
-/// Whoever survives holds the result: it counts, with the dead one's data in it.
+/// All survivors hold the result: it counts, including the dead member's data.
 #[test]
 fn operation_that_every_survivor_holds_commits_although_a_member_died() {
     let mut s = Scenario::with_members(3);
@@ -192,7 +192,7 @@ fn barrier_names_only_those_who_called() {
     s.works(&[A, B], 0);
 }
 
-/// A cancel dies with the operation that nobody left had called.
+/// A cancel ends with its operation if no remaining member had called that.
 #[test]
 fn cancel_of_an_operation_whose_only_caller_died_is_forgotten() {
     let mut s = Scenario::with_members(3);
@@ -356,7 +356,7 @@ fn member_that_never_calls_is_evicted_by_name() {
     s.works(&[A, B], 5);
 }
 
-/// A member that is three aborted attempts behind gets each of them at once, in order.
+/// A member that is three aborted attempts behind gets all three aborts at once, in order.
 #[test]
 fn member_three_aborted_attempts_behind_catches_up() {
     let mut s = Scenario::with_members(3);

@@ -1,6 +1,7 @@
-//! Shared state over real sockets: who lacks the elected content gets it, from whoever has it.
+//! Shared state over real sockets: members that lack the elected content get it from those that
+//! have it.
 //!
-//! Deaths of whole processes are tested where processes are.
+//! Deaths of whole processes are tested in `ccl-cli/tests`.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::panic::AssertUnwindSafe;
@@ -12,7 +13,7 @@ use ccl_core::{
     Options, SharedState, SyncFault, SyncInfo, SyncOptions, SyncStrategy, SyncWatch, Vid,
 };
 
-/// Far beyond what anything here takes; only a hang reaches it.
+/// Far longer than anything here takes; only a hang reaches it.
 const HANG: Duration = Duration::from_secs(30);
 const MIB: usize = 1 << 20;
 
@@ -136,7 +137,7 @@ fn the_newer_revision_wins_against_the_more_popular() {
     });
 }
 
-/// What did not fit, and in which view.
+/// The fault, and the view of its error.
 fn fault(error: Error) -> (SyncFault, Vid) {
     match error {
         Error::SharedState { fault, vid, .. } => (*fault, vid),
@@ -175,7 +176,7 @@ fn other_entries_are_an_error_that_names_the_odd_one_and_the_next_sync_works() {
     assert!(names.iter().all(|(odd, _)| *odd == names[1].1), "{names:?}");
 }
 
-/// The odd one is told both revisions and what to do, and the call of the others goes on.
+/// The stray member learns both revisions and what to do, and the others' call goes on.
 #[test]
 fn who_is_too_far_ahead_is_evicted_with_both_revisions() {
     run(3, |communicator, rank| {
@@ -205,12 +206,12 @@ fn who_is_too_far_ahead_is_evicted_with_both_revisions() {
 /// Names and shapes.
 type Entries = Vec<(&'static str, Vec<u64>)>;
 
-/// What each of three says of entries of which those of rank 1 are others.
+/// The error texts of three members, of which rank 1 has different entries.
 fn told(entries: fn(usize) -> Entries) -> Vec<String> {
     told_by(3, entries)
 }
 
-/// What each says of entries of which those of rank 1 are others.
+/// The error texts of all members, of which rank 1 has different entries.
 fn told_by(world_size: u32, entries: fn(usize) -> Entries) -> Vec<String> {
     run(world_size, move |communicator, rank| {
         let entries = entries(rank);
@@ -240,27 +241,27 @@ fn the_entry_that_differs_is_named_with_both_sides() {
         let shape = if rank == 1 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape), ("z", vec![])]
     });
-    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] on the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] on the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("a", vec![3]), ("more", vec![1]), ("z", vec![])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "\"more\" is f32 of shape [1] at the odd one, but is missing here";
-    let odd = "\"more\" is f32 of shape [1] here, but is missing at the others";
+    let usual = "\"more\" is f32 of shape [1] on the odd one, but is missing here";
+    let odd = "\"more\" is f32 of shape [1] here, but is missing on the others";
     assert_eq!(words, [usual, odd, usual]);
 
     let words = told(|rank| match rank {
         1 => vec![("z", vec![]), ("a", vec![3])],
         _ => vec![("a", vec![3]), ("z", vec![])],
     });
-    let usual = "the entries here and at the odd one are the same, but in another order";
-    let odd = "the entries here and at the others are the same, but in another order";
+    let usual = "the entries here and on the odd one are the same, but in a different order";
+    let odd = "the entries here and on the others are the same, but in a different order";
     assert_eq!(words, [usual, odd, usual]);
 
-    // Each has another: the last two are told of the one admitted last.
+    // All differ: the last two errors name the member admitted last.
     let words = told(|rank| vec![("a", vec![3]), (["x", "y", "z"][rank], vec![2])]);
     assert!(
         words
@@ -276,12 +277,12 @@ fn each_of_two_with_the_same_odd_entry_is_told_of_it() {
         let shape = if rank < 2 { vec![20, 2] } else { vec![20] };
         vec![("a", vec![3]), ("w", shape)]
     });
-    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] at the odd one";
-    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] at the others";
+    let usual = "\"w\" is f32 of shape [20] here, but f32 of shape [20, 2] on the odd one";
+    let odd = "\"w\" is f32 of shape [20, 2] here, but f32 of shape [20] on the others";
     assert_eq!(words, [odd, odd, usual, usual, usual]);
 }
 
-/// Entries are told apart by cells, and in each of them more than one differs.
+/// Entries are distinguished by cells, and in each cell more than one differs.
 #[test]
 fn many_entries_that_differ_are_counted() {
     const NAMES: [&str; 39] = [
@@ -293,8 +294,8 @@ fn many_entries_that_differ_are_counted() {
         let shape = vec![if rank == 1 { 2 } else { 3 }];
         NAMES.iter().map(|name| (*name, shape.clone())).collect()
     });
-    let odd = "at least 14 entries here and at the others differ";
-    let usual = "at least 14 entries here and at the odd one differ";
+    let odd = "at least 14 entries differ between this member and the others";
+    let usual = "at least 14 entries differ between this member and the odd one";
     assert_eq!(words, [usual, odd, usual]);
     let words = told(|rank| {
         let shape = vec![if rank == 1 { 2 } else { 3 }];
@@ -304,7 +305,7 @@ fn many_entries_that_differ_are_counted() {
     assert!(words.iter().all(|words| words.ends_with(more)), "{words:?}");
 }
 
-/// A name that is too long for a sketch is told by its end, and a shape that is by its elements.
+/// A name too long for a sketch is shown by its end, and a shape too long by its element count.
 #[test]
 fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
     const LONG: [u64; 8] = [1, 1, 1, 1, 1, 1, 1, 3];
@@ -313,13 +314,13 @@ fn an_entry_that_differs_is_named_as_far_as_there_is_room() {
         _ => vec![("a", vec![3]), (NAME, LONG.to_vec())],
     });
     let (usual, odd) = (&words[0], &words[1]);
-    let end = "but is missing at the odd one";
+    let end = "but is missing on the odd one";
     assert!(
         usual.starts_with(&format!("{NAME:?} is f32")) && usual.ends_with(end),
         "{usual}"
     );
     let (name, tail) = odd
-        .split_once(" is f32 of shape [1, 1, 1, 1, 1, 1, 1, 3] at ")
+        .split_once(" is f32 of shape [1, 1, 1, 1, 1, 1, 1, 3] on ")
         .unwrap();
     assert_eq!(tail, "the others, but is missing here");
     let name = name.strip_prefix("\"…").unwrap().strip_suffix('"').unwrap();
@@ -362,8 +363,8 @@ fn strategies_decide_who_gives() {
     });
 }
 
-/// All hold a mixture, and no vote helps. Then they say that what they have put there is whole,
-/// and go on from that, although the run sealed more.
+/// All members hold a mixture, and no vote helps. Then they declare that they have filled the
+/// memory with a consistent content, and go on from that, although the run sealed a later one.
 #[test]
 fn members_that_have_lost_everything_begin_anew() {
     run(2, |communicator, rank| {
@@ -512,7 +513,7 @@ fn a_panic_while_a_sync_is_under_way_cancels_it_for_everybody() {
             });
             assert!(std::panic::catch_unwind(sync).is_err());
         } else {
-            // Either the cancel came too late, or it is told who wanted it.
+            // Either the cancel came too late, or the error names the member that cancelled.
             match communicator.sync_shared_state(&mut state, SyncStrategy::EnforcePopular) {
                 Ok(_) | Err(Error::Cancelled { .. }) => {}
                 Err(error) => panic!("{error}"),
@@ -534,7 +535,7 @@ fn a_run_that_starts_anew_resumes_from_the_newest_checkpoint_that_anybody_has() 
         move |_, rank| {
             let mut weights = vec![7.5_f64; 100_000];
             let mut step = [12_u64];
-            // Rank 1 died before it saved as often as the other.
+            // Rank 1 died before it had saved as often as the other.
             let mut state = SharedState::new(12 - rank as u64);
             state.add("weights", &[1000, 100], &mut weights).unwrap();
             state.add("step", &[], &mut step).unwrap();
@@ -578,7 +579,7 @@ fn entries_that_make_no_sense_are_refused_with_their_name() {
     ));
 }
 
-/// A state that a sync may own: of memory that nobody gets back.
+/// A state that a sync may own, of leaked memory.
 fn owned(revision: u64, content: Vec<u32>) -> SharedState<'static> {
     let mut state = SharedState::new(revision);
     let shape = [content.len() as u64];
@@ -586,9 +587,10 @@ fn owned(revision: u64, content: Vec<u32>) -> SharedState<'static> {
     state
 }
 
-/// 1. A sync that has begun at one of two members alone keeps its state.
-/// 2. Another one is refused meanwhile, and its state given back.
-/// 3. When the other member calls too, all who wait are told the same, and the state is there once.
+/// 1. A sync that only one of two members has called keeps its state.
+/// 2. Another sync is refused meanwhile, and its state returned.
+/// 3. When the other member calls too, all waiting threads get the same result, and the state is
+///    returned once.
 #[test]
 fn a_sync_owns_its_state_until_the_end_and_gives_it_back() {
     let called = Barrier::new(2);
@@ -637,7 +639,7 @@ fn a_sync_that_is_given_up_gives_its_state_back_too() {
         assert!(sync.is_finished());
         let state = sync.take_state().unwrap();
         assert_eq!(state.slice::<u32>("w").unwrap(), [5; 9]);
-        // Whoever drops one without a look may make the next.
+        // After a handle is dropped, the next sync may start.
         drop(
             communicator
                 .sync_shared_state_async(state, &options)
@@ -667,7 +669,7 @@ fn after_its_end_a_sync_still_tells_what_it_did() {
             let progress = watch.progress();
             assert_eq!(progress.done_bytes, progress.total_bytes);
             assert!(progress.done_bytes >= 4 * MIB as u64, "{progress:?}");
-            // What comes after it changes nothing.
+            // Later calls change nothing.
             communicator.barrier(&Options::default()).unwrap();
         }
     });

@@ -1,7 +1,8 @@
-//! A whole site loses power: members and master die at once, and come back as newcomers.
+//! A whole site loses power: members and master die at once, and return as newcomers.
 //!
-//! Goal: newcomers are let in once no session of before can be alive, counted from when one could
-//! last hear of a master, not from the start of the newest; or at once if an operator says so.
+//! Goal: newcomers are admitted once no earlier session can be alive, counted from the time when
+//! one could last hear from a master, not from the newest master's start; or at once with an
+//! operator's permission.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ const KEEPER: &str = env!("CARGO_BIN_EXE_keeper");
 /// How long a session goes on without a master: `peer_timeout`, then `detach_timeout`.
 const DETACH_MS: u64 = 14_000;
 
-/// A journal of its own, and the master that keeps it.
+/// A journal, and the master that writes it.
 struct Site {
     folder: PathBuf,
     address: String,
@@ -32,7 +33,7 @@ impl Site {
         }
     }
 
-    /// A master on the port of the first.
+    /// Starts a master on the port of the first one.
     fn master(&mut self, words: &[&str]) -> Process {
         let journal = self.folder.join("run.journal");
         let detach = DETACH_MS.to_string();
@@ -63,7 +64,7 @@ fn are_connected(peers: &[Process]) {
     }
 }
 
-/// All of them are killed; when.
+/// Kills all of them; returns when.
 fn black_out(master: &mut Process, peers: &mut [Process]) -> Instant {
     peers.iter_mut().for_each(Process::kill);
     master.kill();
@@ -71,9 +72,10 @@ fn black_out(master: &mut Process, peers: &mut [Process]) -> Instant {
 }
 
 /// 1. Two members and their master are killed.
-/// 2. A master starts at once, and two newcomers, who wait.
-/// 3. That master is killed too, later, and another starts.
-/// 4. The newcomers are in when the sessions of before are over, not so long after the last start.
+/// 2. A master starts at once, and two newcomers, which wait.
+/// 3. Later that master is killed too, and another starts.
+/// 4. The newcomers are admitted when the earlier sessions are over, sooner than that time after
+///    the last start.
 #[test]
 fn the_wait_for_members_does_not_begin_anew_with_each_master() {
     let mut site = Site::new("anew");

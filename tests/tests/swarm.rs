@@ -1,9 +1,9 @@
-//! Seeds of the simulator that run with every build; `simulate` runs as many as one likes.
+//! Seeds of the simulator that run with every build; `simulate` runs any number of them.
 
 use ccl_tests::sim::report::Stats;
 use ccl_tests::sim::run_seed;
 
-/// Each seed has enough operations and faults, and no checker finds anything.
+/// Each seed has enough operations and faults, and no checker finds a violation.
 #[test]
 fn two_hundred_seeds_find_nothing() {
     let mut total = Stats::default();

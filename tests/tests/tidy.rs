@@ -1,8 +1,8 @@
-//! The form of the code, held by a test: lengths, widths, words, and where `unsafe` may stand.
+//! Checks the form of the code: lengths, widths, words, and where `unsafe` is allowed.
 //!
-//! Goal: whoever reads a file at night finds it short, documented and without leftovers. Each rule
-//! is checked over the whole workspace and names file and line of what breaks it; the checks
-//! themselves are checked on text made up here.
+//! Goal: a file read at night is short, documented and without leftovers. Each rule is checked over
+//! the whole workspace and names file and line of each violation; the checks themselves are tested
+//! on invented text.
 
 mod source;
 
@@ -37,7 +37,7 @@ const UNSAFE_FILES: [&str; 12] = [
     "tests/tests/descriptors.rs",
 ];
 
-/// Words that say that something is not finished, built here so that this file passes its own test.
+/// Words for unfinished work, assembled so that this file passes its own test.
 fn leftover_words() -> [String; 3] {
     [["TO", "DO"], ["FIX", "ME"], ["XX", "X"]].map(|halves| halves.concat())
 }
@@ -54,7 +54,7 @@ fn check(rule: impl Fn(&Source) -> Vec<(usize, String)>) {
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// Lines (from 1) of `text` that hold `needle` as a whole word.
+/// Lines (from 1) of `text` that contain `needle` as a whole word.
 fn lines_with_word(text: &str, needle: &str) -> Vec<usize> {
     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let has = |line: &str| {
@@ -111,7 +111,7 @@ fn body_end(code: &str) -> Option<usize> {
     None
 }
 
-/// Lines on which a parameter is a tuple taken apart.
+/// Lines on which a parameter is a destructured tuple.
 fn tuple_parameters(code: &str) -> Vec<usize> {
     let is_name = |c: char| c.is_alphanumeric() || " ,_\n".contains(c);
     let is_one = |at: usize| {
@@ -125,7 +125,8 @@ fn tuple_parameters(code: &str) -> Vec<usize> {
     places.filter(|&at| is_one(at)).map(line_of).collect()
 }
 
-/// Lines on which a name is bound again to what continues its own expression of the line before.
+/// Lines on which a name is bound again to a continuation of its own expression from the line
+/// before.
 fn rebound_names(code: &str) -> Vec<usize> {
     let lines: Vec<&str> = code.lines().collect();
     let indent = |line: &str| line.len() - line.trim_start().len();
@@ -159,7 +160,7 @@ fn rebound_names(code: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Lines on which what is discarded has a sentence for a name.
+/// Lines on which a discarded value has a sentence for a name.
 fn named_discards(code: &str) -> Vec<usize> {
     let is_one = |line: &str| {
         let name = line.split_once("let _").map_or("", |(_, rest)| rest);
@@ -210,7 +211,7 @@ fn lines_are_narrow() {
     check(|source| {
         let texts = source.code.lines().zip(source.comments.lines());
         let wide = texts.enumerate().filter(|(_, (code, comment))| {
-            // What a long string literal pushes out does not count, nor the string itself.
+            // Long string literals do not count, nor does what they push out.
             let code = code.trim_end_matches([' ', ',', ';', ')', '\\']);
             let columns = code.chars().count().max(comment.trim_end().chars().count());
             columns > COLUMNS_MAX
@@ -311,8 +312,8 @@ fn a_word_is_found_whole_and_with_its_line() {
     assert_eq!(lines_with_word("unsafe_code\nx unsafe {\n", "unsafe"), [2]);
 }
 
-/// In what is shipped: a struct with names instead of a tuple, one name for one thing, and comments
-/// instead of sentences for names.
+/// In shipped code: structs with named fields instead of tuples, one name for one thing, and
+/// comments instead of sentences as names.
 #[test]
 fn names_say_what_they_are() {
     check(|source| {

@@ -1,13 +1,13 @@
 //! A host joins two groups as one, over real sockets.
 //!
-//! Goal: hosts whose peers move in lockstep are never stopped by one that is in one group only, and
-//! one that can never be whole is told why.
+//! Goal: hosts whose peers move in lockstep are never blocked by a host that is in only one group,
+//! and a host that can never be complete learns why.
 //!
 //! 1. Two hosts step: a safe point in each group, then a reduction in each.
-//! 2. Of a third host one peer connects; the others go on.
-//! 3. Its other peer connects, after the first was heard of and left waiting: both are admitted in
-//!    the same step, and all three reduce.
-//! 4. Mates that do not come, differ in their number, or are too many.
+//! 2. One peer of a third host connects; the others go on.
+//! 3. Its other peer connects after the first has been waiting: both are admitted in the same step,
+//!    and all three hosts reduce.
+//! 4. Peers of a unit that do not connect, disagree on its size, or are too many.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use ccl_core::{
     Communicator, CommunicatorConfig, Error, GroupId, MasterConfig, MasterServer, Options, ReduceOp,
 };
 
-/// Far beyond what anything here takes; only a hang reaches it.
+/// Far longer than anything here takes; only a hang reaches it.
 const HANG: Duration = Duration::from_secs(30);
-/// Steps that members make while half of a host waits.
+/// Steps of the members while half of a host waits.
 const PATIENT_STEPS: u32 = 5;
-/// Steps that all three hosts make together.
+/// Steps of all three hosts together.
 const COMMON_STEPS: u32 = 5;
 
 fn connect(master: String, unit: u64, group: u64, world: u32) -> JoinHandle<Communicator> {
@@ -71,7 +71,7 @@ fn reduce(peers: &[Communicator; 2]) -> [u32; 2] {
     })
 }
 
-/// A member host, until it has stepped with two others. Says when it has left half a host waiting.
+/// Runs a member host until it has stepped with two others. Reports when half a host is waiting.
 fn step(peers: &[Communicator; 2], waiting: Option<&Sender<()>>) {
     let (mut patient, mut common) = (0, 0);
     while common < COMMON_STEPS {
@@ -84,7 +84,7 @@ fn step(peers: &[Communicator; 2], waiting: Option<&Sender<()>>) {
         if patient == PATIENT_STEPS
             && let Some(waiting) = waiting
         {
-            // Said again in later steps; the first counts.
+            // Reported again in later steps; only the first counts.
             let _heard = waiting.send(());
         }
     }
@@ -135,13 +135,13 @@ fn peer_whose_mates_do_not_come_is_told_how_many_did() {
     master.shutdown();
 }
 
-/// Neither waits for its `connect_timeout`, which is that of a hang.
+/// Neither waits for its `connect_timeout`, which only a hang reaches.
 #[test]
 fn peers_that_differ_in_the_size_of_their_unit_or_are_too_many_are_refused() {
     let (registered, is_registered) = channel();
     let sink: EventSink = Arc::new(move |event| {
         if matches!(event, Event::Registered { .. }) {
-            // Said for later peers too, which nobody asks about.
+            // Reported for later peers too, which the test ignores.
             let _heard = registered.send(());
         }
     });

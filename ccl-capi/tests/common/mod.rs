@@ -1,4 +1,4 @@
-//! What `include/ccl.h` declares, for the tests that hold something against it.
+//! The declarations of `include/ccl.h`, for tests that compare something with them.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::path::{Path, PathBuf};
@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// One function of the header.
 #[derive(Debug)]
 pub struct Function {
-    /// What is said of it, its lines joined.
+    /// Its documentation, with lines joined.
     pub words: String,
-    /// What it returns, such as `cclResult_t `, up to its name.
+    /// Its return type up to the name, such as `cclResult_t `.
     pub returns: String,
     /// Its name.
     pub name: String,
@@ -27,15 +27,15 @@ const HANDLES: [&str; 4] = [
 const USER_DATA: &str = "void *user_data";
 
 impl Function {
-    /// Whether it takes a handle, and not only the place for one.
+    /// Whether it takes a handle, and not only a place for one.
     pub fn takes_a_handle(&self) -> bool {
         let mut parameters = self.parameters.iter();
         parameters.any(|parameter| is_handle(parameter))
     }
 
-    /// Whether there is a value of some parameter that it refuses: a pointer may be NULL or point
-    /// astray, a number with a type of its own may be none of it. A handle is another matter, and
-    /// a callback may be any, with any data.
+    /// Whether it must refuse some value of a parameter: a pointer may be NULL or misaligned, an
+    /// enumeration's number may be unknown. Handles are tested separately, and any callback with
+    /// any data is valid.
     pub fn can_refuse_an_argument(&self) -> bool {
         let is_free = |parameter: &str| {
             is_handle(parameter) || parameter.contains("Callback_t ") || parameter == USER_DATA
@@ -88,7 +88,7 @@ fn functions_of(text: &str) -> Vec<Function> {
     found
 }
 
-/// The last comment of a text, as words.
+/// The last comment of a text, split into words.
 fn last_comment(text: &str) -> String {
     let comment = text.rsplit_once("/*").map_or("", |(_, comment)| comment);
     let (comment, _) = comment.split_once("*/").unwrap_or_default();

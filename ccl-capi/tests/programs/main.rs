@@ -1,11 +1,11 @@
 //! The programs in `tests/c`: compiled as a user would, linked with the library, and run.
 //!
-//! Goal: the library is tested by the language it is for. 1. Each program compiles without a
-//! warning as C99 and, for its syntax, as C++. 2. Each runs to its end, which is its verdict.
-//! 3. Together they call every function of the header, in every way that each must answer.
+//! Goal: the library is tested in the language it is for. 1. Each program compiles without warnings
+//! as C99 and, for its syntax, as C++. 2. Each runs to its end, and its exit status is the verdict.
+//! 3. Together they call every function of the header, with every kind of result.
 //!
-//! Set by `make valgrind` and `make asan`: `CCL_C_RUNNER` is put before each program;
-//! `CCL_C_FLAGS` are given to the compiler, and `CCL_C_LINK` where a program is linked.
+//! `make valgrind` and `make asan` set: `CCL_C_RUNNER`, which is put before each program;
+//! `CCL_C_FLAGS` for the compiler, and `CCL_C_LINK` for the linker.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -19,10 +19,10 @@ use ccl_tests::process::run;
 
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
 const POSIX: &str = "-D_POSIX_C_SOURCE=200809L";
-/// What the static library asks of the system.
+/// The system libraries that the static library needs.
 const SYSTEM: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
-/// By which programs ask for the library: before 1.0 with the minor version.
+/// The soname with which programs are linked: before 1.0 it includes the minor version.
 const SONAME: &str = concat!(
     "libccl.so.",
     env!("CARGO_PKG_VERSION_MAJOR"),
@@ -39,7 +39,7 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where cargo put the libraries, and the programs go: beside this test.
+/// Where cargo put the libraries, and where the programs go: beside this test.
 fn folder() -> PathBuf {
     let this = std::env::current_exe().expect("a running program has a path");
     this.parent().expect("it lies in a folder").to_owned()
@@ -85,12 +85,12 @@ fn compile(source: &Path, library: &Library) -> PathBuf {
     program
 }
 
-/// A checker of memory runs the programs by itself: no other library may come before its own.
+/// Under a memory checker nothing is recorded, because its library must be loaded first.
 fn is_checked() -> bool {
     !words("CCL_C_RUNNER").is_empty() || !words("CCL_C_FLAGS").is_empty()
 }
 
-/// Runs a program of `PROGRAMS`, unless another test did, and notes what it calls.
+/// Runs a program of `PROGRAMS`, unless another test has, and records its calls.
 fn run_recorded(name: &str) -> PathBuf {
     static RUNS: [OnceLock<()>; PROGRAMS.len()] = [const { OnceLock::new() }; PROGRAMS.len()];
     let index = PROGRAMS.iter().position(|program| *program == name);
@@ -122,7 +122,7 @@ fn cplusplus() -> Option<&'static str> {
     ["c++", "g++", "clang++"].into_iter().find(is_there)
 }
 
-/// All programs, each of which has a test below.
+/// All programs; each has a test below.
 const PROGRAMS: [&str; 16] = [
     "arguments",
     "callers",
@@ -154,7 +154,7 @@ fn every_program_is_known() {
     assert_eq!(found, PROGRAMS);
 }
 
-/// What the programs did when they ran, not what their text says.
+/// Checks what the programs did when they ran, not what their text says.
 #[test]
 fn every_function_is_called_and_succeeds_and_refuses_what_it_must() {
     if is_checked() {
@@ -204,7 +204,7 @@ fn a_function_that_is_only_named_is_not_recorded_as_called() {
     assert!(!missing.iter().any(|what| what.starts_with("cclInit ")));
 }
 
-/// The header and all that the programs do with it is C++ too.
+/// The header, and everything the programs do with it, is also valid C++.
 #[test]
 fn programs_are_clean_as_cplusplus() {
     let Some(cplusplus) = cplusplus() else {

@@ -1,9 +1,9 @@
 //! Records which functions of the library the C programs call, and what they return.
 //!
-//! A search of the programs' text would take a comment for a call. So a library that is written
-//! here, from the header, stands before libccl when a program runs: it has each function, notes
-//! that it was called, passes the call on, and notes the result. Programs start themselves again
-//! and are killed at any moment; so each note is one line that is written at once.
+//! A text search of the programs would mistake comments for calls. So a library generated from the
+//! header is loaded before libccl: for each function it records the call, forwards it, and records
+//! the result. Programs restart themselves and may be killed at any moment, so each record is one
+//! line, written at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -16,7 +16,7 @@ use ccl_tests::process::run;
 use crate::common::{Function, functions};
 use crate::{folder, package};
 
-/// By which programs know the file to write to.
+/// The variable that names the file to write to.
 const CALLS: &str = "CCL_C_CALLS";
 /// `cclSuccess`, `cclErrorInvalidArgument` and so on.
 const SUCCESS: u32 = 0;
@@ -24,16 +24,16 @@ const INVALID_ARGUMENT: u32 = 1;
 const INVALID_HANDLE: u32 = 3;
 const FORKED: u32 = 4;
 
-/// What is noted of the functions that were called: the results that they returned.
+/// The recorded functions, and the results that they returned.
 pub type Record = BTreeMap<String, BTreeSet<u32>>;
 
-/// Lets a program be recorded in this file.
+/// Makes a program record to this file.
 pub fn attach(program: &mut Command, record: &Path) {
     let _was_not_there = std::fs::remove_file(record);
     program.env("LD_PRELOAD", library()).env(CALLS, record);
 }
 
-/// What is in these files.
+/// Reads these files.
 pub fn read(records: &[PathBuf]) -> Record {
     let mut all = Record::new();
     for path in records {
@@ -48,8 +48,8 @@ pub fn read(records: &[PathBuf]) -> Record {
     all
 }
 
-/// What is missing in a record: functions that were not called, never succeeded, or never refused
-/// what each must refuse.
+/// What a record lacks: functions that were never called, never succeeded, or never refused what
+/// they must refuse.
 pub fn missing(record: &Record) -> Vec<String> {
     let mut missing = Vec::new();
     for function in functions() {
@@ -84,7 +84,7 @@ pub fn missing(record: &Record) -> Vec<String> {
     missing
 }
 
-/// The library that notes, built once.
+/// The recording library, built once.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -116,7 +116,7 @@ fn text() -> String {
     text + "}\n"
 }
 
-/// A function that notes, calls the real one, and notes again.
+/// The source of a function that records the call, forwards it, and records the result.
 fn wrapper(index: usize, function: &Function) -> String {
     let Function { returns, name, .. } = function;
     let parameters = match &function.parameters[..] {
@@ -144,7 +144,7 @@ fn wrapper(index: usize, function: &Function) -> String {
     )
 }
 
-/// Each note is written once in a process: some functions are called in loops.
+/// Each distinct record is written once per process, since some functions are called in loops.
 const PROLOGUE: &str = r#"
 #define _GNU_SOURCE
 #include <ccl.h>

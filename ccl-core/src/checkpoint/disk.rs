@@ -20,7 +20,7 @@ pub trait Disk {
     fn create_directory(&self, path: &Path) -> Result<()>;
     /// Names of all files in a directory. Those that are not UTF-8 may be left out.
     fn list(&self, directory: &Path) -> Result<Vec<String>>;
-    /// Waits until nobody else holds the lock of this name.
+    /// Takes the lock of this name; waits until no other process holds it.
     fn lock(&self, path: &Path) -> Result<Self::Lock>;
     /// Creates a file that must not be there yet.
     fn create(&self, path: &Path) -> Result<Self::Sink>;
@@ -72,7 +72,7 @@ impl Disk for OsDisk {
         Ok(names)
     }
 
-    /// `None` where the file system has no locks: then nobody waits.
+    /// `None` if the file system has no locks: then saves do not wait for each other.
     fn lock(&self, path: &Path) -> Result<Option<File>> {
         let mut options = OpenOptions::new();
         let options = options.create(true).truncate(false).write(true);

@@ -1,4 +1,4 @@
-//! The header of a checkpoint: facts about the whole file, and where each entry lies.
+//! The header of a checkpoint: facts about the whole file, and the position of each entry.
 //!
 //! ```text
 //! bytes of the text u64
@@ -20,7 +20,7 @@ use crate::ids::Revision;
 use crate::state::Key;
 use crate::wire::state::{Digest, StateId};
 
-/// What a checkpoint says of itself.
+/// The facts in a checkpoint's metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// What it holds.
@@ -46,8 +46,8 @@ impl Facts {
     }
 }
 
-/// Order of the entries in the file: the largest elements first, so that each lies at a multiple of
-/// its element's length; else as the keys.
+/// Order of the entries in the file: the largest elements first, so that each entry is aligned to
+/// its element; otherwise in the order of the keys.
 pub fn file_order(keys: &[Key]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..keys.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(keys[index].dtype.bytes()));
@@ -123,8 +123,8 @@ impl Write for Counter {
     }
 }
 
-/// What a file's first 4 KiB and its length say about it, and the length of its text. An error says
-/// what is wrong with it.
+/// Reads a file's facts, and the length of its header text, from its first 4 KiB and its length. An
+/// error says what is wrong with it.
 pub fn read_facts(source: &impl Source) -> Result<(Facts, u64), String> {
     let file_bytes = source.bytes().map_err(|error| error.to_string())?;
     if file_bytes < LENGTH_BYTES {
@@ -148,7 +148,7 @@ pub fn read_facts(source: &impl Source) -> Result<(Facts, u64), String> {
     let expected = facts.bytes.checked_add(LENGTH_BYTES + text_bytes);
     if expected != Some(file_bytes) {
         return Err(format!(
-            "it has {file_bytes} bytes, but by its header should have {} and {} more",
+            "it has {file_bytes} bytes, but its header of {} bytes announces {} more",
             LENGTH_BYTES + text_bytes,
             facts.bytes
         ));
@@ -284,8 +284,8 @@ impl<S: Source> Read for Text<'_, S> {
     }
 }
 
-/// Reads what a header says of entries, which must be those of the keys. The value is the range of
-/// each in the data.
+/// Reads the entries of a header, which must be those of the keys, and the range of each in the
+/// data.
 struct Ranges<'a> {
     keys: &'a [Key],
     /// Indices of the keys, sorted by name.
@@ -310,7 +310,7 @@ impl<'a> Ranges<'a> {
             .by_name
             .binary_search_by(|index| name_of(index).cmp(name));
         let Ok(place) = place else {
-            return Err(format!("there is no entry `{}`", shortened(name)));
+            return Err(format!("its entry `{}` is unknown", shortened(name)));
         };
         let index = self.by_name[place] as usize;
         let key = &self.keys[index];
@@ -372,7 +372,7 @@ impl<'de> Visitor<'de> for Ranges<'_> {
     }
 }
 
-/// What a file says, or an error that quotes it: the file decides how long that is.
+/// Shortens text from a file, or an error that quotes it, since it may be of any length.
 fn shortened(text: impl std::fmt::Display) -> String {
     text.to_string().chars().take(QUOTE_CHARS_MAX).collect()
 }

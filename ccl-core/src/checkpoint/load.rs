@@ -111,16 +111,16 @@ impl<D: Disk> Checkpoints<D> {
                 let path = self.directory.join(names::of_revision(revision));
                 let what = match attempt(&path, revision) {
                     Ok(content) => return Ok(Some(Loaded { content, skipped })),
-                    // Somebody saved meanwhile, and removed this one: there are newer ones.
+                    // A save has removed this one meanwhile: there are newer ones.
                     Err(Fault::Gone) if listings < LISTINGS_MAX => {
                         listings += 1;
                         continue 'listing;
                     }
-                    Err(Fault::Gone) => "it is gone".into(),
+                    Err(Fault::Gone) => "it no longer exists".into(),
                     Err(Fault::OtherKeys) => return Err(other_keys(&path)),
                     Err(Fault::Unusable(what)) => what,
                 };
-                tracing::warn!(checkpoint = %path.display(), what, "skipped a checkpoint");
+                tracing::warn!(checkpoint = %path.display(), what, "skipped a checkpoint that cannot be used");
                 skipped.push(format!("{}: {what}", path.display()));
             }
             if skipped.is_empty() {
@@ -154,9 +154,9 @@ impl<D: Disk> Checkpoints<D> {
 enum Fault {
     /// It was removed after it was listed.
     Gone,
-    /// It is whole, and of another state.
+    /// It is intact, but of another state.
     OtherKeys,
-    /// It is damaged or cannot be read; in words.
+    /// It is damaged or cannot be read: the reason, as text.
     Unusable(String),
 }
 
@@ -217,7 +217,7 @@ impl Expected<'_> {
         Ok(Found { facts, places })
     }
 
-    /// Checks digests of blocks and of entries that may differ against what the file says.
+    /// Checks digests of blocks, and of entries that may differ, against the file's facts.
     fn check(&self, facts: &Facts, blocks: Vec<Digest>, unequal: Digest) -> Result<(), String> {
         let root = Tree::new(self.digest, &self.blocks, blocks).root;
         if root != facts.content.root {
@@ -225,7 +225,7 @@ impl Expected<'_> {
             return Err(format!("its content hashes to {root:?}, not to {should:?}"));
         }
         if unequal != facts.unequal {
-            return Err("its entries that may differ are damaged".into());
+            return Err("its entries named in allow_inequality are damaged".into());
         }
         Ok(())
     }

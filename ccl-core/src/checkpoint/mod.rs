@@ -63,8 +63,7 @@ impl<D: Disk> Checkpoints<D> {
         self
     }
 
-    /// How many threads hash, the caller's among them; by default as
-    /// [`default_threads`] says.
+    /// Sets the number of hashing threads, including the caller's; by default [`default_threads`].
     #[must_use]
     pub fn threads(mut self, count: usize) -> Self {
         self.threads = count;
@@ -82,7 +81,7 @@ impl<D: Disk> Checkpoints<D> {
     }
 }
 
-/// Checks that each entry is as long as its key says.
+/// Checks that each entry has the length of its key.
 fn check_lengths<'a>(keys: &[Key], entries: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<()> {
     let (key_count, count) = (keys.len(), entries.len());
     if key_count != count {

@@ -9,7 +9,7 @@
 
 use crate::ids::Revision;
 
-/// Of the file that is locked while somebody saves.
+/// The file that is locked during a save.
 pub const LOCK: &str = ".checkpoint-lock";
 
 /// Of a checkpoint. Sorted as text they are sorted by revision.

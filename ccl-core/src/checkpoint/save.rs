@@ -44,7 +44,7 @@ impl<D: Disk> Checkpoints<D> {
         Ok(path)
     }
 
-    /// What the file will say, once it is checked that it is true.
+    /// Checks the arguments, and returns the facts for the file.
     fn facts(&self, content: StateId, keys: &[Key], entries: &[&[u8]]) -> Result<Facts> {
         check_lengths(keys, entries.iter().copied())?;
         check_names(keys)?;
@@ -54,8 +54,8 @@ impl<D: Disk> Checkpoints<D> {
         let root = Tree::new(keys_digest, &blocks, digests).root;
         if root != content.root {
             return Err(Error::invalid(format!(
-                "the entries hash to {root:?}, not to {:?}: they were changed after that was \
-                 computed",
+                "the entries hash to {root:?}, not to {:?}: they were changed during the save; \
+                 leave the memory alone until save returns",
                 content.root
             )));
         }
@@ -71,14 +71,14 @@ impl<D: Disk> Checkpoints<D> {
         })
     }
 
-    /// The directory exists, lasts, and nobody else saves there.
+    /// Creates the directory durably, and locks it against other saves.
     fn prepare_directory(&self) -> Result<D::Lock> {
         let directory = &self.directory;
         let disk = &self.disk;
         let created = disk.create_directory(directory);
         let context = || format!("directory of checkpoints {}", directory.display());
         created.map_err(|error| Error::os(context(), error))?;
-        // Whoever created it may have died before it lasted.
+        // An earlier process may have created it and died before this sync.
         let parent = directory
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
@@ -88,7 +88,7 @@ impl<D: Disk> Checkpoints<D> {
         locked.map_err(|error| Error::os(format!("lock of the {}", context()), error))
     }
 
-    /// Under the lock nobody writes: what is half-written was left by the dead.
+    /// Removes temporary files. Under the lock, only processes that died can have left them.
     fn remove_left_over(&self) {
         let names = self.disk.list(&self.directory).unwrap_or_default();
         for name in names.iter().filter(|name| names::is_temporary(name)) {
@@ -131,7 +131,7 @@ impl<D: Disk> Checkpoints<D> {
             let aside = self.directory.join(names::superseded(later));
             tracing::warn!(
                 checkpoint = %path.display(), saved = revision.0,
-                "a checkpoint of a later revision is set aside: the run went back before it"
+                "set a checkpoint aside, because the run has gone back to an earlier revision"
             );
             let renamed = self.disk.rename(&path, &aside);
             let synced = renamed.and_then(|()| self.disk.sync_directory(&self.directory));
@@ -143,7 +143,7 @@ impl<D: Disk> Checkpoints<D> {
         Ok(())
     }
 
-    /// What cannot be removed costs space, and is no reason to say that nothing was saved.
+    /// Removes a file. A failure only costs space, so it does not fail the save.
     fn remove(&self, name: &str) {
         let path = self.directory.join(name);
         if let Err(error) = self.disk.remove(&path) {
@@ -161,7 +161,7 @@ pub(super) fn unequal_digest(entries: impl Iterator<Item = Option<Digest>>) -> D
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// Each must be told from the others, and from what the format itself says.
+/// Checks that names are unique and do not collide with the format's own.
 fn check_names(keys: &[Key]) -> Result<()> {
     let mut names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
     names.sort_unstable();

@@ -145,7 +145,7 @@ impl Exchange {
         payload: Bytes,
     ) -> Result<(), &'static str> {
         if payload.len() != header.payload_bytes as usize {
-            return Err("a payload of another length than announced");
+            return Err("a payload that does not have the announced length");
         }
         if let Frame::Post { fingerprint_bytes } = header.frame {
             let post = decode_post(fingerprint_bytes, &payload)?;

@@ -44,7 +44,7 @@ impl KeptPosts {
             _ => {}
         }
         if posts.len() >= limits::TAGS_MAX {
-            return Err("posts of more tags than there may be");
+            return Err("posts on too many tags");
         }
         let bodies = posts.values().filter(|(_, post)| !post.body.is_empty());
         if !post.body.is_empty() && bodies.count() >= self.bodies_max {

@@ -77,7 +77,7 @@ impl Ring {
         let (segment, hop, is_result) = match frame {
             Frame::Contribution { segment, hop } => (segment, hop, false),
             Frame::Result { segment, hop } => (segment, hop, true),
-            _ => return Place::Refuse("no bulk frame"),
+            _ => return Place::Refuse("not a bulk frame"),
         };
         let (hops, is_here) = if is_result {
             (self.hops_since_owner(common, segment), common.has(segment))

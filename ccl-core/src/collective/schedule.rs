@@ -158,7 +158,7 @@ impl Operation {
                 }
                 self.common.store(segments, payload, shared)
             }
-            _ => Err("no signal frame of a collective"),
+            _ => Err("not a signal frame of a collective"),
         }
     }
 
@@ -172,7 +172,7 @@ impl Operation {
         let (segment, is_result) = match header.frame {
             Frame::Contribution { segment, .. } => (segment, false),
             Frame::Result { segment, .. } => (segment, true),
-            _ => return Place::Refuse("no bulk frame"),
+            _ => return Place::Refuse("not a bulk frame"),
         };
         if segment >= layout.segment_count() {
             return Place::Refuse("a segment that does not exist");

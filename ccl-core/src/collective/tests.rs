@@ -1,5 +1,5 @@
-//! Goal: whatever order frames and work come in, every member ends with the documented bytes, or,
-//! after an abort, with its input as it was; slots never leak and no set of operations blocks
+//! Goal: in whatever order frames and work arrive, every member ends with the documented bytes or,
+//! after an abort, with its unchanged input; slots never leak, and no set of operations blocks
 //! another.
 
 use bytes::Bytes;
@@ -112,7 +112,7 @@ fn every_kind_works_with_every_count_in_every_world() {
     }
 }
 
-/// Goal: where the wire form is shorter than the elements, everything ends as if it were not.
+/// Goal: a wire form that is shorter than the elements does not change any result.
 #[test]
 fn elements_that_travel_in_another_form_come_to_the_same() {
     let mut seed = 0;
@@ -212,8 +212,8 @@ fn small_operations_need_no_credit_and_large_ones_go_no_eager_way() {
     assert!(large.peers.iter().all(|peer| peer.eager_bodies == 0));
 }
 
-/// Several operations, called in another order at each peer, with scratch memory for one segment.
-/// Each caller waits for an operation to be held before it calls the next but one.
+/// Several operations, called in a different order on each peer, with scratch memory for one
+/// segment. Each caller waits for an operation to be held before it calls the next but one.
 #[test]
 fn operations_called_in_different_orders_never_block_each_other() {
     for seed in 0..40 {
@@ -257,7 +257,7 @@ fn operations_called_in_different_orders_never_block_each_other() {
     }
 }
 
-/// Stops at any moment, at each peer at another; the next operation of the tag then works.
+/// Operations are stopped at any moment, different on each peer; the tag's next operation works.
 #[test]
 fn an_abort_at_any_moment_leaves_inputs_and_the_next_operation_whole() {
     for seed in 0..200 {
@@ -475,7 +475,7 @@ fn signal_frames_of_nonsense_are_faults_of_their_sender() {
     }
 }
 
-/// That these tests notice the deliberate bugs of the rules kept here (docs/simulation.md).
+/// These tests detect the deliberate bugs in the rules of this module (docs/simulation.md).
 #[cfg(ccl_mutations)]
 mod mutations {
     use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -28,7 +28,7 @@ fn check_caller(caller: &str) -> Result<()> {
     let (found, most) = (caller.len(), limits::CALLER_BYTES_MAX);
     if found > most {
         return Err(Error::invalid(format!(
-            "the caller's name for the call has {found} bytes; at most {most}"
+            "the caller's name for the call has {found} bytes; at most {most} are allowed"
         )));
     }
     Ok(())
@@ -44,7 +44,7 @@ fn check_caller(caller: &str) -> Result<()> {
 pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Buffer>> {
     if request.parts.len() > limits::PARTS_MAX {
         return Err(Error::invalid(format!(
-            "{} buffers in one call; at most {}",
+            "{} buffers in one call; at most {} are allowed",
             request.parts.len(),
             limits::PARTS_MAX
         )));
@@ -89,7 +89,7 @@ fn check_count(parts: &[RawPart]) -> Result<()> {
     if count > limits::COUNT_MAX {
         let most = limits::COUNT_MAX;
         return Err(Error::invalid(format!(
-            "{count} elements in one call; at most {most}"
+            "{count} elements in one call; at most {most} are allowed"
         )));
     }
     Ok(())

@@ -1,5 +1,6 @@
-//! Shared state as callers see it: named entries in their memory. `sync` makes it equal at all
-//! members.
+//! Shared state as callers see it: named entries in the callers' memory.
+//!
+//! `sync` makes it equal on all members.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::state::holding::{Brought, Holding};
 use crate::state::{Blocks, Key, Tree, keys_digest};
 use crate::wire::control::{Digest, StateId};
 
-/// Named buffers that all members are to hold with the same bits, and their revision.
+/// Named buffers that are to have the same bits on all members, and their revision.
 ///
 /// The buffers stay the caller's memory, borrowed for `'a`; between syncs they are reached through
 /// [`SharedState::slice_mut`]. All members add the same names, types and shapes in the same order.
@@ -31,13 +32,13 @@ pub struct SharedState<'a> {
     revision: Revision,
     /// False after a sync that failed half-way, if the earlier content could not be restored.
     is_usable: bool,
-    /// Digests of the blocks at the last sync, for callers that pass what they touched since.
+    /// Digests of the blocks at the last sync, for callers that pass what they have touched since.
     digests: Option<Vec<Digest>>,
     lives: PhantomData<&'a mut [u8]>,
 }
 
 impl<'a> SharedState<'a> {
-    /// Without entries.
+    /// Creates a state without entries.
     #[must_use]
     pub fn new(revision: u64) -> Self {
         Self {
@@ -51,8 +52,8 @@ impl<'a> SharedState<'a> {
         }
     }
 
-    /// Adds a buffer that must be equal on all members. `memory` has the number of elements of
-    /// `shape`. At most 100,000 entries.
+    /// Adds a buffer that must be equal on all members. `memory` has as many elements as `shape`
+    /// says. At most 100,000 entries.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a duplicate name, or a shape that does not fit.
@@ -65,7 +66,7 @@ impl<'a> SharedState<'a> {
         self.add_slice(name, shape, memory, false)
     }
 
-    /// Adds a buffer that may differ between members: its name, type and shape must agree, its
+    /// Adds a buffer that may differ between members: its name, type and shape must agree, but its
     /// content is neither compared nor moved.
     ///
     /// # Errors
@@ -113,10 +114,7 @@ impl<'a> SharedState<'a> {
             ));
         }
         if self.names.contains_key(&key.name) {
-            return Err(Error::invalid(format!(
-                "there is already an entry {:?}",
-                key.name
-            )));
+            return Err(Error::invalid(format!("duplicate entry {:?}", key.name)));
         }
         let bytes = key.bytes().and_then(|bytes| usize::try_from(bytes).ok());
         let Some(bytes) = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()) else {
@@ -151,33 +149,32 @@ impl<'a> SharedState<'a> {
         self.revision = Revision(revision);
     }
 
-    /// Whether the content is consistent. False after a sync that ended half-way and left a mixture
-    /// of two contents, until a sync succeeds. If the sync had a single source that failed, and was
-    /// not cancelled, the earlier content is restored, and this is true.
+    /// Whether the content is consistent. False after a sync that failed half-way and left a
+    /// mixture of two contents, until a sync succeeds. If the sync lost its only source, and was
+    /// not cancelled, the earlier content is restored, and this stays true.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.is_usable
     }
 
-    /// Marks the content as a mixture, for example because another state of the same memory was
-    /// one: the next sync only receives.
+    /// Marks the content as a mixture, for example because a sync of another state with the same
+    /// memory failed half-way. The next sync then only receives.
     pub fn mark_mixed(&mut self) {
         self.is_usable = false;
     }
 
-    /// Says that the memory holds a whole content of this revision, whatever it was before, or will
-    /// when it is used next: what the program has put there itself. So a run begins anew whose
-    /// members have all lost theirs ([`crate::SyncFault::NoSource`]). Everything is hashed by the
-    /// next sync.
+    /// Declares that the program itself has filled the memory with a consistent content of this
+    /// revision, or will have before the next use of the state. Use it to continue a run whose
+    /// members have all lost their contents ([`crate::SyncFault::NoSource`]). The next sync hashes
+    /// everything.
     pub fn begin_anew(&mut self, revision: u64) {
         self.revision = Revision(revision);
         self.is_usable = true;
         self.digests = None;
     }
 
-    /// What the last sync knew of the content, for a state that is made anew of the same entries;
-    /// `None` if there was no sync, or if entries came or a checkpoint was loaded since. This state
-    /// forgets it.
+    /// Takes the hashes of the last sync, for a new state with the same entries. `None` if there
+    /// was no sync, or if entries were added or a checkpoint was loaded since.
     pub fn take_hashes(&mut self) -> Option<Hashes> {
         let blocks = self.digests.take()?;
         Some(Hashes {
@@ -227,20 +224,20 @@ impl<'a> SharedState<'a> {
     /// The root digest over all entries as they are now. Hashes everything.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the state is larger than can be numbered.
+    /// [`Error::InvalidArgument`] if the state has more than 2^32 blocks.
     pub fn root(&self) -> Result<Digest> {
         let layout = Blocks::new(&self.keys)?;
         let digests = hash_blocks(&self.bytes(), &layout, default_threads());
         Ok(Tree::new(keys_digest(&self.keys), &layout, digests).root)
     }
 
-    /// Saves the state with its revision, and returns the file's path once it would survive a power
-    /// loss. Other members need not take part. Blocks for two hashes and one write; the memory must
-    /// not be written meanwhile. See docs/checkpoint.md.
+    /// Saves the state with its revision, and returns the file's path once the file survives a
+    /// power loss. Other members need not take part. Blocks for two hashes and one write; the
+    /// memory must not be written meanwhile. See docs/checkpoint.md.
     ///
     /// # Errors
-    /// [`Error::InvalidUsage`] if the content is a mixture ([`SharedState::is_usable`]), else as
-    /// [`Checkpoints::save`].
+    /// [`Error::InvalidUsage`] if the content is a mixture ([`SharedState::is_usable`]), otherwise
+    /// as [`Checkpoints::save`].
     pub fn save(&self, checkpoints: &Checkpoints) -> Result<PathBuf> {
         self.check_usable()?;
         let content = StateId {
@@ -250,13 +247,13 @@ impl<'a> SharedState<'a> {
         checkpoints.save(content, &self.keys, &self.bytes())
     }
 
-    /// Loads the newest checkpoint that is whole, with its revision; `None` if there is none at
-    /// all. [`Loaded::skipped`] names newer ones that cannot be used. A run that starts anew begins
-    /// so, and then synchronises: the highest revision that anybody has wins.
+    /// Loads the newest intact checkpoint, with its revision; `None` if there is none at all.
+    /// [`Loaded::skipped`] names newer checkpoints that cannot be used. Every peer of a restarted
+    /// run loads first and then synchronises: the highest revision of any member wins.
     ///
     /// # Errors
-    /// As [`Checkpoints::load`]. If the disk failed half-way, [`SharedState::is_usable`] is false
-    /// from then on.
+    /// As [`Checkpoints::load`]. If the disk failed half-way, [`SharedState::is_usable`] is then
+    /// false.
     pub fn load(&mut self, checkpoints: &Checkpoints) -> Result<Option<Loaded>> {
         self.check_overlap()?;
         self.digests = None;
@@ -284,7 +281,8 @@ impl<'a> SharedState<'a> {
             return Ok(());
         }
         Err(Error::usage(
-            "the last sync of this state failed half-way and left a mixture; synchronise it first",
+            "the content of this state is a mixture, left by a sync or load that failed half-way; \
+             synchronise it first",
         ))
     }
 
@@ -300,7 +298,7 @@ impl<'a> SharedState<'a> {
         Ok(&self.memory[index])
     }
 
-    /// Blocks are written by several threads at once, and so must not share bytes.
+    /// Checks that no two entries overlap, since several threads write blocks at once.
     fn check_overlap(&self) -> Result<()> {
         let memory = self.memory.iter().map(Lent::addresses).enumerate();
         let mut ranges: Vec<_> = memory.filter(|(_, range)| !range.is_empty()).collect();
@@ -325,7 +323,7 @@ impl<'a> SharedState<'a> {
             .collect()
     }
 
-    /// Hashes what has to be, and says what this peer brings.
+    /// Hashes what may have changed, and returns what this peer offers to a sync.
     pub(super) fn hold(&mut self, options: &SyncOptions) -> Result<Holding> {
         self.check_overlap()?;
         let layout = Blocks::new(&self.keys)?;
@@ -334,7 +332,7 @@ impl<'a> SharedState<'a> {
             (Some(touched), Some(mut digests)) => {
                 if let Some(entry) = touched.iter().find(|entry| **entry >= self.keys.len()) {
                     return Err(Error::invalid(format!(
-                        "touched: there is no entry {entry}"
+                        "touched: there is no entry with index {entry}"
                     )));
                 }
                 let wanted = Wanted {
@@ -365,7 +363,8 @@ impl<'a> SharedState<'a> {
         ))
     }
 
-    /// Updates the content after a sync; `stays`: even if it is a mixture.
+    /// Updates the state after a sync. With `stays`, a mixture is kept instead of the earlier
+    /// content.
     pub(super) fn settle(&mut self, holding: &Holding, stays: bool) {
         holding.end(stays);
         let (content, is_whole) = holding.offered();
@@ -377,10 +376,10 @@ impl<'a> SharedState<'a> {
     }
 }
 
-/// Digests of a [`SharedState`]'s content, which outlive the state.
+/// Hashes of a [`SharedState`]'s content, which outlive the state.
 #[derive(Clone, Debug)]
 pub struct Hashes {
-    /// Of names, types and shapes.
+    /// The digest of names, types and shapes.
     keys: Digest,
     blocks: Vec<Digest>,
 }

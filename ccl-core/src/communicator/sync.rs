@@ -1,4 +1,4 @@
-//! The call that makes a shared state equal at all members. The form that owns its state is in
+//! The call that makes a shared state equal on all members. The form that owns its state is in
 //! `sync_handle`.
 #![allow(unsafe_code)]
 

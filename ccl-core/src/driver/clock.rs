@@ -34,7 +34,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The moment now; `None` where the system does not say.
+    /// The current moment; `None` if the system does not provide it.
     #[must_use]
     pub fn now() -> Option<Self> {
         let read = |path: &str| std::fs::read_to_string(path).ok();
@@ -110,7 +110,7 @@ fn since_boot() -> Duration {
 const RUNS_ON: ClockId = ClockId::CLOCK_BOOTTIME;
 #[cfg(not(target_os = "linux"))]
 const RUNS_ON: ClockId = ClockId::CLOCK_MONOTONIC;
-/// What a clock says when it starts.
+/// The time that a clock shows at its start.
 const ZERO_NANOS: u64 = 1_000_000_000;
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(ms(moment(2, 7, 20_000, 900_000), before), 20_000);
         assert_eq!(ms(moment(2, 7, 20_000, 103_000), before), 3_000);
         assert_eq!(ms(moment(2, 7, 20_000, 1_000), before), 0);
-        // Another machine has run for days, and that says nothing.
+        // Another machine has run for days, which proves nothing.
         assert_eq!(ms(moment(2, 8, 90_000_000, 900_000), before), 0);
         let nameless = moment(1, 0, 5_000, 100_000);
         assert_eq!(ms(moment(2, 0, 20_000, 900_000), nameless), 0);

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::error::{Error, Result};
 
-/// Random words.
+/// Returns random words.
 ///
 /// # Errors
 /// The system has none to give.
@@ -12,7 +12,10 @@ pub(super) fn entropy<const N: usize>() -> Result<[u64; N]> {
     let mut words = [0; N];
     for word in &mut words {
         *word = getrandom::u64().map_err(|error| {
-            Error::os("reading the system's randomness", io::Error::other(error))
+            Error::os(
+                "cannot read random numbers from the system",
+                io::Error::other(error),
+            )
         })?;
     }
     Ok(words)

@@ -37,7 +37,7 @@ use crate::limits::JOURNAL_RECORD_BYTES_MAX;
 
 /// An open journal, locked against every other process.
 ///
-/// After a failed write or sync nobody knows what is on the disk, so every later call fails too:
+/// After a failed write or sync the content of the disk is unknown, so every later call fails too:
 /// the master must stop.
 #[derive(Debug)]
 pub struct Journal {
@@ -60,7 +60,7 @@ pub struct Journal {
     /// `None` for a file that is yet to replace another.
     marker: Option<Marker>,
     doubt: Option<Doubt>,
-    /// What the marker says was sealed of this file.
+    /// The sealed end of this file, according to its marker.
     sealed: Option<Point>,
 }
 
@@ -107,15 +107,15 @@ impl Journal {
         self.doubt.as_ref()
     }
 
-    /// When a member could last hear of a master of this journal, if that is known: not of one that
-    /// is in doubt, for others may have served the run since.
+    /// When a member could last have heard from a master of this journal, if known. Unknown for a
+    /// doubtful journal, since other masters may have served the run since.
     #[must_use]
     pub fn last_heard(&self) -> Option<Moment> {
         let marker = self.marker.as_ref().filter(|_| self.doubt.is_none());
         marker.and_then(Marker::stamp)
     }
 
-    /// From now on a member can hear from the master.
+    /// Records that a member can hear from the master from now on.
     ///
     /// # Errors
     /// [`Error::Os`]: the master must stop.
@@ -250,7 +250,7 @@ impl Journal {
     /// the other, whole.
     ///
     /// # Errors
-    /// [`Error::Os`]. The journal goes on as it was, unless it says that the master must stop.
+    /// [`Error::Os`]. The journal remains usable, unless [`Journal::is_broken`].
     pub fn replace<R: Serialize>(&mut self, records: &[R]) -> Result<()> {
         self.check_alive()?;
         let mut path = self.path.clone().into_os_string();
@@ -359,8 +359,8 @@ impl Journal {
         let [version, name_bytes] = [8, 12].map(|at| u32_at(&fixed, at));
         if version != JOURNAL_VERSION {
             let what = format!(
-                "has version {version}, this program writes {JOURNAL_VERSION}; use the program \
-                 that wrote it, or another file"
+                "has version {version}, but this program writes version {JOURNAL_VERSION}; use the \
+                 program that wrote it, or another file"
             );
             return Err(self.damaged(&what));
         }
@@ -469,10 +469,9 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 const MAGIC: [u8; 8] = *b"ccl-log\n";
-/// Version 1 knew neither shared state nor units, version 2 no generations of a unit, version 3 not
-/// whether a run was taken over, nor names of peers, nor what was given back, version 4 neither the
-/// times that peers were told nor why their sessions ended: their records would be taken for
-/// others.
+/// Older versions lack: shared state and units (1); generations of a unit (2); whether a run was
+/// taken over, names of peers, and returned tags (3); the timeouts sent to peers, and why sessions
+/// ended (4). Their records would be misread.
 const JOURNAL_VERSION: u32 = 5;
 const FIXED_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 16;

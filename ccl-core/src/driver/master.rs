@@ -59,9 +59,9 @@ impl MasterServer {
         self.address
     }
 
-    /// Waits until the master has ended, and says why: `Ok` after `stop`, from another thread. May
-    /// be called any number of times, from any thread. A program that serves should wait here
-    /// beside its signals: a master that ended by itself must not look like one that serves.
+    /// Waits until the master has ended: `Ok` if another thread called `stop`. May be called any
+    /// number of times, from any thread. A server program should wait here, besides handling its
+    /// signals, so that it does not keep running after the master has failed.
     ///
     /// # Errors
     /// [`crate::Error::Os`] if the journal could not be written. The master has stopped rather than
@@ -117,7 +117,7 @@ impl MasterServer {
             Some(status) => Ok(status),
             None => {
                 self.ending.wait()?;
-                Err(Error::Ended("the master was told to stop".into()))
+                Err(Error::Ended("the master was stopped".into()))
             }
         }
     }
@@ -135,7 +135,7 @@ impl MasterServer {
         let address = parts
             .port
             .local_addr()
-            .map_err(|error| Error::os("the master's address", error))?;
+            .map_err(|error| Error::os("cannot determine the master's address", error))?;
         let (stop, stopped) = oneshot::channel();
         let (questions, asked) = mpsc::unbounded_channel();
         let ending = Arc::new(Ending::default());
@@ -148,7 +148,7 @@ impl MasterServer {
         };
         let thread = std::thread::Builder::new().name("ccl-master".into());
         let thread = signals::without_signals(|| thread.spawn(serve))
-            .map_err(|error| Error::os("starting the master's thread", error))?;
+            .map_err(|error| Error::os("cannot start the master's thread", error))?;
         Ok(Self {
             address,
             stop: Mutex::new(Some(stop)),
@@ -173,7 +173,7 @@ impl Drop for MasterServer {
     }
 }
 
-/// Whoever asks for the status waits for it here.
+/// Where the answer to a status request is sent.
 type Question = std::sync::mpsc::Sender<Status>;
 
 /// What a master's thread is started with.
@@ -185,7 +185,7 @@ struct Parts {
     /// Whether the history is known to be the newest of the run.
     is_journal_newest: bool,
     port: Bound,
-    /// How long a connection may take to say who it is.
+    /// How long a connection may take to identify itself.
     hello_timeout: Duration,
     /// Called each time before the disk is waited for: tests make it slow here.
     before_sync: Option<Box<dyn Fn() + Send>>,
@@ -207,7 +207,7 @@ impl Parts {
         {
             check_no_run(journal, &history)?;
         }
-        // Of a port that the system is about to choose nobody can have heard in an earlier run.
+        // No earlier run can have used a port that the system has yet to choose.
         config.new_run |= config.listen.port() == 0 && history.is_empty();
         let is_journal_newest = journal.as_ref().is_some_and(|it| is_newest(it, &config));
         let port = Bound::open(&Arc::default(), Some(config.listen)).map_err(|error| {
@@ -251,7 +251,7 @@ fn check_no_run(journal: &Journal, history: &[Record]) -> Result<()> {
     }
 }
 
-/// Whether nothing casts doubt on a journal, or an operator stands for it.
+/// Whether a journal is beyond doubt, or trusted on an operator's word.
 fn is_newest(journal: &Journal, config: &MasterConfig) -> bool {
     let Some(doubt) = journal.doubt() else {
         return true;
@@ -268,7 +268,7 @@ fn is_newest(journal: &Journal, config: &MasterConfig) -> bool {
     false
 }
 
-/// How a master ended, for those who wait for it.
+/// How a master ended, for waiting threads.
 #[derive(Debug, Default)]
 struct Ending {
     result: Mutex<Option<Result<()>>>,
@@ -293,8 +293,8 @@ impl Ending {
 }
 
 fn panicked() -> Error {
-    let cause = std::io::Error::other("it panicked; the message is on standard error");
-    Error::os("the master's thread", cause)
+    let cause = std::io::Error::other("its thread panicked; the message is on standard error");
+    Error::os("the master ended unexpectedly", cause)
 }
 
 #[cfg(test)]

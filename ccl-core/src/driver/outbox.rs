@@ -12,18 +12,18 @@ use crate::wire::frame::{self, Message};
 
 /// The sending half of one control connection, shared by all senders and one writer task.
 ///
-/// `push` and `flush` never block: bytes the socket does not take wait for the writer task, so that
-/// a verdict leaves in the same moment in which it was decided. `push` does not even wait for a
-/// system call of somebody who flushes, so that it may be called under the machine's lock.
+/// `push` and `flush` never block: bytes that the socket does not take are left to the writer task.
+/// So a verdict is sent the moment it is decided. `push` does not even wait for a system call in
+/// another thread's `flush`, so it may be called under the machine's lock.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,
-    /// Whoever holds it may lock the queue, and not the other way round.
+    /// Lock order: this one before the queue.
     writing: Mutex<Writing>,
     wake: Notify,
 }
 
-/// What nobody has begun to write.
+/// Bytes that no thread has started to write.
 #[derive(Debug, Default)]
 struct Queue {
     bytes: Vec<u8>,
@@ -58,8 +58,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes what the socket takes now; the writer task gets the rest. If somebody writes already,
-    /// that thread takes along what was pushed before this call.
+    /// Writes what the socket takes now; the writer task gets the rest. If another thread is
+    /// already writing, it also writes what was pushed before this call.
     pub fn flush(&self, stream: &Stream) {
         loop {
             let Some(mut writing) = self.writing.try_lock() else {
@@ -148,5 +148,5 @@ impl Outbox {
     }
 }
 
-/// Longest buffer that is kept when it is empty: many times what a peer says at once.
+/// Longest buffer that is kept when it is empty: many times what a peer sends at once.
 const BUFFER_BYTES_KEPT: usize = 64 << 10;

@@ -38,18 +38,18 @@ impl IoThreads {
         static NEWEST: AtomicU64 = AtomicU64::new(0);
         let number = NEWEST.fetch_add(1, Ordering::Relaxed) + 1;
         let runtime = build(name, threads, number)
-            .map_err(|error| Error::os("starting I/O threads", error))?;
+            .map_err(|error| Error::os("cannot start I/O threads", error))?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 INSIDE.set(number);
-                // An error means that the sender is gone, which is a stop as well.
+                // An error means that the sender was dropped, which is a stop as well.
                 runtime.block_on(async { drop(stopped.await) });
                 runtime.shutdown_background();
             })
-            .map_err(|error| Error::os("starting an I/O thread", error))?;
+            .map_err(|error| Error::os("cannot start an I/O thread", error))?;
         Ok(Self {
             handle,
             number,
@@ -94,7 +94,7 @@ impl Drop for IoThreads {
     }
 }
 
-/// A thread of the library's own, whose owner waits for its end when it is dropped.
+/// A thread of the library. Dropping this waits for its end.
 #[derive(Debug)]
 pub(crate) struct Thread(Option<JoinHandle<()>>);
 
@@ -106,7 +106,7 @@ impl Thread {
     pub(crate) fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<Self> {
         let thread = std::thread::Builder::new().name(name.to_owned());
         let thread = signals::without_signals(|| thread.spawn(run))
-            .map_err(|error| Error::os(format!("starting thread {name}"), error))?;
+            .map_err(|error| Error::os(format!("cannot start thread {name}"), error))?;
         Ok(Self(Some(thread)))
     }
 }
@@ -118,14 +118,14 @@ impl Drop for Thread {
         };
         // The last owner may be the thread itself, which ends by itself.
         if thread.thread().id() != std::thread::current().id() {
-            // If it panicked it said so itself.
+            // An error is a panic, which the panic hook has reported.
             let _ = thread.join();
         }
     }
 }
 
 thread_local! {
-    /// Whose thread this is; 0: nobody's.
+    /// The owner of this thread; 0: none.
     static INSIDE: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -152,7 +152,7 @@ fn probe(name: &str, threads: usize) -> std::io::Result<()> {
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || drop(gate.lock()))
     };
-    // One more: who waits for the end.
+    // One more, for the thread that waits for the end.
     let started: std::io::Result<Vec<_>> = (0..=threads).map(start).collect();
     drop(closed);
     for thread in started? {

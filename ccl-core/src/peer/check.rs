@@ -189,7 +189,7 @@ fn check_floor(state: Option<&TagState>, sealed: &TagFloor) -> Result<(), String
         return Err(format!("committed {n}, never called here"));
     }
     match state.posted().filter(|posted| posted.op.n == n) {
-        Some(posted) if !posted.held => Err(format!("committed {n}, whose result is not here")),
+        Some(posted) if !posted.held => Err(format!("committed {n}, whose result this peer lacks")),
         _ => Ok(()),
     }
 }

@@ -117,7 +117,9 @@ impl Peer {
             return self.drop_master(&format!("SafeReleased in view {vid}"));
         }
         if k > self.safe_points.called().max(self.safe_points.released) {
-            return self.drop_master(&format!("SafeReleased of the far safe point {k}"));
+            return self.drop_master(&format!(
+                "SafeReleased of safe point {k}, which was not called"
+            ));
         }
         self.safe_points.released = self.safe_points.released.max(k.saturating_add(1));
         self.tell_safe_point();

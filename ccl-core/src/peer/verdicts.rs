@@ -39,7 +39,7 @@ impl Peer {
                 return Err(format!("commit of {op}, which is {} here", posted.op));
             }
             Some(posted) if !posted.held => {
-                return Err(format!("commit of {op}, whose result is not here"));
+                return Err(format!("commit of {op}, whose result this peer lacks"));
             }
             Some(posted) if posted.elected != commit.sealed.state() => {
                 return Err(format!("commit of {op}, which seals what was not elected"));

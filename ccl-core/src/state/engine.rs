@@ -35,9 +35,9 @@ pub struct StateTools {
     pub events: Box<dyn Fn(StateEvent) + Send + Sync>,
     /// Returns the current time.
     pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
-    /// Told that `deadline` may have changed.
+    /// Called when `deadline` may have changed.
     pub wake: Box<dyn Fn() + Send + Sync>,
-    /// Most bytes a second that this peer gives; `None`: as many as the links take.
+    /// Most bytes per second that this peer sends; `None`: as many as the links take.
     pub rate: Option<u64>,
 }
 
@@ -203,10 +203,10 @@ impl StateEngine {
         payload: &Bytes,
     ) -> Result<(), &'static str> {
         let Some(order) = asked(from, header.frame) else {
-            return Err("no signal frame of shared state");
+            return Err("not a signal frame of shared state");
         };
         if !payload.is_empty() {
-            return Err("a request for shared state with data");
+            return Err("a request for shared state that carries data");
         }
         let mut answer = Ok(());
         self.with_sync(header.op, |sync| {
@@ -221,7 +221,7 @@ impl StateEngine {
     /// Where the payload of a frame goes.
     pub fn place(&self, from: PeerId, header: &FrameHeader) -> Placement {
         let Some(order) = given(from, header.frame) else {
-            return Placement::Refuse("no bulk frame of shared state");
+            return Placement::Refuse("not a bulk frame of shared state");
         };
         let mut state = self.state.lock();
         let State { sync, idle } = &mut *state;
@@ -238,7 +238,7 @@ impl StateEngine {
             return Placement::Discard;
         }
         if u64::from(header.payload_bytes) != bytes_of(&sync.start.holding, &order) {
-            return Placement::Refuse("blocks of another length than requested");
+            return Placement::Refuse("blocks that do not have the requested length");
         }
         let key = (from, order.what, order.first);
         let buffer = sync

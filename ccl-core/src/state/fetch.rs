@@ -1,5 +1,4 @@
-//! How a member with other content fetches what it lacks: what it asks of which source, what it
-//! trusts.
+//! How a member fetches the content it lacks: which source it asks for what, and what it trusts.
 //!
 //! Pure: the owner reports what arrived and whether digests match, and sends the requests. First
 //! one source sends the digests of all blocks, which must match the elected root. Then all sources
@@ -37,12 +36,12 @@ pub struct Task {
     pub first_source: usize,
 }
 
-/// What becomes of blocks that arrived.
+/// What happens to blocks that have arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// They are to be written; `stored` follows.
     Store,
-    /// Somebody else was quicker, or they were not asked for.
+    /// Another source was faster, or they were not requested.
     Drop,
     /// The source lied and is not asked again.
     Lie,
@@ -218,7 +217,7 @@ impl Fetch {
         }
     }
 
-    /// A source is gone: what it owes is asked of the others.
+    /// Handles the loss of a source: the others are asked for what it owes.
     pub fn lose(&mut self, peer: PeerId, now: Instant) {
         let Some(source) = self.sources.remove(&peer) else {
             return;
@@ -346,8 +345,8 @@ impl Fetch {
         self.lose(peer, now);
     }
 
-    /// No source is left. A lost one is about to be evicted (R10), which ends the attempt, and all
-    /// repeat it: only if all have lied nobody else would end it.
+    /// Handles the loss of all sources. A lost source is about to be evicted (R10), which ends the
+    /// attempt for all. Only if all sources have lied, this peer must end it.
     fn give_up(&mut self) {
         if self.liars.len() < self.task.sources.len() {
             return;

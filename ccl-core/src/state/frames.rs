@@ -56,7 +56,7 @@ pub(super) fn note_lie(order: &Order, claim: Claim) {
         tracing::warn!(
             peer = %order.peer,
             block = order.first,
-            "it sent data that does not belong to the elected state, and is not asked again"
+            "the peer sent data that does not belong to the elected state, and is not asked again"
         );
     }
 }

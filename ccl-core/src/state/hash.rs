@@ -13,7 +13,7 @@ use super::layout::Blocks;
 use crate::signals::without_signals;
 use crate::wire::state::Digest;
 
-/// Threads that hash unless told otherwise: as many as the machine lets this process have, at most
+/// The default number of hashing threads: as many as the machine allows this process, at most
 /// [`THREADS_MAX`].
 #[must_use]
 pub fn default_threads() -> usize {
@@ -82,11 +82,11 @@ fn hash_ranges(entries: &[&[u8]], wanted: Wanted<'_>, ranges: impl Iterator<Item
 }
 
 /// Lets several threads fill in the digests of the blocks in `ranges`, which ascend without
-/// overlap. Each thread makes itself a worker, which is called with pieces: the first block, and
-/// where the digests of it and those that follow belong. All stop soon after a worker says `false`.
+/// overlap. Each thread creates a worker, which is called with pieces: the first block, and the
+/// places of its digest and those that follow. All stop soon after a worker returns `false`.
 ///
 /// # Panics
-/// If `digests` are not one a block.
+/// If `digests` does not have one digest per block.
 pub(crate) fn share_out<W>(
     wanted: Wanted<'_>,
     ranges: impl Iterator<Item = Range<u32>>,

@@ -84,11 +84,15 @@ impl Blocks {
         );
         if keys.len() > limits::STATE_ENTRIES_MAX {
             return Err(Error::invalid(format!(
-                "a shared state has at most {} entries",
+                "too many entries in a shared state: at most {} are allowed",
                 limits::STATE_ENTRIES_MAX
             )));
         }
-        let too_large = || Error::invalid("the shared state is too large: at most 2^32 blocks");
+        let too_large = || {
+            Error::invalid(
+                "the shared state is too large: at most 2^32 blocks of 256 KiB are allowed",
+            )
+        };
         let mut blocks = Self {
             block_bytes,
             ..Self::default()
@@ -136,7 +140,7 @@ impl Blocks {
         self.entries[entry].0..end
     }
 
-    /// Where a block lies.
+    /// The position of a block.
     ///
     /// # Panics
     /// If there is no such block.

@@ -13,16 +13,16 @@ pub fn sketch(keys: &[Key]) -> KeySketch {
     sketch
 }
 
-/// What a member with these entries can say of a difference, which is its own less the others'.
-/// `others` is what they are called.
+/// Describes a difference for a member with these entries. `difference` is its own entries less the
+/// others', and `others` is how the text names the other members.
 #[must_use]
 pub fn describe(keys: &[Key], difference: KeyDifference, others: &str) -> String {
     match difference {
         KeyDifference::Order => {
-            format!("the entries here and at {others} are the same, but in another order")
+            format!("the entries here and on {others} are the same, but in a different order")
         }
         KeyDifference::Several(least) => {
-            format!("at least {least} entries here and at {others} differ")
+            format!("at least {least} entries differ between this member and {others}")
         }
         KeyDifference::Entry { odd, others: more } => {
             let words = match keys.iter().find(|key| name_hash(&key.name) == odd.name) {
@@ -34,18 +34,18 @@ pub fn describe(keys: &[Key], difference: KeyDifference, others: &str) -> String
     }
 }
 
-/// What a member can say of a difference between two others; `None` if it cannot tell who has what.
+/// Describes a difference between two other members; `None` if it is unknown which has what.
 #[must_use]
 pub fn describe_strange(difference: KeyDifference, odd: &str, others: &str) -> Option<String> {
     let (entry, more) = match difference {
         KeyDifference::Order => {
             return Some(format!(
-                "the entries at {odd} and at {others} are the same, but in another order"
+                "the entries on {odd} and on {others} are the same, but in a different order"
             ));
         }
         KeyDifference::Several(least) => {
             return Some(format!(
-                "at least {least} entries at {odd} and at {others} differ"
+                "at least {least} entries differ between {odd} and {others}"
             ));
         }
         KeyDifference::Entry { odd, others } => (odd, others),
@@ -79,22 +79,22 @@ fn describe_own(key: &Key, odd: OddEntry, others: &str) -> String {
         key.shape
     );
     let Some(theirs) = odd.others(&key.name, key.dtype, &key.shape, flag) else {
-        return format!("{own} here, but is missing at {others}");
+        return format!("{own} here, but is missing on {others}");
     };
     let unequal = |is_unequal| if is_unequal { "may" } else { "must not" };
     match &theirs.shape {
         Some((shape, other)) if *other != flag && (theirs.dtype, &shape[..]) == kind => format!(
-            "the contents of {:?} {} differ between members here, but {} at {others}: \
+            "the contents of {:?} {} differ between members here, but {} on {others}: \
              allow_inequality must be the same",
             key.name,
             unequal(flag),
             unequal(*other)
         ),
-        _ => format!("{own} here, but {} at {others}", in_words(&theirs)),
+        _ => format!("{own} here, but {} on {others}", in_words(&theirs)),
     }
 }
 
-/// An entry that is there, and not where else it should be. Places are "here" or members.
+/// An entry that exists in one place and is missing in another. Places are "here" or members.
 fn one_sided(entry: &Foreign, there: &str, missing: &str) -> String {
     let name = entry
         .name
@@ -102,10 +102,10 @@ fn one_sided(entry: &Foreign, there: &str, missing: &str) -> String {
         .map_or("an entry".into(), |name| format!("{name:?}"));
     let missing = match missing {
         "here" => "here".into(),
-        members => format!("at {members}"),
+        members => format!("on {members}"),
     };
     format!(
-        "{name} is {} at {there}, but is missing {missing}",
+        "{name} is {} on {there}, but is missing {missing}",
         in_words(entry)
     )
 }

@@ -75,8 +75,8 @@ impl Running {
                 early.push(order);
                 Ok(())
             }
-            Role::Waiting(_) => Err("more requests than may come before the election"),
-            Role::Receiver(_) => Err("a request for a content that is not here"),
+            Role::Waiting(_) => Err("too many requests before the election"),
+            Role::Receiver(_) => Err("a request for content that this peer does not have"),
         }
     }
 
@@ -109,7 +109,7 @@ impl Running {
             FetchEnd::AllLied(liars) => {
                 let liars: Vec<_> = liars.iter().map(ToString::to_string).collect();
                 let reason = match &liars[..] {
-                    [] => "nobody gives the elected state".to_owned(),
+                    [] => "no peer is left to send the elected state".to_owned(),
                     liars => format!(
                         "all sources of the elected state sent other content: peers {}",
                         liars.join(", ")

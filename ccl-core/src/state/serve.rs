@@ -57,7 +57,7 @@ impl Serve {
             What::Blocks => self.bytes(&order) <= self.layout.frame_bytes() as u64,
         };
         if !fits {
-            return Err("a request for more than a frame carries");
+            return Err("a request for more than a frame can carry");
         }
         let asks = self.asks.entry(order.peer).or_default();
         if asks.len() >= limits::STATE_ASKS_MAX {
@@ -93,13 +93,13 @@ impl Serve {
         Some(order)
     }
 
-    /// When the rate allows the next frame that somebody waits for.
+    /// When the rate limit allows the next requested frame.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         (self.rate.is_some() && !self.turns.is_empty()).then_some(self.free_at)
     }
 
-    /// Forgets what a receiver asked for: it is gone.
+    /// Forgets the requests of a receiver that was lost.
     pub fn lose(&mut self, peer: PeerId) {
         self.asks.remove(&peer);
         self.turns.retain(|turn| *turn != peer);

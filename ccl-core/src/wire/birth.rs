@@ -1,4 +1,4 @@
-//! Where an operation takes place: what the view in which it is born fixes for it.
+//! What an operation inherits from its birth view.
 //!
 //! All of it is sent along when a view change keeps an operation open (R4): a member may post it
 //! late without ever having seen that view.

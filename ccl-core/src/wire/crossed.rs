@@ -1,6 +1,6 @@
-//! Calls in which members wait for each other, with the words that callers and operators read.
+//! Members that wait for each other in different calls, and the text for callers and operators.
 //!
-//! Who is evicted for it, or that nobody is, the master decides (R15).
+//! The master decides whether any of them is evicted (R15).
 
 use std::fmt;
 
@@ -22,26 +22,27 @@ pub enum WaitPoint {
     },
 }
 
-/// Who waited in an operation, and who in another call instead; neither were most members.
+/// Members that waited in an operation, and members that waited in another call; neither are the
+/// majority.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crossed {
-    /// Who had called the operation.
+    /// The members that had called the operation.
     pub here: LatePeers,
-    /// Who had called something else.
+    /// The members that had called something else.
     pub there: LatePeers,
-    /// What that was.
+    /// The other call.
     pub other: WaitPoint,
 }
 
 impl Crossed {
-    /// Who waited where.
+    /// Which members waited where, as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         let (here, there) = (self.here.words(names), self.there.words(names));
         format!("{here} waited in it, and {there} in {}", self.other)
     }
 
-    /// An upper bound of what it takes in a message.
+    /// An upper bound of its encoded length in bytes.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         (self.here.first.len() + self.there.first.len()) * 10 + 64

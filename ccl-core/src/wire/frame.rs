@@ -71,7 +71,7 @@ pub enum FrameError {
         computed: u32,
     },
     /// The body is no message.
-    #[error("undecodable control message: {0}")]
+    #[error("cannot decode the control message: {0}")]
     Undecodable(String),
     /// The message breaks a limit.
     #[error("control message out of bounds: {0}")]
@@ -242,7 +242,7 @@ fn decode<M: Message>(announced: u32, body: &[u8]) -> Result<M, FrameError> {
     let (message, rest) = postcard::take_from_bytes::<M>(body)
         .map_err(|error| FrameError::Undecodable(error.to_string()))?;
     if !rest.is_empty() {
-        let what = format!("{} bytes after its end", rest.len());
+        let what = format!("{} bytes left after its end", rest.len());
         return Err(FrameError::Undecodable(what));
     }
     message.check()?;

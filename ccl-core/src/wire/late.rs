@@ -1,5 +1,4 @@
-//! Which members an operation waited for when it timed out, and how to say so to callers and
-//! operators.
+//! Which members an operation waited for when it timed out, and the text for callers and operators.
 //!
 //! For information only. The master fills it in when it decides the abort (R8).
 
@@ -57,7 +56,7 @@ impl LatePeers {
         }
     }
 
-    /// They, by name, and how many more.
+    /// The first by name, and how many more.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self.count as usize - self.first.len().min(self.count as usize) {
@@ -76,7 +75,7 @@ impl LatePeers {
 }
 
 impl Late {
-    /// What had not happened, as text.
+    /// Which members were late with what, as text.
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
@@ -95,7 +94,7 @@ impl Late {
         }
     }
 
-    /// The first of those that were late, in rank order.
+    /// The first late members, in rank order.
     #[must_use]
     pub fn first(&self) -> &[PeerId] {
         match self {

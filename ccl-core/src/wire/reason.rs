@@ -34,7 +34,7 @@ pub enum CancelReason {
         /// The other member's value.
         theirs: String,
     },
-    /// The member cannot go on with it.
+    /// The member cannot continue the operation.
     Local(String),
     /// The member leaves the run.
     Leave,
@@ -43,7 +43,7 @@ pub enum CancelReason {
 }
 
 impl CancelReason {
-    /// The whole sentence: what became of this call, which `by` asked to abort, and what to do.
+    /// The whole sentence for a call that `by` asked to abort: what happened, and what to do.
     #[must_use]
     pub fn sentence(&self, call: CallName, by: PeerId, names: &Names) -> String {
         let by = names.of(by);
@@ -88,7 +88,7 @@ impl CancelReason {
     #[must_use]
     pub fn words(&self, names: &Names) -> String {
         match self {
-            Self::User => "its caller cancelled it".into(),
+            Self::User => "its program asked for it".into(),
             Self::Deadline { late } => {
                 let passed = "its caller's deadline passed";
                 let late = late.as_ref().map(|late| late.words(names));
@@ -148,25 +148,25 @@ pub enum EvictReason {
     },
     /// It did not come back while a restarted master rebuilt the run.
     NotHeard,
-    /// It is no member of this run, or its view is no longer one.
+    /// It is not a member of this run, or its view has ended.
     NotAMember,
     /// It broke the protocol.
     Protocol(String),
     /// Another member of its unit was lost.
     Unit(PeerId),
-    /// Its unit could not be in all its groups: it was not admitted to them together, or a master
-    /// that restarted found less than all of it.
+    /// Its unit could not be in all its groups: it was not admitted to them together, or a
+    /// restarted master found only part of it.
     UnitTorn,
-    /// A member of its unit left, and it did not within `peer_timeout`.
+    /// A member of its unit left, and this one did not follow within `peer_timeout`.
     UnitLeft(PeerId),
-    /// It is one more than its unit has peers, who are all there.
+    /// Its unit already has all its peers.
     UnitFull {
         /// The unit.
         unit: UnitId,
         /// How many peers it has.
         size: u32,
     },
-    /// It did not come to a safe point at which the others waited for it (R15).
+    /// It did not reach a safe point at which the others waited for it (R15).
     NotAtSafePoint {
         /// The number of the safe point.
         k: u64,
@@ -181,7 +181,7 @@ pub enum EvictReason {
         /// What the run sealed last.
         sealed: Revision,
     },
-    /// It waited in another call than most members did (R15).
+    /// It waited in another call than most members (R15).
     Crossed {
         /// What it had called.
         own: Box<WaitPoint>,
@@ -196,7 +196,7 @@ impl EvictReason {
     pub fn words(&self, names: &Names) -> String {
         match self {
             Self::Left => "it left".into(),
-            Self::Silent { silent_ms } => format!("silent for {silent_ms} ms"),
+            Self::Silent { silent_ms } => format!("it was silent for {silent_ms} ms"),
             Self::Died => "its process ended".into(),
             Self::Detached => "its control connection ended and was not restored".into(),
             Self::Unreachable { by } => format!("{} could not reach it", names.list(by)),
@@ -209,8 +209,8 @@ impl EvictReason {
                 format!("it did not make {op} within post_timeout after the others")
             }
             Self::NotHeard => "it did not come back while the master rebuilt the run".into(),
-            Self::NotAMember => "not a member of the run".into(),
-            Self::Protocol(what) => format!("broke the protocol: {what}"),
+            Self::NotAMember => "it is not a member of the run".into(),
+            Self::Protocol(what) => format!("it broke the protocol: {what}"),
             Self::Unit(peer) => format!("{}, of the same unit, was lost", names.of(*peer)),
             Self::Unaware => "the members changed again before it learned of its admission".into(),
             Self::UnitTorn => "its unit was not complete in all of its groups".into(),
@@ -247,7 +247,7 @@ impl fmt::Display for EvictReason {
     }
 }
 
-/// Why an operation was aborted, as told to its callers.
+/// Why an operation was aborted, as its callers learn it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AbortReason {
     /// A contributor is gone. The call may be repeated.
@@ -257,19 +257,19 @@ pub enum AbortReason {
         /// Why it was lost.
         reason: EvictReason,
     },
-    /// A member asked for it. Final: nobody repeats it.
+    /// A member asked for the abort. Final: the call is not retried.
     Cancelled {
         /// The member that asked.
         by: PeerId,
         /// Why it should be aborted.
         reason: CancelReason,
     },
-    /// A sync of shared state that cannot be. Final: nobody repeats it.
+    /// A sync of shared state failed. Final: the call is not retried.
     State(SyncFault),
 }
 
 impl AbortReason {
-    /// An upper bound of what it takes in a message: its names and numbers, and its texts.
+    /// An upper bound of its encoded length in bytes, texts included.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         let texts = match self {

@@ -58,7 +58,7 @@ pub enum SyncStrategy {
     EnforcePopular,
     /// Its content must win.
     SendOnly,
-    /// Its content does not count.
+    /// Its content does not take part in the election.
     ReceiveOnly,
 }
 
@@ -66,7 +66,7 @@ impl SyncStrategy {
     /// All strategies.
     pub const ALL: [Self; 3] = [Self::EnforcePopular, Self::SendOnly, Self::ReceiveOnly];
 
-    /// As it is written in messages and options.
+    /// The name in messages and options.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -77,58 +77,58 @@ impl SyncStrategy {
     }
 }
 
-/// What a member brings to a sync. It is part of its fingerprint, and not compared.
+/// What a member offers to a sync. It is part of the fingerprint, but not compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StateOffer {
     /// The member's content.
     pub content: StateId,
-    /// Digest of names, types and shapes: must be the same for all.
+    /// Digest of names, types and shapes; must be the same on all members.
     pub keys: Digest,
-    /// Sums over the entries, to name one that differs.
+    /// Sums over the entries, from which one that differs can be named.
     pub sketch: KeySketch,
-    /// Number of entries, to name what differs.
+    /// Number of entries, for error texts.
     pub entries: u32,
-    /// Their length in bytes.
+    /// Total length of the entries in bytes.
     pub bytes: u64,
     /// The member's strategy.
     pub strategy: SyncStrategy,
-    /// Whether its content is whole: a sync that failed half-way leaves a mixture, which can only
-    /// receive.
+    /// Whether its content is consistent. A member with a mixture, left by a sync that failed
+    /// half-way, can only receive.
     pub is_usable: bool,
-    /// A vote for the highest revision there is, if the sealed one is lost, or too old for it to
-    /// follow.
+    /// A vote for the highest available revision, if the sealed content is lost or too old.
     pub restore: bool,
 }
 
-/// Why a sync cannot be: a mistake of its callers, or content that nobody has. Nobody is evicted
-/// for it: of a few members that are too far ahead it is not said, they are evicted instead.
+/// Why a sync fails for all members: a mistake of its callers, or content that no member has.
+///
+/// No peer is evicted for these. A few members that are too far ahead are evicted instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncFault {
     /// A member's entries differ from those of most.
     Keys {
         /// The member that does not fit.
         peer: PeerId,
-        /// Its number of entries and bytes.
+        /// That member's number of entries, and of bytes.
         theirs: (u32, u64),
-        /// Entries and bytes of most members.
+        /// Number of entries, and of bytes, of most members.
         most: (u32, u64),
-        /// Its keys digest, which others may share.
+        /// That member's digest of keys, which others may share.
         odd: Digest,
-        /// The keys of most.
+        /// The digest of keys of most members.
         usual: Digest,
-        /// What its entries differ from those in, if it is known.
+        /// How the entries differ, if known.
         difference: Option<Box<KeyDifference>>,
     },
-    /// Strategies that do not go together.
+    /// Strategies that cannot be combined.
     Strategies {
         /// The member that does not fit.
         peer: PeerId,
         /// That member's strategy.
         theirs: SyncStrategy,
-        /// The strategy of most.
+        /// The strategy of most members.
         most: SyncStrategy,
     },
-    /// A sender's content is not the one that was elected.
+    /// The content of a `SendOnly` member was not elected.
     SenderLost {
         /// The member that does not fit.
         peer: PeerId,
@@ -137,7 +137,7 @@ pub enum SyncFault {
         /// The elected content.
         elected: StateId,
     },
-    /// A revision further ahead than one step.
+    /// Too many members are more than one revision ahead.
     RevisionAhead {
         /// The member that is furthest ahead.
         peer: PeerId,
@@ -146,22 +146,22 @@ pub enum SyncFault {
         /// What was sealed last.
         sealed: Revision,
     },
-    /// Nobody has the content that was sealed, nor one that follows it.
+    /// No member has the content sealed last, or one that follows it.
     RevisionLost {
         /// The content sealed last.
         sealed: StateId,
-        /// The best there is.
+        /// The best available content.
         best: StateId,
         /// Members that did not vote to go back to it.
         #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
         unwilling: Vec<PeerId>,
     },
-    /// Nobody offers a content that could be given to others.
+    /// No member offers a consistent content.
     NoSource,
 }
 
 impl SyncFault {
-    /// Which it is, in a word, for programs to tell them apart.
+    /// A keyword by which programs can tell the faults apart.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -174,7 +174,7 @@ impl SyncFault {
         }
     }
 
-    /// Whose state does not fit, where one peer is the odd one.
+    /// The peer whose state does not fit, if it is a single one.
     #[must_use]
     pub fn odd_peer(&self) -> Option<PeerId> {
         match self {
@@ -193,8 +193,8 @@ impl SyncFault {
             Self::Keys {
                 peer, theirs, most, ..
             } => format!(
-                "{} has other entries than the other members: {}, not {}; names, types and shapes \
-                 must be the same on all members",
+                "the entries of {} differ from those of the other members: {}, not {}; names, \
+                 types and shapes must be the same on all members",
                 names.of(*peer),
                 entries(theirs.0, theirs.1),
                 entries(most.0, most.1)
@@ -230,7 +230,7 @@ impl SyncFault {
                 unwilling,
             } => format!(
                 "no member has {sealed}, which was sealed last; the best available is {best}. To \
-                 go back to it, call with restore on all members; not yet done by: {}",
+                 go back to it, call with restore on all members; these have not: {}",
                 names.list(unwilling)
             ),
             Self::NoSource => "no member has a consistent content to offer: each is receive_only, \

@@ -49,14 +49,14 @@ impl BackoffCause {
     }
 }
 
-/// How many peers of its unit a newcomer can count on, for its words if they do not turn up.
+/// How many peers of a newcomer's unit are registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitCount {
     /// The unit.
     pub unit: UnitId,
     /// Peers of it that are registered.
     pub registered: u32,
-    /// Peers that it waits for, all in all.
+    /// Peers of the whole unit.
     pub size: u32,
 }
 
@@ -90,7 +90,7 @@ pub struct MissingLink {
     pub from: NamedPeer,
     /// The peer at the other end.
     pub to: NamedPeer,
-    /// What was tried at which address, and what came of it; empty as long as nothing failed.
+    /// The addresses that were tried, and the error of each; empty as long as nothing failed.
     pub error: String,
 }
 
@@ -118,21 +118,21 @@ pub enum Wait {
         heard: u32,
         /// All of that view.
         members: u32,
-        /// Who is not back.
+        /// Members that are not back.
         missing: SomePeers,
-        /// For how long at most, in seconds; 0: until more of them are.
+        /// For how long at most, in seconds; 0: until more members are back.
         seconds: u32,
     },
     /// Others of its unit.
     Unit(UnitCount),
-    /// The group's first view, for more peers.
+    /// More peers for the group's first view.
     FirstView {
         /// Peers that are registered.
         here: SomePeers,
-        /// How many there must be.
+        /// Peers that the first view needs.
         needed: u32,
     },
-    /// Links between peers that are here.
+    /// Links between registered peers.
     Links(#[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")] Vec<MissingLink>),
     /// A pause after an eviction of this peer, or of an earlier process in its place.
     Backoff {
@@ -141,27 +141,27 @@ pub enum Wait {
         /// For how long, in seconds.
         seconds: u32,
     },
-    /// The group is as large as it may be.
+    /// The group has as many members as it may have.
     Full {
         /// Current number of members.
         members: u32,
     },
-    /// Members to come to their safe point.
+    /// Members that have not reached their safe point.
     SafePoint {
         /// Number of members.
         members: u32,
-        /// Who has not come.
+        /// Members that have not reached it.
         missing: SomePeers,
     },
     /// Answers of members in a view change.
     Change {
-        /// Members whose answer is missing.
+        /// Members that have not answered.
         missing: SomePeers,
     },
 }
 
 impl Wait {
-    /// The same without what changes from second to second: two waits that agree are one.
+    /// The same without what changes from second to second. Waits that are then equal are one wait.
     #[must_use]
     pub fn gist(&self) -> Self {
         match self {
@@ -170,7 +170,7 @@ impl Wait {
                 cause: *cause,
                 seconds: 0,
             },
-            // Each attempt may fail in other words; that one has failed is news once.
+            // Each attempt may fail with another text; only the first failure is news.
             Self::Links(links) => Self::Links(gists(links)),
             Self::Rebuild {
                 heard,
@@ -188,7 +188,7 @@ impl Wait {
     }
 }
 
-/// The pairs, and of which of them an error is known.
+/// Each pair once, and whether an error is known for it.
 fn gists(links: &[MissingLink]) -> Vec<MissingLink> {
     let mut pairs: Vec<MissingLink> = Vec::new();
     for MissingLink { from, to, error } in links {
@@ -229,7 +229,7 @@ impl fmt::Display for Wait {
                 write!(
                     f,
                     "the master was restarted and waits for the members of the last view: {heard} \
-                     of {members} are back, not yet {missing}"
+                     of {members} are back; still missing: {missing}"
                 )?;
                 fmt_rebuild_end(f, *heard, *seconds)
             }
@@ -265,8 +265,8 @@ impl fmt::Display for Wait {
             }
             Self::SafePoint { members, missing } => write!(
                 f,
-                "{} of {members} members have called update_topology, which admits newcomers; not \
-                 yet {missing}",
+                "{} of {members} members have called update_topology, which admits newcomers; \
+                 still missing: {missing}",
                 members - missing.count.min(*members)
             ),
             Self::Change { missing } => write!(
@@ -277,7 +277,7 @@ impl fmt::Display for Wait {
     }
 }
 
-/// What is missing, and if an attempt has failed, what to do.
+/// Writes what is missing and, if an attempt has failed, what to do.
 fn fmt_links(f: &mut fmt::Formatter<'_>, missing: &[MissingLink]) -> fmt::Result {
     for (index, link) in missing.iter().enumerate() {
         let separator = if index == 0 { "" } else { "; " };
@@ -292,7 +292,7 @@ fn fmt_links(f: &mut fmt::Formatter<'_>, missing: &[MissingLink]) -> fmt::Result
     }
 }
 
-/// By when a master that was restarted waits no longer.
+/// Writes how long a restarted master waits at most.
 fn fmt_rebuild_end(f: &mut fmt::Formatter<'_>, heard: u32, seconds: u32) -> fmt::Result {
     match (heard, seconds) {
         (_, 0) => Ok(()),
@@ -324,8 +324,8 @@ mod tests {
             missing,
         };
         let words = wait.to_string();
-        let expected = "2 of 5 members have called update_topology, which admits newcomers; not \
-                        yet peer 1 (node1:1), peer 2 (node2:1) and 1 more";
+        let expected = "2 of 5 members have called update_topology, which admits newcomers; still \
+                        missing: peer 1 (node1:1), peer 2 (node2:1) and 1 more";
         assert_eq!(words, expected);
     }
 

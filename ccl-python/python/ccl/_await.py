@@ -14,10 +14,10 @@ class _Handle(Protocol[_T_co]):
 
 
 async def outcome(handle: _Handle[_T_co]) -> _T_co:
-    """What the handle's operation ended with.
+    """Waits for the handle's operation in a coroutine; returns its result or raises its error.
 
-    Cancelling the task asks to cancel the operation, and waits a little for the verdict, so that its
-    memory is free where the master is in reach.
+    Cancelling the task cancels the operation, and waits briefly for the verdict, so that its memory
+    is free if the master can be reached.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -30,7 +30,7 @@ async def outcome(handle: _Handle[_T_co]) -> _T_co:
         try:
             loop.call_soon_threadsafe(settle)
         except RuntimeError:
-            pass  # The loop was closed; nobody waits any more.
+            pass  # The event loop is closed; there is no waiter left.
 
     handle.add_done_callback(tell_loop)
     try:
@@ -44,5 +44,5 @@ async def outcome(handle: _Handle[_T_co]) -> _T_co:
     return handle.wait()
 
 
-#: As interrupted calls wait: Ctrl-C cancels tasks, too, and has to be answered within 200 ms.
+#: As long as interrupted calls wait: Ctrl-C cancels tasks too, and must take effect within 200 ms.
 _VERDICT_SECONDS_MAX = 0.08

@@ -1,9 +1,9 @@
-"""Tensors on CUDA devices: memory of the host stands for them while an operation runs.
+"""Tensors on CUDA devices, staged through host memory while an operation runs.
 
-What an operation reads is copied to the host before it starts. What it gives is copied to the device
-once it is committed, so an error leaves a tensor alone. Copies run on a stream of the library's own: it
-waits for what the caller's current stream was given before, and the current stream of whoever waits
-for the operation waits for it.
+Inputs are copied to the host before the operation starts. Results are copied to the device after the
+commit, so an error leaves tensors unchanged. Copies run on a stream of the library. It first waits for
+the work queued on the caller's current stream; the current stream of a thread that waits for the
+operation then waits for the copies.
 """
 
 import threading
@@ -17,21 +17,20 @@ import torch
 
 from ccl._errors import InvalidArgument
 
-#: Copies are cut into pieces, so that those of other streams get in between.
+#: Copies are split into pieces, so that copies of other streams can interleave.
 SEGMENT_BYTES = 16 << 20
-#: Most memory of the host that is pinned at the same time. What is beyond it is copied more slowly.
+#: Most host memory pinned at a time. Beyond it, copies use unpinned memory, which is slower.
 PINNED_BYTES_MAX = 2 << 30
-#: How often it is asked whether copies are done: between two asks other threads run, and Ctrl-C ends
-#: the wait.
+#: Interval of polling for the end of copies. In between other threads run, and Ctrl-C ends the wait.
 POLL_SECONDS_MIN = 20e-6
 POLL_SECONDS_MAX = 1e-3
 
-#: Tests put something else here where there is no such device.
+#: Tests replace this where there is no CUDA device.
 cuda: Any = torch.cuda
 
 
 class Staging:
-    """Memory of the host that stands for one contiguous tensor."""
+    """Host memory that stands in for one contiguous tensor."""
 
     def __init__(self, tensor: torch.Tensor, is_read: bool, is_written: bool) -> None:
         self.is_inference = tensor.is_inference()
@@ -46,16 +45,16 @@ class Staging:
             self.lane.copy(self.host, self.tensor)
 
     def deliver(self) -> None:
-        """Starts to copy the result to the tensor."""
+        """Starts copying the result to the tensor."""
         with torch.inference_mode(self.is_inference):
             self.lane.copy(self.tensor, self.host)
 
 
 class Transfer:
-    """The tensors of one operation, on their way to the host and back."""
+    """The CUDA tensors of one operation, and their host memory."""
 
     def __init__(self, stagings: Sequence[Staging]) -> None:
-        """Waits until what the operation reads has arrived."""
+        """Waits until the inputs have arrived in host memory."""
         self._lock = threading.Lock()
         self._written = [staging for staging in stagings if staging.is_written]
         self._delivered: list[tuple[_Lane, Any]] | None = None
@@ -64,7 +63,7 @@ class Transfer:
             _wait(event)
 
     def deliver(self) -> None:
-        """Starts to copy the results to the devices, unless that has begun."""
+        """Starts copying the results to the devices, unless that has already started."""
         with self._lock:
             if self._delivered is None:
                 for staging in self._written:
@@ -73,32 +72,32 @@ class Transfer:
                 self._written.clear()
 
     def join(self) -> None:
-        """Has the current streams wait for the results."""
+        """Makes the current streams wait for the results."""
         for lane, event in self._delivered or ():
             cuda.current_stream(lane.device).wait_event(event)
 
     def wait(self) -> None:
-        """Waits until the results have arrived."""
+        """Waits until the results have arrived on the devices."""
         for _lane_of_some, event in self._delivered or ():
             _wait(event)
 
     def discard(self) -> None:
-        """There is no result."""
+        """Called when the operation failed and there is no result."""
         with self._lock:
             self._written.clear()
 
 
 class _Lane:
-    """The stream that copies from and to one device."""
+    """The stream for copies from and to one device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = cuda.Stream(device)
 
     def follow(self, tensor: torch.Tensor) -> None:
-        """Lets the current stream's work so far come first."""
+        """Makes this stream wait for the work queued on the current stream so far."""
         self.stream.wait_stream(cuda.current_stream(self.device))
-        # Its memory is not used anew before the copies are done, even if the tensor is dropped.
+        # Even if the tensor is dropped, its memory is not reused before the copies are done.
         tensor.record_stream(self.stream)
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
@@ -121,7 +120,7 @@ def current_streams(tensors: Iterable[torch.Tensor]) -> list[Any]:
 
 @contextmanager
 def on_streams(streams: Iterable[Any]) -> Iterator[None]:
-    """Makes them this thread's current ones inside."""
+    """Makes these streams this thread's current ones inside the block."""
     with ExitStack() as stack:
         for stream in streams:
             stack.enter_context(cuda.stream(stream))
@@ -129,13 +128,13 @@ def on_streams(streams: Iterable[Any]) -> Iterator[None]:
 
 
 def synchronize(tensors: Iterable[torch.Tensor]) -> None:
-    """Waits for what the current streams of the tensors' devices were given."""
+    """Waits for the work queued on the current streams of the tensors' devices."""
     for device in devices(tensors):
         cuda.current_stream(device).synchronize()
 
 
 def devices(tensors: Iterable[torch.Tensor]) -> set[Any]:
-    """The CUDA devices that some are on."""
+    """The CUDA devices that hold some of the tensors."""
     return {tensor.device for tensor in tensors if tensor.is_cuda}
 
 
@@ -147,7 +146,7 @@ def _lane(device: torch.device) -> _Lane:
 
 
 def _record(stagings: Iterable[Staging]) -> list[tuple[_Lane, Any]]:
-    """An event for each stream that copies for these."""
+    """An event on the stream of each of these copies."""
     events = []
     for lane in {staging.lane.device: staging.lane for staging in stagings}.values():
         event = cuda.Event()
@@ -164,10 +163,10 @@ def _wait(event: Any) -> None:
 
 
 def _host_memory(tensor: torch.Tensor, is_used: bool) -> torch.Tensor:
-    """Torch keeps pinned memory that is dropped, and gives it out again once no copy uses it."""
+    """Allocates pinned memory. Torch reuses dropped pinned memory once no copy uses it."""
     global _pinned_bytes
     count, dtype = tensor.numel(), tensor.dtype
-    # Torch rounds it up so.
+    # Torch rounds it up like this.
     pinned_bytes = 1 << max(0, count * tensor.element_size() - 1).bit_length()
     with _lock:
         is_pinned = is_used and _pinned_bytes + pinned_bytes <= PINNED_BYTES_MAX
@@ -195,7 +194,7 @@ def _give_back(pinned_bytes: int) -> None:
 
 
 def _check_overlap(written: list[Staging]) -> None:
-    """The library sees that memory overlaps only where it lies on the host."""
+    """Refuses overlapping tensors on devices; the library itself only checks host memory."""
     ranges = []
     for staging in written:
         tensor = staging.tensor

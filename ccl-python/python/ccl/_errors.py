@@ -1,4 +1,4 @@
-"""The exceptions: one class for each thing that a caller may have to do.
+"""The exceptions, one class per remedy.
 
 The classes mirror ``ccl_core::Error``. The native module creates the instances.
 """
@@ -15,19 +15,19 @@ class Error(RuntimeError):
 
     #: The peer that the error is about.
     peer: int | None
-    #: Epoch of the view it happened in: +1 at each change of the members.
+    #: Epoch of the view in which it happened; each change of the members adds 1.
     epoch: int | None
     #: The reason, as text.
     reason: str | None
-    #: The peers that had not called the operation, or not finished it, at its deadline: up to eight.
+    #: Peers that had not called the operation, or not finished it, at its deadline; at most eight.
     late: list[int] | None
     #: The operation that ended: its number and its tag.
     op: str | None
-    #: Why states do not fit, in a word (``StateMismatch``).
+    #: Why the states do not fit together, as a keyword (``StateMismatch``).
     fault: str | None
-    #: Members at the moment.
+    #: Current number of members.
     world_size: int | None
-    #: Members needed.
+    #: Number of members needed.
     min_world_size: int | None
     #: The address that was dialled.
     address: str | None
@@ -74,7 +74,7 @@ class TooFewPeers(Retryable):
 
 
 class WorldChanged(Retryable):
-    """The buffers are made for another world size. Call again with buffers for the new one."""
+    """The buffers were made for another world size. Call again with buffers for the new one."""
 
 
 class SessionOver(Error):
@@ -106,13 +106,13 @@ class Ended(SessionOver):
 
 
 class Forked(SessionOver):
-    """The communicator belongs to the parent process. Make a new one after the fork."""
+    """The communicator belongs to the parent process. Create a new one after the fork."""
 
 
 class Cancelled(Error):
     """A member cancelled the operation, its deadline passed, or the members' calls differ.
 
-    It was aborted for all members and is not retried; ``peer`` asked for that.
+    The operation was aborted for all members and is not retried; ``peer`` asked for the abort.
     """
 
 
@@ -126,12 +126,16 @@ class DeadlinePassed(Cancelled, TimeoutError):
 class StateMismatch(Error):
     """A shared state cannot be synchronised: entries, strategies or revisions do not fit together.
 
-    Nothing moved, and all members get this error. ``peer`` is the odd one, if there is one. ``fault``
-    says which remedy fits: ``"keys"`` and ``"strategies"`` are mistakes of the callers,
-    ``"sender_lost"`` says that a ``send_only`` member's content did not win, ``"revision_ahead"`` that
-    too many members are too far ahead of the run, ``"revision_lost"`` that nobody has what was sealed
-    last, and ``"no_source"`` that nobody has a whole content. The last three end with a sync that all
-    members call with ``restore``.
+    No data was moved, and all members get this error. ``peer`` is the member that does not fit, if it
+    is a single one. ``fault`` is one of:
+
+    - ``"keys"``, ``"strategies"``: the members' calls differ.
+    - ``"sender_lost"``: the content of a ``send_only`` member was not elected.
+    - ``"revision_ahead"``: too many members are too far ahead of the run.
+    - ``"revision_lost"``: no member has the content sealed last, or one that follows it.
+    - ``"no_source"``: no member has a consistent content.
+
+    For the last three, all members must finally sync with ``restore``.
     """
 
 
@@ -159,11 +163,11 @@ class OsError(Error, OSError):
     """A system call failed; ``errno`` is its error number."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # `OSError` has a place of its own for the number, which it keeps only with two arguments.
+        # `OSError` stores the number in its own field, and pickles it only if it has two arguments.
         return type(self), self.args, {**self.__dict__, "errno": self.errno}
 
 
 for _class in [value for value in globals().values() if isinstance(value, type)]:
     if issubclass(_class, Error):
-        # Users know them by the package, in tracebacks too.
+        # Tracebacks should show the public name.
         _class.__module__ = "ccl"

@@ -1,6 +1,6 @@
-"""Leaves all runs when the process ends, so that the other peers need not detect the loss.
+"""Leaves all runs when the process ends, so that the other peers need not detect a loss.
 
-Functions registered last are called first: those of the application, then the one that leaves the
+Functions registered last are called first: first the application's, then the one that leaves the
 runs, then the one that keeps the library's threads out of the ending interpreter.
 """
 

@@ -15,10 +15,11 @@ _thread: threading.Thread | None = None
 def set_log_level(level: int | str | None) -> None:
     """Passes the library's log lines of at least ``level`` to the logger ``ccl``; ``None``: none.
 
-    A level is a number or a name of ``logging``; 5 is the finest. A thread, ``ccl-log``, calls the
-    logger's handlers, so that a slow one holds nobody up: lines that do not fit in the queue are
-    counted, and the count is logged. Off at the start, and in a forked child; but what a call that
-    waits in vain waits for, and a checkpoint that cannot be used, is a warning at any time.
+    A level is a number or a name of ``logging``; 5 is the most detailed. A thread, ``ccl-log``, calls
+    the logger's handlers, so that a slow handler does not block the library. When the queue is full,
+    lines are dropped, and their number is logged. The log is off at first, and in a forked child.
+    Two warnings do not depend on it: what a call has been waiting for, and a checkpoint that cannot
+    be used.
     """
     global _taken, _thread
     _taken = (os.getpid(), _number(level))
@@ -29,9 +30,7 @@ def set_log_level(level: int | str | None) -> None:
 
 
 def tell(words: str) -> None:
-    """Warns of what a call waits for or passes over, unless the library's own line does: seen without
-    setup.
-    """
+    """Logs a warning that needs no setup, unless the library's own log line already says the same."""
     process, level = _taken
     if process != os.getpid() or level > logging.WARNING:
         _logger.warning("%s", words)
@@ -82,6 +81,6 @@ def _end() -> None:
 _NO_LEVEL = "{!r} is not a log level: pass a number, or a name such as 'info'"
 #: Above all levels.
 _OFF = 255
-#: Which process takes the library's lines, and from which level on.
+#: The process that takes the library's log lines, and their lowest level.
 _taken = (os.getpid(), _OFF)
 _LAST_LINES_SECONDS = 1.0

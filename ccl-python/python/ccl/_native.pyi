@@ -111,7 +111,7 @@ class Communicator:
 
     @property
     def epoch(self) -> int:
-        """Number of the view of the newest result: +1 at each change of the members."""
+        """Epoch of the view of the newest result; each change of the members adds 1."""
 
     @property
     def waits_for(self) -> str | None:
@@ -251,12 +251,12 @@ class Communicator:
 
 @final
 class Connecting:
-    """A connection under way. Dropping it gives up, unless ``wait`` has returned the communicator."""
+    """A connection attempt. Dropping it gives up, unless ``wait`` has returned the communicator."""
 
     def wait(self, timeout: Time | None = None) -> Communicator:
-        """Waits until this peer is admitted. After ``timeout`` raises ``Timeout``; it goes on.
+        """Waits until this peer is admitted. Raises ``Timeout`` after ``timeout``; the attempt goes on.
 
-        Its other errors are those of ``Communicator``.
+        Other errors are those of ``Communicator``.
         """
 
     @property
@@ -264,7 +264,7 @@ class Connecting:
         """What this peer waits for at the moment, such as more peers for the first view."""
 
     def close(self) -> None:
-        """Gives up, or closes the communicator if there is one. Whoever waits gets ``Ended``."""
+        """Gives up, or closes the communicator if there is one. Waiting threads get ``Ended``."""
 
 @final
 class Handle:
@@ -332,7 +332,7 @@ class SharedState:
     ) -> Self: ...
     @property
     def revision(self) -> int:
-        """How often the state was advanced. At each sync at most one more than at the last."""
+        """How often the state was advanced: at each sync at most one more than at the last."""
 
     @revision.setter
     def revision(self, revision: int) -> None: ...
@@ -340,8 +340,8 @@ class SharedState:
     def is_usable(self) -> bool:
         """Whether the content is consistent.
 
-        False after a sync or load that failed half-way: what is there is a mixture, and the next
-        sync only receives. True again after a sync or load that succeeds, or ``begin_anew``.
+        False after a sync or load that failed half-way and left a mixture of two contents; the next
+        sync then only receives. True again after a successful sync or load, or ``begin_anew``.
         """
 
     def mark_mixed(self) -> None:
@@ -351,9 +351,12 @@ class SharedState:
         """
 
     def begin_anew(self, revision: int = 0) -> None:
-        """Says that the memory holds a whole content of this revision, whatever it was before, or
-        will when it is used next: what the program has put there itself. So a run begins anew whose
-        members have all lost theirs (``StateMismatch`` with the ``fault`` ``"no_source"``)."""
+        """Declares that the program itself has filled the memory with a consistent content of this
+        revision, or will have before the next use of the state.
+
+        Use it to continue a run whose members have all lost their contents (``StateMismatch`` with
+        the ``fault`` ``"no_source"``).
+        """
 
     @property
     def names(self) -> list[str]:
@@ -363,19 +366,19 @@ class SharedState:
         """The root digest over all entries as they are now, in hexadecimal. Hashes everything."""
 
     def save(self, directory: str | os.PathLike[str], *, keep: int = 2) -> Path:
-        """Saves the state and its revision; returns the path once a power loss is survived."""
+        """Saves the state and its revision; returns the path once the file survives a power loss."""
 
     def load(self, directory: str | os.PathLike[str], *, missing_ok: bool = False) -> bool:
         """Loads the newest intact checkpoint, with its revision.
 
-        Where there is none at all, raises ``FileNotFoundError``, or returns false with
-        ``missing_ok``. A newer one that cannot be used is a warning on the logger ``ccl``, and in
-        ``skipped``.
+        If there is no checkpoint at all, raises ``FileNotFoundError``, or returns false with
+        ``missing_ok``. Newer checkpoints that cannot be used are listed in ``skipped``, and logged
+        as a warning on the logger ``ccl``.
         """
 
     @property
     def skipped(self) -> list[str]:
-        """Newer checkpoints that the last ``load`` passed over, newest first: file, and what is wrong."""
+        """Newer checkpoints that the last ``load`` skipped, newest first: each file, and what is wrong."""
 
 @final
 class SyncHandle:
@@ -454,7 +457,7 @@ class SyncInfo:
 
     @property
     def hashing(self) -> float:
-        """How many of them were spent hashing this peer's state."""
+        """Seconds of ``duration`` that were spent hashing this peer's state."""
 
 @final
 class Outcome:
@@ -486,11 +489,11 @@ class View:
 
     @property
     def epoch(self) -> int:
-        """Its number: +1 at each change of the members."""
+        """The number of the view; each change of the members adds 1."""
 
     @property
     def term(self) -> int:
-        """Generation of the master that installed it."""
+        """Term of the master that installed it; each start of a master adds 1."""
 
     @property
     def members(self) -> list[int]:
@@ -519,13 +522,13 @@ def call_soon(callback: Callable[[], object]) -> None:
     """Calls ``callback()`` soon, on a thread of the library; it may block."""
 
 def close_door() -> None:
-    """Keeps the library's threads out of Python from now on; waits for those inside."""
+    """Keeps the library's threads out of Python from now on; waits for the threads inside."""
 
 def forget_inside() -> None:
     """Resets the count of threads inside, in a forked child."""
 
 def log_level(level: int) -> None:
-    """Takes log lines of at least ``level``, numbered as in ``logging``; above 40 none."""
+    """Queues log lines of at least ``level``, numbered as in ``logging``; above 40, none."""
 
 def log_lines() -> tuple[list[tuple[int, str, float, str | None, str, int]], int] | None:
     """The next lines, and how many were dropped; blocks until there are some.
@@ -534,7 +537,7 @@ def log_lines() -> tuple[list[tuple[int, str, float, str | None, str, int]], int
     """
 
 def log_close() -> None:
-    """Closes the log: readers get the lines that are left, then ``None``."""
+    """Closes the log: readers get the remaining lines, then ``None``."""
 
 def run_command(program: list[str], arguments: list[str]) -> int:
     """Runs the ``ccl`` command; ``program`` starts a copy of it. Returns its exit status."""

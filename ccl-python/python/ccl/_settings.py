@@ -4,7 +4,7 @@ import difflib
 
 from ccl import types
 
-#: Names from other libraries that no similar name leads to.
+#: Names that other libraries use, and that are not similar to ours.
 _REMEDIES = {
     "CommunicatorSettings": {
         "world_size": "did you mean 'initial_world_size'?",

@@ -1,7 +1,7 @@
-"""What a shared state consists of: names, memory and shapes of whatever Python keeps it in.
+"""The entries of a shared state: names, memory and shapes of the Python objects that hold it.
 
-It is looked up anew at each call, because torch replaces tensors when it loads a state. Torch and
-NumPy are asked only if somebody has imported them.
+They are looked up at each call, because torch replaces tensors when it loads a state. Torch and NumPy
+are used only if the program has imported them.
 """
 
 import sys
@@ -14,7 +14,7 @@ from ccl._values import Number, Value, Word, settings
 
 
 class Entry(NamedTuple):
-    """Memory that takes part, as the native module reads it."""
+    """The memory of one entry, as the native module reads it."""
 
     name: str
     memory: Any
@@ -46,7 +46,7 @@ class Content:
             self.entries.append(Entry(name, plain, _shape(plain), allow_inequality))
 
     def touched(self, names: Iterable[str]) -> list[int]:
-        """Indices of these entries, and of all numbers and words, which cost nothing to hash."""
+        """Indices of these entries, and of all numbers and texts, which cost nothing to hash."""
         wanted = _names("touched", names)
         self._check_names("touched", wanted)
         wanted |= {name for name, _, _ in self._values}
@@ -60,7 +60,7 @@ class Content:
     def write_back(self) -> None:
         """Writes values back to their owners; tensors and arrays were written in place.
 
-        All get theirs, whatever one of them raises, which is raised then.
+        If one of them raises, the others are still written; then the error is raised.
         """
         failure: Exception | None = None
         for name, value, memory in self._values:
@@ -82,8 +82,8 @@ class _Afterwards(NamedTuple):
 
 
 def look(source: object, unequal: frozenset[str], is_held: bool) -> Content:
-    """The content of a state at this moment. ``is_held`` says that somebody else has the source, and
-    so can read what is written to it, or that nothing will be.
+    """The current content of a state. ``is_held`` is true if the program also holds the source, and
+    so can read what a sync writes to it, or if nothing will be written.
     """
     return Content(source, unequal, is_held)
 
@@ -94,14 +94,14 @@ def names(allow_inequality: Iterable[str] | None) -> frozenset[str]:
 
 
 def _names(argument: str, given: Iterable[str]) -> frozenset[str]:
-    """Refuses a single text, which is a mistake."""
+    """Refuses a single text, which would be taken for a list of characters."""
     if isinstance(given, str):
         raise TypeError(f"{argument} is one text: pass a list of names")
     return frozenset(given)
 
 
 def _leaves(prefix: str, source: object, is_held: bool) -> Iterator[tuple[str, object]]:
-    """Names, and memory or values."""
+    """Yields each entry's name, and its memory or value."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
         yield from _named(prefix, source.named_parameters())
@@ -133,7 +133,7 @@ def _of_container(
         if not isinstance(key, str | int):
             raise TypeError(f"the key {key!r} of a shared state is not a text")
         name = f"{prefix}{key}"
-        # Before there is one more reference here.
+        # Checked before this function adds a reference.
         is_value_held = is_held or _references(owner, key) > _REFERENCES_OF_OWNER
         value = owner[key]
         if isinstance(value, bool | int | float):
@@ -166,7 +166,7 @@ def _references(owner: Any, key: Any) -> int:
     return sys.getrefcount(owner[key])
 
 
-#: References to what only its owner has.
+#: Reference count of an object that only its owner holds.
 _REFERENCES_OF_OWNER = _references([{}], 0)
 
 
@@ -179,7 +179,7 @@ def _is_nest(value: object) -> bool:
 
 
 def _of_optimizer(prefix: str, optimizer: Any) -> Iterator[tuple[str, object]]:
-    """State by the parameter's number, as in torch's own ``state_dict``, and settings of groups."""
+    """The state by parameter number, as in torch's ``state_dict``, and the settings of groups."""
     index = 0
     for number, group in enumerate(optimizer.param_groups):
         for parameter in group["params"]:
@@ -198,13 +198,13 @@ def _of_optimizer(prefix: str, optimizer: Any) -> Iterator[tuple[str, object]]:
 
 
 def _is_stateless(optimizer: Any) -> bool:
-    """Whether it is the one optimizer of torch that keeps nothing: SGD without momentum."""
+    """Whether this is torch's only optimizer without any state: SGD without momentum."""
     is_sgd = isinstance(optimizer, sys.modules["torch"].optim.SGD)
     return is_sgd and not any(group["momentum"] for group in optimizer.param_groups)
 
 
 def _of_parameter(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, object]]:
-    # Torch fills in the keys in another order when it loads a state.
+    # Loading a state changes the order of the keys.
     for key in sorted(state):
         value = state[key]
         if value is None:
@@ -218,14 +218,14 @@ def _of_parameter(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, obj
 
 
 def _of_scheduler(prefix: str, scheduler: Any) -> Iterator[tuple[str, object]]:
-    """Its ``state_dict``, which is loaded afterwards."""
+    """The entries of a scheduler's ``state_dict``, which is loaded again afterwards."""
     saved = scheduler.state_dict()
     yield from settings(prefix, saved, sorted(saved))
     yield prefix, _Afterwards(lambda: scheduler.load_state_dict(saved))
 
 
 def _plain(leaf: Any) -> Any:
-    """The same memory with a type that the library moves: contents are bits here."""
+    """The same memory, viewed as a type that the library supports; only its bits matter here."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None and isinstance(leaf, torch.Tensor):
         return _plain_tensor(torch, leaf)
@@ -243,7 +243,7 @@ def _plain_tensor(torch: Any, tensor: Any) -> Any:
     if hasattr(tensor, "to_local"):
         tensor = tensor.to_local()  # This rank's shard of a DTensor.
     if tensor.layout != torch.strided or not tensor.is_contiguous():
-        return tensor  # Refused, with what to do about it.
+        return tensor  # The native module refuses it, and says what to do.
     if tensor.is_complex() and not tensor.is_conj():
         return torch.view_as_real(tensor)
     if tensor.element_size() == 1 and tensor.dtype != torch.int8:
@@ -252,7 +252,7 @@ def _plain_tensor(torch: Any, tensor: Any) -> Any:
 
 
 def _shape(memory: Any) -> tuple[int, ...] | None:
-    """``None`` for what does not tell; it counts as a row."""
+    """The shape, or ``None`` if the object has none; it then counts as one row."""
     shape = getattr(memory, "shape", None)
     if isinstance(shape, Sequence):
         return tuple(int(extent) for extent in shape)

@@ -35,9 +35,9 @@ Time: TypeAlias = float | timedelta
 #: ``avg`` divides by the number of contributors; integers truncate toward zero.
 Op: TypeAlias = Literal["sum", "avg", "prod", "min", "max"]
 
-#: Whether a member's content counts in a sync, must win it, or does not count.
+#: Whether a member's content takes part in the election, must win it, or does not take part.
 SyncStrategy: TypeAlias = Literal["enforce_popular", "send_only", "receive_only"]
-#: What a shared state may be made of: memory and numbers by name, a ``torch.nn.Module``, a
+#: What a shared state may consist of: memory and numbers by name, a ``torch.nn.Module``, a
 #: ``torch.optim.Optimizer``, or a list or dict of these.
 State: TypeAlias = "Mapping[str, Any] | Sequence[Any] | Any"
 

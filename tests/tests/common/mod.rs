@@ -7,7 +7,7 @@ use ccl_core::{
     Communicator, CommunicatorConfig, MasterConfig, MasterServer, Options, Tag, Timers,
 };
 
-/// Far beyond what anything here takes; only a hang reaches it.
+/// Far longer than anything here takes; only a hang reaches it.
 pub const HANG: Duration = Duration::from_secs(30);
 
 pub fn master() -> MasterServer {

@@ -1,13 +1,15 @@
-//! Every single step of several saves fails, is cut short, or is the last: what is loaded then?
+//! Each single step of several saves fails, is cut short, or is the last one before a crash.
 //!
-//! Goal: always a complete, verified state, and never one before the last that was reported as
-//! saved. 1. A sequence of saves, which replace, remove and go back, is run once to count its
-//! steps. 2. For each step, and each way in which it may fail, it is run again. 3. After that save,
-//! and after the last, the process ends, and the machine goes on; or it ends, and every set of the
-//! changes that nobody synced has happened, with each fate of the bytes that nobody synced. 4. What
-//! is loaded must be the last state that was reported as saved, or one that was tried after it; and
-//! the next save must work, and leave nothing half-written. 5. Disks that only say that they sync
-//! must be found out: the check can fail.
+//! Goal: a load always returns a complete, verified state, and never one older than the last that
+//! was reported as saved.
+//!
+//! 1. A sequence of saves that replace, remove and go back is run once to count its steps.
+//! 2. It is run again for each step and each way in which that step may fail.
+//! 3. After that save, and after the last one, either the process ends; or the machine crashes,
+//!    with every set of unsynced changes and every fate of unsynced bytes.
+//! 4. The loaded state must be the last that was reported as saved, or one attempted after it. The
+//!    next save must work, and leave nothing half-written.
+//! 5. The check itself can fail: it must detect disks that only claim to sync.
 
 use std::io::Error;
 use std::path::Path;
@@ -36,16 +38,16 @@ const HOW: [How; 5] = [
     How::DiesAfter,
 ];
 
-/// What was said of saves before a process ended.
+/// The results of saves before a process ended.
 #[derive(Clone, Default)]
 struct Story {
     reported: Option<StateId>,
-    /// Tried after that, without success.
+    /// Attempted after that, without success.
     tried: Vec<StateId>,
 }
 
-/// Saves, and checks after the save that had the trouble, and after the last; without trouble,
-/// after each. Returns the number of ends that were checked, or the first that is wrong.
+/// Saves, and checks after the save with the fault and after the last; without a fault, after each.
+/// Returns the number of checked outcomes, or the first wrong one.
 fn run(disk: &Model, trouble: Option<Trouble>) -> Result<usize, String> {
     let checkpoints = on_model(disk);
     let mut story = Story::default();
@@ -72,7 +74,7 @@ fn run(disk: &Model, trouble: Option<Trouble>) -> Result<usize, String> {
     Ok(ends)
 }
 
-/// What is wrong with the disk that a process has left.
+/// What is wrong with the disk after a process has ended.
 fn check(disk: &Model, story: &Story) -> Result<(), String> {
     let checkpoints = on_model(disk);
     let mut state = State::small(0);
@@ -121,7 +123,7 @@ fn check_next_save(disk: &Model) -> Result<(), String> {
     Ok(())
 }
 
-/// All that can become of a disk after a process with this story has ended.
+/// All possible disks after a process with this history has ended.
 fn check_all_ends(disk: &Model, story: &Story) -> Result<usize, String> {
     check(&disk.next_process(), story)?;
     let mut ends = 1;
@@ -135,7 +137,7 @@ fn check_all_ends(disk: &Model, story: &Story) -> Result<usize, String> {
     Ok(ends)
 }
 
-/// Returns the number of ends that were checked, or the first that is wrong.
+/// Returns the number of checked outcomes, or the first wrong one.
 fn sweep(neglect: Option<Neglect>) -> Result<usize, String> {
     let disk = || {
         let disk = Model::new();
@@ -174,7 +176,7 @@ fn a_disk_that_does_not_sync_directories_is_found_out() {
     sweep(Some(Neglect::Directories)).unwrap_err();
 }
 
-/// A disk whose reads fail, or bring other bytes, from some read of each file on.
+/// A disk whose reads fail, or return wrong bytes, from a certain read of each file on.
 struct Failing {
     disk: Model,
     reads: usize,
@@ -249,12 +251,12 @@ impl Disk for Failing {
     }
 }
 
-/// Goal: reads that fail, or lie, never end in a state that was not saved.
+/// Goal: reads that fail or return wrong bytes never result in a state that was not saved.
 ///
-/// 1. Of two checkpoints the newer can be read only so many times, for every number; the older is
-///    loaded instead, until the number suffices.
-/// 2. The same without an older one: the error says whether memory was touched, and it was, if the
-///    newer failed only after it had been verified.
+/// 1. The newer of two checkpoints can be read only a limited number of times, for every number.
+///    The older one is loaded instead, until the number is large enough.
+/// 2. The same without an older one: the error says whether memory was touched. It was if the
+///    newer one failed only after it had been verified.
 #[test]
 fn a_disk_that_fails_or_lies_at_any_read_never_gives_what_was_not_saved() {
     for is_silent in [false, true] {

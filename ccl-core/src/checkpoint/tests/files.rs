@@ -1,4 +1,4 @@
-//! Checkpoints as files of the system, and as other programs see them.
+//! Checkpoints as real files, and as other programs see them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use crate::ids::Revision;
 use crate::reduce::Dtype;
 use crate::state::BLOCK_BYTES;
 
-/// A directory that does not exist yet, in one that is removed with the value.
+/// A directory that does not exist yet, in one that is removed when the value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -48,7 +48,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Large enough that several threads work: entries of many blocks, and one that may differ.
+/// A state large enough for several threads: entries of many blocks, and one that may differ.
 fn large(seed: u64) -> State {
     let blocks = |count: usize| (count * BLOCK_BYTES) as u64;
     let keys = vec![
@@ -206,7 +206,7 @@ fn what_does_not_hash_to_its_root_or_cannot_be_named_is_not_saved() {
     };
     let other = State::small(2);
     let result = checkpoints.save(state.id(1), &state.keys, &other.slices());
-    is_refused(result, "they were changed after");
+    is_refused(result, "they were changed during the save");
     let result = checkpoints.save(state.id(1), &state.keys, &state.slices()[1..]);
     is_refused(result, "5 keys, 4 entries");
     let mut short = state.slices();

@@ -1,4 +1,4 @@
-//! Damaged and made-up files: told in words, never loaded, never a panic.
+//! Damaged and forged files: reported, never loaded, never a panic.
 
 use proptest::prelude::*;
 
@@ -19,7 +19,7 @@ fn two() -> (Model, Vec<u8>) {
     (disk, newest)
 }
 
-/// Loads; `None` if the newest was used, else what is wrong with it.
+/// Loads; `None` if the newest was used, otherwise what is wrong with it.
 fn complaint(disk: &Model) -> Option<String> {
     let mut state = State::small(0);
     let loaded = state.load(&on_model(disk)).unwrap().unwrap();
@@ -59,7 +59,7 @@ fn a_file_cut_at_any_length_or_longer_than_it_was_is_seen() {
         }
     }
     disk.damage(&path_of(2), [newest, vec![0]].concat());
-    assert!(complaint(&disk).unwrap().contains("should have"));
+    assert!(complaint(&disk).unwrap().contains("announces"));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn when_nothing_can_be_used_each_file_and_its_fault_are_named_and_memory_is_unto
     let text = failure.to_string();
     for part in [
         "0002.safetensors: it has",
-        "0001.safetensors: its entries that may differ",
+        "0001.safetensors: its entries named in allow_inequality",
     ] {
         assert!(text.contains(part), "{text}");
     }
@@ -127,7 +127,7 @@ fn a_whole_checkpoint_of_another_state_ends_the_search() {
     other.load(&on_model(&disk)).unwrap().unwrap();
 }
 
-/// The newest file with another header, whose length and padding are right.
+/// The newest file with another header of the right length and padding.
 fn with_header(newest: &[u8], header: &str) -> Vec<u8> {
     let text_bytes = u64::from_le_bytes(newest[..8].try_into().unwrap()) as usize;
     let mut text = header.to_owned();
@@ -148,7 +148,7 @@ fn a_header_that_lies_about_entries_is_refused_with_words() {
     let (disk, newest) = two();
     let header = header_of(&newest);
     let lies = [
-        ("\"step\"", "\"pets\"", "there is no entry `pets`"),
+        ("\"step\"", "\"pets\"", "its entry `pets` is unknown"),
         ("\"step\"", "\"none\"", "entry `none`"),
         ("[5,9]", "[9,5]", "another type or shape"),
         ("\"BF16\"", "\"F16\"", "another type or shape"),

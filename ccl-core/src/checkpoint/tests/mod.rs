@@ -13,7 +13,7 @@ use crate::reduce::Dtype;
 use crate::state::{Blocks, Key, Tree, hash_blocks, keys_digest};
 use crate::wire::state::StateId;
 
-/// Where checkpoints are on a [`model::Model`].
+/// The directory of checkpoints on a [`model::Model`].
 const DIRECTORY: &str = "/checkpoints";
 
 /// Keys and contents.
@@ -24,8 +24,8 @@ struct State {
 }
 
 impl State {
-    /// Entries of several element lengths, an empty one, a scalar, and one that may differ; `seed`
-    /// makes the contents.
+    /// Entries of several element lengths, an empty one, a scalar, and one that may differ, with
+    /// contents from `seed`.
     fn small(seed: u64) -> Self {
         let keys = vec![
             key("free", Dtype::U8, &[5], true),
@@ -85,7 +85,7 @@ fn key(name: &str, dtype: Dtype, shape: &[u64], allow_inequality: bool) -> Key {
     }
 }
 
-/// Checkpoints whose every few bytes are a write of their own.
+/// Checkpoints that are written in many small writes.
 fn on_model(disk: &model::Model) -> Checkpoints<model::Model> {
     let mut checkpoints = Checkpoints::on(disk.clone(), DIRECTORY);
     checkpoints.buffer_bytes = 200;

@@ -1,8 +1,8 @@
-//! A disk in memory that keeps what was synced, and of the rest what the test says.
+//! A disk in memory that keeps synced data, and of the rest as much as the test chooses.
 //!
-//! Two worlds: what running processes see, and what is on the disk for sure. Names change by
-//! operations that are pending until their directory is synced; after a crash any of them may have
-//! happened, without the others. Bytes are pending until their file is synced.
+//! It has two views: what running processes see, and what is certainly on the disk. Changes of
+//! names are pending until their directory is synced; after a crash any of them may have happened,
+//! without the others. Bytes are pending until their file is synced.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result, Write};
@@ -13,7 +13,7 @@ use crate::lock::{Mutex, MutexGuard};
 
 use crate::checkpoint::{Disk, Sink, Source};
 
-/// The disk; clones are the same one.
+/// The disk. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Model(Arc<Mutex<World>>);
 
@@ -46,11 +46,11 @@ struct Change {
 struct Content {
     visible: Vec<u8>,
     durable: Vec<u8>,
-    /// Not synced: where, and what.
+    /// Unsynced writes: where, and what.
     writes: Vec<(usize, Vec<u8>)>,
 }
 
-/// At which step something happens, and what.
+/// A step, and what happens at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Trouble {
     pub step: usize,
@@ -60,9 +60,9 @@ pub struct Trouble {
 /// What happens at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum How {
-    /// It has no effect, and an error is told.
+    /// It has no effect and returns an error.
     Fails,
-    /// It has half of its effect, or all where there is no half, and an error is told.
+    /// It has half of its effect, or all if it is indivisible, and returns an error.
     FailsHalfway,
     /// The process ends before it.
     Dies,
@@ -72,20 +72,20 @@ pub enum How {
     DiesAfter,
 }
 
-/// What becomes of bytes that were not synced when the machine ends.
+/// What happens to unsynced bytes when the machine crashes.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     Lost,
     Kept,
-    /// The first half of them is there.
+    /// The first half survives.
     Truncated,
-    /// The file is as long as it was, and the bytes are zeros.
+    /// The file keeps its length, but the bytes are zeros.
     Zeros,
-    /// Of the writes, every second is there.
+    /// Every second write survives.
     OutOfOrder,
 }
 
-/// A disk that says that it has synced, and has not.
+/// A disk that reports syncs that it has not done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Neglect {
     Files,
@@ -119,7 +119,7 @@ impl Model {
         self.0.lock().neglect = Some(what);
     }
 
-    /// Steps that were tried so far.
+    /// Steps attempted so far.
     pub fn steps(&self) -> usize {
         self.0.lock().steps
     }
@@ -128,20 +128,20 @@ impl Model {
         self.0.lock().is_dead
     }
 
-    /// Changes of names that may or may not have happened when the machine ends.
+    /// Changes of names that may or may not have happened when the machine crashes.
     pub fn pending(&self) -> usize {
         self.0.lock().pending.len()
     }
 
-    /// Another process on the machine, which has not ended.
+    /// The view of another process on the machine, which is still running.
     pub fn next_process(&self) -> Self {
         let mut world = self.0.lock().clone();
         (world.trouble, world.is_dead) = (None, false);
         Self(Arc::new(Mutex::new(world)))
     }
 
-    /// The disk after the machine has ended: of the pending changes those whose bit is in
-    /// `happened` have taken place, and what was not synced has this fate.
+    /// The disk after a crash of the machine. The pending changes whose bit is set in `happened`
+    /// have taken place, and unsynced bytes have this fate.
     pub fn next_boot(&self, happened: u32, fate: Fate) -> Self {
         let world = self.0.lock();
         let mut names = world.durable.clone();
@@ -171,14 +171,14 @@ impl Model {
         })))
     }
 
-    /// Replaces a file's bytes behind everybody's back.
+    /// Replaces a file's bytes without a step.
     pub fn damage(&self, path: &Path, bytes: Vec<u8>) {
         let mut world = self.0.lock();
         let index = world.file(path).expect("it is there");
         world.files[index].visible = bytes;
     }
 
-    /// A file that is there for sure.
+    /// A file that is certainly on the disk.
     pub fn add(&self, path: &Path, bytes: &[u8]) {
         let mut world = self.0.lock();
         let node = Node::File(world.files.len());
@@ -198,7 +198,7 @@ impl Model {
             .clone()
     }
 
-    /// The next step: how much of it takes place, and what is told of it.
+    /// The next step: how much of it takes place, and its result.
     fn step(&self) -> (MutexGuard<'_, World>, Extent, Result<()>) {
         let mut world = self.0.lock();
         let failure = || Err(Error::other("planned"));
@@ -418,8 +418,8 @@ impl Write for ModelFile {
 }
 
 impl Sink for ModelFile {
-    /// After a failure the system takes what it could not write for written, as Linux does: a later
-    /// sync succeeds without it.
+    /// After a failure the system considers the failed writes done, as Linux does: a later sync
+    /// succeeds without them.
     fn sync(&mut self) -> Result<()> {
         let (mut world, extent, told) = self.model.step();
         let is_neglected = world.neglect == Some(Neglect::Files);

@@ -1,5 +1,5 @@
-//! Goal: engines joined by a fabric in memory, driven by several threads at once, end with the
-//! documented bytes in the caller's memory, or with that memory as it was.
+//! Goal: engines connected in memory, and driven by several threads at once, end with the
+//! documented bytes in the caller's memory, or leave that memory unchanged.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,8 +17,8 @@ enum Sent {
     Bulk(FrameHeader, Payload),
 }
 
-/// What is under way between all peers. Signals leave in the order of their link, but several
-/// threads deliver them, so that even those may overtake each other: more than a real link does.
+/// Frames in flight between all peers. Signals leave in the order of their link, but several
+/// threads deliver them, so that even signals may overtake each other, unlike on a real link.
 #[derive(Default)]
 struct Fabric {
     signals: Mutex<BTreeMap<(usize, usize), VecDeque<Sent>>>,
@@ -56,7 +56,7 @@ struct Cluster {
     fabric: Arc<Fabric>,
     engines: Vec<Arc<Engine>>,
     held: Vec<Arc<Mutex<Vec<OpName>>>>,
-    /// Left to a thread of the driver, here to whoever steps.
+    /// Copies for a thread of the driver; here `step` makes them.
     copies: Arc<Mutex<Vec<(usize, LargeCopy)>>>,
 }
 
@@ -152,7 +152,7 @@ impl Cluster {
         true
     }
 
-    /// Delivers with several threads until `count` operations are held everywhere.
+    /// Delivers with several threads until all peers hold `count` operations.
     fn run_until_held(&self, count: usize) {
         std::thread::scope(|scope| {
             for thread in 0..3 {
@@ -330,11 +330,11 @@ fn staging_memory_of_a_result_that_is_not_home_is_nobody_elses() {
     }
 }
 
-/// Goal: a slot is another operation's only when nobody writes to it any more.
+/// Goal: a slot is reused only when no thread writes to it any more.
 ///
-/// 1. A contribution is about to be received into a slot: somebody is inside its memory.
-/// 2. The operation is stopped; its memory lets nobody in any more.
-/// 3. As long as the one is inside, the exchange has the operation, and so the slot.
+/// 1. A contribution is being received into a slot: a thread is using its memory.
+/// 2. The operation is stopped; no other thread can use its memory from then on.
+/// 3. While the first thread is using it, the exchange keeps the operation, and so the slot.
 #[test]
 fn a_slot_is_free_only_when_nobody_writes_to_it_any_more() {
     let (call, cluster) = (Call::all_reduce(2, Dtype::F32, 60_001), Cluster::new(2));

@@ -1,9 +1,11 @@
-//! Goal: under faults of bytes, lanes and order, engines over links in memory end with the
-//! documented bytes in the caller's memory, or with that memory as it was. One seed is one history.
+//! Goal: despite faults of bytes, lanes and order, engines over links in memory end with the
+//! documented bytes in the caller's memory, or leave that memory unchanged. One seed is one
+//! history.
 //!
-//! 1. Peers call the same operations, each in an order of its own and at any time.
-//! 2. Some are stopped everywhere at a moment that the seed chooses, as an abort does.
-//! 3. What all hold is committed; in the end nothing is left to happen, and all have ended.
+//! 1. Peers call the same operations, each in its own order and at any time.
+//! 2. Some operations are stopped everywhere at a random moment, as by an abort.
+//! 3. Operations that all peers hold are committed. In the end no event is left, and all have
+//!    ended.
 
 use std::collections::BTreeMap;
 
@@ -22,9 +24,9 @@ use crate::wire::control::{Algorithm, Kind};
 /// One peer.
 struct Node {
     engine: Arc<Engine>,
-    /// Its calls, in its order, that it has not made.
+    /// The remaining calls, in this peer's order.
     to_call: Vec<usize>,
-    /// What it lent, by operation, and the input then.
+    /// The lent memory of each operation, and its input.
     open: BTreeMap<usize, Vec<Buffer>>,
 }
 
@@ -140,7 +142,7 @@ impl World {
         });
     }
 
-    /// One peer makes its next call.
+    /// Makes the next call of one peer.
     fn call(&mut self, at: usize) {
         let Some(index) = self.nodes[at].to_call.pop() else {
             return;
@@ -159,7 +161,7 @@ impl World {
         self.nodes[at].open.insert(index, lent);
     }
 
-    /// An abort, wherever it was called.
+    /// Aborts an operation on all peers that have called it.
     fn stop(&mut self, index: usize) {
         let name = self.calls[index].name();
         let all_hold = self.holders(name) == self.nodes.len();
@@ -260,5 +262,5 @@ impl Drop for NamedSeed {
     }
 }
 
-/// A few seconds of work.
+/// Seeds for a few seconds of work.
 const SEEDS: u64 = 150;

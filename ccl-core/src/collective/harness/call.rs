@@ -1,5 +1,4 @@
-//! Collectives as tests call them: small limits, inputs from a seed, and the bytes that must come
-//! out.
+//! Collectives for tests: small limits, inputs from a seed, and the expected bytes.
 
 use crate::collective::encoding::{Encoding, HALVED};
 use crate::collective::exchange::ExchangeLimits;
@@ -40,7 +39,7 @@ impl Prng {
     }
 }
 
-/// One collective, as every member calls it.
+/// One collective, the same call on every member.
 #[derive(Clone, Debug)]
 pub(in crate::collective) struct Call {
     pub(in crate::collective) kind: Kind,
@@ -107,7 +106,7 @@ impl Call {
         }
     }
 
-    /// The operation as the member at `at` starts it; `peer` names members.
+    /// The operation that the member at `at` starts; `peer` maps positions to peers.
     pub(in crate::collective) fn start(&self, at: usize, peer: fn(usize) -> PeerId) -> Start {
         Start {
             birth: Birth {
@@ -151,7 +150,7 @@ impl Call {
         self.parts.iter().map(bytes).collect()
     }
 
-    /// What a member contributes: rubbish, but no NaN to keep the scalar reference short.
+    /// A member's input: random, but without NaN, to keep the scalar reference short.
     pub(in crate::collective) fn input(&self, rank: usize) -> Vec<Vec<u8>> {
         let mut prng = Prng(self.tag * 1000 + self.n * 100 + rank as u64);
         let bytes = self.side_bytes(Side::Input);
@@ -188,7 +187,7 @@ fn push_element(dtype: Dtype, prng: &mut Prng, out: &mut Vec<u8>) {
     }
 }
 
-/// The result of a call at one member, computed from all inputs in the documented order.
+/// The expected result of a call on one member, computed from all inputs in the documented order.
 pub(in crate::collective) fn reference(call: &Call, rank: usize) -> Vec<Vec<u8>> {
     let inputs: Vec<_> = (0..call.world_size).map(|rank| call.input(rank)).collect();
     let part = |part: usize| -> Vec<u8> {
@@ -211,7 +210,7 @@ pub(in crate::collective) fn reference(call: &Call, rank: usize) -> Vec<Vec<u8>>
     (0..call.parts.len()).map(part).collect()
 }
 
-/// In rank order, rounded once.
+/// Reduces in rank order, rounding once.
 fn sum_up(call: &Call, dtype: Dtype, inputs: &[&[u8]]) -> Vec<u8> {
     if inputs.len() == 1 {
         return inputs[0].to_vec();
@@ -224,7 +223,8 @@ fn sum_up(call: &Call, dtype: Dtype, inputs: &[&[u8]]) -> Vec<u8> {
     )
 }
 
-/// From the position after the owner's around to the owner's, rounded at each hop.
+/// Reduces from the position after the owner's around the ring to the owner's, rounding at each
+/// hop.
 fn around(call: &Call, part: usize, inputs: &[&[u8]]) -> Vec<u8> {
     let n = call.world_size;
     let mut out = inputs[0].to_vec();
@@ -256,10 +256,10 @@ fn around(call: &Call, part: usize, inputs: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// With the kernel of the library if it is to be tested, else with its scalar reference.
+/// Uses the library's kernel if that is to be tested, otherwise its scalar reference.
 pub(in crate::collective) type Kernel = fn(Dtype, ReduceOp, u32, &[&[u8]], &mut [u8]);
 
-/// Element by element, in the order of the operands.
+/// Reduces element by element, in the order of the operands.
 pub(in crate::collective) fn combine(
     kernel: Kernel,
     operation: (Dtype, ReduceOp, u32),

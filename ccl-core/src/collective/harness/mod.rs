@@ -1,8 +1,8 @@
-//! Exchanges joined by a queue that delivers in seeded random order, over real small buffers.
+//! Exchanges connected by a queue that delivers in seeded random order, over small real buffers.
 //!
 //! Signals of one sender to one receiver keep their order; bulk frames, additions and copies do
-//! not. Lent bytes are read when they are delivered, as late as a real link might; some frames are
-//! placed, half written with rubbish and delivered again, as after a repair.
+//! not. Lent bytes are read at delivery, as late as on a real link. Some frames are placed, half
+//! overwritten with garbage and delivered again, as after a repair.
 
 mod call;
 
@@ -23,7 +23,7 @@ pub(super) fn peer(index: usize) -> PeerId {
     PeerId(index as u64 + 10)
 }
 
-/// Memory of one operation at one peer.
+/// Memory of one operation on one peer.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     pub(super) input: Vec<Vec<u8>>,
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// One member calls; member `r` of the operation is peer `r`.
+    /// Makes the call on one member; member `r` of the operation is peer `r`.
     pub(super) fn start(&mut self, at: usize, call: &Call) {
         let op = call.name();
         let memory = Memory {
@@ -151,7 +151,7 @@ impl World {
         self.drain(at);
     }
 
-    /// Delivers something; false if nothing is under way.
+    /// Delivers one item; false if the queue is empty.
     pub(super) fn step(&mut self) -> bool {
         let links: Vec<_> = self.signals.keys().copied().collect();
         let count = links.len() + self.bulks.len() + self.work.len();

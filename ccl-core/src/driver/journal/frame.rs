@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::{RECORD_HEADER_BYTES, u32_at};
 
-/// What lies at one place of the file.
+/// What was found at one position of the file.
 pub(super) enum Found {
     /// A record; its checksum. The body is in the caller's buffer.
     Whole(u32),

@@ -29,7 +29,7 @@ use super::u32_at;
 use crate::descriptors::Own;
 use crate::driver::clock::Moment;
 
-/// The marker of one journal. Nobody else opens it as long as the journal is locked.
+/// The marker of one journal. No other process opens it while the journal is locked.
 #[derive(Debug)]
 pub(super) struct Marker {
     path: PathBuf,
@@ -119,11 +119,11 @@ impl Marker {
 /// Why a journal may not be the newest of its run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// Nothing beside it says so: it may have been copied from elsewhere. The marker's place.
+    /// It has no marker at this path: it may have been copied from elsewhere.
     NoMarker(PathBuf),
-    /// More, or something else, was sealed: it is an older copy, was shortened, or is gone.
+    /// Its marker shows that more was sealed, or something else: it is an older copy, or truncated.
     Older(PathBuf),
-    /// Nothing is left of what was sealed.
+    /// Nothing is left of the sealed records.
     Empty(PathBuf),
 }
 
@@ -154,7 +154,7 @@ impl fmt::Display for Doubt {
     }
 }
 
-/// Looks for what a marker says was sealed, while a journal is read.
+/// Looks for the sealed end, according to the marker, while a journal is read.
 pub(super) struct Sealed<'a> {
     points: &'a [Point],
     reached: Option<Point>,
@@ -191,7 +191,7 @@ impl<'a> Sealed<'a> {
 }
 
 impl Marker {
-    /// When a member could last hear of a master of this journal.
+    /// When a member could last have heard from a master of this journal.
     pub fn stamp(&self) -> Option<Moment> {
         let mut bytes = [0; STAMP_BYTES];
         let file = self.file.as_ref()?;
@@ -208,7 +208,7 @@ impl Marker {
         })
     }
 
-    /// From now on a member can hear from the master.
+    /// Records that a member can hear from the master from now on.
     pub fn write_stamp(&mut self, moment: &Moment) -> io::Result<()> {
         let Some(file) = &self.file else {
             return Ok(());

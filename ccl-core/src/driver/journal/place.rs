@@ -1,7 +1,7 @@
 //! The path of the journal: opens the file, and checks that the path still leads to it.
 //!
-//! Somebody may delete or replace the file while the master has it open. The master would keep
-//! writing to a file that is gone when it ends; [`Place`] detects this.
+//! The file may be deleted or replaced while the master has it open. The master would then write to
+//! a file that disappears when it ends; [`Place`] detects this.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -1,18 +1,18 @@
-//! Goal: what was appended comes back, or the master learns that it does not; nothing in between.
+//! Goal: all appended records are read back, or the master learns that they are not.
 //!
-//! 1. Records come back over several openings.
-//! 2. A file cut at any byte gives the whole records before the cut, and goes on from there.
-//! 3. A changed byte anywhere is an error, or harmless in what is torn off anyway.
-//! 4. Two openers, wrong files, failing disks.
-//! 5. An older copy, a shortened file and one without its marker are doubted; a crash causes none
-//!    of that.
+//! 1. Records are read back across several openings.
+//! 2. A file cut at any byte yields the complete records before the cut, and continues from there.
+//! 3. A changed byte anywhere is an error, or harmless in an incomplete last record.
+//! 4. Two masters on one file, wrong files, failing disks.
+//! 5. An older copy, a truncated file and a missing marker are detected; a crash causes none of
+//!    these.
 
 use std::fs::OpenOptions;
 use std::sync::Arc;
 
 use super::*;
 
-/// A directory of its own for each test, gone at the end.
+/// A separate directory for each test, removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -43,7 +43,7 @@ fn open(path: &Path) -> Result<(Journal, Vec<Entry>)> {
     Journal::open(path, "a run", true)
 }
 
-/// Writes `count` entries; where each ends.
+/// Writes `count` entries; returns where each ends.
 fn write(path: &Path, count: u32) -> Vec<u64> {
     let (mut journal, _) = open(path).unwrap();
     let mut ends = vec![journal.length().unwrap()];
@@ -279,14 +279,15 @@ fn a_journal_of_another_version_is_refused_in_words_and_left_alone() {
         let error = open(&path).unwrap_err();
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
         let words = error.to_string();
-        let expected = format!("has version {version}, this program writes {JOURNAL_VERSION}");
+        let expected =
+            format!("has version {version}, but this program writes version {JOURNAL_VERSION}");
         assert!(words.contains(&expected), "{words}");
         assert!(words.contains("or another file"), "{words}");
         assert_eq!(std::fs::read(&path).unwrap(), file);
     }
 }
 
-/// What is doubted at the next opening.
+/// The doubt at the next opening.
 fn doubt(path: &Path) -> Option<Doubt> {
     open(path).unwrap().0.doubt().cloned()
 }
@@ -295,7 +296,7 @@ fn marker_of(path: &Path) -> PathBuf {
     path.with_extension("journal.marker")
 }
 
-/// A journal of five entries, of which all are sealed, and where each ends.
+/// A journal of five sealed entries, and where each ends.
 fn sealed(folder: &Folder) -> (PathBuf, Vec<u64>) {
     let path = folder.file();
     let ends = write(&path, 5);
@@ -403,7 +404,7 @@ fn a_journal_without_its_marker_is_doubted_unless_nothing_is_in_it() {
     );
 }
 
-/// Commits are written lazily: a crash may take them, and nobody doubts the rest.
+/// Commits are written lazily: a crash may lose them, and the rest is still trusted.
 #[test]
 fn a_lost_tail_that_was_never_sealed_casts_no_doubt() {
     let folder = Folder::new("tail");
@@ -419,7 +420,7 @@ fn a_lost_tail_that_was_never_sealed_casts_no_doubt() {
     }
 }
 
-/// The marker is written in two places in turn: a crash in the middle of a write leaves the other.
+/// The marker is written to two places in turn: a crash during a write leaves the other one intact.
 #[test]
 fn a_marker_whose_last_write_was_cut_short_says_what_was_sealed_before() {
     let folder = Folder::new("torn");
@@ -441,7 +442,7 @@ fn a_marker_whose_last_write_was_cut_short_says_what_was_sealed_before() {
     }
 }
 
-/// While the journal is replaced, the marker knows the old file and the new.
+/// While the journal is being replaced, the marker matches both the old file and the new one.
 #[test]
 fn a_crash_while_a_journal_is_replaced_casts_no_doubt() {
     let folder = Folder::new("replaced");

@@ -11,7 +11,7 @@ use crate::driver::journal::{Journal, Place};
 use crate::error::Result;
 use crate::master::{History, Record};
 
-/// What records are written to: a journal, or what stands for it in tests.
+/// What records are written to: a journal, or its replacement in tests.
 pub(super) trait Disk: Debug {
     fn append(&mut self, record: &Record) -> Result<()>;
     fn stamp(&mut self, moment: &Moment) -> Result<()>;
@@ -192,7 +192,7 @@ impl Archive {
         Ok(())
     }
 
-    /// A member can hear of the master now; see [`Journal::stamp`].
+    /// Records that a member can hear from the master now; see [`Journal::stamp`].
     ///
     /// # Errors
     /// The journal's: the master must stop.

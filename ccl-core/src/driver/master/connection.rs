@@ -25,7 +25,7 @@ pub(super) struct Connection {
     pub address: SocketAddr,
     stream: Stream,
     outbox: Outbox,
-    /// False once the master closed it: what it still says is not heard.
+    /// False once the master has closed it; later messages are ignored.
     is_open: Cell<bool>,
     /// Set to end it at once, whatever is still to be sent.
     dropped: Cell<Option<&'static str>>,
@@ -110,7 +110,7 @@ pub(super) async fn run(server: Rc<Server>, connection: Rc<Connection>) {
     }
 }
 
-/// Hears messages until the connection ends, or breaks the rules.
+/// Receives messages until the connection ends or breaks the protocol.
 async fn hear(server: &Server, connection: &Connection) -> End {
     let mut deframer = Deframer::new(CONTROL_FRAME_BYTES_MAX);
     let first = async {
@@ -175,8 +175,8 @@ async fn hear_some(
     end.map_or(Ok(count), Err)
 }
 
-/// Lets the other side read the last words: a socket that is closed over unread bytes resets the
-/// connection, and the last words are lost with it.
+/// Lets the other side read the last messages: closing a socket with unread input would reset the
+/// connection and lose them.
 async fn linger(stream: &Stream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     let mut sink = [0; 1024];
@@ -190,5 +190,5 @@ async fn linger(stream: &Stream) -> io::Result<()> {
     }
 }
 
-/// How long a closed connection may take to read its last words.
+/// How long the other side may take to read the last messages.
 const LINGER: Duration = Duration::from_secs(1);

@@ -63,7 +63,7 @@ impl Door {
         None
     }
 
-    /// Forgets a connection that said who it is, or ended. Whether it was here.
+    /// Forgets a connection that has identified itself or ended. Returns whether it was known here.
     pub fn leave(&mut self, id: ConnectionId) -> bool {
         let Some(waiting) = self.waiting.remove(&id) else {
             return false;

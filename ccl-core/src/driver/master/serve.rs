@@ -55,7 +55,7 @@ struct State {
     pending: Vec<Output>,
     /// Something sealed has not reached the disk.
     is_unsynced: bool,
-    /// When the journal is to be stamped again, if a member can hear of the master.
+    /// When the journal is to be stamped again, if a member can hear from the master.
     stamp_after: Instant,
     /// When to look again whether the journal is still there.
     watch_after: Instant,
@@ -74,7 +74,7 @@ pub(super) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Error::os("the master's event loop", error))?;
+        .map_err(|error| Error::os("cannot start the master's event loop", error))?;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, serve(parts, stopped, asked))
 }
@@ -90,13 +90,13 @@ async fn serve(
     server.settle();
     loop {
         tokio::select! {
-            // The timer is last: what waits is heard before anybody is judged (R20).
+            // The timer is last: queued messages are read before any silence is judged (R20).
             biased;
-            // Whether the server was dropped or told to stop, it is to stop.
+            // The server was stopped or dropped.
             _ = &mut stopped => break,
             () = server.failed.notified() => break,
             Some(question) = asked.recv() => {
-                // Nobody waits for the answer any more: then it is of no use.
+                // The asking thread may have stopped waiting.
                 let _ = question.send(server.status());
             }
             Some(ended) = tasks.join_next() => {
@@ -122,7 +122,7 @@ impl Server {
         let port = parts
             .port
             .serve()
-            .map_err(|error| Error::os("the master's port", error))?;
+            .map_err(|error| Error::os("cannot accept connections on the master's port", error))?;
         let clock = Clock::start();
         let setup = Setup {
             run: parts.config.run,
@@ -312,7 +312,7 @@ impl State {
 
     fn turn_out(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            connection.drop_for("it was dropped for newer connections before it identified itself");
+            connection.drop_for("it gave way to newer connections before it identified itself");
         }
     }
 
@@ -417,8 +417,8 @@ impl State {
         }
     }
 
-    /// Notes about once a second that members can hear of the master, before they do; and looks
-    /// whether the journal is still there.
+    /// Records about once a second that members can hear from the master, before they do. Also
+    /// checks whether the journal is still in place.
     fn stamp(&mut self) -> Result<()> {
         let now = self.clock.now();
         let Some(journal) = &mut self.journal else {

@@ -1,7 +1,7 @@
 //! Goal: a master over real sockets serves peers, survives whatever reaches its port, and stops
-//! rather than to promise what its disk does not hold.
+//! rather than promise what is not on its disk.
 //!
-//! A raw client speaks frames over loopback.
+//! A raw client sends frames over loopback.
 //!
 //! 1. Sessions, restarts.
 //! 2. Junk, silence, crowds, clients that do not read.
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 mod journal;
 
-/// A key of its own for each newcomer, by which the master tells them apart.
+/// A unique key for each newcomer, by which the master distinguishes them.
 static KEYS: AtomicU64 = AtomicU64::new(1);
 
 struct Client {
@@ -110,7 +110,7 @@ fn greet(master: &MasterServer) -> (Client, Term) {
     }
 }
 
-/// The term that the answer to a sign of life names.
+/// The term in the answer to a heartbeat.
 fn ping(client: &mut Client) -> Term {
     client.send(&PeerToMaster::Ping);
     loop {
@@ -130,7 +130,7 @@ fn journal_file(name: &str) -> std::path::PathBuf {
     path
 }
 
-/// The fields of version 1 were others: a reader of version 2 must not try them.
+/// Version 1 had other fields: a reader of version 2 must not decode them.
 #[test]
 fn a_status_is_told_while_the_master_serves_and_refused_after() {
     let master = start(config());
@@ -346,7 +346,7 @@ fn a_master_whose_disk_is_full_ends_and_promises_nothing() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// The times of a master whose disk may take 8 s for a record.
+/// Timers of a master whose disk may take 8 s for a record.
 fn short_timers() -> Timers {
     let peer_timeout = Duration::from_secs(1);
     Timers {
@@ -358,8 +358,8 @@ fn short_timers() -> Timers {
     }
 }
 
-/// One of three peers: what it calls after the disk has stalled still has all three as
-/// contributors, for longer than it takes to be evicted. Returns when the first commit came.
+/// Runs one of three peers: after the disk has stalled, its calls still have all three
+/// contributors, for longer than an eviction takes. Returns the time of the first commit.
 fn call_over_a_stall(
     master: SocketAddr,
     stalls: &AtomicBool,

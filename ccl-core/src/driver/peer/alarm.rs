@@ -71,7 +71,7 @@ impl Alarm {
     }
 }
 
-/// The thread that rings the machine's alarm, until the session is gone.
+/// The thread that rings the machine's alarm until the session ends.
 pub(super) fn run_clock(session: &Weak<Session>, alarm: &Alarm, clock: Clock) {
     while alarm.wait(clock) {
         let Some(session) = session.upgrade() else {
@@ -100,7 +100,7 @@ impl StateAlarm {
     }
 }
 
-/// Rings until the session is gone.
+/// Rings until the session ends.
 pub(super) async fn run_state_alarm(session: Weak<Session>, alarm: Arc<StateAlarm>) {
     loop {
         let at = *alarm.at.lock();

@@ -37,7 +37,7 @@ pub struct Call {
     pub(super) id: CallId,
     pub(super) session: Arc<Session>,
     pub(super) completion: Arc<Completion>,
-    /// The attempt under way, for progress.
+    /// The attempt in progress, for `progress`.
     pub(super) op: Mutex<Option<OpName>>,
     /// How far it was when its newest attempt ended.
     pub(super) last: Mutex<Standing>,

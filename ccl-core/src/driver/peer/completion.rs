@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::outcome::Outcome;
 use crate::peer::{SessionEnd, View};
 
-/// A successful end.
+/// How a call succeeded.
 #[derive(Clone, Debug)]
 pub enum Finished {
     /// A collective committed.
@@ -135,13 +135,13 @@ impl Completion {
     }
 }
 
-/// The duty to end a call. Whoever drops it without doing so, by a panic, ends the call as unknown:
-/// nobody waits for ever.
+/// The duty to end a call. If it is dropped without that, because of a panic, the call ends as
+/// unknown, so that no thread waits forever.
 #[derive(Debug)]
 pub(super) struct Duty(Arc<Completion>);
 
 impl Duty {
-    /// For one call; nobody else ends it.
+    /// Creates the only duty for one call.
     pub(super) fn new(completion: Arc<Completion>) -> Self {
         Self(completion)
     }

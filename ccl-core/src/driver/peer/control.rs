@@ -29,7 +29,7 @@ impl Control {
         self.outbox.push(message)
     }
 
-    /// Ends the connection at once; its reader says so.
+    /// Ends the connection at once; its reader reports that.
     pub(crate) fn break_off(&self) {
         // An error means that it has ended already.
         let _ = self.stream.shutdown(Shutdown::Both);

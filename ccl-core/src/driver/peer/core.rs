@@ -183,7 +183,7 @@ impl Core {
         self.decided.push(work);
     }
 
-    /// The call whose attempt under way this is.
+    /// The call to which an attempt in progress belongs.
     fn call_of(&self, op: OpName) -> Option<CallId> {
         let mut calls = self.calls.iter();
         let call = calls.find(|(_, pending)| {
@@ -305,7 +305,7 @@ impl Core {
 
     fn take_post(&mut self, now: Instant, operation: Operation, call: Arc<Call>) {
         let duty = Duty::new(call.completion_arc());
-        // Without a view the session is over, and the machine says how it ended.
+        // Without a view the session is over, and the machine reports how it ended.
         if let Some(view) = self.peer.view()
             && let Some(expected) = operation.world_size
             && expected != view.members.len()

@@ -1,8 +1,8 @@
 //! Side effects of the machine's decisions, carried out in order and outside its lock.
 //!
-//! Whoever drives the machine appends to one queue under the machine's lock, releases the lock, and
-//! then runs the queue, unless another thread is already running it. So the queue has the order of
-//! the decisions, and only one thread at a time carries them out:
+//! A thread that drives the machine appends to one queue under the machine's lock, releases the
+//! lock, and then runs the queue, unless another thread is already running it. So the queue has the
+//! order of the decisions, and only one thread at a time carries them out:
 //!
 //! - links are made before an operation posts to them;
 //! - an operation is started before it is stopped, and stopped before its call ends (R14), before
@@ -38,11 +38,11 @@ use crate::wire::control::{CancelReason, Start, StateId};
 /// Something to do, in its turn.
 #[derive(Debug)]
 pub(super) enum Deferred {
-    /// Who this peer is, for its links.
+    /// The identity of this peer, for its links.
     Identify(Identity),
     /// The links to keep.
     Links(BTreeMap<PeerId, Neighbour>),
-    /// A connection to the master, told from others by this number.
+    /// A new connection to the master, with this number.
     Dial(u64),
     /// No connection is wanted any more.
     StopDialling,
@@ -68,7 +68,7 @@ pub(super) enum Deferred {
     Renew(Box<Repeat>),
     /// A call is made again, for the time that is named.
     NoteRepeat(OpName, u32),
-    /// Calls time out before the master evicts who does not make them.
+    /// Calls time out before the master evicts members that do not make them.
     WarnOfTimeouts {
         operation_timeout: Duration,
         post_timeout: Duration,
@@ -180,7 +180,7 @@ impl Session {
                 ?operation_timeout,
                 ?post_timeout,
                 "operation_timeout is not longer than the master's post_timeout: calls time out before a \
-                 member that hangs is evicted; raise the one or lower the other"
+                 member that hangs is evicted; raise operation_timeout or lower post_timeout"
             ),
             Deferred::Note(event) => log(&event),
         }

@@ -88,8 +88,8 @@ async fn is_on_loopback(sockets: &Arc<Owner>, address: SocketAddr) -> bool {
     false
 }
 
-/// What is wrong with a connection whose other side has said nothing that a master says: it ended
-/// with `error` after these first bytes.
+/// Describes a connection on which no master answered: it ended with `error` after these first
+/// bytes.
 pub(super) fn no_master(address: SocketAddr, first: &[u8], error: &io::Error) -> String {
     if first.is_empty() {
         return match error.kind() {
@@ -119,7 +119,7 @@ pub(super) fn unanswered(address: SocketAddr) -> String {
     format!("{address} accepted the connection but has not answered yet")
 }
 
-/// What is known of a connection whose other side has said nothing for longer than masters take.
+/// Describes a connection whose other side has been silent for longer than a master takes.
 pub(super) fn silent(address: SocketAddr) -> String {
     format!(
         "{address} accepts the connection but does not answer: it is another service, or the \

@@ -1,9 +1,8 @@
 //! Drives a peer's state machine: feeds it the queued inputs, then carries out what it decided.
 //!
-//! Whoever brings an input drives the machine on its own thread, unless another thread is already
-//! driving; that thread then handles this input too. Decisions are queued under the lock
-//! (`deferred`) and carried out after it is released. Messages to the master are sent right after
-//! that.
+//! A thread with an input drives the machine itself, unless another thread is already driving; that
+//! thread then handles this input too. Decisions are queued under the lock (`deferred`) and carried
+//! out after it is released. Messages to the master are sent right after that.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::driver::peer::session::Session;
 
-/// What a peer waits for at the moment.
+/// What a peer is waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// In words for a user.
+    /// Text for users.
     pub words: String,
-    /// The same without what changes from second to second: waits of one gist are one wait.
+    /// The same without what changes from second to second. Waits with an equal gist are one wait.
     pub gist: String,
 }
 
@@ -25,28 +25,28 @@ impl Waiting {
     }
 }
 
-/// When to say what is waited for: what lasts is said once, and again at doubling intervals.
+/// Decides when to report a wait: first when it has lasted a while, then at doubling intervals.
 #[derive(Debug, Default)]
 pub struct Notices {
     wait: Option<Seen>,
-    /// How long the wait had lasted when something was said last.
+    /// How long the wait had lasted at the last report.
     told_at: Duration,
 }
 
 #[derive(Debug)]
 struct Seen {
     gist: String,
-    /// When it may be said next.
+    /// When it may be reported next.
     due: Duration,
-    /// For how long it will not be said after that.
+    /// The pause after that report.
     pause: Duration,
 }
 
 impl Notices {
-    /// How long something must be waited for before it is said: longer than what goes well takes.
+    /// How long a wait must last before it is reported: longer than waits that go well.
     pub const INTERVAL: Duration = Duration::from_secs(2);
 
-    /// What to say now of a wait that has lasted for this long, called at any time.
+    /// The text to report now, if any, of a wait that has lasted this long. Call it at any time.
     pub fn next(&mut self, waiting: Option<Waiting>, waited: Duration) -> Option<String> {
         let Some(Waiting { words, gist }) = waiting else {
             *self = Self::default();
@@ -71,7 +71,7 @@ impl Notices {
     }
 }
 
-/// Logs what the session waits for, until it is gone.
+/// Logs what the session waits for, until it ends.
 pub(super) async fn run(session: Weak<Session>) {
     let mut notices = Notices::default();
     let mut began = None;
@@ -92,7 +92,7 @@ pub(super) async fn run(session: Weak<Session>) {
 
 /// Between two looks at what is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Something is said after this time though what is waited for changes all the time.
+/// Longest time without a report, even if the wait keeps changing.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
         Some(Waiting { words, gist })
     }
 
-    /// What was said in which second while this was waited for, looked at each half second.
+    /// The reports and their times in seconds during this wait, checked every half second.
     fn told(last: u64, at: impl Fn(f64) -> Option<Waiting>) -> Vec<(f64, String)> {
         let mut notices = Notices::default();
         let looks = (1..=last * 2).map(|half| half as f64 / 2.0);

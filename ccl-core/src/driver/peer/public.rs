@@ -21,12 +21,12 @@ pub(super) struct Public {
     pub(super) view: Option<Arc<View>>,
     pub(super) peer: Option<PeerId>,
     pub(super) ended: Option<SessionEnd>,
-    /// Why the master cannot be heard, if that is known.
+    /// Why the master cannot be reached, if known.
     last_fault: Option<String>,
     /// The master's address, and since when it has not answered over the connection there.
     unanswered: Option<(SocketAddr, Instant)>,
-    /// Whether `last_fault` is of a connection that ended without a word from a master: the next
-    /// one, of which nothing is known yet, says no more.
+    /// Whether `last_fault` is of a connection that ended without a message from a master. It
+    /// remains the best information while nothing is known of the next connection.
     is_telling: bool,
     pub(super) counters: Counters,
     pub(super) others: OtherGroups,
@@ -34,7 +34,7 @@ pub(super) struct Public {
 }
 
 impl Public {
-    /// The master has said something: there is nothing wrong with it.
+    /// Forgets earlier faults: the master has answered.
     pub(super) fn heard(&mut self, message: &MasterToPeer) {
         if matches!(
             message,
@@ -45,14 +45,14 @@ impl Public {
         }
     }
 
-    /// A connection was made, over which nothing has been heard yet.
+    /// A connection was established, but nothing was received yet.
     pub(super) fn control_began(&mut self, address: SocketAddr, now: Instant) {
         if !self.is_telling || self.last_fault.is_none() {
             self.unanswered = Some((address, now));
         }
     }
 
-    /// A connection ended, or was not made.
+    /// A connection ended, or could not be established.
     pub(super) fn control_ended(&mut self, was_made: bool, fault: String) {
         let is_heard = self.last_fault.is_none() && self.unanswered.is_none();
         self.is_telling = was_made && !is_heard;
@@ -60,7 +60,7 @@ impl Public {
         self.last_fault = Some(fault);
     }
 
-    /// Why the master cannot be heard, if it cannot.
+    /// Why the master cannot be reached, if it cannot.
     pub(super) fn fault(&self, now: Instant) -> Option<String> {
         match self.unanswered {
             Some((address, since)) if now - since < SILENT_AFTER => Some(dial::unanswered(address)),
@@ -79,7 +79,7 @@ impl Public {
     }
 
     /// Why this peer is not registered yet, and what it waits for without what changes from second
-    /// to second. A master may say what it waits for before it registers anybody.
+    /// to second. A master may report what it waits for before it registers any peer.
     fn no_master(&self, now: Instant) -> (String, String) {
         match (self.fault(now), &self.waits) {
             (Some(fault), _) => (fault.clone(), fault),
@@ -138,7 +138,7 @@ impl Session {
         Some(Waiting::new(what, &words, &gist))
     }
 
-    /// The same in words for a user.
+    /// The same as text for users.
     pub(crate) fn waits_for(&self) -> Option<String> {
         self.waiting().map(|waiting| waiting.words)
     }

@@ -24,7 +24,7 @@ pub(super) fn listen_at(config: &CommunicatorConfig) -> Option<SocketAddr> {
     named_loopback(&config.master).map(|ip| SocketAddr::new(ip, 0))
 }
 
-/// The addresses told to the others. An unspecified one stands for the address that the master
+/// The addresses announced to the others. An unspecified one stands for the address that the master
 /// sees.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ fn all_of_this_host(config: &CommunicatorConfig, listening: SocketAddr) -> Vec<S
     ips.into_iter().map(at).collect()
 }
 
-/// The loopback address to listen on, if the master is said to be on loopback.
+/// The loopback address to listen on, if the master's address is loopback.
 fn named_loopback(master: &str) -> Option<IpAddr> {
     if let Ok(address) = master.parse::<SocketAddr>() {
         return address.ip().is_loopback().then(|| loopback_like(&address));
@@ -113,7 +113,7 @@ fn port_of(address: &str) -> Option<u16> {
     port.parse().ok()
 }
 
-/// For documentation (RFC 5737, RFC 3849): nobody has them, and the way there is the usual one.
+/// Addresses for documentation (RFC 5737, RFC 3849): unused, and reached by the default route.
 const ANYWHERE: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
     SocketAddr::new(

@@ -24,7 +24,7 @@ struct Router {
 }
 
 impl Session {
-    /// Who handles what arrives on the links.
+    /// The handler of everything that arrives on the links.
     pub(super) fn router(&self) -> Handler {
         Arc::new(Router {
             engine: Arc::clone(&self.engine),

@@ -85,7 +85,7 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Binds the port, starts the threads, and begins to look for the master. Does not wait for it.
+    /// Binds the port, starts the threads, and starts looking for the master, without waiting.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`], [`Error::Os`].
@@ -227,7 +227,7 @@ impl Session {
         self.pending_peers.load(Ordering::Relaxed)
     }
 
-    /// The other groups of the run, as the master told last.
+    /// The other groups of the run, as last reported by the master.
     pub(crate) fn other_groups(&self) -> OtherGroups {
         self.public.lock().others
     }
@@ -351,7 +351,7 @@ pub(super) fn session_error(end: &SessionEnd) -> Error {
         SessionEnd::Refused(reason) => Error::Refused(reason.clone()),
         SessionEnd::Detached => Error::Unknown("no master for longer than detach_timeout".into()),
         SessionEnd::NoVerdict => {
-            Error::Unknown("no verdict within verdict_timeout of the cancel".into())
+            Error::Unknown("no verdict on a cancelled call within verdict_timeout".into())
         }
         SessionEnd::Protocol(what) => {
             Error::Unknown(format!("the master broke the protocol: {what}"))
@@ -407,7 +407,7 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Arc<dyn Links>) -> 
 fn scratch(config: &CommunicatorConfig) -> Result<Scratch> {
     Scratch::new(config.scratch_bytes).map_err(|refusal| {
         let cause = std::io::Error::new(std::io::ErrorKind::OutOfMemory, refusal);
-        Error::os("allocating scratch_bytes of memory", cause)
+        Error::os("cannot allocate scratch_bytes of memory", cause)
     })
 }
 
@@ -425,7 +425,7 @@ fn default_name() -> String {
 
 /// Longest that dropping the last communicator waits for the master's farewell.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
-/// Longest that it waits for its sockets to be closed: far more than a busy machine takes.
+/// Longest that it waits for its sockets to close: far more than a busy machine takes.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

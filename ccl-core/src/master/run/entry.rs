@@ -154,28 +154,31 @@ impl Master {
             ));
         }
         if hello.min_world as usize > limits::WORLD_SIZE_MAX {
-            return Some(format!("min_world is at most {}", limits::WORLD_SIZE_MAX));
+            return Some(format!(
+                "min_world_size must be at most {}",
+                limits::WORLD_SIZE_MAX
+            ));
         }
         if hello.unit.is_some_and(|unit| unit.0 >= LONE_UNIT) {
-            return Some("unit ids are below 2^63".into());
+            return Some("unit must be below 2^63".into());
         }
         let is_wrong =
             |size: u32| size == 0 || size as usize > limits::PEERS_MAX || hello.unit.is_none();
         if hello.unit_size.is_some_and(is_wrong) {
             return Some(format!(
-                "unit_size is 1 to {} and needs a unit",
+                "unit_size must be 1 to {}, and needs a unit",
                 limits::PEERS_MAX
             ));
         }
         if self.shared.sessions.len() >= limits::PEERS_MAX {
             return Some(format!(
-                "the master serves at most {} peers",
+                "the master already serves {} peers, which is the maximum",
                 limits::PEERS_MAX
             ));
         }
         if !self.has_room_for(hello.group) {
             return Some(format!(
-                "the master serves at most {} groups at a time, and each of them has peers",
+                "the master already serves {} groups with peers, which is the maximum",
                 limits::GROUPS_MAX
             ));
         }

@@ -285,7 +285,7 @@ fn newcomer_to_one_group_more_than_a_master_serves_is_refused() {
     let [MasterToPeer::Refused { reason }] = &told[..] else {
         panic!("{told:?}");
     };
-    assert!(reason.contains(&format!("at most {groups} groups")));
+    assert!(reason.contains(&format!("already serves {groups} groups")));
     stage.join_group(groups - 1);
     assert_eq!(stage.master.groups.len(), limits::GROUPS_MAX);
 }

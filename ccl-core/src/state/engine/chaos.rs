@@ -1,16 +1,16 @@
-//! Seeded syncs in which everything goes wrong: sources and receivers die, lie, are slow or heard
-//! late, and attempts are stopped between any two frames and made again with the survivors.
+//! Seeded syncs with all kinds of faults: sources and receivers die, send wrong data, or are slow
+//! or late, and attempts are stopped between any two frames and retried with the survivors.
 //!
 //! Checked at every step: each block in a receiver's memory is its own or the elected one, never
-//! anything else. At the end: whoever says that it holds has the elected content, bit for bit, and
-//! whoever cannot have it says why.
+//! anything else. At the end: every peer that reports success has the elected content, bit for bit,
+//! and every other peer reports why not.
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::ids::Members;
 
-/// Blocks of an entry in all.
+/// Total blocks of an entry.
 const BLOCK: usize = 64;
 
 /// A small generator (SplitMix64): one seed, one history.
@@ -41,12 +41,12 @@ struct Chaos {
     originals: BTreeMap<PeerId, Vec<u8>>,
     living: BTreeSet<PeerId>,
     liars: BTreeSet<PeerId>,
-    /// Dead, and not yet known to be.
+    /// Dead, but not yet known to be dead.
     unburied: Vec<PeerId>,
     attempt: u64,
-    /// What the attempt elected, and who has it.
+    /// The content elected in this attempt, and the peers that have it.
     election: (Option<StateId>, Vec<PeerId>),
-    /// Who has not heard of it.
+    /// Peers that do not know the election yet.
     elections: BTreeSet<PeerId>,
     liveness: usize,
 }
@@ -109,7 +109,7 @@ impl Chaos {
         chaos
     }
 
-    /// An attempt with the living.
+    /// Starts an attempt with the surviving peers.
     fn begin(&mut self) {
         self.attempt += 1;
         self.net.wire.lock().clear();
@@ -128,7 +128,7 @@ impl Chaos {
         }
     }
 
-    /// Who has the elected content whole.
+    /// Peers that have the complete elected content.
     fn sources(&self) -> (Option<StateId>, Vec<PeerId>) {
         let mut content = None;
         let mut sources = Vec::new();
@@ -146,7 +146,7 @@ impl Chaos {
         self.net.nodes[&id].memory.to_vec()
     }
 
-    /// The master's word reaches one that has not heard it.
+    /// The election reaches a peer that does not know it yet.
     fn tell_election(&mut self) {
         let index = self.dice.below(self.elections.len());
         let id = *self.elections.iter().nth(index).expect("below its length");
@@ -246,7 +246,7 @@ impl Chaos {
         }
     }
 
-    /// One thing happens. False once nothing can.
+    /// Lets one event happen; false if none is left.
     fn step(&mut self) -> bool {
         let is_quiet = self.net.wire.lock().is_empty();
         match self.dice.below(1000) {

@@ -1,4 +1,4 @@
-//! Engines joined by a wire that the test delivers frame by frame, and may tamper with.
+//! Engines connected by a wire on which the test delivers, and may tamper with, each frame.
 
 use std::collections::VecDeque;
 
@@ -132,7 +132,7 @@ fn net(seeds: &[u8]) -> Net {
 }
 
 impl Net {
-    /// Tells a node that the content of peer 1 was elected.
+    /// Reports to a node that the content of peer 1 was elected.
     fn elect(&self, id: u64, sources: &[u64]) {
         let (content, _) = self.nodes[&PeerId(1)].holding.offered();
         let sources: Vec<_> = sources.iter().copied().map(PeerId).collect();
@@ -141,7 +141,7 @@ impl Net {
             .elected(OP, content, &sources);
     }
 
-    /// Delivers all frames, each after `tamper` saw what it carries; what nodes called a fault.
+    /// Delivers all frames, each after `tamper`; returns what nodes reported as faults.
     fn deliver(
         &self,
         mut tamper: impl FnMut(PeerId, &FrameHeader, &mut [u8]),
@@ -274,8 +274,8 @@ fn a_sync_that_stops_half_way_leaves_a_mixture_and_touches_nothing_after() {
     assert!(!holding.offered().1, "a mixture stays");
 }
 
-/// Peer 2 has got half of what peer 1 alone has. When that is lost, peer 3 gets what peer 2 had
-/// before, from where it is kept, and in the end it is in its place again.
+/// Peer 2 has received half of a content that only peer 1 has. When peer 1 is lost, peer 3 gets
+/// peer 2's earlier content from the kept copy, and in the end peer 2 has it back in place.
 #[test]
 fn what_a_member_had_before_is_given_when_the_only_source_is_lost() {
     let net = net(&[1, 9, 5]);
@@ -325,7 +325,7 @@ fn what_a_member_had_before_is_given_when_the_only_source_is_lost() {
     assert_eq!(second.holding.digests(), digests);
 }
 
-/// With a second source nothing is kept: one of the two will be left.
+/// With a second source nothing is kept: one of the two will survive.
 #[test]
 fn nothing_is_kept_where_two_have_the_elected_content() {
     let net = net(&[1, 1, 9]);
@@ -422,9 +422,9 @@ fn a_source_that_is_lost_is_replaced() {
     assert_eq!(net.events(3), [StateEvent::Held(OP)]);
 }
 
-/// The master is about to evict it, and all repeat the sync: a cancel would be final for them. The
-/// only source is lost before it has given anything, or half-way; or of two sources one lies, and
-/// the other is lost.
+/// The master is about to evict the source, and all retry the sync; a cancel would be final for
+/// them. The only source is lost before it has sent anything, or half-way; or one of two sources
+/// sends wrong data and the other is lost.
 #[test]
 fn the_loss_of_the_last_source_is_left_to_the_master() {
     let early = net(&[1, 9]);

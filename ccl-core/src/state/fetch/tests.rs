@@ -1,4 +1,4 @@
-//! Sources with rates and ways of failing, in virtual time, around one fetch.
+//! One fetch in virtual time, from sources with different rates and faults.
 
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ impl Bench {
         }
     }
 
-    /// Runs until it ends; the virtual time it took.
+    /// Runs the fetch to its end; returns the virtual time that it took.
     fn run(&mut self) -> Duration {
         let start = self.now;
         for _ in 0..1_000_000 {

@@ -1,4 +1,4 @@
-//! What goes in at one end comes out at the other: once, whole, and on all lanes.
+//! Frames sent at one end arrive at the other: once, complete, and on all lanes.
 
 use std::collections::BTreeSet;
 
@@ -180,7 +180,7 @@ pub(super) fn a_repaired_lane_is_reported_and_the_link_is_not<N: Network>() {
 ///
 /// 1. Twenty operations of twenty segments are queued. 2. At every fifth arrival a lane is reset;
 ///    at every eleventh an odd operation ends. 3. All segments of even operations arrive, once;
-///    those of odd ones once at most, and whole.
+///    those of odd ones arrive at most once, and complete.
 pub(super) fn operations_that_end_do_not_disturb_those_that_go_on_while_lanes_break<N: Network>() {
     let mut stage = Stage::<N>::pair(3);
     let sources: Vec<Segments> = (0..20).map(|_| Segments::patterned(400, 20_000)).collect();
@@ -259,7 +259,7 @@ pub(super) fn the_end_of_the_other_side_is_reported_and_given_up<N: Network>() {
     stage.next_is(1, Seen::Down(LinkFault::Refused, true));
 }
 
-/// One side drops the link and wants it again, while the other kept it all the time.
+/// One side drops the link and wants it again, while the other keeps it all the time.
 pub(super) fn a_link_that_one_side_forgot_begins_anew<N: Network>() {
     let mut stage = Stage::<N>::pair(2);
     for (forgetful, other) in [(0, 1), (1, 0)] {
@@ -280,7 +280,7 @@ pub(super) fn a_link_that_one_side_forgot_begins_anew<N: Network>() {
     }
 }
 
-/// Names of links grow, so that late reports of an earlier one are known as such.
+/// Link names increase, so that late reports of an earlier link can be recognised.
 pub(super) fn an_earlier_link_is_not_the_current_one<N: Network>() {
     let mut stage = Stage::<N>::pair(1);
     let names = |stage: &Stage<N>| {

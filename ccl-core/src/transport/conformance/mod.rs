@@ -1,7 +1,7 @@
-//! Goal: whatever carries frames keeps the promises of the seam, and keeps the same ones.
+//! Goal: all transports keep the promises of the transport interface.
 //!
 //! Each case of `cases` runs over every kind of [`Network`]: real sockets on loopback, and memory
-//! under virtual time. What is particular to one of them is tested there.
+//! under virtual time. Anything specific to one of them is tested there.
 
 mod cases;
 pub(super) mod recorder;
@@ -21,7 +21,7 @@ use crate::peer::Neighbour;
 /// Longest time that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the handlers saw and nobody has asked for yet, by the peer that saw it.
+/// Events of the handlers that were not taken yet, by peer.
 #[derive(Default)]
 struct Log {
     seen: Mutex<BTreeMap<PeerId, VecDeque<Seen>>>,
@@ -34,7 +34,7 @@ trait Network {
     fn new() -> Self;
     /// The links of one more peer, with this many bulk lanes.
     fn links(&mut self, lanes: u16) -> Self::Links;
-    /// Returns once this peer has seen something.
+    /// Returns once this peer has an event.
     fn wait(&mut self, log: &Log, at: PeerId);
     /// Breaks one connection as a reset by the network would.
     fn reset_lane(&self, links: &Self::Links, peer: PeerId, lane: u16);
@@ -162,7 +162,7 @@ impl<N: Network> Stage<N> {
         });
     }
 
-    /// Has one peer want a link with another, and with nobody else. The later one dials.
+    /// Makes one peer want a link with another peer only. The later one dials.
     fn want(&self, at: usize, other: usize) {
         let neighbour = Neighbour {
             addresses: vec![self.nodes[other].links.address()],
@@ -186,7 +186,7 @@ impl<N: Network> Stage<N> {
         self.network.reset_lane(self.links(at), other, lane);
     }
 
-    /// The next thing seen.
+    /// The next event.
     fn next(&mut self, at: usize) -> Seen {
         let id = self.id(at);
         self.network.wait(&self.log, id);
@@ -195,7 +195,7 @@ impl<N: Network> Stage<N> {
         queue.pop_front().expect("it was waited for")
     }
 
-    /// The next thing seen that `pick` takes; the others are dropped.
+    /// The next event that `pick` accepts; others are dropped.
     fn find<R>(&mut self, at: usize, mut pick: impl FnMut(&Seen) -> Option<R>) -> R {
         loop {
             if let Some(picked) = pick(&self.next(at)) {

@@ -1,4 +1,4 @@
-//! A handler that records everything, and bytes that tell where they belong.
+//! A handler that records everything, and test bytes that identify their segment.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(in crate::transport) struct Recorder {
 }
 
 impl Recorder {
-    /// Tells what it sees, and throws segments away until `place_by`.
+    /// Reports its events, and discards segments until `place_by`.
     pub(in crate::transport) fn new(tell: impl Fn(Seen) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             tell: Box::new(tell),
@@ -108,7 +108,7 @@ pub(in crate::transport) fn signal_header(segment: u32, payload: &Bytes) -> Fram
     }
 }
 
-/// Bytes that no other segment has in this order.
+/// Bytes that are unique to one segment.
 pub(in crate::transport) fn pattern(segment: u32, bytes: usize) -> Vec<u8> {
     let mut state = segment.wrapping_mul(0x9E37_79B9) | 1;
     let mut next = || {

@@ -91,7 +91,7 @@ impl Guests {
             guest.task.abort();
             inner
                 .warnings
-                .warn(guest.remote, "gives way to newer connections");
+                .warn(guest.remote, "dropped in favour of newer connections");
         }
     }
 }
@@ -102,7 +102,7 @@ async fn identify(inner: Arc<Inner>, stream: Stream, remote: SocketAddr, has_key
     let reason = match deadline.await {
         Ok(Ok(())) => return,
         Ok(Err(reason)) => reason,
-        Err(_elapsed) if has_key.load(Ordering::Relaxed) => "its peer is not known here".into(),
+        Err(_elapsed) if has_key.load(Ordering::Relaxed) => "its peer is unknown here".into(),
         Err(_elapsed) => "no hello in time".into(),
     };
     inner.warnings.warn(remote, reason);

@@ -1,4 +1,4 @@
-//! Bytes to messages and back: round trips, limits from both sides, and bytes that were damaged.
+//! Bytes to messages and back: round trips, limits from both sides, and damaged bytes.
 
 mod any;
 
@@ -132,8 +132,8 @@ fn the_layout_is_fixed() {
     assert_eq!(frame_of(&pong)[4], 0x81);
 }
 
-/// What follows the version in a `Hello` of another version is anybody's guess: its sender is to be
-/// told that, not that it cannot be understood.
+/// The fields after the version in a `Hello` of another version are unknown: the sender must get an
+/// error about the version, not about the decoding.
 #[test]
 fn a_hello_of_another_version_is_understood_as_far_as_its_version() {
     for version in [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1, u32::MAX] {
@@ -152,7 +152,7 @@ fn a_hello_of_another_version_is_understood_as_far_as_its_version() {
     }
 }
 
-/// A refusal is what sides of different versions have to say to each other.
+/// Refusals must be readable across versions.
 #[test]
 fn a_refusal_looks_the_same_in_each_version() {
     let refusal = MasterToPeer::Refused {
@@ -236,8 +236,8 @@ fn every_refusal_says_what_is_wrong_and_stays() {
         (damaged(4, 9), "control frame version 9, this side speaks 1"),
         (damaged(4, 0x81), "wrong side"),
         (damaged(9, 0), "checksum is"),
-        (trailing, "1 bytes after its end"),
-        (unknown, "undecodable control message"),
+        (trailing, "1 bytes left after its end"),
+        (unknown, "cannot decode the control message"),
         (
             b"GET / HTTP/1.1\r\n".to_vec(),
             "a control frame of 542393680 bytes",

@@ -1,16 +1,16 @@
-"""The torch.distributed backend ``ccl``: DDP and HSDP's replicate dimension over links that fail.
+"""The torch.distributed backend ``ccl``: DDP and HSDP's replicate dimension over unreliable links.
 
-Importing it registers the backend. Three ways to use that, see ``docs/python.md``:
+Importing this package registers the backend. There are three ways to use it (see ``docs/python.md``):
 
 - ``init_process_group("ccl", init_method="ccl://host:port?initial_world_size=3")``: an *elastic* run, in
-  which peers come and go. Torch is told that each process is alone (rank 0 of 1).
-- ``use_master("host:port")``, then any of torch's own ways to make a group of fixed ranks, such as
-  ``init_device_mesh(..., backend_override={"replicate": "ccl"})``: members may be lost, nobody joins.
+  which peers come and go. Each process appears to torch as the only one (rank 0 of 1).
+- ``use_master("host:port")``, then any of torch's own ways to create a group of fixed ranks, such as
+  ``init_device_mesh(..., backend_override={"replicate": "ccl"})``: ranks may be lost, but none can join.
 - ``use_master`` and ``init_process_group("ccl", ..., enable_reconfigure=True)``, or
-  ``reconfigurable_group``: the program says by ``reconfigure`` who the members are, again and again.
+  ``reconfigurable_group``: the program sets the members with ``reconfigure``, as often as it likes.
 
-A fourth way leaves torch's groups to what runs inside a site: ``Site`` is for sites that each shard one
-model with FSDP2.
+``Site`` is a fourth way, for sites that each shard one model with FSDP2. Torch's groups then connect only
+the processes of one site.
 """
 
 from ccl.torch._backend import (

@@ -1,7 +1,8 @@
-"""An all-to-all made of two all-gathers: everyone gets everything, and keeps what is its own.
+"""An all-to-all built on two all-gathers: each rank receives everything and keeps its own part.
 
-The first gathers how many bytes each rank gives and expects, so that all know what to make room for,
-and notice alike what does not fit. It moves as many times the bytes of a real one as there are ranks.
+The first all-gather exchanges how many bytes each rank sends and expects, so that all ranks allocate
+the right sizes, and all raise the same error if sizes do not match. For n ranks this moves n times as
+many bytes as a direct all-to-all.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from ccl.torch import _calls
 
 
 class AllToAll:
-    """One of them at one rank; tensors are in order of the ranks that they come from and go to."""
+    """One all-to-all on one rank. Tensors are in the order of their source and target ranks."""
 
     def __init__(
         self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor], rank: int
@@ -22,7 +23,7 @@ class AllToAll:
         self._outputs = outputs
         self._inputs = inputs
         self._rank = rank
-        #: By rank: the bytes for each rank, and those expected from each.
+        #: By rank: bytes sent to each rank, and bytes expected from each.
         self._counts: torch.Tensor | None = None
         self._gathered = torch.empty(0)
         self._order: list[int] = []
@@ -30,14 +31,14 @@ class AllToAll:
     def start(
         self, communicator: ccl.Communicator, order: list[int], options: dict[str, Any]
     ) -> ccl.Handle:
-        """Starts the first or the second all-gather; `order` has the ranks in that of the members."""
+        """Starts the first or the second all-gather. `order` lists the ranks in the order of members."""
         self._order = order
         send = self._own_counts() if self._counts is None else self._own_bytes(self._counts)
         self._gathered = torch.empty(len(order) * send.numel(), dtype=send.dtype)
         return communicator.all_gather_async(send, self._gathered, **options)
 
     def finish(self) -> bool:
-        """Whether that was the second, of which the result is taken."""
+        """Returns whether this was the second all-gather; if so, takes the result."""
         shares = list(self._gathered.chunk(len(self._order))) if self._gathered.numel() else []
         by_rank = dict(zip(self._order, shares, strict=False))
         if self._counts is None:
@@ -64,42 +65,43 @@ class AllToAll:
 
 
 def split(what: str, tensor: torch.Tensor, sizes: Sequence[int], size: int) -> list[torch.Tensor]:
-    """Parts of a tensor for each rank: of these lengths along its first dimension, or equally long."""
+    """Splits a tensor along its first dimension, by these lengths or equally."""
     length = tensor.shape[0] if tensor.dim() else 1
     if not sizes and length % size != 0:
         raise ccl.InvalidArgument(
-            f"{what}: a tensor of length {length} cannot be split equally among {size} ranks: give the "
+            f"{what}: a tensor of length {length} cannot be split equally among {size} ranks: pass "
             "split sizes"
         )
     if sizes:
         _calls.check_count(what, len(sizes), size)
     if sizes and (min(sizes) < 0 or sum(sizes) != length):
         raise ccl.InvalidArgument(
-            f"{what}: the split sizes {list(sizes)} have the sum {sum(sizes)}, the tensor has length {length}"
+            f"{what}: the split sizes {list(sizes)} add up to {sum(sizes)}, but the tensor has length "
+            f"{length}"
         )
     whole = tensor if tensor.dim() else tensor.view(1)
     return list(whole.split(list(sizes) or [length // size] * size))
 
 
 def as_tensor(share: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """Bytes as what they are."""
+    """Views bytes as elements of the given type."""
     if share.storage_offset() % part.element_size() != 0:
-        share = share.clone()  # Torch wants them aligned.
+        share = share.clone()  # Torch requires alignment.
     return share.view(part.dtype).view(part.shape)
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """What moves without being combined moves as bytes, so every type of torch does."""
+    """Views a tensor as bytes, so that a collective without a reduction accepts every type."""
     return tensor.detach().reshape(-1).view(torch.uint8)
 
 
 def _check(counts: torch.Tensor) -> None:
-    """All ranks see the same, so that they fail alike."""
+    """Checks that sizes match. All ranks see the same sizes, so all raise the same error."""
     given, expected = counts[:, 0], counts[:, 1].T
     wrong = (given != expected).nonzero().tolist()
     if wrong:
         source, target = wrong[0]
         raise ccl.InvalidArgument(
-            f"all_to_all: rank {source} gives {int(given[source, target])} bytes to rank {target}, which expects "
-            f"{int(expected[source, target])}"
+            f"all_to_all: rank {source} sends {int(given[source, target])} bytes to rank {target}, "
+            f"which expects {int(expected[source, target])}"
         )

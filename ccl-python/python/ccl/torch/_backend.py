@@ -1,4 +1,4 @@
-"""How torch comes by groups: the backend's name, its creator, and ``ccl://`` addresses."""
+"""Registers the backend with torch: its name, how it creates groups, and ``ccl://`` addresses."""
 
 import pickle
 import secrets
@@ -19,7 +19,7 @@ from ccl.torch._reconfigure import Members, Reconfigurable
 
 NAME = "ccl"
 
-#: Below the tags of groups.
+#: Below the tags that groups use.
 SHARE_TAG = FIRST_TAG - 1
 MEETING_TAG = FIRST_TAG - 2
 
@@ -33,9 +33,9 @@ _elastic: "_Run | None" = None
 class _Run:
     """An elastic run: a communicator, and the groups that share it.
 
-    Torch numbers groups by process, members and newcomers differently. Here they are numbered from the
-    last safe point at which newcomers came, when all groups but the default one, which newcomers do not
-    have, come to an end.
+    Torch numbers groups per process, so members and newcomers would count differently. Here numbering
+    restarts at each safe point that admits newcomers. At that point all groups except the default one
+    end, because newcomers do not have them.
     """
 
     def __init__(self, communicator: ccl.Communicator) -> None:
@@ -47,7 +47,7 @@ class _Run:
 
     @property
     def is_over(self) -> bool:
-        """It is over with its first group."""
+        """The run ends when its first group ends."""
         return bool(self._groups) and self._groups[0].is_over
 
     def make_group(self, rank: int, size: int, timeout: timedelta) -> Group:
@@ -64,8 +64,8 @@ class _Run:
         return self.communicator.view
 
     def _meet(self) -> None:
-        """All know whether there are newcomers. Views would not do: a newcomer that is lost at once is
-        in the views of some."""
+        """Finds out, with all members, whether there are newcomers. Views do not tell: a newcomer that
+        is lost at once may be in the views of only some members."""
         told = bytearray([self._is_newcomer])
         self.communicator.all_reduce(
             told, "max", tag=MEETING_TAG, attempts=ATTEMPTS, caller="meeting of newcomers"
@@ -79,9 +79,9 @@ class _Run:
 
 
 def use_master(address: str, **settings: Any) -> None:
-    """Where groups of fixed ranks find their master, with settings as ``ccl.Communicator`` has them.
+    """Sets the master for groups of fixed ranks. Takes the settings of ``ccl.Communicator``.
 
-    Each group is a peer group of its own in the master's run.
+    Each group of torch becomes a separate peer group in the master's run.
     """
     global _master
     _check_name()
@@ -102,7 +102,7 @@ def reconfigurable_group(timeout: timedelta = dist.default_pg_timeout) -> dist.P
 
 
 def communicator(group: dist.ProcessGroup | None = None) -> ccl.Communicator:
-    """The communicator below a group; without one, that of the default group."""
+    """The communicator of a group, by default of the default group."""
     found = dist.group.WORLD if group is None else group
     if not isinstance(found, Group):
         _check_name()
@@ -111,26 +111,26 @@ def communicator(group: dist.ProcessGroup | None = None) -> ccl.Communicator:
 
 
 def update_topology() -> ccl.View:
-    """The safe point of an elastic run, at which newcomers enter. All members must come to it, with
-    no operation of torch under way.
+    """The safe point of an elastic run, at which newcomers enter. All members must call it, with no
+    torch operation in progress.
 
-    Where the world has grown afterwards, members and newcomers have to share their state, for
-    instance by ``share``.
+    If the world has grown, members must then pass their state to the newcomers, for example with
+    ``share``.
     """
     run = _elastic_run()
     if run is None:
-        raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, admits newcomers")
+        raise ccl.InvalidUsage("only an elastic run, created with a ccl:// address, admits newcomers")
     return run.update_topology()
 
 
 def share(value: T) -> T:
-    """The value of the run's oldest member (rank 0), pickled, on all members of an elastic run.
+    """Returns the value of the oldest member (rank 0) on all members of an elastic run. Uses pickle.
 
-    Torch's own broadcasts of objects do not do this: there every process is rank 0.
+    Torch's own object broadcasts cannot do this, because there every process is rank 0.
     """
     elastic = _elastic_run()
     if elastic is None:
-        raise ccl.InvalidUsage("only an elastic run, made by a ccl:// address, has newcomers")
+        raise ccl.InvalidUsage("only an elastic run, created with a ccl:// address, has newcomers")
     run = elastic.communicator
     while True:
         is_source = run.rank == 0
@@ -142,24 +142,24 @@ def share(value: T) -> T:
         run.all_reduce_many(told, tag=SHARE_TAG, attempts=ATTEMPTS)
         if sources == 1 and told[1][0] == 1:
             return value if is_source else cast(T, pickle.loads(told[0]))
-        # It died, or learns only now that it is the oldest: all know, and begin anew.
+        # The source died, or has only now become the oldest. All members see this and retry.
 
 
 def _elastic_run() -> _Run | None:
-    """The one that is under way."""
+    """The elastic run in progress."""
     return None if _elastic is None or _elastic.is_over else _elastic
 
 
 def _create(options: Any, _backend_options: Any) -> Group:
-    """Makes the group that torch describes; torch before 2.14 knows of no `enable_reconfigure`."""
+    """Creates the group that torch describes. Torch before 2.14 has no `enable_reconfigure`."""
     is_reconfigurable = getattr(options, "enable_reconfigure", False)
     rank, size, timeout = options.group_rank, options.group_size, options.timeout
     run = _elastic_run()
     if run is not None and is_reconfigurable:
         _end_elastic_run(run)
         raise ccl.InvalidUsage(
-            "an elastic run, made by a ccl:// address, has its members come and go by itself: call "
-            "ccl.torch.use_master and give init_process_group another init_method, or leave out "
+            "an elastic run, created with a ccl:// address, manages its members itself: call "
+            "ccl.torch.use_master and pass init_process_group another init_method, or leave out "
             "enable_reconfigure"
         )
     if run is not None:
@@ -174,7 +174,7 @@ def _check_master() -> None:
     if _master is None:
         raise RuntimeError(
             "the backend ccl needs a master: start one with `ccl master`, and call "
-            'ccl.torch.use_master("host:port") before the group is made, or give init_process_group '
+            'ccl.torch.use_master("host:port") before creating the group, or pass init_process_group '
             'the init_method "ccl://host:port?initial_world_size=N" for a run that peers may join'
         )
 
@@ -198,7 +198,7 @@ def _make_fixed(store: Any, rank: int, size: int, timeout: timedelta) -> Group:
 
 
 def _connect(members: Members, timeout: timedelta) -> ccl.Connecting:
-    """Starts to meet the members of a group that takes all of them."""
+    """Starts connecting to a group that forms only when all its members have joined."""
     assert _master is not None
     size = len(members.handles)
     own = {"group": members.group, "initial_world_size": size, "min_world_size": size}
@@ -236,18 +236,18 @@ def _rendezvous(
 
 
 def _check_setting(name: str, value: str) -> None:
-    """Torch adds those that ``init_process_group`` is given."""
+    """Refuses ``rank`` and ``world_size``; torch adds them from the arguments of ``init_process_group``."""
     if name in ("rank", "world_size"):
         raise ccl.InvalidArgument(
             f"{name}={value} cannot be used: a ccl:// address makes an elastic run, in which the master "
             "assigns ranks and peers come and go. Leave rank and world_size out of the address and of "
-            "init_process_group, and set initial_world_size=N, the peers that the run begins with; for "
-            "fixed ranks call ccl.torch.use_master and give init_process_group another init_method"
+            "init_process_group, and set initial_world_size=N to the number of peers at the start; for "
+            "fixed ranks call ccl.torch.use_master and pass init_process_group another init_method"
         )
 
 
 def _check_name() -> None:
-    """Torch lets whoever comes last have a name, without a word."""
+    """Raises if another package took the name: torch silently keeps the last registration."""
     plugin = dist.Backend._plugins.get(NAME.upper())
     if plugin is None or plugin.creator_fn is _create:
         return
@@ -261,7 +261,7 @@ def _check_name() -> None:
 
 _check_name()
 dist.Backend.register_backend(NAME, _create, extended_api=True, devices=["cpu", "cuda"])
-# Else torch would attach a recorder that wants a group of its own kind.
+# Otherwise torch would attach a recorder that only works with its own groups.
 _self_recording: set[str] = getattr(dist.distributed_c10d, "_FR_SELF_RECORDING_BACKENDS", set())
 _self_recording.add(NAME)
 dist.register_rendezvous_handler(NAME, _rendezvous)

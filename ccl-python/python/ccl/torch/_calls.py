@@ -1,8 +1,8 @@
-"""What torch calls: what all members must agree on in it, and what of its arguments must fit together.
+"""Checks of torch's calls: which arguments all members must agree on, and which must fit together.
 
-The library sees that members' types and lengths differ only where it knows the types: what moves
-without being combined moves as bytes, and several collectives of torch are made of one of the
-library's. So the name of each call says the rest, and members compare it.
+The library compares element types and lengths between members, but collectives without a reduction
+move plain bytes, and several of torch's collectives are built on one of the library's. So the name of
+each call includes the rest, and members compare the names.
 """
 
 from collections.abc import Sequence
@@ -17,57 +17,57 @@ import ccl
 
 @dataclass(frozen=True)
 class Call:
-    """One collective as the caller means it."""
+    """One collective as the caller described it."""
 
-    #: The same at all members, or it is aborted for all.
+    #: Must be the same on all members; otherwise the call is aborted for all.
     name: str
-    #: Its own time, if it has one.
+    #: The call's own timeout, if set.
     timeout: timedelta | None = None
-    #: The rank that gives or gets, if one does.
+    #: The root rank, if the collective has one.
     root: int = 0
 
 
 def named(name: str, opts: Any = None, root: int = 0) -> Call:
-    """A call with the options that torch gives."""
+    """A call with the options that torch passed."""
     timeout = getattr(opts, "timeout", None)
     has_own = isinstance(timeout, timedelta) and timeout > timedelta(0)
     return Call(name, timeout if has_own else None, root)
 
 
 def types(tensors: Sequence[torch.Tensor]) -> str:
-    """Their types, each once, as users write them."""
+    """The element types of tensors, each once, as users write them."""
     names = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
     shown = " and ".join(list(names)[:3])
     return f"{shown} and more" if len(names) > 3 else shown
 
 
 def check_some(what: str, tensors: Sequence[Any]) -> None:
-    """Refuses a call without tensors: other members may have some."""
+    """Refuses a call without tensors: other members may have passed some."""
     if not tensors:
         raise ccl.InvalidArgument(f"{what}: the list of tensors is empty")
 
 
 def only(what: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The one tensor that there must be."""
+    """Returns the only tensor; refuses any other number of tensors."""
     if len(tensors) != 1:
         raise ccl.InvalidArgument(f"{what} takes one tensor, not {len(tensors)}")
     return tensors[0]
 
 
 def check_root(what: str, root: int, size: int) -> None:
-    """Refuses a rank that is not there."""
+    """Refuses a rank outside the group."""
     if not 0 <= root < size:
         raise ccl.InvalidArgument(f"{what}: rank {root} is not one of the {size} ranks of the group")
 
 
 def check_count(what: str, found: int, wanted: int) -> None:
-    """Refuses a list that has not as many items as it must have."""
+    """Refuses a list of the wrong length."""
     if found != wanted:
         raise ccl.InvalidArgument(f"{what}: a list has {found} tensors, but {wanted} are needed")
 
 
 def check_alike(what: str, tensor: torch.Tensor, like: torch.Tensor, times: int = 1) -> None:
-    """Refuses a tensor of another type than ``like``, or of not ``times`` as many elements."""
+    """Refuses a tensor unless it has the type of ``like`` and ``times`` as many elements."""
     check_type(what, tensor, like)
     if tensor.numel() != times * like.numel():
         raise ccl.InvalidArgument(
@@ -76,7 +76,7 @@ def check_alike(what: str, tensor: torch.Tensor, like: torch.Tensor, times: int 
 
 
 def check_type(what: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
-    """Refuses a tensor of another type than ``like``."""
+    """Refuses a tensor whose type differs from that of ``like``."""
     if tensor.dtype != like.dtype:
         raise ccl.InvalidArgument(
             f"{what}: one tensor is {types([tensor])} but another is {types([like])}; all must have the "
@@ -87,7 +87,7 @@ def check_type(what: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
 def check_shares(
     what: str, shares: Sequence[Sequence[torch.Tensor]], wholes: Sequence[torch.Tensor], size: int
 ) -> None:
-    """Refuses lists that do not have, for each of ``wholes``, a like tensor for each rank."""
+    """Refuses lists unless each has, for its item of ``wholes``, one matching tensor per rank."""
     check_some(what, wholes)
     check_count(what, len(shares), len(wholes))
     for parts, whole in zip(shares, wholes, strict=True):

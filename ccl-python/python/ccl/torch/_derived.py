@@ -1,7 +1,7 @@
-"""Operations of torch that are made of others, or that there are not.
+"""Torch's operations that are built on others, and those that are not supported.
 
-``reduce`` costs what ``all_reduce`` does, ``gather`` what ``all_gather`` does, and ``scatter`` what an
-``all_reduce`` of the whole list does. ``all_to_all`` costs what an ``all_gather`` of all inputs does.
+``reduce`` costs as much as ``all_reduce``, ``gather`` as much as ``all_gather``, and ``scatter`` as much
+as an ``all_reduce`` of the whole list. ``all_to_all`` costs as much as an ``all_gather`` of all inputs.
 """
 
 from abc import abstractmethod
@@ -19,7 +19,7 @@ from ccl.torch._work import Work
 
 
 class Derived(dist.ProcessGroup):
-    """What a group can do beside the collectives it has."""
+    """Operations that a group offers besides its own collectives."""
 
     @abstractmethod
     def _all_reduce(self, call: Call, tensors: list[torch.Tensor], opts: Any) -> Work: ...
@@ -52,7 +52,7 @@ class Derived(dist.ProcessGroup):
         self, call: Call, output: torch.Tensor, parts: list[torch.Tensor] | None
     ) -> Work: ...
 
-    # Torch has had several names for some of them.
+    # Torch's names for some of these have changed over time.
 
     @overloaded(dist.AllreduceOptions, 1, "op", "timeout")
     def allreduce(self, tensors: list[torch.Tensor], opts: Any = None) -> Work:
@@ -135,7 +135,7 @@ class Derived(dist.ProcessGroup):
         _calls.check_shares("reduce_scatter", inputs, outputs, self.size())
         return self._reduce_scatter(outputs, [torch.stack(parts) for parts in inputs], opts)
 
-    # With one rank that gives or gets.
+    # Collectives with a root rank.
 
     @overloaded(dist.ReduceOptions, 1, "root", "op", "timeout")
     def reduce(self, tensors: list[torch.Tensor], opts: Any) -> Work:
@@ -172,7 +172,7 @@ class Derived(dist.ProcessGroup):
         _calls.check_shares("scatter", inputs, outputs, self.size())
         return self._scatter(call, output, inputs[0])
 
-    # From each to each.
+    # From every rank to every rank.
 
     @overloaded(dist.AllToAllOptions, 2, "timeout")
     def alltoall(
@@ -218,7 +218,7 @@ class Derived(dist.ProcessGroup):
         call = _calls.named(f"all_to_all of {_calls.types(inputs)}", opts)
         return self._all_to_all(call, outputs, inputs, result)
 
-    # What there is not.
+    # Not supported.
 
     def send(self, tensors: list[torch.Tensor], rank: int, tag: int) -> NoReturn:
         _refuse("send")
@@ -229,7 +229,7 @@ class Derived(dist.ProcessGroup):
     def recv_anysource(self, tensors: list[torch.Tensor], tag: int) -> NoReturn:
         _refuse("recv")
 
-    # Torch looks for much at the backend of a device.
+    # Torch looks for much on the backend of a device.
 
     def _get_backend(self, device: torch.device) -> Any:
         return self
@@ -241,7 +241,7 @@ class Derived(dist.ProcessGroup):
     def supports_tensor_alloc(self, device: torch.device) -> bool:
         return False
 
-    # What a backend that can be split is told; here it takes nothing.
+    # Torch calls these on a backend that can be split; here there is nothing to do.
 
     def eager_connect_single_device(self, device: torch.device) -> None:
         pass
@@ -253,5 +253,6 @@ class Derived(dist.ProcessGroup):
 def _refuse(what: str) -> NoReturn:
     raise ccl.InvalidUsage(
         f"the backend ccl has no {what}: it has all_reduce, reduce, broadcast, scatter, all_gather, gather, "
-        'reduce_scatter, all_to_all and barrier; make a group for the rest by torch.distributed.new_group(backend="gloo")'
+        "reduce_scatter, all_to_all and barrier; for others create a group with "
+        'torch.distributed.new_group(backend="gloo")'
     )

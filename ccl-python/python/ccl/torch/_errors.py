@@ -1,8 +1,8 @@
-"""Errors that torch would swallow, kept until a step would use what they spoiled.
+"""Keeps errors that torch would swallow, until an optimizer would use the failed results.
 
-DDP waits on futures only: an error set on one ends the process by a segmentation fault, and one that
-``Work.wait`` raises is never seen. So futures always succeed, ``Work.wait`` raises, and the first
-error is raised again before an optimizer of this process takes a step.
+DDP only waits on futures. An error set on a future crashes the process with a segmentation fault, and
+DDP never sees an error that ``Work.wait`` raises. So futures always succeed, ``Work.wait`` raises, and
+the first error is raised again before any optimizer of this process takes a step.
 """
 
 import threading
@@ -15,18 +15,18 @@ _lock = threading.Lock()
 
 
 class Errors:
-    """What went wrong in one group, as long as there is the group."""
+    """The errors of one group, kept while the group exists."""
 
     def __init__(self) -> None:
         self._first: BaseException | None = None
         self._is_closed = False
-        #: Whether or not the caller has been told.
+        #: Set whether or not the caller has already seen the error.
         self.latest: BaseException | None = None
         with _lock:
             _of_groups.add(self)
 
     def remember(self, error: BaseException) -> None:
-        """Keeps it for ``raise_pending``; the first one counts."""
+        """Keeps the error for ``raise_pending``, unless an earlier one is kept already."""
         with _lock:
             if self._is_closed:
                 return
@@ -35,19 +35,19 @@ class Errors:
                 self._first = error
 
     def forget(self, error: BaseException) -> None:
-        """Drops it if it is the one kept: the caller has been told."""
+        """Drops the error if it is the one kept, because the caller has seen it."""
         with _lock:
             if self._first is error:
                 self._first = None
 
     def close(self) -> None:
-        """The group is gone: nobody is told any more what goes or went wrong in it."""
+        """Drops the group's errors and ignores later ones, because the group has ended."""
         with _lock:
             self._first = self.latest = None
             self._is_closed = True
 
     def take(self) -> BaseException | None:
-        """The one that is kept, which is not any more. The lock is held."""
+        """Takes the kept error. The caller holds the lock."""
         error, self._first = self._first, None
         return error
 
@@ -56,9 +56,9 @@ _of_groups: "weakref.WeakSet[Errors]" = weakref.WeakSet()
 
 
 def raise_pending() -> None:
-    """Raises the first error of a collective since the last time, if there was one.
+    """Raises the first error of a collective since the last call, if there was one.
 
-    Called before each optimizer step by itself. Call it where gradients are used otherwise.
+    This runs automatically before each optimizer step. Call it before you use gradients without one.
     """
     with _lock:
         found = [error for errors in _of_groups if (error := errors.take()) is not None]

@@ -11,10 +11,10 @@ from ccl.torch._order import Counts, Strand
 
 
 class Future(torch.futures.Future[Any]):
-    """Continuations run on threads of the library's that they may block, each as a strand.
+    """A future whose continuations run as strands on threads of the library, and may block them.
 
-    Torch would call them on the thread that completes the future, which others wait for. As with
-    torch's, a continuation of a future that is complete runs at once, on the thread that asks for it.
+    Torch would run them on the thread that completes the future, and so hold up other operations. As
+    with torch's futures, a continuation of a completed future runs at once, on the calling thread.
     """
 
     def __init__(self, devices: Iterable[torch.device], counts: Counts) -> None:
@@ -49,7 +49,7 @@ class Future(torch.futures.Future[Any]):
             run()
 
     def _take(self, callback: Callable[[Any], Any], before: "Future") -> None:
-        """Completes it with what the callback gives."""
+        """Completes the future with the callback's result."""
         try:
             result = callback(before)
         except Exception as error:
@@ -65,7 +65,7 @@ def _run_all(continuations: list[tuple[Strand, Callable[[], None]]]) -> None:
 
 
 def _install() -> None:
-    """Lets a Ctrl-C during DDP's wait for a future be a ``KeyboardInterrupt``, as it is with torch's own."""
+    """Makes Ctrl-C during DDP's wait for a future a ``KeyboardInterrupt``, as with torch's own futures."""
     from torch import _jit_internal
 
     original = getattr(_jit_internal, "_extract_tensors", None)

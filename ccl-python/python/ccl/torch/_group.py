@@ -1,8 +1,8 @@
 """A process group whose collectives run on a ``ccl.Communicator``.
 
-What torch calls a sum stays one while all ranks that torch knows of take part. When some are lost, a
-sum of floating-point numbers is scaled by ``ranks told / contributors``: DDP divides by the ranks
-told before it sums, so that its gradients stay averages over whoever took part.
+A sum stays a plain sum while all of torch's ranks take part. When some are lost, a sum of
+floating-point numbers is scaled by ``torch's world size / contributors``: DDP divides by torch's world
+size before it sums, so the scaled gradients remain averages over the contributors.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,9 +24,9 @@ from ccl.torch._parts import Parts
 from ccl.torch._work import Tensors, Together, Work
 from ccl.types import Op
 
-#: Tags below are for the application's own use of the communicator.
+#: Lower tags are left for the application's own use of the communicator.
 FIRST_TAG = 1 << 32
-#: A lost peer costs one attempt; a run that loses more within one call has other worries.
+#: Each lost peer costs one attempt. A run that loses more peers in one call has bigger problems.
 ATTEMPTS = 64
 
 _OPS: dict[Any, Op] = {
@@ -39,7 +39,7 @@ _OPS: dict[Any, Op] = {
 
 
 class Group(Derived):
-    """One group of ranks as torch knows them."""
+    """One process group of torch."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Group(Derived):
         index: int,
         timeout: timedelta,
     ) -> None:
-        """``ranks`` maps peers to torch's ranks; ``None``: an elastic run, each alone in torch."""
+        """``ranks`` maps peers to torch's ranks; ``None`` in an elastic run."""
         super().__init__(rank, size)
         self._communicator = communicator
         self._ranks = ranks
@@ -60,11 +60,11 @@ class Group(Derived):
         self._is_first = index == 0
         self._first_tag = FIRST_TAG + index * LANES
         self._counts = Counts()
-        #: What is posted between `_start_coalescing` and `_end_coalescing`.
+        #: Operations posted between `_start_coalescing` and `_end_coalescing`.
         self._together: list[Work] | None = None
         self._name = ""
         self._is_retired = False
-        #: In an elastic run there is no store that the ranks share.
+        #: An elastic run has no store that the ranks share.
         self.monitored_barriers: MonitoredBarriers | None = None
         #: Only fixed ranks can be split: others come and go, or change.
         self.parts: Parts | None = None
@@ -72,12 +72,12 @@ class Group(Derived):
 
     @property
     def communicator(self) -> ccl.Communicator:
-        """The one that its collectives run on."""
+        """The communicator that runs this group's collectives."""
         if self._communicator is None:
             raise ccl.InvalidUsage("the group has no members yet: call reconfigure")
         return self._communicator
 
-    # What torch asks about the group.
+    # Properties that torch queries.
 
     supports_reconfigure = False
 
@@ -128,17 +128,17 @@ class Group(Derived):
 
     @property
     def is_elastic(self) -> bool:
-        """Whether torch thinks that this process is alone, and peers come and go."""
+        """Whether this is an elastic run, in which torch sees a world of one."""
         return self._ranks is None
 
     def retire(self) -> None:
-        """There are members now that do not have it."""
+        """Marks the group as outdated: newcomers do not have it."""
         self._is_retired = True
 
     def shutdown(self) -> None:
         self.is_over = True
         self._counts.errors.close()
-        # All groups of an elastic run share the first one's communicator.
+        # All groups of an elastic run share the first group's communicator.
         if self._is_first:
             self.communicator.close()
 
@@ -146,7 +146,7 @@ class Group(Derived):
         self.shutdown()
 
     def restart_streams(self) -> None:
-        """Numbers operations anew, as newcomers do; all members do it between the same two."""
+        """Restarts the numbering of operations, as for newcomers. All members do so at the same point."""
         self._counts.wait_for_end()
         self._counts.restart()
 
@@ -158,7 +158,7 @@ class Group(Derived):
         factor = _premultiplied(reduce_op)
         op: Op = "sum" if factor is not None else _op(reduce_op)
         if self._ranks is None and op == "sum" and _are_floats(tensors):
-            op = "avg"  # Torch thinks that this process is alone: its own mean is what it sums.
+            op = "avg"  # In torch's world of one, the mean and the sum are the same.
         op = _of_flags(op, tensors)
         _check_writable(tensors)
         sends: list[torch.Tensor] = []
@@ -198,10 +198,10 @@ class Group(Derived):
         take: Callable[[torch.Tensor], object],
         tensors: Tensors,
     ) -> Work:
-        """Gives all the source's bytes, as a sum in which all others are zero.
+        """Broadcasts the source's bytes, as a sum to which all other ranks contribute zeros.
 
-        The library's own broadcast names its root by its place in the world, which a loss changes. In an
-        elastic run the source is the oldest member; if it dies, all begin anew with the next.
+        The library's own broadcast names its root by rank, and a loss changes the ranks. In an elastic
+        run the source is the oldest member; if it dies, all members retry with the next oldest.
         """
 
         def start(lane: int) -> ccl.Handle:
@@ -216,8 +216,8 @@ class Group(Derived):
                 return False
             if int(count) == 0:
                 raise ccl.WorldChanged(
-                    f"rank {call.root}, the source of the broadcast, was lost. DDP sends the buffers of rank 0 in "
-                    "each forward pass, unless it is made with broadcast_buffers=False",
+                    f"rank {call.root}, the source of the broadcast, was lost. DDP broadcasts the buffers of "
+                    "rank 0 in each forward pass, unless it is created with broadcast_buffers=False",
                     world_size=outcome.world_size,
                 )
             take(told)
@@ -238,7 +238,7 @@ class Group(Derived):
         inputs: list[torch.Tensor],
         result: list[torch.Tensor],
     ) -> Work:
-        """``parts`` has, for each input, where each rank's goes."""
+        """``parts`` holds, for each input, the destination of each rank's data."""
         _check_writable(result)
 
         def take_own() -> None:
@@ -288,7 +288,7 @@ class Group(Derived):
             scaled = inputs if factor is None else [input * factor for input in inputs]
             options = self._options(call, lane)
             if self._ranks is None:
-                # Torch thinks that the only share is its own: that is reduced over all members.
+                # Torch sees one share, its own; it is reduced over all members.
                 receives[:] = [share.detach().clone().contiguous() for share in scaled]
                 averaged: Op = "avg" if op == "sum" and _are_floats(receives) else op
                 return self.communicator.all_reduce_many_async(receives, averaged, **options)
@@ -362,11 +362,11 @@ class Group(Derived):
     def monitored_barrier(
         self, timeout: timedelta | None = None, wait_all_ranks: bool = False
     ) -> None:
-        """A barrier that names the ranks that do not come in time."""
+        """A barrier whose error names the ranks that do not reach it in time."""
         if self.monitored_barriers is None:
             raise ccl.InvalidUsage(
-                "an elastic run has no monitored_barrier: update_topology waits for all members, and names those "
-                "that have not called it"
+                "an elastic run has no monitored_barrier: update_topology waits for all members and names "
+                "those that have not called it"
             )
         self.monitored_barriers.wait(self._timeout if timeout is None else timeout, wait_all_ranks)
 
@@ -377,7 +377,7 @@ class Group(Derived):
         works, self._together = self._together or [], None
         return Together(works)
 
-    # How they run.
+    # Running operations.
 
     def _post(
         self,
@@ -396,7 +396,7 @@ class Group(Derived):
         return work
 
     def _do(self, take_own: Callable[[], None], tensors: Tensors) -> Work:
-        """What needs nobody else, at its place among the other operations."""
+        """Runs a local operation at its place in the order of operations."""
         return self._post(tensors, lambda _lane: None, lambda _outcome: take_own())
 
     def _options(self, call: Call, lane: int) -> dict[str, Any]:
@@ -408,7 +408,7 @@ class Group(Derived):
         }
 
     def _order(self, size: int) -> list[int]:
-        """Torch's ranks in the communicator's order; all of them must be there."""
+        """Torch's ranks in the communicator's order. Raises if a rank is lost."""
         assert self._ranks is not None
         order = [self._ranks[peer] for peer in self.communicator.view.members]
         if len(order) != size:
@@ -431,7 +431,7 @@ def _op(reduce_op: Any) -> Op:
 
 
 def _of_flags(op: Op, tensors: list[torch.Tensor]) -> Op:
-    """Flags are bytes here: their sum is whether any is set, their product whether all are."""
+    """Maps operators on bool tensors, which move as bytes: a sum means any, a product means all."""
     if not any(tensor.dtype == torch.bool for tensor in tensors):
         return op
     if op == "avg" or not all(tensor.dtype == torch.bool for tensor in tensors):
@@ -452,21 +452,21 @@ def _are_floats(tensors: list[torch.Tensor]) -> bool:
 
 
 def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself where it can be used as it lies, else a copy to be copied back."""
+    """The tensor itself if the library can use it in place, otherwise a copy that is copied back."""
     if tensor.dtype == torch.bool:
         tensor = tensor.view(torch.uint8)
     return tensor.detach().contiguous()
 
 
 def _can_receive(outputs: list[torch.Tensor], inputs: list[torch.Tensor]) -> bool:
-    """Whether the result can be written where it goes: to one place, that no input shares."""
+    """Whether the library can write the result in place: one plain output that overlaps no input."""
     [first, *others] = outputs
     is_plain = first.dtype != torch.bool and first.is_contiguous()
     return is_plain and not others and not Spans(inputs, []).conflicts(Spans([], outputs))
 
 
 def _check_writable(tensors: Iterable[torch.Tensor]) -> None:
-    """Refuses, before anything is sent, what no result can be written to."""
+    """Refuses, before anything is sent, tensors that cannot hold a result."""
     for tensor in tensors:
         if tensor.layout != torch.strided:
             raise ccl.InvalidArgument(f"a tensor has layout {tensor.layout}: pass tensor.to_dense()")
@@ -483,7 +483,7 @@ def _split(flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _by_rank(inputs: list[torch.Tensor], order: list[int]) -> torch.Tensor:
-    """The shares of all inputs for the first member, then those for the second, and so on."""
+    """Concatenates the shares of all inputs, first those for the first member, and so on."""
     flats = [input.reshape(-1) for input in inputs]
     if len(flats) == 1 and order == sorted(order):
         return flats[0].contiguous()

@@ -1,7 +1,8 @@
-"""Parts of torch that count ranks by themselves, and so would train apart in an elastic run.
+"""Refuses parts of torch that do not reduce in an elastic run, because they count ranks themselves.
 
-There torch thinks that each process is alone. What it asks a group to reduce is averaged over all
-members; what it leaves out because it is alone, nobody can add. So that is refused where it is set up.
+In an elastic run torch sees a world of one. What torch asks a group to reduce is averaged over all
+members, but some parts skip the reduction in a world of one, and each process would train a model of its
+own. They are refused when they are set up.
 """
 
 import functools
@@ -13,7 +14,7 @@ import ccl
 
 
 def install() -> None:
-    """Has torch's own constructors refuse groups of an elastic run. Once is enough."""
+    """Patches torch's constructors to refuse groups of an elastic run. Later calls do nothing."""
     from torch.distributed.algorithms.join import Join
 
     _check_after(Join, "_extract_dist_info", _check_join)
@@ -47,8 +48,8 @@ def _check_after(owner: Any, name: str, check: Callable[[Any], None]) -> None:
 def _check_join(join: Any) -> None:
     if _is_elastic(join._process_group):
         raise ccl.InvalidUsage(
-            "join() counts the ranks that have inputs left, but in an elastic run torch knows only one: let a "
-            "process that has no inputs left leave the run instead; the others go on without it"
+            "join() counts the ranks that have inputs left, but in an elastic run torch sees only one rank: "
+            "let a process without inputs leave the run instead; the others go on without it"
         )
 
 

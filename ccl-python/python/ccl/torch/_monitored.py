@@ -1,4 +1,4 @@
-"""A barrier that names the ranks that do not come, over the store by which the ranks met."""
+"""A barrier that names the ranks that do not reach it, using the store of the rendezvous."""
 
 import time
 from datetime import timedelta
@@ -9,7 +9,7 @@ import ccl
 
 
 class MonitoredBarriers:
-    """Those of one group; all ranks call them in the same order."""
+    """The monitored barriers of one group. All ranks call them in the same order."""
 
     def __init__(self, store: dist.Store, rank: int, size: int) -> None:
         self._store = store
@@ -18,7 +18,7 @@ class MonitoredBarriers:
         self._calls = 0
 
     def wait(self, timeout: timedelta, wait_all_ranks: bool) -> None:
-        """Rank 0 waits for the others, and these for rank 0; the words are those of torch's gloo."""
+        """Rank 0 waits for the others, and they wait for rank 0. Error texts are those of torch's gloo."""
         key = f"ccl/monitored barrier {self._calls}"
         self._calls += 1
         if timeout <= timedelta(0):
@@ -33,7 +33,7 @@ class MonitoredBarriers:
                 raise ccl.Timeout(f"{noun} {ranks} failed to pass monitoredBarrier in {milliseconds} ms")
             return
         self._store.set(f"{key}/{self._rank}", "here")
-        # Rank 0 may use up the whole time before it says what it found.
+        # Rank 0 may use the whole timeout before it reports.
         if not self._comes(f"{key}/end", 2 * timeout) or self._store.get(f"{key}/end") != b"passed":
             raise ccl.Timeout(
                 f"Rank {self._rank} successfully reached monitoredBarrier, but received errors while waiting for "

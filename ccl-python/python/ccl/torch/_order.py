@@ -1,12 +1,12 @@
-"""In which order operations run that are under way at the same time.
+"""The order in which concurrent operations of a group run.
 
-Operations of one *lane*, a tag of the communicator, run one after the other, and so do those whose
-memory overlaps. Whoever posts one never waits for that: it begins when what it follows has ended.
+Operations on one *lane*, a tag of the communicator, run one after another, and so do operations on
+overlapping memory. Posting never blocks: an operation starts when those before it have ended.
 
-All ranks have to give an operation the same lane. A program posts in the same order everywhere, so its
-operations take turns. When a continuation of a future (``then``) runs is another matter on each rank:
-each is a *strand*, named by its place in the order in which the program asked for continuations, and
-what a strand posts has lanes of its own.
+All ranks must run an operation on the same lane. A program posts in the same order on all ranks, so its
+operations take the lanes in turn. Continuations of futures (``then``) may run in a different order on
+each rank, so each continuation is a *strand*: it is identified by its place in the order in which the
+program called ``then``, and has lanes of its own.
 """
 
 import os
@@ -22,42 +22,42 @@ import ccl
 from ccl._native import uninterrupted
 from ccl.torch._errors import Errors
 
-#: Lanes that the operations of a program take in turns.
+#: Lanes that the program's operations take in turn.
 STREAMS = 8
-#: Strands of a program that may have operations under way at the same time.
+#: Strands of a program that may run operations at the same time.
 SLOTS = 8
-#: How deep continuations may be asked for in continuations.
+#: How deep continuations may be nested.
 DEPTH_MAX = 3
-#: Lanes of a group: its program's, those of its own strands, and those of other groups' strands.
+#: Lanes of a group: the program's, its own strands', and those of other groups' strands.
 LANES = 64
 assert STREAMS + 2 * SLOTS * DEPTH_MAX <= LANES
 
-#: Guards all of this, since groups may share memory.
+#: One lock for all groups, since groups may share memory.
 _lock = threading.Lock()
-#: What has a place, and has not ended.
+#: Operations that have a place in the order and have not ended.
 _active: "dict[Operation, None]" = {}
-#: What strands have posted that have not got their turn.
+#: Operations posted by strands whose turn has not come.
 _held: "list[Operation]" = []
-#: What goes on in this thread: its strand, and a queue of operations that it lets begin.
+#: Of this thread: the strand it runs, and a queue of operations to start.
 _here = threading.local()
 
 
 class Counts:
-    """What a group's program has posted and asked for so far."""
+    """Counts the operations and continuations of a group's program."""
 
     def __init__(self) -> None:
         self.errors = Errors()
         self.restart()
 
     def restart(self) -> None:
-        """Begins anew, as newcomers do; nothing is under way."""
+        """Restarts all counts, as newcomers start them. No operation is in progress."""
         self.operations = 0
         self.strands = 0
         self.last_strands: list[Strand | None] = [None] * SLOTS
         self.last_operations: dict[int, Operation] = {}
 
     def wait_for_end(self, timeout_seconds: float | None = None) -> bool:
-        """Waits until all that was posted has ended; whether it has in time."""
+        """Waits until all posted operations have ended. Returns whether they did in time."""
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         with _lock:
             under_way = [operation for operation in [*_active, *_held] if operation.counts is self]
@@ -69,14 +69,14 @@ class Counts:
 
 
 class Strand:
-    """A continuation, as a part of the program with an order of its own."""
+    """A continuation: a part of the program with an order of its own."""
 
     def __init__(self, counts: Counts) -> None:
-        """The next one of the strand that runs here, of a future of this group."""
+        """Creates the next child of the strand that runs on this thread, for a future of this group."""
         self._counts = counts
         self._parent = _current()
         self._last: Strand | None = None
-        #: Itself and its own strands, as far as they are not over.
+        #: Number of unfinished strands among this one and its children.
         self._open = 1
         with _lock:
             if self._parent is None:
@@ -86,7 +86,7 @@ class Strand:
                 self._before = counts.last_strands[self.slot]
                 counts.last_strands[self.slot] = self
             else:
-                # It shares the slot of its parent, after the parent's others.
+                # It shares its parent's slot, after the parent's other children.
                 self.depth = self._parent.depth + 1
                 self.slot = self._parent.slot
                 self._before, self._parent._last = self._parent._last, self
@@ -94,7 +94,7 @@ class Strand:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """What this thread posts inside is the strand's. It is over afterwards."""
+        """Assigns what this thread posts in the block to the strand, and ends the strand afterwards."""
         outer = _current()
         _here.strand = self
         try:
@@ -107,7 +107,7 @@ class Strand:
         return self._open == 0
 
     def has_turn(self) -> bool:
-        """Whether all that it shares lanes with, and comes first, is over."""
+        """Whether all earlier strands on its lanes are over."""
         strand: Strand | None = self
         while strand is not None:
             if strand._before is not None and not strand._before.is_over():
@@ -116,7 +116,7 @@ class Strand:
         return True
 
     def lane(self, counts: Counts) -> int:
-        """Where it posts to this group."""
+        """The lane on which it posts to this group."""
         if self.depth > DEPTH_MAX:
             raise ccl.InvalidUsage(
                 f"a collective in a continuation (`then`) nested {self.depth} deep; at most {DEPTH_MAX} are "
@@ -163,14 +163,14 @@ class Spans:
 
 
 class Operation:
-    """Something with a place in the order, from its post to its end."""
+    """An operation's place in the order, from its post to its end."""
 
     def __init__(self, counts: Counts, spans: Spans, begin: Callable[[], None]) -> None:
         self.counts = counts
         self.has_ended = threading.Event()
-        #: Where it runs.
+        #: The lane it runs on.
         self.lane = 0
-        #: Whether it begins after `post` has returned, on another thread. Then `begin` must not raise.
+        #: Whether it starts on another thread after `post` has returned. Then `begin` must not raise.
         self.is_deferred = False
         self._spans = spans
         self._begin = begin
@@ -178,9 +178,9 @@ class Operation:
         self._followers: list[Operation] = []
         self._missing = 0
 
-    @uninterrupted  # Half posted, it would hold up for ever what comes after it.
+    @uninterrupted  # Half posted, it would block all later operations forever.
     def post(self) -> None:
-        """Has it begin: now, if it follows nothing, or as soon as what it follows has ended."""
+        """Starts the operation now, or when all earlier ones that it must follow have ended."""
         with _lock:
             if self._strand is None:
                 self.lane = self.counts.operations % STREAMS
@@ -203,14 +203,14 @@ class Operation:
         return self._strand is None or self._strand.has_turn()
 
     def take_place(self) -> None:
-        """Behind what it follows. The lock is held."""
+        """Puts it behind the operations that it must follow. The caller holds the lock."""
         if (before := self.counts.last_operations.get(self.lane)) is not None:
             self._follow(before)
         for other in reversed(_active):
             if other is not before and self._spans.conflicts(other._spans):
                 self._follow(other)
                 if other._spans.overwrites(self._spans):
-                    break  # It follows all that this one would have to.
+                    break  # It already follows everything that this one would have to.
         self.counts.last_operations[self.lane] = self
         _active[self] = None
 
@@ -219,7 +219,7 @@ class Operation:
         self._missing += 1
 
     def leave(self) -> None:
-        """It has ended: what follows it begins, on this thread."""
+        """Ends the operation and starts those that waited for it, on this thread."""
         with _lock:
             del _active[self]
             if self.counts.last_operations.get(self.lane) is self:
@@ -232,7 +232,7 @@ class Operation:
 
 
 def _take_held() -> list[Operation]:
-    """Gives places to those that have their turn now; which of them may begin. The lock is held."""
+    """Places operations whose turn has come; returns those that may start. The caller holds the lock."""
     having_turn = [operation for operation in _held if operation.has_turn()]
     for operation in having_turn:
         _held.remove(operation)
@@ -241,7 +241,7 @@ def _take_held() -> list[Operation]:
 
 
 def _begin_all(ready: list[Operation]) -> None:
-    """Those that end at once let others begin: one after the other, not one inside the other."""
+    """Starts operations from a queue: one that ends at once may release others, without recursion."""
     if (queue := getattr(_here, "queue", None)) is not None:
         queue.extend(ready)
         return
@@ -266,7 +266,7 @@ def _span(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def _union(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same ranges, in order and apart from each other."""
+    """The same ranges, sorted, and merged where they touch."""
     apart: list[tuple[int, int]] = []
     for begin, end in sorted(span for span in spans if span[0] < span[1]):
         if apart and begin <= apart[-1][1]:
@@ -290,7 +290,7 @@ def _meet(ours: list[tuple[int, int]], theirs: list[tuple[int, int]]) -> bool:
 
 
 def _forget() -> None:
-    """In a forked child, which has none of the threads that held the lock, or operations."""
+    """Resets everything in a forked child, which has neither the operations nor their threads."""
     global _lock
     _lock = threading.Lock()
     _active.clear()

@@ -1,7 +1,7 @@
-"""The ways in which torch lets the methods of a group be called.
+"""The overloads of a process group's methods.
 
-Torch itself gives lists of tensors and an object of options. Users may also give one tensor, and what
-would be in the options one by one: ``group.allreduce(tensor, op=…)``, ``group.broadcast(tensor, 1)``.
+Torch itself passes lists of tensors and an options object. Users may also pass a single tensor and
+separate options: ``group.allreduce(tensor, op=…)``, ``group.broadcast(tensor, 1)``.
 """
 
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from ccl._native import uninterrupted
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-#: What torch calls tensors, and lists of them, in one overload or another.
+#: Parameter names of tensors and lists of tensors in torch's overloads.
 _TENSORS = [
     ("tensors", "tensor", "outputs", "output", "output_tensors", "output_tensor"),
     ("inputs", "input", "input_tensors", "input_tensor"),
 ]
-#: What is in options, by the name that it has outside of them.
+#: Fields of option objects, by the name of the separate argument.
 _FIELDS = {"op": "reduceOp", "root": "rootRank", "timeout": "timeout"}
 
 
 def overloaded(
     make_options: Callable[[], Any], lists_count: int, *fields: str
 ) -> Callable[[Method], Method]:
-    """Lets ``method(*lists, options)`` be called in the other ways, with these fields in this order."""
+    """Adds the other overloads to ``method(*lists, options)``, with these fields in this order."""
 
     def decorate(method: Method) -> Method:
         @wraps(method)
@@ -37,7 +37,7 @@ def overloaded(
                 given.extend(named.pop(name) for name in names if name in named)
             lists, rest = given[:lists_count], given[lists_count:]
             if len(lists) < lists_count:
-                raise ccl.InvalidArgument(f"{method.__name__} is called without its tensors")
+                raise ccl.InvalidArgument(f"{method.__name__} needs its tensors")
             if any(isinstance(tensors, torch.Tensor) for tensors in lists):
                 lists = [[tensors] for tensors in lists]
             options = named.pop("opts", None)
@@ -46,7 +46,7 @@ def overloaded(
             named |= dict(zip(fields, rest, strict=False))
             return method(self, *lists, _filled(options or make_options(), named, method.__name__))
 
-        # `torch.compile` cannot look into what is done here; it is not to try. And DDP calls it from C++.
+        # `torch.compile` cannot trace this, so keep it from trying. DDP calls it from C++.
         return uninterrupted(cast("Method", torch._disable_dynamo(call)))
 
     return decorate

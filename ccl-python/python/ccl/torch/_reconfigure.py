@@ -1,7 +1,7 @@
-"""Groups whose members change in place, as torch's API of fault tolerance has it.
+"""Groups whose members change in place, for torch's fault-tolerance API.
 
-Each set of members is a peer group of its own at the master, numbered by torch's uuid and its handles. It
-takes all of its members: an operation that lacks one fails, and the program says by `reconfigure` who goes on.
+Each set of members is a separate peer group at the master, numbered by torch's uuid and the handles. An
+operation needs all members; if one is lost it fails, and the program calls `reconfigure` with new members.
 """
 
 import hashlib
@@ -27,26 +27,26 @@ from ccl.torch._group import Group
 from ccl.torch._order import Counts
 from ccl.torch._work import Tensors, Work
 
-#: Attempts that a group remembers, to refuse their uuids; the oldest is forgotten first.
+#: Past attempts that a group remembers, to refuse their uuids; the oldest is forgotten first.
 USED_MAX = 65_536
-#: Of a host in the name of a peer, which has 64 bytes.
+#: Longest host name in the name of a peer, which is limited to 64 bytes.
 HOST_CHARACTERS_MAX = 40
-#: What is left to an attempt at its deadline, so that what it waits for then fails as any timeout.
+#: Shortest time left of an attempt: past its deadline, its next wait fails as a timeout.
 LAST_SECONDS = 0.001
 
-#: Starts to connect to these members, which may take so long.
+#: Starts connecting to these members, with this timeout.
 Connect = Callable[["Members", timedelta], ccl.Connecting]
 
 
 class Reconfigurable(Group):
-    """One that has members once `reconfigure` has ended, and others after the next."""
+    """A group whose members are set by each `reconfigure`; at first it has none."""
 
     def __init__(self, connect: Connect, rank: int, size: int, timeout: timedelta) -> None:
         super().__init__(None, rank, size, {}, 0, timeout)
         self.connect = connect
         self._handle = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
         self._lock = threading.Lock()
-        #: The newest one; none after an abort.
+        #: The newest attempt; `None` after an abort.
         self._attempt: Reconfiguration | None = None
         self._used: dict[int, None] = {}
         self._abort_hooks: dict[int, Callable[[], None]] = {}
@@ -57,9 +57,11 @@ class Reconfigurable(Group):
     def size(self) -> int:
         return self._size
 
-    # Torch's own code in C++ asks by these names.
+    # Torch's C++ code calls these by name.
     getRank = rank
     getSize = size
+
+    # Torch looks for this API on the backend of a device.
 
     def get_backend(self, device: torch.device) -> Any:
         return self
@@ -71,16 +73,16 @@ class Reconfigurable(Group):
         return self._handle
 
     def reconfigure(self, opts: Any) -> "Reconfiguration":
-        """Leaves the members it has, and meets those that are told, all or none within the timeout."""
+        """Leaves the current members and connects to the new ones: to all within the timeout, or none."""
         members = self._members(opts)
         timeout = self._timeout if opts.timeout is None else opts.timeout
         with self._lock:
             if self.is_over:
-                raise ccl.InvalidUsage("the group has been destroyed: make a new one")
+                raise ccl.InvalidUsage("the group has been destroyed: create a new one")
             if members.group in self._used:
                 raise ccl.InvalidUsage(
-                    f"uuid {members.uuid} is already used, with the same handles: each attempt to reconfigure needs "
-                    "a new one"
+                    f"uuid {members.uuid} was already used with the same handles: each attempt to reconfigure needs a "
+                    "new one"
                 )
             self._used[members.group] = None
             if len(self._used) > USED_MAX:
@@ -94,16 +96,16 @@ class Reconfigurable(Group):
         if self._handle not in handles:
             raise ccl.InvalidArgument(
                 f"reconfigure: this group's handle, {self._handle}, is not among the {len(handles)} given; "
-                "a process that is to stay outside does not call it"
+                "a process that is not to be a member must not call reconfigure"
             )
         if len(set(handles)) != len(handles):
-            raise ccl.InvalidArgument("reconfigure: a handle is given twice; each rank has its own")
+            raise ccl.InvalidArgument("reconfigure: duplicate handle; each rank has its own")
         return Members(opts.uuid, handles, handles.index(self._handle))
 
     def install(
         self, attempt: "Reconfiguration", communicator: ccl.Communicator, ranks: dict[int, int]
     ) -> None:
-        """They have met: operations run among them from now on."""
+        """Installs the new members, which are all connected. Operations run among them from now on."""
         with self._lock:
             if self._attempt is not attempt:
                 raise _given_up()
@@ -113,13 +115,13 @@ class Reconfigurable(Group):
             attempt.is_formed = True
 
     def _forget(self) -> Counts:
-        """Whoever reconfigures or aborts knows of errors. Gives what may be under way still."""
+        """Drops kept errors, which the caller knows. Returns the counts of unfinished operations."""
         self._together = None
         self._counts.errors.close()
         return self._counts
 
     def abort(self) -> None:
-        """Ends what is under way with an error, and leaves the members; `reconfigure` begins anew."""
+        """Ends operations in progress with an error and leaves the members, until `reconfigure`."""
         try:
             for hook in list(self._abort_hooks.values()):
                 hook()
@@ -138,17 +140,17 @@ class Reconfigurable(Group):
         self._revoke()
 
     def register_abort_hook(self, hook_id: int, hook: Callable[[], None]) -> None:
-        """Has it called at the beginning of each `abort`."""
+        """Calls `hook` at the start of each `abort`."""
         self._abort_hooks[hook_id] = hook
 
     def unregister_abort_hook(self, hook_id: int) -> None:
-        """Has it called no longer."""
+        """Removes the hook with this id; does nothing if there is none."""
         self._abort_hooks.pop(hook_id, None)
 
     def monitored_barrier(
         self, timeout: timedelta | None = None, wait_all_ranks: bool = False
     ) -> None:
-        """A barrier of which the error names all ranks that do not come in time."""
+        """A barrier whose error names all ranks that do not reach it in time."""
         limit = self._timeout if timeout is None else timeout
         if limit <= timedelta(0):
             raise ccl.Timeout(f"Rank {self._rank} timed out in monitoredBarrier after 0 ms.")
@@ -160,7 +162,7 @@ class Reconfigurable(Group):
         ).wait()
 
     def get_error(self) -> Any:
-        """What the last failure among the members of now was; an abort is none."""
+        """The kind of the last failure among the current members. An abort is not a failure."""
         error, kinds = self._counts.errors.latest, torch._C._distributed_c10d.ErrorType
         if error is None:
             return kinds.SUCCESS
@@ -178,14 +180,14 @@ class Reconfigurable(Group):
         if attempt is None or not attempt.is_formed:
             raise ccl.InvalidUsage(
                 "the group has no members: call reconfigure and wait for the work that it returns, at the "
-                "beginning, after an abort, and after an attempt that failed"
+                "start, after an abort, and after an attempt that failed"
             )
         return super()._post(tensors, start, finish)
 
 
 @dataclass(frozen=True)
 class Members:
-    """Who is to be in a group, in rank order, and which of them this process is."""
+    """The processes that are to form a group, in rank order, and the rank of this one."""
 
     uuid: int
     handles: list[str]
@@ -193,26 +195,26 @@ class Members:
 
     @property
     def group(self) -> int:
-        """The number of their peer group.
+        """The number of the peer group.
 
-        A uuid is not enough: in torchft's replicas of several ranks, those of one number make a group, and
-        those of the next another of the same uuid.
+        The uuid alone would not do. If torchft's replicas have several ranks, the ranks with the same number
+        in their replicas form a group, and all these groups have the same uuid.
         """
         named = "\n".join([str(self.uuid), *sorted(self.handles)])
         return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big")
 
     @property
     def name(self) -> str:
-        """What errors call this process."""
+        """The name of this process in errors."""
         return f"rank {self.rank}, {socket.gethostname()[:HOST_CHARACTERS_MAX]}:{os.getpid()}"
 
     def meet(self, communicator: ccl.Communicator, timeout: timedelta) -> dict[int, int]:
-        """Their ranks, by peer."""
+        """Checks that these processes, and no others, have connected. Returns their ranks by peer."""
         size = len(self.handles)
         if communicator.world_size != size:
             raise ccl.InvalidUsage(
-                f"{communicator.world_size} processes came to uuid {self.uuid}, which has {size} handles: it is "
-                "in use twice; give a new one"
+                f"{communicator.world_size} processes joined uuid {self.uuid}, but {size} handles were "
+                "given: the uuid is used twice; choose a new one"
             )
         told = array("q", [0] * size)
         digest = hashlib.sha256("\n".join(self.handles).encode()).hexdigest()[:16]
@@ -224,7 +226,7 @@ class Members:
 
 
 class Reconfiguration(dist._Work):
-    """An attempt to reconfigure a group, and the connection that comes of it."""
+    """An attempt to reconfigure a group, and the resulting connection."""
 
     def __init__(self, group: Reconfigurable, members: Members, timeout: timedelta) -> None:
         super().__init__()
@@ -240,11 +242,11 @@ class Reconfiguration(dist._Work):
         self._is_cancelled = False
 
     def begin(self, before: "Reconfiguration | None", counts: Counts) -> None:
-        """Leaves the members of before, and meets the new ones, on a thread of the library's."""
+        """Leaves the previous members and connects to the new ones, on a thread of the library."""
         call_soon(lambda: self._run(before, counts))
 
     def cancel(self) -> None:
-        """Gives up, or leaves the members."""
+        """Gives up the attempt or, if it has succeeded, leaves the members."""
         with self._lock:
             self._is_cancelled = True
             connecting = self._connecting
@@ -259,8 +261,8 @@ class Reconfiguration(dist._Work):
                 before.cancel()
             if not counts.wait_for_end(self._left().total_seconds()):
                 raise ccl.Timeout(
-                    "timed out: operations among the members of before have not ended; they may wait for a "
-                    "continuation (`then`) of the program"
+                    "timed out: operations among the previous members have not ended; they may be waiting "
+                    "for a continuation (`then`) of the program"
                 )
             communicator = self._connect(group).wait()
             ranks = self._members.meet(communicator, self._left())
@@ -284,13 +286,13 @@ class Reconfiguration(dist._Work):
     def _left(self) -> timedelta:
         return timedelta(seconds=max(self._end - time.monotonic(), LAST_SECONDS))
 
-    # As torch asks about works.
+    # Torch's interface of a work.
 
     def wait(self, timeout: timedelta = timedelta(0)) -> bool:
-        """Waits until the members have met; raises why they have not."""
+        """Waits until the members are connected; raises the error if the attempt fails."""
         limit = timeout.total_seconds() if timeout > timedelta(0) else None
         if not self._has_ended.wait(limit):
-            raise ccl.Timeout("timed out: the members have not met yet; the attempt goes on")
+            raise ccl.Timeout("timed out: the members are not all connected yet; the attempt goes on")
         if self._error is not None:
             raise self._error
         return True

@@ -1,4 +1,4 @@
-"""Sites that each shard one model with FSDP2, and learn from each other over links that fail."""
+"""Sites that each shard one model with FSDP2, and reduce with each other over unreliable links."""
 
 import secrets
 from collections.abc import Callable, Iterable
@@ -12,10 +12,10 @@ import ccl
 from ccl.torch._group import ATTEMPTS, FIRST_TAG
 from ccl.types import Op, Options, SyncOptions
 
-#: Below the tags of groups, and of `share`.
+#: Below the tags of groups and of `share`.
 MEET_TAG = FIRST_TAG - 2
 WHY_TAG = FIRST_TAG - 3
-#: How long the master may take to find out that a process of this site is gone.
+#: How long the master may take to detect the loss of a process of this site.
 EVICTION_SECONDS = 10.0
 
 T = TypeVar("T")
@@ -24,12 +24,12 @@ T = TypeVar("T")
 class Site:
     """One process of a site: the processes of a torch group, which shard one model.
 
-    Shard i of every site is a peer group of its own, and the processes of a site are one unit: they join,
-    leave and fail as one. Each method is to be called by all processes of a site in the same order, and by
-    all sites in step. What fails in one process of a site is raised in all of them.
+    Shard i of all sites forms one peer group, and the processes of a site form one unit: they join, leave
+    and fail together. All processes of all sites must call the same methods in the same order. An error
+    in one process of a site is raised in all of them.
 
-    After a ``ccl.SessionOver``, or when torch's group broke, the processes of the site have to start anew.
-    Give torch's group a ``timeout``: it is what ends the wait for a process of this site that hangs.
+    After a ``ccl.SessionOver``, or when torch's group is broken, restart the processes of the site. Give
+    torch's group a ``timeout``: only that ends the wait for a process of this site that hangs.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Site:
         """Blocks until the site is admitted. ``settings`` are those of ``ccl.Communicator``, without
         ``group``, ``unit`` and ``unit_size``.
 
-        ``group`` is torch's group of this site; without one it is all of torch's world. The run begins
-        with ``initial_world_size`` sites. The next call, at all sites, should be a ``sync``.
+        ``group`` is torch's group of this site, by default torch's whole world. The run starts with
+        ``initial_world_size`` sites. The next call at all sites should be ``sync``.
         """
         self._group = group
         self._shards = dist.get_world_size(group)
         #: The number of this process in its site, and of its peer group.
         self.shard = dist.get_rank(group)
-        #: This site's number, which no other has; a site that starts anew gets another.
+        #: The unique number of this site. A site that restarts gets a new one.
         self.id: int = _draw_number(group)
-        #: That of this shard's peer group. Safe points are the site's own ``update_topology``.
+        #: The communicator of this shard's peer group. Use the site's ``update_topology``, not its own.
         self.communicator = ccl.Communicator(
             master,
             **settings,
@@ -75,7 +75,7 @@ class Site:
 
     @property
     def world_size(self) -> int:
-        """How many sites are in the run."""
+        """The number of sites in the run."""
         return len(self.sites)
 
     def all_reduce(
@@ -84,16 +84,16 @@ class Site:
         """Reduces tensors, and the local shards of DTensors, over the sites, in place. Returns the sites
         that took part.
 
-        These are the same for all shards: when a site is lost of which some shards have taken part and
-        others have not, all sites repeat it without that site. Takes as much memory again as the
-        tensors. ``attempts`` is 64 unless told. After an error the tensors are what they were.
+        These are the same for all shards: if a site is lost when only some of its shards have taken
+        part, all sites repeat the operation without it. This needs as much memory again as the
+        tensors. ``attempts`` is 64 by default. After an error the tensors are unchanged.
         """
         shards = [_local(tensor) for tensor in tensors]
         with torch.no_grad():
             while True:
                 results = [shard.clone(memory_format=torch.contiguous_format) for shard in shards]
                 sites = self._together(lambda: self._reduce(results, op, options))
-                # Whoever is left was told the same of each peer group, so all sites decide alike.
+                # All survivors got the same outcome for each peer group, so all sites decide alike.
                 if len(set(sites)) == 1:
                     break
             for shard, result in zip(shards, results, strict=True):
@@ -101,9 +101,9 @@ class Site:
         return sites[0]
 
     def sync(self, state: ccl.SharedState, **options: Unpack[SyncOptions]) -> ccl.SyncInfo:
-        """Makes what each shard holds equal at all sites, and of one revision in all shards.
+        """Makes each shard equal on all sites, with the same revision in all shards.
 
-        ``state`` has the DTensors, or their local shards; see ``Communicator.sync``.
+        ``state`` holds the DTensors, or their local shards; see ``Communicator.sync``.
         """
         infos: list[ccl.SyncInfo] = []
 
@@ -114,22 +114,24 @@ class Site:
         revisions = self._together(sync)
         if len(set(revisions)) > 1:
             raise ccl.StateMismatch(
-                f"the shards of the site were given the revisions {revisions}, so the run has no revision "
-                "of the whole model: load a checkpoint of one revision at all sites, and start a new run",
+                f"the shards of the site got different revisions, {revisions}, so no revision of the whole "
+                "model exists: load checkpoints of one revision at all sites, and start a new run",
                 epoch=self.communicator.epoch,
             )
         return infos[0]
 
     def update_topology(self) -> frozenset[int]:
-        """The safe point at which sites enter the run, whole. Returns those that did.
+        """The safe point at which whole sites enter the run. Returns the sites that entered.
 
-        If there are any, the next call of all sites, theirs too, should be a ``sync``.
+        If there are any, the next call of all sites, old and new, should be ``sync``.
         """
         return frozenset.intersection(*self._together(self._admit))
 
     def explain(self, error: RuntimeError) -> RuntimeError:
-        """Why torch's group broke, if the run knows. Torch only says that a connection did; the master
-        says who was lost, by evicting this peer. Blocks 10 s at most; else it is ``error`` itself.
+        """Returns why torch's group broke, if the run knows, otherwise ``error`` itself.
+
+        Torch only reports a broken connection. When the master evicts this peer, it says which
+        process was lost. Blocks for at most 10 s.
         """
         try:
             self.communicator.barrier(tag=WHY_TAG, deadline=EVICTION_SECONDS)
@@ -140,7 +142,7 @@ class Site:
         return error
 
     def close(self) -> None:
-        """Waits until all processes of the site have come here, and leaves the run."""
+        """Waits until all processes of the site have called this, then leaves the run."""
         try:
             self._together(lambda: None)
         finally:
@@ -165,11 +167,11 @@ class Site:
         joined = set(self.communicator.update_topology().members) - before
         if joined:
             self._meet()
-        # Who was lost since has told nobody of which site it was.
+        # A peer that was lost since has not announced its site.
         return self._sites_of(joined & self._site_of.keys())
 
     def _meet(self) -> None:
-        """Members and newcomers tell each other of which sites they are."""
+        """Members and newcomers exchange the numbers of their sites."""
         mine = torch.tensor([self.id], device="cpu")
         while True:
             told = torch.zeros(self.communicator.world_size, dtype=mine.dtype, device="cpu")
@@ -185,17 +187,17 @@ class Site:
             return frozenset(self._site_of[peer] for peer in peers)
         except KeyError as peer:
             raise ccl.InvalidUsage(
-                f"peer {peer} was admitted by the communicator's update_topology; call the site's"
+                f"peer {peer} was admitted by the communicator's update_topology; call the site's instead"
             ) from None
 
     def _together(self, body: Callable[[], T]) -> list[T]:
-        """What ``body`` returns in each process of the site. If it raises in one, all raise that."""
+        """What ``body`` returns in each process of the site. If it raises in one, all raise that error."""
         error: ccl.Error | None = None
         value: Any = None
         try:
             value = body()
         except ccl.SessionOver:
-            raise  # The site has ended; its other processes find out by the master.
+            raise  # The site has ended; its other processes learn it from the master.
         except ccl.Error as raised:
             error = raised
         told = self._gather((error, value))
@@ -222,5 +224,5 @@ def _draw_number(group: dist.ProcessGroup | None) -> int:
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """On the CPU and on devices this is the shard's own memory."""
+    """The tensor, or the local shard of a DTensor; shares its memory."""
     return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()

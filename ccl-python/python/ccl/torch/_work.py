@@ -1,4 +1,4 @@
-"""Operations of a group as torch waits for them."""
+"""Works: operations of a group that torch can wait for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from ccl.torch._order import Counts, Operation, Spans
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a call uses."""
+    """The tensors that a call uses."""
 
-    #: What `Work.result` and the future give.
+    #: The result of `Work.result` and of the future.
     result: list[torch.Tensor]
     reads: Sequence[torch.Tensor] = ()
     writes: Sequence[torch.Tensor] = ()
 
 
 class Work(dist._Work):
-    """An operation from its post to its end. Threads of the library start and finish it."""
+    """An operation from its post to its end, started and finished by threads of the library."""
 
     def __init__(
         self,
@@ -35,8 +35,9 @@ class Work(dist._Work):
         start: Callable[[int], ccl.Handle | None],
         finish: Callable[[ccl.Outcome | None], object] | None,
     ) -> None:
-        """``start`` starts it on a lane, with what the tensors hold then, or gives ``None`` if nobody
-        else is needed. ``finish`` makes the result, or says by ``False`` that all start again.
+        """``start`` starts it on a lane, with the tensors' content at that time, or returns ``None`` if
+        it needs no other member. ``finish`` produces the result, or returns ``False`` to have all
+        members start again.
         """
         super().__init__()
         self._start = start
@@ -53,7 +54,7 @@ class Work(dist._Work):
 
     def _begin(self) -> None:
         try:
-            # It reads what the caller's streams were given before.
+            # The operation reads what was queued on the caller's streams before.
             with _cuda.on_streams(self._streams):
                 handle = self._start(self._operation.lane)
         except BaseException as error:
@@ -72,7 +73,7 @@ class Work(dist._Work):
             handle.call_when_done(self._settle)
 
     def _settle(self) -> None:
-        """The operation of the communicator has ended."""
+        """Ends the work, or starts its next operation, when the communicator's operation has ended."""
         try:
             again = self._take_result()
         except BaseException as error:
@@ -84,7 +85,7 @@ class Work(dist._Work):
             self._follow(again)
 
     def _take_result(self) -> ccl.Handle | None:
-        """What it is to be followed by, if it is not over."""
+        """Takes the result. Returns the next operation if the work needs another one."""
         outcome = None if self._handle is None else self._handle.wait()
         if self._finish is None:
             return None
@@ -92,7 +93,7 @@ class Work(dist._Work):
             is_over = self._finish(outcome) is not False
         if not is_over:
             return self._start(self._operation.lane)
-        _cuda.synchronize(self._result)  # whoever waits has a stream of its own
+        _cuda.synchronize(self._result)  # the waiting thread has its own current stream
         return None
 
     def _end(self, error: BaseException | None) -> None:
@@ -100,13 +101,13 @@ class Work(dist._Work):
             self._error = error
             self._operation.counts.errors.remember(error)
         self._handle = None
-        del self._start, self._finish  # with what they hold
+        del self._start, self._finish  # they hold tensors
         self._operation.has_ended.set()
         self._future.set_result(self._result)
         self._operation.leave()
 
     def wait(self, timeout: timedelta = timedelta(0)) -> bool:
-        """Waits until it has ended; raises its error."""
+        """Waits until the operation has ended; raises its error."""
         if timeout > timedelta(0):
             if not self._operation.has_ended.wait(timeout.total_seconds()):
                 raise ccl.Timeout("the operation did not finish within the timeout, and goes on")
@@ -138,14 +139,14 @@ class Work(dist._Work):
 
 
 class Together(dist._Work):
-    """Several operations as one."""
+    """Several works as one."""
 
     def __init__(self, works: Sequence[Work]) -> None:
         super().__init__()
         self._works = works
 
     def wait(self, timeout: timedelta = timedelta(0)) -> bool:
-        """Waits for all; raises the first error."""
+        """Waits for all of them; raises the first error."""
         return all([work.wait(timeout) for work in self._works])
 
     def synchronize(self) -> None:

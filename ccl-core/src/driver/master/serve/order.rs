@@ -1,8 +1,7 @@
-//! Goal: nobody hears of what is sealed before the disk has it.
+//! Goal: no peer learns of a sealed record before it is on the disk.
 //!
-//! A disk that writes nothing notes the order of what it is asked for, and looks at what clients
-//! have received by then. Clients are real sockets; the server's tasks are not run, its steps are
-//! taken by hand.
+//! A fake disk records the order of its requests, and what clients have received by then. Clients
+//! are real sockets. The server's tasks do not run; the test makes its steps.
 //!
 //! 1. Newcomers, a first view, its release, a safe point: appended, synced, sent, in this order.
 //! 2. A commit: appended and sent, without a sync.
@@ -27,13 +26,13 @@ use crate::wire::frame::Deframer;
 /// What happened, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
-    /// A record was appended that others may hear of once it is on the disk.
+    /// A record was appended that must be on the disk before others learn of it.
     Durable,
-    /// A record was appended that need not be.
+    /// A record was appended that may reach the disk later.
     Lazy,
-    /// All that was appended is on the disk.
+    /// All appended records are on the disk.
     Synced,
-    /// Somebody received something.
+    /// A client received a message.
     Sent,
 }
 
@@ -156,7 +155,7 @@ impl Stage {
         stage
     }
 
-    /// A client connects and says hello.
+    /// Connects a client, which sends a hello.
     async fn join(&mut self) {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nonblocking(true).unwrap();
@@ -213,7 +212,7 @@ impl Stage {
         self.log.lock().unwrap().clear();
     }
 
-    /// The newest view that a client heard of.
+    /// The newest view that a client has received.
     fn view(&self, client: usize) -> Option<Vid> {
         let deframer = &mut self.clients.lock().unwrap()[client].deframer;
         let messages = std::iter::from_fn(|| deframer.pop::<MasterToPeer>().unwrap());

@@ -1,5 +1,4 @@
-//! A master and the file of its journal: at its start, and when somebody deletes it or puts another
-//! in its place.
+//! A master and the file of its journal: at the start, and when the file is deleted or replaced.
 
 use super::*;
 
@@ -32,7 +31,8 @@ fn a_restarted_master_reads_its_journal_and_begins_a_new_term() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// An operator may stand for a journal that was moved without its marker, not for an older copy.
+/// An operator may vouch for a journal that was moved without its marker, but not for an older
+/// copy.
 #[test]
 fn a_master_knows_an_older_copy_of_its_journal_from_the_newest() {
     let path = journal_file("older");
@@ -60,7 +60,7 @@ fn a_master_knows_an_older_copy_of_its_journal_from_the_newest() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// An emptied or deleted journal has a marker that knows of the run.
+/// An emptied or deleted journal is detected, because its marker knows of the run.
 #[test]
 fn new_run_is_refused_beside_a_marker_that_knows_of_a_run() {
     let path = journal_file("marked");
@@ -95,7 +95,7 @@ fn new_run_is_refused_beside_a_marker_that_knows_of_a_run() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// The master serves on, and what it knows is in a file again.
+/// The master keeps serving, and writes what it knows to a file again.
 #[test]
 fn a_journal_deleted_under_its_master_is_written_anew() {
     let path = journal_file("deleted");
@@ -133,7 +133,7 @@ fn a_journal_deleted_under_its_master_is_written_anew() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// What was cut off is lost with the master, unless it notices.
+/// Truncated records would be lost with the master if it did not notice.
 #[test]
 fn a_journal_cut_under_its_master_is_written_anew() {
     let path = journal_file("cut-under");

@@ -62,9 +62,9 @@ impl Core {
         self.defer(Deferred::Finish(Ending { duty, end, view }));
     }
 
-    /// Posts an aborted call again for the survivors. At once, so that nothing that callers call
-    /// from now on comes before it; its start is deferred behind the stop of what was aborted. What
-    /// a sync brings is not known before that stop: until then, what callers say is held back.
+    /// Posts an aborted call again for the survivors: at once, so that no later call comes before
+    /// it. Its start is deferred until the aborted attempt has stopped. What a sync offers is only
+    /// known after that stop; until then, requests of callers are held back.
     fn repeat(&mut self, now: Instant, op: OpName, mut repeat: Repeat) {
         repeat.collective.attempts += 1;
         repeat.collective.call.forget_standing();

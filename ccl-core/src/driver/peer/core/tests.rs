@@ -1,14 +1,14 @@
-//! What comes before what, where the machine does not say it.
+//! The order of inputs where the machine does not determine it.
 
 use super::*;
 use crate::driver::peer::session::tests::{barrier, session, welcome};
 use crate::ids::PeerId;
 
-/// Goal: between the abort of a sync and its next attempt nothing that callers say comes first.
+/// Goal: no request of a caller is processed between the abort of a sync and its next attempt.
 ///
 /// 1. A sync is about to be posted again.
-/// 2. A cancel of it and a safe point are held back.
-/// 3. It is posted; then they are taken in, in their order.
+/// 2. A cancel of that sync, and a safe point, are held back.
+/// 3. The sync is posted; then the two are processed in order.
 #[test]
 fn what_callers_say_while_a_sync_is_renewed_comes_after_it() {
     let (session, _master) = session();
@@ -46,7 +46,7 @@ fn what_callers_say_while_a_sync_is_renewed_comes_after_it() {
     assert!(call.completion().is_finished());
 }
 
-/// Goal: who sets the two times so that a member that hangs is never evicted is warned of it.
+/// Goal: a warning is logged if the two timeouts prevent the eviction of a member that hangs.
 #[test]
 fn a_deadline_that_comes_before_the_eviction_of_who_does_not_call_is_warned_of() {
     for (post_seconds, is_warned) in [(599, false), (600, true)] {

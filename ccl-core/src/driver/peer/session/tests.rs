@@ -1,4 +1,5 @@
-//! A session that never gets an answer: what it takes from whom, and how it ends calls.
+//! A session that never gets an answer: which connections it accepts messages from, and how its
+//! calls end.
 
 mod reports;
 
@@ -10,7 +11,7 @@ use crate::ids::{RunId, SessionId, Tag, Term, Vid};
 use crate::timers::Timers;
 use crate::wire::control::{Called, EvictReason, Fingerprint, MasterToPeer};
 
-/// With the port of its master, which takes connections and says nothing.
+/// Returns a session and its master's port, which accepts connections and sends nothing.
 pub(in crate::driver::peer) fn session() -> (Arc<Session>, TcpListener) {
     let master = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = CommunicatorConfig {
@@ -49,11 +50,11 @@ pub(in crate::driver::peer) fn welcome(peer: PeerId) -> MasterToPeer {
     }
 }
 
-/// Goal: of a connection that was given up nothing is heard any more, not even its end.
+/// Goal: messages of an abandoned connection are ignored, and so is its end.
 ///
-/// 1. The session dials for the second time: the first connection is the one before.
-/// 2. What the first says, and that it ended, changes nothing.
-/// 3. What the second says is heard.
+/// 1. The session dials a second time, and abandons the first connection.
+/// 2. Messages of the first connection, and its end, change nothing.
+/// 3. Messages of the second connection are processed.
 #[test]
 fn what_an_earlier_connection_says_is_not_heard() {
     let (session, _master) = session();

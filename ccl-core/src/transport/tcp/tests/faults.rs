@@ -1,4 +1,4 @@
-//! The other side ends, hangs, lies, or takes its memory back.
+//! The other side ends, hangs, sends wrong data, or takes its memory back.
 
 use tokio::io::AsyncWriteExt;
 
@@ -56,8 +56,8 @@ async fn a_peer_that_never_reads_costs_bounded_memory_and_its_link() {
     node.next_is(Seen::Down(LinkFault::TimedOut, true)).await;
 }
 
-/// 1. The bulk lane fills its socket and stops within a frame. 2. The memory is taken back. 3. What
-/// was begun comes as void, the rest as skips, and the lane goes on.
+/// 1. The bulk lane fills its socket and stops within a frame. 2. The memory is taken back. 3. The
+/// started frame arrives as void, the rest as skips, and the lane goes on.
 #[tokio::test]
 async fn memory_taken_back_by_the_sender_leaves_a_void_frame_and_skips() {
     let mut node = Node::new(1, 1, PATIENCE);
@@ -101,7 +101,7 @@ async fn memory_taken_back_by_the_sender_leaves_a_void_frame_and_skips() {
     assert_eq!(bulk.read_payload(&encoded, 10).await, Some(pattern(0, 10)));
 }
 
-/// Returns the bytes that have left a bulk lane once they are no longer getting more.
+/// Waits until a bulk lane sends no more bytes; returns how many it has sent.
 async fn wait_until_stuck(node: &Node, to: PeerId) -> u64 {
     let sent = || node.links.counters()[&to].lane_sent_bytes[1];
     let mut last = sent();
@@ -224,7 +224,7 @@ async fn acknowledging_what_was_never_sent_costs_the_lane() {
     assert!(bulk.is_closed().await);
 }
 
-/// One side drops the link and wants it again, while the other kept it all the time.
+/// One side drops the link and wants it again, while the other keeps it all the time.
 #[tokio::test]
 async fn a_link_that_one_side_forgot_begins_anew() {
     let (mut first, mut second) = pair(2, PATIENCE).await;

@@ -1,7 +1,7 @@
 //! Links over real loopback sockets: what arrives, what is repaired, what is reported.
 //!
-//! A [`Node`] is one peer's links with a handler that records everything; a [`raw::Raw`] is the
-//! other end of a link played by hand, byte by byte.
+//! A [`Node`] is one peer's links with a handler that records everything; a [`raw::Raw`] simulates
+//! the other end of a link, byte by byte.
 
 mod faults;
 mod offers;
@@ -91,7 +91,7 @@ impl Node {
         self.links.set_wanted(&wanted);
     }
 
-    /// The next thing seen that `pick` takes; the others are dropped.
+    /// The next event that `pick` accepts; others are dropped.
     async fn next<R>(&mut self, mut pick: impl FnMut(&Seen) -> Option<R>) -> R {
         let wait = async {
             loop {
@@ -110,7 +110,7 @@ impl Node {
         self.next(|seen| (*seen == wanted).then_some(())).await;
     }
 
-    /// Everything seen that was not yet asked for.
+    /// All events that were not taken yet.
     fn drain(&mut self) -> Vec<Seen> {
         std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
     }

@@ -1,6 +1,6 @@
-//! Links between peers of which only one can reach the other.
+//! Links between two peers of which only one can reach the other.
 //!
-//! The second dials. Its addresses of the first are wrong: refused, silent, or none.
+//! The second peer dials. Its addresses of the first are wrong: refused, silent, or none.
 
 use std::net::SocketAddr;
 
@@ -16,8 +16,8 @@ async fn closed_port() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// A port behind which nothing answers, as behind a firewall: what is sent to one whose queue is
-/// full is dropped. What is returned keeps it so.
+/// A port that does not answer, as behind a firewall: its accept queue is full, so packets are
+/// dropped. The returned sockets keep it full.
 async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -31,7 +31,7 @@ async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     (address, listener, queue)
 }
 
-/// Two peers; the second dials, at these addresses, and is reached by the first.
+/// Two peers; the second dials these addresses, and the first can reach the second.
 async fn one_way(addresses: Vec<SocketAddr>, lanes: u16) -> (Node, Node) {
     let link_timeout = Duration::from_secs(3);
     let first = Node::new(1, lanes, link_timeout);
@@ -45,7 +45,7 @@ async fn one_way(addresses: Vec<SocketAddr>, lanes: u16) -> (Node, Node) {
     (first, second)
 }
 
-/// Nothing was reported of the link before it came up, other than why it took so long.
+/// Before the link came up, only the reasons for the delay were reported.
 async fn comes_up(node: &mut Node) {
     let is_why = |seen: &Seen| matches!(seen, Seen::NoLink(_));
     let seen = node
@@ -101,7 +101,7 @@ async fn silent_addresses_hold_nobody_up() {
     assert!(took < Duration::from_secs(14), "{took:?}");
 }
 
-/// Both say why there is no link, each once, with the addresses that they tried.
+/// Both report once why there is no link, with the addresses that they tried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_cannot_be_made_says_why() {
     let (closed, silent) = (closed_port().await, silent_port().await);

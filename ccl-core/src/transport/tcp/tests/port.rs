@@ -1,4 +1,4 @@
-//! Who is let in at the port.
+//! Which connections the port accepts.
 
 use std::collections::BTreeSet;
 
@@ -75,7 +75,7 @@ async fn a_late_connection_does_not_replace_a_newer_one() {
     node.next_is(Seen::Signal(header, payload)).await;
 }
 
-/// A thousand connections of four kinds, while segments cross a link of the same port.
+/// A thousand unwanted connections of four kinds, while a link on the same port carries segments.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn junk_on_the_port_disturbs_nobody() {
     let (first, mut second) = pair(2, PATIENCE).await;

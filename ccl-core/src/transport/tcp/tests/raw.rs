@@ -1,4 +1,4 @@
-//! The dialling end of a link, played by hand.
+//! The dialling end of a link, simulated by hand.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -32,7 +32,7 @@ pub(super) fn hello(node: &Node, from: PeerId, lane: u16) -> LaneHello {
     }
 }
 
-/// How a peer that is played by hand is known to a node.
+/// How a node knows a simulated peer.
 pub(super) fn stranger(id: u64) -> (PeerId, Neighbour) {
     let id = PeerId(id);
     let neighbour = Neighbour {
@@ -44,7 +44,7 @@ pub(super) fn stranger(id: u64) -> (PeerId, Neighbour) {
 }
 
 impl Raw {
-    /// A connection that has said nothing, with a small receive buffer.
+    /// A connection that has sent nothing, with a small receive buffer.
     pub(super) async fn connect(node: &Node) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -53,7 +53,7 @@ impl Raw {
         Self { stream }
     }
 
-    /// A lane that is on.
+    /// An established lane.
     pub(super) async fn greet(node: &Node, hello: &LaneHello) -> (Self, LaneWelcome) {
         let mut raw = Self::connect(node).await;
         raw.write(&hello.encode()).await;
@@ -80,7 +80,7 @@ impl Raw {
         bytes
     }
 
-    /// The next header that is no ping and no acknowledgement.
+    /// The next header that is neither a ping nor an acknowledgement.
     pub(super) async fn read_header(&mut self) -> (Header, [u8; HEADER_BYTES]) {
         loop {
             let bytes = self.read().await;
@@ -105,7 +105,7 @@ impl Raw {
         check.verify(&trailer).unwrap().then_some(payload)
     }
 
-    /// Whether the other side ends the connection, whatever it says before.
+    /// Whether the other side ends the connection, whatever it sends before.
     pub(super) async fn is_closed(&mut self) -> bool {
         let read_all = async {
             let mut bytes = [0; 1024];

@@ -1,8 +1,8 @@
-//! Reports of a link that come after the first ones of its successor.
+//! Reports of a link that arrive after the first reports of its successor.
 //!
-//! A newcomer that takes them for news thinks that its link is down, never says otherwise, and is
-//! never admitted. The session, its links and their other end are real, over loopback; the master
-//! is played: what it says is handed to the session, what it hears is read from its socket.
+//! A newcomer that believed them would consider its link down, never report otherwise, and never be
+//! admitted. The session, its links and their other end are real, over loopback. The master is
+//! simulated: its messages are passed to the session, and the session's are read from its socket.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -24,7 +24,7 @@ const ME: PeerId = PeerId(2);
 const OTHER: PeerId = PeerId(1);
 const KEY: LinkKey = LinkKey(1);
 
-/// The session's handler, of which some reports stand still before they get there.
+/// The session's handler, with a gate that delays some reports.
 struct Narrow {
     inner: Handler,
     links: Arc<dyn Links>,
@@ -32,9 +32,9 @@ struct Narrow {
     is_held: fn(&dyn Links, LinkName) -> bool,
     is_open: Mutex<bool>,
     opened: Condvar,
-    /// Told when a report stands still.
+    /// Notified when a report waits at the gate.
     held: mpsc::Sender<()>,
-    /// Each report that a link broke, once it got there: whether repair was given up.
+    /// Each delivered report of a broken link: whether repair was given up.
     passed: mpsc::Sender<bool>,
 }
 
@@ -79,7 +79,7 @@ impl LinkHandler for Narrow {
     }
 }
 
-/// The other end takes connections, and nothing else.
+/// The other end accepts connections and does nothing else.
 struct Deaf;
 
 impl LinkHandler for Deaf {
@@ -161,7 +161,7 @@ impl Stage {
         self.session.drive();
     }
 
-    /// Asks the newcomer for a link to the member, or tells it that there is none.
+    /// Tells the newcomer that there is such a member to link with, or that there is none.
     fn expect(&self, epoch: u32, is_there: bool) {
         let member = Member {
             peer: OTHER,
@@ -192,7 +192,7 @@ impl Stage {
         self.other.set_wanted(&wanted.into_iter().collect());
     }
 
-    /// What the session says next.
+    /// The session's next message.
     fn next(&mut self) -> PeerToMaster {
         let mut buffer = [0; 4096];
         loop {
@@ -226,12 +226,12 @@ impl Stage {
     }
 }
 
-/// Goal: the end of a link counts before its successor, though its keeper was stopped when it was
-/// about to say so.
+/// Goal: the end of a link is processed before its successor, even if its keeper was delayed just
+/// before it reported the end.
 ///
-/// 1. The other end closes the link; the keeper's report stands still.
-/// 2. The link is not wanted any more, then another is, which comes up: `Ready`.
-/// 3. The report gets there. The newcomer is as ready as before.
+/// 1. The other end closes the link; the keeper's report is delayed.
+/// 2. The link is dropped, then another one is wanted and comes up: `Ready`.
+/// 3. The report is delivered. The newcomer is as ready as before.
 #[test]
 fn the_end_of_a_link_that_is_told_after_its_successor_is_dropped() {
     let mut stage = Stage::new(|_, _| true);
@@ -248,12 +248,12 @@ fn the_end_of_a_link_that_is_told_after_its_successor_is_dropped() {
     stage.end();
 }
 
-/// Goal: what a link loses that begins anew is told before the new one is up.
+/// Goal: the losses of a link that restarts are reported before the new one is up.
 ///
-/// 1. The other end forgets the link and makes another; something sent in between is lost.
-/// 2. The session's link begins anew and comes up. If the one before says that it was lost, the
-///    report stands still until then.
-/// 3. The loss was told once. The newcomer is ready all the same.
+/// 1. The other end forgets the link and creates another; something sent in between is lost.
+/// 2. The session's link restarts and comes up. A report of the previous link is delayed until
+///    then.
+/// 3. The loss is reported once. The newcomer is ready all the same.
 #[test]
 fn the_loss_of_a_link_that_begins_anew_is_told_before_its_successor_comes_up() {
     let mut stage = Stage::new(|links, link| !links.is_current(link));
