@@ -458,10 +458,7 @@ impl Communicator {
             cclAttributeGroup => config.group.0,
             cclAttributeLanes => config.lanes.unwrap_or(0).into(),
             cclAttributeMinWorldSize => config.min_world_size.into(),
-            cclAttributeInitialWorldSize => config
-                .initial_world_size
-                .unwrap_or(config.min_world_size)
-                .into(),
+            cclAttributeInitialWorldSize => config.first_world_size().into(),
             cclAttributeGlobalWorldSize => self.connected()?.census().global_world_size.into(),
             cclAttributeGroups => self.connected()?.census().groups.into(),
             cclAttributeLargestGroup => self.connected()?.census().largest_group.into(),

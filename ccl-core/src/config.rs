@@ -244,7 +244,8 @@ impl CommunicatorConfig {
     }
 
     /// How many peers the first view of its group waits for.
-    pub(crate) fn first_world_size(&self) -> u32 {
+    #[must_use]
+    pub fn first_world_size(&self) -> u32 {
         let listed = self
             .roster
             .as_ref()

@@ -22,6 +22,7 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 shared=${XDG_CACHE_HOME:-$HOME/.cache}/ccl/torch-$torch-python$version
 # The parts that the tests need are named in pyproject.toml.
 wanted="torch==$torch $(grep '^test = ' pyproject.toml)"
+torchft=$(grep '^test-torchft = ' pyproject.toml)
 
 is_complete() {
     "$shared/bin/python" -c '' 2>/dev/null && [ "$(cat "$shared/complete" 2>/dev/null)" = "$wanted" ]
@@ -53,6 +54,17 @@ install() {
     echo "$wanted" >"$shared/complete"
 }
 
+# PyPI drops old nightlies, and has none for some versions of Python: the tests with it are then skipped.
+install_torchft() {
+    [ "$(cat "$shared/torchft" 2>/dev/null)" != "$torchft" ] || return 0
+    if "$shared/bin/uv" pip install --quiet --python "$shared/bin/python" \
+        "torch==$torch" --requirement pyproject.toml --extra test-torchft; then
+        echo "$torchft" >"$shared/torchft"
+    else
+        echo "torchft could not be installed, for the reason above: the tests with it are skipped." >&2
+    fi
+}
+
 mkdir -p "$(dirname "$shared")"
 exec 9>"$shared.lock"
 flock 9 # Another clone may be doing the same.
@@ -63,6 +75,7 @@ if ! is_complete; then
     install
     trap - EXIT
 fi
+install_torchft
 exec 9>&-
 
 "$python" -m venv --clear --without-pip "$environment"

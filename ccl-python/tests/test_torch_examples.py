@@ -28,6 +28,13 @@ def test_ddp_trains_on_through_a_kill_and_a_join() -> None:
     assert "all 3 workers have the weights" in output
 
 
+def test_torchft_heals_a_killed_replica() -> None:
+    pytest.importorskip("torchft", reason="torchft is not installed; `make test-torch` says why")
+    output = run_example("torchft_ddp.py")
+    assert re.search(r"killed the first replica\n(.*\n)*step \d+ replica 1 replicas 1 ", output)
+    assert "both replicas have the weights" in output
+
+
 def test_fsdp_sites_lose_a_process_or_all_and_come_back_whole() -> None:
     output = run_example("fsdp_sites.py")
     # Each kill of one process, of either shard, ends the other process of its site too.

@@ -63,6 +63,7 @@ static void refuse(cclCommunicatorConfig_t config, const char *word) {
 static void communicator_configs(const char *address) {
     const cclCommunicatorConfig_t good = peer_config(address, 1);
     cclCommunicatorConfig_t config;
+    const char *const names[2] = {"first", NULL};
     cclCommunicator_t communicator = NULL;
     char name[600];
     EXPECT(cclErrorInvalidArgument, cclCreateCommunicator(&good, NULL));
@@ -95,6 +96,17 @@ static void communicator_configs(const char *address) {
     REFUSE(has_unit, 2, "has_unit");
     REFUSE(unit_size, 2, "unit_size");
     REFUSE(is_checksum_off, UINT32_MAX, "is_checksum_off");
+    REFUSE(members_count, 1, "config->members");
+    REFUSE(members, &names[0], "1 to 256 names");
+    config = good;
+    config.members = names;
+    config.members_count = 2;
+    refuse(config, "NULL");
+    config.members_count = 257;
+    refuse(config, "at most 256");
+    config.members_count = 1;
+    config.rank = 1;
+    refuse(config, "below the number of members");
 #undef REFUSE
     EXPECT(cclErrorInvalidArgument,
            cclCreateCommunicator((cclCommunicatorConfig_t *)(uintptr_t)4, &communicator));

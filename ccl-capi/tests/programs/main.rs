@@ -123,10 +123,11 @@ fn cplusplus() -> Option<&'static str> {
 }
 
 /// All programs; each has a test below.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "arguments",
     "callers",
     "churn",
+    "closed",
     "collectives",
     "ended",
     "entries",
@@ -301,6 +302,11 @@ fn a_loop_of_events_is_told_of_ends() {
 #[test]
 fn safe_points_are_started_cancelled_and_ended() {
     run_recorded("topology");
+}
+
+#[test]
+fn closed_groups_have_the_ranks_that_their_members_gave() {
+    run_recorded("closed");
 }
 
 #[test]

@@ -14,6 +14,7 @@ import ccl
 from ccl.torch import _guards
 from ccl.torch._group import ATTEMPTS, FIRST_TAG, Group
 from ccl.torch._monitored import MonitoredBarriers
+from ccl.torch._parts import Parts
 from ccl.torch._reconfigure import Members, Reconfigurable
 
 NAME = "ccl"
@@ -89,6 +90,17 @@ def use_master(address: str, **settings: Any) -> None:
     _settings.update(settings)
 
 
+def reconfigurable_group(timeout: timedelta = dist.default_pg_timeout) -> dist.ProcessGroup:
+    """A group as `init_process_group("ccl", enable_reconfigure=True)` makes it, beside torch's default group.
+
+    For torchft's `Manager`, where the default group is a replica's own. Torch does not list it: close
+    it by its `shutdown`.
+    """
+    _check_name()
+    _check_master()
+    return Reconfigurable(_connect, 0, 1, timeout)
+
+
 def communicator(group: dist.ProcessGroup | None = None) -> ccl.Communicator:
     """The communicator of a group, by default of the default group."""
     found = dist.group.WORLD if group is None else group
@@ -152,36 +164,36 @@ def _create(options: Any, _backend_options: Any) -> Group:
         )
     if run is not None:
         return run.make_group(rank, size, timeout)
+    _check_master()
+    if is_reconfigurable:
+        return Reconfigurable(_connect, rank, size, timeout)
+    return _make_fixed(options.store, rank, size, timeout)
+
+
+def _check_master() -> None:
     if _master is None:
         raise RuntimeError(
             "the backend ccl needs a master: start one with `ccl master`, and call "
             'ccl.torch.use_master("host:port") before creating the group, or pass init_process_group '
             'the init_method "ccl://host:port?initial_world_size=N" for a run that peers may join'
         )
-    if is_reconfigurable:
-        return Reconfigurable(_connect, rank, size, timeout)
-    return _make_fixed(_master, options)
 
 
-def _make_fixed(master: str, options: Any) -> Group:
-    store, rank, size, timeout = (
-        options.store,
-        options.group_rank,
-        options.group_size,
-        options.timeout,
-    )
+def _make_fixed(store: Any, rank: int, size: int, timeout: timedelta) -> Group:
+    assert _master is not None
     if rank == 0:
         store.set("ccl/group", str(secrets.randbits(64)))
     number = int(store.get("ccl/group"))
     defaults = {"connect_timeout": timeout, "operation_timeout": timeout}
     comm = ccl.Communicator(
-        master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
+        _master, **{**defaults, **_settings, "group": number, "initial_world_size": size}
     )
     told = array("q", [0] * comm.world_size)
     contributors = comm.all_gather(array("q", [rank]), told).contributors
     ranks = dict(zip(contributors, told, strict=True))
     group = Group(comm, rank, size, ranks, 0, timeout)
     group.monitored_barriers = MonitoredBarriers(store, rank, size)
+    group.parts = Parts(_make_fixed, store)
     return group
 
 

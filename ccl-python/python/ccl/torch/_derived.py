@@ -229,9 +229,25 @@ class Derived(dist.ProcessGroup):
     def recv_anysource(self, tensors: list[torch.Tensor], tag: int) -> NoReturn:
         _refuse("recv")
 
-    def _get_backend(self, device: torch.device) -> NoReturn:
-        # Torch only probes for this, and falls back if there is none.
-        _refuse("batch_isend_irecv")
+    # Torch looks for much on the backend of a device.
+
+    def _get_backend(self, device: torch.device) -> Any:
+        return self
+
+    supports_coalescing = False
+    supports_shrinking = False
+    _supports_time_estimate = False
+
+    def supports_tensor_alloc(self, device: torch.device) -> bool:
+        return False
+
+    # Torch calls these on a backend that can be split; here there is nothing to do.
+
+    def eager_connect_single_device(self, device: torch.device) -> None:
+        pass
+
+    def perform_nocolor_split(self, device: torch.device) -> None:
+        pass
 
 
 def _refuse(what: str) -> NoReturn:

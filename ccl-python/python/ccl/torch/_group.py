@@ -20,6 +20,7 @@ from ccl.torch._derived import Derived
 from ccl.torch._monitored import MonitoredBarriers
 from ccl.torch._order import LANES, Counts, Spans
 from ccl.torch._overloads import overloaded
+from ccl.torch._parts import Parts
 from ccl.torch._work import Tensors, Together, Work
 from ccl.types import Op
 
@@ -65,6 +66,8 @@ class Group(Derived):
         self._is_retired = False
         #: An elastic run has no store that the ranks share.
         self.monitored_barriers: MonitoredBarriers | None = None
+        #: Only fixed ranks can be split: others come and go, or change.
+        self.parts: Parts | None = None
         self.is_over = False
 
     @property
@@ -98,6 +101,30 @@ class Group(Derived):
 
     def set_timeout(self, timeout: timedelta) -> None:
         self._timeout = timeout
+
+    def get_group_store(self) -> Any:
+        return None if self.parts is None else self.parts.store
+
+    @property
+    def supports_splitting(self) -> bool:
+        return self.parts is not None
+
+    def split_group(
+        self,
+        ranks: list[int],
+        timeout: timedelta | None = None,
+        opts: Any = None,
+        group_name: str | None = None,
+        group_desc: str | None = None,
+        device_types: list[torch.device] | None = None,
+    ) -> Any:
+        if self.parts is None:
+            raise ccl.InvalidUsage("only a group of fixed ranks can be split: use new_group")
+        if self._rank not in ranks:
+            return None
+        part = self.parts.make(ranks, self._rank, group_name or "", timeout or self._timeout)
+        part._set_group_desc(group_desc or "undefined")
+        return part
 
     @property
     def is_elastic(self) -> bool:

@@ -1,7 +1,7 @@
 """Groups whose members change in place, for torch's fault-tolerance API.
 
-Each set of members is a closed peer group, numbered by torch's uuid. An operation needs all members; if
-one is lost it fails, and the program calls `reconfigure` with new members.
+Each set of members is a closed peer group, numbered by torch's uuid and the handles. An operation needs all
+members; if one is lost it fails, and the program calls `reconfigure` with new members.
 """
 
 import os
@@ -25,7 +25,7 @@ from ccl.torch._group import Group
 from ccl.torch._order import Counts
 from ccl.torch._work import Tensors, Work
 
-#: Used uuids that a group remembers and refuses; the oldest is forgotten first.
+#: Past attempts that a group remembers, to refuse their uuids; the oldest is forgotten first.
 USED_MAX = 65_536
 #: Longest host name in the name of a peer, which is limited to 64 bytes.
 HOST_CHARACTERS_MAX = 40
@@ -59,17 +59,11 @@ class Reconfigurable(Group):
     getRank = rank
     getSize = size
 
-    # Torch looks for this API, as for much else, on the backend of a device.
+    # Torch looks for this API on the backend of a device.
 
     def get_backend(self, device: torch.device) -> Any:
         return self
 
-    def _get_backend(self, device: torch.device) -> Any:
-        return self
-
-    supports_coalescing = False
-    supports_shrinking = False
-    supports_splitting = False
     supports_abort_hooks = True
     supports_reconfigure = True
 
@@ -83,11 +77,12 @@ class Reconfigurable(Group):
         with self._lock:
             if self.is_over:
                 raise ccl.InvalidUsage("the group has been destroyed: create a new one")
-            if members.uuid in self._used:
+            if members.group in self._used:
                 raise ccl.InvalidUsage(
-                    f"uuid {members.uuid} was already used: each attempt to reconfigure needs a new one"
+                    f"uuid {members.uuid} was already used with the same handles: each attempt to reconfigure needs a "
+                    "new one"
                 )
-            self._used[members.uuid] = None
+            self._used[members.group] = None
             if len(self._used) > USED_MAX:
                 del self._used[next(iter(self._used))]
             before, self._attempt = self._attempt, Reconfiguration(self, members, timeout)
@@ -198,8 +193,13 @@ class Members:
 
     @property
     def group(self) -> int:
-        """The number of the peer group."""
-        return self.uuid % (1 << 64)
+        """The number of the peer group.
+
+        The uuid alone would not do. If torchft's replicas have several ranks, the ranks with the same number
+        in their replicas form a group, and all these groups have the same uuid.
+        """
+        named = "\n".join([str(self.uuid), *sorted(self.handles)])
+        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big")
 
     @property
     def name(self) -> str:
