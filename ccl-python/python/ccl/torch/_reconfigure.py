@@ -247,7 +247,8 @@ class Reconfiguration(dist._Work):
         assert group is not None
         try:
             if before is not None:
-                before.cancel()
+                # The master's farewell takes a round trip, for which nothing here has to wait.
+                threading.Thread(target=before.cancel, name="ccl-leave", daemon=True).start()
             if not counts.wait_for_end(self._left().total_seconds()):
                 raise ccl.Timeout(
                     "timed out: operations among the previous members have not ended; they may be waiting "
