@@ -4,6 +4,7 @@ Each set of members is a closed peer group, numbered by torch's uuid and the han
 members; if one is lost it fails, and the program calls `reconfigure` with new members.
 """
 
+import hashlib
 import os
 import secrets
 import socket
