@@ -380,18 +380,11 @@ fn unit_waits_until_there_is_room_for_all_of_it() {
 #[test]
 fn size_without_unit_or_out_of_range_is_refused() {
     let mut stage = Stage::new();
-    let lone = {
-        let mut hello = stage.sized_hello(0, UNIT, 2);
+    for (of, size) in [(None, 2), (Some(UNIT), 0), (Some(UNIT), 1025)] {
+        let mut hello = stage.sized_hello(0, UNIT, size);
         if let PeerToMaster::Hello { unit, .. } = &mut hello {
-            *unit = None;
+            *unit = of.map(UnitId);
         }
-        hello
-    };
-    let (none, many) = (
-        stage.sized_hello(0, UNIT, 0),
-        stage.sized_hello(0, UNIT, 1025),
-    );
-    for hello in [lone, none, many] {
         let connection = stage.connection();
         stage.say_at(connection, hello);
         let told = stage.told_at(connection);
