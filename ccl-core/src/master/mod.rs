@@ -138,7 +138,7 @@ pub struct Master {
     next_peer: PeerId,
     /// The greatest epoch of a group that was given back: others go on above it.
     epochs: Epoch,
-    /// Closed groups that were given back.
+    /// Ids of closed groups that have ended.
     used: UsedGroups,
     hearing: Hearing,
     /// When no session of an earlier master can be alive any more.

@@ -137,7 +137,7 @@ impl Host {
     }
 }
 
-/// What a process asks of the master, beside its group.
+/// What a process asks of the master, besides its group.
 #[derive(Debug, Default)]
 struct Wish {
     unit: Option<UnitId>,

@@ -48,7 +48,7 @@ const OTHERS: [Cell; 20] = [
     ("lasting mute", "at a member"),
     ("closed group", "formed"),
     ("closed group", "went on"),
-    ("closed group", "somebody refused"),
+    ("closed group", "process refused"),
 ];
 
 /// The class of a fault.

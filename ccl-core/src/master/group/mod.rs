@@ -42,7 +42,7 @@ use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster};
 pub struct Group {
     pub id: GroupId,
     pub view: View,
-    /// Whether it never has other members than those of its first view (R21).
+    /// Whether no one may join it after its first view (R21).
     pub is_closed: bool,
     pub phase: Phase,
     pub ledger: Ledger,

@@ -145,7 +145,7 @@ impl Group {
         self.found_with(shared, &chosen);
     }
 
-    /// Whether those who wait ask for a closed group.
+    /// Whether the newcomers ask for a closed group. All of them do, or none.
     fn is_to_be_closed(&self) -> bool {
         let mut newcomers = self.newcomers.values();
         newcomers.next().is_some_and(|first| first.place.is_some())

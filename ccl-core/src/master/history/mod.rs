@@ -33,7 +33,7 @@ pub struct History {
     pub next_peer: PeerId,
     /// The greatest epoch of a group that was given back.
     pub epochs: Epoch,
-    /// Closed groups that were given back.
+    /// Ids of closed groups that have ended.
     pub used: UsedGroups,
 }
 

@@ -63,7 +63,7 @@ pub enum Record {
         next_numbers: Vec<(GroupId, MemberNumber)>,
         /// The greatest epoch of a group that was given back.
         epochs: Epoch,
-        /// Closed groups that were given back, oldest first: none of them forms again.
+        /// Ids of closed groups that have ended, oldest first: no group gets them again.
         used: Vec<GroupId>,
     },
     /// A group that nobody was in gave way to another: nothing of it counts any more.
@@ -145,7 +145,7 @@ impl Registration {
 pub struct SealedView {
     /// The group.
     pub group: GroupId,
-    /// Whether the group is closed: it never has other members than those of its first view.
+    /// Whether the group is closed: no one joins it after its first view.
     pub is_closed: bool,
     /// Name of the view.
     pub vid: Vid,

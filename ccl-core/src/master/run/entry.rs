@@ -187,7 +187,7 @@ impl Master {
         None
     }
 
-    /// What it said may come once more, when nothing speaks against it.
+    /// The hello counts as said: a late copy of it must not take a place (R21).
     fn refuse_hello(&mut self, hello: &Hello, reason: String) {
         self.shared.sessions.give_up(hello.key, hello.attach);
         self.refuse(hello.connection, reason);

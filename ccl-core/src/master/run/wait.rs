@@ -162,7 +162,7 @@ impl Group {
         self.wait_of_members(shared)
     }
 
-    /// The first ranks of a closed group that have not come.
+    /// The first ranks of a closed group without a newcomer.
     fn absent_ranks(&self) -> Vec<Rank> {
         let places = self
             .newcomers
