@@ -45,7 +45,7 @@ impl Master {
             .seal_lazily(Record::GroupGivenBack { group, epochs });
     }
 
-    /// The group that is missed least: the longest without anybody.
+    /// The group to drop first: the one that has been empty longest.
     fn dispensable(&self) -> Option<GroupId> {
         let nobody = |group: &Group| group.is_founding() && group.newcomers.is_empty();
         let groups = self.groups.iter().filter(|(_, group)| nobody(group));
