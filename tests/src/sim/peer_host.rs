@@ -53,7 +53,7 @@ pub struct Host {
     pub place: Option<Place>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// What a connection to its port must show.
+    /// The key that a connection to its port must present.
     pub key: LinkKey,
     /// Whether the process runs.
     pub process: Process,

@@ -10,7 +10,7 @@ use crate::ids::{PeerId, Revision};
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
 
-/// One member's part in the election.
+/// A member and its offer.
 pub type Offer = (PeerId, StateOffer);
 
 /// The content that won, and who has it.

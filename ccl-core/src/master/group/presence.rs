@@ -18,7 +18,7 @@ use crate::wire::control::{Crossed, EvictReason, LatePeers, WaitPoint};
 pub struct Absence {
     /// The members to evict, and why.
     pub evicted: Vec<(PeerId, EvictReason)>,
-    /// Operations that cannot finish, where no call has a majority of the members.
+    /// Operations that cannot finish, and of which none is the one that most members are in.
     pub crossed: Vec<(Tag, Crossed)>,
 }
 

@@ -122,7 +122,7 @@ pub struct Registration {
     pub generation: PeerId,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
-    /// What a connection to its port must show.
+    /// The key that a connection to its port must present.
     pub key: LinkKey,
     /// Fewest members it wants to work with.
     pub min_world: u32,
