@@ -197,12 +197,13 @@ impl World {
     }
 
     /// Checks why a process was refused: its group had formed, or others asked for it with another
-    /// list, or for the same place.
+    /// list, or for the same place. Any other reason is only for sessions of an earlier run.
     ///
     /// # Errors
-    /// None of these is the case, or it was refused for something else.
+    /// The reason is not true.
     pub(super) fn check_refusal(&mut self, host: HostId, why: &str) -> Result<(), String> {
-        let (group, place) = (self.hosts[host.0].group, self.hosts[host.0].place);
+        let state = &self.hosts[host.0];
+        let (group, place) = (state.group, state.place);
         if !Self::is_closed_group(group) {
             return Ok(());
         }
@@ -221,7 +222,7 @@ impl World {
         } else if why.contains("another process") {
             others.any(|other| other == place)
         } else {
-            false
+            state.run.is_some()
         };
         self.stats.situation(("closed group", "process refused"));
         ensure(is_true, || format!("{host:?} was refused: {why} (R21)"))
