@@ -13,10 +13,10 @@ use pyo3::prelude::*;
 
 use crate::attach::attach;
 
-/// What runs once, with Python; dropped if the interpreter is about to end.
+/// A job that runs once, attached to Python; dropped if the interpreter is about to end.
 pub type Job = Box<dyn FnOnce(Python<'_>) + Send>;
 
-/// A queue of jobs, and the threads that do them. It lasts as long as the process.
+/// A queue of jobs and the threads that run them. Lasts as long as the process.
 #[derive(Debug)]
 pub struct Pool {
     name: &'static str,
