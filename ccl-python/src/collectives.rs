@@ -279,7 +279,7 @@ fn reduce_parts(buffers: &[Bound<'_, PyAny>]) -> PyResult<Vec<Part>> {
     parts.collect()
 }
 
-/// Also sets the plan's world size, which must fit the length of the memory.
+/// `world_size` is that of the plan, to which the length of `out` must fit.
 fn gather(
     py: Python<'_>,
     world_size: u32,

@@ -217,7 +217,7 @@ class Members:
         return {peer: rank for rank, peer in enumerate(outcome.contributors)}
 
 
-class Reconfiguration(dist._Work):
+class Reconfiguration(dist._Work):  # type: ignore[name-defined]
     """An attempt to reconfigure a group, and the resulting connection."""
 
     def __init__(self, group: Reconfigurable, members: Members, timeout: timedelta) -> None:
