@@ -1,10 +1,10 @@
 /*
  * What a call does not change in its thread.
  *
- * 1. `errno` is as it was after every kind of call, failures included. 2. A thread that is cancelled
- *    by pthread_cancel in the middle of a call, or before it, ends after the call and not within.
- *    3. Signals with handlers that interrupt system calls disturb no call. 4. A thread with a small
- *    stack may call. 5. Changes of `errno` by a callback are not visible either.
+ * 1. `errno` is as it was after every kind of call, failures included. 2. A thread that is
+ *    cancelled by pthread_cancel in the middle of a call, or before it, ends after the call and not
+ *    within. 3. Signals with handlers that interrupt system calls disturb no call. 4. A thread with
+ *    a small stack may call. 5. Changes of `errno` by a callback are not visible either.
  */
 #include "pair.h"
 

@@ -57,7 +57,7 @@ static inline cclMaster_t start_master(char address[CCL_ADDRESS_BYTES_MAX]) {
     config.listen = "127.0.0.1:0";
     config.is_new_run = 1;
     if (is_slow()) {
-        config.peer_timeout_ms = 60000; /* a silent peer there is not dead, but waits for its turn */
+        config.peer_timeout_ms = 60000; /* a silent peer there only waits for its turn */
     }
     OK(cclCreateMaster(&config, &master));
     OK(cclRunMaster(master));

@@ -7,9 +7,9 @@
  *    announced and admitted; when all know of the loss and are four again, all stop at the same
  *    step.
  *
- * The reduced data carries what members know: the largest phase that any of them is in. The newcomer
- * may replace the killed peer in one change of the view, so that there never are three: what counts
- * is which peers took part, not how many.
+ * The reduced data carries what members know: the largest phase that any of them is in. The
+ * newcomer may replace the killed peer in one change of the view, so that there never are three:
+ * what counts is which peers took part, not how many.
  */
 #include "check.h"
 

@@ -3,8 +3,8 @@
  *
  * 1. In the child every use of the parent's objects is an error, at once, whatever the parent's
  *    threads were doing. 2. Nothing in the child, its end included, harms the parent. 3. The child
- *    may make a master, a communicator and an operation of its own. 4. The child has the
- *    parent's log callback, and may change it, also if a thread of the parent was inside.
+ *    may make a master, a communicator and an operation of its own. 4. The child has the parent's
+ *    log callback, and may change it, also if a thread of the parent was inside.
  */
 #include "check.h"
 

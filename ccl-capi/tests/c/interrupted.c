@@ -1,11 +1,12 @@
 /*
  * Calls that wait, and another thread that ends them.
  *
- * 1. While the system looks a name up for cclConnect, or writes a journal for cclRunMaster, no other
- *    call on the handle waits for it; destroying it gives it up, and so does cclLeave. 2. Calls that
- *    block end when their communicator is destroyed: operations, safe points, syncs. 3. A wait ends when its operation's
- *    handle is destroyed, and a sync when its state is; the memory is the caller's then. 4. Threads
- *    that do everything at once with handles that others destroy get results, and nothing worse.
+ * 1. While the system looks a name up for cclConnect, or writes a journal for cclRunMaster, no
+ *    other call on the handle waits for it; destroying it gives it up, and so does cclLeave. 2.
+ *    Calls that block end when their communicator is destroyed: operations, safe points, syncs. 3.
+ *    A wait ends when its operation's handle is destroyed, and a sync when its state is; the memory
+ *    is the caller's then. 4. Threads that do everything at once with handles that others destroy
+ *    get results, and nothing worse.
  */
 #include "pair.h"
 

@@ -3,9 +3,9 @@
  *
  * 1. Two masters cannot have one port, nor one journal. 2. A master that is stopped and started
  *    again with its journal resumes the run: the peer keeps its id. 3. Threads that await a master
- *    learn of its end. 4. Peers that find no master, or one of another run, or too few peers, report
- *    which. 5. A newcomer that was stopped for so long that the master has forgotten it is admitted
- *    nevertheless once it continues.
+ *    learn of its end. 4. Peers that find no master, or one of another run, or too few peers,
+ *    report which. 5. A newcomer that was stopped for so long that the master has forgotten it is
+ *    admitted nevertheless once it continues.
  */
 #include "check.h"
 

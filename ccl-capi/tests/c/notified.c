@@ -1,10 +1,10 @@
 /*
  * An event loop that is notified of the ends of operations, and never waits for one.
  *
- * 1. Operations of every kind write to a pipe when they have ended, once each, whether they end well
- *    or not. 2. One that has ended already notifies at once, on this thread. 3. A function that was
- *    replaced, removed, or whose handle was destroyed is not called any more; removing it waits
- *    until it has returned. 4. It cannot call the library.
+ * 1. Operations of every kind write to a pipe when they have ended, once each, whether they end
+ *    well or not. 2. One that has ended already notifies at once, on this thread. 3. A function
+ *    that was replaced, removed, or whose handle was destroyed is not called any more; removing it
+ *    waits until it has returned. 4. It cannot call the library.
  */
 #include "pair.h"
 

@@ -1,10 +1,10 @@
 /*
  * If the system has no memory, threads or files left, a call reports it, and the process goes on.
  *
- * 1. An operation that needs memory of its own for the result, when there is none, is
- *    cancelled for all members with their input intact; afterwards they work as before. 2. More
- *    elements than any memory has are refused. 3. A communicator that gets no threads, no scratch
- *    memory or no files is cclErrorSystem, and connects once there are some.
+ * 1. An operation that needs memory of its own for the result, when there is none, is cancelled for
+ *    all members with their input intact; afterwards they work as before. 2. More elements than any
+ *    memory has are refused. 3. A communicator that gets no threads, no scratch memory or no files
+ *    is cclErrorSystem, and connects once there are some.
  *
  * Memory checkers use up the address space themselves, so nothing is tested under them.
  */

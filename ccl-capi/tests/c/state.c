@@ -3,9 +3,9 @@
  *
  * 1. Two peers hold revision 12, one holds zeros of revision 3: after a sync all three have the
  *    same bits, and report the same root; only the one that was behind received bytes, and knows
- *    from which peers. 2. In another run one peer is behind again, and the others send slowly. When bytes
- *    have arrived, one of the two sources is killed: the sync succeeds for the survivors, which hold
- *    the bits of the sources, after more than one attempt.
+ *    from which peers. 2. In another run one peer is behind again, and the others send slowly. When
+ *    bytes have arrived, one of the two sources is killed: the sync succeeds for the survivors,
+ *    which hold the bits of the sources, after more than one attempt.
  */
 #include "check.h"
 

@@ -2,10 +2,10 @@
  * Every function of shared state with NULL, wrong numbers, wrong handles and in the wrong state;
  * and what one peer alone can see of it: entries, revisions, checkpoints, and ends of syncs.
  *
- * Each must return the code that the header promises, and write nothing. 1. Wrong
- * handles and entries. 2. Wrong options and places. 3. A sync in progress owns its state: everything
- * else waits for its end, and destroying it early ends it. 4. A checkpoint restores what was saved;
- * a damaged one is skipped for the one before it, or is an error.
+ * Each must return the code that the header promises, and write nothing. 1. Wrong handles and
+ * entries. 2. Wrong options and places. 3. A sync in progress owns its state: everything else waits
+ * for its end, and destroying it early ends it. 4. A checkpoint restores what was saved; a damaged
+ * one is skipped for the one before it, or is an error.
  */
 #include "pair.h"
 

@@ -191,8 +191,8 @@ static unsigned long long blocked_signals(const char *thread) {
 }
 
 /*
- * Only this thread has SIGUSR1 open: where the system shows threads, all others of this process
- * are the library's and block it. Blocked here too, a signal stays pending.
+ * Only this thread has SIGUSR1 open: where the system shows threads, all others of this process are
+ * the library's and block it. Blocked here too, a signal stays pending.
  */
 static void signals_are_left_alone(cclCommunicator_t communicator) {
     const unsigned long long bit = 1ULL << (SIGUSR1 - 1);

@@ -1,9 +1,10 @@
 /*
  * Structs of an older and of a newer program: shorter and longer than the library's.
  *
- * Each struct lies at the end of memory, so that a byte read or written beyond the size in its first
- * field ends the program. 1. A shorter one counts as zero beyond its end, and what does not fit is
- * not written. 2. A longer one may hold only zeros beyond the library's end, and gets zeros there.
+ * Each struct lies at the end of memory, so that a byte read or written beyond the size in its
+ * first field ends the program. 1. A shorter one counts as zero beyond its end, and what does not
+ * fit is not written. 2. A longer one may hold only zeros beyond the library's end, and gets zeros
+ * there.
  * 3. Invalid sizes and unaligned pointers are refused.
  */
 #include "check.h"
