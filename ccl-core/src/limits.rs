@@ -47,8 +47,8 @@ pub const UNIDENTIFIED_BYTES_MAX: usize = 5 << 19;
 /// Most groups of one master: as many as peers, if each were alone. Groups without members give
 /// way.
 pub const GROUPS_MAX: usize = PEERS_MAX;
-/// Ids of closed groups without members that a master remembers, to refuse them; the oldest is
-/// forgotten first.
+/// Ids of ended closed groups that a master remembers, to refuse them; the oldest is forgotten
+/// first.
 pub const USED_GROUPS_MAX: usize = 65_536;
 /// Ended sessions whose reason is remembered, to answer a late attach.
 pub const ENDED_SESSIONS_MAX: usize = PEERS_MAX;

@@ -111,9 +111,9 @@ pub enum Mutation {
     NewerReportIgnored,
     /// A restarted master does not know that its journal was doubted.
     DoubtForgotten,
-    /// A closed group forms when all but one of its members have come.
+    /// A closed group forms without one of its members.
     ClosedFoundedShort,
-    /// The members of a closed group are in the order in which they came.
+    /// The members of a closed group are ranked in the order in which they connected.
     ClosedInOrderOfComing,
     /// A closed group lets newcomers in.
     ClosedLetsIn,

@@ -1,5 +1,5 @@
-//! Threads of the library that call into Python, and the end of the interpreter, which kills the
-//! process if it meets one of them inside.
+//! Threads of the library that call into Python. If the interpreter ends while one of them is
+//! inside, the process is killed.
 //!
 //! The last step at exit (`ccl._exit`) is to close the door: it waits for the threads inside Python
 //! and keeps out all others. There is no lock, because a forked child would inherit its state.
@@ -15,7 +15,7 @@ pub fn attach<T>(body: impl FnOnce(Python<'_>) -> T) -> Option<T> {
     Python::try_attach(body)
 }
 
-/// Lets no thread of the library in from now on, and waits for those inside, at most a second.
+/// Keeps out threads of the library from now on, and waits at most a second for those inside.
 #[pyfunction]
 pub fn close_door(py: Python<'_>) {
     IS_CLOSED.store(true, Ordering::SeqCst);
@@ -27,7 +27,7 @@ pub fn close_door(py: Python<'_>) {
     });
 }
 
-/// In a forked child, which has none of those that were inside.
+/// In a forked child, which has none of the threads that were inside.
 #[pyfunction]
 pub fn forget_inside() {
     INSIDE.store(0, Ordering::SeqCst);
@@ -38,7 +38,7 @@ struct Inside;
 
 impl Inside {
     fn enter() -> Option<Self> {
-        // Counted before the look at the door, which is closed before the look at the count.
+        // Counted before the door is checked; the door is closed before the count is checked.
         INSIDE.fetch_add(1, Ordering::SeqCst);
         let inside = Self;
         (!IS_CLOSED.load(Ordering::SeqCst)).then_some(inside)
@@ -54,6 +54,6 @@ impl Drop for Inside {
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Longest that the end of a process waits for callbacks of the application's.
+/// Longest time that the end of a process waits for callbacks of the application.
 const CALLBACK_MAX: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);

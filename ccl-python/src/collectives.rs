@@ -279,7 +279,7 @@ fn reduce_parts(buffers: &[Bound<'_, PyAny>]) -> PyResult<Vec<Part>> {
     parts.collect()
 }
 
-/// Made for the world size that the plan names too: the memory must be as long as it says.
+/// `world_size` is that of the plan, to which the length of `out` must fit.
 fn gather(
     py: Python<'_>,
     world_size: u32,

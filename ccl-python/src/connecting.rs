@@ -1,4 +1,4 @@
-//! `ccl.Connecting`: a peer that is on its way into a run, as Python waits for it.
+//! `ccl.Connecting`: an attempt to join a run.
 
 use std::sync::Arc;
 
@@ -21,8 +21,7 @@ pub struct Connecting(Native<ccl_core::Connecting>);
 impl Connecting {
     /// Starts to join a run.
     ///
-    /// # Errors
-    /// What is wrong with the settings, or with the addresses.
+    /// # Errors The settings or addresses are invalid.
     pub fn start(
         py: Python<'_>,
         master: &str,
@@ -35,7 +34,7 @@ impl Connecting {
         Ok(Self(Native::new(connecting)))
     }
 
-    /// Waits until this peer is admitted, and tells the logger `ccl` what for.
+    /// Waits until this peer is admitted, and logs what it waits for.
     ///
     /// # Errors
     /// Why it was not admitted, or what a signal handler raised.
@@ -81,7 +80,7 @@ impl Connecting {
     }
 }
 
-/// As Python has it, left when the interpreter ends.
+/// The communicator as a Python object, closed when the interpreter ends.
 fn give(
     py: Python<'_>,
     admitted: Result<ccl_core::Communicator, Error>,
@@ -97,7 +96,7 @@ fn give(
     Ok(object)
 }
 
-/// Has it closed when the interpreter ends.
+/// Closes it when the interpreter ends.
 ///
 /// # Errors
 /// None are expected.

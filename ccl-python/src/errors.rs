@@ -17,7 +17,7 @@ pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
     made.unwrap_or_else(|failure| failure)
 }
 
-/// An `InvalidArgument` with these words.
+/// An `InvalidArgument` with this text.
 pub fn invalid(py: Python<'_>, what: impl Into<String>) -> PyErr {
     raise(py, &Error::invalid(what))
 }
@@ -73,7 +73,7 @@ fn class_name(error: &Error) -> &'static str {
     }
 }
 
-/// What the exception knows beside its text.
+/// The attributes of the exception.
 fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     let facts = PyDict::new(py);
     match error {
@@ -131,7 +131,7 @@ fn facts<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     Ok(facts)
 }
 
-/// What a mistake in this library looks like.
+/// The error for a bug in this library.
 pub fn internal(what: &str) -> PyErr {
     PyRuntimeError::new_err(format!("internal error, please report it: {what}"))
 }

@@ -1,15 +1,15 @@
-//! Tensors in what a future of torch's holds, found without running Python.
+//! Finds the tensors in the value of a torch future without running Python.
 //!
-//! When C++ of torch's, such as DDP's reducer, has waited for a future that Python has completed,
-//! it asks `torch._jit_internal._extract_tensors` what is in it. Whatever runs Python there, on
-//! the main thread, answers the signals that came during the wait: the `KeyboardInterrupt` of a
-//! Ctrl-C is then raised inside, and C++ makes a `RuntimeError` of it. What runs none leaves it to
-//! the caller.
+//! When C++ code of torch, such as DDP's reducer, has waited for a future that Python completed, it
+//! calls `torch._jit_internal._extract_tensors` on its value. If that runs Python on the main
+//! thread, it handles the signals that came during the wait: the `KeyboardInterrupt` of a Ctrl-C is
+//! raised inside, and C++ turns it into a `RuntimeError`. Without running Python, the caller gets
+//! it.
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-/// Stands for torch's function: does the same, and runs no Python for a list of tensors.
+/// Replaces torch's function: does the same, without running Python for a list of tensors.
 #[pyclass(frozen, module = "ccl._native")]
 #[derive(Debug)]
 pub struct TensorExtractor {
@@ -19,7 +19,7 @@ pub struct TensorExtractor {
 
 #[pymethods]
 impl TensorExtractor {
-    /// For whatever is no list of `tensor_type` alone, `original` is called.
+    /// Calls `original` for anything but a list of `tensor_type` alone.
     #[new]
     fn new(original: Py<PyAny>, tensor_type: Py<PyAny>) -> Self {
         Self {

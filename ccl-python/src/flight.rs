@@ -17,12 +17,12 @@ use crate::notifier::{self, Call};
 use crate::staged::Staged;
 use crate::wait;
 
-/// What an operation reads and writes.
+/// The memory of an operation.
 #[derive(Debug)]
 pub struct Part {
-    /// What this peer contributes; `None`: `receive`, in place.
+    /// This peer's contribution; `None`: `receive`, in place.
     pub send: Option<Memory>,
-    /// Where the result goes.
+    /// Memory for the result.
     pub receive: Memory,
     /// Elements as `ccl_core::RawPart` counts them.
     pub count: usize,
@@ -37,14 +37,14 @@ pub struct Plan {
     pub options: Options,
 }
 
-/// An operation under way. It is never dropped before its end: whoever loses interest calls
+/// An operation in progress. It must not be dropped before its end: instead call
 /// [`Flight::leave_to_itself`].
 #[derive(Debug)]
 pub struct Flight {
     raw: RawHandle,
     keeps: Mutex<Vec<Keep>>,
     staged: Staged,
-    /// The package's own, which block nowhere.
+    /// Callbacks of this package, which never block.
     own_callbacks: Mutex<Vec<Py<PyAny>>>,
     callbacks: Mutex<Vec<Py<PyAny>>>,
 }
@@ -96,7 +96,7 @@ impl Flight {
         }))
     }
 
-    /// Waits for its end, and as long as for `timeout` seconds if that is given.
+    /// Waits for its end, at most `timeout` seconds if that is given.
     ///
     /// # Errors
     /// Why it was not committed, `Timeout`, or what a signal handler raised.
@@ -113,8 +113,8 @@ impl Flight {
         Ok(outcome)
     }
 
-    /// As `wait` for ever, but a signal handler that raises cancels it. If its verdict does not
-    /// come soon, it is under way when this returns.
+    /// As `wait` without a timeout, but a signal handler that raises cancels it. If its verdict
+    /// does not come soon, it is still in progress when this returns.
     ///
     /// # Errors
     /// Why it was not committed, or what a signal handler raised.
@@ -161,7 +161,7 @@ impl Flight {
         matches!(self.look(Duration::ZERO), Some(Ok(_)))
     }
 
-    /// Whether nobody has seen to its end yet.
+    /// Whether its end has not been handled yet.
     pub fn is_open(&self) -> bool {
         !self.is_finished() || self.staged.is_open()
     }
@@ -179,7 +179,7 @@ impl Flight {
         self.raw.cancel();
     }
 
-    /// How far it is.
+    /// Its progress.
     pub fn progress(&self) -> ccl_core::Progress {
         self.raw.progress()
     }
@@ -204,12 +204,12 @@ impl Flight {
         }
     }
 
-    /// Lets go of Python's memory; the library's own stays, for whoever reads the result there.
+    /// Releases Python's memory; the library's own stays, for reading the result.
     fn release(&self, _py: Python<'_>) {
         let mut keeps = self.keeps.lock();
         let is_own = |keep: &mut Keep| matches!(keep, Keep::Own { .. });
         let foreign: Vec<Keep> = keeps.extract_if(.., |keep| !is_own(keep)).collect();
-        // Whatever their owners do when they go must not meet the lock.
+        // Releasing them may run any code of their owners, so not under the lock.
         drop(keeps);
         drop(foreign);
     }
@@ -221,7 +221,7 @@ impl Flight {
 pub struct Abandoned(Mutex<Vec<(Tag, Arc<Flight>)>>);
 
 impl Abandoned {
-    /// Remembers an operation that its caller does not wait for any more.
+    /// Keeps an operation for which its caller no longer waits.
     pub fn add(&self, tag: Tag, flight: &Arc<Flight>) {
         self.0.lock().push((tag, Arc::clone(flight)));
     }
@@ -247,7 +247,8 @@ impl Abandoned {
         let of_tag = left
             .find(|(other, _)| *other == tag)
             .map(|(_, flight)| Arc::clone(flight));
-        // The last to go frees memory of Python's, which may run any code: not under the lock.
+        // Dropping the last reference frees memory of Python, which may run any code: not under the
+        // lock.
         drop(flights);
         drop(ended);
         of_tag
@@ -275,7 +276,7 @@ impl Wake for Flight {
     }
 }
 
-/// A request on its way through [`Python::detach`], which stays on this thread.
+/// A request passed through [`Python::detach`], which stays on this thread.
 struct Lent(Request);
 
 // SAFETY: it is taken by the thread that made it.

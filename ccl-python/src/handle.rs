@@ -1,4 +1,4 @@
-//! `ccl.Handle`: an operation in progress, and how Python waits for it.
+//! `ccl.Handle`: an operation in progress.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Of an operation of this communicator.
+    /// Creates a handle for an operation of this communicator.
     pub fn new(flight: Arc<Flight>, tag: Tag, communicator: Py<Communicator>) -> Self {
         Self {
             flight,
@@ -77,8 +77,8 @@ impl Handle {
         self.flight.add_callback(callback);
     }
 
-    /// As `add_done_callback`, for callbacks of this package, which never block: they do not wait
-    /// for those of the application.
+    /// As `add_done_callback`, for callbacks of this package, which never block and do not wait for
+    /// those of the application.
     fn call_when_done(&self, callback: Py<PyAny>) {
         self.flight.add_own_callback(callback);
     }

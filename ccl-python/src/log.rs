@@ -1,4 +1,4 @@
-//! The library's log lines, on their way to Python's `logging` (`ccl._log`).
+//! Passes the library's log lines to Python's `logging` (`ccl._log`).
 //!
 //! The library's threads put them in a queue and never wait for Python; a full queue counts what it
 //! drops. A Python thread reads the queue.
@@ -22,10 +22,10 @@ use crate::per_process::PerProcess;
 /// Level as Python numbers it, text, seconds since 1970, thread, file and line.
 pub type Line = (u8, String, f64, Option<String>, &'static str, u32);
 
-/// Takes lines from `level` on, as Python numbers levels; from 41 on none.
+/// Accepts lines from `level` on, in Python's numbers; from 41 on none.
 #[pyfunction]
 pub fn log_level(level: u8) {
-    // Nothing else in this shared object takes lines.
+    // Nothing else in this shared object receives log lines.
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     INSTALLED.get_or_init(|| tracing::subscriber::set_global_default(Lines).is_ok());
     let queue = Queue::of_process();
@@ -48,7 +48,7 @@ pub fn log_lines(py: Python<'_>) -> Option<(Vec<Line>, u64)> {
     })
 }
 
-/// Ends the log: who takes lines gets what is left, and no more.
+/// Ends the log: readers get the remaining lines, and no more.
 #[pyfunction]
 pub fn log_close() {
     let queue = Queue::of_process();
@@ -57,7 +57,7 @@ pub fn log_close() {
     queue.filled.notify_all();
 }
 
-/// Lines on their way.
+/// Queued lines.
 #[derive(Debug)]
 struct Queue {
     level: AtomicU8,
@@ -160,7 +160,7 @@ struct Text {
 }
 
 impl Text {
-    /// What others sent may be part of it, and must not look like a line of its own.
+    /// It may contain text from others, which must not look like a separate line.
     fn into_line(self) -> String {
         let line = self.message + &self.fields;
         line.trim_start().replace(['\n', '\r'], " ")
@@ -177,7 +177,7 @@ impl Visit for Text {
     }
 }
 
-/// As Python numbers them.
+/// Levels by Python's numbers.
 fn number(level: Level) -> u8 {
     match level {
         Level::ERROR => 40,

@@ -1,4 +1,4 @@
-//! Memory of Python objects as the collectives take it: no copy, or an error that says what to do.
+//! Memory of Python objects for the collectives: without a copy, or an error that says what to do.
 //!
 //! Tensors are read by their own attributes (`tensor`), which takes a microsecond each; DLPack
 //! takes sixty. Then come objects with the buffer protocol, such as NumPy arrays, then DLPack.
@@ -21,11 +21,11 @@ pub enum Keep {
     /// An export of the buffer protocol, which pins it.
     Buffer {
         _export: PyUntypedBuffer,
-        /// NumPy minds no exports when an array is resized with `refcheck=False`, but it refuses
-        /// that as long as there is a weak reference.
+        /// With `refcheck=False` NumPy resizes an array in spite of exports, but not as long as
+        /// there is a weak reference.
         _watch: Option<Py<PyWeakrefReference>>,
     },
-    /// The memory of the host that stands for a device's: a `ccl._cuda.Staging`.
+    /// Host memory that stands for a device's: a `ccl._cuda.Staging`.
     Staged { staging: Py<PyAny> },
     /// The library's own.
     Own { elements: Box<[f64]> },
@@ -47,13 +47,13 @@ pub struct Memory {
 /// What an operation does with memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Only asks what it is.
+    /// Only inspects it.
     Look,
     /// Only reads it.
     Read,
     /// Writes it, and may read it.
     Write,
-    /// Writes it whole, if it succeeds.
+    /// Overwrites it completely, if it succeeds.
     Fill,
 }
 
@@ -134,7 +134,7 @@ fn from_buffer(
     })
 }
 
-/// What element types there are, for error texts.
+/// The element types, for error texts.
 pub const SUPPORTED: &str = "convert to one of u8 to u64, i8 to i64, f16, bf16, f32, f64 in this \
                              machine's byte order; view bool as uint8";
 
@@ -155,7 +155,7 @@ fn dtype_of_format(format: &str, item_bytes: usize) -> Option<Dtype> {
     kind.dtype(item_bytes)
 }
 
-/// Family of an element type, as formats and DLPack name it.
+/// Family of an element type in formats and in DLPack.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Two's complement.

@@ -4,8 +4,8 @@ use std::ops::Deref;
 
 use crate::attach::attach;
 
-/// Dropped without holding other Python threads up, and never in a forked child: the child has none
-/// of the threads that dropping waits for.
+/// Dropped without blocking other Python threads, and never in a forked child, which lacks the
+/// threads that dropping waits for.
 #[derive(Debug)]
 pub struct Native<T: Send + Sync> {
     value: Option<T>,
@@ -45,7 +45,8 @@ impl<T: Send + Sync> Drop for Native<T> {
             return std::mem::forget(value);
         }
         let mut value = Some(value);
-        // While the interpreter shuts down there is nobody to let run: then it is dropped below.
+        // While the interpreter shuts down there are no other threads to let run: then it is
+        // dropped below.
         attach(|py| py.detach(|| drop(value.take())));
         drop(value);
     }

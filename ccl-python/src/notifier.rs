@@ -10,9 +10,9 @@ use pyo3::prelude::*;
 use crate::per_process::PerProcess;
 use crate::pool::Pool;
 
-/// A call that somebody in Python may want to be told of.
+/// A call whose end Python code may wait for.
 pub trait Call: Send + Sync {
-    /// Lets go of what the call held, and tells whoever wanted to know. It has ended.
+    /// The call has ended: releases what it held, and notifies those that wait for it.
     fn settle(&self, py: Python<'_>);
 }
 
@@ -25,8 +25,8 @@ pub fn settle(call: Arc<dyn Call>) {
     pools().ends.submit(Box::new(settle));
 }
 
-/// Calls each without arguments, soon, one after the other, on a thread that it may block. What it
-/// raises is shown, and goes nowhere.
+/// Calls each without arguments, soon, one after the other, on a thread that it may block. Errors
+/// are printed and ignored.
 pub fn tell(callbacks: Vec<Py<PyAny>>) {
     if callbacks.is_empty() {
         return;
@@ -35,7 +35,7 @@ pub fn tell(callbacks: Vec<Py<PyAny>>) {
     pools().callbacks.submit(Box::new(tell));
 }
 
-/// Calls each without arguments, now. They are short and block nowhere.
+/// Calls each without arguments, now. They are short and never block.
 pub fn call_each(py: Python<'_>, callbacks: Vec<Py<PyAny>>) {
     for callback in callbacks {
         if let Err(error) = callback.call0(py) {
@@ -59,14 +59,14 @@ struct Pools {
 impl Pools {
     const fn new() -> Self {
         Self {
-            // One tells in the order of the ends, unless a device keeps it waiting.
+            // One thread keeps the order of the ends, unless a device makes it wait.
             ends: Pool::new("ccl-notify", 1),
             callbacks: Pool::new("ccl-callback", 2),
         }
     }
 }
 
-/// Those of this process.
+/// The threads of this process.
 fn pools() -> &'static Pools {
     static POOLS: PerProcess<Pools> = PerProcess::new(Pools::new());
     POOLS.get(Pools::new)

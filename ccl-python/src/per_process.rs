@@ -1,7 +1,7 @@
 //! Values of which a forked child gets its own.
 //!
 //! A lock of the parent may be held forever in the child, by a thread that the child does not have.
-//! So the child does not touch it.
+//! So the child does not use it.
 
 use std::sync::OnceLock;
 
@@ -14,7 +14,7 @@ pub struct PerProcess<T: 'static> {
 }
 
 impl<T> PerProcess<T> {
-    /// With the value of the process that asks first.
+    /// Creates it with the value of the first process.
     pub const fn new(value: T) -> Self {
         Self {
             process: OnceLock::new(),
@@ -23,7 +23,7 @@ impl<T> PerProcess<T> {
         }
     }
 
-    /// That of this process, made by `make` if it is a child that has none yet.
+    /// The value of this process, made by `make` if it is a child that has none yet.
     pub fn get(&'static self, make: fn() -> T) -> &'static T {
         let process = std::process::id();
         let mut place = self;

@@ -13,10 +13,10 @@ use pyo3::prelude::*;
 
 use crate::attach::attach;
 
-/// What runs once, with Python; dropped if the interpreter is about to end.
+/// A job that runs once, attached to Python; dropped if the interpreter is about to end.
 pub type Job = Box<dyn FnOnce(Python<'_>) + Send>;
 
-/// A queue of jobs, and the threads that do them. It lasts as long as the process.
+/// A queue of jobs and the threads that run them. Lasts as long as the process.
 #[derive(Debug)]
 pub struct Pool {
     name: &'static str,
@@ -56,19 +56,19 @@ impl Pool {
         }
     }
 
-    /// Has it done soon. Does not block.
+    /// Runs the job soon. Does not block.
     pub fn submit(&'static self, job: Job) {
         let mut state = self.state.lock();
         state.jobs.push_back(job);
         self.has_job.notify_one();
         self.is_short.notify_one();
         if !state.has_keeper {
-            // Where there is no thread to be had now, the next job may find one.
+            // If no thread can be started now, the next job tries again.
             state.has_keeper = self.spawn("ccl-keep", || self.keep());
         }
     }
 
-    /// Makes threads where there are too few, for ever.
+    /// Starts threads when there are too few, forever.
     fn keep(&'static self) {
         let mut state = self.state.lock();
         loop {
@@ -100,7 +100,7 @@ impl Pool {
         }
     }
 
-    /// The next job; `None`: this thread is not needed any more.
+    /// The next job; `None`: this thread is no longer needed.
     fn take(&self) -> Option<Job> {
         let mut state = self.state.lock();
         state.idle += 1;
@@ -125,13 +125,13 @@ impl fmt::Debug for State {
     }
 }
 
-/// Longest that a job waits before there is one more thread. Short callbacks take less, so bursts
-/// of them make none.
+/// Longest wait of a job before one more thread is started. Short callbacks take less, so bursts of
+/// them start none.
 const STALL_MAX: Duration = Duration::from_millis(10);
 
 /// How long a thread beyond those kept waits for another job.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// Threads of a pool. Each may be blocked by a callback that waits for another operation; a run has
-/// fewer operations under way.
+/// Most threads of a pool. Each may be blocked by a callback that waits for another operation; a
+/// run has fewer operations in progress.
 const THREADS_MAX: usize = 1024;

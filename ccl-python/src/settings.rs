@@ -45,7 +45,7 @@ fn no_time(value: &Bound<'_, PyAny>) -> PyErr {
     ))
 }
 
-/// A time, or `None` for ever.
+/// A time, or `None` for no limit.
 pub fn maybe_duration(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     if value.is_none() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! `ccl.SharedState`: what all members hold with the same bits, in Python's memory.
+//! `ccl.SharedState`: data that all members hold with the same bits, in Python's memory.
 //!
 //! Its source is looked up again at each call (`ccl._state`), because torch replaces tensors when
 //! it loads a state; memory is held only while a call uses it. `sync` makes it equal on all
@@ -36,7 +36,7 @@ pub struct SharedState {
     turn: Arc<Turn>,
 }
 
-/// What is known about the content.
+/// Facts about the content.
 #[derive(Debug)]
 pub struct Facts {
     revision: u64,
@@ -68,7 +68,7 @@ impl SharedState {
             skipped: Mutex::default(),
             turn: Arc::default(),
         };
-        // Reports what is wrong with it now rather than at the first sync.
+        // Reports errors now rather than at the first sync.
         let _ = state.prepare(source.py(), Use::Look)?;
         Ok(state)
     }
@@ -199,7 +199,7 @@ impl SharedState {
         self.turn.take(py, "another call on this state")
     }
 
-    /// The state as `ccl-core` takes it, with what holds its memory in place.
+    /// The state for `ccl-core`, with the objects that hold its memory in place.
     ///
     /// # Errors
     /// `InvalidArgument` or `TypeError` with the name of the entry and what to do about it.
@@ -207,7 +207,7 @@ impl SharedState {
         let module = py.import("ccl._state")?;
         // SAFETY: the object is alive, and this thread is attached to the interpreter.
         let references = unsafe { pyo3::ffi::Py_REFCNT(self.source.as_ptr()) };
-        // Whoever else has it can read there what is written.
+        // Other owners see what is written to it.
         let is_held = access != Use::Write || references > 1;
         let content = module.call_method1("look", (&self.source, &self.unequal, is_held))?;
         let mut state = ccl_core::SharedState::new(self.revision());
@@ -294,7 +294,7 @@ impl Prepared {
         Ok(indices)
     }
 
-    /// Remembers what the call left.
+    /// Keeps the results of the call.
     pub fn settle(&mut self) {
         *self.facts.lock() = Facts {
             revision: self.state.revision(),
@@ -303,11 +303,10 @@ impl Prepared {
         };
     }
 
-    /// Puts what is not written in place back where it is from, if the content is whole: numbers,
-    /// and, if any memory was written, tensors on devices.
+    /// Copies back what is not written in place, if the content is whole: numbers and, if any
+    /// memory was written, tensors on devices.
     ///
-    /// # Errors
-    /// What their owners raise. The content is a mixture then.
+    /// # Errors What their owners raise. The content is then a mixture.
     pub fn write_back(&self, py: Python<'_>, is_memory_written: bool) -> PyResult<()> {
         if !self.state.is_usable() {
             return self.staged.settle(py, false);
@@ -320,7 +319,7 @@ impl Prepared {
     }
 }
 
-/// A sync owns it as the state that it is, and so its memory too.
+/// A sync owns the state, and so its memory too.
 impl BorrowMut<ccl_core::SharedState<'static>> for Prepared {
     fn borrow_mut(&mut self) -> &mut ccl_core::SharedState<'static> {
         &mut self.state

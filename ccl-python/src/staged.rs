@@ -8,7 +8,7 @@ use pyo3::types::PyList;
 
 use crate::memory::{Keep, Use};
 
-/// The `Staging` of a tensor, and the memory of the host as a tensor.
+/// The `Staging` of a tensor, and its host memory as a tensor.
 pub fn stage<'py>(
     tensor: &Bound<'py, PyAny>,
     access: Use,
@@ -22,7 +22,7 @@ pub fn stage<'py>(
     Ok((staging, host))
 }
 
-/// What an operation has of them: mostly nothing.
+/// The transfers of an operation; usually none.
 #[derive(Debug, Default)]
 pub struct Staged {
     /// A `Transfer`.
@@ -31,7 +31,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Of these, after what the operation reads has arrived.
+    /// For these tensors, after the data to read has arrived in host memory.
     ///
     /// # Errors
     /// `InvalidArgument`, what the device raises, or what a signal handler raised.
@@ -53,12 +53,12 @@ impl Staged {
         })
     }
 
-    /// Whether nobody has been told how it ended.
+    /// Whether its end has not been handled yet.
     pub fn is_open(&self) -> bool {
         self.transfer.is_some() && !self.is_settled.load(Ordering::Acquire)
     }
 
-    /// The operation has ended: its results go to the devices, if it has any.
+    /// The operation has ended: copies its results, if any, to the devices.
     ///
     /// # Errors
     /// What the device raises.
@@ -68,7 +68,7 @@ impl Staged {
         Ok(())
     }
 
-    /// Has the current streams of this thread wait for the results.
+    /// Makes the current streams of this thread wait for the results.
     ///
     /// # Errors
     /// What the device raises.

@@ -1,5 +1,5 @@
-//! Syncs of shared state under way. Each has a thread of its own, which hashes, waits, and gives
-//! the state back, so that Ctrl-C and coroutines need not wait for a hash.
+//! Syncs of shared state in progress. Each has its own thread, which hashes, waits, and gives the
+//! state back, so that Ctrl-C and coroutines need not wait for a hash.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,20 +17,20 @@ use crate::notifier;
 use crate::shared_state::Prepared;
 use crate::wait;
 
-/// What a sync needs until its end.
+/// The objects that a sync needs until its end.
 #[derive(Debug)]
 pub struct Job {
-    /// Whose members take part.
+    /// The session whose members take part.
     pub communicator: ccl_core::Communicator,
     /// The state, and its memory.
     pub prepared: Prepared,
-    /// How it is to be made.
+    /// Its options.
     pub options: SyncOptions,
     /// The rights to the state and to the communicator's syncs.
     pub turns: [Turning; 2],
 }
 
-/// A sync under way. It goes on, whoever loses interest.
+/// A sync in progress. It goes on even if no caller waits for it.
 #[derive(Debug)]
 pub struct Flight {
     /// Empty while the state is hashed.
@@ -46,7 +46,7 @@ pub struct Flight {
 
 #[derive(Debug)]
 enum Stage {
-    /// With whoever is to be told.
+    /// The result, and the callbacks.
     UnderWay(Vec<Py<PyAny>>),
     Over(Result<SyncInfo, Failure>),
 }
@@ -54,9 +54,9 @@ enum Stage {
 /// Why a sync did not succeed.
 #[derive(Clone, Debug)]
 enum Failure {
-    /// As the library says.
+    /// An error of the library.
     Library(Error),
-    /// A number could not be given to whoever has it.
+    /// A number could not be copied back to its owner.
     Owner(Arc<PyErr>),
 }
 
@@ -95,7 +95,7 @@ impl Flight {
         }
     }
 
-    /// Waits for its end, and as long as `timeout` if that is given.
+    /// Waits for its end, at most `timeout` if that is given.
     ///
     /// # Errors
     /// Why it did not succeed, `Timeout`, `Forked`, or what a signal handler raised.
@@ -106,7 +106,7 @@ impl Flight {
         end.map_err(|failure| failure.raise(py))
     }
 
-    /// As `wait` for ever, but a signal handler that raises cancels it.
+    /// As `wait` without a timeout, but a signal handler that raises cancels it.
     ///
     /// # Errors
     /// Why it did not succeed, or what a signal handler raised.
@@ -141,7 +141,7 @@ impl Flight {
 
     /// Asks to abort it for all members.
     pub fn cancel(&self) {
-        // Before the look for the sync: whoever ends the hashing looks the other way round.
+        // Set before the sync is looked up; the end of hashing checks in the opposite order.
         self.is_cancelled.store(true, Ordering::SeqCst);
         let _stage = self.stage.lock();
         if let Some(sync) = self.sync.get() {
@@ -149,7 +149,7 @@ impl Flight {
         }
     }
 
-    /// No caller waits for it, except the next one that needs its turn.
+    /// Marks that no caller waits for it, except the next one that needs its turn.
     pub fn leave_to_itself(&self) {
         self.is_dropped.store(true, Ordering::SeqCst);
     }
@@ -160,13 +160,13 @@ impl Flight {
         of_both.iter().any(|it| it.load(Ordering::SeqCst))
     }
 
-    /// How far it is, or was when it ended.
+    /// Its progress, or its last one.
     pub fn progress(&self) -> Progress {
         let sync = self.sync.get();
         sync.map(SyncHandle::progress).unwrap_or_default()
     }
 
-    /// Whether this peer gives what was elected, or did; `None` before the election.
+    /// Whether this peer serves the elected content, or did; `None` before the election.
     pub fn is_source(&self) -> Option<bool> {
         self.sync.get()?.is_source()
     }
@@ -216,7 +216,7 @@ impl Flight {
         drop(communicator);
     }
 
-    /// Makes the state equal at all members, and gives it back.
+    /// Makes the state equal on all members, and gives it back.
     fn synchronise(
         &self,
         communicator: &ccl_core::Communicator,
@@ -237,8 +237,8 @@ impl Flight {
     }
 }
 
-/// Lets the state's owners have what the sync left. While the interpreter shuts down nobody is left
-/// to be told.
+/// Copies the result to the state's owners. While the interpreter shuts down there is no one to
+/// notify.
 fn settle(mut prepared: Prepared, is_written: bool) -> Result<(), Failure> {
     prepared.settle();
     let written = attach(|py| {
@@ -266,8 +266,7 @@ enum Taken {
 impl Turn {
     /// Takes it. Waits for a sync that has it, if that was cancelled or its handle is dropped.
     ///
-    /// # Errors
-    /// `InvalidUsage` if somebody else has it, `Forked`, or what a signal handler raised.
+    /// # Errors `InvalidUsage` if another call has it, `Forked`, or what a signal handler raised.
     pub fn take(self: &Arc<Self>, py: Python<'_>, who: &str) -> PyResult<Turning> {
         loop {
             let Some(flight) = self.try_take(py, who)? else {
@@ -280,8 +279,8 @@ impl Turn {
 
     /// The cancelled or dropped sync that has it; `None` if it is the caller's now.
     fn try_take(&self, py: Python<'_>, who: &str) -> PyResult<Option<Arc<Flight>>> {
-        // An exception is made by code in Python, during which another thread may run and come
-        // here: the lock is not held then.
+        // Creating an exception runs Python code, during which another thread may come here: the
+        // lock is not held then.
         let sync = {
             let mut taken = self.0.lock();
             match &*taken {

@@ -1,7 +1,7 @@
-//! Torch tensors, asked by their attributes: torch itself is never imported.
+//! Torch tensors, read by their attributes; torch itself is never imported.
 //!
-//! What is held is the storage. A tensor that is held may still be given other memory, as by
-//! `param.data = …` or `module.to(…)`, and would free what an operation uses.
+//! Holds the storage. Holding the tensor would not do: `param.data = …` or `module.to(…)` may give
+//! it other memory, which would free memory in use.
 
 use ccl_core::Dtype;
 use pyo3::exceptions::PyTypeError;
@@ -52,7 +52,7 @@ pub fn memory(object: &Bound<'_, PyAny>, access: Use) -> PyResult<Option<Memory>
     Ok(Some(memory))
 }
 
-/// Memory of the host in place of a device's; writing the result there tells autograd.
+/// Host memory in place of a device's; writing the result there notifies autograd.
 fn staged(tensor: &Bound<'_, PyAny>, access: Use, dtype: Dtype) -> PyResult<Memory> {
     let py = tensor.py();
     let (staging, host) = staged::stage(tensor, access)?;
@@ -72,7 +72,7 @@ fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     if let Some(class) = TENSOR.get(py) {
         return object.is_instance(class.bind(py));
     }
-    // Whoever has a tensor has imported torch.
+    // If there is a tensor, torch was imported.
     let modules = py.import("sys")?.getattr("modules")?;
     let Some(torch) = modules.cast::<PyDict>()?.get_item("torch")? else {
         return Ok(false);
@@ -144,8 +144,8 @@ fn check_storage(storage: &Bound<'_, PyAny>, memory: &Memory) -> PyResult<()> {
     Err(invalid(py, what))
 }
 
-/// Tells autograd that the tensor changes, so that a backward pass that needs the old values fails
-/// instead of using the new ones.
+/// Marks the tensor as changed for autograd, so that a backward pass that needs the old values
+/// fails instead of using the new ones.
 fn note_write(tensor: &Bound<'_, PyAny>) -> PyResult<()> {
     static INCREMENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = tensor.py();

@@ -7,15 +7,15 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-/// Longest that a signal is left unanswered. Python's own handler runs between two slices, on the
+/// Longest delay before a signal is handled. Python's own handler runs between two slices, on the
 /// main thread only; 20 wake-ups a second cost nothing.
 const SLICE: Duration = Duration::from_millis(50);
 
 /// Longest that an interrupted call waits for its verdict: Ctrl-C has to be answered within 200 ms.
-/// That is enough for the three round trips of an abort where the master is in reach.
+/// That is enough for the three round trips of an abort, if the master is reachable.
 pub const VERDICT_MAX: Duration = Duration::from_millis(80);
 
-/// Says on what a signal handler raised that the memory of the call is in use still.
+/// Adds a note to the exception of a signal handler: the memory of the call is still in use.
 pub fn note_in_use(py: Python<'_>, error: &PyErr) {
     let note = "ccl: the call is cancelled, and its memory in use until the master says so; the same \
                 call, made again, waits for that, as does close()";
@@ -24,7 +24,7 @@ pub fn note_in_use(py: Python<'_>, error: &PyErr) {
 
 /// Adds a note to the exception of a signal handler: the operation of the handle goes on.
 pub fn note_goes_on(py: Python<'_>, error: &PyErr) {
-    // Other errors are the operation's, or say so themselves.
+    // Other errors are the operation's, or already name it.
     if error.is_instance_of::<PyKeyboardInterrupt>(py) {
         let note = "ccl: the wait has ended, and the operation goes on; wait for the handle again, or \
                     end it for all members by cancel()";
@@ -39,8 +39,8 @@ fn add_note(py: Python<'_>, error: &PyErr, note: &str) {
     }
 }
 
-/// Calls `step`, which blocks at most as long as it is told, until it has a value. `None` if
-/// `timeout` passes before.
+/// Calls `step`, which blocks at most for the given time, until it has a value. `None` if `timeout`
+/// passes before.
 ///
 /// # Errors
 /// What a signal handler raised, such as `KeyboardInterrupt`.
@@ -65,7 +65,7 @@ pub fn wait_for<T: Send>(
     }
 }
 
-/// As [`wait_for`], for ever.
+/// As [`wait_for`], without a timeout.
 ///
 /// # Errors
 /// What a signal handler raised, such as `KeyboardInterrupt`.
@@ -77,7 +77,7 @@ pub fn wait<T: Send>(
     Ok(value.expect("without a timeout it ends with a value or an error"))
 }
 
-/// As [`wait`], and tells the logger `ccl` now and then what is waited for.
+/// As [`wait`], and regularly logs what it waits for.
 ///
 /// # Errors
 /// What a signal handler raised, such as `KeyboardInterrupt`, or a handler of the logger.

@@ -1,5 +1,7 @@
 """Members of reconfigurable torch groups: what runs in them, and the test's control over them."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +15,7 @@ import ccl.torch
 import pytest
 import torch
 import torch.distributed as dist
+from ccl.torch._reconfigure import Members
 from peers import HANG_SECONDS, Peer, Pipe
 
 WORLD = 3
@@ -29,8 +32,34 @@ def reconfigure(uuid: int, handles: Any, seconds: float = HANG_SECONDS) -> tuple
     return dist.get_rank(), dist.get_world_size()
 
 
+class Dying:
+    """A communicator whose process is killed as soon as it has started an operation."""
+
+    def __init__(self, communicator: ccl.Communicator) -> None:
+        self._communicator = communicator
+
+    def __getattr__(self, operation: str) -> Any:
+        start = getattr(self._communicator, f"{operation}_async")
+
+        def call(*arguments: Any, **options: Any) -> None:
+            start(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return call
+
+
+def die_while_all_meet(uuid: int, handles: list[str]) -> None:
+    meet: Any = Members.meet
+
+    def die(members: Members, communicator: ccl.Communicator, timeout: timedelta) -> Any:
+        return meet(members, Dying(communicator), timeout)
+
+    setattr(Members, "meet", die)
+    reconfigure(uuid, handles)
+
+
 def sum_ranks() -> float:
-    """Adds one to each value."""
+    """The sum of all ranks, each plus one."""
     whole = torch.tensor([dist.get_rank() + 1.0])
     dist.all_reduce(whole)
     return float(whole)
@@ -176,6 +205,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "abort": abort,
     "abort an attempt": abort_an_attempt,
     "barrier": wait_for_the_others,
+    "die while all meet": die_while_all_meet,
     "error": error,
     "handle": handle,
     "identity": identity,
@@ -250,6 +280,11 @@ class Member:
         kind, text = self._peer.receive()
         assert kind is not None, f"it succeeded: {text}"
         return kind, text
+
+    def outcome(self) -> Any:
+        """The answer, or the class of the error."""
+        failure, value = self._peer.receive()
+        return failure or value
 
     def ask(self, name: str, *arguments: Any) -> Any:
         self.tell(name, *arguments)

@@ -226,6 +226,17 @@ def test_an_attempt_of_one_that_dies_in_it_fails_in_time(cluster: Cluster) -> No
 
 
 @on_ccl
+def test_ranks_do_not_shift_when_a_member_dies_while_all_meet(cluster: Cluster) -> None:
+    handles = cluster.ask_all([0, 1, 2], "handle")
+    uuid = cluster.uuid()
+    for number in [1, 2]:
+        cluster[number].tell("reconfigure", uuid, handles)
+    cluster[0].tell("die while all meet", uuid, handles)
+    for number in [1, 2]:
+        assert cluster[number].outcome() in [(number, 3), "PeerLost", "TooFewPeers"]
+
+
+@on_ccl
 def test_lists_that_differ_are_noticed(cluster: Cluster) -> None:
     first, second = cluster.ask_all([0, 1], "handle")
     uuid = cluster.uuid()

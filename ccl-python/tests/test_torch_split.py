@@ -1,4 +1,4 @@
-"""Groups that are split: torch's own API for groups of some ranks of another, on ccl as on gloo."""
+"""`split_group`, torch's API for subgroups, on ccl as on gloo."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def begin(backend: str, address: str, folder: str, rank: int) -> None:
 
 @contextmanager
 def world_of(body: Any, backend: str, folder: Path) -> Iterator[list[Peer]]:
-    """As many processes as there are ranks, in order of their ranks."""
+    """A process for each rank, in rank order."""
     with ccl.Master(listen="127.0.0.1:0", new_run=True) as master:
         peers: list[Peer] = []
         try:
@@ -54,7 +54,7 @@ def split(parts: list[list[int]], **options: Any) -> Any:
 
 
 def total(group: Any) -> float:
-    """The sum of the ranks in the world."""
+    """The sum of the members' ranks in the world."""
     whole = torch.tensor([float(dist.get_rank())])
     dist.all_reduce(whole, group=group)
     return float(whole)

@@ -295,7 +295,7 @@ def test_a_state_dict_that_nobody_keeps_is_refused(tmp_path: Path) -> None:
         state.load(tmp_path)
 
 
-class Counting(torch.optim.Optimizer):  # type: ignore[misc]
+class Counting(torch.optim.Optimizer):  # type: ignore[misc, name-defined]
     """An optimizer that counts with a Python number, as some do."""
 
     def step(self, closure: Any = None) -> None:

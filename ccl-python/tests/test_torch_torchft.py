@@ -1,4 +1,4 @@
-"""torchft on groups of ccl: replicas that are killed and come back, in processes of their own."""
+"""torchft on groups of ccl: replicas in separate processes that are killed and come back."""
 
 import signal
 from collections.abc import Callable
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.torch
 
 
 def lose_one(body: Callable[..., Any], phase: str) -> None:
-    """Kills one of two replicas, and starts it again."""
+    """Kills one of two replicas in this phase, and starts it again."""
     with cluster_of() as cluster, replicas_of(cluster) as replicas:
         survivor = replicas.start(body, Place(0))
         victim = replicas.start(body, Place(1, phase))
@@ -51,7 +51,7 @@ def lose_one(body: Callable[..., Any], phase: str) -> None:
             assert survivor.receive() == "alone"
         again = replicas.start(body, Place(1))
         steps, joined, weights = survivor.receive()
-        assert (steps, joined, weights) == again.receive(), "it was healed, and trained on alike"
+        assert (steps, joined, weights) == again.receive(), "it was healed, and both trained alike"
         assert steps == max(STEPS, joined + STEPS_TOGETHER)
         assert joined > FATAL_STEPS or not has_met
 
@@ -109,7 +109,7 @@ def test_replicas_that_shard_reduce_shard_by_shard() -> None:
 
 
 def resize(pipe: Pipe, address: str, port: int, rank: int) -> list[Any]:
-    """Sums of ranks in groups of torchft's test of the same name, one of them after an abort."""
+    """Sums of ranks in the groups of torchft's own test of resizing, the last after an abort."""
     ccl.torch.use_master(address)
     options: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     dist.init_process_group("ccl", timeout=NEVER, enable_reconfigure=True, **options)

@@ -105,7 +105,7 @@ def case(backend: str, bound_seconds: int) -> type[unittest.TestCase]:
     setattr(common_distributed, "get_timeout", lambda _test: bound_seconds)
     module = suite_module()
 
-    class Suite(module.TestDistBackend, module.DistributedTest._DistTestBase):  # type: ignore[misc]
+    class Suite(module.TestDistBackend, module.DistributedTest._DistTestBase):  # type: ignore[misc, name-defined]
         def setUp(self) -> None:
             super().setUp()
             if backend == "ccl":

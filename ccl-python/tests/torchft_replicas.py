@@ -20,15 +20,15 @@ from torchft.coordination import LighthouseServer
 from torchft.local_sgd import DiLoCo, LocalSGD
 
 STEPS = 20
-#: Those that all replicas make at least once the last has joined.
+#: Least number of steps after the last replica has joined.
 STEPS_TOGETHER = 5
-#: How many of those a replica makes that is killed.
+#: Steps that a replica makes with the others before it is killed.
 FATAL_STEPS = 3
-#: Steps of an inner optimizer between two of an outer one.
+#: Inner steps per outer step.
 SYNC_EVERY = 4
-#: How soon the lighthouse takes a silent replica for dead.
+#: Silence after which the lighthouse counts a replica as dead.
 SILENCE_MS = 1_000
-#: Whoever waits for one that died while a group forms, waits so long.
+#: How long replicas wait for one that died while a group forms.
 SOON = timedelta(seconds=4)
 NEVER = timedelta(seconds=HANG_SECONDS)
 
@@ -48,28 +48,28 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Place:
-    """One process of a replica, and where it kills itself, if it does."""
+    """One process of a replica, and the phase in which it kills itself, if any."""
 
     replica: int
     phase: str | None = None
     rank: int = 0
     ranks: int = 1
-    #: Of the store of a replica of several ranks.
+    #: The port of the store that a replica's ranks share, if it has several.
     port: int | None = None
 
 
 class Replica:
-    """One of them, in its process."""
+    """One process of a replica."""
 
     def __init__(self, pipe: Pipe, cluster: Cluster, place: Place, *, use_async_quorum: bool = True) -> None:
-        """It has the weights of the others as soon as it has met them."""
+        """It gets the weights of the others when it first meets them."""
         self.place = place
         self._pipe = pipe
         #: Replicas in the last step.
         self.world = 0
         #: The last step.
         self.end = STEPS
-        #: Steps before the last replica came.
+        #: Steps made before the last replica joined.
         self.alone = 0
         self._batches = 0
         torch.manual_seed(place.replica)
@@ -101,11 +101,11 @@ class Replica:
         self.manager.shutdown(wait=False)
 
     def is_over(self) -> bool:
-        """Whether all have ended together; nobody ends alone."""
+        """Whether both replicas have made the last step together."""
         return self.world == 2 and self.manager.current_step() >= self.end
 
     def meet(self) -> None:
-        """Notes who is in the step. All that are in it come to the same."""
+        """Notes how many replicas are in the step. All that are in it find the same number."""
         world = self.manager.num_participants()
         if world == 1 and self.world == 2:
             self._pipe.say("alone")
@@ -115,13 +115,13 @@ class Replica:
         self.world = world
 
     def reach(self, phase: str) -> None:
-        """Dies if it is to die here."""
+        """Dies if this is the phase to die in."""
         made = self.manager.current_step() - self.alone
         if phase == self.place.phase and self.world == 2 and made >= FATAL_STEPS:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def loss(self, model: Any) -> torch.Tensor:
-        """On the next data of this process."""
+        """The loss on the next data of this process."""
         self._batches += 1
         seed = 1_000_000 * self.place.replica + 10_000 * self.place.rank + self._batches
         source = torch.Generator().manual_seed(seed)
@@ -129,7 +129,7 @@ class Replica:
         return torch.nn.functional.mse_loss(model(inputs), inputs.sum(1, keepdim=True).sin())
 
     def report(self) -> "Report":
-        """The last step, the one at which the last replica came, and the weights."""
+        """The last step, the step at which the last replica joined, and a digest of the weights."""
         weights = torch.cat([shard.reshape(-1) for shard in self._shards()])
         assert weights.isfinite().all()
         digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
@@ -146,7 +146,7 @@ class Replica:
         return [each.detach() for each in self.model.parameters()]
 
     def _watched(self, group: Any) -> Any:
-        """The group, in which it may die."""
+        """Makes the process die in an operation of the group, if it is to."""
         reconfigure, all_reduce = group.reconfigure, group.allreduce
 
         def die_in_reconfigure(options: Any) -> Any:
@@ -223,7 +223,7 @@ def train_diloco(pipe: Pipe, cluster: Cluster, place: Place) -> Report:
 
 
 class Shard(Replica):
-    """A rank of a replica whose ranks shard the model with FSDP2. No momentum: only weights are healed."""
+    """A rank of a replica that shards the model with FSDP2. No momentum: only weights are healed."""
 
     def begin(self) -> None:
         parts: list[Any] = [self.model[0], self.model[2], self.model]
@@ -247,7 +247,7 @@ class Shard(Replica):
 
 
 def train_sharded(pipe: Pipe, cluster: Cluster, place: Place) -> Report:
-    # Weights are not sharded in forward passes: others cannot be healed meanwhile.
+    # Weights are not sharded during forward passes, so others cannot be healed then.
     with Shard(pipe, cluster, place, use_async_quorum=False) as replica:
         replica.begin()
         optimizer = Optimizer(replica.manager, replica.optimizer)
@@ -269,7 +269,7 @@ def train_locally(replica: Replica) -> None:
 
 @contextmanager
 def lighthouse_of(least: int = 1) -> Iterator[str]:
-    """One that wants so many replicas in a quorum; its address."""
+    """A lighthouse that wants this many replicas in a quorum; yields its address."""
     lighthouse = LighthouseServer(
         bind="[::]:0",
         min_replicas=least,
@@ -303,7 +303,7 @@ def replicas_of(cluster: Cluster) -> Iterator["Replicas"]:
 
 
 class Replicas:
-    """Processes of replicas, which end with it."""
+    """The processes of a cluster's replicas."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

@@ -17,9 +17,8 @@ use super::{Dtype, ReduceOp};
 /// chain of calls may divide in its last step only. Buffers need no alignment. See `number` for the
 /// rules on wrapping, rounding and NaN.
 ///
-/// # Panics
-/// If there is no input, a length differs from that of `out` or is no multiple of the element, or
-/// `Avg` is to divide by zero or has more than 65,536 inputs: all of them mistakes of the caller.
+/// # Panics If there is no input, a length differs from that of `out` or is no multiple of the
+/// element, or `Avg` is to divide by zero or has more than 65,536 inputs.
 pub fn reduce(dtype: Dtype, op: ReduceOp, divisor: u32, inputs: &[&[u8]], out: &mut [u8]) {
     reduce_at(Level::best(), (dtype, op, divisor), inputs, out);
 }
@@ -64,7 +63,7 @@ pub fn reduce_at(level: Level, what: (Dtype, ReduceOp, u32), inputs: &[&[u8]], o
     }
 }
 
-/// What `reduce` must be called with.
+/// Checks the arguments of `reduce`.
 pub(super) fn check(what: (Dtype, ReduceOp, u32), inputs: &[&[u8]], out: &[u8]) {
     let (dtype, op, divisor) = what;
     assert!(!inputs.is_empty(), "a reduction has at least one input");
@@ -114,7 +113,7 @@ fn by_operator<N: Number>(job: Job<'_>) {
     }
 }
 
-/// The loops. Inlined into one function a level, where the compiler makes them as wide as it may.
+/// The loops. Inlined into one function per level, where the compiler vectorises them for it.
 #[inline(always)]
 pub(super) fn sweep<R: Rule>(rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
     match inputs {
@@ -142,7 +141,7 @@ fn sweep_pair<R: Rule>(rule: &R, pair: (&[u8], &[u8]), out: &mut [u8]) {
     }
 }
 
-/// Three inputs and more: what is kept for a tile stays in the first-level cache.
+/// Three inputs and more: the accumulators of a tile stay in the first-level cache.
 #[inline(always)]
 fn sweep_tiles<R: Rule>(rule: &R, ends: (&[u8], &[u8], &[u8]), middle: &[&[u8]], out: &mut [u8]) {
     let mut states = [R::State::default(); TILE_ELEMENTS];

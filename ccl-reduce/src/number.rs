@@ -3,7 +3,7 @@
 //! Everything here is branch-free arithmetic on one element, so that the compiler may vectorise it
 //! without changing a bit. The loops are in `kernel`; the rules are listed in the parent module.
 
-/// The bits of one element as they lie in a byte buffer of any alignment.
+/// The bits of one element, in a byte buffer of any alignment.
 pub(super) trait Raw: Copy {
     /// Its bytes.
     type Cell: Copy;
@@ -18,11 +18,11 @@ pub(super) trait Raw: Copy {
 pub(super) trait Number {
     /// Its bits.
     type Raw: Raw;
-    /// What sums and products are kept in.
+    /// The accumulator of sums and products.
     type Accumulator: Copy + Default;
-    /// What the sum of an average is kept in: of integers, exactly.
+    /// The accumulator of averages, exact for integers.
     type Total: Copy + Default;
-    /// Orders as the elements do, once NaNs are at the winning end.
+    /// Sorts like the elements, with NaNs at the winning end.
     type Key: Copy + Default + Ord;
 
     fn lift(raw: Self::Raw) -> Self::Accumulator;
@@ -32,7 +32,7 @@ pub(super) trait Number {
 
     fn count(raw: Self::Raw) -> Self::Total;
     fn total(a: Self::Total, b: Self::Total) -> Self::Total;
-    /// The quotient, rounded as the type is: toward zero, or to nearest even.
+    /// The quotient, rounded by the type's rule: toward zero, or to nearest even.
     fn mean(total: Self::Total, divisor: u32) -> Self::Raw;
 
     /// The key among candidates for a minimum: NaN is least.

@@ -120,7 +120,7 @@ fn combine<F: Float>(op: ReduceOp, divisor: u32, values: impl Iterator<Item = F>
         ReduceOp::Sum => values.reduce(F::add),
         ReduceOp::Avg => values.reduce(F::add).map(|sum| sum.divide(divisor)),
         ReduceOp::Prod => values.reduce(F::multiply),
-        // Whoever is not before the other loses, unless it is NaN.
+        // The value that is not before the other loses, unless it is NaN.
         ReduceOp::Min => values.reduce(|a, b| {
             if a.is_nan() || a.comes_before(b) {
                 a

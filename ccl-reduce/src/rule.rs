@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 pub(super) trait Rule {
     /// The element's bits.
     type Raw: Raw;
-    /// What is kept while contributions are added one by one.
+    /// The accumulator for contributions added one by one.
     type State: Copy + Default;
 
     fn lift(&self, raw: Self::Raw) -> Self::State;

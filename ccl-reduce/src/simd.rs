@@ -13,10 +13,10 @@ use super::kernel;
 use super::rule::Rule;
 use control::{Control, FLUSH_AND_ROUNDING_BITS, read_control, write_control};
 
-/// A set of instructions to work with. All give the same bits.
+/// A set of instructions. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What every machine of the target has: SSE2 on x86-64, NEON on aarch64.
+    /// The target's baseline: SSE2 on x86-64, NEON on aarch64.
     Baseline,
     /// AVX2 and F16C.
     Avx2,
@@ -28,7 +28,7 @@ impl Level {
     /// All of them, narrowest first.
     pub const ALL: [Self; 3] = [Self::Baseline, Self::Avx2, Self::Avx512];
 
-    /// The widest that this machine has.
+    /// The widest level of this machine.
     #[must_use]
     pub fn best() -> Self {
         if Self::Avx512.is_available() {
@@ -193,12 +193,12 @@ mod f16c {
     }
 }
 
-/// The floating-point unit of this thread as IEEE 754 wants it, for as long as this lives.
+/// Keeps the floating-point unit of this thread in IEEE 754 mode until dropped.
 ///
-/// The thread may be the caller's, and the caller may have loaded something that flushes subnormal
-/// numbers to zero. Then the same sum would have other bits here than elsewhere.
+/// The thread may be the caller's, and the caller may have loaded code that makes it flush
+/// subnormal numbers to zero. Then the same sum would have different bits here than elsewhere.
 pub(super) struct FloatEnvironment {
-    /// What to put back; `None` if nothing had to be changed.
+    /// The value to restore; `None` if nothing had to be changed.
     changed_from: Option<Control>,
 }
 

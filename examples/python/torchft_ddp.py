@@ -26,14 +26,14 @@ import ccl
 import ccl.torch
 
 REPLICAS = 2
-#: The run ends so many steps after all replicas have come together.
+#: Steps that the run makes after all replicas have joined.
 STEPS = 30
 #: How long a replica waits for another one, at most.
 TIMEOUT = timedelta(seconds=10)
 
 
 def make_group(master: str) -> dist.ProcessGroup:
-    """One that has no members until torchft's manager says who they are."""
+    """A group without members until torchft's manager sets them."""
     ccl.torch.use_master(master)
     dist.init_process_group(
         "ccl",
@@ -74,18 +74,18 @@ def train(master: str, lighthouse: str, number: int, say: Callable[[str], None] 
     optimizer = Optimizer(manager, sgd)
     end = None
     while end is None or manager.current_step() < end:
-        optimizer.zero_grad()  # who is in this step? a newcomer gets the weights meanwhile
+        optimizer.zero_grad()  # starts a quorum; a newcomer gets the weights meanwhile
         inputs = torch.randn(64, 8)
         loss = torch.nn.functional.mse_loss(replica(inputs), inputs.sum(1, keepdim=True).sin())
         loss.backward()  # averages over the replicas in the step
-        optimizer.step()  # not made where one of them was lost
+        optimizer.step()  # skipped if one of them was lost
         step, world = manager.current_step(), manager.num_participants()
         say(f"step {step} replica {number} replicas {world} loss {loss:.4f}")
         if world < REPLICAS:
             end = None
         elif end is None:
             end = step + STEPS
-        time.sleep(0.05)  # This network is too small to watch otherwise.
+        time.sleep(0.05)  # Without it, steps are too short to watch.
     weights = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
     digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
     say(f"done replica {number} step {step} digest {digest}")
@@ -94,7 +94,7 @@ def train(master: str, lighthouse: str, number: int, say: Callable[[str], None] 
 
 
 def tell(pipe: Connection, master: str, lighthouse: str, number: int) -> None:
-    """`train` in a process of `main`, which prints what it says."""
+    """Runs `train` in a child of `main`, which prints its lines."""
     train(master, lighthouse, number, pipe.send)
 
 
@@ -108,7 +108,7 @@ class Replica:
         theirs.close()
 
     def wait_for(self, words: str) -> str:
-        """Its next line with these words. All lines are printed."""
+        """Returns its next line with these words; prints all lines up to it."""
         line = ""
         while words not in line:
             try:
@@ -121,7 +121,7 @@ class Replica:
 
 def main() -> None:
     processes = multiprocessing.get_context("forkserver")
-    # Torch takes long to import; the replicas are forks of one that has done it, optimizers included.
+    # Torch takes long to import, so replicas are forks of a process that has done it.
     processes.set_forkserver_preload(["torch._dynamo", "torchft", "ccl.torch"])
     replicas: list[Replica] = []
     lighthouse = LighthouseServer(bind="[::]:0", min_replicas=1, heartbeat_timeout_ms=1_000)

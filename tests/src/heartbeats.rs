@@ -1,4 +1,4 @@
-//! How late the signs of life of peers are while they have much to move.
+//! The delay of peers' heartbeats under load.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use ccl_core::{
     Communicator, CommunicatorConfig, MasterConfig, MasterServer, Options, ReduceOp, Tag, Timers,
 };
 
-/// What peers are made to do.
+/// The load.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Peers, each a thread or several of this process.
@@ -21,24 +21,24 @@ pub struct Load {
     pub tags: u64,
     /// Bytes of each, reduced in place.
     pub bytes: usize,
-    /// One after the other.
+    /// Operations one after the other.
     pub rounds: u32,
-    /// Time between two signs of life.
+    /// Time between two heartbeats.
     pub interval: Duration,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Copy, Debug)]
 pub struct Lateness {
-    /// Longest time by which a sign of life was overdue where it entered the network.
+    /// Longest time by which a heartbeat was overdue when it entered the network.
     pub most: Duration,
-    /// Signs of life that were heard.
+    /// Heartbeats that were received.
     pub count: usize,
     /// Time from the first call to the last return.
     pub total: Duration,
 }
 
-/// Runs a master and peers whose signs of life are timed on their way to it.
+/// Runs a master and peers whose heartbeats are timed on their way to it.
 ///
 /// # Panics
 /// If the run fails.
@@ -77,7 +77,7 @@ pub fn measure(load: Load) -> Lateness {
     }
 }
 
-/// One peer's life: when its signs of life were heard from its first call on, and when that was.
+/// One peer: when its heartbeats arrived after its first call, and when that call was.
 fn peer(load: Load, master: SocketAddr, together: &Barrier) -> (Vec<Instant>, Instant) {
     let relay = Relay::start(master);
     let config = CommunicatorConfig {
@@ -111,7 +111,7 @@ fn peer(load: Load, master: SocketAddr, together: &Barrier) -> (Vec<Instant>, In
     (heard, first)
 }
 
-/// Hands on what a peer and the master say to each other, and notes when signs of life come.
+/// Forwards the messages between a peer and the master, and notes when heartbeats arrive.
 struct Relay {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Instant>>>,
@@ -129,7 +129,7 @@ impl Relay {
                     continue;
                 };
                 for stream in [&dialled, &onward] {
-                    // Without it everything is a little later, for all alike.
+                    // Without it everything is a little later, equally for all.
                     let _ = stream.set_nodelay(true);
                 }
                 let (Ok(back), Ok(forth)) = (onward.try_clone(), dialled.try_clone()) else {

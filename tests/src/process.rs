@@ -1,6 +1,6 @@
-//! A child process of a test: what it is told, the lines it prints, its signals and its end.
+//! A child process of a test: its input, the lines it prints, its signals and its end.
 //!
-//! Nothing here sleeps, waits for ever, or leaves a process behind. Tests of all crates use it.
+//! Nothing here sleeps, waits forever, or leaves a process behind. Tests of all crates use it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 pub use nix::sys::signal::Signal;
 
-/// A process under way; killed when dropped.
+/// A running process; killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -51,7 +51,7 @@ impl Process {
         let pid = pid(child.id());
         std::thread::spawn(move || {
             send_lines(source, &sender);
-            // It is left to be waited for; an error means that it was already.
+            // Reaps the process; an error means that it was reaped already.
             let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         });
         Self {
@@ -121,7 +121,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Stops these processes, lets them stand still for a while, and lets them go on.
+    /// Stops these processes for a while, and resumes them.
     ///
     /// # Panics
     /// If the system does not let it.
@@ -130,7 +130,7 @@ impl Process {
             process.signal(Signal::SIGSTOP);
         }
         let (_keep, never) = channel::<()>();
-        // Nobody says anything.
+        // No message arrives.
         let _ = never.recv_timeout(length);
         for process in processes {
             process.signal(Signal::SIGCONT);
@@ -154,8 +154,8 @@ impl Process {
         self.child.wait().expect("it is our child");
     }
 
-    /// Waits until it and whoever else has its output have ended. How it ended, and the lines that
-    /// nobody has read.
+    /// Waits until it and all other processes with its output have ended. Returns its exit status
+    /// and the lines that were not read.
     ///
     /// # Panics
     /// If it neither ends nor prints anything for a minute.
@@ -211,7 +211,7 @@ fn spawn(command: &mut Command) -> Child {
 
 fn send_lines(source: impl Read, sender: &Sender<String>) {
     for line in BufReader::new(source).lines().map_while(Result::ok) {
-        // To the end, though nobody may listen: the process must not meet a closed pipe.
+        // To the end, even without a reader: the process must not meet a closed pipe.
         let _ = sender.send(line);
     }
 }
@@ -220,7 +220,7 @@ fn pid(process: u32) -> Pid {
     Pid::from_raw(i32::try_from(process).expect("the system's numbers fit"))
 }
 
-/// Far beyond what a line takes; only a hang reaches it.
+/// Far longer than a line takes; only a hang reaches it.
 const LINE_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -18,8 +18,7 @@ pub fn peer(program: &str, master: SocketAddr, world: u32, lanes: u16) -> Proces
     Process::start(command.args([world.to_string(), lanes.to_string()]))
 }
 
-/// Starts a master that waits so long for a silent peer (see `src/bin/master.rs`); returns its
-/// address too.
+/// Starts a master with this `peer_timeout` (see `src/bin/master.rs`); returns its address too.
 ///
 /// # Panics
 /// If it prints none.
@@ -72,7 +71,7 @@ impl Proxy {
         self.address
     }
 
-    /// From now on nothing more is forwarded from the dialling side; its end still is.
+    /// From now on nothing more is forwarded from the dialling side, except its end.
     pub fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
     }

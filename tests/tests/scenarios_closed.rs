@@ -1,5 +1,5 @@
-//! Closed groups: exactly the listed members in order, or nothing, whatever happens while they form
-//! (docs/protocol.md, R21).
+//! Closed groups: they form with exactly the listed members in order, or not at all, whatever
+//! happens meanwhile (docs/protocol.md, R21).
 
 use std::time::Duration;
 
@@ -13,20 +13,24 @@ use ccl_tests::sim::messages::{EXPECT, HELLO, INSTALL, INSTALLED, READY, WELCOME
 use ccl_tests::sim::scenario::{Scenario, size, swarm};
 use ccl_tests::sim::swarm::Disk;
 
-/// A world with a master and nobody else.
+/// A world with a master and no peers.
 fn empty(disk: Disk) -> Scenario {
     let mut s = Scenario::empty(swarm(disk, 1));
     s.world.master_start();
     s
 }
 
-/// A process asks for a place in the group of this number, whose members it names by `list`.
-fn ask(s: &mut Scenario, number: u64, (list, size, rank): (u128, u32, u32)) -> HostId {
-    let place = Place {
+/// A rank of the list of this number.
+fn place(list: u128, size: u32, rank: u32) -> Place {
+    Place {
         roster: list,
         size,
         rank: Rank(rank),
-    };
+    }
+}
+
+/// A process asks for a place in the group of this number.
+fn ask(s: &mut Scenario, number: u64, place: Place) -> HostId {
     let asker = Asker {
         group: GroupId(FIRST + number),
         place: Some(place),
@@ -34,14 +38,17 @@ fn ask(s: &mut Scenario, number: u64, (list, size, rank): (u128, u32, u32)) -> H
     s.world.spawn_asker(asker)
 }
 
-/// All members of a list of so many ask, the last rank first.
+/// All members of a list of this size ask, the last rank first. Returns them in rank order.
 fn ask_all(s: &mut Scenario, number: u64, size: u32) -> Vec<HostId> {
     let ranks = (0..size).rev();
-    let mut hosts: Vec<HostId> = ranks.map(|rank| ask(s, number, (1, size, rank))).collect();
+    let mut hosts: Vec<HostId> = ranks
+        .map(|rank| ask(s, number, place(1, size, rank)))
+        .collect();
     hosts.reverse();
     hosts
 }
 
+/// A group forms and works.
 fn forms(s: &mut Scenario, number: u64, size: u32) -> Vec<HostId> {
     let hosts = ask_all(s, number, size);
     s.view_of(&hosts);
@@ -49,6 +56,7 @@ fn forms(s: &mut Scenario, number: u64, size: u32) -> Vec<HostId> {
     hosts
 }
 
+/// Lets a process leave, if its session has not ended. How the session ended.
 fn leave(s: &mut Scenario, host: HostId) -> SessionEnd {
     if s.world.hosts[host.0].is_live() {
         s.world.act(Act::Leave { host });
@@ -60,16 +68,16 @@ fn is_refused(end: &SessionEnd) -> bool {
     matches!(end, SessionEnd::Refused(why) if why.contains("is already used"))
 }
 
-/// Goal: views that overlap, and of which none has all its members, do not form, keep nobody, and
-/// leave nothing behind.
+/// Goal: groups that overlap and each lack a member do not form, hold no process back, and leave
+/// nothing behind.
 ///
 /// 1. A asks for {A, B}, B for {B, C}, and C for {C, A}, each under an id of its own.
-/// 2. None forms. All give up, and are told that they have left.
+/// 2. None forms. All give up; each session ends as left.
 /// 3. They ask for {A, B, C}, which forms in order.
 #[test]
 fn overlapping_views_that_lack_members_do_not_form() {
     let mut s = empty(Disk::Full);
-    let hosts = [0, 1, 2].map(|number| ask(&mut s, number, (1 + u128::from(number), 2, 0)));
+    let hosts = [0, 1, 2].map(|number| ask(&mut s, number, place(1 + u128::from(number), 2, 0)));
     s.pass_ms(5000);
     for host in hosts {
         assert_eq!(size(&s.world, host), 0);
@@ -80,9 +88,9 @@ fn overlapping_views_that_lack_members_do_not_form() {
     forms(&mut s, 3, 3);
 }
 
-/// Goal: groups form beside each other, however their members were grouped before.
+/// Goal: two groups form while a larger one works, and outlast it.
 #[test]
-fn groups_merge_and_split() {
+fn groups_form_beside_a_larger_one() {
     let mut s = empty(Disk::Full);
     let whole = forms(&mut s, 0, 4);
     let pair = ask_all(&mut s, 1, 2);
@@ -96,21 +104,21 @@ fn groups_merge_and_split() {
     s.works(&others, 1);
 }
 
-/// Goal: one that comes late is waited for, and one that comes too late is refused at once.
+/// Goal: the group waits for a member that is late, and refuses a process once it has formed.
 #[test]
 fn a_late_joiner_is_waited_for_or_refused() {
     let mut s = empty(Disk::Full);
-    let early = [0, 1].map(|rank| ask(&mut s, 0, (1, 3, rank)));
+    let early = [0, 1].map(|rank| ask(&mut s, 0, place(1, 3, rank)));
     s.pass_ms(4000);
-    let late = ask(&mut s, 0, (1, 3, 2));
+    let late = ask(&mut s, 0, place(1, 3, 2));
     s.view_of(&[early[0], early[1], late]);
-    let too_late = ask(&mut s, 0, (1, 3, 2));
+    let too_late = ask(&mut s, 0, place(1, 3, 2));
     let end = s.session_end(too_late);
     assert!(is_refused(&end), "{end:?}");
     s.works(&[early[0], early[1], late], 1);
 }
 
-/// Moments of the founding of a group, and at whose message of that kind.
+/// Moments while a group forms: where, and the kind of message.
 const MOMENTS: [(Point, u64); 9] = [
     (Point::AtMaster, HELLO),
     (Point::MasterSends, WELCOME),
@@ -123,8 +131,8 @@ const MOMENTS: [(Point, u64); 9] = [
     (Point::AtMaster, INSTALLED),
 ];
 
-/// Goal: a member may die at any moment; the others are never in a view without it that is the
-/// group's first, none of their calls stays open, and they form another group.
+/// Goal: a member may die at any moment. The first view has all members or never is, no call of
+/// the others stays open, and they form another group.
 #[test]
 fn a_member_dies_in_each_phase() {
     for moment in MOMENTS {
@@ -135,7 +143,7 @@ fn a_member_dies_in_each_phase() {
             s.when(moment, Some(dying), act);
             let hosts = ask_all(&mut s, 0, 3);
             s.until("the death", |world| !world.hosts[dying.0].is_live());
-            // Whoever gives up, or has seen its view shrink, is done with the group.
+            // The others are in a smaller view by now, or still wait for the first.
             s.pass_ms(6000);
             for host in hosts.into_iter().filter(|host| *host != dying) {
                 let calls = &s.world.hosts[host.0].app.calls;
@@ -150,8 +158,8 @@ fn a_member_dies_in_each_phase() {
     }
 }
 
-/// Goal: the master may die at any moment, with its journal or without; the members are in one view
-/// in order, or none of them is, and a master that has its journal refuses an id that was used.
+/// Goal: the master may die at any moment, with its journal or without. All members are in one
+/// view, in order, or none is; with its journal the next master refuses a used id.
 #[test]
 fn the_master_restarts_in_each_phase() {
     for disk in [Disk::Full, Disk::LazyLost, Disk::None] {
@@ -180,7 +188,9 @@ fn the_master_restarts_in_each_phase() {
                 "{disk:?}, {moment:?}: {formed} formed, {:?}",
                 ended.collect::<Vec<_>>()
             );
-            hosts.into_iter().for_each(|host| drop(leave(&mut s, host)));
+            for host in hosts {
+                leave(&mut s, host);
+            }
             s.until("the end of the group", |world| {
                 matches!(world.phase_of(GroupId(FIRST)), None | Some("Founding"))
             });
@@ -189,19 +199,21 @@ fn the_master_restarts_in_each_phase() {
     }
 }
 
-/// Goal: an id that was used is refused by the next master too, whether members are left or not.
+/// Goal: the next master refuses a used id too, whether members are left or not.
 #[test]
 fn a_used_id_is_refused_by_the_next_master() {
     for disk in [Disk::Full, Disk::LazyLost] {
         let mut s = empty(disk);
         let gone = forms(&mut s, 0, 2);
         let there = forms(&mut s, 1, 2);
-        gone.into_iter().for_each(|host| drop(leave(&mut s, host)));
+        for host in gone {
+            leave(&mut s, host);
+        }
         s.pass_ms(1000);
         s.restart_master(500);
         s.works(&there, 2);
         for number in [0, 1] {
-            let late = ask(&mut s, number, (7, 1, 0));
+            let late = ask(&mut s, number, place(7, 1, 0));
             let end = s.session_end(late);
             assert!(is_refused(&end), "{disk:?}, {number}: {end:?}");
         }
@@ -211,7 +223,7 @@ fn a_used_id_is_refused_by_the_next_master() {
 /// Goal: a master that restarts still knows that a group is closed, and lets no newcomer in.
 ///
 /// 1. A closed group of two works, and the master restarts, with its journal or without.
-/// 2. A process that takes the group for an open one says hello; both members call a safe point.
+/// 2. A process asks for the group as an open one; both members call a safe point.
 /// 3. The process is refused, and the safe point changes nothing.
 #[test]
 fn a_closed_group_stays_closed_after_a_restart() {
@@ -232,7 +244,7 @@ fn a_closed_group_stays_closed_after_a_restart() {
     }
 }
 
-/// No seed asks for a closed group as an open one just when a restarted master has taken it up.
+/// No seed asks for a closed group as an open one just after a restarted master has rebuilt it.
 #[cfg(ccl_mutations)]
 #[test]
 fn a_master_that_forgets_that_a_group_is_closed_is_noticed() {

@@ -1,8 +1,8 @@
 /*
  * Every function with NULL, wrong numbers, wrong handles and in the wrong state.
  *
- * Each must answer with the code that its words in the header promise, write nothing, and leave the
- * library as usable as before: at the end a communicator that got it all still reduces.
+ * Each must return the code that the header promises, write nothing, and leave the library usable:
+ * at the end a communicator that had all these calls still reduces.
  */
 #include "check.h"
 
@@ -53,7 +53,7 @@ static void log_lines(void) {
     OK(cclSetLogCallback(take_line, NULL, cclLogTrace));
 }
 
-/* A config with one thing wrong is refused, and what is wrong is named. */
+/* A config with one error is refused, and the error is named. */
 static void refuse(cclCommunicatorConfig_t config, const char *word) {
     cclCommunicator_t communicator = NULL;
     EXPECT(cclErrorInvalidArgument, cclCreateCommunicator(&config, &communicator));
@@ -187,7 +187,7 @@ static void master_functions(void) {
     OK(cclDestroyMaster(master));
 }
 
-/* Everything that takes a communicator, with one that every call refuses in the same way. */
+/* All functions that take a communicator, with one that each refuses in the same way. */
 static void expect_of_all(cclResult_t expected, cclCommunicator_t communicator) {
     cclOperation_t operation = NULL;
     cclCounters_t counters;
@@ -234,7 +234,7 @@ static void expect_of_all(cclResult_t expected, cclCommunicator_t communicator) 
     CHECK(operation == NULL);
 }
 
-/* What has no handle but needs one. */
+/* Functions whose handle is missing. */
 static void wrong_handles(cclCommunicator_t communicator, cclMaster_t master) {
     cclCommunicator_t destroyed = NULL;
     cclProgress_t progress;
@@ -376,7 +376,7 @@ static void wrong_waits(cclCommunicator_t communicator) {
     EXPECT(cclErrorInvalidHandle, cclDestroyOperation(operation));
 }
 
-/* Structs as an older and as a newer program has them. */
+/* Structs of an older and of a newer program. */
 static void other_versions(cclCommunicator_t communicator) {
     struct {
         cclOptions_t options;

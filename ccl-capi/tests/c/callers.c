@@ -1,17 +1,17 @@
 /*
- * What a call leaves alone in the thread that makes it.
+ * What a call does not change in its thread.
  *
- * 1. `errno` is as it was after every kind of call, failures included. 2. A thread that is cancelled
- *    by pthread_cancel in the middle of a call, or before it, ends after the call and not within.
- *    3. Signals with handlers that interrupt system calls disturb no call. 4. A thread with a small
- *    stack may call. 5. What a callback did to `errno` is not seen either.
+ * 1. `errno` is as it was after every kind of call, failures included. 2. A thread that is
+ *    cancelled by pthread_cancel in the middle of a call, or before it, ends after the call and not
+ *    within. 3. Signals with handlers that interrupt system calls disturb no call. 4. A thread with
+ *    a small stack may call. 5. Changes of `errno` by a callback are not visible either.
  */
 #include "pair.h"
 
 #include <errno.h>
 #include <sys/stat.h>
 
-/* What nothing sets it to. */
+/* A value that nothing sets. */
 #define MARK 4242
 
 #define LEAVES_ERRNO(expected, call)                                                               \
@@ -53,7 +53,7 @@ static void peers_leave_errno(const char *address) {
     cclCommunicator_t communicator = NULL;
     cclOperation_t operation = NULL;
     float data[2] = {1, 2};
-    config.listen = "203.0.113.1:0"; /* of documents: no machine has it */
+    config.listen = "203.0.113.1:0"; /* for documentation: no machine has it */
     LEAVES_ERRNO(cclSuccess, cclCreateCommunicator(&config, &communicator));
     LEAVES_ERRNO(cclErrorSystem, cclConnect(communicator));
     LEAVES_ERRNO(cclSuccess, cclDestroyCommunicator(communicator));
@@ -86,7 +86,7 @@ static void states_leave_errno(void) {
     LEAVES_ERRNO(cclSuccess, cclDestroySharedState(state));
 }
 
-/* What a thread does that is being cancelled. */
+/* The work of a thread that is being cancelled. */
 typedef struct task_t {
     void (*body)(struct task_t *task);
     const char *address;

@@ -1,5 +1,5 @@
 /*
- * What the test programs share: checks that say where they failed, a master, peers, processes.
+ * Shared by the test programs: checks that report where they failed, a master, peers, processes.
  *
  * A program without arguments is the test; it starts itself again, with a role, for each process
  * that it needs. Whatever hangs is ended by an alarm.
@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Far beyond what any of the programs takes, in seconds. */
+/* Far longer than any of the programs takes, in seconds. */
 #define PATIENCE 240
 
 #define CHECK(condition)                                                                           \
@@ -57,7 +57,7 @@ static inline cclMaster_t start_master(char address[CCL_ADDRESS_BYTES_MAX]) {
     config.listen = "127.0.0.1:0";
     config.is_new_run = 1;
     if (is_slow()) {
-        config.peer_timeout_ms = 60000; /* who is silent is not dead there, but waits for its turn */
+        config.peer_timeout_ms = 60000; /* a silent peer there only waits for its turn */
     }
     OK(cclCreateMaster(&config, &master));
     OK(cclRunMaster(master));

@@ -1,15 +1,15 @@
 /*
- * Four processes, one of which is killed in the middle of its work, and one that comes after it.
+ * Four processes, one of which is killed at work, and a newcomer.
  *
  * 1. Four peers reduce in a loop: one operation without retry, and several buffers with it. 2. When
- *    all are at it, one is killed with SIGKILL, wherever it is. 3. The survivors learn of it alike,
- *    with their input intact, and go on as three; nothing with retry fails. 4. A newcomer is heard
- *    of and admitted; when all know of the loss and are four again, everybody stops at the same
+ *    all have begun, one is killed with SIGKILL, wherever it is. 3. The survivors all get the same
+ *    error, with their input intact, and go on as three; nothing with retry fails. 4. A newcomer is
+ *    announced and admitted; when all know of the loss and are four again, all stop at the same
  *    step.
  *
- * What all know together travels in the reduced data: the largest phase that any member is in. The
- * newcomer may take the place of the killed one in one change of the view, so that there never are
- * three: who took part tells, not how many did.
+ * The reduced data carries what members know: the largest phase that any of them is in. The
+ * newcomer may replace the killed peer in one change of the view, so that there never are three:
+ * what counts is which peers took part, not how many.
  */
 #include "check.h"
 
@@ -21,7 +21,7 @@ enum { PHASE_WHOLE, PHASE_LOST, PHASE_WHOLE_AGAIN };
 typedef struct state_t {
     cclCommunicator_t communicator;
     uint32_t phase;
-    /* The latest of those who took part in the first operation, and in the last one. */
+    /* The latest peer that took part in the first operation, and in the last one. */
     uint64_t first_newest;
     uint64_t newest;
     uint32_t losses;
@@ -72,7 +72,7 @@ static uint32_t reduce_once(state_t *state, float *buffer) {
     }
 }
 
-/* Several buffers with retry: the largest phase of all, and whether any has heard of a newcomer. */
+/* Several buffers with retry: the largest phase of all, and whether any knows of a newcomer. */
 static void share(state_t *state) {
     cclOptions_t options = options_of_tag(1);
     cclBuffer_t buffers[2];

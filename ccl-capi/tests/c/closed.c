@@ -1,5 +1,5 @@
 /*
- * Closed groups: the ranks are those that the members gave, and nobody joins later.
+ * Closed groups: members have the ranks that they gave, and no one joins later.
  *
  * 1. Two peers connect with ranks 1 and 0 of one list, and have these ranks. 2. A third that gives
  *    the list, and one that gives none, are refused.

@@ -65,7 +65,7 @@ static double expected(cclReduceOp_t op, size_t index) {
     }
 }
 
-/* Whether a buffer holds what `value` says, byte by byte. */
+/* Whether a buffer holds `value`, byte by byte. */
 static void check_buffer(cclDataType_t type, const void *buffer, size_t count,
                          double (*value)(uint64_t, size_t), uint64_t argument) {
     const size_t bytes = type_bytes[type];
@@ -128,7 +128,7 @@ static void every_type_and_operator(cclCommunicator_t communicator, uint64_t ran
                        cclAlgorithmAuto);
         }
     }
-    /* Beyond what goes at once, on both paths, and the smallest ones. */
+    /* More than one segment, on both paths, and the smallest ones. */
     all_reduce(communicator, rank, cclFloat32, cclSum, 100000, 1, cclAlgorithmDirect);
     all_reduce(communicator, rank, cclFloat32, cclSum, 100000, 0, cclAlgorithmDirect);
     all_reduce(communicator, rank, cclBfloat16, cclMax, 100000, 1, cclAlgorithmRing);
@@ -281,7 +281,7 @@ static void many_buffers(cclCommunicator_t communicator, uint64_t rank) {
     }
 }
 
-/* Several at once on different tags, watched from outside. */
+/* Several at once on different tags, and their progress. */
 static void started_operations(cclCommunicator_t communicator, uint64_t rank) {
     enum { TAGS = 4, COUNT = 50000 };
     cclOperation_t operations[TAGS];
@@ -316,7 +316,7 @@ static void started_operations(cclCommunicator_t communicator, uint64_t rank) {
     free(buffers);
 }
 
-/* One member's end of an operation that the others have not come to. */
+/* One member's end of an operation that the others have not called. */
 static void end_alone(cclCommunicator_t communicator, float *buffer, cclOptions_t options) {
     cclOperation_t operation = NULL;
     uint32_t is_finished = 2;
@@ -340,8 +340,8 @@ static void end_alone(cclCommunicator_t communicator, float *buffer, cclOptions_
 }
 
 /*
- * Rank 0 ends an operation that the others come to later: by cancelling it, by destroying its
- * handle, by a deadline. The end is the same for all.
+ * Rank 0 ends an operation that the others call later: by cancelling it, by destroying its handle,
+ * by a deadline. The end is the same for all.
  */
 static void ended_by_one(cclCommunicator_t communicator, uint64_t rank) {
     cclErrorInfo_t info;
@@ -367,7 +367,7 @@ static void ended_by_one(cclCommunicator_t communicator, uint64_t rank) {
     }
 }
 
-/* Calls that do not match are told of by name. */
+/* Errors of calls that do not match name the calls. */
 static void called_differently(cclCommunicator_t communicator, uint64_t rank) {
     const cclOptions_t options = options_of_tag(40);
     float buffer[64];

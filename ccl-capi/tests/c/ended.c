@@ -1,15 +1,15 @@
 /*
- * What every function says once the session is over, however it ended.
+ * What every function returns once the session is over, however it ended.
  *
  * 1. A session is ended: evicted, left, without a master for too long, its handle destroyed.
- * 2. Every function that needs the run is called, twice over, with buffers for the world as it was.
- * 3. Each says how the session ended; attributes keep their last values.
+ * 2. Every function that needs the run is called twice, with buffers for the last world size.
+ * 3. Each names how the session ended; attributes keep their last values.
  */
 #include "pair.h"
 
 enum { ATTRIBUTES = 14 };
 
-/* A master that loses patience with whoever does not call. */
+/* A master that soon evicts members that do not call. */
 static cclMaster_t impatient_master(char address[CCL_ADDRESS_BYTES_MAX]) {
     cclMasterConfig_t config;
     cclMaster_t master = NULL;
@@ -93,7 +93,7 @@ static void what_is_asked_stays(cclCommunicator_t c, const uint64_t before[ATTRI
     EXPECT(cclErrorInvalidUsage, cclConnect(c));
 }
 
-/* Every call tells it, with these words. */
+/* Every call fails with this text. */
 static void is_over(cclCommunicator_t c, const uint64_t before[ATTRIBUTES], cclResult_t end,
                     const char *words) {
     int round;

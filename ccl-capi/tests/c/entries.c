@@ -1,9 +1,9 @@
 /*
- * What a program can ask of a state that it did not make itself: its entries, and its files.
+ * What a program can learn of a state that it did not create: its entries, and its files.
  *
  * 1. Entries are enumerated with name, type, shape and memory, as far as there is room. 2. A state
  *    that is marked as a mixture is not saved, and gets the other member's content. 3. The newest
- *    checkpoint tells its path; how many stay is an option.
+ *    checkpoint has a path; an option sets how many are kept.
  */
 #include "pair.h"
 
@@ -41,7 +41,7 @@ static cclEntry_t empty_entry(void) {
     return entry;
 }
 
-/* Sums all bytes of a state, whose entries it learns of here. */
+/* Sums all bytes of a state, whose entries it asks for. */
 static unsigned long sum_of_bytes(cclSharedState_t state) {
     unsigned long sum = 0;
     size_t count = 0, index;
@@ -95,7 +95,7 @@ static void entries_are_told(model_t *model) {
                                             sum_of(model->own, sizeof model->own));
 }
 
-/* Room for less: extents are cut off, a name is not. */
+/* Too little room: extents are cut off, a name is not. */
 static void rooms_are_respected(cclSharedState_t state) {
     char name[8] = "xxxxxxx";
     uint64_t shape[2] = {99, 99};
@@ -184,7 +184,7 @@ static void mixtures_receive(cclCommunicator_t pair[2], model_t *whole, model_t 
     OK(cclDestroyOperation(sync));
 }
 
-/* States with other entries: both members are told of the same one of them. */
+/* States with different entries: both members learn the same one. */
 static void the_odd_one_is_named(cclCommunicator_t pair[2], const model_t *model) {
     cclSharedState_t other = NULL;
     cclOperation_t sync = NULL;

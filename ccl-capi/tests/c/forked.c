@@ -1,14 +1,14 @@
 /*
  * A process forks while it is a peer.
  *
- * 1. In the child everything that was the parent's is an error, at once, whatever the parent's
- *    threads were at. 2. What the child does, its end included, does the parent no harm. 3. The
- *    child may make a master, a communicator and an operation of its own. 4. The child has the
- *    parent's log callback, and may change it, also if a thread of the parent was inside.
+ * 1. In the child every use of the parent's objects is an error, at once, whatever the parent's
+ *    threads were doing. 2. Nothing in the child, its end included, harms the parent. 3. The child
+ *    may make a master, a communicator and an operation of its own. 4. The child has the parent's
+ *    log callback, and may change it, also if a thread of the parent was inside.
  */
 #include "check.h"
 
-/* What the parent had when it forked. */
+/* The parent's objects when it forked. */
 typedef struct inherited_t {
     cclMaster_t master;
     cclCommunicator_t communicator;
@@ -155,12 +155,12 @@ static void child(const char *program, inherited_t inherited) {
     OK(cclDestroyMaster(master));
     CHECK(lines_in_child > 0);
     OK(cclSetLogCallback(NULL, NULL, cclLogError));
-    /* As another program: what the parent's threads held is no leak of the child's. */
+    /* As another program: memory of the parent's threads is not a leak of the child. */
     execl(program, program, "done", (char *)NULL);
     _exit(127);
 }
 
-/* Pipes by which a callback says that it has begun, and is told to end. */
+/* Pipes by which a callback reports that it has begun, and learns when to end. */
 static int begun[2], go_on[2];
 
 static void wait_in_callback(cclLogLevel_t level, const char *message, void *user_data) {

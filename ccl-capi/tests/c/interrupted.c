@@ -1,21 +1,22 @@
 /*
- * Calls that wait, and another thread that ends what they wait for.
+ * Calls that wait, and another thread that ends them.
  *
- * 1. While the system looks a name up for cclConnect, or writes a journal for cclRunMaster, no other
- *    call on the handle waits for it; destroying it gives it up, and so does cclLeave. 2. Calls that block end when their
- *    communicator is destroyed: operations, safe points, syncs. 3. A wait ends when its operation's
- *    handle is destroyed, and a sync when its state is; the memory is the caller's then. 4. Threads
- *    that do everything at once with handles that others destroy get results, and nothing worse.
+ * 1. While the system looks a name up for cclConnect, or writes a journal for cclRunMaster, no
+ *    other call on the handle waits for it; destroying it gives it up, and so does cclLeave. 2.
+ *    Calls that block end when their communicator is destroyed: operations, safe points, syncs. 3.
+ *    A wait ends when its operation's handle is destroyed, and a sync when its state is; the memory
+ *    is the caller's then. 4. Threads that do everything at once with handles that others destroy
+ *    get results, and nothing worse.
  */
 #include "pair.h"
 
 #include <netdb.h>
 
-/* The thread that is held up waits in the system, until the other end is closed. */
+/* The blocked thread waits in the system until the other end is closed. */
 static int held_up[2], go_on[2];
 static pthread_t held;
 
-/* Whether this is the thread that is to be held up; then it was. */
+/* Whether this is the thread to block; true once. */
 static int hold_up(void) {
     char byte = 0;
     if (held_up[1] == 0 || !pthread_equal(pthread_self(), held)) {
@@ -26,7 +27,7 @@ static int hold_up(void) {
     return 1;
 }
 
-/* Instead of the system's: a look-up takes as long as the test says, and finds nothing. */
+/* Replaces the system's: a look-up takes as long as the test wants, and finds nothing. */
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
                 struct addrinfo **result) {
     (void)node;
@@ -37,7 +38,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     return EAI_NONAME;
 }
 
-/* So do writes that are to survive the machine. */
+/* So do durable writes. */
 int fsync(int file) {
     (void)file;
     (void)hold_up();
@@ -211,7 +212,7 @@ static void states_and_operations_end_their_waits(cclCommunicator_t pair[2]) {
     CHECK(task.result == cclErrorCancelled || task.result == cclErrorInvalidHandle);
 }
 
-/* All at once, on the first of the pair; the other comes to none of it. */
+/* All at once, on the first of the pair; the other calls none of it. */
 static void destroying_ends_all_waits(cclCommunicator_t pair[2]) {
     static cclResult_t (*const bodies[])(task_t *) = {sync_it, come_to_the_barrier,
                                                      come_to_the_safe_point};
@@ -266,7 +267,7 @@ static uint32_t next_random(uint32_t *seed) {
     return *seed >> 16;
 }
 
-/* Everything but a mistake inside the library. */
+/* Any result but a bug inside the library. */
 static void expect_no_mistake(cclResult_t result) {
     CHECK(result != cclErrorInternal && result <= cclErrorSharedState);
 }

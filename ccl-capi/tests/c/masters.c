@@ -2,10 +2,10 @@
  * A master's life, and a peer's without one.
  *
  * 1. Two masters cannot have one port, nor one journal. 2. A master that is stopped and started
- *    again with its journal takes the run up: the peer keeps its id. 3. Threads that await a master
- *    learn of its end. 4. Peers that find no master, or one of another run, or too few peers, say
- *    which. 5. A newcomer that was stopped for so long that the master has forgotten it, comes in
- *    all the same once it goes on.
+ *    again with its journal resumes the run: the peer keeps its id. 3. Threads that await a master
+ *    learn of its end. 4. Peers that find no master, or one of another run, or too few peers,
+ *    report which. 5. A newcomer that was stopped for so long that the master has forgotten it is
+ *    admitted nevertheless once it continues.
  */
 #include "check.h"
 
@@ -74,7 +74,7 @@ static void alone_is_not_admitted(const char *address) {
     OK(cclDestroyCommunicator(communicator));
 }
 
-/* What is told of other groups may be old, so it is looked at until it is so. */
+/* Numbers of other groups may be outdated, so this waits until they are right. */
 static void await_attribute(cclCommunicator_t communicator, cclAttribute_t which, uint64_t value) {
     const struct timespec moment = {0, 1000000};
     while (attribute(communicator, which) != value) {
@@ -93,7 +93,7 @@ static void groups_are_counted(const char *address, cclCommunicator_t alone) {
     EXPECT(cclErrorInvalidUsage, cclGetAttribute(other, cclAttributeGroups, &value));
     EXPECT(cclErrorInvalidUsage, cclGetAttribute(other, cclAttributeLargestGroup, &value));
     OK(cclConnect(other));
-    CHECK(attribute(other, cclAttributeGlobalWorldSize) == 2); /* it was told when it came */
+    CHECK(attribute(other, cclAttributeGlobalWorldSize) == 2); /* known since it joined */
     await_attribute(alone, cclAttributeGlobalWorldSize, 2);
     CHECK(attribute(alone, cclAttributeGroups) == 2);
     CHECK(attribute(alone, cclAttributeLargestGroup) == 1);
@@ -103,7 +103,7 @@ static void groups_are_counted(const char *address, cclCommunicator_t alone) {
     CHECK(attribute(alone, cclAttributeGlobalWorldSize) == 1);
 }
 
-/* Says by a pipe which of the events in its name a master has had. */
+/* Reports by a pipe which of the events in its name a master has had. */
 static void tell_event(cclLogLevel_t level, const char *message, void *user_data) {
     const int *pipe_ends = (const int *)user_data;
     CHECK(level > 0);
@@ -138,7 +138,7 @@ static void a_stopped_newcomer_comes_in(const char *program) {
     CHECK(pipe(pipe_ends) == 0);
     config.run = NULL;
     config.peer_timeout_ms = is_slow() ? 10000 : 2000;
-    /* The only one it could hear: until then the master takes itself for cut off. */
+    /* The only peer that it could hear: until then the master believes itself cut off. */
     config.detach_timeout_ms = config.peer_timeout_ms * 2;
     OK(cclSetLogCallback(tell_event, pipe_ends, cclLogInfo));
     master = run_master(config, address);

@@ -1,16 +1,16 @@
 /*
- * A loop of events that is told of the ends of operations, and never waits for one.
+ * An event loop that is notified of the ends of operations, and never waits for one.
  *
- * 1. Operations of every kind write to a pipe when they have ended, once each, whether they end well
- *    or not. 2. One that has ended already tells at once, on this thread. 3. A function that was
- *    replaced, taken back, or whose handle was destroyed is not called any more; whoever takes it
- *    back waits until it has returned. 4. It cannot call the library.
+ * 1. Operations of every kind write to a pipe when they have ended, once each, whether they end
+ *    well or not. 2. One that has ended already notifies at once, on this thread. 3. A function
+ *    that was replaced, removed, or whose handle was destroyed is not called any more; removing it
+ *    waits until it has returned. 4. It cannot call the library.
  */
 #include "pair.h"
 
 #include <poll.h>
 
-/* One operation, and where its end is told. */
+/* One operation, and where its end is reported. */
 typedef struct watch_t {
     int ends[2];
     cclOperation_t operation;
@@ -37,7 +37,7 @@ static watch_t new_watch(void) {
     return watch;
 }
 
-/* Whether an end was told of, at most `timeout_ms` milliseconds later. */
+/* Whether an end is reported within `timeout_ms` milliseconds. */
 static int is_told(const watch_t *watch, int timeout_ms) {
     struct pollfd event;
     char byte = 0;
@@ -83,7 +83,7 @@ static void collectives_tell(cclCommunicator_t pair[2]) {
     OK(cclAllReduce(pair[1], &others[1], &others[1], 1, cclFloat32, cclSum, &options[1], NULL));
     CHECK(is_told(&watches[1], -1) && !is_told(&watches[0], 0) && data[1] == 6);
     CHECK(!pthread_equal(watches[1].told_by, pthread_self()));
-    /* It has ended: told at once, here, and once for each time that it is asked for. */
+    /* It has ended: reported at once, here, and once for each registration. */
     OK(cclSetEndCallback(watches[1].operation, write_to_pipe, &watches[1]));
     CHECK(is_told(&watches[1], 0) && pthread_equal(watches[1].told_by, pthread_self()));
     end_watch(&watches[1]);
@@ -129,7 +129,7 @@ static void nobody_is_told_who_took_it_back(cclCommunicator_t pair[2]) {
     EXPECT(cclErrorInvalidHandle, cclSetEndCallback(NULL, never, NULL));
 }
 
-/* A callback that has begun and waits, and a thread that takes it back meanwhile. */
+/* A callback that has begun and waits, and a thread that removes it meanwhile. */
 typedef struct slow_t {
     int begun[2], go_on[2];
     cclOperation_t operation;

@@ -1,12 +1,12 @@
 /*
- * When the system gives no memory, no threads or no files, a call says so, and the process goes on.
+ * If the system has no memory, threads or files left, a call reports it, and the process goes on.
  *
- * 1. An operation whose result must be put together elsewhere, and for which there is no memory, is
- *    cancelled for all members with their input intact; afterwards they work as before. 2. More
- *    elements than any memory has are refused. 3. A communicator that gets no threads, no scratch
- *    memory or no files is cclErrorSystem, and connects once there are some.
+ * 1. An operation that needs memory of its own for the result, when there is none, is cancelled for
+ *    all members with their input intact; afterwards they work as before. 2. More elements than any
+ *    memory has are refused. 3. A communicator that gets no threads, no scratch memory or no files
+ *    is cclErrorSystem, and connects once there are some.
  *
- * Checkers of memory take the address space for themselves: nothing of it is tested under them.
+ * Memory checkers use up the address space themselves, so nothing is tested under them.
  */
 #include "pair.h"
 
@@ -42,7 +42,7 @@ static void restore(int resource, struct rlimit before) {
     CHECK(setrlimit(resource, &before) == 0);
 }
 
-/* In place, both of one process: neither gets what the result takes. */
+/* In place, both in one process: neither gets memory for the result. */
 static void no_memory_for_the_result(cclCommunicator_t pair[2]) {
     unsigned char *data[2];
     struct rlimit before;

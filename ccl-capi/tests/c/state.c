@@ -2,10 +2,10 @@
  * Shared state among three processes: one is behind, then a source is killed.
  *
  * 1. Two peers hold revision 12, one holds zeros of revision 3: after a sync all three have the
- *    same bits, and say the same root; only the one that was behind received something, and knows
- *    from whom. 2. In another run one peer is behind again, and the others give slowly. When bytes
- *    have arrived, one of the two sources is killed: the sync ends well for those who are left, who
- *    hold the bits of the sources, and it took more than one attempt.
+ *    same bits, and report the same root; only the one that was behind received bytes, and knows
+ *    from which peers. 2. In another run one peer is behind again, and the others send slowly. When
+ *    bytes have arrived, one of the two sources is killed: the sync succeeds for the survivors,
+ *    which hold the bits of the sources, after more than one attempt.
  */
 #include "check.h"
 
@@ -113,7 +113,7 @@ static int run_equal(const char *address, const char *which) {
     return 0;
 }
 
-/* Says that bytes are on their way as soon as some have arrived, or others have asked for them. */
+/* Reports that bytes are under way as soon as some have arrived or were requested. */
 static void wait_until_bytes_move(cclOperation_t sync, cclSyncRole_t expected) {
     cclProgress_t progress;
     cclSyncRole_t role = cclRoleUnknown;
@@ -128,7 +128,7 @@ static void wait_until_bytes_move(cclOperation_t sync, cclSyncRole_t expected) {
     say("moving");
 }
 
-/* What was true at the end stays. */
+/* The last values stay. */
 static void expect_to_know(cclOperation_t sync, cclSyncRole_t expected) {
     cclProgress_t progress;
     cclSyncRole_t role = cclRoleUnknown;

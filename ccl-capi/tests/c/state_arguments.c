@@ -2,10 +2,10 @@
  * Every function of shared state with NULL, wrong numbers, wrong handles and in the wrong state;
  * and what one peer alone can see of it: entries, revisions, checkpoints, and ends of syncs.
  *
- * Each must answer with the code that its words in the header promise, and write nothing. 1. Wrong
- * handles and entries. 2. Wrong options and places. 3. A sync under way owns its state: everything
- * else waits for its end, and destroying it early ends it. 4. A checkpoint gives back what was
- * saved; a damaged one is passed over for the one before it, or is an error.
+ * Each must return the code that the header promises, and write nothing. 1. Wrong handles and
+ * entries. 2. Wrong options and places. 3. A sync in progress owns its state: everything else waits
+ * for its end, and destroying it early ends it. 4. A checkpoint restores what was saved; a damaged
+ * one is skipped for the one before it, or is an error.
  */
 #include "pair.h"
 
@@ -41,7 +41,7 @@ static uint64_t revision_of(cclSharedState_t state) {
     return revision;
 }
 
-/* Everything that takes a state, with one that every call refuses in the same way. */
+/* All functions that take a state, with one that each refuses in the same way. */
 static void expect_of_all(cclResult_t expected, cclCommunicator_t communicator,
                           cclSharedState_t state) {
     const uint64_t shape[] = {1};
@@ -184,7 +184,7 @@ static void wrong_syncs(cclCommunicator_t communicator) {
     options.touched = beyond;
     options.touched_count = 1;
     WRONG(cclSyncSharedState(communicator, state, &options, &info));
-    /* What was not touched is not hashed: the change goes unseen until it is named. */
+    /* Entries not named as touched are not hashed: the change goes unnoticed until it is named. */
     weights[5] = 9;
     OK(cclSetRevision(state, 5));
     options.touched_count = 0;
@@ -226,7 +226,7 @@ static void under_way(cclCommunicator_t one, cclCommunicator_t other) {
     OK(cclGetSyncRole(sync, &role));
     CHECK(info.revision == 7 && info.members_count == 2 && role == cclRoleSource);
     OK(cclDestroyOperation(sync));
-    /* The state is free once its sync has ended, whether anybody waited or not. */
+    /* The state is free once its sync has ended, whether or not a call waited. */
     OK(cclSyncSharedStateAsync(one, state, NULL, &sync));
     OK(cclSyncSharedState(other, theirs, NULL, NULL));
     for (is_finished = 0; is_finished == 0;) {

@@ -1,11 +1,11 @@
 /*
- * Many threads on one communicator, and what the library's own threads leave alone.
+ * Many threads on one communicator, and what the library's own threads do not touch.
  *
  * 1. Threads reduce on tags of their own, ask for attributes and change the log callback, all at
  *    once, on two communicators of one process. 2. Calls that block are ended by destroying their
  *    communicator from another thread; a connect is given up the same way. 3. The callback cannot
- *    call the library back. 4. The library's threads take no signal. 5. What is destroyed gives its
- *    threads and files back.
+ *    call the library back. 4. The library's threads take no signal. 5. Destroyed objects release
+ *    their threads and files.
  */
 #include "pair.h"
 
@@ -41,7 +41,7 @@ static void *reduce_rounds(void *argument) {
     return NULL;
 }
 
-/* Words of failures belong to the thread that failed. */
+/* Error texts belong to the thread whose call failed. */
 static void *fail_rounds(void *argument) {
     const task_t *task = (const task_t *)argument;
     int round;
@@ -158,7 +158,7 @@ static void destroying_ends_calls(cclCommunicator_t communicators[PEERS]) {
     CHECK(is_finished == 1);
     OK(cclDestroyOperation(operation));
     EXPECT(cclErrorInvalidHandle, cclDestroyCommunicator(communicator));
-    /* The other is told that it is alone. */
+    /* The other learns that it is alone. */
     while (attribute(communicators[1], cclAttributeWorldSize) == PEERS) {
         OK(cclUpdateTopology(communicators[1]));
     }
@@ -191,8 +191,8 @@ static unsigned long long blocked_signals(const char *thread) {
 }
 
 /*
- * Only this thread has SIGUSR1 open: where the system shows threads, all others of this process
- * are the library's and block it. Blocked here too, a signal stays pending: nobody takes it.
+ * Only this thread has SIGUSR1 open: where the system shows threads, all others of this process are
+ * the library's and block it. Blocked here too, a signal stays pending.
  */
 static void signals_are_left_alone(cclCommunicator_t communicator) {
     const unsigned long long bit = 1ULL << (SIGUSR1 - 1);
@@ -227,7 +227,7 @@ static void signals_are_left_alone(cclCommunicator_t communicator) {
     CHECK(signals_taken == 1);
 }
 
-/* Entries of a directory of the system's. */
+/* The number of entries of a directory of the system. */
 static int count_of(const char *path) {
     DIR *list = opendir(path);
     int count = 0;
@@ -259,7 +259,7 @@ static void everything_is_given_back(const char *address) {
         OK(cclDestroyCommunicator(pair[1 - round % 2]));
         OK(cclDestroyMaster(start_master(other)));
     }
-    /* Threads that were told to end may still be at it. */
+    /* Threads that were told to end may not have ended yet. */
     while (count_of("/proc/self/task") > threads || count_of("/proc/self/fd") > files) {
         OK(cclInit());
     }

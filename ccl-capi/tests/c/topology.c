@@ -1,7 +1,7 @@
 /*
- * Safe points that are started and not waited for, and a master that is waited for with a limit.
+ * Safe points that are started without waiting, and a master that is waited for with a limit.
  *
- * 1. A started safe point ends when all have come to it, tells the members, and admits a newcomer.
+ * 1. A started safe point ends when all have called it, returns the members, and admits a newcomer.
  * 2. Waiting for a master has a limit, and 0 only asks. 3. A safe point that is open may be waited
  *    for with a limit, is withdrawn by cancelling it or destroying its handle, and ends with its
  *    communicator.
@@ -19,7 +19,7 @@ static void wrong_arguments(cclCommunicator_t communicator) {
     CHECK(operation == NULL);
 }
 
-/* What a safe point tells that has ended well. */
+/* The results of a successful safe point. */
 static void expect_to_tell(cclCommunicator_t communicator, cclOperation_t point) {
     cclOutcome_t outcome;
     cclProgress_t progress;
@@ -52,7 +52,7 @@ static void expect_to_tell(cclCommunicator_t communicator, cclOperation_t point)
     EXPECT(cclErrorInvalidArgument, cclGetSyncRole(point, &is_finished));
 }
 
-/* Both come to safe points until a third is in. */
+/* Both call safe points until a third is admitted. */
 static void newcomer_is_admitted(const char *address, cclCommunicator_t pair[2]) {
     cclCommunicatorConfig_t config = peer_config(address, 1);
     cclCommunicator_t newcomer = NULL;
@@ -71,7 +71,7 @@ static void newcomer_is_admitted(const char *address, cclCommunicator_t pair[2])
     }
     join_thread(thread);
     OK(cclGetCounters(newcomer, &counters));
-    CHECK(counters.lanes == 2 && counters.reserved == 0); /* as peer_config says */
+    CHECK(counters.lanes == 2 && counters.reserved == 0); /* as in peer_config */
     OK(cclDestroyCommunicator(newcomer));
 }
 

@@ -1,27 +1,28 @@
 /*
- * Structs as an older and as a newer program has them: shorter and longer than the library's.
+ * Structs of an older and of a newer program: shorter and longer than the library's.
  *
- * Each struct lies at the end of memory, so that a byte read or written beyond what its first field
- * says ends the program. 1. A shorter one is taken for one of zeros beyond its end, and what does
- * not fit is not written. 2. A longer one may hold only zeros that the library does not know, and
- * gets zeros there. 3. Sizes that are none, and pointers that are not aligned, are refused.
+ * Each struct lies at the end of memory, so that a byte read or written beyond the size in its
+ * first field ends the program. 1. A shorter one counts as zero beyond its end, and what does not
+ * fit is not written. 2. A longer one may hold only zeros beyond the library's end, and gets zeros
+ * there.
+ * 3. Invalid sizes and unaligned pointers are refused.
  */
 #include "check.h"
 
 #include <sys/mman.h>
 
-/* What the calls need. */
+/* The objects that the calls need. */
 static cclCommunicator_t communicator;
 static cclSharedState_t state;
 static cclOperation_t barrier, sync_done;
-/* Ends at memory that may not be touched. */
+/* Ends at memory that must not be accessed. */
 static char *end;
 
 typedef struct layout_t {
     const char *name;
     size_t bytes;
     cclResult_t (*call)(void *place);
-    /* Whether the caller says something in it, and whether it is written. */
+    /* Whether the library reads it, and whether it writes it. */
     int is_read, is_written;
 } layout_t;
 
@@ -95,7 +96,7 @@ static const layout_t layouts[] = {
     {"cclEntry_t", sizeof(cclEntry_t), entry, 1, 1},
 };
 
-/* A struct of so many bytes that says `struct_bytes`, all others of it `filling`. */
+/* A struct of this many bytes, with `struct_bytes` in it, otherwise `filling`. */
 static char *place_of(size_t bytes, size_t struct_bytes, int filling) {
     char *place = end - bytes;
     memset(place, filling, bytes);
@@ -110,7 +111,7 @@ static void expect(const layout_t *layout, size_t bytes, cclResult_t expected, c
     EXPECT(expected, found);
 }
 
-/* What was written stays within the struct, and leaves its size as it was. */
+/* Writes stay within the struct, and leave its size as it was. */
 static void expect_to_fit(const layout_t *layout, const char *place, size_t bytes) {
     size_t struct_bytes, at;
     memcpy(&struct_bytes, place, sizeof struct_bytes);
@@ -142,7 +143,7 @@ static void unknown_fields(const layout_t *layout) {
     }
 }
 
-/* What is only written need not be cleared before. */
+/* A struct that is only written need not be cleared first. */
 static void not_cleared(const layout_t *layout) {
     if (!layout->is_read) {
         char *place = place_of(layout->bytes, layout->bytes, 0xff);

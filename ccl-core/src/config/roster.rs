@@ -11,8 +11,8 @@ use crate::wire::control::Place;
 
 /// The members of a closed group in rank order, and this peer's own place among them.
 ///
-/// The group forms once, when all of them have come: with exactly these members, in this order.
-/// Nobody joins it later, and its id is never used again.
+/// The group forms once, when all of them have connected: with exactly these members, in this
+/// order. Nobody joins it later, and its id is never used again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roster {
     /// A name for each member, unique within the list, 1 to 256 of them. The names mean nothing to
@@ -45,7 +45,7 @@ impl Roster {
         }
     }
 
-    /// What the master is told of it.
+    /// This peer's place, as its `Hello` carries it.
     pub(crate) fn place(&self) -> Place {
         let mut hasher = Hasher::new_derive_key("ccl roster 1");
         for member in &self.members {
@@ -56,7 +56,7 @@ impl Roster {
         hasher.finalize_xof().fill(&mut digest);
         Place {
             roster: u128::from_le_bytes(digest),
-            size: u32::try_from(self.members.len()).expect("validated"),
+            size: u32::try_from(self.members.len()).expect("validate allows 256 members"),
             rank: Rank(self.rank),
         }
     }
@@ -76,9 +76,12 @@ mod tests {
     #[test]
     fn only_equal_lists_in_equal_order_are_the_same() {
         let place = |members: &[&str]| roster(members, 0).place();
-        assert!(place(&["a", "b"]).is_beside(&roster(&["a", "b"], 1).place()));
+        assert!(place(&["a", "b"]).has_same_list(&roster(&["a", "b"], 1).place()));
         for other in [&["b", "a"][..], &["ab"], &["a", "b", ""], &["a", "bc"]] {
-            assert!(!place(&["a", "b"]).is_beside(&place(other)), "{other:?}");
+            assert!(
+                !place(&["a", "b"]).has_same_list(&place(other)),
+                "{other:?}"
+            );
         }
     }
 

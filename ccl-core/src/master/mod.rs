@@ -1,4 +1,4 @@
-//! The master: who is in the run, in what order, and which results count.
+//! The master: decides which peers are in the run, in what order, and which results count.
 //!
 //! Pure: `handle` takes the time and one input, `poll_output` returns what to do, and
 //! `poll_timeout` says when to call again with [`Input::Timeout`]. The rules are in
@@ -51,7 +51,7 @@ pub enum Input {
         connection: ConnectionId,
         /// The address it comes from, for newcomers that announce an unspecified one.
         from: std::net::SocketAddr,
-        /// What it said, already validated against the limits.
+        /// The message, already validated against the limits.
         message: PeerToMaster,
     },
     /// A connection ended.
@@ -63,7 +63,7 @@ pub enum Input {
     Timeout,
 }
 
-/// What a master wants done, in order.
+/// What the driver is to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)]
 pub enum Output {
@@ -96,14 +96,15 @@ pub enum Output {
 pub struct Setup {
     /// Name of the run.
     pub run: String,
-    /// Waiting times, told to every newcomer. Sessions that were told longer ones by an earlier
-    /// master, and all others beside them, are judged by those.
+    /// Timeouts, sent to every newcomer. If an earlier master sent any live session longer ones,
+    /// all sessions are judged by those.
     pub timers: crate::timers::Timers,
     /// Found a run at once if there is no history.
     pub new_run: bool,
     /// Rebuild without a majority if there is no journal.
     pub force_rebuild: bool,
-    /// An operator's word that no member of an earlier run or view is alive: none is waited for.
+    /// The operator's assertion that no member of an earlier run or view is alive: none is waited
+    /// for.
     pub members_gone: bool,
     /// Minimum time for which no member has heard from an earlier master; it shortens the wait for
     /// those that may be alive.
@@ -111,8 +112,9 @@ pub struct Setup {
     /// Whether the history is known to be the newest of the run: the driver keeps a journal on
     /// disk, and it is no older copy, nor shortened.
     pub journaled: bool,
-    /// A number that rises from start to start, for a master that takes a run over without the
-    /// journal of those before: what they named and nobody is left to tell must not be named again.
+    /// A number that rises from start to start, for a master that takes over a run without a
+    /// journal: names given by earlier masters must not be given again, even if no peer is left to
+    /// report them.
     pub start_number: u32,
     /// Tags of a group from which on those at rest are given back: [`limits::TAGS_KEPT`], or fewer
     /// in tests.
@@ -136,20 +138,20 @@ pub struct Master {
     units: run::generation::Units,
     secrets: Secrets,
     next_peer: PeerId,
-    /// The greatest epoch of a group that was given back: others go on above it.
+    /// The greatest epoch of a group that was given back; new groups start above it.
     epochs: Epoch,
-    /// Closed groups that were given back.
+    /// Ids of closed groups that have ended.
     used: UsedGroups,
     hearing: Hearing,
     /// When no session of an earlier master can be alive any more.
     last_resort: Instant,
-    /// Whether the run was taken up from a journal that counts as the newest.
+    /// Whether the run was resumed from a journal that counts as the newest.
     trusts_journal: bool,
 }
 
 impl Master {
-    /// A master that starts, or takes up the run whose journal holds `history`. The driver has made
-    /// sure that the history is of the run that `setup` names.
+    /// A master that starts, or resumes the run whose journal holds `history`. The driver has
+    /// checked that the history is of the run that `setup` names.
     #[must_use]
     pub fn new(setup: Setup, history: &[Record], now: Instant) -> Self {
         let history = History::read(history);
@@ -332,7 +334,7 @@ impl Master {
         }
     }
 
-    /// Deals with what has been waited for too long.
+    /// Handles the timeouts that have passed.
     fn expire(&mut self) {
         let peers: Vec<_> = self.shared.sessions.iter().map(|(peer, _)| *peer).collect();
         for peer in peers {
@@ -472,8 +474,8 @@ impl Master {
     }
 }
 
-/// When the master last heard any of those whose word shows that it hears at all. As long as a
-/// member is connected, that is a member: it has a run to lose, and newcomers have none.
+/// When the master last received anything from a peer that shows it to be reachable: from a member,
+/// as long as one is connected, since newcomers lose nothing by waiting.
 fn newest_word(sessions: &Sessions, groups: &BTreeMap<GroupId, Group>) -> Option<Instant> {
     let words = sessions.iter().filter_map(|(peer, session)| {
         let Contact::Attached { heard, .. } = session.contact else {

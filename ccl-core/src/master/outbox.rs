@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::master::{ConnectionId, Output, Record};
 use crate::wire::control::MasterToPeer;
 
-/// Outputs that the driver has not taken yet. It drains them after every input, so their number is
+/// Outputs that the driver has not yet taken. It drains them after every input, so their number is
 /// bounded by what one input can cause.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {

@@ -14,38 +14,38 @@ use crate::wire::control::{EvictReason, MasterToPeer};
 /// Handed to a group with each event.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// By the clock of patience: it stands still when the master is not fit to judge (R20).
+    /// By the clock of patience, which stands still when the master is not fit to judge (R20).
     pub now: Instant,
-    /// Whether input may still wait that came while the master did not run.
+    /// Whether input that arrived while the master did not run may still be unread.
     pub is_listening: bool,
-    /// When the master last went on after it was not fit to judge.
+    /// When the master last resumed after it was not fit to judge.
     pub went_on: Option<Instant>,
-    /// 0 until the run is founded or taken up.
+    /// 0 until the run is founded or resumed.
     pub term: Term,
-    /// What it goes by: its own, or longer ones that sessions of earlier masters were told.
+    /// The timeouts in use: its own, or longer ones that earlier masters sent to sessions.
     pub timers: Timers,
-    /// An operator's word that stands for a majority (R11).
+    /// The operator's override that replaces a majority (R11).
     pub force_rebuild: bool,
     /// Tags of a group from which on those at rest are given back.
     pub tags_kept: usize,
     pub sessions: Sessions,
     pub backoffs: Backoffs,
     pub outbox: Outbox,
-    /// Who is to be evicted before the next input: first found, first out.
+    /// Peers to evict before the next input, in the order in which they were found.
     pub condemned: VecDeque<(PeerId, EvictReason)>,
     /// Cells of the transition table that were reached.
     pub visited: BTreeSet<(&'static str, &'static str)>,
 }
 
 impl Shared {
-    /// When patience began that would have at `at`: after a pause of the master it begins anew
+    /// When a wait that began at `at` counts as begun: after a pause of the master it restarts
     /// (R20).
     pub fn begun(&self, at: Instant) -> Instant {
         self.went_on.map_or(at, |went_on| at.max(went_on))
     }
 
-    /// Sends to a peer if it has a connection; what it misses, the reply to its attach makes up
-    /// for.
+    /// Sends to a peer if it has a connection. If not, the reply to its next attach restates
+    /// everything.
     pub fn send(&mut self, peer: PeerId, message: MasterToPeer) {
         if let Some(connection) = self.sessions.connection(peer) {
             self.outbox.send(connection, message);
@@ -63,7 +63,7 @@ impl Shared {
         }
     }
 
-    /// Seals what is known of a session beside its membership, such as its unit.
+    /// Seals what is known of a session besides its membership, such as its unit.
     pub fn seal_registration(&mut self, peer: PeerId) {
         if let Some(session) = self.sessions.get(peer) {
             let registration = session.registration.clone();

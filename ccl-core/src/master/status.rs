@@ -14,7 +14,7 @@ use crate::wire::control::{StateId, Wait};
 /// A run, as its master sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The run; `None` until it is founded or found.
+    /// The run; `None` until it is founded or resumed.
     pub run: Option<RunId>,
     /// The master's term: one higher with each start.
     pub term: Term,
@@ -29,11 +29,11 @@ pub struct GroupStatus {
     pub group: GroupId,
     /// The newest view.
     pub view: Vid,
-    /// What the group does: `Founding`, `Steady`, `Suspended`, `Installing` or `Rebuild`.
+    /// The group's phase: `Founding`, `Steady`, `Suspended`, `Installing` or `Rebuild`.
     pub phase: &'static str,
     /// In rank order.
     pub members: Vec<PeerStatus>,
-    /// Who wants to be a member, in order of arrival.
+    /// Peers that wait for admission, in order of arrival.
     pub newcomers: Vec<PeerStatus>,
     /// Collectives that members have called and that have not ended.
     pub open_operations: usize,
@@ -48,11 +48,11 @@ pub struct GroupStatus {
 pub struct PeerStatus {
     /// The peer's session.
     pub peer: PeerId,
-    /// What its program calls it.
+    /// Its name, chosen by its program.
     pub name: String,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
-    /// The unit it lives and dies with; one of its own if it named none.
+    /// Its unit, whose peers fail together; one of its own if it named none.
     pub unit: UnitId,
     /// Time since it was heard last; `None` while it has no connection.
     pub silent_for: Option<Duration>,
@@ -61,7 +61,7 @@ pub struct PeerStatus {
 }
 
 impl Master {
-    /// What there is to know about the run now, as of the last input.
+    /// The state of the run as of the last input.
     #[must_use]
     pub fn status(&self) -> Status {
         let groups = self.groups.values();

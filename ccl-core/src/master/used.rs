@@ -1,11 +1,11 @@
-//! Ids of closed groups that were given back: none of them forms again (R21).
+//! Ids of closed groups that have ended, which no group gets again (R21).
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::ids::GroupId;
 use crate::limits::USED_GROUPS_MAX;
 
-/// The newest of them; the oldest is forgotten first.
+/// The newest ids; the oldest is forgotten first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsedGroups {
     order: VecDeque<GroupId>,
@@ -29,7 +29,7 @@ impl UsedGroups {
         self.all.contains(&id)
     }
 
-    /// All that are remembered, oldest first.
+    /// The ids, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = GroupId> {
         self.order.iter().copied()
     }

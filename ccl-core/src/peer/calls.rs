@@ -72,7 +72,7 @@ impl Peer {
         }
     }
 
-    /// Posts or answers every call that waits and may go on.
+    /// Posts or answers every waiting call that may proceed.
     pub(super) fn advance_all(&mut self) {
         for tag in self.tags.waiting() {
             self.advance(tag);
@@ -89,7 +89,7 @@ impl Peer {
         };
         let note = call.note();
         match &mut call.stage {
-            // Anything else is a last word of an operation that is over here.
+            // Anything else is a late message of an operation that is over here.
             Stage::Posted(posted) if posted.op == op && !posted.held => {
                 invariants::held_after_election(posted, &call.fingerprint);
                 posted.held = true;
@@ -102,7 +102,7 @@ impl Peer {
         }
     }
 
-    /// Tells the master of posts that wait for company.
+    /// Sends the master the delayed posts.
     pub(super) fn tell_posted(&mut self) {
         let posted = self.notes.take_posted();
         if !posted.is_empty() {
@@ -138,7 +138,7 @@ impl Peer {
         }
     }
 
-    /// Whether the session takes calls.
+    /// Whether the session accepts calls.
     pub(super) fn check_open(&self) -> Result<(), Error> {
         match &self.phase {
             Phase::Ended(cause) => Err(cause.error()),

@@ -1,4 +1,4 @@
-//! Requests to abort: by the caller, by its deadline, by a mismatch (R8).
+//! Requests to abort: by the caller, its deadline, or a mismatch (R8).
 //!
 //! A cancel is only a request: the call goes on until the verdict, which may be a commit. A call
 //! without a number is posted first and cancelled then. If it just returned, the others would be
@@ -45,7 +45,7 @@ impl Peer {
         }
     }
 
-    /// Acts on deadlines, and on verdicts that did not come.
+    /// Acts on deadlines, and on verdicts that are overdue.
     pub(super) fn check_calls(&mut self) {
         let verdict = self
             .tags
@@ -59,7 +59,8 @@ impl Peer {
         }
     }
 
-    /// Asks for an abort (R8). The first request of a call counts; its verdict must come in time.
+    /// Asks for an abort (R8). Only the first request of a call counts; from then on its verdict
+    /// has a time limit.
     fn request_cancel(&mut self, tag: Tag, reason: CancelReason) {
         let until = self.patience.now() + self.session.timers().verdict_timeout;
         let Some(call) = self.tags.get_mut(tag).and_then(|state| state.call.as_mut()) else {
@@ -89,7 +90,7 @@ impl Peer {
     }
 }
 
-/// The reason with its texts cut to what a message may carry.
+/// The reason, with its texts cut to the length that a message may have.
 fn bounded(mut reason: CancelReason) -> CancelReason {
     let cut = |text: &mut String| {
         text.truncate(text.floor_char_boundary(limits::TEXT_BYTES_MAX));

@@ -14,7 +14,7 @@ use super::tags::{Stage, TagState, Tags};
 
 /// What a peer knows for certain.
 pub(super) struct Known<'a> {
-    /// Its own name.
+    /// Its own id.
     pub me: PeerId,
     /// The newest view that it was in.
     pub view: Option<&'a View>,
@@ -135,7 +135,7 @@ impl Known<'_> {
         Ok(tags)
     }
 
-    /// I5: what is open and not decided goes on under its name, with its members.
+    /// I5: what is open and not decided is carried under its name, with its members.
     fn check_open(
         &self,
         state: &TagState,
@@ -166,7 +166,7 @@ impl Known<'_> {
     }
 }
 
-/// Highest number that a tag can have come to. Beyond it no number would follow.
+/// Highest number of a tag. None could follow a higher one.
 const NUMBER_MAX: OpNumber = OpNumber(u64::MAX / 2);
 
 /// I4 and I6 for one tag. An unknown tag begins at 0.

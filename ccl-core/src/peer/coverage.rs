@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::phase::{STATES, State, Trigger};
 
-/// The cells seen. A bit a cell keeps the look-up off the path of an operation.
+/// The visited cells, one bit each, so that an operation costs no look-up.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
     seen: [u32; STATES.len()],
@@ -12,7 +12,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    /// Takes note of an event.
+    /// Notes an event.
     pub fn note(&mut self, state: State, trigger: Trigger) {
         let bit = 1 << trigger as u32;
         let row = &mut self.seen[state as usize];

@@ -141,7 +141,7 @@ impl Peer {
         }
     }
 
-    /// Frames of operations that are decided mean nothing any more.
+    /// Frames of decided operations no longer count.
     fn forget_earlier(&mut self) {
         if let Some(membership) = self.phase.membership() {
             let carried = membership.carried.values().map(|carried| carried.op);
@@ -164,7 +164,7 @@ impl Peer {
         if !is_first {
             return;
         }
-        // A newcomer takes a tag up behind the operation that goes on without it.
+        // A newcomer starts to count a tag after the operation that is carried without it.
         for carried in &install.carried {
             let state = self.tags.entry(carried.op.tag);
             if carried.op.n == state.floor {
@@ -173,8 +173,8 @@ impl Peer {
         }
     }
 
-    /// Restates all facts: the master may have missed some while it decided. What waited on links,
-    /// on the way out, or for the connection is said anew.
+    /// Restates all facts, since the master may have missed some while it decided: also those that
+    /// waited for links, to be sent, or for the connection.
     fn answer_install(&mut self, vid: Vid) {
         self.notes.clear();
         let mut report = self.report();

@@ -31,7 +31,7 @@ pub(super) fn told_without_gap(state: &TagState, n: OpNumber) {
     );
 }
 
-/// R18: the content of a sync is not known before its election, so nobody can hold it.
+/// R18: the content of a sync is not known before its election, so no member can hold it.
 pub(super) fn held_after_election(posted: &Posted, fingerprint: &Fingerprint) {
     assert!(
         posted.elected.is_some() || fingerprint.called.offer().is_none(),

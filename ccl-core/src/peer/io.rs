@@ -26,7 +26,7 @@ pub struct View {
 }
 
 impl View {
-    /// How many members it has.
+    /// Number of members.
     #[must_use]
     pub fn world_size(&self) -> u32 {
         self.members.len() as u32
@@ -47,7 +47,7 @@ pub enum Input {
     ControlUp,
     /// That connection ended, or could not be made.
     ControlDown,
-    /// The master said something.
+    /// The master sent a message.
     Control(MasterToPeer),
     /// The link to this peer is whole: all its lanes are up.
     LinkUp(PeerId),
@@ -64,18 +64,18 @@ pub enum Input {
     NoLink {
         /// The other end.
         peer: PeerId,
-        /// Each address that was tried, and what came of it.
+        /// The addresses that were tried, and the error of each.
         why: String,
     },
     /// The whole result of an operation is in this peer's memory, for good.
     Held(OpName),
-    /// The data plane saw another member call something else.
+    /// The data plane received a different call of another member.
     Mismatch {
         /// The operation.
         op: OpName,
         /// The other member.
         peer: PeerId,
-        /// What it called.
+        /// The other member's call.
         theirs: Fingerprint,
     },
     /// The caller calls a collective. Ends in exactly one `Finish` or `Rejected` for `call`.
@@ -96,7 +96,7 @@ pub enum Input {
         /// Why it should be aborted.
         reason: CancelReason,
     },
-    /// The caller is at its next safe point (`update_topology`). Ends in one `Finish` or
+    /// The caller reached its next safe point (`update_topology`). Ends in one `Finish` or
     /// `Rejected`.
     SafePoint {
         /// The caller's name for it.
@@ -120,7 +120,7 @@ pub enum End {
     Committed {
         /// The operation.
         op: OpName,
-        /// Whose data is in the result, in rank order of the birth view.
+        /// The contributors, in rank order of the birth view.
         contributors: Vec<PeerId>,
         /// This peer's view when it learned the outcome.
         view: Arc<View>,
@@ -135,7 +135,7 @@ pub enum End {
         /// This peer's view when it learned the outcome.
         view: Arc<View>,
     },
-    /// The session is over and nobody here can know. `StopOp` came before.
+    /// The session is over, so the outcome cannot be known here. `StopOp` came before.
     Unknown {
         /// Why the session ended.
         cause: SessionEnd,
@@ -154,24 +154,24 @@ pub enum End {
 /// Why a session is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The master said so.
+    /// The master evicted it.
     Evicted(Eviction),
-    /// The master never let it in.
+    /// The master refused it.
     Refused(String),
     /// No master for `detach_timeout`.
     Detached,
     /// A verdict did not come within `verdict_timeout` of a cancel.
     NoVerdict,
-    /// The master contradicted what it had said, or what this peer knows for certain.
+    /// The master contradicted itself, or what this peer knows for certain.
     Protocol(String),
-    /// The driver met a mistake in this library, and gave the session up.
+    /// The driver found a bug in this library and gave up the session.
     Internal,
-    /// The peer left the run by itself.
+    /// The peer left the run.
     Left,
 }
 
 impl SessionEnd {
-    /// What a call gets that was refused, or never started, because of it.
+    /// The error of calls that were refused or never started because of it.
     #[must_use]
     pub fn error(&self) -> Error {
         match self {
@@ -196,28 +196,28 @@ impl fmt::Display for SessionEnd {
     }
 }
 
-/// Another peer to keep a link with.
+/// A peer to keep a link with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Where its port is.
+    /// The addresses of its port.
     pub addresses: Vec<SocketAddr>,
-    /// What a connection to its port must show.
+    /// The key that a connection to its port must present.
     pub key: crate::ids::LinkKey,
     /// Whether this side dials (the later session dials the earlier).
     pub dial: bool,
 }
 
-/// What a peer wants done, in order.
+/// What the driver is to do, in order.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Connect to the master; answer with `ControlUp` or `ControlDown`. Replaces any connection.
     Connect,
     /// Close the connection to the master once everything sent has left. Nothing that it still
-    /// brings is passed on, not even its end.
+    /// delivers is passed on, not even its end.
     Disconnect,
     /// Send a message to the master.
     Send(PeerToMaster),
-    /// The links to keep, complete: make what is missing, end what is not listed.
+    /// The complete list of links to keep: make those that are missing, end those not listed.
     Links(BTreeMap<PeerId, Neighbour>),
     /// Move the bytes of this operation.
     StartOp {
@@ -226,18 +226,18 @@ pub enum Output {
         /// The operation.
         start: Start,
     },
-    /// The election of a sync of shared state that was started: get this content from these
-    /// members, or, if it is here, give it to who asks. `Held` answers when it is here.
+    /// The election of a started sync of shared state: get this content from these members or, if
+    /// it is here, serve it to others. Answer with `Held` when it is here.
     Elected {
         /// The sync.
         op: OpName,
-        /// What was elected.
+        /// The elected content.
         content: StateId,
         /// Members that have it, in rank order.
         sources: Vec<PeerId>,
     },
     /// Move no more bytes of this operation: nothing reads or writes the caller's memory when this
-    /// has been carried out. Also sent for committed operations, whose data nobody needs any more.
+    /// has been carried out. Also sent for committed operations, whose data is no longer needed.
     StopOp(OpName),
     /// A call is over.
     Finish {
@@ -246,19 +246,19 @@ pub enum Output {
         /// How it ended.
         end: End,
     },
-    /// A call was not started: the caller's mistake, too few peers, or a session that is over.
+    /// A call was not started: an invalid call, too few peers, or a session that is over.
     Rejected {
         /// The call that ended.
         call: CallId,
         /// Why it was refused.
         error: Error,
     },
-    /// A view is in force. Frames of operations born before it count for those that go on only:
-    /// the others are decided, or nobody knows of them.
+    /// A view is in force. Of operations born before it, only frames of the carried ones count: the
+    /// others are decided or forgotten.
     Forget {
         /// The view.
         before: Vid,
-        /// Operations that go on.
+        /// The carried operations.
         carried: Vec<OpName>,
     },
     /// A new view is in force.
@@ -276,7 +276,7 @@ pub struct Setup {
     pub run: String,
     /// Group to join.
     pub group: crate::ids::GroupId,
-    /// Unit it lives and dies with.
+    /// Its unit, whose peers fail together.
     pub unit: Option<crate::ids::UnitId>,
     /// Peers of that unit that are admitted together.
     pub unit_size: Option<u32>,
@@ -284,11 +284,11 @@ pub struct Setup {
     pub place: Option<Place>,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
-    /// What a connection to its port must show.
+    /// The key that a connection to its port must present.
     pub key: crate::ids::LinkKey,
     /// Newcomers that the group's first view waits for; operations name their own minimum.
     pub min_world: u32,
-    /// What its program calls it, for messages.
+    /// Its name in messages, chosen by its program.
     pub name: String,
     /// Seed of the jitter of its reconnections.
     pub entropy: u64,

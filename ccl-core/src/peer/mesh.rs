@@ -20,7 +20,7 @@ pub(super) struct Mesh {
     listed: BTreeMap<PeerId, Neighbour>,
     up: BTreeSet<PeerId>,
     down: BTreeMap<PeerId, Break>,
-    /// Peers reported to the master as unreachable, and not yet as back.
+    /// Peers reported to the master as unreachable, and not yet as reachable again.
     accused: BTreeSet<PeerId>,
     ready: Option<(Vid, Vec<PeerId>)>,
     /// Why there is no link yet, if known.
@@ -63,7 +63,7 @@ impl Peer {
 
     pub(super) fn handle_link_up(&mut self, peer: PeerId) {
         if !self.mesh.listed.contains_key(&peer) {
-            // That link is about to end; should the peer be listed again, it gets another.
+            // That link is about to end; if the peer is listed again, it gets another.
             return;
         }
         self.mesh.up.insert(peer);
@@ -90,7 +90,7 @@ impl Peer {
         self.say_ready();
     }
 
-    /// For the texts of peers that wait for that link; for members there is `LinkDown`.
+    /// Only for the texts of peers that wait for that link; links to members have `LinkDown`.
     pub(super) fn handle_no_link(&mut self, peer: PeerId, why: String) {
         let is_member = |view: &View| view.members.iter().any(|member| member.peer == peer);
         let is_listed = self.mesh.listed.contains_key(&peer);
@@ -107,7 +107,7 @@ impl Peer {
         }
     }
 
-    /// Tells why there is no link, or that there is one.
+    /// Reports why there is no link, or that there is one.
     fn tell_why(&mut self, peer: PeerId) {
         let is_newcomer = matches!(self.phase, Phase::Newcomer) && self.session.is_up();
         if is_newcomer || self.phase.is_telling() {
@@ -124,7 +124,7 @@ impl Peer {
     }
 
     /// Makes the transport keep the links to the view, to members of carried operations, and to
-    /// those who are to be admitted next.
+    /// peers that may be admitted next.
     pub(super) fn refresh_links(&mut self) {
         let Some(me) = self.session.peer() else {
             return;
@@ -161,8 +161,8 @@ impl Peer {
         self.list(wanted);
     }
 
-    /// A view came into force. Who is in it, or gone, is no newcomer any more; and newcomers that
-    /// an earlier master named mean nothing to this one.
+    /// A view came into force. Its members and departed peers are no longer newcomers; and
+    /// newcomers that an earlier master named mean nothing to this one.
     pub(super) fn settle_expected(&mut self, install: &Install, is_same_master: bool) {
         self.mesh.expected = self.mesh.expected.take().filter(|_| is_same_master);
         if let Some(expected) = &mut self.mesh.expected {
@@ -186,8 +186,8 @@ impl Peer {
         self.mesh = Mesh::default();
     }
 
-    /// Says which links are broken, and which work again, after a reply or in a new view: reports
-    /// may have been lost, or have counted for the view before.
+    /// Reports again which links are broken and which work again, after a reply or in a new view:
+    /// reports may have been lost, or have counted for the view before.
     pub(super) fn restate_links(&mut self) {
         let broken: Vec<PeerId> = self.mesh.down.keys().copied().collect();
         for peer in broken {

@@ -51,9 +51,9 @@ pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
 #[derive(Debug)]
 pub struct Peer {
     setup: Setup,
-    /// Real time: of deadlines, and of the time without a master (R20).
+    /// Real time, for deadlines and the time without a master (R20).
     now: Instant,
-    /// The time by which the master is judged (R20).
+    /// The clock by which the master is judged (R20).
     patience: Patience,
     phase: Phase,
     session: Session,
@@ -62,11 +62,11 @@ pub struct Peer {
     safe_points: SafePoints,
     mesh: Mesh,
     leaving: Option<Leaving>,
-    /// The newest that the master said of them.
+    /// The newest state sent by the master.
     others: OtherGroups,
-    /// What it waits for, as the master said last.
+    /// What it waits for, as last sent by the master.
     waits: Option<Wait>,
-    /// Of all peers that the master has told of.
+    /// Of all peers that the master has named.
     names: Names,
     outputs: VecDeque<Output>,
     coverage: Coverage,
@@ -103,7 +103,7 @@ impl Peer {
         self.now = self.now.max(now);
         self.begin_turn();
         if matches!(input, Input::Control(_)) && !self.session.is_up() {
-            // The last frames of a connection that was given up: everything is sent again.
+            // Last frames of a connection that was given up; everything will be sent again.
             return;
         }
         let (state, trigger) = (self.phase.state(), Trigger::of(&input));
@@ -186,7 +186,7 @@ impl Peer {
         self.waits.as_ref()
     }
 
-    /// The names of all peers that the master has told of.
+    /// The names of all peers that the master has named.
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
@@ -299,7 +299,7 @@ impl Peer {
         }
     }
 
-    /// Sends at once. Reports and requests go after the notes that they build upon.
+    /// Sends at once. Reports and requests follow the notes on which they depend.
     fn send(&mut self, message: PeerToMaster) {
         self.outputs.push_back(Output::Send(message));
     }

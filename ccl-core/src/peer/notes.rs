@@ -11,12 +11,12 @@ use crate::ids::{OpName, Tag};
 use crate::time::Instant;
 use crate::wire::control::OpNote;
 
-/// How long a post waits for its operation to be held. Far below every waiting time of the
-/// protocol, and long enough that short operations hardly wake the thread that watches the time. A
-/// sync of shared state does not wait: its election does.
+/// How long a post waits for its operation to be held. Far below every timeout of the protocol, and
+/// long enough that short operations hardly wake the timer thread. A sync of shared state does not
+/// wait: its election does.
 pub(super) const POSTED_DELAY: Duration = Duration::from_millis(5);
 
-/// Notes that wait.
+/// Pending notes.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     posted: BTreeMap<Tag, OpNote>,
@@ -37,7 +37,7 @@ impl Notes {
         self.done.push(note);
     }
 
-    /// A post need not be told any more.
+    /// A post need not be sent any more.
     pub fn withdraw_posted(&mut self, op: OpName) {
         if self.posted.get(&op.tag).is_some_and(|note| note.op == op) {
             self.posted.remove(&op.tag);
@@ -47,23 +47,23 @@ impl Notes {
         }
     }
 
-    /// When posts must be told.
+    /// When the next posts must be sent.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The posts to tell now.
+    /// The posts to send now.
     pub fn take_posted(&mut self) -> Vec<OpNote> {
         self.due = None;
         std::mem::take(&mut self.posted).into_values().collect()
     }
 
-    /// The results to tell now.
+    /// The results to report now.
     pub fn take_done(&mut self) -> Vec<OpNote> {
         std::mem::take(&mut self.done)
     }
 
-    /// A report says it all, or nobody listens.
+    /// Drops all notes: a report contains them, or there is no master.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -13,7 +13,7 @@ use crate::wire::control::{Birth, CostTable, GivenBack, Install, MasterToPeer};
 
 use super::io::{Input, SessionEnd, View};
 
-/// Where a session is in its life.
+/// The phase of a session.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// No master has registered it.
@@ -26,7 +26,7 @@ pub(super) enum Phase {
     Suspended(Membership),
     /// Member of a view that is not released.
     Installed(Membership),
-    /// No connection to the master; what does not need it goes on.
+    /// No connection to the master; what does not need it continues.
     Detached(Absence),
     /// `Attach` with the full report was sent; the reply has not come.
     Attaching(Absence),
@@ -45,19 +45,18 @@ pub(super) struct Membership {
     pub ring_order: Arc<[Rank]>,
     /// How `Auto` chooses in it.
     pub costs: CostTable,
-    /// Whether outcomes decided at the change to it may be told.
+    /// Whether outcomes decided at the change to it may be reported.
     pub released: bool,
-    /// Operations from earlier views that go on in it and are not decided.
+    /// Operations carried into it that are not decided.
     pub carried: BTreeMap<Tag, Birth>,
-    /// Tags that other members may know as they were before they were given back; none once it is
-    /// released.
+    /// Tags that other members may not know to have restarted; none once it is released.
     pub given_back: Vec<GivenBack>,
 }
 
 /// A membership without a master.
 #[derive(Debug)]
 pub(super) struct Absence {
-    /// What goes on.
+    /// The view, and what is carried.
     pub membership: Membership,
     /// Whether it had flushed: then nothing is posted.
     pub flushed: bool,
@@ -111,7 +110,7 @@ pub(super) enum Trigger {
 pub(super) enum Reaction {
     /// Acts on it.
     Act,
-    /// Acts on it, though a correct master or caller never lets it come to that.
+    /// Acts on it, though a correct master or caller never causes it.
     Tolerate,
     /// It means nothing here.
     Ignore,
@@ -300,7 +299,7 @@ impl Membership {
 }
 
 impl State {
-    /// Its name in words.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Joining => "Joining",
@@ -351,7 +350,7 @@ impl Trigger {
         }
     }
 
-    /// Its name in words.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::ControlUp => "ControlUp",

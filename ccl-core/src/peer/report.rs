@@ -8,7 +8,8 @@ use crate::ids::{OpNumber, Tag};
 use crate::limits;
 
 impl Peer {
-    /// All that the master may decide from. Verdicts that are held back are part of the floors.
+    /// All facts from which the master may decide. Verdicts that are held back are part of the
+    /// floors.
     pub(super) fn report(&self) -> Report {
         let Some(membership) = self.phase.membership() else {
             return Report::default();
@@ -31,9 +32,9 @@ impl Peer {
         }
     }
 
-    /// Why the newest operation of each tag was aborted, if it was: others may not have heard of
-    /// the view that said so, and be told by a master that has lost the reason. Whether this peer
-    /// has called the operation does not matter.
+    /// Why the newest operation of each tag was aborted, if it was. Others may not have received
+    /// the view with that reason, and the next master may have lost it. Whether this peer has
+    /// called the operation does not matter.
     fn add_reasons(&self, tags: &mut [TagReport]) {
         let mut room = limits::ABORT_REASONS_BYTES_MAX;
         for report in tags {
@@ -68,7 +69,7 @@ fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
     })
 }
 
-/// The number of the next call, unless one that has a number has not ended here.
+/// The number of the next call, unless a call with a number is still open here.
 fn next(state: &TagState) -> Option<OpNumber> {
     match state.call.as_ref().map(|call| &call.stage) {
         None | Some(Stage::Waiting) => Some(state.next),

@@ -4,8 +4,8 @@
 //! newcomers admitted there would be members of those operations, and their first call would get
 //! the number of one.
 //!
-//! A withdrawn safe point is not used up: the next call is the same k again, and gets at once what
-//! the others got.
+//! A withdrawn safe point is not used up: the next call has the same k, and at once gets the result
+//! that the others got.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub(super) struct SafePoints {
     open: Option<Open>,
 }
 
-/// The safe point that the caller is at.
+/// The safe point that the caller has reached.
 #[derive(Debug)]
 struct Open {
     call: CallId,
@@ -48,7 +48,7 @@ impl SafePoints {
         self.released
     }
 
-    /// When the open one is withdrawn. One that is released waits for its view only.
+    /// When the open one is withdrawn. A released one only waits for its view.
     pub fn deadline(&self) -> Option<Instant> {
         let open = self
             .open
@@ -96,7 +96,7 @@ impl Peer {
         }
     }
 
-    /// Tells the master of the open safe point once all that was called before has its number.
+    /// Reports the open safe point once all earlier calls have their numbers.
     pub(super) fn announce_safe_point(&mut self) {
         let Some(open) = &mut self.safe_points.open else {
             return;
@@ -126,8 +126,8 @@ impl Peer {
     }
 
     /// Ends the open safe point if it was released. One released by a view change waits for the
-    /// view's release, like every outcome decided there (R6), also if the caller had turned away
-    /// and came again. Which ones were is not known here, so all wait for it.
+    /// view's release, like every outcome decided there (R6), even if the caller withdrew and
+    /// called again. Which were released by a view change is not known here, so all wait.
     pub(super) fn tell_safe_point(&mut self) {
         let Some(view) = self.view().cloned() else {
             return;
@@ -155,7 +155,7 @@ impl Peer {
         }
     }
 
-    /// The caller does not wait any longer. If it was released by now, the view is what it gets.
+    /// The caller waits no longer. If it has been released by now, the call returns the view.
     pub(super) fn withdraw_safe_point(&mut self, call: CallId) {
         let open = self.safe_points.open.as_ref();
         let Some(open) = open.filter(|open| open.call == call) else {

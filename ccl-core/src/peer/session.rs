@@ -20,10 +20,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// Longest such pause, before jitter: a restarted master is found within it.
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// Pause before the first attempt after a working connection broke, at most: enough to keep the
-/// members of a run from knocking in the same instant.
+/// members of a run from connecting in the same instant.
 const RETRY_AFTER_BREAK: Duration = Duration::from_millis(20);
 
-/// What the master knows a peer by, and the connection to it.
+/// The peer's identity at the master, and the connection to it.
 #[derive(Debug)]
 pub(super) struct Session {
     registration: Option<Registration>,
@@ -33,7 +33,7 @@ pub(super) struct Session {
     jitter: u64,
 }
 
-/// What `Welcome` said.
+/// The contents of `Welcome`.
 #[derive(Clone, Debug)]
 pub(super) struct Registration {
     pub run_id: RunId,
@@ -45,9 +45,9 @@ pub(super) struct Registration {
 /// A departure under way.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    /// Who wants to be told.
+    /// The calls to finish.
     pub calls: Vec<CallId>,
-    /// When it ends without the master's word, by the clock of patience.
+    /// When it ends without an answer of the master, by the clock of patience.
     pub until: Instant,
 }
 
@@ -57,7 +57,7 @@ enum Control {
     Down {
         retry_at: Instant,
     },
-    /// When something was heard last is by the clock of patience.
+    /// Times of the last sign of life are by the clock of patience.
     Up {
         heard: Instant,
         ping_at: Instant,
@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    /// Whether the master can be spoken to.
+    /// Whether there is a connection to the master.
     pub fn is_up(&self) -> bool {
         matches!(self.control, Control::Up { .. })
     }
@@ -89,14 +89,14 @@ impl Session {
             .map(|registration| registration.peer)
     }
 
-    /// The run's waiting times, or the default ones before the master said them.
+    /// The run's timeouts, or the default ones before `Welcome`.
     pub fn timers(&self) -> Timers {
         self.registration
             .as_ref()
             .map_or_else(Timers::default, |registration| registration.timers)
     }
 
-    /// The master gave a sign of life; when is by the clock of patience.
+    /// The master gave a sign of life. `now` is by the clock of patience.
     pub fn heard(&mut self, now: Instant) {
         if let Control::Up { heard, .. } = &mut self.control {
             *heard = now;
@@ -155,7 +155,8 @@ impl Peer {
         match std::mem::replace(&mut self.phase, Phase::Joining) {
             Phase::Joining => self.say_hello(),
             Phase::Detached(mut absence) => {
-                // Should this connection break, the master may still have counted it as the flush.
+                // Even if this connection breaks, the master may have counted the report as the
+                // flush.
                 absence.flushed = true;
                 self.phase = Phase::Attaching(absence);
                 self.say_attach();
@@ -195,7 +196,7 @@ impl Peer {
         let pace = Pace::new(timers.heartbeat_interval, timers.peer_timeout);
         self.patience.set_pace(pace);
         if let Control::Up { ping_at, .. } = &mut self.session.control {
-            // Until now it was not known how often the master wants to hear from it.
+            // Until now the heartbeat interval was not known.
             *ping_at = (*ping_at).min(self.now + timers.heartbeat_interval);
         }
         self.session.registration = Some(registration);
@@ -292,8 +293,8 @@ impl Peer {
         }
     }
 
-    /// When a member without a master gives up. Real time, whether it ran or not: a master that
-    /// restarts relies on no session being alive after that (R11).
+    /// When a member without a master gives up. In real time, including pauses: a restarted master
+    /// relies on no session being alive after that (R11).
     pub(super) fn detached_until(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Detached(absence) | Phase::Attaching(absence) => {
@@ -309,7 +310,7 @@ impl Peer {
         self.outputs.push_back(Output::Event(Event::Attached(true)));
     }
 
-    /// The master makes no sense: drops the connection, and tells it everything over a new one.
+    /// The master broke the protocol: drops the connection, and reports everything over a new one.
     pub(super) fn drop_master(&mut self, what: &str) {
         self.note_fault(what);
         self.session.failures = self.session.failures.saturating_add(1);
@@ -317,7 +318,7 @@ impl Peer {
         self.lose_master();
     }
 
-    /// The master contradicts what is certain: nothing it says can be told to a caller any more.
+    /// The master contradicts what is certain: none of its verdicts may reach a caller any more.
     pub(super) fn end_contradicted(&mut self, what: String) {
         self.note_fault(&what);
         self.end_session(SessionEnd::Protocol(what));
@@ -330,7 +331,7 @@ impl Peer {
             SessionEnd::Evicted(_) | SessionEnd::Refused(_) | SessionEnd::Left
         );
         if self.session.is_up() && !is_told {
-            // Nobody comes back for it: the others need not wait to find out.
+            // It does not come back, so the others need not wait to find out.
             self.send(PeerToMaster::Leave);
         }
         self.notes.clear();

@@ -1,7 +1,7 @@
 //! What is special about a sync of shared state: the election before it starts to move bytes.
 //!
 //! A sync is posted, held and decided like any operation; its fingerprint carries an offer. Between
-//! the posts and the results the master announces who has the content that all are to have.
+//! the posts and the results the master announces the elected content and the members that have it.
 
 use crate::error::Error;
 use crate::ids::{OpName, PeerId, Tag};
@@ -12,7 +12,7 @@ use super::io::Output;
 use super::tags::{Posted, Stage};
 
 impl Peer {
-    /// The election of a sync. Said again after each `Attach`; the first that is heard counts.
+    /// The election of a sync. It is sent again after each `Attach`; the first one received counts.
     pub(super) fn handle_elected(&mut self, op: OpName, content: StateId, sources: Vec<PeerId>) {
         let me = self.session.peer().unwrap_or_default();
         let state = self.tags.get_mut(op.tag);
@@ -41,7 +41,7 @@ impl Peer {
         }
     }
 
-    /// The operation of a tag committed: if it was a sync, what it elected is sealed.
+    /// The operation of a tag committed. If it was a sync, the elected content is sealed.
     pub(super) fn note_sealed(&mut self, tag: Tag) {
         if let Some(state) = self.tags.get_mut(tag) {
             let posted = state.posted();
@@ -73,7 +73,7 @@ fn check_election(
     Ok(())
 }
 
-/// Whether what is called goes with its tag.
+/// Whether the call may be made on its tag.
 pub(super) fn check_call(tag: Tag, fingerprint: &Fingerprint) -> Result<(), Error> {
     let is_sync = fingerprint.kind() == Kind::SharedState;
     if is_sync == (tag == Tag::SHARED_STATE) {

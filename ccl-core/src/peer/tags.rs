@@ -1,7 +1,7 @@
 //! What a peer knows about each tag: its floor, its next number, and the call in progress.
 //!
-//! The whole outcome state of a tag is `floor` and `last_committed` (docs/protocol.md, R2). When it
-//! is reported is decided in `calls` and `install`.
+//! The whole outcome state of a tag is `floor` and `last_committed` (docs/protocol.md, R2). `calls`
+//! and `install` decide when to report it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,13 +29,13 @@ pub(super) struct Tags {
 /// What the peer knows about one tag.
 #[derive(Debug, Default)]
 pub(super) struct TagState {
-    /// All operations below are decided.
+    /// All operations below it are decided.
     pub floor: OpNumber,
-    /// The newest that committed.
+    /// The newest committed operation.
     pub last_committed: Option<OpNumber>,
-    /// What that one sealed, if this peer took part in it.
+    /// What it sealed, if this peer took part in it.
     pub sealed: Sealed,
-    /// Members that the newest commit did without.
+    /// Members that are not contributors of the newest commit.
     pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts.
     pub reasons: BTreeMap<OpNumber, AbortReason>,
@@ -54,17 +54,17 @@ pub(super) struct Call {
     pub id: CallId,
     /// What was called.
     pub fingerprint: Fingerprint,
-    /// When it is cancelled, unless it was already.
+    /// When it will be cancelled, unless it was already.
     pub deadline: Option<Instant>,
     /// After a cancel, until when the verdict is waited for, by the clock of patience.
     pub verdict_until: Option<Instant>,
-    /// What this peer asked for.
+    /// The abort that this peer asked for.
     pub cancel: Option<CancelReason>,
-    /// How far it is.
+    /// Its stage.
     pub stage: Stage,
 }
 
-/// How far a call is.
+/// The stage of a call.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// It has no number yet.
@@ -99,7 +99,7 @@ pub(super) enum Verdict {
 }
 
 impl Call {
-    /// The operation that it is, while the verdict is open.
+    /// Its operation, while the verdict is open.
     pub fn posted(&self) -> Option<&Posted> {
         match &self.stage {
             Stage::Posted(posted) => Some(posted),
@@ -136,13 +136,13 @@ impl TagState {
         self.call.is_none() && self.floor == OpNumber(0) && self.next == OpNumber(0)
     }
 
-    /// Where a newcomer takes the tag up.
+    /// Where a newcomer starts to count the tag.
     pub fn begin_at(&mut self, n: OpNumber) {
         self.next = n;
         self.told = n;
     }
 
-    /// Takes in what the master sealed. The caller has checked that nothing falls.
+    /// Adopts what the master sealed. The caller has checked that no number falls.
     pub fn raise(&mut self, sealed: &TagFloor) {
         invariants::floor_never_falls(self, sealed);
         self.floor = sealed.floor;
@@ -209,7 +209,7 @@ impl Tags {
         calls.map(|call| call.id).collect()
     }
 
-    /// Tags whose call has a verdict that was not told.
+    /// Tags whose call has a verdict that was not reported.
     pub fn held_back(&self) -> Vec<Tag> {
         self.held_back.iter().copied().collect()
     }
@@ -282,7 +282,7 @@ impl Tags {
         let state = self.states.get_mut(&tag)?;
         let call = state.call.take()?;
         if state.is_new() {
-            // It was refused: nothing of the tag is used up.
+            // It was refused, and used up no number.
             self.states.remove(&tag);
         }
         self.waiting.remove(&tag);

@@ -61,7 +61,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Decides the operations that a new floor lies above. They are told by `tell`.
+    /// Decides the operations below a new floor. `tell` reports them.
     pub(super) fn decide_below_floors(&mut self) {
         for tag in self.tags.busy() {
             let Some(state) = self.tags.get(tag) else {
@@ -87,7 +87,7 @@ impl Peer {
         let state = self.tags.entry(tag);
         let n = state.next;
         state.next = n.next();
-        // Nobody told this peer in which view the others began it.
+        // This peer does not know in which view the others began it.
         let birth = Vid::default();
         let verdict = self.aborted(OpName { tag, n, birth });
         self.tags.decided(tag, verdict);
@@ -96,7 +96,7 @@ impl Peer {
         }
     }
 
-    /// Tells every verdict that was held back: the view is released.
+    /// Reports every verdict that was held back: the view is released.
     pub(super) fn tell_held_back(&mut self) {
         invariants::told_after_release(self.phase.membership());
         for tag in self.tags.held_back() {
@@ -156,7 +156,7 @@ impl Peer {
         self.tags.decided(tag, verdict);
     }
 
-    /// Tells the caller the verdict.
+    /// Reports the verdict to the caller.
     pub(super) fn tell(&mut self, tag: Tag) {
         let (Some(call), Some(view)) = (self.tags.end(tag), self.view().cloned()) else {
             return;
@@ -218,8 +218,8 @@ impl Peer {
         }
     }
 
-    /// An abort with its reason. The master keeps the newest only; where it is not known, the
-    /// caller gets an error that is not retried, because the abort may have been final.
+    /// An abort with its reason. The master keeps only the newest reasons; if this one is not
+    /// known, the caller gets an error that is not retried, because the abort may have been final.
     fn aborted(&self, op: OpName) -> Verdict {
         let known = self
             .tags

@@ -24,7 +24,7 @@ use crate::peer::Neighbour;
 use crate::time::Instant;
 use crate::wire::control::LinkFault;
 
-/// How often something goes wrong: once in so many frames, never if 0.
+/// How often something goes wrong: once in this many frames, never if 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Faults {
     /// A lane breaks while a frame is on its way.
@@ -40,7 +40,7 @@ impl Faults {
     };
 }
 
-/// Everything between the peers. Clones refer to the same.
+/// The network between the peers. Clones refer to the same network.
 #[derive(Clone)]
 pub(crate) struct MemNetwork(Arc<Mutex<World>>);
 
@@ -70,10 +70,10 @@ struct End {
 
 /// One side of a link.
 struct Link {
-    /// Its incarnation, never used again by anybody.
+    /// Its incarnation, never used again.
     life: u64,
     neighbour: Neighbour,
-    /// The other side's life that it is up with.
+    /// The other side's incarnation with which it is up.
     other: Option<u64>,
     is_failed: bool,
     /// The signal lane first.
@@ -87,9 +87,9 @@ struct Link {
 #[derive(Default)]
 struct Lane {
     on_its_way: Option<Frame>,
-    /// Where the payload goes, once its header is there.
+    /// Where the payload goes, once its header has arrived.
     placement: Option<Placement>,
-    /// Frames begun so far: what is planned for an earlier one is void.
+    /// Frames begun so far: events of an earlier one are void.
     begun: u64,
     sent_bytes: u64,
 }
@@ -110,13 +110,13 @@ struct At {
     begun: u64,
 }
 
-/// What is to come.
+/// A future event.
 enum Event {
-    /// Two ends look whether both want the link.
+    /// Two ends check whether both want the link.
     Meet(SocketAddr, PeerId),
     /// The header of a frame arrives.
     Begin(At),
-    /// The rest of it does.
+    /// The rest of it arrives.
     Finish(At),
     /// The lane is repaired, and its frame is sent again from the start.
     Repaired(At),
@@ -217,7 +217,7 @@ impl MemNetwork {
             return world.violated(at, from);
         }
         if let Some(Placement::Memory(region)) = &placement {
-            // Half of it is there, should it go wrong now.
+            // If it fails now, half of it has arrived.
             let half = region.bytes() / 2;
             copy(&frame.payload, region, half);
         }
@@ -315,7 +315,7 @@ impl World {
         (lane.begun == at.begun).then_some(lane)
     }
 
-    /// The frame on its way, who sent it, and who handles it, if link and lane are still the same.
+    /// The frame on its way, its sender and its handler, if link and lane are still the same.
     fn delivery(&mut self, at: At) -> Option<(Frame, PeerId, Handler)> {
         let frame = self.lane(at)?.on_its_way.clone()?;
         let from = self.ends[&at.from].role.as_ref()?.0.peer;
@@ -323,7 +323,7 @@ impl World {
         Some((frame, from, self.handler(address)?))
     }
 
-    /// Where the other side of a link is that is up, and its name there.
+    /// The other side of a link that is up, and the link's name there.
     fn other_end(&mut self, address: SocketAddr, peer: PeerId) -> Option<(SocketAddr, LinkName)> {
         let me = self.ends[&address].role.as_ref()?.0.peer;
         let link = self.link(address, peer)?;
@@ -369,7 +369,7 @@ impl World {
         }
     }
 
-    /// Has idle lanes take what waits.
+    /// Lets idle lanes take queued frames.
     fn fill(&mut self, address: SocketAddr, peer: PeerId) {
         let Some(link) = self.link(address, peer) else {
             return;
@@ -469,7 +469,7 @@ impl World {
         }
     }
 
-    /// One side of a link ends: the other one notices. Whether it comes back is another matter.
+    /// One side of a link ends, and the other side notices.
     fn end_other(&mut self, address: SocketAddr, peer: PeerId) {
         let Some((other, there)) = self.other_end(address, peer) else {
             return;

@@ -64,20 +64,20 @@ impl Payload {
     }
 }
 
-/// Where the payload of an arriving bulk frame goes.
+/// The destination of an arriving bulk frame's payload.
 #[derive(Clone, Debug)]
 pub enum Placement {
     /// Straight into this memory, of the frame's length. If it is taken back half-way, the rest is
-    /// read into a sink and `arrived` is not called.
+    /// discarded and `arrived` is not called.
     Memory(Region),
-    /// Read and thrown away: the operation is over.
+    /// Discarded: the operation is over.
     Discard,
     /// The sender had no right to send it: a fault of the protocol, which ends the link.
     Refuse(&'static str),
 }
 
-/// One of the links that this side has had with a peer. Its reports come in order; one that ended
-/// may still be heard of after its successor.
+/// One of the links that this side has had with a peer. Its reports come in order; those of an
+/// ended link may still arrive after its successor's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkName {
     /// The peer at the other end.
@@ -86,8 +86,8 @@ pub struct LinkName {
     pub incarnation: u64,
 }
 
-/// What the layer above does with what arrives. Calls come from the tasks of the transport, for one
-/// lane in order, for several lanes at once; they must not block.
+/// The layer above, which handles what arrives. Calls come from the tasks of the transport: in
+/// order for one lane, concurrently for several. They must not block.
 pub trait LinkHandler: Send + Sync + 'static {
     /// A signal frame arrived, whole and checked. An error is a fault of the protocol by `from`.
     fn signal(
@@ -104,31 +104,31 @@ pub trait LinkHandler: Send + Sync + 'static {
     fn link_up(&self, link: LinkName);
     /// A link broke. Counts if [`Links::is_current`].
     fn link_down(&self, link: LinkName, fault: LinkFault, gave_up: bool);
-    /// Why a link without any connection has none: each address that was tried, and what came of
-    /// it. Told when it changes, until there is one. Counts if [`Links::is_current`].
+    /// Why a link has no connection: the addresses that were tried, and the error of each. Called
+    /// when it changes, until there is a connection. Counts if [`Links::is_current`].
     fn no_link(&self, link: LinkName, why: String);
     /// A lane was repaired; nothing was lost.
     fn lane_repaired(&self, peer: PeerId, lane: u16);
 }
 
-/// What the layer above sends over the links of one peer. Never blocks.
+/// Sends for the layer above over the links of one peer. Never blocks.
 pub trait LinkSender: Send + Sync + 'static {
     /// Sends a small frame on the signal lane.
     fn signal(&self, to: PeerId, header: FrameHeader, payload: Bytes);
     /// Queues a bulk frame; the next idle lane takes it.
     fn bulk(&self, to: PeerId, header: FrameHeader, payload: Payload);
-    /// Forgets queued bulk frames of an operation that is over.
+    /// Drops queued bulk frames of an operation that is over.
     fn forget(&self, op: OpName);
 }
 
-/// Who this peer is, once the master has told it.
+/// This peer's identity, once the master has assigned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The run.
     pub run: RunId,
     /// This peer's session.
     pub peer: PeerId,
-    /// What a connection to this peer's port must show.
+    /// The key that a connection to this peer's port must present.
     pub key: LinkKey,
     /// How long a broken lane may take to be repaired before its link is given up.
     pub link_timeout: Duration,
@@ -145,31 +145,32 @@ pub struct LinkCounters {
     pub lane_sent_bytes: Vec<u64>,
     /// Lanes that broke and were repaired.
     pub repairs: u64,
-    /// What the system made of the options of the newest connection, where links have such.
+    /// The options that the newest connection really has, if links have any.
     pub tuned: Option<Tuned>,
 }
 
-/// All links of one peer, and the port that they come in at.
+/// All links of one peer, and its listening port.
 pub trait Links: LinkSender {
     /// The address listened on, with the port that the system chose.
     fn address(&self) -> SocketAddr;
-    /// Says who this peer is and who handles what arrives. A newcomer that the master has forgotten
-    /// becomes another: links of the one that it was end.
+    /// Sets this peer's identity and handler. A newcomer that the master has forgotten gets another
+    /// identity: its earlier links end.
     fn identify(&self, identity: Identity, handler: Handler);
-    /// The links to keep, complete: makes what is missing, ends what is not listed. A call into the
-    /// handler that is under way in another thread may still finish for a link that ends.
+    /// The complete list of links to keep: makes those that are missing, ends those not listed. A
+    /// call into the handler that is under way in another thread may still finish for a link that
+    /// ends.
     ///
     /// Without effect before [`Links::identify`].
     fn set_wanted(&self, wanted: &BTreeMap<PeerId, Neighbour>);
-    /// Whether the link is the one with its peer at the moment: what an earlier one reports is
-    /// outdated, since reports of several links come in any order.
+    /// Whether the link is the current one with its peer. Reports of an earlier one are outdated,
+    /// and may come late, since reports of several links come in any order.
     fn is_current(&self, link: LinkName) -> bool;
-    /// Traffic by peer, of the links that are wanted at the moment.
+    /// Traffic by peer, of the currently wanted links.
     fn counters(&self) -> BTreeMap<PeerId, LinkCounters>;
     /// Ends all links, stops listening and drops the handler.
     fn shutdown(&self);
-    /// Blocks until the port and all connections are closed after `shutdown`, at most `timeout`;
-    /// whether they are.
+    /// Blocks until the port and all connections are closed after `shutdown`, at most `timeout`.
+    /// Returns whether they are.
     fn wait_closed(&self, timeout: Duration) -> bool;
 }
 

@@ -44,7 +44,7 @@ pub struct Member {
     /// Where its port can be reached, in the order to try.
     #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
     pub addresses: Vec<SocketAddr>,
-    /// What a connection to its port must show.
+    /// The key that a connection to its port must present.
     pub key: LinkKey,
     /// What its program calls it; for messages only.
     pub name: String,
@@ -309,7 +309,7 @@ pub enum PeerToMaster {
         /// Where other peers reach it; an unspecified address means the one the master sees.
         #[serde(deserialize_with = "bounded::list::<_, _, ADDRESSES_MAX>")]
         addresses: Vec<SocketAddr>,
-        /// What a connection to its port must show.
+        /// The key that a connection to its port must present.
         key: LinkKey,
         /// Fewest members it wants to work with.
         min_world: u32,

@@ -9,7 +9,7 @@ use crate::ids::Rank;
 /// Which list of members a peer was given, and its own place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// Digest of the list: peers with another one are not of the same group.
+    /// Digest of the list. Peers with another digest do not form a group with this one.
     pub roster: u128,
     /// Number of members on the list.
     pub size: u32,
@@ -20,7 +20,7 @@ pub struct Place {
 impl Place {
     /// Whether two peers were given the same list.
     #[must_use]
-    pub fn is_beside(&self, other: &Self) -> bool {
+    pub fn has_same_list(&self, other: &Self) -> bool {
         (self.roster, self.size) == (other.roster, other.size)
     }
 }

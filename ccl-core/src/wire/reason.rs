@@ -257,7 +257,8 @@ impl EvictReason {
     }
 }
 
-/// Why nobody can join a closed group, or close one that is open.
+/// Why a peer cannot join a closed group that has formed, or ask for a closed group under the id
+/// of one that has formed.
 #[must_use]
 pub fn group_taken(group: GroupId) -> String {
     format!(

@@ -131,7 +131,7 @@ pub enum Wait {
         here: SomePeers,
         /// Peers that the first view needs.
         needed: u32,
-        /// Of a closed group, the first ranks that have not come.
+        /// The first missing ranks of a closed group.
         #[serde(deserialize_with = "bounded::list::<_, _, WAIT_NAMES_MAX>")]
         absent: Vec<Rank>,
     },

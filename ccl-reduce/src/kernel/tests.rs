@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::reference;
 
-/// Bits that make trouble: zeros, subnormals, extremes, infinities, NaNs of both signs.
+/// Difficult bits: zeros, subnormals, extremes, infinities, NaNs of both signs.
 fn awkward_bits(dtype: Dtype) -> Vec<u64> {
     let (bits, infinity) = match dtype {
         Dtype::F16 => (16, 0x7c00),
@@ -226,7 +226,7 @@ fn integer_averages_of_extremes_are_those_extremes() {
     gives!(I64 Avg / 2: [i64::MIN, i64::MAX] => 0_i64);
 }
 
-/// As many as a world may have, at the values that need the most digits.
+/// The largest world, with the values that need the most digits.
 #[test]
 fn integer_averages_of_the_largest_world_are_exact() {
     let world = 256;
@@ -308,8 +308,8 @@ fn nan_wins_and_is_one_pattern_and_minus_zero_is_less() {
     gives!(Bf16 Prod / 1: [bf16::INFINITY, bf16::ZERO] => bf16::from_bits(0x7fc0));
 }
 
-/// The digests were made on x86-64 without wider instructions. A difference on another machine, or
-/// after a change, means that two peers of one run would disagree.
+/// The digests were made on x86-64 with its baseline instructions. A difference on another machine,
+/// or after a change, means that two peers of one run would disagree.
 #[test]
 fn golden_digests_hold_at_every_level() {
     let golden = include_str!("golden.txt");

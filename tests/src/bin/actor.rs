@@ -1,4 +1,5 @@
-//! A peer process that does what its standard input says, for tests that kill and stop processes.
+//! A peer process that obeys commands on its standard input, for tests that kill and stop
+//! processes.
 //!
 //! `actor MASTER WORLD [LANES]` connects and prints `connected RANK PORT`. Then, one command a
 //! line: `reduce TAG COUNT in|out SEED` starts an all-reduce and prints `started`; `wait` prints
@@ -17,7 +18,7 @@ use ccl_core::{
 /// An all-reduce under way, with its memory.
 struct Running {
     handle: ccl_core::RawHandle,
-    // The handle is dropped first: it waits until nobody touches these.
+    // The handle is dropped first, and waits until these are no longer in use.
     send: Vec<u64>,
     receive: Vec<u64>,
     in_place: bool,
@@ -179,7 +180,7 @@ fn fork() -> libc::pid_t {
 
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    // A reader that is gone ends this process through its standard input.
+    // If the reader is gone, this process ends when its standard input does.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 

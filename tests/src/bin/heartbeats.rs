@@ -1,8 +1,8 @@
-//! Measures how late signs of life are under load.
+//! Measures the delay of heartbeats under load.
 //!
 //! `heartbeats [PEERS [TAGS [MIB [ROUNDS [INTERVAL_MS]]]]]`, by default `2 8 256 3 50`: all peers
-//! reduce so many buffers at once, in place. Run it beside other load of the machine, and built
-//! with optimisation.
+//! reduce this many buffers at once, in place. Build it with optimisation, and run it beside other
+//! load.
 
 use std::time::Duration;
 

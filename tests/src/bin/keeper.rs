@@ -1,6 +1,6 @@
 //! A master process, for tests that kill it: `keeper LISTEN JOURNAL DETACH_MS [gone]` prints
-//! `listening ADDRESS` and serves until its standard input ends. `gone` is an operator's word that
-//! no member is alive.
+//! `listening ADDRESS` and serves until its standard input ends. `gone` asserts that no member is
+//! alive.
 
 use std::io::Read;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A master process with short waiting times, for tests that stop it.
+//! A master process with short timeouts, for tests that stop it.
 //!
 //! `master PEER_TIMEOUT_MS` prints its address, and ends with its standard input.
 

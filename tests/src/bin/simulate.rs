@@ -83,7 +83,8 @@ fn main() -> ExitCode {
     report(&arguments, &runs, &failures)
 }
 
-/// A machine's assertion is caught and reported with its seed; the default report is only noise.
+/// A failed assertion of a machine is caught and reported with its seed, so the default report
+/// would only be noise.
 fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
@@ -209,7 +210,7 @@ mod hunt {
 
     use super::Arguments;
 
-    /// This build has no bugs put in on purpose.
+    /// This build has no deliberate bugs.
     pub fn run(arguments: &Arguments) -> ExitCode {
         println!(
             "{:?}: build with RUSTFLAGS=\"--cfg ccl_mutations\" and a target directory of its own",

@@ -1,8 +1,8 @@
-//! Faults that wait for a message of an admission, a restart or a view change, and hit right then.
+//! Faults that wait for a message of an admission, a restart or a view change.
 //!
-//! A fault at a random moment nearly always finds a group at rest. Half of them therefore wait for
-//! the next message of a change, and many of these bring a second fault for a later moment of the
-//! same change. A fault whose moment does not come happens all the same, after a while.
+//! A fault at a random moment nearly always finds a group at rest. So half of them wait for the
+//! next message of a change, and many of these bring a second fault at a later moment of the same
+//! change. If the moment does not come, the fault happens after a while nevertheless.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Aim {
     id: u64,
     /// Index into [`MOMENTS`].
     moment: usize,
-    /// How many such messages to let pass before.
+    /// How many such messages to let pass first.
     skip: u64,
     kind: FaultKind,
     /// What happens later in the same change.
@@ -46,7 +46,7 @@ const MOMENTS: [(Point, u64); 15] = [
 /// The first moments of a run, and of a master that has restarted.
 const FOUNDING: [usize; 3] = [0, 1, 2];
 const RESTART: [usize; 2] = [3, 4];
-/// What happens then half of the time, whatever else a seed has: few other faults come so early.
+/// What happens then half of the time, in every seed: few other faults come so early.
 const AT_START: [FaultKind; 8] = [
     FaultKind::Leave,
     FaultKind::JoinStorm,
@@ -109,7 +109,7 @@ impl World {
         self.schedule(patience, Event::Fault(Fault::Overdue(id)));
     }
 
-    /// A message passes a point: what waited for it happens right after.
+    /// A message passes a point: faults that waited for it happen right after.
     pub(super) fn run_aims(&mut self, point: Point, message: u64, host: Option<HostId>) {
         if self.plan.aims.is_empty() {
             return;
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// The moment of a fault has not come.
+    /// A fault has waited for its moment in vain.
     pub(super) fn overdue(&mut self, id: u64) {
         let Some(index) = self.plan.aims.iter().position(|aim| aim.id == id) else {
             return;

@@ -1,7 +1,8 @@
-//! What must hold, seen from outside: nothing here asks the machines for their opinion.
+//! What must hold, seen from outside: nothing here asks the machines.
 //!
-//! Agreement (P1, I1 to I8) over everything that anybody was ever told, the dead and the evicted
-//! included. Endings of calls with their bytes are checked in `endings`, time in `liveness`.
+//! Agreement (P1, I1 to I8) over everything that any caller was ever told, those of dead and
+//! evicted peers included. Endings of calls with their bytes are checked in `endings`, time in
+//! `liveness`.
 
 mod blame;
 mod history;
@@ -24,14 +25,14 @@ use super::cluster::{HostId, World};
 use super::peer_host::Host;
 use super::workload::{CallKind, Operation};
 
-/// What one host has said and heard, as far as rules depend on it.
+/// What one host has sent and received, as far as rules depend on it.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// It has flushed or attached and may post nothing.
     barred: bool,
     /// The newest view that it has flushed.
     flushed: Option<Vid>,
-    /// It was told that its session is over.
+    /// It learned that its session is over.
     pub evicted: bool,
     /// Operations whose result it has.
     pub held: BTreeSet<OpName>,
@@ -42,7 +43,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// It says something to the master.
+    /// It sends a message to the master.
     pub fn says(&mut self, message: &PeerToMaster) {
         match message {
             PeerToMaster::Flush { vid, .. } => {
@@ -54,7 +55,7 @@ impl Told {
         }
     }
 
-    /// It hears something from the master.
+    /// It receives a message from the master.
     pub fn hears(&mut self, message: &MasterToPeer, from: Vid) {
         match message {
             MasterToPeer::Install(install) => {
@@ -85,27 +86,27 @@ impl Told {
 /// belongs to.
 pub type OutcomeKey = (usize, GroupId, (Tag, Vid), OpNumber);
 
-/// What anybody was told of one operation.
+/// What callers were told of one operation.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Its name and contributors, if somebody was told that it succeeded.
+    /// Its name and contributors, if a caller was told that it succeeded.
     pub committed: Option<(OpName, Vec<PeerId>)>,
-    /// Who was told that it was aborted.
+    /// Hosts that were told that it was aborted.
     pub aborted: Option<HostId>,
     /// What it sealed, if it is a sync of shared state.
     pub state: Option<StateId>,
-    /// What the result is, by rank where it differs.
+    /// The result, by rank where it differs.
     pub results: BTreeMap<Rank, u64>,
 }
 
 /// How one member called an operation.
 #[derive(Clone, Debug)]
 pub struct Started {
-    /// Which host.
+    /// The host.
     pub host: HostId,
-    /// What it means to call.
+    /// The call of the program.
     pub logical: u64,
-    /// What it called.
+    /// The call that it made.
     pub fingerprint: Fingerprint,
     /// Seed of its input.
     pub input_seed: u64,
@@ -127,7 +128,7 @@ pub struct Sealed {
 /// The members of a view in rank order, and its ring.
 type Order = (Vec<PeerId>, Vec<Rank>);
 
-/// Everything that was ever told.
+/// Everything that callers were ever told.
 #[derive(Debug, Default)]
 pub struct Checkers {
     /// What was told of each operation.
@@ -137,14 +138,14 @@ pub struct Checkers {
     pub(super) births: BTreeMap<(usize, GroupId, OpName), Vec<PeerId>>,
     /// Views in which tags began anew.
     given_back: BTreeMap<(usize, GroupId, Tag), BTreeSet<Vid>>,
-    /// Tags given back in views without members, of which nobody hears.
+    /// Tags given back in views without members, which no member learns.
     emptied: BTreeMap<(GroupId, Vid), Vec<Tag>>,
-    /// Who started which operation.
+    /// Hosts that started each operation.
     pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,
-    /// What was elected for each sync of shared state.
+    /// The election of each sync of shared state.
     pub elections: BTreeMap<(usize, GroupId, OpName), StateId>,
     asked: BTreeSet<(HostId, u64)>,
-    /// Sessions that the master ended, in the run that goes on.
+    /// Sessions that the master ended, in the surviving run.
     pub evicted: BTreeMap<(usize, PeerId), EvictReason>,
     /// Views that masters sealed, by group, oldest first.
     pub sealed: BTreeMap<(usize, GroupId), Vec<Sealed>>,
@@ -153,17 +154,17 @@ pub struct Checkers {
     incarnation: u32,
     /// The run that the master serves.
     pub run: usize,
-    /// Groups in which a minority went on, so that a lost disk may lose what it decided.
+    /// Groups in which a minority continued, so that a lost disk may lose its decisions.
     minority: BTreeSet<GroupId>,
     /// Groups for which the assumption of P1 does not hold (R11).
     pub broken: BTreeSet<GroupId>,
-    /// When anybody was heard last.
+    /// When any host was heard last.
     pub heard: Instant,
-    /// When a member was.
+    /// When a member was heard last.
     pub member_heard: Instant,
     /// Views sealed since the calm began.
     pub views_in_calm: u64,
-    /// What promises to single hosts rest on.
+    /// The basis of promises to single hosts.
     pub promises: promises::Promises,
 }
 
@@ -185,13 +186,13 @@ impl Checkers {
         self.asked.insert((host, meeting));
     }
 
-    /// Whether it did.
+    /// Whether the application asked to end a call.
     #[must_use]
     pub fn has_asked(&self, host: HostId, meeting: u64) -> bool {
         self.asked.contains(&(host, meeting))
     }
 
-    /// The master says something.
+    /// The master sends a message.
     ///
     /// # Errors
     /// A term that does not rise.
@@ -219,7 +220,7 @@ impl Checkers {
         })
     }
 
-    /// A host hears something.
+    /// A host receives a message.
     ///
     /// # Errors
     /// A commit that the host does not hold (I4), or a view that goes back (I6), forgets an open
@@ -311,8 +312,7 @@ impl Checkers {
 
     /// A host starts an operation.
     ///
-    /// # Errors
-    /// It may post nothing (R5), or others know other members (I3).
+    /// # Errors It may not post (R5), or others know other members (I3).
     pub fn operation_starts(
         &mut self,
         host: &Host,
@@ -384,8 +384,8 @@ impl Checkers {
         }
     }
 
-    /// How its members called an operation, under whatever birth: who is told that it was aborted
-    /// before it called may not know that.
+    /// How its members called an operation, under any birth: a member that learns of the abort
+    /// before it calls may not know the birth.
     pub fn calls_of(
         &self,
         (run, group, at): (usize, GroupId, Vid),
@@ -418,7 +418,7 @@ impl Checkers {
         self.started.range(all)
     }
 
-    /// What a master without a journal sealed and nobody heard of has never been.
+    /// Drops what a master without a journal sealed and no host learned.
     fn forget_unheard_view(&mut self, group: GroupId, term: Term) {
         let run = self.run;
         if let Some(list) = self.sealed.get_mut(&(run, group))
@@ -466,7 +466,7 @@ fn floor_is_monotone(host: &Host, floor: &TagFloor) -> Result<(), String> {
     })
 }
 
-/// I5: at a new view each open operation that is not decided goes on, under its own birth.
+/// I5: at a new view each open operation that is not decided is carried under its birth.
 fn carried_is_complete(host: &Host, install: &Install) -> Result<(), String> {
     for operation in open_operations(host) {
         let Some(op) = operation.started else {

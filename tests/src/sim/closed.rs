@@ -1,8 +1,7 @@
-//! Closed groups: processes that ask for exactly these members, and may come too late, twice,
-//! never, with another list, or with an id that was used; and what must hold of such groups (R21).
+//! Closed groups: processes that ask for one and what must hold of it (R21).
 //!
-//! A process makes one call with the others and leaves, or gives up and leaves. So once faults stop
-//! nobody may be left.
+//! A process may come late, twice or never, with another list, or with a used id. It makes one call
+//! with the others and leaves, or gives up and leaves. So once faults stop, no process may be left.
 
 use std::collections::BTreeMap;
 
@@ -19,26 +18,26 @@ use super::program::{self, Logical};
 
 /// Ids of closed groups begin here.
 pub const FIRST: u64 = 1000;
-/// Most that wait or work in closed groups at a time.
+/// Most processes in closed groups at a time, waiting ones included.
 const ASKERS_MAX: usize = 12;
-/// By when somebody who came gives up, or leaves.
-const LIFE: (u64, u64) = (3_000, 15_000);
+/// Shortest and longest life of a process, in milliseconds.
+const LIFE_MS: (u64, u64) = (3_000, 15_000);
 
 /// A process that asks for a closed group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
-    /// The group.
+    /// The group's id.
     pub group: GroupId,
-    /// Its place; `None`: it takes the group for an open one.
+    /// Its place; `None`: it asks for an open group.
     pub place: Option<Place>,
 }
 
 /// What is known of closed groups.
 #[derive(Debug, Default)]
 pub struct ClosedGroups {
-    /// How many ids were used so far.
+    /// How many ids were asked for so far.
     asked: u64,
-    /// The members with which groups formed, by run.
+    /// First members of the groups that formed, by run and id.
     formed: BTreeMap<(usize, GroupId), Vec<PeerId>>,
 }
 
@@ -86,25 +85,25 @@ impl World {
         }
     }
 
-    /// Such a process starts, unless there are many.
+    /// One process starts, unless there are too many.
     pub fn ask(&mut self, asker: Asker) {
         if self.plan.calm || self.askers().count() >= ASKERS_MAX {
             return;
         }
         let host = self.spawn_asker(asker);
-        let (shortest, longest) = LIFE;
+        let (shortest, longest) = LIFE_MS;
         let life = self.fault_rng.millis(shortest, longest);
         self.schedule(life, Event::Fault(Fault::Leave(host)));
     }
 
-    /// All that wait or work in closed groups.
+    /// All live processes in closed groups.
     pub fn askers(&self) -> impl Iterator<Item = HostId> {
         let hosts = self.hosts.iter().enumerate();
         let askers = hosts.filter(|(_, host)| Self::is_closed_group(host.group) && host.is_live());
         askers.map(|(index, _)| HostId(index))
     }
 
-    /// Groups that somebody asks for.
+    /// Ids of the groups of these processes.
     pub(super) fn asked_groups(&self) -> Vec<GroupId> {
         let groups = self.askers().map(|host| self.hosts[host.0].group);
         let mut groups: Vec<GroupId> = groups.collect();
@@ -113,7 +112,7 @@ impl World {
         groups
     }
 
-    /// Whoever is left leaves soon.
+    /// Processes that are left leave soon.
     pub(super) fn calm_askers(&mut self) {
         for host in self.askers().collect::<Vec<_>>() {
             let after = self.fault_rng.millis(0, 2000);
@@ -147,11 +146,11 @@ impl World {
         }
     }
 
-    /// The master seals a view: of a closed group the first has exactly the members of the list, in
-    /// its order, and later ones are what is left of it.
+    /// Checks a sealed view: the first of a closed group has exactly the members of the list, in
+    /// its order, and later ones have no others.
     ///
     /// # Errors
-    /// It is another.
+    /// The view has other members, or another order.
     pub(super) fn check_closed_view(&mut self, view: &SealedView) -> Result<(), String> {
         if view.group.0 < FIRST || view.members.is_empty() {
             return Ok(());
@@ -184,7 +183,7 @@ impl World {
         }
         let is_listed = |(rank, place): (usize, &Option<Place>)| {
             place.is_some_and(|place| {
-                let first = places[0].is_some_and(|first| first.is_beside(&place));
+                let first = places[0].is_some_and(|first| first.has_same_list(&place));
                 first && place.rank.index() == rank && place.size as usize == members.len()
             })
         };
@@ -197,37 +196,39 @@ impl World {
         Ok(())
     }
 
-    /// Somebody who asked for a closed group was refused: it had formed, or others ask for it with
-    /// another list, or for the same place.
+    /// Checks why a process was refused: its group had formed, or others asked for it with another
+    /// list, or for the same place. Any other reason is only for sessions of an earlier run.
     ///
     /// # Errors
-    /// None of that is so.
+    /// The reason is not true.
     pub(super) fn check_refusal(&mut self, host: HostId, why: &str) -> Result<(), String> {
-        let (group, place) = (self.hosts[host.0].group, self.hosts[host.0].place);
+        let state = &self.hosts[host.0];
+        let (group, place) = (state.group, state.place);
         if !Self::is_closed_group(group) {
             return Ok(());
         }
         let others = self.hosts.iter().enumerate();
         let others = others.filter(|(index, other)| *index != host.0 && other.group == group);
         let mut others = others.map(|(_, other)| other.place);
-        let is_beside = |other: Option<Place>| match (place, other) {
-            (Some(own), Some(other)) => own.is_beside(&other),
+        let waits_with = |other: Option<Place>| match (place, other) {
+            (Some(own), Some(other)) => own.has_same_list(&other),
             (own, other) => own == other,
         };
-        let is_true = match why {
-            why if why.starts_with("id ") => {
-                let mut sealed = self.checkers.sealed.keys();
-                sealed.any(|(_, id)| *id == group)
-            }
-            why if why.contains("another list") => others.any(|other| !is_beside(other)),
-            why if why.contains("another process") => others.any(|other| other == place),
-            _ => true,
+        let is_true = if why.starts_with("id ") {
+            let mut sealed = self.checkers.sealed.keys();
+            sealed.any(|(_, id)| *id == group)
+        } else if why.contains("another list") {
+            others.any(|other| !waits_with(other))
+        } else if why.contains("another process") {
+            others.any(|other| other == place)
+        } else {
+            state.run.is_some()
         };
-        self.stats.situation(("closed group", "somebody refused"));
+        self.stats.situation(("closed group", "process refused"));
         ensure(is_true, || format!("{host:?} was refused: {why} (R21)"))
     }
 
-    /// Whether nobody is left in a closed group, and the master knows it.
+    /// Whether no process is left in a closed group, and the master knows it.
     pub(super) fn are_closed_groups_over(&self) -> bool {
         let mut ids = (0..self.closed.asked).map(|number| GroupId(FIRST + number));
         self.askers().next().is_none()

@@ -1,8 +1,7 @@
-//! The simulated world: hosts, a master, the wires between them, and the one clock.
+//! The simulated world: hosts, a master, the connections between them, and the one clock.
 //!
-//! Owns the queue of events and hands each to the part it concerns. What machines want done is
-//! carried out by `master_host` and `peer_host`; what may break is in `network`, `links` and
-//! `faults`.
+//! Owns the queue of events and hands each to its part. `master_host` and `peer_host` carry out the
+//! machines' outputs; `network`, `links` and `faults` are what may break.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -29,7 +28,7 @@ use super::swarm::Swarm;
 use super::trace::Trace;
 use super::workload::AppStep;
 
-/// Events after which a run counts as endless: fifty times what a long one takes.
+/// Events after which a run counts as endless: fifty times those of a long one.
 const STEPS_MAX: u64 = 5_000_000;
 
 /// One session of one process.
@@ -149,11 +148,11 @@ pub struct World {
     queue: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
     steps: u64,
-    /// Decides delays, so that what faults draw does not shift them.
+    /// Decides delays, apart from faults, so that drawing faults does not shift them.
     pub network_rng: Rng,
     /// Decides faults.
     pub fault_rng: Rng,
-    /// What the seed chose.
+    /// The seed's choices.
     pub swarm: Swarm,
     /// The master's process.
     pub master: MasterHost,
@@ -163,27 +162,27 @@ pub struct World {
     pub sites: Vec<Site>,
     /// All control connections there ever were.
     pub connections: Vec<Connection>,
-    /// Who listens where.
+    /// Hosts by the address on which they listen.
     pub ports: BTreeMap<SocketAddr, HostId>,
     /// Links between hosts.
     pub links: BTreeMap<LinkKey, Link>,
     /// Faults to come.
     pub plan: FaultPlan,
-    /// Who could found a group.
+    /// Newcomers that could found a group.
     pub founders: Founders,
     /// Groups whose members are fixed.
     pub closed: ClosedGroups,
-    /// What must hold.
+    /// The checkers.
     pub checkers: Checkers,
-    /// What happened.
+    /// The history.
     pub trace: Trace,
-    /// What is counted.
+    /// The counts.
     pub stats: Stats,
     /// Scripted reactions to messages.
     pub hooks: Vec<Hook>,
     /// When a single link was last cut or let through again.
     pub newest_link_trouble: Instant,
-    /// The first thing that went wrong.
+    /// The first failure.
     pub failure: Option<String>,
     /// Runs that masters of this world have named, by the first host that heard of each.
     pub runs: Vec<RunId>,
@@ -226,12 +225,12 @@ impl World {
         world
     }
 
-    /// Lets something happen after a while.
+    /// Schedules an event after a while.
     pub fn schedule(&mut self, after: Duration, event: Event) {
         self.schedule_at(self.now + after, event);
     }
 
-    /// Lets something happen at a time that is not past.
+    /// Schedules an event at a time that is not past.
     pub fn schedule_at(&mut self, at: Instant, event: Event) {
         self.sequence += 1;
         let sequence = self.sequence;
@@ -243,7 +242,7 @@ impl World {
         }));
     }
 
-    /// Notes the first thing that is wrong.
+    /// Notes a failure; the first one counts.
     pub fn fail(&mut self, what: String) {
         let now = self.now;
         self.trace.line(now, format_args!("FAILURE {what}"));
@@ -257,7 +256,7 @@ impl World {
         }
     }
 
-    /// Lets the next event happen. False if there is none, or something went wrong.
+    /// Handles the next event. False if there is none, or after a failure.
     pub fn step(&mut self) -> bool {
         if self.failure.is_some() {
             return false;
@@ -282,7 +281,7 @@ impl World {
         self.queue.peek().map(|Reverse(next)| next.at)
     }
 
-    /// Lets everything happen that is due before a time, or until something is wrong.
+    /// Handles all events that are due before a time, or until a failure.
     pub fn run_until(&mut self, end: Instant) {
         while self.next_at().is_some_and(|at| at <= end) {
             if !self.step() {
@@ -363,7 +362,7 @@ impl World {
     }
 }
 
-/// What reaches a host's process, in the order in which it reads it.
+/// The inputs of a host's process, in the order in which it reads them.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum HostEvent {

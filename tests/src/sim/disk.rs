@@ -1,8 +1,8 @@
-//! The master's disk: its journal, the marker beside it, and what befalls the two.
+//! The master's disk: its journal, the marker beside it, and the faults of both.
 //!
-//! The journal is a list of records here. What its driver makes of the two at a start is modelled:
-//! whether the journal holds all that the marker says was sealed (`driver::journal`). It is as
-//! strict here as there: a journal that lost its end and has grown again is another one.
+//! The journal is a list of records here. The driver's judgement at a start is modelled: whether
+//! the journal holds all that the marker records as sealed (`driver::journal`). It is as strict as
+//! the real one: a journal that lost its end and has grown again is a different one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,7 +19,7 @@ pub struct JournalDisk {
     records: Vec<Written>,
     /// Records that are certainly on the disk.
     synced: usize,
-    /// How many there are once a write has reached the disk, by when that is.
+    /// How many there are once a write has reached the disk, by the time when it has.
     pending: VecDeque<(Instant, usize)>,
     /// Writes so far.
     writes: u64,
@@ -64,19 +64,19 @@ impl JournalDisk {
         });
     }
 
-    /// What was written so far reaches the disk at this time, before anything is told of it.
+    /// What was written so far reaches the disk at this time, before anything of it is sent.
     pub fn sync_at(&mut self, at: Instant) {
         self.pending.push_back((at, self.records.len()));
     }
 
-    /// What has reached the disk by now is there, and the marker says so.
+    /// Everything that has reached the disk by now is there, and the marker records it.
     pub fn settle(&mut self, now: Instant) {
         while let Some((_, length)) = self.pending.pop_front_if(|(at, _)| *at <= now) {
             self.mark(length);
         }
     }
 
-    /// Everything that is on its way reaches the disk now.
+    /// All pending writes reach the disk now.
     pub fn hurry(&mut self, now: Instant) {
         self.pending
             .iter_mut()
@@ -112,8 +112,8 @@ impl JournalDisk {
         };
     }
 
-    /// A master that runs replaces the file by the fewest records that add up to the same. What it
-    /// began with in doubt is not shortened before the doubt is sealed.
+    /// A running master replaces the file by the fewest records that add up to the same. A doubted
+    /// journal is not shortened before the doubt is sealed.
     pub fn shorten(&mut self) {
         if self.records.is_empty() || !self.is_whole() {
             return;
@@ -125,7 +125,7 @@ impl JournalDisk {
         self.mark(self.records.len());
     }
 
-    /// Somebody copies the file, and the marker.
+    /// Copies the file and the marker.
     pub fn copy(&mut self) {
         self.copy = Some((self.records.clone(), self.marker));
     }
@@ -137,7 +137,7 @@ impl JournalDisk {
         }
     }
 
-    /// The copy is put in the place of the journal. Whether there is one that differs.
+    /// The copy is put in the place of the journal. Returns whether there is one that differs.
     pub fn restore(&mut self) -> bool {
         let Some((records, _)) = self.copy.clone() else {
             return false;
@@ -207,8 +207,8 @@ impl World {
         self.swarm.disk != Disk::None && !self.master.lost_disk
     }
 
-    /// The master is down, and somebody or something meddles with its journal. A run without a
-    /// journal has one from the next start on.
+    /// The master is down, and its journal is tampered with. A run without a journal has one from
+    /// the next start on.
     pub(super) fn spoil_journal(&mut self, kind: FaultKind) {
         let master = &mut self.master;
         match kind {
@@ -233,7 +233,7 @@ impl World {
     }
 }
 
-/// Groups whose newest view a journal names for certain.
+/// Groups whose newest view is certainly in a journal.
 #[must_use]
 pub fn covered(history: &[Record], is_whole: bool) -> BTreeSet<GroupId> {
     let mut covered = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! How calls end: agreement over all that were told, and the bytes in the caller's hands.
+//! How calls end: agreement of all outcomes, and the bytes in the caller's buffers.
 
 use ccl_core::ids::{GroupId, OpName, PeerId, Rank};
 use ccl_core::peer::End;
@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// I10, P2: whoever did not succeed has its input as it was.
+    /// I10, P2: after any other end than success the input is unchanged.
     fn input_unchanged(
         &self,
         host: HostId,
@@ -183,7 +183,7 @@ impl World {
         })?;
         match reason {
             AbortReason::Lost { peer, .. } => {
-                // A master that crashes may have sealed a loss that it told nobody of.
+                // A master that crashes may have sealed a loss that no host learned.
                 let newest = self.checkers.newest_view(group);
                 let is_gone = newest.is_some_and(|view| !view.members.contains(peer));
                 let known = is_gone || self.checkers.is_evicted(Some(run), *peer);
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// A cancel has a cause: somebody asked for it, or calls differ.
+    /// A cancel has a cause: a host asked for it, or calls differ.
     fn check_cancelled(
         &self,
         operation: &Operation,
@@ -235,7 +235,7 @@ impl World {
         }
     }
 
-    /// Who is said not to have called what timed out never did.
+    /// A host that is named as not having called what timed out never did.
     fn check_late(
         &self,
         key: (usize, GroupId, OpName),
@@ -265,7 +265,7 @@ impl World {
         })
     }
 
-    /// I8: what was decided at a change is told only when all old survivors are that far.
+    /// I8: what was decided at a change is told only when all old survivors have the new view.
     pub(super) fn check_released(&self, host: HostId, vid: ccl_core::Vid) -> Result<(), String> {
         let group = self.hosts[host.0].group;
         let run = self.hosts[host.0].run;
@@ -298,7 +298,7 @@ fn differs(one: &Fingerprint, other: &Fingerprint) -> bool {
     one.difference(other).is_some()
 }
 
-/// What the result must be at this rank.
+/// The right result at this rank.
 fn expected(operation: &Operation, calls: &[&Started], rank: Rank) -> Vec<Vec<u8>> {
     let fingerprint = &operation.fingerprint;
     let world = calls.len();

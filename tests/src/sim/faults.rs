@@ -1,4 +1,4 @@
-//! What goes wrong, when, and how it is put right.
+//! What fails, when, and how it is repaired.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,15 +25,15 @@ pub enum Fault {
     Hit(FaultKind, Option<HostId>),
     /// An aimed fault has waited long enough for its moment.
     Overdue(u64),
-    /// A host's control connection is let through again.
+    /// A host's control connection works again.
     HealControl(HostId),
-    /// A host is as fast as others again.
+    /// A host has normal speed again.
     HealSlow(HostId),
-    /// A link is as fast as others again.
+    /// A link has normal speed again.
     HealSlowLink(LinkKey),
-    /// One direction of a link is let through again.
+    /// One direction of a link works again.
     HealLink(LinkKey, Direction),
-    /// A host's links are let through again.
+    /// A host's links work again.
     HealIsolation(HostId),
     /// A newcomer starts.
     Join(GroupId),
@@ -43,11 +43,11 @@ pub enum Fault {
     AskAll,
     /// One of them does.
     Ask(Asker),
-    /// A hello of a host comes that went to this master, long after others.
+    /// A host's hello to this master arrives long after later ones.
     LateHello(HostId, u32, Box<PeerToMaster>),
     /// A process leaves, after another of its host.
     Leave(HostId),
-    /// A process dies that should not have been started.
+    /// A surplus process dies.
     Die(HostId),
 }
 
@@ -58,17 +58,17 @@ pub struct FaultPlan {
     pub left: usize,
     /// Faults that were drawn so far.
     pub drawn: usize,
-    /// Those of them that are left out, by number, to find out which ones a failure needs.
+    /// Numbers of those that are left out, to find out which ones a failure needs.
     pub skipped: BTreeSet<usize>,
     /// Faults that wait for their moment.
     pub aims: Vec<Aim>,
-    /// How many have ever waited.
+    /// How many have waited so far.
     pub armed: u64,
-    /// Who has links with the next processes that start.
+    /// The reach of the next processes that start.
     pub hermits: Vec<Reach>,
-    /// How many of them say hello late.
+    /// How many of them have a late hello.
     pub late_hellos: u64,
-    /// Whether all that was broken has been put right.
+    /// Whether everything broken has been repaired.
     pub calm: bool,
     last_rounds: BTreeMap<GroupId, u64>,
 }
@@ -77,7 +77,7 @@ pub struct FaultPlan {
 const NEAR_PERMILLE: u64 = 500;
 
 impl FaultPlan {
-    /// The round before which a group's applications stop.
+    /// The round in which a group's applications stop.
     #[must_use]
     pub fn last_round(&self, group: GroupId) -> Option<u64> {
         self.last_rounds.get(&group).copied()
@@ -90,14 +90,14 @@ impl FaultPlan {
         is_late
     }
 
-    /// Lets a group's applications stop before this round.
+    /// Makes a group's applications stop before this round.
     pub fn stop_before(&mut self, group: GroupId, round: u64) {
         self.last_rounds.insert(group, round);
     }
 }
 
 impl World {
-    /// Something goes wrong, or is put right.
+    /// Something fails, or is repaired.
     pub fn fault(&mut self, fault: Fault) {
         match fault {
             Fault::Next => self.next_fault(),
@@ -156,7 +156,7 @@ impl World {
         self.schedule(gap, Event::Fault(Fault::Next));
     }
 
-    /// A kind of fault, as likely as this seed has it.
+    /// A kind of fault, drawn with this seed's weights.
     pub(super) fn draw_kind(&mut self) -> Option<FaultKind> {
         let total: u64 = self.swarm.weights.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.fault_rng.below(total);
@@ -177,8 +177,7 @@ impl World {
             .collect()
     }
 
-    /// Breaks something of this kind, if there is something to break: often at a host that is
-    /// near.
+    /// Injects a fault of this kind, if possible: often at the host nearby.
     pub fn inject(&mut self, kind: FaultKind, near: Option<HostId>) {
         let victims = self.victims();
         let near = near.filter(|host| victims.contains(host));
@@ -233,9 +232,9 @@ impl World {
         }
     }
 
-    /// The master dies, and something befalls its journal before it starts again.
+    /// The master dies, and its journal is damaged before it starts again.
     fn inject_master_crash(&mut self, journal: Option<FaultKind>) {
-        // It dies when it has just shortened its journal; nobody does while none runs.
+        // It dies when it has just shortened its journal; nothing else shortens it.
         let shortens = self.swarm.disk != Disk::None && self.fault_rng.chance(300);
         if shortens && self.master.machine.is_some() {
             self.master.disk.settle(self.now);
@@ -259,8 +258,8 @@ impl World {
         }
     }
 
-    /// Something stands still for longer than it takes to be missed, sometimes for longer than any
-    /// waiting time. Processes that stop together go on one after the other.
+    /// Processes pause for longer than it takes to be missed, sometimes for longer than any
+    /// timeout. Those that stop together resume one after the other.
     fn inject_pause(&mut self, kind: FaultKind, victims: &[HostId]) {
         let timers = self.swarm.timers;
         let length = match self.fault_rng.below(4) {
@@ -365,7 +364,7 @@ impl World {
         }
     }
 
-    /// All links of a host are cut, or let through again.
+    /// All links of a host are cut, or work again.
     pub fn isolate_data(&mut self, host: HostId, isolated: bool) {
         self.hosts[host.0].isolated = isolated;
         for link in self.links_of(host) {
@@ -424,7 +423,7 @@ impl World {
         self.break_connection(connection, how);
     }
 
-    /// All that is broken is put right; who is dead stays dead.
+    /// Repairs everything broken; dead processes stay dead.
     pub fn calm_down(&mut self) {
         let now = self.now;
         self.trace.line(now, format_args!("CALM"));
@@ -455,7 +454,7 @@ impl World {
         self.refill_groups();
     }
 
-    /// Who stands still goes on, or is gone for good.
+    /// Paused processes resume, or are gone for good.
     fn calm_frozen(&mut self, host: HostId) {
         if self.fault_rng.chance(600) {
             let freeze = self.hosts[host.0].freezes;
@@ -465,7 +464,7 @@ impl World {
         }
     }
 
-    /// Applications that never call are noticed only where others wait for them; the rest resume.
+    /// Applications that never call are noticed only if others wait for them; the rest resume.
     fn calm_hung(&mut self, host: HostId) {
         let state = &self.hosts[host.0];
         let leaving = state
@@ -479,7 +478,7 @@ impl World {
         self.die(host, None, false);
     }
 
-    /// Enough members for each group to work.
+    /// Starts enough processes for each group to work.
     pub fn refill_groups(&mut self) {
         if self.has_sites() {
             return self.refill_sites();

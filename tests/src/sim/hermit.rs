@@ -1,5 +1,5 @@
-//! Newcomers that nobody, or one other, reaches over links, for as long as there are faults; and
-//! that they keep nobody else out of a group's first view.
+//! Newcomers that no peer, or only one, can reach over links while faults last; and that they keep
+//! no others out of a group's first view.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::liveness::Promise;
 use super::swarm::FaultKind;
 use super::workload::App;
 
-/// Who has links with a host.
+/// The peers that have links with a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Everybody who may.
+    /// All others.
     #[default]
     All,
-    /// This one.
+    /// Only this one.
     Only(HostId),
-    /// Nobody.
+    /// None.
     Nobody,
 }
 
@@ -32,17 +32,17 @@ type Linked = (Vec<HostId>, (u32, u64), Instant);
 /// What is known of groups without members.
 #[derive(Debug, Default)]
 pub struct Founders {
-    /// Those of each that are linked with each other, under which master, and since when.
+    /// Newcomers of each that are linked with each other, under which master, and since when.
     linked: BTreeMap<GroupId, Linked>,
 }
 
-/// How often it is looked whether some could found a group.
+/// How often to check whether some could found a group.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// By when those that are linked with each other found their group, on a network without delays.
 const FOUNDED_WITHIN: Duration = Duration::from_secs(3);
 
 impl World {
-    /// Somebody joins whom nobody reaches, or one other.
+    /// A process joins that no peer, or only one, can reach.
     pub fn inject_hermit(&mut self) {
         let groups = self.groups();
         let groups = groups.filter(|group| Some(group.0) != self.swarm.healthy_group);
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// In some seeds the first to come is one that nobody reaches.
+    /// In some seeds no peer can reach the first process.
     pub fn begin_with_hermit(&mut self) {
         let has = |(kind, _): &(FaultKind, u64)| *kind == FaultKind::Hermit;
         if self.swarm.weights.iter().any(has) && self.fault_rng.chance(500) {
@@ -72,7 +72,7 @@ impl World {
         self.schedule(LOOK_INTERVAL, Event::Check(Promise::Founded));
     }
 
-    /// Whether there is a way between two hosts.
+    /// Whether two hosts can reach each other.
     #[must_use]
     pub fn is_way(&self, LinkKey(one, other): LinkKey) -> bool {
         let lets = |host: HostId, other: HostId| match self.hosts[host.0].reach {
@@ -83,7 +83,7 @@ impl World {
         lets(one, other) && lets(other, one)
     }
 
-    /// Everybody is reached by everybody.
+    /// All hosts can reach each other.
     pub fn end_hermits(&mut self) {
         self.plan.hermits.clear();
         for host in &mut self.hosts {
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Newcomers that could found their group have done so soon, whoever else waits.
+    /// Checks that newcomers that can found their group soon do, whatever others wait.
     pub(super) fn check_founded(&mut self) {
         let slowest = if self.swarm.tail_permille > 0 { 10 } else { 1 };
         let bound = FOUNDED_WITHIN + (self.swarm.delay.1 * slowest + self.swarm.fsync) * 8;
@@ -116,8 +116,8 @@ impl World {
         self.schedule(LOOK_INTERVAL, Event::Check(Promise::Founded));
     }
 
-    /// As many as a first view needs, calm for so long and all linked with each other, of a group
-    /// in which but one other waits.
+    /// Enough newcomers for a first view, calm for this long and all linked with each other, of a
+    /// group in which at most one other waits.
     fn founders(&self, group: GroupId, calm: Duration) -> Option<Vec<HostId>> {
         let is_closed = Self::is_closed_group(group);
         let is_alone = is_closed || !self.has_sites() && self.swarm.unit == 1;

@@ -19,19 +19,20 @@ pub enum Point {
     AtHost,
 }
 
-/// What is done then.
+/// The scripted fault.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Act {
-    /// A host's process dies; of 1,000 parts of its last words so many arrive.
+    /// A host's process dies; `words` of 1,000 parts of its last messages arrive.
     Crash { host: HostId, words: u64 },
-    /// The master's process dies; of 1,000 parts of what it sent so many arrive. It starts again.
+    /// The master's process dies; `words` of 1,000 parts of its last messages arrive. It starts
+    /// again.
     CrashMaster { words: u64, restart: Duration },
     /// A host's control connection breaks.
     Break { host: HostId, how: Break },
-    /// A host stands still for a while.
+    /// A host pauses.
     Freeze { host: HostId, length: Duration },
-    /// What the master and a host say to each other is held back.
+    /// Messages between the master and a host are held back.
     Block { host: HostId, up: bool, down: bool },
     /// The host of the message leaves the run.
     Leave { host: HostId },
@@ -40,7 +41,7 @@ pub enum Act {
 }
 
 impl Act {
-    /// Whom it concerns.
+    /// The host.
     #[must_use]
     pub fn host(&self) -> Option<HostId> {
         match self {
@@ -58,15 +59,15 @@ impl Act {
 /// A scripted reaction.
 #[derive(Clone, Debug)]
 pub struct Hook {
-    /// Where.
+    /// The point.
     pub point: Point,
-    /// Which kind of message (`messages`).
+    /// The kind of message (`messages`).
     pub kind: u64,
-    /// From or to whom; `None`: anybody.
+    /// The host that sends or receives it; `None`: any.
     pub host: Option<HostId>,
-    /// How many to let pass before.
+    /// How many to let pass first.
     pub skip: u32,
-    /// What is done.
+    /// What to do.
     pub act: Act,
     /// Whether it was done.
     pub done: bool,
@@ -101,7 +102,7 @@ impl World {
         self.hosts.get(host.0).is_some_and(Host::is_live)
     }
 
-    /// Breaks something.
+    /// Injects the fault.
     pub fn act(&mut self, act: Act) {
         let now = self.now;
         self.trace.line(now, format_args!("script: {act:?}"));
@@ -116,7 +117,7 @@ impl World {
             }
             Act::Break { host, how } => {
                 if how.host_notices.is_none() {
-                    // It goes on speaking to nobody: the master may miss it first.
+                    // It goes on unheard: the master may miss it first.
                     self.hosts[host.0].trouble_ended = Some(now);
                 }
                 if let Some(connection) = self.hosts[host.0].connection {

@@ -23,7 +23,7 @@ use super::plane::{Arrival, Content};
 /// Frames that a host remembers, to be replayed as frames of an earlier life.
 const RECENT_MAX: usize = 8;
 
-/// How many of 1,000 attempts to make a link that come to nothing are told.
+/// How many of 1,000 failed attempts to make a link are reported.
 const NO_LINK_PERMILLE: u64 = 50;
 
 /// Frames under way on one bulk lane.
@@ -60,7 +60,7 @@ impl LinkKey {
     }
 }
 
-/// Which way frames go.
+/// The direction of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// From the lower host to the higher.
@@ -72,17 +72,17 @@ pub enum Direction {
 /// One frame on its way.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Who sent it.
+    /// Its sender.
     pub from: PeerId,
-    /// What it carries.
+    /// Its contents.
     pub content: Content,
-    /// The link's session, to drop what belongs to an earlier one.
+    /// The link's session, so that frames of an earlier one are dropped.
     pub session: u64,
-    /// Where it travelled.
+    /// Its lane.
     pub route: (LinkKey, Direction, usize),
 }
 
-/// A lane: what it carries, oldest first.
+/// A lane: its frames, oldest first.
 #[derive(Debug, Default)]
 struct Lane {
     frames: VecDeque<(Instant, Frame)>,
@@ -107,7 +107,7 @@ pub struct Link {
     pub up: bool,
     /// +1 each time that it comes up.
     generation: u64,
-    /// +1 each time that one end no longer wants it, and what was under way is lost.
+    /// +1 each time that one end no longer wants it, so that frames under way are lost.
     session: u64,
     /// Number of times it went down; names the wait for its repair.
     downs: u64,
@@ -137,7 +137,7 @@ impl Link {
         }
     }
 
-    /// Forgets what is under way. Whether any of it went in this direction.
+    /// Drops the frames under way. Returns whether any of them went in this direction.
     fn clear(&mut self, direction: Direction) -> bool {
         self.session += 1;
         let way = &self.ways[direction as usize];
@@ -169,7 +169,7 @@ impl World {
         self.redial_links(host);
     }
 
-    /// Tries again to make every link that a host wants and has not got.
+    /// Tries again to make every link that a host wants and lacks.
     pub fn redial_links(&mut self, host: HostId) {
         let wanted: Vec<(PeerId, Neighbour)> = self.hosts[host.0]
             .neighbours
@@ -185,13 +185,13 @@ impl World {
         }
     }
 
-    /// Who listens at a neighbour's address.
+    /// The host that listens at a neighbour's address.
     fn resolve(&self, neighbour: &Neighbour) -> Option<HostId> {
         let address = neighbour.addresses.first()?;
         self.ports.get(address).copied()
     }
 
-    /// Nobody listens where a neighbour should be: in the end its repair is given up.
+    /// No host listens at the neighbour's address: in the end repair is given up.
     fn report_unreachable(&mut self, host: HostId, peer: PeerId) {
         let after = self.swarm.timers.link_timeout;
         let event = Event::LinkDown {
@@ -229,7 +229,7 @@ impl World {
         self.schedule(timeout, Event::LinkExpire { link: key, down });
     }
 
-    /// Whether one end wants the link to exactly the session that the other is.
+    /// Whether one end wants a link to exactly the other end's session.
     fn wants(&self, host: HostId, other: HostId) -> bool {
         let Some(peer) = self.hosts[other.0].peer.peer() else {
             return false;
@@ -240,7 +240,7 @@ impl World {
             .is_some_and(|n| n.key == self.hosts[other.0].key && self.resolve(n) == Some(other))
     }
 
-    /// Whether one end wants a link to whoever listens at the other's address.
+    /// Whether one end wants a link to the other's address.
     fn wants_anybody(&self, host: HostId, other: HostId) -> bool {
         self.hosts[host.0]
             .neighbours
@@ -299,7 +299,7 @@ impl World {
         self.kick_link(key);
     }
 
-    /// One end learns why there is no link yet, in words that differ from time to time.
+    /// One end learns why there is no link yet; the text differs from time to time.
     fn report_no_link(&mut self, LinkKey(a, b): LinkKey) {
         let ends = if self.network_rng.chance(500) {
             (a, b)
@@ -327,7 +327,7 @@ impl World {
         usize::from(dials(a, b)) + usize::from(dials(b, a))
     }
 
-    /// The transport of one end says that the link is whole, unless that is history.
+    /// The transport of one end reports that the link is whole, unless that is outdated.
     pub fn host_link_up(&mut self, host: HostId, peer: PeerId, generation: u64) {
         let Some(neighbour) = self.hosts[host.0].neighbours.get(&peer).cloned() else {
             return;
@@ -344,8 +344,8 @@ impl World {
         }
     }
 
-    /// A broken link was not repaired in time: both ends give it up, and go on trying. An end that
-    /// stands still does not know how long that is; it has as long again.
+    /// A broken link was not repaired in time: both ends give it up, and go on trying. A paused end
+    /// does not notice the time; it has as much again.
     pub fn link_expire(&mut self, key: LinkKey, down: u64) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
@@ -394,7 +394,7 @@ impl World {
         }
     }
 
-    /// The end that dials finds nobody at the port of the dead.
+    /// The dialling end is refused at the port of the dead process.
     fn report_refused(&mut self, host: HostId, dead: HostId) {
         let Some(peer) = self.hosts[dead.0].peer.peer() else {
             return;
@@ -413,7 +413,7 @@ impl World {
         self.notice(host, peer, delay, event);
     }
 
-    /// What one transport says of one link comes in order.
+    /// One transport's reports about one link arrive in order.
     fn notice(&mut self, host: HostId, peer: PeerId, delay: Duration, event: Event) {
         let at = self.now + delay;
         let last = self.hosts[host.0].notices.entry(peer).or_insert(at);
@@ -422,7 +422,7 @@ impl World {
         self.schedule_at(at, event);
     }
 
-    /// One end no longer wants a link: the other sees it end, and what was under way is lost.
+    /// One end no longer wants a link: the other sees it end, and frames under way are lost.
     fn unlink(&mut self, host: HostId, peer: PeerId, neighbour: &Neighbour) {
         let Some(other) = self.resolve_exactly(peer, neighbour) else {
             return;

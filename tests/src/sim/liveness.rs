@@ -1,7 +1,8 @@
-//! What must happen in time: the silent are evicted, the evicted learn it, calls end (I9, P3).
+//! What must happen in time: silent members are evicted, evicted peers learn it, calls end (I9,
+//! P3).
 //!
-//! A promise is made when something begins and looked at when its time is up; it is void if what it
-//! rests on (a master that runs, a network that is whole) did not last.
+//! A promise is made when something begins and checked when its time is up. It is void if its basis
+//! (a running master, a whole network) did not last.
 
 use std::time::Duration;
 
@@ -19,24 +20,24 @@ use super::workload::App;
 pub enum Promise {
     /// A silent member is no longer one.
     Evicted {
-        /// Who fell silent.
+        /// The host.
         host: HostId,
-        /// In which of its silences.
+        /// The number of its silence.
         freeze: u64,
         /// The master that must notice.
         master: (u32, u64),
-        /// Since when it was silent, and whether it must be gone even if nobody else was heard.
+        /// Since when it was silent, and whether it must be gone even if no other was heard.
         since: (Instant, bool),
     },
-    /// Somebody evicted knows it.
+    /// An evicted peer knows it.
     Learned {
         /// Who.
         host: HostId,
-        /// Its session; the next one was never evicted.
+        /// Its session, since the next one was not evicted.
         peer: PeerId,
-        /// After which of its silences.
+        /// The number of its last silence.
         freeze: u64,
-        /// The master that must tell.
+        /// The master that must send it.
         master: (u32, u64),
         /// Whether it knew when the time began.
         known: bool,
@@ -64,7 +65,7 @@ pub enum Promise {
         peers: Vec<PeerId>,
         /// Since when.
         since: Instant,
-        /// The master that must see to it.
+        /// The master that must evict them.
         master: (u32, u64),
     },
 }
@@ -78,14 +79,14 @@ impl World {
             + Duration::from_millis(200)
     }
 
-    /// A member fell silent: it must be evicted in time.
+    /// A member fell silent and must be evicted in time.
     pub fn promise_eviction(&mut self, host: HostId) {
         let state = &self.hosts[host.0];
         if state.view.is_none() || state.ended.is_some() || !self.master.is_awake() {
             return;
         }
         let timers = self.swarm.timers;
-        // A restarted master that hears nobody waits until nobody can be alive any more.
+        // A restarted master that hears no member waits until none can be alive any more.
         let settles = self.master.started + timers.rebuild_window.max(timers.detach_timeout);
         let settles = if self.master.incarnation > 1 {
             settles
@@ -103,7 +104,7 @@ impl World {
         self.schedule_at(from + bound, Event::Check(promise));
     }
 
-    /// How long after the last word of a silent member it is evicted, at most.
+    /// Longest time from the last message of a silent member to its eviction.
     fn eviction_bound(&self, host: HostId) -> Duration {
         let timers = self.swarm.timers;
         timers.peer_timeout.max(timers.reattach_grace)
@@ -111,8 +112,8 @@ impl World {
             + self.slack(host)
     }
 
-    /// Whether some peer has been a member, and well, all the time since then, so that the master
-    /// heard it and had no reason to doubt itself.
+    /// Whether some peer has been a member, and well, ever since, so that the master heard it and
+    /// did not doubt itself.
     pub fn is_somebody_heard(&self, since: Instant) -> bool {
         self.hosts.iter().any(|host| {
             let member = host.member_since.is_some_and(|at| at <= since);
@@ -121,14 +122,14 @@ impl World {
         })
     }
 
-    /// Whether a host runs and can talk with the master.
+    /// Whether a host runs and can reach the master.
     #[must_use]
     pub fn is_well(&self, host: &Host) -> bool {
         let reachable = !host.up_blocked && !host.down_blocked && host.slowness == 1;
         reachable && host.is_live() && host.is_running()
     }
 
-    /// A process goes on: if it was evicted meanwhile, it must learn it in time.
+    /// A process resumes: if it was evicted meanwhile, it must learn it in time.
     pub fn promise_news(&mut self, host: HostId) {
         let timers = self.swarm.timers;
         let bound = self.news_bound(host);
@@ -150,19 +151,19 @@ impl World {
         self.schedule(bound, Event::Check(promise));
     }
 
-    /// By when somebody evicted knows it.
+    /// By when an evicted peer knows it.
     fn news_bound(&self, host: HostId) -> Duration {
         let timers = self.swarm.timers;
         timers.peer_timeout + timers.heartbeat_interval * 2 + self.slack(host) * 4
     }
 
-    /// Whether the master knows who is a member of a group. One that has lost its journal learns it
-    /// from a majority, and tells nobody before that it is no member (R11).
+    /// Whether the master knows the members of a group. One that has lost its journal learns them
+    /// from a majority, and answers no peer before that it is not a member (R11).
     fn knows_members(&self, group: GroupId) -> bool {
         self.master.covered.contains(&group) || self.phase_of(group) != Some("Rebuild")
     }
 
-    /// Who was evicted, and could be told so all the time, knows it.
+    /// A peer that was evicted, and could be reached all the time, knows it.
     fn check_learned(&mut self, (host, freeze): (HostId, u64), peer: PeerId) {
         let state = &self.hosts[host.0];
         let since = Instant(
@@ -183,7 +184,7 @@ impl World {
         }
     }
 
-    /// Looks whether somebody evicted knows it, or when it has to.
+    /// Checks that an evicted peer knows it, or when it must.
     fn check_news(&mut self, mut news: Promise) {
         let awake = (self.master.incarnation, self.master.freezes);
         let Promise::Learned {
@@ -208,7 +209,7 @@ impl World {
         self.schedule(bound, Event::Check(news));
     }
 
-    /// Looks whether a promise was kept.
+    /// Checks a promise.
     pub fn check_promise(&mut self, promise: Promise) {
         let awake = (self.master.incarnation, self.master.freezes);
         match promise {
@@ -223,7 +224,7 @@ impl World {
                 if master != awake || !self.master.is_awake() || !silent || self.is_rebuilding() {
                     return;
                 }
-                // A partition may have held back what it said before it fell silent.
+                // A partition may have held back its last messages.
                 let due = state.connection.map(|_| self.last_word(host));
                 let due = due.map(|word| word + self.eviction_bound(host));
                 if let Some(due) = due.filter(|due| *due > self.now) {
@@ -233,8 +234,8 @@ impl World {
                     return self.check_gone(host);
                 }
                 let timers = &self.swarm.timers;
-                // A master that hears nobody doubts itself, and one that is rebuilding then waits
-                // out how long a member may live that has heard it.
+                // A master that hears no member doubts itself, and one that is rebuilding then
+                // waits as long as a member may live that has heard it.
                 let at = since.0 + timers.detach_timeout * 2 + timers.peer_timeout * 5;
                 let since = (since.0, true);
                 let promise = Promise::Evicted {
@@ -325,7 +326,8 @@ impl World {
             .min()
     }
 
-    /// A host was welcomed to another run than the first: never as long as the journal is there.
+    /// A host was welcomed to another run than the first, which must not happen as long as the
+    /// journal is kept.
     ///
     /// # Errors
     /// It is.
@@ -335,11 +337,10 @@ impl World {
         })
     }
 
-    /// A master founds a run: fine only if the one before is lost for good. Whoever comes back when
-    /// that is done is too late.
+    /// A master founds a run, which is right only if the one before is lost for good. Members that
+    /// come back later are too late.
     ///
-    /// # Errors
-    /// A majority was there to go on.
+    /// # Errors A majority could have continued.
     pub fn check_founding(&self) -> Result<(), String> {
         let settled = self.now.saturating_since(self.master.started)
             > self.swarm.timers.rebuild_window + Duration::from_secs(60);
@@ -356,10 +357,9 @@ impl World {
         Ok(())
     }
 
-    /// Whether no majority of these members was there for a restarted master to hear.
+    /// Checks that a restarted master could not hear a majority of these members.
     ///
-    /// # Errors
-    /// It was.
+    /// # Errors It could.
     pub fn nobody_is_left(&self, run: usize, members: &[PeerId]) -> Result<(), String> {
         let calm = Instant(self.master.started.0.saturating_sub(3_000_000_000));
         let is_member = |peer: PeerId| members.contains(&peer);
@@ -380,7 +380,7 @@ impl World {
     }
 
     /// Whether every live session of every group is a member and all views agree. With `settled`,
-    /// newcomers may still wait: nobody calls a safe point any more.
+    /// newcomers may still wait, since no safe point is called any more.
     #[must_use]
     pub fn everybody_is_in(&self, settled: bool) -> bool {
         self.master.is_awake()
@@ -410,10 +410,9 @@ impl World {
         })
     }
 
-    /// Whether every live session has been welcomed: before, nobody has told it anything.
+    /// Checks that every live session has been welcomed.
     ///
-    /// # Errors
-    /// Who has not.
+    /// # Errors The session that has not.
     pub fn everybody_is_welcomed(&self) -> Result<(), String> {
         let mut live = self.groups().flat_map(|group| self.live_hosts(group));
         let waiting = live.find(|host| self.hosts[host.0].peer.peer().is_none());
@@ -422,10 +421,9 @@ impl World {
         })
     }
 
-    /// Whether every live session has been told how many there are in the other groups.
+    /// Checks that every live session knows the numbers of the other groups.
     ///
-    /// # Errors
-    /// What one was told, and what is true.
+    /// # Errors The numbers of one session, and the true ones.
     pub fn census_is_true(&self) -> Result<(), String> {
         let sizes: Vec<(GroupId, u32)> = self
             .groups()
@@ -451,7 +449,7 @@ impl World {
         Ok(())
     }
 
-    /// What keeps somebody waiting, for a failure's words.
+    /// What a host waits for, for the text of a failure.
     #[must_use]
     pub fn who_waits(&self) -> String {
         let mut words = String::new();

@@ -16,7 +16,7 @@ use super::network::Break;
 use super::rng::Rng;
 use super::swarm::{Disk, Swarm};
 
-/// Times that a machine may ask to be called again at once, one thing being due after the other.
+/// Times in a row that a machine may ask to be called again at once.
 pub const TIMEOUTS_MAX: u32 = 50;
 
 /// The master's process.
@@ -28,7 +28,7 @@ pub struct MasterHost {
     pub incarnation: u32,
     /// When it started last.
     pub started: Instant,
-    /// Whether any began without what the one before knew.
+    /// Whether any started without the knowledge of the one before.
     pub lost_disk: bool,
     /// Groups whose newest view it took from its journal, which was whole.
     pub covered: BTreeSet<GroupId>,
@@ -36,20 +36,20 @@ pub struct MasterHost {
     pub found: BTreeMap<GroupId, (Vid, Vec<PeerId>)>,
     /// Whether a part of its lazily written journal was ever lost.
     pub lost_tail: bool,
-    /// When it went on last after it stood still.
+    /// When it last resumed after a pause.
     pub thawed: Instant,
-    /// Number of times it stood still.
+    /// Number of pauses.
     pub freezes: u64,
-    /// Whether the next start has an operator's word to rebuild without a majority.
+    /// Whether the next start may rebuild without a majority, by an operator's override.
     pub force: bool,
-    /// Whether it stands still.
+    /// Whether it is paused.
     frozen: bool,
     backlog: VecDeque<Backlog>,
     /// Its journal and the marker beside it.
     pub disk: JournalDisk,
     /// When the disk has written all that was asked for.
     disk_free: Instant,
-    /// How long the next durable write takes, the process waiting for it.
+    /// How long the next durable write takes, during which the process is paused.
     stall: Option<Duration>,
     outbox: VecDeque<(Instant, Output)>,
     wake: Option<Instant>,
@@ -88,7 +88,7 @@ impl MasterHost {
         }
     }
 
-    /// Whether it runs and is not standing still.
+    /// Whether it runs and is not paused.
     #[must_use]
     pub fn is_awake(&self) -> bool {
         self.machine.is_some() && !self.frozen
@@ -148,7 +148,7 @@ impl World {
         self.master_pump();
     }
 
-    /// What hosts still say on connections to the process before is answered with a reset.
+    /// Messages of hosts on connections to the process before are answered with a reset.
     fn reset_old_connections(&mut self) {
         let heartbeat = self.swarm.timers.heartbeat_interval;
         for host in 0..self.hosts.len() {
@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    /// The process dies; what a part of its connections carried is lost.
+    /// The process dies; part of what is under way is lost.
     ///
     /// Of 1,000 parts of what it sent, `words` still arrive; `None` leaves it to chance.
     pub fn master_crash(&mut self, power_loss: bool, words: Option<u64>) {
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    /// The process stands still for a while: it reads nothing and says nothing.
+    /// The process pauses: it reads and sends nothing.
     pub fn master_freeze(&mut self, length: Duration) {
         if self.master.is_awake() {
             self.master.frozen = true;
@@ -202,12 +202,12 @@ impl World {
         }
     }
 
-    /// The next durable write of its journal takes this long, and the process stands still for it.
+    /// The next durable write of its journal takes this long, during which the process is paused.
     pub fn master_stall(&mut self, length: Duration) {
         self.master.stall = Some(length);
     }
 
-    /// The disk is in order, and nothing holds the master up.
+    /// The disk is in order, and nothing delays the master.
     pub fn master_calm(&mut self) {
         let now = self.now;
         let master = &mut self.master;
@@ -220,7 +220,7 @@ impl World {
         self.master_thaw(self.master.freezes);
     }
 
-    /// It goes on after a pause, with all that came meanwhile.
+    /// It resumes after a pause, with all that arrived meanwhile.
     pub fn master_thaw(&mut self, freeze: u64) {
         if freeze != self.master.freezes || !std::mem::replace(&mut self.master.frozen, false) {
             return;
@@ -254,7 +254,7 @@ impl World {
         }
     }
 
-    /// The master's side of a connection learns of its end.
+    /// The master's side of a connection notices its end.
     pub fn master_closed(&mut self, connection: u64) {
         if self.master.machine.is_none() || !self.take_master_close(connection) {
             return;
@@ -340,7 +340,7 @@ impl World {
         self.master_pump();
     }
 
-    /// Carries out what the machine wants, in order, behind its disk.
+    /// Carries out the machine's outputs, in order, after pending disk writes.
     fn master_pump(&mut self) {
         let now = self.now;
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! Deliberate bugs, one at a time: how many seeds it takes until somebody notices.
+//! Deliberate bugs, one at a time, and how many seeds it takes to notice each.
 //!
 //! Built with `--cfg ccl_mutations` only. A bug that no checker notices shows a hole in them.
 
@@ -6,7 +6,7 @@ use ccl_core::mutation::{Mutation, activate};
 
 use super::run::run_seed_traced;
 
-/// Those that seeds notice.
+/// Bugs that seeds notice.
 pub const ALL: [Mutation; 53] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
@@ -63,9 +63,9 @@ pub const ALL: [Mutation; 53] = [
     Mutation::UsedIdForgotten,
 ];
 
-/// Those that scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and
-/// `scenarios_closed.rs` in `tests/tests`): what they take away is needed only after faults of
-/// which a seed hardly has two in the right order, or that take away what seeds are checked for.
+/// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and
+/// `scenarios_closed.rs` in `tests/tests`): they matter only after two faults that a seed hardly
+/// has in the right order, or after faults that disable the checks of a seed.
 pub const SCRIPTED: [Mutation; 4] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,
@@ -73,16 +73,16 @@ pub const SCRIPTED: [Mutation; 4] = [
     Mutation::ClosedNotSealed,
 ];
 
-/// What became of one bug.
+/// The result for one bug.
 #[derive(Debug)]
 pub struct Verdict {
-    /// Which.
+    /// The bug.
     pub mutation: Mutation,
     /// The seed that noticed it, and how many ran before.
     pub seed: Option<u64>,
     /// How many seeds ran.
     pub seeds: u64,
-    /// What was noticed.
+    /// The failure.
     pub what: String,
 }
 

@@ -1,8 +1,8 @@
 //! Control connections as streams: the delay varies, the order does not, and a break loses the
 //! tail.
 //!
-//! The two directions break at once, but each side notices in its own time, or never: then only
-//! silence tells it.
+//! The two directions break at once, but each side notices at its own time, or never: then it only
+//! sees silence.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Stream<M> {
     delivered: u64,
     /// Messages from this index on are lost.
     limit: Option<u64>,
-    /// When the newest arrives; none overtakes another.
+    /// When the newest message arrives; none overtakes another.
     last: Instant,
     /// Messages that wait behind a partition.
     held: VecDeque<(u64, M)>,
@@ -69,7 +69,7 @@ impl<M> Stream<M> {
         true
     }
 
-    /// Loses what waits behind a partition: nobody is left to send it again.
+    /// Loses what waits behind a partition: its sender is gone.
     fn lose_held(&mut self) {
         if let Some((first, _)) = self.held.front() {
             self.limit = Some(self.limit.map_or(*first, |limit| limit.min(*first)));
@@ -77,7 +77,7 @@ impl<M> Stream<M> {
         }
     }
 
-    /// Cuts it so that `kept` of 1,000 parts of what is under way still arrive.
+    /// Cuts it, so that `kept` of 1,000 parts of what is under way still arrive.
     fn cut(&mut self, kept: u64) {
         if self.limit.is_some() {
             return;
@@ -98,9 +98,9 @@ pub struct Connection {
     pub incarnation: u32,
     up: Stream<PeerToMaster>,
     down: Stream<MasterToPeer>,
-    /// Whether the master's side has let go of it.
+    /// Whether the master's side has dropped it.
     master_closed: bool,
-    /// Whether the host's side has let go of it.
+    /// Whether the host's side has dropped it.
     host_closed: bool,
 }
 
@@ -120,7 +120,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// Whether the master has said anything over it.
+    /// Whether the master has sent anything over it.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.down.sent > 0
@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    /// In some seeds each message goes through its bytes, and must come back the same.
+    /// In some seeds each message is encoded and decoded, and must stay the same.
     fn check_codec<M: frame::Message + PartialEq + std::fmt::Debug>(&mut self, message: &M) {
         if !self.swarm.seed.is_multiple_of(10) {
             return;
@@ -198,7 +198,7 @@ impl World {
             && !connection.master_closed
     }
 
-    /// The host to which a due message comes, unless it is lost or nobody listens.
+    /// The host that a due message reaches, unless it is lost or its host is gone.
     pub fn arrives_down(&mut self, connection: u64, index: u64) -> Option<HostId> {
         let id = connection;
         let connection = &mut self.connections[connection as usize];
@@ -209,7 +209,7 @@ impl World {
         (self.hosts[host.0].connection == Some(id)).then_some(host)
     }
 
-    /// Breaks a connection: part of what is under way is lost, and each side learns of it or not.
+    /// Breaks a connection: part of what is under way is lost, and each side may notice.
     pub fn break_connection(&mut self, connection: u64, how: Break) {
         let broken = &mut self.connections[connection as usize];
         broken.up.cut(how.up_kept);
@@ -229,7 +229,7 @@ impl World {
         self.connections[connection as usize].up.lose_held();
     }
 
-    /// The host ends a connection in good order: what it sent arrives, then the end.
+    /// The host closes a connection: what it sent arrives, then the end.
     pub fn close_from_host(&mut self, connection: u64) {
         let delay = self.control_delay(self.connections[connection as usize].host);
         let closed = &mut self.connections[connection as usize];
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    /// The master ends a connection in good order.
+    /// The master closes a connection.
     pub fn close_from_master(&mut self, connection: u64) {
         let delay = self.control_delay(self.connections[connection as usize].host);
         let closed = &mut self.connections[connection as usize];
@@ -261,14 +261,14 @@ impl World {
         }
     }
 
-    /// Whether the master still listens to a connection, and lets go of it.
+    /// Whether the master still reads a connection; it then drops it.
     pub fn take_master_close(&mut self, connection: u64) -> bool {
         let incarnation = self.master.incarnation;
         let closed = &mut self.connections[connection as usize];
         closed.incarnation == incarnation && !std::mem::replace(&mut closed.master_closed, true)
     }
 
-    /// The host that learns of the end of a connection, if it still uses it.
+    /// The host that notices the end of a connection, if it still uses it.
     pub fn take_host_close(&mut self, connection: u64) -> Option<HostId> {
         let closed = &mut self.connections[connection as usize];
         if std::mem::replace(&mut closed.host_closed, true) {
@@ -278,7 +278,7 @@ impl World {
         (self.hosts[host.0].connection == Some(connection)).then_some(host)
     }
 
-    /// Holds back, or lets go, what a host and the master say to each other, one direction each.
+    /// Holds back or releases messages between a host and the master, for each direction.
     pub fn block_control(&mut self, host: HostId, up: Option<bool>, down: Option<bool>) {
         let state = &mut self.hosts[host.0];
         state.up_blocked = up.unwrap_or(state.up_blocked);

@@ -33,11 +33,11 @@ use super::workload::App;
 pub enum Process {
     /// It runs.
     Running,
-    /// It stands still; what reaches it waits.
+    /// It is paused; its inputs wait.
     Frozen(VecDeque<HostEvent>),
     /// It is gone.
     Dead {
-        /// Whether its machine went with it, so that nothing answers for it.
+        /// Whether its machine died too, so that nothing answers for it.
         power_loss: bool,
     },
 }
@@ -47,13 +47,13 @@ pub enum Process {
 pub struct Host {
     /// Its group.
     pub group: GroupId,
-    /// Its place on its site, if it is of one.
+    /// Its place on its site, if any.
     pub seat: Option<Seat>,
     /// Its place in a closed group, if it asks for one.
     pub place: Option<Place>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// What a connection to its port must show.
+    /// The key that a connection to its port must present.
     pub key: LinkKey,
     /// Whether the process runs.
     pub process: Process,
@@ -73,15 +73,15 @@ pub struct Host {
     wake: Option<Instant>,
     /// The links it wants.
     pub neighbours: BTreeMap<PeerId, Neighbour>,
-    /// When the newest word of its transport on each link arrives.
+    /// When the newest report of its transport on each link arrives.
     pub notices: BTreeMap<PeerId, Instant>,
     /// How many times slower than others its control connection is.
     pub slowness: u32,
-    /// Whether what it says is held back on its way to the master.
+    /// Whether its messages to the master are held back.
     pub up_blocked: bool,
-    /// Whether what the master says is held back.
+    /// Whether messages of the master are held back.
     pub down_blocked: bool,
-    /// Who has links with it.
+    /// The peers that have links with it.
     pub reach: Reach,
     /// Whether all its links are cut.
     pub isolated: bool,
@@ -101,18 +101,18 @@ pub struct Host {
     pub last_opening: Option<(u32, PeerToMaster)>,
     /// Each hello, and the master it went to, for replays.
     pub hellos: Vec<(u32, PeerToMaster)>,
-    /// Its next hello comes when it has long said another.
+    /// Its next hello arrives late, long after another one.
     pub is_hello_late: bool,
     /// The newest frames that reached it, for replays.
     pub recent: Vec<(PeerId, Content)>,
-    /// The message that it is hearing.
+    /// The message that it is handling.
     pub hearing: Option<u64>,
-    /// What the machine knew when it was asked last, for invariants.
+    /// The last known state of the machine, for invariants.
     pub told: super::checkers::Told,
 }
 
 impl Host {
-    /// Whether the process is not gone and its session not over.
+    /// Whether the process and its session live.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.ended.is_none() && !matches!(self.process, Process::Dead { .. })
@@ -137,7 +137,7 @@ impl Host {
     }
 }
 
-/// What a process asks of the master, beside its group.
+/// What a process asks of the master, besides its group.
 #[derive(Debug, Default)]
 struct Wish {
     unit: Option<UnitId>,
@@ -249,7 +249,7 @@ impl World {
         id
     }
 
-    /// The process dies. Of 1,000 parts of its last words, `words` arrive; `None` leaves it to
+    /// The process dies. Of 1,000 parts of its last messages, `words` arrive; `None` leaves it to
     /// chance.
     pub fn crash(&mut self, host: HostId, words: Option<u64>) {
         self.die(host, words, false);
@@ -286,7 +286,7 @@ impl World {
         self.links_of_the_dead(host, power_loss);
     }
 
-    /// The process stands still, alive: no socket closes.
+    /// The process pauses, alive: no socket closes.
     pub fn freeze(&mut self, host: HostId, length: Duration) {
         if !self.hosts[host.0].is_running() {
             return;
@@ -302,7 +302,7 @@ impl World {
         self.promise_eviction(host);
     }
 
-    /// It goes on, with all that came meanwhile.
+    /// It resumes, with all that arrived meanwhile.
     pub fn thaw(&mut self, host: HostId, freeze: u64) {
         if self.hosts[host.0].freezes != freeze {
             return;
@@ -329,7 +329,7 @@ impl World {
         self.promise_news(host);
     }
 
-    /// Something reaches a process.
+    /// An input reaches a process.
     pub fn host_event(&mut self, host: HostId, event: HostEvent) {
         match &mut self.hosts[host.0].process {
             Process::Running => {}
@@ -454,14 +454,14 @@ impl World {
         self.host_pump(host);
     }
 
-    /// Hands an input to a peer's machine in the middle of carrying out what it wants.
+    /// Hands an input to a peer's machine while its outputs are carried out.
     pub fn host_input_quietly(&mut self, host: HostId, input: Input) {
         let now = self.now;
         self.trace.line(now, format_args!("{host:?} : {input:?}"));
         self.hosts[host.0].peer.handle(now, input);
     }
 
-    /// Hands an input to a peer's machine and carries out what it wants.
+    /// Hands an input to a peer's machine and carries out its outputs.
     pub fn host_input(&mut self, host: HostId, input: Input) {
         let now = self.now;
         if self.trace.keeps_lines() && !matches!(input, Input::Control(_) | Input::Timeout) {
@@ -471,7 +471,7 @@ impl World {
         self.host_pump(host);
     }
 
-    /// Carries out what a peer's machine and its exchange want, until both are content.
+    /// Carries out the outputs of a peer's machine and its exchange, until there are none.
     pub fn host_pump(&mut self, host: HostId) {
         let mut count = 0;
         while self.hosts[host.0].is_running() {

@@ -20,14 +20,14 @@ use super::cluster::{HostId, World};
 use super::reference;
 use super::swarm::Swarm;
 
-/// Memory of one operation: what a caller lends, and where the result is put together.
+/// Memory of one operation: the caller's buffers, and where the result is built.
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// The caller's buffers, one a part.
     pub input: Vec<Vec<u8>>,
     /// Where results go; `None` if straight into the input.
     pub result: Option<Vec<Vec<u8>>>,
-    /// Where wire forms are that differ from memory.
+    /// Wire forms that differ from memory.
     pub wire: Vec<Vec<u8>>,
 }
 
@@ -67,7 +67,7 @@ pub enum Content {
         side: Side,
         /// Which bytes of it.
         span: Span,
-        /// What was read; `None`: the memory was taken back before, the frame is void.
+        /// The bytes read; `None`: the memory was taken back before, so the frame is void.
         bytes: Option<Vec<u8>>,
     },
 }
@@ -101,7 +101,7 @@ impl Content {
 /// A frame that arrives.
 #[derive(Debug)]
 pub struct Arrival {
-    /// From whom.
+    /// Its sender.
     pub from: PeerId,
     /// What.
     pub content: Content,
@@ -115,7 +115,7 @@ pub struct Plane {
     exchange: Exchange,
     scratch: Vec<u8>,
     memory: BTreeMap<OpName, Memory>,
-    /// What the exchange did with memory that was not lent to it any more.
+    /// Errors of the exchange: uses of memory that was no longer lent.
     trespass: Option<String>,
 }
 
@@ -171,12 +171,12 @@ impl Plane {
         self.trespass.get_or_insert(what);
     }
 
-    /// A view is in force: of the operations born before, these go on.
+    /// A view is in force: of the operations born before it, these are carried.
     pub fn forget(&mut self, before: Vid, carried: Vec<OpName>) {
         self.exchange.forget(before, carried);
     }
 
-    /// A peer is no neighbour any more.
+    /// A peer is no longer a neighbour.
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.exchange.forget_peer(peer);
     }
@@ -204,8 +204,7 @@ impl Plane {
 
     /// A frame arrives.
     ///
-    /// # Errors
-    /// The exchange calls it a fault of the sender.
+    /// # Errors The exchange blames the sender.
     pub fn arrives(&mut self, arrival: Arrival) -> Result<(), &'static str> {
         let from = arrival.from;
         let (header, bytes) = match arrival.content {
@@ -338,7 +337,7 @@ impl Plane {
 }
 
 impl World {
-    /// Carries out the next thing that a peer's exchange wants. False if it wants nothing.
+    /// Carries out the next output of a peer's exchange. False if there is none.
     pub fn plane_step(&mut self, host: HostId) -> bool {
         let plane = &mut self.hosts[host.0].plane;
         let Some(output) = plane.exchange.poll_output() else {
@@ -387,7 +386,7 @@ impl World {
         true
     }
 
-    /// How an operation's buffers look at one member.
+    /// The layout of an operation's buffers at one member.
     #[must_use]
     pub fn shape(&self, host: HostId, call: CallId, start: &Start) -> (Vec<Part>, Memory) {
         let call = self.hosts[host.0].app.memory_of(call);

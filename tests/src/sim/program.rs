@@ -27,7 +27,7 @@ pub enum Twist {
     Dtype,
     /// Call it with another operator.
     Op,
-    /// Make something else of it, as whoever makes several collectives of one kind may.
+    /// Call it as another collective built on the same kind.
     Caller,
     /// Call it twice at once, which is refused.
     Twice,
@@ -35,7 +35,7 @@ pub enum Twist {
     Hang,
 }
 
-/// One call as the program means it.
+/// One call of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logical {
     /// Names it: the same for all members, different from every other call of the seed.
@@ -46,25 +46,26 @@ pub struct Logical {
     pub fingerprint: Fingerprint,
     /// Its buffers.
     pub parts: Vec<Part>,
-    /// Whether the result goes where the input is.
+    /// Whether the result replaces the input.
     pub in_place: bool,
     /// Whether the safe point after it does not wait for it.
     pub asynchronous: bool,
     /// What some members do with it.
     pub twist: Option<(Twist, u64)>,
-    /// Rounds by which some members come later than the others.
+    /// Rounds by which some members are later than the others.
     pub late: u64,
 }
 
 impl Logical {
-    /// What this member does with it, if it is one of those that do something.
+    /// What this member does with it, if anything.
     #[must_use]
     pub fn twist_of(&self, member: u64) -> Option<Twist> {
         let (twist, selector) = self.twist?;
         (mix_all(&[selector, member]).is_multiple_of(2)).then_some(twist)
     }
 
-    /// What calls that may end together have in common. Late ones may meet another call of the tag.
+    /// What calls that may end together have in common. Late calls may meet another call of the
+    /// tag.
     #[must_use]
     pub fn meeting(&self) -> u64 {
         match self.late {
@@ -80,7 +81,7 @@ impl Logical {
         is_late.then_some(self.late)
     }
 
-    /// The call as a member makes it, whose twist is to make another.
+    /// The call of a member whose twist is to make another one.
     #[must_use]
     pub fn twisted(&self, twist: Option<Twist>) -> (Fingerprint, Vec<Part>) {
         let mut parts = self.parts.clone();
@@ -134,7 +135,7 @@ pub fn describe(fingerprint: &mut Fingerprint, parts: &[Part]) {
     }
 }
 
-/// A collective of this kind on these buffers; broadcasts are from rank 0. What a sync brings is
+/// A collective of this kind on these buffers; broadcasts are from rank 0. The offer of a sync is
 /// known when it is posted.
 #[must_use]
 pub fn called(kind: Kind, reduce_op: ReduceOp, parts: &[Part]) -> Called {
@@ -185,7 +186,7 @@ pub fn round(swarm: &Swarm, group: GroupId, round: u64) -> Vec<Vec<Logical>> {
 fn tag(swarm: &Swarm, round: u64, index: u64) -> Tag {
     let position = (round + index) % swarm.tags;
     match swarm.fresh_tags {
-        // As many again as a seed may have rounds that are open in each other.
+        // A set of tags for each of the rounds that may overlap.
         true => Tag(position + swarm.tags * (round % FRESH_ROUNDS)),
         false => Tag(position),
     }
@@ -222,7 +223,7 @@ fn sync(rng: &mut Rng, swarm: &Swarm, group: GroupId) -> Option<Logical> {
         return None;
     }
     let (tag, id) = (Tag::SHARED_STATE, rng.bits());
-    // What newcomers never heard of cannot be repeated with them.
+    // What newcomers do not know cannot be retried with them.
     let asynchronous = rng.chance(150);
     let attempts = if asynchronous { 1 } else { u32::MAX };
     let parts = vec![NOTHING];
@@ -303,7 +304,7 @@ fn logical(
     }
 }
 
-/// Around the ring only what does not depend on the order.
+/// Around the ring only results that do not depend on the order.
 fn reduce_op(rng: &mut Rng, algorithm: Algorithm) -> ReduceOp {
     let any = ReduceOp::ALL[rng.index(5)];
     let ordered = matches!(any, ReduceOp::Prod);
@@ -333,7 +334,7 @@ fn parts(rng: &mut Rng, swarm: &Swarm, kind: Kind) -> Vec<Part> {
         .collect()
 }
 
-/// Something that only one member does with a call of this kind.
+/// A twist of one member for a call of this kind.
 pub fn twist(rng: &mut Rng, kind: Kind) -> Twist {
     let after = rng.millis(0, 60);
     match rng.below(if kind == Kind::Barrier { 3 } else { 6 }) {

@@ -25,7 +25,7 @@ pub struct Outcome {
 /// A seed that failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// Which.
+    /// The seed.
     pub seed: u64,
     /// What was wrong.
     pub what: String,
@@ -38,11 +38,10 @@ const OPERATIONS_MIN: u64 = 20;
 const FAULTS_MIN: u64 = 3;
 /// Virtual time after which a calm world must have settled, beside the times of the run.
 const SETTLE_MARGIN: Duration = Duration::from_secs(60);
-/// How often a calm world looks whether each group has enough members.
+/// How often a calm world checks that each group has enough members.
 const REFILL_INTERVAL: Duration = Duration::from_secs(5);
-/// How often a world that is at rest may still be in the middle of something: a process that its
-/// wrong program cost the session comes back, and waits for its welcome, or for others to found its
-/// group with.
+/// How often a world at rest may still be busy: a process that lost its session by a wrong program
+/// comes back, and waits for its welcome, or for others to found its group.
 const RESTS_MAX: u32 = 20;
 /// Views that a calm group may need to settle.
 const CALM_VIEWS_MAX: u64 = 200;
@@ -74,7 +73,7 @@ fn run_world(seed: u64, trace: Trace) -> Result<Outcome, Box<Failure>> {
     run_prepared(World::new(Swarm::new(seed), trace))
 }
 
-/// Runs a world that somebody has prepared, from its beginning to its rest.
+/// Runs a prepared world from its beginning to its rest.
 ///
 /// # Errors
 /// What was wrong, with the last events if the world keeps them.
@@ -163,10 +162,10 @@ fn patience(world: &World) -> Duration {
         + SETTLE_MARGIN
 }
 
-/// Faults are off: everybody becomes a member, and operations commit again.
+/// Faults are off: all processes become members, and operations commit again.
 fn settle_down(world: &mut World) {
     let timers = world.swarm.timers;
-    // Until then the master may still find out who is gone.
+    // Until then the master may still detect losses.
     let earliest = world.now + timers.peer_timeout + timers.reattach_grace;
     let mut deadline = world.now + patience(world);
     let mut refill = world.now + REFILL_INTERVAL;
@@ -199,7 +198,7 @@ fn settle_down(world: &mut World) {
     }
 }
 
-/// Whether enough was done and everybody is in. Too few faults are made up for.
+/// Whether enough was done and all processes are members. Injects missing faults.
 fn is_settled(world: &mut World, committed_before: u64) -> bool {
     let (operations, faults) = world.stats.totals();
     if faults < FAULTS_MIN {
@@ -212,7 +211,7 @@ fn is_settled(world: &mut World, committed_before: u64) -> bool {
         && world.everybody_is_in(false)
 }
 
-/// A master without a journal and without a majority waits for an operator; here it is.
+/// Acts as the operator for a master without a journal and without a majority.
 fn operator_word(world: &mut World) {
     let now = world.now;
     world
@@ -235,7 +234,7 @@ fn finish(world: &mut World) {
     };
     let mut last: Vec<u64> = groups.iter().map(newest).collect();
     if world.has_sites() {
-        // They go on together, and so they stop.
+        // They advance together, and so they stop.
         let newest = last.iter().copied().max().unwrap_or(0);
         last.fill(newest);
     }
@@ -264,11 +263,11 @@ fn all_finished(world: &World) -> bool {
     })
 }
 
-/// Nobody calls anything: all agree on everything.
+/// No calls are made: all agree on everything.
 fn quiescent(world: &mut World) {
     let timers = world.swarm.timers;
     if world.sites_are_whole().is_err() {
-        // One process of a host may just have left: the others have a while to leave, too (R9).
+        // One process of a host may just have left: the others have a while to leave too (R9).
         world.run_until(world.now + timers.peer_timeout);
     }
     for _ in 0..RESTS_MAX {

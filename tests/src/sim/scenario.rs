@@ -1,7 +1,7 @@
-//! Scripted runs: the same world as that of a seed, with its faults and calls made by hand.
+//! Scripted runs: the same world as a seed's, with scripted faults and calls.
 //!
-//! Delays are short and even unless a script says otherwise. Whatever the script asks, all checkers
-//! watch; a script that fails prints the last events.
+//! Delays are short and even unless a script says otherwise. All checkers run in every script; a
+//! failing one prints the last events.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub struct Scenario {
     next_logical: u64,
 }
 
-/// Longest that a script waits for something.
+/// Longest wait of a script.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 impl Scenario {
@@ -38,7 +38,7 @@ impl Scenario {
         Self::with(members, Disk::Full)
     }
 
-    /// The same, with what a crashed master finds.
+    /// The same, with this disk of the master.
     #[must_use]
     pub fn with(members: usize, disk: Disk) -> Self {
         let mut scenario = Self::empty(swarm(disk, members as u32));
@@ -46,7 +46,7 @@ impl Scenario {
         scenario
     }
 
-    /// A world in which nobody has started yet.
+    /// A world in which no process has started yet.
     #[must_use]
     pub fn empty(swarm: Swarm) -> Self {
         Self {
@@ -82,12 +82,12 @@ impl Scenario {
         self.world.spawn(GroupId(group), None, App::scripted())
     }
 
-    /// An all-reduce of so many floats that nobody has called yet.
+    /// A new all-reduce of this many floats.
     pub fn call(&mut self, tag: u64, count: u64) -> Logical {
         self.call_of(Kind::AllReduce, tag, count)
     }
 
-    /// Any collective that nobody has called yet.
+    /// A new collective.
     pub fn call_of(&mut self, kind: Kind, tag: u64, count: u64) -> Logical {
         let parts = vec![Part {
             dtype: Dtype::F32,
@@ -117,13 +117,13 @@ impl Scenario {
         hosts.iter().map(|host| self.post(*host, call)).collect()
     }
 
-    /// A host makes a call with a deadline, or otherwise than the others.
+    /// A host makes a call with a deadline, or one that differs from the others'.
     pub fn post_twisted(&mut self, host: HostId, call: &Logical, twist: Twist) -> CallId {
         self.world
             .app_post_twisted(host, call.clone(), (1, Some(twist)))
     }
 
-    /// A host is at its next safe point.
+    /// A host calls its next safe point.
     pub fn safe_point(&mut self, host: HostId) -> CallId {
         self.world.app_safe_point(host)
     }
@@ -139,7 +139,7 @@ impl Scenario {
         self.pass(Duration::from_millis(millis));
     }
 
-    /// Lets things happen until something is true.
+    /// Runs until a condition is true.
     pub fn until(&mut self, what: &str, done: impl Fn(&World) -> bool) {
         let deadline = self.world.now + PATIENCE;
         while !done(&self.world) {
@@ -152,7 +152,7 @@ impl Scenario {
         self.check();
     }
 
-    /// When a message passes a point, something is done.
+    /// Schedules an act for when a message passes a point.
     pub fn when(&mut self, (point, kind): (Point, u64), host: Option<HostId>, act: Act) {
         self.world.hooks.push(Hook {
             point,
@@ -260,8 +260,7 @@ impl Scenario {
 
     /// Prints the last events and gives up.
     ///
-    /// # Panics
-    /// Always: that is what it is for.
+    /// # Panics Always.
     pub fn fail(&mut self, what: &str) -> ! {
         let trace = std::mem::replace(&mut self.world.trace, Trace::new(false, false));
         for line in trace.into_lines() {
@@ -271,7 +270,7 @@ impl Scenario {
     }
 }
 
-/// A break that loses everything under way; both sides notice within milliseconds.
+/// A break that loses everything under way, noticed by both sides within milliseconds.
 pub const LOSE_ALL: Break = Break {
     up_kept: 0,
     down_kept: 0,
@@ -279,7 +278,7 @@ pub const LOSE_ALL: Break = Break {
     master_notices: Some(Duration::from_millis(3)),
 };
 
-/// What scripts are run with: short even delays, short waiting times, one group.
+/// The settings of scripts: short even delays, short timeouts, one group.
 #[must_use]
 pub fn swarm(disk: Disk, min_world: u32) -> Swarm {
     let millis = Duration::from_millis;
@@ -309,7 +308,7 @@ pub fn swarm(disk: Disk, min_world: u32) -> Swarm {
     swarm
 }
 
-/// Members of the view that a host is in; 0 before the first.
+/// Number of members of a host's view; 0 before the first.
 #[must_use]
 pub fn size(world: &World, host: HostId) -> usize {
     world.hosts[host.0]
@@ -324,13 +323,13 @@ pub fn is_committed(ending: &Ending) -> bool {
     matches!(ending, Ending::End(End::Committed { .. }))
 }
 
-/// Whether a call was aborted because a member is gone.
+/// Whether a call was aborted because a member was lost.
 #[must_use]
 pub fn is_lost(ending: &Ending) -> bool {
     abort_of(ending).is_some_and(|reason| matches!(reason, AbortReason::Lost { .. }))
 }
 
-/// Whether a call was aborted because somebody asked for it.
+/// Whether a call was aborted because a member asked for it.
 #[must_use]
 pub fn is_cancelled(ending: &Ending) -> bool {
     abort_of(ending).is_some_and(|reason| matches!(reason, AbortReason::Cancelled { .. }))
@@ -351,7 +350,7 @@ pub fn abort_of(ending: &Ending) -> Option<&AbortReason> {
     }
 }
 
-/// Whether a session ended because the master said so.
+/// Whether a session ended by an eviction.
 #[must_use]
 pub fn is_evicted(end: &SessionEnd, why: impl Fn(&EvictReason) -> bool) -> bool {
     matches!(end, SessionEnd::Evicted(eviction) if why(&eviction.reason))

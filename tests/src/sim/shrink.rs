@@ -1,5 +1,5 @@
-//! The smallest history that still fails: of a failing seed, as few faults as possible and little
-//! else.
+//! Finds the smallest history that still fails: a failing seed with as few faults and features as
+//! possible.
 //!
 //! A seed decides everything, so a history cannot be cut by hand. But a seed can be run with fewer
 //! faults, without some of them, and without whole features. Each step is kept if the seed still
@@ -12,7 +12,7 @@ use super::run::{Failure, Outcome, run_prepared};
 use super::swarm::Swarm;
 use super::trace::Trace;
 
-/// A seed, and what of it is left out.
+/// A seed, and what is left out of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variant {
     /// The seed.
@@ -40,7 +40,7 @@ pub enum Feature {
     Tags,
     /// More than one lane a link.
     Lanes,
-    /// Additions and arrivals that take their time.
+    /// Delayed additions and arrivals.
     Laziness,
     /// Operations of more than three elements.
     Sizes,
@@ -73,14 +73,14 @@ impl Variant {
         run_prepared(world)
     }
 
-    /// Whether something is wrong with it.
+    /// Whether it fails.
     #[must_use]
     pub fn fails(&self) -> bool {
         self.run(Trace::new(false, false)).is_err()
     }
 
-    /// The smallest variant of this one that is found to fail as this one does: first as few faults
-    /// as possible, then without each that is left, then without each feature.
+    /// The smallest variant of this one that still fails: first with as few faults as possible,
+    /// then without each of the rest, then without each feature.
     #[must_use]
     pub fn shrunk(&self, fails: impl Fn(&Self) -> bool) -> Self {
         let mut smallest = self.clone();

@@ -1,9 +1,9 @@
-//! Sites: hosts with a process in each of several groups, which go on together and are one unit of
-//! the run (docs/protocol.md, R9).
+//! Sites: hosts with a process in each of several groups, which advance together and are one unit
+//! of the run (docs/protocol.md, R9).
 //!
 //! No process of a site begins a round before the others have ended the one before. So a site that
-//! is a member of some of its groups only, or whose groups count their safe points apart, would
-//! stop everybody. A process that ends or dies may come back; its site goes on once all are there.
+//! is a member of only some of its groups, or whose groups count their safe points apart, would
+//! stop all others. A process that ends or dies may come back; its site goes on once all are there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,9 +21,9 @@ use super::workload::{App, AppStep};
 /// A place for one process of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seat {
-    /// Which site.
+    /// The site.
     pub site: usize,
-    /// Which of its processes, counted as in `Swarm::site`.
+    /// Its process, counted as in `Swarm::site`.
     pub place: usize,
 }
 
@@ -34,7 +34,7 @@ pub struct Site {
     seats: Vec<Option<HostId>>,
     /// Processes that are about to start.
     coming: usize,
-    /// Whether no process of it starts any more.
+    /// Whether no process of it will start any more.
     closed: bool,
 }
 
@@ -80,7 +80,7 @@ impl World {
         self.sites.len() - 1
     }
 
-    /// More hosts, as far as there is room.
+    /// Adds hosts, as far as there is room.
     pub fn open_sites(&mut self, wanted: u64) {
         let open = self.sites.iter().filter(|site| !site.closed).count();
         let room = SITES_MAX.saturating_sub(open) as u64;
@@ -149,8 +149,8 @@ impl World {
 
     /// Whether the others of its host have done all that this process has.
     ///
-    /// # Errors
-    /// They count their safe points apart: their groups would never admit anybody together.
+    /// # Errors They count their safe points apart, so their groups would never admit a unit
+    /// together.
     fn is_in_step(&self, host: HostId) -> Result<bool, String> {
         let own = &self.hosts[host.0].app;
         for mate in self.mates(host) {
@@ -161,7 +161,7 @@ impl World {
             if !state.is_live() || state.view.is_none() {
                 return Ok(false);
             }
-            // Else the host has begun anew, and one of the two has not heard of its end yet.
+            // Otherwise the host has started anew, and one of the two does not know of its end yet.
             let is_current = self.term_of(host) == self.term_of(mate);
             ensure(!is_current || own.admitted == state.app.admitted, || {
                 format!(
@@ -177,7 +177,7 @@ impl World {
         Ok(true)
     }
 
-    /// Of the master that took this process up, unless it was evicted since.
+    /// The term of the master that sealed this process's view, unless it was evicted since.
     fn term_of(&self, host: HostId) -> Option<Term> {
         let state = &self.hosts[host.0];
         let is_evicted = self.checkers.is_evicted(state.run, state.peer.peer()?);
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// A process leaves; mostly the others of its host do so too, a little later.
+    /// A process leaves; usually the others of its host follow a little later.
     pub fn leave_with_mates(&mut self, host: HostId) {
         self.app_leave(host);
         if !self.fault_rng.chance(600) {
@@ -219,8 +219,8 @@ impl World {
         }
     }
 
-    /// A process starts that says it is of a host which has all its processes, and ends after a
-    /// while. If the host happens to start anew then, it takes the place of one of them.
+    /// A surplus process starts that claims to be of a complete host, and ends after a while. If
+    /// the host happens to start anew then, it takes the place of one of its processes.
     pub fn inject_intruder(&mut self) {
         let site = self.fault_rng.index(self.sites.len());
         let place = self.fault_rng.index(self.swarm.site.len());
@@ -234,8 +234,7 @@ impl World {
         self.schedule(after, Event::Fault(Fault::Die(host)));
     }
 
-    /// All that was broken is put right: a host some of whose processes are gone starts them anew,
-    /// or is gone as a whole.
+    /// Everything is repaired: a host that lacks processes starts them anew, or ends as a whole.
     pub fn calm_sites(&mut self) {
         for site in 0..self.sites.len() {
             if self.fault_rng.chance(500) {
@@ -272,7 +271,7 @@ impl World {
         needed.max().unwrap_or(1)
     }
 
-    /// Places of an open site where no process is or comes back.
+    /// Places of an open site without a process that runs or will come back.
     fn empty_places(&self, site: usize) -> Vec<usize> {
         if self.sites[site].closed {
             return Vec::new();
@@ -297,7 +296,8 @@ impl World {
         }
     }
 
-    /// The master ended a session: if it was a member, the others of its host soon are none.
+    /// The master ended a session: if it was a member, the others of its host must soon be lost
+    /// too.
     pub fn promise_unit_end(&mut self, group: GroupId, peer: PeerId, reason: &EvictReason) {
         let run = self.checkers.run;
         let members = self.seated_members();
@@ -356,10 +356,9 @@ impl World {
         members
     }
 
-    /// Whether each site is a member with all its processes or with none.
+    /// Checks that each site is a member with all its processes or with none.
     ///
-    /// # Errors
-    /// Which is not.
+    /// # Errors The site that is not.
     pub fn sites_are_whole(&self) -> Result<(), String> {
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
         for site in self.seated_members().into_values() {

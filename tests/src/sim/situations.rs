@@ -1,7 +1,7 @@
 //! Rare situations by name, and how often they were reached.
 //!
-//! A rule that exists for a rare situation is tested only where it comes about. So each has a name,
-//! and a long run says how often it came about, the rarest first.
+//! A rule for a rare situation is tested only where the situation occurs. So each has a name, and a
+//! long run reports how often it occurred, the rarest first.
 
 use ccl_core::ids::{GroupId, OpName};
 use ccl_core::master::Master;
@@ -14,7 +14,7 @@ use super::swarm::FaultKind;
 
 /// Phases of a group in which a fault is rare.
 const PHASES: [&str; 4] = ["Founding", "Suspended", "Installing", "Rebuild"];
-/// Classes of faults that rules speak of.
+/// Classes of faults to which rules refer.
 const CLASSES: [&str; 10] = [
     "loss",
     "master restart",
@@ -27,7 +27,7 @@ const CLASSES: [&str; 10] = [
     "twist",
     "join",
 ];
-/// What is no fault in a phase.
+/// Situations other than a fault in a phase.
 const OTHERS: [Cell; 20] = [
     ("attach", "counts as flush"),
     ("attach", "while installing"),
@@ -48,7 +48,7 @@ const OTHERS: [Cell; 20] = [
     ("lasting mute", "at a member"),
     ("closed group", "formed"),
     ("closed group", "went on"),
-    ("closed group", "somebody refused"),
+    ("closed group", "process refused"),
 ];
 
 /// The class of a fault.
@@ -91,7 +91,7 @@ impl World {
         phases.find(|(id, _)| *id == group).map(|(_, phase)| phase)
     }
 
-    /// A fault happens: to a host, or to all groups if to none.
+    /// A fault happens: to a host or, if `None`, to all groups.
     pub(super) fn note_fault(&mut self, kind: FaultKind, victim: Option<HostId>) {
         let is_member = victim.is_some_and(|host| self.hosts[host.0].view.is_some());
         match (kind, is_member) {
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// The master evicts somebody.
+    /// The master evicts a peer.
     pub(super) fn note_eviction(&mut self, group: GroupId) {
         match self.phase_of(group) {
             Some("Suspended") => self.stats.situation(("eviction", "while suspended")),

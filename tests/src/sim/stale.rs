@@ -1,4 +1,4 @@
-//! What comes late, or once more: frames of an earlier life, and the first messages of connections.
+//! Late and repeated messages: frames of an earlier link, and first messages of connections.
 
 use ccl_core::ids::{Epoch, GroupId, OpName, PeerId, Vid};
 use ccl_core::transport::Frame;
@@ -12,7 +12,7 @@ use super::plane::{Arrival, Content};
 use super::workload::App;
 
 impl World {
-    /// What last reached a host comes again as if it were of an older view, with other bytes.
+    /// The last frames of a host arrive again as if of an older view, with other bytes.
     pub fn inject_stale_frames(&mut self, host: HostId) {
         let open: Vec<OpName> = open_operations(&self.hosts[host.0])
             .filter_map(|operation| operation.started)
@@ -34,8 +34,8 @@ impl World {
         self.host_pump(host);
     }
 
-    /// Any hello that anybody ever said to this master comes once more: of members, of those that
-    /// have left, and of the dead.
+    /// Any hello to this master arrives once more: of members, of peers that have left, and of dead
+    /// ones.
     pub fn inject_hello_again(&mut self) {
         let spared = self.swarm.healthy_group;
         let hosts = self.hosts.iter().enumerate();
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// Somebody joins whose first hello comes when it has long said another.
+    /// A process joins whose first hello arrives long after another one.
     pub fn inject_late_hello(&mut self) {
         self.plan.late_hellos += 1;
         if self.has_sites() {
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// The connection breaks that a late hello is said over; it comes over another one.
+    /// The connection of a late hello breaks; the process says hello over another one.
     pub fn delay_hello(&mut self, host: HostId, connection: u64) {
         if !std::mem::replace(&mut self.hosts[host.0].is_hello_late, false) {
             return;
@@ -85,7 +85,7 @@ impl World {
         self.schedule(after, Event::Fault(late));
     }
 
-    /// The message that opened a host's connection comes once more.
+    /// The message that opened a host's connection arrives once more.
     pub fn inject_replay(&mut self, host: HostId) {
         let Some((master, mut message)) = self.hosts[host.0].last_opening.clone() else {
             return;
@@ -98,8 +98,8 @@ impl World {
         self.replay(host, (master, message));
     }
 
-    /// A message that opened a connection comes once more, over one of its own, to the same master:
-    /// one that has restarted cannot know that the session secret is used again.
+    /// A message that opened a connection arrives once more, over a separate connection, at the
+    /// same master: a restarted one cannot know that the session secret is used again.
     pub fn replay(&mut self, host: HostId, (master, message): (u32, PeerToMaster)) {
         if self.master.machine.is_none() || self.master.incarnation != master {
             return;
@@ -126,8 +126,8 @@ fn age(content: &mut Content) {
         Content::Signal { header, payload } => {
             header.op.birth = older(header.op.birth);
             let mut bytes = payload.to_vec();
-            // A post that ends with its fingerprint ends with its caller's name or none; before
-            // that is its `min_world`. So it stays a fingerprint.
+            // A post that ends with its fingerprint ends with its caller's name or none, after its
+            // `min_world`. So it stays a fingerprint.
             let is_post = matches!(header.frame, Frame::Post { fingerprint_bytes }
                 if fingerprint_bytes as usize == bytes.len());
             let back = if is_post { 2 } else { 1 };

@@ -1,7 +1,7 @@
-//! What a seed chooses: sizes, waiting times, delays, and how likely each fault is.
+//! What a seed chooses: sizes, timeouts, delays, and how likely each fault is.
 //!
-//! Each seed picks its own mix, so that some runs see one kind of fault again and again and others
-//! see none of it; an even mix would hide the interplay of rare ones.
+//! Each seed picks its own mix, so that some runs see one kind of fault often and others never. An
+//! even mix would hide the interplay of rare ones.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ impl FaultKind {
         Self::Askers,
     ];
 
-    /// Whether it hits all processes at once, or what all need.
+    /// Whether it hits all processes at once, or something that all need.
     #[must_use]
     pub fn hits_all(self) -> bool {
         self == Self::MasterFreeze || self.restarts_master() || self.is_pause()
@@ -128,14 +128,14 @@ impl FaultKind {
         )
     }
 
-    /// Whether something stands still, for longer than it takes to be missed.
+    /// Whether something pauses for longer than it takes to be missed.
     #[must_use]
     pub fn is_pause(self) -> bool {
         let master = matches!(self, Self::MasterPause | Self::DiskStall);
         master || matches!(self, Self::PeersPause | Self::WorldPause)
     }
 
-    /// Whether it is something that applications do, planned with their calls.
+    /// Whether applications cause it, planned with their calls.
     #[must_use]
     pub fn is_planned(self) -> bool {
         matches!(self, Self::Deadline | Self::Mismatch | Self::InvalidCall)
@@ -153,13 +153,13 @@ pub struct Swarm {
     pub min_worlds: Vec<u32>,
     /// Tags of each group.
     pub tags: u64,
-    /// Whether each round uses tags that it has not used for long, so that they come to many.
+    /// Whether rounds rarely use the same tags, so that many are in use.
     pub fresh_tags: bool,
     /// Tags of a group from which on those at rest are given back.
     pub tags_kept: usize,
     /// A group that no fault may touch and that must never wait for another.
     pub healthy_group: Option<u64>,
-    /// Waiting times of the run.
+    /// Timeouts of the run.
     pub timers: Timers,
     /// What a crashed master finds.
     pub disk: Disk,
@@ -181,16 +181,16 @@ pub struct Swarm {
     pub aim_permille: u64,
     /// How likely each kind is, against the others.
     pub weights: Vec<(FaultKind, u64)>,
-    /// Sessions of each unit that lives and dies as one; 1: all alone.
+    /// Sessions of each unit; 1: none share a unit.
     pub unit: u64,
-    /// Sessions of a unit that are admitted as one; `None`: they need not wait for each other.
+    /// Sessions of a unit that are admitted together; `None`: they need not wait for each other.
     pub unit_size: Option<u32>,
-    /// The groups in which each host has a process, which go on together and are a unit that is
-    /// admitted as one. Empty: each process is a host of its own.
+    /// The groups in which each host has a process. A host's processes advance together and are a
+    /// unit that is admitted as one. Empty: each process is a host of its own.
     pub site: Vec<u64>,
     /// Such hosts at the start.
     pub sites: usize,
-    /// How many of 1,000 additions and arrivals take their time.
+    /// How many of 1,000 additions and arrivals are delayed.
     pub lazy_permille: u64,
     /// Longest pause of an application between calls.
     pub think: Duration,
@@ -220,7 +220,7 @@ impl Swarm {
         swarm.of_many_tags(&mut Rng::new(seed ^ 0x007a_6500))
     }
 
-    /// The same, mostly with a limit of tags that its calls come to again and again.
+    /// The same, usually with a limit of tags that its calls often reach.
     fn of_many_tags(mut self, rng: &mut Rng) -> Self {
         if rng.chance(750) {
             self.tags_kept = rng.between(1, 2 * self.tags) as usize;
@@ -360,8 +360,7 @@ fn timers(rng: &mut Rng) -> Timers {
     }
 }
 
-/// A mix in which about half of the kinds take part, with rates that differ by an order of
-/// magnitude.
+/// A mix of about half of the kinds, with rates that differ by an order of magnitude.
 fn weights(rng: &mut Rng, spares_a_group: bool) -> Vec<(FaultKind, u64)> {
     let candidates = FaultKind::ALL
         .into_iter()

@@ -1,8 +1,8 @@
 //! Shared state of the applications, and an abstract transfer of it.
 //!
 //! Stands in for the memory and for the engine that moves blocks: a content is a revision and a
-//! root, and whoever is elected to receive has it after a while, if a source is still there to
-//! serve it. What must hold of it is in `sync_rules`.
+//! root, and a receiver has it after a while, if a source is still there to serve it. What must
+//! hold of it is in `sync_rules`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,33 +16,33 @@ use ccl_core::wire::control::{
 use super::cluster::{Event, HostId, World};
 use super::rng::mix_all;
 
-/// What an application has of its shared state.
+/// An application's shared state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Possession {
     /// Its content, if that is whole.
     pub content: StateId,
     /// Whether it is whole: not while it is fetched, nor after a fetch that was given up.
     pub is_usable: bool,
-    /// Whether it votes for going back.
+    /// Whether it votes to restore.
     pub restore: bool,
-    /// What a scripted application wants.
+    /// The strategy of a scripted application.
     pub strategy: SyncStrategy,
     /// Whether it was ever part of a sync that succeeded.
     has_synced: bool,
     /// Whether it has trained since the last sync that succeeded: one step at most.
     has_trained: bool,
-    /// The call that it got ready for: a repetition brings the same.
+    /// The call for which it prepared: a retry has the same offer.
     ready_for: Option<u64>,
 }
 
-/// What one sync is about, the same for all members.
+/// The theme of one sync, the same for all members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// The popular content is enforced, and some only receive.
     Popular,
     /// Some send, the others receive.
     Send,
-    /// Everybody wants what it likes.
+    /// Members have arbitrary strategies.
     Mixed,
     /// All only receive.
     Receive,
@@ -50,7 +50,7 @@ enum Mode {
     Keys,
     /// Some are too far ahead.
     Ahead,
-    /// Everybody is behind.
+    /// All are behind.
     Lost,
 }
 
@@ -83,7 +83,7 @@ impl Default for Possession {
 }
 
 impl Possession {
-    /// Training goes on between two syncs: the same from the same content, or astray.
+    /// Trains between two syncs: the same step from the same content, or a stray one.
     fn get_ready(&mut self, logical: u64, dice: u64) {
         if self.ready_for.replace(logical) == Some(logical) || !self.is_usable {
             return;
@@ -117,7 +117,7 @@ impl Possession {
         }
     }
 
-    /// What it brings to this call.
+    /// Its offer for this call.
     fn offer(&mut self, logical: u64, dice: u64) -> StateOffer {
         self.get_ready(logical, dice);
         let odd = Mode::of(logical) == Mode::Keys && dice / 10_000 % 100 < 30;
@@ -141,18 +141,18 @@ impl Possession {
         self.restore = false;
     }
 
-    /// It was evicted, and comes back with what the reason asks for: nothing of another run.
+    /// It was evicted, and comes back as the reason asks: without a state of another run.
     pub fn evicted(&mut self, reason: &EvictReason) {
         if let EvictReason::RevisionAhead { .. } = reason {
             *self = Self::default();
         }
     }
 
-    /// A sync was refused: the application does what the fault asks for.
+    /// A sync was refused: the application does what the fault asks.
     fn refused(&mut self, fault: &SyncFault) {
         match fault {
             SyncFault::RevisionLost { .. } => self.restore = true,
-            // All hear the same, and do the same about it.
+            // All learn the same, and act alike.
             SyncFault::RevisionAhead { theirs, .. } if theirs.0 % 2 == 0 => self.restore = true,
             SyncFault::RevisionAhead { sealed, .. } => {
                 let last = Revision(sealed.0 + 1);
@@ -172,7 +172,7 @@ impl Possession {
 #[derive(Debug)]
 pub struct Transfer {
     offer: StateOffer,
-    /// What was elected, and who has it.
+    /// The elected content, and the members that have it.
     elected: Option<(StateId, Vec<PeerId>)>,
 }
 
@@ -180,7 +180,7 @@ pub struct Transfer {
 pub type Transfers = BTreeMap<OpName, Transfer>;
 
 impl World {
-    /// What a host brings to a sync.
+    /// A host's offer for a sync.
     pub fn sync_offer(&mut self, host: HostId, logical: u64) -> StateOffer {
         let is_spared = self.swarm.healthy_group == Some(self.hosts[host.0].group.0);
         let app = &mut self.hosts[host.0].app;
@@ -199,7 +199,7 @@ impl World {
         }
         let mut dice = mix_all(&[logical, host.0 as u64, 2]);
         if is_spared {
-            // Nobody is evicted there, so nobody may be too far ahead.
+            // No host is evicted there, so none may be too far ahead.
             dice = dice - dice % 100 + 40 + dice % 60;
         }
         possession.offer(logical, dice)
@@ -213,12 +213,12 @@ impl World {
         transfers.insert(op, transfer);
     }
 
-    /// A host hears what was elected: it has it, or begins to fetch it.
+    /// A host receives an election: it has the content, or begins to fetch it.
     pub fn sync_elected(&mut self, host: HostId, op: OpName, elected: (StateId, Vec<PeerId>)) {
         let (now, revision) = (self.now, elected.0.revision.0);
         self.trace.fold(now, &[36, host.0 as u64, revision]);
         let content = elected.0;
-        // What it has is kept until the only source has given all.
+        // Its own content is kept until the only source has given everything.
         let is_single = elected.1.len() == 1;
         let state = &mut self.hosts[host.0];
         let Some(transfer) = state.transfers.get_mut(&op) else {
@@ -241,7 +241,7 @@ impl World {
         self.schedule(after, Event::Fetched { host, op });
     }
 
-    /// A host has fetched all that it misses, if somebody was there to give it.
+    /// A host has fetched all that it misses, if there was a source.
     pub fn sync_fetched(&mut self, host: HostId, op: OpName) {
         let Some(transfer) = self.hosts[host.0].transfers.get(&op) else {
             return;
@@ -261,7 +261,7 @@ impl World {
         self.host_pump(host);
     }
 
-    /// Whether a source still has its state in the hands of the library.
+    /// Whether a source's state is still lent to the library.
     fn serves(&self, receiver: HostId, source: PeerId, op: OpName) -> bool {
         let (run, group) = {
             let host = &self.hosts[receiver.0];
@@ -279,7 +279,7 @@ impl World {
         self.host_input_quietly(host, Input::Held(op));
     }
 
-    /// No more blocks of it move. Memory half written stays so.
+    /// No more blocks of it move. Half-written memory stays so.
     pub fn sync_stops(&mut self, host: HostId, op: OpName) {
         self.hosts[host.0].transfers.remove(&op);
     }
@@ -296,7 +296,7 @@ impl World {
     }
 }
 
-/// The next revision of a content; the same from the same, unless it goes astray.
+/// The next revision of a content: the same from the same content, unless it strays.
 fn after(content: StateId, stray: u64) -> StateId {
     let revision = content.revision.0 + 1;
     StateId {
@@ -305,7 +305,7 @@ fn after(content: StateId, stray: u64) -> StateId {
     }
 }
 
-/// What a checkpoint of another run holds.
+/// The content of another run's checkpoint.
 fn of_another_run(stray: u64) -> StateId {
     StateId {
         revision: Revision(1 + stray % 200),
@@ -326,7 +326,7 @@ fn head(content: StateId) -> u64 {
     u64::from_le_bytes(head.unwrap_or_default())
 }
 
-/// A root that stands for a number.
+/// The root for a number.
 #[must_use]
 pub fn root(number: u64) -> Digest {
     let mut root = Digest::default();
@@ -334,5 +334,5 @@ pub fn root(number: u64) -> Digest {
     root
 }
 
-/// How long a script lets a transfer take, with a margin.
+/// How long a transfer takes in a script, with a margin.
 pub const TRANSFER_MAX: Duration = Duration::from_millis(200);

@@ -1,8 +1,8 @@
 //! What must hold of syncs of shared state (docs/protocol.md, R18), seen from outside.
 //!
-//! The election is computed here a second time, from what the members really called and from what
-//! callers were told before: what is told must be what it says. Where nobody was told how the sync
-//! before ended, or nobody is left who knows, only what needs no history is checked.
+//! The election is computed here a second time, from the members' real calls and from earlier
+//! outcomes, and the outcome must agree. If no caller was told how the sync before ended, or none
+//! is left that knows, only what needs no history is checked.
 
 use std::cmp::Reverse;
 
@@ -17,24 +17,23 @@ use super::workload::Operation;
 /// Run, group and name of a sync.
 type SyncKey = (usize, GroupId, OpName);
 
-/// What a member brought.
+/// A member's offer.
 type Offer = (PeerId, StateOffer);
 
-/// What the sync before sealed.
+/// The content that the sync before sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     /// This, or that there was none.
     Sealed(Option<StateId>),
-    /// It cannot be known from what was told.
+    /// It cannot be known from the outcomes.
     Unknown,
 }
 
 impl Checkers {
-    /// A host hears of an election.
+    /// A host receives an election.
     ///
-    /// # Errors
-    /// Another heard otherwise, somebody has not called yet, or the sources are not those who have
-    /// what was elected.
+    /// # Errors Another host received a different one, a member has not called yet, or the sources
+    /// are not the members that have the elected content.
     pub fn host_hears_election(
         &mut self,
         host: &Host,
@@ -61,7 +60,7 @@ impl Checkers {
         })
     }
 
-    /// What all members brought, in rank order; `None` unless all have called.
+    /// The offers of all members, in rank order; `None` unless all have called.
     fn offers(&self, key: SyncKey) -> Option<Vec<Offer>> {
         let started = self.started.get(&key)?;
         let members = self.members_of(key);
@@ -124,8 +123,7 @@ impl Checkers {
 impl World {
     /// A sync committed at a host.
     ///
-    /// # Errors
-    /// Others have another content, or it is not the one that must have been elected.
+    /// # Errors Others have another content, or it is not the one that had to be elected.
     pub fn check_sync_committed(
         &mut self,
         host: HostId,
@@ -171,7 +169,7 @@ impl World {
         })
     }
 
-    /// Somebody was evicted for the revision of its shared state.
+    /// A host was evicted for the revision of its shared state.
     ///
     /// # Errors
     /// In no sync that all members had called was it one of a few that are too far ahead.
@@ -204,10 +202,9 @@ impl World {
         )
     }
 
-    /// A host is told that a sync cannot be.
+    /// A host learns that a sync failed.
     ///
-    /// # Errors
-    /// It could have been, or for another reason.
+    /// # Errors It should have succeeded, or failed for another reason.
     pub fn check_sync_fault(
         &mut self,
         operation: &Operation,
@@ -217,7 +214,7 @@ impl World {
         let keeps_all = self.keeps_all();
         let names: Vec<OpName> = match operation.started {
             Some(op) => vec![op],
-            // Told before it called: the birth is not known here.
+            // It learned this before it called, so the birth is not known here.
             None => self.checkers.names_of((run, group), (op.tag, op.n)),
         };
         let mut wrong = format!("{op} was refused before all had called it: {fault}");
@@ -240,8 +237,8 @@ fn is_candidate((_, offer): &Offer) -> bool {
     offer.is_usable && offer.strategy != SyncStrategy::ReceiveOnly
 }
 
-/// Whether fewer are too far ahead than can go on without them. The root of what was sealed is not
-/// looked at.
+/// Whether fewer are too far ahead than can continue without them. Ignores the root of what was
+/// sealed.
 fn are_few_ahead(offers: &[Offer], sealed: Revision) -> bool {
     let candidates = offers.iter().filter(|offer| is_candidate(offer));
     let ahead = |it: &&Offer| it.1.content.revision.0 > sealed.0 + 1;
@@ -249,7 +246,7 @@ fn are_few_ahead(offers: &[Offer], sealed: Revision) -> bool {
     candidates.clone().filter(ahead).count() < candidates.filter(legal).count()
 }
 
-/// The election once more: what must win, or the name of what must be refused.
+/// The election once more: the content that must win, or the name of the fault.
 fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static str> {
     let has = |strategy| offers.iter().any(|(_, it)| it.strategy == strategy);
     if offers
@@ -297,7 +294,7 @@ fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<StateId, &'static 
     if beaten { Err("sender") } else { Ok(winner) }
 }
 
-/// Whether a fault is true of what was offered, and is the one to be told.
+/// Whether a fault is true of the offers, and is the right one to report.
 fn check_fault(offers: &[Offer], before: Before, fault: &SyncFault) -> Result<(), String> {
     if let Before::Sealed(sealed) = before {
         let expected = elect(offers, sealed);
@@ -361,7 +358,7 @@ fn check_fault(offers: &[Offer], before: Before, fault: &SyncFault) -> Result<()
     ensure(is_true, || "it is not true".into())
 }
 
-/// A fault in one word.
+/// The name of a fault.
 #[must_use]
 pub fn name(fault: &SyncFault) -> &'static str {
     match fault {

@@ -1,7 +1,7 @@
-//! The history of one simulated run: a digest always, its lines only when somebody wants to read.
+//! The history of one simulated run: always a digest, lines only on demand.
 //!
-//! Formatting costs more than simulating, so a run that fails is simply run again with lines: the
-//! same seed gives the same history.
+//! Formatting costs more than simulating, so a failing run is run again with lines: the same seed
+//! gives the same history.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -34,7 +34,7 @@ impl Trace {
         }
     }
 
-    /// Folds what happened into the digest.
+    /// Folds an event into the digest.
     pub fn fold(&mut self, now: Instant, what: &[u64]) {
         self.events += 1;
         self.digest = mix(self.digest.rotate_left(5) ^ now.0);

@@ -1,7 +1,7 @@
-//! Trouble that applications make for each other, and cuts that last until everything is put right.
+//! Faults that applications cause each other, and cuts that last until everything is repaired.
 //!
-//! An application may cancel what it calls next, or call something else; come late to an operation,
-//! safe points after the others; die in a barrier; have no patience at safe points.
+//! An application may cancel its next call, or call something else; come to an operation some safe
+//! points after the others; die in a barrier; withdraw from safe points early.
 
 use std::time::Duration;
 
@@ -16,24 +16,24 @@ use super::rng::Rng;
 use super::swarm::FaultKind;
 use super::workload::CallKind;
 
-/// What an application is about to do that others do not.
+/// The planned faults of an application.
 #[derive(Debug, Default)]
 pub struct Whims {
-    /// It does something with its next call, drawn from this.
+    /// The twist of its next call is drawn from this.
     twist: Option<u64>,
-    /// So many safe points are given up soon.
+    /// It withdraws early from this many safe points.
     hasty: u32,
-    /// It dies in the next operation in which nobody needs anything of it.
+    /// It dies in the next operation that needs no data of it.
     dies: bool,
     /// Calls that it makes in a later round.
     later: Vec<(u64, Vec<Logical>)>,
 }
 
-/// Safe points that an application without patience gives up soon.
+/// Safe points from which an impatient application withdraws early.
 const HASTY_POINTS: u32 = 4;
 
 impl World {
-    /// Makes trouble of this kind, if it is of those that are made here.
+    /// Injects a fault of this kind, if it belongs here.
     pub fn inject_trouble(&mut self, kind: FaultKind, host: HostId) -> bool {
         match kind {
             FaultKind::LastingCut => self.cut_link_for_good(host),
@@ -52,7 +52,7 @@ impl World {
         true
     }
 
-    /// Cancels a call, or everything that is open: the race with the last Done is what matters.
+    /// Cancels a call, or all open ones, to race with the last `Done`.
     pub(super) fn inject_cancel(&mut self, host: HostId) {
         let open: Vec<CallId> = self.hosts[host.0]
             .app
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// One of a host's links stops working, at least one way.
+    /// One of a host's links stops working in at least one direction.
     fn cut_link_for_good(&mut self, host: HostId) {
         let links = self.links_of(host);
         let Some(link) = self.fault_rng.pick(&links) else {
@@ -111,7 +111,7 @@ impl World {
         true
     }
 
-    /// Calls that were put off until now, or for longer than there is time.
+    /// Calls that were put off until this round; all of them once faults are off.
     pub(super) fn late_calls(&mut self, host: HostId, round: u64) -> Vec<Vec<Logical>> {
         let all = self.plan.calm;
         let later = std::mem::take(&mut self.hosts[host.0].app.whims.later);
@@ -121,7 +121,7 @@ impl World {
         due.into_iter().map(|(_, calls)| calls).collect()
     }
 
-    /// How long an application waits at a safe point, if not for ever.
+    /// How long an application waits at a safe point, if not forever.
     pub(super) fn patience_at_point(&mut self, host: HostId) -> Option<Duration> {
         let patience = match self.network_rng.chance(100) {
             true => self.network_rng.millis(1, 400),
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// Views between two of a group that let somebody in.
+    /// Views between two admissions of a group.
     pub(super) fn admissions_between(
         &self,
         (run, group): (usize, GroupId),

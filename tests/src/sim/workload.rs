@@ -1,7 +1,7 @@
-//! The applications: they call what the program says and branch on results alone.
+//! The applications: they make the program's calls and branch on results alone.
 //!
-//! The library's loop that repeats a call after a loss lives above the machine; its policy is
-//! repeated here: only a loss is retried, never a cancel (docs/protocol.md, R8).
+//! The library's retry after a loss is above the machine, so its policy is repeated here: only a
+//! loss is retried, never a cancel (docs/protocol.md, R8).
 
 mod answers;
 
@@ -40,7 +40,7 @@ pub enum AppStep {
     Respawn,
 }
 
-/// What an open call is.
+/// The kind of an open call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)]
 pub enum CallKind {
@@ -57,11 +57,11 @@ pub enum CallKind {
 /// A collective that is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// What the program means.
+    /// The call of the program.
     pub logical: Logical,
-    /// Which try it is, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// What this member really calls.
+    /// The call that this member really makes.
     pub fingerprint: Fingerprint,
     /// Its buffers.
     pub parts: Vec<Part>,
@@ -117,13 +117,13 @@ pub struct App {
     pub endings: Vec<(CallId, Ending)>,
     /// Its round, once admitted.
     pub round: Option<u64>,
-    /// The round that it was admitted in.
+    /// The round in which it was admitted.
     pub admitted: Option<u64>,
     /// Whether it waits for the others of its host.
     pub waits_for_mates: bool,
     /// Whether it never calls anything again.
     pub hung: bool,
-    /// Whether it has done all that it will ever do.
+    /// Whether it has made all its calls.
     pub finished: bool,
     /// Whether its process comes back after its session ended.
     pub comes_back: bool,
@@ -131,7 +131,7 @@ pub struct App {
     pub stranger: bool,
     /// Its shared state.
     pub possession: Possession,
-    /// What it is about to do that others do not.
+    /// Its planned faults.
     pub whims: Whims,
     streams: BTreeMap<Tag, Stream>,
     safe_point: bool,
@@ -166,7 +166,7 @@ impl App {
         }
     }
 
-    /// Its process died: nobody waits any more.
+    /// Its process died: no call waits any more.
     pub fn die(&mut self) {
         self.calls.clear();
         self.streams.clear();
@@ -294,7 +294,7 @@ impl World {
         }
     }
 
-    /// The application makes the calls at once that it would make soon.
+    /// Makes at once the calls that it would make soon.
     pub(super) fn app_hurries(&mut self, host: HostId) {
         let app = &self.hosts[host.0].app;
         let tags: Vec<Tag> = app.streams.keys().copied().collect();
@@ -481,7 +481,7 @@ impl World {
         }
     }
 
-    /// The application wants to go.
+    /// The application leaves.
     pub fn app_leave(&mut self, host: HostId) {
         let now = self.now;
         let call = self.hosts[host.0].app.open(CallKind::Leave, now, None);

@@ -1,8 +1,8 @@
 //! Admission: which newcomers may be admitted together.
 //!
 //! Finding a largest set of fully linked newcomers takes exponential time. So this uses the method
-//! of blame (R10): as long as links are missing, leave out the newcomer that misses most. One that
-//! nobody reaches cannot keep the others out.
+//! of blame (R10): as long as links are missing, leave out the newcomer that misses most. A
+//! newcomer that no one can reach cannot keep the others out.
 //!
 //! The group decides when to admit (at a safe point, or in its first view); `unit` decides which
 //! unit enters when.
@@ -23,23 +23,23 @@ pub struct Newcomer {
     pub min_world: u32,
     /// Its place among the members of a closed group.
     pub place: Option<Place>,
-    /// Peers that it said it has a whole link to. `None` until it says so over its present
+    /// Peers to which it reported a whole link. `None` until it reports over its present
     /// connection.
     pub linked: Option<BTreeSet<PeerId>>,
     /// What keeps it waiting, if anything does.
     pub held: Option<Held>,
-    /// From which safe point on.
+    /// The first safe point at which it may be admitted.
     pub turn: Turn,
 }
 
-/// From which safe point on a newcomer may be admitted.
+/// The safe points at which a newcomer may be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// From any safe point on.
+    /// At any.
     Any,
     /// Its unit is not whole yet.
     Waits,
-    /// At this one, as the others of its unit in their groups; at none later.
+    /// At this one only, as the others of its unit in their groups.
     At(u64),
 }
 
@@ -62,11 +62,11 @@ impl Newcomer {
     }
 }
 
-/// Newcomers that may be admitted together: each is linked with all of `members`, and any two say
-/// so of each other. Those whose turn has come are first, then a linked set of the others, of which
-/// earlier sessions come first; nobody takes a place, or comes without a link, that would keep out
-/// one who was told its turn. A view never grows beyond its limit. `point`: the number of the safe
-/// point; `None` for first members.
+/// Newcomers that may be admitted together: each is linked with all of `members`, and any two are
+/// linked with each other. Those whose turn has come are first, then a linked set of the others,
+/// earlier sessions first. No newcomer is chosen that would keep out one whose turn is set, because
+/// it takes its place or lacks a link to it. A view never grows beyond its limit. `point` is the
+/// number of the safe point; `None` for first members.
 pub fn choose(
     members: &BTreeSet<PeerId>,
     newcomers: &BTreeMap<PeerId, Newcomer>,
@@ -104,11 +104,11 @@ pub fn choose(
     chosen
 }
 
-/// Some of which any two are linked with each other, and what keeps the others out.
+/// Peers that are all linked with each other, and what keeps the others out.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LinkedSet<T> {
     pub together: Vec<T>,
-    /// Links that are missing: of those left out, in their order, to those that were still in.
+    /// Missing links: from the peers left out, in their order, to those that were still in.
     pub apart: Vec<(T, T)>,
 }
 
@@ -124,7 +124,7 @@ impl<T: Copy> LinkedSet<T> {
                 .collect()
         };
         let missing: Vec<Vec<usize>> = (0..all.len()).map(apart_from).collect();
-        // To those that are in.
+        // Its missing links to those that are in.
         let mut counts: Vec<usize> = missing.iter().map(Vec::len).collect();
         let mut is_in = vec![true; all.len()];
         let mut apart = Vec::new();
@@ -165,7 +165,7 @@ impl<T: Copy> LinkedSet<T> {
     }
 }
 
-/// Whether a newcomer could be admitted now, beside all who were told their turn.
+/// Whether a newcomer could be admitted now, together with all whose turn is set.
 pub fn is_ready(
     peer: PeerId,
     members: &BTreeSet<PeerId>,
@@ -180,7 +180,7 @@ pub fn is_ready(
     has_room && mutual && newcomer.is_some_and(|newcomer| newcomer.is_fit(members, now))
 }
 
-/// Whether a newcomer and each of `others` that is one of the same group say that they are linked.
+/// Whether a newcomer and each newcomer among `others` report links to each other.
 pub fn are_all_linked<'a>(
     newcomers: &BTreeMap<PeerId, Newcomer>,
     peer: PeerId,

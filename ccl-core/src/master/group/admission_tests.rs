@@ -48,7 +48,7 @@ fn newcomers_need_links_to_each_other_in_both_words() {
     assert_eq!(chosen(&[0], &[(2, &[0, 3]), (3, &[0])]), [2]);
 }
 
-/// Newcomers from 1 on, of which these pairs are not linked with each other; nobody is a member.
+/// Newcomers numbered from 1, all linked except these pairs; there are no members.
 fn chosen_without(count: u64, missing: &[(u64, u64)]) -> Vec<u64> {
     let linked = |one: u64| -> Vec<u64> {
         let others = (1..=count).filter(|other| *other != one);

@@ -30,7 +30,7 @@ pub struct Broken {
 }
 
 impl Blame {
-    /// A member says that its link to `target` broke; reports are judged at `due` at the latest.
+    /// A member reports that its link to `target` broke; reports are judged at `due` at the latest.
     pub fn report(&mut self, from: PeerId, target: PeerId, broken: Broken, due: Instant) {
         let Broken { fault, gave_up } = broken;
         let known = self.reports.get(&(from, target));
@@ -42,13 +42,13 @@ impl Blame {
         }
     }
 
-    /// A member says that its link to `target` works again.
+    /// A member reports that its link to `target` works again.
     pub fn clear(&mut self, from: PeerId, target: PeerId) {
         self.reports.remove(&(from, target));
         self.rest();
     }
 
-    /// A member is gone, and with it what it said and what was said of it.
+    /// A member is gone: drops its reports and those about it.
     pub fn forget(&mut self, peer: PeerId) {
         self.reports
             .retain(|(from, target), _| *from != peer && *target != peer);
@@ -90,9 +90,9 @@ impl Blame {
     }
 }
 
-/// Picks members until no broken link is left, and says whose links they had broken. First whoever
-/// the master itself hears nothing of: without that, the tie between two members of which one hangs
-/// could fall on the living one. Then whoever ends most broken links; then the latest admitted.
+/// Picks members until no broken link is left, each with the other ends of its broken links. First
+/// those that the master has not heard from either: otherwise, if one of two members hangs, the tie
+/// could fall on the healthy one. Then the member with most broken links; then the latest admitted.
 pub fn culprits(
     mut links: BTreeSet<(PeerId, PeerId)>,
     by_admission: &[PeerId],

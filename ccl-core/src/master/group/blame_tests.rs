@@ -1,4 +1,4 @@
-//! Whom broken links are blamed on.
+//! Which peer is blamed for broken links.
 
 use super::*;
 

@@ -24,7 +24,7 @@ use crate::wire::control::{
 type Lost = BTreeMap<PeerId, EvictReason>;
 
 impl Group {
-    /// Commits what every member finished: one message a member, whatever their number.
+    /// Commits what every member finished, in one message to each member.
     pub fn commit(&mut self, shared: &mut Shared) {
         let complete = self.ledger.complete();
         if !complete.is_empty() {
@@ -50,9 +50,9 @@ impl Group {
         }
     }
 
-    /// What all members hold may be written lazily, since they say so to the next master. What a
-    /// commit seals, the content of a sync, outlives them in checkpoints: the next members may have
-    /// nothing else.
+    /// What all members hold may be written lazily, since they report it to the next master. A
+    /// commit of a sync may not: the content that it seals outlives the members in checkpoints, and
+    /// the next members may have nothing else.
     fn seal_commits(&self, shared: &mut Shared, commits: &[CommitRecord]) {
         let seals = commits.iter().any(|it| it.sealed != Sealed::Nothing);
         let record = Record::Committed {
@@ -65,7 +65,7 @@ impl Group {
         }
     }
 
-    /// Starts a view change if something asks for one, or releases a safe point that needs none.
+    /// Starts a view change if there is a reason, or releases a safe point that needs none.
     pub fn leave_steady(&mut self, shared: &mut Shared) {
         if self.ledger.wants_abort() || self.ledger.wants_return(shared.tags_kept) {
             return self.suspend(shared, Lost::new());
@@ -120,7 +120,7 @@ impl Group {
         }
     }
 
-    /// Ends the present view: everybody still there is to report.
+    /// Ends the present view: all remaining members must report.
     fn suspend(&mut self, shared: &mut Shared, lost: Lost) {
         let peers = self.view.peers();
         let mut awaited: BTreeSet<_> = peers
@@ -258,7 +258,7 @@ impl Group {
         self.phase = Phase::Installing(Round { awaited });
     }
 
-    /// These have not heard yet of the present view, their first.
+    /// Members that may not have received the present view, which is their first.
     pub fn note_admitted(&mut self, peers: &[PeerId]) {
         let admission = Admission {
             vid: self.view.vid,
@@ -277,7 +277,7 @@ impl Group {
         session.member(number)
     }
 
-    /// All old members have the view: what was decided at the change to it may be told (R6).
+    /// All old members have the view: outcomes decided at the change to it may be returned (R6).
     pub fn release(&mut self, shared: &mut Shared) {
         self.phase = Phase::Steady;
         self.view.released = true;
@@ -304,7 +304,7 @@ impl Group {
         }
     }
 
-    /// The longest times that a member lives by.
+    /// The longest timeouts of any member.
     fn longest_told(&self, shared: &Shared) -> Timers {
         let members = self.view.members.iter();
         let sessions = members.filter_map(|member| shared.sessions.get(member.peer));

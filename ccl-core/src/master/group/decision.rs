@@ -10,12 +10,12 @@ use crate::master::group::operation::OpenOp;
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{AbortReason, EvictReason};
 
-/// Who is still there, and why the others are not.
+/// Which members remain, and why the others do not.
 #[derive(Debug)]
 pub struct Survival<'a> {
-    /// Members of the view that ends which go on.
+    /// Members of the ending view that remain.
     pub survivors: &'a BTreeSet<PeerId>,
-    /// Members of that view which do not.
+    /// Its members that do not.
     pub lost: &'a BTreeMap<PeerId, EvictReason>,
     /// Whether an earlier master may have sealed outcomes that this one does not know.
     pub rebuilding: bool,
@@ -26,11 +26,11 @@ pub struct Survival<'a> {
 pub enum Verdict {
     /// Every surviving member holds the result. `absent` are members that are no contributors.
     Committed { absent: Vec<PeerId> },
-    /// It can no longer end well, or somebody does not want it to.
+    /// It can no longer succeed, or a member asked for an abort.
     Aborted(AbortReason),
     /// It goes on unchanged.
     Carried,
-    /// Nobody surviving knows of it: as if it had never been called.
+    /// No survivor knows of it: as if it had never been called.
     Forgotten,
 }
 
@@ -70,8 +70,9 @@ pub fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
     }
 }
 
-/// Lost members that are not known to have called an operation which needs nothing of them. After a
-/// master's death all members are named: the dead master may have heard of the call and told so.
+/// Lost members that are not known to have called an operation which needs no data of theirs. After
+/// a restart of the master none is left out: the master before may have known of the call, and have
+/// named the member as a contributor.
 fn absent(open: &OpenOp, survival: &Survival) -> Vec<PeerId> {
     if survival.rebuilding || !open.is_empty() {
         return Vec::new();

@@ -10,7 +10,7 @@ use crate::ids::{PeerId, Revision};
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{StateId, StateOffer, SyncFault, SyncStrategy};
 
-/// What one member brings.
+/// A member and its offer.
 pub type Offer = (PeerId, StateOffer);
 
 /// The content that won, and who has it.
@@ -23,8 +23,7 @@ pub struct Election {
 
 /// Elects among the offers of all members, in rank order.
 ///
-/// Wherever several are alike, the lowest rank decides what wins, and the member admitted last is
-/// the odd one.
+/// In a tie the lowest rank decides what wins, and the member admitted last is the odd one.
 pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, SyncFault> {
     check_keys(offers)?;
     check_strategies(offers)?;
@@ -50,10 +49,10 @@ pub fn elect(offers: &[Offer], sealed: Option<StateId>) -> Result<Election, Sync
     })
 }
 
-/// Members that go because they are too far ahead of the sealed content, if all the others can have
-/// what they need without them: more candidates have a legal content than one that is too far
-/// ahead. Else only those who did not seal it go, if it is known who did and one of these has a
-/// legal content: that is the run. Else it is a fault for all, or up to the vote of all.
+/// Members to evict because they are too far ahead of the sealed content. All of them, if more
+/// candidates have a legal content than one that is too far ahead. Else only those that did not
+/// take part in sealing it, if it is known who did and one of these has a legal content: that is
+/// the run. Else none: it is a fault for all, or decided by the vote of all.
 pub fn strays(offers: &[Offer], sealed: StateId, sealers: &[PeerId]) -> Vec<(PeerId, Revision)> {
     if is_active(Mutation::AheadFailsAll) {
         return Vec::new();
@@ -74,8 +73,8 @@ pub fn strays(offers: &[Offer], sealed: StateId, sealers: &[PeerId]) -> Vec<(Pee
     ahead
 }
 
-/// Members that have this content whole, in rank order. Whether it counted is no matter: the same
-/// root is the same bytes.
+/// Members that have this content whole, in rank order. It does not matter whether their offers
+/// counted: the same root is the same bytes.
 pub fn holders(offers: &[Offer], content: StateId) -> Vec<PeerId> {
     let holders = offers.iter().filter(|(_, it)| holds(it, content));
     holders.map(|(peer, _)| *peer).collect()
@@ -93,13 +92,13 @@ fn is_whole(offer: &StateOffer) -> bool {
     offer.is_usable || is_active(Mutation::HalfWrittenCounts)
 }
 
-/// Whether a content may be the next after the sealed one: that itself, or one step further.
+/// Whether a content may be elected: the sealed one, or one a step ahead of it.
 fn follows(content: StateId, sealed: StateId) -> bool {
     let is_stray = content.revision == sealed.revision && is_active(Mutation::PopularBeatsSealed);
     content == sealed || Some(content.revision) == next(sealed.revision) || is_stray
 }
 
-/// Whether it is more than one step further than the sealed content.
+/// Whether it is more than one step ahead of the sealed content.
 fn is_ahead(content: StateId, sealed: StateId) -> bool {
     next(sealed.revision).is_some_and(|last| content.revision > last)
 }
@@ -108,14 +107,14 @@ fn next(revision: Revision) -> Option<Revision> {
     revision.0.checked_add(1).map(Revision)
 }
 
-/// Of the contents of the highest revision the one that most have; of several such, the first.
+/// The most frequent content of the highest revision; in a tie, the first.
 fn highest(contents: &[StateId]) -> Option<StateId> {
     let revision = contents.iter().map(|content| content.revision).max()?;
     let highest = contents.iter().filter(|it| it.revision == revision);
     most(highest.copied())
 }
 
-/// What occurs most often; of several such, what occurs first.
+/// The most frequent value; in a tie, the first.
 fn most<T: Copy + Ord>(values: impl Iterator<Item = T> + Clone) -> Option<T> {
     let mut counts = BTreeMap::new();
     for value in values.clone() {
@@ -145,7 +144,7 @@ fn check_keys(offers: &[Offer]) -> Result<(), SyncFault> {
     }
 }
 
-/// Those who send, and those who let the election decide, do not go together.
+/// `send_only` and `enforce_popular` cannot be combined.
 fn check_strategies(offers: &[Offer]) -> Result<(), SyncFault> {
     let strategies = offers.iter().map(|(_, it)| it.strategy);
     let voting = strategies.filter(|&it| it != SyncStrategy::ReceiveOnly);
@@ -195,16 +194,17 @@ fn follow(
     })
 }
 
-/// Who does not vote to restore. All members together may go on from the best there is where the
-/// sealed content does not allow it: what the members of before have sealed may be lost with them.
+/// Members that do not vote to restore. If all do, they may continue from the best available
+/// content although the sealed one does not allow it: what earlier members sealed may be lost with
+/// them.
 fn unwilling(offers: &[Offer]) -> Vec<PeerId> {
     let unwilling = offers.iter().filter(|(_, it)| !it.restore);
     unwilling.map(|(peer, _)| *peer).collect()
 }
 
-/// What all go on from that vote to restore: what the run sealed or what follows it, if no fewer
-/// have such a content than are too far ahead of it; else the best there is. So a checkpoint of
-/// another run does not win by its number.
+/// The content from which all continue if they vote to restore: what the run sealed or what follows
+/// it, unless more candidates are too far ahead than have such a content; else the best available.
+/// So a checkpoint of another run does not win by its number.
 fn restored(contents: &[StateId], sealed: StateId, best: StateId) -> StateId {
     let own = contents.iter().filter(|it| follows(**it, sealed));
     let own: Vec<StateId> = own.copied().collect();

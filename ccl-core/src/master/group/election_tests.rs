@@ -1,4 +1,4 @@
-//! Every rule of the election from both sides, and what holds whatever is offered.
+//! Every rule of the election from both sides, and properties that hold for any offers.
 
 use proptest::prelude::*;
 
@@ -54,7 +54,7 @@ fn torn(offer: StateOffer) -> StateOffer {
     }
 }
 
-/// Peers 10, 11, … bring these, in rank order.
+/// Peers 10, 11, … with these offers, in rank order.
 fn ranked(offers: &[StateOffer]) -> Vec<Offer> {
     let peers = (10..).map(PeerId);
     peers.zip(offers.iter().copied()).collect()
@@ -204,7 +204,7 @@ fn more_than_one_revision_further_is_an_error_that_names_the_furthest() {
     assert_eq!(run(&offers, sealed), ahead(12, 9));
     let offers = [restoring(has(7, b'x')), has(5, b's')];
     assert_eq!(run(&offers, sealed), ahead(10, 7));
-    // Of those whose content does not count, the revision does not either.
+    // If a content does not count, neither does its revision.
     let offers = [offer(R, id(7, b'x')), has(6, b'x'), torn(has(9, b'x'))];
     assert_eq!(run(&offers, sealed), wins(id(6, b'x'), &[11]));
     let last = Some(id(u64::MAX, b's'));
@@ -226,8 +226,8 @@ fn a_few_that_are_too_far_ahead_are_strays_and_as_many_as_the_rest_are_not() {
         [(10, 16), (13, 90)]
     );
     assert_eq!(strays(&[ahead, good, ahead, next]), []);
-    // What is behind, another content of the sealed revision, half a content, and what a receiver
-    // has do not count for anything.
+    // These do not count: what is behind, another content of the sealed revision, half a content,
+    // and what a receiver has.
     let nothing = [
         has(3, b'x'),
         has(14, b'x'),
@@ -236,7 +236,7 @@ fn a_few_that_are_too_far_ahead_are_strays_and_as_many_as_the_rest_are_not() {
     ];
     assert_eq!(strays(&[&nothing[..], &[ahead, good]].concat()), []);
     assert_eq!(strays(&[good, offer(R, ahead.content), torn(ahead)]), []);
-    // A vote to restore makes no run of what few have.
+    // A vote to restore does not let a minority's content win.
     assert_eq!(strays(&[good, good, ahead].map(restoring)), [(12, 16)]);
     assert!(super::strays(&ranked(&[good, good, ahead]), id(u64::MAX, b's'), &[]).is_empty());
 }
@@ -278,7 +278,7 @@ fn a_lost_revision_comes_back_only_if_all_members_vote_for_it() {
     assert_eq!(run(&behind, Some(sealed)), wins(id(4, b'c'), &[12, 13]));
 }
 
-/// The sealed content may be older than what the members of before have made of it.
+/// The sealed content may be older than what earlier members made of it.
 #[test]
 fn all_members_together_go_on_from_a_revision_further_ahead() {
     let sealed = Some(id(5, b's'));
@@ -304,7 +304,7 @@ fn a_vote_to_restore_changes_nothing_while_the_sealed_content_is_there() {
     let sealed = Some(id(5, b's'));
     let offers = [has(5, b'x'), has(5, b'x'), has(5, b's')].map(restoring);
     assert_eq!(run(&offers, sealed), wins(id(5, b's'), &[12]));
-    // It counts where only somebody who receives has it: nobody may take it from there.
+    // Also if only a receiver has it, since no one may take it from there.
     let offers = [offer(R, id(5, b's')), has(4, b'x')].map(restoring);
     assert_eq!(run(&offers, sealed), wins(id(4, b'x'), &[11]));
 }
@@ -425,7 +425,7 @@ proptest! {
         let mut turned = offers.clone();
         turned.rotate_left(turn % offers.len());
         let (here, there) = (elect(&offers, sealed), elect(&turned, sealed));
-        // Which strategy is the odd one, and whose sender is beaten, may depend on the order too.
+        // Which strategy is the odd one, and which sender loses, may depend on the order too.
         prop_assert_eq!(
             here.as_ref().err().map(std::mem::discriminant),
             there.as_ref().err().map(std::mem::discriminant)
@@ -441,7 +441,7 @@ proptest! {
         }
     }
 
-    /// What was elected and sealed is elected again when nobody has gone on.
+    /// What was elected and sealed is elected again if no member has advanced.
     #[test]
     fn a_sealed_winner_wins_again((offers, sealed) in some_offers()) {
         let offers = ranked(&offers);
@@ -454,7 +454,7 @@ proptest! {
         prop_assert_eq!(again.map(|it| it.content), Ok(elected.content));
     }
 
-    /// A fault speaks of members that are there, and of what they offered.
+    /// A fault names members of the sync, and what they offered.
     #[test]
     fn every_fault_is_true((offers, sealed) in some_offers()) {
         let offers = ranked(&offers);

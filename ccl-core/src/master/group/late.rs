@@ -11,7 +11,7 @@ use crate::master::group::operation::OpenOp;
 use crate::wire::control::{AbortReason, CancelReason, Elsewhere, Late, LatePeers};
 
 impl Ledger {
-    /// The verdict; after a timeout with the members that the operation waited for. All reports of
+    /// The verdict and, after a timeout, the members that the operation waited for. All reports of
     /// survivors are in, so it is known which of them have called and finished it. A lost member
     /// may have called it without reporting that: if the operation waited only for lost members,
     /// none is named.
@@ -54,7 +54,7 @@ impl Ledger {
         is_known.then(|| Late::Unfinished(LatePeers::of(&unfinished)))
     }
 
-    /// A call that a member is in, if it is in any.
+    /// The call that a member is in, if any.
     fn call_of(&self, peer: PeerId) -> Option<Elsewhere> {
         let mut open = self.open().filter(|open| open.posted.contains(&peer));
         let open = open.find(|open| !open.done.contains(&peer))?;

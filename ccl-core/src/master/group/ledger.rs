@@ -51,7 +51,7 @@ pub struct InView<'a> {
     pub now: Instant,
 }
 
-/// A message that no correct peer sends.
+/// A message that no correct peer would send.
 pub type Violation = String;
 
 impl Ledger {
@@ -82,7 +82,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A member of a run that is taken up has heard what was elected for a sync.
+    /// A member of a resumed run reports what was elected for a sync.
     pub fn restate_elected(
         &mut self,
         from: PeerId,
@@ -113,8 +113,8 @@ impl Ledger {
         }
     }
 
-    /// The open operation that a member speaks of, made if it is the first to; `None` if it is
-    /// decided.
+    /// The open operation that a member names, created if it is the first to name it; `None` if it
+    /// is decided.
     fn find(
         &mut self,
         from: PeerId,
@@ -208,12 +208,12 @@ impl Ledger {
         complete.map(|open| open.op().tag).collect()
     }
 
-    /// Whether somebody wants an operation aborted.
+    /// Whether a member wants an operation aborted.
     pub fn wants_abort(&self) -> bool {
         self.open.values().any(OpenOp::is_to_end)
     }
 
-    /// Members wait for each other in a tag's open operation and in another call.
+    /// Notes that members wait for each other in a tag's open operation and in another call.
     pub fn cross(&mut self, tag: Tag, crossed: Crossed) {
         if let Some(open) = self.open.get_mut(&tag) {
             open.crossed = Some(crossed);
@@ -275,7 +275,7 @@ impl Ledger {
         state.note_reason(open.op().n, reason);
     }
 
-    /// The open operation goes on although the view ends.
+    /// The open operation is carried into the next view.
     pub fn carry(&mut self, tag: Tag) {
         let open = self
             .open
@@ -291,8 +291,8 @@ impl Ledger {
         }
     }
 
-    /// Takes in how a tag's operations ended, as a peer reports it to a restarted master. The
-    /// newest of what is known counts.
+    /// Adds what a peer reports to a restarted master about how a tag's operations ended. The
+    /// newest information counts.
     pub fn learn(&mut self, report: &TagReport) -> Fact {
         if !self.tags.contains_key(&report.tag) && self.tags.len() >= limits::TAGS_MAX {
             return Err(format!("more than {} tags", limits::TAGS_MAX));
@@ -310,7 +310,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes in the floors of a sealed view, with the reasons of the newest aborts, and the sealed
+    /// Adds the floors of a sealed view, with the reasons of the newest aborts, and the sealed
     /// shared state.
     pub fn restore(&mut self, floors: &[TagFloor], sealed_state: Option<StateId>) {
         let is_forgotten = is_active(Mutation::SealedStateForgotten);
@@ -327,7 +327,7 @@ impl Ledger {
         }
     }
 
-    /// Takes up an operation that went on into the newest view.
+    /// Adds an operation that was carried into the newest view.
     pub fn resume(&mut self, carried: &Birth, now: Instant) {
         if carried.op.n != self.floor(carried.op.tag) {
             return;
@@ -365,7 +365,7 @@ impl Ledger {
         floors
     }
 
-    /// Operations that went on into the present view.
+    /// Operations that were carried into the present view.
     pub fn carried(&self) -> Vec<Birth> {
         let carried = self.open.values().filter(|open| open.carried);
         carried.map(|open| open.birth.clone()).collect()

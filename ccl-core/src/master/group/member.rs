@@ -16,7 +16,7 @@ use crate::time::Instant;
 use crate::wire::control::{Claim, EvictReason, MasterToPeer, OpNote, PeerToMaster, Report};
 
 impl Group {
-    /// A session of this group goes on over a new connection (R5).
+    /// A session of this group continues over a new connection (R5).
     pub fn handle_attach(
         &mut self,
         shared: &mut Shared,
@@ -55,7 +55,7 @@ impl Group {
         let safe_released = match self.unconfirmed.get(&peer) {
             None => self.safe.released,
             Some(admission) if admission.vid == self.view.vid => admission.safe_released,
-            // From the present view it could not count; as a newcomer it can.
+            // It could not count from the present view; as a newcomer it can.
             Some(_) => return shared.condemn(peer, EvictReason::Unaware),
         };
         self.confirm_attach(peer, report.vid, shared.now);
@@ -138,7 +138,7 @@ impl Group {
                 }
                 Ok(())
             }
-            // Said before it heard that it was admitted.
+            // Sent before it received the view that admitted it.
             PeerToMaster::Ready { .. } => Ok(()),
             PeerToMaster::Hello { .. }
             | PeerToMaster::Attach { .. }
@@ -262,7 +262,7 @@ impl Group {
     /// A control connection of this group ended and was not closed by the master.
     pub fn handle_connection_ended(&mut self, shared: &mut Shared, peer: PeerId) {
         if let Some(newcomer) = self.newcomers.get_mut(&peer) {
-            // It reports again that it is ready when it is back.
+            // It reports `Ready` again when it is back.
             newcomer.linked = None;
         } else if self.is_member(shared, peer) && self.accepts(shared, Event::ConnectionEnded, peer)
         {
@@ -270,8 +270,8 @@ impl Group {
         }
     }
 
-    /// Evicts at once who has lost its control connection and, as a member saw, its data
-    /// connections (R10). While a run is rebuilt, everybody's connections have just ended.
+    /// Evicts at once a member that has lost its control connection and, as another saw, its data
+    /// connections (R10). Not while a run is rebuilt: then all connections have just ended.
     fn condemn_dead(&self, shared: &mut Shared, peer: PeerId) {
         let is_judged = !matches!(self.phase, Phase::Rebuild(_)) && !shared.is_listening;
         if self.blame.saw_end_of(peer) && is_judged {
@@ -279,7 +279,7 @@ impl Group {
         }
     }
 
-    /// Takes in all that a member knows (R5). Facts only grow, so a report may come twice.
+    /// Adds all that a member knows (R5). Facts only grow, so a report may come twice.
     pub fn absorb(&mut self, now: Instant, peer: PeerId, report: &Report) -> Handled {
         if report.vid > self.view.vid {
             return Err(format!("view {} does not exist", report.vid));

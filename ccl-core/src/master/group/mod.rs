@@ -42,25 +42,25 @@ use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster};
 pub struct Group {
     pub id: GroupId,
     pub view: View,
-    /// Whether it never has other members than those of its first view (R21).
+    /// Whether no one may join it after its first view (R21).
     pub is_closed: bool,
     pub phase: Phase,
     pub ledger: Ledger,
     pub safe: SafePoints,
     pub newcomers: BTreeMap<PeerId, Newcomer>,
     pub blame: Blame,
-    /// Members that may not have heard yet of the view that admitted them.
+    /// Members that may not have received the view that admitted them.
     pub unconfirmed: BTreeMap<PeerId, Admission>,
-    /// What the next admitted peer is numbered.
+    /// Number of the next admitted peer.
     pub next_number: MemberNumber,
-    /// When its last member went; of no meaning while it has one.
+    /// When its last member went; meaningless while it has one.
     pub empty_since: Instant,
     pub announced: Announced,
     pub waits: Waits,
 }
 
-/// From where a newcomer counts. Its first call of a tag and its first safe point are those that
-/// the others make in the view that admitted it, whenever it hears of that view.
+/// Where a newcomer starts to count. Its first call of a tag and its first safe point are those
+/// that the others make in the view that admitted it, however late it receives that view.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
     pub vid: Vid,
@@ -77,7 +77,7 @@ pub struct View {
     pub costs: CostTable,
     /// Whether all old members confirmed it (R6).
     pub released: bool,
-    /// Who left since the view before.
+    /// Members that left since the view before.
     pub departed: Vec<(PeerId, EvictReason)>,
 }
 
@@ -91,7 +91,7 @@ impl View {
     }
 }
 
-/// What a peer said may be against the protocol.
+/// Whether a message kept to the protocol.
 pub type Handled = Result<(), Violation>;
 
 impl Group {
@@ -113,8 +113,8 @@ impl Group {
         }
     }
 
-    /// A group that has never had a member. Its views are named above those of the groups that were
-    /// given back, one of which it may have been.
+    /// A group that has never had a member. Its views are numbered above those of groups that were
+    /// given back, since it may be one of those.
     pub fn unfounded(id: GroupId, epochs: Epoch) -> Self {
         let mut group = Self::new(id, Phase::Founding);
         group.view.vid.epoch = epochs;
@@ -131,7 +131,7 @@ impl Group {
         matches!(self.phase, Phase::Founding)
     }
 
-    /// Whether it never had a member and nobody waits: nothing is lost with it.
+    /// Whether it never had a member and no newcomer waits, so that nothing is lost with it.
     pub fn is_blank(&self) -> bool {
         matches!(self.phase, Phase::Founding)
             && self.newcomers.is_empty()
@@ -159,7 +159,7 @@ impl Group {
         }
     }
 
-    /// Everything else that a session of this group says.
+    /// Handles every other message of a session of this group.
     pub fn handle_message(&mut self, shared: &mut Shared, peer: PeerId, message: PeerToMaster) {
         let handled = if self.newcomers.contains_key(&peer) {
             self.handle_newcomer(shared, peer, message)
@@ -190,7 +190,7 @@ impl Group {
         }
     }
 
-    /// Does what the facts now allow, until they allow nothing more.
+    /// Acts on the facts until nothing more follows from them.
     pub fn settle(&mut self, shared: &mut Shared) {
         self.begin_wait(shared.now);
         self.refuse_outsiders(shared);
@@ -223,7 +223,7 @@ impl Group {
         self.announce(shared);
     }
 
-    /// Whether a peer counts as a member, by what is known while a run is rebuilt.
+    /// Whether a peer counts as a member; while a run is rebuilt, as far as is known.
     pub fn is_member(&self, shared: &Shared, peer: PeerId) -> bool {
         match &self.phase {
             Phase::Rebuild(_) => {
@@ -231,12 +231,12 @@ impl Group {
                 session.is_some_and(|session| session.registration.group == self.id)
                     && !self.newcomers.contains_key(&peer)
             }
-            // One that is lost may still be in the view that ends.
+            // A lost member may still be in the ending view.
             _ => self.view.contains(peer) && shared.sessions.get(peer).is_some(),
         }
     }
 
-    /// Looks an event up in the transition table. Refused ones cost their sender the session.
+    /// Looks an event up in the transition table. A refused event costs its sender the session.
     pub fn accepts(&self, shared: &mut Shared, event: Event, peer: PeerId) -> bool {
         let state = self.phase.state();
         match rule(state, event) {

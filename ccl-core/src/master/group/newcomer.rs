@@ -12,7 +12,7 @@ use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{MasterToPeer, PeerToMaster};
 
-/// What the last `Expect` named.
+/// The peers that the last `Expect` named.
 #[derive(Debug, Default)]
 pub struct Announced {
     pub vid: Vid,
@@ -22,7 +22,7 @@ pub struct Announced {
 }
 
 impl Announced {
-    /// Whether it misses something. Without newcomers there is nothing to miss.
+    /// Whether it is out of date. Without newcomers it cannot be.
     pub fn is_outdated(&self, vid: Vid, newcomers: &BTreeMap<PeerId, Newcomer>) -> bool {
         let same = self.newcomers.iter().eq(newcomers.keys());
         !same || self.vid != vid && !newcomers.is_empty()
@@ -91,8 +91,9 @@ impl Group {
         }
     }
 
-    /// Tells members and newcomers whom to be linked with, whenever that has changed: at once, but
-    /// if many newcomers arrive, once per interval, because every peer is sent every newcomer.
+    /// Sends members and newcomers the peers to be linked with, whenever these have changed: at
+    /// once, or once per interval if many newcomers arrive, because every peer is sent every
+    /// newcomer.
     pub fn announce(&mut self, shared: &mut Shared) {
         if !self.announced.is_outdated(self.view.vid, &self.newcomers)
             || shared.now < self.announced.not_before
@@ -128,7 +129,7 @@ impl Group {
     }
 
     /// Installs a group's first members, or its first after all had gone, once enough are ready.
-    /// Units come to all their groups at once, and found them so (`unit`).
+    /// Units found all their groups at once (`unit`).
     pub fn found(&mut self, shared: &mut Shared) {
         if !self.told().is_empty() || !self.may_be_founded() {
             return;
@@ -145,7 +146,7 @@ impl Group {
         self.found_with(shared, &chosen);
     }
 
-    /// Whether those who wait ask for a closed group.
+    /// Whether the newcomers ask for a closed group. All of them do, or none.
     fn is_to_be_closed(&self) -> bool {
         let mut newcomers = self.newcomers.values();
         newcomers.next().is_some_and(|first| first.place.is_some())
@@ -156,7 +157,7 @@ impl Group {
         self.install(shared, &BTreeSet::new(), &BTreeMap::new(), chosen);
     }
 
-    /// How many the first view waits for.
+    /// Number of newcomers that the first view waits for.
     pub fn needed(&self) -> usize {
         let wishes = self.newcomers.values().map(|newcomer| newcomer.min_world);
         let needed = wishes.max().unwrap_or(0) as usize;

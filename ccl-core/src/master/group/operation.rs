@@ -1,4 +1,4 @@
-//! One open operation: who has called it, who holds its result, who wants it aborted.
+//! One open operation: which members have called it, hold its result, or want it aborted.
 //!
 //! Facts are only added, so a repeated message changes nothing. Which operation of a tag is open is
 //! the ledger's business.
@@ -16,31 +16,31 @@ use crate::wire::control::{
 /// The undecided operation of a tag.
 #[derive(Clone, Debug)]
 pub struct OpenOp {
-    /// Where it takes place.
+    /// Its name, members and algorithm.
     pub birth: Birth,
-    /// Whether a view change left it as it was.
+    /// Whether it was carried over a view change.
     pub carried: bool,
-    /// Who called it first, and what; the others are compared with that.
+    /// The first caller and its call, with which the others are compared.
     pub called: Option<(PeerId, Fingerprint)>,
     pub posted: BTreeSet<PeerId>,
     pub done: BTreeSet<PeerId>,
     pub cancels: BTreeMap<PeerId, CancelReason>,
-    /// The first difference between what members called, and who called differently.
+    /// The first difference between the members' calls, and the member that called differently.
     pub difference: Option<(PeerId, CancelReason)>,
-    /// Why nobody can finish it, until somebody else posts it (R15).
+    /// Why it cannot finish, until another member posts it (R15).
     pub crossed: Option<Crossed>,
     /// When the first member posted it.
     pub begun_at: Instant,
     /// When the newest member posted it.
     pub posted_at: Instant,
-    /// Since when it waits for the others: the newest member posted it, or an operation ended from
+    /// Start of the present wait: when the newest member posted it, or when an operation ended from
     /// which others come.
     pub waited_since: Instant,
-    /// What members bring, if it is a sync of shared state.
+    /// The members' offers, if it is a sync of shared state.
     pub offers: BTreeMap<PeerId, StateOffer>,
     /// The election among the offers, made once.
     pub elected: Option<Result<StateId, SyncFault>>,
-    /// Whether this master has told the members of it.
+    /// Whether this master has sent it to the members.
     pub is_announced: bool,
 }
 
@@ -110,7 +110,7 @@ impl OpenOp {
         called.is_some_and(|(_, fingerprint)| fingerprint.is_empty())
     }
 
-    /// Whose data a broadcast that moves any spreads.
+    /// The member whose data a broadcast spreads, if it moves any.
     pub fn source(&self) -> Option<PeerId> {
         let (_, fingerprint) = self.called.as_ref()?;
         let Called::Broadcast { root, elements } = &fingerprint.called else {
@@ -120,14 +120,13 @@ impl OpenOp {
         source.filter(|_| elements.count > 0)
     }
 
-    /// Whether somebody wants it aborted, or it cannot be.
+    /// Whether a member wants it aborted, or it cannot succeed.
     pub fn is_to_end(&self) -> bool {
         let wanted = !self.cancels.is_empty() || self.difference.is_some();
         wanted || self.crossed.is_some() || self.fault().is_some()
     }
 
-    /// An operation ended. Who comes from there has its time for this one, if this one was posted
-    /// meanwhile.
+    /// An operation ended. The wait for its members restarts, if this one was posted meanwhile.
     pub fn note_end(&mut self, ended: &Self, now: Instant) {
         let members = self.members().iter();
         let mut missing = members.filter(|peer| !self.posted.contains(peer));
@@ -137,12 +136,12 @@ impl OpenOp {
         }
     }
 
-    /// Why a sync of shared state cannot be, as the election found.
+    /// Why a sync of shared state cannot succeed, according to the election.
     pub fn fault(&self) -> Option<&SyncFault> {
         self.elected.as_ref()?.as_ref().err()
     }
 
-    /// The wish of a survivor that it be aborted.
+    /// The request of a survivor to abort it.
     pub fn cancel_of(&self, survivors: &BTreeSet<PeerId>) -> Option<(PeerId, CancelReason)> {
         let cancels = self.cancels.iter().map(|(peer, reason)| (*peer, reason));
         let difference = self.difference.iter().map(|(peer, reason)| (*peer, reason));
@@ -150,7 +149,7 @@ impl OpenOp {
         if let Some((peer, reason)) = wishes.find(|(peer, _)| survivors.contains(peer)) {
             return Some((peer, reason.clone()));
         }
-        // A lost member may have called it without a word.
+        // A lost member may have called it unnoticed.
         let is_known = self.members().iter().all(|peer| survivors.contains(peer));
         let crossed = self.crossed.clone().filter(|_| is_known)?;
         let by = self.posted.iter().find(|peer| survivors.contains(peer))?;
@@ -158,8 +157,8 @@ impl OpenOp {
     }
 }
 
-/// What a report says of the operation that its sender has open in a tag: what was called, whether
-/// the result is held, and whether it is to be aborted.
+/// What a report says about its sender's open operation of a tag: the call, whether the result is
+/// held, and whether it is to be aborted.
 pub fn open_note(tag: &TagReport) -> Option<(OpNote, bool, Option<CancelReason>)> {
     let open = tag.open.as_ref()?;
     let op = OpName {

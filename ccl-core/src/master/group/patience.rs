@@ -12,7 +12,7 @@ use crate::time::Instant;
 use crate::wire::control::EvictReason;
 
 impl Group {
-    /// Deals with what has been waited for too long.
+    /// Handles the timeouts that have passed.
     pub fn expire(&mut self, shared: &mut Shared) {
         self.look_at_waits(shared);
         if let Phase::Rebuild(rebuild) = &mut self.phase {
@@ -49,7 +49,7 @@ impl Group {
         }
     }
 
-    /// When `expire` or `settle` has something to do even if nobody says anything.
+    /// When `expire` or `settle` next has something to do if no message arrives.
     pub fn deadline(&self, shared: &Shared) -> Option<Instant> {
         if let Phase::Rebuild(rebuild) = &self.phase {
             let looks = self.next_look();
@@ -76,8 +76,8 @@ impl Group {
             .min()
     }
 
-    /// Members whose ends were seen while the master took in what had come during a pause: nobody
-    /// is judged before that is done.
+    /// Members whose processes were seen to end while the master read what had arrived during a
+    /// pause. No member is judged before that is done.
     fn seen_dead(&self, shared: &Shared) -> Vec<PeerId> {
         if self.blame.is_empty() {
             return Vec::new();
@@ -88,8 +88,8 @@ impl Group {
         members.filter(is_dead).collect()
     }
 
-    /// Absence counts inside a view only: at its end everybody answers, and what waits for the lost
-    /// is decided.
+    /// Absence counts only inside a view: at its end all members answer, and operations that wait
+    /// for lost members are decided.
     fn presence_timeout(&self, shared: &Shared) -> Option<Duration> {
         match self.phase {
             Phase::Steady | Phase::Installing(_) => shared.timers.post_timeout,
@@ -104,16 +104,16 @@ impl Group {
         late.map(|(peer, _)| peer).collect()
     }
 
-    /// When each awaited member counts as silent although its heartbeats go on, however often it
-    /// attaches meanwhile. A detached one has its own term.
+    /// When each awaited member counts as silent, although its heartbeats go on and however often
+    /// it attaches meanwhile. A detached one has its own time limit.
     fn answers_due(&self, shared: &Shared) -> impl Iterator<Item = (PeerId, Instant)> {
         let asked = self.phase.awaited().into_iter().flat_map(Awaited::asked);
         let attached = asked.filter(|(peer, _)| !shared.sessions.is_detached(*peer));
         attached.map(|(peer, asked)| (peer, shared.begun(asked) + answer_timeout(shared)))
     }
 
-    /// When broken links are judged: not before the master knows, after a pause of its own, which
-    /// of their ends is silent.
+    /// When broken links are judged. After a pause of its own the master first waits until it knows
+    /// which of their ends is silent.
     fn blame_due(&self, shared: &Shared) -> Option<Instant> {
         let listened = shared.timers.heartbeat_interval * (QUIET_HEARTBEATS + 1);
         let known = shared.went_on.map(|went_on| went_on + listened);
@@ -127,7 +127,7 @@ impl Group {
         links.retain(|(a, b)| members.contains(a) && members.contains(b));
         let heartbeat = shared.timers.heartbeat_interval;
         let silent = |peer: &PeerId| {
-            // A connection that has just broken accuses nobody: its peer is likely on its way back.
+            // A connection that has just broken is no evidence: its peer is likely reconnecting.
             let detached = shared.sessions.is_detached(*peer);
             let beats = if detached { 1 } else { QUIET_HEARTBEATS };
             shared.sessions.silence(*peer, shared.now) > heartbeat * beats
@@ -145,6 +145,5 @@ fn answer_timeout(shared: &Shared) -> Duration {
     shared.timers.peer_timeout * 2
 }
 
-/// Of two ends of a broken link, the one that the master has not heard for so many heartbeats is to
-/// blame.
+/// Of two ends of a broken link, the one that has been silent for this many heartbeats is blamed.
 const QUIET_HEARTBEATS: u32 = 4;

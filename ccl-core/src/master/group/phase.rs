@@ -1,7 +1,7 @@
 //! The phases of a group, and the table of what each phase does with each event.
 //!
 //! A phase owns what exists only while it lasts; leaving it drops its reports and its list of
-//! members to wait for. Every event is looked up in the table; `group` does what it says.
+//! awaited members. Every event is looked up in the table; `group` does what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use crate::master::session::Sessions;
 use crate::time::Instant;
 use crate::wire::control::EvictReason;
 
-/// Where a group stands (docs/protocol.md, Master).
+/// The phase of a group (docs/protocol.md, Master).
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one a group")]
 pub enum Phase {
-    /// A restarted master collects what members of the newest view say (R11).
+    /// A restarted master collects the reports of the newest view's members (R11).
     Rebuild(Rebuild),
     /// There is no member; the first view waits for enough newcomers.
     Founding,
     /// Operations run and commit.
     Steady,
-    /// The view ends: members report, nobody posts.
+    /// The view ends: members report, and post nothing.
     Suspended(Change),
     /// The next view is sealed; its old members have not all confirmed it.
     Installing(Round),
@@ -41,12 +41,12 @@ pub struct Change {
 /// A view change after its decision.
 #[derive(Debug)]
 pub struct Round {
-    /// Members of the view before that have not said `Installed`.
+    /// Members of the view before that have not sent `Installed`.
     pub awaited: Awaited,
 }
 
 /// Members whose answer is missing, and when each was asked for it: at once, or when it first had a
-/// connection again. One that attaches once more has no more time for it.
+/// connection again. Attaching again gives no more time.
 #[derive(Debug, Default)]
 pub struct Awaited {
     asked: BTreeMap<PeerId, Option<Instant>>,
@@ -68,7 +68,7 @@ impl Awaited {
         }
     }
 
-    /// It has answered, or is gone.
+    /// The member has answered, or is gone.
     pub fn remove(&mut self, peer: PeerId) {
         self.asked.remove(&peer);
     }
@@ -85,7 +85,7 @@ impl Awaited {
         self.asked.keys().copied()
     }
 
-    /// Those that were asked, and when.
+    /// Members that were asked, and when.
     pub fn asked(&self) -> impl Iterator<Item = (PeerId, Instant)> {
         let asked = self.asked.iter();
         asked.filter_map(|(peer, asked)| Some((*peer, (*asked)?)))
@@ -103,7 +103,7 @@ impl Phase {
         }
     }
 
-    /// Whose answer the phase waits for.
+    /// Members whose answer the phase waits for.
     pub fn awaited(&self) -> Option<&Awaited> {
         match self {
             Self::Suspended(change) => Some(&change.awaited),
@@ -161,13 +161,13 @@ names! {
 pub enum Rule {
     /// It is part of the protocol.
     Do(&'static str),
-    /// It is acted on, though this library's peers never let it come to that.
+    /// It is acted on, though this library's peers never cause it.
     Tolerate(&'static str),
     /// A correct peer may send it, but it no longer matters.
     Ignore(&'static str),
     /// No correct peer sends it: the sender is evicted.
     Refuse(&'static str),
-    /// It cannot happen, whatever anybody sends.
+    /// It cannot happen, whatever is sent.
     Never,
 }
 

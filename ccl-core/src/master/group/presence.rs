@@ -1,8 +1,8 @@
 //! Members that do not call what the others wait for: an operation, or a safe point (R15).
 //!
-//! A member that waits in another call lives. If nobody can go on because each waits for somebody
-//! in another call, their programs differ: what most members called is right, and if there is no
-//! such call, nobody is evicted and all hear of it.
+//! A member that waits in another call is alive. If none can continue because each waits for
+//! members in other calls, their programs differ: the call of the majority is right. If there is
+//! none, no member is evicted, and the calls of all are aborted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::master::group::operation::OpenOp;
 use crate::time::Instant;
 use crate::wire::control::{Crossed, EvictReason, LatePeers, WaitPoint};
 
-/// What becomes of members that have waited for each other for too long.
+/// The outcome for members that have waited for each other for too long.
 #[derive(Debug, Default)]
 pub struct Absence {
-    /// Who goes, and why.
+    /// The members to evict, and why.
     pub evicted: Vec<(PeerId, EvictReason)>,
-    /// Operations that nobody can finish: there is no call that most members are in.
+    /// Operations that cannot finish, and of which none is the one that most members are in.
     pub crossed: Vec<(Tag, Crossed)>,
 }
 
@@ -28,7 +28,7 @@ struct Call {
     point: WaitPoint,
     here: BTreeSet<PeerId>,
     missing: BTreeSet<PeerId>,
-    /// When those missing are overdue; `None` if it waits for nobody.
+    /// When missing members are overdue; `None` if none is missing.
     due: Option<Instant>,
 }
 
@@ -77,7 +77,7 @@ impl Group {
         ahead.into_iter().min()
     }
 
-    /// All calls that somebody is in.
+    /// All calls that a member is in.
     fn calls(&self, timeout: Duration) -> Vec<Call> {
         let open = self.ledger.open();
         let mut calls: Vec<Call> = open.filter_map(|open| operation(open, timeout)).collect();
@@ -121,7 +121,7 @@ fn idle(overdue: &[&Call], calls: &[Call]) -> Vec<(PeerId, EvictReason)> {
     absent.collect()
 }
 
-/// Overdue calls that only wait for members which wait in such calls themselves.
+/// Overdue calls whose missing members all wait in such calls themselves.
 fn stuck<'a>(overdue: &[&'a Call], calls: &[Call]) -> Vec<&'a Call> {
     let mut stuck = overdue.to_vec();
     loop {
@@ -136,7 +136,7 @@ fn stuck<'a>(overdue: &[&'a Call], calls: &[Call]) -> Vec<&'a Call> {
     }
 }
 
-/// The call that most members are in, if those missing are in others that fewer are in.
+/// The call that most members are in, if its missing members are in calls with fewer members.
 fn right<'a>(stuck: &[&'a Call]) -> Option<&'a Call> {
     let right = stuck.iter().rev().max_by_key(|call| call.here.len())?;
     let is_most = right.here.len() > right.missing.len();
@@ -159,7 +159,7 @@ fn elsewhere(right: &Call, stuck: &[&Call]) -> Vec<(PeerId, EvictReason)> {
     odd.collect()
 }
 
-/// Each stuck operation, with the first other call that somebody missing is in.
+/// Each stuck operation, with the first other call that a missing member is in.
 fn crossed(stuck: &[&Call]) -> Vec<(Tag, Crossed)> {
     let crossed = stuck.iter().filter_map(|call| {
         let WaitPoint::Call(name) = call.point else {
@@ -181,7 +181,7 @@ fn crossed(stuck: &[&Call]) -> Vec<(Tag, Crossed)> {
 }
 
 impl Call {
-    /// Why a member goes that is in no call.
+    /// Why a member that is in no call is evicted.
     fn reason(&self) -> EvictReason {
         match self.point {
             WaitPoint::Call(call) => EvictReason::NotPosted {

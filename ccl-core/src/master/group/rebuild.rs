@@ -1,9 +1,9 @@
 //! Rebuilds a group after the master has restarted (R11).
 //!
-//! The newest view known to the journal or to any peer decides who belongs; reports of its members
-//! tell what had happened. Members that did not come back are lost, and one decision (R4) leads
-//! directly to the next view. Messages that arrive meanwhile are added to their senders' reports,
-//! so no fact is lost.
+//! The newest view known to the journal or to any peer decides which peers belong; its members'
+//! reports tell what had happened. Members that did not come back are lost, and one decision (R4)
+//! leads directly to the next view. Messages that arrive meanwhile are added to their senders'
+//! reports, so no fact is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,36 +22,36 @@ use crate::wire::control::{
     Birth, CancelReason, Claim, EvictReason, GivenBack, Member, Report, TagReport,
 };
 
-/// What has been heard so far.
+/// What has been received so far.
 #[derive(Debug)]
 pub struct Rebuild {
     /// The newest view in the journal.
     pub sealed: Option<SealedView>,
-    /// Whether the journal holds everything that was told, so that no majority is needed; `doubt`
-    /// says when it does not.
+    /// Whether the journal is complete, so that no majority is needed; `doubt` decides when it is
+    /// not.
     pub trusted: bool,
-    /// Until when members are waited for: moved if the first is heard later.
+    /// Until when members are waited for; extended if the first one attaches later.
     pub window: Instant,
-    /// When no session of an earlier master can be alive any more: if nobody at all was heard, a
-    /// view in the journal is not given up before.
+    /// When no session of an earlier master can be alive any more. If no member attaches, a view in
+    /// the journal is not given up before then.
     pub last_resort: Instant,
     heard: BTreeMap<PeerId, (Claim, Report)>,
-    /// The newest view that anybody claimed, those included whose session has ended since.
+    /// The newest view that any peer claimed, even if its session has ended since.
     claimed: Option<Newest>,
     /// Whether the operator was informed that the window has passed and more members are needed.
     stalled: bool,
     struck: BTreeMap<PeerId, EvictReason>,
-    /// Whose sessions no journal names: they were taken over on their own word.
+    /// Peers whose sessions no journal names: they were taken over on their own claim.
     adopted: BTreeSet<PeerId>,
 }
 
-/// The view that the run is taken up from.
+/// The view from which the run is resumed.
 #[derive(Clone, Debug)]
 struct Newest {
     view: View,
     is_closed: bool,
     carried: Vec<Birth>,
-    /// Tags that some of its members may know as they were before.
+    /// Tags that some of its members may not know to have restarted.
     given_back: Vec<GivenBack>,
     /// How operations ended, according to the peer that claims it.
     tags: Vec<TagReport>,
@@ -74,7 +74,7 @@ impl Rebuild {
         }
     }
 
-    /// A session was taken over on its own word.
+    /// A session was taken over on its own claim.
     pub fn adopt(&mut self, peer: PeerId) {
         self.adopted.insert(peer);
     }
@@ -97,7 +97,7 @@ impl Rebuild {
         members.any(|known| known.session == session)
     }
 
-    /// Whether a report knows of a view or a safe point that the journal would have to name.
+    /// Whether a report names a view or a safe point that a complete journal would contain.
     pub fn is_outdated_by(&self, report: &Report) -> bool {
         let Some(sealed) = &self.sealed else {
             return false;
@@ -115,15 +115,15 @@ impl Rebuild {
         self.heard.insert(peer, (claim, report));
     }
 
-    /// Whether the window has passed in vain, and this peer has not been heard yet. An operator's
-    /// word spares the others' window.
+    /// Whether the window has passed in vain, and this peer attaches only now. An operator's
+    /// override replaces the others' window.
     pub fn is_in_vain(&self, peer: PeerId, shared: &Shared) -> bool {
         let has_passed = self.window <= shared.now && !self.is_ready(shared.now, false);
         has_passed && !shared.force_rebuild && !self.has_heard(peer)
     }
 
-    /// What cut a member off that comes late may have cut off the others, too: they have a window
-    /// of their own from now on, as long as a session of theirs may be alive.
+    /// What cut off a member that is late may have cut off the others too: they get a new window
+    /// from now on, as long as a session of theirs may be alive.
     pub fn wait_for_others(&mut self, peer: PeerId, shared: &Shared) {
         let is_member = self.newest().is_some_and(|it| it.view.contains(peer));
         let window = shared.now + shared.timers.rebuild_window;
@@ -181,8 +181,8 @@ impl Rebuild {
         claims.chain(newest).map(|member| member.peer).max()
     }
 
-    /// Whether the run can be taken up: everybody of the newest view was heard, or the window has
-    /// passed and who was heard is enough.
+    /// Whether the run can be resumed: all members of the newest view have attached, or the window
+    /// has passed and enough of them have.
     pub fn is_ready(&self, now: Instant, force: bool) -> bool {
         let Some(newest) = self.newest() else {
             return now >= self.window;
@@ -208,14 +208,14 @@ impl Rebuild {
             .count()
     }
 
-    /// What a member of the newest view is called.
+    /// The name of a member of the newest view.
     pub fn label(&self, peer: PeerId) -> String {
         let members = self.newest().map(|newest| newest.view.members);
         let member = members.iter().flatten().find(|known| known.peer == peer);
         member.map(Member::label).unwrap_or_default()
     }
 
-    /// How many members of the newest view were heard, and who was not.
+    /// How many members of the newest view have attached, and which have not.
     pub fn turnout(&self) -> Option<(usize, Vec<PeerId>)> {
         let view = self.newest()?.view;
         let missing = view
@@ -225,7 +225,7 @@ impl Rebuild {
         Some((self.count_heard(&view), missing.collect()))
     }
 
-    /// Once, if the window has passed in vain: how many members of how many were heard.
+    /// Once, if the window has passed in vain: how many members of how many have attached.
     pub fn has_stalled(&mut self, now: Instant, force: bool) -> Option<(usize, usize)> {
         if self.stalled || now < self.window || self.is_ready(now, force) {
             return None;
@@ -235,7 +235,7 @@ impl Rebuild {
         Some((self.count_heard(&view), view.members.len()))
     }
 
-    /// Until when members are waited for, as things are; `None`: until more of them are heard.
+    /// Until when members are waited for, as far as is known; `None`: until more of them attach.
     pub fn until(&self, now: Instant) -> Option<Instant> {
         let is_anybody_heard = self.turnout().is_some_and(|(heard, _)| heard > 0);
         let until = match is_anybody_heard {
@@ -245,7 +245,7 @@ impl Rebuild {
         (until > now).then_some(until)
     }
 
-    /// When `is_ready` may change although nobody says anything.
+    /// When `is_ready` may change without a message.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         [self.window, self.last_resort]
             .into_iter()
@@ -321,7 +321,7 @@ impl Newest {
     }
 }
 
-/// Whether a claim can be true: who makes it is one of the members that it names, in rank order.
+/// Whether a claim can be true: its sender is among the members that it names, in rank order.
 pub fn is_plausible(claim: &Claim) -> bool {
     let members = &claim.members;
     let ordered = members
@@ -336,7 +336,7 @@ pub fn is_plausible(claim: &Claim) -> bool {
 }
 
 impl Group {
-    /// Whether enough was heard to take the group up again.
+    /// Whether enough was received to resume the group.
     pub fn is_rebuilt(&self, shared: &Shared) -> bool {
         match &self.phase {
             Phase::Rebuild(rebuild) => rebuild.is_ready(shared.now, shared.force_rebuild),
@@ -344,7 +344,7 @@ impl Group {
         }
     }
 
-    /// Takes the group up from what was heard.
+    /// Resumes the group from what was received.
     pub fn finish_rebuild(&mut self, shared: &mut Shared) {
         let Phase::Rebuild(mut rebuild) = std::mem::replace(&mut self.phase, Phase::Founding)
         else {
@@ -358,7 +358,7 @@ impl Group {
         let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
         self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
         if let Some(sealed) = &rebuild.sealed {
-            // What an older copy takes for sealed last may not be, if nobody is there who says so.
+            // What an older copy has as sealed last counts only if a member confirms it.
             let is_known = rebuild.trusted || rebuild.count_heard(&self.view) > 0;
             let state = sealed.state.filter(|_| is_known);
             self.ledger.restore(&sealed.floors, state);
@@ -383,7 +383,8 @@ impl Group {
             .filter(|(_, (_, report))| report.vid == Vid::default());
         let fresh: Vec<PeerId> = fresh.map(|(peer, _)| **peer).collect();
         if fresh.len() < members.len() {
-            // Admitted, but they never learned of it: they cannot know where the others are.
+            // They were admitted without learning of it, so they do not know the state of the
+            // others.
             refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Unaware)));
         }
         let heard = members.iter().map(|(peer, _)| **peer);
@@ -407,7 +408,8 @@ impl Group {
         self.note_admitted(&fresh);
     }
 
-    /// Takes in what members of the newest view reported; returns whose reports cannot be true.
+    /// Adds the reports of the newest view's members; returns the members whose reports cannot be
+    /// true.
     fn restate(
         &mut self,
         now: Instant,

@@ -14,7 +14,7 @@ use crate::master::group::phase::Phase;
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{GivenBack, Report, TagReport};
 
-/// What was given back, and when that is tried again.
+/// The tags that were given back, and when to try again.
 #[derive(Debug, Default)]
 pub struct Returns {
     /// Tags whose old state some member may still know, with the view in which they restart.
@@ -23,16 +23,16 @@ pub struct Returns {
     next: usize,
 }
 
-/// What a master that takes a group up knows of its newest view.
+/// What a master that resumes a group knows of its newest view.
 #[derive(Debug)]
 pub struct Base<'a> {
     /// The view that the journal ends with, if it knows one.
     pub sealed: Option<Vid>,
     /// The newest view.
     pub newest: Vid,
-    /// What it names as given back.
+    /// The tags that it names as given back.
     pub given_back: &'a [GivenBack],
-    /// How operations ended, as a member of it says, if the journal ends before it.
+    /// How operations ended according to a member of it, if the journal ends before it.
     pub tags: &'a [TagReport],
 }
 
@@ -49,7 +49,7 @@ impl Returns {
         self.named.clear();
     }
 
-    /// Whether who comes from this view speaks of a tag as it was before it was given back.
+    /// Whether a member that comes from this view counts a tag as before it was given back.
     pub fn is_void(&self, tag: Tag, vid: Vid) -> bool {
         let begun = self.named.get(&tag);
         begun.is_some_and(|&begun| vid < begun) && !is_active(Mutation::EarlierTagHeard)
@@ -62,8 +62,8 @@ impl Ledger {
         self.may_return(kept) && self.count() >= self.returns.next
     }
 
-    /// Whether a view change that is made anyway gives tags back: there are many, and all members
-    /// know of those that were given back before.
+    /// Whether a view change made for another reason gives tags back: there are many, and all
+    /// members know of those given back before.
     pub fn may_return(&self, kept: usize) -> bool {
         self.count() >= kept && self.returns.named.is_empty()
     }
@@ -78,7 +78,7 @@ impl Ledger {
                     known.next.map(|_| floor)
                 }
                 Some(known) => known.next,
-                // It has called nothing, and nothing that it knows of was decided.
+                // It has called nothing, and knows of no decision.
                 None => Some(OpNumber(0)),
             };
             if next != Some(floor) {
@@ -87,8 +87,8 @@ impl Ledger {
         }
     }
 
-    /// Tags that can be given back, once all reports are in and before anything is decided: what is
-    /// decided now is yet to be told.
+    /// Tags that can be given back, once all reports are in and before anything is decided:
+    /// outcomes decided now are yet to be reported.
     pub fn at_rest(&self, busy: &BTreeSet<Tag>) -> Vec<Tag> {
         let tags = self.tags().map(|(tag, _)| tag);
         let is_kept = |tag: &Tag| *tag == Tag::SHARED_STATE || self.open_of(*tag).is_some();
@@ -102,15 +102,15 @@ impl Ledger {
             self.forget_tag(tag);
             self.returns.named.insert(tag, vid);
         }
-        // If many are in use, it is tried again when half of the room that is left is used up.
+        // If many are in use, the next try is when half of the remaining room is used up.
         let most = limits::TAGS_MAX.min(2 * kept);
         let room = most.saturating_sub(self.count());
         self.returns.next = kept.max(self.count() + room.div_ceil(2).max(1));
     }
 
-    /// Takes in what was given back before the newest view. Of a journal that ends before that view
-    /// nothing counts that a member of it does not say too: the tag may be another by now. The tag
-    /// of shared state is never given back.
+    /// Adds the tags that were given back before the newest view. Of a journal that ends before
+    /// that view, only what a member of it confirms counts: the tag may have restarted since. The
+    /// tag of shared state is never given back.
     pub fn take_base(&mut self, base: &Base) {
         if base.sealed.is_some_and(|sealed| sealed < base.newest) {
             let tags: Vec<Tag> = self.tags().map(|(tag, _)| tag).collect();
@@ -120,7 +120,8 @@ impl Ledger {
         let named = base.given_back.iter();
         self.returns.named = named.map(|given| (given.tag, given.vid)).collect();
         for tag in base.tags {
-            // More tags than there may be are the claimant's fault: its own report says so too.
+            // Too many tags are the fault of the peer that claims them: its report contains them
+            // too.
             let _ = self.learn(tag);
         }
     }

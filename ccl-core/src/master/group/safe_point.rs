@@ -10,20 +10,20 @@ use crate::master::group::ledger::Violation;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 
-/// Where a group's members stand in the count of safe points.
+/// The safe points of a group's members.
 #[derive(Debug, Default)]
 pub struct SafePoints {
     /// Safe points released so far, so the number of the open one.
     pub released: u64,
-    /// Who waits, and at which.
+    /// Members that wait, and at which.
     callers: BTreeMap<PeerId, u64>,
-    /// Since when they wait for the others: the newest of them came, or an operation ended.
+    /// Start of the present wait: when the newest of them came, or when an operation ended.
     waits_since: Instant,
     /// A caller gave up: the open one must be released unchanged.
     withdrawn: bool,
 }
 
-/// What a call of a safe point means.
+/// The result of a call of a safe point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// It was released before: the caller gets the same as the others.
@@ -50,14 +50,15 @@ impl SafePoints {
         Ok(Call::Waits)
     }
 
-    /// A member no longer waits at `k`. As long as nobody was released, that makes it unchanged.
+    /// A member no longer waits at `k`. If no member was released yet, it is then released
+    /// unchanged.
     pub fn withdraw(&mut self, peer: PeerId, k: u64) {
         if k == self.released && self.callers.remove(&peer).is_some() {
             self.withdrawn = true;
         }
     }
 
-    /// The first one of which nothing is fixed yet.
+    /// The first safe point of which nothing is fixed yet.
     pub fn next(&self) -> u64 {
         self.released + u64::from(self.is_called())
     }
@@ -72,12 +73,12 @@ impl SafePoints {
         Ok(())
     }
 
-    /// An operation ended: its members come from there.
+    /// An operation ended: the wait for its members restarts.
     pub fn wait_anew(&mut self, now: Instant) {
         self.waits_since = now;
     }
 
-    /// Since when the members here wait for others, if any waits.
+    /// Start of the present wait, if any member waits.
     pub fn waited_since(&self) -> Option<Instant> {
         (!self.callers.is_empty()).then_some(self.waits_since)
     }
@@ -97,7 +98,7 @@ impl SafePoints {
         self.callers.contains_key(&peer)
     }
 
-    /// Whether anybody waits, or waited and gave up.
+    /// Whether a member waits, or waited and gave up.
     pub fn is_called(&self) -> bool {
         self.withdrawn || !self.callers.is_empty()
     }
@@ -112,21 +113,21 @@ impl SafePoints {
         !self.withdrawn && members.all(|peer| self.callers.contains_key(peer))
     }
 
-    /// Releases the open one: its number is used up. Returns who waited, and at which.
+    /// Releases the open one: its number is used up. Returns the members that waited, and at which.
     pub fn release(&mut self) -> BTreeMap<PeerId, u64> {
         let newest = self.callers.values().copied().max();
         self.released = newest.unwrap_or(self.released).max(self.released) + 1;
         self.dismiss()
     }
 
-    /// A new first view counts from here: so many were released, and nobody waits.
+    /// A new first view starts with this count of released safe points, and no member waits.
     pub fn begin(&mut self, released: u64) {
         debug_assert!(released >= self.released, "safe points only go up (I6)");
         self.released = released;
         self.dismiss();
     }
 
-    /// Answers who waits without using up a number.
+    /// Answers the members that wait, without using up a number.
     pub fn dismiss(&mut self) -> BTreeMap<PeerId, u64> {
         self.withdrawn = false;
         std::mem::take(&mut self.callers)

@@ -1,7 +1,7 @@
 //! What is special about a sync of shared state (docs/protocol.md, R18): the election between the
 //! last post and the first result, and the content that its commit seals.
 //!
-//! `election` decides who wins. A sync ends like any other operation.
+//! `election` decides the winner. A sync ends like any other operation.
 
 use crate::event::Event;
 use crate::ids::{PeerId, Tag};
@@ -17,8 +17,8 @@ use crate::wire::control::{
 };
 
 impl Group {
-    /// Elects for a sync that all members have posted, and tells them. Who is too far ahead for it
-    /// goes instead, and the others repeat it.
+    /// Makes the election of a sync that all members have posted, and sends it to them. If some are
+    /// too far ahead, these are evicted instead, and the others retry the sync.
     pub fn elect(&mut self, shared: &mut Shared) {
         let strays = self.ledger.strays();
         if !strays.is_empty() {
@@ -35,7 +35,7 @@ impl Group {
         }
     }
 
-    /// Tells a member whose connection is new of the election that it may have missed.
+    /// Sends a member with a new connection the election that it may have missed.
     pub fn repeat_election(&self, shared: &mut Shared, peer: PeerId) {
         let sync = self.ledger.sync().filter(|sync| sync.is_announced);
         let Some(sync) = sync.filter(|sync| sync.members().contains(&peer)) else {
@@ -73,7 +73,7 @@ impl Group {
 }
 
 impl OpenOp {
-    /// What its members bring, in rank order.
+    /// Its members' offers, in rank order.
     fn offers(&self) -> Vec<Offer> {
         let offers = self
             .members()
@@ -106,14 +106,14 @@ impl Ledger {
         self.open_of(Tag::SHARED_STATE)
     }
 
-    /// Who is to go before the election of a sync that all members posted, and why.
+    /// Members to evict before the election of a sync that all members posted, and why.
     fn strays(&self) -> Vec<(PeerId, EvictReason)> {
         let awaits = |sync: &&OpenOp| sync.awaits_election() && sync.elected.is_none();
         let (Some(sync), Some(sealed)) = (self.sync().filter(awaits), self.sealed_state) else {
             return Vec::new();
         };
         let offers = sync.offers();
-        // What is wrong with the calls themselves comes first, whatever they bring.
+        // Differences between the calls come first, whatever the offers.
         if let Err(SyncFault::Keys { .. } | SyncFault::Strategies { .. } | SyncFault::NoSource) =
             election::elect(&offers, Some(sealed))
         {
@@ -127,8 +127,8 @@ impl Ledger {
         strays.map(|(peer, it)| (peer, reason(it))).collect()
     }
 
-    /// Makes the election of a sync that all members posted, once. What members of a run that is
-    /// taken up have heard of it stands.
+    /// Makes the election of a sync that all members posted, once. In a resumed run, an election
+    /// that a member reports stands.
     fn elect(&mut self) -> Option<&OpenOp> {
         let sealed = self.sealed_state;
         let sync = self.open_mut(Tag::SHARED_STATE)?;
@@ -143,9 +143,9 @@ impl Ledger {
         Some(sync)
     }
 
-    /// What was sealed last, as a member knows it that a restarted master hears. It is the state of
-    /// the newest sync that the member knows to have committed, and the newest of all counts: the
-    /// highest revision need not be it, for a restore goes back.
+    /// What was sealed last, as a member reports it to a restarted master: the state of the newest
+    /// sync that it knows to have committed. The newest sync of all reports counts, not the highest
+    /// revision, because a restore goes back.
     pub fn learn_state(&mut self, report: &Report) {
         let mut tags = report.tags.iter();
         let Some(known) = tags.find(|tag| tag.tag == Tag::SHARED_STATE) else {
@@ -163,7 +163,7 @@ impl Ledger {
     }
 }
 
-/// Whether what was called goes with the tag that it was called on.
+/// Whether the call may be made on its tag.
 pub fn check_kind(note: &OpNote) -> Result<(), Violation> {
     let kind = note.fingerprint.kind();
     if (kind == Kind::SharedState) == (note.op.tag == Tag::SHARED_STATE) {

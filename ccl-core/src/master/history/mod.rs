@@ -27,13 +27,13 @@ pub struct History {
     pub ended: VecDeque<EndedSession>,
     /// The newest view of each group, with what happened since.
     pub groups: BTreeMap<GroupId, SealedView>,
-    /// What the next admitted peer of each group is numbered.
+    /// Number of the next admitted peer of each group.
     pub next_numbers: BTreeMap<GroupId, MemberNumber>,
     /// Greater than every peer id given so far.
     pub next_peer: PeerId,
     /// The greatest epoch of a group that was given back.
     pub epochs: Epoch,
-    /// Closed groups that were given back.
+    /// Ids of closed groups that have ended.
     pub used: UsedGroups,
 }
 
@@ -99,15 +99,16 @@ impl History {
                 self.taken_over = true;
                 self.doubted = self.groups.keys().copied().collect();
                 self.sessions.clear();
-                // Who had ended in an older copy may have gone on in what was lost of the newest.
+                // A session that had ended in an older copy may have continued in what was lost of
+                // the newest.
                 self.ended.clear();
             }
             Record::Remembered(ended) => self.remember(ended.clone()),
         }
     }
 
-    /// The longest waiting times that any session was told that may be alive: those that had not
-    /// ended, and members of the newest views whether they had or not. `None` if there is none.
+    /// The longest timeouts sent to any session that may be alive: those that had not ended, and
+    /// members of the newest views in any case. `None` if there is no such session.
     #[must_use]
     pub fn told(&self) -> Option<Timers> {
         let sessions = self.sessions.values().map(|session| session.timers);
@@ -116,7 +117,7 @@ impl History {
         told.reduce(|one, other| one.longer(&other))
     }
 
-    /// The fewest records that add up to the same: what a journal is shortened to.
+    /// The fewest records that add up to the same, for a shortened journal.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
@@ -392,7 +393,7 @@ mod tests {
             let history = History::read(&records[..end]);
             let mut short = History::read(&history.records());
             assert_eq!(short, history, "after {end} records");
-            // And whatever follows has the same effect on it.
+            // Later records have the same effect on it.
             let mut long = history;
             for record in &records[end..] {
                 short.add(record);

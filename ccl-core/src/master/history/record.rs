@@ -36,7 +36,7 @@ pub enum Record {
         /// Its term; greater than any before.
         term: Term,
     },
-    /// A newcomer was given a session, or a member's was taken over on its own word.
+    /// A newcomer was given a session, or a member's was taken over on its own claim.
     SessionRegistered(Registration),
     /// A session ended.
     SessionEnded {
@@ -51,22 +51,22 @@ pub enum Record {
     Committed {
         /// The group.
         group: GroupId,
-        /// Which, with whose data, and what they seal.
+        /// The operations, their contributors, and what they seal.
         commits: Vec<CommitRecord>,
     },
-    /// What a shortened journal must remember of the records that it left out, and a run that was
+    /// What a shortened journal must keep of the records that it leaves out, and a run that was
     /// taken over of those that were lost.
     Counters {
         /// Greater than every peer id given so far.
         next_peer: PeerId,
-        /// What the next admitted peer of each group is numbered.
+        /// Number of the next admitted peer of each group.
         next_numbers: Vec<(GroupId, MemberNumber)>,
         /// The greatest epoch of a group that was given back.
         epochs: Epoch,
-        /// Closed groups that were given back, oldest first: none of them forms again.
+        /// Ids of closed groups that have ended, oldest first: no group gets them again.
         used: Vec<GroupId>,
     },
-    /// A group that nobody was in gave way to another: nothing of it counts any more.
+    /// A group without members was dropped: nothing of it counts any more.
     GroupGivenBack {
         /// The group.
         group: GroupId,
@@ -82,8 +82,9 @@ pub enum Record {
         /// The view it holds in.
         vid: Vid,
     },
-    /// The records before are an older copy of the run's journal, or a part of it: what they say of
-    /// groups needs a majority. There may be groups, sessions and terms that they do not name.
+    /// The records before this one are an older copy of the run's journal, or a part of it: what
+    /// they say of groups needs a majority. There may be groups, sessions and terms that they do
+    /// not name.
     Outdated,
     /// A session that a shortened journal remembers although it has ended.
     Remembered(EndedSession),
@@ -94,7 +95,7 @@ pub enum Record {
 pub struct EndedSession {
     /// Its secret.
     pub session: SessionId,
-    /// Why it ended, so that a late attach hears it.
+    /// Why it ended, for the answer to a late attach.
     pub reason: EvictReason,
     /// The key of its process.
     pub key: LinkKey,
@@ -111,23 +112,24 @@ pub struct Registration {
     pub session: SessionId,
     /// The group it joins.
     pub group: GroupId,
-    /// The unit it lives and dies with.
+    /// Its unit, whose peers fail together.
     pub unit: UnitId,
     /// Peers of that unit that are admitted together; `None`: it need not wait for any.
     pub unit_size: Option<u32>,
     /// Its place among the members of a closed group; `None`: its group is open.
     pub place: Option<Place>,
-    /// The first peer of its generation of the unit: those that live and die together.
+    /// The first peer of its generation of the unit.
     pub generation: PeerId,
     /// Where other peers reach it.
     pub addresses: Vec<SocketAddr>,
-    /// What a connection to its port must show.
+    /// The key that a connection to its port must present.
     pub key: LinkKey,
     /// Fewest members it wants to work with.
     pub min_world: u32,
-    /// Counter of the connection that it said so over; a later master takes newer ones only (R10).
+    /// Counter of the connection that carried the `Hello`; a later master accepts only newer ones
+    /// (R10).
     pub attach: u64,
-    /// What its program calls it.
+    /// Its name, chosen by its program.
     pub name: String,
     /// The timeouts that it was sent and uses.
     pub timers: Timers,
@@ -145,7 +147,7 @@ impl Registration {
 pub struct SealedView {
     /// The group.
     pub group: GroupId,
-    /// Whether the group is closed: it never has other members than those of its first view.
+    /// Whether the group is closed: no one joins it after its first view.
     pub is_closed: bool,
     /// Name of the view.
     pub vid: Vid,
@@ -159,11 +161,11 @@ pub struct SealedView {
     pub floors: Vec<TagFloor>,
     /// Tags that were given back and of which some member may not know.
     pub given_back: Vec<GivenBack>,
-    /// Operations that go on.
+    /// Operations that are carried into it.
     pub carried: Vec<Birth>,
     /// Safe points released so far.
     pub safe_released: u64,
-    /// Who left since the view before, and why.
+    /// Members that left since the view before, and why.
     pub departed: Vec<(PeerId, EvictReason)>,
     /// The shared state that was sealed last.
     pub state: Option<StateId>,
@@ -174,11 +176,11 @@ pub struct SealedView {
 /// A member of a [`SealedView`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedMember {
-    /// What the others know of it.
+    /// The member, as the others know it.
     pub member: Member,
     /// Its session's secret.
     pub session: SessionId,
-    /// Counter of its newest connection when the view was sealed: what it said over an older one is
-    /// not what it knows (R10).
+    /// Counter of its newest connection when the view was sealed; messages over older ones do not
+    /// count (R10).
     pub attach: u64,
 }

@@ -21,7 +21,7 @@ pub struct Census {
 }
 
 impl Census {
-    /// A group has so many members now.
+    /// Sets the number of members of a group.
     pub fn set(&mut self, group: GroupId, size: u32) {
         let before = match size {
             0 => self.sizes.remove(&group),
@@ -44,12 +44,12 @@ impl Census {
         }
     }
 
-    /// What a member of a group is told about the other groups.
+    /// What a member of a group learns about the other groups.
     pub fn beside(&self, group: GroupId) -> OtherGroups {
         let own = self.sizes.get(&group).copied();
         let is_other = |&(&size, &count): &(&u32, &u32)| count > 1 || Some(size) != own;
         let largest = self.of_size.iter().rev().find(is_other);
-        // While several groups are rebuilt, members are counted that nobody has heard yet.
+        // While several groups are rebuilt, members that have not attached yet are counted.
         let most = u32::try_from(PEERS_MAX).expect("it is far below 2^32");
         let groups = self.sizes.len() - usize::from(own.is_some());
         OtherGroups {
@@ -69,7 +69,7 @@ impl Master {
         self.census.set(id, size);
     }
 
-    /// What a session is told about the other groups.
+    /// What a session learns about the other groups.
     pub fn others(&self, peer: PeerId) -> OtherGroups {
         self.census.beside(self.group_of(peer))
     }

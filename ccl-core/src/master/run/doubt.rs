@@ -33,7 +33,7 @@ impl Master {
         }
     }
 
-    /// Whether a session knows what the journal would have to name.
+    /// Whether a session knows something that a complete journal would contain.
     fn reveals(&self, attach: &Attach) -> bool {
         if !self.trusts_journal {
             return false;
@@ -67,7 +67,7 @@ impl Master {
         if !is_active(Mutation::DoubtForgotten) {
             self.shared.outbox.seal(Record::Outdated);
         }
-        // Masters that this journal knows nothing of have given names.
+        // Masters that this journal does not know have given names.
         let start = self.setup.start_number;
         let unheard = PeerId(u64::from(start) * limits::PEER_ID_GAP);
         self.next_peer = self.next_peer.max(unheard);
@@ -87,7 +87,7 @@ impl Master {
         self.shared.outbox.event(Event::JournalOutdated);
     }
 
-    /// Sessions may have ended since. Whose has not is taken over on its own word.
+    /// Sessions may have ended since. Those that have not are taken over on their own claim.
     fn forget_unheard(&mut self) {
         let sessions = self.shared.sessions.iter();
         let unheard = sessions.filter(|(peer, session)| {
@@ -106,7 +106,7 @@ impl Master {
 }
 
 impl Group {
-    /// Whether a session has had its say in a group that was taken up, or is yet to be.
+    /// Whether a session has reported to its group, which has been resumed or is yet to be.
     fn has_heard(&self, peer: PeerId) -> bool {
         match &self.phase {
             Phase::Rebuild(rebuild) => rebuild.has_heard(peer),
@@ -115,8 +115,8 @@ impl Group {
         }
     }
 
-    /// What the journal says of it is older than the run. A group that has no members there may
-    /// have some; one that was taken up already goes on.
+    /// What the journal says of the group is older than the run. A group without members in the
+    /// journal may have some; one that was resumed already continues.
     pub fn doubt(&mut self, window: Instant, last_resort: Instant) {
         match &mut self.phase {
             Phase::Rebuild(rebuild) => rebuild.trusted = false,

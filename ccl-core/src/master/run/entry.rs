@@ -1,6 +1,6 @@
 //! How a connection gets a session: `Hello` registers a newcomer, `Attach` resumes a session.
 //!
-//! Units and generations are in `unit` and `generation`; groups decide whom they admit.
+//! Units and generations are in `unit` and `generation`; groups decide about admission.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ use crate::wire::control::{
     Claim, EvictReason, MasterToPeer, OtherGroups, PROTOCOL_VERSION, PeerToMaster, Report,
 };
 
-/// An `Attach`, and where it was said.
+/// An `Attach`, and the connection that carried it.
 pub struct Attach {
     pub connection: ConnectionId,
     pub run_id: RunId,
@@ -81,13 +81,13 @@ impl Master {
                 claim,
                 report,
             }),
-            // What a session that is over had already sent.
+            // A late message of a session that has ended.
             _ => self.shared.outbox.close(connection),
         }
     }
 
-    /// Something else from a newcomer that waits for its run: who says more than that it lives
-    /// before it is welcomed is not waited for any more.
+    /// Another message of a newcomer that waits for its run. Before `Welcome` only heartbeats are
+    /// allowed; a newcomer that sends anything else is dropped.
     pub fn handle_waiting(&mut self, connection: ConnectionId, message: &PeerToMaster) {
         if matches!(message, PeerToMaster::Ping) {
             let pong = MasterToPeer::Pong {
@@ -101,7 +101,7 @@ impl Master {
         self.shared.outbox.close(connection);
     }
 
-    /// A newcomer that waits for its run is waited for no longer. What it said may come once more.
+    /// Drops a newcomer that waits for its run. A late copy of its `Hello` must not count.
     pub fn give_up_waiting(&mut self, connection: ConnectionId) {
         let waiting = self.run.waiting();
         if let Some(hello) = waiting.and_then(|waiting| waiting.forget(connection)) {
@@ -133,7 +133,7 @@ impl Master {
         }
     }
 
-    /// Why a newcomer cannot be let in.
+    /// Why a newcomer cannot be registered, if it cannot.
     fn objection(&self, hello: &Hello) -> Option<String> {
         if hello.protocol != PROTOCOL_VERSION {
             let theirs = hello.protocol;
@@ -187,7 +187,7 @@ impl Master {
         None
     }
 
-    /// What it said may come once more, when nothing speaks against it.
+    /// The hello counts as said: a late copy of it must not take a place (R21).
     fn refuse_hello(&mut self, hello: &Hello, reason: String) {
         self.shared.sessions.give_up(hello.key, hello.attach);
         self.refuse(hello.connection, reason);
@@ -200,7 +200,7 @@ impl Master {
         self.shared.outbox.close(connection);
     }
 
-    /// Gives a newcomer a session. A process that has one but never learned of it gets the same.
+    /// Gives a newcomer a session. A process that has one without knowing it gets the same.
     pub fn register(&mut self, hello: Hello) {
         if let Some(peer) = self.shared.sessions.of_key(hello.key) {
             if self.is_newcomer_of(peer, hello.group) {
@@ -320,7 +320,7 @@ impl Master {
         self.hear(peer);
     }
 
-    /// Whoever is not a member is always told so (R7).
+    /// A peer that is not a member always gets an answer (R7).
     fn turn_away(&mut self, attach: &Attach) {
         if is_active(Mutation::DropAttachOfEvicted) {
             return;
@@ -337,7 +337,7 @@ impl Master {
         self.shared.outbox.close(attach.connection);
     }
 
-    /// Takes a session over on its own word, if the master has lost what it knew of it (R11).
+    /// Takes over a session on its own claim, if the master has lost what it knew of it (R11).
     fn adopt(&mut self, attach: &Attach) -> Option<PeerId> {
         let claim = &attach.claim;
         let ended = self.shared.sessions.why_ended(attach.session).is_some();
@@ -384,7 +384,7 @@ impl Master {
         if let Some(Phase::Rebuild(rebuild)) = group.map(|group| &mut group.phase) {
             rebuild.adopt(claim.peer);
         }
-        // Ids of a group that is heard late may be beyond those that this master leaves out.
+        // A group that is heard of late may have ids above those that this master reserved.
         self.next_peer = self.next_peer.max(PeerId(claim.peer.0 + 1));
         Some(claim.peer)
     }
@@ -406,8 +406,8 @@ impl Master {
         }
     }
 
-    /// Makes a group that a newcomer is the first to speak of. In a run that is taken over, it
-    /// waits for members that it may have.
+    /// Creates a group that a newcomer is the first to name. In a run that is taken over, it waits
+    /// for members that it may have.
     pub fn make_group(&mut self, id: GroupId) {
         let waits = match &self.run {
             Run::Adopting { .. } => true,
@@ -424,8 +424,8 @@ impl Master {
             .or_insert_with(|| Group::unfounded(id, epochs));
     }
 
-    /// Makes a group that has members, however late the first of them is heard: nobody else has
-    /// spoken of it.
+    /// Creates a group that has members, however late the first of them attaches: no other peer has
+    /// named it.
     fn rebuild_group(&mut self, id: GroupId) {
         let window = match &self.run {
             Run::Adopting { waiting, .. } => waiting.window,
@@ -439,11 +439,11 @@ impl Master {
     }
 }
 
-/// Units from here on are those of peers that named none: each lives and dies alone.
+/// Units from here on are those of peers that named none; each has one peer.
 const LONE_UNIT: u64 = 1 << 63;
 
-/// An unspecified address stands for the one that the master sees. Loopback ones come last: they
-/// lead other hosts to themselves.
+/// Replaces an unspecified address by the one that the master sees. Loopback addresses come last:
+/// on another host they lead to that host itself.
 fn complete_addresses(addresses: &mut Vec<SocketAddr>, from: SocketAddr) {
     for address in &mut *addresses {
         if address.ip().is_unspecified() {

@@ -1,4 +1,4 @@
-//! Generations of a unit: which of its sessions live and die together (R9).
+//! Generations of a unit: which of its sessions belong together (R9).
 //!
 //! A restarted host registers new peers while the master may still consider the old ones alive. The
 //! new peers are the unit's next generation: they wait until the previous one is gone, and are not
@@ -13,7 +13,7 @@ use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{EvictReason, UnitCount};
 
-/// Generations that are not as they should stay, by their first peer.
+/// Generations in a passing state, by their first peer.
 #[derive(Debug, Default)]
 pub struct Units {
     /// Newcomers whose unit has an earlier generation, and since when they wait for its end.
@@ -22,17 +22,17 @@ pub struct Units {
     ending: BTreeMap<PeerId, Ending>,
 }
 
-/// A unit that comes to its end without one of its peers having been lost.
+/// A unit that ends although none of its peers was lost.
 #[derive(Debug)]
 struct Ending {
-    /// The member that left. `None`: one that the master before knew may still turn up.
+    /// The member that left. `None`: a peer that the master before knew may still attach.
     left: Option<PeerId>,
     /// Until when the others may stay.
     until: Instant,
 }
 
 impl Units {
-    /// When somebody must go.
+    /// When the next peer must go.
     pub fn deadline(&self) -> Option<Instant> {
         self.ending.values().map(|ending| ending.until).min()
     }
@@ -54,7 +54,8 @@ impl Master {
             .iter()
             .find(|mate| self.size_of(**mate) != hello.unit_size);
         if let Some(&mate) = differing {
-            // One that is not connected may be of an earlier start with another size.
+            // A peer that is not connected may be left over from an earlier start with another
+            // size.
             return match self.shared.sessions.connection(mate) {
                 Some(_) => Err(self.disagreement(unit, mate, hello.unit_size)),
                 None => Ok(None),
@@ -88,7 +89,7 @@ impl Master {
         Some(member.registration.generation)
     }
 
-    /// The first of the generations of its unit, which later ones wait for.
+    /// The earliest generation of its unit, for which later ones wait.
     pub fn oldest_generation(&self, generation: PeerId) -> PeerId {
         let Some(first) = self
             .shared
@@ -109,7 +110,7 @@ impl Master {
         oldest.unwrap_or(generation)
     }
 
-    /// What a newcomer that waits for others of its unit is told about them.
+    /// What a newcomer that waits for others of its unit learns about them.
     pub fn count_unit(&self, peer: PeerId) -> Option<UnitCount> {
         let registration = &self.shared.sessions.get(peer)?.registration;
         let size = registration.unit_size.filter(|_| self.is_newcomer(peer))?;
@@ -132,7 +133,7 @@ impl Master {
     }
 
     /// Refuses newcomers whose unit is complete without them: all peers of the generation before
-    /// were heard two heartbeats after these came, later than last words of the dead arrive.
+    /// were heard two heartbeats after these came, when last messages of dead peers have arrived.
     pub fn refuse_successors(&mut self) {
         let margin = self.shared.timers.heartbeat_interval * 2;
         for (peer, since) in self.units.successors.clone() {
@@ -160,8 +161,8 @@ impl Master {
         }
     }
 
-    /// A session is over, and with it those of its unit. Members may follow one that left; until
-    /// then they end what they have begun.
+    /// A session is over, and with it those of its unit. If a member left, the others have some
+    /// time to finish and follow.
     pub fn end_unit(&mut self, gone: &Registration, reason: &EvictReason) {
         let peer = gone.peer;
         let group = self.groups.get(&gone.group);
@@ -189,14 +190,14 @@ impl Master {
                 self.shared.condemn(mate, told.clone());
             }
         }
-        // The next generation may have waited for this.
+        // The next generation may have been waiting for this.
         let sessions = self.shared.sessions.of_unit(gone.unit);
         let groups = sessions.map(|session| session.registration.group);
         self.touched.extend(groups);
     }
 
-    /// After a restart: members some of whose unit this master does not know. They may still turn
-    /// up in a group that is taken up late; if the master before saw them leave, they do not.
+    /// After a restart: members of units whose other peers this master does not know. These may
+    /// still attach in a group that is resumed late, unless the master before saw them leave.
     pub fn note_short_units(&mut self) {
         let timers = &self.shared.timers;
         let until = self.shared.now + timers.peer_timeout.max(timers.rebuild_window);
@@ -216,7 +217,7 @@ impl Master {
         size.is_some_and(|size| mates.len() < size as usize)
     }
 
-    /// Evicts what is left of units that have come to their end.
+    /// Evicts what is left of units that have ended.
     pub fn expire_units(&mut self) {
         let now = self.shared.now;
         let ending = std::mem::take(&mut self.units.ending);

@@ -14,22 +14,22 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub struct Hearing {
     patience: Patience,
-    /// A time by this clock since which somebody was heard.
+    /// A time by this clock since which a peer was heard.
     heard: Instant,
-    /// For how long it has stood still because nobody was heard, if it does.
+    /// How long it has stood still because no peer was heard, if it does.
     doubt: Option<Duration>,
-    /// How long it goes on after somebody was heard.
+    /// How long it runs on after a peer was heard.
     lease: Duration,
     /// Longest time that the clock may stand still for this reason.
     doubt_max: Duration,
-    /// When it last went on, by this clock.
+    /// When it last resumed, by this clock.
     went_on: Option<Instant>,
 }
 
-/// What a call shows of the master itself.
+/// What a call shows about the master itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// It did not run for so long.
+    /// It did not run for this long.
     Paused(Duration),
     /// Stops the clock: no member is heard.
     Doubts,
@@ -38,7 +38,7 @@ pub enum Notice {
 impl Hearing {
     pub fn new(timers: &Timers, now: Instant) -> Self {
         let (heartbeat, timeout) = (timers.heartbeat_interval, timers.peer_timeout);
-        // Over before anybody's patience is, though that began at another's heartbeat; but longer
+        // Shorter than any timeout, even one that began at another peer's heartbeat, but longer
         // than a heartbeat that is a little late.
         let lease = (timeout.saturating_sub(heartbeat * 2)).max(timeout / 4 * 3);
         Self {
@@ -61,13 +61,13 @@ impl Hearing {
         self.patience.is_late(now)
     }
 
-    /// Nothing was waited for since the last call: then its pause means nothing.
+    /// Nothing was waited for since the last call, so its pause means nothing.
     pub fn skip(&mut self, now: Instant) {
         self.patience.skip(now);
     }
 
-    /// The master is called. `newest` is when it last heard any of those whose word counts, if one
-    /// of them is connected.
+    /// The master is called. `newest` is when it last heard a peer that counts, if one is
+    /// connected.
     pub fn turn(
         &mut self,
         now: Instant,
@@ -102,8 +102,8 @@ impl Hearing {
         before.is_none().then_some(Notice::Doubts)
     }
 
-    /// Somebody says something; `newest` is as for `turn`. If nobody had been heard for long, it is
-    /// as after a pause.
+    /// A peer is heard; `newest` is as for `turn`. If none had been heard for long, it is as after
+    /// a pause.
     pub fn hear(&mut self, newest: impl FnOnce() -> Option<Instant>) {
         if self.doubt.is_some() && newest() == Some(self.patience.now()) {
             self.doubt = None;
@@ -112,12 +112,12 @@ impl Hearing {
         }
     }
 
-    /// Whether what waits is to be heard first.
+    /// Whether waiting input must be read first.
     pub fn is_resting(&self) -> bool {
         self.patience.is_resting()
     }
 
-    /// When, by this clock, it last went on after it had missed a turn, or heard nobody.
+    /// When, by this clock, it last resumed after it had missed a turn, or heard no peer.
     pub fn went_on(&self) -> Option<Instant> {
         self.went_on
     }

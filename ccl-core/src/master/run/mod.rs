@@ -25,15 +25,15 @@ use crate::wire::control::Place;
 /// What a master knows of its run.
 #[derive(Debug)]
 pub enum Run {
-    /// Nothing: no history, and nobody of an earlier run was heard.
+    /// Nothing: no history, and no member of an earlier run was heard.
     Empty(Waiting),
     /// Members of this run attach; it is taken over once a group of it can be rebuilt.
     Adopting { run_id: RunId, waiting: Waiting },
     /// The run is served.
     Founded {
         run_id: RunId,
-        /// For a run taken over without a journal: until when groups nobody was heard of may still
-        /// turn up with members.
+        /// For a run taken over without a journal: until when groups that were not heard of may
+        /// still turn out to have members.
         adopted: Option<Instant>,
     },
 }
@@ -45,7 +45,7 @@ pub struct Waiting {
     pub hellos: Vec<Hello>,
 }
 
-/// What a newcomer said, and where it said it.
+/// A newcomer's `Hello`, and the connection that carried it.
 #[derive(Clone, Debug)]
 pub struct Hello {
     pub connection: ConnectionId,
@@ -70,7 +70,7 @@ impl Waiting {
         }
     }
 
-    /// Keeps a hello until the run is known. The same process saying it again replaces it: returns
+    /// Keeps a hello until the run is known. A newer one of the same process replaces it. Returns
     /// the connection that is given up, which is the new one if there is no room.
     pub fn keep(&mut self, hello: Hello) -> Option<ConnectionId> {
         if let Some(known) = self.hellos.iter_mut().find(|known| known.key == hello.key) {
@@ -92,7 +92,7 @@ impl Waiting {
             .any(|hello| hello.connection == connection)
     }
 
-    /// Whoever said hello over this connection is not waited for any more.
+    /// Drops the hello that came over this connection.
     pub fn forget(&mut self, connection: ConnectionId) -> Option<Hello> {
         let mut hellos = self.hellos.iter();
         let index = hellos.position(|hello| hello.connection == connection)?;
@@ -115,7 +115,7 @@ impl Run {
         }
     }
 
-    /// Whether sessions may be taken over on their own word.
+    /// Whether sessions may be taken over on their own claim.
     pub fn is_adopted(&self) -> bool {
         match self {
             Self::Empty(_) => false,

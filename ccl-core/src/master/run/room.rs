@@ -1,5 +1,5 @@
 //! Makes room for a new group by dropping one without members. A closed group is dropped as soon
-//! as it has none.
+//! as it loses its last member.
 //!
 //! Dropping a group loses numbers that nobody uses any more, and the content its members sealed
 //! last; groups without such content go first. View ids are not reused: later groups start above
@@ -32,7 +32,7 @@ impl Master {
         self.touched.remove(&group);
     }
 
-    /// Forgets a group without members, but for its epochs; and for its id, if it was closed.
+    /// Forgets a group without members, except its epochs and, if it was closed, its id.
     pub fn give_back(&mut self, group: GroupId) {
         let gone = self.groups.remove(&group).expect("the caller found it");
         self.epochs = self.epochs.max(gone.view.vid.epoch);
@@ -45,7 +45,7 @@ impl Master {
             .seal_lazily(Record::GroupGivenBack { group, epochs });
     }
 
-    /// The group that is missed least: the longest without anybody.
+    /// The group to drop first: the one that has been empty longest.
     fn dispensable(&self) -> Option<GroupId> {
         let nobody = |group: &Group| group.is_founding() && group.newcomers.is_empty();
         let groups = self.groups.iter().filter(|(_, group)| nobody(group));

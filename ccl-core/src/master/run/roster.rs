@@ -1,4 +1,4 @@
-//! Closed groups: whom they take before they form, and that they take nobody afterwards (R21).
+//! Closed groups: which newcomers may wait for one. Once it has formed, none may (R21).
 
 use crate::master::Master;
 use crate::master::group::Group;
@@ -10,7 +10,8 @@ use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{EvictReason, Place, group_taken};
 
 impl Master {
-    /// Why a newcomer cannot wait for this group: it has formed, or forms with others.
+    /// Why this newcomer cannot wait for its group, if it cannot: the group has formed, or others
+    /// wait for it with another list.
     pub fn roster_objection(&self, hello: &Hello) -> Option<String> {
         if let Some(place) = hello.place {
             if hello.unit_size.is_some() {
@@ -28,25 +29,26 @@ impl Master {
             return Some(group_taken(id));
         }
         let group = self.groups.get(&id)?;
-        if group.takes_no(hello.place) {
+        if group.excludes(hello.place) {
             return Some(group_taken(id));
         }
-        let beside = group.newcomers.values().next()?;
-        (!is_beside(beside.place, hello.place)).then(|| {
-            let words = |place: Option<Place>| {
+        let first = group.newcomers.values().next()?;
+        (!wait_together(first.place, hello.place)).then(|| {
+            let describe = |place: Option<Place>| {
                 place.map_or("an open group".into(), |place| place.to_string())
             };
             format!(
                 "group {id} is being formed by others, with another list of members (this peer: \
                  {}; the first of them: {}): give all of its members the same list, and each \
                  group an id of its own",
-                words(hello.place),
-                words(beside.place)
+                describe(hello.place),
+                describe(first.place)
             )
         })
     }
 
-    /// A newcomer takes its place; whoever had it before is gone, or is one too many.
+    /// Evicts the newcomer that had this place before: it has ended without the master's notice,
+    /// or is one process too many.
     pub fn take_place(&mut self, hello: &Hello) {
         let (Some(place), Some(group)) = (hello.place, self.groups.get(&hello.group)) else {
             return;
@@ -62,8 +64,8 @@ impl Master {
 }
 
 impl Group {
-    /// Whether nobody with such a place can become a member.
-    fn takes_no(&self, place: Option<Place>) -> bool {
+    /// Whether no newcomer with such a place can be admitted.
+    fn excludes(&self, place: Option<Place>) -> bool {
         if is_active(Mutation::ClosedLetsIn) {
             return false;
         }
@@ -71,13 +73,13 @@ impl Group {
         self.is_closed || place.is_some() && has_formed
     }
 
-    /// Newcomers of whom it was not known until now that they came too late.
+    /// Evicts newcomers that came too late, which may become known only once a group is rebuilt.
     pub fn refuse_outsiders(&self, shared: &mut Shared) {
         if matches!(self.phase, Phase::Rebuild(_)) {
             return;
         }
         let group = self.id;
-        let outside = |newcomer: &Newcomer| self.takes_no(newcomer.place);
+        let outside = |newcomer: &Newcomer| self.excludes(newcomer.place);
         let outsiders = self
             .newcomers
             .iter()
@@ -88,10 +90,10 @@ impl Group {
     }
 }
 
-/// Whether two newcomers wait for the same members, or both for an open group.
-fn is_beside(one: Option<Place>, other: Option<Place>) -> bool {
+/// Whether two newcomers have the same list, or both want an open group.
+fn wait_together(one: Option<Place>, other: Option<Place>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => one.is_beside(&other),
+        (Some(one), Some(other)) => one.has_same_list(&other),
         (None, None) => true,
         _ => false,
     }

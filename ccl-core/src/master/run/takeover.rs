@@ -27,7 +27,7 @@ use crate::timers::Timers;
 use crate::wire::control::Wait;
 
 impl Master {
-    /// A master without a run. `told` is what members that may be alive were told.
+    /// A master without a run. `told` are the timeouts sent to members that may be alive.
     pub fn blank(setup: Setup, told: Option<Timers>, now: Instant) -> Self {
         let timers = told.map_or(setup.timers, |told| told.longer(&setup.timers));
         let shared = Shared {
@@ -91,7 +91,7 @@ impl Master {
         }
     }
 
-    /// Takes up the run of the journal.
+    /// Resumes the run of the journal.
     fn resume(&mut self, run_id: RunId, history: History) {
         let window = self.shared.now + self.shared.timers.rebuild_window;
         self.run = Run::Founded {
@@ -99,7 +99,7 @@ impl Master {
             adopted: history.taken_over.then_some(window),
         };
         let is_doubted = !self.setup.journaled && !is_active(Mutation::OlderJournalTrusted);
-        // Masters that an older copy knows nothing of had terms, too.
+        // Masters that an older copy does not know had terms too.
         let unheard = if is_doubted {
             self.setup.start_number
         } else {
@@ -194,7 +194,7 @@ impl Master {
         self.shared.outbox.seal(Record::TermBegan { term });
     }
 
-    /// Takes up each group of which enough was heard. The first one of a run without a journal
+    /// Resumes each group from which enough was received. In a run without a journal, the first one
     /// makes the run this master's.
     pub fn take_up_groups(&mut self) {
         let groups = self.groups.iter();
@@ -206,13 +206,13 @@ impl Master {
         }
         if !ready.is_empty() {
             self.note_short_units();
-            // Members that turned up here may be mates of newcomers that wait elsewhere.
+            // Members that attached here may be mates of newcomers that wait elsewhere.
             let waiting = self.groups.iter().filter(|(_, g)| !g.newcomers.is_empty());
             self.touched.extend(waiting.map(|(id, _)| *id));
         }
     }
 
-    /// Sees to it that the term is greater than every one that the group's members know.
+    /// Makes the term greater than any that the group's members know.
     fn ensure_term(&mut self, id: GroupId) {
         let Some(Phase::Rebuild(rebuild)) = self.groups.get(&id).map(|group| &group.phase) else {
             return;
@@ -273,8 +273,8 @@ impl Master {
     }
 }
 
-/// How long members of an earlier master may go on. One that hears nothing counts its master as
-/// lost after `peer_timeout`, and its session ends `detach_timeout` later.
+/// How long members of an earlier master may continue. A member that hears nothing counts its
+/// master as lost after `peer_timeout`, and its session ends `detach_timeout` later.
 fn rest_of_lives(timers: &Timers, silence: Duration) -> Duration {
     let longest = timers.peer_timeout + timers.detach_timeout;
     longest.saturating_sub(silence)

@@ -19,13 +19,13 @@ use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::EvictReason;
 
-/// Where a unit stands whose newcomers wait for each other.
+/// The state of a unit whose newcomers wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// Some are not registered, or not ready, or an earlier generation is not gone.
     Incomplete,
-    /// Some were admitted without the others: only a restart of the master between the admissions
-    /// does that.
+    /// Some were admitted without the others, which only a restart of the master between the
+    /// admissions can cause.
     Torn,
     /// All are ready.
     Whole,
@@ -107,7 +107,7 @@ impl Master {
         });
     }
 
-    /// These units enter at one safe point: the first that nobody has called in any of their
+    /// These units enter at one safe point: the first that no member has called in any of their
     /// groups.
     fn tell_all(&mut self, units: &[Vec<PeerId>]) {
         let next = |peer: &PeerId| self.groups[&self.group_of(*peer)].safe.next();
@@ -125,10 +125,9 @@ impl Master {
         groups.filter(|id| self.groups[id].is_founding())
     }
 
-    /// Founds the groups without members that a whole unit is for, all in one step and with all
-    /// units that share one of them, if that is enough for each. The number of the safe point at
-    /// which the units enter their other groups counts as released in these. Returns the units that
-    /// it tried.
+    /// Founds the groups without members that a whole unit wants to join, all in one step and with
+    /// all units that share one of them, if each then has enough. The safe point at which the units
+    /// enter their other groups counts as released in these. Returns the units that it tried.
     fn found_units(&mut self, unit: PeerId) -> BTreeSet<PeerId> {
         let around = self.units_around(unit);
         let may_enter = |unit: &PeerId| {
@@ -145,8 +144,8 @@ impl Master {
         around
     }
 
-    /// One of the groups without members for which these units are not enough. They are told their
-    /// turn as if they were, and those of them that are not have to wait again.
+    /// One of the groups without members for which these units are not enough. Their turn is set as
+    /// if they were, and reset for those that do not fit.
     fn short_group(&mut self, units: &[Vec<PeerId>]) -> Option<GroupId> {
         self.tell_all(units);
         let founded = units.iter().flat_map(|mates| self.founds(mates));
@@ -177,7 +176,7 @@ impl Master {
         }
     }
 
-    /// Units with newcomers in the same groups without members, directly or by way of others.
+    /// Units with newcomers in the same groups without members, directly or through other units.
     fn units_around(&self, unit: PeerId) -> BTreeSet<PeerId> {
         let mut units = BTreeSet::new();
         let mut groups = BTreeSet::new();
@@ -220,7 +219,8 @@ impl Master {
         chosen
     }
 
-    /// Whether each group has room for these, beside those chosen before and those told earlier.
+    /// Whether each group has room for these, besides those chosen before and those whose turn was
+    /// set earlier.
     fn has_room(&self, mates: &[PeerId], before: &[PeerId]) -> bool {
         mates.iter().all(|peer| {
             let id = self.group_of(*peer);
@@ -232,10 +232,10 @@ impl Master {
         })
     }
 
-    /// In a group whose members have all gone there is no safe point at which its newcomers could
-    /// be admitted. If others of their unit are members by now, they are the first ones of the next
-    /// view, as if they had been admitted before; if not, their unit's turn is found anew. Returns
-    /// whether anything changed.
+    /// A group whose members have all gone has no safe point at which its newcomers could be
+    /// admitted. If others of their unit are members by now, they form the next view, as if they
+    /// had been admitted before; if not, their unit's turn is set anew. Returns whether anything
+    /// changed.
     pub fn revise_turns(&mut self) -> bool {
         let emptied: Vec<GroupId> = self.touched.iter().copied().collect();
         let mut is_revised = false;
@@ -269,7 +269,7 @@ impl Group {
         admission::is_ready(peer, &members, &self.newcomers, shared.now)
     }
 
-    /// Newcomers that were told their turn, with its number.
+    /// Newcomers whose turn is set, with its number.
     pub fn told(&self) -> Vec<(PeerId, u64)> {
         let told = self
             .newcomers
@@ -281,8 +281,8 @@ impl Group {
         told.collect()
     }
 
-    /// Whether so many newcomers as the first view needs may be linked with each other: cheap to
-    /// tell, and false until the last of many hosts has come.
+    /// Whether enough newcomers for the first view may be linked with each other. This is a cheap
+    /// test, and false until the last of many hosts has connected.
     pub fn may_be_founded(&self) -> bool {
         let needed = self.needed();
         let links = |newcomer: &Newcomer| newcomer.linked.as_ref().map(BTreeSet::len);
@@ -294,8 +294,9 @@ impl Group {
         admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None)
     }
 
-    /// Founds the next view with the newcomers that were told so; so many safe points count as
-    /// released. Who does not fit is given up: the others of its unit are members elsewhere.
+    /// Founds the next view with the newcomers whose turn is set; `released` safe points count as
+    /// released. Those that do not fit are given up: the others of their unit are members
+    /// elsewhere.
     fn found_as_told(&mut self, shared: &mut Shared, released: u64) {
         let chosen = self.first_members(shared);
         if !chosen.is_empty() {
@@ -310,8 +311,8 @@ impl Group {
     }
 
     /// Gives up newcomers whose safe point was released without them, because a link of theirs had
-    /// broken or a member gave up: the others of their unit may be members by now, and are waited
-    /// for.
+    /// broken or a member gave up. The others of their unit may be members by now, and would wait
+    /// for them.
     pub fn give_up_late(&self, shared: &mut Shared) {
         for (&peer, newcomer) in &self.newcomers {
             if matches!(newcomer.turn, Turn::At(point) if point < self.safe.released) {

@@ -18,24 +18,24 @@ use crate::names::Names;
 use crate::time::Instant;
 use crate::wire::control::{MissingLink, NamedPeer, SomePeers, UnitCount, Wait};
 
-/// What a group waits for, as of the last look.
+/// What a group waits for, as of the last check.
 #[derive(Debug, Default)]
 pub struct Waits {
     seen: Option<Wait>,
     /// What was last reported to the operator.
     told: Option<Wait>,
     next_look: Option<Instant>,
-    /// Why there is no link, by who says so and to whom.
+    /// Why there is no link, by reporter and other end.
     no_links: BTreeMap<PeerId, BTreeMap<PeerId, String>>,
 }
 
 impl Waits {
-    /// Somebody says why it has no link to another, or with an empty text that it has one.
+    /// A peer reports why it has no link to another or, with an empty text, that it has one.
     pub fn note_no_link(&mut self, from: PeerId, to: PeerId, why: String) {
         let said = self.no_links.entry(from).or_default();
         match why.is_empty() {
             true => drop(said.remove(&to)),
-            // No more are shown of a wait.
+            // A wait shows no more than these.
             false if said.len() < WAIT_NAMES_MAX || said.contains_key(&to) => {
                 said.insert(to, why);
             }
@@ -57,7 +57,7 @@ impl Waits {
 }
 
 impl Master {
-    /// What a peer waits for, if it is not its own program.
+    /// What a peer waits for, other than its own program.
     pub fn wait_of(&self, peer: PeerId) -> Option<Wait> {
         let unit = self.count_unit(peer).map(Wait::Unit);
         let is_short = |unit: &UnitCount| unit.registered < unit.size;
@@ -68,7 +68,7 @@ impl Master {
 }
 
 impl Master {
-    /// What a newcomer waits for that said hello to a master without a run.
+    /// What a newcomer waits for at a master without a run.
     pub fn wait_for_earlier_run(&mut self) -> Option<Wait> {
         let now = self.shared.now;
         let window = self.run.waiting()?.window;
@@ -84,7 +84,7 @@ impl Master {
         })
     }
 
-    /// The names of all of a group.
+    /// The names of all peers of a group.
     pub fn names_of(&self, id: GroupId) -> Names {
         let group = self.groups.get(&id);
         group.map_or_else(Names::default, |group| group.names(&self.shared))
@@ -152,7 +152,7 @@ impl Group {
             return Some(self.links(shared, &missing));
         }
         if members.is_empty() {
-            // It is linked with all; others are not, as the last look at all of them has shown.
+            // It is linked with all; others are not, as the last check of all of them has shown.
             return self.waits.seen.clone();
         }
         if members.len() >= limits::WORLD_SIZE_MAX {
@@ -162,7 +162,7 @@ impl Group {
         self.wait_of_members(shared)
     }
 
-    /// The first ranks of a closed group that have not come.
+    /// The first ranks of a closed group without a newcomer.
     fn absent_ranks(&self) -> Vec<Rank> {
         let places = self
             .newcomers
@@ -175,7 +175,7 @@ impl Group {
         absent.take(WAIT_NAMES_MAX).collect()
     }
 
-    /// What a safe point waits for at which a newcomer is to be admitted.
+    /// What the safe point waits for that is to admit a newcomer.
     fn wait_of_members(&self, shared: &Shared) -> Option<Wait> {
         if let Some(awaited) = self.phase.awaited() {
             let missing: Vec<PeerId> = awaited.peers().collect();
@@ -209,12 +209,12 @@ impl Group {
 
     fn unlinked_founders(&self, shared: &Shared) -> Option<Wait> {
         let here: Vec<PeerId> = self.newcomers.keys().copied().collect();
-        // First the links of the peer that misses most: they keep the group from being founded.
+        // First the links of the peer that misses most, which keep the group from being founded.
         let missing = LinkedSet::of(&here, |one, other| self.are_linked(one, other)).apart;
         (!missing.is_empty()).then(|| self.links(shared, &missing))
     }
 
-    /// Whether both ends say so; of members only newcomers speak.
+    /// Whether both ends report the link; of a link to a member, only the newcomer does.
     fn are_linked(&self, one: PeerId, other: PeerId) -> bool {
         let says = |from: PeerId, to: PeerId| match self.newcomers.get(&from) {
             Some(newcomer) => newcomer
@@ -253,7 +253,7 @@ impl Group {
         }
     }
 
-    /// The names of all of this group.
+    /// The names of all peers of this group.
     pub fn names(&self, shared: &Shared) -> Names {
         let members = self
             .view
@@ -281,19 +281,19 @@ impl Group {
         NamedPeer { peer, name }
     }
 
-    /// Whether anybody waits who is worth a look.
+    /// Whether a peer waits whose wait is reported.
     fn is_waited_in(&self) -> bool {
         matches!(self.phase, Phase::Rebuild(_))
             || !self.newcomers.is_empty()
             || self.safe.is_called()
     }
 
-    /// When to look again.
+    /// When to check again.
     pub fn next_look(&self) -> Option<Instant> {
         self.waits.next_look
     }
 
-    /// Somebody may wait from now on.
+    /// A peer may wait from now on.
     pub fn begin_wait(&mut self, now: Instant) {
         if self.is_waited_in() {
             self.waits
@@ -325,7 +325,7 @@ impl Group {
     }
 }
 
-/// Begun ones count.
+/// Rounded up.
 fn seconds(time: Duration) -> u32 {
     let seconds = time.as_millis().div_ceil(1000);
     u32::try_from(seconds).unwrap_or(u32::MAX)

@@ -13,19 +13,19 @@ use crate::master::Registration;
 use crate::time::Instant;
 use crate::wire::control::{BackoffCause, EvictReason};
 
-/// How often it was evicted for such a reason.
+/// How often a peer was evicted for such a reason.
 #[derive(Debug, Default)]
 pub struct Backoffs {
     accounts: BTreeMap<Key, Account>,
 }
 
-/// Which peers count as the same.
+/// The key by which peers count as the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    /// A link is between ports.
+    /// For links, which are between ports.
     Address(SocketAddr),
-    /// A state comes from a host's disk: its next process has the same one, and another port. Other
-    /// names on that host need not have it.
+    /// For states, which come from a host's disk: its next process has the same one, and another
+    /// port. Peers with other names on that host need not have it.
     Source(GroupId, IpAddr, String),
 }
 
@@ -43,7 +43,7 @@ pub struct Held {
 }
 
 impl Backoffs {
-    /// A peer was evicted: if for one of these reasons, a peer that comes in its place must wait.
+    /// A peer was evicted. If for one of these reasons, a peer that comes in its place must wait.
     pub fn strike(&mut self, peer: &Registration, reason: &EvictReason, now: Instant) {
         let keys = match reason {
             EvictReason::Unreachable { .. } => addresses(peer),
@@ -66,7 +66,7 @@ impl Backoffs {
         }
     }
 
-    /// Until when a peer may not be admitted, if it may not be now.
+    /// Until when a peer may not be admitted, if it has to wait.
     pub fn held(&self, peer: &Registration, now: Instant) -> Option<Held> {
         let keys = addresses(peer).into_iter().chain(sources(peer));
         let held = keys.filter_map(|key| {

@@ -1,4 +1,4 @@
-//! Who waits, for whom, and for how long.
+//! Which peers wait, because of which, and for how long.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ fn wait_doubles_with_each_eviction_and_ends() {
     assert_eq!(held(&backoffs, &other, now), None);
 }
 
-/// A link that is broken is one port's; a state is its host's, whichever process loads it.
+/// A broken link belongs to a port; a state belongs to its host, whichever process loads it.
 #[test]
 fn a_state_is_known_by_its_host_and_name_and_a_link_by_its_port() {
     let now = Instant(0);

@@ -1,4 +1,4 @@
-//! Sessions: who has registered, which connection each uses now, and when it was last heard.
+//! Sessions: the registered peers, the current connection of each, and when it was last heard.
 //!
 //! A session outlives its connections and ends only by eviction. Whether it is a newcomer or a
 //! member is its group's business.
@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    /// As the others need to know it, under this number of admission.
+    /// The peer as a member with this number of admission.
     pub fn member(&self, number: MemberNumber) -> Member {
         Member {
             peer: self.registration.peer,
@@ -82,12 +82,12 @@ pub struct Sessions {
     ended: VecDeque<EndedSession>,
     /// Those that had ended before this master started, as its journal says.
     ended_before: VecDeque<EndedSession>,
-    /// Connections of processes of which nothing else is known any more, newest last.
+    /// Newest connections of processes of which nothing else is known any more, newest last.
     given_up: VecDeque<GivenUp>,
 }
 
-/// A connection that nothing came of: its process never got a session, or the session is forgotten.
-/// So a late message is not taken for a new one.
+/// The newest connection of a process that never got a session, or whose session is forgotten. It
+/// keeps a late message from being taken for a new one.
 #[derive(Clone, Copy, Debug)]
 struct GivenUp {
     key: LinkKey,
@@ -195,7 +195,7 @@ impl Sessions {
         Some(replaced)
     }
 
-    /// The connection ended: whose was it?
+    /// The connection ended. Returns whose it was.
     pub fn detach(&mut self, connection: ConnectionId, now: Instant) -> Option<PeerId> {
         let peer = self.connections.remove(&connection)?;
         if let Some(session) = self.peers.get_mut(&peer) {
@@ -204,7 +204,7 @@ impl Sessions {
         Some(peer)
     }
 
-    /// Something was received from this peer.
+    /// Notes that something was received from this peer.
     pub fn hear(&mut self, peer: PeerId, now: Instant) {
         if let Some(session) = self.peers.get_mut(&peer)
             && let Contact::Attached { heard, .. } = &mut session.contact
@@ -242,14 +242,14 @@ impl Sessions {
         self.ended_before = ended;
     }
 
-    /// The journal is older than the run: who had ended there may have gone on.
+    /// The journal is older than the run: sessions that had ended there may have continued.
     pub fn doubt_ended(&mut self) {
         for ended in std::mem::take(&mut self.ended_before) {
             self.give_up(ended.key, ended.attach);
         }
     }
 
-    /// The newest connection of a process is over, and it has no session.
+    /// The newest connection of a process without a session is over.
     pub fn give_up(&mut self, key: LinkKey, attach: u64) {
         let known = self
             .given_up
@@ -263,7 +263,7 @@ impl Sessions {
         self.given_up.push_back(GivenUp { key, attach });
     }
 
-    /// Knows no more of a session than the counter of its connections.
+    /// Forgets all of a session but the counter of its connections.
     pub fn disown(&mut self, peer: PeerId) -> Option<Session> {
         let session = self.forget(peer)?;
         self.give_up(session.registration.key, session.newest());
@@ -297,8 +297,8 @@ impl Sessions {
             .map(|ended| &ended.reason)
     }
 
-    /// Whether the process with this key has said hello or attached over a connection as new as
-    /// this one before.
+    /// Whether the process with this key has already said hello or attached over this connection or
+    /// a newer one.
     pub fn is_late(&self, key: LinkKey, attach: u64) -> bool {
         let session = self.of_key(key).and_then(|peer| self.get(peer));
         let is_over = |ended: &EndedSession| ended.key == key && ended.attach >= attach;
@@ -309,7 +309,7 @@ impl Sessions {
             || self.given_up.iter().any(is_gone)
     }
 
-    /// Forgets everybody: the run that they belonged to was never taken over.
+    /// Forgets all sessions: their run was never taken over.
     pub fn clear(&mut self) {
         let before = std::mem::take(self);
         self.given_up = before.given_up;

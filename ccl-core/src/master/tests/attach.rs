@@ -1,4 +1,4 @@
-//! Sessions that go on over a new connection, in every state (R5, R7, R10).
+//! Sessions that continue over a new connection, in every state (R5, R7, R10).
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Operations that somebody wants aborted, or that their callers call differently (R8, R12).
+//! Operations that a member wants aborted, or that members call differently (R8, R12).
 
 use super::*;
 use crate::wire::control::{AbortReason, CancelReason, Elsewhere, Kind, Late, LatePeers};
@@ -77,7 +77,7 @@ fn timeout_of_what_all_called_names_who_had_not_finished() {
     assert_eq!(reason_of(&stage.installed(peers[2]), peers[0]), Some(late));
 }
 
-/// It may have called, but its report has not arrived.
+/// The lost member may have called it without reporting that.
 #[test]
 fn timeout_says_nothing_of_a_member_that_was_lost() {
     let mut stage = Stage::new();
@@ -174,7 +174,7 @@ fn difference_aborts_for_all_and_names_both_values() {
     );
 }
 
-/// Two collectives that a caller makes of all-reduces.
+/// Two collectives that a backend builds on all-reduces.
 #[test]
 fn calls_that_differ_only_in_what_their_callers_make_of_them_are_aborted() {
     let mut stage = Stage::new();

@@ -305,7 +305,7 @@ fn groups_never_wait_for_each_other() {
     assert_eq!(stage.view(0).0, vid);
 }
 
-/// What peers may not say costs them the session, and names why.
+/// Forbidden messages cost their senders the session, with the reason.
 #[test]
 fn protocol_is_enforced() {
     let mut stage = Stage::new();
@@ -373,7 +373,7 @@ fn stale_answers_do_nothing() {
     assert_eq!(stage.state(0), "Steady");
 }
 
-/// Every tag ends in aborts for long reasons: what is told of them fits a control frame.
+/// Every tag ends in aborts with long reasons, and the reported ones fit a control frame.
 #[test]
 fn reasons_of_many_aborts_fit_a_frame() {
     use crate::limits;

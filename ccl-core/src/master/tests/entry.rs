@@ -1,4 +1,4 @@
-//! Newcomers: hello, refusals, limits, and whom they are told to expect.
+//! Newcomers: hello, refusals, limits, and the peers in their `Expect`.
 
 use super::*;
 use crate::limits;
@@ -266,7 +266,7 @@ fn newcomer_that_hangs_up_before_the_run_is_founded_is_forgotten() {
     assert!(stage.master.groups.is_empty());
 }
 
-/// Each group that there may be may have members, of whom a doubted journal tells no session.
+/// Every possible group may have members whose sessions a doubted journal does not name.
 #[test]
 fn newcomer_to_one_group_more_than_a_master_serves_is_refused() {
     let mut stage = Stage::new();
@@ -290,7 +290,7 @@ fn newcomer_to_one_group_more_than_a_master_serves_is_refused() {
     assert_eq!(stage.master.groups.len(), limits::GROUPS_MAX);
 }
 
-/// Groups that nobody is in give way, those that sealed a content last of all.
+/// Groups without members give way, those that sealed a content last.
 #[test]
 fn a_master_serves_any_number_of_groups_one_after_the_other() {
     let mut stage = Stage::new();
@@ -310,7 +310,7 @@ fn a_master_serves_any_number_of_groups_one_after_the_other() {
         .filter(|group| !stage.master.groups.contains_key(&GroupId(*group)))
         .collect();
     assert_eq!(gone, (1..=10).collect::<Vec<_>>());
-    // One that comes back goes on above the views that it may have had.
+    // A group that comes back continues above the views that it may have had.
     let before = stage.view(0).0;
     let peer = stage.join_group(1);
     stage.ready(peer, &[]);

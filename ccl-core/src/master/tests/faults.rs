@@ -101,8 +101,8 @@ fn member_that_lives_but_never_answers_is_evicted() {
     assert_eq!(stage.state(0), "Installing");
 }
 
-/// Nothing that the master says reaches it: it gives each connection up after `peer_timeout` and
-/// attaches anew, and never says that it has the view.
+/// No message of the master reaches it: it gives up each connection after `peer_timeout`, attaches
+/// anew, and never confirms the view.
 #[test]
 fn member_that_attaches_again_and_again_does_not_hold_verdicts() {
     let mut stage = Stage::new();
@@ -191,7 +191,7 @@ fn repaired_link_is_not_blamed() {
     assert_eq!(evictions(&stage), []);
 }
 
-/// Of two members one hangs: the other gives the link up before the hung one counts as silent.
+/// One of two members hangs: the other gives up the link before the hung one counts as silent.
 #[test]
 fn living_end_of_a_link_to_a_hung_member_is_not_blamed() {
     let mut stage = Stage::new();
@@ -316,7 +316,7 @@ fn crossed_call_that_somebody_makes_before_the_decision_goes_on() {
     );
 }
 
-/// It may have called the operation without a word, so nothing is said of it.
+/// It may have called the operation unnoticed, so it is not named.
 #[test]
 fn crossed_call_is_aborted_for_a_loss_if_there_is_one() {
     let (mut stage, peers, vid, [one, other]) = crossing();

@@ -1,4 +1,4 @@
-//! First views of groups whose members units are: in one step, counted from the same number (R9).
+//! First views of groups made of units: in one step, counted from the same number (R9).
 
 use super::units::{UNIT, at};
 use super::*;
@@ -30,7 +30,7 @@ fn ready(stage: &mut Stage, unit: Pair, all: &[Pair]) {
     }
 }
 
-/// All members of a group confirm their view and come to a safe point.
+/// All members of a group confirm their view and call a safe point.
 fn step(stage: &mut Stage, members: &[Puppet], group: u64, k: u64) {
     for member in members {
         stage.say(*member, at(k));
@@ -52,7 +52,7 @@ fn confirm(stage: &mut Stage, members: &[Puppet]) -> Install {
     install
 }
 
-/// Group 0 would do with one host. It would begin to count before group 1 does.
+/// Group 0 needs only one host, and would begin to count before group 1.
 #[test]
 fn groups_of_a_unit_are_founded_in_one_step_whatever_each_waits_for() {
     let mut stage = Stage::new();
@@ -144,8 +144,8 @@ fn group_without_members_is_founded_at_the_count_of_the_others() {
     assert_eq!((install.members.len(), install.safe_released), (3, 3));
 }
 
-/// Two units were told to enter at a safe point, and all members are gone before it came. Neither
-/// waits for it.
+/// The turn of two units is set to a safe point, and all members are gone before it. Neither waits
+/// for it.
 #[test]
 fn turn_ends_with_the_members_that_were_to_give_it() {
     let mut stage = Stage::new();
@@ -173,8 +173,8 @@ fn turn_ends_with_the_members_that_were_to_give_it() {
     }
 }
 
-/// The unit is a member of group 0 when the last member of group 1 is lost: it is the next view of
-/// group 1 by itself, as if it had been admitted before.
+/// The unit is a member of group 0 when the last member of group 1 is lost: alone it forms the next
+/// view of group 1, as if it had been admitted before.
 #[test]
 fn unit_founds_the_group_whose_members_were_lost_before_it_was_admitted() {
     let mut stage = Stage::new();
@@ -211,7 +211,7 @@ fn four(stage: &mut Stage) -> Vec<Puppet> {
     (1..=4).map(join).collect()
 }
 
-/// The one that nobody can reach came first.
+/// The one that no peer can reach came first.
 #[test]
 fn newcomer_that_nobody_reaches_does_not_keep_the_others_from_founding() {
     let mut stage = Stage::new();
@@ -222,7 +222,7 @@ fn newcomer_that_nobody_reaches_does_not_keep_the_others_from_founding() {
     }
     let founders = all[1..].iter().map(|puppet| puppet.peer);
     assert_eq!(stage.view(0).1, founders.collect::<Vec<_>>());
-    // It may come in later, when it is linked with all.
+    // It may be admitted later, when it is linked with all.
     let members = all[1..].to_vec();
     let vid = stage.view(0).0;
     members
@@ -254,7 +254,7 @@ fn unit_that_no_other_reaches_does_not_keep_the_others_from_founding() {
     let mut stage = Stage::new();
     let all = units(&mut stage, &[1, 2, 3], [2, 2]);
     ready(&mut stage, all[0], &all[..1]);
-    // In group 1 everybody reaches it.
+    // In group 1 all reach it.
     stage.ready(all[0][1], &of(&all, 1));
     for unit in &all[1..] {
         stage.ready(unit[0], &of(&all[1..], 0));
@@ -281,7 +281,7 @@ fn unit_that_waits_for_more_does_not_keep_another_from_founding() {
     assert_eq!(stage.state(1), "Founding");
 }
 
-/// Goal: whoever waits, and the operator, are told of the pair and of what dialling said.
+/// Goal: waiting peers and the operator learn of the pair, and of the dialling errors.
 #[test]
 fn link_that_keeps_newcomers_out_is_told_with_what_dialling_said() {
     let mut stage = Stage::new();
@@ -307,7 +307,7 @@ fn link_that_keeps_newcomers_out_is_told_with_what_dialling_said() {
     assert!(wait(&mut stage, hermit).contains(words));
     stage.events.clear();
     stage.pass(Duration::from_secs(5), &all[..3]);
-    // So are the others, who are linked with each other.
+    // So do the others, which are linked with each other.
     assert!(wait(&mut stage, others[0]).contains(words));
     let logged = stage.events.iter().filter_map(|event| match event {
         Event::Waits { wait, .. } => Some(wait.to_string()),
@@ -318,7 +318,7 @@ fn link_that_keeps_newcomers_out_is_told_with_what_dialling_said() {
         matches!(&logged[..], [once] if once.contains(words)),
         "{logged:?}"
     );
-    // One more word of the same changes nothing; that there is a link does.
+    // A repeated report changes nothing; the report of a link does.
     let (peer, why) = (hermit.peer, String::from("10.0.0.1:1: no answer"));
     stage.say(others[0], PeerToMaster::NoLink { peer, why });
     stage.pass(Duration::from_secs(5), &all[..3]);

@@ -1,4 +1,4 @@
-//! Which sessions of a unit live and die together: restarts, one too many, farewells (R9).
+//! Generations of a unit: restarts, a peer too many, leaving (R9).
 
 use super::takeover::without_journal;
 use super::units::{Site, UNIT, at};
@@ -18,7 +18,7 @@ pub(super) fn admitted() -> Site {
     site
 }
 
-/// A master that has lost the journal of the site's.
+/// A master that has lost the site's journal.
 pub(super) fn taken_over(site: &mut Site, setup: Setup) -> Stage {
     let mut stage = Stage::with(setup, &[]);
     stage.journal = std::mem::take(&mut site.stage.journal);
@@ -26,7 +26,7 @@ pub(super) fn taken_over(site: &mut Site, setup: Setup) -> Stage {
     stage
 }
 
-/// Of somebody who has been through one safe point.
+/// The report of a member after one safe point.
 pub(super) fn at_one(vid: Vid) -> Report {
     let mut facts = report(vid);
     (facts.safe_called, facts.safe_released) = (1, 1);
@@ -48,7 +48,7 @@ fn refusal(told: &[MasterToPeer]) -> &str {
     }
 }
 
-/// The host's power failed: nothing tells the master so but silence.
+/// The host loses power: the master sees only silence.
 #[test]
 fn host_that_restarts_before_its_old_peers_are_found_dead_is_not_lost_with_them() {
     let mut site = admitted();
@@ -137,7 +137,7 @@ fn peers_that_disagree_on_their_number_are_refused_at_once() {
             }
             hello
         };
-        let (early, late) = (hello(first), hello(second));
+        let (early, mut late) = (hello(first), hello(second));
         let early = stage.join(early);
         let connection = stage.connection();
         stage.say_at(connection, late.clone());
@@ -147,8 +147,11 @@ fn peers_that_disagree_on_their_number_are_refused_at_once() {
             reason.contains(words) && reason.contains("the same for all peers"),
             "{reason}"
         );
-        // The earlier one may be of a start that is over.
+        // The earlier peer may be left over from a previous start.
         stage.close(early);
+        if let PeerToMaster::Hello { attach, .. } = &mut late {
+            *attach = 2;
+        }
         stage.join(late);
     }
 }
@@ -220,7 +223,7 @@ fn who_stays_behind_when_its_unit_leaves_is_evicted() {
     assert!(told.contains(&MasterToPeer::Evicted { reason }), "{told:?}");
 }
 
-/// It will never begin its first call: nobody waits for it.
+/// It will never begin its first call, so no peer waits for it.
 #[test]
 fn member_whose_mate_gives_up_joining_is_evicted_at_once() {
     let mut site = Site::whole();
@@ -233,7 +236,8 @@ fn member_whose_mate_gives_up_joining_is_evicted_at_once() {
     assert!(site.pass(1, 0), "nobody waits");
 }
 
-/// The master dies within the grace that a farewell gives the others: they do not stay for ever.
+/// The master dies while the others of a unit may still follow one that left: they do not stay
+/// forever.
 #[test]
 fn rest_of_a_unit_does_not_outlive_a_restart() {
     let mut site = admitted();
@@ -266,7 +270,7 @@ fn rest_of_a_unit_does_not_outlive_a_restart() {
     assert_eq!(evictions(&stage), [(second.peer, EvictReason::UnitTorn)]);
 }
 
-/// A takeover waits for the rest of a unit; a farewell meanwhile is one all the same.
+/// A takeover waits for the rest of a unit; a member that leaves meanwhile counts as leaving.
 #[test]
 fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
     let mut site = admitted();
@@ -297,7 +301,7 @@ fn who_leaves_soon_after_a_takeover_takes_its_unit_along() {
     assert!(evictions(&stage).contains(&left), "{:?}", evictions(&stage));
 }
 
-/// Without a journal the size of a unit is what its peers say.
+/// Without a journal, a unit has the size that its peers report.
 #[test]
 fn member_that_a_takeover_leaves_without_its_unit_is_evicted() {
     let mut site = admitted();
@@ -324,7 +328,7 @@ fn member_that_a_takeover_leaves_without_its_unit_is_evicted() {
     assert!(evictions(&stage).contains(&rest), "{:?}", evictions(&stage));
 }
 
-/// Two hosts were given one number: the first pair that comes counts as the unit.
+/// Two hosts have the same number: the first pair that connects counts as the unit.
 #[test]
 fn unit_of_two_hosts_is_refused_to_the_second() {
     let mut stage = Stage::new();

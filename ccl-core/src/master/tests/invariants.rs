@@ -1,9 +1,9 @@
-//! The assertions that run along (docs/protocol.md, Invariants) fail where they should.
+//! The master's own assertions (docs/protocol.md, Invariants) fail where they should.
 //!
-//! Goal: a master that contradicts itself stops, so that nobody goes on upon what it says.
+//! Goal: a master that contradicts itself stops, so that no peer relies on it.
 //!
 //! 1. A group that was founded is in order.
-//! 2. It is changed behind the master's back, in one way at a time: the next look at it panics.
+//! 2. It is changed behind the master's back, in one way at a time: the next check panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::ids::MemberNumber;
 use crate::master::group::invariants::check;
 
-/// What the master says of its group 0 after a change behind its back; `None` if it is in order.
+/// The master's panic after a change of group 0 behind its back; `None` if it is in order.
 fn contradiction(change: impl FnOnce(&mut Group)) -> Option<String> {
     let mut stage = Stage::new();
     stage.founded(0, 2);

@@ -1,10 +1,11 @@
-//! Journals that were lost, that are kept again, or that are older than the run (R11).
+//! Journals that were lost, kept again, or are older than the run (R11).
 //!
 //! Goal: what a master cannot know from its journal, it does not decide from it.
 //!
-//! 1. A run taken over from its members is in the journal whole: units, groups not heard yet, ids.
-//! 2. An older copy is found out by what peers report, or by a word from outside, and is then worth
-//!    no more than what one of its members would claim.
+//! 1. A run taken over from its members is completely in the journal: units, groups not heard yet,
+//!    ids.
+//! 2. An older copy is detected by reports of peers, or by the driver, and then counts no more than
+//!    the claim of one member.
 
 use super::generations::{admitted, at_one, evictions, taken_over};
 use super::units::{Site, UNIT};
@@ -21,7 +22,7 @@ fn kept_again() -> Setup {
     }
 }
 
-/// Told by the driver that its journal is older than the run.
+/// A master whose driver knows that its journal is older than the run.
 fn outdated() -> Setup {
     Setup {
         journaled: false,
@@ -33,7 +34,7 @@ impl Stage {
     /// The master dies, and an older copy of its journal is put in the place of the newest.
     fn restart_from(self, records: usize, setup: Setup) -> Self {
         let mut stage = Self::with(setup, &self.journal[..records]);
-        // Claims are still made from what was really sealed.
+        // Claims are still made from the real history.
         let own = stage.journal.split_off(records);
         stage.journal = self.journal;
         stage.journal.extend(own);
@@ -139,7 +140,7 @@ fn group_that_was_not_heard_before_the_next_restart_is_taken_over_then() {
     }
     let next = stage.view(0).0;
     let mut stage = stage.restart_with_own(before, kept_again());
-    // A newcomer comes first: neither its group nor its id is that of somebody not heard yet.
+    // A newcomer comes first: its group and id are not those of a member not heard yet.
     let newcomer = stage.join_group(1);
     assert_eq!(newcomer.run_id, run_id);
     for puppet in &mut first {
@@ -172,7 +173,7 @@ fn older_copy_of_a_journal_is_worth_no_more_than_a_claim() {
     assert_eq!(stage.told(peers[2]), [MasterToPeer::Evicted { reason }]);
 }
 
-/// The same without a word from outside: a member of another group knows a newer view.
+/// The same, detected by a member of another group that knows a newer view.
 #[test]
 fn newer_view_of_one_group_casts_doubt_on_all() {
     let mut stage = Stage::new();
@@ -188,7 +189,7 @@ fn newer_view_of_one_group_casts_doubt_on_all() {
     stage.attach(&mut peers[2], report_open(vid, op(0, vid), true));
     stage.window(&[peers[2], others[0]]);
     assert_eq!(stage.told(peers[2]), [], "one of three may not decide");
-    // And so it stays, over a restart before anybody else was heard.
+    // It stays so over a restart before any other peer was heard.
     let written = [&stage.journal[..copied], &stage.journal[whole..]].concat();
     let before = std::mem::replace(&mut stage, Stage::with(kept_again(), &written));
     (stage.journal, stage.next_connection) = (before.journal, before.next_connection);
@@ -296,7 +297,7 @@ fn link_to_a_member_of_an_outdated_view_is_nobody_s_fault() {
     assert_eq!(stage.state(0), "Steady");
 }
 
-/// What is durable before it is told reveals a journal without it; a commit does not.
+/// Records that are durable before they are sent reveal a journal without them; a commit does not.
 #[test]
 fn what_was_told_and_is_not_in_the_journal_reveals_its_age() {
     let is_doubted = |reveal: &dyn Fn(&mut Stage, &mut Puppet, Vid)| {
@@ -351,7 +352,7 @@ fn what_was_told_and_is_not_in_the_journal_reveals_its_age() {
     }));
 }
 
-/// Nobody of a doubted view is left: it is given up when no session can be alive.
+/// No member of a doubted view is left: it is given up when no session can be alive.
 #[test]
 fn doubted_view_that_nobody_is_left_of_is_given_up_in_the_end() {
     let mut stage = Stage::new();
@@ -371,7 +372,7 @@ fn doubted_view_that_nobody_is_left_of_is_given_up_in_the_end() {
     assert!(next > vid && next.term == Term(7), "{next}");
 }
 
-/// C hangs; A and B are told that X was aborted for that.
+/// C hangs; A and B learn that X was aborted for that.
 fn abort_without_the_last(stage: &mut Stage, peers: &[Puppet], vid: Vid) {
     let x = op(0, vid);
     for peer in peers {

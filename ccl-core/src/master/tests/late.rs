@@ -11,7 +11,7 @@ fn hello_of(stage: &Stage, key: u128, counter: u64) -> PeerToMaster {
     hello
 }
 
-/// Says this over a connection of its own, which is closed without a word.
+/// Sends this over a separate connection, which is closed without an answer.
 fn is_ignored(stage: &mut Stage, message: PeerToMaster) {
     let connection = stage.connection();
     let before = (stage.journal.clone(), stage.view(0));
@@ -30,7 +30,7 @@ fn a_late_hello_of_a_member_is_ignored() {
     let (mut peers, vid) = stage.founded(0, 2);
     let late = hello_of(&stage, FIRST_KEY, 1);
     is_ignored(&mut stage, late.clone());
-    // Its connection has ended, and it has yet to come back.
+    // Its connection has ended, and it has not come back yet.
     stage.close(peers[0]);
     is_ignored(&mut stage, late.clone());
     stage.attach(&mut peers[0], report(vid));
@@ -83,8 +83,7 @@ fn what_follows_a_late_hello_on_its_connection_is_ignored() {
     assert_eq!(stage.view(0), (vid, vec![peers[0].peer]));
 }
 
-/// A connection that waits for a run to be founded is one newcomer's, who says nothing but that it
-/// lives.
+/// While it waits for a run to be founded, a newcomer sends nothing but heartbeats.
 #[test]
 fn a_newcomer_that_says_more_before_the_run_is_founded_is_forgotten() {
     let patient = || Setup {
@@ -138,7 +137,8 @@ fn a_late_hello_of_a_newcomer_that_left_before_the_run_was_founded_is_ignored() 
     stage.join(hello_of(&stage, 1, 4));
 }
 
-/// A master that takes a run over forgets who was of it, if nobody is left; not who was heard.
+/// A master that takes over a run without members forgets its sessions, but not the processes that
+/// it heard.
 #[test]
 fn a_late_hello_of_a_session_that_was_not_taken_over_is_ignored() {
     let mut stage = Stage::new();
@@ -157,7 +157,7 @@ fn a_late_hello_of_a_session_that_was_not_taken_over_is_ignored() {
     stage.join(hello_of(&stage, FIRST_KEY, 3));
 }
 
-/// A master that takes its journal for outdated forgets sessions; not over which connections they
+/// A master that finds its journal outdated forgets sessions, but not over which connections they
 /// were heard.
 #[test]
 fn a_late_hello_of_a_session_that_a_doubted_journal_names_is_ignored() {

@@ -1,4 +1,4 @@
-//! The master driven by hand: each test says what peers send and looks at what they are told.
+//! The master driven by hand: each test sends messages of peers and checks the answers.
 
 mod attach;
 mod cancel;
@@ -36,7 +36,7 @@ use crate::wire::control::{
     Sealed, TagReport,
 };
 
-/// A master, what it has sent and not been looked at, and its journal.
+/// A master, its messages that were not checked yet, and its journal.
 struct Stage {
     master: Master,
     now: Instant,
@@ -117,7 +117,7 @@ fn done(op: OpName) -> PeerToMaster {
     PeerToMaster::Done(vec![note(op)])
 }
 
-/// What a peer without any tag reports.
+/// The report of a peer without any tag.
 fn report(vid: Vid) -> Report {
     Report {
         vid,
@@ -126,7 +126,7 @@ fn report(vid: Vid) -> Report {
     }
 }
 
-/// What a peer reports that has one operation open.
+/// The report of a peer with one open operation.
 fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
     let mut report = report(vid);
     report.tags.push(TagReport {
@@ -227,7 +227,7 @@ impl Stage {
         });
     }
 
-    /// What was sent to a peer since the last look.
+    /// The messages to a peer since the last check.
     fn told(&mut self, puppet: Puppet) -> Vec<MasterToPeer> {
         self.told_at(puppet.connection)
     }
@@ -236,7 +236,7 @@ impl Stage {
         self.sent.remove(&connection).unwrap_or_default()
     }
 
-    /// The `Install` among what was sent to a peer since the last look.
+    /// The `Install` among the messages to a peer since the last check.
     fn installed(&mut self, puppet: Puppet) -> Install {
         let told = self.told(puppet);
         let mut installs = told.iter().filter_map(|message| match message {
@@ -248,8 +248,8 @@ impl Stage {
             .unwrap_or_else(|| panic!("no Install among {told:?}"))
     }
 
-    /// Lets time pass; everybody named keeps saying that it is alive, and the master is called when
-    /// it asks for it.
+    /// Lets time pass; the named peers send heartbeats, and the master is called when it asks for
+    /// it.
     fn pass(&mut self, duration: Duration, alive: &[Puppet]) {
         let end = self.now + duration;
         while self.now < end {
@@ -271,8 +271,8 @@ impl Stage {
         }
     }
 
-    /// Calls the master at the time that it asked for. What follows may be due at once, such as the
-    /// patience with a member of a view that was rebuilt just now, but nothing after that.
+    /// Calls the master at the time that it asked for. The next time may be due at once, for
+    /// example for a member of a view that was just rebuilt, but not the one after that.
     fn expire(&mut self) {
         let is_due = |stage: &Self| {
             let next = stage.master.poll_timeout();
@@ -397,7 +397,7 @@ impl Stage {
         self.say(puppet, PeerToMaster::Installed { vid, report });
     }
 
-    /// The peer comes back over a new connection and says all it knows.
+    /// The peer comes back over a new connection and reports all it knows.
     fn attach(&mut self, puppet: &mut Puppet, report: Report) {
         puppet.attach += 1;
         puppet.connection = self.connection();
@@ -461,7 +461,7 @@ impl Stage {
     }
 }
 
-/// A sign of life that tells of so many members of so many other groups, the largest so large.
+/// A heartbeat reply with these numbers of members and groups, and this largest group.
 fn pong(term: u32, (members, groups, largest): (u32, u32, u32)) -> MasterToPeer {
     MasterToPeer::Pong {
         term: Term(term),

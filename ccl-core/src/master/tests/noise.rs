@@ -1,14 +1,14 @@
-//! Whatever anybody says, in whatever order, the master goes on and contradicts itself nowhere.
+//! Whatever peers send, in any order, the master goes on without contradicting itself.
 //!
-//! Peers that keep to the protocol now and then, and say anything the rest of the time. The checks
-//! are the invariants inside the master; the test is that none of them fails, that every group can
-//! still be used afterwards, and that the driver is never told to call again at once for ever.
+//! Peers sometimes keep to the protocol, and otherwise send anything. The checks are the invariants
+//! inside the master: none may fail. Every group must be usable afterwards, and the master must
+//! never ask to be called again at once forever.
 
 use super::*;
 use crate::limits;
 use crate::wire::control::{CancelReason, LinkFault, StateId};
 
-/// SplitMix64: enough to make things up from a seed.
+/// SplitMix64, to draw from a seed.
 struct Dice(u64);
 
 impl Dice {
@@ -83,7 +83,7 @@ impl Crowd {
         }
     }
 
-    /// What was elected for a sync, if that is open.
+    /// The elected content of a sync, if it is open.
     fn elected(&self, puppet: Puppet, op: OpName) -> Option<StateId> {
         let sync = self.group(puppet).ledger.sync();
         let elected = sync.filter(|sync| sync.op() == op)?.elected.clone()?;
@@ -191,7 +191,7 @@ impl Crowd {
                     ..
                 } = &mut hello
                 {
-                    // Some come late, or twice.
+                    // Some arrive late, or twice.
                     *attach = connection.0.saturating_sub(self.dice.roll(20));
                     if self.dice.roll(3) == 0 {
                         *unit = Some(UnitId(self.dice.roll(4)));
@@ -322,7 +322,7 @@ fn whatever_is_said_the_master_keeps_its_invariants() {
 
 /// A newcomer alone founds a group of its own and gets an operation through.
 fn still_works(mut crowd: Crowd) {
-    // Nobody is heard for so long that nobody can be alive.
+    // No peer is heard for so long that none can be alive.
     let timers = Timers::default();
     crowd
         .stage

@@ -1,4 +1,4 @@
-//! The master does not run for a while, or hears nobody (R20).
+//! The master does not run for a while, or hears no peer (R20).
 
 use super::*;
 use crate::wire::control::LinkFault;
@@ -16,7 +16,7 @@ fn timeout() -> Duration {
 }
 
 impl Stage {
-    /// The master does not run for a while; then its timer is the first to ring.
+    /// The master does not run for a while; then its timer fires first.
     fn stand_still(&mut self, pause: Duration) {
         self.now = self.now + pause;
         self.input(Input::Timeout);
@@ -38,7 +38,7 @@ fn a_pause_is_not_the_silence_of_others_even_if_the_timer_rings_first() {
     }
 }
 
-/// What waits to be read is read first, and then patience begins anew.
+/// Waiting input is read first, and then patience begins anew.
 #[test]
 fn a_peer_that_was_nearly_given_up_before_the_pause_is_heard_after_it() {
     let mut stage = Stage::new();
@@ -66,7 +66,7 @@ fn a_dead_peer_is_found_soon_after_the_pause() {
     assert_eq!(evictions(&stage), [peers[2].peer]);
 }
 
-/// Each of the master's other waiting times stands still, too; what is short begins anew.
+/// Each of the master's other timeouts stands still too; short ones begin anew.
 #[test]
 fn grace_blame_answers_and_presence_stand_still_with_the_master() {
     let timers = Timers::default();
@@ -107,8 +107,8 @@ fn grace_blame_answers_and_presence_stand_still_with_the_master() {
     assert_eq!(evictions(&stage), [peers[0].peer], "it left");
 }
 
-/// Of two members whose link broke while the master stood still, the dead one goes, although its
-/// last words were read as late as those of the other.
+/// Of two members whose link broke while the master was paused, the dead one is evicted, although
+/// the last messages of both were read at the same time.
 #[test]
 fn a_link_that_broke_during_the_pause_is_judged_when_the_silent_end_is_known() {
     for dead in [0, 1] {
@@ -129,8 +129,8 @@ fn a_link_that_broke_during_the_pause_is_judged_when_the_silent_end_is_known() {
     }
 }
 
-/// An end that was seen is judged at once, but not before everything that waits was read: the peer
-/// may be on its way back.
+/// An end that was seen is judged at once, but not before all waiting input was read: the peer may
+/// be reconnecting.
 #[test]
 fn a_seen_end_is_judged_when_what_waited_was_heard() {
     for comes_back in [true, false] {
@@ -198,7 +198,7 @@ fn the_only_member_that_speaks_shows_that_the_others_do_not() {
     assert!(!stage.events.contains(&Event::MasterHearsNobody));
 }
 
-/// Another group's member shows that the master hears.
+/// Another group's member shows that the master can hear.
 #[test]
 fn silence_of_one_whole_group_is_judged_if_another_is_heard() {
     let mut stage = Stage::new();
@@ -209,7 +209,7 @@ fn silence_of_one_whole_group_is_judged_if_another_is_heard() {
     assert_eq!(evictions(&stage), silent);
 }
 
-/// A newcomer that can be heard does not condemn the members, who lose more.
+/// A newcomer that is heard is no evidence against the members, which have more to lose.
 #[test]
 fn a_newcomer_alone_does_not_condemn_the_members() {
     let mut stage = Stage::new();
@@ -224,7 +224,7 @@ fn a_newcomer_alone_does_not_condemn_the_members() {
     assert_eq!(evictions(&stage), members);
 }
 
-/// Ends of connections are heard: if all are seen to end, nothing is waited for but their grace.
+/// Ends of connections count as heard: if all are seen to end, only `reattach_grace` is waited for.
 #[test]
 fn members_whose_connections_all_ended_are_given_up_as_before() {
     let mut stage = Stage::new();
@@ -234,7 +234,7 @@ fn members_whose_connections_all_ended_are_given_up_as_before() {
     assert_eq!(evictions(&stage).len(), 2);
 }
 
-/// A master that was asked nothing for an hour did not miss a turn.
+/// A master without input for an hour did not miss a turn.
 #[test]
 fn an_idle_master_does_not_take_its_idleness_for_a_pause() {
     let mut stage = Stage::new();

@@ -222,8 +222,8 @@ fn journaled_view_is_not_given_up_before_its_sessions_are_over() {
     assert_eq!(stage.installed(newcomer).members[0].number.0, 2);
 }
 
-/// What has passed since a member could last hear of a master counts, over any number of starts;
-/// and it is not waited longer for somebody of whom nobody can be alive than that.
+/// The time since a member could last hear from a master counts, over any number of starts; the
+/// wait ends when no member can be alive.
 #[test]
 fn the_wait_for_members_counts_from_when_one_could_last_hear_of_a_master() {
     let timers = Timers::default();
@@ -274,7 +274,8 @@ fn newcomer_and_operator_hear_for_how_long_members_are_waited_for() {
     );
 }
 
-/// An operator knows that nobody is alive. Whoever is after all is heard if it comes first.
+/// An operator asserts that no member is alive. One that is nevertheless counts if it attaches
+/// first.
 #[test]
 fn members_that_an_operator_knows_to_be_gone_are_not_waited_for() {
     let gone = || Setup {
@@ -315,7 +316,7 @@ fn each_start_has_a_greater_term_and_no_id_is_given_twice() {
     assert_eq!(stage.master.shared.term, Term(3));
 }
 
-/// What a member said to the master before comes late: it knows more by now.
+/// A report to the master before arrives late: the member knows more by now.
 #[test]
 fn attach_that_an_earlier_master_answered_is_stale() {
     let mut stage = Stage::new();

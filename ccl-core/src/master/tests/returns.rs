@@ -1,4 +1,4 @@
-//! Tags that are given back (R2): when, which, and what late members and restarts make of it.
+//! Tags that are given back (R2): when, which, and with late members and restarts.
 
 use super::*;
 use crate::wire::control::{CancelReason, GivenBack};
@@ -18,7 +18,7 @@ fn tagged(tag: u64, n: u64, birth: Vid) -> OpName {
     }
 }
 
-/// A tag of which a member has seen all operations below `next` end, the newest well.
+/// A tag of which a member has seen all operations below `next` end, the newest successfully.
 fn at_rest(tag: u64, next: u64) -> TagReport {
     TagReport {
         tag: Tag(tag),
@@ -65,7 +65,7 @@ fn crowded(setup: Setup) -> (Stage, Vec<Puppet>, Vid) {
     (stage, peers, vid)
 }
 
-/// What both report then.
+/// Their reports.
 fn before(vid: Vid) -> Report {
     let mut report = report_open(vid, tagged(3, 0, vid), true);
     report.tags.extend([at_rest(1, 1), at_rest(2, 1)]);
@@ -190,7 +190,7 @@ fn names_stay_until_a_view_is_released() {
 }
 
 /// The master restarts when only one of two members has the view that gave tags back, and has used
-/// one of them again. What the other says of the tags is of no account.
+/// one of them again. What the other reports about the tags does not count.
 fn takes_up_after(setup: Setup, keeps_journal: bool) {
     let (mut stage, mut peers, vid) = crowded(setup.clone());
     for &peer in &peers {

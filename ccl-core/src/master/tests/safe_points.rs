@@ -320,7 +320,7 @@ fn held_up(post_timeout: Duration) -> (Stage, Vec<Puppet>, Puppet, Vid) {
 const POST: Duration = Duration::from_secs(20);
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Its heartbeats go on; without R15 at safe points all would wait for it for ever.
+/// Its heartbeats go on; without R15 at safe points all would wait for it forever.
 #[test]
 fn member_that_does_not_come_to_a_safe_point_is_evicted_and_the_newcomer_let_in() {
     let (mut stage, peers, newcomer, vid) = held_up(POST);
@@ -336,7 +336,7 @@ fn member_that_does_not_come_to_a_safe_point_is_evicted_and_the_newcomer_let_in(
     assert_eq!(members, [peers[0].peer, peers[1].peer, newcomer.peer]);
 }
 
-/// Whoever is in an operation is not absent, and comes from there when it ends.
+/// A member in an operation is not absent; its time restarts when the operation ends.
 #[test]
 fn member_in_an_operation_is_not_missed_at_a_safe_point() {
     let (mut stage, peers, newcomer, vid) = held_up(POST);

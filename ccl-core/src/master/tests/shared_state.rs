@@ -52,7 +52,7 @@ fn holds(op: OpName, offer: StateOffer) -> PeerToMaster {
     PeerToMaster::Done(vec![synced(op, offer)])
 }
 
-/// What a peer reports in the middle of a sync.
+/// The report of a peer in the middle of a sync.
 fn report_sync(vid: Vid, note: &OpNote, (held, elected): (bool, Option<StateId>)) -> Report {
     let mut report = report_open(vid, note.op, held);
     let open = report.tags[0].open.as_mut().unwrap();
@@ -61,7 +61,7 @@ fn report_sync(vid: Vid, note: &OpNote, (held, elected): (bool, Option<StateId>)
     report
 }
 
-/// What a peer reports that was told of `syncs` syncs, the newest of which sealed this.
+/// The report of a peer that saw `syncs` syncs commit, the newest of which sealed this.
 fn report_sealed(vid: Vid, syncs: u64, state: StateId) -> Report {
     let mut report = report_open(vid, sync(syncs, vid), false);
     report.tags[0].open = None;
@@ -69,7 +69,7 @@ fn report_sealed(vid: Vid, syncs: u64, state: StateId) -> Report {
     report
 }
 
-/// What was elected, as this peer was told.
+/// The election that this peer received.
 fn elected(told: &[MasterToPeer]) -> Vec<(StateId, Vec<PeerId>)> {
     let elected = told.iter().filter_map(|message| match message {
         MasterToPeer::Elected {
@@ -188,7 +188,7 @@ fn fault_aborts_for_all_at_a_view_change_and_evicts_nobody() {
     assert_eq!(abort(&install), AbortReason::State(fault));
     assert_eq!(install.members.len(), 2);
     assert_eq!(stage.state(0), "Steady");
-    // And the next sync of the same members is free to go well.
+    // The next sync of the same members may succeed.
     seal(&mut stage, &peers, sync(1, install.vid), content(1, 1));
 }
 
@@ -252,7 +252,7 @@ fn member_that_was_away_hears_of_the_election_after_its_reply() {
     let report = report_sync(vid, &note, (false, None));
     stage.say(peers[1], PeerToMaster::Posted(vec![note.clone()]));
     stage.close(peers[1]);
-    // Before the election there is nothing to hear.
+    // Before the election there is nothing to receive.
     stage.attach(&mut peers[1], report.clone());
     assert_eq!(stage.told(peers[1]).len(), 1);
     stage.close(peers[1]);
@@ -340,8 +340,7 @@ fn sealed_state_survives_a_group_whose_members_are_all_gone() {
     assert_eq!(sealed, content(4, 1));
 }
 
-/// What was sealed last is what the newest sync sealed: after a restore, a lower revision than some
-/// member remembers.
+/// The newest sync counts as sealed last: after a restore, a lower revision than some member knows.
 #[test]
 fn without_a_journal_the_newest_sync_of_any_member_says_what_is_sealed() {
     let mut stage = Stage::new();
@@ -386,7 +385,7 @@ fn restarted_master_commits_what_the_survivors_hold_and_have_heard_of() {
     assert_eq!(states.next(), Some(Some(a)));
 }
 
-/// One member has heard of the election and others have not. They are told the same, although this
+/// One member has received the election and others have not. They get the same one, although this
 /// master would elect something else, because it does not know what was sealed.
 #[test]
 fn restarted_master_stands_by_an_election_that_any_member_has_heard_of() {

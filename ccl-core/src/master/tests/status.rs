@@ -1,4 +1,4 @@
-//! What operators are shown.
+//! The status for operators.
 
 use super::*;
 use crate::wire::control::Wait;

@@ -1,11 +1,11 @@
-//! A master that takes a run over without the journal of the one before (R11).
+//! A master that takes over a run without the journal of the one before (R11).
 
 use super::*;
 use crate::ids::Term;
 use crate::limits;
 use crate::wire::control::{AbortReason, Wait};
 
-/// A restart without a journal, told to wait for an earlier run.
+/// A restart without a journal that waits for an earlier run.
 pub(super) fn without_journal() -> Setup {
     Setup {
         new_run: false,
@@ -120,7 +120,8 @@ fn newcomer_joins_the_earlier_run_whose_members_come_later() {
     );
 }
 
-/// A newcomer that is told of an earlier run only would found one beside its members.
+/// A newcomer that alone made the master found a run would do so beside the members of an earlier
+/// one.
 #[test]
 fn newcomer_is_told_which_members_of_an_earlier_run_are_missing() {
     let mut stage = Stage::new();
@@ -158,7 +159,7 @@ fn zombie_of_an_earlier_run_does_not_hold_up_a_new_one() {
     ));
 }
 
-/// When it cannot be alive any more: until then it is more likely the master that is cut off.
+/// Only when it cannot be alive any more: until then it is more likely that the master is cut off.
 #[test]
 fn zombie_that_falls_silent_is_given_up_too() {
     let mut stage = Stage::new();
@@ -176,8 +177,8 @@ fn zombie_that_falls_silent_is_given_up_too() {
     ));
 }
 
-/// A was told of an abort by a view that B never got, and holds the reason back. Both must end
-/// alike: whether a call is made again depends on the reason.
+/// A learned of an abort by a view that B never got, and holds the reason back. Both must end
+/// alike: whether a call is retried depends on the reason.
 #[test]
 fn reason_that_only_one_member_knows_reaches_the_others() {
     let mut stage = Stage::new();
@@ -309,7 +310,7 @@ fn implausible_claims_are_turned_away() {
     }
 }
 
-/// Of two masters in a row the second may hear nobody whom the first told its term.
+/// Of two masters in a row, the second may hear no peer that knows the first one's term.
 #[test]
 fn names_begin_above_the_number_of_the_start() {
     let mut stage = Stage::new();

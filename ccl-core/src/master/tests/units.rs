@@ -45,7 +45,7 @@ impl Site {
         self.stage.ready(self.unit[group], &self.groups[group]);
     }
 
-    /// Both members of a group come to a safe point. Returns whether it changed nothing.
+    /// Both members of a group call a safe point. Returns whether it changed nothing.
     pub fn pass(&mut self, group: usize, k: u64) -> bool {
         for member in self.groups[group].clone() {
             self.stage.say(member, at(k));
@@ -99,7 +99,7 @@ impl Stage {
         self.join(hello)
     }
 
-    /// A member that nobody had to admit.
+    /// A founding member.
     fn implant(&mut self, peer: u64, model: Puppet) -> Puppet {
         let known = self.master.shared.sessions.get(model.peer).unwrap();
         let registration = Registration {
@@ -142,7 +142,7 @@ fn half_a_unit_is_let_into_no_group() {
     assert!(!site.is_in(0) && !site.is_in(1));
 }
 
-/// Group 0 has safe points 0 and 1 behind it when the unit gets whole, group 1 only 0.
+/// Group 0 has passed safe points 0 and 1 when the unit gets whole, group 1 only 0.
 #[test]
 fn whole_unit_enters_all_its_groups_at_the_first_safe_point_that_none_has_seen() {
     let mut site = Site::new();
@@ -161,7 +161,7 @@ fn whole_unit_enters_all_its_groups_at_the_first_safe_point_that_none_has_seen()
     assert!(site.pass(0, 3) && site.pass(1, 3), "it goes on as before");
 }
 
-/// A safe point at which members wait for somebody else is fixed already.
+/// A safe point at which members wait for another newcomer is fixed already.
 #[test]
 fn safe_point_that_members_wait_at_is_not_given_to_a_unit() {
     let mut site = Site::new();
@@ -246,7 +246,7 @@ fn first_members_of_all_groups_are_of_whole_units() {
     assert_eq!(stage.view(1).1, [units[0][1].peer]);
 }
 
-/// A restarted master knows no turn. Nobody was admitted: it is told anew.
+/// A restarted master knows no turns. None was admitted, so the turn is set anew.
 #[test]
 fn turn_is_found_anew_after_a_restart() {
     let mut site = Site::whole();
@@ -302,7 +302,7 @@ fn unit_that_a_restart_tore_is_evicted() {
     assert_eq!(site.evicted(0), Some(EvictReason::UnitTorn));
 }
 
-/// The group of the member is taken up last, when nothing more is said in that of the newcomer.
+/// The member's group is resumed last, when no more messages arrive in the newcomer's.
 #[test]
 fn unit_that_a_restart_tore_is_evicted_whichever_group_is_taken_up_last() {
     let mut site = Site::whole();
@@ -380,18 +380,11 @@ fn unit_waits_until_there_is_room_for_all_of_it() {
 #[test]
 fn size_without_unit_or_out_of_range_is_refused() {
     let mut stage = Stage::new();
-    let lone = {
-        let mut hello = stage.sized_hello(0, UNIT, 2);
+    for (of, size) in [(None, 2), (Some(UNIT), 0), (Some(UNIT), 1025)] {
+        let mut hello = stage.sized_hello(0, UNIT, size);
         if let PeerToMaster::Hello { unit, .. } = &mut hello {
-            *unit = None;
+            *unit = of.map(UnitId);
         }
-        hello
-    };
-    let (none, many) = (
-        stage.sized_hello(0, UNIT, 0),
-        stage.sized_hello(0, UNIT, 1025),
-    );
-    for hello in [lone, none, many] {
         let connection = stage.connection();
         stage.say_at(connection, hello);
         let told = stage.told_at(connection);

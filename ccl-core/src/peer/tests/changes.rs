@@ -1,4 +1,4 @@
-//! View changes: what is reported, what waits, what is told when (R3–R6).
+//! View changes: what is reported, what waits, and when outcomes are returned (R3–R6).
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Anything in any order: no panic, and every call ends exactly once.
 //!
-//! Half of what the master says is random and mostly nonsense; the other half fits what the peer
-//! said last, so that runs get past the first contradiction.
+//! Half of the master's messages are random and mostly nonsense; the other half fits the peer's
+//! last message, so that runs get past the first contradiction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ proptest! {
     }
 }
 
-/// The runs above must get somewhere: a chaos that ends at its first step proves nothing.
+/// The runs above must make progress: chaos that ends at its first step proves nothing.
 #[test]
 fn chaos_reaches_most_of_the_table() {
     let mut seen = BTreeSet::new();
@@ -132,7 +132,7 @@ impl Chaos {
                 .keys()
                 .nth(usize::from(dice) % (self.started.len() + 1))
             {
-                // Nobody holds a sync before its election.
+                // No peer holds a sync before its election.
                 Some(op) if op.tag == Tag::SHARED_STATE && !self.elected.contains(op) => {
                     Input::Control(self.election(dice))
                 }
@@ -280,7 +280,7 @@ impl Chaos {
         }
     }
 
-    /// Checks the order of what the peer wants done.
+    /// Checks the order of the peer's outputs.
     fn observe(&mut self) {
         for output in self.fixture.drain() {
             if self.ended {

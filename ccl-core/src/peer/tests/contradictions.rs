@@ -1,5 +1,5 @@
-//! A master that makes no sense: it is dropped, or the session ends with a reason, and never a
-//! panic.
+//! A master that contradicts itself: its connection is dropped, or the session ends with a reason,
+//! without a panic.
 
 use super::*;
 use crate::event::Event;

@@ -1,4 +1,4 @@
-//! The life of a session without trouble, and with the common kinds of it.
+//! The life of a session without faults, and with common ones.
 
 use super::*;
 

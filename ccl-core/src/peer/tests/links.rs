@@ -1,4 +1,4 @@
-//! Which links are kept, and what is said of them (R10, H24).
+//! Which links are kept and reported (R10, H24).
 
 use std::collections::BTreeSet;
 
@@ -161,9 +161,9 @@ fn links_to_newcomers_are_theirs_to_report() {
 
 /// Goal: the master knows why a newcomer is not linked, from whichever side knows it.
 ///
-/// 1. A newcomer says what dialling said, once, and over each connection.
-/// 2. A member says it of newcomers, not of members: those are for `LinkDown`.
-/// 3. When there is a link, it says so.
+/// 1. A newcomer reports the dialling error, once over each connection.
+/// 2. A member reports it for newcomers, not for members, which have `LinkDown`.
+/// 3. When there is a link, it reports that.
 #[test]
 fn why_there_is_no_link_is_told_of_newcomers_until_there_is_one() {
     let no_link = |peer, why: &str| Input::NoLink {

@@ -1,4 +1,4 @@
-//! What a peer must do, rule by rule: the other side, the master and the caller, is played by hand.
+//! What a peer must do, rule by rule. The tests play the master and the caller.
 
 mod changes;
 mod chaos;
@@ -31,7 +31,7 @@ use crate::wire::control::{
     TagFloor,
 };
 
-/// A peer with a clock, and everything it said since it was last asked.
+/// A peer with a clock, and its outputs since the last check.
 pub(super) struct Fixture {
     pub peer: Peer,
     pub now: Instant,
@@ -279,7 +279,7 @@ impl Fixture {
     }
 }
 
-/// What was said to the master.
+/// The messages to the master.
 pub(super) fn sent(outputs: Vec<Output>) -> Vec<PeerToMaster> {
     let message = |output| match output {
         Output::Send(message) => Some(message),

@@ -47,8 +47,8 @@ fn a_second_call_on_a_busy_tag_is_refused_and_takes_no_number() {
     assert_eq!(started(&fixture.drain()), [op(0, 1, 1)]);
 }
 
-/// As many calls as there may be are in progress, and later as many tags in use: one more is
-/// refused, and a tag that is in use takes calls on.
+/// The maximum number of calls is in progress, and later the maximum number of tags in use: one
+/// more is refused, and a tag in use still accepts calls.
 #[test]
 fn one_call_or_tag_more_than_there_may_be_is_refused() {
     let refusal = |fixture: &mut Fixture| match &fixture.drain()[..] {
@@ -289,7 +289,7 @@ fn a_deadline_is_a_cancel_and_a_missing_verdict_is_unknown() {
 
 #[test]
 fn a_mismatch_cancels_and_names_field_and_values_even_when_held() {
-    // H23: who is Done already must go on comparing.
+    // H23: a peer that is done must go on comparing.
     let mut fixture = Fixture::steady();
     fixture.post_and_hold(1, op(0, 0, 1));
     fixture.drain();

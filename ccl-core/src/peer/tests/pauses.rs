@@ -7,7 +7,7 @@ fn timers() -> Timers {
     Timers::default()
 }
 
-/// The process stands still; then its timer is the first to ring.
+/// The process is paused; then its timer fires first.
 fn stand_still(fixture: &mut Fixture, pause: Duration) {
     fixture.now = fixture.now + pause;
     fixture.tell(Input::Timeout);
@@ -55,7 +55,7 @@ fn a_pause_does_not_use_up_the_time_for_a_verdict_or_a_farewell() {
     assert!(words(&fixture.drain()).contains(&"Ended".to_owned()));
 }
 
-/// The caller meant the clock on the wall.
+/// The caller meant real time.
 #[test]
 fn a_callers_deadline_passes_during_a_pause() {
     let mut fixture = Fixture::steady();
@@ -71,7 +71,7 @@ fn a_callers_deadline_passes_during_a_pause() {
     assert!(words(&fixture.drain()).contains(&"Cancel".to_owned()));
 }
 
-/// R11: a master that restarts relies on it that nobody is alive after that.
+/// R11: a restarted master relies on no session being alive after that.
 #[test]
 fn a_pause_uses_up_the_time_without_a_master() {
     let mut fixture = Fixture::steady();

@@ -119,7 +119,8 @@ fn a_point_released_by_a_change_waits_for_the_release_though_it_was_turned_away_
     ));
 }
 
-/// The others end it with the release of the view, and so does a caller that turns away that late.
+/// The others' calls end with the release of the view, and so does that of a caller that withdraws
+/// that late.
 #[test]
 fn a_point_released_by_a_change_is_not_withdrawn_any_more() {
     let mut fixture = Fixture::steady();

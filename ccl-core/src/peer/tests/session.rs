@@ -21,7 +21,7 @@ fn a_peer_retries_until_there_is_a_master() {
     assert_eq!(words(&fixture.drain()), ["Hello"]);
 }
 
-/// A master that wants signs of life more often than is usual gets the first one in time, too.
+/// A master with a shorter heartbeat interval than usual gets the first heartbeat in time too.
 #[test]
 fn the_first_sign_of_life_comes_as_soon_as_the_master_wants_it() {
     let mut fixture = Fixture::new();
@@ -65,7 +65,7 @@ fn a_newcomer_that_the_master_forgot_begins_anew() {
     assert_eq!(words(&fixture.drain()), ["Hello"]);
 }
 
-/// Those of its unit that are alive do the same, and all find each other again.
+/// Live peers of its unit do the same, and all meet again.
 #[test]
 fn a_newcomer_whose_unit_is_lost_begins_anew() {
     let lost = PeerId(1);

@@ -36,7 +36,7 @@ fn elects(op: OpName, content: StateId, sources: &[u64]) -> MasterToPeer {
     }
 }
 
-/// What was passed on to the transfer.
+/// The election that was passed to the transfer.
 fn elected(outputs: &[Output]) -> Vec<StateId> {
     let elected = outputs.iter().filter_map(|output| match output {
         Output::Elected { content, .. } => Some(*content),
@@ -64,7 +64,7 @@ impl Fixture {
     }
 }
 
-/// What a report says of the sync.
+/// The sync in a report.
 fn open(report: &Report) -> (bool, Option<StateId>) {
     let open = report.tags[0].open.as_ref().unwrap();
     assert_eq!(report.tags[0].tag, Tag::SHARED_STATE);
@@ -166,7 +166,7 @@ fn an_election_that_cannot_be_true_ends_the_session() {
     let lies = [
         elects(x, content(2, 2), &[]),
         elects(x, content(2, 2), &[7]),
-        // This peer has something else, or has it although it is not named.
+        // This peer has another content, or has it although it is not named as a source.
         elects(x, content(2, 2), &[1, 2]),
         elects(x, content(1, 1), &[1]),
     ];

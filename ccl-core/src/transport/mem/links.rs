@@ -127,7 +127,7 @@ impl Links for MemLinks {
             if let Some((address, there)) = other
                 && let Some(link) = world.link(address, there.peer)
             {
-                // Nobody takes connections there any more.
+                // No connections are accepted there any more.
                 let name = LinkName {
                     peer: there.peer,
                     incarnation: link.life,

@@ -63,7 +63,7 @@ impl<'a> BulkWriter<'a> {
                     }
                     Entry::Skip => self.write_header(Content::Skip, sequence).await?,
                 }
-                // One frame a turn, so that all lanes share the frames of one call.
+                // One frame per turn, so that all lanes share the frames of one call.
                 tokio::task::yield_now().await;
             } else if self.lane.ack_due.swap(false, Ordering::Relaxed) {
                 self.write_header(Content::Ack, 0).await?;
@@ -130,12 +130,12 @@ impl<'a> BulkWriter<'a> {
                 None => return self.write_void(&header, payload_end, at).await,
             }
         }
-        // The payload has left whole, so the frame is good whatever becomes of its memory.
+        // The whole payload has left, so the frame is good even if its memory is taken back.
         self.stream.write_all(&trailer[at - payload_end..]).await
     }
 
-    /// Ends a frame of which `at` bytes have left, not yet the whole payload, and whose memory is
-    /// gone.
+    /// Completes a frame whose memory was taken back after `at` bytes, before the end of its
+    /// payload.
     async fn write_void(
         &self,
         header: &[u8; HEADER_BYTES],
@@ -163,7 +163,7 @@ impl<'a> BulkWriter<'a> {
     }
 }
 
-/// One write of what is left of three pieces behind the first `at` bytes.
+/// One write of three pieces, without the first `at` bytes.
 fn write_from(stream: &Stream, pieces: [&[u8]; 3], at: usize) -> io::Result<usize> {
     let mut skip = at;
     let mut slices = pieces.map(|piece| {

@@ -16,18 +16,18 @@ use crate::limits::HELLO_TIMEOUT;
 use crate::net::{self, Backoff, Stream, plain};
 use crate::wire::data::{Answer, LaneHello, LaneWelcome, WELCOME_BYTES};
 
-/// Wait after the first attempt that failed; doubled with each that follows.
+/// Pause after the first failed attempt; doubled after each further one.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
-/// Longest wait between attempts.
+/// Longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_millis(640);
 /// Bounds of the time that one address may take to answer: a lost first packet is sent again after
 /// a second.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
-/// Head start of each address on the next: two round trips of a usual path.
+/// Head start of each address over the next: two round trips of a usual path.
 const HEAD_START: Duration = Duration::from_millis(200);
-/// By when a side that can be reached from the other one only has a connection.
+/// How long the other side may take to connect, if only it can reach this one.
 const OFFERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why an attempt failed.
@@ -35,11 +35,11 @@ const OFFERED_WITHIN: Duration = Duration::from_secs(2);
 enum Failure {
     /// Every address refused the connection.
     Refused(io::Error),
-    /// The other side does not know this link any more, or knows another.
+    /// The other side no longer knows this link, or knows another.
     Stale,
-    /// The other side's numbers cannot be.
+    /// The other side's sequence numbers are impossible.
     OutOfStep,
-    /// Something else, which may pass.
+    /// Another error, which may be temporary.
     Passing(io::Error),
 }
 
@@ -63,8 +63,8 @@ pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection,
         };
         match attempted {
             Ok(connection) => return Ok(connection),
-            // An address that never led there says nothing about the process, until there was time
-            // to connect from the other side.
+            // A refusal by an address that never worked is no evidence about the process, until the
+            // other side had time to connect.
             Err(Failure::Refused(error)) => {
                 tell_why(link, lane, &error).await;
                 if link.is_reached.load(Ordering::Relaxed) || began.elapsed() > OFFERED_WITHIN {
@@ -86,14 +86,14 @@ pub(super) async fn connect(link: &Link, lane: &Arc<Lane>) -> Result<Connection,
     }
 }
 
-/// One lane speaks for all of them.
+/// One lane reports for all of them.
 async fn tell_why(link: &Link, lane: &Lane, error: &io::Error) {
     if lane.index == 0 {
         link.tell(Event::NoLink(plain(error))).await;
     }
 }
 
-/// Tries all addresses, the one that worked last first.
+/// Tries all addresses, starting with the one that worked last.
 async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
     let connected = connect_any(link)
         .await
@@ -118,11 +118,10 @@ async fn attempt(link: &Link, lane: &Arc<Lane>) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-/// Connects to whichever address answers first. Each has a head start on the next, so that the one
-/// that worked last is taken if it still works, and one that is silent holds nobody up.
+/// Connects to whichever address answers first. Each has a head start over the next, so that the
+/// one that worked last is preferred if it still works, and a silent one causes little delay.
 ///
-/// # Errors
-/// What came of each address; of kind `ConnectionRefused` if all refuse.
+/// # Errors The error of each address; of kind `ConnectionRefused` if all refuse.
 pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
     let connect_timeout =
         (link.identity.link_timeout / 2).clamp(CONNECT_TIMEOUT_MIN, CONNECT_TIMEOUT_MAX);
@@ -164,12 +163,12 @@ pub(super) async fn connect_any(link: &Link) -> io::Result<Offered> {
         let words = "it has advertised no address";
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, words));
     };
-    // In a fixed order, so that the same trouble gives the same text.
+    // In a fixed order, so that the same failure gives the same text.
     troubles.sort_unstable();
     Err(io::Error::new(kind, troubles.join("; ")))
 }
 
-/// Greets the other side over a connection, whoever made it.
+/// Greets the other side over a connection that either side made.
 async fn begin(link: &Link, lane: &Arc<Lane>, connected: Offered) -> Result<Connection, Failure> {
     let hello = link.hello(lane);
     let welcome = timeout(HELLO_TIMEOUT, greet(&connected.stream, &hello))

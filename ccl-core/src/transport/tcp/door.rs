@@ -1,5 +1,5 @@
-//! Hands an identified connection to the task of its lane. It holds one; a newer attempt replaces
-//! it.
+//! Hands an identified connection to the task of its lane. Holds one at a time; a newer attempt
+//! replaces it.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::net::Stream;
 use crate::wire::data::LaneHello;
 
-/// A connection that has shown the right hello.
+/// A connection with a valid hello.
 #[derive(Debug)]
 pub(super) struct Visitor {
     pub(super) stream: Stream,
@@ -31,7 +31,7 @@ struct Waiting {
 }
 
 impl Door {
-    /// Lets a connection wait, unless a newer attempt came before it.
+    /// Keeps a connection, unless a newer attempt came before it.
     pub(super) fn enter(&self, visitor: Visitor) {
         let mut waiting = self.waiting.lock();
         if visitor.hello.attempt > waiting.newest_attempt {
@@ -41,7 +41,7 @@ impl Door {
         }
     }
 
-    /// Takes the connection that waits, or the next to come.
+    /// Takes the waiting connection, or the next one.
     pub(super) async fn next(&self) -> Visitor {
         loop {
             if let Some(visitor) = self.waiting.lock().visitor.take() {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::limits::HELLO_TIMEOUT;
 use crate::wire::control::LinkFault;
 
-/// What the layer above is to be told.
+/// A report for the layer above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Report {
     /// All lanes are up.
@@ -76,8 +76,8 @@ impl Health {
         reports
     }
 
-    /// A lane broke; `is_ended`: the other side's system has ended it. Only that says something
-    /// about the other process: a cut path lets connections time out.
+    /// A lane broke; `is_ended`: the other side's system has ended it. Only this is evidence about
+    /// the other process: on a cut path connections time out.
     pub(super) fn lane_down(&mut self, lane: u16, is_ended: bool, now: Instant) -> Option<Report> {
         self.lanes[usize::from(lane)] = LaneHealth::Down {
             since: now,
@@ -92,7 +92,7 @@ impl Health {
     }
 
     /// Every address of the other side refused a connection. As long as another lane works, its
-    /// process lives all the same.
+    /// process is alive nevertheless.
     pub(super) fn refused(&mut self) -> Option<Report> {
         if self.is_any_up() {
             return None;
@@ -100,13 +100,13 @@ impl Health {
         self.give_up(LinkFault::Refused)
     }
 
-    /// Repair is given up, unless that was said before.
+    /// Gives up repair, unless that was reported before.
     pub(super) fn give_up(&mut self, fault: LinkFault) -> Option<Report> {
         let told = std::mem::replace(&mut self.told, Told::GaveUp);
         (told != Told::GaveUp).then_some(Report::Down(fault, true))
     }
 
-    /// Reports what has taken too long.
+    /// Reports a repair that takes too long.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Report> {
         let is_late = self.lanes.iter().any(|lane| match lane {
             LaneHealth::Never => now >= self.made + HELLO_TIMEOUT + self.link_timeout,
@@ -116,7 +116,7 @@ impl Health {
         is_late.then(|| self.give_up(LinkFault::TimedOut)).flatten()
     }
 
-    /// This process did not run for a while: repair has as much longer.
+    /// This process did not run for a while: extends the time for repair.
     pub(super) fn postpone(&mut self, pause: Duration, now: Instant) {
         self.made = now.min(self.made + pause);
         for lane in &mut self.lanes {

@@ -20,13 +20,13 @@ use super::link::Link;
 use super::offer;
 use crate::wire::control::LinkFault;
 
-/// Longest time between two looks at a link: how long a silent lane goes without a ping.
+/// Longest time between two checks of a link, and so for a silent lane without a ping.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
 /// Events for a keeper.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// The other side has said how many lanes there are.
+    /// The other side announced the number of lanes.
     Lanes,
     /// A lane is served.
     LaneUp(u16),
@@ -34,11 +34,11 @@ pub(super) enum Event {
     LaneDown(u16, bool),
     /// Every address refuses connections.
     Refused,
-    /// Why an attempt has come to nothing.
+    /// Why an attempt failed.
     NoLink(String),
     /// The two sides remember different links.
     Stale,
-    /// The link cannot go on.
+    /// The link cannot continue.
     Failed(LinkFault, &'static str),
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Keeper {
     why: String,
 }
 
-/// What was heard and said up to the last look.
+/// The traffic up to the last check.
 struct Silence {
     received_bytes: u64,
     sent_bytes: u64,
@@ -82,7 +82,7 @@ impl Keeper {
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
         if self.link.follows_loss {
-            // Said by this link, since nothing that the one before says counts any more.
+            // Reported by this link, since reports of the one before no longer count.
             let report = self.health.give_up(LinkFault::Ended);
             self.report_any(report);
         }
@@ -171,7 +171,7 @@ impl Keeper {
         self.report_any(report);
     }
 
-    /// Has acknowledgements and pings sent, and looks for silence and for repairs that take too
+    /// Triggers acknowledgements and pings, and checks for silence and for repairs that take too
     /// long.
     fn handle_tick(&mut self, tick: Duration) {
         if self.link.is_stuck.load(Ordering::Relaxed) {
@@ -187,8 +187,8 @@ impl Keeper {
         }
         let now = Instant::now();
         self.keep_signal_lane_busy();
-        // A look that comes late proves nothing: this process was stopped itself. What was sent to
-        // it is still to be read, and what it was to repair was not tried.
+        // A late check proves nothing: this process itself did not run. What it received is still
+        // unread, and repairs were not tried.
         let pause = now - self.silence.looked;
         let is_late = pause > tick * 2;
         if is_late {
@@ -215,7 +215,7 @@ impl Keeper {
         self.silence.sent_bytes = sent_bytes;
     }
 
-    /// Whether nothing was heard for too long.
+    /// Whether the other side has been silent for too long.
     fn is_silent(&mut self, now: Instant, is_late: bool) -> bool {
         let received_bytes = self.link.received_bytes();
         if received_bytes != self.silence.received_bytes || is_late || !self.health.is_any_up() {

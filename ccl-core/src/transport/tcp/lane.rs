@@ -28,25 +28,25 @@ use crate::net::{self, Stream};
 use crate::wire::control::LinkFault;
 use crate::wire::data::DataFault;
 
-/// Faults of a lane's bytes, with nothing good between them, after which its link is given up:
-/// memory that changes while it is sent would otherwise be sent for ever.
+/// Faults of a lane's bytes, without a good frame between them, after which its link is given up:
+/// memory that changes while it is sent would otherwise be sent forever.
 const FAULTS_WITHOUT_PROGRESS_MAX: u32 = 8;
 
-/// Why a link fails whose two sides disagree about what was sent.
+/// Why a link fails if its two sides disagree about what was sent.
 pub(super) const OUT_OF_STEP: &str = "the lane's sequence numbers do not match";
 
-/// One lane of a link, whatever connection serves it.
+/// One lane of a link, over all its connections.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// 0 is the signal lane.
     pub(super) index: u16,
-    /// What is on its way out. Locked for one system call at most.
+    /// Outgoing frames. Locked for one system call at most.
     pub(super) out: Mutex<Outgoing>,
-    /// The number expected next: all below have been handed up.
+    /// The next expected number: all frames below have been handed up.
     next_expected: AtomicU64,
     /// The newest acknowledgement that went out.
     ack_told: AtomicU64,
-    /// The newest that came in while `out` was locked; 0 if none did. The next one covers it.
+    /// The newest that arrived while `out` was locked; 0 if none did. The next one covers it.
     ack_missed: AtomicU64,
     /// The writer is to send an acknowledgement even if there is nothing else to send.
     pub(super) ack_due: AtomicBool,
@@ -58,7 +58,7 @@ pub(super) struct Lane {
     kill: Notify,
     /// The present connection is to be ended by a reset.
     reset: AtomicBool,
-    /// Where the other side's connections for this lane come in.
+    /// Receives the other side's connections for this lane.
     pub(super) door: Door,
     /// A connection serves it.
     pub(super) is_served: AtomicBool,
@@ -68,7 +68,7 @@ pub(super) struct Lane {
     pub(super) received_bytes: AtomicU64,
 }
 
-/// What is on its way out of a lane.
+/// The outgoing frames of a lane.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     /// Numbered frames.
@@ -78,16 +78,16 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Lets go of what the other side has said to have while the lock was taken.
+    /// Drops the frames that the other side acknowledged while the lock was taken.
     pub(super) fn take_missed_ack(&mut self, lane: &Lane) {
         let ack = lane.ack_missed.swap(0, Ordering::Relaxed);
-        // One that is out of step, or that a later one has overtaken, changes nothing.
+        // An impossible acknowledgement, or one that a later one has overtaken, changes nothing.
         let _ = self.window.acknowledge(ack);
     }
 }
 
-/// A connection that both sides have greeted each other on. However its task ends, senders of
-/// signals let go of it too, so that it closes.
+/// A connection on which both sides have greeted each other. However its task ends, senders of
+/// signals release it too, so that it closes.
 #[derive(Debug)]
 pub(super) struct Connection {
     lane: Arc<Lane>,
@@ -105,11 +105,11 @@ impl Drop for Connection {
 /// Why a connection is over.
 #[derive(Debug)]
 pub(super) enum LaneEnd {
-    /// The system says so.
+    /// An error of the system.
     Closed(io::Error),
-    /// Bytes that are not what was sent. The frame comes again over the next connection.
+    /// Damaged bytes. The frame is sent again over the next connection.
     Fault(DataFault),
-    /// The other side did what the protocol forbids: the end of the link.
+    /// The other side broke the protocol, which ends the link.
     Violation(&'static str),
     /// The other side has dialled again.
     Replaced,
@@ -137,12 +137,12 @@ impl Lane {
         })
     }
 
-    /// The number expected next.
+    /// The next expected number.
     pub(super) fn next_expected(&self) -> u64 {
         self.next_expected.load(Ordering::Acquire)
     }
 
-    /// The acknowledgement for a header that leaves now.
+    /// The acknowledgement for the next header to send.
     pub(super) fn ack(&self) -> u64 {
         let ack = self.next_expected();
         self.ack_told.store(ack, Ordering::Relaxed);
@@ -150,12 +150,12 @@ impl Lane {
         ack
     }
 
-    /// Whether something arrived that the other side does not know of.
+    /// Whether something arrived that was not acknowledged yet.
     pub(super) fn owes_ack(&self) -> bool {
         self.next_expected() != self.ack_told.load(Ordering::Relaxed)
     }
 
-    /// Has an acknowledgement sent even if nothing else is.
+    /// Triggers an acknowledgement even if there is nothing else to send.
     pub(super) fn demand_ack(&self) {
         if !self.ack_due.swap(true, Ordering::Relaxed) {
             self.wake.notify_one();
@@ -171,7 +171,7 @@ impl Lane {
         }
     }
 
-    /// The next numbered frame is here for good.
+    /// The next numbered frame was received for good.
     pub(super) fn advance(&self) {
         let next = self.next_expected() + 1;
         self.next_expected.store(next, Ordering::Release);
@@ -182,8 +182,8 @@ impl Lane {
 
     /// The other side has everything below `ack`.
     ///
-    /// On the signal lane the lock is held while somebody writes to the socket: a reader does not
-    /// wait for that, since the next acknowledgement says this one too.
+    /// On the signal lane the lock is held during writes to the socket. A reader does not wait for
+    /// that, since the next acknowledgement covers this one too.
     pub(super) fn handle_ack(&self, ack: u64) -> Result<(), DataFault> {
         let mut out = match self.out.try_lock() {
             Some(out) => out,
@@ -203,14 +203,14 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether frames were taken in that the other side may not have.
+    /// Whether frames were taken that the other side may not have.
     pub(super) fn has_unsettled(&self) -> bool {
         let mut out = self.out.lock();
         out.take_missed_ack(self);
         out.window.len() > 0
     }
 
-    /// The next bulk frame for this lane: what is to be sent again comes first, then what the link
+    /// The next bulk frame for this lane: first those to be sent again, then those that the link
     /// has queued.
     pub(super) fn next_bulk(&self, queue: &Mutex<VecDeque<Entry>>) -> Option<(u64, Entry)> {
         let mut out = self.out.lock();
@@ -339,7 +339,7 @@ async fn accept(link: &Link, lane: &Arc<Lane>) -> Result<Connection, &'static st
     }
 }
 
-/// Moves frames in both directions until the connection is over.
+/// Moves frames in both directions until the connection ends.
 async fn serve(link: &Link, lane: &Lane, connection: &Connection) -> LaneEnd {
     let both = async {
         if lane.index == 0 {
@@ -364,7 +364,7 @@ async fn serve(link: &Link, lane: &Lane, connection: &Connection) -> LaneEnd {
     }
 }
 
-/// Whether an error says that the other side's system has ended the connection.
+/// Whether an error shows that the other side's system has ended the connection.
 fn is_ended_by_other_side(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -44,9 +44,9 @@ pub(super) struct Settings {
 /// A link to one other peer.
 pub(super) struct Link {
     pub(super) peer: PeerId,
-    /// Which of this side's links with the peer it is.
+    /// Which one of this side's links with the peer it is.
     pub(super) incarnation: u64,
-    /// It takes the place of one that lost what the other side may not have got.
+    /// Whether it replaces one that lost frames which the other side may not have received.
     pub(super) follows_loss: bool,
     pub(super) identity: Identity,
     pub(super) settings: Arc<Settings>,
@@ -66,10 +66,10 @@ pub(super) struct Link {
     /// One permit a frame: wakes the lane that has been idle longest.
     pub(super) bulk_ready: Notify,
     neighbour: Mutex<Neighbour>,
-    /// The other side's incarnation, once heard.
+    /// The other side's incarnation, once known.
     remote: Mutex<Option<u64>>,
     pub(super) signal_lane: Arc<Lane>,
-    /// All lanes, the signal lane first; unknown until the dialling side has said how many.
+    /// All lanes, the signal lane first; unknown until the dialling side announces their number.
     lanes: OnceLock<Vec<Arc<Lane>>>,
     events: mpsc::Sender<Event>,
     /// More was queued on the signal lane than it may hold.
@@ -81,10 +81,10 @@ pub(super) struct Link {
     keeper: OnceLock<AbortHandle>,
 }
 
-/// What becomes of a connection that has identified itself.
+/// The outcome for a connection that has identified itself.
 #[derive(Debug)]
 pub(super) enum Admission {
-    /// Its lane has it.
+    /// Its lane took it.
     Entered,
     /// The other side must restart the link.
     Stale(Visitor),
@@ -141,7 +141,7 @@ impl Link {
         }
     }
 
-    /// Ends the link: its connections close as soon as their tasks are at a stop.
+    /// Ends the link: its connections close as soon as their tasks have stopped.
     pub(super) fn stop(&self) {
         self.is_failed.store(true, Ordering::Relaxed);
         if let Some(keeper) = self.keeper.get() {
@@ -195,7 +195,7 @@ impl Link {
         self.neighbour.lock().clone()
     }
 
-    /// Whether the other side is still the same; takes up its newest addresses.
+    /// Whether the other side is still the same; if so, adopts its newest addresses.
     pub(super) fn refresh(&self, neighbour: &Neighbour) -> bool {
         let mut known = self.neighbour.lock();
         if known.key != neighbour.key || known.dial != neighbour.dial {
@@ -216,7 +216,7 @@ impl Link {
         self.neighbour.lock().addresses.clone()
     }
 
-    /// The address that worked is tried first from now on.
+    /// The address worked: from now on it is tried first.
     pub(super) fn prefer(&self, address: SocketAddr) {
         let addresses = &mut self.neighbour.lock().addresses;
         if let Some(index) = addresses.iter().position(|known| *known == address) {
@@ -224,7 +224,7 @@ impl Link {
         }
     }
 
-    /// The address led to something that does not answer as the other side: it is tried last.
+    /// The address led to something else than the other side: from now on it is tried last.
     pub(super) fn demote(&self, address: SocketAddr) {
         let addresses = &mut self.neighbour.lock().addresses;
         if let Some(index) = addresses.iter().position(|known| *known == address) {
@@ -232,7 +232,7 @@ impl Link {
         }
     }
 
-    /// The other side's key, its incarnation as far as known, and the number of bulk lanes.
+    /// The other side's key, its incarnation if known, and the number of bulk lanes.
     pub(super) fn hello_facts(&self) -> (LinkKey, u64, u16) {
         let known = self.remote.lock().unwrap_or(0);
         let lanes = self.lanes().len().saturating_sub(1);
@@ -240,7 +240,7 @@ impl Link {
         (self.key(), known, lanes)
     }
 
-    /// Whether the other side's link is the one known so far; the first is taken as known.
+    /// Whether the other side's link is the known one; the first one becomes known.
     pub(super) fn is_remote(&self, incarnation: u64) -> bool {
         *self.remote.lock().get_or_insert(incarnation) == incarnation
     }
@@ -260,7 +260,7 @@ impl Link {
         }
     }
 
-    /// Lets a connection in whose keys are right.
+    /// Accepts a connection whose keys are right.
     pub(super) fn admit(&self, visitor: Visitor) -> Admission {
         let hello = &visitor.hello;
         if self.dials {
@@ -287,7 +287,7 @@ impl Link {
         self.tune(&visitor.stream);
         lanes[usize::from(hello.lane)].door.enter(visitor);
         if is_new {
-            // Never full: no lane has told anything yet.
+            // Never full: no lane has reported anything yet.
             let _told = self.events.try_send(Event::Lanes);
         }
         Admission::Entered
@@ -300,7 +300,7 @@ impl Link {
         if self.signal_lane.send_signal(header, payload) == Sent::Overflow {
             self.is_stuck.store(true, Ordering::Relaxed);
             let reason = "the other side does not read its signal frames";
-            // The keeper looks at the mark at its next tick, should its inbox be full.
+            // If its inbox is full, the keeper sees the mark at its next tick.
             let _told = self
                 .events
                 .try_send(Event::Failed(LinkFault::TimedOut, reason));
@@ -324,7 +324,7 @@ impl Link {
         }
     }
 
-    /// Whether frames were sent that the other side may not have.
+    /// Whether frames were sent that the other side may not have received.
     pub(super) fn has_unsettled(&self) -> bool {
         !self.queue.lock().is_empty() || self.lanes().iter().any(|lane| lane.has_unsettled())
     }
@@ -353,7 +353,7 @@ impl Link {
         self.lanes().iter().map(received).sum()
     }
 
-    /// Remembers, and logs when it changes, what the system made of a connection's options.
+    /// Remembers the options that a connection really has, and logs changes of them.
     pub(super) fn note_tuned(&self, tuned: Tuned) {
         let mut known = self.tuned.lock();
         if known.as_ref() != Some(&tuned) {

@@ -1,7 +1,7 @@
 //! The data port of a peer: accepts connections with a valid hello, and no others.
 //!
 //! A connection without one costs one task and one read of fixed length, for a limited time, and
-//! only so many are kept. A peer that the master knows but this peer does not know yet (the
+//! their number is limited. A peer that the master knows but this peer does not know yet (the
 //! master's messages race with the connections) may wait for the same time until it is known.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use crate::limits::{HELLO_TIMEOUT, LANES_MAX, UNIDENTIFIED_MAX, WORLD_SIZE_MAX};
 use crate::net::{Port, Stream};
 use crate::wire::data::{Answer, HELLO_BYTES, Opening};
 
-/// Connections that showed the port's key and wait for the master's word on their peer.
+/// Connections that presented the port's key and wait until the master names their peer.
 const UNEXPECTED_MAX: usize = WORLD_SIZE_MAX * (LANES_MAX as usize + 1) / 8;
 /// Bytes that a connection must send to be worth a warning.
 const FIRST_BYTES: usize = 8;
@@ -43,7 +43,7 @@ struct Guests {
     tasks: JoinSet<()>,
 }
 
-/// Accepts connections for ever.
+/// Accepts connections forever.
 pub(super) async fn run(inner: Arc<Inner>, port: Port) {
     let mut guests = Guests::default();
     loop {
@@ -79,7 +79,7 @@ impl Guests {
         self.make_room(inner, true, UNEXPECTED_MAX);
     }
 
-    /// The oldest of a kind gives way if there are too many.
+    /// If there are too many of a kind, the oldest gives way.
     fn make_room(&mut self, inner: &Inner, has_key: bool, most: usize) {
         let is_kind = |guest: &Guest| guest.has_key.load(Ordering::Relaxed) == has_key;
         if self.queue.iter().filter(|guest| is_kind(guest)).count() <= most {
@@ -117,7 +117,7 @@ async fn bring_in(
     let mut bytes = [0; HELLO_BYTES];
     let (first, rest) = bytes.split_at_mut(FIRST_BYTES);
     if let Err(error) = stream.read_exact(first).await {
-        // Whoever only looks whether the port is open is not worth a warning.
+        // A probe for an open port is not worth a warning.
         tracing::debug!(%remote, %error, "a connection without a hello");
         return Ok(());
     }
@@ -134,7 +134,7 @@ async fn bring_in(
     admit_once_known(inner, caller, has_key).await
 }
 
-/// Lets a connection in that this side made, over which the other side has greeted.
+/// Accepts a connection that this side made, over which the other side has greeted.
 pub(super) async fn let_in(inner: &Arc<Inner>, caller: Caller) {
     let remote = caller.remote;
     let has_key = AtomicBool::new(true);
@@ -172,7 +172,7 @@ async fn admit_once_known(
     }
 }
 
-/// A connection that has said what it is for.
+/// A connection that has stated its purpose.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) stream: Stream,
@@ -195,12 +195,12 @@ enum Entry {
     Done,
     /// Tell it to restart the link.
     Stale(Visitor, Vec<u8>),
-    /// It may be let in later; true: it has shown the port's key.
+    /// It may be accepted later; true: it has presented the port's key.
     Wait(Caller, bool),
 }
 
 impl Inner {
-    /// Lets a connection in if its opening is right for a wanted peer.
+    /// Accepts a connection if its opening fits a wanted peer.
     fn admit(self: &Arc<Self>, caller: Caller) -> Result<Entry, String> {
         let ends = caller.opening.ends();
         let Some(identity) = self.identity() else {
@@ -237,7 +237,7 @@ impl Inner {
             }
             Admission::Renew(visitor) => {
                 self.renew(&link);
-                // A link that is no longer wanted was not renewed; then it waits.
+                // A link that is no longer wanted is not renewed; then the connection waits.
                 Ok(Entry::Wait(visitor.into(), true))
             }
         }

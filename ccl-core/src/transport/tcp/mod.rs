@@ -2,7 +2,7 @@
 //!
 //! A link has 1 signal connection (lane 0: posts, credits, eager data; small, and never behind
 //! bulk) and `lanes` bulk connections (lanes 1 …). Frames of a lane are numbered and acknowledged.
-//! When a connection breaks it is dialled again, both sides say what they have received, and the
+//! When a connection breaks it is dialled again, both sides state what they have received, and the
 //! rest is sent again. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
 
 mod bulk;
@@ -55,7 +55,7 @@ pub struct TcpConfig {
     pub checksum: bool,
     /// TCP congestion control; see [`CommunicatorConfig::congestion_control`].
     pub congestion_control: Option<String>,
-    /// Most bytes a second a lane may send.
+    /// Most bytes per second that a lane may send.
     pub pacing_bytes_per_second: Option<u64>,
 }
 
@@ -88,10 +88,10 @@ struct Inner {
     address: SocketAddr,
     sockets: Arc<Owner>,
     runtime: Handle,
-    /// Who this peer is and who handles what arrives, while it is not shut down.
+    /// This peer's identity and handler, until it is shut down.
     role: RwLock<Option<Role>>,
     links: RwLock<BTreeMap<PeerId, Arc<Link>>>,
-    /// Counts the changes of `role` and `links`, for connections that wait to be let in.
+    /// Counts the changes of `role` and `links`, for connections that wait to be accepted.
     changes: watch::Sender<u64>,
     /// The incarnation of the newest link.
     incarnations: Mutex<u64>,
@@ -107,8 +107,8 @@ struct Role {
 }
 
 impl TcpLinks {
-    /// Binds the port. Nobody is let in before [`Links::identify`]. Tasks run on `runtime`, whose
-    /// I/O and time drivers must be on; nothing here blocks.
+    /// Binds the port. No connection is accepted before [`Links::identify`]. Tasks run on
+    /// `runtime`, whose I/O and time drivers must be on; nothing here blocks.
     ///
     /// # Errors
     /// [`Error::Os`] names the address that cannot be listened on.
@@ -252,7 +252,7 @@ impl LinkSender for TcpLinks {
     }
 }
 
-/// How the end of a connection is reported, depending on what came over it.
+/// How the end of a connection is reported, depending on what arrived over it.
 const CONNECTION_ENDED: &str = "data connection ended";
 
 fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
@@ -267,7 +267,7 @@ fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
 }
 
 impl Inner {
-    /// Who this peer is, once it knows.
+    /// This peer's identity, once known.
     fn identity(&self) -> Option<Identity> {
         self.role.read().as_ref().map(|role| role.identity)
     }
@@ -276,8 +276,8 @@ impl Inner {
         self.links.read().get(&peer).cloned()
     }
 
-    /// Restarts a link whose other side has forgotten it. Frames it may not have received are lost:
-    /// then the layer above hears, from the new link and before all else, that it broke for good.
+    /// Restarts a link whose other side has forgotten it. If frames were lost that the other side
+    /// may not have received, the new link first of all reports that the old one broke for good.
     fn renew(self: &Arc<Self>, old: &Arc<Link>) {
         let Some(role) = self.role.read().clone() else {
             return;

@@ -26,14 +26,14 @@ use crate::limits::{HELLO_TIMEOUT, LANES_MAX};
 use crate::net::{Stream, plain};
 use crate::wire::data::{HELLO_BYTES, LaneOffer, Opening};
 
-/// A connection, and where it leads.
+/// A connection, and its remote address.
 #[derive(Debug)]
 pub(super) struct Offered {
     pub(super) stream: Stream,
     pub(super) remote: SocketAddr,
 }
 
-/// At the dialling side: connections that no lane has taken yet.
+/// On the dialling side: connections that no lane has taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     waiting: Mutex<VecDeque<Offered>>,
@@ -62,13 +62,13 @@ impl Offers {
     }
 }
 
-/// At the other side: offers connections while lanes have none, until it is aborted.
+/// On the other side: offers connections while lanes have none, until it is aborted.
 pub(super) async fn run(link: Arc<Link>, links: Weak<Inner>) {
     let mut pause = OFFER_AFTER;
     loop {
         if !link.is_lacking() {
             link.lacks.notified().await;
-            // Where only this works, nobody waits for what does not.
+            // Where only this works, no time is lost on what does not.
             let is_usual = link.is_offered.load(Ordering::Relaxed);
             pause = if is_usual {
                 Duration::ZERO

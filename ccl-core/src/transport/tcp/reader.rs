@@ -20,11 +20,11 @@ use crate::wire::data::{Content, DataFault, HEADER_BYTES, Header, PayloadCheck, 
 
 /// A trailer and the header that follows it.
 const TAIL_BYTES: usize = TRAILER_BYTES + HEADER_BYTES;
-/// Bytes that are thrown away are read in pieces of this.
+/// Length of the pieces in which discarded bytes are read.
 const SINK_BYTES: usize = 32 << 10;
 /// Read buffer of a signal lane: some hundred frames without payload.
 const SIGNAL_BUFFER_BYTES: usize = 16 << 10;
-/// Signal payload taken in before it is acknowledged: the sender keeps it so long.
+/// Signal payload received before it is acknowledged; the sender keeps it until then.
 const SIGNAL_ACK_INTERVAL_BYTES: usize = 256 << 10;
 
 /// What both kinds of readers need.
@@ -47,7 +47,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Decodes a header and handles all of it but a frame of the layer above.
+    /// Decodes a header and handles everything but frames of the layer above.
     fn header(
         &mut self,
         bytes: &[u8; HEADER_BYTES],
@@ -103,19 +103,19 @@ impl<'a> Incoming<'a> {
 /// Reads a bulk lane.
 pub(super) struct BulkReader<'a> {
     incoming: Incoming<'a>,
-    /// What was read behind a payload: its trailer, then part of the next header.
+    /// Bytes read behind a payload: its trailer, then part of the next header.
     tail: [u8; TAIL_BYTES],
     tail_filled: usize,
     /// Made when it is first needed.
     sink: Vec<u8>,
 }
 
-/// How far a payload has come.
+/// The progress of a payload.
 struct Progress {
     payload_bytes: usize,
     filled: usize,
     check: PayloadCheck,
-    /// Where it goes; nowhere if it is thrown away.
+    /// Its destination; none if it is discarded.
     region: Option<Region>,
 }
 
@@ -196,7 +196,7 @@ impl<'a> BulkReader<'a> {
         Ok(())
     }
 
-    /// Reads until payload and trailer are there; whatever else came is the next header's.
+    /// Reads until payload and trailer are complete; any further bytes belong to the next header.
     async fn read_payload(&mut self, progress: &mut Progress) -> Result<(), LaneEnd> {
         self.tail_filled = 0;
         while progress.filled < progress.payload_bytes || self.tail_filled < TRAILER_BYTES {
@@ -207,7 +207,7 @@ impl<'a> BulkReader<'a> {
         Ok(())
     }
 
-    /// One read. False: nothing was there.
+    /// One read. False: there was nothing to read.
     fn read_some(&mut self, progress: &mut Progress) -> io::Result<bool> {
         let Self {
             incoming,
@@ -237,7 +237,7 @@ impl<'a> BulkReader<'a> {
         } else {
             sink.resize(SINK_BYTES, 0);
             let rest = &mut sink[..left.min(SINK_BYTES)];
-            // The tail may be read along only if nothing of the payload stays in between.
+            // The tail may be read too only if the rest of the payload fits.
             let tail = if rest.len() == left { tail } else { &mut [] };
             incoming.read(&mut [IoSliceMut::new(rest), IoSliceMut::new(tail)])
         };
@@ -250,7 +250,7 @@ impl<'a> BulkReader<'a> {
         Ok(true)
     }
 
-    /// Whether the payload is whole and good.
+    /// Whether the payload is complete and undamaged.
     fn check_trailer(&self, progress: Progress) -> Result<bool, DataFault> {
         let mut trailer = [0; TRAILER_BYTES];
         trailer.copy_from_slice(&self.tail[..TRAILER_BYTES]);
@@ -305,7 +305,7 @@ impl<'a> SignalReader<'a> {
 
     async fn read_header(&mut self) -> Result<[u8; HEADER_BYTES], LaneEnd> {
         while self.end - self.start < HEADER_BYTES {
-            // Less than a header is left of what was read before.
+            // Less than a header is left of the bytes read before.
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
@@ -349,7 +349,8 @@ impl<'a> SignalReader<'a> {
             .map_err(LaneEnd::Violation)
     }
 
-    /// Reads a payload and its trailer, partly from the buffer, which then takes what comes after.
+    /// Reads a payload and its trailer, partly from the buffer, which then holds the bytes after
+    /// them.
     async fn read_payload(
         &mut self,
         payload_bytes: usize,

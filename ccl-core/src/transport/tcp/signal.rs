@@ -21,10 +21,10 @@ use crate::wire::data::{Content, HEADER_BYTES, Header, PayloadCheck, TRAILER_BYT
 
 /// Frames written with one system call.
 const BATCH_FRAMES_MAX: usize = 8;
-/// System calls made in one go: bounds the time that the lock is held.
+/// System calls made in a row, which bounds the time that the lock is held.
 const BATCHES_MAX: usize = 4;
 
-/// The present connection of a signal lane and the frames that are half-way into it.
+/// The present connection of a signal lane and the frames that are partly written to it.
 #[derive(Debug, Default)]
 pub(super) struct SignalOut {
     stream: Option<Arc<Stream>>,
@@ -67,7 +67,7 @@ impl Encoded {
     }
 }
 
-/// How far a pump got.
+/// How far `pump` got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pumped {
     /// Nothing is left to send, or there is no connection.
@@ -78,12 +78,12 @@ enum Pumped {
     Blocked,
 }
 
-/// The answer to a sender.
+/// The result for a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     /// It is on its way, or will be once there is a connection.
     Kept,
-    /// The other side does not take what is queued already.
+    /// The other side does not read what is already queued.
     Overflow,
 }
 
@@ -209,7 +209,7 @@ impl SignalOut {
     }
 }
 
-/// Writes what senders could not, until the connection is over.
+/// Writes what senders could not, until the connection ends.
 pub(super) async fn write(lane: &Lane, stream: &Stream) -> LaneEnd {
     loop {
         let pumped = lane.out.lock().pump(lane);

@@ -18,7 +18,7 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    /// Bytes of memory that its payload holds on to.
+    /// Bytes of memory that its payload holds.
     fn held_bytes(&self) -> usize {
         match self {
             Self::Frame(_, Payload::Small(bytes)) => bytes.len() + ENTRY_BYTES,
@@ -43,12 +43,12 @@ pub(super) struct Window {
     held_bytes: usize,
 }
 
-/// The other side speaks of numbers that it cannot have seen, or has seen before.
+/// The other side named numbers that it cannot have seen, or has acknowledged before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutOfStep;
 
 impl Window {
-    /// Takes in a frame under the next number.
+    /// Adds a frame under the next number.
     pub(super) fn push(&mut self, entry: Entry) {
         self.held_bytes += entry.held_bytes();
         self.entries.push_back(entry);
@@ -68,7 +68,7 @@ impl Window {
         Some((number, entry))
     }
 
-    /// Everything below `ack` has arrived. Tells how many frames left the window.
+    /// Everything below `ack` has arrived. Returns how many frames left the window.
     pub(super) fn acknowledge(&mut self, ack: u64) -> Result<usize, OutOfStep> {
         let count = ack.checked_sub(self.base).ok_or(OutOfStep)?;
         if count > self.sent as u64 {
@@ -112,7 +112,7 @@ impl Window {
         self.sent == self.entries.len()
     }
 
-    /// Bytes of memory that the payloads hold on to.
+    /// Bytes of memory that the payloads hold.
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes
     }

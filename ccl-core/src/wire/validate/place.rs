@@ -1,4 +1,4 @@
-//! Checks a place in a closed group, which the master counts by.
+//! Checks a place in a closed group. The master lists the ranks below its size.
 
 use super::{Checked, length};
 use crate::limits::WORLD_SIZE_MAX;

@@ -214,7 +214,7 @@ def _end_elastic_run(run: _Run) -> None:
 
 def _rendezvous(
     url: str, timeout: timedelta = timedelta(minutes=10), **_arguments: Any
-) -> Iterator[tuple[dist.Store, int, int]]:
+) -> Iterator[tuple[dist.Store, int, int]]:  # type: ignore[name-defined]
     global _elastic
     _check_name()
     parts = urlparse(url)

@@ -11,7 +11,7 @@ import ccl
 class MonitoredBarriers:
     """The monitored barriers of one group. All ranks call them in the same order."""
 
-    def __init__(self, store: dist.Store, rank: int, size: int) -> None:
+    def __init__(self, store: dist.Store, rank: int, size: int) -> None:  # type: ignore[name-defined]
         self._store = store
         self._rank = rank
         self._size = size

@@ -208,13 +208,16 @@ class Members:
         return f"rank {self.rank}, {socket.gethostname()[:HOST_CHARACTERS_MAX]}:{os.getpid()}"
 
     def meet(self, communicator: ccl.Communicator, timeout: timedelta) -> dict[int, int]:
-        """Waits until all of them have joined. Returns their ranks, by peer."""
+        """Waits until all of them have joined. Returns their ranks, by peer.
+
+        A barrier would not do: it may succeed without a member that dies in it, so that ranks shift.
+        """
         name = f"reconfigure to uuid {self.uuid}"
-        outcome = communicator.barrier(deadline=timeout, caller=name)
+        outcome = communicator.all_reduce(bytearray(1), deadline=timeout, caller=name)
         return {peer: rank for rank, peer in enumerate(outcome.contributors)}
 
 
-class Reconfiguration(dist._Work):
+class Reconfiguration(dist._Work):  # type: ignore[name-defined]
     """An attempt to reconfigure a group, and the resulting connection."""
 
     def __init__(self, group: Reconfigurable, members: Members, timeout: timedelta) -> None:

@@ -25,7 +25,7 @@ class Tensors:
     writes: Sequence[torch.Tensor] = ()
 
 
-class Work(dist._Work):
+class Work(dist._Work):  # type: ignore[name-defined]
     """An operation from its post to its end, started and finished by threads of the library."""
 
     def __init__(
@@ -138,7 +138,7 @@ class Work(dist._Work):
         return self._future
 
 
-class Together(dist._Work):
+class Together(dist._Work):  # type: ignore[name-defined]
     """Several works as one."""
 
     def __init__(self, works: Sequence[Work]) -> None:

@@ -1,7 +1,7 @@
-//! Who is evicted for broken links (R10).
+//! Evictions for broken links (R10).
 //!
-//! Only the plain case is judged: one member is cut off from all others, everything else has worked
-//! for long. Then it must be that one.
+//! Only the plain case is judged: one member is cut off from all others, and everything else has
+//! worked for long. Then that member must be evicted.
 
 use std::time::Duration;
 
@@ -16,10 +16,9 @@ use crate::sim::peer_host::Host;
 const QUIET: Duration = Duration::from_secs(15);
 
 impl World {
-    /// Somebody was evicted because others cannot reach it.
+    /// A host was evicted because others cannot reach it.
     ///
-    /// # Errors
-    /// It can reach all but one, whom nobody can reach.
+    /// # Errors It can reach all but one, which no host can reach.
     pub fn is_culprit(&self, group: GroupId, blamed: PeerId) -> Result<(), String> {
         let members = self.members_of(group);
         let isolated = members.iter().filter(|id| self.hosts[id.0].isolated);
@@ -60,7 +59,7 @@ impl World {
         self.is_well_since(host, calm)
     }
 
-    /// Whether nothing has been wrong with a host since then.
+    /// Whether a host has been well since then.
     pub(super) fn is_well_since(&self, host: &Host, calm: Instant) -> bool {
         self.is_well(host) && host.is_calm_since(calm)
     }

@@ -1,4 +1,4 @@
-//! What a master seals, checked as it says so: views, and histories that begin anew.
+//! Checks what a master seals: views, and histories that begin anew.
 
 use super::*;
 use ccl_core::master::Master;
@@ -10,8 +10,8 @@ impl Checkers {
         self.sealed.get(&(self.run, group))?.last()
     }
 
-    /// Whether the newest view of a group is of the master that runs: one without a journal knows
-    /// no other.
+    /// Whether the newest view of a group is of the present master: one without a journal knows no
+    /// other.
     #[must_use]
     pub fn is_taken_up(&self, group: GroupId) -> bool {
         let newest = self.newest_view(group);
@@ -20,7 +20,7 @@ impl Checkers {
 }
 
 impl World {
-    /// The master tells an operator something.
+    /// The master emits an event.
     pub fn check_master_event(&mut self, event: &Event) {
         match event {
             Event::Evicted {
@@ -65,8 +65,8 @@ impl World {
                 let checked = self.check_founding();
                 self.check(checked);
             }
-            // Of runs that live on side by side, after a journal was lost twice, the one that is
-            // heard first goes on.
+            // After a journal was lost twice, runs may exist side by side: the one that is heard
+            // first goes on.
             Event::MasterStarted { rebuilt: true, .. } => {
                 let run = self.master.machine.as_ref().and_then(Master::run_id);
                 if let Some(run) = run {
@@ -123,8 +123,8 @@ impl World {
         ensure(rises || broken, || format!("view {vid} sealed twice (I6)"))
     }
 
-    /// A master whose disk lost something and that hears nobody of a group begins it anew, wholly
-    /// or from where its journal ends: nobody may be left who knows more.
+    /// A master whose disk lost something and that hears no member of a group begins it anew,
+    /// wholly or from where its journal ends. No member may be left that knows more.
     pub(super) fn history_begins_anew(
         &mut self,
         group: GroupId,
@@ -148,14 +148,14 @@ impl World {
             self.nobody_is_left(run, &sealed.members)?;
         }
         self.checkers.broken.insert(group);
-        // Names of views that nobody is left to know may come again.
+        // Names of views that no host knows any more may come again.
         let views = &mut self.checkers.views;
         views.retain(|(of, at, name), _| (*of, *at) != (run, group) || *name < vid);
         Ok(())
     }
 
-    /// Whether a view is no first view of a master without a journal, or a majority of the newest
-    /// view that its members know made it.
+    /// Whether a view is not the first of a master without a journal, or was made by a majority of
+    /// the newest view that its members know.
     pub(super) fn rebuilt_by_majority(&self, group: GroupId, vid: Vid, members: &[PeerId]) -> bool {
         let first = self
             .checkers
@@ -177,7 +177,7 @@ impl World {
         let Some((_, old)) = newest.chain(found).max() else {
             return true;
         };
-        // Of none of them: it begins anew, and nobody may be left.
+        // No member at all: it begins anew, and none may be left.
         let survivors = members.iter().filter(|peer| old.contains(peer)).count();
         survivors == 0 || survivors * 2 > old.len()
     }

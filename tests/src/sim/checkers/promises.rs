@@ -1,6 +1,6 @@
-//! Promises to single members and newcomers, judged by what was said and heard, as soon as the
-//! master decides: when a newcomer is let in (R9), who may post (R5), whom a stale opening reaches
-//! (R10), whom a new master takes over (R11).
+//! Promises to single members and newcomers, judged by the messages sent and received, as soon as
+//! the master decides: when a newcomer is admitted (R9), when a host may post (R5), that a stale
+//! opening has no effect (R10), which sessions a new master takes over (R11).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::sim::liveness::Promise;
 use crate::sim::workload::OpenCall;
 
-/// What promises rest on.
+/// The basis of promises.
 #[derive(Debug, Default)]
 pub struct Promises {
     /// The newest opening of each host that the present master has heard, and its connection.
@@ -21,21 +21,21 @@ pub struct Promises {
     stale: BTreeSet<u64>,
     /// Whether the master is hearing such an opening.
     hears_stale: bool,
-    /// The newest view of each group whose members were told that it ends.
+    /// The newest view of each group that was suspended.
     closed: BTreeMap<(usize, GroupId), Vid>,
     /// Members of the newest view of each group, at the moment it was sealed.
     members: BTreeMap<GroupId, BTreeSet<PeerId>>,
-    /// Peers that each newcomer said it is linked with, over its present connection.
+    /// Peers that each newcomer reported as linked, over its present connection.
     linked: BTreeMap<HostId, BTreeSet<PeerId>>,
     /// The safe point that each member came to last.
     reached: BTreeMap<HostId, u64>,
-    /// Safe points that let somebody in, with the view that this made.
+    /// Safe points that admitted newcomers, with the resulting view.
     admitted: BTreeMap<(GroupId, u64), Vid>,
     /// Safe points of each group that were released.
     released: BTreeMap<GroupId, u64>,
-    /// Safe points that somebody may have turned away from.
+    /// Safe points from which a member may have withdrawn.
     withdrawn: BTreeSet<(GroupId, u64)>,
-    /// Sessions that the present master has ended, or has turned away since, by run.
+    /// Sessions that the present master has ended or refused, by run.
     pub(super) gone: BTreeSet<(Option<usize>, Option<PeerId>)>,
     /// Hosts of which a peer was evicted because others cannot reach it, or for its state: the next
     /// one may have to wait.
@@ -43,8 +43,8 @@ pub struct Promises {
 }
 
 impl Told {
-    /// Whether it may post nothing after it has installed a view. Nothing but a later view opens
-    /// again what a flush has closed, whatever the message says of itself.
+    /// Whether it may post nothing after it has installed a view. After a flush only a later view
+    /// allows posts again, whatever the message itself says.
     pub(super) fn is_barred_by(&self, install: &Install) -> bool {
         install.suspended || self.flushed.is_some_and(|flushed| install.vid <= flushed)
     }
@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    /// A connection begins; returns whose it is if it counts.
+    /// A connection begins. Returns its host if it counts.
     fn opens(
         &mut self,
         connection: u64,
@@ -134,12 +134,12 @@ impl World {
             .retain(|host, _| openings.get(host).is_none_or(|(_, at)| *at != connection));
     }
 
-    /// The master has handled what it heard.
+    /// The master has handled the message.
     pub fn promises_heard(&mut self) {
         self.checkers.promises.hears_stale = false;
     }
 
-    /// The master wants something done.
+    /// The master has an output.
     pub fn promises_after(&mut self, output: &Output) {
         let checked = match output {
             Output::Journal { record, .. } => self.promises_sealed(record),
@@ -151,7 +151,7 @@ impl World {
             Output::Close {
                 connection: ConnectionId(connection),
             } => {
-                // Whoever is evicted, or leaves, is ready for nothing more.
+                // A host that is evicted, or leaves, is no longer ready.
                 self.promises_closed(*connection);
                 Ok(())
             }
@@ -160,7 +160,7 @@ impl World {
         self.check(checked);
     }
 
-    /// Somebody is no member any more, or no newcomer.
+    /// A host is no longer a member or newcomer.
     fn promises_gone(&mut self, peer: PeerId, reason: &EvictReason) -> Result<(), String> {
         let run = Some(self.checkers.run);
         let promises = &mut self.checkers.promises;
@@ -185,7 +185,7 @@ impl World {
         Ok(())
     }
 
-    /// The master speaks on a connection.
+    /// The master sends over a connection.
     fn promises_said(&mut self, connection: u64, message: &MasterToPeer) -> Result<(), String> {
         let is_stale = self.checkers.promises.stale.contains(&connection);
         let is_end = matches!(
@@ -229,8 +229,8 @@ impl World {
         }
     }
 
-    /// A session is told that it is not a member. A master that has just started takes over whoever
-    /// is of the newest view, whether or not its journal names them (R11).
+    /// A session learns that it is not a member. A master that has just started takes over all
+    /// members of the newest view, whether or not its journal names them (R11).
     fn is_no_member(&self, host: &Host, message: &MasterToPeer) -> Result<(), String> {
         let reason = EvictReason::NotAMember;
         let is_told = *message == MasterToPeer::Evicted { reason };
@@ -250,8 +250,8 @@ impl World {
         })
     }
 
-    /// The master seals something. Whoever is ready at a safe point is let in there, unless a
-    /// member does not wait for it.
+    /// The master seals a record. A newcomer that is ready at a safe point is admitted there,
+    /// unless a member does not wait for it.
     fn promises_sealed(&mut self, record: &Record) -> Result<(), String> {
         let (group, k) = match record {
             Record::ViewSealed(view) => {
@@ -259,7 +259,7 @@ impl World {
                 let members = view.members.iter().map(|sealed| sealed.member.peer);
                 let members = members.collect();
                 if view.members.is_empty() {
-                    // Nobody hears of it, and so not which tags begin anew.
+                    // No member learns of it, and so none learns which tags begin anew.
                     let run = self.checkers.run;
                     for given in &view.given_back {
                         let key = (run, view.group, given.tag);
@@ -279,7 +279,8 @@ impl World {
             Record::SafePoint { group, k, .. } => {
                 let promises = &mut self.checkers.promises;
                 promises.released.insert(*group, k + 1);
-                // A group that begins anew counts from 0 again, and may let nobody in this time.
+                // A group that begins anew counts from 0 again, and may admit no newcomer this
+                // time.
                 promises.admitted.remove(&(*group, *k));
                 (*group, *k)
             }
@@ -309,10 +310,9 @@ impl World {
         })
     }
 
-    /// A safe point ends at a host. One that let somebody in is an outcome of a view change.
+    /// A safe point ends at a host. One that admitted newcomers is an outcome of a view change.
     ///
-    /// # Errors
-    /// It is told before that view was released (R6).
+    /// # Errors It is reported before that view was released (R6).
     pub fn safe_point_ended(&self, host: HostId) -> Result<(), String> {
         let state = &self.hosts[host.0];
         let Some(k) = state.app.round else {
@@ -324,7 +324,7 @@ impl World {
         }
     }
 
-    /// A master starts: it has heard nobody.
+    /// A master starts: it has heard no host.
     pub fn promises_restart(&mut self) {
         let promises = &mut self.checkers.promises;
         promises.openings.clear();
@@ -332,7 +332,7 @@ impl World {
         self.promises_outdated();
     }
 
-    /// The master has forgotten whom it had heard, but not over which connections.
+    /// The master has forgotten its sessions, but not over which connections it heard them.
     pub fn promises_outdated(&mut self) {
         let promises = &mut self.checkers.promises;
         promises.gone.clear();
@@ -340,7 +340,7 @@ impl World {
         promises.released.clear();
     }
 
-    /// Whoever is named as lost by an abort was a member of the operation.
+    /// A peer that an abort names as lost was a member of the operation.
     ///
     /// # Errors
     /// It was not.
@@ -368,7 +368,7 @@ impl World {
         })
     }
 
-    /// A call asks to be ended now: by then at the latest it has ended.
+    /// When a call that asks now for its end has ended at the latest.
     pub fn promise_end(&mut self, host: HostId, call: CallId, asked: Instant) {
         let timers = self.swarm.timers;
         let soon = timers.peer_timeout + self.slack(host) * 3;
@@ -429,5 +429,5 @@ impl World {
     }
 }
 
-/// Time without trouble after which a decision takes no longer than it must.
+/// Time without faults after which decisions must come in time.
 const QUIET: Duration = Duration::from_secs(1);

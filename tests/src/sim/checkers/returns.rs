@@ -1,5 +1,5 @@
-//! Tags that are given back (R2): where each numbering of a tag begins, and that nobody is in the
-//! middle of one that ends.
+//! Tags that are given back (R2): where each numbering of a tag begins, and that no host has an
+//! operation of one that ends.
 
 use std::ops::Range;
 
@@ -8,10 +8,9 @@ use ccl_core::master::Record;
 use super::*;
 
 impl Checkers {
-    /// A host hears which tags begin anew.
+    /// A host learns which tags begin anew.
     ///
-    /// # Errors
-    /// It has an operation of one under way, or it is told so by a view that is older.
+    /// # Errors It has an open operation of one of them, or learns it from an older view.
     pub(super) fn hears_given_back(
         &mut self,
         host: &Host,
@@ -38,7 +37,7 @@ impl Checkers {
         Ok(())
     }
 
-    /// The master seals a view. Nobody hears what begins anew in one without members.
+    /// The master seals a view. If it has no members, none learns what begins anew in it.
     pub fn note_emptied(&mut self, record: &Record) {
         if let Record::ViewSealed(view) = record
             && view.members.is_empty()
@@ -57,7 +56,7 @@ impl Checkers {
         }
     }
 
-    /// A master finds in its journal which tags begin anew, whether anybody has heard of it or not.
+    /// A master finds in its journal which tags begin anew, whether or not any host has learned it.
     pub fn reads_given_back(&mut self, journal: &[Record]) {
         for record in journal {
             let Record::ViewSealed(view) = record else {
@@ -70,7 +69,8 @@ impl Checkers {
         }
     }
 
-    /// What the outcome of an operation belongs to that is told, or was born, in a view.
+    /// The numbering to which an operation belongs whose outcome is told, or which was born, in a
+    /// view.
     #[must_use]
     pub fn outcome_key(&self, (run, group): (usize, GroupId), op: OpName, at: Vid) -> OutcomeKey {
         let begun = self.numbering((run, group, op.tag), at).start;

@@ -1,7 +1,7 @@
-//! Who is evicted for silence or an end that nobody saw (R10, R20).
+//! Evictions for silence or an unseen end (R10, R20).
 //!
-//! Whoever ran and could talk with the master all the time is never evicted so, whatever stood
-//! still beside it: the master, its disk, or others.
+//! A host that ran and could reach the master all the time is never evicted for it, whatever else
+//! was paused: the master, its disk, or other hosts.
 
 use std::time::Duration;
 
@@ -12,15 +12,14 @@ use ccl_core::wire::control::EvictReason;
 use super::ensure;
 use crate::sim::cluster::{HostId, World};
 
-/// How long a host must have been well to be innocent: longer than any fault lasts that it may not
-/// have noticed, and its discovery.
+/// How long a host must have been well to be innocent: longer than any fault that it may not have
+/// noticed, discovery included.
 const CALM: Duration = Duration::from_secs(60);
 
 impl World {
-    /// Somebody was evicted because it was not heard.
+    /// A host was evicted because it was not heard.
     ///
-    /// # Errors
-    /// It spoke all the time.
+    /// # Errors It sent messages all the time.
     pub fn is_truly_silent(
         &self,
         (group, peer): (GroupId, PeerId),
@@ -41,7 +40,7 @@ impl World {
         let is_silence = matches!(reason, EvictReason::Silent { .. });
         let heard = self.hears_since((group, peer));
         let silence = self.now.saturating_since(heard);
-        // From the master's last pause, but not for the time after which nobody is waited for.
+        // Since the master's last pause, but at most for the time after which it waits for no one.
         let waited = self.now.saturating_since(heard.max(self.master.thawed));
         let timers = &self.swarm.timers;
         let is_deaf = waited >= timers.peer_timeout && silence < timers.detach_timeout;
@@ -50,8 +49,8 @@ impl World {
         })
     }
 
-    /// When somebody was heard last whose word shows that a peer's silence is its own, or the
-    /// master began. A member's silence is shown by members.
+    /// When a host was last heard that shows a peer's silence to be its own, or when the master
+    /// began. A member's silence is shown by other members.
     fn hears_since(&self, (group, peer): (GroupId, PeerId)) -> Instant {
         let heard = match self.is_sealed_member((group, peer)) {
             true => self.checkers.member_heard,
@@ -60,8 +59,8 @@ impl World {
         heard.max(self.master.started)
     }
 
-    /// The master has heard a host. The word of a session that it has ended shows nothing: it is
-    /// told so, even if no view without it is sealed yet.
+    /// The master has heard a host. A session that it has ended shows nothing, even if no view
+    /// without it is sealed yet.
     pub fn note_heard(&mut self, host: HostId) {
         let state = &self.hosts[host.0];
         let session = (state.run, state.peer.peer());

@@ -1,4 +1,4 @@
-//! What happens to links: ends that die or stand still, resets, cuts and delays.
+//! Faults of links: ends that die or pause, resets, cuts and delays.
 
 use super::*;
 
@@ -22,8 +22,8 @@ impl World {
         }
     }
 
-    /// The links of a process that stands still: its machine answers for it, so that often nobody
-    /// notices; sometimes the other end runs out of patience.
+    /// The links of a paused process: its machine answers for it, so often no end notices;
+    /// sometimes the other end loses patience.
     pub fn links_of_the_frozen(&mut self, host: HostId) {
         if self.network_rng.chance(500) {
             return;
@@ -37,8 +37,8 @@ impl World {
         }
     }
 
-    /// All lanes of a link are reset and repaired; with `noticed`, both ends see it go and come
-    /// back.
+    /// All lanes of a link are reset and repaired; with `noticed`, both ends see it break and
+    /// recover.
     pub fn reset_link(&mut self, key: LinkKey, length: Duration, noticed: bool) {
         let until = self.now + length;
         let Some(link) = self.links.get_mut(&key) else {
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// Makes a link slower than others, or as fast.
+    /// Makes a link slower, or restores its speed.
     pub fn slow_link(&mut self, key: LinkKey, slowness: u32) {
         if let Some(link) = self.links.get_mut(&key) {
             link.slowness = slowness;

@@ -136,7 +136,7 @@ impl World {
         self.arm_lane(key, direction);
     }
 
-    /// The first frame of a broken lane will be read again from the sender's memory.
+    /// The first frame of a broken lane is read again from the sender's memory.
     pub(super) fn resend(&mut self, key: LinkKey, direction: Direction, lane: usize, from: HostId) {
         let link = self.links.get_mut(&key).expect("it was just used");
         let lane = &mut link.ways[direction as usize].lanes[lane];

@@ -1,4 +1,4 @@
-//! What a peer's machine wants done, carried out in the simulated world.
+//! Carries out the outputs of a peer's machine in the simulated world.
 
 use super::*;
 

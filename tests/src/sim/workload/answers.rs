@@ -1,5 +1,5 @@
-//! What the machine answers to an application's calls: that they start to move bytes, and how they
-//! end, whereupon it goes on, calls again, or starts anew.
+//! The machine's answers to an application's calls: operations start and calls end. Then the
+//! application goes on, calls again, or starts anew.
 
 use super::*;
 
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Too few members: the rest of the round is skipped, the same at all.
+    /// Too few members: the rest of the round is skipped, on all members alike.
     pub(super) fn app_skips(&mut self, host: HostId, tag: Tag) {
         if let Some(stream) = self.hosts[host.0].app.streams.get_mut(&tag) {
             stream.current = None;
@@ -194,7 +194,7 @@ impl World {
         self.trace.fold(now, &[35, host.0 as u64]);
     }
 
-    /// Whatever is called now is refused, and leaving is done at once.
+    /// Every call is refused now, and leaving ends at once.
     fn app_calls_after_the_end(&mut self, host: HostId) {
         let group = self.hosts[host.0].group;
         if let Some(logical) = program::round(&self.swarm, group, 0).concat().pop() {
@@ -213,7 +213,7 @@ impl World {
         let same = self.network_rng.chance(700);
         let mut app = App::program();
         if self.network_rng.chance(500) {
-            // It had written down what it had.
+            // It had saved its state.
             app.possession = self.hosts[host.0].app.possession.clone();
         }
         if self.hosts[host.0].seat.is_some() {
