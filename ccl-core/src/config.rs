@@ -174,6 +174,9 @@ impl CommunicatorConfig {
                 limits::LANES_MAX
             )));
         }
+        if let Some(roster) = &self.roster {
+            self.check_roster(roster)?;
+        }
         if self.min_world_size == 0 || self.min_world_size as usize > limits::WORLD_SIZE_MAX {
             return Err(Error::invalid(format!(
                 "min_world_size must be 1 to {}",
@@ -186,9 +189,6 @@ impl CommunicatorConfig {
                 "initial_world_size must be min_world_size to {}",
                 limits::WORLD_SIZE_MAX
             )));
-        }
-        if let Some(roster) = &self.roster {
-            self.check_roster(roster)?;
         }
         if let Some(size) = self.unit_size
             && (size == 0 || size as usize > limits::PEERS_MAX || self.unit.is_none())

@@ -71,8 +71,8 @@ pub enum Error {
     },
     /// Fewer members than `min_world_size`. Call `update_topology` until more peers join.
     #[error(
-        "the group has {world_size} members but needs {min_world_size}; call update_topology until \
-         more peers join"
+        "the world size is {world_size}, but {min_world_size} members are needed; call \
+         update_topology until more peers join, or, since a closed group admits none, form another"
     )]
     TooFewPeers {
         /// Current world size.

@@ -119,26 +119,15 @@ fn strategy(value: &Bound<'_, PyAny>) -> PyResult<SyncStrategy> {
     })
 }
 
-/// The fixed members of a group, and this peer's place among them.
-fn roster(keywords: Keywords<'_, '_>) -> PyResult<Option<Roster>> {
-    let Some(keywords) = keywords else {
-        return Ok(None);
-    };
-    let given = |name| {
-        let value = keywords.get_item(name)?;
-        PyResult::Ok(value.filter(|value| !value.is_none()))
-    };
-    match (given("members")?, given("rank")?) {
-        (Some(members), Some(rank)) => Ok(Some(Roster {
-            members: members.extract()?,
-            rank: rank.extract()?,
-        })),
+/// The members of a closed group, and this peer's place among them.
+fn roster(members: Option<Vec<String>>, rank: Option<u32>) -> Result<Option<Roster>, &'static str> {
+    match (members, rank) {
+        (Some(members), Some(rank)) => Ok(Some(Roster { members, rank })),
         (None, None) => Ok(None),
-        _ => {
-            let what = "members and rank are given together: the names of all members of a closed \
-                        group, and this peer's index among them";
-            Err(invalid(keywords.py(), what))
-        }
+        _ => Err(
+            "members and rank are given together: the names of all members of a closed group, and \
+             this peer's index among them",
+        ),
     }
 }
 
@@ -148,9 +137,11 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
         master: master.to_owned(),
         ..CommunicatorConfig::default()
     };
+    let (mut members, mut rank) = (None, None);
     each(keywords, "CommunicatorSettings", |name, value| {
         match name {
-            "members" | "rank" => config.roster = roster(keywords)?,
+            "members" => members = value.extract()?,
+            "rank" => rank = value.extract()?,
             "run" => config.run = value.extract()?,
             "name" => config.name = value.extract()?,
             "group" => config.group = GroupId(value.extract()?),
@@ -173,6 +164,11 @@ pub fn communicator(master: &str, keywords: Keywords<'_, '_>) -> PyResult<Commun
         }
         Ok(true)
     })?;
+    config.roster = match (roster(members, rank), keywords) {
+        (Ok(roster), _) => roster,
+        (Err(what), Some(keywords)) => return Err(invalid(keywords.py(), what)),
+        (Err(_), None) => None,
+    };
     Ok(config)
 }
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -196,6 +197,36 @@ def wait_for_the_others(seconds: float) -> None:
     dist.monitored_barrier(timeout=timedelta(seconds=seconds))
 
 
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def fail_often(uuid: int, handles: list[str], seconds: float) -> bool:
+    """Whether attempts that fail leave no thread behind; each has several while it lasts."""
+    before = threads()
+    for attempt in range(20):
+        work = dist._reconfigure(uuid + attempt, handles, timeout=timedelta(seconds=seconds))
+        with pytest.raises(ccl.Error):
+            work.wait()
+    end = time.monotonic() + HANG_SECONDS
+    while threads() > before + 1 and time.monotonic() < end:
+        threading.Event().wait(0.01)
+    return threads() <= before + 1
+
+
+def reconfigure_in_a_child(uuid: int, handles: list[str]) -> int:
+    """The exit status of a forked child: 0 if it is refused."""
+    child = os.fork()
+    if child == 0:
+        try:
+            dist._reconfigure(uuid, handles)
+        except ccl.Forked:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def error() -> str:
     group: Any = dist.group.WORLD
     return group.get_error().name  # type: ignore[no-any-return]
@@ -207,6 +238,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "barrier": wait_for_the_others,
     "die while all meet": die_while_all_meet,
     "error": error,
+    "fail often": fail_often,
+    "fork": reconfigure_in_a_child,
     "handle": handle,
     "identity": identity,
     "reconfigure": reconfigure,

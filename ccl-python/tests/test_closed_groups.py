@@ -63,6 +63,8 @@ def test_a_member_that_is_missing_is_named_and_its_group_may_be_tried_again() ->
         ({"rank": 0}, "members and rank are given together"),
         ({"members": [], "rank": 0}, "1 to 256 names"),
         ({"members": NAMES, "rank": 3}, "below the number of members, 3"),
+        ({"members": NAMES, "rank": -1}, "rank"),
+        ({"members": [str(rank) for rank in range(257)], "rank": 0}, "1 to 256 names"),
         ({"members": ["a", "a"], "rank": 0}, "lists \"a\" twice"),
         ({"members": NAMES, "rank": 0, "unit": 1, "unit_size": 2}, "unit_size"),
         ({"members": NAMES, "rank": 0, "initial_world_size": 2}, "number of members, 3"),

@@ -262,6 +262,22 @@ def test_what_cannot_be_is_refused_and_changes_nothing(cluster: Cluster) -> None
 
 
 @on_ccl
+def test_attempts_that_fail_leave_no_thread_behind(cluster: Cluster) -> None:
+    cluster.form([0, 1])
+    handles = cluster.ask_all([0, 1], "handle")
+    assert cluster[0].ask("fail often", cluster.uuid(), handles, 0.05)
+    cluster[1].ask("abort")
+    cluster.form([0, 1])
+
+
+@on_ccl
+def test_a_forked_child_does_not_take_its_parents_place(cluster: Cluster) -> None:
+    alone = [cluster[0].ask("handle")]
+    assert cluster[0].ask("fork", cluster.uuid(), alone) == 0
+    cluster.form([0])
+
+
+@on_ccl
 def test_ddp_trains_among_whoever_is_there(cluster: Cluster) -> None:
     for numbers in [[0, 1, 2], [1, 0]]:
         cluster.form(numbers)

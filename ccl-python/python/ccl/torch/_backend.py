@@ -1,5 +1,6 @@
 """Registers the backend with torch: its name, how it creates groups, and ``ccl://`` addresses."""
 
+import importlib
 import pickle
 import secrets
 from array import array
@@ -171,6 +172,8 @@ def _create(options: Any, _backend_options: Any) -> Group:
 
 
 def _check_master() -> None:
+    # The first collective would import it, for seconds, while the other ranks wait.
+    importlib.import_module("torch._dynamo")
     if _master is None:
         raise RuntimeError(
             "the backend ccl needs a master: start one with `ccl master`, and call "

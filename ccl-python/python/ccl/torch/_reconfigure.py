@@ -44,6 +44,7 @@ class Reconfigurable(Group):
         super().__init__(None, rank, size, {}, 0, timeout)
         self.connect = connect
         self._handle = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self._process = os.getpid()
         self._lock = threading.Lock()
         #: The newest attempt; `None` after an abort.
         self._attempt: Reconfiguration | None = None
@@ -73,8 +74,12 @@ class Reconfigurable(Group):
 
     def reconfigure(self, opts: Any) -> "Reconfiguration":
         """Leaves the current members and connects to the new ones: to all within the timeout, or none."""
+        if os.getpid() != self._process:
+            raise ccl.Forked("the group belongs to the parent process; create a new one after fork")
         members = self._members(opts)
         timeout = self._timeout if opts.timeout is None else opts.timeout
+        if timeout <= timedelta(0):
+            raise ccl.InvalidArgument(f"reconfigure: the timeout must be positive, but is {timeout}")
         with self._lock:
             if self.is_over:
                 raise ccl.InvalidUsage("the group has been destroyed: create a new one")
@@ -216,6 +221,12 @@ class Members:
         outcome = communicator.all_reduce(bytearray(1), deadline=timeout, caller=name)
         return {peer: rank for rank, peer in enumerate(outcome.contributors)}
 
+    def explain(self, error: BaseException) -> BaseException:
+        """Names the uuid instead of the number of its peer group, which the caller does not know."""
+        if isinstance(error, ccl.Refused):
+            return ccl.Refused(str(error).replace(str(self.group), f"of uuid {self.uuid}"))
+        return error
+
 
 class Reconfiguration(dist._Work):  # type: ignore[name-defined]
     """An attempt to reconfigure a group, and the resulting connection."""
@@ -261,13 +272,20 @@ class Reconfiguration(dist._Work):  # type: ignore[name-defined]
             ranks = self._members.meet(communicator, self._left())
             group.install(self, communicator, ranks)
         except BaseException as error:
-            self.cancel()
-            self._error = error
-            self._has_ended.set()
-            self._future.set_exception(error)  # type: ignore[arg-type]
+            self._fail(error)
         else:
             self._has_ended.set()
             self._future.set_result([])
+
+    def _fail(self, error: BaseException) -> None:
+        was_cancelled = self._is_cancelled
+        self.cancel()
+        self._connecting = None
+        # Torch keeps the error. Its traceback would keep the connection, in a cycle that is never collected.
+        error.__traceback__ = error.__context__ = None
+        self._error = _given_up() if was_cancelled else self._members.explain(error)
+        self._has_ended.set()
+        self._future.set_exception(self._error)  # type: ignore[arg-type]
 
     def _connect(self, group: Reconfigurable) -> ccl.Connecting:
         with self._lock:
