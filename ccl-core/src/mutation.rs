@@ -121,6 +121,8 @@ pub enum Mutation {
     UsedIdForgotten,
     /// The next master does not know that a group is closed.
     ClosedNotSealed,
+    /// An operation succeeds although members are left out and too few contributors remain.
+    CommitOfTooFew,
 }
 
 #[cfg(ccl_mutations)]

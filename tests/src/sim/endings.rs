@@ -100,6 +100,10 @@ impl World {
         if self.checkers.broken.contains(&group) {
             return Ok(());
         }
+        let fewest = operation.fingerprint.min_world as usize;
+        ensure(contributors.len() >= fewest, || {
+            format!("{op} committed with {contributors:?}, but needs {fewest}")
+        })?;
         ensure(aborted.is_none(), || {
             format!("{op} committed at {host:?} and aborted at {aborted:?} (I1)")
         })?;

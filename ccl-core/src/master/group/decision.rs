@@ -52,7 +52,10 @@ pub fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
     let held = staying.peek().is_some() && staying.all(|peer| open.done.contains(peer));
     if held && open.difference.is_none() {
         let absent = absent(open, survival);
-        return Verdict::Committed { absent };
+        let contributors = open.members().len() - absent.len();
+        if contributors >= open.min_world() || is_active(Mutation::CommitOfTooFew) {
+            return Verdict::Committed { absent };
+        }
     }
     if let Some((by, reason)) = open.cancel_of(survivors) {
         return Verdict::Aborted(AbortReason::Cancelled { by, reason });

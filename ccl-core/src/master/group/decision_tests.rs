@@ -156,6 +156,23 @@ fn barrier_does_not_name_a_lost_member_that_never_called_it() {
     assert_eq!(case.verdict(&[0, 1], false), committed());
 }
 
+/// Its callers let it succeed only with all three.
+#[test]
+fn an_operation_with_too_few_contributors_is_aborted() {
+    let of_three = Fingerprint {
+        min_world: 3,
+        ..barrier()
+    };
+    let case = Case::new(&of_three, &[0, 1], &[0, 1]);
+    assert_eq!(case.verdict(&[0, 1], false), lost(2));
+    let case = Case::new(&of_three, &[0, 1, 2], &[0, 1]);
+    assert_eq!(
+        case.verdict(&[0, 1], false),
+        committed(),
+        "all have called it"
+    );
+}
+
 #[test]
 fn rebuilding_names_whom_the_dead_master_may_have_named() {
     let case = Case::new(&barrier(), &[0, 1], &[0, 1]);

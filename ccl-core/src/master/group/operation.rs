@@ -110,6 +110,12 @@ impl OpenOp {
         called.is_some_and(|(_, fingerprint)| fingerprint.is_empty())
     }
 
+    /// Fewest contributors with which its callers let it succeed.
+    pub fn min_world(&self) -> usize {
+        let called = self.called.as_ref();
+        called.map_or(0, |(_, fingerprint)| fingerprint.min_world as usize)
+    }
+
     /// The member whose data a broadcast spreads, if it moves any.
     pub fn source(&self) -> Option<PeerId> {
         let (_, fingerprint) = self.called.as_ref()?;

@@ -213,12 +213,9 @@ class Members:
         return f"rank {self.rank}, {socket.gethostname()[:HOST_CHARACTERS_MAX]}:{os.getpid()}"
 
     def meet(self, communicator: ccl.Communicator, timeout: timedelta) -> dict[int, int]:
-        """Waits until all of them have joined. Returns their ranks, by peer.
-
-        A barrier would not do: it may succeed without a member that dies in it, so that ranks shift.
-        """
+        """Waits until all of them have joined. Returns their ranks, by peer."""
         name = f"reconfigure to uuid {self.uuid}"
-        outcome = communicator.all_reduce(bytearray(1), deadline=timeout, caller=name)
+        outcome = communicator.barrier(deadline=timeout, caller=name)
         return {peer: rank for rank, peer in enumerate(outcome.contributors)}
 
     def explain(self, error: BaseException) -> BaseException:
