@@ -130,7 +130,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let (sender, receiver) = channel();
     let server = MasterServer::start(config, Some(sink(sender, arguments.commits)))?;
     announce(server.address(), &arguments)?;
-    start_reporter(receiver, &arguments);
+    let reported = start_reporter(receiver, &arguments);
     if arguments.exit_with_parent {
         child::exit_with_parent();
     }
@@ -147,6 +147,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         server.stop();
     });
     server.wait()?;
+    // The sender of events goes with the server. Then the last of them are reported, unless their
+    // reader has stopped reading.
+    drop(server);
+    let _ = reported.recv_timeout(LAST_EVENTS_MAX);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -164,6 +168,9 @@ fn announce(address: SocketAddr, arguments: &Arguments) -> Result<()> {
     .context("standard output")
 }
 
+/// How long the last events may take to be written when the master ends.
+const LAST_EVENTS_MAX: Duration = Duration::from_secs(1);
+
 /// Passes events on without waiting.
 fn sink(sender: Sender<Event>, with_commits: bool) -> EventSink {
     Arc::new(move |event: &Event| {
@@ -176,15 +183,20 @@ fn sink(sender: Sender<Event>, with_commits: bool) -> EventSink {
 
 /// Events are written by a separate thread: a reader that stops reading never blocks the master. It
 /// starts after the announcement, so that is always the first line.
-fn start_reporter(events: Receiver<Event>, arguments: &Arguments) {
+///
+/// The receiver that it returns is disconnected once all events have been written.
+fn start_reporter(events: Receiver<Event>, arguments: &Arguments) -> Receiver<()> {
     let (json, with_commits) = (arguments.json, arguments.commits);
+    let (working, reported) = channel();
     std::thread::spawn(move || {
+        let _working: Sender<()> = working;
         let mut news = News::default();
         for event in events {
             let is_news = news.is(&event) || with_commits;
             report(&event, json, is_news);
         }
     });
+    reported
 }
 
 fn report(event: &Event, json: bool, is_news: bool) {
