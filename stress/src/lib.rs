@@ -1,0 +1,6 @@
+//! Tools that put ccl under stress.
+//!
+//! The command `ccl-stress` is a thin shell over this library, which tests use directly.
+
+#[cfg(target_os = "linux")]
+pub mod wan;

@@ -1,0 +1,3 @@
+//! The `ccl-stress` command as a program.
+
+fn main() {}
