@@ -251,9 +251,9 @@ fn parse_switch(text: &str) -> Result<bool, String> {
 
 fn parse_queue(text: &str) -> Result<QueueLimit, String> {
     if let Some(factor) = text.strip_suffix("bdp") {
-        let factor = factor.parse().ok();
-        let factor = factor.filter(|factor: &f64| (0.0..=FACTOR_MAX).contains(factor));
-        return factor
+        let parsed = factor.parse().ok();
+        return parsed
+            .filter(|factor| (0.0..=FACTOR_MAX).contains(factor))
             .map(QueueLimit::Products)
             .ok_or_else(|| format!("`{text}` is no queue up to {FACTOR_MAX}bdp"));
     }

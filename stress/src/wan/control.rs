@@ -65,8 +65,8 @@ impl Server {
         let listener = UnixListener::bind(path).context(&name)?;
         let is_over = Arc::new(AtomicBool::new(false));
         let is_closed = Arc::clone(&is_over);
-        let thread = thread::Builder::new().name("wan-control".into());
-        let thread = thread.spawn(move || {
+        let builder = thread::Builder::new().name("wan-control".into());
+        let started = builder.spawn(move || {
             for client in listener.incoming().flatten() {
                 if is_closed.load(Ordering::Acquire) {
                     return;
@@ -79,7 +79,7 @@ impl Server {
         Ok(Self {
             path: path.to_owned(),
             is_over,
-            thread: Some(thread.context("starting a thread")?),
+            thread: Some(started.context("starting a thread")?),
         })
     }
 

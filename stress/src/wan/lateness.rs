@@ -1,7 +1,7 @@
 //! How late packets are delivered, and whether a measurement may be trusted.
 //!
-//! A packet is delivered when the emulator gets the processor, not exactly when it is due. Durations
-//! are counted in buckets of at most an eighth of their value, so memory is fixed.
+//! A packet is delivered when the emulator gets the processor, not exactly when it is due.
+//! Durations are counted in buckets of at most an eighth of their value, so memory is fixed.
 
 use std::time::Duration;
 

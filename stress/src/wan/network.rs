@@ -30,8 +30,9 @@ pub struct Config {
     /// Commands of the control language, carried out before the first packet. Default: none, so
     /// everything arrives at once.
     pub commands: Vec<String>,
-    /// Settings of each host's network. Default: `net.ipv4.tcp_min_tso_segs=32`, which keeps packets
-    /// large when many connections share a link: the emulator's limit is packets, not bytes.
+    /// Settings of each host's network. Default: `net.ipv4.tcp_min_tso_segs=32`, which keeps
+    /// packets large when many connections share a link: the emulator's limit is packets, not
+    /// bytes.
     pub sysctls: Vec<Sysctl>,
     /// Whether the emulator asks for a real-time priority. Default: yes. On a machine that does
     /// anything else, delays are not exact without.
@@ -161,9 +162,7 @@ impl Network {
     /// A command that will run in a host. The caller starts it.
     pub fn command(&self, host: usize, program: impl AsRef<OsStr>) -> Result<process::Command> {
         let mut command = process::Command::new(program);
-        let namespace = self.namespaces[host].try_clone();
-        let namespace = namespace.context("a network namespace")?;
-        sys::start_in(&mut command, namespace.into());
+        sys::start_in(&mut command, self.namespace(host)?.into());
         Ok(command)
     }
 
@@ -173,13 +172,18 @@ impl Network {
         host: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>> {
-        let namespace = self.namespaces[host].try_clone();
-        let namespace = namespace.context("a network namespace")?;
+        let namespace = self.namespace(host)?;
         Ok(thread::spawn(move || {
             let entered = setns(&namespace, CloneFlags::CLONE_NEWNET);
             entered.expect("who created a namespace may enter it");
             work()
         }))
+    }
+
+    fn namespace(&self, host: usize) -> Result<File> {
+        assert!(host < self.hosts(), "there is no host {host}");
+        let namespace = self.namespaces[host].try_clone();
+        namespace.context("a network namespace")
     }
 }
 

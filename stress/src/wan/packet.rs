@@ -1,9 +1,9 @@
 //! An IP packet as a TUN device hands it over, and how one of many segments is cut.
 //!
-//! A device with segmentation offload passes up to 64 KiB of one TCP or UDP flow as a single packet,
-//! preceded by a `virtio_net_hdr` that says how to cut it. The emulator loses and queues segments,
-//! so it cuts such a packet into runs of segments, each with headers of its own. Checksums of TCP
-//! and UDP stay partial: the receiving system completes or skips them.
+//! A device with segmentation offload passes up to 64 KiB of one TCP or UDP flow as a single
+//! packet, preceded by a `virtio_net_hdr` that says how to cut it. The emulator loses and queues
+//! segments, so it cuts such a packet into runs of segments, each with headers of its own.
+//! Checksums of TCP and UDP stay partial: the receiving system completes or skips them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -190,8 +190,8 @@ impl Run {
     }
 
     fn write_tcp(&self, header: &mut [u8]) {
-        let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        let sequence = sequence.wrapping_add(self.start_bytes as u32);
+        let first = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let sequence = first.wrapping_add(self.start_bytes as u32);
         header[4..8].copy_from_slice(&sequence.to_be_bytes());
         // These say something about the end and the beginning of the whole.
         if !self.is_last {

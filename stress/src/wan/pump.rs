@@ -55,13 +55,13 @@ impl Pump {
             refused_packets: 0,
         };
         let (noted, note) = channel();
-        let thread = thread::Builder::new().name("wan-pump".into());
-        let thread = thread.spawn(move || {
+        let builder = thread::Builder::new().name("wan-pump".into());
+        let started = builder.spawn(move || {
             // Nobody listens only if the starting thread has died.
             let _ = noted.send(hurry(is_real_time));
             shift.run();
         });
-        let thread = thread.context("starting a thread")?;
+        let thread = started.context("starting a thread")?;
         Ok(Self {
             requests: Some(requests),
             waker,

@@ -197,8 +197,8 @@ impl Router {
     /// What was counted since the start or the last reset.
     pub fn stats(&self) -> Stats {
         let count = self.hosts.len();
+        let is_used = |link: &Link| link.segments + link.cut_segments > 0;
         let links = self.links.iter().enumerate();
-        let links = links.filter(|(_, link)| link.segments + link.cut_segments > 0);
         let mut bottlenecks = Vec::new();
         for (index, host) in self.hosts.iter().enumerate() {
             bottlenecks.extend(host.access.stats(&format!("access of host {index}")));
@@ -208,6 +208,7 @@ impl Router {
         }
         Stats {
             links: links
+                .filter(|(_, link)| is_used(link))
                 .map(|(index, link)| LinkStats {
                     source: index / count,
                     target: index % count,

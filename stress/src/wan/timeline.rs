@@ -86,7 +86,9 @@ mod tests {
         /// What comes out is what went in, sorted by time and, at the same time, by order of
         /// arrival, however pushes and pops alternate.
         #[test]
-        fn the_earliest_comes_first(steps in prop::collection::vec((0_u64..50, 0_usize..3), 1..200)) {
+        fn the_earliest_comes_first(
+            steps in prop::collection::vec((0_u64..50, 0_usize..3), 1..200),
+        ) {
             let mut timeline = Timeline::new();
             let mut expected = Vec::new();
             for (number, (micros, pops)) in steps.into_iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The process that outlives the emulator, and ends what it started in the hosts.
 //!
-//! It waits until a pipe closes, which also happens when the emulator is killed. Then it kills every
-//! process in the hosts' namespaces, whoever started it, and ends.
+//! It waits until a pipe closes, which also happens when the emulator is killed. Then it kills
+//! every process in the hosts' namespaces, whoever started it, and ends.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -30,9 +30,8 @@ fn copy_lines(source: impl Read, name: &str, target: &mut impl Write) {
     let mut line = Vec::new();
     while matches!(source.read_until(b'\n', &mut line), Ok(1..)) {
         let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end_matches('\n');
         // In one write, so that lines of others do not come in between.
-        let whole = format!("{name}| {text}\n");
+        let whole = format!("{name}| {}\n", text.trim_end_matches('\n'));
         if target
             .write_all(whole.as_bytes())
             .and(target.flush())
