@@ -63,7 +63,7 @@ fn a_failed_command_fails_the_run() {
     let each = "[ {host} = 0 ] || exit 5; sleep 1000";
     let output = wan(&["run", "--each", each]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("host 1: ended with exit status 5"));
+    assert!(text(&output.stderr).contains("host 1 ended with exit status 5"));
     let output = wan(&["run", "--with", "0 exit 0", "--each", "sleep 1000"]);
     assert_eq!(output.status.code(), Some(1), "a service must not end");
 }

@@ -1,11 +1,14 @@
 //! `ccl-stress wan`: what each subcommand may be told.
 
+mod all_reduce;
 mod calibrate;
 mod control;
 mod options;
 mod output;
 mod run;
+mod session;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -29,6 +32,8 @@ enum What {
     Ctl(control::ControlOptions),
     /// Measure up to which rate this machine emulates exactly. Takes some 10 seconds.
     Calibrate(calibrate::Options),
+    /// Measure an all-reduce of ccl with a peer in each host.
+    AllReduce(all_reduce::Options),
 }
 
 /// Runs a subcommand.
@@ -38,7 +43,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Exec(options) => control::exec(options),
         What::Ctl(options) => control::control(options),
         What::Calibrate(options) => calibrate::run(options),
+        What::AllReduce(options) => all_reduce::run(options),
     }
+}
+
+/// A path for the control socket of this process's network.
+fn private_socket() -> PathBuf {
+    let name = format!("ccl-stress-wan-{}.sock", std::process::id());
+    std::env::temp_dir().join(name)
 }
 
 /// Names the control socket of the network for commands that it starts.

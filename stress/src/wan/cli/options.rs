@@ -1,5 +1,7 @@
 //! Options that describe a network.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::wan::error::{Error, Result};
@@ -41,7 +43,7 @@ pub struct NetworkOptions {
 
 impl NetworkOptions {
     /// Starts the network, and says what the system could not do.
-    pub fn start(&self, control: Option<std::path::PathBuf>) -> Result<Network> {
+    pub fn start(&self, control: Option<PathBuf>) -> Result<Network> {
         if self.rootless || !is_root() {
             enter_user_namespace()?;
         }
