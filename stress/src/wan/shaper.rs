@@ -160,9 +160,9 @@ const QUEUE_BYTES_MIN: u64 = 3_100;
 /// Smallest queue of a limit in products: two packets of 64 KiB.
 const PRODUCTS_BYTES_MIN: u64 = 131_072;
 
-/// A packet of many segments leaves in pieces of this time: at 1 Gbit/s in one piece, at 10 Mbit/s
-/// segment by segment.
-const PIECE_TIME: Duration = Duration::from_millis(1);
+/// A packet of many segments leaves in pieces of this time: from 270 Mbit/s on always in one piece,
+/// at 6 Mbit/s segment by segment.
+const PIECE_TIME: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
 mod tests {
@@ -245,10 +245,10 @@ mod tests {
     }
 
     #[test]
-    fn pieces_last_a_millisecond() {
+    fn pieces_last_two_milliseconds() {
         let pieces = |rate| shaper(rate, QueueLimit::Bytes(0)).segments_per_piece(1538);
-        assert_eq!(pieces(1_000_000_000), 81);
-        assert_eq!(pieces(100_000_000), 8);
+        assert_eq!(pieces(1_000_000_000), 162);
+        assert_eq!(pieces(100_000_000), 16);
         assert_eq!(pieces(1_000_000), 1);
     }
 
