@@ -39,6 +39,6 @@ pub mod units;
 mod warden;
 
 pub use error::{Error, Result};
-pub use host::{INTERFACE, Sysctl, enter_user_namespace, is_root};
+pub use host::{INTERFACE, Sysctl, enter_user_namespace};
 pub use network::{Config, Network};
 pub use preset::Preset;

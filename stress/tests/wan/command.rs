@@ -156,3 +156,16 @@ fn a_network_runs_without_root() {
     assert_eq!(lines[0], "1");
     assert_ne!(lines[1], own.to_string_lossy());
 }
+
+/// Whether a rate is trusted depends on what else the machine does.
+#[test]
+fn a_machine_is_calibrated() {
+    let Some(_turn) = turn() else { return };
+    let output = wan(&["calibrate", "--rates", "20m"]);
+    let printed = text(&output.stdout);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 3, "{printed}{}", text(&output.stderr));
+    assert!(lines[1].trim_start().starts_with("20m"), "{printed}");
+    let is_trusted = lines[2] == "Trust rates up to 20m between two hosts.";
+    assert_eq!(output.status.success(), is_trusted, "{printed}");
+}

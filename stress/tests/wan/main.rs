@@ -12,32 +12,37 @@ mod cuts;
 mod integrity;
 mod traffic;
 
-use std::fs::OpenOptions;
-use std::sync::{Mutex, MutexGuard};
+use std::io::ErrorKind;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use ccl_stress::wan::{Config, Network, is_root};
+use ccl_stress::wan::{Config, Error, Network};
 
-/// The right to run a network; `None`, with the reason printed, where that is impossible.
+/// The right to run a network; `None`, with the reason printed, where the system forbids it.
 fn turn() -> Option<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
-    let tun = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun");
-    if let Err(error) = tun {
-        eprintln!("skipped: /dev/net/tun: {error}");
-        return None;
-    }
-    if !is_root() {
-        eprintln!("skipped: network namespaces need root");
-        return None;
-    }
+    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
     // A test that failed has left nothing behind.
-    Some(
-        TURN.lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner),
-    )
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(reason) = REFUSED.get_or_init(refusal) {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    Some(turn)
+}
+
+/// Why the system does not let this process emulate a network.
+fn refusal() -> Option<String> {
+    match Network::start(&Config::default()) {
+        Err(Error::System { what, source }) => {
+            let forbids = [ErrorKind::PermissionDenied, ErrorKind::NotFound];
+            assert!(forbids.contains(&source.kind()), "{what}: {source}");
+            Some(format!("{what}: {source}"))
+        }
+        started => started
+            .map(drop)
+            .map_or_else(|error| panic!("{error}"), |()| None),
+    }
 }
 
 fn start(hosts: usize, commands: &[&str]) -> Network {
