@@ -68,9 +68,9 @@ impl Packet {
     pub fn burst(&self) -> Burst {
         let layout = &self.layout;
         let ip_bytes = self.length - DEVICE_HEADER_BYTES;
-        let whole = (layout.segments as usize - 1) * (layout.header_bytes + layout.segment_bytes);
-        let repeated = (layout.segments as usize - 1) * layout.header_bytes;
-        let last_bytes = (ip_bytes + repeated - whole) as u64 + FRAMING_BYTES;
+        // Without the payload of the others, headers and the last payload are left.
+        let others_bytes = (layout.segments as usize - 1) * layout.segment_bytes;
+        let last_bytes = (ip_bytes - others_bytes) as u64 + FRAMING_BYTES;
         let segment_bytes = match layout.segments {
             1 => last_bytes,
             _ => (layout.header_bytes + layout.segment_bytes) as u64 + FRAMING_BYTES,

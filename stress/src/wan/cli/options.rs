@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::wan::error::{Error, Result};
+use crate::wan::error::Result;
 use crate::wan::host::{Sysctl, enter_user_namespace, is_root};
 use crate::wan::network::{Config, Network};
+use crate::wan::packet::HOSTS_MAX;
 use crate::wan::preset::Preset;
 use crate::wan::units::Rate;
 
@@ -14,7 +15,7 @@ use crate::wan::units::Rate;
 #[derive(Args, Debug)]
 pub struct NetworkOptions {
     /// Number of hosts. Host N has the address 10.77.0.(N+1).
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_hosts)]
     hosts: usize,
     /// A network with a name. Without one, everything arrives at once.
     #[arg(long, value_name = "NAME")]
@@ -49,7 +50,7 @@ impl NetworkOptions {
         }
         let network = Network::start(&Config {
             control,
-            ..self.config()?
+            ..self.config()
         })?;
         for note in network.notes() {
             eprintln!("ccl-stress: {note}");
@@ -57,7 +58,7 @@ impl NetworkOptions {
         Ok(network)
     }
 
-    fn config(&self) -> Result<Config> {
+    fn config(&self) -> Config {
         let mut commands = match (self.preset, self.rate) {
             (Some(preset), rate) => {
                 let gigabit = Rate::new(1_000_000_000);
@@ -71,16 +72,20 @@ impl NetworkOptions {
         let default = Config::default();
         let mut sysctls = default.sysctls;
         sysctls.extend(self.sysctl.iter().cloned());
-        if self.hosts == 0 {
-            return Err(Error::Command("a network has at least one host".into()));
-        }
-        Ok(Config {
+        Config {
             hosts: self.hosts,
             commands,
             sysctls,
             is_real_time: !self.no_real_time,
             seed: self.seed,
             control: None,
-        })
+        }
     }
+}
+
+fn parse_hosts(text: &str) -> Result<usize, String> {
+    let hosts = text.parse().ok();
+    hosts
+        .filter(|hosts| (1..=HOSTS_MAX).contains(hosts))
+        .ok_or_else(|| format!("a network has 1 to {HOSTS_MAX} hosts"))
 }

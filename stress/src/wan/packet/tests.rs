@@ -195,7 +195,8 @@ proptest! {
         let form = Form { is_v6, is_udp, segment_bytes, payload_bytes };
         let whole = packet(form);
         let segments = whole.segments();
-        let mut ends: Vec<u64> = cuts.iter().map(|cut| cut.index(segments as usize) as u64).collect();
+        let end = |cut: &prop::sample::Index| cut.index(segments as usize) as u64;
+        let mut ends: Vec<u64> = cuts.iter().map(end).collect();
         ends.push(segments);
         ends.sort_unstable();
         ends.dedup();
