@@ -92,6 +92,10 @@ const PURE: &str = "collective config error event ids limits master mutation nam
 const SHELLS: &str = "collective::engine collective::memory collective::run state::engine state::frames \
                       state::hash state::holding state::previous state::running";
 
+/// Files of the network emulator that decide: they know times and packets, no clock and no device.
+const PURE_WAN: &str =
+    "command lateness link loss packet preset router shaper stats timeline units";
+
 /// What a pure module must not name, and what to use instead.
 const IMPURE: &[(&str, &str)] = &[
     ("tokio", "queue an output and let the driver act"),
@@ -308,6 +312,39 @@ fn files_of_the_c_interface_use_each_other_in_no_circle() {
         arrows.entry(own).or_default().extend(files);
     }
     assert!(arrows["call"].contains("result"), "{arrows:?}");
+    assert_no_circle(arrows);
+}
+
+/// Each file of the network emulator is a layer of its own, and those that decide use no others.
+#[test]
+fn files_of_the_network_emulator_use_each_other_in_no_circle() {
+    let is_pure = |file: &str| PURE_WAN.split_whitespace().any(|pure| pure == file);
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut broken = Vec::new();
+    let all = sources("stress/src/wan").into_iter();
+    for source in all.filter(|source| !source.is_tests() && source.path != "stress/src/wan/mod.rs")
+    {
+        let inside = source.path.replacen("stress/src/wan/", "", 1);
+        let own = inside
+            .split(['/', '.'])
+            .next()
+            .unwrap_or_default()
+            .to_string();
+        let code = source.code_without_tests();
+        let paths = crate_paths(&code).into_iter();
+        let used = paths.filter_map(|(_, path)| Some(path.strip_prefix("wan::")?.to_string()));
+        let used = used.filter_map(|path| Some(path.split("::").next()?.to_string()));
+        let used: BTreeSet<String> = used.collect();
+        if is_pure(&own) {
+            let acting = used.iter().filter(|file| !is_pure(file));
+            broken.extend(acting.map(|file| format!("{own} is pure and may not use {file}")));
+            let named = IMPURE.iter().filter(|(word, _)| code.contains(word));
+            broken.extend(named.map(|(word, _)| format!("{own} is pure and may not use {word}")));
+        }
+        arrows.entry(own).or_default().extend(used);
+    }
+    assert!(arrows["router"].contains("link"), "{arrows:?}");
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
     assert_no_circle(arrows);
 }
 
