@@ -121,8 +121,14 @@ pub enum Mutation {
     UsedIdForgotten,
     /// The next master does not know that a group is closed.
     ClosedNotSealed,
-    /// An operation succeeds although members are left out and too few contributors remain.
-    CommitOfTooFew,
+    /// A peer says that it holds a result although its report has said that it does not.
+    HeldAfterFlush,
+    /// An operation counts as committed although one member has not said that it holds it.
+    AgreedByAllButOne,
+    /// The master ignores floors above its own in reports.
+    HigherFloorIgnored,
+    /// A floor that the master learns from a report is not passed on.
+    HigherFloorNotTold,
 }
 
 #[cfg(ccl_mutations)]

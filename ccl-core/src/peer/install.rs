@@ -69,6 +69,7 @@ impl Peer {
         }
         self.decide_below_floors();
         self.answer_install(install.vid);
+        self.say_all_held();
         let is_released = self
             .phase
             .membership()

@@ -69,6 +69,13 @@ pub enum Input {
     },
     /// The whole result of an operation is in this peer's memory, for good.
     Held(OpName),
+    /// Another member holds the whole result of an operation.
+    PeerHeld {
+        /// That member.
+        peer: PeerId,
+        /// The operation.
+        op: OpName,
+    },
     /// The data plane received a different call of another member.
     Mismatch {
         /// The operation.
@@ -225,6 +232,13 @@ pub enum Output {
         call: CallId,
         /// The operation.
         start: Start,
+    },
+    /// Tell these members that this peer holds the whole result of an operation.
+    SayHeld {
+        /// The operation.
+        op: OpName,
+        /// Its other members.
+        to: Vec<PeerId>,
     },
     /// The election of a started sync of shared state: get this content from these members or, if
     /// it is here, serve it to others. Answer with `Held` when it is here.

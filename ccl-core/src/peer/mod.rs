@@ -8,6 +8,7 @@
 //! steady or newly installed view and while there is no master; otherwise (flushed, waiting for the
 //! answer to `Attach`, or behind a carried operation) by the message that ends the wait.
 
+mod agreement;
 mod calls;
 mod cancel;
 mod check;
@@ -219,6 +220,7 @@ impl Peer {
             } => self.handle_link_down(peer, fault, gave_up),
             Input::NoLink { peer, why } => self.handle_no_link(peer, why),
             Input::Held(op) => self.handle_held(op),
+            Input::PeerHeld { peer, op } => self.handle_peer_held(peer, op),
             Input::Mismatch { op, peer, theirs } => self.handle_mismatch(op, peer, &theirs),
             Input::Post {
                 call,
@@ -295,7 +297,7 @@ impl Peer {
         self.check_calls();
         self.check_safe_point();
         if self.notes.due().is_some_and(|due| due <= self.now) {
-            self.tell_posted();
+            self.send_notes();
         }
     }
 

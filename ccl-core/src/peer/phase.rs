@@ -97,6 +97,7 @@ pub(super) enum Trigger {
     LinkDown,
     NoLink,
     Held,
+    PeerHeld,
     Mismatch,
     Post,
     Cancel,
@@ -122,7 +123,7 @@ use Reaction::{Act as A, Fault as F, Ignore as I, Tolerate as T};
 
 /// The transition table. Columns are the states in the order of [`STATES`].
 #[rustfmt::skip]
-const TABLE: [(Trigger, [Reaction; 8]); 23] = [
+const TABLE: [(Trigger, [Reaction; 8]); 24] = [
     //                      joining newcomer steady suspended installed detached attaching ended
     (Trigger::ControlUp,    [A,     A,       I,     I,        I,        A,       I,        I]),
     (Trigger::ControlDown,  [A,     A,       A,     A,        A,        A,       A,        I]),
@@ -141,6 +142,7 @@ const TABLE: [(Trigger, [Reaction; 8]); 23] = [
     (Trigger::LinkDown,     [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::NoLink,       [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::Held,         [I,     I,       A,     A,        A,        A,       A,        I]),
+    (Trigger::PeerHeld,     [I,     I,       A,     A,        A,        A,       A,        I]),
     (Trigger::Mismatch,     [I,     I,       A,     T,        T,        T,       T,        I]),
     (Trigger::Post,         [T,     T,       A,     A,        A,        A,       A,        A]),
     (Trigger::Cancel,       [T,     T,       A,     A,        A,        A,       A,        I]),
@@ -163,8 +165,8 @@ pub(super) const STATES: [State; 8] = [
 
 /// All events, in the order of the table's rows.
 #[cfg(test)]
-pub(super) const TRIGGERS: [Trigger; 23] = {
-    let mut triggers = [Trigger::ControlUp; 23];
+pub(super) const TRIGGERS: [Trigger; 24] = {
+    let mut triggers = [Trigger::ControlUp; 24];
     let mut row = 0;
     while row < TABLE.len() {
         triggers[row] = TABLE[row].0;
@@ -325,6 +327,7 @@ impl Trigger {
             Input::NoLink { .. } => Self::NoLink,
             Input::LinkDown { .. } => Self::LinkDown,
             Input::Held(_) => Self::Held,
+            Input::PeerHeld { .. } => Self::PeerHeld,
             Input::Mismatch { .. } => Self::Mismatch,
             Input::Post { .. } => Self::Post,
             Input::Cancel { .. } => Self::Cancel,
@@ -370,6 +373,7 @@ impl Trigger {
             Self::LinkDown => "LinkDown",
             Self::NoLink => "NoLink",
             Self::Held => "Held",
+            Self::PeerHeld => "PeerHeld",
             Self::Mismatch => "Mismatch",
             Self::Post => "Post",
             Self::Cancel => "Cancel",

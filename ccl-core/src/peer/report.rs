@@ -62,7 +62,6 @@ fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
         floor: state.floor,
         last_committed: state.last_committed,
         sealed: state.sealed,
-        absent: state.absent.clone(),
         aborted: None,
         open,
         next: next(state),

@@ -124,8 +124,6 @@ pub struct TagReport {
     pub last_committed: Option<OpNumber>,
     /// What that one sealed, if this peer knows it.
     pub sealed: Sealed,
-    /// Members that the newest commit did without (see [`TagFloor::absent`]).
-    pub absent: Vec<PeerId>,
     /// Why the operation below the floor was aborted, as long as the view is not released: another
     /// may be told by a master that has lost the reason, and must not take it for another kind.
     pub aborted: Option<AbortReason>,
@@ -170,10 +168,6 @@ pub struct TagFloor {
     pub floor: OpNumber,
     /// The newest that committed.
     pub last_committed: Option<OpNumber>,
-    /// Members of that one which are not among its contributors: lost before they called an
-    /// operation that needs nothing of them (R4). Empty for every other.
-    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
-    pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts, best effort.
     #[serde(deserialize_with = "bounded::list::<_, _, ABORT_REASONS_MAX>")]
     pub reasons: Vec<(OpNumber, AbortReason)>,

@@ -61,6 +61,8 @@ pub enum Frame {
         /// Number of segments.
         count: u32,
     },
+    /// The sender holds the whole result of an operation (signal lane; R19).
+    Held,
     /// Asks for blocks of a shared state (signal lane).
     StateAsk {
         /// First block.
@@ -99,6 +101,7 @@ impl Frame {
             Self::Post { .. }
             | Self::Credit { .. }
             | Self::EagerResult { .. }
+            | Self::Held
             | Self::StateAsk { .. }
             | Self::StateDigestAsk { .. } => true,
             Self::Contribution { .. }
@@ -142,6 +145,7 @@ impl Frame {
             Self::StateDigestAsk { first, count } => (7, first, count),
             Self::StateBlocks { first, count } => (8, first, count),
             Self::StateDigests { first, count } => (9, first, count),
+            Self::Held => (10, 0, 0),
         }
     }
 
@@ -160,6 +164,7 @@ impl Frame {
             7 => Self::StateDigestAsk { first, count },
             8 => Self::StateBlocks { first, count },
             9 => Self::StateDigests { first, count },
+            10 => Self::Held,
             _ => return None,
         })
     }

@@ -213,7 +213,6 @@ fn check_report(report: &Report) -> Checked {
 fn check_tag(tag: &TagReport) -> Checked {
     check_floor(tag.floor, tag.last_committed)?;
     check_sealed(tag.sealed)?;
-    length("absent members", tag.absent.len(), WORLD_SIZE_MAX)?;
     tag.aborted.iter().try_for_each(check_abort)?;
     number("next number", tag.next.unwrap_or_default().0)?;
     let Some(open) = &tag.open else { return Ok(()) };
@@ -298,7 +297,6 @@ fn check_install(install: &Install) -> Checked {
 
 fn check_tag_floor(floor: &TagFloor) -> Checked {
     check_floor(floor.floor, floor.last_committed)?;
-    length("absent members", floor.absent.len(), WORLD_SIZE_MAX)?;
     length("abort reasons", floor.reasons.len(), ABORT_REASONS_MAX)?;
     floor.reasons.iter().try_for_each(|(n, reason)| {
         number("operation number", n.0)?;
@@ -538,7 +536,6 @@ mod tests {
             floor: OpNumber(floor),
             last_committed: last_committed.map(OpNumber),
             sealed: Sealed::Nothing,
-            absent: Vec::new(),
             aborted: None,
             open: None,
             next: Some(OpNumber(floor)),

@@ -61,7 +61,6 @@ pub const ALL: [Mutation; 54] = [
     Mutation::ClosedInOrderOfComing,
     Mutation::ClosedLetsIn,
     Mutation::UsedIdForgotten,
-    Mutation::CommitOfTooFew,
 ];
 
 /// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and

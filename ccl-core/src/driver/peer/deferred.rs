@@ -56,6 +56,8 @@ pub(super) enum Deferred {
     StartSync(StartSync),
     /// What was elected for a sync.
     Elected(OpName, StateId, Vec<PeerId>),
+    /// Tell these members that the result of an operation is here.
+    SayHeld(OpName, Vec<PeerId>),
     /// Of the operations born before a view these go on.
     Forget(Vid, Vec<OpName>),
     /// Move no more bytes.
@@ -132,6 +134,7 @@ impl Session {
         match work {
             Deferred::Identify(identity) => self.links.identify(identity, self.router()),
             Deferred::Links(wanted) => self.set_links(&wanted),
+            Deferred::SayHeld(op, to) => self.engine.say_held(op, &to),
             Deferred::Forget(before, carried) => self.engine.forget(before, carried),
             Deferred::Dial(generation) => self.dial(hands, generation),
             Deferred::StopDialling => {

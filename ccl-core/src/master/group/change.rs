@@ -36,7 +36,7 @@ impl Group {
         for tags in complete.chunks(limits::OPEN_OPS_MAX) {
             let commits: Vec<_> = tags
                 .iter()
-                .map(|&tag| self.ledger.commit(tag, Vec::new()))
+                .map(|&tag| self.ledger.commit(tag))
                 .collect();
             self.seal_commits(shared, &commits);
             for commit in &commits {
@@ -47,6 +47,30 @@ impl Group {
                 self.note_sealed(shared, commit.sealed);
             }
             shared.send_all(&self.view.peers(), &MasterToPeer::Commit(commits));
+        }
+    }
+
+    /// Seals what members knew before the master. It tells all members, since a newcomer that is
+    /// behind a carried operation hears no `Held` of it; during a change the next view tells them.
+    pub fn commit_learned(&mut self, shared: &mut Shared) {
+        let commits = self.ledger.take_learned();
+        if commits.is_empty() {
+            return;
+        }
+        self.safe.wait_anew(shared.now);
+        self.seal_commits(shared, &commits);
+        for commit in &commits {
+            shared.outbox.event(Event::Committed {
+                group: self.id,
+                op: commit.op,
+            });
+        }
+        let is_told = matches!(self.phase, Phase::Steady | Phase::Installing(_));
+        if is_told && !is_active(Mutation::HigherFloorNotTold) {
+            for commits in commits.chunks(limits::OPEN_OPS_MAX) {
+                let commit = MasterToPeer::Commit(commits.to_vec());
+                shared.send_all(&self.view.peers(), &commit);
+            }
         }
     }
 
@@ -156,7 +180,6 @@ impl Group {
             &Survival {
                 survivors: &survivors,
                 lost: &lost,
-                rebuilding: false,
             },
         );
         if let Some(tags) = at_rest {
@@ -190,12 +213,12 @@ impl Group {
         let group = self.id;
         self.safe.wait_anew(shared.now);
         for (op, verdict) in verdicts {
-            if matches!(verdict, Verdict::Committed { .. } | Verdict::Aborted(_)) {
+            if matches!(verdict, Verdict::Committed | Verdict::Aborted(_)) {
                 self.ledger.wait_anew(op.tag, shared.now);
             }
             match verdict {
-                Verdict::Committed { absent } => {
-                    let commit = self.ledger.commit(op.tag, absent);
+                Verdict::Committed => {
+                    let commit = self.ledger.commit(op.tag);
                     shared.outbox.event(Event::Committed { group, op });
                     self.note_sealed(shared, commit.sealed);
                 }

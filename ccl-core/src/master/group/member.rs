@@ -284,22 +284,17 @@ impl Group {
         if report.vid > self.view.vid {
             return Err(format!("view {} does not exist", report.vid));
         }
+        let at = InView {
+            view: &self.view,
+            now,
+        };
+        self.ledger.raise(report, at)?;
         for tag in &report.tags {
             if self.ledger.returns.is_void(tag.tag, report.vid) {
                 continue;
             }
-            if tag.floor > self.ledger.floor(tag.tag) {
-                return Err(format!(
-                    "operation {} of tag {} is not decided",
-                    tag.floor, tag.tag
-                ));
-            }
             let Some((note, held, cancel)) = operation::open_note(tag) else {
                 continue;
-            };
-            let at = InView {
-                view: &self.view,
-                now,
             };
             self.ledger.post(peer, &note, at)?;
             if let Some(content) = tag.open.as_ref().and_then(|open| open.elected) {

@@ -194,6 +194,7 @@ impl Group {
     pub fn settle(&mut self, shared: &mut Shared) {
         self.begin_wait(shared.now);
         self.refuse_outsiders(shared);
+        self.commit_learned(shared);
         loop {
             let before = self.phase.state();
             match &self.phase {

@@ -399,7 +399,6 @@ impl Group {
             &Survival {
                 survivors: &survivors,
                 lost: &lost,
-                rebuilding: true,
             },
         );
         self.install(shared, &survivors, &lost, &[]);

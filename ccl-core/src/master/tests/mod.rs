@@ -1,5 +1,6 @@
 //! The master driven by hand: each test sends messages of peers and checks the answers.
 
+mod agreement;
 mod attach;
 mod cancel;
 mod change;
@@ -134,7 +135,6 @@ fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
         floor: op.n,
         last_committed: op.n.0.checked_sub(1).map(OpNumber),
         sealed: Sealed::Nothing,
-        absent: Vec::new(),
         aborted: None,
         open: Some(OpenReport {
             n: op.n,

@@ -28,7 +28,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn nothing_panics_and_every_call_ends_once(
-        steps in prop::collection::vec((0u8..24, any::<u16>()), 0..150),
+        steps in prop::collection::vec((0u8..25, any::<u16>()), 0..150),
         is_member in any::<bool>(),
     ) {
         let mut chaos = Chaos::new(is_member);
@@ -63,7 +63,7 @@ fn chaos_reaches_most_of_the_table() {
             word = word
                 .wrapping_mul(0x5851_F42D_4C95_7F2D)
                 .wrapping_add(0x1405_7B7E_F767_814F);
-            chaos.step((word >> 33) as u8 % 24, (word >> 40) as u16);
+            chaos.step((word >> 33) as u8 % 25, (word >> 40) as u16);
             chaos.observe();
         }
         seen.extend(chaos.fixture.peer.visited().iter().copied());
@@ -171,6 +171,14 @@ impl Chaos {
             18..=20 => Input::Control(MasterToPeer::Install(self.fitting(dice))),
             21 => Input::Control(MasterToPeer::Release { vid: self.vid() }),
             22 => Input::Control(MasterToPeer::Commit(self.commits())),
+            23 => {
+                let started = self.started.keys();
+                let op = started.copied().nth(usize::from(dice) % (self.started.len() + 1));
+                Input::PeerHeld {
+                    peer: PeerId(low),
+                    op: op.unwrap_or(super::op(low, high, 1)),
+                }
+            }
             _ => Input::Control(welcome()),
         };
         self.fixture.tell(input);

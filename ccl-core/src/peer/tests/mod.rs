@@ -1,5 +1,6 @@
 //! What a peer must do, rule by rule. The tests play the master and the caller.
 
+mod agreement;
 mod changes;
 mod chaos;
 mod contradictions;
@@ -131,7 +132,6 @@ pub(super) fn floor(tag: u64, floor: u64, last_committed: Option<u64>) -> TagFlo
         tag: Tag(tag),
         floor: OpNumber(floor),
         last_committed: last_committed.map(OpNumber),
-        absent: Vec::new(),
         reasons: Vec::new(),
     }
 }

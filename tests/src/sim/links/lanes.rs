@@ -1,5 +1,7 @@
 //! Frames on the lanes of a link: queued, delivered in order, sent again after a break.
 
+use ccl_core::transport;
+
 use super::*;
 
 impl World {
@@ -166,6 +168,16 @@ impl World {
             content: frame.content,
             placed_twice: again,
         };
+        self.frame_arrives(host, arrival);
+    }
+
+    /// A frame is handed to the layer above.
+    pub fn frame_arrives(&mut self, host: HostId, arrival: Arrival) {
+        let header = arrival.content.header();
+        if header.frame == transport::Frame::Held {
+            let (peer, op) = (arrival.from, header.op);
+            return self.host_input(host, Input::PeerHeld { peer, op });
+        }
         let arrived = self.hosts[host.0].plane.arrives(arrival);
         self.check(arrived.map_err(|what| format!("{host:?} refuses a frame: {what}")));
         self.host_pump(host);

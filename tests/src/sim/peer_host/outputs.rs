@@ -1,5 +1,9 @@
 //! Carries out the outputs of a peer's machine in the simulated world.
 
+use bytes::Bytes;
+use ccl_core::ids::OpName;
+use ccl_core::transport::{Frame, FrameHeader};
+
 use super::*;
 
 impl World {
@@ -21,6 +25,7 @@ impl World {
                 content,
                 sources,
             } => self.sync_elected(host, op, (content, sources)),
+            Output::SayHeld { op, to } => self.host_says_held(host, op, &to),
             Output::StopOp(op) => {
                 self.trace.line(now, format_args!("{host:?} stops {op}"));
                 self.hosts[host.0].plane.stop(op);
@@ -37,6 +42,18 @@ impl World {
                 self.trace
                     .line(now, format_args!("{host:?} event {event:?}"));
             }
+        }
+    }
+
+    fn host_says_held(&mut self, host: HostId, op: OpName, to: &[PeerId]) {
+        let header = FrameHeader {
+            op,
+            frame: Frame::Held,
+            payload_bytes: 0,
+        };
+        for &peer in to {
+            let payload = Bytes::new();
+            self.send_frame(host, peer, Content::Signal { header, payload });
         }
     }
 

@@ -49,6 +49,7 @@ impl Core {
                 content,
                 sources,
             } => self.defer(Deferred::Elected(op, content, sources)),
+            Output::SayHeld { op, to } => self.defer(Deferred::SayHeld(op, to)),
             Output::StopOp(op) => {
                 let call = self.collective_of(op);
                 self.defer(Deferred::Stop(op, call));

@@ -235,7 +235,7 @@ fn carried() -> impl Strategy<Value = Vec<Birth>> {
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    let tag = (floor(), peers(), option::of(abort()), option::of(open()));
+    let tag = (floor(), option::of(abort()), option::of(open()));
     let tags = btree_map(any::<u64>(), tag, 0..5);
     (
         vid(),
@@ -252,12 +252,11 @@ fn report() -> impl Strategy<Value = Report> {
                 tags: tags
                     .into_iter()
                     .map(
-                        |(tag, ((floor, last_committed), absent, aborted, open))| TagReport {
+                        |(tag, ((floor, last_committed), aborted, open))| TagReport {
                             tag: Tag(tag),
                             floor,
                             last_committed,
                             sealed: Sealed::Nothing,
-                            absent,
                             aborted,
                             next: open.is_none().then_some(floor),
                             open,
@@ -405,7 +404,7 @@ fn claim() -> impl Strategy<Value = Claim> {
 
 fn install() -> impl Strategy<Value = Install> {
     let reasons = vec((number(), abort()), 0..4);
-    let floors = btree_map(any::<u64>(), (floor(), peers(), reasons), 0..4);
+    let floors = btree_map(any::<u64>(), (floor(), reasons), 0..4);
     let departed = vec((any::<u64>().prop_map(PeerId), evict()), 0..4);
     (
         vid(),
@@ -422,17 +421,17 @@ fn install() -> impl Strategy<Value = Install> {
                 let floors = floors
                     .into_iter()
                     .map(
-                        |(tag, ((floor, last_committed), absent, reasons))| TagFloor {
+                        |(tag, ((floor, last_committed), reasons))| TagFloor {
                             tag: Tag(tag),
                             floor,
                             last_committed,
-                            absent,
                             reasons,
                         },
                     )
                     .collect();
                 let costs = CostTable {
                     direct_world_max: rest.0,
+                    held_world_max: rest.0,
                 };
                 Install {
                     vid,
