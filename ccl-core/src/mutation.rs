@@ -129,6 +129,10 @@ pub enum Mutation {
     HigherFloorIgnored,
     /// A floor that the master learns from a report is not passed on.
     HigherFloorNotTold,
+    /// A group is founded anew while its last members may be at work without the master.
+    LeaseIgnored,
+    /// A member that has not heard the master for long still knows verdicts.
+    LeaseOutlived,
 }
 
 #[cfg(ccl_mutations)]

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use group::Group;
+use group::lease::lease;
 use group::phase::{Event as Cell, Rule, State, rule};
 pub use history::History;
 pub use history::record::{Record, Registration, SealedMember, SealedView};
@@ -433,6 +434,12 @@ impl Master {
             self.shared.outbox.send(connection, message);
             self.shared.outbox.close(connection);
         }
+        let heard = match session.contact {
+            Contact::Attached { heard, .. } => heard,
+            Contact::Detached { since } => since,
+        };
+        // Leases run on while the clock stands still because no member is heard.
+        let lease = lease(&self.shared.timers).saturating_sub(self.hearing.stood_still());
         let registration = session.registration;
         let now = self.shared.now;
         self.shared.backoffs.strike(&registration, &reason, now);
@@ -452,7 +459,7 @@ impl Master {
             names,
         });
         self.with_group(registration.group, |group, shared| {
-            group.handle_evicted(shared, peer, &reason);
+            group.handle_evicted(shared, (peer, &reason), heard + lease);
         });
     }
 

@@ -3,6 +3,7 @@
 //! Whoever holds a result says `Held` to all members. Whoever holds it and has heard that of all
 //! knows that it is committed: no decision of a master can be another one, since each member's next
 //! report shows that it holds. So no `Held` is said between a report and the view that answers it.
+//! Without a master this lasts as long as no other view can have been founded: the peer's lease.
 
 use crate::ids::{OpName, PeerId, Tag};
 use crate::mutation::{Mutation, is_active};
@@ -51,8 +52,18 @@ impl Peer {
         }
     }
 
+    /// The lease is renewed.
+    pub(super) fn agree_on_all(&mut self) {
+        for tag in self.tags.busy() {
+            self.agree(tag);
+        }
+    }
+
     /// Commits the open operation of a tag if all members hold it.
     pub(super) fn agree(&mut self, tag: Tag) {
+        if !self.session.holds_lease(self.now) && !is_active(Mutation::LeaseOutlived) {
+            return;
+        }
         let Some(posted) = self.posted_mut(tag).filter(|posted| posted.is_agreed()) else {
             return;
         };

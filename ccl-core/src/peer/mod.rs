@@ -103,6 +103,10 @@ impl Peer {
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.now = self.now.max(now);
         self.begin_turn();
+        if self.detached_until().is_some_and(|until| until <= self.now) {
+            // It slept through it.
+            self.end_session(SessionEnd::Detached);
+        }
         if matches!(input, Input::Control(_)) && !self.session.is_up() {
             // Last frames of a connection that was given up; everything will be sent again.
             return;
@@ -281,6 +285,8 @@ impl Peer {
             MasterToPeer::Refused { reason } => self.end_session(SessionEnd::Refused(reason)),
             MasterToPeer::Pong { others, waits, .. } => {
                 (self.others, self.waits) = (others, waits);
+                self.session.note_pong();
+                self.agree_on_all();
             }
         }
     }

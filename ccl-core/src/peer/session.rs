@@ -2,6 +2,7 @@
 //!
 //! It does not know operations; it knows when they may be reported, and ends them with the session.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::error::{Error, Eviction};
@@ -28,6 +29,12 @@ const RETRY_AFTER_BREAK: Duration = Duration::from_millis(20);
 pub(super) struct Session {
     registration: Option<Registration>,
     control: Control,
+    /// When the connection came up, and when each heartbeat was sent over it that the master has not
+    /// answered: it answers them in order.
+    opened_at: Instant,
+    pings: VecDeque<Instant>,
+    /// When the newest message was sent that the master has answered.
+    lease_from: Option<Instant>,
     attach: u64,
     failures: u32,
     jitter: u64,
@@ -71,6 +78,9 @@ impl Session {
         Self {
             registration: None,
             control: Control::Connecting,
+            opened_at: Instant::default(),
+            pings: VecDeque::new(),
+            lease_from: None,
             attach: 0,
             failures: 0,
             jitter: entropy,
@@ -101,6 +111,24 @@ impl Session {
         if let Control::Up { heard, .. } = &mut self.control {
             *heard = now;
         }
+    }
+
+    /// The master has answered what was sent when the connection came up.
+    pub fn note_answer(&mut self) {
+        self.lease_from = self.lease_from.max(Some(self.opened_at));
+    }
+
+    /// The master has answered a heartbeat.
+    pub fn note_pong(&mut self) {
+        self.lease_from = self.lease_from.max(self.pings.pop_front());
+    }
+
+    /// Whether the master may not have founded another view without this peer yet (R19). In real
+    /// time, and from what the master has answered: what it sent may have been read late.
+    pub fn holds_lease(&self, now: Instant) -> bool {
+        let timers = self.timers();
+        let lease = timers.peer_timeout + timers.detach_timeout;
+        self.lease_from.is_some_and(|from| now < from + lease)
     }
 
     /// When there is something to do for the connection.
@@ -151,6 +179,8 @@ impl Peer {
             heard: self.patience.now(),
             ping_at,
         };
+        self.session.opened_at = self.now;
+        self.session.pings.clear();
         self.session.attach += 1;
         match std::mem::replace(&mut self.phase, Phase::Joining) {
             Phase::Joining => self.say_hello(),
@@ -200,6 +230,7 @@ impl Peer {
             *ping_at = (*ping_at).min(self.now + timers.heartbeat_interval);
         }
         self.session.registration = Some(registration);
+        self.session.note_answer();
         self.session.failures = 0;
         self.phase = Phase::Newcomer;
         if self.leaving.is_some() {
@@ -223,6 +254,7 @@ impl Peer {
         if matches!(self.phase, Phase::Newcomer) && is_forgotten && self.leaving.is_none() {
             // A newcomer has nothing to lose: it begins a new session.
             self.session.registration = None;
+            self.session.lease_from = None;
             self.session.failures = self.session.failures.max(1);
             self.phase = Phase::Joining;
             self.forget_links();
@@ -287,6 +319,7 @@ impl Peer {
             }
             Control::Up { ping_at, .. } if *ping_at <= self.now => {
                 *ping_at = self.now + timers.heartbeat_interval;
+                self.session.pings.push_back(self.now);
                 self.send(PeerToMaster::Ping);
             }
             _ => {}
@@ -307,6 +340,7 @@ impl Peer {
     /// The master's reply to `Attach` is in force: the connection works again.
     pub(super) fn note_attached(&mut self) {
         self.session.failures = 0;
+        self.session.note_answer();
         self.outputs.push_back(Output::Event(Event::Attached(true)));
     }
 

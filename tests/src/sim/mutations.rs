@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 54] = [
+pub const ALL: [Mutation; 59] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -61,6 +61,12 @@ pub const ALL: [Mutation; 54] = [
     Mutation::ClosedInOrderOfComing,
     Mutation::ClosedLetsIn,
     Mutation::UsedIdForgotten,
+    Mutation::HeldAfterFlush,
+    Mutation::AgreedByAllButOne,
+    Mutation::HigherFloorIgnored,
+    Mutation::HigherFloorNotTold,
+    Mutation::LeaseIgnored,
+    Mutation::LeaseOutlived,
 ];
 
 /// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and

@@ -34,10 +34,7 @@ impl Group {
             self.ledger.wait_anew(tag, shared.now);
         }
         for tags in complete.chunks(limits::OPEN_OPS_MAX) {
-            let commits: Vec<_> = tags
-                .iter()
-                .map(|&tag| self.ledger.commit(tag))
-                .collect();
+            let commits: Vec<_> = tags.iter().map(|&tag| self.ledger.commit(tag)).collect();
             self.seal_commits(shared, &commits);
             for commit in &commits {
                 shared.outbox.event(Event::Committed {
@@ -246,6 +243,7 @@ impl Group {
         admitted: &[PeerId],
     ) {
         let mut members = std::mem::take(&mut self.view.members);
+        let members_before = members.len();
         members.retain(|member| survivors.contains(&member.peer));
         members.extend(admitted.iter().map(|&peer| self.admit(shared, peer)));
         let vid = next(self.view.vid, shared);
@@ -261,6 +259,7 @@ impl Group {
                 .map(|(peer, reason)| (*peer, reason.clone()))
                 .collect(),
         };
+        self.renew_leases(members_before);
         self.note_admitted(admitted);
         let sealed = self.sealed_view(shared);
         shared.outbox.seal(Record::ViewSealed(sealed));
@@ -349,6 +348,7 @@ impl Group {
         SealedView {
             group: self.id,
             is_closed: self.is_closed,
+            is_leased: self.is_leased(),
             vid: view.vid,
             members: view.members.iter().map(sealed).collect(),
             ring_order: view.ring_order.clone(),

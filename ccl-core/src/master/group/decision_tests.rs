@@ -165,8 +165,7 @@ fn difference_is_never_sealed_over() {
             .unwrap();
     }
     assert_eq!(case.ledger.complete(), []);
-    let Verdict::Aborted(AbortReason::Cancelled { by, reason }) = case.verdict(&[0, 1, 2])
-    else {
+    let Verdict::Aborted(AbortReason::Cancelled { by, reason }) = case.verdict(&[0, 1, 2]) else {
         panic!("a difference aborts");
     };
     assert_eq!(by, PeerId(1));

@@ -14,8 +14,8 @@ use crate::master::group::shared_state;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, Birth, CancelReason, CommitRecord, Crossed, OpNote, Report, Sealed, StateId, TagFloor,
-    TagReport,
+    AbortReason, Birth, CancelReason, CommitRecord, Crossed, OpNote, Report, Sealed, StateId,
+    TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.

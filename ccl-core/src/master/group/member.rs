@@ -58,6 +58,7 @@ impl Group {
             // It could not count from the present view; as a newcomer it can.
             Some(_) => return shared.condemn(peer, EvictReason::Unaware),
         };
+        self.note_halted();
         self.confirm_attach(peer, report.vid, shared.now);
         let reply = self.attach_reply(safe_released);
         shared.send(peer, reply);
@@ -197,6 +198,7 @@ impl Group {
         }
         self.absorb(shared.now, peer, report)?;
         self.note_busy(report);
+        self.note_halted();
         if let Phase::Suspended(change) = &mut self.phase {
             change.awaited.remove(peer);
         }

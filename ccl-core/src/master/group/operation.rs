@@ -9,8 +9,7 @@ use crate::ids::{Members, OpName, PeerId};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    Birth, CancelReason, Crossed, Fingerprint, OpNote, StateId, StateOffer, SyncFault,
-    TagReport,
+    Birth, CancelReason, Crossed, Fingerprint, OpNote, StateId, StateOffer, SyncFault, TagReport,
 };
 
 /// The undecided operation of a tag.

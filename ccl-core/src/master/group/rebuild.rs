@@ -401,6 +401,7 @@ impl Group {
                 lost: &lost,
             },
         );
+        self.note_all_halted();
         self.install(shared, &survivors, &lost, &[]);
         let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
         let fresh: Vec<PeerId> = fresh.collect();

@@ -295,6 +295,7 @@ mod tests {
             .iter()
             .map(|&peer| (PeerId(peer), EvictReason::Died));
         Record::ViewSealed(SealedView {
+            is_leased: false,
             group: GroupId(group),
             vid: Vid {
                 term: Term(1),

@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::ids::{Epoch, GroupId, PeerId, RunId, Term};
 use crate::limits;
 use crate::master::group::Group;
+use crate::master::group::lease::Leases;
 use crate::master::group::phase::Phase;
 use crate::master::group::rebuild::Rebuild;
 use crate::master::history::History;
@@ -146,6 +147,9 @@ impl Master {
         }
         let mut group = Group::new(id, Phase::Founding);
         group.is_closed = sealed.is_closed;
+        if sealed.is_leased {
+            group.leases = Leases::until(self.last_resort);
+        }
         group.view.vid = sealed.vid;
         group.empty_since = self.shared.now;
         group.ledger.restore(&sealed.floors, sealed.state);

@@ -80,7 +80,10 @@ fn without_a_master_calls_go_on() {
         fixture.post_and_hold(n, op(0, n, 1));
         others_hold(&mut fixture, op(0, n, 1));
         let outputs = fixture.drain();
-        assert_eq!(words(&outputs), ["StartOp", "SayHeld", "Committed", "StopOp"]);
+        assert_eq!(
+            words(&outputs),
+            ["StartOp", "SayHeld", "Committed", "StopOp"]
+        );
     }
     let report = fixture.reattach();
     assert_eq!(report.tags[0].floor, OpNumber(3));

@@ -173,7 +173,9 @@ impl Chaos {
             22 => Input::Control(MasterToPeer::Commit(self.commits())),
             23 => {
                 let started = self.started.keys();
-                let op = started.copied().nth(usize::from(dice) % (self.started.len() + 1));
+                let op = started
+                    .copied()
+                    .nth(usize::from(dice) % (self.started.len() + 1));
                 Input::PeerHeld {
                     peer: PeerId(low),
                     op: op.unwrap_or(super::op(low, high, 1)),

@@ -222,7 +222,10 @@ fn a_cancel_is_a_request_and_the_verdict_may_be_success() {
     assert!(ends(&outputs).is_empty());
     let told = sent(outputs);
     assert!(
-        matches!(told[..], [PeerToMaster::Done(_), PeerToMaster::Cancel { .. }]),
+        matches!(
+            told[..],
+            [PeerToMaster::Done(_), PeerToMaster::Cancel { .. }]
+        ),
         "{told:?}"
     );
     fixture.commit(op(0, 0, 1), &[1, 2, 3]);

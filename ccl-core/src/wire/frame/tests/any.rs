@@ -420,14 +420,12 @@ fn install() -> impl Strategy<Value = Install> {
                 let ring_order = ring(members.len());
                 let floors = floors
                     .into_iter()
-                    .map(
-                        |(tag, ((floor, last_committed), reasons))| TagFloor {
-                            tag: Tag(tag),
-                            floor,
-                            last_committed,
-                            reasons,
-                        },
-                    )
+                    .map(|(tag, ((floor, last_committed), reasons))| TagFloor {
+                        tag: Tag(tag),
+                        floor,
+                        last_committed,
+                        reasons,
+                    })
                     .collect();
                 let costs = CostTable {
                     direct_world_max: rest.0,
