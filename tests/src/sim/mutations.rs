@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 59] = [
+pub const ALL: [Mutation; 58] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -66,17 +66,17 @@ pub const ALL: [Mutation; 59] = [
     Mutation::HigherFloorIgnored,
     Mutation::HigherFloorNotTold,
     Mutation::LeaseIgnored,
-    Mutation::LeaseOutlived,
 ];
 
-/// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and
-/// `scenarios_closed.rs` in `tests/tests`): they matter only after two faults that a seed hardly
+/// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs`,
+/// `scenarios_closed.rs` and `scenarios_agreement.rs` in `tests/tests`): they matter only after two faults that a seed hardly
 /// has in the right order, or after faults that disable the checks of a seed.
-pub const SCRIPTED: [Mutation; 4] = [
+pub const SCRIPTED: [Mutation; 5] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,
     Mutation::SealedStateLazy,
     Mutation::ClosedNotSealed,
+    Mutation::LeaseOutlived,
 ];
 
 /// The result for one bug.
