@@ -131,6 +131,8 @@ pub enum Mutation {
     HigherFloorNotTold,
     /// A group is founded anew while its last members may be at work without the master.
     LeaseIgnored,
+    /// A restarted master has each member attach as soon as it is back.
+    SummonedTooEarly,
     /// A member that has not heard the master for long still knows verdicts.
     LeaseOutlived,
 }

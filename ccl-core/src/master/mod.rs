@@ -310,8 +310,16 @@ impl Master {
                 self.shared.outbox.send(connection, pong);
             }
             PeerToMaster::Leave => self.shared.condemn(peer, EvictReason::Left),
-            PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. } => {
-                let what = "it sent Hello or Attach twice on one connection";
+            PeerToMaster::Attach { claim, report, .. }
+                if self.shared.sessions.here_since(peer).is_some() =>
+            {
+                self.shared.sessions.set_here(peer, None);
+                self.resume_session(peer, claim, report);
+            }
+            PeerToMaster::Hello { .. }
+            | PeerToMaster::Here { .. }
+            | PeerToMaster::Attach { .. } => {
+                let what = "it sent Hello, Here or Attach twice on one connection";
                 self.shared
                     .condemn(peer, EvictReason::Protocol(what.into()));
             }

@@ -44,11 +44,20 @@ impl Shared {
         self.went_on.map_or(at, |went_on| at.max(went_on))
     }
 
-    /// Sends to a peer if it has a connection. If not, the reply to its next attach restates
-    /// everything.
+    /// Sends to a peer if it is attached. If not, the reply to its next attach restates everything.
     pub fn send(&mut self, peer: PeerId, message: MasterToPeer) {
+        if self.sessions.here_since(peer).is_some() {
+            return;
+        }
         if let Some(connection) = self.sessions.connection(peer) {
             self.outbox.send(connection, message);
+        }
+    }
+
+    /// Asks a peer that is back to attach.
+    pub fn summon(&mut self, peer: PeerId) {
+        if let Some(connection) = self.sessions.connection(peer) {
+            self.outbox.send(connection, MasterToPeer::Summon);
         }
     }
 

@@ -278,6 +278,7 @@ impl Peer {
                 content,
                 sources,
             } => self.handle_elected(op, content, sources),
+            MasterToPeer::Summon => self.handle_summon(),
             MasterToPeer::Suspend { vid } => self.handle_suspend(vid),
             MasterToPeer::Release { vid } => self.handle_release(vid),
             MasterToPeer::SafeReleased { k, vid } => self.handle_safe_released(k, vid),

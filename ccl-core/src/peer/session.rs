@@ -184,12 +184,9 @@ impl Peer {
         self.session.attach += 1;
         match std::mem::replace(&mut self.phase, Phase::Joining) {
             Phase::Joining => self.say_hello(),
-            Phase::Detached(mut absence) => {
-                // Even if this connection breaks, the master may have counted the report as the
-                // flush.
-                absence.flushed = true;
-                self.phase = Phase::Attaching(absence);
-                self.say_attach();
+            Phase::Detached(absence) => {
+                self.phase = Phase::Detached(absence);
+                self.say_here();
             }
             other => {
                 self.phase = other;
@@ -197,6 +194,22 @@ impl Peer {
                 self.say_ready_anew();
             }
         }
+    }
+
+    /// The master wants the report: nothing is posted from now on.
+    pub(super) fn handle_summon(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Joining);
+        self.phase = match phase {
+            Phase::Detached(mut absence) => {
+                // Even if this connection breaks, the master may have counted the report as the
+                // flush.
+                absence.flushed = true;
+                Phase::Attaching(absence)
+            }
+            other => other,
+        };
+        self.session.note_answer();
+        self.say_attach();
     }
 
     pub(super) fn handle_control_down(&mut self) {
@@ -437,10 +450,37 @@ impl Peer {
         self.send(hello);
     }
 
+    fn say_here(&mut self) {
+        let Some(registration) = self.session.registration.clone() else {
+            return;
+        };
+        let here = PeerToMaster::Here {
+            run_id: registration.run_id,
+            session: registration.session,
+            attach: self.session.attach,
+            vid: self.view().map(|view| view.vid).unwrap_or_default(),
+            claim: self.claim(&registration),
+        };
+        self.send(here);
+    }
+
     fn say_attach(&mut self) {
         let Some(registration) = self.session.registration.clone() else {
             return;
         };
+        let claim = self.claim(&registration);
+        self.notes.clear();
+        let report = self.report();
+        self.send(PeerToMaster::Attach {
+            run_id: registration.run_id,
+            session: registration.session,
+            attach: self.session.attach,
+            claim,
+            report,
+        });
+    }
+
+    fn claim(&self, registration: &Registration) -> Claim {
         let mut claim = Claim {
             peer: registration.peer,
             group: self.setup.group,
@@ -453,14 +493,6 @@ impl Peer {
             claim.ring_order.clone_from(&membership.view.ring_order);
             claim.costs = membership.costs;
         }
-        self.notes.clear();
-        let report = self.report();
-        self.send(PeerToMaster::Attach {
-            run_id: registration.run_id,
-            session: registration.session,
-            attach: self.session.attach,
-            claim,
-            report,
-        });
+        claim
     }
 }

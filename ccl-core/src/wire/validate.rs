@@ -18,9 +18,9 @@ use crate::limits::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
-    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
-    TagFloor, TagReport,
+    AbortReason, Birth, CancelReason, Claim, CommitRecord, EvictReason, Fingerprint, GivenBack,
+    Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId,
+    SyncFault, TagFloor, TagReport,
 };
 
 use place::check_place;
@@ -90,15 +90,15 @@ impl PeerToMaster {
                 ..
             } => {
                 number("attach", *attach)?;
-                length(
-                    "unit_size",
-                    claim.unit_size.unwrap_or(1) as usize,
-                    PEERS_MAX,
-                )?;
-                check_place(claim.place)?;
-                check_members(&claim.members)?;
-                check_ring(&claim.ring_order, claim.members.len())?;
+                check_claim(claim)?;
                 check_report(report)
+            }
+            Self::Here {
+                attach, vid, claim, ..
+            } => {
+                number("attach", *attach)?;
+                check_vid(*vid)?;
+                check_claim(claim)
             }
             Self::Ready { vid, linked } => {
                 check_vid(*vid)?;
@@ -121,6 +121,14 @@ impl PeerToMaster {
             Self::LinkUp { .. } | Self::Leave | Self::Ping => Ok(()),
         }
     }
+}
+
+fn check_claim(claim: &Claim) -> Checked {
+    let unit_size = claim.unit_size.unwrap_or(1) as usize;
+    length("unit_size", unit_size, PEERS_MAX)?;
+    check_place(claim.place)?;
+    check_members(&claim.members)?;
+    check_ring(&claim.ring_order, claim.members.len())
 }
 
 impl MasterToPeer {
@@ -169,6 +177,7 @@ impl MasterToPeer {
                 length("sources", sources.len(), WORLD_SIZE_MAX)?;
                 distinct("sources", sources)
             }
+            Self::Summon => Ok(()),
             Self::Suspend { vid } | Self::Release { vid } => check_vid(*vid),
             Self::SafeReleased { k, vid } => {
                 number("safe point", *k)?;

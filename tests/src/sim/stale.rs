@@ -88,7 +88,8 @@ impl World {
         let Some((master, mut message)) = self.hosts[host.0].last_opening.clone() else {
             return;
         };
-        if let PeerToMaster::Attach { attach, .. } = &mut message
+        if let PeerToMaster::Here { attach, .. } | PeerToMaster::Attach { attach, .. } =
+            &mut message
             && self.fault_rng.chance(500)
         {
             *attach = attach.saturating_sub(1);

@@ -68,6 +68,38 @@ impl Group {
         }
     }
 
+    /// A member is back, and goes on by itself until it attaches. While a run is rebuilt it is asked
+    /// to once enough are back: a master that hears too few stops nobody.
+    pub fn handle_here(&mut self, shared: &mut Shared, peer: PeerId, claim: Claim, vid: Vid) {
+        if matches!(self.phase, Phase::Rebuild(_)) && !claim.members.is_empty() {
+            self.newcomers.remove(&peer);
+        }
+        if self.newcomers.contains_key(&peer) {
+            let what = "only members may send Here";
+            return shared.condemn(peer, EvictReason::Protocol(what.into()));
+        }
+        if !self.accepts(shared, Event::MemberHere, peer) {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Rebuild(rebuild) => {
+                let is_late = rebuild.is_in_vain(peer, shared);
+                rebuild.note_here(peer, &claim, vid);
+                if is_late {
+                    rebuild.wait_for_others(peer, shared);
+                }
+                if is_active(Mutation::SummonedTooEarly) {
+                    shared.summon(peer);
+                }
+                return;
+            }
+            Phase::Suspended(change) => change.awaited.ask_again(peer, shared.now),
+            Phase::Installing(round) => round.awaited.ask_again(peer, shared.now),
+            Phase::Steady | Phase::Founding => {}
+        }
+        shared.summon(peer);
+    }
+
     fn confirm_attach(&mut self, peer: PeerId, installed: Vid, now: Instant) {
         match &mut self.phase {
             Phase::Suspended(change) => change.awaited.remove(peer),
@@ -142,6 +174,7 @@ impl Group {
             // Sent before it received the view that admitted it.
             PeerToMaster::Ready { .. } => Ok(()),
             PeerToMaster::Hello { .. }
+            | PeerToMaster::Here { .. }
             | PeerToMaster::Attach { .. }
             | PeerToMaster::Leave
             | PeerToMaster::Ping => unreachable!("the master deals with these itself"),
@@ -268,6 +301,9 @@ impl Group {
             newcomer.linked = None;
         } else if self.is_member(shared, peer) && self.accepts(shared, Event::ConnectionEnded, peer)
         {
+            if let Phase::Rebuild(rebuild) = &mut self.phase {
+                rebuild.note_gone(peer);
+            }
             self.condemn_dead(shared, peer);
         }
     }

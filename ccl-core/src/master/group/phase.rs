@@ -141,6 +141,7 @@ names! {
         NewcomerAttach,
         Ready,
         NewcomerLost,
+        MemberHere,
         MemberAttach,
         Posted,
         Done,
@@ -190,6 +191,8 @@ pub fn rule(state: State, event: Event) -> Rule {
 
         (S::Founding, _) => Never,
 
+        (S::Rebuild, E::MemberHere) => Do("note; all in: Summon"),
+        (_, E::MemberHere) => Do("Summon"),
         (S::Rebuild, E::MemberAttach) => Do("keep report; all in: decide, Install -> Installing"),
         (S::Steady, E::MemberAttach) => Do("absorb, reply"),
         (S::Suspended, E::MemberAttach) => Do("absorb as Flush, reply; last: -> Installing"),

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{OpName, PeerId, SessionId, Term, Vid};
 use crate::limits;
 use crate::master::group::decision::Survival;
+use crate::master::group::patience::answer_timeout;
 use crate::master::group::phase::Phase;
 use crate::master::group::returns::Base;
 use crate::master::group::{Group, View};
@@ -36,6 +37,12 @@ pub struct Rebuild {
     /// the journal is not given up before then.
     pub last_resort: Instant,
     heard: BTreeMap<PeerId, (Claim, Report)>,
+    /// Members that are back and have not attached.
+    here: BTreeSet<PeerId>,
+    /// Those of them that were asked to.
+    asked: BTreeSet<PeerId>,
+    /// Until when they are waited for, once any was asked.
+    summoned: Option<Instant>,
     /// The newest view that any peer claimed, even if its session has ended since.
     claimed: Option<Newest>,
     /// Whether the operator was informed that the window has passed and more members are needed.
@@ -57,6 +64,8 @@ struct Newest {
     tags: Vec<TagReport>,
     /// Whether a trusted journal names it, so that no majority is needed.
     sealed: bool,
+    /// Whether a member of it has reported what it knows, and not only its name.
+    is_reported: bool,
 }
 
 impl Rebuild {
@@ -67,6 +76,9 @@ impl Rebuild {
             window,
             last_resort,
             heard: BTreeMap::new(),
+            here: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            summoned: None,
             claimed: None,
             stalled: false,
             struck: BTreeMap::new(),
@@ -85,9 +97,9 @@ impl Rebuild {
         sealed.is_some_and(|view| view.members.iter().any(|known| known.member.peer == peer))
     }
 
-    /// Whether a peer has attached.
+    /// Whether a peer is back.
     pub fn has_heard(&self, peer: PeerId) -> bool {
-        self.heard.contains_key(&peer)
+        self.heard.contains_key(&peer) || self.here.contains(&peer)
     }
 
     /// Whether a doubted journal names this session as one of a member.
@@ -108,17 +120,53 @@ impl Rebuild {
 
     /// A peer attached; its newest report counts.
     pub fn hear(&mut self, peer: PeerId, claim: Claim, report: Report) {
-        let known = self.claimed.as_ref().map(|newest| newest.view.vid);
-        if !claim.members.is_empty() && Some(report.vid) > known {
-            self.claimed = Some(Newest::claimed(&claim, &report));
+        let known = self.claimed.as_ref();
+        let known = known.map(|newest| (newest.view.vid, newest.is_reported));
+        if !claim.members.is_empty() && Some((report.vid, true)) > known {
+            self.claimed = Some(Newest {
+                is_reported: true,
+                ..Newest::claimed(&claim, &report)
+            });
         }
+        self.here.remove(&peer);
         self.heard.insert(peer, (claim, report));
+    }
+
+    /// A peer is back, and goes on by itself.
+    pub fn note_here(&mut self, peer: PeerId, claim: &Claim, vid: Vid) {
+        let known = self.claimed.as_ref().map(|newest| newest.view.vid);
+        if !claim.members.is_empty() && Some(vid) > known {
+            let report = Report {
+                vid,
+                ..Report::default()
+            };
+            self.claimed = Some(Newest::claimed(claim, &report));
+        }
+        self.asked.remove(&peer);
+        self.here.insert(peer);
+    }
+
+    /// A peer's connection ended. If it has attached, its report counts.
+    pub fn note_gone(&mut self, peer: PeerId) {
+        self.here.remove(&peer);
+    }
+
+    /// The peers to ask to attach now: those that are back, once they are enough.
+    fn take_summons(&mut self, now: Instant, shared: &Shared) -> Vec<PeerId> {
+        if !self.is_promising(now, shared.force_rebuild) {
+            return Vec::new();
+        }
+        let asked = std::mem::take(&mut self.asked);
+        let new = self.here.difference(&asked).copied().collect();
+        self.asked.clone_from(&self.here);
+        self.summoned.get_or_insert(now + answer_timeout(shared));
+        new
     }
 
     /// Whether the window has passed in vain, and this peer attaches only now. An operator's
     /// override replaces the others' window.
     pub fn is_in_vain(&self, peer: PeerId, shared: &Shared) -> bool {
-        let has_passed = self.window <= shared.now && !self.is_ready(shared.now, false);
+        let has_passed = self.window <= shared.now && !self.is_promising(shared.now, false);
         has_passed && !shared.force_rebuild && !self.has_heard(peer)
     }
 
@@ -135,6 +183,7 @@ impl Rebuild {
     /// A peer's session ended.
     pub fn strike(&mut self, peer: PeerId, reason: &EvictReason) {
         self.heard.remove(&peer);
+        self.here.remove(&peer);
         self.struck.insert(peer, reason.clone());
     }
 
@@ -181,31 +230,43 @@ impl Rebuild {
         claims.chain(newest).map(|member| member.peer).max()
     }
 
-    /// Whether the run can be resumed: all members of the newest view have attached, or the window
-    /// has passed and enough of them have.
+    /// Whether the run can be resumed: enough have attached, and no other member that is
+    /// back is waited for.
     pub fn is_ready(&self, now: Instant, force: bool) -> bool {
+        let is_late = self.summoned.is_some_and(|until| until <= now);
+        let attached = |peer| self.heard.contains_key(&peer);
+        (self.here.is_empty() || is_late) && self.is_enough(now, force, attached)
+    }
+
+    /// Whether the run can be resumed once all that are back have attached.
+    fn is_promising(&self, now: Instant, force: bool) -> bool {
+        self.is_enough(now, force, |peer| self.has_heard(peer))
+    }
+
+    /// Whether these are all members of the newest view, or its window has passed and they are
+    /// enough of them.
+    fn is_enough(&self, now: Instant, force: bool, is_back: impl Fn(PeerId) -> bool) -> bool {
         let Some(newest) = self.newest() else {
             return now >= self.window;
         };
         let members = newest.view.members.len();
-        let heard = self.count_heard(&newest.view);
-        if heard == members {
+        let back = newest.view.members.iter().map(|member| member.peer);
+        let back = back.filter(|peer| is_back(*peer)).count();
+        if back == members {
             return true;
         }
-        if heard == 0 {
+        if back == 0 {
             return now >= self.last_resort;
         }
         if now < self.window {
             return false;
         }
-        newest.sealed || force || heard * 2 > members
+        newest.sealed || force || back * 2 > members
     }
 
     fn count_heard(&self, view: &View) -> usize {
         let members = view.members.iter();
-        members
-            .filter(|member| self.heard.contains_key(&member.peer))
-            .count()
+        members.filter(|member| self.has_heard(member.peer)).count()
     }
 
     /// The name of a member of the newest view.
@@ -221,13 +282,13 @@ impl Rebuild {
         let missing = view
             .peers()
             .into_iter()
-            .filter(|peer| !self.heard.contains_key(peer));
+            .filter(|peer| !self.has_heard(*peer));
         Some((self.count_heard(&view), missing.collect()))
     }
 
     /// Once, if the window has passed in vain: how many members of how many have attached.
     pub fn has_stalled(&mut self, now: Instant, force: bool) -> Option<(usize, usize)> {
-        if self.stalled || now < self.window || self.is_ready(now, force) {
+        if self.stalled || now < self.window || self.is_promising(now, force) {
             return None;
         }
         self.stalled = true;
@@ -247,7 +308,8 @@ impl Rebuild {
 
     /// When `is_ready` may change without a message.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        [self.window, self.last_resort]
+        let summoned = self.summoned.unwrap_or(self.window);
+        [self.window, self.last_resort, summoned]
             .into_iter()
             .filter(|&due| due > now)
             .min()
@@ -286,6 +348,7 @@ impl Rebuild {
             given_back: sealed.given_back.clone(),
             tags: Vec::new(),
             sealed: self.trusted,
+            is_reported: true,
         });
         match (sealed, &self.claimed) {
             (Some(sealed), Some(claimed)) if sealed.view.vid < claimed.view.vid => {
@@ -317,6 +380,7 @@ impl Newest {
             given_back: report.given_back.clone(),
             tags: report.tags.clone(),
             sealed: false,
+            is_reported: false,
         }
     }
 }
@@ -336,6 +400,15 @@ pub fn is_plausible(claim: &Claim) -> bool {
 }
 
 impl Group {
+    /// While the group is rebuilt: asks members to attach once enough are back.
+    pub fn summon(&mut self, shared: &mut Shared) {
+        if let Phase::Rebuild(rebuild) = &mut self.phase {
+            for peer in rebuild.take_summons(shared.now, shared) {
+                shared.summon(peer);
+            }
+        }
+    }
+
     /// Whether enough was received to resume the group.
     pub fn is_rebuilt(&self, shared: &Shared) -> bool {
         match &self.phase {

@@ -201,6 +201,9 @@ impl Master {
     /// Resumes each group from which enough was received. In a run without a journal, the first one
     /// makes the run this master's.
     pub fn take_up_groups(&mut self) {
+        for group in self.groups.values_mut() {
+            group.summon(&mut self.shared);
+        }
         let groups = self.groups.iter();
         let ready = groups.filter(|(_, group)| group.is_rebuilt(&self.shared));
         let ready: Vec<_> = ready.map(|(id, _)| *id).collect();

@@ -57,7 +57,16 @@ impl World {
             PeerToMaster::Hello { key, attach, .. } => {
                 self.opens(connection, *attach, |host| host.key == *key)
             }
-            PeerToMaster::Attach {
+            PeerToMaster::Attach { .. } if self.is_open(connection) => {
+                self.connections[connection as usize].host
+            }
+            PeerToMaster::Here {
+                attach,
+                claim,
+                run_id,
+                ..
+            }
+            | PeerToMaster::Attach {
                 attach,
                 claim,
                 run_id,
@@ -103,6 +112,12 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Whether a connection began with another message.
+    fn is_open(&self, connection: u64) -> bool {
+        let mut openings = self.checkers.promises.openings.values();
+        openings.any(|(_, at)| *at == connection)
     }
 
     /// A connection begins. Returns its host if it counts.

@@ -81,7 +81,7 @@ impl World {
         }
         if matches!(
             message,
-            PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. }
+            PeerToMaster::Hello { .. } | PeerToMaster::Here { .. } | PeerToMaster::Attach { .. }
         ) {
             let opening = (self.master.incarnation, message.clone());
             if matches!(message, PeerToMaster::Hello { .. }) {
