@@ -5,8 +5,8 @@ use std::time::Duration;
 use ccl_core::peer::SessionEnd;
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::hooks::{Act, Point};
-use ccl_tests::sim::messages::COMMIT;
-use ccl_tests::sim::scenario::{Scenario, is_committed, is_lost, size};
+use ccl_tests::sim::messages::{ATTACH, COMMIT, HERE, SUMMON};
+use ccl_tests::sim::scenario::{LOSE_ALL, Scenario, is_committed, is_lost, size};
 use ccl_tests::sim::swarm::Disk;
 
 /// Cuts hosts off from the master, or heals them.
@@ -156,18 +156,84 @@ fn members_that_slept_too_long_do_not_go_on() {
     }
 }
 
-/// No seed has all members of a group asleep for so long, and their next call before the news.
+/// Goal: a master that hears too few members stops none of them, nor does one that hears nobody
+/// else for a while: calls go on until it asks for reports.
+#[test]
+fn a_restarted_master_stops_nobody_before_enough_are_back() {
+    let mut s = Scenario::with(3, Disk::None);
+    let hosts = [HostId(0), HostId(1), HostId(2)];
+    cut(&mut s, &hosts[1..], true);
+    s.restart_master(100);
+    // One of three is back: no majority, however long it takes.
+    for _ in 0..6 {
+        s.works(&hosts, 1);
+        s.pass_ms(1000);
+    }
+    cut(&mut s, &hosts, false);
+    s.view_of(&hosts);
+    s.works(&hosts, 1);
+}
+
+/// Goal: a member dies, or its connection breaks, at each step of its way back; the others are not
+/// held up for longer than a lost member may.
+#[test]
+fn a_member_is_lost_between_here_and_attach() {
+    for moment in [
+        (Point::HostSends, HERE),
+        (Point::AtMaster, HERE),
+        (Point::MasterSends, SUMMON),
+        (Point::AtHost, SUMMON),
+        (Point::HostSends, ATTACH),
+        (Point::AtMaster, ATTACH),
+    ] {
+        for dies in [false, true] {
+            let mut s = Scenario::with(3, Disk::Full);
+            let hosts = [HostId(0), HostId(1), HostId(2)];
+            let host = hosts[1];
+            let act = match dies {
+                true => Act::Crash { host, words: 0 },
+                false => Act::Break {
+                    host,
+                    how: LOSE_ALL,
+                },
+            };
+            s.when(moment, Some(host), act);
+            s.restart_master(100);
+            let rest: Vec<HostId> = hosts
+                .into_iter()
+                .filter(|host| !dies || *host != hosts[1])
+                .collect();
+            s.view_of(&rest);
+            s.works(&rest, 1);
+        }
+    }
+}
+
+/// No seed has all members of a group asleep for so long, and their next call before the news; nor
+/// does any check that calls go on in time while a master waits for members.
 #[cfg(ccl_mutations)]
 #[test]
-fn a_member_that_outlives_its_lease_is_noticed() {
+fn members_that_go_on_too_long_or_not_at_all_are_noticed() {
     use ccl_core::mutation::{Mutation, activate};
 
+    let scripts: [(Mutation, fn()); 2] = [
+        (
+            Mutation::LeaseOutlived,
+            members_that_slept_too_long_do_not_go_on,
+        ),
+        (
+            Mutation::SummonedTooEarly,
+            a_restarted_master_stops_nobody_before_enough_are_back,
+        ),
+    ];
     assert_eq!(
-        [Mutation::LeaseOutlived],
+        scripts.map(|(mutation, _)| mutation),
         ccl_tests::sim::mutations::SCRIPTED[4..]
     );
-    activate(Some(Mutation::LeaseOutlived));
-    let noticed = std::panic::catch_unwind(members_that_slept_too_long_do_not_go_on).is_err();
-    activate(None);
-    assert!(noticed);
+    for (mutation, script) in scripts {
+        activate(Some(mutation));
+        let noticed = std::panic::catch_unwind(script).is_err();
+        activate(None);
+        assert!(noticed, "{mutation:?}");
+    }
 }

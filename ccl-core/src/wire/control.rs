@@ -312,19 +312,6 @@ pub enum PeerToMaster {
         /// What its program calls it; for messages only.
         name: String,
     },
-    /// A member is back over a new connection. It goes on by itself until it is summoned.
-    Here {
-        /// The run it belongs to.
-        run_id: RunId,
-        /// The session's secret.
-        session: SessionId,
-        /// Counter of connections of this session.
-        attach: u64,
-        /// The newest view it installed.
-        vid: Vid,
-        /// Who it is, for a master that lost its journal.
-        claim: Claim,
-    },
     /// A session that goes on over a new connection.
     Attach {
         /// The run it belongs to.
@@ -410,6 +397,19 @@ pub enum PeerToMaster {
         /// Each address that was tried, and what came of it; empty: there is one now.
         why: String,
     },
+    /// A member is back over a new connection. It goes on by itself until it is summoned.
+    Here {
+        /// The run it belongs to.
+        run_id: RunId,
+        /// The session's secret.
+        session: SessionId,
+        /// Counter of connections of this session.
+        attach: u64,
+        /// The newest view it installed.
+        vid: Vid,
+        /// Who it is, for a master that lost its journal.
+        claim: Claim,
+    },
 }
 
 /// From the master to a peer.
@@ -460,8 +460,6 @@ pub enum MasterToPeer {
         #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
         sources: Vec<PeerId>,
     },
-    /// The answer to `Here`: attach and post nothing.
-    Summon,
     /// The view ends: report and post nothing.
     Suspend {
         /// The view.
@@ -498,4 +496,6 @@ pub enum MasterToPeer {
         /// What the peer waits for, if it is not its own program.
         waits: Option<Wait>,
     },
+    /// The answer to `Here`: attach and post nothing.
+    Summon,
 }

@@ -74,3 +74,50 @@ fn a_sync_of_shared_state_is_never_decided_by_members() {
     stage.say(peers[0], PeerToMaster::Installed { vid, report });
     assert!(stage.closed.contains(&peers[0].connection));
 }
+
+/// A member that is back is told nothing until it attaches, and it is asked to at once; but a master
+/// that rebuilds waits until enough are back.
+#[test]
+fn a_member_that_is_back_is_asked_to_attach() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    stage.close(peers[0]);
+    stage.come_back(&mut peers[0], vid);
+    stage.say(peers[1], done(op(1, vid)));
+    assert!(matches!(stage.told(peers[0])[..], [MasterToPeer::Summon]));
+    stage.say_attach(peers[0], report_floor(vid, 1));
+    assert_eq!(stage.installed(peers[0]).floors[0].floor, OpNumber(1));
+
+    let mut stage = stage.restart(Setup {
+        new_run: false,
+        ..setup()
+    });
+    for index in 0..2 {
+        stage.come_back(&mut peers[index], vid);
+        assert!(stage.told(peers[index]).is_empty(), "one is missing");
+    }
+    stage.come_back(&mut peers[2], vid);
+    for &peer in &peers {
+        assert!(matches!(stage.told(peer)[..], [MasterToPeer::Summon]));
+    }
+    for &peer in &peers[1..] {
+        stage.say_attach(peer, report_floor(vid, 2));
+        assert!(stage.told(peer).is_empty(), "one has yet to attach");
+    }
+    stage.say_attach(peers[0], report_floor(vid, 1));
+    for &peer in &peers {
+        assert_eq!(stage.installed(peer).floors[0].floor, OpNumber(2));
+    }
+}
+
+/// A member that says that it is back, and no more, is lost like one that does not answer.
+#[test]
+fn a_member_that_never_attaches_is_evicted() {
+    let mut stage = Stage::new();
+    let (mut peers, vid) = stage.founded(0, 3);
+    stage.close(peers[0]);
+    stage.come_back(&mut peers[0], vid);
+    let timeout = stage.master.setup.timers.peer_timeout * 2;
+    stage.pass(timeout + Duration::from_secs(1), &peers);
+    assert!(stage.closed.contains(&peers[0].connection));
+}

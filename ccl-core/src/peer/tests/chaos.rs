@@ -56,7 +56,7 @@ proptest! {
 fn chaos_reaches_most_of_the_table() {
     let mut seen = BTreeSet::new();
     let mut ends = BTreeSet::new();
-    for seed in 0..200 {
+    for seed in 0..300 {
         let mut chaos = Chaos::new(seed % 3 != 0);
         let mut word: u64 = seed;
         for _ in 0..150 {
@@ -153,6 +153,10 @@ impl Chaos {
             9 if dice.is_multiple_of(16) => Input::Leave { call: self.call() },
             9 | 10 => Input::ControlUp,
             11 => Input::ControlDown,
+            12 if dice & 0x200 != 0 => Input::NoLink {
+                peer: PeerId(low),
+                why: format!("refused {dice}"),
+            },
             12 => {
                 let fault = LinkFault::Ended;
                 Input::LinkDown {
@@ -272,7 +276,8 @@ impl Chaos {
                 change.carried = vec![carried(op(low, 1, 0), &[1])];
                 MasterToPeer::Install(change)
             }
-            7 => MasterToPeer::SafeReleased { k: u64::MAX, vid },
+            7 if low == 0 => MasterToPeer::SafeReleased { k: u64::MAX, vid },
+            7 => MasterToPeer::Summon,
             8 => self.election(dice),
             _ => pong(0),
         }

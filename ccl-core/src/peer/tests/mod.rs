@@ -262,19 +262,23 @@ impl Fixture {
         flush.expect("Suspend is answered by Flush")
     }
 
-    /// Loses the connection, and lets a new one come up; returns the report of the `Attach`.
+    /// Loses the connection, and lets a new one come up, over which a member is summoned; returns the
+    /// report of the `Attach`.
     pub fn reattach(&mut self) -> Report {
         self.tell(Input::ControlDown);
         self.drain();
         self.pass(Duration::from_millis(30));
         assert!(matches!(self.drain()[..], [Output::Connect]));
         self.tell(Input::ControlUp);
-        let attach = sent(self.drain())
-            .into_iter()
-            .find_map(|message| match message {
-                PeerToMaster::Attach { report, .. } => Some(report),
-                _ => None,
-            });
+        let mut said = self.drain();
+        if words(&said) == ["Here"] {
+            self.hear(MasterToPeer::Summon);
+            said = self.drain();
+        }
+        let attach = sent(said).into_iter().find_map(|message| match message {
+            PeerToMaster::Attach { report, .. } => Some(report),
+            _ => None,
+        });
         attach.expect("a session goes on by Attach")
     }
 }
