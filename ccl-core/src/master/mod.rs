@@ -205,8 +205,10 @@ impl Master {
     /// When to call `handle` with [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let first = self.first_due()?;
-        Some(self.hearing.call_at(first))
+        let first = self.first_due().map(|first| self.hearing.call_at(first));
+        let groups = self.groups.values();
+        let leases = groups.filter_map(|group| group.leased_until(self.shared.real_now));
+        first.into_iter().chain(leases).min()
     }
 
     /// What is due first, by the clock of patience.
@@ -274,6 +276,7 @@ impl Master {
         let (sessions, groups) = (&self.shared.sessions, &self.groups);
         let notice = self.hearing.turn(now, || newest_word(sessions, groups));
         self.shared.now = self.hearing.now();
+        self.shared.real_now = now;
         self.note_hearing();
         match notice {
             Some(Notice::Paused(pause)) => {
@@ -442,12 +445,10 @@ impl Master {
             self.shared.outbox.send(connection, message);
             self.shared.outbox.close(connection);
         }
-        let heard = match session.contact {
-            Contact::Attached { heard, .. } => heard,
-            Contact::Detached { since } => since,
-        };
-        // Leases run on while the clock stands still because no member is heard.
-        let lease = lease(&self.shared.timers).saturating_sub(self.hearing.stood_still());
+        // In real time it is at least that long ago that it was heard.
+        let silence = self.shared.now - session.last_sign() + self.hearing.stood_still();
+        let lease = lease(&self.shared.timers).saturating_sub(silence);
+        let lease_end = self.shared.real_now + lease;
         let registration = session.registration;
         let now = self.shared.now;
         self.shared.backoffs.strike(&registration, &reason, now);
@@ -467,7 +468,7 @@ impl Master {
             names,
         });
         self.with_group(registration.group, |group, shared| {
-            group.handle_evicted(shared, (peer, &reason), heard + lease);
+            group.handle_evicted(shared, (peer, &reason), lease_end);
         });
     }
 

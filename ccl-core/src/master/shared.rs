@@ -16,6 +16,8 @@ use crate::wire::control::{EvictReason, MasterToPeer};
 pub(super) struct Shared {
     /// By the clock of patience, which stands still when the master is not fit to judge (R20).
     pub now: Instant,
+    /// Real time, for leases.
+    pub real_now: Instant,
     /// Whether input that arrived while the master did not run may still be unread.
     pub is_listening: bool,
     /// When the master last resumed after it was not fit to judge.

@@ -68,8 +68,7 @@ impl Group {
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
         let announce = outdated.then_some(self.announced.not_before);
         let dead = (!self.seen_dead(shared).is_empty()).then_some(shared.now);
-        let lease = self.leased_until(shared.now);
-        let others = [self.blame_due(shared), self.next_look(), dead, lease];
+        let others = [self.blame_due(shared), self.next_look(), dead];
         [answers, presence, wait, announce]
             .into_iter()
             .chain(others)

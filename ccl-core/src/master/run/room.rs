@@ -47,7 +47,7 @@ impl Master {
 
     /// The group to drop first: the one that has been empty longest.
     fn dispensable(&self) -> Option<GroupId> {
-        let is_over = |group: &Group| group.leased_until(self.shared.now).is_none();
+        let is_over = |group: &Group| group.leased_until(self.shared.real_now).is_none();
         let nobody =
             |group: &Group| group.is_founding() && group.newcomers.is_empty() && is_over(group);
         let groups = self.groups.iter().filter(|(_, group)| nobody(group));

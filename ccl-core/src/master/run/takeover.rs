@@ -33,6 +33,7 @@ impl Master {
         let timers = told.map_or(setup.timers, |told| told.longer(&setup.timers));
         let shared = Shared {
             now,
+            real_now: now,
             is_listening: false,
             went_on: None,
             term: Term(0),

@@ -285,7 +285,7 @@ impl Group {
     /// linked with each other. This is a cheap test, and false until the last of many hosts has
     /// connected.
     pub fn may_be_founded(&self, shared: &Shared) -> bool {
-        if self.leased_until(shared.now).is_some() {
+        if self.leased_until(shared.real_now).is_some() {
             return false;
         }
         let needed = self.needed();

@@ -46,6 +46,14 @@ impl Session {
         matches!(self.contact, Contact::Attached { heard, .. } if heard > moment)
     }
 
+    /// When it was last heard, or its connection ended.
+    pub fn last_sign(&self) -> Instant {
+        match self.contact {
+            Contact::Attached { heard, .. } => heard,
+            Contact::Detached { since } => since,
+        }
+    }
+
     /// Counter of the newest connection over which it was heard.
     fn newest(&self) -> u64 {
         self.attach.unwrap_or(self.registration.attach)
