@@ -131,6 +131,10 @@ pub enum Mutation {
     HigherFloorNotTold,
     /// A group is founded anew while its last members may be at work without the master.
     LeaseIgnored,
+    /// A newcomer is admitted at a safe point that members may have taken for unchanged.
+    SaidSafePointIgnored,
+    /// A peer says that it is at a safe point although its report has said that it is not.
+    SafePointSaidAfterFlush,
     /// A restarted master has each member attach as soon as it is back.
     SummonedTooEarly,
     /// A member that has not heard the master for long still knows verdicts.

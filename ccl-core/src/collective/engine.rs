@@ -25,7 +25,7 @@ use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
 use crate::ids::{OpName, PeerId, Vid};
 use crate::limits::SEGMENT_BYTES_MAX;
-use crate::transport::{Frame, FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
+use crate::transport::{FrameHeader, LinkHandler, LinkName, LinkSender, Payload, Placement};
 use crate::wire::control::{Fingerprint, LinkFault, Start};
 
 /// Events for the driver.
@@ -33,13 +33,6 @@ use crate::wire::control::{Fingerprint, LinkFault, Start};
 pub enum EngineEvent {
     /// The whole result of an operation is here, and all members called the same.
     Held(OpName),
-    /// Another member holds the whole result of an operation.
-    PeerHeld {
-        /// That member.
-        peer: PeerId,
-        /// The operation.
-        op: OpName,
-    },
     /// Another member called something else.
     Mismatch {
         /// The operation.
@@ -217,18 +210,6 @@ impl Engine {
         self.carry_out(jobs);
     }
 
-    /// Tells members that the whole result of an operation is here.
-    pub fn say_held(&self, op: OpName, to: &[PeerId]) {
-        let header = FrameHeader {
-            op,
-            frame: Frame::Held,
-            payload_bytes: 0,
-        };
-        for &peer in to {
-            self.sender.signal(peer, header, Bytes::new());
-        }
-    }
-
     /// Payload bytes sent and received so far, and those of the whole operation; `None` if it is
     /// not open.
     #[must_use]
@@ -400,14 +381,6 @@ impl LinkHandler for Engine {
         header: &FrameHeader,
         payload: Bytes,
     ) -> Result<(), &'static str> {
-        if header.frame == Frame::Held {
-            if !payload.is_empty() {
-                return Err("Held with a payload");
-            }
-            let (peer, op) = (from, header.op);
-            (self.events)(EngineEvent::PeerHeld { peer, op });
-            return Ok(());
-        }
         self.with_exchange(|state| state.exchange.handle_signal(from, header, payload))
     }
 

@@ -11,6 +11,7 @@ use crate::mutation::{Mutation, is_active};
 use super::Peer;
 use super::io::Output;
 use super::tags::{Posted, Stage, Verdict};
+use super::word::Word;
 
 impl Peer {
     /// Another member holds a result. What is over here, or not called yet, means nothing.
@@ -37,8 +38,8 @@ impl Peer {
         }
         posted.is_said = true;
         let others = posted.members.iter().copied();
-        let say = Output::SayHeld {
-            op: posted.op,
+        let say = Output::Say {
+            word: Word::Held(posted.op),
             to: others.filter(|peer| Some(*peer) != me).collect(),
         };
         self.outputs.push_back(say);

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::word::Word;
 use crate::error::{Error, Eviction};
 use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
@@ -69,12 +70,12 @@ pub enum Input {
     },
     /// The whole result of an operation is in this peer's memory, for good.
     Held(OpName),
-    /// Another member holds the whole result of an operation.
-    PeerHeld {
+    /// Another member tells what it knows.
+    Said {
         /// That member.
         peer: PeerId,
-        /// The operation.
-        op: OpName,
+        /// What it tells.
+        word: Word,
     },
     /// The data plane received a different call of another member.
     Mismatch {
@@ -233,11 +234,11 @@ pub enum Output {
         /// The operation.
         start: Start,
     },
-    /// Tell these members that this peer holds the whole result of an operation.
-    SayHeld {
-        /// The operation.
-        op: OpName,
-        /// Its other members.
+    /// Tell these members what this peer knows.
+    Say {
+        /// What to tell.
+        word: Word,
+        /// The other members of the operation, or of the view.
         to: Vec<PeerId>,
     },
     /// The election of a started sync of shared state: get this content from these members or, if

@@ -21,12 +21,14 @@ mod notes;
 mod phase;
 mod report;
 mod safe_point;
+mod safe_said;
 mod session;
 mod shared_state;
 mod tags;
 #[cfg(test)]
 mod tests;
 mod verdicts;
+mod word;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -43,10 +45,12 @@ use mesh::Mesh;
 use notes::Notes;
 use phase::{Phase, Reaction, Trigger};
 use safe_point::SafePoints;
+use safe_said::{Said, Stride};
 use session::{Leaving, Session};
 use tags::Tags;
 
 pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
+pub use word::{SafePointWord, Word};
 
 /// A peer of a run. Pure: see the module's documentation.
 #[derive(Debug)]
@@ -61,6 +65,8 @@ pub struct Peer {
     tags: Tags,
     notes: Notes,
     safe_points: SafePoints,
+    said: Said,
+    stride: Stride,
     mesh: Mesh,
     leaving: Option<Leaving>,
     /// The newest state sent by the master.
@@ -89,6 +95,8 @@ impl Peer {
             tags: Tags::default(),
             notes: Notes::default(),
             safe_points: SafePoints::default(),
+            said: Said::default(),
+            stride: Stride::default(),
             mesh: Mesh::default(),
             leaving: None,
             others: OtherGroups::default(),
@@ -224,7 +232,10 @@ impl Peer {
             } => self.handle_link_down(peer, fault, gave_up),
             Input::NoLink { peer, why } => self.handle_no_link(peer, why),
             Input::Held(op) => self.handle_held(op),
-            Input::PeerHeld { peer, op } => self.handle_peer_held(peer, op),
+            Input::Said { peer, word } => match word {
+                Word::Held(op) => self.handle_peer_held(peer, op),
+                Word::SafePoint(word) => self.handle_peer_safe_point(peer, word),
+            },
             Input::Mismatch { op, peer, theirs } => self.handle_mismatch(op, peer, &theirs),
             Input::Post {
                 call,
@@ -286,8 +297,9 @@ impl Peer {
             MasterToPeer::Refused { reason } => self.end_session(SessionEnd::Refused(reason)),
             MasterToPeer::Pong { others, waits, .. } => {
                 (self.others, self.waits) = (others, waits);
-                self.session.note_pong();
+                self.session.note_pong(self.now);
                 self.agree_on_all();
+                self.agree_on_safe_point();
             }
         }
     }

@@ -28,6 +28,7 @@ impl Peer {
             carried: membership.carried.values().cloned().collect(),
             safe_called: self.safe_points.called(),
             safe_released: self.safe_points.released(),
+            safe_said: self.said.own(),
             given_back: membership.given_back.clone(),
         }
     }

@@ -35,6 +35,7 @@ pub(super) struct Session {
     pings: VecDeque<Instant>,
     /// When the newest message was sent that the master has answered.
     lease_from: Option<Instant>,
+    round_trip: Option<u64>,
     attach: u64,
     failures: u32,
     jitter: u64,
@@ -81,6 +82,7 @@ impl Session {
             opened_at: Instant::default(),
             pings: VecDeque::new(),
             lease_from: None,
+            round_trip: None,
             attach: 0,
             failures: 0,
             jitter: entropy,
@@ -119,8 +121,20 @@ impl Session {
     }
 
     /// The master has answered a heartbeat.
-    pub fn note_pong(&mut self) {
-        self.lease_from = self.lease_from.max(self.pings.pop_front());
+    pub fn note_pong(&mut self, now: Instant) {
+        let sent = self.pings.pop_front();
+        self.lease_from = self.lease_from.max(sent);
+        if let Some(sent) = sent {
+            let took = u64::try_from((now - sent).as_nanos()).unwrap_or(u64::MAX);
+            // The smallest counts, but not for ever: the path may change.
+            let known = self.round_trip.map_or(u64::MAX, |known| known + known / 16);
+            self.round_trip = Some(known.min(took));
+        }
+    }
+
+    /// Nanoseconds that a heartbeat and its answer take, when nothing holds them up.
+    pub fn round_trip(&self) -> Option<u64> {
+        self.round_trip
     }
 
     /// Whether the master may not have founded another view without this peer yet (R19). In real
@@ -426,6 +440,7 @@ impl Peer {
             Phase::Attaching(absence) => Phase::Detached(absence),
             other => other,
         };
+        self.say_safe_point();
         if was_attached {
             self.outputs
                 .push_back(Output::Event(Event::Attached(false)));

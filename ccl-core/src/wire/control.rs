@@ -85,6 +85,9 @@ pub struct Report {
     pub safe_called: u64,
     /// Safe points that were released to it.
     pub safe_released: u64,
+    /// Safe points, from the first one on, that it told the other members of this view to be at or
+    /// past (R9).
+    pub safe_said: u64,
     /// What that view's `Install` named as given back, until the view is released: a master without
     /// a journal knows by it which reports are of tags as they were before.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
@@ -358,10 +361,12 @@ pub enum PeerToMaster {
         /// The peer's full report.
         report: Report,
     },
-    /// The caller reached its k-th safe point.
+    /// The caller reached its k-th safe point. All before it are released.
     AtSafePoint {
         /// Number of the safe point, from 0: it is released once `safe_released > k`.
         k: u64,
+        /// How many after it the caller would like to be released before it gets there.
+        ahead: u32,
     },
     /// The caller's deadline at a safe point passed.
     Withdraw {
@@ -470,9 +475,9 @@ pub enum MasterToPeer {
         /// The view.
         vid: Vid,
     },
-    /// Safe point k changes nothing.
+    /// Safe points up to k change nothing.
     SafeReleased {
-        /// Number of the safe point.
+        /// Number of the last one.
         k: u64,
         /// The view it holds in.
         vid: Vid,

@@ -63,6 +63,14 @@ pub enum Frame {
     },
     /// The sender holds the whole result of an operation (signal lane; R19).
     Held,
+    /// How far its sender is with the safe points of the view that stands for the operation's birth,
+    /// whose number is how many it is at or past (signal lane; R9).
+    SafePoint {
+        /// Low half of how many are released to it.
+        released_low: u32,
+        /// High half.
+        released_high: u32,
+    },
     /// Asks for blocks of a shared state (signal lane).
     StateAsk {
         /// First block.
@@ -102,6 +110,7 @@ impl Frame {
             | Self::Credit { .. }
             | Self::EagerResult { .. }
             | Self::Held
+            | Self::SafePoint { .. }
             | Self::StateAsk { .. }
             | Self::StateDigestAsk { .. } => true,
             Self::Contribution { .. }
@@ -146,6 +155,10 @@ impl Frame {
             Self::StateBlocks { first, count } => (8, first, count),
             Self::StateDigests { first, count } => (9, first, count),
             Self::Held => (10, 0, 0),
+            Self::SafePoint {
+                released_low,
+                released_high,
+            } => (11, released_low, released_high),
         }
     }
 
@@ -165,6 +178,10 @@ impl Frame {
             8 => Self::StateBlocks { first, count },
             9 => Self::StateDigests { first, count },
             10 => Self::Held,
+            11 => Self::SafePoint {
+                released_low: first,
+                released_high: second,
+            },
             _ => return None,
         })
     }

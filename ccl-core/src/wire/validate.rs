@@ -13,8 +13,8 @@ use std::time::Duration;
 use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, NAME_BYTES_MAX,
-    NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
-    WORLD_SIZE_MAX,
+    NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, SAFE_POINTS_AHEAD_MAX, TAGS_MAX,
+    TEXT_BYTES_MAX, TIMER_MAX, WORLD_SIZE_MAX,
 };
 use crate::timers::Timers;
 use crate::wire::control::{
@@ -115,7 +115,11 @@ impl PeerToMaster {
                 check_vid(*vid)?;
                 check_report(report)
             }
-            Self::AtSafePoint { k } | Self::Withdraw { k } => number("safe point", *k),
+            Self::AtSafePoint { k, ahead } => {
+                number("safe point", *k)?;
+                length("safe points ahead", *ahead as usize, SAFE_POINTS_AHEAD_MAX)
+            }
+            Self::Withdraw { k } => number("safe point", *k),
             Self::LinkDown { vid, .. } => check_vid(*vid),
             Self::NoLink { why, .. } => check_name("link error", why, TEXT_BYTES_MAX),
             Self::LinkUp { .. } | Self::Leave | Self::Ping => Ok(()),
@@ -216,6 +220,7 @@ fn check_report(report: &Report) -> Checked {
     check_carried(&report.carried)?;
     number("safe points called", report.safe_called)?;
     number("safe points released", report.safe_released)?;
+    number("safe points said", report.safe_said)?;
     check_given_back(&report.given_back)
 }
 
@@ -562,7 +567,7 @@ mod tests {
 
     #[test]
     fn numbers_that_could_overflow_are_refused_on_both_sides_of_the_edge() {
-        let at = |k| PeerToMaster::AtSafePoint { k }.validate();
+        let at = |k| PeerToMaster::AtSafePoint { k, ahead: 0 }.validate();
         assert_eq!(at(NUMBER_MAX), Ok(()));
         assert!(at(NUMBER_MAX + 1).is_err());
         let suspend = |vid| MasterToPeer::Suspend { vid }.validate();

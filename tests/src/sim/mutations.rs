@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 58] = [
+pub const ALL: [Mutation; 60] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -66,6 +66,8 @@ pub const ALL: [Mutation; 58] = [
     Mutation::HigherFloorIgnored,
     Mutation::HigherFloorNotTold,
     Mutation::LeaseIgnored,
+    Mutation::SaidSafePointIgnored,
+    Mutation::SafePointSaidAfterFlush,
 ];
 
 /// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs`,

@@ -371,7 +371,6 @@ fn engine(session: &Weak<Session>, scratch: Scratch, links: &Arc<dyn Links>) -> 
         };
         session.take(match event {
             EngineEvent::Held(op) => Item::Input(Input::Held(op)),
-            EngineEvent::PeerHeld { peer, op } => Item::Input(Input::PeerHeld { peer, op }),
             EngineEvent::Mismatch { op, peer, theirs } => {
                 Item::Input(Input::Mismatch { op, peer, theirs })
             }

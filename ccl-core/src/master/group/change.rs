@@ -91,7 +91,7 @@ impl Group {
         if self.ledger.wants_abort() || self.ledger.wants_return(shared.tags_kept) {
             return self.suspend(shared, Lost::new());
         }
-        if !self.safe.is_called() {
+        if !self.safe.is_called() && !(self.safe.is_wished() && self.newcomers.is_empty()) {
             return;
         }
         let members: BTreeSet<_> = self.view.peers().into_iter().collect();
@@ -116,13 +116,44 @@ impl Group {
             return;
         }
         let k = self.safe.released;
+        if !self.newcomers.is_empty() {
+            shared.outbox.seal(Record::SafePoint {
+                group: self.id,
+                k,
+                vid,
+            });
+            for peer in self.safe.release().into_keys() {
+                shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+            }
+            return;
+        }
+        let waited = self.safe.release_ahead();
+        let last = self.safe.released - 1;
         shared.outbox.seal(Record::SafePoint {
+            group: self.id,
+            k: last,
+            vid,
+        });
+        let released = MasterToPeer::SafeReleased { k: last, vid };
+        match last > k {
+            true => shared.send_all(&self.view.peers(), &released),
+            false => shared.send_all(waited.keys(), &released),
+        }
+    }
+
+    /// Members know that more safe points were released than this master does.
+    pub fn raise_safe_points(&mut self, shared: &mut Shared, released: u64) {
+        if !self.safe.raise(released) {
+            return;
+        }
+        let (k, vid) = (released - 1, self.view.vid);
+        shared.outbox.seal_lazily(Record::SafePoint {
             group: self.id,
             k,
             vid,
         });
-        for peer in self.safe.release().into_keys() {
-            shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+        if matches!(self.phase, Phase::Steady | Phase::Installing(_)) {
+            shared.send_all(&self.view.peers(), &MasterToPeer::SafeReleased { k, vid });
         }
     }
 
@@ -160,6 +191,7 @@ impl Group {
             awaited,
             lost,
             busy,
+            said: BTreeMap::new(),
         });
     }
 
@@ -170,6 +202,7 @@ impl Group {
         };
         let at_rest = change.busy.map(|busy| self.ledger.at_rest(&busy));
         let lost = change.lost;
+        let said = change.said;
         let peers = self.view.peers().into_iter();
         let survivors: BTreeSet<_> = peers.filter(|peer| !lost.contains_key(peer)).collect();
         self.resolve(
@@ -182,6 +215,9 @@ impl Group {
         if let Some(tags) = at_rest {
             let vid = next(self.view.vid, shared);
             self.ledger.give_back(&tags, vid, shared.tags_kept);
+        }
+        if let Some(said) = said_by_all(&said, &survivors) {
+            self.safe.raise(said);
         }
         let called = self.safe.is_called() && !survivors.is_empty();
         let admitted = if called && self.safe.is_reached_by(survivors.iter()) {
@@ -362,6 +398,14 @@ impl Group {
             timers: self.longest_told(shared),
         }
     }
+}
+
+/// Safe points that all survivors have told the others to be at or past: members may have taken
+/// them for unchanged.
+pub fn said_by_all(said: &BTreeMap<PeerId, u64>, survivors: &BTreeSet<PeerId>) -> Option<u64> {
+    let said = |peer| said.get(peer).copied().unwrap_or_default();
+    let said = survivors.iter().map(said).min();
+    said.filter(|_| !is_active(Mutation::SaidSafePointIgnored))
 }
 
 fn next(vid: Vid, shared: &Shared) -> Vid {

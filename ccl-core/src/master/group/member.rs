@@ -45,9 +45,10 @@ impl Group {
             }
             return;
         }
-        if let Err(violation) = self.absorb(shared.now, peer, &report) {
+        if let Err(violation) = self.absorb(shared, peer, &report) {
             return shared.condemn(peer, EvictReason::Protocol(violation));
         }
+        self.note_said(peer, &report);
         self.note_busy(&report);
         if report.vid > Vid::default() {
             self.unconfirmed.remove(&peer);
@@ -142,7 +143,9 @@ impl Group {
             PeerToMaster::Installed { vid, report } => {
                 self.handle_installed(shared, peer, vid, &report)
             }
-            PeerToMaster::AtSafePoint { k } => self.handle_safe_point(shared, peer, k),
+            PeerToMaster::AtSafePoint { k, ahead } => {
+                self.handle_safe_point(shared, peer, (k, ahead))
+            }
             PeerToMaster::Withdraw { k } => {
                 if self.accepts(shared, Event::Withdraw, peer) {
                     match &mut self.phase {
@@ -229,7 +232,8 @@ impl Group {
         if vid != self.view.vid || !self.accepts(shared, Event::Flush, peer) {
             return Ok(());
         }
-        self.absorb(shared.now, peer, report)?;
+        self.absorb(shared, peer, report)?;
+        self.note_said(peer, report);
         self.note_busy(report);
         self.note_halted();
         if let Phase::Suspended(change) = &mut self.phase {
@@ -249,14 +253,19 @@ impl Group {
         if vid != self.view.vid || !self.accepts(shared, Event::Installed, peer) {
             return Ok(());
         }
-        self.absorb(shared.now, peer, report)?;
+        self.absorb(shared, peer, report)?;
         if let Phase::Installing(round) = &mut self.phase {
             round.awaited.remove(peer);
         }
         Ok(())
     }
 
-    fn handle_safe_point(&mut self, shared: &mut Shared, peer: PeerId, k: u64) -> Handled {
+    fn handle_safe_point(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        (k, ahead): (u64, u32),
+    ) -> Handled {
         if !self.accepts(shared, Event::AtSafePoint, peer) {
             return Ok(());
         }
@@ -264,8 +273,11 @@ impl Group {
             rebuild.amend_safe_called(peer, k.saturating_add(1));
             return Ok(());
         }
+        // Whoever is there has passed all before, and in this view that means unchanged.
+        self.raise_safe_points(shared, k);
+        self.safe.wish(k, ahead);
         if self.safe.call(peer, k, shared.now)? == Call::Released {
-            let vid = self.view.vid;
+            let (k, vid) = (self.safe.released - 1, self.view.vid);
             shared.send(peer, MasterToPeer::SafeReleased { k, vid });
         }
         Ok(())
@@ -318,7 +330,8 @@ impl Group {
     }
 
     /// Adds all that a member knows (R5). Facts only grow, so a report may come twice.
-    pub fn absorb(&mut self, now: Instant, peer: PeerId, report: &Report) -> Handled {
+    pub fn absorb(&mut self, shared: &mut Shared, peer: PeerId, report: &Report) -> Handled {
+        let now = shared.now;
         if report.vid > self.view.vid {
             return Err(format!("view {} does not exist", report.vid));
         }
@@ -345,6 +358,18 @@ impl Group {
                 self.ledger.cancel(peer, note.op, reason);
             }
         }
+        if report.vid == self.view.vid {
+            self.raise_safe_points(shared, report.safe_released);
+        }
         self.safe.restate(peer, report.safe_called, now)
+    }
+
+    /// A member reports at the end of a view.
+    fn note_said(&mut self, peer: PeerId, report: &Report) {
+        if let Phase::Suspended(change) = &mut self.phase
+            && report.vid == self.view.vid
+        {
+            change.said.insert(peer, report.safe_said);
+        }
     }
 }

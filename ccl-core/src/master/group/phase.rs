@@ -36,6 +36,8 @@ pub struct Change {
     pub lost: BTreeMap<PeerId, EvictReason>,
     /// Tags that are not at rest at some member, if the others are to be given back.
     pub busy: Option<BTreeSet<Tag>>,
+    /// Safe points that members have told each other to be at or past.
+    pub said: BTreeMap<PeerId, u64>,
 }
 
 /// A view change after its decision.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{OpName, PeerId, SessionId, Term, Vid};
 use crate::limits;
+use crate::master::group::change::said_by_all;
 use crate::master::group::decision::Survival;
 use crate::master::group::patience::answer_timeout;
 use crate::master::group::phase::Phase;
@@ -109,13 +110,12 @@ impl Rebuild {
         members.any(|known| known.session == session)
     }
 
-    /// Whether a report names a view or a safe point that a complete journal would contain.
+    /// Whether a report names a view that a complete journal would contain.
     pub fn is_outdated_by(&self, report: &Report) -> bool {
         let Some(sealed) = &self.sealed else {
             return false;
         };
-        let is_same = report.vid == sealed.vid;
-        report.vid > sealed.vid || is_same && report.safe_released > sealed.safe_released
+        report.vid > sealed.vid
     }
 
     /// A peer attached; its newest report counts.
@@ -450,7 +450,7 @@ impl Group {
         for (peer, _) in others {
             shared.condemn(*peer, EvictReason::NotAMember);
         }
-        let mut refused = self.restate(shared.now, &members, &newest.carried);
+        let mut refused = self.restate(shared, &members, &newest.carried);
         let fresh = members
             .iter()
             .filter(|(_, (_, report))| report.vid == Vid::default());
@@ -462,6 +462,13 @@ impl Group {
         }
         let heard = members.iter().map(|(peer, _)| **peer);
         let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();
+        let of_view = members
+            .iter()
+            .filter(|(_, (_, it))| it.vid == self.view.vid);
+        let said = of_view.map(|(peer, (_, report))| (**peer, report.safe_said));
+        if let Some(said) = said_by_all(&said.collect(), &survivors) {
+            self.safe.raise(said);
+        }
         rebuild.struck.extend(refused);
         for peer in rebuild.adopted.intersection(&survivors) {
             shared.seal_registration(*peer);
@@ -485,10 +492,11 @@ impl Group {
     /// true.
     fn restate(
         &mut self,
-        now: Instant,
+        shared: &mut Shared,
         members: &[(&PeerId, &(Claim, Report))],
         carried: &[Birth],
     ) -> BTreeMap<PeerId, EvictReason> {
+        let now = shared.now;
         let mut refused = BTreeMap::new();
         for (peer, (_, report)) in members {
             self.safe.released = self.safe.released.max(report.safe_released);
@@ -511,7 +519,7 @@ impl Group {
             }
         }
         for (peer, (_, report)) in members {
-            if let Err(why) = self.absorb(now, **peer, report) {
+            if let Err(why) = self.absorb(shared, **peer, report) {
                 refused.insert(**peer, EvictReason::Protocol(why));
             }
         }

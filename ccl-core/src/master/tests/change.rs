@@ -321,7 +321,7 @@ fn protocol_is_enforced() {
         posted(op(1, Vid::default())),
         posted(op(0, future)),
         done(op(0, Vid::default())),
-        PeerToMaster::AtSafePoint { k: 1 },
+        PeerToMaster::AtSafePoint { k: 1, ahead: 0 },
         PeerToMaster::Installed {
             vid,
             report: report(future),

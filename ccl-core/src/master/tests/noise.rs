@@ -169,7 +169,10 @@ impl Crowd {
                 vid: self.vid(puppet),
                 report: self.report(puppet),
             },
-            11 | 12 => PeerToMaster::AtSafePoint { k: self.k(puppet) },
+            11 | 12 => PeerToMaster::AtSafePoint {
+                k: self.k(puppet),
+                ahead: 0,
+            },
             13 => PeerToMaster::Withdraw { k: self.k(puppet) },
             14 => self.link_down(puppet),
             _ => PeerToMaster::LinkUp {

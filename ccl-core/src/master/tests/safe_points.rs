@@ -5,7 +5,7 @@ use super::*;
 const GRACE: Duration = Duration::from_secs(2);
 
 fn at(k: u64) -> PeerToMaster {
-    PeerToMaster::AtSafePoint { k }
+    PeerToMaster::AtSafePoint { k, ahead: 0 }
 }
 
 fn at_safe_point(vid: Vid, called: u64) -> Report {

@@ -1,13 +1,19 @@
 //! Verdicts among the members, without the master (R19).
 
 use super::*;
+use crate::peer::Word;
 use crate::peer::notes::DONE_DELAY;
 
 /// Peers 1 and 3 hold an operation.
 fn others_hold(fixture: &mut Fixture, op: OpName) {
     for peer in [1, 3].map(PeerId) {
-        fixture.tell(Input::PeerHeld { peer, op });
+        fixture.tell(said(peer, op));
     }
+}
+
+fn said(peer: PeerId, op: OpName) -> Input {
+    let word = Word::Held(op);
+    Input::Said { peer, word }
 }
 
 fn contributors(end: &End) -> &[PeerId] {
@@ -25,7 +31,7 @@ fn what_all_members_hold_is_committed_at_once() {
     assert_eq!(words(&fixture.drain()), ["StartOp"], "it is not here yet");
     fixture.tell(Input::Held(op(0, 0, 1)));
     let outputs = fixture.drain();
-    assert_eq!(words(&outputs), ["SayHeld", "Committed", "StopOp"]);
+    assert_eq!(words(&outputs), ["Say", "Committed", "StopOp"]);
     assert_eq!(contributors(&ends(&outputs)[0].1), [1, 2, 3].map(PeerId));
     fixture.commit(op(0, 0, 1), &[1, 2, 3]);
     fixture.pass(DONE_DELAY);
@@ -64,7 +70,7 @@ fn one_member_is_missing() {
         (3, op(0, 1, 1)),
     ] {
         let peer = PeerId(peer);
-        fixture.tell(Input::PeerHeld { peer, op });
+        fixture.tell(said(peer, op));
     }
     assert!(fixture.drain().is_empty());
     others_hold(&mut fixture, op(0, 0, 1));
@@ -80,10 +86,7 @@ fn without_a_master_calls_go_on() {
         fixture.post_and_hold(n, op(0, n, 1));
         others_hold(&mut fixture, op(0, n, 1));
         let outputs = fixture.drain();
-        assert_eq!(
-            words(&outputs),
-            ["StartOp", "SayHeld", "Committed", "StopOp"]
-        );
+        assert_eq!(words(&outputs), ["StartOp", "Say", "Committed", "StopOp"]);
     }
     let report = fixture.reattach();
     assert_eq!(report.tags[0].floor, OpNumber(3));
@@ -105,7 +108,7 @@ fn nothing_is_said_between_the_report_and_the_view_that_answers_it() {
     fixture.hear(MasterToPeer::Install(change));
     assert_eq!(
         words(&fixture.drain()),
-        ["View", "Installed", "SayHeld", "Committed", "StopOp"]
+        ["View", "Installed", "Say", "Committed", "StopOp"]
     );
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::peer::{SafePointWord, Word};
 use crate::wire::control::LinkFault;
 
 struct Chaos {
@@ -180,9 +181,19 @@ impl Chaos {
                 let op = started
                     .copied()
                     .nth(usize::from(dice) % (self.started.len() + 1));
-                Input::PeerHeld {
-                    peer: PeerId(low),
-                    op: op.unwrap_or(super::op(low, high, 1)),
+                match dice & 0x100 {
+                    0 => Input::Said {
+                        peer: PeerId(low),
+                        word: Word::Held(op.unwrap_or(super::op(low, high, 1))),
+                    },
+                    _ => Input::Said {
+                        peer: PeerId(low),
+                        word: Word::SafePoint(SafePointWord {
+                            vid: self.vid(),
+                            called: high,
+                            released: self.report.safe_released,
+                        }),
+                    },
                 }
             }
             _ => Input::Control(welcome()),

@@ -9,7 +9,7 @@ fn posting_goes_on_until_the_master_asks_for_the_report() {
     fixture.tell(Input::ControlDown);
     fixture.drain();
     fixture.post_and_hold(1, op(0, 0, 1));
-    assert_eq!(words(&fixture.drain()), ["StartOp", "SayHeld"]);
+    assert_eq!(words(&fixture.drain()), ["StartOp", "Say"]);
     fixture.pass(Duration::from_millis(30));
     fixture.tell(Input::ControlUp);
     fixture.post(2, 1);

@@ -46,7 +46,7 @@ fn an_operation_is_posted_held_and_committed_for_one_message() {
         fingerprint: fingerprint(4),
     };
     let outputs = fixture.drain();
-    assert_eq!(words(&outputs), ["SayHeld"]);
+    assert_eq!(words(&outputs), ["Say"]);
     fixture.pass(DONE_DELAY);
     assert_eq!(sent(fixture.drain()), [PeerToMaster::Done(vec![note])]);
     fixture.commit(op(0, 0, 1), &[1, 2, 3]);

@@ -23,7 +23,7 @@ fn pop_all<M: Message>(deframer: &mut Deframer) -> Vec<M> {
 }
 
 fn sample() -> PeerToMaster {
-    PeerToMaster::AtSafePoint { k: 300 }
+    PeerToMaster::AtSafePoint { k: 300, ahead: 0 }
 }
 
 proptest! {

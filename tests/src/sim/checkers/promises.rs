@@ -97,7 +97,7 @@ impl World {
                     linked.remove(peer);
                 }
             }
-            PeerToMaster::AtSafePoint { k } => drop(promises.reached.insert(host, *k)),
+            PeerToMaster::AtSafePoint { k, .. } => drop(promises.reached.insert(host, *k)),
             PeerToMaster::Withdraw { k } => drop(promises.withdrawn.insert((group, *k))),
             PeerToMaster::Attach { report, .. }
             | PeerToMaster::Flush { report, .. }
@@ -157,7 +157,7 @@ impl World {
     /// The master has an output.
     pub fn promises_after(&mut self, output: &Output) {
         let checked = match output {
-            Output::Journal { record, .. } => self.promises_sealed(record),
+            Output::Journal { record, durable } => self.promises_sealed(record, *durable),
             Output::Send {
                 connection: ConnectionId(connection),
                 message,
@@ -267,7 +267,7 @@ impl World {
 
     /// The master seals a record. A newcomer that is ready at a safe point is admitted there,
     /// unless a member does not wait for it.
-    fn promises_sealed(&mut self, record: &Record) -> Result<(), String> {
+    fn promises_sealed(&mut self, record: &Record, durable: bool) -> Result<(), String> {
         let (group, k) = match record {
             Record::ViewSealed(view) => {
                 self.check_closed_view(view)?;
@@ -305,7 +305,8 @@ impl World {
         let Some(members) = promises.members.get(&group) else {
             return Ok(());
         };
-        if self.has_sites() || promises.withdrawn.contains(&(group, k)) {
+        // What members agreed on is written lazily.
+        if !durable || self.has_sites() || promises.withdrawn.contains(&(group, k)) {
             return Ok(());
         }
         let ready = promises.linked.iter().find(|(host, linked)| {

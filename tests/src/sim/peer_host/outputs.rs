@@ -1,8 +1,7 @@
 //! Carries out the outputs of a peer's machine in the simulated world.
 
 use bytes::Bytes;
-use ccl_core::ids::OpName;
-use ccl_core::transport::{Frame, FrameHeader};
+use ccl_core::peer::Word;
 
 use super::*;
 
@@ -25,7 +24,7 @@ impl World {
                 content,
                 sources,
             } => self.sync_elected(host, op, (content, sources)),
-            Output::SayHeld { op, to } => self.host_says_held(host, op, &to),
+            Output::Say { word, to } => self.host_says(host, word, &to),
             Output::StopOp(op) => {
                 self.trace.line(now, format_args!("{host:?} stops {op}"));
                 self.hosts[host.0].plane.stop(op);
@@ -45,12 +44,8 @@ impl World {
         }
     }
 
-    fn host_says_held(&mut self, host: HostId, op: OpName, to: &[PeerId]) {
-        let header = FrameHeader {
-            op,
-            frame: Frame::Held,
-            payload_bytes: 0,
-        };
+    fn host_says(&mut self, host: HostId, word: Word, to: &[PeerId]) {
+        let header = word.header();
         for &peer in to {
             let payload = Bytes::new();
             self.send_frame(host, peer, Content::Signal { header, payload });

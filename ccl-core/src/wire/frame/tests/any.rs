@@ -266,6 +266,7 @@ fn report() -> impl Strategy<Value = Report> {
                 carried,
                 safe_called,
                 safe_released,
+                safe_said: safe_called,
                 given_back: vec![GivenBack { tag: Tag(9), vid }],
             },
         )
@@ -340,7 +341,7 @@ pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
         (op(), cancel()).prop_map(|(op, reason)| PeerToMaster::Cancel { op, reason }),
         (vid(), report()).prop_map(|(vid, report)| PeerToMaster::Flush { vid, report }),
         (vid(), report()).prop_map(|(vid, report)| PeerToMaster::Installed { vid, report }),
-        (0..=NUMBER_MAX).prop_map(|k| PeerToMaster::AtSafePoint { k }),
+        (0..=NUMBER_MAX, 0..=64_u32).prop_map(|(k, ahead)| PeerToMaster::AtSafePoint { k, ahead }),
         (0..=NUMBER_MAX).prop_map(|k| PeerToMaster::Withdraw { k }),
         (vid(), any::<u64>(), any::<bool>()).prop_map(|(vid, peer, gave_up)| {
             PeerToMaster::LinkDown {
