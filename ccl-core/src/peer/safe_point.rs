@@ -129,7 +129,8 @@ impl Peer {
     /// Asks for more before those that were released ahead are used up.
     fn ask_for_more(&mut self, k: u64) {
         let ahead = self.safe_points_ahead();
-        if self.phase.is_telling() && self.safe_points.left() <= u64::from(ahead / 2) {
+        let is_low = self.safe_points.left() <= u64::from(ahead / 2);
+        if ahead > 0 && is_low && self.phase.is_telling() {
             self.send(PeerToMaster::AtSafePoint { k, ahead });
         }
     }

@@ -341,7 +341,7 @@ fn unit_is_lost_as_one_across_groups() {
     stage.ready(second, &[]);
     let third = stage.join(stage.unit_hello(1, 3, 9));
     let alone = stage.join_group(0);
-    stage.say(first, PeerToMaster::AtSafePoint { k: 9, ahead: 0 });
+    stage.say(first, done(op(0, vid(9, 9))));
     let [(lost, EvictReason::Protocol(_)), others @ ..] = &evictions(&stage)[..] else {
         panic!("{:?}", evictions(&stage));
     };

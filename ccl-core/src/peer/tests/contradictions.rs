@@ -183,7 +183,10 @@ fn messages_out_of_turn_cost_the_connection() {
         MasterToPeer::Suspend { vid: vid(2) },
         MasterToPeer::Release { vid: vid(2) },
         MasterToPeer::SafeReleased { k: 0, vid: vid(2) },
-        MasterToPeer::SafeReleased { k: 7, vid: vid(1) },
+        MasterToPeer::SafeReleased {
+            k: 700,
+            vid: vid(1),
+        },
         MasterToPeer::Summon,
         MasterToPeer::Welcome {
             run_id: RunId(1),

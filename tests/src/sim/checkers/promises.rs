@@ -272,7 +272,7 @@ impl World {
             Record::ViewSealed(view) => {
                 self.check_closed_view(view)?;
                 let members = view.members.iter().map(|sealed| sealed.member.peer);
-                let members = members.collect();
+                let members: BTreeSet<PeerId> = members.collect();
                 if view.members.is_empty() {
                     // No member learns of it, and so none learns which tags begin anew.
                     let run = self.checkers.run;
@@ -283,9 +283,12 @@ impl World {
                     }
                 }
                 let promises = &mut self.checkers.promises;
-                promises.members.insert(view.group, members);
+                let known = promises.members.insert(view.group, members.clone());
+                // Otherwise members had agreed on it before.
+                let is_admission = known.is_none_or(|known| !members.is_subset(&known));
                 let before = promises.released.insert(view.group, view.safe_released);
-                if before.is_some_and(|before| before < view.safe_released) {
+                let is_later = before.is_some_and(|before| before < view.safe_released);
+                if is_later && is_admission {
                     let k = view.safe_released - 1;
                     promises.admitted.insert((view.group, k), view.vid);
                 }
