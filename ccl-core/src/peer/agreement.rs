@@ -11,7 +11,7 @@ use crate::mutation::{Mutation, is_active};
 use super::Peer;
 use super::io::Output;
 use super::tags::{Posted, Stage, Verdict};
-use super::word::Word;
+use crate::wire::word::Word;
 
 impl Peer {
     /// Another member holds a result. What is over here, or not called yet, means nothing.

@@ -5,7 +5,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::word::Word;
 use crate::error::{Error, Eviction};
 use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
@@ -14,6 +13,7 @@ use crate::wire::control::{
     AbortReason, CancelReason, Fingerprint, LinkFault, MasterToPeer, Member, PeerToMaster, Place,
     Start, StateId,
 };
+use crate::wire::word::Word;
 
 /// A view as callers see it: it travels with each result (R16).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -28,7 +28,6 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod verdicts;
-mod word;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -49,8 +48,8 @@ use safe_said::{Said, Stride};
 use session::{Leaving, Session};
 use tags::Tags;
 
+pub use crate::wire::word::{SafePointWord, Word};
 pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
-pub use word::{SafePointWord, Word};
 
 /// A peer of a run. Pure: see the module's documentation.
 #[derive(Debug)]

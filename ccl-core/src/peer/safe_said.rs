@@ -15,7 +15,7 @@ use crate::time::Instant;
 use super::Peer;
 use super::io::Output;
 use super::phase::Phase;
-use super::word::{SafePointWord, Word};
+use crate::wire::word::{SafePointWord, Word};
 
 /// What members have told each other about the safe points of a view.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! What members tell each other, without the master (R9, R19).
 
+use super::data::{Frame, FrameHeader};
 use crate::ids::{OpName, OpNumber, Tag, Vid};
-use crate::wire::data::{Frame, FrameHeader};
 
 /// What a member tells others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
