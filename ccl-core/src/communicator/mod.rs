@@ -96,8 +96,8 @@ impl Communicator {
         self.session().view()
     }
 
-    /// Number of newcomers that the next `update_topology` may admit, as far as this peer knows; the
-    /// next but some, where the master is far and has released safe points ahead.
+    /// Number of newcomers that the next `update_topology` may admit, as far as this peer knows.
+    /// Where the master is far, it may have released some calls ahead, which admit nobody.
     #[must_use]
     pub fn pending_peers(&self) -> u32 {
         self.session().pending_peers()

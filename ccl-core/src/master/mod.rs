@@ -26,8 +26,8 @@ pub use history::History;
 pub use history::record::{Record, Registration, SealedMember, SealedView};
 use run::Run;
 use run::hearing::{Hearing, Notice};
+use run::silence::newest_word;
 use session::secret::Secrets;
-use session::{Contact, Sessions};
 use shared::Shared;
 pub use status::{GroupStatus, PeerStatus, Status};
 use used::UsedGroups;
@@ -366,34 +366,6 @@ impl Master {
         self.expire_run();
     }
 
-    /// Until when a session may stay as it is: silent, or without a connection.
-    fn patience(&self, peer: PeerId) -> Option<Instant> {
-        let session = self.shared.sessions.get(peer)?;
-        let timers = &self.shared.timers;
-        let begun = |at| self.shared.begun(at);
-        match session.contact {
-            Contact::Attached { heard, .. } => Some(begun(heard) + timers.peer_timeout),
-            // While a run is rebuilt, its window says how long members are waited for.
-            Contact::Detached { .. } if self.is_rebuilding(peer) => None,
-            Contact::Detached { since } => Some(begun(since) + timers.reattach_grace),
-        }
-    }
-
-    fn is_rebuilding(&self, peer: PeerId) -> bool {
-        let group = self.groups.get(&self.group_of(peer));
-        group.is_some_and(|group| matches!(group.phase.state(), State::Rebuild))
-    }
-
-    fn impatience(&self, peer: PeerId) -> EvictReason {
-        if self.shared.sessions.is_detached(peer) {
-            return EvictReason::Detached;
-        }
-        let silence = self.shared.sessions.silence(peer, self.shared.now);
-        EvictReason::Silent {
-            silent_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-
     /// Does what the input allows, until nothing more follows from it.
     fn settle(&mut self) {
         loop {
@@ -468,7 +440,7 @@ impl Master {
             names,
         });
         self.with_group(registration.group, |group, shared| {
-            group.handle_evicted(shared, (peer, &reason), lease_end);
+            group.handle_evicted(shared, peer, &reason, lease_end);
         });
     }
 
@@ -488,17 +460,4 @@ impl Master {
             .expect("sessions belong to groups that exist");
         act(group, &mut self.shared);
     }
-}
-
-/// When the master last received anything from a peer that shows it to be reachable: from a member,
-/// as long as one is connected, since newcomers lose nothing by waiting.
-fn newest_word(sessions: &Sessions, groups: &BTreeMap<GroupId, Group>) -> Option<Instant> {
-    let words = sessions.iter().filter_map(|(peer, session)| {
-        let Contact::Attached { heard, .. } = session.contact else {
-            return None;
-        };
-        let group = groups.get(&session.registration.group)?;
-        Some((!group.is_newcomer(*peer), heard))
-    });
-    words.max().map(|(_, heard)| heard)
 }

@@ -18,6 +18,7 @@ mod invariants;
 mod io;
 mod mesh;
 mod notes;
+mod opening;
 mod phase;
 mod report;
 mod safe_point;

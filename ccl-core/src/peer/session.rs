@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::ids::{CallId, PeerId, RunId, SessionId};
 use crate::time::{Instant, Pace};
 use crate::timers::Timers;
-use crate::wire::control::{CancelReason, Claim, EvictReason, PROTOCOL_VERSION, PeerToMaster};
+use crate::wire::control::{CancelReason, EvictReason, PeerToMaster};
 
 use super::Peer;
 use super::io::{End, Output, SessionEnd};
@@ -92,6 +92,16 @@ impl Session {
     /// Whether there is a connection to the master.
     pub fn is_up(&self) -> bool {
         matches!(self.control, Control::Up { .. })
+    }
+
+    /// What the master has told it, once registered.
+    pub fn registration(&self) -> Option<&Registration> {
+        self.registration.as_ref()
+    }
+
+    /// Counter of its connections.
+    pub fn attach(&self) -> u64 {
+        self.attach
     }
 
     /// Its name, once registered.
@@ -445,69 +455,5 @@ impl Peer {
             self.outputs
                 .push_back(Output::Event(Event::Attached(false)));
         }
-    }
-
-    fn say_hello(&mut self) {
-        let hello = PeerToMaster::Hello {
-            protocol: PROTOCOL_VERSION,
-            library: env!("CARGO_PKG_VERSION").to_owned(),
-            run: self.setup.run.clone(),
-            group: self.setup.group,
-            unit: self.setup.unit,
-            unit_size: self.setup.unit_size,
-            place: self.setup.place,
-            addresses: self.setup.addresses.clone(),
-            key: self.setup.key,
-            min_world: self.setup.min_world,
-            attach: self.session.attach,
-            name: self.setup.name.clone(),
-        };
-        self.send(hello);
-    }
-
-    fn say_here(&mut self) {
-        let Some(registration) = self.session.registration.clone() else {
-            return;
-        };
-        let here = PeerToMaster::Here {
-            run_id: registration.run_id,
-            session: registration.session,
-            attach: self.session.attach,
-            vid: self.view().map(|view| view.vid).unwrap_or_default(),
-            claim: self.claim(&registration),
-        };
-        self.send(here);
-    }
-
-    fn say_attach(&mut self) {
-        let Some(registration) = self.session.registration.clone() else {
-            return;
-        };
-        let claim = self.claim(&registration);
-        self.notes.clear();
-        let report = self.report();
-        self.send(PeerToMaster::Attach {
-            run_id: registration.run_id,
-            session: registration.session,
-            attach: self.session.attach,
-            claim,
-            report,
-        });
-    }
-
-    fn claim(&self, registration: &Registration) -> Claim {
-        let mut claim = Claim {
-            peer: registration.peer,
-            group: self.setup.group,
-            unit_size: self.setup.unit_size,
-            place: self.setup.place,
-            ..Claim::default()
-        };
-        if let Some(membership) = self.phase.membership() {
-            claim.members.clone_from(&membership.view.members);
-            claim.ring_order.clone_from(&membership.view.ring_order);
-            claim.costs = membership.costs;
-        }
-        claim
     }
 }

@@ -366,8 +366,8 @@ struct Stall {
     ended: Mutex<Option<Instant>>,
 }
 
-/// Runs one of three peers: while the disk stalls, and for longer than an eviction takes after that,
-/// its calls have all three contributors. Returns the time of the first commit.
+/// Runs one of three peers: while the disk stalls, and for longer than an eviction takes after
+/// that, its calls have all three contributors. Returns the time of the first commit.
 fn call_over_a_stall(master: SocketAddr, stall: &Stall, all: &Barrier, clock: Clock) -> Instant {
     let config = CommunicatorConfig {
         master: master.to_string(),

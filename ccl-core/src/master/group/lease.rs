@@ -1,8 +1,8 @@
 //! How long the members of a group may go on without a master (R19).
 //!
 //! Members that are cut off together can commit among themselves, as long as all of them take part.
-//! So a group whose members were all lost is not founded anew before their leases have ended, unless
-//! one of them is known to have stopped. Leases are in real time, as at the members.
+//! So a group whose members were all lost is not founded anew before their leases have ended,
+//! unless one of them is known to have stopped. Leases are in real time, as at the members.
 
 use std::time::Duration;
 

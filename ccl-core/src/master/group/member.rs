@@ -144,7 +144,7 @@ impl Group {
                 self.handle_installed(shared, peer, vid, &report)
             }
             PeerToMaster::AtSafePoint { k, ahead } => {
-                self.handle_safe_point(shared, peer, (k, ahead))
+                self.handle_safe_point(shared, peer, k, ahead)
             }
             PeerToMaster::Withdraw { k } => {
                 if self.accepts(shared, Event::Withdraw, peer) {
@@ -264,7 +264,8 @@ impl Group {
         &mut self,
         shared: &mut Shared,
         peer: PeerId,
-        (k, ahead): (u64, u32),
+        k: u64,
+        ahead: u32,
     ) -> Handled {
         if !self.accepts(shared, Event::AtSafePoint, peer) {
             return Ok(());

@@ -20,6 +20,7 @@ pub mod patience;
 pub mod phase;
 pub mod presence;
 pub mod rebuild;
+mod resume;
 pub mod returns;
 pub mod safe_point;
 pub mod shared_state;
@@ -180,7 +181,8 @@ impl Group {
     pub fn handle_evicted(
         &mut self,
         shared: &mut Shared,
-        (peer, reason): (PeerId, &EvictReason),
+        peer: PeerId,
+        reason: &EvictReason,
         lease_end: Instant,
     ) {
         if self.newcomers.contains_key(&peer) {

@@ -9,15 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{OpName, PeerId, SessionId, Term, Vid};
 use crate::limits;
-use crate::master::group::change::said_by_all;
-use crate::master::group::decision::Survival;
+use crate::master::group::View;
 use crate::master::group::patience::answer_timeout;
-use crate::master::group::phase::Phase;
-use crate::master::group::returns::Base;
-use crate::master::group::{Group, View};
 use crate::master::history::record::SealedView;
 use crate::master::shared::Shared;
-use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::topology;
 use crate::wire::control::{
@@ -37,7 +32,7 @@ pub struct Rebuild {
     /// When no session of an earlier master can be alive any more. If no member attaches, a view in
     /// the journal is not given up before then.
     pub last_resort: Instant,
-    heard: BTreeMap<PeerId, (Claim, Report)>,
+    pub heard: BTreeMap<PeerId, (Claim, Report)>,
     /// Members that are back and have not attached.
     here: BTreeSet<PeerId>,
     /// Those of them that were asked to.
@@ -48,25 +43,25 @@ pub struct Rebuild {
     claimed: Option<Newest>,
     /// Whether the operator was informed that the window has passed and more members are needed.
     stalled: bool,
-    struck: BTreeMap<PeerId, EvictReason>,
+    pub struck: BTreeMap<PeerId, EvictReason>,
     /// Peers whose sessions no journal names: they were taken over on their own claim.
-    adopted: BTreeSet<PeerId>,
+    pub adopted: BTreeSet<PeerId>,
 }
 
 /// The view from which the run is resumed.
 #[derive(Clone, Debug)]
-struct Newest {
-    view: View,
-    is_closed: bool,
-    carried: Vec<Birth>,
+pub struct Newest {
+    pub view: View,
+    pub is_closed: bool,
+    pub carried: Vec<Birth>,
     /// Tags that some of its members may not know to have restarted.
-    given_back: Vec<GivenBack>,
+    pub given_back: Vec<GivenBack>,
     /// How operations ended, according to the peer that claims it.
-    tags: Vec<TagReport>,
+    pub tags: Vec<TagReport>,
     /// Whether a trusted journal names it, so that no majority is needed.
-    sealed: bool,
+    pub sealed: bool,
     /// Whether a member of it has reported what it knows, and not only its name.
-    is_reported: bool,
+    pub is_reported: bool,
 }
 
 impl Rebuild {
@@ -120,8 +115,8 @@ impl Rebuild {
 
     /// A peer attached; its newest report counts.
     pub fn hear(&mut self, peer: PeerId, claim: Claim, report: Report) {
-        let known = self.claimed.as_ref();
-        let known = known.map(|newest| (newest.view.vid, newest.is_reported));
+        let claimed = self.claimed.as_ref();
+        let known = claimed.map(|newest| (newest.view.vid, newest.is_reported));
         if !claim.members.is_empty() && Some((report.vid, true)) > known {
             self.claimed = Some(Newest {
                 is_reported: true,
@@ -152,7 +147,7 @@ impl Rebuild {
     }
 
     /// The peers to ask to attach now: those that are back, once they are enough.
-    fn take_summons(&mut self, now: Instant, shared: &Shared) -> Vec<PeerId> {
+    pub fn take_summons(&mut self, now: Instant, shared: &Shared) -> Vec<PeerId> {
         if !self.is_promising(now, shared.force_rebuild) {
             return Vec::new();
         }
@@ -264,7 +259,7 @@ impl Rebuild {
         newest.sealed || force || back * 2 > members
     }
 
-    fn count_heard(&self, view: &View) -> usize {
+    pub fn count_heard(&self, view: &View) -> usize {
         let members = view.members.iter();
         members.filter(|member| self.has_heard(member.peer)).count()
     }
@@ -329,7 +324,7 @@ impl Rebuild {
         sealed.max(claimed).map_or(0, |(_, members)| members)
     }
 
-    fn newest(&self) -> Option<Newest> {
+    pub fn newest(&self) -> Option<Newest> {
         let sealed = self.sealed.as_ref().map(|sealed| Newest {
             view: View {
                 vid: sealed.vid,
@@ -397,152 +392,4 @@ pub fn is_plausible(claim: &Claim) -> bool {
         && members.len() <= limits::WORLD_SIZE_MAX
         && distinct.contains(&claim.peer)
         && distinct.iter().all(|peer| peer.0 < u64::MAX / 2)
-}
-
-impl Group {
-    /// While the group is rebuilt: asks members to attach once enough are back.
-    pub fn summon(&mut self, shared: &mut Shared) {
-        if let Phase::Rebuild(rebuild) = &mut self.phase {
-            for peer in rebuild.take_summons(shared.now, shared) {
-                shared.summon(peer);
-            }
-        }
-    }
-
-    /// Whether enough was received to resume the group.
-    pub fn is_rebuilt(&self, shared: &Shared) -> bool {
-        match &self.phase {
-            Phase::Rebuild(rebuild) => rebuild.is_ready(shared.now, shared.force_rebuild),
-            _ => false,
-        }
-    }
-
-    /// Resumes the group from what was received.
-    pub fn finish_rebuild(&mut self, shared: &mut Shared) {
-        let Phase::Rebuild(mut rebuild) = std::mem::replace(&mut self.phase, Phase::Founding)
-        else {
-            unreachable!("only a group that is rebuilt is taken up");
-        };
-        let Some(newest) = rebuild.newest() else {
-            return;
-        };
-        self.view = newest.view;
-        self.is_closed = newest.is_closed && !is_active(Mutation::ClosedNotSealed);
-        let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
-        self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
-        if let Some(sealed) = &rebuild.sealed {
-            // What an older copy has as sealed last counts only if a member confirms it.
-            let is_known = rebuild.trusted || rebuild.count_heard(&self.view) > 0;
-            let state = sealed.state.filter(|_| is_known);
-            self.ledger.restore(&sealed.floors, state);
-            self.safe.released = sealed.safe_released;
-        }
-        self.ledger.take_base(&Base {
-            sealed: rebuild.sealed.as_ref().map(|sealed| sealed.vid),
-            newest: self.view.vid,
-            given_back: &newest.given_back,
-            tags: &newest.tags,
-        });
-        let (members, others): (Vec<_>, Vec<_>) = rebuild
-            .heard
-            .iter()
-            .partition(|(peer, _)| self.view.contains(**peer));
-        for (peer, _) in others {
-            shared.condemn(*peer, EvictReason::NotAMember);
-        }
-        let mut refused = self.restate(shared, &members, &newest.carried);
-        let fresh = members
-            .iter()
-            .filter(|(_, (_, report))| report.vid == Vid::default());
-        let fresh: Vec<PeerId> = fresh.map(|(peer, _)| **peer).collect();
-        if fresh.len() < members.len() {
-            // They were admitted without learning of it, so they do not know the state of the
-            // others.
-            refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Unaware)));
-        }
-        let heard = members.iter().map(|(peer, _)| **peer);
-        let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();
-        let of_view = members
-            .iter()
-            .filter(|(_, (_, it))| it.vid == self.view.vid);
-        let said = of_view.map(|(peer, (_, report))| (**peer, report.safe_said));
-        if let Some(said) = said_by_all(&said.collect(), &survivors) {
-            self.safe.raise(said);
-        }
-        rebuild.struck.extend(refused);
-        for peer in rebuild.adopted.intersection(&survivors) {
-            shared.seal_registration(*peer);
-        }
-        let lost = self.not_heard(shared, &survivors, &rebuild.struck);
-        self.resolve(
-            shared,
-            &Survival {
-                survivors: &survivors,
-                lost: &lost,
-            },
-        );
-        self.note_all_halted();
-        self.install(shared, &survivors, &lost, &[]);
-        let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
-        let fresh: Vec<PeerId> = fresh.collect();
-        self.note_admitted(&fresh);
-    }
-
-    /// Adds the reports of the newest view's members; returns the members whose reports cannot be
-    /// true.
-    fn restate(
-        &mut self,
-        shared: &mut Shared,
-        members: &[(&PeerId, &(Claim, Report))],
-        carried: &[Birth],
-    ) -> BTreeMap<PeerId, EvictReason> {
-        let now = shared.now;
-        let mut refused = BTreeMap::new();
-        for (peer, (_, report)) in members {
-            self.safe.released = self.safe.released.max(report.safe_released);
-            self.ledger.learn_state(report);
-            let ledger = &self.ledger;
-            let counts = |tag: &&TagReport| !ledger.returns.is_void(tag.tag, report.vid);
-            let tags: Vec<_> = report.tags.iter().filter(counts).collect();
-            let mut tags = tags.into_iter();
-            let learned = tags.try_for_each(|tag| self.ledger.learn(tag));
-            if let Err(why) = learned {
-                refused.insert(**peer, EvictReason::Protocol(why));
-            }
-        }
-        carried
-            .iter()
-            .for_each(|carried| self.ledger.resume(carried, now));
-        for (peer, (_, report)) in members {
-            if let Err(why) = self.restate_elected(now, **peer, report) {
-                refused.insert(**peer, EvictReason::Protocol(why));
-            }
-        }
-        for (peer, (_, report)) in members {
-            if let Err(why) = self.absorb(shared, **peer, report) {
-                refused.insert(**peer, EvictReason::Protocol(why));
-            }
-        }
-        refused
-    }
-
-    fn not_heard(
-        &self,
-        shared: &mut Shared,
-        survivors: &BTreeSet<PeerId>,
-        struck: &BTreeMap<PeerId, EvictReason>,
-    ) -> BTreeMap<PeerId, EvictReason> {
-        let gone = self
-            .view
-            .peers()
-            .into_iter()
-            .filter(|peer| !survivors.contains(peer));
-        let mut lost = BTreeMap::new();
-        for peer in gone {
-            let reason = struck.get(&peer).cloned().unwrap_or(EvictReason::NotHeard);
-            shared.condemn(peer, reason.clone());
-            lost.insert(peer, reason);
-        }
-        lost
-    }
 }

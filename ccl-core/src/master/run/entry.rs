@@ -30,6 +30,45 @@ pub struct Attach {
     pub is_here: bool,
 }
 
+impl Attach {
+    /// The message as it is: an `Attach` or a `Here`.
+    fn of(connection: ConnectionId, message: PeerToMaster) -> Self {
+        let is_here = matches!(message, PeerToMaster::Here { .. });
+        let (run_id, session, attach, claim, report) = match message {
+            PeerToMaster::Here {
+                run_id,
+                session,
+                attach,
+                vid,
+                claim,
+            } => {
+                let report = Report {
+                    vid,
+                    ..Report::default()
+                };
+                (run_id, session, attach, claim, report)
+            }
+            PeerToMaster::Attach {
+                run_id,
+                session,
+                attach,
+                claim,
+                report,
+            } => (run_id, session, attach, claim, report),
+            _ => unreachable!("the caller has looked"),
+        };
+        Self {
+            connection,
+            run_id,
+            session,
+            attach,
+            claim,
+            report,
+            is_here,
+        }
+    }
+}
+
 impl Master {
     /// The first message of a connection.
     pub fn handle_stranger(
@@ -69,39 +108,9 @@ impl Master {
                     name,
                 });
             }
-            PeerToMaster::Here {
-                run_id,
-                session,
-                attach,
-                vid,
-                claim,
-            } => self.handle_attach(Attach {
-                connection,
-                run_id,
-                session,
-                attach,
-                claim,
-                report: Report {
-                    vid,
-                    ..Report::default()
-                },
-                is_here: true,
-            }),
-            PeerToMaster::Attach {
-                run_id,
-                session,
-                attach,
-                claim,
-                report,
-            } => self.handle_attach(Attach {
-                connection,
-                run_id,
-                session,
-                attach,
-                claim,
-                report,
-                is_here: false,
-            }),
+            PeerToMaster::Here { .. } | PeerToMaster::Attach { .. } => {
+                self.handle_attach(Attach::of(connection, message));
+            }
             // A late message of a session that has ended.
             _ => self.shared.outbox.close(connection),
         }

@@ -176,29 +176,29 @@ impl Chaos {
             18..=20 => Input::Control(MasterToPeer::Install(self.fitting(dice))),
             21 => Input::Control(MasterToPeer::Release { vid: self.vid() }),
             22 => Input::Control(MasterToPeer::Commit(self.commits())),
-            23 => {
-                let started = self.started.keys();
-                let op = started
-                    .copied()
-                    .nth(usize::from(dice) % (self.started.len() + 1));
-                match dice & 0x100 {
-                    0 => Input::Said {
-                        peer: PeerId(low),
-                        word: Word::Held(op.unwrap_or(super::op(low, high, 1))),
-                    },
-                    _ => Input::Said {
-                        peer: PeerId(low),
-                        word: Word::SafePoint(SafePointWord {
-                            vid: self.vid(),
-                            called: high,
-                            released: self.report.safe_released,
-                        }),
-                    },
-                }
-            }
+            23 => self.word(dice),
             _ => Input::Control(welcome()),
         };
         self.fixture.tell(input);
+    }
+
+    /// What another member tells, which may be nonsense.
+    fn word(&self, dice: u16) -> Input {
+        let (low, high) = (u64::from(dice % 4), u64::from(dice / 4 % 4));
+        let started = self.started.keys().copied();
+        let op = started
+            .skip(usize::from(dice) % (self.started.len() + 1))
+            .next();
+        let word = match dice & 0x100 {
+            0 => Word::Held(op.unwrap_or(super::op(low, high, 1))),
+            _ => Word::SafePoint(SafePointWord {
+                vid: self.vid(),
+                called: high,
+                released: self.report.safe_released,
+            }),
+        };
+        let peer = PeerId(low);
+        Input::Said { peer, word }
     }
 
     fn vid(&self) -> Vid {
