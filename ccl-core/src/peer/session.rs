@@ -29,8 +29,8 @@ const RETRY_AFTER_BREAK: Duration = Duration::from_millis(20);
 pub(super) struct Session {
     registration: Option<Registration>,
     control: Control,
-    /// When the connection came up, and when each heartbeat was sent over it that the master has not
-    /// answered: it answers them in order.
+    /// When the connection came up, and when each heartbeat was sent over it that the master has
+    /// not answered: it answers them in order.
     opened_at: Instant,
     pings: VecDeque<Instant>,
     /// When the newest message was sent that the master has answered.

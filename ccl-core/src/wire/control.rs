@@ -85,11 +85,10 @@ pub struct Report {
     pub safe_called: u64,
     /// Safe points that were released to it.
     pub safe_released: u64,
-    /// Safe points, from the first one on, that it told the other members of this view to be at or
-    /// past (R9).
+    /// Safe points that it told the other members of this view to be at or past (R19).
     pub safe_said: u64,
-    /// What that view's `Install` named as given back, until the view is released: a master without
-    /// a journal knows by it which reports are of tags as they were before.
+    /// What that view's `Install` named as given back, until the view is released: by it a master
+    /// without a journal knows which reports are of tags as they were before.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub given_back: Vec<GivenBack>,
 }
@@ -270,8 +269,7 @@ pub struct Install {
     pub departed: Vec<(PeerId, EvictReason)>,
 }
 
-/// The groups that the receiver does not belong to. For information only: the numbers may be older
-/// than its own view.
+/// The groups that the receiver does not belong to, maybe of some time ago. For information only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherGroups {
     /// Members of those groups together.
@@ -298,8 +296,7 @@ pub enum PeerToMaster {
         group: GroupId,
         /// Unit it lives and dies with; `None`: alone.
         unit: Option<UnitId>,
-        /// Peers of that unit, over all groups, that are admitted together; `None`: it need not
-        /// wait for any.
+        /// Peers of that unit, over all groups, that are admitted together; `None`: it is alone.
         unit_size: Option<u32>,
         /// Its place among the fixed members of a closed group; `None`: the group is open (R21).
         place: Option<Place>,
@@ -365,7 +362,7 @@ pub enum PeerToMaster {
     AtSafePoint {
         /// Number of the safe point, from 0: it is released once `safe_released > k`.
         k: u64,
-        /// How many after it the caller would like to be released before it gets there.
+        /// How many after it the caller would like to be released ahead.
         ahead: u32,
     },
     /// The caller's deadline at a safe point passed.
@@ -381,8 +378,7 @@ pub enum PeerToMaster {
         peer: PeerId,
         /// How it failed.
         fault: LinkFault,
-        /// False: only seen to end, repair goes on, and this is evidence for a lost control
-        /// connection alone. True: repair was given up; somebody is to blame (R10).
+        /// Whether repair was given up, and somebody is to blame (R10); else it was seen to end.
         gave_up: bool,
     },
     /// A link that was reported down works again.
@@ -394,8 +390,7 @@ pub enum PeerToMaster {
     Leave,
     /// Heartbeat of a peer.
     Ping,
-    /// Why there is no link to a newcomer, or of a newcomer, for the text of peers that wait for
-    /// it; nothing is decided by it.
+    /// Why there is no link to or of a newcomer. For texts only: nothing is decided by it.
     NoLink {
         /// The other end.
         peer: PeerId,
@@ -412,7 +407,7 @@ pub enum PeerToMaster {
         attach: u64,
         /// The newest view it installed.
         vid: Vid,
-        /// Who it is, for a master that lost its journal.
+        /// Who it is.
         claim: Claim,
     },
 }
@@ -438,8 +433,7 @@ pub enum MasterToPeer {
         /// What the peer waits for, if it is not its own program.
         waits: Option<Wait>,
     },
-    /// Peers to be linked with: to a newcomer, all that it must reach; to a member, newcomers to
-    /// let in. The list replaces the one before.
+    /// Peers to be linked with, instead of those before: all, or newcomers if sent to a member.
     Expect {
         /// The group's view, `Vid::default()` before the first.
         vid: Vid,
@@ -454,8 +448,7 @@ pub enum MasterToPeer {
     Install(Install),
     /// Operations that succeeded.
     Commit(#[serde(deserialize_with = "bounded::list::<_, _, OPEN_OPS_MAX>")] Vec<CommitRecord>),
-    /// The election of a sync of shared state: who does not have this content gets it from those
-    /// that do.
+    /// The election of a sync of shared state: others get this content from those that have it.
     Elected {
         /// The sync.
         op: OpName,

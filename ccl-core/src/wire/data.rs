@@ -63,8 +63,8 @@ pub enum Frame {
     },
     /// The sender holds the whole result of an operation (signal lane; R19).
     Held,
-    /// How far its sender is with the safe points of the view that stands for the operation's birth,
-    /// whose number is how many it is at or past (signal lane; R9).
+    /// How far its sender is with the safe points of a view, which is named as the operation's
+    /// birth; the operation's number is how many it is at or past (signal lane; R19).
     SafePoint {
         /// Low half of how many are released to it.
         released_low: u32,

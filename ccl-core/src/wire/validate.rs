@@ -18,12 +18,12 @@ use crate::limits::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    AbortReason, Birth, CancelReason, Claim, CommitRecord, EvictReason, Fingerprint, GivenBack,
-    Install, MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId,
-    SyncFault, TagFloor, TagReport,
+    AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
+    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
+    TagFloor, TagReport,
 };
 
-use place::check_place;
+use place::{check_claim, check_place};
 use waits::{check_crossed, check_late, check_wait_point, check_waits};
 
 /// The first rule that a message breaks.
@@ -125,14 +125,6 @@ impl PeerToMaster {
             Self::LinkUp { .. } | Self::Leave | Self::Ping => Ok(()),
         }
     }
-}
-
-fn check_claim(claim: &Claim) -> Checked {
-    let unit_size = claim.unit_size.unwrap_or(1) as usize;
-    length("unit_size", unit_size, PEERS_MAX)?;
-    check_place(claim.place)?;
-    check_members(&claim.members)?;
-    check_ring(&claim.ring_order, claim.members.len())
 }
 
 impl MasterToPeer {

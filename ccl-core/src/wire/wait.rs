@@ -112,7 +112,8 @@ pub enum Wait {
         /// For how long at most, in seconds.
         seconds: u32,
     },
-    /// All members of the group's last view were lost at once, and may be at work without the master.
+    /// All members of the group's last view were lost at once, and may be at work without the
+    /// master.
     LostView {
         /// For how long at most, in seconds.
         seconds: u32,

@@ -71,8 +71,9 @@ pub const ALL: [Mutation; 60] = [
 ];
 
 /// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs`,
-/// `scenarios_closed.rs` and `scenarios_agreement.rs` in `tests/tests`): they matter only after two faults that a seed hardly
-/// has in the right order, or after faults that disable the checks of a seed.
+/// `scenarios_closed.rs` and `scenarios_agreement.rs` in `tests/tests`): they matter only after two
+/// faults that a seed hardly has in the right order, or after faults that disable the checks of a
+/// seed.
 pub const SCRIPTED: [Mutation; 6] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,

@@ -91,7 +91,8 @@ impl Group {
         if self.ledger.wants_abort() || self.ledger.wants_return(shared.tags_kept) {
             return self.suspend(shared, Lost::new());
         }
-        if !self.safe.is_called() && !(self.safe.is_wished() && self.newcomers.is_empty()) {
+        let is_low = self.safe.is_wished() && self.newcomers.is_empty();
+        if !self.safe.is_called() && !is_low {
             return;
         }
         let members: BTreeSet<_> = self.view.peers().into_iter().collect();

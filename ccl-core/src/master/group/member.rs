@@ -69,8 +69,8 @@ impl Group {
         }
     }
 
-    /// A member is back, and goes on by itself until it attaches. While a run is rebuilt it is asked
-    /// to once enough are back: a master that hears too few stops nobody.
+    /// A member is back, and goes on by itself until it attaches. While a run is rebuilt it is
+    /// asked to once enough are back: a master that hears too few stops nobody.
     pub fn handle_here(&mut self, shared: &mut Shared, peer: PeerId, claim: Claim, vid: Vid) {
         if matches!(self.phase, Phase::Rebuild(_)) && !claim.members.is_empty() {
             self.newcomers.remove(&peer);

@@ -244,10 +244,9 @@ impl Rebuild {
         let Some(newest) = self.newest() else {
             return now >= self.window;
         };
-        let members = newest.view.members.len();
-        let back = newest.view.members.iter().map(|member| member.peer);
-        let back = back.filter(|peer| is_back(*peer)).count();
-        if back == members {
+        let members = newest.view.peers();
+        let back = members.iter().filter(|peer| is_back(**peer)).count();
+        if back == members.len() {
             return true;
         }
         if back == 0 {
@@ -256,7 +255,7 @@ impl Rebuild {
         if now < self.window {
             return false;
         }
-        newest.sealed || force || back * 2 > members
+        newest.sealed || force || back * 2 > members.len()
     }
 
     pub fn count_heard(&self, view: &View) -> usize {

@@ -1,7 +1,7 @@
 //! Resumes a group from what was received while it was rebuilt (R11).
 //!
-//! One decision (R4) leads directly to the next view. What was received, and whether it is enough, is
-//! in `rebuild`.
+//! One decision (R4) leads directly to the next view. What was received, and whether it is enough,
+//! is in `rebuild`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -75,7 +75,7 @@ fn a_sync_of_shared_state_is_never_decided_by_members() {
     assert!(stage.closed.contains(&peers[0].connection));
 }
 
-/// A member that is back is told nothing until it attaches, and it is asked to at once; but a master
+/// A member that is back is told nothing until it attaches, and is asked to at once; but a master
 /// that rebuilds waits until enough are back.
 #[test]
 fn a_member_that_is_back_is_asked_to_attach() {
@@ -92,9 +92,9 @@ fn a_member_that_is_back_is_asked_to_attach() {
         new_run: false,
         ..setup()
     });
-    for index in 0..2 {
-        stage.come_back(&mut peers[index], vid);
-        assert!(stage.told(peers[index]).is_empty(), "one is missing");
+    for peer in &mut peers[..2] {
+        stage.come_back(peer, vid);
+        assert!(stage.told(*peer).is_empty(), "one is missing");
     }
     stage.come_back(&mut peers[2], vid);
     for &peer in &peers {

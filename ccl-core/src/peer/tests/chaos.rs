@@ -185,10 +185,8 @@ impl Chaos {
     /// What another member tells, which may be nonsense.
     fn word(&self, dice: u16) -> Input {
         let (low, high) = (u64::from(dice % 4), u64::from(dice / 4 % 4));
-        let started = self.started.keys().copied();
-        let op = started
-            .skip(usize::from(dice) % (self.started.len() + 1))
-            .next();
+        let mut started = self.started.keys().copied();
+        let op = started.nth(usize::from(dice) % (self.started.len() + 1));
         let word = match dice & 0x100 {
             0 => Word::Held(op.unwrap_or(super::op(low, high, 1))),
             _ => Word::SafePoint(SafePointWord {

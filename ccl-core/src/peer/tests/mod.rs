@@ -262,8 +262,8 @@ impl Fixture {
         flush.expect("Suspend is answered by Flush")
     }
 
-    /// Loses the connection, and lets a new one come up, over which a member is summoned; returns the
-    /// report of the `Attach`.
+    /// Loses the connection, and lets a new one come up, over which a member is summoned; returns
+    /// the report of the `Attach`.
     pub fn reattach(&mut self) -> Report {
         self.tell(Input::ControlDown);
         self.drain();
