@@ -132,3 +132,7 @@ const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
 /// A whole segment, one contribution from each other member, always fits the scratch memory.
 const _: () = assert!((WORLD_SIZE_MAX - 1) * SEGMENT_BYTES_MIN <= SCRATCH_BYTES_DEFAULT);
 const _: () = assert!(EAGER_BYTES_MAX <= SEGMENT_BYTES_MAX);
+
+/// Safe points that a master releases before members reach them: those of one round trip to it, for
+/// steps down to 3 ms over 200 ms.
+pub const SAFE_POINTS_AHEAD_MAX: usize = 64;

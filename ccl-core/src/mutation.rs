@@ -121,8 +121,24 @@ pub enum Mutation {
     UsedIdForgotten,
     /// The next master does not know that a group is closed.
     ClosedNotSealed,
-    /// An operation succeeds although members are left out and too few contributors remain.
-    CommitOfTooFew,
+    /// A peer says that it holds a result although its report has said that it does not.
+    HeldAfterFlush,
+    /// An operation counts as committed although one member has not said that it holds it.
+    AgreedByAllButOne,
+    /// The master ignores floors above its own in reports.
+    HigherFloorIgnored,
+    /// A floor that the master learns from a report is not passed on.
+    HigherFloorNotTold,
+    /// A group is founded anew while its last members may be at work without the master.
+    LeaseIgnored,
+    /// A newcomer is admitted at a safe point that members may have taken for unchanged.
+    SaidSafePointIgnored,
+    /// A peer says that it is at a safe point although its report has said that it is not.
+    SafePointSaidAfterFlush,
+    /// A restarted master has each member attach as soon as it is back.
+    SummonedTooEarly,
+    /// A member that has not heard the master for long still knows verdicts.
+    LeaseOutlived,
 }
 
 #[cfg(ccl_mutations)]

@@ -52,7 +52,7 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "peer",
-        "error event ids limits mutation names time timers wire::control",
+        "error event ids limits mutation names time timers wire::control wire::word",
     ),
     // Sockets, memory and tasks. The deciding parts of the collectives know frames, not links.
     (

@@ -7,7 +7,7 @@ use ccl_core::ids::{CallId, Revision, Tag};
 use ccl_core::wire::control::{AbortReason, EvictReason, Kind, StateId, SyncFault, SyncStrategy};
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::hooks::{Act, Point};
-use ccl_tests::sim::messages::{ATTACH, COMMIT, DONE, ELECTED, SUSPEND};
+use ccl_tests::sim::messages::{COMMIT, DONE, ELECTED, HERE, SUSPEND};
 use ccl_tests::sim::network::Break;
 use ccl_tests::sim::program::{Logical, Twist};
 use ccl_tests::sim::scenario::{
@@ -231,7 +231,7 @@ fn election_that_was_missed_is_said_again() {
             Act::Break { host: B, how },
         );
         if suspends {
-            s.when((Point::HostSends, ATTACH), Some(B), Act::Cancel { host: C });
+            s.when((Point::HostSends, HERE), Some(B), Act::Cancel { host: C });
         }
         let other = s.call(0, 10);
         let cancelled = suspends.then(|| s.post(C, &other));

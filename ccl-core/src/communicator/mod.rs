@@ -97,6 +97,7 @@ impl Communicator {
     }
 
     /// Number of newcomers that the next `update_topology` may admit, as far as this peer knows.
+    /// Where the master is far, it may have released some calls ahead, which admit nobody.
     #[must_use]
     pub fn pending_peers(&self) -> u32 {
         self.session().pending_peers()

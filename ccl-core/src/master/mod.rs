@@ -20,13 +20,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use group::Group;
+use group::lease::lease;
 use group::phase::{Event as Cell, Rule, State, rule};
 pub use history::History;
 pub use history::record::{Record, Registration, SealedMember, SealedView};
 use run::Run;
 use run::hearing::{Hearing, Notice};
+use run::silence::newest_word;
 use session::secret::Secrets;
-use session::{Contact, Sessions};
 use shared::Shared;
 pub use status::{GroupStatus, PeerStatus, Status};
 use used::UsedGroups;
@@ -204,8 +205,10 @@ impl Master {
     /// When to call `handle` with [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let first = self.first_due()?;
-        Some(self.hearing.call_at(first))
+        let first = self.first_due().map(|first| self.hearing.call_at(first));
+        let groups = self.groups.values();
+        let leases = groups.filter_map(|group| group.leased_until(self.shared.real_now));
+        first.into_iter().chain(leases).min()
     }
 
     /// What is due first, by the clock of patience.
@@ -273,6 +276,7 @@ impl Master {
         let (sessions, groups) = (&self.shared.sessions, &self.groups);
         let notice = self.hearing.turn(now, || newest_word(sessions, groups));
         self.shared.now = self.hearing.now();
+        self.shared.real_now = now;
         self.note_hearing();
         match notice {
             Some(Notice::Paused(pause)) => {
@@ -309,8 +313,16 @@ impl Master {
                 self.shared.outbox.send(connection, pong);
             }
             PeerToMaster::Leave => self.shared.condemn(peer, EvictReason::Left),
-            PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. } => {
-                let what = "it sent Hello or Attach twice on one connection";
+            PeerToMaster::Attach { claim, report, .. }
+                if self.shared.sessions.here_since(peer).is_some() =>
+            {
+                self.shared.sessions.set_here(peer, None);
+                self.resume_session(peer, claim, report);
+            }
+            PeerToMaster::Hello { .. }
+            | PeerToMaster::Here { .. }
+            | PeerToMaster::Attach { .. } => {
+                let what = "it sent Hello, Here or Attach twice on one connection";
                 self.shared
                     .condemn(peer, EvictReason::Protocol(what.into()));
             }
@@ -352,34 +364,6 @@ impl Master {
         }
         self.expire_units();
         self.expire_run();
-    }
-
-    /// Until when a session may stay as it is: silent, or without a connection.
-    fn patience(&self, peer: PeerId) -> Option<Instant> {
-        let session = self.shared.sessions.get(peer)?;
-        let timers = &self.shared.timers;
-        let begun = |at| self.shared.begun(at);
-        match session.contact {
-            Contact::Attached { heard, .. } => Some(begun(heard) + timers.peer_timeout),
-            // While a run is rebuilt, its window says how long members are waited for.
-            Contact::Detached { .. } if self.is_rebuilding(peer) => None,
-            Contact::Detached { since } => Some(begun(since) + timers.reattach_grace),
-        }
-    }
-
-    fn is_rebuilding(&self, peer: PeerId) -> bool {
-        let group = self.groups.get(&self.group_of(peer));
-        group.is_some_and(|group| matches!(group.phase.state(), State::Rebuild))
-    }
-
-    fn impatience(&self, peer: PeerId) -> EvictReason {
-        if self.shared.sessions.is_detached(peer) {
-            return EvictReason::Detached;
-        }
-        let silence = self.shared.sessions.silence(peer, self.shared.now);
-        EvictReason::Silent {
-            silent_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
-        }
     }
 
     /// Does what the input allows, until nothing more follows from it.
@@ -433,6 +417,10 @@ impl Master {
             self.shared.outbox.send(connection, message);
             self.shared.outbox.close(connection);
         }
+        // In real time it is at least that long ago that it was heard.
+        let silence = self.shared.now - session.last_sign() + self.hearing.stood_still();
+        let lease = lease(&self.shared.timers).saturating_sub(silence);
+        let lease_end = self.shared.real_now + lease;
         let registration = session.registration;
         let now = self.shared.now;
         self.shared.backoffs.strike(&registration, &reason, now);
@@ -452,7 +440,7 @@ impl Master {
             names,
         });
         self.with_group(registration.group, |group, shared| {
-            group.handle_evicted(shared, peer, &reason);
+            group.handle_evicted(shared, peer, &reason, lease_end);
         });
     }
 
@@ -472,17 +460,4 @@ impl Master {
             .expect("sessions belong to groups that exist");
         act(group, &mut self.shared);
     }
-}
-
-/// When the master last received anything from a peer that shows it to be reachable: from a member,
-/// as long as one is connected, since newcomers lose nothing by waiting.
-fn newest_word(sessions: &Sessions, groups: &BTreeMap<GroupId, Group>) -> Option<Instant> {
-    let words = sessions.iter().filter_map(|(peer, session)| {
-        let Contact::Attached { heard, .. } = session.contact else {
-            return None;
-        };
-        let group = groups.get(&session.registration.group)?;
-        Some((!group.is_newcomer(*peer), heard))
-    });
-    words.max().map(|(_, heard)| heard)
 }

@@ -16,6 +16,8 @@ use crate::wire::control::{EvictReason, MasterToPeer};
 pub(super) struct Shared {
     /// By the clock of patience, which stands still when the master is not fit to judge (R20).
     pub now: Instant,
+    /// Real time, for leases.
+    pub real_now: Instant,
     /// Whether input that arrived while the master did not run may still be unread.
     pub is_listening: bool,
     /// When the master last resumed after it was not fit to judge.
@@ -44,11 +46,20 @@ impl Shared {
         self.went_on.map_or(at, |went_on| at.max(went_on))
     }
 
-    /// Sends to a peer if it has a connection. If not, the reply to its next attach restates
-    /// everything.
+    /// Sends to a peer if it is attached. If not, the reply to its next attach restates everything.
     pub fn send(&mut self, peer: PeerId, message: MasterToPeer) {
+        if self.sessions.here_since(peer).is_some() {
+            return;
+        }
         if let Some(connection) = self.sessions.connection(peer) {
             self.outbox.send(connection, message);
+        }
+    }
+
+    /// Asks a peer that is back to attach.
+    pub fn summon(&mut self, peer: PeerId) {
+        if let Some(connection) = self.sessions.connection(peer) {
+            self.outbox.send(connection, MasterToPeer::Summon);
         }
     }
 

@@ -5,6 +5,7 @@
 //! `verdicts`, requests to abort are in `cancel`.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use crate::error::Error;
 use crate::ids::{CallId, OpName, OpNumber, Rank, Tag};
@@ -88,25 +89,35 @@ impl Peer {
             return;
         };
         let note = call.note();
-        match &mut call.stage {
+        let is_direct = match &mut call.stage {
             // Anything else is a late message of an operation that is over here.
             Stage::Posted(posted) if posted.op == op && !posted.held => {
                 invariants::held_after_election(posted, &call.fingerprint);
                 posted.held = true;
+                posted.is_direct
             }
             _ => return,
-        }
+        };
         if self.phase.is_telling() {
-            self.notes.withdraw_posted(op);
-            note.into_iter().for_each(|note| self.notes.add_done(note));
+            // Without a `Held` of this peer the verdict is the master's.
+            let is_urgent = !is_direct || !self.phase.is_posting();
+            note.into_iter().for_each(|note| match is_urgent {
+                true => self.notes.add_done(note),
+                false => self.notes.add_done_later(note, self.now),
+            });
         }
+        self.say_held(op.tag);
+        self.agree(op.tag);
     }
 
-    /// Sends the master the delayed posts.
-    pub(super) fn tell_posted(&mut self) {
-        let posted = self.notes.take_posted();
+    /// Sends the master the delayed notes.
+    pub(super) fn send_notes(&mut self) {
+        let (posted, done) = self.notes.take_delayed();
         if !posted.is_empty() {
             self.send(PeerToMaster::Posted(posted));
+        }
+        if !done.is_empty() {
+            self.send(PeerToMaster::Done(done));
         }
     }
 
@@ -165,10 +176,15 @@ impl Peer {
             return;
         };
         let op = birth.op;
+        let world_size = birth.members.world_size();
         let posted = Posted {
             op,
+            is_direct: (2..=birth.costs.held_world_max).contains(&world_size)
+                && tag != Tag::SHARED_STATE,
             members: birth.members.clone(),
             held: false,
+            is_said: false,
+            held_by: BTreeSet::new(),
             elected: None,
         };
         self.tags.posted(tag, posted);
@@ -192,7 +208,7 @@ impl Peer {
         note.into_iter()
             .for_each(|note| self.notes.add_posted(note, self.now));
         if cancel.is_some() || tag == Tag::SHARED_STATE {
-            self.tell_posted();
+            self.send_notes();
         }
         if let Some(reason) = cancel {
             self.send(PeerToMaster::Cancel { op, reason });

@@ -77,7 +77,7 @@ impl Peer {
             return;
         };
         if self.phase.is_telling() && !is_active(Mutation::CancelNotSaid) {
-            self.tell_posted();
+            self.send_notes();
             self.send(PeerToMaster::Cancel {
                 op,
                 reason: reason.clone(),

@@ -101,7 +101,8 @@ impl Known<'_> {
         let new = TagState::default();
         for (tag, _) in self.tags.iter() {
             let state = state_of(&tag).unwrap_or(&new);
-            let floor = floors.get(&tag).map_or(state.floor, |sealed| sealed.floor);
+            let sealed = floors.get(&tag).map(|sealed| sealed.floor);
+            let floor = sealed.max(Some(state.floor)).unwrap_or_default();
             let carried = carried
                 .get(&tag)
                 .copied()
@@ -173,8 +174,15 @@ const NUMBER_MAX: OpNumber = OpNumber(u64::MAX / 2);
 fn check_floor(state: Option<&TagState>, sealed: &TagFloor) -> Result<(), String> {
     let new = TagState::default();
     let state = state.unwrap_or(&new);
-    if sealed.floor < state.floor || sealed.last_committed < state.last_committed {
-        return Err(format!("falls below floor {}", state.floor));
+    if sealed.floor < state.sealed_floor {
+        return Err(format!("falls below floor {}", state.sealed_floor));
+    }
+    if sealed.floor < state.floor {
+        // The members know verdicts that the master does not know yet (R19).
+        return Ok(());
+    }
+    if sealed.last_committed < state.last_committed {
+        return Err(format!("takes back a commit below floor {}", state.floor));
     }
     if sealed.floor == state.floor && sealed.last_committed != state.last_committed {
         return Err("has another newest commit below the same floor".into());

@@ -69,6 +69,10 @@ impl Peer {
         }
         self.decide_below_floors();
         self.answer_install(install.vid);
+        self.say_all_held();
+        if before != Some(install.vid) {
+            self.said.enter(install.vid);
+        }
         let is_released = self
             .phase
             .membership()
@@ -78,6 +82,8 @@ impl Peer {
             self.tell_safe_point();
         }
         self.advance_all();
+        self.say_safe_point();
+        self.agree_on_safe_point();
     }
 
     fn show_view(&mut self, departed: Vec<(PeerId, EvictReason)>) {
@@ -193,7 +199,7 @@ impl Peer {
             me: self.session.peer().unwrap_or_default(),
             view: self.view().map(|view| &**view),
             is_reply: matches!(self.phase, Phase::Attaching(_)),
-            safe_released: self.safe_points.released(),
+            safe_released: self.safe_points.sealed(),
             tags: &self.tags,
         };
         known.check(install)

@@ -13,6 +13,7 @@ use crate::wire::control::{
     AbortReason, CancelReason, Fingerprint, LinkFault, MasterToPeer, Member, PeerToMaster, Place,
     Start, StateId,
 };
+use crate::wire::word::Word;
 
 /// A view as callers see it: it travels with each result (R16).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,13 @@ pub enum Input {
     },
     /// The whole result of an operation is in this peer's memory, for good.
     Held(OpName),
+    /// Another member tells what it knows.
+    Said {
+        /// That member.
+        peer: PeerId,
+        /// What it tells.
+        word: Word,
+    },
     /// The data plane received a different call of another member.
     Mismatch {
         /// The operation.
@@ -225,6 +233,13 @@ pub enum Output {
         call: CallId,
         /// The operation.
         start: Start,
+    },
+    /// Tell these members what this peer knows.
+    Say {
+        /// What to tell.
+        word: Word,
+        /// The other members of the operation, or of the view.
+        to: Vec<PeerId>,
     },
     /// The election of a started sync of shared state: get this content from these members or, if
     /// it is here, serve it to others. Answer with `Held` when it is here.

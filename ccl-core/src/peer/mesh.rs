@@ -51,6 +51,7 @@ impl Peer {
         });
         self.refresh_links();
         self.say_ready();
+        self.say_safe_point();
     }
 
     /// Newcomers that the next safe point may admit, as last sent by the master.

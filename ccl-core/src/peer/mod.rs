@@ -8,6 +8,7 @@
 //! steady or newly installed view and while there is no master; otherwise (flushed, waiting for the
 //! answer to `Attach`, or behind a carried operation) by the message that ends the wait.
 
+mod agreement;
 mod calls;
 mod cancel;
 mod check;
@@ -17,9 +18,11 @@ mod invariants;
 mod io;
 mod mesh;
 mod notes;
+mod opening;
 mod phase;
 mod report;
 mod safe_point;
+mod safe_said;
 mod session;
 mod shared_state;
 mod tags;
@@ -42,9 +45,11 @@ use mesh::Mesh;
 use notes::Notes;
 use phase::{Phase, Reaction, Trigger};
 use safe_point::SafePoints;
+use safe_said::{Said, Stride};
 use session::{Leaving, Session};
 use tags::Tags;
 
+pub use crate::wire::word::{SafePointWord, Word};
 pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
 
 /// A peer of a run. Pure: see the module's documentation.
@@ -60,6 +65,8 @@ pub struct Peer {
     tags: Tags,
     notes: Notes,
     safe_points: SafePoints,
+    said: Said,
+    stride: Stride,
     mesh: Mesh,
     leaving: Option<Leaving>,
     /// The newest state sent by the master.
@@ -88,6 +95,8 @@ impl Peer {
             tags: Tags::default(),
             notes: Notes::default(),
             safe_points: SafePoints::default(),
+            said: Said::default(),
+            stride: Stride::default(),
             mesh: Mesh::default(),
             leaving: None,
             others: OtherGroups::default(),
@@ -102,6 +111,10 @@ impl Peer {
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.now = self.now.max(now);
         self.begin_turn();
+        if self.detached_until().is_some_and(|until| until <= self.now) {
+            // It slept through it.
+            self.end_session(SessionEnd::Detached);
+        }
         if matches!(input, Input::Control(_)) && !self.session.is_up() {
             // Last frames of a connection that was given up; everything will be sent again.
             return;
@@ -219,6 +232,10 @@ impl Peer {
             } => self.handle_link_down(peer, fault, gave_up),
             Input::NoLink { peer, why } => self.handle_no_link(peer, why),
             Input::Held(op) => self.handle_held(op),
+            Input::Said { peer, word } => match word {
+                Word::Held(op) => self.handle_peer_held(peer, op),
+                Word::SafePoint(word) => self.handle_peer_safe_point(peer, word),
+            },
             Input::Mismatch { op, peer, theirs } => self.handle_mismatch(op, peer, &theirs),
             Input::Post {
                 call,
@@ -272,6 +289,7 @@ impl Peer {
                 content,
                 sources,
             } => self.handle_elected(op, content, sources),
+            MasterToPeer::Summon => self.handle_summon(),
             MasterToPeer::Suspend { vid } => self.handle_suspend(vid),
             MasterToPeer::Release { vid } => self.handle_release(vid),
             MasterToPeer::SafeReleased { k, vid } => self.handle_safe_released(k, vid),
@@ -279,6 +297,9 @@ impl Peer {
             MasterToPeer::Refused { reason } => self.end_session(SessionEnd::Refused(reason)),
             MasterToPeer::Pong { others, waits, .. } => {
                 (self.others, self.waits) = (others, waits);
+                self.session.note_pong(self.now);
+                self.agree_on_all();
+                self.agree_on_safe_point();
             }
         }
     }
@@ -295,7 +316,7 @@ impl Peer {
         self.check_calls();
         self.check_safe_point();
         if self.notes.due().is_some_and(|due| due <= self.now) {
-            self.tell_posted();
+            self.send_notes();
         }
     }
 

@@ -26,7 +26,8 @@ pub(super) enum Phase {
     Suspended(Membership),
     /// Member of a view that is not released.
     Installed(Membership),
-    /// No connection to the master; what does not need it continues.
+    /// No connection to the master, or one over which it has not asked for `Attach`; what does not
+    /// need it continues.
     Detached(Absence),
     /// `Attach` with the full report was sent; the reply has not come.
     Attaching(Absence),
@@ -87,6 +88,7 @@ pub(super) enum Trigger {
     Install,
     Commit,
     Elected,
+    Summon,
     Suspend,
     Release,
     SafeReleased,
@@ -97,6 +99,7 @@ pub(super) enum Trigger {
     LinkDown,
     NoLink,
     Held,
+    Said,
     Mismatch,
     Post,
     Cancel,
@@ -122,7 +125,7 @@ use Reaction::{Act as A, Fault as F, Ignore as I, Tolerate as T};
 
 /// The transition table. Columns are the states in the order of [`STATES`].
 #[rustfmt::skip]
-const TABLE: [(Trigger, [Reaction; 8]); 23] = [
+const TABLE: [(Trigger, [Reaction; 8]); 25] = [
     //                      joining newcomer steady suspended installed detached attaching ended
     (Trigger::ControlUp,    [A,     A,       I,     I,        I,        A,       I,        I]),
     (Trigger::ControlDown,  [A,     A,       A,     A,        A,        A,       A,        I]),
@@ -131,16 +134,18 @@ const TABLE: [(Trigger, [Reaction; 8]); 23] = [
     (Trigger::Install,      [F,     A,       F,     A,        F,        I,       A,        I]),
     (Trigger::Commit,       [F,     F,       A,     T,        A,        I,       F,        I]),
     (Trigger::Elected,      [F,     F,       A,     A,        A,        I,       F,        I]),
+    (Trigger::Summon,       [F,     F,       F,     F,        F,        A,       F,        I]),
     (Trigger::Suspend,      [F,     F,       A,     T,        A,        I,       F,        I]),
     (Trigger::Release,      [F,     F,       T,     T,        A,        I,       F,        I]),
     (Trigger::SafeReleased, [F,     F,       A,     T,        T,        I,       F,        I]),
-    (Trigger::Evicted,      [T,     A,       A,     A,        A,        I,       A,        I]),
-    (Trigger::Refused,      [A,     A,       T,     T,        T,        I,       T,        I]),
-    (Trigger::Pong,         [T,     A,       A,     A,        A,        I,       A,        I]),
+    (Trigger::Evicted,      [T,     A,       A,     A,        A,        A,       A,        I]),
+    (Trigger::Refused,      [A,     A,       T,     T,        T,        T,       T,        I]),
+    (Trigger::Pong,         [T,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::LinkUp,       [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::LinkDown,     [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::NoLink,       [I,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::Held,         [I,     I,       A,     A,        A,        A,       A,        I]),
+    (Trigger::Said,         [I,     I,       A,     A,        A,        A,       A,        I]),
     (Trigger::Mismatch,     [I,     I,       A,     T,        T,        T,       T,        I]),
     (Trigger::Post,         [T,     T,       A,     A,        A,        A,       A,        A]),
     (Trigger::Cancel,       [T,     T,       A,     A,        A,        A,       A,        I]),
@@ -163,8 +168,8 @@ pub(super) const STATES: [State; 8] = [
 
 /// All events, in the order of the table's rows.
 #[cfg(test)]
-pub(super) const TRIGGERS: [Trigger; 23] = {
-    let mut triggers = [Trigger::ControlUp; 23];
+pub(super) const TRIGGERS: [Trigger; 25] = {
+    let mut triggers = [Trigger::ControlUp; 25];
     let mut row = 0;
     while row < TABLE.len() {
         triggers[row] = TABLE[row].0;
@@ -325,6 +330,7 @@ impl Trigger {
             Input::NoLink { .. } => Self::NoLink,
             Input::LinkDown { .. } => Self::LinkDown,
             Input::Held(_) => Self::Held,
+            Input::Said { .. } => Self::Said,
             Input::Mismatch { .. } => Self::Mismatch,
             Input::Post { .. } => Self::Post,
             Input::Cancel { .. } => Self::Cancel,
@@ -341,6 +347,7 @@ impl Trigger {
             MasterToPeer::Install(_) => Self::Install,
             MasterToPeer::Commit(_) => Self::Commit,
             MasterToPeer::Elected { .. } => Self::Elected,
+            MasterToPeer::Summon => Self::Summon,
             MasterToPeer::Suspend { .. } => Self::Suspend,
             MasterToPeer::Release { .. } => Self::Release,
             MasterToPeer::SafeReleased { .. } => Self::SafeReleased,
@@ -360,6 +367,7 @@ impl Trigger {
             Self::Install => "Install",
             Self::Commit => "Commit",
             Self::Elected => "Elected",
+            Self::Summon => "Summon",
             Self::Suspend => "Suspend",
             Self::Release => "Release",
             Self::SafeReleased => "SafeReleased",
@@ -370,6 +378,7 @@ impl Trigger {
             Self::LinkDown => "LinkDown",
             Self::NoLink => "NoLink",
             Self::Held => "Held",
+            Self::Said => "Said",
             Self::Mismatch => "Mismatch",
             Self::Post => "Post",
             Self::Cancel => "Cancel",

@@ -28,6 +28,7 @@ impl Peer {
             carried: membership.carried.values().cloned().collect(),
             safe_called: self.safe_points.called(),
             safe_released: self.safe_points.released(),
+            safe_said: self.said.own(),
             given_back: membership.given_back.clone(),
         }
     }
@@ -62,7 +63,6 @@ fn report_tag(tag: Tag, state: &TagState) -> Option<TagReport> {
         floor: state.floor,
         last_committed: state.last_committed,
         sealed: state.sealed,
-        absent: state.absent.clone(),
         aborted: None,
         open,
         next: next(state),

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use crate::error::Error;
 use crate::ids::{CallId, Vid};
+use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::PeerToMaster;
@@ -23,6 +24,8 @@ use super::io::{End, Output, SessionEnd};
 pub(super) struct SafePoints {
     consumed: u64,
     released: u64,
+    /// As the master has told.
+    sealed: u64,
     open: Option<Open>,
 }
 
@@ -57,10 +60,34 @@ impl SafePoints {
         open.and_then(|open| open.deadline)
     }
 
+    /// Safe points that the master has released.
+    pub fn sealed(&self) -> u64 {
+        self.sealed
+    }
+
+    /// How many are called if the open one waits to be released.
+    pub fn waiting(&self) -> Option<u64> {
+        let open = self.open.as_ref().filter(|open| open.behind.is_empty());
+        let waits = open.filter(|_| self.released <= self.consumed);
+        waits.map(|_| self.consumed.saturating_add(1))
+    }
+
+    /// More are released.
+    pub fn raise(&mut self, released: u64) {
+        self.released = self.released.max(released);
+    }
+
+    /// How many are left that were released ahead.
+    fn left(&self) -> u64 {
+        self.released.saturating_sub(self.consumed)
+    }
+
     /// A view says how many were released. A newcomer starts counting there.
     pub fn install(&mut self, released: u64, is_first: bool) {
-        self.released = released;
+        self.sealed = released;
+        self.raise(released);
         if is_first {
+            self.released = released;
             self.consumed = released;
         }
     }
@@ -87,12 +114,31 @@ impl Peer {
             deadline,
             behind,
         });
+        self.stride.note(self.now);
         let k = self.safe_points.consumed;
         if k < self.safe_points.released {
-            return self.tell_safe_point();
+            self.tell_safe_point();
+            return self.ask_for_more(k);
         }
-        if is_first && self.phase.is_telling() {
-            self.send(PeerToMaster::AtSafePoint { k });
+        if is_first {
+            self.ask_master(k);
+            self.say_safe_point();
+        }
+    }
+
+    /// Asks for more before those that were released ahead are used up.
+    fn ask_for_more(&mut self, k: u64) {
+        let ahead = self.safe_points_ahead();
+        let is_low = self.safe_points.left() <= u64::from(ahead / 2);
+        if ahead > 0 && is_low && self.phase.is_telling() {
+            self.send(PeerToMaster::AtSafePoint { k, ahead });
+        }
+    }
+
+    fn ask_master(&mut self, k: u64) {
+        if self.phase.is_telling() {
+            let ahead = self.safe_points_ahead();
+            self.send(PeerToMaster::AtSafePoint { k, ahead });
         }
     }
 
@@ -106,9 +152,9 @@ impl Peer {
         }
         let waiting = self.tags.waiting_calls();
         open.behind.retain(|call| waiting.contains(call));
-        if open.behind.is_empty() && self.phase.is_telling() {
-            let k = self.safe_points.consumed;
-            self.send(PeerToMaster::AtSafePoint { k });
+        if open.behind.is_empty() {
+            self.ask_master(self.safe_points.consumed);
+            self.say_safe_point();
         }
     }
 
@@ -116,12 +162,13 @@ impl Peer {
         if self.view().is_none_or(|view| view.vid != vid) {
             return self.drop_master(&format!("SafeReleased in view {vid}"));
         }
-        if k > self.safe_points.called().max(self.safe_points.released) {
-            return self.drop_master(&format!(
-                "SafeReleased of safe point {k}, which was not called"
-            ));
+        let most = self.safe_points.consumed + 2 * limits::SAFE_POINTS_AHEAD_MAX as u64;
+        if k > most.max(self.safe_points.released) {
+            return self.drop_master(&format!("SafeReleased of safe point {k}, far ahead"));
         }
-        self.safe_points.released = self.safe_points.released.max(k.saturating_add(1));
+        let released = k.saturating_add(1);
+        self.safe_points.sealed = self.safe_points.sealed.max(released);
+        self.safe_points.raise(released);
         self.tell_safe_point();
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It does not know operations; it knows when they may be reported, and ends them with the session.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::error::{Error, Eviction};
@@ -9,7 +10,7 @@ use crate::event::Event;
 use crate::ids::{CallId, PeerId, RunId, SessionId};
 use crate::time::{Instant, Pace};
 use crate::timers::Timers;
-use crate::wire::control::{CancelReason, Claim, EvictReason, PROTOCOL_VERSION, PeerToMaster};
+use crate::wire::control::{CancelReason, EvictReason, PeerToMaster};
 
 use super::Peer;
 use super::io::{End, Output, SessionEnd};
@@ -28,6 +29,13 @@ const RETRY_AFTER_BREAK: Duration = Duration::from_millis(20);
 pub(super) struct Session {
     registration: Option<Registration>,
     control: Control,
+    /// When the connection came up, and when each heartbeat was sent over it that the master has
+    /// not answered: it answers them in order.
+    opened_at: Instant,
+    pings: VecDeque<Instant>,
+    /// When the newest message was sent that the master has answered.
+    lease_from: Option<Instant>,
+    round_trip: Option<u64>,
     attach: u64,
     failures: u32,
     jitter: u64,
@@ -71,6 +79,10 @@ impl Session {
         Self {
             registration: None,
             control: Control::Connecting,
+            opened_at: Instant::default(),
+            pings: VecDeque::new(),
+            lease_from: None,
+            round_trip: None,
             attach: 0,
             failures: 0,
             jitter: entropy,
@@ -80,6 +92,16 @@ impl Session {
     /// Whether there is a connection to the master.
     pub fn is_up(&self) -> bool {
         matches!(self.control, Control::Up { .. })
+    }
+
+    /// What the master has told it, once registered.
+    pub fn registration(&self) -> Option<&Registration> {
+        self.registration.as_ref()
+    }
+
+    /// Counter of its connections.
+    pub fn attach(&self) -> u64 {
+        self.attach
     }
 
     /// Its name, once registered.
@@ -101,6 +123,36 @@ impl Session {
         if let Control::Up { heard, .. } = &mut self.control {
             *heard = now;
         }
+    }
+
+    /// The master has answered what was sent when the connection came up.
+    pub fn note_answer(&mut self) {
+        self.lease_from = self.lease_from.max(Some(self.opened_at));
+    }
+
+    /// The master has answered a heartbeat.
+    pub fn note_pong(&mut self, now: Instant) {
+        let sent = self.pings.pop_front();
+        self.lease_from = self.lease_from.max(sent);
+        if let Some(sent) = sent {
+            let took = u64::try_from((now - sent).as_nanos()).unwrap_or(u64::MAX);
+            // The smallest counts, but not for ever: the path may change.
+            let known = self.round_trip.map_or(u64::MAX, |known| known + known / 16);
+            self.round_trip = Some(known.min(took));
+        }
+    }
+
+    /// Nanoseconds that a heartbeat and its answer take, when nothing holds them up.
+    pub fn round_trip(&self) -> Option<u64> {
+        self.round_trip
+    }
+
+    /// Whether the master may not have founded another view without this peer yet (R19). In real
+    /// time, and from what the master has answered: what it sent may have been read late.
+    pub fn holds_lease(&self, now: Instant) -> bool {
+        let timers = self.timers();
+        let lease = timers.peer_timeout + timers.detach_timeout;
+        self.lease_from.is_some_and(|from| now < from + lease)
     }
 
     /// When there is something to do for the connection.
@@ -151,15 +203,14 @@ impl Peer {
             heard: self.patience.now(),
             ping_at,
         };
+        self.session.opened_at = self.now;
+        self.session.pings.clear();
         self.session.attach += 1;
         match std::mem::replace(&mut self.phase, Phase::Joining) {
             Phase::Joining => self.say_hello(),
-            Phase::Detached(mut absence) => {
-                // Even if this connection breaks, the master may have counted the report as the
-                // flush.
-                absence.flushed = true;
-                self.phase = Phase::Attaching(absence);
-                self.say_attach();
+            Phase::Detached(absence) => {
+                self.phase = Phase::Detached(absence);
+                self.say_here();
             }
             other => {
                 self.phase = other;
@@ -167,6 +218,22 @@ impl Peer {
                 self.say_ready_anew();
             }
         }
+    }
+
+    /// The master wants the report: nothing is posted from now on.
+    pub(super) fn handle_summon(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Joining);
+        self.phase = match phase {
+            Phase::Detached(mut absence) => {
+                // Even if this connection breaks, the master may have counted the report as the
+                // flush.
+                absence.flushed = true;
+                Phase::Attaching(absence)
+            }
+            other => other,
+        };
+        self.session.note_answer();
+        self.say_attach();
     }
 
     pub(super) fn handle_control_down(&mut self) {
@@ -200,6 +267,7 @@ impl Peer {
             *ping_at = (*ping_at).min(self.now + timers.heartbeat_interval);
         }
         self.session.registration = Some(registration);
+        self.session.note_answer();
         self.session.failures = 0;
         self.phase = Phase::Newcomer;
         if self.leaving.is_some() {
@@ -223,6 +291,7 @@ impl Peer {
         if matches!(self.phase, Phase::Newcomer) && is_forgotten && self.leaving.is_none() {
             // A newcomer has nothing to lose: it begins a new session.
             self.session.registration = None;
+            self.session.lease_from = None;
             self.session.failures = self.session.failures.max(1);
             self.phase = Phase::Joining;
             self.forget_links();
@@ -287,6 +356,7 @@ impl Peer {
             }
             Control::Up { ping_at, .. } if *ping_at <= self.now => {
                 *ping_at = self.now + timers.heartbeat_interval;
+                self.session.pings.push_back(self.now);
                 self.send(PeerToMaster::Ping);
             }
             _ => {}
@@ -307,6 +377,7 @@ impl Peer {
     /// The master's reply to `Attach` is in force: the connection works again.
     pub(super) fn note_attached(&mut self) {
         self.session.failures = 0;
+        self.session.note_answer();
         self.outputs.push_back(Output::Event(Event::Attached(true)));
     }
 
@@ -379,54 +450,10 @@ impl Peer {
             Phase::Attaching(absence) => Phase::Detached(absence),
             other => other,
         };
+        self.say_safe_point();
         if was_attached {
             self.outputs
                 .push_back(Output::Event(Event::Attached(false)));
         }
-    }
-
-    fn say_hello(&mut self) {
-        let hello = PeerToMaster::Hello {
-            protocol: PROTOCOL_VERSION,
-            library: env!("CARGO_PKG_VERSION").to_owned(),
-            run: self.setup.run.clone(),
-            group: self.setup.group,
-            unit: self.setup.unit,
-            unit_size: self.setup.unit_size,
-            place: self.setup.place,
-            addresses: self.setup.addresses.clone(),
-            key: self.setup.key,
-            min_world: self.setup.min_world,
-            attach: self.session.attach,
-            name: self.setup.name.clone(),
-        };
-        self.send(hello);
-    }
-
-    fn say_attach(&mut self) {
-        let Some(registration) = self.session.registration.clone() else {
-            return;
-        };
-        let mut claim = Claim {
-            peer: registration.peer,
-            group: self.setup.group,
-            unit_size: self.setup.unit_size,
-            place: self.setup.place,
-            ..Claim::default()
-        };
-        if let Some(membership) = self.phase.membership() {
-            claim.members.clone_from(&membership.view.members);
-            claim.ring_order.clone_from(&membership.view.ring_order);
-            claim.costs = membership.costs;
-        }
-        self.notes.clear();
-        let report = self.report();
-        self.send(PeerToMaster::Attach {
-            run_id: registration.run_id,
-            session: registration.session,
-            attach: self.session.attach,
-            claim,
-            report,
-        });
     }
 }

@@ -31,12 +31,12 @@ pub(super) struct Tags {
 pub(super) struct TagState {
     /// All operations below it are decided.
     pub floor: OpNumber,
+    /// The floor that the master has told. This peer's own may be above it (R19).
+    pub sealed_floor: OpNumber,
     /// The newest committed operation.
     pub last_committed: Option<OpNumber>,
     /// What it sealed, if this peer took part in it.
     pub sealed: Sealed,
-    /// Members that are not contributors of the newest commit.
-    pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts.
     pub reasons: BTreeMap<OpNumber, AbortReason>,
     /// Number of the next validated call.
@@ -81,6 +81,12 @@ pub(super) struct Posted {
     pub op: OpName,
     pub members: Members,
     pub held: bool,
+    /// Whether its members know the verdict without the master (R19).
+    pub is_direct: bool,
+    /// Whether the other members were told that it is held here.
+    pub is_said: bool,
+    /// Members that said that they hold it.
+    pub held_by: BTreeSet<PeerId>,
     /// What was elected, if it is a sync of shared state.
     pub elected: Option<StateId>,
 }
@@ -144,13 +150,16 @@ impl TagState {
 
     /// Adopts what the master sealed. The caller has checked that no number falls.
     pub fn raise(&mut self, sealed: &TagFloor) {
+        self.sealed_floor = sealed.floor;
+        if sealed.floor < self.floor {
+            return;
+        }
         invariants::floor_never_falls(self, sealed);
         self.floor = sealed.floor;
         if sealed.last_committed > self.last_committed {
             self.sealed = Sealed::Nothing;
         }
         self.last_committed = sealed.last_committed;
-        self.absent.clone_from(&sealed.absent);
         self.reasons.extend(sealed.reasons.iter().cloned());
         while self.reasons.len() > limits::ABORT_REASONS_MAX {
             self.reasons.pop_first();
@@ -162,7 +171,6 @@ impl TagState {
         self.floor = n.next();
         self.last_committed = Some(n);
         self.sealed = Sealed::Nothing;
-        self.absent.clear();
     }
 }
 

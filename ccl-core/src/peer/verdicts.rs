@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use crate::event::Event;
-use crate::ids::{OpName, PeerId, Tag, Vid};
+use crate::ids::{OpName, Tag, Vid};
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{AbortReason, CancelReason, CommitRecord};
 
@@ -27,7 +27,9 @@ impl Peer {
 
     fn commit(&mut self, commit: CommitRecord) -> Result<(), String> {
         let op = commit.op;
+        self.notes.withdraw(op);
         let state = self.tags.entry(op.tag);
+        state.sealed_floor = state.sealed_floor.max(op.n.next());
         match op.n.cmp(&state.floor) {
             Ordering::Less => return Ok(()),
             Ordering::Greater => return Err(format!("commit of {op} above floor {}", state.floor)),
@@ -72,8 +74,7 @@ impl Peer {
             };
             let op = posted.op;
             let verdict = if state.last_committed == Some(op.n) {
-                let is_there = |peer: &&PeerId| !state.absent.contains(peer);
-                let contributors = posted.members.iter().filter(is_there).copied().collect();
+                let contributors = posted.members.to_vec();
                 Verdict::Committed { op, contributors }
             } else {
                 self.aborted(op)

@@ -45,12 +45,16 @@ pub struct Start {
 pub struct CostTable {
     /// Largest world in which `Auto` chooses `direct`.
     pub direct_world_max: u32,
+    /// Largest world whose members tell each other what they hold, and so know the verdict without
+    /// the master (R19): each operation costs a message between any two of them.
+    pub held_world_max: u32,
 }
 
 impl Default for CostTable {
     fn default() -> Self {
         Self {
             direct_world_max: 64,
+            held_world_max: 32,
         }
     }
 }

@@ -85,8 +85,10 @@ pub struct Report {
     pub safe_called: u64,
     /// Safe points that were released to it.
     pub safe_released: u64,
-    /// What that view's `Install` named as given back, until the view is released: a master without
-    /// a journal knows by it which reports are of tags as they were before.
+    /// Safe points that it told the other members of this view to be at or past (R19).
+    pub safe_said: u64,
+    /// What that view's `Install` named as given back, until the view is released: by it a master
+    /// without a journal knows which reports are of tags as they were before.
     #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
     pub given_back: Vec<GivenBack>,
 }
@@ -124,8 +126,6 @@ pub struct TagReport {
     pub last_committed: Option<OpNumber>,
     /// What that one sealed, if this peer knows it.
     pub sealed: Sealed,
-    /// Members that the newest commit did without (see [`TagFloor::absent`]).
-    pub absent: Vec<PeerId>,
     /// Why the operation below the floor was aborted, as long as the view is not released: another
     /// may be told by a master that has lost the reason, and must not take it for another kind.
     pub aborted: Option<AbortReason>,
@@ -170,10 +170,6 @@ pub struct TagFloor {
     pub floor: OpNumber,
     /// The newest that committed.
     pub last_committed: Option<OpNumber>,
-    /// Members of that one which are not among its contributors: lost before they called an
-    /// operation that needs nothing of them (R4). Empty for every other.
-    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
-    pub absent: Vec<PeerId>,
     /// Reasons of the newest aborts, best effort.
     #[serde(deserialize_with = "bounded::list::<_, _, ABORT_REASONS_MAX>")]
     pub reasons: Vec<(OpNumber, AbortReason)>,
@@ -273,8 +269,7 @@ pub struct Install {
     pub departed: Vec<(PeerId, EvictReason)>,
 }
 
-/// The groups that the receiver does not belong to. For information only: the numbers may be older
-/// than its own view.
+/// The groups that the receiver does not belong to, maybe of some time ago. For information only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherGroups {
     /// Members of those groups together.
@@ -301,8 +296,7 @@ pub enum PeerToMaster {
         group: GroupId,
         /// Unit it lives and dies with; `None`: alone.
         unit: Option<UnitId>,
-        /// Peers of that unit, over all groups, that are admitted together; `None`: it need not
-        /// wait for any.
+        /// Peers of that unit, over all groups, that are admitted together; `None`: it is alone.
         unit_size: Option<u32>,
         /// Its place among the fixed members of a closed group; `None`: the group is open (R21).
         place: Option<Place>,
@@ -364,10 +358,12 @@ pub enum PeerToMaster {
         /// The peer's full report.
         report: Report,
     },
-    /// The caller reached its k-th safe point.
+    /// The caller reached its k-th safe point. All before it are released.
     AtSafePoint {
         /// Number of the safe point, from 0: it is released once `safe_released > k`.
         k: u64,
+        /// How many after it the caller would like to be released ahead.
+        ahead: u32,
     },
     /// The caller's deadline at a safe point passed.
     Withdraw {
@@ -382,8 +378,7 @@ pub enum PeerToMaster {
         peer: PeerId,
         /// How it failed.
         fault: LinkFault,
-        /// False: only seen to end, repair goes on, and this is evidence for a lost control
-        /// connection alone. True: repair was given up; somebody is to blame (R10).
+        /// Whether repair was given up, and somebody is to blame (R10); else it was seen to end.
         gave_up: bool,
     },
     /// A link that was reported down works again.
@@ -395,13 +390,25 @@ pub enum PeerToMaster {
     Leave,
     /// Heartbeat of a peer.
     Ping,
-    /// Why there is no link to a newcomer, or of a newcomer, for the text of peers that wait for
-    /// it; nothing is decided by it.
+    /// Why there is no link to or of a newcomer. For texts only: nothing is decided by it.
     NoLink {
         /// The other end.
         peer: PeerId,
         /// Each address that was tried, and what came of it; empty: there is one now.
         why: String,
+    },
+    /// A member is back over a new connection. It goes on by itself until it is summoned.
+    Here {
+        /// The run it belongs to.
+        run_id: RunId,
+        /// The session's secret.
+        session: SessionId,
+        /// Counter of connections of this session.
+        attach: u64,
+        /// The newest view it installed.
+        vid: Vid,
+        /// Who it is.
+        claim: Claim,
     },
 }
 
@@ -426,8 +433,7 @@ pub enum MasterToPeer {
         /// What the peer waits for, if it is not its own program.
         waits: Option<Wait>,
     },
-    /// Peers to be linked with: to a newcomer, all that it must reach; to a member, newcomers to
-    /// let in. The list replaces the one before.
+    /// Peers to be linked with, instead of those before: all, or newcomers if sent to a member.
     Expect {
         /// The group's view, `Vid::default()` before the first.
         vid: Vid,
@@ -442,8 +448,7 @@ pub enum MasterToPeer {
     Install(Install),
     /// Operations that succeeded.
     Commit(#[serde(deserialize_with = "bounded::list::<_, _, OPEN_OPS_MAX>")] Vec<CommitRecord>),
-    /// The election of a sync of shared state: who does not have this content gets it from those
-    /// that do.
+    /// The election of a sync of shared state: others get this content from those that have it.
     Elected {
         /// The sync.
         op: OpName,
@@ -463,9 +468,9 @@ pub enum MasterToPeer {
         /// The view.
         vid: Vid,
     },
-    /// Safe point k changes nothing.
+    /// Safe points up to k change nothing.
     SafeReleased {
-        /// Number of the safe point.
+        /// Number of the last one.
         k: u64,
         /// The view it holds in.
         vid: Vid,
@@ -489,4 +494,6 @@ pub enum MasterToPeer {
         /// What the peer waits for, if it is not its own program.
         waits: Option<Wait>,
     },
+    /// The answer to `Here`: attach and post nothing.
+    Summon,
 }

@@ -61,6 +61,16 @@ pub enum Frame {
         /// Number of segments.
         count: u32,
     },
+    /// The sender holds the whole result of an operation (signal lane; R19).
+    Held,
+    /// How far its sender is with the safe points of a view, which is named as the operation's
+    /// birth; the operation's number is how many it is at or past (signal lane; R19).
+    SafePoint {
+        /// Low half of how many are released to it.
+        released_low: u32,
+        /// High half.
+        released_high: u32,
+    },
     /// Asks for blocks of a shared state (signal lane).
     StateAsk {
         /// First block.
@@ -99,6 +109,8 @@ impl Frame {
             Self::Post { .. }
             | Self::Credit { .. }
             | Self::EagerResult { .. }
+            | Self::Held
+            | Self::SafePoint { .. }
             | Self::StateAsk { .. }
             | Self::StateDigestAsk { .. } => true,
             Self::Contribution { .. }
@@ -142,6 +154,11 @@ impl Frame {
             Self::StateDigestAsk { first, count } => (7, first, count),
             Self::StateBlocks { first, count } => (8, first, count),
             Self::StateDigests { first, count } => (9, first, count),
+            Self::Held => (10, 0, 0),
+            Self::SafePoint {
+                released_low,
+                released_high,
+            } => (11, released_low, released_high),
         }
     }
 
@@ -160,6 +177,11 @@ impl Frame {
             7 => Self::StateDigestAsk { first, count },
             8 => Self::StateBlocks { first, count },
             9 => Self::StateDigests { first, count },
+            10 => Self::Held,
+            11 => Self::SafePoint {
+                released_low: first,
+                released_high: second,
+            },
             _ => return None,
         })
     }

@@ -18,3 +18,4 @@ mod sketch;
 pub mod state;
 pub mod validate;
 mod wait;
+pub mod word;

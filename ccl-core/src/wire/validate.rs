@@ -13,8 +13,8 @@ use std::time::Duration;
 use crate::ids::{OpName, OpNumber, Rank, Vid};
 use crate::limits::{
     ABORT_REASONS_MAX, ADDRESSES_MAX, CALLER_BYTES_MAX, COUNT_MAX, GENERATION_MAX, NAME_BYTES_MAX,
-    NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, TAGS_MAX, TEXT_BYTES_MAX, TIMER_MAX,
-    WORLD_SIZE_MAX,
+    NUMBER_MAX, OPEN_OPS_MAX, PARTS_MAX, PEERS_MAX, SAFE_POINTS_AHEAD_MAX, TAGS_MAX,
+    TEXT_BYTES_MAX, TIMER_MAX, WORLD_SIZE_MAX,
 };
 use crate::timers::Timers;
 use crate::wire::control::{
@@ -23,7 +23,7 @@ use crate::wire::control::{
     TagFloor, TagReport,
 };
 
-use place::check_place;
+use place::{check_claim, check_place};
 use waits::{check_crossed, check_late, check_wait_point, check_waits};
 
 /// The first rule that a message breaks.
@@ -90,15 +90,15 @@ impl PeerToMaster {
                 ..
             } => {
                 number("attach", *attach)?;
-                length(
-                    "unit_size",
-                    claim.unit_size.unwrap_or(1) as usize,
-                    PEERS_MAX,
-                )?;
-                check_place(claim.place)?;
-                check_members(&claim.members)?;
-                check_ring(&claim.ring_order, claim.members.len())?;
+                check_claim(claim)?;
                 check_report(report)
+            }
+            Self::Here {
+                attach, vid, claim, ..
+            } => {
+                number("attach", *attach)?;
+                check_vid(*vid)?;
+                check_claim(claim)
             }
             Self::Ready { vid, linked } => {
                 check_vid(*vid)?;
@@ -115,7 +115,11 @@ impl PeerToMaster {
                 check_vid(*vid)?;
                 check_report(report)
             }
-            Self::AtSafePoint { k } | Self::Withdraw { k } => number("safe point", *k),
+            Self::AtSafePoint { k, ahead } => {
+                number("safe point", *k)?;
+                length("safe points ahead", *ahead as usize, SAFE_POINTS_AHEAD_MAX)
+            }
+            Self::Withdraw { k } => number("safe point", *k),
             Self::LinkDown { vid, .. } => check_vid(*vid),
             Self::NoLink { why, .. } => check_name("link error", why, TEXT_BYTES_MAX),
             Self::LinkUp { .. } | Self::Leave | Self::Ping => Ok(()),
@@ -169,6 +173,7 @@ impl MasterToPeer {
                 length("sources", sources.len(), WORLD_SIZE_MAX)?;
                 distinct("sources", sources)
             }
+            Self::Summon => Ok(()),
             Self::Suspend { vid } | Self::Release { vid } => check_vid(*vid),
             Self::SafeReleased { k, vid } => {
                 number("safe point", *k)?;
@@ -207,13 +212,13 @@ fn check_report(report: &Report) -> Checked {
     check_carried(&report.carried)?;
     number("safe points called", report.safe_called)?;
     number("safe points released", report.safe_released)?;
+    number("safe points said", report.safe_said)?;
     check_given_back(&report.given_back)
 }
 
 fn check_tag(tag: &TagReport) -> Checked {
     check_floor(tag.floor, tag.last_committed)?;
     check_sealed(tag.sealed)?;
-    length("absent members", tag.absent.len(), WORLD_SIZE_MAX)?;
     tag.aborted.iter().try_for_each(check_abort)?;
     number("next number", tag.next.unwrap_or_default().0)?;
     let Some(open) = &tag.open else { return Ok(()) };
@@ -298,7 +303,6 @@ fn check_install(install: &Install) -> Checked {
 
 fn check_tag_floor(floor: &TagFloor) -> Checked {
     check_floor(floor.floor, floor.last_committed)?;
-    length("absent members", floor.absent.len(), WORLD_SIZE_MAX)?;
     length("abort reasons", floor.reasons.len(), ABORT_REASONS_MAX)?;
     floor.reasons.iter().try_for_each(|(n, reason)| {
         number("operation number", n.0)?;
@@ -538,7 +542,6 @@ mod tests {
             floor: OpNumber(floor),
             last_committed: last_committed.map(OpNumber),
             sealed: Sealed::Nothing,
-            absent: Vec::new(),
             aborted: None,
             open: None,
             next: Some(OpNumber(floor)),
@@ -556,7 +559,7 @@ mod tests {
 
     #[test]
     fn numbers_that_could_overflow_are_refused_on_both_sides_of_the_edge() {
-        let at = |k| PeerToMaster::AtSafePoint { k }.validate();
+        let at = |k| PeerToMaster::AtSafePoint { k, ahead: 0 }.validate();
         assert_eq!(at(NUMBER_MAX), Ok(()));
         assert!(at(NUMBER_MAX + 1).is_err());
         let suspend = |vid| MasterToPeer::Suspend { vid }.validate();

@@ -112,6 +112,12 @@ pub enum Wait {
         /// For how long at most, in seconds.
         seconds: u32,
     },
+    /// All members of the group's last view were lost at once, and may be at work without the
+    /// master.
+    LostView {
+        /// For how long at most, in seconds.
+        seconds: u32,
+    },
     /// A restarted master waits for the members of the last view.
     Rebuild {
         /// Members that are back.
@@ -169,6 +175,7 @@ impl Wait {
     pub fn gist(&self) -> Self {
         match self {
             Self::EarlierRun { .. } => Self::EarlierRun { seconds: 0 },
+            Self::LostView { .. } => Self::LostView { seconds: 0 },
             Self::Backoff { cause, .. } => Self::Backoff {
                 cause: *cause,
                 seconds: 0,
@@ -222,6 +229,11 @@ impl fmt::Display for Wait {
                 f,
                 "the master has no history and waits up to {seconds} s for members of an earlier \
                  run; start it with new_run to skip the wait"
+            ),
+            Self::LostView { seconds } => write!(
+                f,
+                "the master lost all members of the group at once; they may be at work without it, so \
+                 it waits up to {seconds} s for their sessions to end"
             ),
             Self::Rebuild {
                 heard,

@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::cluster::{Event, HostId, World};
 use super::faults::Fault;
 use super::hooks::Point;
-use super::messages::{ATTACH, EXPECT, FLUSH, HELLO, INSTALL, INSTALLED, READY, RELEASE, SUSPEND};
+use super::messages::{
+    ATTACH, EXPECT, FLUSH, HELLO, HERE, INSTALL, INSTALLED, READY, RELEASE, SUMMON, SUSPEND,
+};
 use super::swarm::FaultKind;
 
 /// A fault that waits for its moment.
@@ -26,10 +28,13 @@ pub struct Aim {
 }
 
 /// Moments of an admission, of a master's restart and of a view change, in their order.
-const MOMENTS: [(Point, u64); 15] = [
+const MOMENTS: [(Point, u64); 18] = [
     (Point::AtMaster, HELLO),
     (Point::MasterSends, EXPECT),
     (Point::AtMaster, READY),
+    (Point::HostSends, HERE),
+    (Point::AtMaster, HERE),
+    (Point::AtHost, SUMMON),
     (Point::HostSends, ATTACH),
     (Point::AtMaster, ATTACH),
     (Point::MasterSends, SUSPEND),
@@ -45,7 +50,7 @@ const MOMENTS: [(Point, u64); 15] = [
 ];
 /// The first moments of a run, and of a master that has restarted.
 const FOUNDING: [usize; 3] = [0, 1, 2];
-const RESTART: [usize; 2] = [3, 4];
+const RESTART: [usize; 5] = [3, 4, 5, 6, 7];
 /// What happens then half of the time, in every seed: few other faults come so early.
 const AT_START: [FaultKind; 8] = [
     FaultKind::Leave,

@@ -112,6 +112,8 @@ pub struct Started {
     pub input_seed: u64,
     /// Whether sums are exact.
     pub exact: bool,
+    /// When.
+    pub at: Instant,
 }
 
 /// A view that a master sealed.
@@ -140,6 +142,9 @@ pub struct Checkers {
     given_back: BTreeMap<(usize, GroupId, Tag), BTreeSet<Vid>>,
     /// Tags given back in views without members, which no member learns.
     emptied: BTreeMap<(GroupId, Vid), Vec<Tag>>,
+    /// When each group lost its last member, and the views in which it was founded anew.
+    pub(super) lost: BTreeMap<(usize, GroupId), Instant>,
+    pub(super) foundings: BTreeMap<(usize, GroupId), BTreeMap<Vid, Instant>>,
     /// Hosts that started each operation.
     pub started: BTreeMap<(usize, GroupId, OpName), BTreeMap<PeerId, Started>>,
     /// The election of each sync of shared state.
@@ -317,7 +322,7 @@ impl Checkers {
         &mut self,
         host: &Host,
         id: HostId,
-        start: &Start,
+        (start, at): (&Start, Instant),
         operation: &Operation,
     ) -> Result<(), String> {
         let (op, group) = (start.birth.op, host.group);
@@ -342,6 +347,7 @@ impl Checkers {
             fingerprint: operation.fingerprint.clone(),
             input_seed: operation.input_seed,
             exact: operation.exact,
+            at,
         };
         let calls = self.started.get(&key).into_iter().flatten();
         let apart = calls

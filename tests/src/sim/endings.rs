@@ -116,6 +116,9 @@ impl World {
             .get(&(run, group, op))
             .cloned()
             .unwrap_or_default();
+        if let Some(call) = me.and_then(|me| started.get(&me)) {
+            self.check_fork(host, (run, group, op), call.at)?;
+        }
         let mine = &operation.fingerprint;
         for peer in contributors {
             let theirs = started

@@ -212,6 +212,7 @@ impl World {
             }
             (_, None) => {}
             (FaultKind::Crash, Some(host)) => self.inject_death(host, false),
+            (FaultKind::GroupCut, Some(host)) => self.inject_group_cut(self.hosts[host.0].group),
             (FaultKind::PowerLoss, Some(host)) => self.inject_death(host, true),
             (FaultKind::Wedge, Some(host)) => self.inject_wedge(host),
             (FaultKind::Leave, Some(host)) => self.leave_with_mates(host),

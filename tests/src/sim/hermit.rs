@@ -121,7 +121,16 @@ impl World {
     fn founders(&self, group: GroupId, calm: Duration) -> Option<Vec<HostId>> {
         let is_closed = Self::is_closed_group(group);
         let is_alone = is_closed || !self.has_sites() && self.swarm.unit == 1;
-        if !is_alone || !self.master.is_awake() || self.phase_of(group) != Some("Founding") {
+        let lost = self.checkers.lost.get(&(self.checkers.run, group));
+        let timers = &self.swarm.timers;
+        // The master's clock may stand still meanwhile (R20).
+        let lease = timers.peer_timeout + timers.detach_timeout * 2;
+        let is_leased = lost.is_some_and(|lost| self.now < self.master.started.max(*lost) + lease);
+        if is_leased
+            || !is_alone
+            || !self.master.is_awake()
+            || self.phase_of(group) != Some("Founding")
+        {
             return None;
         }
         let here: Vec<HostId> = self.live_hosts(group).collect();

@@ -332,7 +332,10 @@ impl World {
     /// # Errors
     /// It is.
     pub fn check_new_run(&self, host: HostId) -> Result<(), String> {
-        ensure(!self.keeps_all(), || {
+        // An older copy may be from before the run. It is lost if it had no member yet.
+        let mut first = self.hosts.iter().filter(|host| host.run == Some(0));
+        let is_lost = !self.keeps_all() || first.all(|host| host.member_since.is_none());
+        ensure(is_lost, || {
             format!("{host:?} was welcomed to a new run despite the journal")
         })
     }

@@ -11,9 +11,9 @@ macro_rules! codes {
 codes! {
     HELLO = 1, ATTACH = 2, READY = 3, POSTED = 4, DONE = 5, CANCEL = 6, FLUSH = 7, INSTALLED = 8,
     AT_SAFE_POINT = 9, WITHDRAW = 10, LINK_DOWN = 11, LINK_UP = 12, LEAVE = 13, PING = 14,
-    NO_LINK = 15,
+    NO_LINK = 15, HERE = 16,
     WELCOME = 21, EXPECT = 22, INSTALL = 23, COMMIT = 24, SUSPEND = 25, RELEASE = 26,
-    SAFE_RELEASED = 27, EVICTED = 28, REFUSED = 29, PONG = 30, ELECTED = 31,
+    SAFE_RELEASED = 27, EVICTED = 28, REFUSED = 29, PONG = 30, ELECTED = 31, SUMMON = 32,
 }
 
 /// Number of a message to the master.
@@ -21,6 +21,7 @@ codes! {
 pub fn up_code(message: &PeerToMaster) -> u64 {
     match message {
         PeerToMaster::Hello { .. } => HELLO,
+        PeerToMaster::Here { .. } => HERE,
         PeerToMaster::Attach { .. } => ATTACH,
         PeerToMaster::Ready { .. } => READY,
         PeerToMaster::Posted(_) => POSTED,
@@ -47,6 +48,7 @@ pub fn down_code(message: &MasterToPeer) -> u64 {
         MasterToPeer::Install(_) => INSTALL,
         MasterToPeer::Commit(_) => COMMIT,
         MasterToPeer::Elected { .. } => ELECTED,
+        MasterToPeer::Summon => SUMMON,
         MasterToPeer::Suspend { .. } => SUSPEND,
         MasterToPeer::Release { .. } => RELEASE,
         MasterToPeer::SafeReleased { .. } => SAFE_RELEASED,

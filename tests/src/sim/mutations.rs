@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 54] = [
+pub const ALL: [Mutation; 60] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -61,17 +61,26 @@ pub const ALL: [Mutation; 54] = [
     Mutation::ClosedInOrderOfComing,
     Mutation::ClosedLetsIn,
     Mutation::UsedIdForgotten,
-    Mutation::CommitOfTooFew,
+    Mutation::HeldAfterFlush,
+    Mutation::AgreedByAllButOne,
+    Mutation::HigherFloorIgnored,
+    Mutation::HigherFloorNotTold,
+    Mutation::LeaseIgnored,
+    Mutation::SaidSafePointIgnored,
+    Mutation::SafePointSaidAfterFlush,
 ];
 
-/// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and
-/// `scenarios_closed.rs` in `tests/tests`): they matter only after two faults that a seed hardly
-/// has in the right order, or after faults that disable the checks of a seed.
-pub const SCRIPTED: [Mutation; 4] = [
+/// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs`,
+/// `scenarios_closed.rs` and `scenarios_agreement.rs` in `tests/tests`): they matter only after two
+/// faults that a seed hardly has in the right order, or after faults that disable the checks of a
+/// seed.
+pub const SCRIPTED: [Mutation; 6] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,
     Mutation::SealedStateLazy,
     Mutation::ClosedNotSealed,
+    Mutation::LeaseOutlived,
+    Mutation::SummonedTooEarly,
 ];
 
 /// The result for one bug.

@@ -61,6 +61,7 @@ fn class(kind: FaultKind) -> &'static str {
         FaultKind::PartitionFromMaster
         | FaultKind::PartitionToMaster
         | FaultKind::LastingMute
+        | FaultKind::GroupCut
         | FaultKind::ControlBreak
         | FaultKind::ControlHalfOpen => "control cut",
         FaultKind::PartitionData

@@ -28,10 +28,8 @@ impl World {
                 content,
                 placed_twice: false,
             };
-            let arrived = self.hosts[host.0].plane.arrives(arrival);
-            self.check(arrived.map_err(|why| format!("a stale frame is a fault: {why}")));
+            self.frame_arrives(host, arrival);
         }
-        self.host_pump(host);
     }
 
     /// Any hello to this master arrives once more: of members, of peers that have left, and of dead
@@ -90,7 +88,8 @@ impl World {
         let Some((master, mut message)) = self.hosts[host.0].last_opening.clone() else {
             return;
         };
-        if let PeerToMaster::Attach { attach, .. } = &mut message
+        if let PeerToMaster::Here { attach, .. } | PeerToMaster::Attach { attach, .. } =
+            &mut message
             && self.fault_rng.chance(500)
         {
             *attach = attach.saturating_sub(1);

@@ -66,11 +66,12 @@ pub enum FaultKind {
     JournalCut,
     JournalLost,
     Askers,
+    GroupCut,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::Crash,
         Self::PowerLoss,
         Self::Wedge,
@@ -111,6 +112,7 @@ impl FaultKind {
         Self::JournalCut,
         Self::JournalLost,
         Self::Askers,
+        Self::GroupCut,
     ];
 
     /// Whether it hits all processes at once, or something that all need.

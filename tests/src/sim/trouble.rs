@@ -11,6 +11,7 @@ use ccl_core::ids::{CallId, GroupId, Vid};
 use super::cluster::{Event, HostId, World};
 use super::faults::Fault;
 use super::links::Direction;
+use super::network::Break;
 use super::program::{self, Logical, Twist};
 use super::rng::Rng;
 use super::swarm::FaultKind;
@@ -33,6 +34,39 @@ pub struct Whims {
 const HASTY_POINTS: u32 = 4;
 
 impl World {
+    /// All members of a group are cut off from the master, but not from each other, sometimes for
+    /// longer than they may go on; others come meanwhile.
+    pub(super) fn inject_group_cut(&mut self, group: GroupId) {
+        let timers = self.swarm.timers;
+        let length = match self.fault_rng.below(2) {
+            0 => timers.peer_timeout + self.fault_rng.millis(0, 10_000),
+            _ => timers.peer_timeout + timers.detach_timeout + self.fault_rng.millis(0, 10_000),
+        };
+        let members: Vec<HostId> = self.live_hosts(group).collect();
+        for host in members {
+            self.block_control(host, Some(true), Some(true));
+            if let Some(connection) = self.hosts[host.0].connection
+                && self.fault_rng.chance(500)
+            {
+                let end = self.fault_rng.millis(0, 50);
+                let how = Break {
+                    up_kept: 0,
+                    down_kept: 0,
+                    host_notices: Some(end),
+                    master_notices: Some(end),
+                };
+                self.break_connection(connection, how);
+            }
+            self.schedule(length, Event::Fault(Fault::HealControl(host)));
+        }
+        if !Self::is_closed_group(group) {
+            for _ in 0..2 {
+                let after = self.fault_rng.millis(0, 4000);
+                self.schedule(after, Event::Fault(Fault::Join(group)));
+            }
+        }
+    }
+
     /// Injects a fault of this kind, if it belongs here.
     pub fn inject_trouble(&mut self, kind: FaultKind, host: HostId) -> bool {
         match kind {

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use crate::collective::Buffer;
@@ -32,7 +33,7 @@ use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Vid};
 use crate::peer::{Input, Neighbour, View};
 use crate::state::engine::StartSync;
-use crate::transport::Identity;
+use crate::transport::{FrameHeader, Identity};
 use crate::wire::control::{CancelReason, Start, StateId};
 
 /// Something to do, in its turn.
@@ -56,6 +57,8 @@ pub(super) enum Deferred {
     StartSync(StartSync),
     /// What was elected for a sync.
     Elected(OpName, StateId, Vec<PeerId>),
+    /// Tell these members what the machine knows.
+    Say(FrameHeader, Vec<PeerId>),
     /// Of the operations born before a view these go on.
     Forget(Vid, Vec<OpName>),
     /// Move no more bytes.
@@ -132,6 +135,11 @@ impl Session {
         match work {
             Deferred::Identify(identity) => self.links.identify(identity, self.router()),
             Deferred::Links(wanted) => self.set_links(&wanted),
+            Deferred::Say(frame, to) => {
+                for peer in to {
+                    self.links.signal(peer, frame, Bytes::new());
+                }
+            }
             Deferred::Forget(before, carried) => self.engine.forget(before, carried),
             Deferred::Dial(generation) => self.dial(hands, generation),
             Deferred::StopDialling => {

@@ -11,7 +11,7 @@ use crate::driver::peer::call::Operation;
 use crate::driver::peer::core::Item;
 use crate::driver::peer::session::Session;
 use crate::ids::{OpName, PeerId};
-use crate::peer::Input;
+use crate::peer::{Input, Word};
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
 use crate::transport::{Frame, FrameHeader, Handler, LinkHandler, LinkName, Links, Placement};
 use crate::wire::control::{Called, LinkFault};
@@ -21,6 +21,7 @@ struct Router {
     engine: Arc<Engine>,
     state: Arc<StateEngine>,
     links: Arc<dyn Links>,
+    session: Weak<Session>,
 }
 
 impl Session {
@@ -30,6 +31,7 @@ impl Session {
             engine: Arc::clone(&self.engine),
             state: Arc::clone(&self.state),
             links: Arc::clone(&self.links),
+            session: self.weak.clone(),
         })
     }
 
@@ -99,6 +101,15 @@ impl LinkHandler for Router {
     ) -> Result<(), &'static str> {
         if is_of_state(header) {
             return self.state.signal(from, header, &payload);
+        }
+        if let Some(word) = Word::of(header) {
+            if !payload.is_empty() {
+                return Err("a word with a payload");
+            }
+            if let Some(session) = self.session.upgrade() {
+                session.submit(Input::Said { peer: from, word });
+            }
+            return Ok(());
         }
         self.engine.signal(from, header, payload)
     }

@@ -34,10 +34,7 @@ impl Group {
             self.ledger.wait_anew(tag, shared.now);
         }
         for tags in complete.chunks(limits::OPEN_OPS_MAX) {
-            let commits: Vec<_> = tags
-                .iter()
-                .map(|&tag| self.ledger.commit(tag, Vec::new()))
-                .collect();
+            let commits: Vec<_> = tags.iter().map(|&tag| self.ledger.commit(tag)).collect();
             self.seal_commits(shared, &commits);
             for commit in &commits {
                 shared.outbox.event(Event::Committed {
@@ -47,6 +44,30 @@ impl Group {
                 self.note_sealed(shared, commit.sealed);
             }
             shared.send_all(&self.view.peers(), &MasterToPeer::Commit(commits));
+        }
+    }
+
+    /// Seals what members knew before the master. It tells all members, since a newcomer that is
+    /// behind a carried operation hears no `Held` of it; during a change the next view tells them.
+    pub fn commit_learned(&mut self, shared: &mut Shared) {
+        let commits = self.ledger.take_learned();
+        if commits.is_empty() {
+            return;
+        }
+        self.safe.wait_anew(shared.now);
+        self.seal_commits(shared, &commits);
+        for commit in &commits {
+            shared.outbox.event(Event::Committed {
+                group: self.id,
+                op: commit.op,
+            });
+        }
+        let is_told = matches!(self.phase, Phase::Steady | Phase::Installing(_));
+        if is_told && !is_active(Mutation::HigherFloorNotTold) {
+            for commits in commits.chunks(limits::OPEN_OPS_MAX) {
+                let commit = MasterToPeer::Commit(commits.to_vec());
+                shared.send_all(&self.view.peers(), &commit);
+            }
         }
     }
 
@@ -70,7 +91,8 @@ impl Group {
         if self.ledger.wants_abort() || self.ledger.wants_return(shared.tags_kept) {
             return self.suspend(shared, Lost::new());
         }
-        if !self.safe.is_called() {
+        let is_low = self.safe.is_wished() && self.newcomers.is_empty();
+        if !self.safe.is_called() && !is_low {
             return;
         }
         let members: BTreeSet<_> = self.view.peers().into_iter().collect();
@@ -95,13 +117,44 @@ impl Group {
             return;
         }
         let k = self.safe.released;
+        if !self.newcomers.is_empty() {
+            shared.outbox.seal(Record::SafePoint {
+                group: self.id,
+                k,
+                vid,
+            });
+            for peer in self.safe.release().into_keys() {
+                shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+            }
+            return;
+        }
+        let waited = self.safe.release_ahead();
+        let last = self.safe.released - 1;
         shared.outbox.seal(Record::SafePoint {
+            group: self.id,
+            k: last,
+            vid,
+        });
+        let released = MasterToPeer::SafeReleased { k: last, vid };
+        match last > k {
+            true => shared.send_all(&self.view.peers(), &released),
+            false => shared.send_all(waited.keys(), &released),
+        }
+    }
+
+    /// Members know that more safe points were released than this master does.
+    pub fn raise_safe_points(&mut self, shared: &mut Shared, released: u64) {
+        if !self.safe.raise(released) {
+            return;
+        }
+        let (k, vid) = (released - 1, self.view.vid);
+        shared.outbox.seal_lazily(Record::SafePoint {
             group: self.id,
             k,
             vid,
         });
-        for peer in self.safe.release().into_keys() {
-            shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+        if matches!(self.phase, Phase::Steady | Phase::Installing(_)) {
+            shared.send_all(&self.view.peers(), &MasterToPeer::SafeReleased { k, vid });
         }
     }
 
@@ -139,6 +192,7 @@ impl Group {
             awaited,
             lost,
             busy,
+            said: BTreeMap::new(),
         });
     }
 
@@ -149,6 +203,7 @@ impl Group {
         };
         let at_rest = change.busy.map(|busy| self.ledger.at_rest(&busy));
         let lost = change.lost;
+        let said = change.said;
         let peers = self.view.peers().into_iter();
         let survivors: BTreeSet<_> = peers.filter(|peer| !lost.contains_key(peer)).collect();
         self.resolve(
@@ -156,12 +211,14 @@ impl Group {
             &Survival {
                 survivors: &survivors,
                 lost: &lost,
-                rebuilding: false,
             },
         );
         if let Some(tags) = at_rest {
             let vid = next(self.view.vid, shared);
             self.ledger.give_back(&tags, vid, shared.tags_kept);
+        }
+        if let Some(said) = said_by_all(&said, &survivors) {
+            self.safe.raise(said);
         }
         let called = self.safe.is_called() && !survivors.is_empty();
         let admitted = if called && self.safe.is_reached_by(survivors.iter()) {
@@ -190,12 +247,12 @@ impl Group {
         let group = self.id;
         self.safe.wait_anew(shared.now);
         for (op, verdict) in verdicts {
-            if matches!(verdict, Verdict::Committed { .. } | Verdict::Aborted(_)) {
+            if matches!(verdict, Verdict::Committed | Verdict::Aborted(_)) {
                 self.ledger.wait_anew(op.tag, shared.now);
             }
             match verdict {
-                Verdict::Committed { absent } => {
-                    let commit = self.ledger.commit(op.tag, absent);
+                Verdict::Committed => {
+                    let commit = self.ledger.commit(op.tag);
                     shared.outbox.event(Event::Committed { group, op });
                     self.note_sealed(shared, commit.sealed);
                 }
@@ -223,6 +280,7 @@ impl Group {
         admitted: &[PeerId],
     ) {
         let mut members = std::mem::take(&mut self.view.members);
+        let members_before = members.len();
         members.retain(|member| survivors.contains(&member.peer));
         members.extend(admitted.iter().map(|&peer| self.admit(shared, peer)));
         let vid = next(self.view.vid, shared);
@@ -238,6 +296,7 @@ impl Group {
                 .map(|(peer, reason)| (*peer, reason.clone()))
                 .collect(),
         };
+        self.renew_leases(members_before);
         self.note_admitted(admitted);
         let sealed = self.sealed_view(shared);
         shared.outbox.seal(Record::ViewSealed(sealed));
@@ -326,6 +385,7 @@ impl Group {
         SealedView {
             group: self.id,
             is_closed: self.is_closed,
+            is_leased: self.is_leased(),
             vid: view.vid,
             members: view.members.iter().map(sealed).collect(),
             ring_order: view.ring_order.clone(),
@@ -339,6 +399,14 @@ impl Group {
             timers: self.longest_told(shared),
         }
     }
+}
+
+/// Safe points that all survivors have told the others to be at or past: members may have taken
+/// them for unchanged.
+pub fn said_by_all(said: &BTreeMap<PeerId, u64>, survivors: &BTreeSet<PeerId>) -> Option<u64> {
+    let said = |peer| said.get(peer).copied().unwrap_or_default();
+    let said = survivors.iter().map(said).min();
+    said.filter(|_| !is_active(Mutation::SaidSafePointIgnored))
 }
 
 fn next(vid: Vid, shared: &Shared) -> Vid {

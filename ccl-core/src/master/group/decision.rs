@@ -17,15 +17,13 @@ pub struct Survival<'a> {
     pub survivors: &'a BTreeSet<PeerId>,
     /// Its members that do not.
     pub lost: &'a BTreeMap<PeerId, EvictReason>,
-    /// Whether an earlier master may have sealed outcomes that this one does not know.
-    pub rebuilding: bool,
 }
 
 /// What becomes of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every surviving member holds the result. `absent` are members that are no contributors.
-    Committed { absent: Vec<PeerId> },
+    /// Every surviving member holds the result.
+    Committed,
     /// It can no longer succeed, or a member asked for an abort.
     Aborted(AbortReason),
     /// It goes on unchanged.
@@ -51,11 +49,7 @@ pub fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
         .peekable();
     let held = staying.peek().is_some() && staying.all(|peer| open.done.contains(peer));
     if held && open.difference.is_none() {
-        let absent = absent(open, survival);
-        let contributors = open.members().len() - absent.len();
-        if contributors >= open.min_world() || is_active(Mutation::CommitOfTooFew) {
-            return Verdict::Committed { absent };
-        }
+        return Verdict::Committed;
     }
     if let Some((by, reason)) = open.cancel_of(survivors) {
         return Verdict::Aborted(AbortReason::Cancelled { by, reason });
@@ -71,22 +65,6 @@ pub fn decide(open: &OpenOp, survival: &Survival) -> Verdict {
         Some(fault) => Verdict::Aborted(AbortReason::State(fault.clone())),
         None => Verdict::Carried,
     }
-}
-
-/// Lost members that are not known to have called an operation which needs no data of theirs. After
-/// a restart of the master none is left out: the master before may have known of the call, and have
-/// named the member as a contributor.
-fn absent(open: &OpenOp, survival: &Survival) -> Vec<PeerId> {
-    if survival.rebuilding || !open.is_empty() {
-        return Vec::new();
-    }
-    let root = open.source();
-    let gone = open
-        .members()
-        .iter()
-        .filter(|peer| !survival.survivors.contains(peer));
-    let silent = gone.filter(|peer| !open.posted.contains(peer) && Some(**peer) != root);
-    silent.copied().collect()
 }
 
 #[cfg(test)]

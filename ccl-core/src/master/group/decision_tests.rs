@@ -5,7 +5,7 @@ use crate::ids::{OpName, Rank};
 use crate::master::group::ledger::{InView, Ledger};
 use crate::master::tests::{fingerprint, member, note, op, vid};
 use crate::time::Instant;
-use crate::wire::control::{Called, CancelReason, Fingerprint, OpNote};
+use crate::wire::control::{CancelReason, Fingerprint, OpNote};
 
 const LOST: EvictReason = EvictReason::Died;
 
@@ -53,7 +53,7 @@ impl Case {
         self
     }
 
-    fn verdict(&self, survivors: &[u64], rebuilding: bool) -> Verdict {
+    fn verdict(&self, survivors: &[u64]) -> Verdict {
         let survivors = survivors.iter().copied().map(PeerId).collect();
         let gone = (0..3)
             .map(PeerId)
@@ -62,7 +62,6 @@ impl Case {
         let survival = Survival {
             survivors: &survivors,
             lost: &lost,
-            rebuilding,
         };
         decide(self.ledger.open().next().unwrap(), &survival)
     }
@@ -72,12 +71,8 @@ fn reduce() -> Fingerprint {
     fingerprint(10)
 }
 
-fn barrier() -> Fingerprint {
-    Fingerprint::new(Called::Barrier)
-}
-
 fn committed() -> Verdict {
-    Verdict::Committed { absent: Vec::new() }
+    Verdict::Committed
 }
 
 fn lost(peer: u64) -> Verdict {
@@ -97,46 +92,46 @@ fn cancelled(by: u64) -> Verdict {
 #[test]
 fn every_survivor_holds_it_so_it_commits_with_all_members() {
     let case = Case::new(&reduce(), &[0, 1, 2], &[0, 1]);
-    assert_eq!(case.verdict(&[0, 1], false), committed());
-    assert_eq!(case.verdict(&[0], false), committed());
+    assert_eq!(case.verdict(&[0, 1]), committed());
+    assert_eq!(case.verdict(&[0]), committed());
 }
 
 #[test]
 fn one_survivor_does_not_hold_it_so_the_loss_aborts_it() {
     let case = Case::new(&reduce(), &[0, 1, 2], &[0]);
-    assert_eq!(case.verdict(&[0, 1], false), lost(2));
+    assert_eq!(case.verdict(&[0, 1]), lost(2));
 }
 
 #[test]
 fn nobody_is_lost_so_it_goes_on() {
     let case = Case::new(&reduce(), &[0, 1], &[0]);
-    assert_eq!(case.verdict(&[0, 1, 2], false), Verdict::Carried);
+    assert_eq!(case.verdict(&[0, 1, 2]), Verdict::Carried);
 }
 
 #[test]
 fn cancel_of_a_survivor_aborts_it_unless_all_hold() {
     let case = Case::new(&reduce(), &[0, 1], &[0]).cancelled_by(1);
-    assert_eq!(case.verdict(&[0, 1, 2], false), cancelled(1));
+    assert_eq!(case.verdict(&[0, 1, 2]), cancelled(1));
     let case = Case::new(&reduce(), &[0, 1, 2], &[0, 1, 2]).cancelled_by(1);
-    assert_eq!(case.verdict(&[0, 1, 2], false), committed());
+    assert_eq!(case.verdict(&[0, 1, 2]), committed());
 }
 
 #[test]
 fn cancel_is_final_even_if_a_member_is_lost_too() {
     let case = Case::new(&reduce(), &[0, 1], &[]).cancelled_by(1);
-    assert_eq!(case.verdict(&[0, 1], false), cancelled(1));
+    assert_eq!(case.verdict(&[0, 1]), cancelled(1));
 }
 
 #[test]
 fn nobody_surviving_posted_it_so_it_is_forgotten_with_its_cancel() {
     let case = Case::new(&reduce(), &[2], &[]).cancelled_by(2);
-    assert_eq!(case.verdict(&[0, 1], false), Verdict::Forgotten);
+    assert_eq!(case.verdict(&[0, 1]), Verdict::Forgotten);
 }
 
 #[test]
 fn carried_operation_that_nobody_surviving_posted_is_still_decided() {
     let case = Case::new(&reduce(), &[2], &[]).carried();
-    assert_eq!(case.verdict(&[0, 1], false), lost(2));
+    assert_eq!(case.verdict(&[0, 1]), lost(2));
     let case = Case::new(&reduce(), &[], &[]);
     assert!(case.ledger.open().next().is_none());
 }
@@ -144,48 +139,7 @@ fn carried_operation_that_nobody_surviving_posted_is_still_decided() {
 #[test]
 fn operation_without_surviving_members_never_commits() {
     let case = Case::new(&reduce(), &[0, 1, 2], &[0, 1, 2]).carried();
-    assert_eq!(case.verdict(&[], false), lost(0));
-}
-
-#[test]
-fn barrier_does_not_name_a_lost_member_that_never_called_it() {
-    let case = Case::new(&barrier(), &[0, 1], &[0, 1]);
-    let absent = vec![PeerId(2)];
-    assert_eq!(case.verdict(&[0, 1], false), Verdict::Committed { absent });
-    let case = Case::new(&barrier(), &[0, 1, 2], &[0, 1]);
-    assert_eq!(case.verdict(&[0, 1], false), committed());
-}
-
-/// Its callers let it succeed only with all three.
-#[test]
-fn an_operation_with_too_few_contributors_is_aborted() {
-    let of_three = Fingerprint {
-        min_world: 3,
-        ..barrier()
-    };
-    let case = Case::new(&of_three, &[0, 1], &[0, 1]);
-    assert_eq!(case.verdict(&[0, 1], false), lost(2));
-    let case = Case::new(&of_three, &[0, 1, 2], &[0, 1]);
-    assert_eq!(
-        case.verdict(&[0, 1], false),
-        committed(),
-        "all have called it"
-    );
-}
-
-#[test]
-fn rebuilding_names_whom_the_dead_master_may_have_named() {
-    let case = Case::new(&barrier(), &[0, 1], &[0, 1]);
-    assert_eq!(case.verdict(&[0, 1], true), committed());
-}
-
-#[test]
-fn broadcast_that_arrived_names_its_source() {
-    let elements = *reduce().called.elements().unwrap();
-    let root = Rank(2);
-    let broadcast = Fingerprint::new(Called::Broadcast { root, elements });
-    let case = Case::new(&broadcast, &[0, 1], &[0, 1]);
-    assert_eq!(case.verdict(&[0, 1], false), committed());
+    assert_eq!(case.verdict(&[]), lost(0));
 }
 
 #[test]
@@ -211,8 +165,7 @@ fn difference_is_never_sealed_over() {
             .unwrap();
     }
     assert_eq!(case.ledger.complete(), []);
-    let Verdict::Aborted(AbortReason::Cancelled { by, reason }) = case.verdict(&[0, 1, 2], false)
-    else {
+    let Verdict::Aborted(AbortReason::Cancelled { by, reason }) = case.verdict(&[0, 1, 2]) else {
         panic!("a difference aborts");
     };
     assert_eq!(by, PeerId(1));

@@ -14,8 +14,8 @@ use crate::master::group::shared_state;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, Birth, CancelReason, CommitRecord, Crossed, OpNote, Sealed, StateId, TagFloor,
-    TagReport,
+    AbortReason, Birth, CancelReason, CommitRecord, Crossed, OpNote, Report, Sealed, StateId,
+    TagFloor, TagReport,
 };
 
 /// What a group's members have called and how it ended.
@@ -31,6 +31,8 @@ pub struct Ledger {
     pub sealed_by: Option<OpNumber>,
     /// Its members, if this master sealed it itself.
     pub sealers: Vec<PeerId>,
+    /// Commits that members knew before the master, and that it has not sealed yet (R19).
+    learned: Vec<CommitRecord>,
 }
 
 /// All operations of a tag below `floor` are decided.
@@ -38,7 +40,6 @@ pub struct Ledger {
 struct TagState {
     floor: OpNumber,
     last_committed: Option<OpNumber>,
-    absent: Vec<PeerId>,
     reasons: BTreeMap<OpNumber, AbortReason>,
 }
 
@@ -121,14 +122,15 @@ impl Ledger {
         op: OpName,
         InView { view, now }: InView<'_>,
     ) -> Result<Option<&mut OpenOp>, Violation> {
-        let floor = self.floor(op.tag);
-        if op.n < floor {
+        if op.n < self.floor(op.tag) {
             return Ok(None);
         }
-        if op.n > floor {
-            return Err(format!(
-                "{op} is beyond operation {floor}, which is not decided"
-            ));
+        if op.n > self.floor(op.tag) {
+            // Its sender has the verdicts of all before it.
+            if op.birth != view.vid {
+                return Err(format!("{op} cannot be born outside view {}", view.vid));
+            }
+            self.overtake(op.tag, op.n, InView { view, now })?;
         }
         if !self.open.contains_key(&op.tag) {
             self.begin(op, view, now)?;
@@ -149,13 +151,74 @@ impl Ledger {
         Ok(Some(open))
     }
 
+    /// Raises the floors to those of a member's report, before its open operations count.
+    pub fn raise(&mut self, report: &Report, at: InView<'_>) -> Fact {
+        for tag in &report.tags {
+            let floor = self.floor(tag.tag);
+            if tag.floor <= floor || self.returns.is_void(tag.tag, report.vid) {
+                continue;
+            }
+            let below = tag.floor.0.checked_sub(1).map(OpNumber);
+            if report.vid != at.view.vid || tag.last_committed != below {
+                return Err(format!(
+                    "operation {floor} of tag {} is not decided",
+                    tag.tag
+                ));
+            }
+            if !is_active(Mutation::HigherFloorIgnored) {
+                self.overtake(tag.tag, tag.floor, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A member knows that all operations of a tag below this one are committed (R19).
+    fn overtake(&mut self, tag: Tag, floor: OpNumber, InView { view, now }: InView<'_>) -> Fact {
+        if tag == Tag::SHARED_STATE {
+            return Err(format!("a sync before {floor} is not decided"));
+        }
+        self.check_room(tag)?;
+        self.wait_anew(tag, now);
+        let n = OpNumber(floor.0 - 1);
+        let open = self.open.remove(&tag).filter(|open| open.op().n == n);
+        let birth = view.vid;
+        let commit = match open {
+            Some(open) => CommitRecord {
+                op: open.op(),
+                contributors: open.members().to_vec(),
+                sealed: Sealed::Nothing,
+            },
+            None => CommitRecord {
+                op: OpName { tag, n, birth },
+                contributors: view.peers(),
+                sealed: Sealed::Nothing,
+            },
+        };
+        let state = self.tags.entry(tag).or_default();
+        state.floor = floor;
+        state.last_committed = Some(n);
+        self.learned.push(commit);
+        Ok(())
+    }
+
+    /// The commits that members knew before the master.
+    pub fn take_learned(&mut self) -> Vec<CommitRecord> {
+        std::mem::take(&mut self.learned)
+    }
+
+    fn check_room(&self, tag: Tag) -> Fact {
+        let is_room = self.tags.contains_key(&tag) || self.tags.len() < limits::TAGS_MAX;
+        is_room.then_some(()).ok_or_else(|| {
+            let most = limits::TAGS_MAX;
+            format!("more than {most} tags")
+        })
+    }
+
     fn begin(&mut self, op: OpName, view: &View, now: Instant) -> Fact {
         if op.birth != view.vid {
             return Err(format!("{op} cannot be born outside view {}", view.vid));
         }
-        if !self.tags.contains_key(&op.tag) && self.tags.len() >= limits::TAGS_MAX {
-            return Err(format!("more than {} tags", limits::TAGS_MAX));
-        }
+        self.check_room(op.tag)?;
         self.tags.entry(op.tag).or_default();
         let birth = Birth {
             op,
@@ -230,8 +293,8 @@ impl Ledger {
             .for_each(|open| open.note_end(&ended, now));
     }
 
-    /// Seals the success of a tag's open operation, without the data of those `absent`.
-    pub fn commit(&mut self, tag: Tag, absent: Vec<PeerId>) -> CommitRecord {
+    /// Seals the success of a tag's open operation.
+    pub fn commit(&mut self, tag: Tag) -> CommitRecord {
         let open = self
             .open
             .remove(&tag)
@@ -250,16 +313,9 @@ impl Ledger {
             self.sealed_by = Some(open.op().n);
             self.sealers = open.members().iter().copied().collect();
         }
-        let contributors = open
-            .members()
-            .iter()
-            .filter(|peer| !absent.contains(peer))
-            .copied()
-            .collect();
-        state.absent = absent;
         CommitRecord {
             op: open.op(),
-            contributors,
+            contributors: open.members().to_vec(),
             sealed,
         }
     }
@@ -294,14 +350,11 @@ impl Ledger {
     /// Adds what a peer reports to a restarted master about how a tag's operations ended. The
     /// newest information counts.
     pub fn learn(&mut self, report: &TagReport) -> Fact {
-        if !self.tags.contains_key(&report.tag) && self.tags.len() >= limits::TAGS_MAX {
-            return Err(format!("more than {} tags", limits::TAGS_MAX));
-        }
+        self.check_room(report.tag)?;
         let state = self.tags.entry(report.tag).or_default();
         state.floor = state.floor.max(report.floor);
         if report.last_committed > state.last_committed {
             state.last_committed = report.last_committed;
-            state.absent.clone_from(&report.absent);
         }
         let below = report.floor.0.checked_sub(1).map(OpNumber);
         if let (Some(n), Some(reason)) = (below, &report.aborted) {
@@ -322,7 +375,6 @@ impl Ledger {
             let state = self.tags.entry(known.tag).or_default();
             state.floor = known.floor;
             state.last_committed = known.last_committed;
-            state.absent.clone_from(&known.absent);
             state.reasons = known.reasons.iter().cloned().collect();
         }
     }
@@ -345,7 +397,6 @@ impl Ledger {
             tag: *tag,
             floor: state.floor,
             last_committed: state.last_committed,
-            absent: state.absent.clone(),
             reasons: Vec::new(),
         };
         let mut floors: Vec<_> = self.tags.iter().map(floor).collect();

@@ -45,9 +45,10 @@ impl Group {
             }
             return;
         }
-        if let Err(violation) = self.absorb(shared.now, peer, &report) {
+        if let Err(violation) = self.absorb(shared, peer, &report) {
             return shared.condemn(peer, EvictReason::Protocol(violation));
         }
+        self.note_said(peer, &report);
         self.note_busy(&report);
         if report.vid > Vid::default() {
             self.unconfirmed.remove(&peer);
@@ -58,6 +59,7 @@ impl Group {
             // It could not count from the present view; as a newcomer it can.
             Some(_) => return shared.condemn(peer, EvictReason::Unaware),
         };
+        self.note_halted();
         self.confirm_attach(peer, report.vid, shared.now);
         let reply = self.attach_reply(safe_released);
         shared.send(peer, reply);
@@ -65,6 +67,38 @@ impl Group {
         if !self.newcomers.is_empty() {
             self.send_expect(shared, &[peer]);
         }
+    }
+
+    /// A member is back, and goes on by itself until it attaches. While a run is rebuilt it is
+    /// asked to once enough are back: a master that hears too few stops nobody.
+    pub fn handle_here(&mut self, shared: &mut Shared, peer: PeerId, claim: Claim, vid: Vid) {
+        if matches!(self.phase, Phase::Rebuild(_)) && !claim.members.is_empty() {
+            self.newcomers.remove(&peer);
+        }
+        if self.newcomers.contains_key(&peer) {
+            let what = "only members may send Here";
+            return shared.condemn(peer, EvictReason::Protocol(what.into()));
+        }
+        if !self.accepts(shared, Event::MemberHere, peer) {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Rebuild(rebuild) => {
+                let is_late = rebuild.is_in_vain(peer, shared);
+                rebuild.note_here(peer, &claim, vid);
+                if is_late {
+                    rebuild.wait_for_others(peer, shared);
+                }
+                if is_active(Mutation::SummonedTooEarly) {
+                    shared.summon(peer);
+                }
+                return;
+            }
+            Phase::Suspended(change) => change.awaited.ask_again(peer, shared.now),
+            Phase::Installing(round) => round.awaited.ask_again(peer, shared.now),
+            Phase::Steady | Phase::Founding => {}
+        }
+        shared.summon(peer);
     }
 
     fn confirm_attach(&mut self, peer: PeerId, installed: Vid, now: Instant) {
@@ -109,7 +143,9 @@ impl Group {
             PeerToMaster::Installed { vid, report } => {
                 self.handle_installed(shared, peer, vid, &report)
             }
-            PeerToMaster::AtSafePoint { k } => self.handle_safe_point(shared, peer, k),
+            PeerToMaster::AtSafePoint { k, ahead } => {
+                self.handle_safe_point(shared, peer, k, ahead)
+            }
             PeerToMaster::Withdraw { k } => {
                 if self.accepts(shared, Event::Withdraw, peer) {
                     match &mut self.phase {
@@ -141,6 +177,7 @@ impl Group {
             // Sent before it received the view that admitted it.
             PeerToMaster::Ready { .. } => Ok(()),
             PeerToMaster::Hello { .. }
+            | PeerToMaster::Here { .. }
             | PeerToMaster::Attach { .. }
             | PeerToMaster::Leave
             | PeerToMaster::Ping => unreachable!("the master deals with these itself"),
@@ -195,8 +232,10 @@ impl Group {
         if vid != self.view.vid || !self.accepts(shared, Event::Flush, peer) {
             return Ok(());
         }
-        self.absorb(shared.now, peer, report)?;
+        self.absorb(shared, peer, report)?;
+        self.note_said(peer, report);
         self.note_busy(report);
+        self.note_halted();
         if let Phase::Suspended(change) = &mut self.phase {
             change.awaited.remove(peer);
         }
@@ -214,14 +253,20 @@ impl Group {
         if vid != self.view.vid || !self.accepts(shared, Event::Installed, peer) {
             return Ok(());
         }
-        self.absorb(shared.now, peer, report)?;
+        self.absorb(shared, peer, report)?;
         if let Phase::Installing(round) = &mut self.phase {
             round.awaited.remove(peer);
         }
         Ok(())
     }
 
-    fn handle_safe_point(&mut self, shared: &mut Shared, peer: PeerId, k: u64) -> Handled {
+    fn handle_safe_point(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        k: u64,
+        ahead: u32,
+    ) -> Handled {
         if !self.accepts(shared, Event::AtSafePoint, peer) {
             return Ok(());
         }
@@ -229,8 +274,11 @@ impl Group {
             rebuild.amend_safe_called(peer, k.saturating_add(1));
             return Ok(());
         }
+        // Whoever is there has passed all before, and in this view that means unchanged.
+        self.raise_safe_points(shared, k);
+        self.safe.wish(k, ahead);
         if self.safe.call(peer, k, shared.now)? == Call::Released {
-            let vid = self.view.vid;
+            let (k, vid) = (self.safe.released - 1, self.view.vid);
             shared.send(peer, MasterToPeer::SafeReleased { k, vid });
         }
         Ok(())
@@ -266,6 +314,9 @@ impl Group {
             newcomer.linked = None;
         } else if self.is_member(shared, peer) && self.accepts(shared, Event::ConnectionEnded, peer)
         {
+            if let Phase::Rebuild(rebuild) = &mut self.phase {
+                rebuild.note_gone(peer);
+            }
             self.condemn_dead(shared, peer);
         }
     }
@@ -280,26 +331,22 @@ impl Group {
     }
 
     /// Adds all that a member knows (R5). Facts only grow, so a report may come twice.
-    pub fn absorb(&mut self, now: Instant, peer: PeerId, report: &Report) -> Handled {
+    pub fn absorb(&mut self, shared: &mut Shared, peer: PeerId, report: &Report) -> Handled {
+        let now = shared.now;
         if report.vid > self.view.vid {
             return Err(format!("view {} does not exist", report.vid));
         }
+        let at = InView {
+            view: &self.view,
+            now,
+        };
+        self.ledger.raise(report, at)?;
         for tag in &report.tags {
             if self.ledger.returns.is_void(tag.tag, report.vid) {
                 continue;
             }
-            if tag.floor > self.ledger.floor(tag.tag) {
-                return Err(format!(
-                    "operation {} of tag {} is not decided",
-                    tag.floor, tag.tag
-                ));
-            }
             let Some((note, held, cancel)) = operation::open_note(tag) else {
                 continue;
-            };
-            let at = InView {
-                view: &self.view,
-                now,
             };
             self.ledger.post(peer, &note, at)?;
             if let Some(content) = tag.open.as_ref().and_then(|open| open.elected) {
@@ -312,6 +359,18 @@ impl Group {
                 self.ledger.cancel(peer, note.op, reason);
             }
         }
+        if report.vid == self.view.vid {
+            self.raise_safe_points(shared, report.safe_released);
+        }
         self.safe.restate(peer, report.safe_called, now)
+    }
+
+    /// A member reports at the end of a view.
+    fn note_said(&mut self, peer: PeerId, report: &Report) {
+        if let Phase::Suspended(change) = &mut self.phase
+            && report.vid == self.view.vid
+        {
+            change.said.insert(peer, report.safe_said);
+        }
     }
 }

@@ -11,6 +11,7 @@ pub mod decision;
 pub mod election;
 pub mod invariants;
 mod late;
+pub mod lease;
 pub mod ledger;
 pub mod member;
 pub mod newcomer;
@@ -19,6 +20,7 @@ pub mod patience;
 pub mod phase;
 pub mod presence;
 pub mod rebuild;
+mod resume;
 pub mod returns;
 pub mod safe_point;
 pub mod shared_state;
@@ -28,6 +30,7 @@ use std::collections::BTreeMap;
 use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, Rank, Term, Vid};
 use crate::master::group::admission::Newcomer;
 use crate::master::group::blame::Blame;
+use crate::master::group::lease::Leases;
 use crate::master::group::ledger::{Ledger, Violation};
 use crate::master::group::newcomer::Announced;
 use crate::master::group::phase::{Event, Phase, Rule, rule};
@@ -51,6 +54,8 @@ pub struct Group {
     pub blame: Blame,
     /// Members that may not have received the view that admitted them.
     pub unconfirmed: BTreeMap<PeerId, Admission>,
+    /// How long members that were lost may go on without this master.
+    pub leases: Leases,
     /// Number of the next admitted peer.
     pub next_number: MemberNumber,
     /// When its last member went; meaningless while it has one.
@@ -106,6 +111,7 @@ impl Group {
             newcomers: BTreeMap::new(),
             blame: Blame::default(),
             unconfirmed: BTreeMap::new(),
+            leases: Leases::default(),
             next_number: MemberNumber(0),
             empty_since: Instant::default(),
             announced: Announced::default(),
@@ -172,7 +178,13 @@ impl Group {
     }
 
     /// A session of this group has ended.
-    pub fn handle_evicted(&mut self, shared: &mut Shared, peer: PeerId, reason: &EvictReason) {
+    pub fn handle_evicted(
+        &mut self,
+        shared: &mut Shared,
+        peer: PeerId,
+        reason: &EvictReason,
+        lease_end: Instant,
+    ) {
         if self.newcomers.contains_key(&peer) {
             self.accepts(shared, Event::NewcomerLost, peer);
             self.newcomers.remove(&peer);
@@ -186,6 +198,7 @@ impl Group {
         let rebuilding = matches!(self.phase, Phase::Rebuild(_));
         let member = rebuilding || self.view.contains(peer);
         if member && self.accepts(shared, Event::MemberLost, peer) {
+            self.note_lease(reason, lease_end);
             self.lose(shared, peer, reason);
         }
     }
@@ -194,6 +207,7 @@ impl Group {
     pub fn settle(&mut self, shared: &mut Shared) {
         self.begin_wait(shared.now);
         self.refuse_outsiders(shared);
+        self.commit_learned(shared);
         loop {
             let before = self.phase.state();
             match &self.phase {

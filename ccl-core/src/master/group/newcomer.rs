@@ -131,7 +131,7 @@ impl Group {
     /// Installs a group's first members, or its first after all had gone, once enough are ready.
     /// Units found all their groups at once (`unit`).
     pub fn found(&mut self, shared: &mut Shared) {
-        if !self.told().is_empty() || !self.may_be_founded() {
+        if !self.told().is_empty() || !self.may_be_founded(shared) {
             return;
         }
         let mut chosen = admission::choose(&BTreeSet::new(), &self.newcomers, shared.now, None);

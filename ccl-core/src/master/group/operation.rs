@@ -9,8 +9,7 @@ use crate::ids::{Members, OpName, PeerId};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::wire::control::{
-    Birth, Called, CancelReason, Crossed, Fingerprint, OpNote, StateId, StateOffer, SyncFault,
-    TagReport,
+    Birth, CancelReason, Crossed, Fingerprint, OpNote, StateId, StateOffer, SyncFault, TagReport,
 };
 
 /// The undecided operation of a tag.
@@ -102,28 +101,6 @@ impl OpenOp {
         let missing = self.members().len() - self.done.len();
         let enough = missing == 0 || missing == 1 && is_active(Mutation::CommitOnAllButOne);
         enough && !self.done.is_empty() && self.difference.is_none()
-    }
-
-    /// Whether members may hold the result of it although some member never called it.
-    pub fn is_empty(&self) -> bool {
-        let called = self.called.as_ref();
-        called.is_some_and(|(_, fingerprint)| fingerprint.is_empty())
-    }
-
-    /// Fewest contributors with which its callers let it succeed.
-    pub fn min_world(&self) -> usize {
-        let called = self.called.as_ref();
-        called.map_or(0, |(_, fingerprint)| fingerprint.min_world as usize)
-    }
-
-    /// The member whose data a broadcast spreads, if it moves any.
-    pub fn source(&self) -> Option<PeerId> {
-        let (_, fingerprint) = self.called.as_ref()?;
-        let Called::Broadcast { root, elements } = &fingerprint.called else {
-            return None;
-        };
-        let source = self.members().get(root.index()).copied();
-        source.filter(|_| elements.count > 0)
     }
 
     /// Whether a member wants it aborted, or it cannot succeed.

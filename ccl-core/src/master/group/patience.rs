@@ -108,6 +108,14 @@ impl Group {
     /// it attaches meanwhile. A detached one has its own time limit.
     fn answers_due(&self, shared: &Shared) -> impl Iterator<Item = (PeerId, Instant)> {
         let asked = self.phase.awaited().into_iter().flat_map(Awaited::asked);
+        // Those that are back were asked to attach.
+        let is_rebuilt = !matches!(self.phase, Phase::Rebuild(_));
+        let members = self.view.members.iter().filter(move |_| is_rebuilt);
+        let back = members.filter_map(|member| {
+            let since = shared.sessions.here_since(member.peer)?;
+            Some((member.peer, since))
+        });
+        let asked = asked.chain(back);
         let attached = asked.filter(|(peer, _)| !shared.sessions.is_detached(*peer));
         attached.map(|(peer, asked)| (peer, shared.begun(asked) + answer_timeout(shared)))
     }
@@ -141,7 +149,7 @@ impl Group {
 
 /// How long a member may take to answer `Suspend` or `Install` while its heartbeats go on: a whole
 /// round trip of the slowest link that is not silent.
-fn answer_timeout(shared: &Shared) -> Duration {
+pub fn answer_timeout(shared: &Shared) -> Duration {
     shared.timers.peer_timeout * 2
 }
 

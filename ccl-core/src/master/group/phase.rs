@@ -36,6 +36,8 @@ pub struct Change {
     pub lost: BTreeMap<PeerId, EvictReason>,
     /// Tags that are not at rest at some member, if the others are to be given back.
     pub busy: Option<BTreeSet<Tag>>,
+    /// Safe points that members have told each other to be at or past.
+    pub said: BTreeMap<PeerId, u64>,
 }
 
 /// A view change after its decision.
@@ -141,6 +143,7 @@ names! {
         NewcomerAttach,
         Ready,
         NewcomerLost,
+        MemberHere,
         MemberAttach,
         Posted,
         Done,
@@ -190,6 +193,8 @@ pub fn rule(state: State, event: Event) -> Rule {
 
         (S::Founding, _) => Never,
 
+        (S::Rebuild, E::MemberHere) => Do("note; all in: Summon"),
+        (_, E::MemberHere) => Do("Summon"),
         (S::Rebuild, E::MemberAttach) => Do("keep report; all in: decide, Install -> Installing"),
         (S::Steady, E::MemberAttach) => Do("absorb, reply"),
         (S::Suspended, E::MemberAttach) => Do("absorb as Flush, reply; last: -> Installing"),

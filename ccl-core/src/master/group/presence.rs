@@ -101,7 +101,9 @@ impl Group {
 fn operation(open: &OpenOp, timeout: Duration) -> Option<Call> {
     let (_, fingerprint) = open.called.as_ref()?;
     let missing = open.members().iter().copied();
-    let missing: BTreeSet<_> = missing.filter(|peer| !open.posted.contains(peer)).collect();
+    // Whoever holds it has a post of all.
+    let is_missing = |peer: &PeerId| !open.posted.contains(peer) && open.done.is_empty();
+    let missing: BTreeSet<_> = missing.filter(is_missing).collect();
     let waits = !missing.is_empty() && !open.is_to_end();
     Some(Call {
         point: WaitPoint::Call(fingerprint.kind().call(open.op())),

@@ -9,13 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{OpName, PeerId, SessionId, Term, Vid};
 use crate::limits;
-use crate::master::group::decision::Survival;
-use crate::master::group::phase::Phase;
-use crate::master::group::returns::Base;
-use crate::master::group::{Group, View};
+use crate::master::group::View;
+use crate::master::group::patience::answer_timeout;
 use crate::master::history::record::SealedView;
 use crate::master::shared::Shared;
-use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
 use crate::topology;
 use crate::wire::control::{
@@ -35,28 +32,36 @@ pub struct Rebuild {
     /// When no session of an earlier master can be alive any more. If no member attaches, a view in
     /// the journal is not given up before then.
     pub last_resort: Instant,
-    heard: BTreeMap<PeerId, (Claim, Report)>,
+    pub heard: BTreeMap<PeerId, (Claim, Report)>,
+    /// Members that are back and have not attached.
+    here: BTreeSet<PeerId>,
+    /// Those of them that were asked to.
+    asked: BTreeSet<PeerId>,
+    /// Until when they are waited for, once any was asked.
+    summoned: Option<Instant>,
     /// The newest view that any peer claimed, even if its session has ended since.
     claimed: Option<Newest>,
     /// Whether the operator was informed that the window has passed and more members are needed.
     stalled: bool,
-    struck: BTreeMap<PeerId, EvictReason>,
+    pub struck: BTreeMap<PeerId, EvictReason>,
     /// Peers whose sessions no journal names: they were taken over on their own claim.
-    adopted: BTreeSet<PeerId>,
+    pub adopted: BTreeSet<PeerId>,
 }
 
 /// The view from which the run is resumed.
 #[derive(Clone, Debug)]
-struct Newest {
-    view: View,
-    is_closed: bool,
-    carried: Vec<Birth>,
+pub struct Newest {
+    pub view: View,
+    pub is_closed: bool,
+    pub carried: Vec<Birth>,
     /// Tags that some of its members may not know to have restarted.
-    given_back: Vec<GivenBack>,
+    pub given_back: Vec<GivenBack>,
     /// How operations ended, according to the peer that claims it.
-    tags: Vec<TagReport>,
+    pub tags: Vec<TagReport>,
     /// Whether a trusted journal names it, so that no majority is needed.
-    sealed: bool,
+    pub sealed: bool,
+    /// Whether a member of it has reported what it knows, and not only its name.
+    pub is_reported: bool,
 }
 
 impl Rebuild {
@@ -67,6 +72,9 @@ impl Rebuild {
             window,
             last_resort,
             heard: BTreeMap::new(),
+            here: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            summoned: None,
             claimed: None,
             stalled: false,
             struck: BTreeMap::new(),
@@ -85,9 +93,9 @@ impl Rebuild {
         sealed.is_some_and(|view| view.members.iter().any(|known| known.member.peer == peer))
     }
 
-    /// Whether a peer has attached.
+    /// Whether a peer is back.
     pub fn has_heard(&self, peer: PeerId) -> bool {
-        self.heard.contains_key(&peer)
+        self.heard.contains_key(&peer) || self.here.contains(&peer)
     }
 
     /// Whether a doubted journal names this session as one of a member.
@@ -97,28 +105,63 @@ impl Rebuild {
         members.any(|known| known.session == session)
     }
 
-    /// Whether a report names a view or a safe point that a complete journal would contain.
+    /// Whether a report names a view that a complete journal would contain.
     pub fn is_outdated_by(&self, report: &Report) -> bool {
         let Some(sealed) = &self.sealed else {
             return false;
         };
-        let is_same = report.vid == sealed.vid;
-        report.vid > sealed.vid || is_same && report.safe_released > sealed.safe_released
+        report.vid > sealed.vid
     }
 
     /// A peer attached; its newest report counts.
     pub fn hear(&mut self, peer: PeerId, claim: Claim, report: Report) {
-        let known = self.claimed.as_ref().map(|newest| newest.view.vid);
-        if !claim.members.is_empty() && Some(report.vid) > known {
-            self.claimed = Some(Newest::claimed(&claim, &report));
+        let claimed = self.claimed.as_ref();
+        let known = claimed.map(|newest| (newest.view.vid, newest.is_reported));
+        if !claim.members.is_empty() && Some((report.vid, true)) > known {
+            self.claimed = Some(Newest {
+                is_reported: true,
+                ..Newest::claimed(&claim, &report)
+            });
         }
+        self.here.remove(&peer);
         self.heard.insert(peer, (claim, report));
+    }
+
+    /// A peer is back, and goes on by itself.
+    pub fn note_here(&mut self, peer: PeerId, claim: &Claim, vid: Vid) {
+        let known = self.claimed.as_ref().map(|newest| newest.view.vid);
+        if !claim.members.is_empty() && Some(vid) > known {
+            let report = Report {
+                vid,
+                ..Report::default()
+            };
+            self.claimed = Some(Newest::claimed(claim, &report));
+        }
+        self.asked.remove(&peer);
+        self.here.insert(peer);
+    }
+
+    /// A peer's connection ended. If it has attached, its report counts.
+    pub fn note_gone(&mut self, peer: PeerId) {
+        self.here.remove(&peer);
+    }
+
+    /// The peers to ask to attach now: those that are back, once they are enough.
+    pub fn take_summons(&mut self, now: Instant, shared: &Shared) -> Vec<PeerId> {
+        if !self.is_promising(now, shared.force_rebuild) {
+            return Vec::new();
+        }
+        let asked = std::mem::take(&mut self.asked);
+        let new = self.here.difference(&asked).copied().collect();
+        self.asked.clone_from(&self.here);
+        self.summoned.get_or_insert(now + answer_timeout(shared));
+        new
     }
 
     /// Whether the window has passed in vain, and this peer attaches only now. An operator's
     /// override replaces the others' window.
     pub fn is_in_vain(&self, peer: PeerId, shared: &Shared) -> bool {
-        let has_passed = self.window <= shared.now && !self.is_ready(shared.now, false);
+        let has_passed = self.window <= shared.now && !self.is_promising(shared.now, false);
         has_passed && !shared.force_rebuild && !self.has_heard(peer)
     }
 
@@ -135,6 +178,7 @@ impl Rebuild {
     /// A peer's session ended.
     pub fn strike(&mut self, peer: PeerId, reason: &EvictReason) {
         self.heard.remove(&peer);
+        self.here.remove(&peer);
         self.struck.insert(peer, reason.clone());
     }
 
@@ -181,31 +225,42 @@ impl Rebuild {
         claims.chain(newest).map(|member| member.peer).max()
     }
 
-    /// Whether the run can be resumed: all members of the newest view have attached, or the window
-    /// has passed and enough of them have.
+    /// Whether the run can be resumed: enough have attached, and no other member that is
+    /// back is waited for.
     pub fn is_ready(&self, now: Instant, force: bool) -> bool {
+        let is_late = self.summoned.is_some_and(|until| until <= now);
+        let attached = |peer| self.heard.contains_key(&peer);
+        (self.here.is_empty() || is_late) && self.is_enough(now, force, attached)
+    }
+
+    /// Whether the run can be resumed once all that are back have attached.
+    fn is_promising(&self, now: Instant, force: bool) -> bool {
+        self.is_enough(now, force, |peer| self.has_heard(peer))
+    }
+
+    /// Whether these are all members of the newest view, or its window has passed and they are
+    /// enough of them.
+    fn is_enough(&self, now: Instant, force: bool, is_back: impl Fn(PeerId) -> bool) -> bool {
         let Some(newest) = self.newest() else {
             return now >= self.window;
         };
-        let members = newest.view.members.len();
-        let heard = self.count_heard(&newest.view);
-        if heard == members {
+        let members = newest.view.peers();
+        let back = members.iter().filter(|peer| is_back(**peer)).count();
+        if back == members.len() {
             return true;
         }
-        if heard == 0 {
+        if back == 0 {
             return now >= self.last_resort;
         }
         if now < self.window {
             return false;
         }
-        newest.sealed || force || heard * 2 > members
+        newest.sealed || force || back * 2 > members.len()
     }
 
-    fn count_heard(&self, view: &View) -> usize {
+    pub fn count_heard(&self, view: &View) -> usize {
         let members = view.members.iter();
-        members
-            .filter(|member| self.heard.contains_key(&member.peer))
-            .count()
+        members.filter(|member| self.has_heard(member.peer)).count()
     }
 
     /// The name of a member of the newest view.
@@ -221,13 +276,13 @@ impl Rebuild {
         let missing = view
             .peers()
             .into_iter()
-            .filter(|peer| !self.heard.contains_key(peer));
+            .filter(|peer| !self.has_heard(*peer));
         Some((self.count_heard(&view), missing.collect()))
     }
 
     /// Once, if the window has passed in vain: how many members of how many have attached.
     pub fn has_stalled(&mut self, now: Instant, force: bool) -> Option<(usize, usize)> {
-        if self.stalled || now < self.window || self.is_ready(now, force) {
+        if self.stalled || now < self.window || self.is_promising(now, force) {
             return None;
         }
         self.stalled = true;
@@ -247,7 +302,8 @@ impl Rebuild {
 
     /// When `is_ready` may change without a message.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        [self.window, self.last_resort]
+        let summoned = self.summoned.unwrap_or(self.window);
+        [self.window, self.last_resort, summoned]
             .into_iter()
             .filter(|&due| due > now)
             .min()
@@ -267,7 +323,7 @@ impl Rebuild {
         sealed.max(claimed).map_or(0, |(_, members)| members)
     }
 
-    fn newest(&self) -> Option<Newest> {
+    pub fn newest(&self) -> Option<Newest> {
         let sealed = self.sealed.as_ref().map(|sealed| Newest {
             view: View {
                 vid: sealed.vid,
@@ -286,6 +342,7 @@ impl Rebuild {
             given_back: sealed.given_back.clone(),
             tags: Vec::new(),
             sealed: self.trusted,
+            is_reported: true,
         });
         match (sealed, &self.claimed) {
             (Some(sealed), Some(claimed)) if sealed.view.vid < claimed.view.vid => {
@@ -317,6 +374,7 @@ impl Newest {
             given_back: report.given_back.clone(),
             tags: report.tags.clone(),
             sealed: false,
+            is_reported: false,
         }
     }
 }
@@ -333,135 +391,4 @@ pub fn is_plausible(claim: &Claim) -> bool {
         && members.len() <= limits::WORLD_SIZE_MAX
         && distinct.contains(&claim.peer)
         && distinct.iter().all(|peer| peer.0 < u64::MAX / 2)
-}
-
-impl Group {
-    /// Whether enough was received to resume the group.
-    pub fn is_rebuilt(&self, shared: &Shared) -> bool {
-        match &self.phase {
-            Phase::Rebuild(rebuild) => rebuild.is_ready(shared.now, shared.force_rebuild),
-            _ => false,
-        }
-    }
-
-    /// Resumes the group from what was received.
-    pub fn finish_rebuild(&mut self, shared: &mut Shared) {
-        let Phase::Rebuild(mut rebuild) = std::mem::replace(&mut self.phase, Phase::Founding)
-        else {
-            unreachable!("only a group that is rebuilt is taken up");
-        };
-        let Some(newest) = rebuild.newest() else {
-            return;
-        };
-        self.view = newest.view;
-        self.is_closed = newest.is_closed && !is_active(Mutation::ClosedNotSealed);
-        let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
-        self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
-        if let Some(sealed) = &rebuild.sealed {
-            // What an older copy has as sealed last counts only if a member confirms it.
-            let is_known = rebuild.trusted || rebuild.count_heard(&self.view) > 0;
-            let state = sealed.state.filter(|_| is_known);
-            self.ledger.restore(&sealed.floors, state);
-            self.safe.released = sealed.safe_released;
-        }
-        self.ledger.take_base(&Base {
-            sealed: rebuild.sealed.as_ref().map(|sealed| sealed.vid),
-            newest: self.view.vid,
-            given_back: &newest.given_back,
-            tags: &newest.tags,
-        });
-        let (members, others): (Vec<_>, Vec<_>) = rebuild
-            .heard
-            .iter()
-            .partition(|(peer, _)| self.view.contains(**peer));
-        for (peer, _) in others {
-            shared.condemn(*peer, EvictReason::NotAMember);
-        }
-        let mut refused = self.restate(shared.now, &members, &newest.carried);
-        let fresh = members
-            .iter()
-            .filter(|(_, (_, report))| report.vid == Vid::default());
-        let fresh: Vec<PeerId> = fresh.map(|(peer, _)| **peer).collect();
-        if fresh.len() < members.len() {
-            // They were admitted without learning of it, so they do not know the state of the
-            // others.
-            refused.extend(fresh.iter().map(|peer| (*peer, EvictReason::Unaware)));
-        }
-        let heard = members.iter().map(|(peer, _)| **peer);
-        let survivors: BTreeSet<_> = heard.filter(|peer| !refused.contains_key(peer)).collect();
-        rebuild.struck.extend(refused);
-        for peer in rebuild.adopted.intersection(&survivors) {
-            shared.seal_registration(*peer);
-        }
-        let lost = self.not_heard(shared, &survivors, &rebuild.struck);
-        self.resolve(
-            shared,
-            &Survival {
-                survivors: &survivors,
-                lost: &lost,
-                rebuilding: true,
-            },
-        );
-        self.install(shared, &survivors, &lost, &[]);
-        let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
-        let fresh: Vec<PeerId> = fresh.collect();
-        self.note_admitted(&fresh);
-    }
-
-    /// Adds the reports of the newest view's members; returns the members whose reports cannot be
-    /// true.
-    fn restate(
-        &mut self,
-        now: Instant,
-        members: &[(&PeerId, &(Claim, Report))],
-        carried: &[Birth],
-    ) -> BTreeMap<PeerId, EvictReason> {
-        let mut refused = BTreeMap::new();
-        for (peer, (_, report)) in members {
-            self.safe.released = self.safe.released.max(report.safe_released);
-            self.ledger.learn_state(report);
-            let ledger = &self.ledger;
-            let counts = |tag: &&TagReport| !ledger.returns.is_void(tag.tag, report.vid);
-            let tags: Vec<_> = report.tags.iter().filter(counts).collect();
-            let mut tags = tags.into_iter();
-            let learned = tags.try_for_each(|tag| self.ledger.learn(tag));
-            if let Err(why) = learned {
-                refused.insert(**peer, EvictReason::Protocol(why));
-            }
-        }
-        carried
-            .iter()
-            .for_each(|carried| self.ledger.resume(carried, now));
-        for (peer, (_, report)) in members {
-            if let Err(why) = self.restate_elected(now, **peer, report) {
-                refused.insert(**peer, EvictReason::Protocol(why));
-            }
-        }
-        for (peer, (_, report)) in members {
-            if let Err(why) = self.absorb(now, **peer, report) {
-                refused.insert(**peer, EvictReason::Protocol(why));
-            }
-        }
-        refused
-    }
-
-    fn not_heard(
-        &self,
-        shared: &mut Shared,
-        survivors: &BTreeSet<PeerId>,
-        struck: &BTreeMap<PeerId, EvictReason>,
-    ) -> BTreeMap<PeerId, EvictReason> {
-        let gone = self
-            .view
-            .peers()
-            .into_iter()
-            .filter(|peer| !survivors.contains(peer));
-        let mut lost = BTreeMap::new();
-        for peer in gone {
-            let reason = struck.get(&peer).cloned().unwrap_or(EvictReason::NotHeard);
-            shared.condemn(peer, reason.clone());
-            lost.insert(peer, reason);
-        }
-        lost
-    }
 }

@@ -21,6 +21,8 @@ pub struct SafePoints {
     waits_since: Instant,
     /// A caller gave up: the open one must be released unchanged.
     withdrawn: bool,
+    /// How many members would like to be released by now.
+    wished: u64,
 }
 
 /// The result of a call of a safe point.
@@ -33,6 +35,27 @@ pub enum Call {
 }
 
 impl SafePoints {
+    /// A member at safe point `k` would like so many more to be released ahead.
+    pub fn wish(&mut self, k: u64, ahead: u32) {
+        self.wished = self.wished.max(k + 1 + u64::from(ahead));
+    }
+
+    /// Whether members run out of safe points that were released ahead.
+    pub fn is_wished(&self) -> bool {
+        self.wished > self.released
+    }
+
+    /// Members know that more were released (R9).
+    pub fn raise(&mut self, released: u64) -> bool {
+        let is_news = released > self.released && !is_active(Mutation::UnnumberedSafePoint);
+        if is_news {
+            self.released = released;
+            self.callers.retain(|_, k| *k >= released);
+            self.withdrawn = false;
+        }
+        is_news
+    }
+
     /// A member reached safe point `k`.
     pub fn call(&mut self, peer: PeerId, k: u64, now: Instant) -> Result<Call, Violation> {
         if k < self.released {
@@ -111,6 +134,18 @@ impl SafePoints {
     /// Whether all of these wait at the open one.
     pub fn is_reached_by<'a>(&self, mut members: impl Iterator<Item = &'a PeerId>) -> bool {
         !self.withdrawn && members.all(|peer| self.callers.contains_key(peer))
+    }
+
+    /// Releases the open one if it is called, and as many after it as members wish.
+    pub fn release_ahead(&mut self) -> BTreeMap<PeerId, u64> {
+        let (called, wished) = (self.is_called(), self.wished);
+        let before = self.released;
+        let waited = self.release();
+        self.released = match called {
+            true => self.released.max(wished),
+            false => before.max(wished),
+        };
+        waited
     }
 
     /// Releases the open one: its number is used up. Returns the members that waited, and at which.

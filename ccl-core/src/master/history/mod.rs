@@ -191,7 +191,6 @@ impl History {
             if commit.op.n >= floor.floor {
                 floor.floor = commit.op.n.next();
                 floor.last_committed = Some(commit.op.n);
-                floor.absent.clear();
             }
         }
     }
@@ -245,7 +244,6 @@ fn floor_of(view: &mut SealedView, tag: Tag) -> &mut TagFloor {
                     tag,
                     floor: Default::default(),
                     last_committed: None,
-                    absent: Vec::new(),
                     reasons: Vec::new(),
                 },
             );
@@ -297,6 +295,7 @@ mod tests {
             .iter()
             .map(|&peer| (PeerId(peer), EvictReason::Died));
         Record::ViewSealed(SealedView {
+            is_leased: false,
             group: GroupId(group),
             vid: Vid {
                 term: Term(1),

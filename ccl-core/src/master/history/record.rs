@@ -149,6 +149,8 @@ pub struct SealedView {
     pub group: GroupId,
     /// Whether the group is closed: no one joins it after its first view.
     pub is_closed: bool,
+    /// Whether it is empty, and the members before it may go on without a master for a while.
+    pub is_leased: bool,
     /// Name of the view.
     pub vid: Vid,
     /// Its members in rank order; empty if the last one is gone.

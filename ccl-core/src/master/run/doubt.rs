@@ -17,15 +17,15 @@ use crate::master::group::rebuild::{self, Rebuild};
 use crate::master::group::safe_point::SafePoints;
 use crate::master::history::record::Record;
 use crate::master::run::Run;
-use crate::master::run::entry::Attach;
 use crate::master::run::takeover::next_term;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
+use crate::wire::control::{Claim, Report};
 
 impl Master {
     /// Compares what a session knows with the journal.
-    pub fn weigh(&mut self, attach: &Attach) {
-        if self.reveals(attach) && !is_active(Mutation::NewerReportIgnored) {
+    pub fn weigh(&mut self, claim: &Claim, report: &Report) {
+        if self.reveals(claim, report) && !is_active(Mutation::NewerReportIgnored) {
             self.doubt();
             // Names of this term may have been given by a master that the journal does not know.
             let start = Term(self.setup.start_number);
@@ -34,11 +34,10 @@ impl Master {
     }
 
     /// Whether a session knows something that a complete journal would contain.
-    fn reveals(&self, attach: &Attach) -> bool {
+    fn reveals(&self, claim: &Claim, report: &Report) -> bool {
         if !self.trusts_journal {
             return false;
         }
-        let (claim, report) = (&attach.claim, &attach.report);
         if !claim.members.is_empty() && !rebuild::is_plausible(claim) {
             return false;
         }

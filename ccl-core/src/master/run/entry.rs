@@ -18,14 +18,55 @@ use crate::wire::control::{
     Claim, EvictReason, MasterToPeer, OtherGroups, PROTOCOL_VERSION, PeerToMaster, Report,
 };
 
-/// An `Attach`, and the connection that carried it.
+/// An `Attach` or a `Here`, and the connection that carried it.
 pub struct Attach {
     pub connection: ConnectionId,
     pub run_id: RunId,
     pub session: SessionId,
     pub attach: u64,
     pub claim: Claim,
+    /// That of a `Here` names only the view.
     pub report: Report,
+    pub is_here: bool,
+}
+
+impl Attach {
+    /// The message as it is: an `Attach` or a `Here`.
+    fn of(connection: ConnectionId, message: PeerToMaster) -> Self {
+        let is_here = matches!(message, PeerToMaster::Here { .. });
+        let (run_id, session, attach, claim, report) = match message {
+            PeerToMaster::Here {
+                run_id,
+                session,
+                attach,
+                vid,
+                claim,
+            } => {
+                let report = Report {
+                    vid,
+                    ..Report::default()
+                };
+                (run_id, session, attach, claim, report)
+            }
+            PeerToMaster::Attach {
+                run_id,
+                session,
+                attach,
+                claim,
+                report,
+            } => (run_id, session, attach, claim, report),
+            _ => unreachable!("the caller has looked"),
+        };
+        Self {
+            connection,
+            run_id,
+            session,
+            attach,
+            claim,
+            report,
+            is_here,
+        }
+    }
 }
 
 impl Master {
@@ -67,20 +108,9 @@ impl Master {
                     name,
                 });
             }
-            PeerToMaster::Attach {
-                run_id,
-                session,
-                attach,
-                claim,
-                report,
-            } => self.handle_attach(Attach {
-                connection,
-                run_id,
-                session,
-                attach,
-                claim,
-                report,
-            }),
+            PeerToMaster::Here { .. } | PeerToMaster::Attach { .. } => {
+                self.handle_attach(Attach::of(connection, message));
+            }
             // A late message of a session that has ended.
             _ => self.shared.outbox.close(connection),
         }
@@ -305,7 +335,7 @@ impl Master {
             );
             return self.refuse(attach.connection, reason);
         }
-        self.weigh(&attach);
+        self.weigh(&attach.claim, &attach.report);
         let known = self.shared.sessions.of_secret(attach.session);
         let Some(peer) = known.or_else(|| self.adopt(&attach)) else {
             return self.turn_away(&attach);
@@ -313,11 +343,26 @@ impl Master {
         if !self.connect(peer, attach.connection, attach.attach) {
             return;
         }
+        if attach.is_here {
+            let since = self.shared.now;
+            self.shared.sessions.set_here(peer, Some(since));
+        }
         let group = self.group_of(peer);
-        self.with_group(group, |group, shared| {
-            group.handle_attach(shared, peer, attach.claim, attach.report);
+        let (claim, report) = (attach.claim, attach.report);
+        self.with_group(group, |group, shared| match attach.is_here {
+            true => group.handle_here(shared, peer, claim, report.vid),
+            false => group.handle_attach(shared, peer, claim, report),
         });
         self.hear(peer);
+    }
+
+    /// A member that was back attaches.
+    pub fn resume_session(&mut self, peer: PeerId, claim: Claim, report: Report) {
+        self.weigh(&claim, &report);
+        let group = self.group_of(peer);
+        self.with_group(group, |group, shared| {
+            group.handle_attach(shared, peer, claim, report);
+        });
     }
 
     /// A peer that is not a member always gets an answer (R7).

@@ -112,6 +112,11 @@ impl Hearing {
         }
     }
 
+    /// How long it has stood still because no peer was heard, if none has been heard since.
+    pub fn stood_still(&self) -> Duration {
+        self.doubt.unwrap_or_default()
+    }
+
     /// Whether waiting input must be read first.
     pub fn is_resting(&self) -> bool {
         self.patience.is_resting()

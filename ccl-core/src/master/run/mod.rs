@@ -10,6 +10,7 @@ pub mod generation;
 pub mod hearing;
 pub mod room;
 pub mod roster;
+pub mod silence;
 pub mod takeover;
 pub mod unit;
 pub mod wait;

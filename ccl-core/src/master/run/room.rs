@@ -47,7 +47,9 @@ impl Master {
 
     /// The group to drop first: the one that has been empty longest.
     fn dispensable(&self) -> Option<GroupId> {
-        let nobody = |group: &Group| group.is_founding() && group.newcomers.is_empty();
+        let is_over = |group: &Group| group.leased_until(self.shared.real_now).is_none();
+        let nobody =
+            |group: &Group| group.is_founding() && group.newcomers.is_empty() && is_over(group);
         let groups = self.groups.iter().filter(|(_, group)| nobody(group));
         let rank = |group: &Group| (group.ledger.sealed_state.is_some(), group.empty_since);
         let least = groups.min_by_key(|(_, group)| rank(group));

@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::ids::{Epoch, GroupId, PeerId, RunId, Term};
 use crate::limits;
 use crate::master::group::Group;
+use crate::master::group::lease::Leases;
 use crate::master::group::phase::Phase;
 use crate::master::group::rebuild::Rebuild;
 use crate::master::history::History;
@@ -32,6 +33,7 @@ impl Master {
         let timers = told.map_or(setup.timers, |told| told.longer(&setup.timers));
         let shared = Shared {
             now,
+            real_now: now,
             is_listening: false,
             went_on: None,
             term: Term(0),
@@ -146,6 +148,9 @@ impl Master {
         }
         let mut group = Group::new(id, Phase::Founding);
         group.is_closed = sealed.is_closed;
+        if sealed.is_leased {
+            group.leases = Leases::until(self.last_resort);
+        }
         group.view.vid = sealed.vid;
         group.empty_since = self.shared.now;
         group.ledger.restore(&sealed.floors, sealed.state);
@@ -197,6 +202,9 @@ impl Master {
     /// Resumes each group from which enough was received. In a run without a journal, the first one
     /// makes the run this master's.
     pub fn take_up_groups(&mut self) {
+        for group in self.groups.values_mut() {
+            group.summon(&mut self.shared);
+        }
         let groups = self.groups.iter();
         let ready = groups.filter(|(_, group)| group.is_rebuilt(&self.shared));
         let ready: Vec<_> = ready.map(|(id, _)| *id).collect();

@@ -133,7 +133,7 @@ impl Master {
         let may_enter = |unit: &PeerId| {
             let mates = self.shared.sessions.of_generation(*unit);
             self.founds(&mates)
-                .all(|id| self.groups[&id].may_be_founded())
+                .all(|id| self.groups[&id].may_be_founded(&self.shared))
         };
         let may_enter: BTreeSet<PeerId> = around.iter().copied().filter(may_enter).collect();
         let mut units = self.choose_units(&may_enter);
@@ -281,9 +281,13 @@ impl Group {
         told.collect()
     }
 
-    /// Whether enough newcomers for the first view may be linked with each other. This is a cheap
-    /// test, and false until the last of many hosts has connected.
-    pub fn may_be_founded(&self) -> bool {
+    /// Whether no earlier member may be at work, and enough newcomers for the first view may be
+    /// linked with each other. This is a cheap test, and false until the last of many hosts has
+    /// connected.
+    pub fn may_be_founded(&self, shared: &Shared) -> bool {
+        if self.leased_until(shared.real_now).is_some() {
+            return false;
+        }
         let needed = self.needed();
         let links = |newcomer: &Newcomer| newcomer.linked.as_ref().map(BTreeSet::len);
         let linked = self.newcomers.values().filter_map(links);

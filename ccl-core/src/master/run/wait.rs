@@ -127,6 +127,10 @@ impl Group {
                 seconds: seconds(held.until - shared.now),
             });
         }
+        if let Some(until) = self.leased_until(shared.real_now) {
+            let seconds = seconds(until - shared.real_now);
+            return Some(Wait::LostView { seconds });
+        }
         let founders = self
             .newcomers
             .iter()

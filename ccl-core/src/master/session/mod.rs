@@ -24,6 +24,8 @@ pub struct Session {
     /// `None` until the first.
     pub attach: Option<u64>,
     pub contact: Contact,
+    /// Since when it is connected without having attached: it is told nothing yet.
+    pub here_since: Option<Instant>,
 }
 
 /// Whether a session has a connection.
@@ -42,6 +44,14 @@ impl Session {
     /// Whether anything was received from it over its current connection after this moment.
     pub fn was_heard_after(&self, moment: Instant) -> bool {
         matches!(self.contact, Contact::Attached { heard, .. } if heard > moment)
+    }
+
+    /// When it was last heard, or its connection ended.
+    pub fn last_sign(&self) -> Instant {
+        match self.contact {
+            Contact::Attached { heard, .. } => heard,
+            Contact::Detached { since } => since,
+        }
     }
 
     /// Counter of the newest connection over which it was heard.
@@ -106,6 +116,7 @@ impl Sessions {
             registration,
             attach: None,
             contact: Contact::Detached { since },
+            here_since: None,
         };
         let previous = self.peers.insert(peer, session);
         assert!(previous.is_none(), "a peer id is never reused");
@@ -186,6 +197,7 @@ impl Sessions {
             self.connections.remove(&old);
         }
         session.attach = Some(attach);
+        session.here_since = None;
         session.contact = Contact::Attached {
             connection,
             heard: now,
@@ -195,11 +207,24 @@ impl Sessions {
         Some(replaced)
     }
 
+    /// Notes whether a session that has a connection has yet to attach.
+    pub fn set_here(&mut self, peer: PeerId, since: Option<Instant>) {
+        if let Some(session) = self.peers.get_mut(&peer) {
+            session.here_since = since;
+        }
+    }
+
+    /// Since when this peer is connected without having attached.
+    pub fn here_since(&self, peer: PeerId) -> Option<Instant> {
+        self.get(peer)?.here_since
+    }
+
     /// The connection ended. Returns whose it was.
     pub fn detach(&mut self, connection: ConnectionId, now: Instant) -> Option<PeerId> {
         let peer = self.connections.remove(&connection)?;
         if let Some(session) = self.peers.get_mut(&peer) {
             session.contact = Contact::Detached { since: now };
+            session.here_since = None;
         }
         Some(peer)
     }

@@ -192,7 +192,7 @@ fn newcomer_admitted_while_away_gets_its_view() {
     let (peers, vid) = stage.founded(0, 1);
     let mut newcomer = stage.join_group(0);
     stage.ready(newcomer, &peers);
-    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0 });
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0, ahead: 0 });
     let mut at_safe_point = report(vid);
     at_safe_point.safe_called = 1;
     stage.flush(peers[0], vid, at_safe_point);

@@ -316,11 +316,16 @@ fn protocol_is_enforced() {
     };
     let mut above = report_open(vid, op(3, vid), false);
     above.tags[0].open = None;
+    above.tags[0].last_committed = None;
+    let of_shared_state = note(OpName {
+        tag: Tag::SHARED_STATE,
+        ..op(0, vid)
+    });
     let wrong = [
-        posted(op(1, vid)),
+        posted(op(1, Vid::default())),
         posted(op(0, future)),
         done(op(0, Vid::default())),
-        PeerToMaster::AtSafePoint { k: 1 },
+        PeerToMaster::Posted(vec![of_shared_state]),
         PeerToMaster::Installed {
             vid,
             report: report(future),

@@ -238,7 +238,7 @@ fn address_that_comes_back_after_broken_links_waits() {
     }
     let back = stage.join(hello);
     stage.ready(back, &peers[..1]);
-    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0 });
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0, ahead: 0 });
     assert_eq!(stage.view(0).1, [peers[0].peer]);
     assert_eq!(
         stage.state(0),
@@ -246,7 +246,7 @@ fn address_that_comes_back_after_broken_links_waits() {
         "released unchanged: nobody may be admitted yet"
     );
     stage.pass(limits::BACKOFF_MIN, &[peers[0], back]);
-    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 1 });
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 1, ahead: 0 });
     assert_eq!(stage.state(0), "Suspended");
 }
 
@@ -341,7 +341,7 @@ fn unit_is_lost_as_one_across_groups() {
     stage.ready(second, &[]);
     let third = stage.join(stage.unit_hello(1, 3, 9));
     let alone = stage.join_group(0);
-    stage.say(first, PeerToMaster::AtSafePoint { k: 9 });
+    stage.say(first, done(op(0, vid(9, 9))));
     let [(lost, EvictReason::Protocol(_)), others @ ..] = &evictions(&stage)[..] else {
         panic!("{:?}", evictions(&stage));
     };

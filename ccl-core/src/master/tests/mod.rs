@@ -1,5 +1,6 @@
 //! The master driven by hand: each test sends messages of peers and checks the answers.
 
+mod agreement;
 mod attach;
 mod cancel;
 mod change;
@@ -134,7 +135,6 @@ fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
         floor: op.n,
         last_committed: op.n.0.checked_sub(1).map(OpNumber),
         sealed: Sealed::Nothing,
-        absent: Vec::new(),
         aborted: None,
         open: Some(OpenReport {
             n: op.n,
@@ -397,11 +397,30 @@ impl Stage {
         self.say(puppet, PeerToMaster::Installed { vid, report });
     }
 
+    /// The peer comes back over a new connection, and goes on by itself.
+    fn come_back(&mut self, puppet: &mut Puppet, vid: Vid) {
+        puppet.attach += 1;
+        puppet.connection = self.connection();
+        let claim = self.claim(*puppet);
+        let message = PeerToMaster::Here {
+            run_id: puppet.run_id,
+            session: puppet.session,
+            attach: puppet.attach,
+            vid,
+            claim,
+        };
+        self.say(*puppet, message);
+    }
+
     /// The peer comes back over a new connection and reports all it knows.
     fn attach(&mut self, puppet: &mut Puppet, report: Report) {
         puppet.attach += 1;
         puppet.connection = self.connection();
-        let claim = self.claim(*puppet);
+        self.say_attach(*puppet, report);
+    }
+
+    fn say_attach(&mut self, puppet: Puppet, report: Report) {
+        let claim = self.claim(puppet);
         let message = PeerToMaster::Attach {
             run_id: puppet.run_id,
             session: puppet.session,
@@ -409,7 +428,7 @@ impl Stage {
             claim,
             report,
         };
-        self.say(*puppet, message);
+        self.say(puppet, message);
     }
 
     /// A claim as the newest view in the journal makes it.

@@ -169,7 +169,10 @@ impl Crowd {
                 vid: self.vid(puppet),
                 report: self.report(puppet),
             },
-            11 | 12 => PeerToMaster::AtSafePoint { k: self.k(puppet) },
+            11 | 12 => PeerToMaster::AtSafePoint {
+                k: self.k(puppet),
+                ahead: 0,
+            },
             13 => PeerToMaster::Withdraw { k: self.k(puppet) },
             14 => self.link_down(puppet),
             _ => PeerToMaster::LinkUp {
@@ -255,7 +258,7 @@ impl Crowd {
             .iter()
             .position(|known| *known == puppet)
             .unwrap();
-        self.stage.attach(&mut self.puppets[index], report);
+        self.come_back(index, report);
     }
 
     /// The master dies, with its journal or without, and some peers find the next one at once.
@@ -284,7 +287,20 @@ impl Crowd {
                     _ => None,
                 });
             let report = report(group.unwrap_or_default());
-            self.stage.attach(&mut self.puppets[index], report);
+            self.come_back(index, report);
+        }
+    }
+
+    /// A peer is back: it attaches at once, or when it is asked to.
+    fn come_back(&mut self, index: usize, report: Report) {
+        let puppet = &mut self.puppets[index];
+        if self.dice.roll(2) == 0 {
+            return self.stage.attach(puppet, report);
+        }
+        self.stage.come_back(puppet, report.vid);
+        let puppet = *puppet;
+        if self.dice.roll(4) > 0 {
+            self.stage.say_attach(puppet, report);
         }
     }
 }

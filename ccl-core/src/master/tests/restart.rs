@@ -147,7 +147,7 @@ fn facts_said_during_the_rebuild_count() {
     stage.say(peers[0], done(x));
     let reason = CancelReason::User;
     stage.say(peers[0], PeerToMaster::Cancel { op: y, reason });
-    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0 });
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0, ahead: 0 });
     stage.attach(&mut peers[2], report_open(vid, x, true));
     let install = stage.installed(peers[0]);
     assert_eq!(install.floors[0].last_committed, Some(OpNumber(0)));
@@ -178,7 +178,7 @@ fn facts_said_during_the_rebuild_count() {
 fn safe_points_and_newcomers_survive_the_master() {
     let mut stage = Stage::new();
     let (mut peers, vid) = stage.founded(0, 1);
-    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0 });
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 0, ahead: 0 });
     let mut newcomer = stage.join_group(0);
     let mut stage = stage.restart(setup());
     stage.attach(&mut newcomer, Report::default());
@@ -203,7 +203,7 @@ fn safe_points_and_newcomers_survive_the_master() {
     let told = stage.told(newcomer);
     assert!(matches!(&told[..], [MasterToPeer::Expect { vid, .. }] if *vid == install.vid));
     stage.ready(newcomer, &peers);
-    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 1 });
+    stage.say(peers[0], PeerToMaster::AtSafePoint { k: 1, ahead: 0 });
     assert_eq!(stage.state(0), "Suspended");
 }
 

@@ -25,7 +25,6 @@ fn at_rest(tag: u64, next: u64) -> TagReport {
         floor: OpNumber(next),
         last_committed: next.checked_sub(1).map(OpNumber),
         sealed: Sealed::Nothing,
-        absent: Vec::new(),
         aborted: None,
         open: None,
         next: Some(OpNumber(next)),

@@ -6,7 +6,7 @@ use crate::limits;
 pub(super) const UNIT: u64 = 7;
 
 pub(super) fn at(k: u64) -> PeerToMaster {
-    PeerToMaster::AtSafePoint { k }
+    PeerToMaster::AtSafePoint { k, ahead: 0 }
 }
 
 /// Two groups of two members each, and a unit that wants to join both.

@@ -22,7 +22,7 @@ fn posts_are_taken_from_install_on() {
     fixture.hear(MasterToPeer::Install(install(2, &[1, 2])));
     fixture.drain();
     fixture.post_and_hold(1, op(0, 0, 2));
-    assert_eq!(words(&fixture.drain()), ["StartOp", "Done"]);
+    assert_eq!(words(&fixture.drain()), ["StartOp", "Say"]);
     fixture.commit(op(0, 0, 2), &[1, 2]);
     assert_eq!(
         words(&fixture.drain()),

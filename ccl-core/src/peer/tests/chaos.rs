@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::peer::{SafePointWord, Word};
 use crate::wire::control::LinkFault;
 
 struct Chaos {
@@ -28,7 +29,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn nothing_panics_and_every_call_ends_once(
-        steps in prop::collection::vec((0u8..24, any::<u16>()), 0..150),
+        steps in prop::collection::vec((0u8..25, any::<u16>()), 0..150),
         is_member in any::<bool>(),
     ) {
         let mut chaos = Chaos::new(is_member);
@@ -56,14 +57,14 @@ proptest! {
 fn chaos_reaches_most_of_the_table() {
     let mut seen = BTreeSet::new();
     let mut ends = BTreeSet::new();
-    for seed in 0..200 {
+    for seed in 0..300 {
         let mut chaos = Chaos::new(seed % 3 != 0);
         let mut word: u64 = seed;
         for _ in 0..150 {
             word = word
                 .wrapping_mul(0x5851_F42D_4C95_7F2D)
                 .wrapping_add(0x1405_7B7E_F767_814F);
-            chaos.step((word >> 33) as u8 % 24, (word >> 40) as u16);
+            chaos.step((word >> 33) as u8 % 25, (word >> 40) as u16);
             chaos.observe();
         }
         seen.extend(chaos.fixture.peer.visited().iter().copied());
@@ -153,6 +154,10 @@ impl Chaos {
             9 if dice.is_multiple_of(16) => Input::Leave { call: self.call() },
             9 | 10 => Input::ControlUp,
             11 => Input::ControlDown,
+            12 if dice & 0x200 != 0 => Input::NoLink {
+                peer: PeerId(low),
+                why: format!("refused {dice}"),
+            },
             12 => {
                 let fault = LinkFault::Ended;
                 Input::LinkDown {
@@ -171,9 +176,27 @@ impl Chaos {
             18..=20 => Input::Control(MasterToPeer::Install(self.fitting(dice))),
             21 => Input::Control(MasterToPeer::Release { vid: self.vid() }),
             22 => Input::Control(MasterToPeer::Commit(self.commits())),
+            23 => self.word(dice),
             _ => Input::Control(welcome()),
         };
         self.fixture.tell(input);
+    }
+
+    /// What another member tells, which may be nonsense.
+    fn word(&self, dice: u16) -> Input {
+        let (low, high) = (u64::from(dice % 4), u64::from(dice / 4 % 4));
+        let mut started = self.started.keys().copied();
+        let op = started.nth(usize::from(dice) % (self.started.len() + 1));
+        let word = match dice & 0x100 {
+            0 => Word::Held(op.unwrap_or(super::op(low, high, 1))),
+            _ => Word::SafePoint(SafePointWord {
+                vid: self.vid(),
+                called: high,
+                released: self.report.safe_released,
+            }),
+        };
+        let peer = PeerId(low);
+        Input::Said { peer, word }
     }
 
     fn vid(&self) -> Vid {
@@ -262,7 +285,8 @@ impl Chaos {
                 change.carried = vec![carried(op(low, 1, 0), &[1])];
                 MasterToPeer::Install(change)
             }
-            7 => MasterToPeer::SafeReleased { k: u64::MAX, vid },
+            7 if low == 0 => MasterToPeer::SafeReleased { k: u64::MAX, vid },
+            7 => MasterToPeer::Summon,
             8 => self.election(dice),
             _ => pong(0),
         }

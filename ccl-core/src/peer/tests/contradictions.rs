@@ -183,7 +183,11 @@ fn messages_out_of_turn_cost_the_connection() {
         MasterToPeer::Suspend { vid: vid(2) },
         MasterToPeer::Release { vid: vid(2) },
         MasterToPeer::SafeReleased { k: 0, vid: vid(2) },
-        MasterToPeer::SafeReleased { k: 7, vid: vid(1) },
+        MasterToPeer::SafeReleased {
+            k: 700,
+            vid: vid(1),
+        },
+        MasterToPeer::Summon,
         MasterToPeer::Welcome {
             run_id: RunId(1),
             session: SessionId(1),
@@ -199,7 +203,7 @@ fn messages_out_of_turn_cost_the_connection() {
         assert_dropped(&mut fixture, message);
         fixture.pass(Duration::from_millis(100));
         fixture.tell(Input::ControlUp);
-        assert!(words(&fixture.drain()).contains(&"Attach".to_owned()));
+        assert!(words(&fixture.drain()).contains(&"Here".to_owned()));
     }
 }
 

@@ -4,15 +4,22 @@ use super::*;
 use crate::error::Error;
 
 #[test]
-fn posting_goes_on_without_a_master_until_attach() {
+fn posting_goes_on_until_the_master_asks_for_the_report() {
     let mut fixture = Fixture::steady();
     fixture.tell(Input::ControlDown);
     fixture.drain();
     fixture.post_and_hold(1, op(0, 0, 1));
-    assert_eq!(words(&fixture.drain()), ["StartOp"], "nobody listens");
+    assert_eq!(words(&fixture.drain()), ["StartOp", "Say"]);
     fixture.pass(Duration::from_millis(30));
     fixture.tell(Input::ControlUp);
     fixture.post(2, 1);
+    assert_eq!(
+        words(&fixture.drain()),
+        ["Connect", "Here", "StartOp"],
+        "a master that has not asked stops nobody"
+    );
+    fixture.hear(MasterToPeer::Summon);
+    fixture.post(3, 2);
     let outputs = fixture.drain();
     assert!(
         started(&outputs).is_empty(),
@@ -32,7 +39,7 @@ fn posting_goes_on_without_a_master_until_attach() {
     reply.released = true;
     fixture.hear(MasterToPeer::Install(reply));
     let outputs = fixture.drain();
-    assert_eq!(started(&outputs), [op(1, 0, 1)]);
+    assert_eq!(started(&outputs), [op(2, 0, 1)]);
     assert_eq!(words(&outputs), ["Installed", "StartOp"]);
 }
 

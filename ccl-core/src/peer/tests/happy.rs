@@ -1,6 +1,7 @@
 //! The life of a session without faults, and with common ones.
 
 use super::*;
+use crate::peer::notes::DONE_DELAY;
 
 #[test]
 fn a_peer_connects_registers_and_is_admitted() {
@@ -44,6 +45,9 @@ fn an_operation_is_posted_held_and_committed_for_one_message() {
         op: op(0, 0, 1),
         fingerprint: fingerprint(4),
     };
+    let outputs = fixture.drain();
+    assert_eq!(words(&outputs), ["Say"]);
+    fixture.pass(DONE_DELAY);
     assert_eq!(sent(fixture.drain()), [PeerToMaster::Done(vec![note])]);
     fixture.commit(op(0, 0, 1), &[1, 2, 3]);
     let outputs = fixture.drain();

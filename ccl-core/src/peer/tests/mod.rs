@@ -1,5 +1,6 @@
 //! What a peer must do, rule by rule. The tests play the master and the caller.
 
+mod agreement;
 mod changes;
 mod chaos;
 mod contradictions;
@@ -131,7 +132,6 @@ pub(super) fn floor(tag: u64, floor: u64, last_committed: Option<u64>) -> TagFlo
         tag: Tag(tag),
         floor: OpNumber(floor),
         last_committed: last_committed.map(OpNumber),
-        absent: Vec::new(),
         reasons: Vec::new(),
     }
 }
@@ -262,19 +262,23 @@ impl Fixture {
         flush.expect("Suspend is answered by Flush")
     }
 
-    /// Loses the connection, and lets a new one come up; returns the report of the `Attach`.
+    /// Loses the connection, and lets a new one come up, over which a member is summoned; returns
+    /// the report of the `Attach`.
     pub fn reattach(&mut self) -> Report {
         self.tell(Input::ControlDown);
         self.drain();
         self.pass(Duration::from_millis(30));
         assert!(matches!(self.drain()[..], [Output::Connect]));
         self.tell(Input::ControlUp);
-        let attach = sent(self.drain())
-            .into_iter()
-            .find_map(|message| match message {
-                PeerToMaster::Attach { report, .. } => Some(report),
-                _ => None,
-            });
+        let mut said = self.drain();
+        if words(&said) == ["Here"] {
+            self.hear(MasterToPeer::Summon);
+            said = self.drain();
+        }
+        let attach = sent(said).into_iter().find_map(|message| match message {
+            PeerToMaster::Attach { report, .. } => Some(report),
+            _ => None,
+        });
         attach.expect("a session goes on by Attach")
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Error;
 use crate::limits;
-use crate::peer::notes::POSTED_DELAY;
+use crate::peer::notes::{DONE_DELAY, POSTED_DELAY};
 
 #[test]
 fn a_post_that_is_not_held_soon_is_told_alone() {
@@ -19,6 +19,7 @@ fn a_post_that_is_not_held_soon_is_told_alone() {
     assert_eq!(notes.len(), 2, "one message tells all that waited");
     fixture.tell(Input::Held(op(0, 0, 1)));
     fixture.tell(Input::Held(op(1, 0, 1)));
+    fixture.pass(DONE_DELAY);
     let told = sent(fixture.drain());
     let [PeerToMaster::Done(notes)] = &told[..] else {
         panic!("{told:?}")
@@ -219,7 +220,14 @@ fn a_cancel_is_a_request_and_the_verdict_may_be_success() {
     });
     let outputs = fixture.drain();
     assert!(ends(&outputs).is_empty());
-    assert!(matches!(sent(outputs)[..], [PeerToMaster::Cancel { .. }]));
+    let told = sent(outputs);
+    assert!(
+        matches!(
+            told[..],
+            [PeerToMaster::Done(_), PeerToMaster::Cancel { .. }]
+        ),
+        "{told:?}"
+    );
     fixture.commit(op(0, 0, 1), &[1, 2, 3]);
     assert_eq!(words(&fixture.drain()), ["Committed", "StopOp"]);
 }
@@ -301,6 +309,7 @@ fn a_mismatch_cancels_and_names_field_and_values_even_when_held() {
     });
     let told = sent(fixture.drain());
     let [
+        PeerToMaster::Done(_),
         PeerToMaster::Cancel {
             op: cancelled,
             reason,
@@ -382,24 +391,6 @@ fn results_carry_the_view_in_which_they_were_told() {
         [PeerId(1), PeerId(2), PeerId(3)],
         "those of the birth view"
     );
-}
-
-#[test]
-fn who_never_called_an_empty_operation_is_no_contributor() {
-    // H9
-    let mut fixture = Fixture::steady();
-    fixture.post_and_hold(1, op(0, 0, 1));
-    fixture.suspend(1);
-    let mut change = install(2, &[1, 2]);
-    change.floors = vec![floor(0, 1, Some(0))];
-    change.floors[0].absent = vec![PeerId(3)];
-    fixture.hear(MasterToPeer::Install(change));
-    fixture.hear(MasterToPeer::Release { vid: vid(2) });
-    let (_, end) = ends(&fixture.drain()).remove(0);
-    let End::Committed { contributors, .. } = end else {
-        panic!("{end:?}")
-    };
-    assert_eq!(contributors, [PeerId(1), PeerId(2)]);
 }
 
 #[test]

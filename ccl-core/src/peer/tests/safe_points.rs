@@ -14,7 +14,10 @@ fn a_safe_point_is_numbered_and_released_unchanged() {
     let mut fixture = Fixture::steady();
     for k in 0..2 {
         at(&mut fixture, k);
-        assert_eq!(sent(fixture.drain()), [PeerToMaster::AtSafePoint { k }]);
+        assert_eq!(
+            sent(fixture.drain()),
+            [PeerToMaster::AtSafePoint { k, ahead: 0 }]
+        );
         fixture.hear(MasterToPeer::SafeReleased { k, vid: vid(1) });
         let ends = ends(&fixture.drain());
         let [(call, End::SafePoint { view })] = &ends[..] else {
@@ -72,7 +75,10 @@ fn a_withdrawn_safe_point_is_not_consumed() {
     assert_eq!(ends(&outputs), [(CallId(1), End::Withdrawn)]);
     assert_eq!(sent(outputs), [PeerToMaster::Withdraw { k: 0 }]);
     at(&mut fixture, 2);
-    assert_eq!(sent(fixture.drain()), [PeerToMaster::AtSafePoint { k: 0 }]);
+    assert_eq!(
+        sent(fixture.drain()),
+        [PeerToMaster::AtSafePoint { k: 0, ahead: 0 }]
+    );
 }
 
 #[test]
@@ -89,7 +95,10 @@ fn a_safe_point_that_was_released_after_the_withdrawal_is_answered_at_once() {
     let outputs = fixture.drain();
     assert_eq!(words(&outputs), ["SafePoint"]);
     at(&mut fixture, 3);
-    assert_eq!(sent(fixture.drain()), [PeerToMaster::AtSafePoint { k: 1 }]);
+    assert_eq!(
+        sent(fixture.drain()),
+        [PeerToMaster::AtSafePoint { k: 1, ahead: 0 }]
+    );
 }
 
 #[test]
@@ -153,7 +162,10 @@ fn a_newcomer_counts_from_where_the_group_is() {
     fixture.hear(MasterToPeer::Install(first));
     fixture.drain();
     at(&mut fixture, 1);
-    assert_eq!(sent(fixture.drain()), [PeerToMaster::AtSafePoint { k: 5 }]);
+    assert_eq!(
+        sent(fixture.drain()),
+        [PeerToMaster::AtSafePoint { k: 5, ahead: 0 }]
+    );
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn pop_all<M: Message>(deframer: &mut Deframer) -> Vec<M> {
 }
 
 fn sample() -> PeerToMaster {
-    PeerToMaster::AtSafePoint { k: 300 }
+    PeerToMaster::AtSafePoint { k: 300, ahead: 0 }
 }
 
 proptest! {
@@ -121,9 +121,9 @@ fn one_byte_at_a_time_gives_the_same_messages() {
 #[test]
 fn the_layout_is_fixed() {
     let frame = frame_of(&sample());
-    assert_eq!(frame[..5], [3, 0, 0, 0, 1]);
+    assert_eq!(frame[..5], [4, 0, 0, 0, 1]);
     assert_eq!(frame[5..9], crc32fast::hash(&frame[9..]).to_le_bytes());
-    assert_eq!(frame[9..], [8, 0xac, 0x02]);
+    assert_eq!(frame[9..], [8, 0xac, 0x02, 0]);
     let pong = MasterToPeer::Pong {
         term: Term(7),
         others: OtherGroups::default(),

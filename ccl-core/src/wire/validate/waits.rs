@@ -14,9 +14,11 @@ pub(super) fn check_waits(waits: Option<&Wait>) -> Checked {
             let registered = unit.registered as usize;
             length("registered peers of a unit", registered, PEERS_MAX)
         }
-        Some(Wait::EarlierRun { seconds } | Wait::Backoff { seconds, .. }) => {
-            over("seconds of a wait", (*seconds).into(), TIMER_MAX.as_secs())
-        }
+        Some(
+            Wait::EarlierRun { seconds }
+            | Wait::LostView { seconds }
+            | Wait::Backoff { seconds, .. },
+        ) => over("seconds of a wait", (*seconds).into(), TIMER_MAX.as_secs()),
         Some(Wait::Full { members }) => length("members", *members as usize, WORLD_SIZE_MAX),
         Some(Wait::FirstView { here, absent, .. }) => {
             length("absent ranks", absent.len(), WAIT_NAMES_MAX)?;

@@ -1,5 +1,7 @@
 //! Checks what a master seals: views, and histories that begin anew.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use super::*;
 use ccl_core::master::Master;
 
@@ -87,6 +89,7 @@ impl World {
         if self.master.lost_disk {
             self.checkers.forget_unheard_view(group, vid.term);
         }
+        self.note_founding(run, (group, vid), members);
         let majority = self.rebuilt_by_majority(group, vid, members);
         self.history_begins_anew(group, vid, members)?;
         let forced = self.master.force;
@@ -121,6 +124,33 @@ impl World {
         }
         let broken = checkers.broken.contains(&group);
         ensure(rises || broken, || format!("view {vid} sealed twice (I6)"))
+    }
+
+    fn note_founding(&mut self, run: usize, (group, vid): (GroupId, Vid), members: &[PeerId]) {
+        let (now, key) = (self.now, (run, group));
+        let checkers = &mut self.checkers;
+        let before = checkers.newest_view(group).map(|view| &view.members);
+        match (before.is_none_or(Vec::is_empty), members.is_empty()) {
+            (false, true) => drop(checkers.lost.insert(key, now)),
+            (true, false) => drop(checkers.foundings.entry(key).or_default().insert(vid, now)),
+            _ => {}
+        }
+    }
+
+    /// R19: members that go on without a master do so only until their group may be founded anew.
+    pub fn check_fork(
+        &self,
+        host: HostId,
+        (run, group, op): (usize, GroupId, OpName),
+        called: Instant,
+    ) -> Result<(), String> {
+        let foundings = self.checkers.foundings.get(&(run, group));
+        let later = (Excluded(self.hosts[host.0].vid()), Unbounded);
+        let founded = foundings.and_then(|founded| founded.range(later).next());
+        let forked = founded.filter(|(_, at)| **at < called);
+        ensure(forked.is_none(), || {
+            format!("{op} was called after the group was founded anew: {forked:?} (R19)")
+        })
     }
 
     /// A master whose disk lost something and that hears no member of a group begins it anew,

@@ -57,7 +57,16 @@ impl World {
             PeerToMaster::Hello { key, attach, .. } => {
                 self.opens(connection, *attach, |host| host.key == *key)
             }
-            PeerToMaster::Attach {
+            PeerToMaster::Attach { .. } if self.is_open(connection) => {
+                self.connections[connection as usize].host
+            }
+            PeerToMaster::Here {
+                attach,
+                claim,
+                run_id,
+                ..
+            }
+            | PeerToMaster::Attach {
                 attach,
                 claim,
                 run_id,
@@ -88,7 +97,7 @@ impl World {
                     linked.remove(peer);
                 }
             }
-            PeerToMaster::AtSafePoint { k } => drop(promises.reached.insert(host, *k)),
+            PeerToMaster::AtSafePoint { k, .. } => drop(promises.reached.insert(host, *k)),
             PeerToMaster::Withdraw { k } => drop(promises.withdrawn.insert((group, *k))),
             PeerToMaster::Attach { report, .. }
             | PeerToMaster::Flush { report, .. }
@@ -103,6 +112,12 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Whether a connection began with another message.
+    fn is_open(&self, connection: u64) -> bool {
+        let mut openings = self.checkers.promises.openings.values();
+        openings.any(|(_, at)| *at == connection)
     }
 
     /// A connection begins. Returns its host if it counts.
@@ -142,7 +157,7 @@ impl World {
     /// The master has an output.
     pub fn promises_after(&mut self, output: &Output) {
         let checked = match output {
-            Output::Journal { record, .. } => self.promises_sealed(record),
+            Output::Journal { record, durable } => self.promises_sealed(record, *durable),
             Output::Send {
                 connection: ConnectionId(connection),
                 message,
@@ -252,12 +267,12 @@ impl World {
 
     /// The master seals a record. A newcomer that is ready at a safe point is admitted there,
     /// unless a member does not wait for it.
-    fn promises_sealed(&mut self, record: &Record) -> Result<(), String> {
+    fn promises_sealed(&mut self, record: &Record, durable: bool) -> Result<(), String> {
         let (group, k) = match record {
             Record::ViewSealed(view) => {
                 self.check_closed_view(view)?;
                 let members = view.members.iter().map(|sealed| sealed.member.peer);
-                let members = members.collect();
+                let members: BTreeSet<PeerId> = members.collect();
                 if view.members.is_empty() {
                     // No member learns of it, and so none learns which tags begin anew.
                     let run = self.checkers.run;
@@ -268,9 +283,12 @@ impl World {
                     }
                 }
                 let promises = &mut self.checkers.promises;
-                promises.members.insert(view.group, members);
+                let known = promises.members.insert(view.group, members.clone());
+                // Otherwise members had agreed on it before.
+                let is_admission = known.is_none_or(|known| !members.is_subset(&known));
                 let before = promises.released.insert(view.group, view.safe_released);
-                if before.is_some_and(|before| before < view.safe_released) {
+                let is_later = before.is_some_and(|before| before < view.safe_released);
+                if is_later && is_admission {
                     let k = view.safe_released - 1;
                     promises.admitted.insert((view.group, k), view.vid);
                 }
@@ -290,7 +308,8 @@ impl World {
         let Some(members) = promises.members.get(&group) else {
             return Ok(());
         };
-        if self.has_sites() || promises.withdrawn.contains(&(group, k)) {
+        // What members agreed on is written lazily.
+        if !durable || self.has_sites() || promises.withdrawn.contains(&(group, k)) {
             return Ok(());
         }
         let ready = promises.linked.iter().find(|(host, linked)| {

@@ -73,7 +73,11 @@ impl Checkers {
     /// view.
     #[must_use]
     pub fn outcome_key(&self, (run, group): (usize, GroupId), op: OpName, at: Vid) -> OutcomeKey {
-        let begun = self.numbering((run, group, op.tag), at).start;
+        // Members that were all lost may have known commits that no master learned.
+        let foundings = self.foundings.get(&(run, group));
+        let founded = foundings.and_then(|founded| founded.range(..=at).next_back());
+        let founded = founded.map(|(vid, _)| *vid).unwrap_or_default();
+        let begun = self.numbering((run, group, op.tag), at).start.max(founded);
         (run, group, (op.tag, begun), op.n)
     }
 

@@ -1,5 +1,7 @@
 //! Frames on the lanes of a link: queued, delivered in order, sent again after a break.
 
+use ccl_core::peer::Word;
+
 use super::*;
 
 impl World {
@@ -166,6 +168,15 @@ impl World {
             content: frame.content,
             placed_twice: again,
         };
+        self.frame_arrives(host, arrival);
+    }
+
+    /// A frame is handed to the layer above.
+    pub fn frame_arrives(&mut self, host: HostId, arrival: Arrival) {
+        if let Some(word) = Word::of(arrival.content.header()) {
+            let peer = arrival.from;
+            return self.host_input(host, Input::Said { peer, word });
+        }
         let arrived = self.hosts[host.0].plane.arrives(arrival);
         self.check(arrived.map_err(|what| format!("{host:?} refuses a frame: {what}")));
         self.host_pump(host);

@@ -1,5 +1,8 @@
 //! Carries out the outputs of a peer's machine in the simulated world.
 
+use bytes::Bytes;
+use ccl_core::peer::Word;
+
 use super::*;
 
 impl World {
@@ -21,6 +24,7 @@ impl World {
                 content,
                 sources,
             } => self.sync_elected(host, op, (content, sources)),
+            Output::Say { word, to } => self.host_says(host, word, &to),
             Output::StopOp(op) => {
                 self.trace.line(now, format_args!("{host:?} stops {op}"));
                 self.hosts[host.0].plane.stop(op);
@@ -37,6 +41,14 @@ impl World {
                 self.trace
                     .line(now, format_args!("{host:?} event {event:?}"));
             }
+        }
+    }
+
+    fn host_says(&mut self, host: HostId, word: Word, to: &[PeerId]) {
+        let header = word.header();
+        for &peer in to {
+            let payload = Bytes::new();
+            self.send_frame(host, peer, Content::Signal { header, payload });
         }
     }
 
@@ -64,7 +76,7 @@ impl World {
         }
         if matches!(
             message,
-            PeerToMaster::Hello { .. } | PeerToMaster::Attach { .. }
+            PeerToMaster::Hello { .. } | PeerToMaster::Here { .. } | PeerToMaster::Attach { .. }
         ) {
             let opening = (self.master.incarnation, message.clone());
             if matches!(message, PeerToMaster::Hello { .. }) {

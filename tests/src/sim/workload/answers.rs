@@ -26,9 +26,12 @@ impl World {
         operation.started = Some(op);
         let operation = operation.clone();
         self.note_start(host, op);
-        let checked = self
-            .checkers
-            .operation_starts(&self.hosts[host.0], host, &start, &operation);
+        let checked = self.checkers.operation_starts(
+            &self.hosts[host.0],
+            host,
+            (&start, self.now),
+            &operation,
+        );
         self.check(checked);
         if let Called::Sync(offer) = &start.fingerprint.called {
             return self.sync_starts(host, op, **offer);

@@ -267,7 +267,7 @@ fn run(body: impl Future<Output = ()>) {
 fn what_is_sealed_is_on_the_disk_before_anybody_hears_of_it() {
     run(async {
         let (stage, _) = Stage::founded().await;
-        stage.say(0, PeerToMaster::AtSafePoint { k: 0 });
+        stage.say(0, PeerToMaster::AtSafePoint { k: 0, ahead: 0 });
         stage.settles(&[Durable, Synced, Sent]);
     });
 }
@@ -308,7 +308,7 @@ fn nothing_is_sent_that_a_failing_disk_may_not_have() {
     run(async {
         let (stage, _) = Stage::founded().await;
         stage.is_broken.store(true, Ordering::SeqCst);
-        stage.say(0, PeerToMaster::AtSafePoint { k: 0 });
+        stage.say(0, PeerToMaster::AtSafePoint { k: 0, ahead: 0 });
         stage.settles(&[Durable]);
         assert!(stage.server.state.borrow().failure.is_some());
     });

@@ -235,7 +235,7 @@ fn carried() -> impl Strategy<Value = Vec<Birth>> {
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    let tag = (floor(), peers(), option::of(abort()), option::of(open()));
+    let tag = (floor(), option::of(abort()), option::of(open()));
     let tags = btree_map(any::<u64>(), tag, 0..5);
     (
         vid(),
@@ -252,12 +252,11 @@ fn report() -> impl Strategy<Value = Report> {
                 tags: tags
                     .into_iter()
                     .map(
-                        |(tag, ((floor, last_committed), absent, aborted, open))| TagReport {
+                        |(tag, ((floor, last_committed), aborted, open))| TagReport {
                             tag: Tag(tag),
                             floor,
                             last_committed,
                             sealed: Sealed::Nothing,
-                            absent,
                             aborted,
                             next: open.is_none().then_some(floor),
                             open,
@@ -267,6 +266,7 @@ fn report() -> impl Strategy<Value = Report> {
                 carried,
                 safe_called,
                 safe_released,
+                safe_said: safe_called,
                 given_back: vec![GivenBack { tag: Tag(9), vid }],
             },
         )
@@ -341,7 +341,7 @@ pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
         (op(), cancel()).prop_map(|(op, reason)| PeerToMaster::Cancel { op, reason }),
         (vid(), report()).prop_map(|(vid, report)| PeerToMaster::Flush { vid, report }),
         (vid(), report()).prop_map(|(vid, report)| PeerToMaster::Installed { vid, report }),
-        (0..=NUMBER_MAX).prop_map(|k| PeerToMaster::AtSafePoint { k }),
+        (0..=NUMBER_MAX, 0..=64_u32).prop_map(|(k, ahead)| PeerToMaster::AtSafePoint { k, ahead }),
         (0..=NUMBER_MAX).prop_map(|k| PeerToMaster::Withdraw { k }),
         (vid(), any::<u64>(), any::<bool>()).prop_map(|(vid, peer, gave_up)| {
             PeerToMaster::LinkDown {
@@ -405,7 +405,7 @@ fn claim() -> impl Strategy<Value = Claim> {
 
 fn install() -> impl Strategy<Value = Install> {
     let reasons = vec((number(), abort()), 0..4);
-    let floors = btree_map(any::<u64>(), (floor(), peers(), reasons), 0..4);
+    let floors = btree_map(any::<u64>(), (floor(), reasons), 0..4);
     let departed = vec((any::<u64>().prop_map(PeerId), evict()), 0..4);
     (
         vid(),
@@ -421,18 +421,16 @@ fn install() -> impl Strategy<Value = Install> {
                 let ring_order = ring(members.len());
                 let floors = floors
                     .into_iter()
-                    .map(
-                        |(tag, ((floor, last_committed), absent, reasons))| TagFloor {
-                            tag: Tag(tag),
-                            floor,
-                            last_committed,
-                            absent,
-                            reasons,
-                        },
-                    )
+                    .map(|(tag, ((floor, last_committed), reasons))| TagFloor {
+                        tag: Tag(tag),
+                        floor,
+                        last_committed,
+                        reasons,
+                    })
                     .collect();
                 let costs = CostTable {
                     direct_world_max: rest.0,
+                    held_world_max: rest.0,
                 };
                 Install {
                     vid,

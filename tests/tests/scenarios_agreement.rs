@@ -1,0 +1,239 @@
+//! Verdicts that the members know without the master, and how long (docs/protocol.md, R19).
+
+use std::time::Duration;
+
+use ccl_core::peer::SessionEnd;
+use ccl_tests::sim::cluster::HostId;
+use ccl_tests::sim::hooks::{Act, Point};
+use ccl_tests::sim::messages::{ATTACH, COMMIT, HERE, SUMMON};
+use ccl_tests::sim::scenario::{LOSE_ALL, Scenario, is_committed, is_lost, size};
+use ccl_tests::sim::swarm::Disk;
+
+/// Cuts hosts off from the master, or heals them.
+fn cut(s: &mut Scenario, hosts: &[HostId], is_cut: bool) {
+    for &host in hosts {
+        s.world.act(Act::Block {
+            host,
+            up: is_cut,
+            down: is_cut,
+        });
+    }
+}
+
+/// Goal: without a master calls commit, one after the other and on several tags, and the next
+/// master learns of them.
+#[test]
+fn calls_go_on_while_the_master_is_dead() {
+    for disk in [Disk::Full, Disk::None] {
+        let mut s = Scenario::with(3, disk);
+        let hosts = [HostId(0), HostId(1), HostId(2)];
+        s.works(&hosts, 1);
+        s.world.master_crash(false, Some(0));
+        for _ in 0..20 {
+            s.works(&hosts, 1);
+            s.works(&hosts, 2);
+        }
+        s.world.master_start();
+        s.works(&hosts, 1);
+        let newcomer = s.join();
+        s.admit(&hosts, newcomer);
+        s.works(&[hosts[0], hosts[1], hosts[2], newcomer], 1);
+    }
+}
+
+/// Goal: a peer dies while there is no master. The others' call ends once there is one, and they go
+/// on with the survivors.
+#[test]
+fn a_death_without_a_master_is_decided_by_the_next_one() {
+    let mut s = Scenario::with(3, Disk::Full);
+    let hosts = [HostId(0), HostId(1), HostId(2)];
+    s.world.master_crash(false, Some(0));
+    s.works(&hosts, 1);
+    s.world.crash(hosts[2], Some(0));
+    let call = s.call(1, 20);
+    let calls = s.post_all(&hosts[..2], &call);
+    s.pass_ms(3000);
+    assert!(s.ending(hosts[0], calls[0]).is_none(), "no verdict yet");
+    s.world.master_start();
+    let endings = s.ends(&hosts[..2], &calls);
+    assert!(endings.iter().all(is_lost), "{endings:?}");
+    s.works(&hosts[..2], 1);
+}
+
+/// Goal: the last `Held` of a call crosses the master's death; all members learn the same.
+#[test]
+fn the_master_dies_with_its_commits_unsent() {
+    let mut s = Scenario::with(3, Disk::Full);
+    let hosts = [HostId(0), HostId(1), HostId(2)];
+    let words = 0;
+    let restart = Duration::from_secs(3);
+    let act = Act::CrashMaster { words, restart };
+    s.when((Point::MasterSends, COMMIT), None, act);
+    for _ in 0..5 {
+        s.works(&hosts, 1);
+    }
+    s.pass_ms(6000);
+    s.works(&hosts, 1);
+}
+
+/// Goal: a whole group is cut off from the master, and goes on; the master founds it anew with a
+/// newcomer only once no member can be at work (H67).
+#[test]
+fn a_group_is_not_founded_beside_members_that_go_on() {
+    for breaks in [false, true] {
+        let mut s = Scenario::with(2, Disk::Full);
+        let members = [HostId(0), HostId(1)];
+        s.works(&members, 1);
+        cut(&mut s, &members, true);
+        if breaks {
+            members.iter().for_each(|host| s.break_control(*host));
+        }
+        let newcomer = s.join();
+        // peer_timeout and detach_timeout are 14 s together.
+        for _ in 0..10 {
+            s.works(&members, 1);
+            s.pass_ms(1000);
+            assert_eq!(size(&s.world, newcomer), 0);
+        }
+        for host in members {
+            assert_eq!(s.session_end(host), SessionEnd::Detached);
+        }
+        s.view_of(&[newcomer]);
+        s.works(&[newcomer], 1);
+    }
+}
+
+/// Goal: as long as one member is heard, its report stops all others, and nobody waits for their
+/// leases.
+#[test]
+fn one_member_that_is_heard_stops_the_others() {
+    let mut s = Scenario::with(3, Disk::Full);
+    let hosts = [HostId(0), HostId(1), HostId(2)];
+    cut(&mut s, &hosts[..2], true);
+    let call = s.call(1, 20);
+    let newcomer = s.join();
+    s.until("a view of one", |world| size(world, hosts[2]) == 1);
+    let calls = s.post_all(&hosts[..2], &call);
+    s.admit(&hosts[2..], newcomer);
+    s.works(&[hosts[2], newcomer], 2);
+    assert!(s.ending(hosts[0], calls[0]).is_none(), "it cannot commit");
+}
+
+/// Goal: a group whose members are seen to die is founded anew at once.
+#[test]
+fn a_group_whose_members_died_is_founded_at_once() {
+    let mut s = Scenario::with(2, Disk::Full);
+    s.world.crash(HostId(0), Some(0));
+    s.pass_ms(100);
+    s.world.crash(HostId(1), Some(0));
+    let newcomer = s.join();
+    s.pass_ms(3000);
+    assert_eq!(size(&s.world, newcomer), 1);
+}
+
+/// Goal: members that stood still, together, for longer than they may go on, do not commit among
+/// themselves when they resume, whatever waits in their sockets.
+#[test]
+fn members_that_slept_too_long_do_not_go_on() {
+    let mut s = Scenario::with(2, Disk::Full);
+    let members = [HostId(0), HostId(1)];
+    s.works(&members, 1);
+    let length = Duration::from_secs(16);
+    for host in members {
+        s.world.act(Act::Freeze { host, length });
+    }
+    let newcomer = s.join();
+    s.pass_ms(15_500);
+    assert_eq!(size(&s.world, newcomer), 1, "it was founded anew");
+    // What the master said does not reach them yet.
+    cut(&mut s, &members, true);
+    s.pass_ms(1000);
+    let call = s.call(1, 20);
+    let calls = s.post_all(&members, &call);
+    s.pass_ms(1000);
+    for (host, call) in members.into_iter().zip(calls) {
+        assert!(!s.ending(host, call).is_some_and(is_committed));
+    }
+}
+
+/// Goal: a master that hears too few members stops none of them, nor does one that hears nobody
+/// else for a while: calls go on until it asks for reports.
+#[test]
+fn a_restarted_master_stops_nobody_before_enough_are_back() {
+    let mut s = Scenario::with(3, Disk::None);
+    let hosts = [HostId(0), HostId(1), HostId(2)];
+    cut(&mut s, &hosts[1..], true);
+    s.restart_master(100);
+    // One of three is back: no majority, however long it takes.
+    for _ in 0..6 {
+        s.works(&hosts, 1);
+        s.pass_ms(1000);
+    }
+    cut(&mut s, &hosts, false);
+    s.view_of(&hosts);
+    s.works(&hosts, 1);
+}
+
+/// Goal: a member dies, or its connection breaks, at each step of its way back; the others are not
+/// held up for longer than a lost member may.
+#[test]
+fn a_member_is_lost_between_here_and_attach() {
+    for moment in [
+        (Point::HostSends, HERE),
+        (Point::AtMaster, HERE),
+        (Point::MasterSends, SUMMON),
+        (Point::AtHost, SUMMON),
+        (Point::HostSends, ATTACH),
+        (Point::AtMaster, ATTACH),
+    ] {
+        for dies in [false, true] {
+            let mut s = Scenario::with(3, Disk::Full);
+            let hosts = [HostId(0), HostId(1), HostId(2)];
+            let host = hosts[1];
+            let act = match dies {
+                true => Act::Crash { host, words: 0 },
+                false => Act::Break {
+                    host,
+                    how: LOSE_ALL,
+                },
+            };
+            s.when(moment, Some(host), act);
+            s.restart_master(100);
+            let rest: Vec<HostId> = hosts
+                .into_iter()
+                .filter(|host| !dies || *host != hosts[1])
+                .collect();
+            s.view_of(&rest);
+            s.works(&rest, 1);
+        }
+    }
+}
+
+/// No seed has all members of a group asleep for so long, and their next call before the news; nor
+/// does any check that calls go on in time while a master waits for members.
+#[cfg(ccl_mutations)]
+#[test]
+fn members_that_go_on_too_long_or_not_at_all_are_noticed() {
+    use ccl_core::mutation::{Mutation, activate};
+
+    let scripts: [(Mutation, fn()); 2] = [
+        (
+            Mutation::LeaseOutlived,
+            members_that_slept_too_long_do_not_go_on,
+        ),
+        (
+            Mutation::SummonedTooEarly,
+            a_restarted_master_stops_nobody_before_enough_are_back,
+        ),
+    ];
+    assert_eq!(
+        scripts.map(|(mutation, _)| mutation),
+        ccl_tests::sim::mutations::SCRIPTED[4..]
+    );
+    for (mutation, script) in scripts {
+        activate(Some(mutation));
+        let noticed = std::panic::catch_unwind(script).is_err();
+        activate(None);
+        assert!(noticed, "{mutation:?}");
+    }
+}
