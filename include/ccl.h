@@ -1089,7 +1089,12 @@ typedef uint32_t cclSyncRole_t;
 #define cclAlgorithmAuto 0
 
 /*
- Each chunk goes to its owner, who reduces it and sends the result to all ("two-shot").
+ Each chunk goes to its owner, who reduces it and sends the result to all.
+ */
+#define cclAlgorithmTwoShot 1
+
+/*
+ An older name of cclAlgorithmTwoShot.
  */
 #define cclAlgorithmDirect 1
 

@@ -65,11 +65,11 @@ pub fn reduce_op(py: Python<'_>, name: &str) -> PyResult<ReduceOp> {
 fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
     match value.extract::<&str>()? {
         "auto" => Ok(Algorithm::Auto),
-        "direct" => Ok(Algorithm::Direct),
+        "two_shot" | "direct" => Ok(Algorithm::TwoShot),
         "ring" => Ok(Algorithm::Ring),
         other => Err(invalid(
             value.py(),
-            format!("algorithm {other:?} is not one of auto, direct, ring"),
+            format!("algorithm {other:?} is not one of auto, two_shot, ring"),
         )),
     }
 }

@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn both_algorithms_move_as_much_as_the_bus_factor_says() {
         for world_size in [1_u32, 2, 4, 8] {
-            for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+            for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
                 let case = case(Kind::AllReduce, algorithm);
                 let sent: u64 = (0..world_size)
                     .filter(|&to| to != 0)

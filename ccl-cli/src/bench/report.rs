@@ -266,11 +266,7 @@ pub fn round(value: f64) -> f64 {
 
 fn algorithm_name(case: &Case, world_size: u32) -> &'static str {
     let costs = ccl_core::wire::control::CostTable::default();
-    match super::reference::algorithm(case, world_size, &costs) {
-        Algorithm::Direct => "direct",
-        Algorithm::Ring => "ring",
-        Algorithm::Auto => "auto",
-    }
+    super::reference::algorithm(case, world_size, &costs).name()
 }
 
 /// Whether a floor can be put beside this collective.
@@ -289,7 +285,7 @@ mod tests {
 
     const CASE: Case = Case {
         kind: Kind::AllReduce,
-        algorithm: Algorithm::Direct,
+        algorithm: Algorithm::TwoShot,
         dtype: Dtype::F32,
         op: ReduceOp::Sum,
         count: 1 << 18,

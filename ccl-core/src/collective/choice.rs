@@ -35,10 +35,10 @@ pub fn choose_algorithm(
     let is_small = extent.bytes <= limits::EAGER_BYTES_MAX;
     let is_narrow = extent.world_size <= costs.direct_world_max as usize;
     match called {
-        _ if kind != Kind::AllReduce || extent.is_integer_average => Algorithm::Direct,
-        Algorithm::Auto if is_small || is_narrow => Algorithm::Direct,
+        _ if kind != Kind::AllReduce || extent.is_integer_average => Algorithm::TwoShot,
+        Algorithm::Auto if is_small || is_narrow => Algorithm::TwoShot,
         Algorithm::Auto | Algorithm::Ring => Algorithm::Ring,
-        Algorithm::Direct => Algorithm::Direct,
+        Algorithm::TwoShot => Algorithm::TwoShot,
     }
 }
 
@@ -63,9 +63,9 @@ mod tests {
     #[test]
     fn small_worlds_go_direct_and_large_ones_around_the_ring() {
         let choose = |called, n| choose(Kind::AllReduce, called, n, 1 << 20);
-        assert_eq!(choose(Algorithm::Auto, 4), Algorithm::Direct);
+        assert_eq!(choose(Algorithm::Auto, 4), Algorithm::TwoShot);
         assert_eq!(choose(Algorithm::Auto, 5), Algorithm::Ring);
-        assert_eq!(choose(Algorithm::Direct, 5), Algorithm::Direct);
+        assert_eq!(choose(Algorithm::TwoShot, 5), Algorithm::TwoShot);
         assert_eq!(choose(Algorithm::Ring, 2), Algorithm::Ring);
     }
 
@@ -73,7 +73,7 @@ mod tests {
     fn small_operations_go_direct_unless_told_otherwise() {
         let choose = |called, bytes| choose(Kind::AllReduce, called, 9, bytes);
         let small = limits::EAGER_BYTES_MAX;
-        assert_eq!(choose(Algorithm::Auto, small), Algorithm::Direct);
+        assert_eq!(choose(Algorithm::Auto, small), Algorithm::TwoShot);
         assert_eq!(choose(Algorithm::Auto, small + 1), Algorithm::Ring);
         assert_eq!(choose(Algorithm::Ring, small), Algorithm::Ring);
     }
@@ -87,7 +87,7 @@ mod tests {
             Kind::Barrier,
         ] {
             for called in [Algorithm::Auto, Algorithm::Ring] {
-                assert_eq!(choose(kind, called, 9, 1 << 20), Algorithm::Direct);
+                assert_eq!(choose(kind, called, 9, 1 << 20), Algorithm::TwoShot);
             }
         }
     }
@@ -102,9 +102,9 @@ mod tests {
             bytes: 1 << 20,
             is_integer_average: true,
         };
-        for called in [Algorithm::Auto, Algorithm::Ring, Algorithm::Direct] {
+        for called in [Algorithm::Auto, Algorithm::Ring, Algorithm::TwoShot] {
             let chosen = choose_algorithm(Kind::AllReduce, called, extent, &costs);
-            assert_eq!(chosen, Algorithm::Direct);
+            assert_eq!(chosen, Algorithm::TwoShot);
         }
     }
 }

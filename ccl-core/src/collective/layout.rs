@@ -511,7 +511,7 @@ mod tests {
         ];
         let bytes: Vec<usize> = parts.iter().map(Part::bytes).collect();
         for n in 1..=9 {
-            for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+            for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
                 let layout = layout(Kind::AllReduce, algorithm, n, &parts);
                 assert_covers(&layout, Side::Input, &bytes);
                 assert_covers(&layout, Side::Result, &bytes);
@@ -531,7 +531,7 @@ mod tests {
         for n in 1..=9 {
             let layout = layout(
                 Kind::AllReduce,
-                Algorithm::Direct,
+                Algorithm::TwoShot,
                 n,
                 &[part(Dtype::F32, 5000)],
             );
@@ -565,9 +565,9 @@ mod tests {
     #[test]
     fn shares_lie_one_after_the_other_where_they_are_together() {
         let parts = [part(Dtype::F32, 70), part(Dtype::U8, 3)];
-        let scatter = layout(Kind::ReduceScatter, Algorithm::Direct, 3, &parts);
+        let scatter = layout(Kind::ReduceScatter, Algorithm::TwoShot, 3, &parts);
         assert_covers(&scatter, Side::Input, &[840, 9]);
-        let gather = layout(Kind::AllGather, Algorithm::Direct, 3, &parts);
+        let gather = layout(Kind::AllGather, Algorithm::TwoShot, 3, &parts);
         assert_covers(&gather, Side::Result, &[840, 9]);
         for segment in gather.owned(Rank(2)) {
             let (own, all) = (
@@ -581,7 +581,12 @@ mod tests {
 
     #[test]
     fn fewer_elements_than_members_leave_chunks_empty() {
-        let layout = layout(Kind::AllReduce, Algorithm::Direct, 9, &[part(Dtype::U8, 5)]);
+        let layout = layout(
+            Kind::AllReduce,
+            Algorithm::TwoShot,
+            9,
+            &[part(Dtype::U8, 5)],
+        );
         assert_eq!(layout.segment_count(), 1);
         assert_eq!(layout.owned(Rank(8)), 0..1);
         assert!(layout.owned(Rank(0)).is_empty());
@@ -602,7 +607,7 @@ mod tests {
     fn a_small_broadcast_comes_from_its_root_whole() {
         let layout = layout(
             Kind::Broadcast,
-            Algorithm::Direct,
+            Algorithm::TwoShot,
             3,
             &[part(Dtype::F32, 24)],
         );

@@ -75,7 +75,7 @@ fn every_dtype_and_operator_gives_the_documented_bits() {
     let mut seed = 0;
     for dtype in Dtype::ALL {
         for op in ReduceOp::ALL {
-            for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+            for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
                 seed += 1;
                 let mut call = Call::all_reduce(3, dtype, 301);
                 call.op = op;
@@ -98,7 +98,7 @@ fn every_kind_works_with_every_count_in_every_world() {
     for n in 1..=9 {
         for (kind_index, kind) in kinds.into_iter().enumerate() {
             for count in [0, 1, n as u64 - 1, n as u64, 7, 30, 1023] {
-                for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+                for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
                     let seed = count * 100 + n as u64 * 10 + kind_index as u64;
                     let mut call = Call::all_reduce(n, Dtype::F32, count);
                     call.kind = kind;
@@ -124,7 +124,7 @@ fn elements_that_travel_in_another_form_come_to_the_same() {
             Kind::Broadcast,
         ] {
             for count in [0, 1, n as u64, 30, 1023] {
-                for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+                for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
                     seed += 1;
                     let mut call = Call::all_reduce(n, Dtype::F32, count);
                     call.kind = kind;
@@ -148,7 +148,7 @@ fn parts_of_different_types_are_one_operation() {
         Kind::Broadcast,
     ];
     for (seed, kind) in kinds.into_iter().enumerate() {
-        for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+        for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
             let mut call = Call::all_reduce(4, Dtype::F32, 0);
             call.kind = kind;
             call.algorithm = algorithm;

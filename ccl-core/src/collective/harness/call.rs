@@ -58,7 +58,7 @@ impl Call {
     pub(in crate::collective) fn all_reduce(world_size: usize, dtype: Dtype, count: u64) -> Self {
         Self {
             kind: Kind::AllReduce,
-            algorithm: Algorithm::Direct,
+            algorithm: Algorithm::TwoShot,
             op: ReduceOp::Sum,
             root: 0,
             parts: vec![Part { dtype, count }],
