@@ -1104,6 +1104,11 @@ typedef uint32_t cclSyncRole_t;
 #define cclAlgorithmRing 2
 
 /*
+ Every member sends all it contributes to every other, and reduces everything itself.
+ */
+#define cclAlgorithmOneShot 3
+
+/*
  Rank of this peer in the view of the newest result. Needs a connection.
  */
 #define cclAttributeRank 0

@@ -66,10 +66,11 @@ fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
     match value.extract::<&str>()? {
         "auto" => Ok(Algorithm::Auto),
         "two_shot" | "direct" => Ok(Algorithm::TwoShot),
+        "one_shot" => Ok(Algorithm::OneShot),
         "ring" => Ok(Algorithm::Ring),
         other => Err(invalid(
             value.py(),
-            format!("algorithm {other:?} is not one of auto, two_shot, ring"),
+            format!("algorithm {other:?} is not one of auto, one_shot, two_shot, ring"),
         )),
     }
 }

@@ -55,6 +55,7 @@ impl Case {
                 let next = (from + 1) % world_size;
                 Some(if to == next { 2 * (bytes - share) } else { 0 })
             }
+            Kind::AllReduce if self.algorithm == Algorithm::OneShot => Some(bytes),
             // A contribution to the other's chunk, and the result of the own one.
             Kind::AllReduce => Some(2 * share),
             Kind::AllGather | Kind::ReduceScatter => Some(share),

@@ -129,6 +129,9 @@ pub enum AlgorithmChoice {
     TwoShot,
     /// Around the ring.
     Ring,
+    /// Everything to everybody.
+    #[value(name = "one_shot")]
+    OneShot,
 }
 
 impl AlgorithmChoice {
@@ -137,6 +140,7 @@ impl AlgorithmChoice {
             Self::Auto => Algorithm::Auto,
             Self::TwoShot => Algorithm::TwoShot,
             Self::Ring => Algorithm::Ring,
+            Self::OneShot => Algorithm::OneShot,
         }
     }
 }

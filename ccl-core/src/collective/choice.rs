@@ -35,7 +35,9 @@ pub fn choose_algorithm(
     let is_small = extent.bytes <= limits::EAGER_BYTES_MAX;
     let is_narrow = extent.world_size <= costs.direct_world_max as usize;
     match called {
-        _ if kind != Kind::AllReduce || extent.is_integer_average => Algorithm::TwoShot,
+        _ if kind != Kind::AllReduce => Algorithm::TwoShot,
+        Algorithm::OneShot => Algorithm::OneShot,
+        _ if extent.is_integer_average => Algorithm::TwoShot,
         Algorithm::Auto if is_small || is_narrow => Algorithm::TwoShot,
         Algorithm::Auto | Algorithm::Ring => Algorithm::Ring,
         Algorithm::TwoShot => Algorithm::TwoShot,

@@ -1,9 +1,9 @@
-//! The direct ("two-shot") schedule: each chunk goes to its owner, who sends the finished chunk to
-//! all.
+//! The direct schedules: each chunk goes straight to its owner, who sends the finished chunk to all.
 //!
 //! | kind | contributes to a chunk | the owner | receives the result |
 //! |---|---|---|---|
-//! | all-reduce | all | adds in rank order | all |
+//! | all-reduce, two-shot | all | adds in rank order | all |
+//! | all-reduce, one-shot | all | everybody owns everything, and adds in rank order | the owner |
 //! | reduce-scatter | all | adds in rank order | the owner |
 //! | all-gather | the owner | – | all |
 //! | broadcast | the root | passes on | all |
@@ -46,8 +46,8 @@ pub(super) enum Grant {
 pub(super) struct Direct {
     owned: Range<u32>,
     has_begun: bool,
-    /// Segments whose contribution an owner has asked for.
-    credited: SegmentSet,
+    /// Segments whose contribution an owner has asked for: by rank where each owns all segments.
+    credited: Vec<SegmentSet>,
     /// Members that asked for eager data again because they could not keep it.
     has_asked_again: Vec<bool>,
     contributions: Contributions,
@@ -60,9 +60,13 @@ pub(super) struct Direct {
 impl Direct {
     pub(super) fn new(common: &Common) -> Self {
         let owned = common.layout.owned(common.rank);
+        let segments = SegmentSet::new(common.layout.segment_count());
         Self {
             has_begun: false,
-            credited: SegmentSet::new(common.layout.segment_count()),
+            credited: match common.layout.is_one_shot() {
+                true => vec![segments; common.world_size()],
+                false => vec![segments],
+            },
             has_asked_again: vec![false; common.world_size()],
             contributions: Contributions::new(common),
             granted: 0,
@@ -212,12 +216,14 @@ impl Direct {
         if !common.is_reduction() && common.origin(segments.start) != common.rank {
             return Err("a credit to a member that has nothing to send");
         }
+        let is_shared = common.layout.is_one_shot();
+        let credited = &mut self.credited[if is_shared { from.index() } else { 0 }];
         for segment in segments {
-            if !self.credited.insert(segment) {
+            if !credited.insert(segment) {
                 return Err("a credit granted twice");
             }
             if !common.encode(Side::Input, segment, shared) {
-                send_contribution(common, segment, shared);
+                send_contribution(common, from, segment, shared);
             }
         }
         Ok(())
@@ -225,8 +231,9 @@ impl Direct {
 
     /// What this peer sends of a segment is as it travels.
     pub(super) fn handle_encoded(common: &mut Common, segment: u32, shared: &mut Shared) {
-        if common.layout.owner(segment) != common.rank {
-            send_contribution(common, segment, shared);
+        let owner = common.layout.owner(segment);
+        if owner != common.rank {
+            send_contribution(common, owner, segment, shared);
             return;
         }
         common.decode(segment, shared);
@@ -247,7 +254,7 @@ impl Direct {
             Frame::Contribution { segment, .. } => segment,
             frame => return place_result(common, from, frame.first()),
         };
-        if common.layout.owner(segment) != common.rank {
+        if !self.owned.contains(&segment) {
             return Place::Refuse("a contribution to another member's chunk");
         }
         if !common.is_reduction() {
@@ -317,12 +324,12 @@ impl Direct {
         let is_new = common.claim(segment);
         assert!(is_new, "nobody else writes an owned segment");
         let has_freed = !self.contributions.senders().is_empty();
-        let is_sent = common.fingerprint.kind() == Kind::AllReduce;
+        let is_sent = sends_results(common);
         if is_sent && common.encode(Side::Result, segment, shared) {
             return has_freed;
         }
         common.finish(1);
-        let segments = if common.fingerprint.kind() == Kind::ReduceScatter {
+        let segments = if !is_sent {
             0..0
         } else if !common.layout.is_eager() {
             segment..segment + 1
@@ -376,11 +383,11 @@ fn take_contribution(common: &mut Common, from: Rank, body: Bytes) -> Result<(),
 }
 
 fn place_result(common: &Common, from: Rank, segment: u32) -> Place {
+    if common.is_reduction() && !sends_results(common) {
+        return Place::Refuse("a result that its receiver makes itself");
+    }
     if common.layout.owner(segment) != from {
         return Place::Refuse("a result from a member that does not own it");
-    }
-    if common.fingerprint.kind() == Kind::ReduceScatter {
-        return Place::Refuse("a result of a reduce-scatter");
     }
     place_in_result(common, segment)
 }
@@ -393,13 +400,18 @@ fn place_in_result(common: &Common, segment: u32) -> Place {
     Place::Memory { side, span }
 }
 
-/// Sends this peer's input in a segment to the owner.
-fn send_contribution(common: &mut Common, segment: u32, shared: &mut Shared) {
+/// Whether the sums that an owner makes go to the others.
+pub(super) fn sends_results(common: &Common) -> bool {
+    common.fingerprint.kind() == Kind::AllReduce && !common.layout.is_one_shot()
+}
+
+/// Sends this peer's input in a segment to an owner of it.
+fn send_contribution(common: &mut Common, to: Rank, segment: u32, shared: &mut Shared) {
     let bulk = Bulk {
         frame: Frame::Contribution { segment, hop: 0 },
         side: Side::Input,
     };
-    common.send_bulk(common.layout.owner(segment), bulk, shared);
+    common.send_bulk(to, bulk, shared);
 }
 
 fn credit(common: &mut Common, to: Rank, segments: Range<u32>, shared: &mut Shared) {
@@ -450,6 +462,7 @@ pub(super) fn traffic_bytes(common: &Common) -> u64 {
     let others = common.world_size() - 1;
     let rest = total - own;
     let bytes = match common.fingerprint.called {
+        Called::AllReduce { .. } if layout.is_one_shot() => 2 * total * others,
         Called::AllReduce { .. } => 2 * rest + 2 * own * others,
         // An own chunk that came from the root goes to all but the root and this peer.
         Called::Broadcast { root, .. } if root != common.rank => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::choice::{Extent, choose_algorithm};
-use super::direct::{self, Direct, Grant};
+use super::direct::{self, Direct, Grant, sends_results};
 use super::encoding::Encoding;
 use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
 use super::operation::{ArrivedPost, Common, Shared, Signal};
@@ -19,7 +19,7 @@ use super::step::Place;
 use crate::ids::{PeerId, Rank};
 use crate::reduce::ReduceOp;
 use crate::transport::{Frame, FrameHeader};
-use crate::wire::control::{Fingerprint, Kind, Start};
+use crate::wire::control::{Fingerprint, Start};
 
 /// An open operation.
 #[derive(Debug)]
@@ -153,7 +153,8 @@ impl Operation {
                 let segments = run(first, count)?;
                 let owned = self.common.layout.owned(from);
                 let is_owners = segments.start >= owned.start && segments.end <= owned.end;
-                if !is_owners || self.common.fingerprint.kind() == Kind::ReduceScatter {
+                let is_made_here = self.common.is_reduction() && !sends_results(&self.common);
+                if !is_owners || is_made_here {
                     return Err("a result from a member that does not own it");
                 }
                 self.common.store(segments, payload, shared)

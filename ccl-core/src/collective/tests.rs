@@ -75,7 +75,7 @@ fn every_dtype_and_operator_gives_the_documented_bits() {
     let mut seed = 0;
     for dtype in Dtype::ALL {
         for op in ReduceOp::ALL {
-            for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
+            for algorithm in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
                 seed += 1;
                 let mut call = Call::all_reduce(3, dtype, 301);
                 call.op = op;
@@ -98,7 +98,7 @@ fn every_kind_works_with_every_count_in_every_world() {
     for n in 1..=9 {
         for (kind_index, kind) in kinds.into_iter().enumerate() {
             for count in [0, 1, n as u64 - 1, n as u64, 7, 30, 1023] {
-                for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
+                for algorithm in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
                     let seed = count * 100 + n as u64 * 10 + kind_index as u64;
                     let mut call = Call::all_reduce(n, Dtype::F32, count);
                     call.kind = kind;
@@ -124,7 +124,7 @@ fn elements_that_travel_in_another_form_come_to_the_same() {
             Kind::Broadcast,
         ] {
             for count in [0, 1, n as u64, 30, 1023] {
-                for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
+                for algorithm in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
                     seed += 1;
                     let mut call = Call::all_reduce(n, Dtype::F32, count);
                     call.kind = kind;
@@ -148,7 +148,7 @@ fn parts_of_different_types_are_one_operation() {
         Kind::Broadcast,
     ];
     for (seed, kind) in kinds.into_iter().enumerate() {
-        for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
+        for algorithm in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
             let mut call = Call::all_reduce(4, Dtype::F32, 0);
             call.kind = kind;
             call.algorithm = algorithm;
@@ -226,8 +226,10 @@ fn operations_called_in_different_orders_never_block_each_other() {
         for tag in 0..6 {
             let mut call = Call::all_reduce(n, Dtype::I32, 20 + 150 * tag);
             call.tag = tag;
-            if tag == 4 {
-                call.algorithm = Algorithm::Ring;
+            match tag {
+                3 => call.algorithm = Algorithm::OneShot,
+                4 => call.algorithm = Algorithm::Ring,
+                _ => {}
             }
             calls.push(call);
         }
@@ -263,9 +265,8 @@ fn an_abort_at_any_moment_leaves_inputs_and_the_next_operation_whole() {
     for seed in 0..200 {
         let n = 2 + seed as usize % 3;
         let mut call = Call::all_reduce(n, Dtype::F32, [20, 900][seed as usize / 7 % 2]);
-        if seed % 3 == 0 {
-            call.algorithm = Algorithm::Ring;
-        }
+        call.algorithm =
+            [Algorithm::Ring, Algorithm::TwoShot, Algorithm::OneShot][seed as usize % 3];
         let mut next = call.clone();
         next.n = 1;
         let mut world = World::new(n, LIMITS, seed);

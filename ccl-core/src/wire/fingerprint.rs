@@ -81,6 +81,8 @@ pub enum Algorithm {
     TwoShot,
     /// Chunks travel around the ring order of the view, pipelined by segment.
     Ring,
+    /// Every member sends all it contributes to every other, and adds in rank order.
+    OneShot,
 }
 
 impl Algorithm {
@@ -95,6 +97,7 @@ impl Algorithm {
             Self::Auto => "auto",
             Self::TwoShot => "two_shot",
             Self::Ring => "ring",
+            Self::OneShot => "one_shot",
         }
     }
 }

@@ -52,7 +52,7 @@ class Options(TypedDict, total=False):
     #: Most attempts, including the first: retries run with the survivors of a lost peer. Default 1.
     attempts: int
     #: Default ``auto``, which is the same on all members.
-    algorithm: Literal["auto", "two_shot", "ring", "direct"]
+    algorithm: Literal["auto", "one_shot", "two_shot", "ring", "direct"]
     #: The caller's name for a collective built on this one, such as ``reduce to rank 2``. The same
     #: on all members, at most 128 bytes; default none.
     caller: str

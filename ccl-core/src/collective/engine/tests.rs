@@ -204,6 +204,8 @@ fn results_are_home_after_the_commit_and_inputs_whole_before() {
     for (kind, algorithm, is_in_place) in [
         (Kind::AllReduce, Algorithm::TwoShot, false),
         (Kind::AllReduce, Algorithm::TwoShot, true),
+        (Kind::AllReduce, Algorithm::OneShot, false),
+        (Kind::AllReduce, Algorithm::OneShot, true),
         (Kind::AllReduce, Algorithm::Ring, false),
         (Kind::AllReduce, Algorithm::Ring, true),
         (Kind::Broadcast, Algorithm::TwoShot, true),

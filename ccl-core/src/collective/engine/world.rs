@@ -60,8 +60,9 @@ fn random_call(prng: &mut Prng, world_size: usize, tag: u64) -> Call {
     if call.kind == Kind::Barrier {
         call.parts.clear();
     }
-    if call.kind == Kind::AllReduce && prng.below(2) == 0 {
-        call.algorithm = Algorithm::Ring;
+    if call.kind == Kind::AllReduce {
+        let algorithms = [Algorithm::Ring, Algorithm::TwoShot, Algorithm::OneShot];
+        call.algorithm = algorithms[prng.below(algorithms.len())];
     }
     call.op = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::Max][prng.below(3)];
     call.root = prng.below(world_size) as u32;

@@ -78,8 +78,12 @@ fn any_called() -> impl Strategy<Value = Called> {
 }
 
 fn fingerprint() -> impl Strategy<Value = Fingerprint> {
-    let algorithm =
-        prop::sample::select(vec![Algorithm::Auto, Algorithm::TwoShot, Algorithm::Ring]);
+    let algorithm = prop::sample::select(vec![
+        Algorithm::Auto,
+        Algorithm::TwoShot,
+        Algorithm::Ring,
+        Algorithm::OneShot,
+    ]);
     let numbers = (any::<u32>(), 0..=WORLD_SIZE_MAX as u32);
     let caller = "[a-z_ 0-9]{0,128}";
     (any_called(), algorithm, numbers, caller).prop_map(
