@@ -121,6 +121,14 @@ pub enum Mutation {
     UsedIdForgotten,
     /// The next master does not know that a group is closed.
     ClosedNotSealed,
+    /// A member sends more ahead of credits than its receivers' reserve takes.
+    AheadBeyondReserve,
+    /// What came ahead of an operation gives way when the first segment of it is added.
+    ReserveFreedEarly,
+    /// What came ahead of an aborted operation stays in the reserve.
+    ReserveKeptAfterAbort,
+    /// In a one-shot each member adds its own input first.
+    OneShotOwnFirst,
     /// An operation succeeds although members are left out and too few contributors remain.
     CommitOfTooFew,
 }

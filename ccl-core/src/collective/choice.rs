@@ -53,6 +53,7 @@ mod tests {
     fn choose(kind: Kind, called: Algorithm, world_size: usize, bytes: usize) -> Algorithm {
         let costs = CostTable {
             direct_world_max: 4,
+            ..CostTable::default()
         };
         let extent = Extent {
             world_size,
@@ -98,6 +99,7 @@ mod tests {
     fn averages_of_integers_never_go_around_the_ring() {
         let costs = CostTable {
             direct_world_max: 4,
+            ..CostTable::default()
         };
         let extent = Extent {
             world_size: 9,

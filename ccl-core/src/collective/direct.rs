@@ -21,8 +21,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::contributions::{Contribution, Contributions};
+use super::exchange::room;
 use super::layout::Side;
 use super::operation::{ArrivedPost, Bulk, Combine, Common, Post, Shared, Signal};
+use super::reserve::{Ahead, Reserve};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Place};
@@ -51,6 +53,8 @@ pub(super) struct Direct {
     /// Members that asked for eager data again because they could not keep it.
     has_asked_again: Vec<bool>,
     contributions: Contributions,
+    /// By rank: segments of its contribution that come ahead of a credit.
+    announced: Vec<u32>,
     /// Owned segments that were let in; always the first ones.
     granted: u32,
     /// Owned segments that are added up.
@@ -69,6 +73,7 @@ impl Direct {
             },
             has_asked_again: vec![false; common.world_size()],
             contributions: Contributions::new(common),
+            announced: vec![0; common.world_size()],
             granted: 0,
             reduced: 0,
             owned,
@@ -107,7 +112,11 @@ impl Direct {
         shared: &mut Shared,
     ) -> Result<(), &'static str> {
         if common.is_reduction() {
+            self.take_announced(common, (from, post.ahead), shared)?;
             return take_contribution(common, from, post.body);
+        }
+        if post.ahead > 0 {
+            return Err("data ahead of an operation that combines nothing");
         }
         let segments = common.layout.owned(from);
         if post.is_body_lost {
@@ -121,6 +130,35 @@ impl Direct {
             return Err("data from a member that has none to send");
         }
         common.store(segments, post.body, shared)
+    }
+
+    /// A member says of how many segments its contribution comes ahead.
+    fn take_announced(
+        &mut self,
+        common: &Common,
+        (from, count): (Rank, u32),
+        shared: &mut Shared,
+    ) -> Result<(), &'static str> {
+        if count == 0 {
+            return Ok(());
+        }
+        let layout = &common.layout;
+        let is_bulky = layout.encoding().is_raw() && !layout.is_eager();
+        if !is_bulky || count > self.owned.end - self.owned.start {
+            return Err("data ahead of an operation that has none");
+        }
+        let segments = self.owned.start..self.owned.start + count;
+        let bytes = segments.map(|segment| Reserve::bytes_for(layout.wire_bytes(segment)));
+        let bytes = bytes.sum::<usize>();
+        if bytes > common.ahead_bytes_max {
+            return Err("more data ahead than the reserve is long");
+        }
+        self.announced[from.index()] = count;
+        let peer = common.members[from.index()];
+        if shared.reserve.open(peer, common.name, bytes)? {
+            self.contributions.expect_ahead(from, count);
+        }
+        Ok(())
     }
 
     /// All members have posted the same; true if it needs slots.
@@ -145,18 +183,19 @@ impl Direct {
     }
 
     fn begin_reduction(&mut self, common: &mut Common, shared: &mut Shared) -> bool {
-        self.contributions.begin(common);
         if self.owned.is_empty() || common.world_size() == 1 {
             return false;
         }
-        if !self.contributions.senders().is_empty() {
-            return true;
-        }
-        self.granted = self.owned.end - self.owned.start;
+        self.contributions.begin(common, &shared.reserve);
         for segment in self.owned.clone() {
-            self.reduce(common, segment, shared);
+            if self.contributions.is_complete(segment) {
+                self.reduce(common, segment, shared);
+            }
         }
-        false
+        let needs_slots = |segment: &u32| self.contributions.needed(*segment) > 0;
+        let first = self.owned.clone().find(needs_slots);
+        self.granted = first.unwrap_or(self.owned.end) - self.owned.start;
+        first.is_some()
     }
 
     /// Lets in the contributions to up to `quantum` more segments. Fewer than that only if it has
@@ -169,20 +208,34 @@ impl Direct {
     ) -> Grant {
         let first = self.owned.start + self.granted;
         let wanted = quantum.min(self.owned.end - first);
-        let senders = self.contributions.senders().len() as u32;
         let slot_bytes = common.layout.slot_bytes();
-        let count = wanted.min(shared.slots.room(slot_bytes) / senders);
+        let room = shared.slots.room(slot_bytes);
+        let (mut count, mut slots) = (0, 0);
+        while count < wanted {
+            let needed = self.contributions.needed(first + count);
+            if slots + needed > room {
+                break;
+            }
+            (count, slots) = (count + 1, slots + needed);
+        }
         let is_idle = self.granted == self.reduced;
         if count == 0 || (count < wanted && !is_idle) {
             return Grant::Blocked;
         }
-        shared.slots.reserve(count * senders, slot_bytes);
+        shared.slots.reserve(slots, slot_bytes);
         for segment in first..first + count {
             self.contributions.let_in(segment);
         }
         self.granted += count;
         for &from in self.contributions.senders() {
-            credit(common, from, first..first + count, shared);
+            let mut segments = first..first + count;
+            while segments.start < segments.end && self.contributions.is_ahead(segments.start, from)
+            {
+                segments.start += 1;
+            }
+            if !segments.is_empty() {
+                credit(common, from, segments, shared);
+            }
         }
         if first + count == self.owned.end {
             return Grant::Complete;
@@ -267,6 +320,9 @@ impl Direct {
             Contribution::Absent | Contribution::Reserved => {
                 Place::Refuse("a contribution without a credit")
             }
+            Contribution::Ahead | Contribution::Came(_) => {
+                Place::Refuse("a contribution that was sent ahead")
+            }
             Contribution::Arrived(_) | Contribution::Added => Place::Discard,
             Contribution::Placed(slot) => Place::Slot {
                 start: slots.start(slot),
@@ -302,6 +358,51 @@ impl Direct {
         }
     }
 
+    /// Where a segment goes that a member sends ahead of a credit, after an agreeing post.
+    pub(super) fn place_ahead(
+        &self,
+        common: &Common,
+        from: Rank,
+        ahead: Ahead,
+        reserve: &mut Reserve,
+    ) -> Place {
+        let segment = ahead.segment;
+        let end = self.owned.start + self.announced[from.index()];
+        if !(self.owned.start..end).contains(&segment) {
+            return Place::Refuse("data ahead that was not announced");
+        }
+        if ahead.bytes != common.layout.wire_bytes(segment) {
+            return Place::Refuse("a segment of the wrong length");
+        }
+        let is_over =
+            self.has_begun && self.contributions.get(segment, from) != Contribution::Ahead;
+        if is_over || !self.contributions.is_ahead(segment, from) {
+            return Place::Discard;
+        }
+        let peer = common.members[from.index()];
+        room(reserve.place(peer, common.name, ahead), ahead.bytes)
+    }
+
+    /// A segment that came ahead of a credit is in the reserve, from byte `start`.
+    pub(super) fn take_ahead(
+        &mut self,
+        common: &mut Common,
+        (from, segment): (Rank, u32),
+        start: usize,
+        shared: &mut Shared,
+    ) {
+        if !self.has_begun {
+            return;
+        }
+        let Some(is_last) = self.contributions.take_ahead(segment, from, start) else {
+            return;
+        };
+        common.moved_bytes += common.layout.wire_bytes(segment) as u64;
+        if is_last {
+            self.reduce(common, segment, shared);
+        }
+    }
+
     fn take_arrival(&mut self, common: &mut Common, from: Rank, segment: u32, shared: &mut Shared) {
         let Some(is_last) = self.contributions.take_arrival(segment, from) else {
             return;
@@ -320,6 +421,10 @@ impl Direct {
         shared: &mut Shared,
     ) -> bool {
         self.contributions.release(segment, &mut shared.slots);
+        for from in self.contributions.used_up(segment) {
+            let peer = common.members[from.index()];
+            shared.reserve.free(peer, common.name);
+        }
         self.reduced += 1;
         let is_new = common.claim(segment);
         assert!(is_new, "nobody else writes an owned segment");

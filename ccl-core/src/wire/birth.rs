@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
 use crate::ids::{Members, OpName, Rank};
+use crate::limits;
 use crate::wire::bounded;
 
 /// An operation, its members and what they share.
@@ -40,17 +41,34 @@ pub struct Start {
     pub fingerprint: Fingerprint,
 }
 
-/// Numbers for the choice of algorithm, equal for all members of a view (R12).
+/// Numbers for the choice of algorithm and for data ahead of credits, equal for all members of a
+/// view (R12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CostTable {
     /// Largest world in which `Auto` chooses `direct`.
     pub direct_world_max: u32,
+    /// Bytes that a link carries in one round trip: its rate times its latency.
+    pub round_trip_bytes: u64,
+    /// Receive memory of each member for data ahead of credits, over all its links.
+    pub reserve_bytes: u64,
+}
+
+impl CostTable {
+    /// Most bytes that a member sends ahead to one other, over all its unfinished operations.
+    #[must_use]
+    pub fn ahead_bytes_max(&self, world_size: usize) -> usize {
+        let others = world_size.saturating_sub(1).max(1) as u64;
+        let reserve_bytes = self.reserve_bytes.min(limits::RESERVE_BYTES_MAX as u64);
+        (reserve_bytes / others).min(self.round_trip_bytes) as usize
+    }
 }
 
 impl Default for CostTable {
     fn default() -> Self {
         Self {
             direct_world_max: 64,
+            round_trip_bytes: 8 << 20,
+            reserve_bytes: limits::RESERVE_BYTES_DEFAULT as u64,
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum Frame {
     /// An operation was posted: its fingerprint, and for eager operations the contribution (signal
     /// lane).
     Post {
+        /// Segments of the contribution that come ahead of a credit.
+        ahead: u32,
         /// Bytes of the fingerprint, with which the payload begins.
         fingerprint_bytes: u32,
     },
@@ -89,6 +91,13 @@ pub enum Frame {
         /// Number of blocks.
         count: u32,
     },
+    /// A segment of somebody's input, sent with the post and ahead of a credit.
+    Ahead {
+        /// Number of the segment.
+        segment: u32,
+        /// Bytes that all such segments to this receiver need in its reserve.
+        batch_bytes: u32,
+    },
 }
 
 impl Frame {
@@ -104,7 +113,8 @@ impl Frame {
             Self::Contribution { .. }
             | Self::Result { .. }
             | Self::StateBlocks { .. }
-            | Self::StateDigests { .. } => false,
+            | Self::StateDigests { .. }
+            | Self::Ahead { .. } => false,
         }
     }
 
@@ -124,7 +134,7 @@ impl Frame {
         self.fields().0
     }
 
-    /// The first segment or block that it is about; 0 for a post.
+    /// The first segment or block that it is about; for a post the number of segments ahead.
     #[must_use]
     pub const fn first(self) -> u32 {
         self.fields().1
@@ -133,7 +143,10 @@ impl Frame {
     /// Its kind and its two fields in the header.
     const fn fields(self) -> (u8, u32, u32) {
         match self {
-            Self::Post { fingerprint_bytes } => (1, 0, fingerprint_bytes),
+            Self::Post {
+                ahead,
+                fingerprint_bytes,
+            } => (1, ahead, fingerprint_bytes),
             Self::Credit { first, count } => (2, first, count),
             Self::Contribution { segment, hop } => (3, segment, hop),
             Self::Result { segment, hop } => (4, segment, hop),
@@ -142,6 +155,10 @@ impl Frame {
             Self::StateDigestAsk { first, count } => (7, first, count),
             Self::StateBlocks { first, count } => (8, first, count),
             Self::StateDigests { first, count } => (9, first, count),
+            Self::Ahead {
+                segment,
+                batch_bytes,
+            } => (10, segment, batch_bytes),
         }
     }
 
@@ -150,6 +167,7 @@ impl Frame {
         let (segment, hop, count) = (first, second, second);
         Some(match kind {
             1 => Self::Post {
+                ahead: first,
                 fingerprint_bytes: second,
             },
             2 => Self::Credit { first, count },
@@ -160,6 +178,10 @@ impl Frame {
             7 => Self::StateDigestAsk { first, count },
             8 => Self::StateBlocks { first, count },
             9 => Self::StateDigests { first, count },
+            10 => Self::Ahead {
+                segment,
+                batch_bytes: second,
+            },
             _ => return None,
         })
     }
@@ -599,7 +621,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_announces_four_gibibytes_is_refused() {
-        for kind in 1..=9 {
+        for kind in 1..=10 {
             let frame = Frame::from_fields(kind, 0, 0).unwrap();
             let header = |payload_bytes| Header {
                 content: Content::Frame(FrameHeader {
@@ -627,6 +649,7 @@ mod tests {
         let (first, count, segment, hop) = (0x0a0b_0c0d, 0x1a1b_1c1d, 0x0a0b_0c0d, 0x1a1b_1c1d);
         let frames = [
             Frame::Post {
+                ahead: first,
                 fingerprint_bytes: count,
             },
             Frame::Credit { first, count },
@@ -637,6 +660,10 @@ mod tests {
             Frame::StateDigestAsk { first, count },
             Frame::StateBlocks { first, count },
             Frame::StateDigests { first, count },
+            Frame::Ahead {
+                segment,
+                batch_bytes: count,
+            },
         ];
         for (kind, frame) in (1_u8..).zip(frames) {
             let content = Content::Frame(FrameHeader {
@@ -656,11 +683,10 @@ mod tests {
                 sequence: 0x6162_6364_6566_6768,
                 ack: 0x7172_7374_7576_7778,
             };
-            let first = if kind == 1 { "00000000" } else { "0d0c0b0a" };
             let fields = format!(
                 "{kind:02x}001dcc 00100000 6867666564636261 7877767574737271 \
                  2827262524232221 3837363534333231 44434241 54535251 \
-                 {first} 1d1c1b1a 00000000"
+                 0d0c0b0a 1d1c1b1a 00000000"
             );
             let encoded = header.encode();
             let hex: String = encoded[..60].iter().map(|b| format!("{b:02x}")).collect();

@@ -438,6 +438,8 @@ fn install() -> impl Strategy<Value = Install> {
                     .collect();
                 let costs = CostTable {
                     direct_world_max: rest.0,
+                    round_trip_bytes: u64::from(rest.0) << 20,
+                    ..CostTable::default()
                 };
                 Install {
                     vid,
