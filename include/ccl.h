@@ -248,6 +248,19 @@ typedef struct cclMasterConfig_t {
      Keep it shorter than operation_timeout_ms, else calls time out first. 0: 5 minutes.
      */
     uint64_t post_timeout_ms;
+    /*
+     Time from one member to another and back, in microseconds. 0: guessed.
+     */
+    uint64_t link_round_trip_us;
+    /*
+     Bytes per second from one member to another. 0: guessed.
+     */
+    uint64_t link_bytes_per_second;
+    /*
+     Receive memory of each member for data that is sent with a call, before it is asked for, at
+     most 64 MiB; less than 64 KiB turns it off. 0: 16 MiB.
+     */
+    uint64_t reserve_bytes;
 } cclMasterConfig_t;
 
 /*

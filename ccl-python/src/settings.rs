@@ -186,6 +186,9 @@ pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
             "new_run" => config.new_run = value.extract()?,
             "members_gone" => config.members_gone = value.extract()?,
             "force_rebuild" => config.force_rebuild = value.extract()?,
+            "link_round_trip" => config.paths.round_trip = maybe_duration(value)?,
+            "link_bytes_per_second" => config.paths.bytes_per_second = value.extract()?,
+            "reserve_bytes" => config.paths.reserve_bytes = value.extract()?,
             other => return timer(&mut config.timers, other, value),
         }
         Ok(true)

@@ -236,7 +236,10 @@ fn data_ahead_without_a_right_is_refused() {
         );
     }
     // A copy of what is here, as after a repair.
-    assert_eq!(place(&mut world, ahead(0, batch_bytes, bytes)), Place::Discard);
+    assert_eq!(
+        place(&mut world, ahead(0, batch_bytes, bytes)),
+        Place::Discard
+    );
 }
 
 #[test]

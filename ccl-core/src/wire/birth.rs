@@ -45,8 +45,13 @@ pub struct Start {
 /// view (R12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CostTable {
-    /// Largest world in which `Auto` chooses `direct`.
+    /// Largest world in which `Auto` sends chunks straight to their owners.
     pub direct_world_max: u32,
+    /// What a hop costs, in bytes that a member sends in the meantime.
+    pub hop_bytes: u64,
+    /// What a byte costs that goes straight to where it is added, in percent of one that goes around
+    /// the ring, which is added where it arrives.
+    pub direct_percent: u32,
     /// Bytes that a link carries in one round trip: its rate times its latency.
     pub round_trip_bytes: u64,
     /// Receive memory of each member for data ahead of credits, over all its links.
@@ -54,6 +59,16 @@ pub struct CostTable {
 }
 
 impl CostTable {
+    /// Of members on one host: the processor is the bottleneck, and waiting for it is what takes a
+    /// round trip.
+    pub const ONE_HOST: Self = Self {
+        direct_world_max: 64,
+        hop_bytes: 16 << 10,
+        direct_percent: 125,
+        round_trip_bytes: 1 << 20,
+        reserve_bytes: limits::RESERVE_BYTES_DEFAULT as u64,
+    };
+
     /// Most bytes that a member sends ahead to one other, over all its unfinished operations.
     #[must_use]
     pub fn ahead_bytes_max(&self, world_size: usize) -> usize {
@@ -67,7 +82,9 @@ impl Default for CostTable {
     fn default() -> Self {
         Self {
             direct_world_max: 64,
-            round_trip_bytes: 8 << 20,
+            hop_bytes: 3 << 20,
+            direct_percent: 100,
+            round_trip_bytes: 6 << 20,
             reserve_bytes: limits::RESERVE_BYTES_DEFAULT as u64,
         }
     }

@@ -114,6 +114,9 @@ class MasterSettings(TypedDict, total=False):
     new_run: bool
     force_rebuild: bool
     members_gone: bool
+    link_round_trip: Time | None
+    link_bytes_per_second: int | None
+    reserve_bytes: int
     heartbeat_interval: Time
     peer_timeout: Time
     reattach_grace: Time

@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 54] = [
+pub const ALL: [Mutation; 58] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -62,6 +62,10 @@ pub const ALL: [Mutation; 54] = [
     Mutation::ClosedLetsIn,
     Mutation::UsedIdForgotten,
     Mutation::CommitOfTooFew,
+    Mutation::AheadBeyondReserve,
+    Mutation::ReserveFreedEarly,
+    Mutation::ReserveKeptAfterAbort,
+    Mutation::OneShotOwnFirst,
 ];
 
 /// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs` and

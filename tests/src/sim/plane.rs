@@ -186,6 +186,12 @@ impl Plane {
         self.exchange.forget_peer(peer);
     }
 
+    /// Whether no operation holds memory.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.exchange.is_idle()
+    }
+
     /// A frame leaves: lent memory is read.
     pub fn leaves(&mut self, content: &mut Content) {
         if let Content::Bulk {

@@ -127,6 +127,7 @@ impl Server {
         let setup = Setup {
             run: parts.config.run,
             timers: parts.config.timers,
+            paths: parts.config.paths,
             new_run: parts.config.new_run,
             force_rebuild: parts.config.force_rebuild,
             members_gone: parts.config.members_gone,
