@@ -253,7 +253,7 @@ typedef struct cclMasterConfig_t {
      */
     uint64_t link_round_trip_us;
     /*
-     Bytes per second from one member to another. 0: guessed.
+     Bytes per second that a member sends, and receives. 0: guessed.
      */
     uint64_t link_bytes_per_second;
     /*

@@ -172,7 +172,7 @@ pub struct cclMasterConfig_t {
     pub post_timeout_ms: u64,
     /// Time from one member to another and back, in microseconds. 0: guessed.
     pub link_round_trip_us: u64,
-    /// Bytes per second from one member to another. 0: guessed.
+    /// Bytes per second that a member sends, and receives. 0: guessed.
     pub link_bytes_per_second: u64,
     /// Receive memory of each member for data that is sent with a call, before it is asked for, at
     /// most 64 MiB; less than 64 KiB turns it off. 0: 16 MiB.

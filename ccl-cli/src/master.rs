@@ -78,7 +78,7 @@ pub struct Arguments {
     /// Time from one member to another and back, in milliseconds; 0: guessed.
     #[arg(long, value_name = "MS", default_value_t = 0.0)]
     link_round_trip_ms: f64,
-    /// Bytes per second from one member to another; 0: guessed.
+    /// Bytes per second that a member sends, and receives; 0: guessed.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     link_bytes_per_second: u64,
     /// Receive memory of each member for data that is sent before it is asked for, in bytes.

@@ -39,7 +39,7 @@ fn everybody_gets_the_sum_in_place_and_out_of_place() {
             }
             communicator.counters().commits
         });
-        assert_eq!(results, vec![24; world as usize]);
+        assert_eq!(results, vec![36; world as usize]);
     }
 }
 

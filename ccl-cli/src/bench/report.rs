@@ -274,7 +274,7 @@ pub const fn has_floor(kind: Kind) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ccl_core::{Dtype, ReduceOp};
+    use ccl_core::{Algorithm, Dtype, ReduceOp};
 
     use super::*;
 

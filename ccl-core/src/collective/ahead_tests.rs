@@ -108,7 +108,8 @@ impl Story {
             let is_left_out = self.prng.below(3) == 0;
             let (call, callers) = &mut self.open[tag];
             for at in 0..self.n {
-                if !callers.contains(&at) && !(is_left_out && at == left_out) {
+                let is_absent = is_left_out && at == left_out;
+                if !is_absent && !callers.contains(&at) {
                     callers.push(at);
                     self.world.start(at, call);
                 }

@@ -52,7 +52,7 @@ pub struct CostTable {
     /// What a byte costs that goes straight to where it is added, in percent of one that goes around
     /// the ring, which is added where it arrives.
     pub direct_percent: u32,
-    /// Bytes that a link carries in one round trip: its rate times its latency.
+    /// Bytes that a member receives in one round trip: its rate times the latency.
     pub round_trip_bytes: u64,
     /// Receive memory of each member for data ahead of credits, over all its links.
     pub reserve_bytes: u64,
@@ -64,17 +64,18 @@ impl CostTable {
     pub const ONE_HOST: Self = Self {
         direct_world_max: 64,
         hop_bytes: 16 << 10,
-        direct_percent: 125,
-        round_trip_bytes: 1 << 20,
+        direct_percent: 112,
+        round_trip_bytes: 512 << 10,
         reserve_bytes: limits::RESERVE_BYTES_DEFAULT as u64,
     };
 
-    /// Most bytes that a member sends ahead to one other, over all its unfinished operations.
+    /// Most bytes that a member sends ahead to one other, over all its unfinished operations: all
+    /// others may do the same, and share what the receiver takes in one round trip.
     #[must_use]
     pub fn ahead_bytes_max(&self, world_size: usize) -> usize {
         let others = world_size.saturating_sub(1).max(1) as u64;
         let reserve_bytes = self.reserve_bytes.min(limits::RESERVE_BYTES_MAX as u64);
-        (reserve_bytes / others).min(self.round_trip_bytes) as usize
+        (reserve_bytes.min(self.round_trip_bytes) / others) as usize
     }
 }
 
