@@ -9,12 +9,12 @@ use crate::limits;
 pub struct Paths {
     /// Time from one member to another and back. `None`: 50 ms, unless all members share a host.
     pub round_trip: Option<Duration>,
-    /// Bytes per second that a member sends, and receives. `None`: 125 MB/s, unless all members share a
-    /// host.
+    /// Bytes per second that a member sends, and receives. `None`: 125 MB/s, unless all members
+    /// share a host.
     pub bytes_per_second: Option<u64>,
-    /// Receive memory of each member for data that is sent with a call, before it is asked for, over
-    /// all its links: at most 64 MiB, and as much of it is used as a member receives in one round
-    /// trip. Less than 64 KiB turns it off. Default 16 MiB.
+    /// Receive memory of each member for data that is sent with a call, before it is asked for,
+    /// over all its links: at most 64 MiB, and as much of it is used as a member receives in one
+    /// round trip. Less than 64 KiB turns it off. Default 16 MiB.
     pub reserve_bytes: usize,
 }
 

@@ -167,6 +167,16 @@ impl Story {
             check(&self.world, &call);
             (0..self.n).for_each(|at| self.world.stop(at, call.name()));
         }
+        let mut last = self.call(9, 0);
+        last.epoch = 4;
+        for at in 0..self.n {
+            self.world.start(at, &last);
+            for _ in 0..self.prng.below(20) {
+                self.world.step();
+            }
+        }
+        (0..self.n).for_each(|at| self.world.stop(at, last.name()));
+        self.world.run();
         for (at, peer) in self.world.peers.iter().enumerate() {
             assert!(
                 peer.exchange.is_idle(),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::ahead::Came;
 use super::operation::{Common, Post, Shared};
 use super::reserve::Reserve;
 use super::slots::{Slot, SlotPool};
@@ -26,6 +27,13 @@ pub(super) enum Contribution {
     Came(usize),
     /// Added; its slot is somebody else's.
     Added,
+}
+
+/// Segments that may be let in at once, and the slots that they need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fitting {
+    pub(super) count: u32,
+    pub(super) slots: u32,
 }
 
 /// All of them, for one operation at one owner.
@@ -76,13 +84,18 @@ impl Contributions {
         self.missing.fill(self.senders.len() as u32);
         for index in 0..self.senders.len() {
             let from = self.senders[index];
-            let name = (common.members[from.index()], common.name);
+            let peer = common.members[from.index()];
             for segment in self.owned.start..self.owned.start + self.ahead[from.index()] {
-                let bytes = common.layout.wire_bytes(segment);
                 let cell = self.cell(segment, from);
                 self.cells[cell] = Contribution::Ahead;
-                if let Some(start) = reserve.arrived(name, segment, bytes) {
-                    self.take_ahead(segment, from, start);
+                let bytes = common.layout.wire_bytes(segment);
+                let run = reserve.arrived(peer, common.name, segment);
+                if let Some(Range { start, .. }) = run.filter(|run| run.len() == bytes) {
+                    self.take_ahead(Came {
+                        from,
+                        segment,
+                        start,
+                    });
                     common.moved_bytes += bytes as u64;
                 }
             }
@@ -103,6 +116,26 @@ impl Contributions {
     pub(super) fn needed(&self, segment: u32) -> u32 {
         let needs_slot = |from: &&Rank| !self.is_ahead(segment, **from);
         self.senders.iter().filter(needs_slot).count() as u32
+    }
+
+    /// How many of these segments may be let in, with room for so many slots.
+    pub(super) fn fitting(&self, segments: Range<u32>, room: u32) -> Fitting {
+        let mut fitting = Fitting { count: 0, slots: 0 };
+        for segment in segments {
+            let slots = fitting.slots + self.needed(segment);
+            if slots > room {
+                break;
+            }
+            fitting.count += 1;
+            fitting.slots = slots;
+        }
+        fitting
+    }
+
+    /// Those of these segments that a member is to be asked for.
+    pub(super) fn wanted(&self, segments: Range<u32>, from: Rank) -> Range<u32> {
+        let first = self.owned.start + self.ahead[from.index()];
+        first.clamp(segments.start, segments.end)..segments.end
     }
 
     /// Whether the contribution of a member to a segment came ahead and found room.
@@ -127,7 +160,12 @@ impl Contributions {
 
     /// A segment that was sent ahead is here, from this byte: whether it is the last contribution;
     /// `None` if nobody waited for it.
-    pub(super) fn take_ahead(&mut self, segment: u32, from: Rank, start: usize) -> Option<bool> {
+    pub(super) fn take_ahead(&mut self, came: Came) -> Option<bool> {
+        let Came {
+            from,
+            segment,
+            start,
+        } = came;
         let cell = self.cell(segment, from);
         if self.cells[cell] != Contribution::Ahead {
             return None;

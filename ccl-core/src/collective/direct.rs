@@ -1,4 +1,4 @@
-//! The direct schedules: each chunk goes straight to its owner, who sends the finished chunk to all.
+//! The direct schedules: each chunk goes straight to its owner, who sends the finished one to all.
 //!
 //! | kind | contributes to a chunk | the owner | receives the result |
 //! |---|---|---|---|
@@ -20,11 +20,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::contributions::{Contribution, Contributions};
-use super::exchange::room;
+use super::ahead::Announced;
+use super::contributions::{Contribution, Contributions, Fitting};
 use super::layout::Side;
 use super::operation::{ArrivedPost, Bulk, Combine, Common, Post, Shared, Signal};
-use super::reserve::{Ahead, Reserve};
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Place};
@@ -46,15 +45,15 @@ pub(super) enum Grant {
 /// The direct schedule of one operation at one peer.
 #[derive(Debug)]
 pub(super) struct Direct {
-    owned: Range<u32>,
-    has_begun: bool,
+    pub(super) owned: Range<u32>,
+    pub(super) has_begun: bool,
     /// Segments whose contribution an owner has asked for: by rank where each owns all segments.
     credited: Vec<SegmentSet>,
     /// Members that asked for eager data again because they could not keep it.
     has_asked_again: Vec<bool>,
-    contributions: Contributions,
+    pub(super) contributions: Contributions,
     /// By rank: segments of its contribution that come ahead of a credit.
-    announced: Vec<u32>,
+    pub(super) announced: Vec<u32>,
     /// Owned segments that were let in; always the first ones.
     granted: u32,
     /// Owned segments that are added up.
@@ -112,7 +111,11 @@ impl Direct {
         shared: &mut Shared,
     ) -> Result<(), &'static str> {
         if common.is_reduction() {
-            self.take_announced(common, (from, post.ahead), shared)?;
+            let announced = Announced {
+                from,
+                count: post.ahead,
+            };
+            self.take_announced(common, announced, shared)?;
             return take_contribution(common, from, post.body);
         }
         if post.ahead > 0 {
@@ -130,35 +133,6 @@ impl Direct {
             return Err("data from a member that has none to send");
         }
         common.store(segments, post.body, shared)
-    }
-
-    /// A member says of how many segments its contribution comes ahead.
-    fn take_announced(
-        &mut self,
-        common: &Common,
-        (from, count): (Rank, u32),
-        shared: &mut Shared,
-    ) -> Result<(), &'static str> {
-        if count == 0 {
-            return Ok(());
-        }
-        let layout = &common.layout;
-        let is_bulky = layout.encoding().is_raw() && !layout.is_eager();
-        if !is_bulky || count > self.owned.end - self.owned.start {
-            return Err("data ahead of an operation that has none");
-        }
-        let segments = self.owned.start..self.owned.start + count;
-        let bytes = segments.map(|segment| Reserve::bytes_for(layout.wire_bytes(segment)));
-        let bytes = bytes.sum::<usize>();
-        if bytes > common.ahead_bytes_max {
-            return Err("more data ahead than the reserve is long");
-        }
-        self.announced[from.index()] = count;
-        let peer = common.members[from.index()];
-        if shared.reserve.open(peer, common.name, bytes)? {
-            self.contributions.expect_ahead(from, count);
-        }
-        Ok(())
     }
 
     /// All members have posted the same; true if it needs slots.
@@ -210,14 +184,7 @@ impl Direct {
         let wanted = quantum.min(self.owned.end - first);
         let slot_bytes = common.layout.slot_bytes();
         let room = shared.slots.room(slot_bytes);
-        let (mut count, mut slots) = (0, 0);
-        while count < wanted {
-            let needed = self.contributions.needed(first + count);
-            if slots + needed > room {
-                break;
-            }
-            (count, slots) = (count + 1, slots + needed);
-        }
+        let Fitting { count, slots } = self.contributions.fitting(first..first + wanted, room);
         let is_idle = self.granted == self.reduced;
         if count == 0 || (count < wanted && !is_idle) {
             return Grant::Blocked;
@@ -228,11 +195,7 @@ impl Direct {
         }
         self.granted += count;
         for &from in self.contributions.senders() {
-            let mut segments = first..first + count;
-            while segments.start < segments.end && self.contributions.is_ahead(segments.start, from)
-            {
-                segments.start += 1;
-            }
+            let segments = self.contributions.wanted(first..first + count, from);
             if !segments.is_empty() {
                 credit(common, from, segments, shared);
             }
@@ -358,51 +321,6 @@ impl Direct {
         }
     }
 
-    /// Where a segment goes that a member sends ahead of a credit, after an agreeing post.
-    pub(super) fn place_ahead(
-        &self,
-        common: &Common,
-        from: Rank,
-        ahead: Ahead,
-        reserve: &mut Reserve,
-    ) -> Place {
-        let segment = ahead.segment;
-        let end = self.owned.start + self.announced[from.index()];
-        if !(self.owned.start..end).contains(&segment) {
-            return Place::Refuse("data ahead that was not announced");
-        }
-        if ahead.bytes != common.layout.wire_bytes(segment) {
-            return Place::Refuse("a segment of the wrong length");
-        }
-        let is_over =
-            self.has_begun && self.contributions.get(segment, from) != Contribution::Ahead;
-        if is_over || !self.contributions.is_ahead(segment, from) {
-            return Place::Discard;
-        }
-        let peer = common.members[from.index()];
-        room(reserve.place(peer, common.name, ahead), ahead.bytes)
-    }
-
-    /// A segment that came ahead of a credit is in the reserve, from byte `start`.
-    pub(super) fn take_ahead(
-        &mut self,
-        common: &mut Common,
-        (from, segment): (Rank, u32),
-        start: usize,
-        shared: &mut Shared,
-    ) {
-        if !self.has_begun {
-            return;
-        }
-        let Some(is_last) = self.contributions.take_ahead(segment, from, start) else {
-            return;
-        };
-        common.moved_bytes += common.layout.wire_bytes(segment) as u64;
-        if is_last {
-            self.reduce(common, segment, shared);
-        }
-    }
-
     fn take_arrival(&mut self, common: &mut Common, from: Rank, segment: u32, shared: &mut Shared) {
         let Some(is_last) = self.contributions.take_arrival(segment, from) else {
             return;
@@ -464,7 +382,7 @@ impl Direct {
     }
 
     /// All contributions are here: adds them in rank order.
-    fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
+    pub(super) fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
         let operands = self.contributions.operands(common, segment, shared);
         let rule = Combine {
             reduce_op: common.reduce_op(),

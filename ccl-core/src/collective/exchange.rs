@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::ahead::Came;
 use super::direct::Grant;
 use super::kept::{KeptPosts, order};
 use super::layout::{Part, SegmentLimits};
@@ -198,21 +199,14 @@ impl Exchange {
 
     /// The payload of a bulk frame is in its place.
     pub fn handle_arrived(&mut self, from: PeerId, header: &FrameHeader) {
-        let reserve = &mut self.shared.reserve;
-        let ahead = match header.frame {
-            Frame::Ahead { segment, .. } => match reserve.take_arrival(from, header.op, segment) {
-                None => return,
-                ahead => ahead,
-            },
-            _ => None,
-        };
+        if let Frame::Ahead { segment, .. } = header.frame {
+            self.take_ahead(from, header.op, segment);
+            return;
+        }
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
             return;
         };
-        match ahead {
-            Some(start) => operation.take_ahead(rank, header.frame, start, &mut self.shared),
-            None => operation.handle_arrived(rank, header.frame, &mut self.shared),
-        }
+        operation.handle_arrived(rank, header.frame, &mut self.shared);
     }
 
     /// An addition was carried out.
@@ -314,6 +308,21 @@ impl Exchange {
         let abandoned = self.shared.reserve.abandon_before(from, op, open);
         self.tell_abandoned(abandoned);
         room(self.shared.reserve.place(from, op, ahead), ahead.bytes)
+    }
+
+    /// A segment that was sent ahead is in the reserve.
+    fn take_ahead(&mut self, from: PeerId, op: OpName, segment: u32) {
+        let Some(start) = self.shared.reserve.take_arrival(from, op, segment) else {
+            return;
+        };
+        if let Some((operation, from)) = find(&mut self.operations, op, from) {
+            let came = Came {
+                from,
+                segment,
+                start,
+            };
+            operation.take_ahead(came, &mut self.shared);
+        }
     }
 
     /// Gives up what came ahead for operations that are not open and of no use.

@@ -3,9 +3,9 @@
 //! All parts together are one flat space of bytes, cut into `n` chunks of nearly equal bytes. Chunk
 //! `k` begins at byte `total * k / n` of the flat space, moved back to a multiple of 64 bytes
 //! inside the part it falls in, so no chunk splits an element. Chunk `k` is owned by rank `k`
-//! (two-shot) or by the `k`-th member of the ring order (ring). In a one-shot there is one chunk, and
-//! every rank owns it. In a reduce-scatter and an all-gather the chunk of rank `r` is instead its
-//! share: elements `r * count ..` of each part. In an eager broadcast the root owns everything.
+//! (two-shot) or by the `k`-th member of the ring order (ring). In a one-shot there is one chunk,
+//! and every rank owns it. In a reduce-scatter and an all-gather the chunk of rank `r` is instead
+//! its share: elements `r * count ..` of each part. In an eager broadcast the root owns everything.
 //!
 //! Segments are numbered from 0 in the order of chunks; a segment never crosses a chunk or a part.
 //! The bits of a ring all-reduce depend on the chunks, those of a direct one on nothing here.

@@ -6,6 +6,7 @@
 //! sockets. `engine` carries out their decisions on real memory, between the links (`transport`)
 //! and the driver.
 
+mod ahead;
 #[cfg(test)]
 mod ahead_tests;
 pub mod choice;

@@ -10,6 +10,7 @@
 //! *abandoned*: used again once nobody writes to it any more.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::kept::order;
 use crate::ids::{OpName, PeerId};
@@ -164,15 +165,11 @@ impl Reserve {
         is_new.then_some(piece.start)
     }
 
-    /// Where a segment of this length is that has arrived.
-    pub(super) fn arrived(
-        &self,
-        (from, op): (PeerId, OpName),
-        segment: u32,
-        bytes: usize,
-    ) -> Option<usize> {
+    /// Where a segment is that has arrived.
+    pub(super) fn arrived(&self, from: PeerId, op: OpName, segment: u32) -> Option<Range<usize>> {
         let piece = self.links.get(&from)?.get(&op)?.pieces.get(&segment)?;
-        (piece.has_arrived && piece.bytes == bytes).then_some(piece.start)
+        let run = piece.start..piece.start + piece.bytes;
+        piece.has_arrived.then_some(run)
     }
 
     /// Every segment of a batch is added: its memory is used again.
@@ -373,10 +370,10 @@ mod tests {
     fn a_segment_arrives_once() {
         let mut reserve = Reserve::new(0, 256);
         assert_eq!(reserve.place(A, op(0, 0), ahead(7, 64, 64)), Room::At(0));
-        assert_eq!(reserve.arrived((A, op(0, 0)), 7, 64), None);
+        assert_eq!(reserve.arrived(A, op(0, 0), 7), None);
         assert_eq!(reserve.take_arrival(A, op(0, 0), 7), Some(0));
         assert_eq!(reserve.take_arrival(A, op(0, 0), 7), None);
-        assert_eq!(reserve.arrived((A, op(0, 0)), 7, 64), Some(0));
+        assert_eq!(reserve.arrived(A, op(0, 0), 7), Some(0..64));
         assert_eq!(reserve.place(A, op(0, 0), ahead(7, 64, 64)), Room::Lost);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ahead::Came;
 use super::choice::{Extent, choose_algorithm};
 use super::direct::{self, Direct, Grant, sends_results};
 use super::encoding::Encoding;
@@ -269,15 +270,9 @@ impl Operation {
     }
 
     /// A segment that came ahead of a credit is in the reserve.
-    pub(super) fn take_ahead(
-        &mut self,
-        from: Rank,
-        frame: Frame,
-        start: usize,
-        shared: &mut Shared,
-    ) {
+    pub(super) fn take_ahead(&mut self, came: Came, shared: &mut Shared) {
         if let Schedule::Direct(direct) = &mut self.schedule {
-            direct.take_ahead(&mut self.common, (from, frame.first()), start, shared);
+            direct.take_ahead(&mut self.common, came, shared);
         }
     }
 

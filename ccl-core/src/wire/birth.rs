@@ -49,8 +49,8 @@ pub struct CostTable {
     pub direct_world_max: u32,
     /// What a hop costs, in bytes that a member sends in the meantime.
     pub hop_bytes: u64,
-    /// What a byte costs that goes straight to where it is added, in percent of one that goes around
-    /// the ring, which is added where it arrives.
+    /// What a byte costs that goes straight to where it is added, in percent of one that goes
+    /// around the ring, which is added where it arrives.
     pub direct_percent: u32,
     /// Bytes that a member receives in one round trip: its rate times the latency.
     pub round_trip_bytes: u64,

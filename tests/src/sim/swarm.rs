@@ -9,7 +9,7 @@ use ccl_core::ids::{GroupId, UnitId};
 use ccl_core::limits;
 use ccl_core::{Paths, Timers};
 
-use super::rng::Rng;
+use super::rng::{Rng, mix};
 
 /// What a crashed master finds on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,7 +258,7 @@ impl Swarm {
             tags_kept: limits::TAGS_KEPT,
             healthy_group,
             timers: timers(&mut rng),
-            paths: paths(&mut rng),
+            paths: paths(&mut Rng::new(mix(seed))),
             disk,
             new_run: rng.chance(700),
             delay: (

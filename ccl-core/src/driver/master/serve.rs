@@ -119,10 +119,8 @@ async fn serve(
 impl Server {
     /// The server, and its port, whose connections it accepts.
     fn new(parts: Parts) -> Result<(Self, Port)> {
-        let port = parts
-            .port
-            .serve()
-            .map_err(|error| Error::os("cannot accept connections on the master's port", error))?;
+        let refused = |error| Error::os("cannot accept connections on the master's port", error);
+        let port = parts.port.serve().map_err(refused)?;
         let clock = Clock::start();
         let setup = Setup {
             run: parts.config.run,
