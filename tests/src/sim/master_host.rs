@@ -104,6 +104,7 @@ impl MasterHost {
         Setup {
             run: "run".into(),
             timers: swarm.timers,
+            paths: swarm.paths,
             tags_kept: swarm.tags_kept,
             new_run: swarm.new_run && self.incarnation == 1,
             force_rebuild: self.force,
