@@ -130,6 +130,7 @@ impl World {
         let history = self.master.disk.read();
         self.master.covered = disk::covered(&history, setup.journaled);
         self.master.found = disk::views(&history);
+        self.note_lost_views();
         let now = self.now;
         self.trace.line(
             now,
