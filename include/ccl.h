@@ -248,6 +248,19 @@ typedef struct cclMasterConfig_t {
      Keep it shorter than operation_timeout_ms, else calls time out first. 0: 5 minutes.
      */
     uint64_t post_timeout_ms;
+    /*
+     Time from one member to another and back, in microseconds. 0: guessed.
+     */
+    uint64_t link_round_trip_us;
+    /*
+     Bytes per second that a member sends, and receives. 0: guessed.
+     */
+    uint64_t link_bytes_per_second;
+    /*
+     Receive memory of each member for data that is sent with a call, before it is asked for, at
+     most 64 MiB; less than 64 KiB turns it off. 0: 16 MiB.
+     */
+    uint64_t reserve_bytes;
 } cclMasterConfig_t;
 
 /*
@@ -1089,7 +1102,12 @@ typedef uint32_t cclSyncRole_t;
 #define cclAlgorithmAuto 0
 
 /*
- Each chunk goes to its owner, who reduces it and sends the result to all ("two-shot").
+ Each chunk goes to its owner, who reduces it and sends the result to all.
+ */
+#define cclAlgorithmTwoShot 1
+
+/*
+ An older name of cclAlgorithmTwoShot.
  */
 #define cclAlgorithmDirect 1
 
@@ -1097,6 +1115,11 @@ typedef uint32_t cclSyncRole_t;
  Chunks travel around the ring of the view.
  */
 #define cclAlgorithmRing 2
+
+/*
+ Every member sends all it contributes to every other, and reduces everything itself.
+ */
+#define cclAlgorithmOneShot 3
 
 /*
  Rank of this peer in the view of the newest result. Needs a connection.

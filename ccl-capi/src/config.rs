@@ -3,9 +3,10 @@
 use std::ffi::c_char;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ccl_core::ids::UnitId;
-use ccl_core::{CommunicatorConfig, Error, GroupId, MasterConfig, Roster, Timers, limits};
+use ccl_core::{CommunicatorConfig, Error, GroupId, MasterConfig, Paths, Roster, Timers, limits};
 
 use crate::memory::{self, Growing};
 use crate::result::Outcome;
@@ -169,6 +170,13 @@ pub struct cclMasterConfig_t {
     /// How late a member may join an operation that the others have called; CCL_FOREVER: no limit.
     /// Keep it shorter than operation_timeout_ms, else calls time out first. 0: 5 minutes.
     pub post_timeout_ms: u64,
+    /// Time from one member to another and back, in microseconds. 0: guessed.
+    pub link_round_trip_us: u64,
+    /// Bytes per second that a member sends, and receives. 0: guessed.
+    pub link_bytes_per_second: u64,
+    /// Receive memory of each member for data that is sent with a call, before it is asked for, at
+    /// most 64 MiB; less than 64 KiB turns it off. 0: 16 MiB.
+    pub reserve_bytes: u64,
 }
 
 impl Default for cclMasterConfig_t {
@@ -194,6 +202,9 @@ impl Default for cclMasterConfig_t {
             detach_timeout_ms: 0,
             verdict_timeout_ms: 0,
             post_timeout_ms: 0,
+            link_round_trip_us: 0,
+            link_bytes_per_second: 0,
+            reserve_bytes: 0,
         }
     }
 }
@@ -298,9 +309,23 @@ pub(crate) unsafe fn master_config(pointer: *const cclMasterConfig_t) -> Outcome
         new_run: memory::switch(c.is_new_run, "config->is_new_run")?,
         force_rebuild: memory::switch(c.is_rebuild_forced, "config->is_rebuild_forced")?,
         timers: timers(&c),
+        paths: paths(&c),
     };
     config.validate()?;
     Ok(config)
+}
+
+fn paths(c: &cclMasterConfig_t) -> Paths {
+    let default = Paths::default();
+    let round_trip = Duration::from_micros(c.link_round_trip_us);
+    Paths {
+        round_trip: (c.link_round_trip_us != 0).then_some(round_trip),
+        bytes_per_second: (c.link_bytes_per_second != 0).then_some(c.link_bytes_per_second),
+        reserve_bytes: match c.reserve_bytes {
+            0 => default.reserve_bytes,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        },
+    }
 }
 
 fn timers(c: &cclMasterConfig_t) -> Timers {

@@ -57,10 +57,14 @@ pub type cclAlgorithm_t = u32;
 
 /// The library's choice, the same on all members.
 pub const cclAlgorithmAuto: cclAlgorithm_t = 0;
-/// Each chunk goes to its owner, who reduces it and sends the result to all ("two-shot").
+/// Each chunk goes to its owner, who reduces it and sends the result to all.
+pub const cclAlgorithmTwoShot: cclAlgorithm_t = 1;
+/// An older name of cclAlgorithmTwoShot.
 pub const cclAlgorithmDirect: cclAlgorithm_t = 1;
 /// Chunks travel around the ring of the view.
 pub const cclAlgorithmRing: cclAlgorithm_t = 2;
+/// Every member sends all it contributes to every other, and reduces everything itself.
+pub const cclAlgorithmOneShot: cclAlgorithm_t = 3;
 
 /// No timeout. Any time of more than a year counts as a year.
 pub const CCL_FOREVER: u64 = u64::MAX;
@@ -198,7 +202,12 @@ pub(crate) fn optional_milliseconds(number: u64, default: Option<Duration>) -> O
 pub(crate) unsafe fn options(pointer: *const cclOptions_t) -> Outcome<Options> {
     // SAFETY: passed on from the caller.
     let options = unsafe { memory::growing(pointer, "options") }?;
-    let algorithms = [Algorithm::Auto, Algorithm::Direct, Algorithm::Ring];
+    let algorithms = [
+        Algorithm::Auto,
+        Algorithm::TwoShot,
+        Algorithm::Ring,
+        Algorithm::OneShot,
+    ];
     Ok(Options {
         tag: Tag(options.tag),
         algorithm: pick(&algorithms, options.algorithm, "algorithm")?,

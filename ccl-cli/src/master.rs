@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use ccl_core::driver::master::EventSink;
 use ccl_core::event::{Event, News};
-use ccl_core::{MasterConfig, MasterServer, Timers};
+use ccl_core::limits::RESERVE_BYTES_DEFAULT;
+use ccl_core::{MasterConfig, MasterServer, Paths, Timers};
 use clap::Args;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -74,6 +75,15 @@ pub struct Arguments {
     /// limit.
     #[arg(long, value_name = "MS", default_value_t = 300_000)]
     post_timeout_ms: u64,
+    /// Time from one member to another and back, in milliseconds; 0: guessed.
+    #[arg(long, value_name = "MS", default_value_t = 0.0)]
+    link_round_trip_ms: f64,
+    /// Bytes per second that a member sends, and receives; 0: guessed.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    link_bytes_per_second: u64,
+    /// Receive memory of each member for data that is sent before it is asked for, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = RESERVE_BYTES_DEFAULT)]
+    reserve_bytes: usize,
     /// Report committed operations too; there may be thousands per second.
     #[arg(long)]
     commits: bool,
@@ -115,6 +125,13 @@ impl Arguments {
                 detach_timeout: ms(self.detach_timeout_ms),
                 post_timeout: (self.post_timeout_ms > 0).then(|| ms(self.post_timeout_ms)),
                 ..Timers::default()
+            },
+            paths: Paths {
+                round_trip: (self.link_round_trip_ms > 0.0)
+                    .then(|| Duration::from_secs_f64(self.link_round_trip_ms / 1e3)),
+                bytes_per_second: (self.link_bytes_per_second > 0)
+                    .then_some(self.link_bytes_per_second),
+                reserve_bytes: self.reserve_bytes,
             },
         }
     }

@@ -34,8 +34,8 @@ fn assert_right(lines: &[Value], expected: usize) {
 }
 
 #[test]
-fn every_type_and_operator_is_right_with_both_algorithms() {
-    for algorithm in ["direct", "ring"] {
+fn every_type_and_operator_is_right_with_every_algorithm() {
+    for algorithm in ["one_shot", "two_shot", "ring"] {
         let lines = lines(&format!(
             "bench all-reduce --world 3 --algorithm {algorithm} --all-types --count 0,1,3,1023,40001 \
              --iters 1 --warmup 1 --json"
@@ -45,7 +45,7 @@ fn every_type_and_operator_is_right_with_both_algorithms() {
             let dtype = line["dtype"].as_str().unwrap();
             let is_integer = dtype.starts_with(['i', 'u']);
             line["algorithm"] == algorithm
-                || is_integer && line["op"] == "avg" && line["algorithm"] == "direct"
+                || is_integer && line["op"] == "avg" && line["algorithm"] == "two_shot"
         };
         assert!(lines.iter().all(is_right));
         assert_right(&lines, 12 * 5 * 5);

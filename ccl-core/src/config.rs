@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::ids::{GroupId, UnitId};
 use crate::limits;
+use crate::paths::Paths;
 use crate::timers::Timers;
 
 pub use roster::Roster;
@@ -41,6 +42,8 @@ pub struct MasterConfig {
     pub members_gone: bool,
     /// Timeouts, sent to each newcomer.
     pub timers: Timers,
+    /// Rate and latency of the paths between members, and the memory that fits them.
+    pub paths: Paths,
 }
 
 impl Default for MasterConfig {
@@ -55,6 +58,7 @@ impl Default for MasterConfig {
             force_rebuild: false,
             members_gone: false,
             timers: Timers::default(),
+            paths: Paths::default(),
         }
     }
 }
@@ -66,6 +70,7 @@ impl MasterConfig {
     /// [`Error::InvalidArgument`] names the field and its range.
     pub fn validate(&self) -> Result<(), Error> {
         self.timers.validate().map_err(Error::invalid)?;
+        self.paths.validate().map_err(Error::invalid)?;
         check_run(&self.run)
     }
 }

@@ -111,6 +111,8 @@ pub mod net;
 #[doc(hidden)]
 pub mod outcome;
 #[doc(hidden)]
+pub mod paths;
+#[doc(hidden)]
 pub mod peer;
 #[doc(hidden)]
 pub mod signals;
@@ -143,6 +145,7 @@ pub use ids::{GroupId, PeerId, Rank, Tag, Vid};
 pub use master::{GroupStatus, PeerStatus, Status};
 pub use names::Names;
 pub use outcome::{Counters, Outcome, Progress};
+pub use paths::Paths;
 pub use peer::View;
 pub use reduce::{Dtype, Element, ReduceOp};
 pub use state::Key;

@@ -85,6 +85,14 @@ pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
 pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
 /// Scratch memory of one communicator by default, in bytes.
 pub const SCRATCH_BYTES_DEFAULT: usize = 16 << 20;
+/// Receive memory of one member for data that is sent ahead of credits, in bytes, by default: a
+/// mebibyte for each link of a world of 17.
+pub const RESERVE_BYTES_DEFAULT: usize = 16 << 20;
+/// Most of it that may be set: a round trip of 100 ms at 5 Gbit/s.
+pub const RESERVE_BYTES_MAX: usize = 64 << 20;
+/// Address space for it, used as data comes: twice as much as members are allowed to send, since
+/// data of aborted operations may be here while that of the next ones comes.
+pub const RESERVE_POOL_BYTES: usize = 2 * RESERVE_BYTES_MAX;
 /// Most entries of a shared state.
 pub const STATE_ENTRIES_MAX: usize = 100_000;
 /// Most scratch memory of one communicator, in bytes: enough for the largest world with many

@@ -139,6 +139,14 @@ pub enum Mutation {
     SummonedTooEarly,
     /// A member that has not heard the master for long still knows verdicts.
     LeaseOutlived,
+    /// A member sends more ahead of credits than its receivers' reserve takes.
+    AheadBeyondReserve,
+    /// What came ahead of an operation gives way when the first segment of it is added.
+    ReserveFreedEarly,
+    /// What came ahead of an aborted operation stays in the reserve.
+    ReserveKeptAfterAbort,
+    /// In a one-shot each member adds its own input first.
+    OneShotOwnFirst,
 }
 
 #[cfg(ccl_mutations)]

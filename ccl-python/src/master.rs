@@ -28,6 +28,9 @@ use crate::wait::wait_for;
 ///   new_run             False: found a run at once, without waiting for members of an earlier one
 ///   force_rebuild       False: rebuild without journal or majority
 ///   members_gone        False: do not wait for earlier members, because none is alive
+///   link_round_trip     None: time from one member to another and back; guessed
+///   link_bytes_per_second  None: rate at which a member sends, and receives; guessed
+///   reserve_bytes       16 MiB: receive memory of a member for data sent before it is asked for
 ///   heartbeat_interval  0.25 s: interval between heartbeats
 ///   peer_timeout        5 s: silence after which a peer counts as dead
 ///   reattach_grace      2 s: time to restore a lost control connection

@@ -65,11 +65,12 @@ pub fn reduce_op(py: Python<'_>, name: &str) -> PyResult<ReduceOp> {
 fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
     match value.extract::<&str>()? {
         "auto" => Ok(Algorithm::Auto),
-        "direct" => Ok(Algorithm::Direct),
+        "two_shot" | "direct" => Ok(Algorithm::TwoShot),
+        "one_shot" => Ok(Algorithm::OneShot),
         "ring" => Ok(Algorithm::Ring),
         other => Err(invalid(
             value.py(),
-            format!("algorithm {other:?} is not one of auto, direct, ring"),
+            format!("algorithm {other:?} is not one of auto, one_shot, two_shot, ring"),
         )),
     }
 }
@@ -185,6 +186,9 @@ pub fn master(keywords: Keywords<'_, '_>) -> PyResult<MasterConfig> {
             "new_run" => config.new_run = value.extract()?,
             "members_gone" => config.members_gone = value.extract()?,
             "force_rebuild" => config.force_rebuild = value.extract()?,
+            "link_round_trip" => config.paths.round_trip = maybe_duration(value)?,
+            "link_bytes_per_second" => config.paths.bytes_per_second = value.extract()?,
+            "reserve_bytes" => config.paths.reserve_bytes = value.extract()?,
             other => return timer(&mut config.timers, other, value),
         }
         Ok(true)

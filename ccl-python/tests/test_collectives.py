@@ -40,7 +40,7 @@ def reduce_large(communicator: ccl.Communicator, algorithm: Any) -> bytes:
     return result.tobytes()
 
 
-@pytest.mark.parametrize("algorithm", ["direct", "ring"])
+@pytest.mark.parametrize("algorithm", ["one_shot", "two_shot", "ring"])
 def test_everybody_gets_the_same_bits_out_of_place(algorithm: str) -> None:
     results = run(3, reduce_large, algorithm)
     assert results[0] == results[1] == results[2]
@@ -178,5 +178,5 @@ def test_settings_are_checked_by_name_and_range() -> None:
                 communicator.all_reduce(bytearray(4), "mean")  # type: ignore[arg-type]
             with pytest.raises(ccl.InvalidArgument, match="tag: "):
                 communicator.barrier(tag=-1)
-            with pytest.raises(ccl.InvalidArgument, match="auto, direct, ring"):
+            with pytest.raises(ccl.InvalidArgument, match="auto, one_shot, two_shot, ring"):
                 communicator.barrier(algorithm="fast")  # type: ignore[arg-type]

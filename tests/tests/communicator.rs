@@ -16,7 +16,7 @@ fn everybody_gets_the_sum_in_place_and_out_of_place() {
         let counts = [0, 1, 3, 1023, 70_001, 1_048_577];
         let results = run(world, move |communicator| {
             let rank = communicator.rank().0;
-            for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+            for algorithm in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
                 let options = Options {
                     algorithm,
                     ..Options::default()
@@ -39,7 +39,7 @@ fn everybody_gets_the_sum_in_place_and_out_of_place() {
             }
             communicator.counters().commits
         });
-        assert_eq!(results, vec![24; world as usize]);
+        assert_eq!(results, vec![36; world as usize]);
     }
 }
 

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("descriptors", "lock"),
     ("net", "descriptors lock"),
     ("timers", ""),
+    ("paths", "limits"),
     // Bytes and arithmetic.
     ("buffer", ""),
     ("reduce", ""),
@@ -30,7 +31,7 @@ const ARROWS: &[(&str, &str)] = &[
     // Texts for users. The reasons inside errors and events are those of the control messages.
     ("error", "ids names wire::control"),
     ("event", "ids names wire::control"),
-    ("config", "error ids limits timers wire::control"),
+    ("config", "error ids limits paths timers wire::control"),
     ("state", "error ids limits reduce time wire::state"),
     (
         "state::engine",
@@ -45,10 +46,10 @@ const ARROWS: &[(&str, &str)] = &[
         "buffer ids limits time transport wire::state",
     ),
     // Decisions.
-    ("topology", "ids wire::control"),
+    ("topology", "ids paths wire::control"),
     (
         "master",
-        "event ids limits mutation names time timers topology wire::control",
+        "event ids limits mutation names paths time timers topology wire::control",
     ),
     (
         "peer",
@@ -67,7 +68,10 @@ const ARROWS: &[(&str, &str)] = &[
         "collective::engine",
         "buffer ids limits lock transport wire::control",
     ),
-    ("collective::memory", "buffer ids reduce wire::control"),
+    (
+        "collective::memory",
+        "buffer ids limits reduce wire::control",
+    ),
     ("collective::run", "buffer limits reduce"),
     (
         "driver",
@@ -85,7 +89,7 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 /// Modules that decide, and therefore must not act.
-const PURE: &str = "collective config error event ids limits master mutation names peer reduce state \
+const PURE: &str = "collective config error event ids limits master mutation names paths peer reduce state \
                     time timers topology wire";
 
 /// Parts of those modules that act: they carry out decisions.

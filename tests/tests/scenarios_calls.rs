@@ -221,7 +221,7 @@ fn calls_in_opposite_orders_never_wait_for_each_other() {
 /// Contributions that are sent again after results have arrived still come from the input.
 #[test]
 fn lane_reset_in_the_middle_changes_no_bit() {
-    for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+    for algorithm in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
         for at_us in (500..14_000).step_by(700) {
             let mut s = Scenario::with_members(3);
             let mut call = s.call(0, 1500);

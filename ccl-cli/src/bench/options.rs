@@ -106,7 +106,7 @@ pub struct FloorOptions {
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
     /// Whose bytes are moved.
-    #[arg(long, value_enum, default_value_t = AlgorithmChoice::Direct)]
+    #[arg(long, value_enum, default_value_t = AlgorithmChoice::TwoShot)]
     algorithm: AlgorithmChoice,
     /// Repeats, of which medians are printed.
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -125,17 +125,22 @@ pub enum AlgorithmChoice {
     /// As the library chooses.
     Auto,
     /// Each chunk to its owner and back to all.
-    Direct,
+    #[value(name = "two_shot", alias = "direct")]
+    TwoShot,
     /// Around the ring.
     Ring,
+    /// Everything to everybody.
+    #[value(name = "one_shot")]
+    OneShot,
 }
 
 impl AlgorithmChoice {
     fn as_requested(self) -> Algorithm {
         match self {
             Self::Auto => Algorithm::Auto,
-            Self::Direct => Algorithm::Direct,
+            Self::TwoShot => Algorithm::TwoShot,
             Self::Ring => Algorithm::Ring,
+            Self::OneShot => Algorithm::OneShot,
         }
     }
 }

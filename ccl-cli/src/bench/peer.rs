@@ -120,6 +120,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
     let counters_at_end = communicator.counters();
     Ok(Measured {
         world_size: bench.reference.world_size(),
+        algorithm: bench.reference.algorithm(),
         batch_ns: iteration_ns.iter().sum(),
         iteration_ns,
         cpu_ns: spent.own_ns,

@@ -35,7 +35,7 @@ pub struct Reference {
     rank: usize,
     /// Elements of the input that are combined in one order of ranks.
     stretches: Vec<Stretch>,
-    is_rounded_at_each_hop: bool,
+    algorithm: Algorithm,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +52,8 @@ impl Reference {
             return Err(Failure::new("this peer is no member of its view"));
         }
         let members = u32::try_from(world_size).expect("worlds are small");
-        let is_ring = algorithm(case, members, &CostTable::default()) == Algorithm::Ring;
-        let stretches = if is_ring {
+        let algorithm = algorithm(case, members, &view.costs);
+        let stretches = if algorithm == Algorithm::Ring {
             ring_stretches(case, &view.ring_order)
         } else {
             vec![Stretch {
@@ -66,8 +66,13 @@ impl Reference {
             world_size,
             rank: rank.index(),
             stretches,
-            is_rounded_at_each_hop: is_ring,
+            algorithm,
         })
+    }
+
+    /// The algorithm that is used.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Members.
@@ -119,7 +124,7 @@ impl Reference {
             .iter()
             .map(|&rank| bytes_of_input::<T>(length, (rank, from), seed))
             .collect();
-        if self.is_rounded_at_each_hop {
+        if self.algorithm == Algorithm::Ring {
             self.by_hops(&inputs)
         } else {
             self.at_once(&inputs)
@@ -258,13 +263,13 @@ mod tests {
     }
 
     fn members(world_size: usize) -> Reference {
-        let case = case(Kind::AllReduce, Algorithm::Direct, 0);
+        let case = case(Kind::AllReduce, Algorithm::TwoShot, 0);
         Reference {
             case,
             world_size,
             rank: 0,
             stretches: Vec::new(),
-            is_rounded_at_each_hop: false,
+            algorithm: Algorithm::TwoShot,
         }
     }
 
@@ -282,7 +287,7 @@ mod tests {
         Reference {
             case,
             stretches,
-            is_rounded_at_each_hop: is_ring,
+            algorithm: case.algorithm,
             ..members(world_size)
         }
     }
@@ -309,7 +314,7 @@ mod tests {
         for element in result.iter_mut().filter(|element| element.is_nan()) {
             *element = f32::from_bits(0x7fc0_0000);
         }
-        let reference = reference_of(case(Kind::AllReduce, Algorithm::Direct, COUNT), &RING);
+        let reference = reference_of(case(Kind::AllReduce, Algorithm::TwoShot, COUNT), &RING);
         assert_eq!(reference.count_wrong(&result, SEED), 0);
         result[12_345] = f32::from_bits(result[12_345].to_bits() ^ 1);
         assert_eq!(reference.count_wrong(&result, SEED), 1);
@@ -333,7 +338,7 @@ mod tests {
     #[test]
     fn ring_and_direct_differ_in_bits_only_where_the_order_does() {
         let ring = reference_of(case(Kind::AllReduce, Algorithm::Ring, 48), &RING);
-        let direct = reference_of(case(Kind::AllReduce, Algorithm::Direct, 48), &RING);
+        let direct = reference_of(case(Kind::AllReduce, Algorithm::TwoShot, 48), &RING);
         let result: Vec<f32> = (0..3)
             .flat_map(|chunk| {
                 let bytes = ring.expected::<f32>(16 * chunk, 16, (&ring.stretches[chunk], SEED));
@@ -357,9 +362,9 @@ mod tests {
     fn shares_and_copies_are_checked_where_they_lie() {
         const COUNT: usize = 30_000;
         let inputs = inputs(COUNT / 3);
-        let gather = reference_of(case(Kind::AllGather, Algorithm::Direct, COUNT), &RING);
+        let gather = reference_of(case(Kind::AllGather, Algorithm::TwoShot, COUNT), &RING);
         assert_eq!(gather.count_wrong(&inputs.concat(), SEED), 0);
-        let broadcast = reference_of(case(Kind::Broadcast, Algorithm::Direct, COUNT / 3), &RING);
+        let broadcast = reference_of(case(Kind::Broadcast, Algorithm::TwoShot, COUNT / 3), &RING);
         assert_eq!(broadcast.count_wrong(&inputs[0], SEED), 0);
         assert!(broadcast.count_wrong(&inputs[1], SEED) > 0);
     }
@@ -370,7 +375,7 @@ mod tests {
         fill(&mut input, SEED, 0, 0);
         let case = Case {
             dtype: Dtype::I16,
-            ..case(Kind::Broadcast, Algorithm::Direct, 100)
+            ..case(Kind::Broadcast, Algorithm::TwoShot, 100)
         };
         assert_eq!(reference_of(case, &RING).count_wrong(&input, SEED), 0);
     }
@@ -379,7 +384,7 @@ mod tests {
     fn a_world_of_one_gives_its_input() {
         let mut input = vec![0.0_f32; 5000];
         fill(&mut input, SEED, 0, 0);
-        for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+        for algorithm in [Algorithm::TwoShot, Algorithm::Ring] {
             let alone = reference_of(case(Kind::AllReduce, algorithm, 5000), &[Rank(0)]);
             assert_eq!(alone.count_wrong(&input, SEED), 0);
         }

@@ -19,12 +19,11 @@ pub struct Extent {
 
 /// The algorithm for a collective of this kind and extent: never `Auto`.
 ///
-/// `called` is what the caller asked for. Ring exists for all-reduce only; other kinds use direct
-/// even if ring was asked for. A ring of two members moves the same bytes as direct in more hops,
-/// but is kept when asked for, so that its bits stay those of the ring. What is small enough to go
-/// eagerly takes two hops with direct whatever the world, so `Auto` never sends it around. The sum
-/// of an average of integers does not fit the elements that travel around a ring, so it is made in
-/// one place: direct, even if ring was asked for.
+/// `called` is what the caller asked for. Only all-reduce has several; other kinds go straight to
+/// owners and back whatever was asked for. What is small enough to go with the posts takes two hops
+/// at most whatever the world, so `Auto` never sends it around. The sum of an average of integers
+/// does not fit the elements that travel around a ring, so it is made in one place: two-shot, even
+/// if ring was asked for.
 #[must_use]
 pub fn choose_algorithm(
     kind: Kind,
@@ -32,13 +31,32 @@ pub fn choose_algorithm(
     extent: Extent,
     costs: &CostTable,
 ) -> Algorithm {
-    let is_small = extent.bytes <= limits::EAGER_BYTES_MAX;
-    let is_narrow = extent.world_size <= costs.direct_world_max as usize;
     match called {
-        _ if kind != Kind::AllReduce || extent.is_integer_average => Algorithm::Direct,
-        Algorithm::Auto if is_small || is_narrow => Algorithm::Direct,
-        Algorithm::Auto | Algorithm::Ring => Algorithm::Ring,
-        Algorithm::Direct => Algorithm::Direct,
+        _ if kind != Kind::AllReduce => Algorithm::TwoShot,
+        Algorithm::Auto => cheapest(extent, costs),
+        Algorithm::Ring if extent.is_integer_average => Algorithm::TwoShot,
+        called => called,
+    }
+}
+
+/// The algorithm that takes the least time: what its hops cost, and the bytes that a member sends.
+fn cheapest(extent: Extent, costs: &CostTable) -> Algorithm {
+    let members = extent.world_size.max(1) as u128;
+    let (hop, bytes) = (u128::from(costs.hop_bytes), extent.bytes as u128);
+    let direct = |bytes: u128| bytes * u128::from(costs.direct_percent) / 100;
+    let to_owners = 2 * (members - 1) * bytes / members;
+    let one_shot = hop + direct((members - 1) * bytes);
+    let two_shot = 2 * hop + direct(to_owners);
+    let ring = 2 * (members - 1) * hop + to_owners;
+    let is_small = extent.bytes <= limits::EAGER_BYTES_MAX;
+    let is_wide = extent.world_size > costs.direct_world_max as usize;
+    let goes_around = !is_small && (is_wide || ring < one_shot.min(two_shot));
+    if goes_around && !extent.is_integer_average {
+        return Algorithm::Ring;
+    }
+    match one_shot <= two_shot {
+        true => Algorithm::OneShot,
+        false => Algorithm::TwoShot,
     }
 }
 
@@ -48,65 +66,98 @@ const _: () = assert!(limits::WORLD_SIZE_MAX <= AVERAGE_INPUTS_MAX);
 mod tests {
     use super::*;
 
-    fn choose(kind: Kind, called: Algorithm, world_size: usize, bytes: usize) -> Algorithm {
-        let costs = CostTable {
-            direct_world_max: 4,
-            ..CostTable::default()
-        };
+    const MIB: usize = 1 << 20;
+
+    fn choose(called: Algorithm, world_size: usize, bytes: usize, costs: &CostTable) -> Algorithm {
         let extent = Extent {
             world_size,
             bytes,
             is_integer_average: false,
         };
-        choose_algorithm(kind, called, extent, &costs)
+        choose_algorithm(Kind::AllReduce, called, extent, costs)
     }
 
     #[test]
-    fn small_worlds_go_direct_and_large_ones_around_the_ring() {
-        let choose = |called, n| choose(Kind::AllReduce, called, n, 1 << 20);
-        assert_eq!(choose(Algorithm::Auto, 4), Algorithm::Direct);
-        assert_eq!(choose(Algorithm::Auto, 5), Algorithm::Ring);
-        assert_eq!(choose(Algorithm::Direct, 5), Algorithm::Direct);
-        assert_eq!(choose(Algorithm::Ring, 2), Algorithm::Ring);
+    fn the_fewest_hops_win_where_latency_counts_and_the_fewest_bytes_elsewhere() {
+        let auto = |n, bytes| choose(Algorithm::Auto, n, bytes, &CostTable::default());
+        assert_eq!(auto(2, 4), Algorithm::OneShot);
+        assert_eq!(auto(2, 1024 * MIB), Algorithm::OneShot, "it moves as much");
+        assert_eq!(auto(4, MIB), Algorithm::OneShot);
+        assert_eq!(auto(4, 4 * MIB), Algorithm::TwoShot);
+        assert_eq!(auto(16, MIB), Algorithm::TwoShot);
+        assert_eq!(auto(64, 1024 * MIB), Algorithm::TwoShot);
+        assert_eq!(auto(65, 1024 * MIB), Algorithm::Ring);
     }
 
     #[test]
-    fn small_operations_go_direct_unless_told_otherwise() {
-        let choose = |called, bytes| choose(Kind::AllReduce, called, 9, bytes);
+    fn on_one_host_large_buffers_go_around_the_ring() {
+        let auto = |n, bytes| choose(Algorithm::Auto, n, bytes, &CostTable::ONE_HOST);
+        assert_eq!(auto(2, 4), Algorithm::OneShot);
+        assert_eq!(auto(4, 64 << 10), Algorithm::TwoShot);
+        assert_eq!(auto(8, 64 << 10), Algorithm::TwoShot);
+        for n in [2, 4, 8] {
+            assert_eq!(auto(n, MIB), Algorithm::Ring);
+            assert_eq!(auto(n, 256 * MIB), Algorithm::Ring);
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_done() {
+        for called in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
+            for n in [1, 2, 9, 100] {
+                assert_eq!(choose(called, n, MIB, &CostTable::default()), called);
+            }
+        }
+    }
+
+    #[test]
+    fn small_operations_never_go_around_unasked() {
         let small = limits::EAGER_BYTES_MAX;
-        assert_eq!(choose(Algorithm::Auto, small), Algorithm::Direct);
-        assert_eq!(choose(Algorithm::Auto, small + 1), Algorithm::Ring);
-        assert_eq!(choose(Algorithm::Ring, small), Algorithm::Ring);
+        for n in [2, 8, 100, 256] {
+            let chosen = choose(Algorithm::Auto, n, small, &CostTable::ONE_HOST);
+            assert_ne!(chosen, Algorithm::Ring);
+        }
     }
 
     #[test]
-    fn only_all_reduce_goes_around_the_ring() {
+    fn only_all_reduce_has_a_choice() {
+        let extent = Extent {
+            world_size: 9,
+            bytes: MIB,
+            is_integer_average: false,
+        };
         for kind in [
             Kind::ReduceScatter,
             Kind::AllGather,
             Kind::Broadcast,
             Kind::Barrier,
         ] {
-            for called in [Algorithm::Auto, Algorithm::Ring] {
-                assert_eq!(choose(kind, called, 9, 1 << 20), Algorithm::Direct);
+            for called in [Algorithm::Auto, Algorithm::OneShot, Algorithm::Ring] {
+                let chosen = choose_algorithm(kind, called, extent, &CostTable::default());
+                assert_eq!(chosen, Algorithm::TwoShot);
             }
         }
     }
 
     #[test]
     fn averages_of_integers_never_go_around_the_ring() {
-        let costs = CostTable {
-            direct_world_max: 4,
-            ..CostTable::default()
-        };
         let extent = Extent {
             world_size: 9,
-            bytes: 1 << 20,
+            bytes: MIB,
             is_integer_average: true,
         };
-        for called in [Algorithm::Auto, Algorithm::Ring, Algorithm::Direct] {
+        for called in [
+            Algorithm::Auto,
+            Algorithm::Ring,
+            Algorithm::TwoShot,
+            Algorithm::OneShot,
+        ] {
+            let costs = CostTable {
+                direct_world_max: 4,
+                ..CostTable::default()
+            };
             let chosen = choose_algorithm(Kind::AllReduce, called, extent, &costs);
-            assert_eq!(chosen, Algorithm::Direct);
+            assert_ne!(chosen, Algorithm::Ring);
         }
     }
 }

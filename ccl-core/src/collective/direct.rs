@@ -1,9 +1,9 @@
-//! The direct ("two-shot") schedule: each chunk goes to its owner, who sends the finished chunk to
-//! all.
+//! The direct schedules: each chunk goes straight to its owner, who sends the finished one to all.
 //!
 //! | kind | contributes to a chunk | the owner | receives the result |
 //! |---|---|---|---|
-//! | all-reduce | all | adds in rank order | all |
+//! | all-reduce, two-shot | all | adds in rank order | all |
+//! | all-reduce, one-shot | all | everybody owns everything, and adds in rank order | the owner |
 //! | reduce-scatter | all | adds in rank order | the owner |
 //! | all-gather | the owner | – | all |
 //! | broadcast | the root | passes on | all |
@@ -20,7 +20,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::contributions::{Contribution, Contributions};
+use super::ahead::Announced;
+use super::contributions::{Contribution, Contributions, Fitting};
 use super::layout::Side;
 use super::operation::{ArrivedPost, Bulk, Combine, Common, Post, Shared, Signal};
 use super::segment_set::SegmentSet;
@@ -44,13 +45,15 @@ pub(super) enum Grant {
 /// The direct schedule of one operation at one peer.
 #[derive(Debug)]
 pub(super) struct Direct {
-    owned: Range<u32>,
-    has_begun: bool,
-    /// Segments whose contribution an owner has asked for.
-    credited: SegmentSet,
+    pub(super) owned: Range<u32>,
+    pub(super) has_begun: bool,
+    /// Segments whose contribution an owner has asked for: by rank where each owns all segments.
+    credited: Vec<SegmentSet>,
     /// Members that asked for eager data again because they could not keep it.
     has_asked_again: Vec<bool>,
-    contributions: Contributions,
+    pub(super) contributions: Contributions,
+    /// By rank: segments of its contribution that come ahead of a credit.
+    pub(super) announced: Vec<u32>,
     /// Owned segments that were let in; always the first ones.
     granted: u32,
     /// Owned segments that are added up.
@@ -60,11 +63,16 @@ pub(super) struct Direct {
 impl Direct {
     pub(super) fn new(common: &Common) -> Self {
         let owned = common.layout.owned(common.rank);
+        let segments = SegmentSet::new(common.layout.segment_count());
         Self {
             has_begun: false,
-            credited: SegmentSet::new(common.layout.segment_count()),
+            credited: match common.layout.is_one_shot() {
+                true => vec![segments; common.world_size()],
+                false => vec![segments],
+            },
             has_asked_again: vec![false; common.world_size()],
             contributions: Contributions::new(common),
+            announced: vec![0; common.world_size()],
             granted: 0,
             reduced: 0,
             owned,
@@ -103,7 +111,15 @@ impl Direct {
         shared: &mut Shared,
     ) -> Result<(), &'static str> {
         if common.is_reduction() {
+            let announced = Announced {
+                from,
+                count: post.ahead,
+            };
+            self.take_announced(common, announced, shared)?;
             return take_contribution(common, from, post.body);
+        }
+        if post.ahead > 0 {
+            return Err("data ahead of an operation that combines nothing");
         }
         let segments = common.layout.owned(from);
         if post.is_body_lost {
@@ -141,18 +157,19 @@ impl Direct {
     }
 
     fn begin_reduction(&mut self, common: &mut Common, shared: &mut Shared) -> bool {
-        self.contributions.begin(common);
         if self.owned.is_empty() || common.world_size() == 1 {
             return false;
         }
-        if !self.contributions.senders().is_empty() {
-            return true;
-        }
-        self.granted = self.owned.end - self.owned.start;
+        self.contributions.begin(common, &shared.reserve);
         for segment in self.owned.clone() {
-            self.reduce(common, segment, shared);
+            if self.contributions.is_complete(segment) {
+                self.reduce(common, segment, shared);
+            }
         }
-        false
+        let needs_slots = |segment: &u32| self.contributions.needed(*segment) > 0;
+        let first = self.owned.clone().find(needs_slots);
+        self.granted = first.unwrap_or(self.owned.end) - self.owned.start;
+        first.is_some()
     }
 
     /// Lets in the contributions to up to `quantum` more segments. Fewer than that only if it has
@@ -165,20 +182,23 @@ impl Direct {
     ) -> Grant {
         let first = self.owned.start + self.granted;
         let wanted = quantum.min(self.owned.end - first);
-        let senders = self.contributions.senders().len() as u32;
         let slot_bytes = common.layout.slot_bytes();
-        let count = wanted.min(shared.slots.room(slot_bytes) / senders);
+        let room = shared.slots.room(slot_bytes);
+        let Fitting { count, slots } = self.contributions.fitting(first..first + wanted, room);
         let is_idle = self.granted == self.reduced;
         if count == 0 || (count < wanted && !is_idle) {
             return Grant::Blocked;
         }
-        shared.slots.reserve(count * senders, slot_bytes);
+        shared.slots.reserve(slots, slot_bytes);
         for segment in first..first + count {
             self.contributions.let_in(segment);
         }
         self.granted += count;
         for &from in self.contributions.senders() {
-            credit(common, from, first..first + count, shared);
+            let segments = self.contributions.wanted(first..first + count, from);
+            if !segments.is_empty() {
+                credit(common, from, segments, shared);
+            }
         }
         if first + count == self.owned.end {
             return Grant::Complete;
@@ -212,12 +232,14 @@ impl Direct {
         if !common.is_reduction() && common.origin(segments.start) != common.rank {
             return Err("a credit to a member that has nothing to send");
         }
+        let is_shared = common.layout.is_one_shot();
+        let credited = &mut self.credited[if is_shared { from.index() } else { 0 }];
         for segment in segments {
-            if !self.credited.insert(segment) {
+            if !credited.insert(segment) {
                 return Err("a credit granted twice");
             }
             if !common.encode(Side::Input, segment, shared) {
-                send_contribution(common, segment, shared);
+                send_contribution(common, from, segment, shared);
             }
         }
         Ok(())
@@ -225,8 +247,9 @@ impl Direct {
 
     /// What this peer sends of a segment is as it travels.
     pub(super) fn handle_encoded(common: &mut Common, segment: u32, shared: &mut Shared) {
-        if common.layout.owner(segment) != common.rank {
-            send_contribution(common, segment, shared);
+        let owner = common.layout.owner(segment);
+        if owner != common.rank {
+            send_contribution(common, owner, segment, shared);
             return;
         }
         common.decode(segment, shared);
@@ -247,7 +270,7 @@ impl Direct {
             Frame::Contribution { segment, .. } => segment,
             frame => return place_result(common, from, frame.first()),
         };
-        if common.layout.owner(segment) != common.rank {
+        if !self.owned.contains(&segment) {
             return Place::Refuse("a contribution to another member's chunk");
         }
         if !common.is_reduction() {
@@ -259,6 +282,9 @@ impl Direct {
         match self.contributions.place(segment, from, slots) {
             Contribution::Absent | Contribution::Reserved => {
                 Place::Refuse("a contribution without a credit")
+            }
+            Contribution::Ahead | Contribution::Came(_) => {
+                Place::Refuse("a contribution that was sent ahead")
             }
             Contribution::Arrived(_) | Contribution::Added => Place::Discard,
             Contribution::Placed(slot) => Place::Slot {
@@ -313,16 +339,20 @@ impl Direct {
         shared: &mut Shared,
     ) -> bool {
         self.contributions.release(segment, &mut shared.slots);
+        for from in self.contributions.used_up(segment) {
+            let peer = common.members[from.index()];
+            shared.reserve.free(peer, common.name);
+        }
         self.reduced += 1;
         let is_new = common.claim(segment);
         assert!(is_new, "nobody else writes an owned segment");
         let has_freed = !self.contributions.senders().is_empty();
-        let is_sent = common.fingerprint.kind() == Kind::AllReduce;
+        let is_sent = sends_results(common);
         if is_sent && common.encode(Side::Result, segment, shared) {
             return has_freed;
         }
         common.finish(1);
-        let segments = if common.fingerprint.kind() == Kind::ReduceScatter {
+        let segments = if !is_sent {
             0..0
         } else if !common.layout.is_eager() {
             segment..segment + 1
@@ -352,7 +382,7 @@ impl Direct {
     }
 
     /// All contributions are here: adds them in rank order.
-    fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
+    pub(super) fn reduce(&self, common: &Common, segment: u32, shared: &mut Shared) {
         let operands = self.contributions.operands(common, segment, shared);
         let rule = Combine {
             reduce_op: common.reduce_op(),
@@ -376,11 +406,11 @@ fn take_contribution(common: &mut Common, from: Rank, body: Bytes) -> Result<(),
 }
 
 fn place_result(common: &Common, from: Rank, segment: u32) -> Place {
+    if common.is_reduction() && !sends_results(common) {
+        return Place::Refuse("a result that its receiver makes itself");
+    }
     if common.layout.owner(segment) != from {
         return Place::Refuse("a result from a member that does not own it");
-    }
-    if common.fingerprint.kind() == Kind::ReduceScatter {
-        return Place::Refuse("a result of a reduce-scatter");
     }
     place_in_result(common, segment)
 }
@@ -393,13 +423,18 @@ fn place_in_result(common: &Common, segment: u32) -> Place {
     Place::Memory { side, span }
 }
 
-/// Sends this peer's input in a segment to the owner.
-fn send_contribution(common: &mut Common, segment: u32, shared: &mut Shared) {
+/// Whether the sums that an owner makes go to the others.
+pub(super) fn sends_results(common: &Common) -> bool {
+    common.fingerprint.kind() == Kind::AllReduce && !common.layout.is_one_shot()
+}
+
+/// Sends this peer's input in a segment to an owner of it.
+fn send_contribution(common: &mut Common, to: Rank, segment: u32, shared: &mut Shared) {
     let bulk = Bulk {
         frame: Frame::Contribution { segment, hop: 0 },
         side: Side::Input,
     };
-    common.send_bulk(common.layout.owner(segment), bulk, shared);
+    common.send_bulk(to, bulk, shared);
 }
 
 fn credit(common: &mut Common, to: Rank, segments: Range<u32>, shared: &mut Shared) {
@@ -450,6 +485,7 @@ pub(super) fn traffic_bytes(common: &Common) -> u64 {
     let others = common.world_size() - 1;
     let rest = total - own;
     let bytes = match common.fingerprint.called {
+        Called::AllReduce { .. } if layout.is_one_shot() => 2 * total * others,
         Called::AllReduce { .. } => 2 * rest + 2 * own * others,
         // An own chunk that came from the root goes to all but the root and this peer.
         Called::Broadcast { root, .. } if root != common.rank => {

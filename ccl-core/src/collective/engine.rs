@@ -117,6 +117,8 @@ pub struct Engine {
 struct State {
     exchange: Exchange,
     operations: BTreeMap<OpName, Arc<Memory>>,
+    /// What peers may write to ahead of credits, of operations that are open or may be yet.
+    ahead: BTreeMap<(OpName, PeerId), Arc<Memory>>,
     staging: StagingPool,
     /// Empty lists for the next jobs.
     spare: Vec<Jobs>,
@@ -130,13 +132,14 @@ impl Engine {
     #[must_use]
     pub fn new(scratch: Scratch, sender: Arc<dyn LinkSender>, events: EngineEvents) -> Self {
         let limits = ExchangeLimits {
-            scratch_bytes: scratch.0.bytes(),
+            scratch_bytes: scratch.bytes(),
             ..ExchangeLimits::default()
         };
         Self {
             state: Mutex::new(State {
                 exchange: Exchange::new(limits),
                 operations: BTreeMap::new(),
+                ahead: BTreeMap::new(),
                 staging: StagingPool::default(),
                 spare: Vec::new(),
             }),
@@ -225,12 +228,12 @@ impl Engine {
 
     /// What peers posted ahead that are no neighbours any more is forgotten.
     pub fn retain_peers(&self, is_neighbour: impl Fn(PeerId) -> bool) {
-        self.state.lock().exchange.retain_peers(is_neighbour);
+        self.with_exchange(|state| state.exchange.retain_peers(is_neighbour));
     }
 
     /// A view is in force: of the operations born before, these go on, and the others are over.
     pub fn forget(&self, before: Vid, carried: Vec<OpName>) {
-        self.state.lock().exchange.forget(before, carried);
+        self.with_exchange(|state| state.exchange.forget(before, carried));
     }
 
     /// Gives staging memory back to the system that was not used since the call before; to be
@@ -246,9 +249,13 @@ impl Engine {
         // First the memory, then the exchange: a slot must not be given to another operation while
         // somebody still writes to it.
         memory.take_back();
+        // From now on nothing is placed for this operation.
+        let ahead = self.state.lock().ahead_of(op);
+        ahead.iter().for_each(|memory| memory.take_back());
         let mut is_first = false;
         self.with_exchange(|state| {
             is_first = state.operations.remove(&op).is_some();
+            state.ahead.retain(|(name, _), _| *name != op);
             state.exchange.stop(op);
         });
         self.sender.forget(op);
@@ -316,6 +323,12 @@ impl Engine {
                         self.sender.bulk(to, header, payload);
                     }
                 }
+                Output::Abandon { from, op } => {
+                    if let Some(memory) = memory {
+                        memory.take_back();
+                    }
+                    self.state.lock().exchange.abandoned(from, op);
+                }
                 Output::Copy(copy) if copy.body.bytes() > COPY_BYTES_MAX => {
                     if let Some(memory) = memory {
                         let large = LargeCopy { copy, memory };
@@ -362,9 +375,18 @@ impl State {
     /// Moves what the exchange wants to `jobs`.
     fn collect(&mut self, jobs: &mut Jobs) {
         while let Some(output) = self.exchange.poll_output() {
-            let memory = output.op().and_then(|op| self.operations.get(&op).cloned());
+            let memory = match output {
+                Output::Abandon { from, op } => self.ahead.remove(&(op, from)),
+                _ => output.op().and_then(|op| self.operations.get(&op).cloned()),
+            };
             jobs.push_back((output, memory));
         }
+    }
+
+    /// The memory that peers write to ahead of an operation's credits.
+    fn ahead_of(&self, op: OpName) -> Vec<Arc<Memory>> {
+        let of_op = self.ahead.range((op, PeerId(0))..=(op, PeerId(u64::MAX)));
+        of_op.map(|(_, memory)| Arc::clone(memory)).collect()
     }
 
     fn keep(&mut self, jobs: Jobs) {
@@ -387,14 +409,23 @@ impl LinkHandler for Engine {
     fn place(&self, from: PeerId, header: &FrameHeader) -> Placement {
         let mut state = self.state.lock();
         let place = state.exchange.place(from, header);
-        let Some(memory) = state.operations.get(&header.op) else {
-            return Placement::Discard;
-        };
-        match place {
-            Place::Slot { start, bytes } => Placement::Memory(memory.slot_region(start, bytes)),
-            Place::Memory { side, span } => Placement::Memory(memory.region(side, span)),
-            Place::Discard => Placement::Discard,
-            Place::Refuse(why) => Placement::Refuse(why),
+        let memory = state.operations.get(&header.op);
+        match (place, memory) {
+            (Place::Discard, _) => Placement::Discard,
+            (Place::Refuse(why), _) => Placement::Refuse(why),
+            (_, Some(memory)) if memory.is_taken_back() => Placement::Discard,
+            (Place::Reserve { start, bytes }, _) => {
+                let ahead = state.ahead.entry((header.op, from));
+                let memory = ahead.or_insert_with(|| Arc::new(Memory::of_scratch(&self.scratch)));
+                Placement::Memory(memory.slot_region(start, bytes))
+            }
+            (_, None) => Placement::Discard,
+            (Place::Slot { start, bytes }, Some(memory)) => {
+                Placement::Memory(memory.slot_region(start, bytes))
+            }
+            (Place::Memory { side, span }, Some(memory)) => {
+                Placement::Memory(memory.region(side, span))
+            }
         }
     }
 

@@ -13,10 +13,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::ahead::Came;
 use super::direct::Grant;
 use super::kept::{KeptPosts, order};
 use super::layout::{Part, SegmentLimits};
 use super::operation::{ArrivedPost, Shared};
+use super::reserve::{Ahead, Reserve, Room};
 use super::schedule::{Operation, decode_post};
 use super::slots::SlotPool;
 use crate::ids::{OpName, PeerId, Rank, Tag, Vid};
@@ -34,6 +36,8 @@ pub struct ExchangeLimits {
     pub segments: SegmentLimits,
     /// This peer's own scratch memory, at least `segments.scratch_bytes`.
     pub scratch_bytes: usize,
+    /// Memory behind it for what comes ahead of credits.
+    pub reserve_bytes: usize,
     /// Own eager operations that may be unfinished at once.
     pub eager_ops_max: usize,
 }
@@ -43,6 +47,7 @@ impl Default for ExchangeLimits {
         Self {
             segments: SegmentLimits::default(),
             scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
+            reserve_bytes: limits::RESERVE_POOL_BYTES,
             eager_ops_max: limits::EAGER_OPS_MAX,
         }
     }
@@ -63,6 +68,8 @@ pub struct Exchange {
     /// Operations that need slots, in the order in which they get some.
     waiting: VecDeque<Tag>,
     eager_ops: usize,
+    /// Most bytes that open operations have sent ahead to any one member.
+    ahead_bytes: usize,
     shared: Shared,
 }
 
@@ -78,9 +85,11 @@ impl Exchange {
             carried: BTreeSet::new(),
             waiting: VecDeque::new(),
             eager_ops: 0,
+            ahead_bytes: 0,
             shared: Shared {
                 outputs: VecDeque::new(),
                 slots: SlotPool::new(limits.scratch_bytes),
+                reserve: Reserve::new(limits.scratch_bytes, limits.reserve_bytes),
                 spare: Vec::new(),
             },
             limits,
@@ -102,7 +111,10 @@ impl Exchange {
             common.is_eager_sender = true;
             self.eager_ops += 1;
         }
+        self.ahead_bytes += operation.plan_ahead(self.ahead_bytes);
         operation.post(&mut self.shared);
+        let name = operation.common.name;
+        self.abandon(|_, op| op.tag != tag || order(op) >= order(name));
         for (peer, post) in self.kept.take(operation.common.name) {
             // A fault in a kept post is its sender's: the operation then never begins, and the
             // caller's deadline or the other members' reports end it.
@@ -128,6 +140,8 @@ impl Exchange {
         if operation.common.is_eager_sender {
             self.eager_ops -= 1;
         }
+        self.ahead_bytes -= operation.ahead_bytes();
+        self.shared.reserve.free_all(op);
         operation.stop(&mut self.shared.slots);
         self.stopped.insert(op.tag, op);
         self.waiting.retain(|&tag| tag != op.tag);
@@ -147,8 +161,12 @@ impl Exchange {
         if payload.len() != header.payload_bytes as usize {
             return Err("a payload that does not have the announced length");
         }
-        if let Frame::Post { fingerprint_bytes } = header.frame {
-            let post = decode_post(fingerprint_bytes, &payload)?;
+        if let Frame::Post {
+            ahead,
+            fingerprint_bytes,
+        } = header.frame
+        {
+            let post = decode_post(ahead, fingerprint_bytes, &payload)?;
             return self.handle_post(from, header.op, post);
         }
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
@@ -161,6 +179,18 @@ impl Exchange {
 
     /// The header of a bulk frame arrived; again for the same frame after a repair.
     pub fn place(&mut self, from: PeerId, header: &FrameHeader) -> Place {
+        if let Frame::Ahead {
+            segment,
+            batch_bytes,
+        } = header.frame
+        {
+            let ahead = Ahead {
+                segment,
+                bytes: header.payload_bytes as usize,
+                batch_bytes: batch_bytes as usize,
+            };
+            return self.place_ahead(from, header.op, ahead);
+        }
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
             return Place::Discard;
         };
@@ -169,6 +199,10 @@ impl Exchange {
 
     /// The payload of a bulk frame is in its place.
     pub fn handle_arrived(&mut self, from: PeerId, header: &FrameHeader) {
+        if let Frame::Ahead { segment, .. } = header.frame {
+            self.take_ahead(from, header.op, segment);
+            return;
+        }
         let Some((operation, rank)) = find(&mut self.operations, header.op, from) else {
             return;
         };
@@ -215,7 +249,8 @@ impl Exchange {
 
     /// What peers posted ahead that are no neighbours any more is forgotten.
     pub fn retain_peers(&mut self, is_neighbour: impl Fn(PeerId) -> bool) {
-        self.kept.retain_peers(is_neighbour);
+        self.kept.retain_peers(&is_neighbour);
+        self.abandon(|peer, _| is_neighbour(peer));
     }
 
     /// A view is in force: of the operations born before, these go on. The others are decided, and
@@ -227,11 +262,19 @@ impl Exchange {
         let (view, carried) = (self.view, &self.carried);
         self.kept
             .retain(|op| op.birth >= view || carried.contains(&op));
+        let carried = self.carried.clone();
+        self.abandon(|_, op| op.birth >= view || carried.contains(&op));
     }
 
     /// What `peer` posted ahead is forgotten: it is no neighbour any more.
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.kept.forget_peer(peer);
+        self.abandon(|other, _| other != peer);
+    }
+
+    /// Nobody writes any more to what `from` sent ahead for this operation.
+    pub fn abandoned(&mut self, from: PeerId, op: OpName) {
+        self.shared.reserve.abandoned(from, op);
     }
 
     /// The next thing to do, oldest first.
@@ -249,9 +292,58 @@ impl Exchange {
     }
 
     /// Whether no operation holds scratch memory.
-    #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        self.shared.slots.reserved() == 0
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.shared.slots.reserved() == 0 && self.shared.reserve.taken_bytes() == 0
+    }
+
+    fn place_ahead(&mut self, from: PeerId, op: OpName, ahead: Ahead) -> Place {
+        if let Some((operation, rank)) = find(&mut self.operations, op, from) {
+            return operation.place_ahead(rank, ahead, &mut self.shared.reserve);
+        }
+        if self.is_past(op) || self.shared.reserve.is_past(from, op) {
+            return Place::Discard;
+        }
+        let open = self.open_op(op.tag);
+        let abandoned = self.shared.reserve.abandon_before(from, op, open);
+        self.tell_abandoned(abandoned);
+        room(self.shared.reserve.place(from, op, ahead), ahead.bytes)
+    }
+
+    /// A segment that was sent ahead is in the reserve.
+    fn take_ahead(&mut self, from: PeerId, op: OpName, segment: u32) {
+        let Some(start) = self.shared.reserve.take_arrival(from, op, segment) else {
+            return;
+        };
+        if let Some((operation, from)) = find(&mut self.operations, op, from) {
+            let came = Came {
+                from,
+                segment,
+                start,
+            };
+            operation.take_ahead(came, &mut self.shared);
+        }
+    }
+
+    /// Gives up what came ahead for operations that are not open and of no use.
+    fn abandon(&mut self, is_of_use: impl Fn(PeerId, OpName) -> bool) {
+        let operations = &self.operations;
+        let is_open = |op: OpName| {
+            let open = operations.get(&op.tag);
+            open.is_some_and(|operation| operation.common.name == op)
+        };
+        let abandoned = self
+            .shared
+            .reserve
+            .abandon(|peer, op| is_of_use(peer, op) || is_open(op));
+        self.tell_abandoned(abandoned);
+    }
+
+    fn tell_abandoned(&mut self, abandoned: Vec<(PeerId, OpName)>) {
+        let told = abandoned
+            .into_iter()
+            .map(|(from, op)| Output::Abandon { from, op });
+        self.shared.outputs.extend(told);
     }
 
     fn handle_post(
@@ -265,16 +357,23 @@ impl Exchange {
             self.advance(op.tag);
             return Ok(());
         }
-        let open = self
-            .operations
-            .get(&op.tag)
-            .map(|operation| operation.common.name);
-        let stopped = self.stopped.get(&op.tag).copied();
-        let newest = open.map(order).max(stopped.map(order));
-        if newest.is_some_and(|newest| order(op) <= newest) || self.is_over(op) {
+        if self.is_past(op) {
             return Ok(());
         }
         self.kept.keep(from, op, post)
+    }
+
+    fn open_op(&self, tag: Tag) -> Option<OpName> {
+        let operation = self.operations.get(&tag)?;
+        Some(operation.common.name)
+    }
+
+    /// Whether an operation that is not open here never will be.
+    fn is_past(&self, op: OpName) -> bool {
+        let open = self.open_op(op.tag);
+        let stopped = self.stopped.get(&op.tag).copied();
+        let newest = open.map(order).max(stopped.map(order));
+        newest.is_some_and(|newest| order(op) <= newest) || self.is_over(op)
     }
 
     /// Whether an operation that is not open here was decided before the present view.
@@ -335,6 +434,15 @@ fn find(
 fn open(operations: &mut BTreeMap<Tag, Operation>, op: OpName) -> Option<&mut Operation> {
     let operation = operations.get_mut(&op.tag)?;
     (operation.common.name == op).then_some(operation)
+}
+
+/// Where a segment goes that came ahead.
+pub(super) fn room(room: Room, bytes: usize) -> Place {
+    match room {
+        Room::At(start) => Place::Reserve { start, bytes },
+        Room::Lost => Place::Discard,
+        Room::Wrong(why) => Place::Refuse(why),
+    }
 }
 
 /// Whether results are put together outside the caller's memory: in place they must be, for the

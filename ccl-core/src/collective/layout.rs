@@ -3,9 +3,9 @@
 //! All parts together are one flat space of bytes, cut into `n` chunks of nearly equal bytes. Chunk
 //! `k` begins at byte `total * k / n` of the flat space, moved back to a multiple of 64 bytes
 //! inside the part it falls in, so no chunk splits an element. Chunk `k` is owned by rank `k`
-//! (direct) or by the `k`-th member of the ring order (ring). In a reduce-scatter and an all-gather
-//! the chunk of rank `r` is instead its share: elements `r * count ..` of each part. In an eager
-//! broadcast the root owns everything.
+//! (two-shot) or by the `k`-th member of the ring order (ring). In a one-shot there is one chunk,
+//! and every rank owns it. In a reduce-scatter and an all-gather the chunk of rank `r` is instead
+//! its share: elements `r * count ..` of each part. In an eager broadcast the root owns everything.
 //!
 //! Segments are numbered from 0 in the order of chunks; a segment never crosses a chunk or a part.
 //! The bits of a ring all-reduce depend on the chunks, those of a direct one on nothing here.
@@ -139,13 +139,14 @@ pub struct Layout {
     chunk_starts: Vec<u32>,
     /// Bytes of each chunk on the wire.
     chunk_wire_bytes: Vec<usize>,
-    /// Who owns each chunk.
+    /// Who owns each chunk; of no use in a one-shot.
     owners: Vec<Rank>,
     /// Chunk of each rank.
     chunk_of_rank: Vec<u32>,
     total_bytes: usize,
     slot_bytes: usize,
     is_eager: bool,
+    is_one_shot: bool,
     encoding: Encoding,
 }
 
@@ -162,6 +163,7 @@ impl Layout {
         let shares = if is_by_share(shape.kind) { n } else { 1 };
         let total_bytes = shape.parts.iter().map(Part::bytes).sum::<usize>() * shares;
         let is_eager = total_bytes <= limits.eager_bytes_max && !is_ring(shape);
+        let is_one_shot = is_one_shot(shape);
         let mut layout = Self {
             parts: shape.parts.to_vec(),
             segments: Vec::new(),
@@ -172,16 +174,19 @@ impl Layout {
             total_bytes,
             slot_bytes: slot_bytes(n, limits),
             is_eager,
+            is_one_shot,
             encoding: match shape.kind {
-                Kind::AllReduce | Kind::ReduceScatter if !is_eager => shape.encoding,
+                _ if is_eager || is_one_shot => Encoding::Raw,
+                Kind::AllReduce | Kind::ReduceScatter => shape.encoding,
                 _ => Encoding::Raw,
             },
         };
         for (chunk, owner) in layout.owners.iter().enumerate() {
             layout.chunk_of_rank[owner.index()] = u32::try_from(chunk).expect("worlds are small");
         }
-        let segment_bytes = segment_bytes(total_bytes, n, limits);
-        for chunk in 0..n {
+        let chunk_count = layout.owners.len();
+        let segment_bytes = segment_bytes(total_bytes / chunk_count, n, limits);
+        for chunk in 0..chunk_count {
             if is_by_share(shape.kind) {
                 layout.cut_share(shape.kind, chunk, segment_bytes);
             } else {
@@ -202,7 +207,7 @@ impl Layout {
     /// Number of members.
     #[must_use]
     pub fn world_size(&self) -> usize {
-        self.owners.len()
+        self.chunk_of_rank.len()
     }
 
     /// Bytes of the flat space: of the larger of input and result.
@@ -221,6 +226,12 @@ impl Layout {
     #[must_use]
     pub fn is_eager(&self) -> bool {
         self.is_eager
+    }
+
+    /// Whether every member adds up everything.
+    #[must_use]
+    pub fn is_one_shot(&self) -> bool {
+        self.is_one_shot
     }
 
     /// Element type of a segment.
@@ -285,7 +296,7 @@ impl Layout {
         self.segments[segment as usize].chunk as usize
     }
 
-    /// Who owns a segment.
+    /// Who owns a segment, where one member does.
     #[must_use]
     pub fn owner(&self, segment: u32) -> Rank {
         self.owners[self.chunk(segment)]
@@ -418,7 +429,14 @@ pub(super) fn is_ring(shape: &Shape<'_>) -> bool {
     shape.algorithm == Algorithm::Ring && shape.kind == Kind::AllReduce
 }
 
+fn is_one_shot(shape: &Shape<'_>) -> bool {
+    shape.algorithm == Algorithm::OneShot && shape.kind == Kind::AllReduce
+}
+
 fn owners(shape: &Shape<'_>) -> Vec<Rank> {
+    if is_one_shot(shape) {
+        return vec![Rank(0)];
+    }
     if is_ring(shape) {
         assert_eq!(
             shape.ring_order.len(),
@@ -432,8 +450,8 @@ fn owners(shape: &Shape<'_>) -> Vec<Rank> {
 }
 
 /// A quarter of a chunk, so that its segments overlap on their way; within the limits.
-fn segment_bytes(total_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
-    let quarter = (total_bytes / n / 4).max(1).next_power_of_two();
+fn segment_bytes(chunk_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
+    let quarter = (chunk_bytes / 4).max(1).next_power_of_two();
     quarter.clamp(limits.bytes_min, slot_bytes(n, limits))
 }
 
@@ -511,7 +529,7 @@ mod tests {
         ];
         let bytes: Vec<usize> = parts.iter().map(Part::bytes).collect();
         for n in 1..=9 {
-            for algorithm in [Algorithm::Direct, Algorithm::Ring] {
+            for algorithm in [Algorithm::OneShot, Algorithm::TwoShot, Algorithm::Ring] {
                 let layout = layout(Kind::AllReduce, algorithm, n, &parts);
                 assert_covers(&layout, Side::Input, &bytes);
                 assert_covers(&layout, Side::Result, &bytes);
@@ -531,7 +549,7 @@ mod tests {
         for n in 1..=9 {
             let layout = layout(
                 Kind::AllReduce,
-                Algorithm::Direct,
+                Algorithm::TwoShot,
                 n,
                 &[part(Dtype::F32, 5000)],
             );
@@ -565,9 +583,9 @@ mod tests {
     #[test]
     fn shares_lie_one_after_the_other_where_they_are_together() {
         let parts = [part(Dtype::F32, 70), part(Dtype::U8, 3)];
-        let scatter = layout(Kind::ReduceScatter, Algorithm::Direct, 3, &parts);
+        let scatter = layout(Kind::ReduceScatter, Algorithm::TwoShot, 3, &parts);
         assert_covers(&scatter, Side::Input, &[840, 9]);
-        let gather = layout(Kind::AllGather, Algorithm::Direct, 3, &parts);
+        let gather = layout(Kind::AllGather, Algorithm::TwoShot, 3, &parts);
         assert_covers(&gather, Side::Result, &[840, 9]);
         for segment in gather.owned(Rank(2)) {
             let (own, all) = (
@@ -581,7 +599,12 @@ mod tests {
 
     #[test]
     fn fewer_elements_than_members_leave_chunks_empty() {
-        let layout = layout(Kind::AllReduce, Algorithm::Direct, 9, &[part(Dtype::U8, 5)]);
+        let layout = layout(
+            Kind::AllReduce,
+            Algorithm::TwoShot,
+            9,
+            &[part(Dtype::U8, 5)],
+        );
         assert_eq!(layout.segment_count(), 1);
         assert_eq!(layout.owned(Rank(8)), 0..1);
         assert!(layout.owned(Rank(0)).is_empty());
@@ -602,7 +625,7 @@ mod tests {
     fn a_small_broadcast_comes_from_its_root_whole() {
         let layout = layout(
             Kind::Broadcast,
-            Algorithm::Direct,
+            Algorithm::TwoShot,
             3,
             &[part(Dtype::F32, 24)],
         );

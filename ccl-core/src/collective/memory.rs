@@ -12,6 +12,7 @@ use super::exchange::is_staged;
 use super::layout::{Side, Span};
 use crate::buffer::{Gate, Inside, Lent, NoMemory, Region, Storage};
 use crate::ids::Rank;
+use crate::limits;
 use crate::reduce::Dtype;
 use crate::wire::control::Fingerprint;
 
@@ -40,12 +41,19 @@ impl Buffer {
 pub struct Scratch(pub(super) Arc<Storage>);
 
 impl Scratch {
-    /// `bytes` bytes, at least 16 MiB; the system gives them as they are used.
+    /// `bytes` bytes, at least 16 MiB, and the reserve for data ahead of credits behind them; the
+    /// system gives them as they are used.
     ///
     /// # Errors
     /// If it refuses.
     pub fn new(bytes: usize) -> Result<Self, NoMemory> {
-        Storage::try_new(bytes).map(Self)
+        let all = bytes.saturating_add(limits::RESERVE_POOL_BYTES);
+        Storage::try_new(all).map(Self)
+    }
+
+    /// Without the reserve.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.bytes() - limits::RESERVE_POOL_BYTES
     }
 }
 
@@ -159,6 +167,25 @@ impl Memory {
             staging,
             gate,
         }
+    }
+
+    /// The scratch memory alone, for what comes ahead of an operation's credits.
+    pub(super) fn of_scratch(scratch: &Arc<Storage>) -> Self {
+        let gate = Gate::keeping(vec![Arc::clone(scratch)]);
+        Self {
+            inputs: Vec::new(),
+            results: Vec::new(),
+            wires: Vec::new(),
+            scratch: scratch.open(&gate),
+            staged: Vec::new(),
+            staging: None,
+            gate,
+        }
+    }
+
+    /// Whether the memory was taken back.
+    pub(super) fn is_taken_back(&self) -> bool {
+        self.gate.is_closed()
     }
 
     /// Keeps the memory from being taken back; `None` if it was.

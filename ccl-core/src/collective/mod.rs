@@ -6,6 +6,9 @@
 //! sockets. `engine` carries out their decisions on real memory, between the links (`transport`)
 //! and the driver.
 
+mod ahead;
+#[cfg(test)]
+mod ahead_tests;
 pub mod choice;
 mod contributions;
 mod direct;
@@ -18,6 +21,7 @@ mod kept;
 pub mod layout;
 mod memory;
 mod operation;
+mod reserve;
 mod ring;
 mod run;
 mod schedule;

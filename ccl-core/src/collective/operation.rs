@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::layout::{SharedLayout, Side, Span};
+use super::reserve::Reserve;
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Coding, CopyOwn, Operand, Output, Reduction, Storage};
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub(super) outputs: VecDeque<Output>,
     /// The scratch memory.
     pub(super) slots: SlotPool,
+    /// What came ahead of credits.
+    pub(super) reserve: Reserve,
     /// Lists of operands that were used, for the next additions.
     pub(super) spare: Vec<Vec<Operand>>,
 }
@@ -49,6 +52,8 @@ pub(super) enum Post {
 #[derive(Clone, Debug)]
 pub(super) struct ArrivedPost {
     pub(super) fingerprint: Fingerprint,
+    /// Segments that come ahead of a credit.
+    pub(super) ahead: u32,
     /// What followed the fingerprint; empty unless the sender went eagerly.
     pub(super) body: Bytes,
     /// Whether a body came but was not kept, because the sender had too many here.
@@ -65,6 +70,8 @@ pub(super) struct Common {
     pub(super) layout: SharedLayout,
     /// Whether this peer's data went with its posts.
     pub(super) is_eager_sender: bool,
+    /// Most bytes that a member may send ahead to another.
+    pub(super) ahead_bytes_max: usize,
     pub(super) posts: Vec<Post>,
     posts_missing: usize,
     is_mismatched: bool,
@@ -101,6 +108,7 @@ impl Common {
             members: start.birth.members,
             rank: me,
             is_eager_sender: false,
+            ahead_bytes_max: start.birth.costs.ahead_bytes_max(n),
             posts,
             posts_missing: n - 1,
             is_mismatched: false,

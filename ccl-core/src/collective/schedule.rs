@@ -8,18 +8,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ahead::Came;
 use super::choice::{Extent, choose_algorithm};
-use super::direct::{self, Direct, Grant};
+use super::direct::{self, Direct, Grant, sends_results};
 use super::encoding::Encoding;
-use super::layout::{Layout, Part, SegmentLimits, Shape, is_ring};
-use super::operation::{ArrivedPost, Common, Shared, Signal};
+use super::exchange::room;
+use super::layout::{Layout, Part, SegmentLimits, Shape, Side, is_ring};
+use super::operation::{ArrivedPost, Bulk, Common, Post, Shared, Signal};
+use super::reserve::{Ahead, Reserve};
 use super::ring::{self, Ring};
 use super::slots::SlotPool;
 use super::step::Place;
 use crate::ids::{PeerId, Rank};
+use crate::mutation::{Mutation, is_active};
 use crate::reduce::ReduceOp;
 use crate::transport::{Frame, FrameHeader};
-use crate::wire::control::{Fingerprint, Kind, Start};
+use crate::wire::control::{Fingerprint, Start};
 
 /// An open operation.
 #[derive(Debug)]
@@ -27,6 +31,15 @@ pub(super) struct Operation {
     pub(super) common: Common,
     schedule: Schedule,
     has_begun: bool,
+    /// Segments that go ahead of a credit, by receiver; none if nothing does.
+    ahead: Vec<Batch>,
+}
+
+/// What goes ahead of a credit to one member.
+#[derive(Clone, Debug, Default)]
+struct Batch {
+    segments: Range<u32>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -78,6 +91,55 @@ impl Operation {
             common,
             schedule,
             has_begun: false,
+            ahead: Vec::new(),
+        }
+    }
+
+    /// Decides what goes ahead of credits, if so many bytes are on their way to a member already.
+    /// Returns how many more that makes.
+    pub(super) fn plan_ahead(&mut self, bytes: usize) -> usize {
+        let common = &self.common;
+        let layout = &common.layout;
+        let left = match is_active(Mutation::AheadBeyondReserve) {
+            true => usize::MAX,
+            false => common.ahead_bytes_max.saturating_sub(bytes),
+        };
+        let is_bulky = common.is_reduction() && layout.encoding().is_raw() && !layout.is_eager();
+        if !is_bulky || matches!(self.schedule, Schedule::Ring(_)) || left == 0 {
+            return 0;
+        }
+        let mut ahead = vec![Batch::default(); common.world_size()];
+        for to in common.others() {
+            ahead[to.index()] = first_segments(layout, to, left);
+        }
+        self.ahead = ahead;
+        self.ahead_bytes()
+    }
+
+    /// Most bytes that went ahead to any one member.
+    pub(super) fn ahead_bytes(&self) -> usize {
+        let bytes = self.ahead.iter().map(|batch| batch.bytes);
+        bytes.max().unwrap_or(0)
+    }
+
+    /// Sends the segments that go ahead, one to each member in turn.
+    fn send_ahead(&mut self, shared: &mut Shared) {
+        let longest = self.ahead.iter().map(|batch| batch.segments.len()).max();
+        for index in 0..longest.unwrap_or(0) {
+            for to in self.common.others() {
+                let Batch { segments, bytes } = &self.ahead[to.index()];
+                let Some(segment) = segments.clone().nth(index) else {
+                    continue;
+                };
+                let bulk = Bulk {
+                    frame: Frame::Ahead {
+                        segment,
+                        batch_bytes: u32::try_from(*bytes).expect("reserves are small"),
+                    },
+                    side: Side::Input,
+                };
+                self.common.send_bulk(to, bulk, shared);
+            }
         }
     }
 
@@ -93,6 +155,7 @@ impl Operation {
             };
             let signal = Signal {
                 frame: Frame::Post {
+                    ahead: ahead_count(&self.ahead, to),
                     fingerprint_bytes: u32::try_from(head.len()).expect("fingerprints are small"),
                 },
                 head: head.clone(),
@@ -103,6 +166,7 @@ impl Operation {
         if let Schedule::Direct(direct) = &mut self.schedule {
             direct.start(common, shared);
         }
+        self.send_ahead(shared);
     }
 
     pub(super) fn take_post(
@@ -122,7 +186,7 @@ impl Operation {
         }
         match &mut self.schedule {
             Schedule::Direct(direct) => direct.take_body(&mut self.common, from, post, shared),
-            Schedule::Ring(_) if post.body.is_empty() => Ok(()),
+            Schedule::Ring(_) if post.body.is_empty() && post.ahead == 0 => Ok(()),
             Schedule::Ring(_) => Err("data on the post of a ring operation"),
         }
     }
@@ -153,7 +217,8 @@ impl Operation {
                 let segments = run(first, count)?;
                 let owned = self.common.layout.owned(from);
                 let is_owners = segments.start >= owned.start && segments.end <= owned.end;
-                if !is_owners || self.common.fingerprint.kind() == Kind::ReduceScatter {
+                let is_made_here = self.common.is_reduction() && !sends_results(&self.common);
+                if !is_owners || is_made_here {
                     return Err("a result from a member that does not own it");
                 }
                 self.common.store(segments, payload, shared)
@@ -186,6 +251,28 @@ impl Operation {
         match &mut self.schedule {
             Schedule::Direct(direct) => direct.place(&self.common, from, header.frame, slots),
             Schedule::Ring(ring) => ring.place(&self.common, from, header.frame),
+        }
+    }
+
+    /// Where a segment goes that came ahead of a credit.
+    pub(super) fn place_ahead(&mut self, from: Rank, ahead: Ahead, reserve: &mut Reserve) -> Place {
+        let common = &self.common;
+        match (&common.posts[from.index()], &self.schedule) {
+            // Whether it has called the same is not known yet.
+            (Post::Missing, _) => {
+                let peer = common.members[from.index()];
+                room(reserve.place(peer, common.name, ahead), ahead.bytes)
+            }
+            (Post::Differs, _) => Place::Discard,
+            (_, Schedule::Direct(direct)) => direct.place_ahead(common, from, ahead, reserve),
+            (_, Schedule::Ring(_)) => Place::Refuse("data ahead in a ring operation"),
+        }
+    }
+
+    /// A segment that came ahead of a credit is in the reserve.
+    pub(super) fn take_ahead(&mut self, came: Came, shared: &mut Shared) {
+        if let Schedule::Direct(direct) = &mut self.schedule {
+            direct.take_ahead(&mut self.common, came, shared);
         }
     }
 
@@ -269,8 +356,32 @@ fn run(first: u32, count: u32) -> Result<Range<u32>, &'static str> {
     Ok(first..end.ok_or("a range of segments that overflows")?)
 }
 
+fn ahead_count(ahead: &[Batch], to: Rank) -> u32 {
+    let batch = ahead.get(to.index());
+    batch.map_or(0, |batch| batch.segments.end - batch.segments.start)
+}
+
+/// As many of the first segments that a member adds up as fit.
+fn first_segments(layout: &Layout, to: Rank, bytes_max: usize) -> Batch {
+    let owned = layout.owned(to);
+    let mut batch = Batch {
+        segments: owned.start..owned.start,
+        bytes: 0,
+    };
+    for segment in owned {
+        let bytes = batch.bytes + Reserve::bytes_for(layout.wire_bytes(segment));
+        if bytes > bytes_max {
+            break;
+        }
+        batch.bytes = bytes;
+        batch.segments.end = segment + 1;
+    }
+    batch
+}
+
 /// Takes a post apart.
 pub(super) fn decode_post(
+    ahead: u32,
     fingerprint_bytes: u32,
     payload: &Bytes,
 ) -> Result<ArrivedPost, &'static str> {
@@ -282,6 +393,7 @@ pub(super) fn decode_post(
     match head {
         Ok((fingerprint, [])) => Ok(ArrivedPost {
             fingerprint,
+            ahead,
             body: payload.slice(head_bytes..),
             is_body_lost: false,
         }),

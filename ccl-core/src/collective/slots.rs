@@ -56,6 +56,9 @@ impl SlotPool {
     /// # Panics
     /// If there is no room for them.
     pub(super) fn reserve(&mut self, count: u32, slot_bytes: usize) {
+        if count == 0 {
+            return;
+        }
         assert!(
             count <= self.room(slot_bytes),
             "the caller has asked for the room"
@@ -94,7 +97,6 @@ impl SlotPool {
     }
 
     /// Slots that are reserved.
-    #[cfg(test)]
     pub(super) fn reserved(&self) -> u32 {
         self.reserved
     }

@@ -25,6 +25,13 @@ pub enum Place {
         /// Length in bytes.
         bytes: usize,
     },
+    /// Into scratch memory from `start`, of an operation that may not be open yet.
+    Reserve {
+        /// First byte in the scratch memory.
+        start: usize,
+        /// Length in bytes.
+        bytes: usize,
+    },
     /// Straight into the result, or to where it will be decoded from.
     Memory {
         /// Which of the operation's memories.
@@ -208,6 +215,14 @@ pub enum Output {
     /// Copy from input to result, then call
     /// [`Exchange::copied`](super::exchange::Exchange::copied).
     Copy(CopyOwn),
+    /// See that nobody writes any more to what came ahead for an operation that is over, then call
+    /// [`Exchange::abandoned`](super::exchange::Exchange::abandoned).
+    Abandon {
+        /// The sender.
+        from: PeerId,
+        /// The operation.
+        op: OpName,
+    },
     /// The whole result is here, and all members called the same.
     Held(OpName),
     /// Another member called something else.
@@ -232,7 +247,7 @@ impl Output {
             Self::Store(storage) => Some(storage.op),
             Self::Encode(coding) | Self::Decode(coding) => Some(coding.op),
             Self::Copy(copy) => Some(copy.op),
-            Self::Held(_) | Self::Mismatch { .. } => None,
+            Self::Held(_) | Self::Mismatch { .. } | Self::Abandon { .. } => None,
         }
     }
 }

@@ -471,8 +471,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 const MAGIC: [u8; 8] = *b"ccl-log\n";
 /// Older versions lack: shared state and units (1); generations of a unit (2); whether a run was
 /// taken over, names of peers, and returned tags (3); the timeouts sent to peers, and why sessions
-/// ended (4). Their records would be misread.
-const JOURNAL_VERSION: u32 = 5;
+/// ended (4); what hops and bytes cost (5). Their records would be misread.
+const JOURNAL_VERSION: u32 = 6;
 const FIXED_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 16;
 /// Memory kept between records, in bytes; all but views of large worlds fit.

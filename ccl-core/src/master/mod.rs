@@ -100,6 +100,8 @@ pub struct Setup {
     /// Timeouts, sent to every newcomer. If an earlier master sent any live session longer ones,
     /// all sessions are judged by those.
     pub timers: crate::timers::Timers,
+    /// What is assumed of the paths between members.
+    pub paths: crate::paths::Paths,
     /// Found a run at once if there is no history.
     pub new_run: bool,
     /// Rebuild without a majority if there is no journal.

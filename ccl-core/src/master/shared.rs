@@ -7,6 +7,7 @@ use crate::master::history::record::Record;
 use crate::master::outbox::Outbox;
 use crate::master::session::Sessions;
 use crate::master::session::backoff::Backoffs;
+use crate::paths::Paths;
 use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::control::{EvictReason, MasterToPeer};
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub term: Term,
     /// The timeouts in use: its own, or longer ones that earlier masters sent to sessions.
     pub timers: Timers,
+    /// The paths between members.
+    pub paths: Paths,
     /// The operator's override that replaces a majority (R11).
     pub force_rebuild: bool,
     /// Tags of a group from which on those at rest are given back.

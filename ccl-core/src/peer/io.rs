@@ -10,8 +10,8 @@ use crate::event::Event;
 use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, Fingerprint, LinkFault, MasterToPeer, Member, PeerToMaster, Place,
-    Start, StateId,
+    AbortReason, CancelReason, CostTable, Fingerprint, LinkFault, MasterToPeer, Member,
+    PeerToMaster, Place, Start, StateId,
 };
 use crate::wire::word::Word;
 
@@ -24,6 +24,8 @@ pub struct View {
     pub members: Vec<Member>,
     /// The ring: ranks, each followed by its next.
     pub ring_order: Vec<Rank>,
+    /// What moving bytes costs in it, from which the algorithm is chosen.
+    pub costs: CostTable,
 }
 
 impl View {

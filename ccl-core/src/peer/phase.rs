@@ -258,6 +258,7 @@ impl Membership {
             vid: install.vid,
             members: install.members.clone(),
             ring_order: install.ring_order.clone(),
+            costs: install.costs,
         };
         Self {
             view: Arc::new(view),

@@ -30,6 +30,8 @@ pub enum Frame {
     /// An operation was posted: its fingerprint, and for eager operations the contribution (signal
     /// lane).
     Post {
+        /// Segments of the contribution that come ahead of a credit.
+        ahead: u32,
         /// Bytes of the fingerprint, with which the payload begins.
         fingerprint_bytes: u32,
     },
@@ -99,6 +101,13 @@ pub enum Frame {
         /// Number of blocks.
         count: u32,
     },
+    /// A segment of somebody's input, sent with the post and ahead of a credit.
+    Ahead {
+        /// Number of the segment.
+        segment: u32,
+        /// Bytes that all such segments to this receiver need in its reserve.
+        batch_bytes: u32,
+    },
 }
 
 impl Frame {
@@ -116,7 +125,8 @@ impl Frame {
             Self::Contribution { .. }
             | Self::Result { .. }
             | Self::StateBlocks { .. }
-            | Self::StateDigests { .. } => false,
+            | Self::StateDigests { .. }
+            | Self::Ahead { .. } => false,
         }
     }
 
@@ -136,7 +146,7 @@ impl Frame {
         self.fields().0
     }
 
-    /// The first segment or block that it is about; 0 for a post.
+    /// The first segment or block that it is about; for a post the number of segments ahead.
     #[must_use]
     pub const fn first(self) -> u32 {
         self.fields().1
@@ -145,7 +155,10 @@ impl Frame {
     /// Its kind and its two fields in the header.
     const fn fields(self) -> (u8, u32, u32) {
         match self {
-            Self::Post { fingerprint_bytes } => (1, 0, fingerprint_bytes),
+            Self::Post {
+                ahead,
+                fingerprint_bytes,
+            } => (1, ahead, fingerprint_bytes),
             Self::Credit { first, count } => (2, first, count),
             Self::Contribution { segment, hop } => (3, segment, hop),
             Self::Result { segment, hop } => (4, segment, hop),
@@ -159,6 +172,10 @@ impl Frame {
                 released_low,
                 released_high,
             } => (11, released_low, released_high),
+            Self::Ahead {
+                segment,
+                batch_bytes,
+            } => (12, segment, batch_bytes),
         }
     }
 
@@ -167,6 +184,7 @@ impl Frame {
         let (segment, hop, count) = (first, second, second);
         Some(match kind {
             1 => Self::Post {
+                ahead: first,
                 fingerprint_bytes: second,
             },
             2 => Self::Credit { first, count },
@@ -181,6 +199,10 @@ impl Frame {
             11 => Self::SafePoint {
                 released_low: first,
                 released_high: second,
+            },
+            12 => Self::Ahead {
+                segment,
+                batch_bytes: second,
             },
             _ => return None,
         })
@@ -621,7 +643,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_announces_four_gibibytes_is_refused() {
-        for kind in 1..=9 {
+        for kind in 1..=10 {
             let frame = Frame::from_fields(kind, 0, 0).unwrap();
             let header = |payload_bytes| Header {
                 content: Content::Frame(FrameHeader {
@@ -649,6 +671,7 @@ mod tests {
         let (first, count, segment, hop) = (0x0a0b_0c0d, 0x1a1b_1c1d, 0x0a0b_0c0d, 0x1a1b_1c1d);
         let frames = [
             Frame::Post {
+                ahead: first,
                 fingerprint_bytes: count,
             },
             Frame::Credit { first, count },
@@ -659,6 +682,10 @@ mod tests {
             Frame::StateDigestAsk { first, count },
             Frame::StateBlocks { first, count },
             Frame::StateDigests { first, count },
+            Frame::Ahead {
+                segment,
+                batch_bytes: count,
+            },
         ];
         for (kind, frame) in (1_u8..).zip(frames) {
             let content = Content::Frame(FrameHeader {
@@ -678,11 +705,10 @@ mod tests {
                 sequence: 0x6162_6364_6566_6768,
                 ack: 0x7172_7374_7576_7778,
             };
-            let first = if kind == 1 { "00000000" } else { "0d0c0b0a" };
             let fields = format!(
                 "{kind:02x}001dcc 00100000 6867666564636261 7877767574737271 \
                  2827262524232221 3837363534333231 44434241 54535251 \
-                 {first} 1d1c1b1a 00000000"
+                 0d0c0b0a 1d1c1b1a 00000000"
             );
             let encoded = header.encode();
             let hex: String = encoded[..60].iter().map(|b| format!("{b:02x}")).collect();

@@ -78,19 +78,26 @@ pub enum Algorithm {
     #[default]
     Auto,
     /// Each chunk goes to its owner, who adds in rank order and sends the result to all.
-    Direct,
+    TwoShot,
     /// Chunks travel around the ring order of the view, pipelined by segment.
     Ring,
+    /// Every member sends all it contributes to every other, and adds in rank order.
+    OneShot,
 }
 
 impl Algorithm {
+    /// An older name of [`Algorithm::TwoShot`].
+    #[allow(non_upper_case_globals)]
+    pub const Direct: Self = Self::TwoShot;
+
     /// Its name as callers and error texts write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
-            Self::Direct => "direct",
+            Self::TwoShot => "two_shot",
             Self::Ring => "ring",
+            Self::OneShot => "one_shot",
         }
     }
 }
@@ -100,7 +107,7 @@ impl Algorithm {
 pub struct Fingerprint {
     /// All-reduce, broadcast, …, with what it alone needs.
     pub called: Called,
-    /// Direct or ring.
+    /// How the bytes move.
     pub algorithm: Algorithm,
     /// Most attempts that the library makes in all, with the survivors after a loss.
     pub attempts: u32,

@@ -52,7 +52,7 @@ class Options(TypedDict, total=False):
     #: Most attempts, including the first: retries run with the survivors of a lost peer. Default 1.
     attempts: int
     #: Default ``auto``, which is the same on all members.
-    algorithm: Literal["auto", "direct", "ring"]
+    algorithm: Literal["auto", "one_shot", "two_shot", "ring", "direct"]
     #: The caller's name for a collective built on this one, such as ``reduce to rank 2``. The same
     #: on all members, at most 128 bytes; default none.
     caller: str
@@ -114,6 +114,9 @@ class MasterSettings(TypedDict, total=False):
     new_run: bool
     force_rebuild: bool
     members_gone: bool
+    link_round_trip: Time | None
+    link_bytes_per_second: int | None
+    reserve_bytes: int
     heartbeat_interval: Time
     peer_timeout: Time
     reattach_grace: Time

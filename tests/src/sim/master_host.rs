@@ -104,6 +104,7 @@ impl MasterHost {
         Setup {
             run: "run".into(),
             timers: swarm.timers,
+            paths: swarm.paths,
             tags_kept: swarm.tags_kept,
             new_run: swarm.new_run && self.incarnation == 1,
             force_rebuild: self.force,
@@ -129,6 +130,7 @@ impl World {
         let history = self.master.disk.read();
         self.master.covered = disk::covered(&history, setup.journaled);
         self.master.found = disk::views(&history);
+        self.note_lost_views();
         let now = self.now;
         self.trace.line(
             now,

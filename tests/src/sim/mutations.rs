@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 60] = [
+pub const ALL: [Mutation; 64] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -68,6 +68,10 @@ pub const ALL: [Mutation; 60] = [
     Mutation::LeaseIgnored,
     Mutation::SaidSafePointIgnored,
     Mutation::SafePointSaidAfterFlush,
+    Mutation::AheadBeyondReserve,
+    Mutation::ReserveFreedEarly,
+    Mutation::ReserveKeptAfterAbort,
+    Mutation::OneShotOwnFirst,
 ];
 
 /// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs`,

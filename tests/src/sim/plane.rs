@@ -49,6 +49,10 @@ impl Memory {
     }
 }
 
+/// Memory for data ahead of credits, too little for all that members may send, so that some of it
+/// is dropped.
+const RESERVE_BYTES: usize = 4096;
+
 /// What a frame carries.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -136,11 +140,12 @@ impl Plane {
         let exchange = Exchange::new(ExchangeLimits {
             segments: limits,
             scratch_bytes: limits.scratch_bytes,
+            reserve_bytes: RESERVE_BYTES,
             eager_ops_max: 2,
         });
         Self {
             exchange,
-            scratch: vec![0; limits.scratch_bytes],
+            scratch: vec![0; limits.scratch_bytes + RESERVE_BYTES],
             memory: BTreeMap::new(),
             trespass: None,
         }
@@ -179,6 +184,12 @@ impl Plane {
     /// A peer is no longer a neighbour.
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.exchange.forget_peer(peer);
+    }
+
+    /// Whether no operation holds memory.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.exchange.is_idle()
     }
 
     /// A frame leaves: lent memory is read.
@@ -223,7 +234,7 @@ impl Plane {
         match place {
             Place::Discard => return Ok(()),
             Place::Refuse(why) => return Err(why),
-            Place::Slot { start, bytes: room } => {
+            Place::Slot { start, bytes: room } | Place::Reserve { start, bytes: room } => {
                 assert_eq!(room, bytes.len(), "a slot is as long as its segment");
                 self.scratch[start..start + room].copy_from_slice(&bytes);
             }
@@ -372,6 +383,7 @@ impl World {
             Output::Encode(coding) => plane.encode(coding),
             Output::Decode(coding) => plane.decode(coding),
             Output::Copy(copy) => plane.copy(copy),
+            Output::Abandon { from, op } => plane.exchange.abandoned(from, op),
             Output::Held(op) => {
                 self.hosts[host.0].told.holds(op);
                 self.host_input_quietly(host, Input::Held(op));

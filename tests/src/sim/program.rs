@@ -270,7 +270,12 @@ fn logical(
         Kind::ReduceScatter,
     ];
     let kind = kinds[rng.index(kinds.len())];
-    let algorithm = [Algorithm::Auto, Algorithm::Direct, Algorithm::Ring][rng.index(3)];
+    let algorithm = [
+        Algorithm::Auto,
+        Algorithm::OneShot,
+        Algorithm::TwoShot,
+        Algorithm::Ring,
+    ][rng.index(4)];
     let reduces = matches!(kind, Kind::AllReduce | Kind::ReduceScatter);
     let op = if reduces {
         reduce_op(rng, algorithm)

@@ -301,9 +301,24 @@ fn quiescent(world: &mut World) {
     {
         world.fail(what);
     }
+    if world.failure.is_none()
+        && let Err(what) = world.planes_are_idle()
+    {
+        world.fail(what);
+    }
 }
 
 impl World {
+    /// When no call is open, no member holds memory for what others sent.
+    fn planes_are_idle(&self) -> Result<(), String> {
+        let hosts = self.groups().flat_map(|group| self.live_hosts(group));
+        let mut members = hosts.filter(|host| self.hosts[host.0].view.is_some());
+        match members.find(|host| !self.hosts[host.0].plane.is_idle()) {
+            Some(host) => Err(format!("{host:?} keeps memory of operations that are over")),
+            None => Ok(()),
+        }
+    }
+
     fn absorb(&mut self) {
         self.stats.events = self.trace.events();
         if let Some(master) = &self.master.machine {

@@ -127,7 +127,7 @@ fn age(content: &mut Content) {
             let mut bytes = payload.to_vec();
             // A post that ends with its fingerprint ends with its caller's name or none, after its
             // `min_world`. So it stays a fingerprint.
-            let is_post = matches!(header.frame, Frame::Post { fingerprint_bytes }
+            let is_post = matches!(header.frame, Frame::Post { fingerprint_bytes, .. }
                 if fingerprint_bytes as usize == bytes.len());
             let back = if is_post { 2 } else { 1 };
             if let Some(at) = bytes.len().checked_sub(back) {

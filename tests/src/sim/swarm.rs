@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use ccl_core::Timers;
 use ccl_core::ids::{GroupId, UnitId};
 use ccl_core::limits;
+use ccl_core::{Paths, Timers};
 
-use super::rng::Rng;
+use super::rng::{Rng, mix};
 
 /// What a crashed master finds on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,8 @@ pub struct Swarm {
     pub healthy_group: Option<u64>,
     /// Timeouts of the run.
     pub timers: Timers,
+    /// What the master assumes of the paths between members.
+    pub paths: Paths,
     /// What a crashed master finds.
     pub disk: Disk,
     /// Whether the first master founds the run at once.
@@ -258,6 +260,7 @@ impl Swarm {
             tags_kept: limits::TAGS_KEPT,
             healthy_group,
             timers: timers(&mut rng),
+            paths: paths(&mut Rng::new(mix(seed))),
             disk,
             new_run: rng.chance(700),
             delay: (
@@ -345,6 +348,15 @@ fn world(rng: &mut Rng, groups: usize) -> usize {
 fn min_world(rng: &mut Rng, world: usize) -> u32 {
     let drawn = [1, 1, 1, 2, 2, 3][rng.index(6)];
     drawn.min(world as u32)
+}
+
+/// From paths on which nothing goes ahead of credits to those on which everything does.
+fn paths(rng: &mut Rng) -> Paths {
+    Paths {
+        round_trip: Some(Duration::from_micros([128, 512, 1 << 20][rng.index(3)])),
+        bytes_per_second: Some(1_000_000),
+        reserve_bytes: [0, 1024, 4096, 16 << 20][rng.index(4)],
+    }
 }
 
 fn timers(rng: &mut Rng) -> Timers {

@@ -202,13 +202,15 @@ pub(super) fn snapshots(buffers: &[Buffer], side: impl Fn(&Buffer) -> &Lent) -> 
 #[test]
 fn results_are_home_after_the_commit_and_inputs_whole_before() {
     for (kind, algorithm, is_in_place) in [
-        (Kind::AllReduce, Algorithm::Direct, false),
-        (Kind::AllReduce, Algorithm::Direct, true),
+        (Kind::AllReduce, Algorithm::TwoShot, false),
+        (Kind::AllReduce, Algorithm::TwoShot, true),
+        (Kind::AllReduce, Algorithm::OneShot, false),
+        (Kind::AllReduce, Algorithm::OneShot, true),
         (Kind::AllReduce, Algorithm::Ring, false),
         (Kind::AllReduce, Algorithm::Ring, true),
-        (Kind::Broadcast, Algorithm::Direct, true),
-        (Kind::AllGather, Algorithm::Direct, false),
-        (Kind::ReduceScatter, Algorithm::Direct, false),
+        (Kind::Broadcast, Algorithm::TwoShot, true),
+        (Kind::AllGather, Algorithm::TwoShot, false),
+        (Kind::ReduceScatter, Algorithm::TwoShot, false),
     ] {
         let mut call = Call::all_reduce(3, Dtype::F32, 60_001);
         call.kind = kind;

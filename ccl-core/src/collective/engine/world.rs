@@ -19,7 +19,7 @@ use crate::peer::Neighbour;
 use crate::reduce::{Dtype, ReduceOp};
 use crate::transport::mem::{Faults, MemLinks, MemNetwork};
 use crate::transport::{Identity, Links};
-use crate::wire::control::{Algorithm, Kind};
+use crate::wire::control::{Algorithm, CostTable, Kind};
 
 /// One peer.
 struct Node {
@@ -60,8 +60,12 @@ fn random_call(prng: &mut Prng, world_size: usize, tag: u64) -> Call {
     if call.kind == Kind::Barrier {
         call.parts.clear();
     }
-    if call.kind == Kind::AllReduce && prng.below(2) == 0 {
-        call.algorithm = Algorithm::Ring;
+    if call.kind == Kind::AllReduce {
+        let algorithms = [Algorithm::Ring, Algorithm::TwoShot, Algorithm::OneShot];
+        call.algorithm = algorithms[prng.below(algorithms.len())];
+    }
+    if prng.below(2) == 0 {
+        call.costs = CostTable::default();
     }
     call.op = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::Max][prng.below(3)];
     call.root = prng.below(world_size) as u32;

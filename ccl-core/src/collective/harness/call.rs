@@ -18,6 +18,7 @@ pub(in crate::collective) const LIMITS: ExchangeLimits = ExchangeLimits {
         eager_bytes_max: 96,
     },
     scratch_bytes: 4096,
+    reserve_bytes: 4096,
     eager_ops_max: 2,
 };
 
@@ -52,13 +53,15 @@ pub(in crate::collective) struct Call {
     pub(in crate::collective) tag: u64,
     pub(in crate::collective) n: u64,
     pub(in crate::collective) caller: String,
+    pub(in crate::collective) costs: CostTable,
+    pub(in crate::collective) epoch: u32,
 }
 
 impl Call {
     pub(in crate::collective) fn all_reduce(world_size: usize, dtype: Dtype, count: u64) -> Self {
         Self {
             kind: Kind::AllReduce,
-            algorithm: Algorithm::Direct,
+            algorithm: Algorithm::TwoShot,
             op: ReduceOp::Sum,
             root: 0,
             parts: vec![Part { dtype, count }],
@@ -67,6 +70,11 @@ impl Call {
             tag: 0,
             n: 0,
             caller: String::new(),
+            costs: CostTable {
+                reserve_bytes: 2048,
+                ..CostTable::default()
+            },
+            epoch: 1,
         }
     }
 
@@ -76,7 +84,7 @@ impl Call {
             n: OpNumber(self.n),
             birth: Vid {
                 term: Term(1),
-                epoch: Epoch(1),
+                epoch: Epoch(self.epoch),
             },
         }
     }
@@ -113,7 +121,7 @@ impl Call {
                 op: self.name(),
                 members: (0..self.world_size).map(peer).collect(),
                 ring_order: self.ring_order.clone().into(),
-                costs: CostTable::default(),
+                costs: self.costs,
             },
             rank: Rank(at as u32),
             fingerprint: self.fingerprint(),

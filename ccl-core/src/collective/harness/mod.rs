@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::exchange::{Body, Coding, Exchange, ExchangeLimits, Operand, Output, Place};
 use super::layout::{Side, Span};
-use crate::ids::{OpName, PeerId};
+use crate::ids::{OpName, PeerId, Vid};
 use crate::reduce;
 use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::Fingerprint;
@@ -82,6 +82,8 @@ pub(super) struct Peer {
     pub(super) faults: Vec<&'static str>,
     pub(super) eager_bodies: usize,
     pub(super) credits: usize,
+    /// Bytes that each open operation has sent ahead to each other peer.
+    pub(super) sent_ahead: BTreeMap<(OpName, usize), usize>,
     scratch: Vec<u8>,
 }
 
@@ -115,7 +117,8 @@ impl World {
             faults: Vec::new(),
             eager_bodies: 0,
             credits: 0,
-            scratch: vec![0; limits.scratch_bytes],
+            sent_ahead: BTreeMap::new(),
+            scratch: vec![0; limits.scratch_bytes + limits.reserve_bytes],
         };
         Self {
             peers: (0..peers).map(peer).collect(),
@@ -143,11 +146,26 @@ impl World {
         let start = call.start(at, peer);
         self.peers[at].exchange.start(start, &call.parts);
         self.drain(at);
+        let bytes_max = call.costs.ahead_bytes_max(call.world_size);
+        for to in 0..call.world_size {
+            let sent = &self.peers[at].sent_ahead;
+            let to_it = sent.iter().filter(|((_, other), _)| *other == to);
+            let bytes: usize = to_it.map(|(_, bytes)| bytes).sum();
+            assert!(bytes <= bytes_max, "{at} sends {to} more ahead than it may");
+        }
     }
 
     pub(super) fn stop(&mut self, at: usize, op: OpName) {
         self.peers[at].exchange.stop(op);
         self.peers[at].memory.remove(&op);
+        self.peers[at].sent_ahead.retain(|(name, _), _| *name != op);
+        self.drain(at);
+    }
+
+    /// A view is in force at a peer: of the operations born before, these go on.
+    pub(super) fn forget(&mut self, at: usize, before: Vid, carried: &[OpName]) {
+        let carried = carried.iter().copied();
+        self.peers[at].exchange.forget(before, carried);
         self.drain(at);
     }
 
@@ -208,13 +226,20 @@ impl World {
                     header,
                     side,
                     span,
-                } => self.bulks.push(Bulk {
-                    from: at,
-                    to: index(to),
-                    header,
-                    side,
-                    span,
-                }),
+                } => {
+                    if let Frame::Ahead { batch_bytes, .. } = header.frame {
+                        let sent = &mut self.peers[at].sent_ahead;
+                        sent.insert((header.op, index(to)), batch_bytes as usize);
+                    }
+                    self.bulks.push(Bulk {
+                        from: at,
+                        to: index(to),
+                        header,
+                        side,
+                        span,
+                    });
+                }
+                Output::Abandon { from, op } => self.peers[at].exchange.abandoned(from, op),
                 Output::Held(op) => self.peers[at].held.push(op),
                 Output::Mismatch { peer, theirs, .. } => {
                     self.peers[at].mismatches.push((peer, theirs));
@@ -248,7 +273,9 @@ impl World {
         let receiver = &mut self.peers[bulk.to];
         let place = receiver.exchange.place(peer(bulk.from), &bulk.header);
         let target = match place {
-            Place::Slot { start, bytes } => &mut receiver.scratch[start..start + bytes],
+            Place::Slot { start, bytes } | Place::Reserve { start, bytes } => {
+                &mut receiver.scratch[start..start + bytes]
+            }
             Place::Memory { side, span } => {
                 let memory = receiver.memory.get_mut(&op).unwrap();
                 &mut memory.side(side)[span.part as usize][span.range()]

@@ -119,14 +119,13 @@ async fn serve(
 impl Server {
     /// The server, and its port, whose connections it accepts.
     fn new(parts: Parts) -> Result<(Self, Port)> {
-        let port = parts
-            .port
-            .serve()
-            .map_err(|error| Error::os("cannot accept connections on the master's port", error))?;
+        let refused = |error| Error::os("cannot accept connections on the master's port", error);
+        let port = parts.port.serve().map_err(refused)?;
         let clock = Clock::start();
         let setup = Setup {
             run: parts.config.run,
             timers: parts.config.timers,
+            paths: parts.config.paths,
             new_run: parts.config.new_run,
             force_rebuild: parts.config.force_rebuild,
             members_gone: parts.config.members_gone,

@@ -17,9 +17,7 @@ use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::timers::Timers;
 use crate::topology;
-use crate::wire::control::{
-    CommitRecord, CostTable, EvictReason, Install, MasterToPeer, Member, Sealed,
-};
+use crate::wire::control::{CommitRecord, EvictReason, Install, MasterToPeer, Member, Sealed};
 
 type Lost = BTreeMap<PeerId, EvictReason>;
 
@@ -288,8 +286,8 @@ impl Group {
         self.view = View {
             vid,
             ring_order: topology::ring_order(&members),
+            costs: topology::costs(&members, &shared.paths),
             members,
-            costs: CostTable::default(),
             released: false,
             departed: lost
                 .iter()

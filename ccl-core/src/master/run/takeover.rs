@@ -38,6 +38,7 @@ impl Master {
             went_on: None,
             term: Term(0),
             timers,
+            paths: setup.paths,
             force_rebuild: setup.force_rebuild,
             tags_kept: setup.tags_kept,
             sessions: Sessions::default(),

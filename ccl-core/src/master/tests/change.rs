@@ -1,7 +1,7 @@
 //! Views, commits and view changes (R1–R6, R8, R12).
 
 use super::*;
-use crate::wire::control::{AbortReason, Birth, CancelReason};
+use crate::wire::control::{AbortReason, Birth, CancelReason, CostTable};
 
 #[test]
 fn operation_commits_when_all_are_done() {
@@ -230,7 +230,7 @@ fn operation_of_an_older_view_goes_on_under_its_name() {
         op: x,
         members: peers.iter().map(|peer| peer.peer).collect(),
         ring_order: [Rank(0), Rank(1)].into(),
-        costs: Default::default(),
+        costs: CostTable::ONE_HOST,
     };
     assert_eq!(install.carried, [carried]);
     for &peer in &peers {

@@ -62,6 +62,7 @@ fn setup() -> Setup {
     Setup {
         run: "run".into(),
         timers: Timers::default(),
+        paths: Default::default(),
         new_run: true,
         force_rebuild: false,
         start_number: 0,

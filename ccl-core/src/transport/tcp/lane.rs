@@ -404,6 +404,7 @@ mod tests {
         FrameHeader {
             op: crate::ids::OpName::default(),
             frame: Frame::Post {
+                ahead: 0,
                 fingerprint_bytes: 0,
             },
             payload_bytes: 0,

@@ -137,6 +137,15 @@ impl World {
         }
     }
 
+    /// A master starts with the newest views in its journal, of which no event may have told.
+    pub fn note_lost_views(&mut self) {
+        let (now, run) = (self.now, self.checkers.run);
+        let found = self.master.found.iter();
+        let lost = found.filter(|(_, (_, members))| members.is_empty());
+        let lost = lost.map(|(group, _)| ((run, *group), now));
+        self.checkers.lost.extend(lost);
+    }
+
     /// R19: members that go on without a master do so only until their group may be founded anew.
     pub fn check_fork(
         &self,

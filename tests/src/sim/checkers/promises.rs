@@ -254,7 +254,9 @@ impl World {
             return Ok(());
         };
         let newest = self.checkers.newest_view(host.group);
-        let newest = newest.filter(|view| view.vid == host.vid());
+        let found = self.master.found.get(&host.group);
+        let is_newest = found.is_none_or(|(vid, _)| *vid <= host.vid());
+        let newest = newest.filter(|view| view.vid == host.vid() && is_newest);
         let is_member = newest.is_some_and(|view| view.members.contains(&peer));
         let is_gone = self.checkers.promises.gone.contains(&(run, Some(peer)));
         let window = self.master.started + self.swarm.timers.rebuild_window;

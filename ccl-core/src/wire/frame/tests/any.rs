@@ -78,7 +78,12 @@ fn any_called() -> impl Strategy<Value = Called> {
 }
 
 fn fingerprint() -> impl Strategy<Value = Fingerprint> {
-    let algorithm = prop::sample::select(vec![Algorithm::Auto, Algorithm::Direct, Algorithm::Ring]);
+    let algorithm = prop::sample::select(vec![
+        Algorithm::Auto,
+        Algorithm::TwoShot,
+        Algorithm::Ring,
+        Algorithm::OneShot,
+    ]);
     let numbers = (any::<u32>(), 0..=WORLD_SIZE_MAX as u32);
     let caller = "[a-z_ 0-9]{0,128}";
     (any_called(), algorithm, numbers, caller).prop_map(
@@ -431,6 +436,8 @@ fn install() -> impl Strategy<Value = Install> {
                 let costs = CostTable {
                     direct_world_max: rest.0,
                     held_world_max: rest.0,
+                    round_trip_bytes: u64::from(rest.0) << 20,
+                    ..CostTable::default()
                 };
                 Install {
                     vid,

@@ -262,6 +262,7 @@ fn the_loss_of_a_link_that_begins_anew_is_told_before_its_successor_comes_up() {
     let header = FrameHeader {
         op: OpName::default(),
         frame: Frame::Post {
+            ahead: 0,
             fingerprint_bytes: 0,
         },
         payload_bytes: 1,
