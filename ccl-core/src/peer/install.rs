@@ -84,6 +84,7 @@ impl Peer {
         self.advance_all();
         self.say_safe_point();
         self.agree_on_safe_point();
+        self.answer_safe_points();
     }
 
     fn show_view(&mut self, departed: Vec<(PeerId, EvictReason)>) {

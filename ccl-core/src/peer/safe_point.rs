@@ -170,6 +170,7 @@ impl Peer {
         self.safe_points.sealed = self.safe_points.sealed.max(released);
         self.safe_points.raise(released);
         self.tell_safe_point();
+        self.answer_safe_points();
     }
 
     /// Ends the open safe point if it was released. One released by a view change waits for the

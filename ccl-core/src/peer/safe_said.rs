@@ -31,6 +31,7 @@ pub(super) struct Said {
 struct Heard {
     vid: Vid,
     called: u64,
+    released: u64,
 }
 
 /// When safe points are called, from which follows how many should be released ahead.
@@ -106,7 +107,12 @@ impl Peer {
         let others = &mut self.said.others;
         let known = others.get(&peer).map(|known| (known.vid, known.called));
         if vid >= own && Some((vid, called)) > known {
-            others.insert(peer, Heard { vid, called });
+            let heard = Heard {
+                vid,
+                called,
+                released,
+            };
+            others.insert(peer, heard);
         }
         if vid != own || !self.other_members().contains(&peer) {
             return;
@@ -115,10 +121,29 @@ impl Peer {
         if released > ours {
             return self.take_safe_points(released);
         }
-        if ours > released && ours >= called {
+        if ours > released && ours >= called && self.said.own >= called {
             self.tell_safe_points(vec![peer]);
         }
+        self.answer_safe_points();
         self.agree_on_safe_point();
+    }
+
+    /// Answers members that wait at safe points which are released here, and of which this peer has
+    /// not told them: it did not wait there.
+    pub(super) fn answer_safe_points(&mut self) {
+        let vid = self.view().map(|view| view.vid).unwrap_or_default();
+        let (ours, said) = (self.safe_points.released(), self.said.own);
+        let mut to = Vec::new();
+        for (peer, heard) in &mut self.said.others {
+            let waits = heard.vid == vid && heard.called > heard.released;
+            if waits && (said + 1..=ours).contains(&heard.called) {
+                heard.released = ours;
+                to.push(*peer);
+            }
+        }
+        if !to.is_empty() {
+            self.tell_safe_points(to);
+        }
     }
 
     /// Takes the safe point for unchanged if all members have told each other to be there.
@@ -142,6 +167,7 @@ impl Peer {
         if self.session.holds_lease(self.now) {
             self.safe_points.raise(released);
             self.tell_safe_point();
+            self.answer_safe_points();
         }
     }
 

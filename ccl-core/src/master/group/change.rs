@@ -199,6 +199,7 @@ impl Group {
         let Phase::Suspended(change) = std::mem::replace(&mut self.phase, Phase::Founding) else {
             unreachable!("only a suspended group is decided");
         };
+        self.note_carried();
         let at_rest = change.busy.map(|busy| self.ledger.at_rest(&busy));
         let lost = change.lost;
         let said = change.said;

@@ -20,6 +20,9 @@ pub struct Leases {
     is_halted: bool,
     /// When the leases of those that were lost end.
     until: Option<Instant>,
+    /// When those of members end that were lost while an operation was carried. Its members may be
+    /// others than the view's, so that nobody who has flushed takes part in it.
+    owed: Option<Instant>,
 }
 
 impl Leases {
@@ -28,6 +31,7 @@ impl Leases {
         Self {
             is_halted: false,
             until: Some(until),
+            owed: None,
         }
     }
 }
@@ -56,21 +60,28 @@ impl Group {
         let is_over = self.leases.is_halted || members_before < 2;
         let is_founding = self.view.members.is_empty();
         let until = self.leases.until.filter(|_| is_founding && !is_over);
-        self.leases = Leases {
-            is_halted: false,
-            until,
-        };
+        self.leases.is_halted = false;
+        self.leases.until = until;
     }
 
     /// Until when the members of the last view may go on together, although all were lost.
     pub fn leased_until(&self, now: Instant) -> Option<Instant> {
-        let until = self.leases.until.filter(|until| *until > now);
+        let leases = self.leases.until.max(self.leases.owed);
+        let until = leases.filter(|until| *until > now);
         until.filter(|_| self.is_founding() && !is_active(Mutation::LeaseIgnored))
+    }
+
+    /// A view ends. What is carried in it may be committed by members that were lost.
+    pub fn note_carried(&mut self) {
+        if self.ledger.open().any(|open| open.carried) {
+            self.leases.owed = self.leases.owed.max(self.leases.until);
+        }
     }
 
     /// Whether a lost view is to be sealed as one whose members may go on.
     pub fn is_leased(&self) -> bool {
-        self.leases.until.is_some() && self.view.members.is_empty()
+        let leases = self.leases.until.max(self.leases.owed);
+        leases.is_some() && self.view.members.is_empty()
     }
 }
 

@@ -254,6 +254,12 @@ impl Group {
             return Ok(());
         }
         self.absorb(shared, peer, report)?;
+        let released = self.safe.released;
+        let waits = report.safe_called > report.safe_released;
+        if waits && report.safe_called <= released {
+            let k = released - 1;
+            shared.send(peer, MasterToPeer::SafeReleased { k, vid });
+        }
         if let Phase::Installing(round) = &mut self.phase {
             round.awaited.remove(peer);
         }
