@@ -298,8 +298,9 @@ typedef struct cclCommunicatorConfig_t {
      */
     const char *advertise;
     /*
-     TCP congestion control of the lanes, such as `bbr`; if the system does not have it, it is
-     ignored with a line in the log. NULL: the system's choice.
+     TCP congestion control of the lanes, such as `bbr`, or `keep` for the system's choice; if
+     the system does not have it, it is ignored with a line in the log. NULL or `auto`: if
+     permitted, `cubic` on one host and `bbr` over long paths, else the system's choice.
      */
     const char *congestion_control;
     /*
@@ -316,11 +317,11 @@ typedef struct cclCommunicatorConfig_t {
      */
     uint64_t operation_timeout_ms;
     /*
-     Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. 0: 16 MiB.
+     Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. 0: 32 MiB.
      */
     uint64_t scratch_bytes;
     /*
-     Limit on the bytes per second that each lane sends. 0: no limit.
+     Limit on the bytes per second that each lane sends. 0: as measured.
      */
     uint64_t pacing_bytes_per_second;
     /*
@@ -337,7 +338,7 @@ typedef struct cclCommunicatorConfig_t {
     uint32_t has_unit;
     /*
      Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer on the same
-     host, 4 to any other.
+     host, to any other 4 at first and then 2 to 16 as rate and round trip need.
      */
     uint32_t lanes;
     /*

@@ -31,8 +31,9 @@ pub struct cclCommunicatorConfig_t {
     /// `host:port` to advertise to other peers, for peers behind a port mapping; port 0 is the
     /// listening port. NULL: the address that the master sees, and those of this host.
     pub advertise: *const c_char,
-    /// TCP congestion control of the lanes, such as `bbr`; if the system does not have it, it is
-    /// ignored with a line in the log. NULL: the system's choice.
+    /// TCP congestion control of the lanes, such as `bbr`, or `keep` for the system's choice; if
+    /// the system does not have it, it is ignored with a line in the log. NULL or `auto`: if
+    /// permitted, `cubic` on one host and `bbr` over long paths, else the system's choice.
     pub congestion_control: *const c_char,
     /// Failure unit: peers that join, leave and fail together. Used only with `has_unit`.
     pub unit: u64,
@@ -41,9 +42,9 @@ pub struct cclCommunicatorConfig_t {
     /// Deadline of calls without one of their own, in milliseconds; CCL_FOREVER: none. 0: 10
     /// minutes.
     pub operation_timeout_ms: u64,
-    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. 0: 16 MiB.
+    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. 0: 32 MiB.
     pub scratch_bytes: u64,
-    /// Limit on the bytes per second that each lane sends. 0: no limit.
+    /// Limit on the bytes per second that each lane sends. 0: as measured.
     pub pacing_bytes_per_second: u64,
     /// Limit on the shared-state bytes per second that this peer sends to others. 0: no limit.
     pub state_bytes_per_second: u64,
@@ -52,7 +53,7 @@ pub struct cclCommunicatorConfig_t {
     /// 1: use `unit`. 0: this peer is a unit by itself.
     pub has_unit: u32,
     /// Data connections of each link that this peer dials, 1 to 32. 0: 1 to a peer on the same
-    /// host, 4 to any other.
+    /// host, to any other 4 at first and then 2 to 16 as rate and round trip need.
     pub lanes: u32,
     /// Smallest world size that operations run with, 1 to 256. 0: 1.
     pub min_world_size: u32,

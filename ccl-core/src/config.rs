@@ -108,7 +108,8 @@ pub struct CommunicatorConfig {
     /// Default `None`.
     pub advertise: Option<String>,
     /// Data connections of each link that this peer dials, 1 to 32. `None`: 1 to a peer on the same
-    /// host, where more only cost CPU time, and 4 to any other. Default `None`.
+    /// host, where more only cost CPU time; to any other 4 at first, and then 2 to 16 as rate and
+    /// round trip need. Default `None`.
     pub lanes: Option<u16>,
     /// Smallest world size that operations run with; below it they return `TooFewPeers`. Default 1.
     pub min_world_size: u32,
@@ -122,18 +123,20 @@ pub struct CommunicatorConfig {
     pub operation_timeout: Option<Duration>,
     /// Whether data segments carry a CRC-32. Default true.
     pub checksum: bool,
-    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB. Default 16 MiB.
+    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB; only what
+    /// is used takes memory. Default 32 MiB.
     pub scratch_bytes: usize,
     /// Limit on the shared-state bytes per second that this peer sends to others. `None`: no limit.
     /// Default `None`.
     pub state_bytes_per_second: Option<u64>,
     /// Threads that move bytes, 1 to 256. Default: half the cores, at least 1, at most 4.
     pub io_threads: Option<usize>,
-    /// TCP congestion control of the lanes, such as `cubic` or `bbr`. `None`: the system's choice,
-    /// but `cubic`, if permitted, between peers on one host. Default `None`.
+    /// TCP congestion control of the lanes, such as `cubic` or `bbr`, or `keep` for the system's
+    /// choice. `None` and `auto`: if permitted, `cubic` between peers on one host and `bbr` over
+    /// round trips from 3 ms; else the system's choice. Default `None`.
     pub congestion_control: Option<String>,
-    /// Limit on the bytes per second that each lane sends (`SO_MAX_PACING_RATE`). `None`: no limit.
-    /// Default `None`.
+    /// Limit on the bytes per second that each lane sends (`SO_MAX_PACING_RATE`). `None`: as
+    /// measured. Default `None`.
     pub pacing_bytes_per_second: Option<u64>,
 }
 
@@ -209,7 +212,7 @@ impl CommunicatorConfig {
         check_run(&self.run)?;
         check_name(self.name.as_deref())?;
         check_master(&self.master)?;
-        let scratch_bytes = limits::SCRATCH_BYTES_DEFAULT..=limits::SCRATCH_BYTES_MAX;
+        let scratch_bytes = limits::SCRATCH_BYTES_MIN..=limits::SCRATCH_BYTES_MAX;
         if !scratch_bytes.contains(&self.scratch_bytes) {
             return Err(Error::invalid("scratch_bytes must be 16 MiB to 1 GiB"));
         }

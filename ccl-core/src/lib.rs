@@ -144,7 +144,7 @@ pub use half::{bf16, f16};
 pub use ids::{GroupId, PeerId, Rank, Tag, Vid};
 pub use master::{GroupStatus, PeerStatus, Status};
 pub use names::Names;
-pub use outcome::{Counters, Outcome, Progress};
+pub use outcome::{Counters, LinkState, Outcome, Progress};
 pub use paths::Paths;
 pub use peer::View;
 pub use reduce::{Dtype, Element, ReduceOp};

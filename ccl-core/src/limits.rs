@@ -83,8 +83,11 @@ pub const EAGER_OPS_MAX: usize = 8;
 pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
 /// Smallest segment that a large world cuts down to.
 pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
-/// Scratch memory of one communicator by default, in bytes.
-pub const SCRATCH_BYTES_DEFAULT: usize = 16 << 20;
+/// Least scratch memory of one communicator, in bytes, which operations are cut for.
+pub const SCRATCH_BYTES_MIN: usize = 16 << 20;
+/// Scratch memory by default: what is under way at 1 Gbit/s over 100 ms, and as much again while a
+/// lost segment holds the rest up. Only what is used takes memory.
+pub const SCRATCH_BYTES_DEFAULT: usize = 32 << 20;
 /// Receive memory of one member for data that is sent ahead of credits, in bytes, by default: a
 /// mebibyte for each link of a world of 17.
 pub const RESERVE_BYTES_DEFAULT: usize = 16 << 20;
@@ -106,6 +109,9 @@ pub const STATE_ASKS_MAX: usize = 1024;
 pub const LANES_MAX: u16 = 32;
 /// Data lanes of one link by default.
 pub const LANES_DEFAULT: u16 = 4;
+/// Most data lanes that a link adds by itself. More help only against losses that another
+/// congestion control does not mind.
+pub const LANES_AUTO_MAX: u16 = 16;
 /// Bulk lanes between peers of one host by default. Memory is the bottleneck there; segments on
 /// more lanes only evict each other from the cache.
 pub const LANES_SAME_HOST: u16 = 1;
@@ -138,7 +144,7 @@ const _: () = assert!(TAGS_KEPT > OPEN_OPS_MAX);
 const _: () = assert!(CONTROL_FRAME_BYTES_MAX as usize <= UNIDENTIFIED_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
 /// A whole segment, one contribution from each other member, always fits the scratch memory.
-const _: () = assert!((WORLD_SIZE_MAX - 1) * SEGMENT_BYTES_MIN <= SCRATCH_BYTES_DEFAULT);
+const _: () = assert!((WORLD_SIZE_MAX - 1) * SEGMENT_BYTES_MIN <= SCRATCH_BYTES_MIN);
 const _: () = assert!(EAGER_BYTES_MAX <= SEGMENT_BYTES_MAX);
 
 /// Safe points that a master releases before members reach them: those of one round trip to it, for

@@ -1,6 +1,7 @@
 //! What a caller learns from the driver: how a call ended, its progress, and counters.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::{OpName, PeerId};
 use crate::peer::View;
@@ -42,4 +43,24 @@ pub struct Counters {
     pub received_bytes: u64,
     /// Data connections of the current link with the most.
     pub lanes: u16,
+}
+
+/// The link to another peer: what its connections have in force, and what was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkState {
+    /// The other peer.
+    pub peer: PeerId,
+    /// Data connections that take part.
+    pub lanes: u16,
+    /// The congestion control in force.
+    pub congestion_control: String,
+    /// The send buffer of a connection, in bytes as the system counts them.
+    pub send_buffer_bytes: u64,
+    /// The most that was delivered lately, in bytes per second; 0 if nothing was measured, as
+    /// between peers of one host.
+    pub delivered_bytes_per_second: u64,
+    /// What all data connections together are limited to, in bytes per second, if they are.
+    pub limit_bytes_per_second: Option<u64>,
+    /// The shortest round trip; zero if it was not measured.
+    pub rtt: Duration,
 }

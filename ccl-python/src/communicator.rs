@@ -33,12 +33,15 @@ use crate::wait::wait_telling;
 ///   advertise                None: "host:port" to advertise, behind a port mapping
 ///   connect_timeout          90 s: until admitted, including the wait for the master
 ///   operation_timeout        600 s: deadline of calls without one; None: no deadline
-///   lanes                    None: connections of each link; None is 1 on one host, else 4
+///   lanes                    None: connections of each link; None is 1 on one host,
+///                            else 4 at first, then 2 to 16 as the path needs
 ///   checksum                 True: CRC-32 over each data frame
-///   scratch_bytes            16 MiB: memory for received contributions
+///   scratch_bytes            32 MiB: memory for received contributions
 ///   io_threads               None: threads that move bytes; None is half the cores, 1 to 4
-///   congestion_control       None: TCP's, such as "bbr"; None is the system's
-///   pacing_bytes_per_second  None: limit on the bytes per second of each lane
+///   congestion_control       None: TCP's, such as "bbr", or "keep"; None is "auto": "bbr" over
+///                            long paths, if permitted
+///   pacing_bytes_per_second  None: limit on the bytes per second of each lane; None is
+///                            as measured
 ///   state_bytes_per_second   None: limit on the shared-state bytes per second sent to others
 ///
 /// Times are seconds or a timedelta.

@@ -29,6 +29,7 @@ const UNSAFE_FILES: [&str; 13] = [
     "ccl-core/src/communicator",
     "ccl-core/src/descriptors.rs",
     "ccl-core/src/state/engine/tests.rs",
+    "ccl-core/src/net/info.rs",
     "ccl-core/src/net/options.rs",
     "ccl-python/src/dlpack.rs",
     "ccl-python/src/flight.rs",

@@ -343,7 +343,7 @@ static void wrong_collectives(cclCommunicator_t communicator) {
     WRONG(cclReduceScatter(c, data, 3, data + 2, 2, cclFloat32, cclSum, NULL, NULL));
     WRONG(cclBroadcast(c, NULL, 4, cclFloat32, 0, NULL, NULL));
     WRONG(cclBarrierAsync(c, NULL, NULL));
-    options.algorithm = 3;
+    options.algorithm = 4;
     WRONG(cclBarrier(c, &options, NULL));
     options.algorithm = 0;
     options.struct_bytes = 1;

@@ -96,6 +96,7 @@ static void share(state_t *state) {
 static int run_peer(const char *address) {
     state_t state;
     float *buffer = (float *)malloc(COUNT * sizeof(float));
+    uint64_t world;
     uint32_t has_reduced = 0, has_admitted = 0;
     char line[128];
     CHECK(buffer != NULL);
@@ -121,9 +122,10 @@ static int run_peer(const char *address) {
             OK(cclUpdateTopology(state.communicator));
         }
     }
+    /* After the barrier others may have left. */
+    world = attribute(state.communicator, cclAttributeWorldSize);
     OK(cclBarrier(state.communicator, NULL, NULL));
-    snprintf(line, sizeof line, "done %lu %lu %lu",
-             (unsigned long)attribute(state.communicator, cclAttributeWorldSize),
+    snprintf(line, sizeof line, "done %lu %lu %lu", (unsigned long)world,
              (unsigned long)state.losses, (unsigned long)has_admitted);
     say(line);
     OK(cclDestroyCommunicator(state.communicator));

@@ -1,6 +1,6 @@
 //! One line of the table: which call, on how much data, and what its peers measured.
 
-use ccl_core::{Algorithm, Dtype, Kind, ReduceOp};
+use ccl_core::{Algorithm, Dtype, Kind, LinkState, ReduceOp};
 use serde::{Deserialize, Serialize};
 
 /// A collective to be measured, the same on all peers.
@@ -89,6 +89,41 @@ pub struct Measured {
     pub repairs: u64,
     /// Data connections of the widest link.
     pub lanes: u16,
+    /// What each link had in force at the end.
+    pub links: Vec<LinkSeen>,
+}
+
+/// What one link had in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSeen {
+    /// The other peer.
+    pub peer: u64,
+    /// Data connections that took part.
+    pub lanes: u16,
+    /// The congestion control.
+    pub congestion_control: String,
+    /// The send buffer of a connection.
+    pub send_buffer_bytes: u64,
+    /// The most that was delivered lately.
+    pub delivered_bytes_per_second: u64,
+    /// What all data connections together were limited to.
+    pub limit_bytes_per_second: Option<u64>,
+    /// The shortest round trip.
+    pub rtt_us: u64,
+}
+
+impl From<LinkState> for LinkSeen {
+    fn from(state: LinkState) -> Self {
+        Self {
+            peer: state.peer.0,
+            lanes: state.lanes,
+            congestion_control: state.congestion_control,
+            send_buffer_bytes: state.send_buffer_bytes,
+            delivered_bytes_per_second: state.delivered_bytes_per_second,
+            limit_bytes_per_second: state.limit_bytes_per_second,
+            rtt_us: u64::try_from(state.rtt.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// Name of a collective as commands and reports write it.

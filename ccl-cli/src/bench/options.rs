@@ -40,7 +40,8 @@ pub struct CollectiveOptions {
     /// Calls before the clock starts; the first is checked.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
-    /// Data connections of each link; by default as the library chooses: 1 on one host, else 4.
+    /// Data connections of each link; by default as the library chooses: 1 on one host, else 4
+    /// at first.
     #[arg(long, value_name = "N")]
     lanes: Option<u16>,
     /// Algorithm that moves the bytes.

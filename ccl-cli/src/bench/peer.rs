@@ -130,6 +130,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
         aborts: counters_at_end.aborts - counters.aborts,
         repairs: counters_at_end.repairs - counters.repairs,
         lanes: counters_at_end.lanes,
+        links: communicator.links().into_iter().map(Into::into).collect(),
     })
 }
 

@@ -3,7 +3,7 @@
 use ccl_core::Kind;
 use serde::Serialize;
 
-use super::case::{Case, Measured, kind_name};
+use super::case::{Case, LinkSeen, Measured, kind_name};
 use super::floor::{CONNECTIONS, Cost};
 
 /// One line of a bench. What was not measured is null.
@@ -42,6 +42,8 @@ pub struct Line {
     floor_time_ratio_min: Option<f64>,
     floor_time_ratio_max: Option<f64>,
     floor_cpu_ratio: Option<f64>,
+    /// What the links of this host's peers had in force after the last repeat.
+    links: Vec<LinkSeen>,
 }
 
 /// What the whole session has in common.
@@ -85,6 +87,11 @@ impl Repeat {
         let master = self.peers.iter().find_map(|peer| peer.master_cpu_ns)?;
         let peers: u64 = self.peers.iter().map(|peer| peer.cpu_ns).sum();
         Some((peers + master) as f64 / self.iterations() as f64)
+    }
+
+    fn links(&self) -> Vec<LinkSeen> {
+        let links = self.peers.iter().flat_map(|peer| &peer.links);
+        links.cloned().collect()
     }
 
     /// Time of each call until the last peer had it.
@@ -152,6 +159,7 @@ impl Line {
             floor_time_ratio_min: floor.as_ref().map(|floor| round(floor.time_ratio_min)),
             floor_time_ratio_max: floor.as_ref().map(|floor| round(floor.time_ratio_max)),
             floor_cpu_ratio: floor.and_then(|floor| floor.cpu_ratio.map(round)),
+            links: repeats.last().map_or_else(Vec::new, Repeat::links),
         }
     }
 
@@ -304,6 +312,7 @@ mod tests {
             aborts: 0,
             repairs: 3,
             lanes: 4,
+            links: Vec::new(),
         }
     }
 
@@ -374,7 +383,7 @@ mod tests {
         for field in
             "collective algorithm transport lanes dtype op world_size bytes time_us time_us_min \
                       time_us_max algbw_gb_s busbw_gb_s wrong cpu_s_per_gib extra_rss_bytes \
-                      floor_time_ratio floor_cpu_ratio"
+                      floor_time_ratio floor_cpu_ratio links"
                 .split_whitespace()
         {
             assert!(json.get(field).is_some(), "{field}");

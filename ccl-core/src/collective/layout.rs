@@ -94,7 +94,7 @@ impl Default for SegmentLimits {
         Self {
             bytes_min: limits::SEGMENT_BYTES_MIN,
             bytes_max: limits::SEGMENT_BYTES_MAX,
-            scratch_bytes: limits::SCRATCH_BYTES_DEFAULT,
+            scratch_bytes: limits::SCRATCH_BYTES_MIN,
             eager_bytes_max: limits::EAGER_BYTES_MAX,
         }
     }

@@ -19,7 +19,7 @@ use crate::driver::peer::Session;
 use crate::driver::peer::notice::Waiting;
 use crate::error::Result;
 use crate::ids::{PeerId, Rank};
-use crate::outcome::Counters;
+use crate::outcome::{Counters, LinkState};
 use crate::peer::View;
 
 pub use census::Census;
@@ -120,6 +120,12 @@ impl Communicator {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.session().counters()
+    }
+
+    /// The links to other peers, in the order of their ids: lanes, congestion control, rates.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkState> {
+        self.session().link_states()
     }
 
     /// The address at which other peers reach this one.

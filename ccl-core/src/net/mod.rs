@@ -5,6 +5,7 @@
 
 mod dial;
 mod host;
+mod info;
 mod listen;
 mod options;
 mod pace;
@@ -12,7 +13,10 @@ mod stream;
 
 pub use dial::{connect, plain};
 pub use host::{is_of_this_host, is_same_host, source_towards};
+pub use info::{Condition, condition};
 pub use listen::{Bound, Port};
-pub use options::{Tuned, Tuning, keep_alive, reset_on_close, tune};
+pub use options::{
+    LONG_PATH, Tuned, Tuning, keep_alive, pace, reset_on_close, send_buffer_bytes_autotuned, tune,
+};
 pub use pace::{Backoff, Warnings};
 pub use stream::{Stream, is_pause};

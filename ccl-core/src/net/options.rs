@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::info::condition_of;
 use super::stream::Stream;
 
 /// What a connection for much data is tuned with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
-    /// Congestion control that the user asks for.
+    /// Congestion control that the user asks for: a name, `keep` for the system's choice, or
+    /// `auto`, which `None` means too.
     pub congestion_control: Option<String>,
     /// Most bytes a second.
     pub pacing_bytes_per_second: Option<u64>,
@@ -73,9 +75,9 @@ fn tune_for(socket: BorrowedFd<'_>, tuning: &Tuning, same_host: bool) -> Tuned {
         reference.set_tcp_user_timeout(Some(tuning.user_timeout)),
     );
     if !same_host {
-        // Explicitly asked for, the system doubles it: twice what autotuning would ever reach,
-        // which is what limits a single connection on a long fat path.
-        if let Some(bytes) = send_buffer_bytes_max() {
+        // Explicitly asked for, the system doubles it. Where that is more than autotuning would
+        // ever reach, a single connection on a long fat path may have more bytes under way.
+        if let Some(bytes) = send_buffer_bytes_wanted() {
             note("SO_SNDBUF", reference.set_send_buffer_size(bytes));
         }
     }
@@ -90,7 +92,7 @@ fn tune_for(socket: BorrowedFd<'_>, tuning: &Tuning, same_host: bool) -> Tuned {
     if let Some(rate) = tuning.pacing_bytes_per_second {
         note("SO_MAX_PACING_RATE", set_pacing_rate(socket, rate));
     }
-    if let Err(error) = choose_congestion_control(&reference, tuning, same_host) {
+    if let Err(error) = choose_congestion_control(socket, tuning, same_host) {
         tuned.refused.push(error);
     }
     let name = reference.tcp_congestion().unwrap_or_default();
@@ -101,25 +103,42 @@ fn tune_for(socket: BorrowedFd<'_>, tuning: &Tuning, same_host: bool) -> Tuned {
     tuned
 }
 
-/// The user's wish; on the same host what costs the least: nothing is lost there, and BBR's pacing
-/// takes twice the processor time. `reno` is the one that every process may choose.
+/// The user's wish. By default on the same host what costs the least: nothing is lost there, and
+/// BBR's pacing takes twice the processor time; `reno` is the one that every process may choose. On
+/// a long path BBR, which keeps its rate when packets get lost and its estimate while it is idle.
 fn choose_congestion_control(
-    socket: &SockRef<'_>,
+    socket: BorrowedFd<'_>,
     tuning: &Tuning,
     same_host: bool,
 ) -> Result<(), String> {
-    if let Some(name) = &tuning.congestion_control {
-        return socket
+    let reference = SockRef::from(&socket);
+    let rtt = condition_of(socket).map(|condition| condition.rtt);
+    match tuning.congestion_control.as_deref() {
+        Some("keep") => {}
+        None | Some("auto") if same_host => {
+            // The system's default does as well.
+            let _ = ["cubic", "reno"]
+                .iter()
+                .any(|name| reference.set_tcp_congestion(name.as_bytes()).is_ok());
+        }
+        None | Some("auto") if rtt.is_some_and(|rtt| rtt >= LONG_PATH) => {
+            // `Tuned` says which one is in force.
+            let _ = reference.set_tcp_congestion(b"bbr");
+        }
+        None | Some("auto") => {}
+        Some(name) => reference
             .set_tcp_congestion(name.as_bytes())
-            .map_err(|error| format!("TCP_CONGESTION {name}: {error}"));
-    }
-    if same_host {
-        // The system's default does as well.
-        let _ = ["cubic", "reno"]
-            .iter()
-            .any(|name| socket.set_tcp_congestion(name.as_bytes()).is_ok());
+            .map_err(|error| format!("TCP_CONGESTION {name}: {error}"))?,
     }
     Ok(())
+}
+
+/// Limits the bytes per second that a connection sends; `None`: no limit.
+///
+/// # Errors
+/// The system's.
+pub fn pace(stream: &Stream, bytes_per_second: Option<u64>) -> io::Result<()> {
+    set_pacing_rate(stream.as_fd(), bytes_per_second.unwrap_or(u64::MAX))
 }
 
 fn set_pacing_rate(socket: BorrowedFd<'_>, bytes_per_second: u64) -> io::Result<()> {
@@ -141,13 +160,29 @@ fn set_pacing_rate(socket: BorrowedFd<'_>, bytes_per_second: u64) -> io::Result<
     }
 }
 
-/// The longest send buffer that this process may ask for.
-fn send_buffer_bytes_max() -> Option<usize> {
+/// The longest send buffer that this process may ask for, if that is more than autotuning reaches.
+fn send_buffer_bytes_wanted() -> Option<usize> {
     static BYTES: OnceLock<Option<usize>> = OnceLock::new();
     *BYTES.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/net/core/wmem_max").ok()?;
-        text.trim().parse().ok()
+        let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").ok()?;
+        longer_than_autotuned(most.trim().parse().ok()?, send_buffer_bytes_autotuned())
     })
+}
+
+/// The longest send buffer that the system makes by itself, in bytes as it counts them.
+#[must_use]
+pub fn send_buffer_bytes_autotuned() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let bounds = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
+        let most = bounds.split_whitespace().last();
+        most.and_then(|most| most.parse().ok()).unwrap_or(0)
+    })
+}
+
+/// The system doubles what is asked for, and tunes a buffer no more once it was set.
+fn longer_than_autotuned(most: usize, tuned: usize) -> Option<usize> {
+    (most.saturating_mul(2) > tuned).then_some(most)
 }
 
 /// Makes the end of a connection a reset: what is under way in both directions is lost.
@@ -162,6 +197,9 @@ const NOT_SENT_BYTES_MAX: u32 = 512 << 10;
 /// The same where both ends are on this host: what waits is then still in the cache when it is
 /// read, which takes a sixth less processor time than without a limit.
 const NOT_SENT_BYTES_MAX_SAME_HOST: u32 = 128 << 10;
+/// The round trip from which on a path counts as long. Below, windows open within a few
+/// milliseconds, and BBR's processor time buys nothing.
+pub const LONG_PATH: Duration = Duration::from_millis(3);
 /// Idle time before the system asks whether the other side is still there, and time between such
 /// questions. Heartbeats and pings find a dead peer sooner; this ends connections that have none.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
@@ -211,5 +249,12 @@ mod tests {
         let tuned = tune_for(socket.as_fd(), &tuning, false);
         assert_eq!(tuned.congestion_control, before.congestion_control);
         assert!(tuned.refused[0].contains("no-such"), "{tuned:?}");
+    }
+
+    #[test]
+    fn a_send_buffer_is_only_asked_for_if_autotuning_reaches_less() {
+        assert_eq!(longer_than_autotuned(4 << 20, 4 << 20), Some(4 << 20));
+        assert_eq!(longer_than_autotuned(212_992, 4 << 20), None);
+        assert_eq!(longer_than_autotuned(2 << 20, 4 << 20), None);
     }
 }

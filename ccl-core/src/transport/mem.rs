@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::{
     FrameHeader, Handler, Identity, LinkCounters, LinkName, LinkSender, Links, Payload, Placement,
+    Rates,
 };
 use crate::buffer::Region;
 use crate::ids::{OpName, PeerId};

@@ -143,10 +143,25 @@ pub struct LinkCounters {
     pub received_bytes: u64,
     /// Bytes sent on each lane, by lane index.
     pub lane_sent_bytes: Vec<u64>,
+    /// Bulk lanes that take part.
+    pub lanes: u16,
     /// Lanes that broke and were repaired.
     pub repairs: u64,
     /// The options that the newest connection really has, if links have any.
     pub tuned: Option<Tuned>,
+    /// What the link was found to deliver.
+    pub rates: Rates,
+}
+
+/// What a link delivers, as far as it was busy; zeros before, and for links within a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// The most that was acknowledged lately, in bytes per second.
+    pub delivered_bytes_per_second: u64,
+    /// Limit on what all lanes together send, in bytes per second; none so far if `None`.
+    pub limit_bytes_per_second: Option<u64>,
+    /// The shortest round trip.
+    pub rtt: Duration,
 }
 
 /// All links of one peer, and its listening port.

@@ -682,12 +682,17 @@ mod tests {
             Frame::StateDigestAsk { first, count },
             Frame::StateBlocks { first, count },
             Frame::StateDigests { first, count },
+            Frame::SafePoint {
+                released_low: first,
+                released_high: count,
+            },
             Frame::Ahead {
                 segment,
                 batch_bytes: count,
             },
         ];
-        for (kind, frame) in (1_u8..).zip(frames) {
+        let kinds = (1_u8..=9).chain([11, 12]);
+        for (kind, frame) in kinds.zip(frames) {
             let content = Content::Frame(FrameHeader {
                 op: OpName {
                     tag: Tag(0x2122_2324_2526_2728),

@@ -31,7 +31,7 @@ use crate::driver::runtime::{self, IoThreads, Thread};
 use crate::error::{Error, Result};
 use crate::ids::{CallId, LinkKey, PeerId};
 use crate::limits;
-use crate::outcome::Counters;
+use crate::outcome::{Counters, LinkState};
 use crate::peer::{Input, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
@@ -292,6 +292,24 @@ impl Session {
             counters.lanes = counters.lanes.max(u16::try_from(lanes).unwrap_or(u16::MAX));
         }
         counters
+    }
+
+    /// What the links have in force.
+    pub(crate) fn link_states(&self) -> Vec<LinkState> {
+        let links = self.links.counters().into_iter();
+        let states = links.map(|(peer, link)| {
+            let tuned = link.tuned.unwrap_or_default();
+            LinkState {
+                peer,
+                lanes: link.lanes,
+                congestion_control: tuned.congestion_control,
+                send_buffer_bytes: tuned.send_buffer_bytes as u64,
+                delivered_bytes_per_second: link.rates.delivered_bytes_per_second,
+                limit_bytes_per_second: link.rates.limit_bytes_per_second,
+                rtt: link.rates.rtt,
+            }
+        });
+        states.collect()
     }
 
     /// Where other peers reach this one.

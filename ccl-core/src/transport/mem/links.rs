@@ -111,8 +111,10 @@ impl Links for MemLinks {
             sent_bytes: link.lanes.iter().map(|lane| lane.sent_bytes).sum(),
             received_bytes: link.received_bytes,
             lane_sent_bytes: link.lanes.iter().map(|lane| lane.sent_bytes).collect(),
+            lanes: u16::try_from(link.lanes.len()).unwrap_or(u16::MAX),
             repairs: link.repairs,
             tuned: None,
+            rates: Rates::default(),
         };
         let links = world.ends[&self.address].links.iter();
         links.map(|(peer, link)| (*peer, counters(link))).collect()

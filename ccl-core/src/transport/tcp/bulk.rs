@@ -77,7 +77,12 @@ impl<'a> BulkWriter<'a> {
     async fn idle(&self) {
         tokio::select! {
             () = self.lane.wake.notified() => {}
-            () = self.link.bulk_ready.notified(), if self.lane.has_room() => {}
+            () = self.link.bulk_ready.notified(), if self.lane.has_room() => {
+                if !self.lane.has_room() {
+                    // It became spare meanwhile: another lane is to take the frame.
+                    self.link.bulk_ready.notify_one();
+                }
+            }
         }
     }
 

@@ -26,8 +26,13 @@ pub(super) enum Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneHealth {
     Never,
+    /// Added to a link that has others; it does not count before it is up.
+    Extra,
     Up,
-    Down { since: Instant, is_ended: bool },
+    Down {
+        since: Instant,
+        is_ended: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +68,18 @@ impl Health {
         self.lanes.resize(connections, LaneHealth::Never);
     }
 
+    /// The link has more connections than at first.
+    pub(super) fn add_connections(&mut self, connections: usize) {
+        self.lanes.resize(connections, LaneHealth::Extra);
+    }
+
     pub(super) fn lane_up(&mut self, lane: u16) -> Vec<Report> {
         let before = std::mem::replace(&mut self.lanes[usize::from(lane)], LaneHealth::Up);
         let mut reports = Vec::new();
-        if before != LaneHealth::Never {
+        if !matches!(before, LaneHealth::Never | LaneHealth::Extra) {
             reports.push(Report::Repaired(lane));
         }
-        if self.told != Told::Up && self.lanes.iter().all(|lane| *lane == LaneHealth::Up) {
+        if self.told != Told::Up && self.is_whole() {
             self.told = Told::Up;
             reports.push(Report::Up);
         }
@@ -83,7 +93,12 @@ impl Health {
             since: now,
             is_ended,
         };
-        let ended = |lane: &LaneHealth| matches!(lane, LaneHealth::Down { is_ended: true, .. });
+        let ended = |lane: &LaneHealth| {
+            matches!(
+                lane,
+                LaneHealth::Down { is_ended: true, .. } | LaneHealth::Extra
+            )
+        };
         if self.told != Told::Up || !self.lanes.iter().all(ended) {
             return None;
         }
@@ -110,7 +125,7 @@ impl Health {
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Report> {
         let is_late = self.lanes.iter().any(|lane| match lane {
             LaneHealth::Never => now >= self.made + HELLO_TIMEOUT + self.link_timeout,
-            LaneHealth::Up => false,
+            LaneHealth::Up | LaneHealth::Extra => false,
             LaneHealth::Down { since, .. } => now >= *since + self.link_timeout,
         });
         is_late.then(|| self.give_up(LinkFault::TimedOut)).flatten()
@@ -124,6 +139,11 @@ impl Health {
                 *since = now.min(*since + pause);
             }
         }
+    }
+
+    fn is_whole(&self) -> bool {
+        let is_fine = |lane: &LaneHealth| matches!(lane, LaneHealth::Up | LaneHealth::Extra);
+        self.lanes.iter().all(is_fine)
     }
 
     pub(super) fn is_any_up(&self) -> bool {
@@ -209,6 +229,23 @@ mod tests {
         let refused = Report::Down(LinkFault::Refused, true);
         assert_eq!(health.refused(), Some(refused));
         assert_eq!(health.refused(), None);
+    }
+
+    #[test]
+    fn an_added_lane_counts_from_the_moment_it_is_up() {
+        let now = Instant::now();
+        let mut health = whole(now);
+        health.add_connections(3);
+        assert_eq!(health.handle_timeout(now + HELLO_TIMEOUT + TIMEOUT), None);
+        assert_eq!(health.lane_down(0, true, now), None);
+        let ended = Report::Down(LinkFault::Ended, false);
+        assert_eq!(health.lane_down(1, true, now), Some(ended));
+        assert_eq!(health.lane_up(0), [Report::Repaired(0)]);
+        assert_eq!(health.lane_up(1), [Report::Repaired(1), Report::Up]);
+        assert_eq!(health.lane_up(2), [], "a first connection is no repair");
+        assert_eq!(health.lane_down(2, true, now), None);
+        let gave_up = Report::Down(LinkFault::TimedOut, true);
+        assert_eq!(health.handle_timeout(now + TIMEOUT), Some(gave_up));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::health::{Health, Report};
 use super::lane;
 use super::link::Link;
 use super::offer;
+use super::pacer::Pacer;
 use crate::wire::control::LinkFault;
 
 /// Longest time between two checks of a link, and so for a silent lane without a ping.
@@ -26,7 +27,7 @@ const TICK_MAX: Duration = Duration::from_secs(1);
 /// Events for a keeper.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// The other side announced the number of lanes.
+    /// The link has more lanes than before.
     Lanes,
     /// A lane is served.
     LaneUp(u16),
@@ -49,6 +50,8 @@ pub(super) struct Keeper {
     health: Health,
     /// The lanes' tasks, which end with the keeper.
     tasks: JoinSet<()>,
+    /// How many lanes have a task.
+    spawned: usize,
     silence: Silence,
     /// Why there is no connection, as last reported.
     why: String,
@@ -70,6 +73,7 @@ impl Keeper {
             link,
             links,
             tasks: JoinSet::new(),
+            spawned: 0,
             why: String::new(),
             silence: Silence {
                 received_bytes: 0,
@@ -98,6 +102,8 @@ impl Keeper {
                 Some(task)
             }
         };
+        let mut pacer = JoinSet::new();
+        pacer.spawn(Pacer::new(Arc::clone(&self.link)).run());
         let tick = (self.link.identity.link_timeout / 4).min(TICK_MAX);
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,18 +125,20 @@ impl Keeper {
 
     fn spawn_lanes(&mut self) {
         let lanes = self.link.lanes();
-        self.health.set_connections(lanes.len());
-        for lane in lanes {
+        for lane in &lanes[self.spawned..] {
             self.tasks
                 .spawn(lane::run(Arc::clone(&self.link), Arc::clone(lane)));
         }
+        match self.spawned {
+            0 => self.health.set_connections(lanes.len()),
+            _ => self.health.add_connections(lanes.len()),
+        }
+        self.spawned = lanes.len();
     }
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            // Hellos of two lanes may both have been the first.
-            Event::Lanes if self.tasks.is_empty() => self.spawn_lanes(),
-            Event::Lanes => {}
+            Event::Lanes => self.spawn_lanes(),
             Event::LaneUp(lane) => {
                 self.silence.heard = Instant::now();
                 self.why.clear();
@@ -180,6 +188,9 @@ impl Keeper {
                 "the other side does not read its signal frames",
             );
         }
+        if self.spawned > 0 && !self.link.is_failed.load(Ordering::Relaxed) {
+            self.spawn_lanes();
+        }
         for lane in self.link.lanes() {
             if lane.owes_ack() {
                 lane.demand_ack();
@@ -206,7 +217,7 @@ impl Keeper {
     }
 
     fn keep_signal_lane_busy(&mut self) {
-        let lane = &self.link.signal_lane;
+        let lane = self.link.signal_lane();
         let sent_bytes = lane.sent_bytes.load(Ordering::Relaxed);
         if sent_bytes == self.silence.sent_bytes {
             lane.ping_due.store(true, Ordering::Relaxed);

@@ -32,6 +32,9 @@ use crate::wire::data::DataFault;
 /// memory that changes while it is sent would otherwise be sent forever.
 const FAULTS_WITHOUT_PROGRESS_MAX: u32 = 8;
 
+/// A limit that changes by less than this part is left as it is, to save the system call.
+const PACE_STEPS: u64 = 128;
+
 /// Why a link fails if its two sides disagree about what was sent.
 pub(super) const OUT_OF_STEP: &str = "the lane's sequence numbers do not match";
 
@@ -52,6 +55,12 @@ pub(super) struct Lane {
     pub(super) ack_due: AtomicBool,
     /// The writer is to send a sign of life.
     pub(super) ping_due: AtomicBool,
+    /// The present connection, with its number.
+    present: Mutex<Option<(Arc<Stream>, u64)>>,
+    /// Most bytes per second that it may send; 0 for no limit.
+    limit: AtomicU64,
+    /// The link has lanes enough without it.
+    is_spare: AtomicBool,
     /// Wakes the writer.
     pub(super) wake: Notify,
     /// Ends the present connection.
@@ -64,6 +73,8 @@ pub(super) struct Lane {
     pub(super) is_served: AtomicBool,
     /// Attempts to connect made so far.
     pub(super) attempts: AtomicU64,
+    /// Connections that it had so far.
+    connections: AtomicU64,
     pub(super) sent_bytes: AtomicU64,
     pub(super) received_bytes: AtomicU64,
 }
@@ -99,6 +110,7 @@ pub(super) struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.lane.out.lock().signal = SignalOut::default();
+        *self.lane.present.lock() = None;
     }
 }
 
@@ -215,7 +227,7 @@ impl Lane {
     pub(super) fn next_bulk(&self, queue: &Mutex<VecDeque<Entry>>) -> Option<(u64, Entry)> {
         let mut out = self.out.lock();
         if out.window.is_all_sent() {
-            if out.window.len() >= UNACKED_FRAMES_MAX {
+            if out.window.len() >= UNACKED_FRAMES_MAX || !self.is_used() {
                 return None;
             }
             let entry = queue.lock().pop_front()?;
@@ -228,7 +240,36 @@ impl Lane {
 
     /// Whether it may take frames off the link's queue.
     pub(super) fn has_room(&self) -> bool {
-        self.out.lock().window.len() < UNACKED_FRAMES_MAX
+        self.is_used() && self.out.lock().window.len() < UNACKED_FRAMES_MAX
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        !self.is_spare.load(Ordering::Relaxed)
+    }
+
+    /// Whether the lane takes no frames off the link's queue.
+    pub(super) fn set_spare(&self, is_spare: bool) {
+        if self.is_spare.swap(is_spare, Ordering::Relaxed) != is_spare {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The present connection, with its number.
+    pub(super) fn stream(&self) -> Option<(Arc<Stream>, u64)> {
+        self.present.lock().clone()
+    }
+
+    /// Sets the most bytes per second that the lane may send; 0 for no limit.
+    pub(super) fn pace(&self, limit: u64) {
+        let before = self.limit.load(Ordering::Relaxed);
+        if before.abs_diff(limit) <= before / PACE_STEPS {
+            return;
+        }
+        self.limit.store(limit, Ordering::Relaxed);
+        if let Some((stream, _)) = self.stream() {
+            // Refused, the lane goes on as fast as it may.
+            let _ = net::pace(&stream, (limit > 0).then_some(limit));
+        }
     }
 
     /// Ends the present connection, if there is one; it is repaired like any other.
@@ -259,8 +300,14 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Lets senders of signals write to it, now that the greeting is over.
+    /// Lets senders of signals write to it, now that the greeting is over, at the lane's pace.
     fn open(&self) {
+        let limit = self.lane.limit.load(Ordering::Relaxed);
+        if limit > 0 {
+            let _ = net::pace(&self.stream, Some(limit));
+        }
+        let number = self.lane.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        *self.lane.present.lock() = Some((Arc::clone(&self.stream), number));
         if self.lane.index == 0 {
             let mut out = self.lane.out.lock();
             out.signal.open(&self.stream, self.checksum);

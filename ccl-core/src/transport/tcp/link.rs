@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::lock::Mutex;
@@ -20,7 +20,7 @@ use super::offer::Offers;
 use super::signal::Sent;
 use super::window::Entry;
 use super::{FrameHeader, Handler, LinkName, Payload};
-use super::{Identity, Inner, LinkCounters};
+use super::{Identity, Inner, LinkCounters, Rates};
 use crate::descriptors::Owner;
 use crate::ids::{LinkKey, OpName, PeerId};
 use crate::limits;
@@ -65,12 +65,17 @@ pub(super) struct Link {
     pub(super) queue: Mutex<VecDeque<Entry>>,
     /// One permit a frame: wakes the lane that has been idle longest.
     pub(super) bulk_ready: Notify,
+    /// Wakes the pacer.
+    pub(super) traffic: Notify,
+    /// The pacer sleeps until there is traffic.
+    is_quiet: AtomicBool,
     neighbour: Mutex<Neighbour>,
     /// The other side's incarnation, once known.
     remote: Mutex<Option<u64>>,
-    pub(super) signal_lane: Arc<Lane>,
-    /// All lanes, the signal lane first; unknown until the dialling side announces their number.
-    lanes: OnceLock<Vec<Arc<Lane>>>,
+    /// As many lanes as a link may have, the signal lane first.
+    lanes: Vec<Arc<Lane>>,
+    /// How many of them it has: the dialling side announces that, and adds some where they help.
+    count: AtomicUsize,
     events: mpsc::Sender<Event>,
     /// More was queued on the signal lane than it may hold.
     pub(super) is_stuck: AtomicBool,
@@ -78,6 +83,7 @@ pub(super) struct Link {
     pub(super) is_failed: AtomicBool,
     pub(super) repairs: AtomicU64,
     tuned: Mutex<Option<Tuned>>,
+    rates: Mutex<Rates>,
     keeper: OnceLock<AbortHandle>,
 }
 
@@ -114,19 +120,22 @@ impl Link {
             is_offered: AtomicBool::new(false),
             queue: Mutex::default(),
             bulk_ready: Notify::new(),
+            traffic: Notify::new(),
+            is_quiet: AtomicBool::new(false),
             neighbour: Mutex::new(seed.neighbour),
             remote: Mutex::new(None),
-            signal_lane: Lane::new(0),
-            lanes: OnceLock::new(),
+            lanes: (0..=limits::LANES_MAX).map(Lane::new).collect(),
+            count: AtomicUsize::new(1),
             events,
             is_stuck: AtomicBool::new(false),
             is_failed: AtomicBool::new(false),
             repairs: AtomicU64::new(0),
             tuned: Mutex::new(None),
+            rates: Mutex::default(),
             keeper: OnceLock::new(),
         });
         if dials {
-            link.make_lanes(link.wanted_lanes());
+            link.add_lanes(link.wanted_lanes());
         }
         let keeper = Keeper::new(Arc::clone(&link), Arc::downgrade(inner));
         let task = runtime.spawn(keeper.run(inbox));
@@ -149,13 +158,19 @@ impl Link {
         }
     }
 
-    fn make_lanes(&self, bulk: u16) -> &[Arc<Lane>] {
-        self.lanes.get_or_init(|| {
-            let bulk = (1..=bulk).map(Lane::new);
-            std::iter::once(Arc::clone(&self.signal_lane))
-                .chain(bulk)
-                .collect()
-        })
+    /// The link has at least this many bulk lanes from now on; true if it had fewer.
+    pub(super) fn add_lanes(&self, bulk: u16) -> bool {
+        let count = usize::from(bulk.min(limits::LANES_MAX)) + 1;
+        self.count.fetch_max(count, Ordering::AcqRel) < count
+    }
+
+    /// Adds lanes to a link that this side dials; false if it has as many.
+    pub(super) async fn grow(&self, bulk: u16) -> bool {
+        let is_more = self.dials && self.add_lanes(bulk);
+        if is_more {
+            self.tell(Event::Lanes).await;
+        }
+        is_more
     }
 
     /// How many bulk lanes the dialling side makes.
@@ -168,12 +183,13 @@ impl Link {
         }
     }
 
+    pub(super) fn signal_lane(&self) -> &Arc<Lane> {
+        &self.lanes[0]
+    }
+
     /// The lanes that are known.
     pub(super) fn lanes(&self) -> &[Arc<Lane>] {
-        match self.lanes.get() {
-            Some(lanes) => lanes,
-            None => std::slice::from_ref(&self.signal_lane),
-        }
+        &self.lanes[..self.count.load(Ordering::Acquire)]
     }
 
     /// Whether a lane has no connection.
@@ -279,15 +295,11 @@ impl Link {
         if hello.incarnation > known {
             return Admission::Renew(visitor);
         }
-        let is_new = self.lanes.get().is_none();
-        let lanes = self.make_lanes(hello.lanes);
-        if lanes.len() != usize::from(hello.lanes) + 1 {
-            return Admission::Closed("another number of lanes than before");
-        }
+        let is_new = self.add_lanes(hello.lanes);
         self.tune(&visitor.stream);
-        lanes[usize::from(hello.lane)].door.enter(visitor);
+        self.lanes[usize::from(hello.lane)].door.enter(visitor);
         if is_new {
-            // Never full: no lane has reported anything yet.
+            // If its inbox is full, the keeper sees the number at its next tick.
             let _told = self.events.try_send(Event::Lanes);
         }
         Admission::Entered
@@ -297,7 +309,7 @@ impl Link {
         if self.is_failed.load(Ordering::Relaxed) || self.is_stuck.load(Ordering::Relaxed) {
             return;
         }
-        if self.signal_lane.send_signal(header, payload) == Sent::Overflow {
+        if self.signal_lane().send_signal(header, payload) == Sent::Overflow {
             self.is_stuck.store(true, Ordering::Relaxed);
             let reason = "the other side does not read its signal frames";
             // If its inbox is full, the keeper sees the mark at its next tick.
@@ -313,6 +325,15 @@ impl Link {
         }
         self.queue.lock().push_back(Entry::Frame(header, payload));
         self.bulk_ready.notify_one();
+        if self.is_quiet.load(Ordering::Relaxed) && self.is_quiet.swap(false, Ordering::Relaxed) {
+            self.traffic.notify_one();
+        }
+    }
+
+    /// The pacer is about to sleep: the next bulk frame wakes it. Returns whether some wait now.
+    pub(super) fn await_traffic(&self) -> bool {
+        self.is_quiet.store(true, Ordering::SeqCst);
+        !self.queue.lock().is_empty()
     }
 
     pub(super) fn forget(&self, op: OpName) {
@@ -339,13 +360,37 @@ impl Link {
     pub(super) fn counters(&self) -> LinkCounters {
         let sent = |lane: &Arc<Lane>| lane.sent_bytes.load(Ordering::Relaxed);
         let lane_sent_bytes: Vec<u64> = self.lanes().iter().map(sent).collect();
+        let bulk = self.lanes().iter().skip(1);
+        let used = bulk.filter(|lane| lane.is_used());
         LinkCounters {
             sent_bytes: lane_sent_bytes.iter().sum(),
             received_bytes: self.received_bytes(),
             lane_sent_bytes,
+            lanes: u16::try_from(used.count()).unwrap_or(u16::MAX),
             repairs: self.repairs.load(Ordering::Relaxed),
             tuned: self.tuned.lock().clone(),
+            rates: *self.rates.lock(),
         }
+    }
+
+    /// Whether its lanes never leave this host.
+    pub(super) fn is_on_this_host(&self) -> bool {
+        let streams = self.lanes().iter().filter_map(|lane| lane.stream());
+        streams
+            .into_iter()
+            .any(|(stream, _)| stream.is_on_this_host())
+    }
+
+    /// The bytes, as the system counts them, that the send buffer of a lane may hold. About six
+    /// tenths are payload.
+    pub(super) fn send_buffer_bytes(&self) -> u64 {
+        let tuned = self.tuned.lock();
+        let in_force = tuned.as_ref().map_or(0, |tuned| tuned.send_buffer_bytes);
+        in_force.max(net::send_buffer_bytes_autotuned()) as u64
+    }
+
+    pub(super) fn note_rates(&self, rates: Rates) {
+        *self.rates.lock() = rates;
     }
 
     pub(super) fn received_bytes(&self) -> u64 {

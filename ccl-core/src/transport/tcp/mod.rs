@@ -14,8 +14,12 @@ mod lane;
 mod link;
 mod listener;
 mod offer;
+mod pacer;
 mod reader;
+mod rescue;
 mod signal;
+mod spread;
+mod tuner;
 mod window;
 
 use std::collections::BTreeMap;
@@ -34,6 +38,7 @@ use link::{Link, LinkSeed, Settings};
 
 use super::{
     FrameHeader, Handler, Identity, LinkCounters, LinkName, LinkSender, Links, Payload, Placement,
+    Rates,
 };
 use crate::config::CommunicatorConfig;
 use crate::descriptors::Owner;
@@ -137,6 +142,15 @@ impl TcpLinks {
         let task = runtime.spawn(listener::run(Arc::clone(&inner), port));
         *inner.listener.lock() = Some(task.abort_handle());
         Ok(Self(inner))
+    }
+
+    /// Adds lanes to a link that this side dials; false if it has as many.
+    #[cfg(test)]
+    pub async fn add_lanes(&self, peer: PeerId, lanes: u16) -> bool {
+        match self.0.link(peer) {
+            Some(link) => link.grow(lanes).await,
+            None => false,
+        }
     }
 
     /// Breaks one connection of a link as a reset by the network would.

@@ -4,6 +4,7 @@
 //! the other end of a link, byte by byte.
 
 mod faults;
+mod growth;
 mod offers;
 mod port;
 mod raw;
