@@ -68,6 +68,8 @@ impl Case {
 pub struct Measured {
     /// Members of the view.
     pub world_size: u32,
+    /// The algorithm that was used.
+    pub algorithm: Algorithm,
     /// Each timed call, in nanoseconds.
     pub iteration_ns: Vec<u64>,
     /// All timed calls together, in nanoseconds.

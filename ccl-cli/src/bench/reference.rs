@@ -35,7 +35,7 @@ pub struct Reference {
     rank: usize,
     /// Elements of the input that are combined in one order of ranks.
     stretches: Vec<Stretch>,
-    is_rounded_at_each_hop: bool,
+    algorithm: Algorithm,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +52,8 @@ impl Reference {
             return Err(Failure::new("this peer is no member of its view"));
         }
         let members = u32::try_from(world_size).expect("worlds are small");
-        let is_ring = algorithm(case, members, &CostTable::default()) == Algorithm::Ring;
-        let stretches = if is_ring {
+        let algorithm = algorithm(case, members, &CostTable::default());
+        let stretches = if algorithm == Algorithm::Ring {
             ring_stretches(case, &view.ring_order)
         } else {
             vec![Stretch {
@@ -66,8 +66,13 @@ impl Reference {
             world_size,
             rank: rank.index(),
             stretches,
-            is_rounded_at_each_hop: is_ring,
+            algorithm,
         })
+    }
+
+    /// The algorithm that is used.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Members.
@@ -119,7 +124,7 @@ impl Reference {
             .iter()
             .map(|&rank| bytes_of_input::<T>(length, (rank, from), seed))
             .collect();
-        if self.is_rounded_at_each_hop {
+        if self.algorithm == Algorithm::Ring {
             self.by_hops(&inputs)
         } else {
             self.at_once(&inputs)
@@ -264,7 +269,7 @@ mod tests {
             world_size,
             rank: 0,
             stretches: Vec::new(),
-            is_rounded_at_each_hop: false,
+            algorithm: Algorithm::Direct,
         }
     }
 
@@ -282,7 +287,7 @@ mod tests {
         Reference {
             case,
             stretches,
-            is_rounded_at_each_hop: is_ring,
+            algorithm: case.algorithm,
             ..members(world_size)
         }
     }

@@ -1,6 +1,6 @@
 //! Turns the peers' measurements into a line of the table, as text or JSON.
 
-use ccl_core::{Algorithm, Kind};
+use ccl_core::Kind;
 use serde::Serialize;
 
 use super::case::{Case, Measured, kind_name};
@@ -61,6 +61,7 @@ pub struct Repeat {
 }
 
 impl Repeat {
+    /// Timed calls; at least 1.
     fn iterations(&self) -> usize {
         self.peers
             .iter()
@@ -70,7 +71,8 @@ impl Repeat {
             .max(1)
     }
 
-    fn time_ns(&self) -> f64 {
+    /// Time of a call: all timed calls of the slowest peer, divided by their number.
+    pub fn time_ns(&self) -> f64 {
         let slowest = self
             .peers
             .iter()
@@ -81,7 +83,7 @@ impl Repeat {
     }
 
     /// User and system time of all peers and the master in one call.
-    fn cpu_ns(&self) -> Option<f64> {
+    pub fn cpu_ns(&self) -> Option<f64> {
         let master = self.peers.iter().find_map(|peer| peer.master_cpu_ns)?;
         let peers: u64 = self.peers.iter().map(|peer| peer.cpu_ns).sum();
         Some((peers + master) as f64 / self.iterations() as f64)
@@ -120,7 +122,7 @@ impl Line {
         let wrong: Vec<u64> = peers().filter_map(|peer| peer.wrong).collect();
         Self {
             collective: kind_name(case.kind),
-            algorithm: algorithm_name(case, world_size),
+            algorithm: peers().next().map_or("", |peer| peer.algorithm.name()),
             transport: "tcp",
             lanes: peers().map(|peer| peer.lanes).max().unwrap_or(0),
             checksum: session.checksum,
@@ -264,15 +266,6 @@ pub fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-fn algorithm_name(case: &Case, world_size: u32) -> &'static str {
-    let costs = ccl_core::wire::control::CostTable::default();
-    match super::reference::algorithm(case, world_size, &costs) {
-        Algorithm::Direct => "direct",
-        Algorithm::Ring => "ring",
-        Algorithm::Auto => "auto",
-    }
-}
-
 /// Whether a floor can be put beside this collective.
 pub const fn has_floor(kind: Kind) -> bool {
     matches!(
@@ -283,7 +276,7 @@ pub const fn has_floor(kind: Kind) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ccl_core::{Dtype, ReduceOp};
+    use ccl_core::{Algorithm, Dtype, ReduceOp};
 
     use super::*;
 
@@ -302,6 +295,7 @@ mod tests {
 
     fn peer(iteration_ns: [u64; 2], cpu_ns: u64, master_cpu_ns: Option<u64>) -> Measured {
         Measured {
+            algorithm: Algorithm::Direct,
             world_size: 2,
             iteration_ns: iteration_ns.to_vec(),
             batch_ns: iteration_ns.iter().sum(),
