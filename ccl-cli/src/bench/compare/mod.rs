@@ -187,6 +187,8 @@ impl Rounds {
 
     fn finish(mut self) -> Vec<CellResults> {
         self.cells.iter_mut().for_each(CellResults::settle);
+        // As people read them: one form after the other.
+        self.cells.sort_unstable_by_key(|results| results.cell);
         self.cells
     }
 }

@@ -49,8 +49,9 @@ impl Effort {
     /// As many calls as fit into `slice`, after one took `call`.
     pub fn for_calls(call: Duration, slice: Duration) -> Self {
         let fitting = slice.as_nanos() / call.as_nanos().max(1);
-        let iterations = u32::try_from(fitting).unwrap_or(u32::MAX);
-        let iterations = iterations.clamp(1, ITERATIONS_MAX);
+        let iterations = u32::try_from(fitting)
+            .unwrap_or(ITERATIONS_MAX)
+            .clamp(1, ITERATIONS_MAX);
         Self {
             warmup: if iterations == 1 { 1 } else { 2 },
             iterations,
