@@ -20,7 +20,7 @@ use crate::failure::{Context, Failure, Result};
 /// What a child answers to an order: what was asked for, or why not.
 pub type Answer<T> = std::result::Result<T, String>;
 
-/// A running copy of this program. Dropping it ends it.
+/// A running copy of this program, or of another. Dropping it ends it.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -32,13 +32,28 @@ pub struct Child {
 impl Child {
     /// Starts this program with `arguments`; `name` is what failures call it.
     pub fn spawn(name: impl Into<String>, arguments: &[String]) -> Result<Self> {
-        let mut program = PROGRAM.get().into_iter().flatten();
-        let path = program
+        Self::spawn_by(&[], name, arguments)
+    }
+
+    /// The same by means of another program, such as one that starts it in another place.
+    pub fn spawn_by(
+        launcher: &[String],
+        name: impl Into<String>,
+        arguments: &[String],
+    ) -> Result<Self> {
+        let program = PROGRAM.get().into_iter().flatten().cloned();
+        let mut words = launcher.iter().map(OsString::from).chain(program);
+        let path = words
             .next()
             .ok_or_else(|| Failure::new("this program does not know where it is"))?;
-        let mut process = Command::new(path)
-            .args(program)
-            .args(arguments)
+        let mut command = Command::new(path);
+        command.args(words).args(arguments);
+        Self::start(name, command)
+    }
+
+    /// Starts any program that ends when its standard input does.
+    pub fn start(name: impl Into<String>, mut command: Command) -> Result<Self> {
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -57,6 +72,18 @@ impl Child {
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Sends it one line as it is.
+    pub fn send_words(&mut self, words: &str) -> Result<()> {
+        let name = &self.name;
+        let input = self
+            .input
+            .as_mut()
+            .ok_or_else(|| Failure::new(format!("{name} has no input")))?;
+        writeln!(input, "{words}")
+            .and_then(|()| input.flush())
+            .context(name)
     }
 
     /// Sends it one line.
@@ -91,6 +118,11 @@ impl Child {
     /// Hands its output over, for a thread that reads it.
     pub fn take_output(&mut self) -> Option<BufReader<ChildStdout>> {
         self.output.take()
+    }
+
+    /// Says that there is nothing more to come.
+    pub fn close(&mut self) {
+        self.input = None;
     }
 
     /// Waits until it ends by itself; `None` if it goes on beyond `limit`.

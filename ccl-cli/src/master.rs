@@ -175,7 +175,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 fn announce(address: SocketAddr, arguments: &Arguments) -> Result<()> {
     let stdout = &mut std::io::stdout();
     if arguments.json {
-        return child::send_line(stdout, &json!({ "event": "listening", "address": address }));
+        let process = std::process::id();
+        let line = json!({ "event": "listening", "address": address, "process": process });
+        return child::send_line(stdout, &line);
     }
     writeln!(
         stdout,

@@ -3,7 +3,7 @@
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 
 /// Now, in nanoseconds of the system's monotonic clock, which all processes of a host share.
 pub fn monotonic_ns() -> Result<u64> {
@@ -24,10 +24,12 @@ pub fn cpu_ns_of(process: u32) -> Result<u64> {
 
 /// Most memory that this process has had resident since [`reset_peak_rss`], in bytes.
 pub fn peak_rss_bytes() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    parse_peak_rss(&status)
-        .ok_or(())
-        .map_err(|()| crate::failure::Failure::new("/proc/self/status has no line `VmHWM: … kB`"))
+    status_bytes("VmHWM:")
+}
+
+/// Memory that this process has resident, in bytes.
+pub fn resident_bytes() -> Result<u64> {
+    status_bytes("VmRSS:")
 }
 
 /// Lets the peak start anew from what is resident now.
@@ -42,8 +44,14 @@ fn read_clock(clock: ClockId) -> Result<u64> {
     Ok(seconds * 1_000_000_000 + nanoseconds)
 }
 
-fn parse_peak_rss(status: &str) -> Option<u64> {
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+fn status_bytes(field: &str) -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    parse_status(&status, field)
+        .ok_or_else(|| Failure::new(format!("/proc/self/status has no line `{field} … kB`")))
+}
+
+fn parse_status(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find(|line| line.starts_with(field))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -53,12 +61,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peak_rss_is_read_from_the_status_file() {
-        assert_eq!(
-            parse_peak_rss("Name:\tx\nVmHWM:\t    2044 kB\nVmRSS:\t 1 kB\n"),
-            Some(2044 << 10)
-        );
-        assert_eq!(parse_peak_rss("Name:\tx\n"), None);
+    fn resident_memory_is_read_from_the_status_file() {
+        let status = "Name:\tx\nVmHWM:\t    2044 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(parse_status(status, "VmHWM:"), Some(2044 << 10));
+        assert_eq!(parse_status(status, "VmRSS:"), Some(1 << 10));
+        assert_eq!(parse_status("Name:\tx\n", "VmRSS:"), None);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Whole runs of several processes, started from the binary as by a user.
 //!
 //! Plan: 1. every type with every operator is right with both algorithms; 2. so are the other
-//! collectives, in place and with odd shares; 3. the demonstration trains to the end while
-//! newcomers come and go, a peer is killed and another stopped; 4. and while its master dies;
-//! 5. and while peers are killed or started about once a second.
+//! collectives, in place and with odd shares; 3. a comparison has all algorithms; 4. the
+//! demonstration trains to the end while newcomers come and go, a peer is killed and another
+//! stopped; 5. and while its master dies; 6. and while peers are killed or started about once a
+//! second.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use ccl_tests::process::{Process, run};
@@ -90,6 +92,46 @@ fn a_world_of_one_and_a_floor_beside_it_are_measured() {
     for field in ["floor_time_ratio", "floor_cpu_ratio", "cpu_s_per_gib"] {
         assert!(lines[0][field].as_f64().unwrap() > 0.0, "{}", lines[0]);
     }
+}
+
+/// Without the other libraries, which need not be installed.
+#[test]
+fn every_algorithm_is_compared_and_the_results_are_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (saved, drawn) = (path("saved.json"), path("drawn.svg"));
+    let measured = lines(&format!(
+        "bench compare --worlds 2,3 --sizes 4,20000 --contestants ccl,mpi,sockets --budget 1s \
+         --peers {} --save {saved} --svg {drawn} --json",
+        path("nowhere")
+    ));
+    assert_eq!(measured.len(), 1);
+    let missing = measured[0]["missing"].as_array().unwrap();
+    assert_eq!(missing.len(), 2, "Open MPI, in both worlds: {missing:?}");
+    assert!(missing[0].as_str().unwrap().contains("run stress/peers.sh"));
+    let cells = measured[0]["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 2 * 2 * 2, "worlds, sizes and forms");
+    for cell in cells {
+        let rows = cell["rows"].as_array().unwrap();
+        let ours = rows.iter().filter(|row| row["family"] == "ccl");
+        assert!(
+            ours.clone().count() >= 3,
+            "auto and all that it chooses from"
+        );
+        for row in ours {
+            assert_eq!(row["wrong"], 0, "{row}");
+            assert!(row["algorithm"].is_string() && row["algorithm"] != "auto");
+            assert!(row["time_us"][0].as_f64().unwrap() > 0.0, "{row}");
+            assert!(row["cpu_s_per_gib"][0].as_f64().unwrap() > 0.0, "{row}");
+        }
+        let has_ping_pongs = !cell["ping_pong_us"].as_array().unwrap().is_empty();
+        assert_eq!(has_ping_pongs, cell["bytes"] == 4);
+    }
+    assert!(fs::read_to_string(drawn).unwrap().starts_with("<svg "));
+    assert_eq!(
+        lines(&format!("bench compare --from {saved} --json")),
+        measured
+    );
 }
 
 #[test]

@@ -5,8 +5,10 @@
 //! prints what they measured. The peers know each other only through the library.
 
 mod case;
+mod compare;
 pub mod floor;
 mod hash;
+mod hosts;
 mod inputs;
 mod options;
 pub mod peer;
@@ -26,6 +28,7 @@ use crate::child::{Child, send_line};
 use crate::failure::{Failure, Result};
 use case::{Case, Measured};
 use floor::{CONNECTIONS, Cost, Floor, receive_all};
+use hosts::Host;
 use options::{CollectiveOptions, FloorOptions};
 use peer::{Joined, Order};
 use report::{HEADER, Line, Repeat, has_floor, seconds_per_gib};
@@ -53,6 +56,8 @@ enum What {
     Barrier(CollectiveOptions),
     /// Plain blocking sockets moving the bytes of an all-reduce, with one addition each.
     Floor(FloorOptions),
+    /// All algorithms of the library beside gloo, Open MPI and plain sockets, round by round.
+    Compare(compare::Options),
     /// Digests of shared state, compared with copies of the same bytes.
     Hash(hash::HashOptions),
     /// A newcomer that gets shared state from several sources.
@@ -68,6 +73,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         What::Broadcast(options) => run_collective(Kind::Broadcast, &options),
         What::Barrier(options) => run_collective(Kind::Barrier, &options),
         What::Floor(options) => run_floor(&options),
+        What::Compare(options) => compare::run(&options),
         What::Hash(options) => hash::run(&options),
         What::SharedState(options) => state::run(&options),
     }
@@ -141,7 +147,7 @@ impl Processes {
                     master.pid()
                 ))
             );
-            for (index, (peer, Joined { address })) in peers.iter().zip(&joined).enumerate() {
+            for (index, (peer, Joined { address, .. })) in peers.iter().zip(&joined).enumerate() {
                 eprintln!("# peer {index}: {address}, process {}", peer.pid());
             }
         }
@@ -203,10 +209,17 @@ fn measure_floor(floor: &mut Floor, case: &Case) -> Result<Option<[Cost; CONNECT
 
 /// A master of a run of its own on a free port of this host.
 pub fn start_master(run: &str) -> Result<(Child, SocketAddr)> {
+    let (child, listening) = start_master_on(&Host::here(), run)?;
+    Ok((child, listening.address))
+}
+
+/// A master of a run of its own on a free port of a host.
+pub fn start_master_on(host: &Host, run: &str) -> Result<(Child, Listening)> {
+    let listen = SocketAddr::new(host.address, 0).to_string();
     let mut arguments = vec!["master".to_owned()];
     for text in [
         "--listen",
-        "127.0.0.1:0",
+        &listen,
         "--json",
         "--new-run",
         "--exit-with-parent",
@@ -215,9 +228,9 @@ pub fn start_master(run: &str) -> Result<(Child, SocketAddr)> {
     ] {
         arguments.push(text.to_owned());
     }
-    let mut child = Child::spawn("the master", &arguments)?;
-    let address = child.receive::<Listening>()?.address;
-    Ok((child, address))
+    let mut child = Child::spawn_by(&host.launcher, "the master", &arguments)?;
+    let listening = child.receive()?;
+    Ok((child, listening))
 }
 
 /// The master's first line.
@@ -225,6 +238,8 @@ pub fn start_master(run: &str) -> Result<(Child, SocketAddr)> {
 pub struct Listening {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Its process number.
+    pub process: u32,
 }
 
 fn run_floor(options: &FloorOptions) -> Result<ExitCode> {

@@ -136,7 +136,8 @@ pub enum AlgorithmChoice {
 }
 
 impl AlgorithmChoice {
-    fn as_requested(self) -> Algorithm {
+    /// What the library is asked for.
+    pub fn as_requested(self) -> Algorithm {
         match self {
             Self::Auto => Algorithm::Auto,
             Self::TwoShot => Algorithm::TwoShot,

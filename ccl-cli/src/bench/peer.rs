@@ -11,7 +11,7 @@ use super::inputs::{Sample, Seed, fill, with_type};
 use super::reference::Reference;
 use crate::child::{Answer, orders, receive_line, send_line};
 use crate::failure::{Context, Failure, Result};
-use crate::measure::{cpu_ns_of, own_cpu_ns, peak_rss_bytes, reset_peak_rss};
+use crate::measure::{cpu_ns_of, own_cpu_ns, peak_rss_bytes, reset_peak_rss, resident_bytes};
 
 /// What a peer is told first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +69,8 @@ pub enum Order {
 pub struct Joined {
     /// Where other peers reach it.
     pub address: std::net::SocketAddr,
+    /// Resident memory before the first call, in bytes.
+    pub resident_bytes: u64,
 }
 
 /// Serves the parent's orders until it is told to leave the run.
@@ -85,7 +87,11 @@ pub fn run() -> Result<ExitCode> {
         }
     };
     let address = communicator.listen_address();
-    send_line(&mut output, &Answer::Ok(Joined { address }))?;
+    let joined = Joined {
+        address,
+        resident_bytes: resident_bytes()?,
+    };
+    send_line(&mut output, &Answer::Ok(joined))?;
     for order in orders {
         let case = match order? {
             Order::Run(case) => case,

@@ -63,6 +63,7 @@ pub struct Repeat {
 }
 
 impl Repeat {
+    /// Timed calls; at least 1.
     fn iterations(&self) -> usize {
         self.peers
             .iter()
@@ -72,7 +73,8 @@ impl Repeat {
             .max(1)
     }
 
-    fn time_ns(&self) -> f64 {
+    /// Time of a call: all timed calls of the slowest peer, divided by their number.
+    pub fn time_ns(&self) -> f64 {
         let slowest = self
             .peers
             .iter()
@@ -83,7 +85,7 @@ impl Repeat {
     }
 
     /// User and system time of all peers and the master in one call.
-    fn cpu_ns(&self) -> Option<f64> {
+    pub fn cpu_ns(&self) -> Option<f64> {
         let master = self.peers.iter().find_map(|peer| peer.master_cpu_ns)?;
         let peers: u64 = self.peers.iter().map(|peer| peer.cpu_ns).sum();
         Some((peers + master) as f64 / self.iterations() as f64)

@@ -1,6 +1,5 @@
 //! `ccl-stress wan all-reduce`: `ccl bench all-reduce` with a peer in each host.
 
-use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,9 +7,9 @@ use clap::Args;
 
 use crate::wan::cli::options::NetworkOptions;
 use crate::wan::cli::output::Voice;
-use crate::wan::cli::private_socket;
 use crate::wan::cli::session::{EndOptions, Role, Session};
-use crate::wan::error::{Error, Result};
+use crate::wan::cli::{ccl_command, private_socket};
+use crate::wan::error::Result;
 use crate::wan::packet::address;
 
 /// Options of `ccl-stress wan all-reduce`.
@@ -30,9 +29,7 @@ pub struct Options {
 
 /// Runs a master in host 0 and a peer in every host; prints what the peer in host 0 measured.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let named = options.ccl.clone().or_else(neighbour);
-    let missing = || Error::Command("build ccl-cli, or name the `ccl` command by --ccl".into());
-    let path = named.filter(|path| path.is_file()).ok_or_else(missing)?;
+    let path = ccl_command(options.ccl.as_ref())?;
     let ccl = path.to_string_lossy();
     let mut session = Session::start(&options.network, private_socket())?;
     let master = format!("{}:{PORT}", address(0));
@@ -56,12 +53,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let outcome = session.wait();
     session.end(outcome, &options.end)
-}
-
-/// The `ccl` command in the folder of this program.
-fn neighbour() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    Some(program.with_file_name("ccl"))
 }
 
 /// In a network of its own every port is free.

@@ -2,6 +2,7 @@
 
 mod all_reduce;
 mod calibrate;
+mod compare;
 mod control;
 mod options;
 mod output;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::wan::error::Result;
+use crate::wan::error::{Error, Result};
 
 /// Options of `ccl-stress wan`.
 #[derive(Args, Debug)]
@@ -34,6 +35,8 @@ enum What {
     Calibrate(calibrate::Options),
     /// Measure an all-reduce of ccl with a peer in each host.
     AllReduce(all_reduce::Options),
+    /// Compare ccl with gloo, Open MPI and plain sockets, with a process of each in each host.
+    Compare(compare::Options),
 }
 
 /// Runs a subcommand.
@@ -44,7 +47,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Ctl(options) => control::control(options),
         What::Calibrate(options) => calibrate::run(options),
         What::AllReduce(options) => all_reduce::run(options),
+        What::Compare(options) => compare::run(options),
     }
+}
+
+/// The `ccl` command: the one that was named, or that in the folder of this program.
+fn ccl_command(named: Option<&PathBuf>) -> Result<PathBuf> {
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("ccl"));
+    let missing = || Error::Command("build ccl-cli, or name the `ccl` command by --ccl".into());
+    let path = named.cloned().or_else(beside);
+    path.filter(|path| path.is_file()).ok_or_else(missing)
 }
 
 /// A path for the control socket of this process's network.

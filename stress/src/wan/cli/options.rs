@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::wan::error::Result;
 use crate::wan::host::{Sysctl, enter_user_namespace, is_root};
@@ -58,6 +58,18 @@ impl NetworkOptions {
         Ok(network)
     }
 
+    /// What tables call it, such as `ocean, 500m`.
+    pub fn name(&self) -> String {
+        let preset = self.preset.and_then(|preset| preset.to_possible_value());
+        let mut words: Vec<String> = preset.iter().map(|it| it.get_name().into()).collect();
+        words.extend(self.rate.map(|rate| rate.to_string()));
+        words.extend(self.commands.iter().cloned());
+        match words.is_empty() {
+            true => "emulated".into(),
+            false => words.join(", "),
+        }
+    }
+
     fn config(&self) -> Config {
         let mut commands = match (self.preset, self.rate) {
             (Some(preset), rate) => {
@@ -88,4 +100,33 @@ fn parse_hosts(text: &str) -> Result<usize, String> {
     hosts
         .filter(|hosts| (1..=HOSTS_MAX).contains(hosts))
         .ok_or_else(|| format!("a network has 1 to {HOSTS_MAX} hosts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: NetworkOptions,
+    }
+
+    fn name(words: &[&str]) -> String {
+        let words = ["x"].iter().chain(words);
+        Line::try_parse_from(words).unwrap().options.name()
+    }
+
+    #[test]
+    fn a_network_has_the_name_of_what_it_is() {
+        assert_eq!(name(&[]), "emulated");
+        assert_eq!(
+            name(&["--preset", "ocean", "--rate", "500m"]),
+            "ocean, 500m"
+        );
+        let lossy = ["--preset", "lan", "--do", "set * * loss 1%"];
+        assert_eq!(name(&lossy), "lan, set * * loss 1%");
+    }
 }
