@@ -270,8 +270,9 @@ fn quiescent(world: &mut World) {
         // One process of a host may just have left: the others have a while to leave too (R9).
         world.run_until(world.now + timers.peer_timeout);
     }
-    if world.lacks_members() {
-        // All were evicted at once: others wait for the ends of their leases (R19).
+    if world.lacks_members() || !world.master.is_awake() {
+        // All were evicted at once, and others wait for the ends of their leases (R19), or the
+        // master has just died.
         world.run_until(world.now + timers.peer_timeout + timers.detach_timeout);
     }
     for _ in 0..RESTS_MAX {

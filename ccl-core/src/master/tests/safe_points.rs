@@ -278,7 +278,8 @@ fn newcomers_without_a_link_between_them_are_admitted_one_at_a_time() {
     stage.flush(peers[0], vid, at_safe_point(vid, 1));
     let install = stage.installed(peers[0]);
     assert_eq!(stage.view(0).1, [peers[0].peer, c.peer]);
-    let report = at_safe_point(install.vid, 1);
+    let mut report = at_safe_point(install.vid, 1);
+    report.safe_released = 1;
     stage.say(
         peers[0],
         PeerToMaster::Installed {
