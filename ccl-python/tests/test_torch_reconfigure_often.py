@@ -28,6 +28,9 @@ INTERVAL = 10
 LOOKS = 4
 #: The library allocates scratch memory in 16 MiB, of which the allocator may keep several.
 MEMORY_KIB_MAX = 80 << 10
+#: Those of the group before may be closing still; far fewer than one per round.
+DESCRIPTORS_MAX = 8
+THREADS_MAX = 8
 #: Far fewer than one per round.
 OBJECTS_MAX = ROUNDS // 4
 
@@ -84,7 +87,7 @@ def test_it_keeps_nothing(tmp_path: Path) -> None:
             for peer in peers:
                 peer.pipe.send(handles)
             for first, last in [peer.receive() for peer in peers]:
-                assert last.descriptors <= first.descriptors, (first, last)
-                assert last.threads <= first.threads, (first, last)
+                assert last.descriptors <= first.descriptors + DESCRIPTORS_MAX, (first, last)
+                assert last.threads <= first.threads + THREADS_MAX, (first, last)
                 assert last.objects <= first.objects + OBJECTS_MAX, (first, last)
                 assert last.memory_kib <= first.memory_kib + MEMORY_KIB_MAX, (first, last)
