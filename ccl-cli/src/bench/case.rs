@@ -1,5 +1,7 @@
 //! One line of the table: which call, on how much data, and what its peers measured.
 
+use std::time::Duration;
+
 use ccl_core::{Algorithm, Dtype, Kind, LinkState, ReduceOp};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,25 @@ pub struct Case {
     pub iterations: u32,
     /// Whether results are compared with the reference.
     pub check: bool,
+    /// What comes between the calls.
+    pub step: Step,
+}
+
+/// What a training loop does beside its timed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Silence before each call, not timed.
+    pub pause: Duration,
+    /// Each call is followed by a safe point, timed with it.
+    pub is_safe_point: bool,
+}
+
+impl Step {
+    /// Nothing else.
+    pub const PLAIN: Self = Self {
+        pause: Duration::ZERO,
+        is_safe_point: false,
+    };
 }
 
 impl Case {
@@ -71,6 +92,8 @@ pub struct Measured {
     pub world_size: u32,
     /// The algorithm that was used.
     pub algorithm: Algorithm,
+    /// The first call, over links that moved nothing before.
+    pub first_ns: u64,
     /// Each timed call, in nanoseconds.
     pub iteration_ns: Vec<u64>,
     /// All timed calls together, in nanoseconds.
@@ -151,6 +174,7 @@ mod tests {
             count: 1024,
             in_place: false,
             warmup: 1,
+            step: Step::PLAIN,
             iterations: 1,
             check: true,
         }

@@ -1,15 +1,16 @@
 //! The command line of a benchmark: which cases, on how many peers, how often.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ccl_core::{Algorithm, Dtype, Kind, ReduceOp};
 use clap::{Args, ValueEnum};
 
-use super::case::{Case, kind_name};
+use super::case::{Case, Step, kind_name};
 use super::inputs::parse_dtype;
 use super::peer::Setup;
 use super::report::Session;
-use super::sizes::Sizes;
+use super::sizes::{Sizes, parse_time};
 use crate::failure::{Failure, Result};
 
 /// Options of the collectives.
@@ -40,6 +41,12 @@ pub struct CollectiveOptions {
     /// Calls before the clock starts; the first is checked.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
+    /// Silence before each timed call, such as 30s.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time)]
+    pause: Duration,
+    /// A safe point, `update_topology`, after each call, timed with it, as in a training loop.
+    #[arg(long)]
+    update_topology: bool,
     /// Data connections of each link; by default as the library chooses: 1 on one host, else 4
     /// at first.
     #[arg(long, value_name = "N")]
@@ -242,6 +249,10 @@ impl CollectiveOptions {
                 .iters
                 .unwrap_or_else(|| iterations_for((count * dtype.bytes()) as u64)),
             check: !self.no_check,
+            step: Step {
+                pause: self.pause,
+                is_safe_point: self.update_topology,
+            },
         }
     }
 
@@ -306,6 +317,7 @@ impl FloorOptions {
             warmup: self.warmup,
             iterations: self.iters.unwrap_or_else(|| iterations_for(bytes)),
             check: false,
+            step: Step::PLAIN,
         })
     }
 }

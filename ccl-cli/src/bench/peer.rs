@@ -1,6 +1,7 @@
 //! One peer of a benchmark: a process that runs the given cases and reports its measurements.
 
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
 use ccl_core::{Communicator, CommunicatorConfig, Kind, Options, Rank};
@@ -111,7 +112,10 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
     let counters = communicator.counters();
     reset_peak_rss()?;
     bench.fill(FIRST);
+    communicator.barrier(&Options::default())?;
+    let start = Instant::now();
     bench.call()?;
+    let first_ns = nanoseconds_since(start)?;
     let first_peak_bytes = peak_rss_bytes()?;
     let first_wrong = bench.count_wrong(FIRST);
     for _ in 1..case.warmup {
@@ -128,6 +132,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
         world_size: bench.reference.world_size(),
         algorithm: bench.reference.algorithm(),
         batch_ns: iteration_ns.iter().sum(),
+        first_ns,
         iteration_ns,
         cpu_ns: spent.own_ns,
         master_cpu_ns: spent.master_ns,
@@ -243,12 +248,18 @@ impl<'a, T: Sample> Bench<'a, T> {
     fn time(&mut self, setup: &Setup) -> Result<(Vec<u64>, Cpu)> {
         let mut iteration_ns = Vec::with_capacity(self.case.iterations as usize);
         let before = Cpu::read(setup)?;
-        let mut last = Instant::now();
+        let step = self.case.step;
         for _ in 0..self.case.iterations {
+            if !step.pause.is_zero() {
+                thread::sleep(step.pause);
+                self.communicator.barrier(&Options::default())?;
+            }
+            let start = Instant::now();
             self.call()?;
-            let now = Instant::now();
-            iteration_ns.push(u64::try_from((now - last).as_nanos()).context("time")?);
-            last = now;
+            if step.is_safe_point {
+                self.communicator.update_topology()?;
+            }
+            iteration_ns.push(nanoseconds_since(start)?);
         }
         Ok((iteration_ns, Cpu::read(setup)?.since(before)))
     }
@@ -275,6 +286,10 @@ impl<'a, T: Sample> Bench<'a, T> {
         }
         Ok(self.count_wrong(TIMED))
     }
+}
+
+fn nanoseconds_since(start: Instant) -> Result<u64> {
+    u64::try_from(start.elapsed().as_nanos()).context("time")
 }
 
 /// Memory that the system has given for real.

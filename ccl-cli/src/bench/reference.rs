@@ -247,6 +247,7 @@ mod tests {
     use ccl_core::Dtype;
 
     use super::*;
+    use crate::bench::case::Step;
 
     fn case(kind: Kind, algorithm: Algorithm, count: usize) -> Case {
         Case {
@@ -257,6 +258,7 @@ mod tests {
             count,
             in_place: false,
             warmup: 1,
+            step: Step::PLAIN,
             iterations: 1,
             check: true,
         }

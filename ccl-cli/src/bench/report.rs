@@ -28,6 +28,8 @@ pub struct Line {
     time_us_min: f64,
     time_us_median: f64,
     time_us_max: f64,
+    /// The first call, the slowest peer's: at the first size over links that moved nothing before.
+    first_time_us: f64,
     algbw_gb_s: f64,
     busbw_gb_s: f64,
     wrong: Option<u64>,
@@ -84,6 +86,11 @@ impl Repeat {
         slowest as f64 / self.iterations() as f64
     }
 
+    fn first_ns(&self) -> f64 {
+        let peers = self.peers.iter();
+        peers.map(|peer| peer.first_ns).max().unwrap_or(0) as f64
+    }
+
     /// User and system time of all peers and the master in one call.
     pub fn cpu_ns(&self) -> Option<f64> {
         let master = self.peers.iter().find_map(|peer| peer.master_cpu_ns)?;
@@ -119,6 +126,7 @@ impl Line {
             .flat_map(Repeat::calls_ns)
             .map(|ns| ns as f64)
             .collect();
+        let first_ns = median(repeats.iter().map(Repeat::first_ns)).unwrap_or(0.0);
         let bytes = case.bytes();
         let algbw_gb_s = if time_ns > 0.0 {
             bytes as f64 / time_ns
@@ -145,6 +153,7 @@ impl Line {
             time_us_min: round(calls.iter().copied().reduce(f64::min).unwrap_or(0.0) / 1e3),
             time_us_median: round(median(calls.iter().copied()).unwrap_or(0.0) / 1e3),
             time_us_max: round(calls.iter().copied().reduce(f64::max).unwrap_or(0.0) / 1e3),
+            first_time_us: round(first_ns / 1e3),
             algbw_gb_s: round(algbw_gb_s),
             busbw_gb_s: round(algbw_gb_s * case.bus_factor(world_size)),
             wrong: (!wrong.is_empty()).then(|| wrong.iter().sum()),
@@ -287,6 +296,7 @@ mod tests {
     use ccl_core::{Algorithm, Dtype, ReduceOp};
 
     use super::*;
+    use crate::bench::case::Step;
 
     const CASE: Case = Case {
         kind: Kind::AllReduce,
@@ -296,6 +306,7 @@ mod tests {
         count: 1 << 18,
         in_place: false,
         warmup: 1,
+        step: Step::PLAIN,
         iterations: 2,
         check: true,
     };
@@ -306,6 +317,7 @@ mod tests {
             algorithm: Algorithm::TwoShot,
             world_size: 2,
             iteration_ns: iteration_ns.to_vec(),
+            first_ns: 5_000,
             batch_ns: iteration_ns.iter().sum(),
             cpu_ns,
             master_cpu_ns,
@@ -384,7 +396,7 @@ mod tests {
         let json = serde_json::to_value(&line).unwrap();
         for field in
             "collective algorithm transport lanes dtype op world_size bytes time_us time_us_min \
-                      time_us_max algbw_gb_s busbw_gb_s wrong cpu_s_per_gib extra_rss_bytes \
+                      time_us_max first_time_us algbw_gb_s busbw_gb_s wrong cpu_s_per_gib extra_rss_bytes \
                       floor_time_ratio floor_cpu_ratio links"
                 .split_whitespace()
         {

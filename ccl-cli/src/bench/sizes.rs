@@ -1,6 +1,7 @@
-//! Ranges of buffer sizes, `from:to:factor` as in `4:256MiB:x4`, and of counts.
+//! Ranges of buffer sizes, `from:to:factor` as in `4:256MiB:x4`, and of counts; times.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::failure::{Failure, Result};
 
@@ -124,6 +125,24 @@ const SIZE_BYTES_MAX: u64 = 64 << 30;
 /// Most sizes of one run: nobody reads a longer table.
 const SIZES_MAX: usize = 1024;
 
+/// A time: a number with an optional unit (s, m).
+pub fn parse_time(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time; write for instance 90s or 10m");
+    let (number, seconds) = match text.strip_suffix('m') {
+        Some(number) => (number, 60.0),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let time = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+    match time <= TIME_MAX {
+        true => Ok(time),
+        false => Err("a time is at most a day".into()),
+    }
+}
+
+/// A day.
+const TIME_MAX: Duration = Duration::from_secs(86_400);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,5 +193,15 @@ mod tests {
     #[test]
     fn a_range_without_end_is_refused() {
         assert!("1:1GiB:+1".parse::<Sizes>().is_err());
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_time("10m").unwrap(), Duration::from_secs(600));
+        assert_eq!(parse_time("1.5s").unwrap(), Duration::from_millis(1500));
+        assert_eq!(parse_time("7").unwrap(), Duration::from_secs(7));
+        for text in ["", "m", "-1s", "1h", "1e9m", "NaN"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
     }
 }

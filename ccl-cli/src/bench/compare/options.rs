@@ -10,6 +10,7 @@ use super::contestant::Family;
 use super::plan::Cell;
 use crate::bench::hosts::{Host, launched};
 use crate::bench::sizes::Sizes;
+use crate::bench::sizes::parse_time;
 use crate::failure::{Failure, Result};
 
 /// Options of `ccl bench compare`.
@@ -153,26 +154,10 @@ impl Options {
     }
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a time; write for instance 90s or 10m");
-    let (number, seconds) = match text.strip_suffix('m') {
-        Some(number) => (number, 60.0),
-        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
-    };
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let time = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
-    match time <= BUDGET_MAX {
-        true => Ok(time),
-        false => Err("a budget is at most a day".into()),
-    }
-}
-
 /// Most processes: each contestant has as many.
 const WORLD_SIZE_MAX: u32 = 64;
 /// Largest buffer, in bytes: MPI counts elements in 31 bits, and all contestants have two buffers.
 const BYTES_MAX: u64 = 4 << 30;
-/// A day.
-const BUDGET_MAX: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
@@ -199,16 +184,6 @@ mod tests {
         let found: Vec<_> = cells.iter().map(|it| (it.in_place, it.bytes)).collect();
         assert_eq!(found, expected);
         assert_eq!(parse("--forms in-place --sizes 8").cells(2).len(), 1);
-    }
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(parse_time("10m").unwrap(), Duration::from_secs(600));
-        assert_eq!(parse_time("1.5s").unwrap(), Duration::from_millis(1500));
-        assert_eq!(parse_time("7").unwrap(), Duration::from_secs(7));
-        for text in ["", "m", "-1s", "1h", "1e9m", "NaN"] {
-            assert!(parse_time(text).is_err(), "{text}");
-        }
     }
 
     #[test]

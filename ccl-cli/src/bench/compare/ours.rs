@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::plan::{Cell, Effort};
 use super::results::Spent;
-use crate::bench::case::{Case, Measured};
+use crate::bench::case::{Case, Measured, Step};
 use crate::bench::floor::receive_all;
 use crate::bench::hosts::Host;
 use crate::bench::options::AlgorithmChoice;
@@ -111,6 +111,7 @@ pub fn case_of(cell: &Cell, choice: AlgorithmChoice, effort: Effort) -> Case {
         warmup: effort.warmup,
         iterations: effort.iterations,
         check: effort.check,
+        step: Step::PLAIN,
     }
 }
 
