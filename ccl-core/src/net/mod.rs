@@ -16,7 +16,8 @@ pub use host::{is_of_this_host, is_same_host, source_towards};
 pub use info::{Condition, condition};
 pub use listen::{Bound, Port};
 pub use options::{
-    LONG_PATH, Tuned, Tuning, keep_alive, pace, reset_on_close, send_buffer_bytes_autotuned, tune,
+    LONG_PATH, Tuned, Tuning, keep_alive, pace, reset_on_close, send_buffer_bytes_autotuned,
+    set_congestion_control, tune,
 };
 pub use pace::{Backoff, Warnings};
 pub use stream::{Stream, is_pause};

@@ -27,6 +27,14 @@ pub struct Tuning {
     pub user_timeout: Duration,
 }
 
+impl Tuning {
+    /// Whether the library may choose the congestion control.
+    #[must_use]
+    pub fn is_control_free(&self) -> bool {
+        matches!(self.congestion_control.as_deref(), None | Some("auto"))
+    }
+}
+
 /// What a connection got.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuned {
@@ -131,6 +139,14 @@ fn choose_congestion_control(
             .map_err(|error| format!("TCP_CONGESTION {name}: {error}"))?,
     }
     Ok(())
+}
+
+/// Changes the congestion control of a connection.
+///
+/// # Errors
+/// The system has none of this name, or does not permit it.
+pub fn set_congestion_control(stream: &Stream, name: &str) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_congestion(name.as_bytes())
 }
 
 /// Limits the bytes per second that a connection sends; `None`: no limit.

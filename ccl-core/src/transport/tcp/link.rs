@@ -13,11 +13,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
+use super::control::Control;
 use super::door::Visitor;
 use super::keeper::{Event, Keeper};
 use super::lane::Lane;
 use super::offer::Offers;
 use super::signal::Sent;
+use super::tuner::LaneSample;
 use super::window::Entry;
 use super::{FrameHeader, Handler, LinkName, Payload};
 use super::{Identity, Inner, LinkCounters, Rates};
@@ -391,6 +393,19 @@ impl Link {
 
     pub(super) fn note_rates(&self, rates: Rates) {
         *self.rates.lock() = rates;
+    }
+
+    /// Gives the connection of a lane a congestion control; false if the system does not permit it.
+    pub(super) fn set_control(&self, lane: &LaneSample, control: Control) -> bool {
+        let present = self.lanes()[usize::from(lane.lane)].stream();
+        let Some((stream, _)) = present.filter(|(_, number)| *number == lane.connection) else {
+            return true;
+        };
+        let is_set = net::set_congestion_control(&stream, control.name()).is_ok();
+        if is_set && let Some(tuned) = &mut *self.tuned.lock() {
+            control.name().clone_into(&mut tuned.congestion_control);
+        }
+        is_set
     }
 
     pub(super) fn received_bytes(&self) -> u64 {

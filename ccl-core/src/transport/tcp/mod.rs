@@ -6,6 +6,7 @@
 //! rest is sent again. Bulk frames belong to the link, not to a lane: an idle lane takes the next.
 
 mod bulk;
+mod control;
 mod dial;
 mod door;
 mod health;

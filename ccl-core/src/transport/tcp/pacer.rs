@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Rates;
+use super::control::{Control, Controls};
 use super::lane::Lane;
 use super::link::Link;
 use super::rescue::Rescue;
 use super::spread::{Shown, Spread};
 use super::tuner::{LaneSample, SAMPLES, Sample, Tuner, shares, shortest_rtt, window_length};
 use crate::limits;
-use crate::net::{self, Condition};
+use crate::net;
 
 /// Sets the pace of one link's lanes.
 pub(super) struct Pacer {
@@ -28,10 +29,15 @@ pub(super) struct Pacer {
     rescue: Rescue,
     /// None before the link has traffic, and if the user has set the number of lanes.
     spread: Option<Spread>,
+    /// None if the user has chosen, or the system does not let this process choose.
+    controls: Option<Controls>,
+    /// The congestion control that each connection has, by lane and connection.
+    set: Vec<(u16, u64, Control)>,
 }
 
 impl Pacer {
     pub(super) fn new(link: Arc<Link>) -> Self {
+        let is_free = link.settings.tuning.is_control_free();
         Self {
             is_fixed: link.settings.tuning.pacing_bytes_per_second.is_some(),
             link,
@@ -40,6 +46,8 @@ impl Pacer {
             looked: Instant::now(),
             rescue: Rescue::default(),
             spread: None,
+            controls: is_free.then(Controls::default),
+            set: Vec::new(),
         }
     }
 
@@ -61,8 +69,7 @@ impl Pacer {
                 continue;
             }
             if !is_queued && !is_active(&lanes) {
-                // Whichever comes first.
-                let _ = timeout(IDLE_LOOK, self.link.traffic.notified()).await;
+                self.rest(&lanes).await;
                 continue;
             }
             self.begin_to_spread();
@@ -73,9 +80,46 @@ impl Pacer {
             });
             if let Some(shown) = shown {
                 self.spread(shown).await;
+                if let Some(controls) = &mut self.controls {
+                    controls.judge(shown);
+                }
             }
+            let busy = self.controls.as_ref().map(Controls::busy);
+            self.switch(lanes.iter().filter(|lane| is_sending(lane)), busy);
             self.apply(&lanes);
             sleep(length / SAMPLES).await;
+        }
+    }
+
+    /// Nothing is under way: waits until something is, or it is time to look again.
+    async fn rest(&mut self, lanes: &[LaneSample]) {
+        if timeout(SILENCE, self.link.traffic.notified()).await.is_ok() {
+            return;
+        }
+        let silent = self.controls.as_ref().map(Controls::silent);
+        self.switch(lanes.iter(), silent);
+        // Whichever comes first.
+        let _ = timeout(IDLE_LOOK, self.link.traffic.notified()).await;
+    }
+
+    /// Gives lanes a congestion control.
+    fn switch<'a>(
+        &mut self,
+        lanes: impl Iterator<Item = &'a LaneSample>,
+        control: Option<Control>,
+    ) {
+        let Some(control) = control else { return };
+        for lane in lanes {
+            let wanted = (lane.lane, lane.connection, control);
+            if self.set.contains(&wanted) {
+                continue;
+            }
+            self.set.retain(|(index, ..)| *index != lane.lane);
+            self.set.push(wanted);
+            if !self.link.set_control(lane, control) {
+                self.controls = None;
+                return;
+            }
         }
     }
 
@@ -153,9 +197,11 @@ impl Pacer {
 
 /// Whether anything is under way.
 fn is_active(lanes: &[LaneSample]) -> bool {
-    let is_active =
-        |condition: &Condition| condition.in_flight_bytes > 0 || condition.unsent_bytes > 0;
-    lanes.iter().any(|lane| is_active(&lane.condition))
+    lanes.iter().any(is_sending)
+}
+
+fn is_sending(lane: &LaneSample) -> bool {
+    lane.condition.in_flight_bytes > 0 || lane.condition.unsent_bytes > 0
 }
 
 pub(super) fn look_at(lane: &Lane) -> Option<LaneSample> {
@@ -167,6 +213,9 @@ pub(super) fn look_at(lane: &Lane) -> Option<LaneSample> {
     })
 }
 
+/// How long nothing is under way before that counts as a silence: shorter than the system waits
+/// until it makes the window of such a connection smaller, which is 200 ms at least.
+const SILENCE: Duration = Duration::from_millis(100);
 /// Time between two looks at a link over which nothing is sent.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Time between two attempts to reach the other side over a path that may be cut.

@@ -19,6 +19,8 @@ pub(super) struct Shown {
     pub(super) is_queued: bool,
     /// Some segments got lost, fewer than when a queue overflows.
     pub(super) is_lossy: bool,
+    /// Segments got lost, however many.
+    pub(super) has_losses: bool,
 }
 
 /// The number of lanes in use.

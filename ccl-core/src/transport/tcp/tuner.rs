@@ -131,6 +131,7 @@ impl Tuner {
             rtt: finding.rtt,
             in_flight_bytes: finding.in_flight_bytes,
             is_queued: finding.is_queued,
+            has_losses: finding.resent > LOSS_MIN,
             is_lossy: finding.resent > LOSS_MIN && finding.resent < RESENT_MAX,
         })
     }
