@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use ccl_core::peer::SessionEnd;
 use ccl_core::wire::control::EvictReason;
-use ccl_tests::sim::cluster::HostId;
+use ccl_tests::sim::cluster::{Event, HostId};
 use ccl_tests::sim::scenario::{Scenario, is_committed, is_evicted, size};
+use ccl_tests::sim::workload::{AppStep, Ending};
 
 const A: HostId = HostId(0);
 const B: HostId = HostId(1);
@@ -200,4 +201,29 @@ fn a_peer_that_sleeps_beyond_detach_timeout_without_a_master_ends_as_unknown() {
     s.world.freeze(A, s.world.swarm.timers.detach_timeout * 2);
     s.pass(s.world.swarm.timers.detach_timeout * 2);
     assert_eq!(s.session_end(A), SessionEnd::Detached);
+}
+
+/// Goal: a program that slept beyond `detach_timeout` makes a call before it knows of the end. The
+/// call is refused, after those of before have ended as unknown.
+#[test]
+fn a_call_after_a_sleep_beyond_detach_timeout_is_refused() {
+    let mut refused = 0;
+    for members in 2..6 {
+        let mut s = Scenario::with_members(members);
+        s.world.master_crash(false, Some(1000));
+        s.pass_ms(1000);
+        let length = s.world.swarm.timers.detach_timeout;
+        s.world.freeze(A, length);
+        let step = AppStep::SafePoint;
+        let call = Event::App { host: A, step };
+        s.world.schedule(length / 2, call);
+        s.pass(length);
+        assert_eq!(s.session_end(A), SessionEnd::Detached);
+        // A timer that comes first ends the session before the call, which is not made then.
+        if let Some((_, ending)) = s.world.hosts[A.0].app.endings.first() {
+            assert!(matches!(ending, Ending::Rejected(_)), "{ending:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "a timer was always first");
 }
