@@ -103,6 +103,57 @@ fn a_group_is_not_founded_beside_members_that_go_on() {
     }
 }
 
+/// When the master dies, if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restart {
+    Never,
+    /// While the members of the carried operation are cut off.
+    First,
+    /// Once there is a view without them.
+    Later,
+}
+
+/// Goal: an operation that was carried into a view may have other members than the view. As long as
+/// they may commit it, the group is not founded anew, although all others have stopped (H70, H71).
+///
+/// 1. A calls X, C is admitted, A and B are cut off. In some runs the master dies now, or later.
+/// 2. C alone has a view, and dies.
+/// 3. B calls X, which commits. Only when neither A nor B can be at work is a newcomer admitted.
+#[test]
+fn a_carried_operation_is_leased_by_its_own_members() {
+    for restart in [Restart::Never, Restart::First, Restart::Later] {
+        let mut s = Scenario::with(2, Disk::Full);
+        let members = [HostId(0), HostId(1)];
+        let x = s.call(1, 20);
+        let mut calls = vec![s.post(members[0], &x)];
+        s.pass_ms(100);
+        let third = s.join();
+        s.admit(&members, third);
+        cut(&mut s, &members, true);
+        if restart == Restart::First {
+            s.restart_master(100);
+        }
+        s.view_of(&[third]);
+        if restart == Restart::Later {
+            s.restart_master(100);
+            s.view_of(&[third]);
+            s.works(&[third], 2);
+        }
+        s.world.crash(third, Some(0));
+        let newcomer = s.join();
+        s.pass_ms(2000);
+        calls.push(s.post(members[1], &x));
+        let endings = s.ends(&members, &calls);
+        assert!(endings.iter().all(is_committed), "{restart:?}: {endings:?}");
+        assert_eq!(size(&s.world, newcomer), 0, "{restart:?}");
+        for host in members {
+            assert_eq!(s.session_end(host), SessionEnd::Detached);
+        }
+        s.view_of(&[newcomer]);
+        s.works(&[newcomer], 1);
+    }
+}
+
 /// Goal: as long as one member is heard, its report stops all others, and nobody waits for their
 /// leases.
 #[test]
