@@ -5,9 +5,12 @@ use std::time::Duration;
 use ccl_core::peer::SessionEnd;
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::hooks::{Act, Point};
+use ccl_tests::sim::links::LinkKey;
 use ccl_tests::sim::messages::{ATTACH, COMMIT, HERE, SUMMON};
 use ccl_tests::sim::scenario::{LOSE_ALL, Scenario, is_committed, is_lost, size};
 use ccl_tests::sim::swarm::Disk;
+
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// Cuts hosts off from the master, or heals them.
 fn cut(s: &mut Scenario, hosts: &[HostId], is_cut: bool) {
@@ -260,6 +263,38 @@ fn a_member_is_lost_between_here_and_attach() {
     }
 }
 
+/// Goal: a member is told that a safe point changes nothing, and is lost. Those that have told it
+/// that they wait there do not admit anybody at this safe point (H69).
+///
+/// 1. The master hears neither A nor B. B tells A that it is at safe point 0.
+/// 2. A comes to it, is told that it changes nothing, and is lost with its own word. A newcomer
+///    waits.
+/// 3. The report of B for the end of the view arrives: its safe point changes nothing either, and
+///    the next one admits the newcomer.
+#[test]
+fn nobody_is_admitted_at_a_safe_point_that_one_was_told_of() {
+    let mut s = Scenario::with_members(2);
+    let [a, b] = [HostId(0), HostId(1)];
+    for host in [a, b] {
+        s.world.block_control(host, Some(true), None);
+    }
+    let waits = s.safe_point(b);
+    s.pass(MOMENT);
+    let told = s.safe_point(a);
+    assert!(s.ending(a, told).is_some(), "b has said that it is there");
+    s.world.reset_link(LinkKey(a, b), MOMENT, false);
+    s.break_control(a);
+    s.world.die(a, Some(0), true);
+    let newcomer = s.join();
+    s.pass(s.world.swarm.timers.reattach_grace + MOMENT * 5);
+    assert!(s.ending(b, waits).is_none(), "a has not");
+    s.world.block_control(b, Some(false), None);
+    s.end_of(b, waits);
+    assert_eq!((size(&s.world, b), size(&s.world, newcomer)), (1, 0));
+    s.admit(&[b], newcomer);
+    s.works(&[b, newcomer], 1);
+}
+
 /// No seed has all members of a group asleep for so long, and their next call before the news; nor
 /// does any check that calls go on in time while a master waits for members.
 #[cfg(ccl_mutations)]
@@ -279,7 +314,7 @@ fn members_that_go_on_too_long_or_not_at_all_are_noticed() {
     ];
     assert_eq!(
         scripts.map(|(mutation, _)| mutation),
-        ccl_tests::sim::mutations::SCRIPTED[4..]
+        ccl_tests::sim::mutations::SCRIPTED[5..]
     );
     for (mutation, script) in scripts {
         activate(Some(mutation));
