@@ -5,9 +5,12 @@ use std::time::Duration;
 use ccl_core::peer::SessionEnd;
 use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::hooks::{Act, Point};
+use ccl_tests::sim::links::LinkKey;
 use ccl_tests::sim::messages::{ATTACH, COMMIT, HERE, SUMMON};
 use ccl_tests::sim::scenario::{LOSE_ALL, Scenario, is_committed, is_lost, size};
 use ccl_tests::sim::swarm::Disk;
+
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// Cuts hosts off from the master, or heals them.
 fn cut(s: &mut Scenario, hosts: &[HostId], is_cut: bool) {
@@ -103,6 +106,57 @@ fn a_group_is_not_founded_beside_members_that_go_on() {
     }
 }
 
+/// When the master dies, if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restart {
+    Never,
+    /// While the members of the carried operation are cut off.
+    First,
+    /// Once there is a view without them.
+    Later,
+}
+
+/// Goal: an operation that was carried into a view may have other members than the view. As long as
+/// they may commit it, the group is not founded anew, although all others have stopped (H70, H71).
+///
+/// 1. A calls X, C is admitted, A and B are cut off. In some runs the master dies now, or later.
+/// 2. C alone has a view, and dies.
+/// 3. B calls X, which commits. Only when neither A nor B can be at work is a newcomer admitted.
+#[test]
+fn a_carried_operation_is_leased_by_its_own_members() {
+    for restart in [Restart::Never, Restart::First, Restart::Later] {
+        let mut s = Scenario::with(2, Disk::Full);
+        let members = [HostId(0), HostId(1)];
+        let x = s.call(1, 20);
+        let mut calls = vec![s.post(members[0], &x)];
+        s.pass_ms(100);
+        let third = s.join();
+        s.admit(&members, third);
+        cut(&mut s, &members, true);
+        if restart == Restart::First {
+            s.restart_master(100);
+        }
+        s.view_of(&[third]);
+        if restart == Restart::Later {
+            s.restart_master(100);
+            s.view_of(&[third]);
+            s.works(&[third], 2);
+        }
+        s.world.crash(third, Some(0));
+        let newcomer = s.join();
+        s.pass_ms(2000);
+        calls.push(s.post(members[1], &x));
+        let endings = s.ends(&members, &calls);
+        assert!(endings.iter().all(is_committed), "{restart:?}: {endings:?}");
+        assert_eq!(size(&s.world, newcomer), 0, "{restart:?}");
+        for host in members {
+            assert_eq!(s.session_end(host), SessionEnd::Detached);
+        }
+        s.view_of(&[newcomer]);
+        s.works(&[newcomer], 1);
+    }
+}
+
 /// Goal: as long as one member is heard, its report stops all others, and nobody waits for their
 /// leases.
 #[test]
@@ -142,11 +196,11 @@ fn members_that_slept_too_long_do_not_go_on() {
     for host in members {
         s.world.act(Act::Freeze { host, length });
     }
+    // That they are evicted does not reach them.
+    cut(&mut s, &members, true);
     let newcomer = s.join();
     s.pass_ms(15_500);
     assert_eq!(size(&s.world, newcomer), 1, "it was founded anew");
-    // What the master said does not reach them yet.
-    cut(&mut s, &members, true);
     s.pass_ms(1000);
     let call = s.call(1, 20);
     let calls = s.post_all(&members, &call);
@@ -209,14 +263,47 @@ fn a_member_is_lost_between_here_and_attach() {
     }
 }
 
+/// Goal: a member is told that a safe point changes nothing, and is lost. Those that have told it
+/// that they wait there do not admit anybody at this safe point (H69).
+///
+/// 1. The master hears neither A nor B. B tells A that it is at safe point 0.
+/// 2. A comes to it, is told that it changes nothing, and is lost with its own word. A newcomer
+///    waits.
+/// 3. The report of B for the end of the view arrives: its safe point changes nothing either, and
+///    the next one admits the newcomer.
+#[test]
+fn nobody_is_admitted_at_a_safe_point_that_one_was_told_of() {
+    let mut s = Scenario::with_members(2);
+    let [a, b] = [HostId(0), HostId(1)];
+    for host in [a, b] {
+        s.world.block_control(host, Some(true), None);
+    }
+    let waits = s.safe_point(b);
+    s.pass(MOMENT);
+    let told = s.safe_point(a);
+    assert!(s.ending(a, told).is_some(), "b has said that it is there");
+    s.world.reset_link(LinkKey(a, b), MOMENT, false);
+    s.break_control(a);
+    s.world.die(a, Some(0), true);
+    let newcomer = s.join();
+    s.pass(s.world.swarm.timers.reattach_grace + MOMENT * 5);
+    assert!(s.ending(b, waits).is_none(), "a has not");
+    s.world.block_control(b, Some(false), None);
+    s.end_of(b, waits);
+    assert_eq!((size(&s.world, b), size(&s.world, newcomer)), (1, 0));
+    s.admit(&[b], newcomer);
+    s.works(&[b, newcomer], 1);
+}
+
 /// No seed has all members of a group asleep for so long, and their next call before the news; nor
-/// does any check that calls go on in time while a master waits for members.
+/// does any check that calls go on in time while a master waits for members, or lose one of the
+/// words of a safe point while a newcomer gets ready.
 #[cfg(ccl_mutations)]
 #[test]
-fn members_that_go_on_too_long_or_not_at_all_are_noticed() {
+fn bugs_that_seeds_do_not_notice_are_noticed() {
     use ccl_core::mutation::{Mutation, activate};
 
-    let scripts: [(Mutation, fn()); 2] = [
+    let scripts: [(Mutation, fn()); 3] = [
         (
             Mutation::LeaseOutlived,
             members_that_slept_too_long_do_not_go_on,
@@ -225,10 +312,14 @@ fn members_that_go_on_too_long_or_not_at_all_are_noticed() {
             Mutation::SummonedTooEarly,
             a_restarted_master_stops_nobody_before_enough_are_back,
         ),
+        (
+            Mutation::SaidSafePointIgnored,
+            nobody_is_admitted_at_a_safe_point_that_one_was_told_of,
+        ),
     ];
     assert_eq!(
         scripts.map(|(mutation, _)| mutation),
-        ccl_tests::sim::mutations::SCRIPTED[4..]
+        ccl_tests::sim::mutations::SCRIPTED[5..]
     );
     for (mutation, script) in scripts {
         activate(Some(mutation));

@@ -252,7 +252,7 @@ fn a_master_that_forgets_that_a_group_is_closed_is_noticed() {
 
     assert_eq!(
         [Mutation::ClosedNotSealed],
-        ccl_tests::sim::mutations::SCRIPTED[3..4]
+        ccl_tests::sim::mutations::SCRIPTED[4..5]
     );
     activate(Some(Mutation::ClosedNotSealed));
     let noticed = std::panic::catch_unwind(a_closed_group_stays_closed_after_a_restart).is_err();

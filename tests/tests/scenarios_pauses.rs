@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use ccl_core::peer::SessionEnd;
 use ccl_core::wire::control::EvictReason;
-use ccl_tests::sim::cluster::HostId;
-use ccl_tests::sim::scenario::{Scenario, is_committed, is_evicted, size};
+use ccl_tests::sim::cluster::{Event, HostId};
+use ccl_tests::sim::hooks::{Act, Point};
+use ccl_tests::sim::messages::INSTALL;
+use ccl_tests::sim::scenario::{Scenario, is_committed, is_evicted, size, swarm};
+use ccl_tests::sim::swarm::Disk;
+use ccl_tests::sim::workload::{AppStep, Ending};
 
 const A: HostId = HostId(0);
 const B: HostId = HostId(1);
@@ -200,4 +204,61 @@ fn a_peer_that_sleeps_beyond_detach_timeout_without_a_master_ends_as_unknown() {
     s.world.freeze(A, s.world.swarm.timers.detach_timeout * 2);
     s.pass(s.world.swarm.timers.detach_timeout * 2);
     assert_eq!(s.session_end(A), SessionEnd::Detached);
+}
+
+/// Goal: a program that slept beyond `detach_timeout` makes a call before it knows of the end. The
+/// call is refused, after those of before have ended as unknown.
+#[test]
+fn a_call_after_a_sleep_beyond_detach_timeout_is_refused() {
+    let mut refused = 0;
+    for members in 2..6 {
+        let mut s = Scenario::with_members(members);
+        s.world.master_crash(false, Some(1000));
+        s.pass_ms(1000);
+        let length = s.world.swarm.timers.detach_timeout;
+        s.world.freeze(A, length);
+        let step = AppStep::SafePoint;
+        let call = Event::App { host: A, step };
+        s.world.schedule(length / 2, call);
+        s.pass(length);
+        assert_eq!(s.session_end(A), SessionEnd::Detached);
+        // A timer that comes first ends the session before the call, which is not made then.
+        if let Some((_, ending)) = s.world.hosts[A.0].app.endings.first() {
+            assert!(matches!(ending, Ending::Rejected(_)), "{ending:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "a timer was always first");
+}
+
+/// Goal: a newcomer is heard shortly before it becomes a member, and never again. That shows that
+/// the master was not cut off, so an older member that was silent before is evicted in time.
+///
+/// 1. A, alone in its group, falls silent.
+/// 2. B enters another group, and is silenced when its first view is sent to it.
+#[test]
+fn a_member_that_was_heard_as_a_newcomer_shows_that_the_master_hears() {
+    let mut swarm = swarm(Disk::Full, 1);
+    swarm.fsync = Duration::from_millis(10);
+    let mut s = Scenario::empty(swarm);
+    s.found(1);
+    let timers = s.world.swarm.timers;
+    s.world.block_control(A, Some(true), Some(true));
+    let silent = s.world.now;
+    s.pass(timers.peer_timeout / 2);
+    let b = s.join_group(1);
+    let silence = Act::Block {
+        host: b,
+        up: true,
+        down: true,
+    };
+    s.when((Point::MasterSends, INSTALL), Some(b), silence);
+    let session = (s.world.hosts[A.0].run, s.world.hosts[A.0].peer.peer());
+    let (run, peer) = (session.0, session.1.expect("it is a member"));
+    s.until("the eviction of A", |world| {
+        world.checkers.is_evicted(run, peer)
+    });
+    let took = s.world.now.saturating_since(silent);
+    let bound = timers.peer_timeout + timers.heartbeat_interval;
+    assert!(took <= bound, "evicted after {took:?}");
 }

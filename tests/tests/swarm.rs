@@ -1,7 +1,13 @@
 //! Seeds of the simulator that run with every build; `simulate` runs any number of them.
 
+use std::time::Duration;
+
+use ccl_tests::sim::cluster::HostId;
 use ccl_tests::sim::report::Stats;
+use ccl_tests::sim::run::come_to_rest;
 use ccl_tests::sim::run_seed;
+use ccl_tests::sim::scenario::{Scenario, swarm};
+use ccl_tests::sim::swarm::Disk;
 
 /// Each seed has enough operations and faults, and no checker finds a violation.
 #[test]
@@ -64,4 +70,30 @@ fn two_hundred_seeds_find_nothing() {
         unchecked * 50 < total.syncs["committed"],
         "{unchecked} elections could not be checked"
     );
+}
+
+/// Goal: all members of a group are evicted while the world comes to rest. It rests when others
+/// have waited for the ends of their leases (R19), and those of other groups know of them.
+#[test]
+fn a_world_rests_only_when_lost_groups_are_founded_anew() {
+    let mut swarm = swarm(Disk::Full, 2);
+    swarm.fsync = Duration::from_millis(100);
+    let mut s = Scenario::empty(swarm);
+    s.found(2);
+    let other = s.join_group(1);
+    s.view_of(&[other]);
+    let members = [HostId(0), HostId(1)];
+    for host in members {
+        s.world.block_control(host, Some(true), Some(true));
+    }
+    s.join();
+    s.until("the evictions", |world| {
+        members.iter().all(|host| {
+            let host = &world.hosts[host.0];
+            let peer = host.peer.peer().expect("it is a member");
+            world.checkers.is_evicted(host.run, peer)
+        })
+    });
+    come_to_rest(&mut s.world);
+    s.check();
 }

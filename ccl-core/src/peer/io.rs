@@ -280,7 +280,7 @@ pub enum Output {
     },
     /// A new view is in force.
     View(Arc<View>),
-    /// The session is over. Every open call has been finished before.
+    /// The session is over. Every call made before has been finished; those made later are refused.
     Ended(SessionEnd),
     /// Something an operator wants to know.
     Event(Event),

@@ -7,14 +7,13 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 64] = [
+pub const ALL: [Mutation; 62] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
     Mutation::LocalReturnOnCancel,
     Mutation::PostAfterFlush,
     Mutation::AttachReplyWithoutFloors,
-    Mutation::InstalledWithoutFacts,
     Mutation::AdmitWithoutFlush,
     Mutation::UnnumberedSafePoint,
     Mutation::StickyCancel,
@@ -66,7 +65,6 @@ pub const ALL: [Mutation; 64] = [
     Mutation::HigherFloorIgnored,
     Mutation::HigherFloorNotTold,
     Mutation::LeaseIgnored,
-    Mutation::SaidSafePointIgnored,
     Mutation::SafePointSaidAfterFlush,
     Mutation::AheadBeyondReserve,
     Mutation::ReserveFreedEarly,
@@ -78,13 +76,15 @@ pub const ALL: [Mutation; 64] = [
 /// `scenarios_closed.rs` and `scenarios_agreement.rs` in `tests/tests`): they matter only after two
 /// faults that a seed hardly has in the right order, or after faults that disable the checks of a
 /// seed.
-pub const SCRIPTED: [Mutation; 6] = [
+pub const SCRIPTED: [Mutation; 8] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,
     Mutation::SealedStateLazy,
+    Mutation::InstalledWithoutFacts,
     Mutation::ClosedNotSealed,
     Mutation::LeaseOutlived,
     Mutation::SummonedTooEarly,
+    Mutation::SaidSafePointIgnored,
 ];
 
 /// The result for one bug.

@@ -488,6 +488,7 @@ impl World {
                 break;
             }
         }
+        self.check_ended(host);
         self.host_arm(host);
     }
 }

@@ -251,7 +251,7 @@ fn finish(world: &mut World) {
             return;
         }
     }
-    quiescent(world);
+    come_to_rest(world);
 }
 
 fn all_finished(world: &World) -> bool {
@@ -264,18 +264,18 @@ fn all_finished(world: &World) -> bool {
 }
 
 /// No calls are made: all agree on everything.
-fn quiescent(world: &mut World) {
+pub fn come_to_rest(world: &mut World) {
     let timers = world.swarm.timers;
     if world.sites_are_whole().is_err() {
         // One process of a host may just have left: the others have a while to leave too (R9).
         world.run_until(world.now + timers.peer_timeout);
     }
-    if world.lacks_members() || !world.master.is_awake() {
-        // All were evicted at once, and others wait for the ends of their leases (R19), or the
-        // master has just died.
-        world.run_until(world.now + timers.peer_timeout + timers.detach_timeout);
-    }
     for _ in 0..RESTS_MAX {
+        if world.lacks_members() || !world.master.is_awake() {
+            // All were evicted at once, and others wait for the ends of their leases (R19), or the
+            // master has just died.
+            world.run_until(world.now + timers.peer_timeout + timers.detach_timeout);
+        }
         let views = world.checkers.views_in_calm;
         world.run_until(world.now + timers.heartbeat_interval * 2);
         let is_founded = !world.lacks_members();

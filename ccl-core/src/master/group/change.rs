@@ -10,6 +10,7 @@ use crate::ids::{Epoch, MemberNumber, PeerId, SessionId, Vid};
 use crate::limits;
 use crate::master::group::admission;
 use crate::master::group::decision::{Survival, Verdict, decide};
+use crate::master::group::lease::Leases;
 use crate::master::group::phase::{Awaited, Change, Phase, Round};
 use crate::master::group::{Admission, Group, View};
 use crate::master::history::record::{Record, SealedMember, SealedView};
@@ -191,6 +192,7 @@ impl Group {
             lost,
             busy,
             said: BTreeMap::new(),
+            leases: Leases::default(),
         });
     }
 
@@ -199,12 +201,12 @@ impl Group {
         let Phase::Suspended(change) = std::mem::replace(&mut self.phase, Phase::Founding) else {
             unreachable!("only a suspended group is decided");
         };
-        self.note_carried();
         let at_rest = change.busy.map(|busy| self.ledger.at_rest(&busy));
         let lost = change.lost;
         let said = change.said;
         let peers = self.view.peers().into_iter();
         let survivors: BTreeSet<_> = peers.filter(|peer| !lost.contains_key(peer)).collect();
+        self.keep_leases(&change.leases, &survivors);
         self.resolve(
             shared,
             &Survival {
@@ -279,7 +281,6 @@ impl Group {
         admitted: &[PeerId],
     ) {
         let mut members = std::mem::take(&mut self.view.members);
-        let members_before = members.len();
         members.retain(|member| survivors.contains(&member.peer));
         members.extend(admitted.iter().map(|&peer| self.admit(shared, peer)));
         let vid = next(self.view.vid, shared);
@@ -295,7 +296,6 @@ impl Group {
                 .map(|(peer, reason)| (*peer, reason.clone()))
                 .collect(),
         };
-        self.renew_leases(members_before);
         self.note_admitted(admitted);
         let sealed = self.sealed_view(shared);
         shared.outbox.seal(Record::ViewSealed(sealed));
@@ -384,7 +384,7 @@ impl Group {
         SealedView {
             group: self.id,
             is_closed: self.is_closed,
-            is_leased: self.is_leased(),
+            is_leased: self.leased > Some(shared.real_now),
             vid: view.vid,
             members: view.members.iter().map(sealed).collect(),
             ring_order: view.ring_order.clone(),

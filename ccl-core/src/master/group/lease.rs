@@ -2,10 +2,14 @@
 //!
 //! Members that are cut off together can commit among themselves, as long as all of them take part.
 //! So a group whose members were all lost is not founded anew before their leases have ended,
-//! unless one of them is known to have stopped. Leases are in real time, as at the members.
+//! unless one of them is known to have stopped. An operation that was carried may have other
+//! members than its view: as long as none of these has stopped, their leases count too. Leases are
+//! in real time, as at the members.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::ids::PeerId;
 use crate::master::group::Group;
 use crate::master::group::phase::Phase;
 use crate::mutation::{Mutation, is_active};
@@ -13,75 +17,51 @@ use crate::time::Instant;
 use crate::timers::Timers;
 use crate::wire::control::EvictReason;
 
-/// What is known about the members of the newest view.
+/// What is known about the members that a view loses as it ends.
 #[derive(Debug, Default)]
 pub struct Leases {
-    /// Whether one of them takes part in no further commit: it has flushed, or its process ended.
-    is_halted: bool,
-    /// When the leases of those that were lost end.
-    until: Option<Instant>,
-    /// When those of members end that were lost while an operation was carried. Its members may be
-    /// others than the view's, so that nobody who has flushed takes part in it.
-    owed: Option<Instant>,
-}
-
-impl Leases {
-    /// Of a group whose last view was lost at an earlier master.
-    pub fn until(until: Instant) -> Self {
-        Self {
-            is_halted: false,
-            until: Some(until),
-            owed: None,
-        }
-    }
+    /// When the last lease of them ends.
+    pub end: Option<Instant>,
+    /// Whether a member takes part in no further commit: it has flushed, or its process ended.
+    pub is_halted: bool,
 }
 
 impl Group {
     /// A member has reported for the end of its view, or waits for the answer.
     pub fn note_halted(&mut self) {
-        if matches!(self.phase, Phase::Suspended(_)) {
-            self.leases.is_halted = true;
+        if let Phase::Suspended(change) = &mut self.phase {
+            change.leases.is_halted = true;
         }
-    }
-
-    /// A rebuilt group: its members have all attached, or cannot be alive.
-    pub fn note_all_halted(&mut self) {
-        self.leases.is_halted = true;
     }
 
     /// A member is lost, whose lease ends then.
-    pub fn note_lease(&mut self, reason: &EvictReason, ends: Instant) {
-        self.leases.is_halted |= matches!(reason, EvictReason::Left | EvictReason::Died);
-        self.leases.until = self.leases.until.max(Some(ends));
-    }
-
-    /// A view is installed after one with so many members.
-    pub fn renew_leases(&mut self, members_before: usize) {
-        let is_over = self.leases.is_halted || members_before < 2;
-        let is_founding = self.view.members.is_empty();
-        let until = self.leases.until.filter(|_| is_founding && !is_over);
-        self.leases.is_halted = false;
-        self.leases.until = until;
-    }
-
-    /// Until when the members of the last view may go on together, although all were lost.
-    pub fn leased_until(&self, now: Instant) -> Option<Instant> {
-        let leases = self.leases.until.max(self.leases.owed);
-        let until = leases.filter(|until| *until > now);
-        until.filter(|_| self.is_founding() && !is_active(Mutation::LeaseIgnored))
-    }
-
-    /// A view ends. What is carried in it may be committed by members that were lost.
-    pub fn note_carried(&mut self) {
-        if self.ledger.open().any(|open| open.carried) {
-            self.leases.owed = self.leases.owed.max(self.leases.until);
+    pub fn note_lease(&mut self, reason: &EvictReason, end: Instant) {
+        if let Phase::Suspended(change) = &mut self.phase {
+            let leases = &mut change.leases;
+            leases.is_halted |= matches!(reason, EvictReason::Left | EvictReason::Died);
+            leases.end = leases.end.max(Some(end));
         }
     }
 
-    /// Whether a lost view is to be sealed as one whose members may go on.
-    pub fn is_leased(&self) -> bool {
-        let leases = self.leases.until.max(self.leases.owed);
-        leases.is_some() && self.view.members.is_empty()
+    /// The view ends, and nothing is decided yet: whether the lost may commit among themselves.
+    pub fn keep_leases(&mut self, leases: &Leases, survivors: &BTreeSet<PeerId>) {
+        let is_anybody_left = !survivors.is_empty() || leases.is_halted;
+        let may_agree = !is_anybody_left && self.view.members.len() > 1;
+        if may_agree || self.is_carried_by_the_lost(survivors) {
+            self.leased = self.leased.max(leases.end);
+        }
+    }
+
+    /// Whether an operation was carried into the view of which no member reports.
+    fn is_carried_by_the_lost(&self, survivors: &BTreeSet<PeerId>) -> bool {
+        let mut carried = self.ledger.open().filter(|open| open.carried);
+        carried.any(|open| !open.members().iter().any(|peer| survivors.contains(peer)))
+    }
+
+    /// Until when members that were lost may go on together, if nobody else is left.
+    pub fn leased_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.leased.filter(|until| *until > now);
+        until.filter(|_| self.is_founding() && !is_active(Mutation::LeaseIgnored))
     }
 }
 

@@ -30,7 +30,6 @@ use std::collections::BTreeMap;
 use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, Rank, Term, Vid};
 use crate::master::group::admission::Newcomer;
 use crate::master::group::blame::Blame;
-use crate::master::group::lease::Leases;
 use crate::master::group::ledger::{Ledger, Violation};
 use crate::master::group::newcomer::Announced;
 use crate::master::group::phase::{Event, Phase, Rule, rule};
@@ -54,8 +53,8 @@ pub struct Group {
     pub blame: Blame,
     /// Members that may not have received the view that admitted them.
     pub unconfirmed: BTreeMap<PeerId, Admission>,
-    /// How long members that were lost may go on without this master.
-    pub leases: Leases,
+    /// Until when members that were lost may go on without this master.
+    pub leased: Option<Instant>,
     /// Number of the next admitted peer.
     pub next_number: MemberNumber,
     /// When its last member went; meaningless while it has one.
@@ -111,7 +110,7 @@ impl Group {
             newcomers: BTreeMap::new(),
             blame: Blame::default(),
             unconfirmed: BTreeMap::new(),
-            leases: Leases::default(),
+            leased: None,
             next_number: MemberNumber(0),
             empty_since: Instant::default(),
             announced: Announced::default(),
@@ -198,8 +197,8 @@ impl Group {
         let rebuilding = matches!(self.phase, Phase::Rebuild(_));
         let member = rebuilding || self.view.contains(peer);
         if member && self.accepts(shared, Event::MemberLost, peer) {
-            self.note_lease(reason, lease_end);
             self.lose(shared, peer, reason);
+            self.note_lease(reason, lease_end);
         }
     }
 

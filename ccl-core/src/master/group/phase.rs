@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{PeerId, Tag};
+use crate::master::group::lease::Leases;
 use crate::master::group::rebuild::Rebuild;
 use crate::master::session::Sessions;
 use crate::time::Instant;
@@ -38,6 +39,8 @@ pub struct Change {
     pub busy: Option<BTreeSet<Tag>>,
     /// Safe points that members have told each other to be at or past.
     pub said: BTreeMap<PeerId, u64>,
+    /// How long those that are gone may go on.
+    pub leases: Leases,
 }
 
 /// A view change after its decision.

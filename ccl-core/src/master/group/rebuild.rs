@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{OpName, PeerId, SessionId, Term, Vid};
 use crate::limits;
 use crate::master::group::View;
+use crate::master::group::lease::Leases;
 use crate::master::group::patience::answer_timeout;
 use crate::master::history::record::SealedView;
 use crate::master::shared::Shared;
@@ -144,6 +145,15 @@ impl Rebuild {
     /// A peer's connection ended. If it has attached, its report counts.
     pub fn note_gone(&mut self, peer: PeerId) {
         self.here.remove(&peer);
+    }
+
+    /// Those of members that have not attached. All members of the view have, or cannot be alive.
+    pub fn leases(&self, shared: &Shared) -> Leases {
+        let left = self.last_resort.saturating_since(shared.now);
+        Leases {
+            end: Some(shared.real_now + left),
+            is_halted: true,
+        }
     }
 
     /// The peers to ask to attach now: those that are back, once they are enough.

@@ -90,6 +90,7 @@ impl Group {
             shared.seal_registration(*peer);
         }
         let lost = self.not_heard(shared, &survivors, &rebuild.struck);
+        self.keep_leases(&rebuild.leases(shared), &survivors);
         self.resolve(
             shared,
             &Survival {
@@ -97,7 +98,6 @@ impl Group {
                 lost: &lost,
             },
         );
-        self.note_all_halted();
         self.install(shared, &survivors, &lost, &[]);
         let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
         let fresh: Vec<PeerId> = fresh.collect();

@@ -149,7 +149,7 @@ pub struct SealedView {
     pub group: GroupId,
     /// Whether the group is closed: no one joins it after its first view.
     pub is_closed: bool,
-    /// Whether it is empty, and the members before it may go on without a master for a while.
+    /// Whether members that were lost may go on without a master for a while.
     pub is_leased: bool,
     /// Name of the view.
     pub vid: Vid,

@@ -5,69 +5,19 @@
 use std::net::SocketAddr;
 
 use crate::event::Event;
-use crate::ids::{GroupId, PeerId, RunId, SessionId, UnitId, Vid};
+use crate::ids::{GroupId, PeerId, SessionId, UnitId, Vid};
 use crate::limits;
 use crate::master::group::Group;
 use crate::master::group::phase::Phase;
 use crate::master::group::rebuild::{self, Rebuild};
 use crate::master::history::record::Registration;
+use crate::master::run::attach::Attach;
 use crate::master::run::{Hello, Run, Waiting};
 use crate::master::{ConnectionId, Master};
 use crate::mutation::{Mutation, is_active};
 use crate::wire::control::{
     Claim, EvictReason, MasterToPeer, OtherGroups, PROTOCOL_VERSION, PeerToMaster, Report,
 };
-
-/// An `Attach` or a `Here`, and the connection that carried it.
-pub struct Attach {
-    pub connection: ConnectionId,
-    pub run_id: RunId,
-    pub session: SessionId,
-    pub attach: u64,
-    pub claim: Claim,
-    /// That of a `Here` names only the view.
-    pub report: Report,
-    pub is_here: bool,
-}
-
-impl Attach {
-    /// The message as it is: an `Attach` or a `Here`.
-    fn of(connection: ConnectionId, message: PeerToMaster) -> Self {
-        let is_here = matches!(message, PeerToMaster::Here { .. });
-        let (run_id, session, attach, claim, report) = match message {
-            PeerToMaster::Here {
-                run_id,
-                session,
-                attach,
-                vid,
-                claim,
-            } => {
-                let report = Report {
-                    vid,
-                    ..Report::default()
-                };
-                (run_id, session, attach, claim, report)
-            }
-            PeerToMaster::Attach {
-                run_id,
-                session,
-                attach,
-                claim,
-                report,
-            } => (run_id, session, attach, claim, report),
-            _ => unreachable!("the caller has looked"),
-        };
-        Self {
-            connection,
-            run_id,
-            session,
-            attach,
-            claim,
-            report,
-            is_here,
-        }
-    }
-}
 
 impl Master {
     /// The first message of a connection.
@@ -108,11 +58,11 @@ impl Master {
                     name,
                 });
             }
-            PeerToMaster::Here { .. } | PeerToMaster::Attach { .. } => {
-                self.handle_attach(Attach::of(connection, message));
-            }
-            // A late message of a session that has ended.
-            _ => self.shared.outbox.close(connection),
+            message => match Attach::of(connection, message) {
+                Some(attach) => self.handle_attach(attach),
+                // A late message of a session that has ended.
+                None => self.shared.outbox.close(connection),
+            },
         }
     }
 

@@ -3,6 +3,7 @@
 //! A master without a history first waits for members of an earlier run. Otherwise a restarted
 //! master that meets a newcomer first would split the run.
 
+pub mod attach;
 pub mod census;
 pub mod doubt;
 pub mod entry;

@@ -7,7 +7,6 @@ use crate::event::Event;
 use crate::ids::{Epoch, GroupId, PeerId, RunId, Term};
 use crate::limits;
 use crate::master::group::Group;
-use crate::master::group::lease::Leases;
 use crate::master::group::phase::Phase;
 use crate::master::group::rebuild::Rebuild;
 use crate::master::history::History;
@@ -143,15 +142,16 @@ impl Master {
     }
 
     fn restored(&self, id: GroupId, sealed: SealedView, window: Instant) -> Group {
+        let leased = sealed.is_leased.then_some(self.last_resort);
         if !sealed.members.is_empty() {
             let rebuild = Rebuild::new(Some(sealed), window, self.last_resort);
-            return Group::new(id, Phase::Rebuild(rebuild));
+            let mut group = Group::new(id, Phase::Rebuild(rebuild));
+            group.leased = leased;
+            return group;
         }
         let mut group = Group::new(id, Phase::Founding);
+        group.leased = leased;
         group.is_closed = sealed.is_closed;
-        if sealed.is_leased {
-            group.leases = Leases::until(self.last_resort);
-        }
         group.view.vid = sealed.vid;
         group.empty_since = self.shared.now;
         group.ledger.restore(&sealed.floors, sealed.state);

@@ -35,6 +35,8 @@ pub struct Promises {
     released: BTreeMap<GroupId, u64>,
     /// Safe points from which a member may have withdrawn.
     withdrawn: BTreeSet<(GroupId, u64)>,
+    /// When each session was heard last, by run.
+    pub(super) heard: BTreeMap<(Option<usize>, Option<PeerId>), Instant>,
     /// Sessions that the present master has ended or refused, by run.
     pub(super) gone: BTreeSet<(Option<usize>, Option<PeerId>)>,
     /// Hosts of which a peer was evicted because others cannot reach it, or for its state: the next

@@ -50,13 +50,26 @@ impl World {
     }
 
     /// When a host was last heard that shows a peer's silence to be its own, or when the master
-    /// began. A member's silence is shown by other members.
+    /// began. A member's silence is shown by other members, also by what these said before they
+    /// were members.
     fn hears_since(&self, (group, peer): (GroupId, PeerId)) -> Instant {
         let heard = match self.is_sealed_member((group, peer)) {
-            true => self.checkers.member_heard,
+            true => self.members_heard().max(self.checkers.member_heard),
             false => self.checkers.heard,
         };
         heard.max(self.master.started)
+    }
+
+    /// When one of those that are members now was last heard.
+    fn members_heard(&self) -> Instant {
+        let heard = &self.checkers.promises.heard;
+        let run = Some(self.checkers.run);
+        let views = self
+            .groups()
+            .filter_map(|group| self.checkers.newest_view(group));
+        let members = views.flat_map(|view| &view.members);
+        let words = members.filter_map(|peer| heard.get(&(run, Some(*peer))));
+        words.max().copied().unwrap_or_default()
     }
 
     /// The master has heard a host. A session that it has ended shows nothing, even if no view
@@ -68,6 +81,7 @@ impl World {
             return;
         }
         self.checkers.heard = self.now;
+        self.checkers.promises.heard.insert(session, self.now);
         if let Some(peer) = state.peer.peer()
             && self.is_sealed_member((state.group, peer))
         {
