@@ -113,7 +113,8 @@ fn tune_for(socket: BorrowedFd<'_>, tuning: &Tuning, same_host: bool) -> Tuned {
 
 /// The user's wish. By default on the same host what costs the least: nothing is lost there, and
 /// BBR's pacing takes twice the processor time; `reno` is the one that every process may choose. On
-/// a long path BBR, which keeps its rate when packets get lost and its estimate while it is idle.
+/// a long path CUBIC, whose first window grows until a queue builds up and not beyond; the link
+/// changes it as it sends.
 fn choose_congestion_control(
     socket: BorrowedFd<'_>,
     tuning: &Tuning,
@@ -131,7 +132,7 @@ fn choose_congestion_control(
         }
         None | Some("auto") if rtt.is_some_and(|rtt| rtt >= LONG_PATH) => {
             // `Tuned` says which one is in force.
-            let _ = reference.set_tcp_congestion(b"bbr");
+            let _ = reference.set_tcp_congestion(b"cubic");
         }
         None | Some("auto") => {}
         Some(name) => reference
