@@ -300,7 +300,7 @@ typedef struct cclCommunicatorConfig_t {
     /*
      TCP congestion control of the lanes, such as `bbr`, or `keep` for the system's choice; if
      the system does not have it, it is ignored with a line in the log. NULL or `auto`: if
-     permitted, `cubic` on one host and `bbr` over long paths, else the system's choice.
+     permitted, `cubic`, and over long paths `bbr` where it helps, else the system's choice.
      */
     const char *congestion_control;
     /*

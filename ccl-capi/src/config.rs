@@ -33,7 +33,7 @@ pub struct cclCommunicatorConfig_t {
     pub advertise: *const c_char,
     /// TCP congestion control of the lanes, such as `bbr`, or `keep` for the system's choice; if
     /// the system does not have it, it is ignored with a line in the log. NULL or `auto`: if
-    /// permitted, `cubic` on one host and `bbr` over long paths, else the system's choice.
+    /// permitted, `cubic`, and over long paths `bbr` where it helps, else the system's choice.
     pub congestion_control: *const c_char,
     /// Failure unit: peers that join, leave and fail together. Used only with `has_unit`.
     pub unit: u64,

@@ -132,8 +132,8 @@ pub struct CommunicatorConfig {
     /// Threads that move bytes, 1 to 256. Default: half the cores, at least 1, at most 4.
     pub io_threads: Option<usize>,
     /// TCP congestion control of the lanes, such as `cubic` or `bbr`, or `keep` for the system's
-    /// choice. `None` and `auto`: if permitted, `cubic` between peers on one host and `bbr` over
-    /// round trips from 3 ms; else the system's choice. Default `None`.
+    /// choice. `None` and `auto`: if permitted, `cubic` between peers on one host and over round
+    /// trips from 3 ms, there `bbr` where it helps; else the system's choice. Default `None`.
     pub congestion_control: Option<String>,
     /// Limit on the bytes per second that each lane sends (`SO_MAX_PACING_RATE`). `None`: as
     /// measured. Default `None`.

@@ -38,8 +38,8 @@ use crate::wait::wait_telling;
 ///   checksum                 True: CRC-32 over each data frame
 ///   scratch_bytes            32 MiB: memory for received contributions
 ///   io_threads               None: threads that move bytes; None is half the cores, 1 to 4
-///   congestion_control       None: TCP's, such as "bbr", or "keep"; None is "auto": "bbr" over
-///                            long paths, if permitted
+///   congestion_control       None: TCP's, such as "bbr", or "keep"; None is "auto": "cubic",
+///                            and over long paths "bbr" where it helps, if permitted
 ///   pacing_bytes_per_second  None: limit on the bytes per second of each lane; None is
 ///                            as measured
 ///   state_bytes_per_second   None: limit on the shared-state bytes per second sent to others

@@ -34,7 +34,7 @@ pub struct Case {
 /// What a training loop does beside its timed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Silence before each call, not timed.
+    /// Silence before the first and each timed call, not timed.
     pub pause: Duration,
     /// Each call is followed by a safe point, timed with it.
     pub is_safe_point: bool,

@@ -41,7 +41,7 @@ pub struct CollectiveOptions {
     /// Calls before the clock starts; the first is checked.
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
-    /// Silence before each timed call, such as 30s.
+    /// Silence before the first and each timed call, such as 30s.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time)]
     pause: Duration,
     /// A safe point, `update_topology`, after each call, timed with it, as in a training loop.

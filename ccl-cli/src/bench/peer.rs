@@ -112,7 +112,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
     let counters = communicator.counters();
     reset_peak_rss()?;
     bench.fill(FIRST);
-    communicator.barrier(&Options::default())?;
+    bench.wait()?;
     let start = Instant::now();
     bench.call()?;
     let first_ns = nanoseconds_since(start)?;
@@ -244,6 +244,13 @@ impl<'a, T: Sample> Bench<'a, T> {
         }
     }
 
+    /// The silence before a call.
+    fn wait(&self) -> Result<()> {
+        thread::sleep(self.case.step.pause);
+        self.communicator.barrier(&Options::default())?;
+        Ok(())
+    }
+
     /// The timed calls, one after the other.
     fn time(&mut self, setup: &Setup) -> Result<(Vec<u64>, Cpu)> {
         let mut iteration_ns = Vec::with_capacity(self.case.iterations as usize);
@@ -251,8 +258,7 @@ impl<'a, T: Sample> Bench<'a, T> {
         let step = self.case.step;
         for _ in 0..self.case.iterations {
             if !step.pause.is_zero() {
-                thread::sleep(step.pause);
-                self.communicator.barrier(&Options::default())?;
+                self.wait()?;
             }
             let start = Instant::now();
             self.call()?;

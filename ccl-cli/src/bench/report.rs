@@ -28,7 +28,7 @@ pub struct Line {
     time_us_min: f64,
     time_us_median: f64,
     time_us_max: f64,
-    /// The first call, the slowest peer's: at the first size over links that moved nothing before.
+    /// The first call, the slowest peer's; at the first size over links that moved nothing before.
     first_time_us: f64,
     algbw_gb_s: f64,
     busbw_gb_s: f64,

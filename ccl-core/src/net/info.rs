@@ -13,6 +13,8 @@ pub struct Condition {
     pub delivered_bytes: u64,
     /// Bytes sent and not yet acknowledged, about.
     pub in_flight_bytes: u64,
+    /// Bytes that may be under way, about.
+    pub window_bytes: u64,
     /// Bytes taken over and not yet sent.
     pub unsent_bytes: u64,
     /// Segments sent again.
@@ -57,6 +59,7 @@ pub(super) fn condition_of(socket: BorrowedFd<'_>) -> Option<Condition> {
     Some(Condition {
         delivered_bytes: short(DELIVERED) * short(SEGMENT_BYTES),
         in_flight_bytes: short(UNACKED) * short(SEGMENT_BYTES),
+        window_bytes: short(WINDOW) * short(SEGMENT_BYTES),
         unsent_bytes: short(UNSENT_BYTES),
         resent_segments: short(RESENT),
         sent_segments: short(SEGMENTS_OUT),
@@ -71,6 +74,7 @@ const TIMEOUTS: usize = 2;
 const SEGMENT_BYTES: usize = 16;
 const UNACKED: usize = 24;
 const RTT: usize = 68;
+const WINDOW: usize = 80;
 const RESENT: usize = 100;
 const SEGMENTS_OUT: usize = 136;
 const UNSENT_BYTES: usize = 144;

@@ -231,6 +231,8 @@ pub enum Content {
     Ack,
     /// Heartbeat.
     Ping,
+    /// Bytes that mean nothing follow, without a trailer: as many as it says.
+    Padding(u32),
 }
 
 impl Content {
@@ -255,6 +257,7 @@ pub struct Header {
 const KIND_SKIP: u8 = 16;
 const KIND_ACK: u8 = 17;
 const KIND_PING: u8 = 18;
+const KIND_PADDING: u8 = 19;
 const MARK_FRAME: u16 = 0xCC1D;
 const MARK_VALID: u32 = 0x5AA5_C33C;
 const MARK_VOID: u32 = !MARK_VALID;
@@ -268,11 +271,17 @@ impl Header {
             Content::Skip => (KIND_SKIP, None),
             Content::Ack => (KIND_ACK, None),
             Content::Ping => (KIND_PING, None),
+            Content::Padding(_) => (KIND_PADDING, None),
+        };
+        let following_bytes = match self.content {
+            Content::Frame(header) => header.payload_bytes,
+            Content::Padding(bytes) => bytes,
+            Content::Skip | Content::Ack | Content::Ping => 0,
         };
         let mut writer = Writer::<HEADER_BYTES>::new();
         writer.put(&[kind, 0]);
         writer.put(&MARK_FRAME.to_le_bytes());
-        writer.put(&frame.map_or(0, |f| f.payload_bytes).to_le_bytes());
+        writer.put(&following_bytes.to_le_bytes());
         writer.put(&self.sequence.to_le_bytes());
         writer.put(&self.ack.to_le_bytes());
         if let Some(FrameHeader { op, frame, .. }) = frame {
@@ -328,6 +337,9 @@ impl Header {
                 frame,
                 payload_bytes,
             }),
+            (KIND_PADDING, _) if payload_bytes as usize <= SEGMENT_BYTES_MAX => {
+                Content::Padding(payload_bytes)
+            }
             _ if payload_bytes != 0 => return Err(DataFault::TooLong(payload_bytes)),
             (KIND_SKIP, _) => Content::Skip,
             (KIND_ACK, _) => Content::Ack,
@@ -444,27 +456,34 @@ mod tests {
     use crate::wire::lane::MAGIC_HELLO;
 
     fn any_header() -> impl Strategy<Value = Header> {
-        let frame = (1_u8..=9, any::<[u64; 2]>(), any::<[u32; 4]>(), 0_u32..=4096).prop_map(
-            |(kind, [tag, n], [term, epoch, first, second], payload_bytes)| {
-                Content::Frame(FrameHeader {
-                    frame: Frame::from_fields(kind, first, second).unwrap(),
-                    op: OpName {
-                        tag: Tag(tag),
-                        n: OpNumber(n),
-                        birth: Vid {
-                            term: Term(term),
-                            epoch: Epoch(epoch),
+        let frame = (
+            1_u8..=12,
+            any::<[u64; 2]>(),
+            any::<[u32; 4]>(),
+            0_u32..=4096,
+        )
+            .prop_map(
+                |(kind, [tag, n], [term, epoch, first, second], payload_bytes)| {
+                    Content::Frame(FrameHeader {
+                        frame: Frame::from_fields(kind, first, second).unwrap(),
+                        op: OpName {
+                            tag: Tag(tag),
+                            n: OpNumber(n),
+                            birth: Vid {
+                                term: Term(term),
+                                epoch: Epoch(epoch),
+                            },
                         },
-                    },
-                    payload_bytes,
-                })
-            },
-        );
+                        payload_bytes,
+                    })
+                },
+            );
         let content = prop_oneof![
             4 => frame,
             1 => Just(Content::Skip),
             1 => Just(Content::Ack),
-            1 => Just(Content::Ping)
+            1 => Just(Content::Ping),
+            1 => (0..=SEGMENT_BYTES_MAX as u32).prop_map(Content::Padding)
         ];
         (content, any::<u64>(), any::<u64>()).prop_map(|(content, sequence, ack)| Header {
             content,

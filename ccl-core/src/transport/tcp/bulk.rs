@@ -15,7 +15,7 @@ use super::{FrameHeader, Payload};
 use crate::net::{Stream, is_pause};
 use crate::wire::data::{Content, HEADER_BYTES, Header, PayloadCheck, TRAILER_BYTES};
 
-/// What fills a frame whose memory was taken back.
+/// Padding, and what fills a frame whose memory was taken back.
 static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
 /// Writes the frames of one lane over one connection.
@@ -67,6 +67,8 @@ impl<'a> BulkWriter<'a> {
                 tokio::task::yield_now().await;
             } else if self.lane.ack_due.swap(false, Ordering::Relaxed) {
                 self.write_header(Content::Ack, 0).await?;
+            } else if let Some(bytes) = self.lane.take_padding() {
+                self.write_padding(bytes).await?;
             } else {
                 self.idle().await;
             }
@@ -90,6 +92,21 @@ impl<'a> BulkWriter<'a> {
         let header = self.header(content, sequence);
         self.count(header.len());
         self.stream.write_all(&header).await
+    }
+
+    async fn write_padding(&self, bytes: u32) -> io::Result<()> {
+        self.write_header(Content::Padding(bytes), 0).await?;
+        self.count(bytes as usize);
+        self.write_zeros(bytes as usize).await
+    }
+
+    async fn write_zeros(&self, mut bytes: usize) -> io::Result<()> {
+        while bytes > 0 {
+            let count = bytes.min(ZEROS.len());
+            self.stream.write_all(&ZEROS[..count]).await?;
+            bytes -= count;
+        }
+        Ok(())
     }
 
     fn header(&self, content: Content, sequence: u64) -> [u8; HEADER_BYTES] {
@@ -151,12 +168,7 @@ impl<'a> BulkWriter<'a> {
         self.stream
             .write_all(&header[at.min(HEADER_BYTES)..])
             .await?;
-        let mut left = payload_end - at.max(HEADER_BYTES);
-        while left > 0 {
-            let count = left.min(ZEROS.len());
-            self.stream.write_all(&ZEROS[..count]).await?;
-            left -= count;
-        }
+        self.write_zeros(payload_end - at.max(HEADER_BYTES)).await?;
         let trailer = PayloadCheck::after(header, self.checksum).void();
         self.stream.write_all(&trailer).await
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::lock::Mutex;
 use bytes::Bytes;
@@ -61,6 +61,8 @@ pub(super) struct Lane {
     limit: AtomicU64,
     /// The link has lanes enough without it.
     is_spare: AtomicBool,
+    /// Bytes of padding to send, if there is nothing else.
+    pub(super) padding: AtomicU32,
     /// Wakes the writer.
     pub(super) wake: Notify,
     /// Ends the present connection.
@@ -331,6 +333,7 @@ pub(super) async fn run(link: Arc<Link>, lane: Arc<Lane>) {
         connection.open();
         lane.is_served.store(true, Ordering::Relaxed);
         link.tell(Event::LaneUp(lane.index)).await;
+        link.traffic.notify_one();
         let end = serve(&link, &lane, &connection).await;
         lane.is_served.store(false, Ordering::Relaxed);
         link.lacks.notify_one();

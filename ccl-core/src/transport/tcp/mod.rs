@@ -16,6 +16,7 @@ mod link;
 mod listener;
 mod offer;
 mod pacer;
+mod probe;
 mod reader;
 mod rescue;
 mod signal;
@@ -282,6 +283,11 @@ fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
 }
 
 impl Inner {
+    /// How many links there are.
+    fn count(&self) -> usize {
+        self.links.read().len()
+    }
+
     /// This peer's identity, once known.
     fn identity(&self) -> Option<Identity> {
         self.role.read().as_ref().map(|role| role.identity)

@@ -11,6 +11,7 @@ use super::Rates;
 use super::control::{Control, Controls};
 use super::lane::Lane;
 use super::link::Link;
+use super::probe::Probe;
 use super::rescue::Rescue;
 use super::spread::{Shown, Spread};
 use super::tuner::{LaneSample, SAMPLES, Sample, Tuner, shares, shortest_rtt, window_length};
@@ -27,6 +28,8 @@ pub(super) struct Pacer {
     last: Vec<LaneSample>,
     looked: Instant,
     rescue: Rescue,
+    /// None as soon as the link was used.
+    probe: Option<Probe>,
     /// None before the link has traffic, and if the user has set the number of lanes.
     spread: Option<Spread>,
     /// None if the user has chosen, or the system does not let this process choose.
@@ -36,7 +39,8 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub(super) fn new(link: Arc<Link>) -> Self {
+    /// Of a link of a peer that has so many.
+    pub(super) fn new(link: Arc<Link>, links: usize) -> Self {
         let is_free = link.settings.tuning.is_control_free();
         Self {
             is_fixed: link.settings.tuning.pacing_bytes_per_second.is_some(),
@@ -45,6 +49,7 @@ impl Pacer {
             last: Vec::new(),
             looked: Instant::now(),
             rescue: Rescue::default(),
+            probe: Some(Probe::new(links)),
             spread: None,
             controls: is_free.then(Controls::default),
             set: Vec::new(),
@@ -68,6 +73,10 @@ impl Pacer {
                 sleep(IDLE_LOOK).await;
                 continue;
             }
+            if self.probe(&lanes, is_queued) {
+                sleep(window_length(&lanes) / SAMPLES).await;
+                continue;
+            }
             if !is_queued && !is_active(&lanes) {
                 self.rest(&lanes).await;
                 continue;
@@ -89,6 +98,29 @@ impl Pacer {
             self.apply(&lanes);
             sleep(length / SAMPLES).await;
         }
+    }
+
+    /// Sends padding over a new link that was not used yet. False: there is none to send.
+    fn probe(&mut self, lanes: &[LaneSample], is_queued: bool) -> bool {
+        let Some(probe) = &mut self.probe else {
+            return false;
+        };
+        if lanes.is_empty() && !is_queued {
+            return false;
+        }
+        let bulk = &self.link.lanes()[1..];
+        let is_used = is_queued || bulk.iter().any(|lane| lane.has_unsettled());
+        let Some(steps) = (!is_used).then(|| probe.step(lanes)).flatten() else {
+            for lane in bulk {
+                lane.take_padding();
+            }
+            self.probe = None;
+            return false;
+        };
+        for (lane, bytes) in lanes.iter().zip(steps) {
+            self.link.lanes()[usize::from(lane.lane)].pad(bytes);
+        }
+        true
     }
 
     /// Nothing is under way: waits until something is, or it is time to look again.

@@ -47,11 +47,8 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Decodes a header and handles everything but frames of the layer above.
-    fn header(
-        &mut self,
-        bytes: &[u8; HEADER_BYTES],
-    ) -> Result<Option<(FrameHeader, PayloadCheck)>, LaneEnd> {
+    /// Decodes a header and handles everything but what follows it.
+    fn header(&mut self, bytes: &[u8; HEADER_BYTES]) -> Result<Following, LaneEnd> {
         let (header, crc) = Header::decode(bytes)?;
         if header.ack != self.last_ack {
             self.last_ack = header.ack;
@@ -64,12 +61,19 @@ impl<'a> Incoming<'a> {
             Content::Frame(frame) if !self.may_carry(&frame) => {
                 Err(LaneEnd::Violation("a frame on the wrong kind of lane"))
             }
-            Content::Frame(frame) => Ok(Some((frame, PayloadCheck::new(crc, self.checksum)))),
+            Content::Frame(frame) => {
+                let check = PayloadCheck::new(crc, self.checksum);
+                Ok(Following::Frame(frame, check))
+            }
             Content::Skip => {
                 self.lane.advance();
-                Ok(None)
+                Ok(Following::Nothing)
             }
-            Content::Ack | Content::Ping => Ok(None),
+            Content::Ack | Content::Ping => Ok(Following::Nothing),
+            Content::Padding(_) if self.lane.index == 0 => {
+                Err(LaneEnd::Violation("padding on the signal lane"))
+            }
+            Content::Padding(bytes) => Ok(Following::Padding(bytes as usize)),
         }
     }
 
@@ -98,6 +102,16 @@ impl<'a> Incoming<'a> {
     async fn readable(&self) -> io::Result<()> {
         self.stream.readable().await
     }
+}
+
+/// What comes after a header.
+enum Following {
+    /// The payload of a frame of the layer above, unless it is empty.
+    Frame(FrameHeader, PayloadCheck),
+    /// That many bytes that mean nothing.
+    Padding(usize),
+    /// The next header.
+    Nothing,
 }
 
 /// Reads a bulk lane.
@@ -140,10 +154,11 @@ impl<'a> BulkReader<'a> {
     async fn read_frames(&mut self) -> Result<Infallible, LaneEnd> {
         loop {
             let header = self.read_header().await?;
-            let Some((frame, check)) = self.incoming.header(&header)? else {
-                continue;
-            };
-            self.read_frame(frame, check).await?;
+            match self.incoming.header(&header)? {
+                Following::Frame(frame, check) => self.read_frame(frame, check).await?,
+                Following::Padding(bytes) => self.skip(bytes).await?,
+                Following::Nothing => continue,
+            }
             tokio::task::yield_now().await;
         }
     }
@@ -161,6 +176,18 @@ impl<'a> BulkReader<'a> {
         let mut header = [0; HEADER_BYTES];
         header.copy_from_slice(&self.tail[TRAILER_BYTES..]);
         Ok(header)
+    }
+
+    async fn skip(&mut self, mut bytes: usize) -> io::Result<()> {
+        self.sink.resize(SINK_BYTES, 0);
+        while bytes > 0 {
+            let rest = &mut self.sink[..bytes.min(SINK_BYTES)];
+            match self.incoming.read(&mut [IoSliceMut::new(rest)])? {
+                Some(count) => bytes -= count,
+                None => self.incoming.readable().await?,
+            }
+        }
+        Ok(())
     }
 
     async fn read_frame(&mut self, frame: FrameHeader, check: PayloadCheck) -> Result<(), LaneEnd> {
@@ -295,7 +322,7 @@ impl<'a> SignalReader<'a> {
     async fn read_frames(&mut self) -> Result<Infallible, LaneEnd> {
         loop {
             let header = self.read_header().await?;
-            if let Some((frame, check)) = self.incoming.header(&header)? {
+            if let Following::Frame(frame, check) = self.incoming.header(&header)? {
                 self.read_frame(&frame, check).await?;
             }
             // A flood of signals does not keep other tasks waiting.

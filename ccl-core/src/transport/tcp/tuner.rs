@@ -192,7 +192,7 @@ impl Finding {
 }
 
 /// Whether bytes wait in queues on the way, in either direction.
-fn is_queued(lanes: &[LaneSample]) -> bool {
+pub(super) fn is_queued(lanes: &[LaneSample]) -> bool {
     let min_rtt = shortest_rtt(lanes);
     used_rtt(lanes) > min_rtt + (min_rtt / 4).max(QUEUE_MIN)
 }

@@ -74,6 +74,7 @@ impl Path {
         }
         let waited = Duration::from_secs_f64(self.queue_bytes / self.rate);
         let condition = Condition {
+            window_bytes: u64::MAX,
             delivered_bytes: self.delivered_bytes as u64,
             in_flight_bytes: (self.sent_bytes - self.dropped_bytes - self.delivered_bytes) as u64,
             unsent_bytes: u64::from(self.offered > 0.0),
