@@ -23,9 +23,16 @@ pub fn costs(members: &[Member], paths: &Paths) -> CostTable {
             ..CostTable::default()
         },
     };
+    if costs != CostTable::ONE_HOST && members.len() > 2 {
+        costs.direct_percent = SHARED_ACCESS_PERCENT;
+    }
     costs.reserve_bytes = paths.reserve_bytes as u64;
     costs
 }
+
+/// What a byte costs that goes over one of several links at once, in percent of one that goes to a
+/// neighbour only: they share the member's access, and fill its queue before each knows its share.
+const SHARED_ACCESS_PERCENT: u32 = 115;
 
 /// Whether all members have the same addresses, apart from the ports.
 fn is_one_host(members: &[Member]) -> bool {
@@ -74,7 +81,13 @@ mod tests {
         let elsewhere = at(3, &["10.0.0.1:3", "10.0.0.2:3"]);
         let costs = |members: &[Member]| costs(members, &Paths::default());
         assert_eq!(costs(&[here.clone(), beside.clone()]), CostTable::ONE_HOST);
-        assert_eq!(costs(&[here, beside, elsewhere]), CostTable::default());
+        let apart = costs(&[here.clone(), elsewhere.clone()]);
+        assert_eq!(apart, CostTable::default());
+        let shared = CostTable {
+            direct_percent: SHARED_ACCESS_PERCENT,
+            ..CostTable::default()
+        };
+        assert_eq!(costs(&[here, beside, elsewhere]), shared);
         assert_eq!(costs(&[member(4)]), CostTable::default());
     }
 

@@ -123,7 +123,11 @@ impl Tuner {
         }
         self.window_start = Some(now);
         self.peaks.push_back(finding.rate);
-        if self.peaks.len() > WINDOWS_KEPT {
+        let kept = match finding.is_queued {
+            true => WINDOWS_KEPT_QUEUED,
+            false => WINDOWS_KEPT,
+        };
+        while self.peaks.len() > kept {
             self.peaks.pop_front();
         }
         Some(Shown {
@@ -243,6 +247,8 @@ pub(super) const SAMPLES: u32 = 4;
 const WINDOW_MIN: Duration = Duration::from_millis(20);
 /// Windows over which the largest delivery is remembered.
 const WINDOWS_KEPT: usize = 16;
+/// The same while a queue stands: others may use the path by now, such as this peer's other links.
+const WINDOWS_KEPT_QUEUED: usize = 4;
 /// Shortest delay that counts as a queue: scheduling and delayed acknowledgements cause less.
 const QUEUE_MIN: Duration = Duration::from_millis(3);
 /// The system's word for a shortest round trip that it has not measured is the longest time.
