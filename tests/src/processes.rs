@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,76 @@ pub fn master(program: &str, peer_timeout: Duration) -> (Process, SocketAddr) {
     let master = Process::start(Command::new(program).arg(timeout));
     let address = master.line().parse().expect("it prints its address");
     (master, address)
+}
+
+/// A journal, the masters that write it one after another, all on one port, and their peers.
+#[derive(Debug)]
+pub struct Site {
+    keeper: &'static str,
+    folder: PathBuf,
+    address: String,
+    detach_timeout: Duration,
+}
+
+impl Site {
+    /// A site without a journal yet, whose masters run this program (see `src/bin/keeper.rs`).
+    ///
+    /// # Panics
+    /// If there can be no folder.
+    #[must_use]
+    pub fn new(keeper: &'static str, name: &str, detach_timeout: Duration) -> Self {
+        let name = format!("ccl-site-{}-{name}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+        Self {
+            keeper,
+            folder,
+            address: "127.0.0.1:0".into(),
+            detach_timeout,
+        }
+    }
+
+    /// Starts a master on the port of the first one.
+    ///
+    /// # Panics
+    /// If it prints no address.
+    #[must_use]
+    pub fn master(&mut self, words: &[&str]) -> Process {
+        let mut command = Command::new(self.keeper);
+        command.arg(&self.address);
+        command.arg(self.folder.join("run.journal"));
+        command.arg(self.detach_timeout.as_millis().to_string());
+        let master = Process::start(command.args(words));
+        let line = master.line();
+        let address = line.strip_prefix("listening ");
+        self.address = address.expect("it prints its address").into();
+        master
+    }
+
+    /// Starts a peer with one lane, of a group that begins with so many. Does not wait for admission.
+    ///
+    /// # Panics
+    /// If no master was started.
+    #[must_use]
+    pub fn peer(&self, actor: &str, world: u32) -> Process {
+        let master = self.address.parse().expect("a master was started");
+        peer(actor, master, world, 1)
+    }
+
+    /// The disk with the journal is lost, and replaced by an empty one.
+    ///
+    /// # Panics
+    /// If the files cannot be removed.
+    pub fn lose_journal(&self) {
+        std::fs::remove_dir_all(&self.folder).expect("its own folder");
+        std::fs::create_dir_all(&self.folder).expect("it was there");
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
 
 /// A TCP forwarder whose one direction, from the dialling side, can be held up.

@@ -5,56 +5,23 @@
 //! operator's permission.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ccl_tests::process::Process;
+use ccl_tests::processes::Site;
 
 const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
 const KEEPER: &str = env!("CARGO_BIN_EXE_keeper");
 /// How long a session goes on without a master: `peer_timeout`, then `detach_timeout`.
 const DETACH_MS: u64 = 14_000;
 
-/// A journal, and the master that writes it.
-struct Site {
-    folder: PathBuf,
-    address: String,
+fn site(name: &str) -> Site {
+    Site::new(KEEPER, name, Duration::from_millis(DETACH_MS))
 }
 
-impl Site {
-    fn new(name: &str) -> Self {
-        let name = format!("ccl-site-{}-{name}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        Self {
-            folder,
-            address: "127.0.0.1:0".into(),
-        }
-    }
-
-    /// Starts a master on the port of the first one.
-    fn master(&mut self, words: &[&str]) -> Process {
-        let journal = self.folder.join("run.journal");
-        let detach = DETACH_MS.to_string();
-        let mut arguments = vec![self.address.as_str(), journal.to_str().unwrap(), &detach];
-        arguments.extend(words);
-        let master = Process::start(Command::new(KEEPER).args(arguments));
-        let line = master.line();
-        self.address = line.strip_prefix("listening ").unwrap().into();
-        master
-    }
-
-    /// Two peers of a group of two.
-    fn peers(&self) -> [Process; 2] {
-        [0, 1].map(|_| Process::start(Command::new(ACTOR).args([&self.address, "2", "1"])))
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+/// Two peers of a group of two.
+fn start_two(site: &Site) -> [Process; 2] {
+    [0, 1].map(|_| site.peer(ACTOR, 2))
 }
 
 fn are_connected(peers: &[Process]) {
@@ -78,13 +45,13 @@ fn black_out(master: &mut Process, peers: &mut [Process]) -> Instant {
 ///    the last start.
 #[test]
 fn the_wait_for_members_does_not_begin_anew_with_each_master() {
-    let mut site = Site::new("anew");
+    let mut site = site("anew");
     let mut master = site.master(&[]);
-    let mut peers = site.peers();
+    let mut peers = start_two(&site);
     are_connected(&peers);
     let dark = black_out(&mut master, &mut peers);
     let mut master = site.master(&[]);
-    let newcomers = site.peers();
+    let newcomers = start_two(&site);
     let waited = Duration::from_millis(DETACH_MS / 2);
     assert_eq!(
         newcomers[0].line_within(waited),
@@ -106,13 +73,13 @@ fn the_wait_for_members_does_not_begin_anew_with_each_master() {
 
 #[test]
 fn an_operator_who_knows_that_all_are_dead_cuts_the_wait_short() {
-    let mut site = Site::new("gone");
+    let mut site = site("gone");
     let mut master = site.master(&[]);
-    let mut peers = site.peers();
+    let mut peers = start_two(&site);
     are_connected(&peers);
     let dark = black_out(&mut master, &mut peers);
     let _master = site.master(&["gone"]);
-    are_connected(&site.peers());
+    are_connected(&start_two(&site));
     assert!(
         dark.elapsed() < Duration::from_millis(DETACH_MS),
         "{:?}",

@@ -10,6 +10,7 @@ mod bottlenecks;
 mod command;
 mod cuts;
 mod integrity;
+mod peers;
 mod traffic;
 
 use std::io::ErrorKind;
