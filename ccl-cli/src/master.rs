@@ -76,8 +76,8 @@ pub struct Arguments {
     #[arg(long, value_name = "MS", default_value_t = 300_000)]
     post_timeout_ms: u64,
     /// Time from one member to another and back, in milliseconds; 0: guessed.
-    #[arg(long, value_name = "MS", default_value_t = 0.0)]
-    link_round_trip_ms: f64,
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = parse_milliseconds)]
+    link_round_trip_ms: Duration,
     /// Bytes per second that a member sends, and receives; 0: guessed.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     link_bytes_per_second: u64,
@@ -127,14 +127,20 @@ impl Arguments {
                 ..Timers::default()
             },
             paths: Paths {
-                round_trip: (self.link_round_trip_ms > 0.0)
-                    .then(|| Duration::from_secs_f64(self.link_round_trip_ms / 1e3)),
+                round_trip: (!self.link_round_trip_ms.is_zero()).then_some(self.link_round_trip_ms),
                 bytes_per_second: (self.link_bytes_per_second > 0)
                     .then_some(self.link_bytes_per_second),
                 reserve_bytes: self.reserve_bytes,
             },
         }
     }
+}
+
+/// A number of milliseconds, which need not be whole.
+fn parse_milliseconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse::<f64>().ok();
+    let time = number.and_then(|number| Duration::try_from_secs_f64(number / 1e3).ok());
+    time.ok_or_else(|| format!("`{text}` is not a number of milliseconds, such as 0.2 or 50"))
 }
 
 /// Serves until SIGTERM or SIGINT, or until the master ends by itself, which is an error.
@@ -295,5 +301,19 @@ fn event_to_json(event: &Event) -> Value {
         }
         Event::MasterHearsNobody => json!({ "event": "master_hears_nobody" }),
         other => json!({ "event": "other", "text": other.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_that_are_no_time_are_refused() {
+        assert_eq!(parse_milliseconds("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_milliseconds("0.2"), Ok(Duration::from_micros(200)));
+        for text in ["", "-1", "1s", "inf", "NaN", "1e30"] {
+            assert!(parse_milliseconds(text).is_err(), "{text}");
+        }
     }
 }

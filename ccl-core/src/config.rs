@@ -123,8 +123,8 @@ pub struct CommunicatorConfig {
     pub operation_timeout: Option<Duration>,
     /// Whether data segments carry a CRC-32. Default true.
     pub checksum: bool,
-    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB; only what
-    /// is used takes memory. Default 32 MiB.
+    /// Scratch memory for received contributions, in bytes, 16 MiB to 1 GiB; only what is used
+    /// takes memory. Default 32 MiB.
     pub scratch_bytes: usize,
     /// Limit on the shared-state bytes per second that this peer sends to others. `None`: no limit.
     /// Default `None`.

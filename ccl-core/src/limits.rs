@@ -83,9 +83,9 @@ pub const EAGER_OPS_MAX: usize = 8;
 pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
 /// Smallest segment that a large world cuts down to.
 pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
-/// Least scratch memory of one communicator, in bytes, which operations are cut for.
+/// Least scratch memory of one communicator, in bytes. Operations are cut into segments for it.
 pub const SCRATCH_BYTES_MIN: usize = 16 << 20;
-/// Scratch memory by default: what is under way at 1 Gbit/s over 100 ms, and as much again while a
+/// Scratch memory by default, in bytes: what is under way at 1 Gbit/s over 100 ms, and as much again while a
 /// lost segment holds the rest up. Only what is used takes memory.
 pub const SCRATCH_BYTES_DEFAULT: usize = 32 << 20;
 /// Receive memory of one member for data that is sent ahead of credits, in bytes, by default: a
@@ -109,8 +109,8 @@ pub const STATE_ASKS_MAX: usize = 1024;
 pub const LANES_MAX: u16 = 32;
 /// Data lanes of one link by default.
 pub const LANES_DEFAULT: u16 = 4;
-/// Most data lanes that a link adds by itself. More help only against losses that another
-/// congestion control does not mind.
+/// Most data lanes that a link uses by itself. More of them would only help against random losses,
+/// which another congestion control ignores.
 pub const LANES_AUTO_MAX: u16 = 16;
 /// Bulk lanes between peers of one host by default. Memory is the bottleneck there; segments on
 /// more lanes only evict each other from the cache.

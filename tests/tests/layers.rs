@@ -53,7 +53,7 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "peer",
-        "error event ids limits mutation names time timers wire::control wire::word",
+        "error event ids limits mutation names time timers wire::control wire::peer_to_peer",
     ),
     // Sockets, memory and tasks. The deciding parts of the collectives know frames, not links.
     (

@@ -1,20 +1,22 @@
 //! Verdicts that the members know without the master (R19).
 //!
-//! Whoever holds a result says `Held` to all members. Whoever holds it and has heard that of all
-//! knows that it is committed: no decision of a master can be another one, since each member's next
-//! report shows that it holds. So no `Held` is said between a report and the view that answers it.
-//! Without a master this lasts as long as no other view can have been founded: the peer's lease.
+//! A member that holds a result says `Held` to the others. Once it has heard that from all of them,
+//! it knows that the operation is committed: no master can decide otherwise, since each member's
+//! next report shows that it holds. So no `Held` is said between a report and the view that answers
+//! it. Without a master this works as long as no other view can have been founded: until the peer's
+//! lease ends.
 
 use crate::ids::{OpName, PeerId, Tag};
 use crate::mutation::{Mutation, is_active};
+use crate::wire::peer_to_peer::PeerToPeer;
 
 use super::Peer;
 use super::io::Output;
 use super::tags::{Posted, Stage, Verdict};
-use crate::wire::word::Word;
 
 impl Peer {
-    /// Another member holds a result. What is over here, or not called yet, means nothing.
+    /// Another member holds a result. That is ignored if the operation is over here, and cannot
+    /// come before it is called here.
     pub(super) fn handle_peer_held(&mut self, peer: PeerId, op: OpName) {
         let me = self.session.peer();
         let Some(posted) = self.posted_mut(op.tag).filter(|posted| posted.op == op) else {
@@ -33,19 +35,19 @@ impl Peer {
         let Some(posted) = self.posted_mut(tag) else {
             return;
         };
-        if !may_say || !posted.is_direct || !posted.held || posted.is_said {
+        if !may_say || posted.needs_master || !posted.held || posted.is_said {
             return;
         }
         posted.is_said = true;
         let others = posted.members.iter().copied();
         let say = Output::Say {
-            word: Word::Held(posted.op),
+            message: PeerToPeer::Held(posted.op),
             to: others.filter(|peer| Some(*peer) != me).collect(),
         };
         self.outputs.push_back(say);
     }
 
-    /// Says what could not be said before the view came into force.
+    /// A view is in force: says what could not be said before.
     pub(super) fn say_all_held(&mut self) {
         for tag in self.tags.busy() {
             self.say_held(tag);
@@ -53,7 +55,7 @@ impl Peer {
         }
     }
 
-    /// The lease is renewed.
+    /// The lease is renewed: commits what all members hold.
     pub(super) fn agree_on_all(&mut self) {
         for tag in self.tags.busy() {
             self.agree(tag);
@@ -90,10 +92,10 @@ impl Peer {
 }
 
 impl Posted {
-    /// Whether all members hold it, and have been told so by each other.
+    /// Whether all members hold it, and this one has told the others so and heard it from them.
     fn is_agreed(&self) -> bool {
         let missing = self.members.len() - 1 - self.held_by.len();
         let enough = missing == 0 || missing == 1 && is_active(Mutation::AgreedByAllButOne);
-        self.is_direct && self.is_said && enough
+        !self.needs_master && self.is_said && enough
     }
 }

@@ -89,18 +89,18 @@ impl Peer {
             return;
         };
         let note = call.note();
-        let is_direct = match &mut call.stage {
+        let needs_master = match &mut call.stage {
             // Anything else is a late message of an operation that is over here.
             Stage::Posted(posted) if posted.op == op && !posted.held => {
                 invariants::held_after_election(posted, &call.fingerprint);
                 posted.held = true;
-                posted.is_direct
+                posted.needs_master
             }
             _ => return,
         };
         if self.phase.is_telling() {
             // Without a `Held` of this peer the verdict is the master's.
-            let is_urgent = !is_direct || !self.phase.is_posting();
+            let is_urgent = needs_master || !self.phase.is_posting();
             note.into_iter().for_each(|note| match is_urgent {
                 true => self.notes.add_done(note),
                 false => self.notes.add_done_later(note, self.now),
@@ -176,11 +176,10 @@ impl Peer {
             return;
         };
         let op = birth.op;
-        let world_size = birth.members.world_size();
+        let members_agree = birth.costs.members_agree(birth.members.world_size());
         let posted = Posted {
             op,
-            is_direct: (2..=birth.costs.held_world_max).contains(&world_size)
-                && tag != Tag::SHARED_STATE,
+            needs_master: !members_agree || tag == Tag::SHARED_STATE,
             members: birth.members.clone(),
             held: false,
             is_said: false,

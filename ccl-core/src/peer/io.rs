@@ -13,7 +13,7 @@ use crate::wire::control::{
     AbortReason, CancelReason, CostTable, Fingerprint, LinkFault, MasterToPeer, Member,
     PeerToMaster, Place, Start, StateId,
 };
-use crate::wire::word::Word;
+use crate::wire::peer_to_peer::PeerToPeer;
 
 /// A view as callers see it: it travels with each result (R16).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,12 +72,12 @@ pub enum Input {
     },
     /// The whole result of an operation is in this peer's memory, for good.
     Held(OpName),
-    /// Another member tells what it knows.
+    /// Another member says what it knows.
     Said {
         /// That member.
         peer: PeerId,
-        /// What it tells.
-        word: Word,
+        /// What it says.
+        message: PeerToPeer,
     },
     /// The data plane received a different call of another member.
     Mismatch {
@@ -238,8 +238,8 @@ pub enum Output {
     },
     /// Tell these members what this peer knows.
     Say {
-        /// What to tell.
-        word: Word,
+        /// What to say.
+        message: PeerToPeer,
         /// The other members of the operation, or of the view.
         to: Vec<PeerId>,
     },

@@ -49,7 +49,7 @@ use safe_said::{Said, Stride};
 use session::{Leaving, Session};
 use tags::Tags;
 
-pub use crate::wire::word::{SafePointWord, Word};
+pub use crate::wire::peer_to_peer::{PeerToPeer, SafePointProgress};
 pub use io::{End, Input, Neighbour, Output, SessionEnd, Setup, View};
 
 /// A peer of a run. Pure: see the module's documentation.
@@ -232,9 +232,9 @@ impl Peer {
             } => self.handle_link_down(peer, fault, gave_up),
             Input::NoLink { peer, why } => self.handle_no_link(peer, why),
             Input::Held(op) => self.handle_held(op),
-            Input::Said { peer, word } => match word {
-                Word::Held(op) => self.handle_peer_held(peer, op),
-                Word::SafePoint(word) => self.handle_peer_safe_point(peer, word),
+            Input::Said { peer, message } => match message {
+                PeerToPeer::Held(op) => self.handle_peer_held(peer, op),
+                PeerToPeer::SafePoint(progress) => self.handle_peer_safe_point(peer, progress),
             },
             Input::Mismatch { op, peer, theirs } => self.handle_mismatch(op, peer, &theirs),
             Input::Post {

@@ -65,7 +65,7 @@ impl Peer {
         if let Some(membership) = self.phase.membership() {
             claim.members.clone_from(&membership.view.members);
             claim.ring_order.clone_from(&membership.view.ring_order);
-            claim.costs = membership.costs;
+            claim.costs = membership.view.costs;
         }
         claim
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::ids::{Members, OpName, OpNumber, Rank, Tag};
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{Birth, CostTable, GivenBack, Install, MasterToPeer};
+use crate::wire::control::{Birth, GivenBack, Install, MasterToPeer};
 
 use super::io::{Input, SessionEnd, View};
 
@@ -44,8 +44,6 @@ pub(super) struct Membership {
     pub members: Members,
     /// The ring order of its members.
     pub ring_order: Arc<[Rank]>,
-    /// How `Auto` chooses in it.
-    pub costs: CostTable,
     /// Whether outcomes decided at the change to it may be reported.
     pub released: bool,
     /// Operations carried into it that are not decided.
@@ -264,7 +262,6 @@ impl Membership {
             view: Arc::new(view),
             members,
             ring_order: install.ring_order.clone().into(),
-            costs: install.costs,
             released: install.released,
             carried: install
                 .carried
@@ -282,7 +279,7 @@ impl Membership {
             op: OpName { tag, n, birth },
             members: self.members.clone(),
             ring_order: Arc::clone(&self.ring_order),
-            costs: self.costs,
+            costs: self.view.costs,
         }
     }
 

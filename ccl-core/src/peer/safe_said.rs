@@ -6,40 +6,33 @@
 //! nothing is told between a report and the view that answers it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::ids::{PeerId, Vid};
 use crate::limits;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
+use crate::wire::peer_to_peer::{PeerToPeer, SafePointProgress};
 
 use super::Peer;
 use super::io::Output;
 use super::phase::Phase;
-use crate::wire::word::{SafePointWord, Word};
 
 /// What members have told each other about the safe points of a view.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     /// How many this peer has told the others to be at or past.
     own: u64,
-    /// The newest word of each other member, which may be of a view that is yet to come.
-    others: BTreeMap<PeerId, Heard>,
-}
-
-/// How far a member is.
-#[derive(Clone, Copy, Debug)]
-struct Heard {
-    vid: Vid,
-    called: u64,
-    released: u64,
+    /// The newest message of each other member, which may be of a view that is yet to come.
+    others: BTreeMap<PeerId, SafePointProgress>,
 }
 
 /// When safe points are called, from which follows how many should be released ahead.
 #[derive(Debug, Default)]
 pub(super) struct Stride {
     last: Option<Instant>,
-    /// Nanoseconds between two calls: the newest, averaged with those before.
-    step: u64,
+    /// Time between two calls: the newest, averaged with those before.
+    step: Duration,
 }
 
 impl Said {
@@ -51,7 +44,7 @@ impl Said {
     /// Another view is in force.
     pub fn enter(&mut self, vid: Vid) {
         self.own = 0;
-        self.others.retain(|_, word| word.vid >= vid);
+        self.others.retain(|_, progress| progress.vid >= vid);
     }
 }
 
@@ -59,23 +52,24 @@ impl Stride {
     /// A safe point is called.
     pub fn note(&mut self, now: Instant) {
         if let Some(last) = self.last.replace(now) {
-            let step = u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX / 2);
+            let step = now - last;
             self.step = match self.step {
-                0 => step,
-                before => before / 2 + step / 2,
+                Duration::ZERO => step,
+                before => (before + step) / 2,
             };
         }
     }
 
-    /// Safe points that are called within a round trip to the master, if it is worth it.
-    pub fn ahead(&self, round_trip: Option<u64>) -> u32 {
-        let Some(round_trip) = round_trip.filter(|nanos| *nanos >= ROUND_TRIP_MIN) else {
+    /// Safe points that are called within two round trips to the master, if that is worth it.
+    pub fn ahead(&self, round_trip: Option<Duration>) -> u32 {
+        let Some(round_trip) = round_trip.filter(|time| *time >= ROUND_TRIP_MIN) else {
             return 0;
         };
-        let steps = (2 * round_trip).div_ceil(self.step.max(1));
-        let is_short = self.step > 0 && round_trip > self.step / LONG_STEPS;
-        let most = limits::SAFE_POINTS_AHEAD_MAX as u64;
-        if is_short { steps.min(most) as u32 } else { 0 }
+        if self.step.is_zero() || self.step / LONG_STEPS >= round_trip {
+            return 0;
+        }
+        let steps = (2 * round_trip).as_nanos().div_ceil(self.step.as_nanos());
+        steps.min(limits::SAFE_POINTS_AHEAD_MAX as u128) as u32
     }
 }
 
@@ -97,22 +91,17 @@ impl Peer {
     }
 
     /// Another member waits at a safe point, or answers how many are released.
-    pub(super) fn handle_peer_safe_point(&mut self, peer: PeerId, word: SafePointWord) {
-        let SafePointWord {
+    pub(super) fn handle_peer_safe_point(&mut self, peer: PeerId, progress: SafePointProgress) {
+        let SafePointProgress {
             vid,
             called,
             released,
-        } = word;
+        } = progress;
         let own = self.view().map(|view| view.vid).unwrap_or_default();
         let others = &mut self.said.others;
         let known = others.get(&peer).map(|known| (known.vid, known.called));
         if vid >= own && Some((vid, called)) > known {
-            let heard = Heard {
-                vid,
-                called,
-                released,
-            };
-            others.insert(peer, heard);
+            others.insert(peer, progress);
         }
         if vid != own || !self.other_members().contains(&peer) {
             return;
@@ -134,10 +123,10 @@ impl Peer {
         let vid = self.view().map(|view| view.vid).unwrap_or_default();
         let (ours, said) = (self.safe_points.released(), self.said.own);
         let mut to = Vec::new();
-        for (peer, heard) in &mut self.said.others {
-            let waits = heard.vid == vid && heard.called > heard.released;
-            if waits && (said + 1..=ours).contains(&heard.called) {
-                heard.released = ours;
+        for (peer, progress) in &mut self.said.others {
+            let waits = progress.vid == vid && progress.called > progress.released;
+            if waits && (said + 1..=ours).contains(&progress.called) {
+                progress.released = ours;
                 to.push(*peer);
             }
         }
@@ -153,8 +142,8 @@ impl Peer {
         };
         let vid = self.view().map(|view| view.vid).unwrap_or_default();
         let is_there = |peer: &PeerId| {
-            let word = self.said.others.get(peer);
-            word.is_some_and(|word| word.vid == vid && word.called >= called)
+            let progress = self.said.others.get(peer);
+            progress.is_some_and(|it| it.vid == vid && it.called >= called)
         };
         let others = self.other_members();
         if self.said.own >= called && others.iter().all(is_there) {
@@ -172,23 +161,23 @@ impl Peer {
     }
 
     fn tell_safe_points(&mut self, to: Vec<PeerId>) {
-        let word = SafePointWord {
+        let progress = SafePointProgress {
             vid: self.view().map(|view| view.vid).unwrap_or_default(),
             called: self.said.own,
             released: self.safe_points.released(),
         };
-        let word = Word::SafePoint(word);
-        self.outputs.push_back(Output::Say { word, to });
+        let message = PeerToPeer::SafePoint(progress);
+        self.outputs.push_back(Output::Say { message, to });
     }
 
     /// Whether members decide by themselves: units enter several groups at one safe point, which
     /// only the master knows.
     fn agrees_on_safe_points(&self) -> bool {
-        let is_direct = self.phase.membership().is_some_and(|membership| {
+        let members_agree = self.phase.membership().is_some_and(|membership| {
             let world_size = membership.members.world_size();
-            (2..=membership.costs.held_world_max).contains(&world_size)
+            membership.view.costs.members_agree(world_size)
         });
-        is_direct && self.setup.unit_size.is_none()
+        members_agree && self.setup.unit_size.is_none()
     }
 
     fn other_members(&self) -> Vec<PeerId> {
@@ -200,16 +189,46 @@ impl Peer {
 
     /// How many safe points the master should release ahead.
     pub(super) fn safe_points_ahead(&self) -> u32 {
-        let is_alone = self.setup.unit_size.is_some() || matches!(self.phase, Phase::Newcomer);
-        match is_alone {
-            true => 0,
-            false => self.stride.ahead(self.session.round_trip()),
+        if self.setup.unit_size.is_some() || matches!(self.phase, Phase::Newcomer) {
+            return 0;
         }
+        self.stride.ahead(self.session.round_trip())
     }
 }
 
-/// Shortest round trip to the master that is worth to be saved, in nanoseconds: beyond that of a
-/// local network, where a newcomer should not wait a step longer than it must.
-const ROUND_TRIP_MIN: u64 = 2_000_000;
-/// In steps of so many round trips one is not worth to be saved.
-const LONG_STEPS: u64 = 20;
+/// Shortest round trip to the master that is worth saving: longer than that of a local network,
+/// where a newcomer should not wait a step longer than it must.
+const ROUND_TRIP_MIN: Duration = Duration::from_millis(2);
+/// In steps as long as this many round trips, saving one is not worth it.
+const LONG_STEPS: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Steps of `step_ms`, and a master that is `round_trip_us` away.
+    fn ahead(step_ms: u64, round_trip_us: u64) -> u32 {
+        let mut stride = Stride::default();
+        for index in 0..3 {
+            stride.note(Instant(index * step_ms * 1_000_000));
+        }
+        stride.ahead(Some(Duration::from_micros(round_trip_us)))
+    }
+
+    #[test]
+    fn two_round_trips_of_steps_are_released_ahead() {
+        assert_eq!(ahead(10, 50_000), 10);
+        assert_eq!(ahead(30, 50_000), 4);
+        assert_eq!(ahead(1, 50_000), 64, "the limit");
+    }
+
+    #[test]
+    fn nothing_is_released_ahead_where_it_saves_little() {
+        assert_eq!(ahead(1, 1_999), 0, "the master is near");
+        assert_eq!(ahead(1, 2_000), 4);
+        assert_eq!(ahead(1_000, 50_000), 0, "a step takes twenty round trips");
+        assert_eq!(ahead(999, 50_000), 1);
+        assert_eq!(ahead(0, 50_000), 0, "nothing is known of steps");
+        assert_eq!(Stride::default().ahead(None), 0);
+    }
+}

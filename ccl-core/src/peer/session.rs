@@ -29,13 +29,15 @@ const RETRY_AFTER_BREAK: Duration = Duration::from_millis(20);
 pub(super) struct Session {
     registration: Option<Registration>,
     control: Control,
-    /// When the connection came up, and when each heartbeat was sent over it that the master has
-    /// not answered: it answers them in order.
+    /// When the connection came up.
     opened_at: Instant,
+    /// When each heartbeat was sent over it that the master has not answered. The master answers
+    /// them in order, and the connection is given up when it is silent.
     pings: VecDeque<Instant>,
     /// When the newest message was sent that the master has answered.
     lease_from: Option<Instant>,
-    round_trip: Option<u64>,
+    /// How long a heartbeat and its answer take when nothing holds them up.
+    round_trip: Option<Duration>,
     attach: u64,
     failures: u32,
     jitter: u64,
@@ -94,7 +96,7 @@ impl Session {
         matches!(self.control, Control::Up { .. })
     }
 
-    /// What the master has told it, once registered.
+    /// What the master told it when it was registered.
     pub fn registration(&self) -> Option<&Registration> {
         self.registration.as_ref()
     }
@@ -132,18 +134,18 @@ impl Session {
 
     /// The master has answered a heartbeat.
     pub fn note_pong(&mut self, now: Instant) {
-        let sent = self.pings.pop_front();
-        self.lease_from = self.lease_from.max(sent);
-        if let Some(sent) = sent {
-            let took = u64::try_from((now - sent).as_nanos()).unwrap_or(u64::MAX);
-            // The smallest counts, but not for ever: the path may change.
-            let known = self.round_trip.map_or(u64::MAX, |known| known + known / 16);
-            self.round_trip = Some(known.min(took));
-        }
+        let Some(sent) = self.pings.pop_front() else {
+            return;
+        };
+        self.lease_from = self.lease_from.max(Some(sent));
+        let took = now - sent;
+        // The shortest counts, but not forever: the path may change.
+        let known = self.round_trip.map_or(took, |known| known + known / 16);
+        self.round_trip = Some(known.min(took));
     }
 
-    /// Nanoseconds that a heartbeat and its answer take, when nothing holds them up.
-    pub fn round_trip(&self) -> Option<u64> {
+    /// How long a heartbeat and its answer take when nothing holds them up.
+    pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
 

@@ -81,11 +81,11 @@ pub(super) struct Posted {
     pub op: OpName,
     pub members: Members,
     pub held: bool,
-    /// Whether its members know the verdict without the master (R19).
-    pub is_direct: bool,
+    /// Whether the verdict is the master's alone; otherwise members know it by themselves (R19).
+    pub needs_master: bool,
     /// Whether the other members were told that it is held here.
     pub is_said: bool,
-    /// Members that said that they hold it.
+    /// Other members that said they hold it.
     pub held_by: BTreeSet<PeerId>,
     /// What was elected, if it is a sync of shared state.
     pub elected: Option<StateId>,

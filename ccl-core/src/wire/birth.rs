@@ -73,6 +73,13 @@ impl CostTable {
         reserve_bytes: limits::RESERVE_BYTES_DEFAULT as u64,
     };
 
+    /// Whether members of a world of this size know verdicts by themselves, without the master
+    /// (R19).
+    #[must_use]
+    pub fn members_agree(&self, world_size: u32) -> bool {
+        (2..=self.held_world_max).contains(&world_size)
+    }
+
     /// Most bytes that a member sends ahead to one other, over all its unfinished operations: all
     /// others may do the same, and share what the receiver takes in one round trip.
     #[must_use]

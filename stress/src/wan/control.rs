@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,8 +59,8 @@ impl Server {
     /// Listens at `path`, which must not be in use.
     pub fn start(path: &Path, answer: Arc<Answer>) -> Result<Self> {
         let name = format!("control socket {}", path.display());
-        if UnixStream::connect(path).is_err() {
-            // Left by an emulator that was killed, or not there.
+        if is_socket(path) && UnixStream::connect(path).is_err() {
+            // Left by an emulator that was killed. If it cannot be removed, binding says why.
             let _ = fs::remove_file(path);
         }
         let listener = UnixListener::bind(path).context(&name)?;
@@ -102,6 +103,10 @@ impl Drop for Server {
     }
 }
 
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+}
+
 fn serve(client: &UnixStream, answer: &Answer) {
     let mut reader = BufReader::new(client);
     loop {
@@ -141,6 +146,15 @@ mod tests {
             line => Reply::Refused(line.into()),
         };
         Server::start(path, Arc::new(answer))
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        fs::write(&path, "mine").unwrap();
+        assert!(start(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl fmt::Display for Stats {
         }
         write!(
             f,
-            "emulator: {:.2} s of processor",
+            "emulator: {:.2} s of processor time",
             self.cpu_ms as f64 / 1e3
         )?;
         if self.is_void() {

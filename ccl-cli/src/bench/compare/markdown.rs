@@ -9,7 +9,7 @@ use super::units::{digits, size_text, time_text};
 pub fn markdown(all: &[Results]) -> String {
     let mut lines = Vec::new();
     for results in all {
-        lines.push(format!("### {}", results.network));
+        lines.push(format!("#### {}", results.network));
         let mut last = None;
         for cell in &results.cells {
             let group = (cell.cell.world_size, cell.cell.in_place);
@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn every_cell_has_a_line_with_all_contestants() {
         let text = markdown(&[results()]);
-        assert!(text.starts_with("### loopback\n\n4 peers, out of place:\n\n| size | ccl auto"));
-        let small = "| 4 B | 44.0 µs ± 11 % (4.00 RTT) | ring, 2.00 × direct | 80.0 µs ± 9 % \
+        assert!(text.starts_with("#### loopback\n\n4 peers, out of place:\n\n| size | ccl auto"));
+        let small = "| 4 B | 44.0 µs ± 11 % (4.00 RTT) | ring, 2.00 × two_shot | 80.0 µs ± 9 % \
                      (8.00 RTT) | – | – | 10.0 µs | 0.00 µs / 0.00 µs / – | 3.00 / 3.00 / – |";
         assert!(text.contains(small), "{text}");
-        let large = "| 1 MiB | 2.00 ms ± 2 % | direct, 1.00 × direct | 1.00 ms ± 2 % | – | \
+        let large = "| 1 MiB | 2.00 ms ± 2 % | two_shot, 1.00 × two_shot | 1.00 ms ± 2 % | – | \
                      1.00 ms ± 0 % | – |";
         assert!(text.contains(large), "{text}");
         assert!(text.contains("\n2 processors; gloo of torch 2.\n"));

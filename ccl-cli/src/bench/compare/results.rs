@@ -263,17 +263,22 @@ pub mod tests {
         let small = vec![
             row(AUTO, Family::Ccl, Some("ring"), &[40.0, 44.0, 60.0]),
             row(
-                "ccl direct",
+                "ccl two_shot",
                 Family::Ccl,
-                Some("direct"),
+                Some("two_shot"),
                 &[20.0, 22.0, 20.0],
             ),
             row("ccl ring", Family::Ccl, Some("ring"), &[41.0, 44.0, 50.0]),
             row("gloo", Family::Gloo, None, &[80.0, 88.0, 60.0]),
         ];
         let large = vec![
-            row(AUTO, Family::Ccl, Some("direct"), &[2e3, 2.2e3, 2e3]),
-            row("ccl direct", Family::Ccl, Some("direct"), &[2e3, 2e3, 2e3]),
+            row(AUTO, Family::Ccl, Some("two_shot"), &[2e3, 2.2e3, 2e3]),
+            row(
+                "ccl two_shot",
+                Family::Ccl,
+                Some("two_shot"),
+                &[2e3, 2e3, 2e3],
+            ),
             row("gloo", Family::Gloo, None, &[1e3, 1.1e3, 1e3]),
             row("1 socket", Family::Sockets, None, &[1e3, 1e3, 1e3]),
             row("4 sockets", Family::Sockets, None, &[2e3, 2e3, 2e3]),
@@ -322,7 +327,7 @@ pub mod tests {
     fn a_choice_is_good_if_it_is_near_the_best() {
         let results = results();
         let choice = results.cells[0].choice().unwrap();
-        assert_eq!((choice.chosen, choice.best), ("ring", "direct"));
+        assert_eq!((choice.chosen, choice.best), ("ring", "two_shot"));
         assert_eq!(choice.ratio, 2.0);
         assert!(!choice.is_good());
         assert!(results.cells[1].choice().unwrap().is_good());
@@ -332,7 +337,7 @@ pub mod tests {
         };
         assert!(near.is_good());
         let noise = Choice {
-            chosen: "direct",
+            chosen: "two_shot",
             ..choice
         };
         assert!(noise.is_good(), "the same algorithm");

@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(
             sentences[0],
             "ccl auto is within 15 % of the best of ccl in 1 of 2 cells; the worst choice is ring \
-             instead of direct, 2.00 times its time, in loopback, 4 peers, out of place, 4 B"
+             instead of two_shot, 2.00 times its time, in loopback, 4 peers, out of place, 4 B"
         );
     }
 

@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(lines[0], "# loopback, 4 peers, out of place");
         let numbers: Vec<&str> = lines[3].split_whitespace().collect();
         let expected = "4 ccl auto 44.0 40.0 60.0 0.000 0.50 3.00 - 3 4.00 round trips; ring, \
-                        2.00 × direct (!)";
+                        2.00 × two_shot (!)";
         assert_eq!(numbers.join(" "), expected);
         let data = lines.iter().filter(|line| !line.starts_with('#'));
         assert_eq!(data.count(), 4 + 5);

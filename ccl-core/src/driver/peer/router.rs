@@ -11,7 +11,7 @@ use crate::driver::peer::call::Operation;
 use crate::driver::peer::core::Item;
 use crate::driver::peer::session::Session;
 use crate::ids::{OpName, PeerId};
-use crate::peer::{Input, Word};
+use crate::peer::{Input, PeerToPeer};
 use crate::state::engine::{StateEngine, StateEvent, StateTools};
 use crate::transport::{Frame, FrameHeader, Handler, LinkHandler, LinkName, Links, Placement};
 use crate::wire::control::{Called, LinkFault};
@@ -102,12 +102,15 @@ impl LinkHandler for Router {
         if is_of_state(header) {
             return self.state.signal(from, header, &payload);
         }
-        if let Some(word) = Word::of(header) {
+        if let Some(message) = PeerToPeer::of(header) {
             if !payload.is_empty() {
-                return Err("a word with a payload");
+                return Err("a payload behind a message that has none");
             }
             if let Some(session) = self.session.upgrade() {
-                session.submit(Input::Said { peer: from, word });
+                session.submit(Input::Said {
+                    peer: from,
+                    message,
+                });
             }
             return Ok(());
         }

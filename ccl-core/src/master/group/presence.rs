@@ -84,7 +84,7 @@ impl Group {
         if let Some(since) = self.safe.waited_since() {
             let members = self.view.members.iter().map(|member| member.peer);
             let (here, missing): (BTreeSet<_>, BTreeSet<_>) =
-                members.partition(|peer| self.safe.is_at(*peer));
+                members.partition(|peer| self.safe.has_called(*peer));
             calls.push(Call {
                 point: WaitPoint::SafePoint {
                     k: self.safe.released,

@@ -235,8 +235,8 @@ impl Rebuild {
         claims.chain(newest).map(|member| member.peer).max()
     }
 
-    /// Whether the run can be resumed: enough have attached, and no other member that is
-    /// back is waited for.
+    /// Whether the run can be resumed: enough have attached, and no other member that is back is
+    /// waited for.
     pub fn is_ready(&self, now: Instant, force: bool) -> bool {
         let is_late = self.summoned.is_some_and(|until| until <= now);
         let attached = |peer| self.heard.contains_key(&peer);

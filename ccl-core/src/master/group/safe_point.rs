@@ -21,7 +21,7 @@ pub struct SafePoints {
     waits_since: Instant,
     /// A caller gave up: the open one must be released unchanged.
     withdrawn: bool,
-    /// How many members would like to be released by now.
+    /// How many safe points members have asked to be released by now.
     wished: u64,
 }
 
@@ -35,12 +35,12 @@ pub enum Call {
 }
 
 impl SafePoints {
-    /// A member at safe point `k` would like so many more to be released ahead.
+    /// A member at safe point `k` asks for this many more to be released ahead.
     pub fn wish(&mut self, k: u64, ahead: u32) {
         self.wished = self.wished.max(k + 1 + u64::from(ahead));
     }
 
-    /// Whether members run out of safe points that were released ahead.
+    /// Whether members have asked for more than are released.
     pub fn is_wished(&self) -> bool {
         self.wished > self.released
     }
@@ -106,17 +106,12 @@ impl SafePoints {
         (!self.callers.is_empty()).then_some(self.waits_since)
     }
 
-    /// Whether a member waits at the open one.
-    pub fn is_at(&self, peer: PeerId) -> bool {
-        self.callers.contains_key(&peer)
-    }
-
     /// A member is gone.
     pub fn forget(&mut self, peer: PeerId) {
         self.callers.remove(&peer);
     }
 
-    /// Whether this member waits.
+    /// Whether this member waits at the open one.
     pub fn has_called(&self, peer: PeerId) -> bool {
         self.callers.contains_key(&peer)
     }
@@ -138,13 +133,11 @@ impl SafePoints {
 
     /// Releases the open one if it is called, and as many after it as members wish.
     pub fn release_ahead(&mut self) -> BTreeMap<PeerId, u64> {
-        let (called, wished) = (self.is_called(), self.wished);
-        let before = self.released;
-        let waited = self.release();
-        self.released = match called {
-            true => self.released.max(wished),
-            false => before.max(wished),
+        let waited = match self.is_called() {
+            true => self.release(),
+            false => BTreeMap::new(),
         };
+        self.released = self.released.max(self.wished);
         waited
     }
 

@@ -1,7 +1,7 @@
 //! Verdicts among the members, without the master (R19).
 
 use super::*;
-use crate::peer::Word;
+use crate::peer::PeerToPeer;
 use crate::peer::notes::DONE_DELAY;
 
 /// Peers 1 and 3 hold an operation.
@@ -12,8 +12,8 @@ fn others_hold(fixture: &mut Fixture, op: OpName) {
 }
 
 fn said(peer: PeerId, op: OpName) -> Input {
-    let word = Word::Held(op);
-    Input::Said { peer, word }
+    let message = PeerToPeer::Held(op);
+    Input::Said { peer, message }
 }
 
 fn contributors(end: &End) -> &[PeerId] {

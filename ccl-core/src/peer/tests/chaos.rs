@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::{SafePointWord, Word};
+use crate::peer::{PeerToPeer, SafePointProgress};
 use crate::wire::control::LinkFault;
 
 struct Chaos {
@@ -176,27 +176,27 @@ impl Chaos {
             18..=20 => Input::Control(MasterToPeer::Install(self.fitting(dice))),
             21 => Input::Control(MasterToPeer::Release { vid: self.vid() }),
             22 => Input::Control(MasterToPeer::Commit(self.commits())),
-            23 => self.word(dice),
+            23 => self.message(dice),
             _ => Input::Control(welcome()),
         };
         self.fixture.tell(input);
     }
 
     /// What another member tells, which may be nonsense.
-    fn word(&self, dice: u16) -> Input {
+    fn message(&self, dice: u16) -> Input {
         let (low, high) = (u64::from(dice % 4), u64::from(dice / 4 % 4));
         let mut started = self.started.keys().copied();
         let op = started.nth(usize::from(dice) % (self.started.len() + 1));
-        let word = match dice & 0x100 {
-            0 => Word::Held(op.unwrap_or(super::op(low, high, 1))),
-            _ => Word::SafePoint(SafePointWord {
+        let message = match dice & 0x100 {
+            0 => PeerToPeer::Held(op.unwrap_or(super::op(low, high, 1))),
+            _ => PeerToPeer::SafePoint(SafePointProgress {
                 vid: self.vid(),
                 called: high,
                 released: self.report.safe_released,
             }),
         };
         let peer = PeerId(low);
-        Input::Said { peer, word }
+        Input::Said { peer, message }
     }
 
     fn vid(&self) -> Vid {

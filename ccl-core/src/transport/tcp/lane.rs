@@ -32,7 +32,8 @@ use crate::wire::data::DataFault;
 /// memory that changes while it is sent would otherwise be sent forever.
 const FAULTS_WITHOUT_PROGRESS_MAX: u32 = 8;
 
-/// A limit that changes by less than this part is left as it is, to save the system call.
+/// A limit that changes by less than one part in this many is left as it is, to save the system
+/// call.
 const PACE_STEPS: u64 = 128;
 
 /// Why a link fails if its two sides disagree about what was sent.

@@ -1,14 +1,13 @@
 //! `ccl-stress wan all-reduce`: `ccl bench all-reduce` with a peer in each host.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::wan::cli::options::NetworkOptions;
+use crate::wan::cli::bench::BenchOptions;
 use crate::wan::cli::output::Voice;
-use crate::wan::cli::session::{EndOptions, Role, Session};
-use crate::wan::cli::{ccl_command, private_socket};
+use crate::wan::cli::private_socket;
+use crate::wan::cli::session::{Role, Session};
 use crate::wan::error::Result;
 use crate::wan::packet::address;
 
@@ -16,12 +15,7 @@ use crate::wan::packet::address;
 #[derive(Args, Debug)]
 pub struct Options {
     #[command(flatten)]
-    network: NetworkOptions,
-    #[command(flatten)]
-    end: EndOptions,
-    /// The `ccl` command. Default: the one beside this program.
-    #[arg(long, value_name = "PATH")]
-    ccl: Option<PathBuf>,
+    common: BenchOptions,
     /// Options of `ccl bench all-reduce`, such as --sizes 64MiB.
     #[arg(last = true, value_name = "OPTIONS")]
     bench: Vec<String>,
@@ -29,9 +23,9 @@ pub struct Options {
 
 /// Runs a master in host 0 and a peer in every host; prints what the peer in host 0 measured.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let path = ccl_command(options.ccl.as_ref())?;
+    let path = options.common.ccl_command()?;
     let ccl = path.to_string_lossy();
-    let mut session = Session::start(&options.network, private_socket())?;
+    let mut session = Session::start(&options.common.network, private_socket())?;
     let master = format!("{}:{PORT}", address(0));
     let mut command = session.command(0, &ccl)?;
     command.args(["master", "--new-run", "--listen", &master]);
@@ -52,7 +46,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         session.start_in(host, command, Role::Worker, voice)?;
     }
     let outcome = session.wait();
-    session.end(outcome, &options.end)
+    session.end(outcome, &options.common.end)
 }
 
 /// In a network of its own every port is free.

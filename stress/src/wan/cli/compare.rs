@@ -1,14 +1,13 @@
 //! `ccl-stress wan compare`: `ccl bench compare` with its processes in the hosts.
 
 use std::env;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
 
-use crate::wan::cli::options::NetworkOptions;
-use crate::wan::cli::session::{EndOptions, Session};
-use crate::wan::cli::{CONTROL_VARIABLE, ccl_command, private_socket};
+use crate::wan::cli::bench::BenchOptions;
+use crate::wan::cli::session::Session;
+use crate::wan::cli::{CONTROL_VARIABLE, private_socket};
 use crate::wan::error::{Context, Result};
 use crate::wan::packet::address;
 
@@ -16,12 +15,7 @@ use crate::wan::packet::address;
 #[derive(Args, Debug)]
 pub struct Options {
     #[command(flatten)]
-    network: NetworkOptions,
-    #[command(flatten)]
-    end: EndOptions,
-    /// The `ccl` command. Default: the one beside this program.
-    #[arg(long, value_name = "PATH")]
-    ccl: Option<PathBuf>,
+    common: BenchOptions,
     /// Options of `ccl bench compare`, such as --budget 5m.
     #[arg(last = true, value_name = "OPTIONS")]
     bench: Vec<String>,
@@ -29,19 +23,20 @@ pub struct Options {
 
 /// Runs the comparison outside of the hosts, and tells it how to start processes in them.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let ccl = ccl_command(options.ccl.as_ref())?;
+    let BenchOptions { network, end, .. } = &options.common;
+    let ccl = options.common.ccl_command()?;
     let path = private_socket();
-    let mut session = Session::start(&options.network, path.clone())?;
+    let mut session = Session::start(network, path.clone())?;
     let program = env::current_exe().context("the path of this program")?;
     let mut command = Command::new(ccl);
-    command.args(["bench", "compare", "--network", &options.network.name()]);
+    command.args(["bench", "compare", "--network", &network.name()]);
     command.args(["--hosts", &addresses(session.network.hosts())]);
     let launch = format!("{} wan exec {{host}} --", program.display());
     command.args(["--launch", &launch]).args(&options.bench);
     command.env(CONTROL_VARIABLE, &path);
     session.start_outside(command, "ccl bench compare")?;
     let outcome = session.wait();
-    session.end(outcome, &options.end)
+    session.end(outcome, end)
 }
 
 fn addresses(hosts: usize) -> String {

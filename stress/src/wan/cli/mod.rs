@@ -1,6 +1,7 @@
-//! `ccl-stress wan`: what each subcommand may be told.
+//! The subcommands of `ccl-stress wan`, and their options.
 
 mod all_reduce;
+mod bench;
 mod calibrate;
 mod compare;
 mod control;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::wan::error::{Error, Result};
+use crate::wan::error::Result;
 
 /// Options of `ccl-stress wan`.
 #[derive(Args, Debug)]
@@ -49,14 +50,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::AllReduce(options) => all_reduce::run(options),
         What::Compare(options) => compare::run(options),
     }
-}
-
-/// The `ccl` command: the one that was named, or that in the folder of this program.
-fn ccl_command(named: Option<&PathBuf>) -> Result<PathBuf> {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("ccl"));
-    let missing = || Error::Command("build ccl-cli, or name the `ccl` command by --ccl".into());
-    let path = named.cloned().or_else(beside);
-    path.filter(|path| path.is_file()).ok_or_else(missing)
 }
 
 /// A path for the control socket of this process's network.

@@ -1,6 +1,6 @@
 //! Frames on the lanes of a link: queued, delivered in order, sent again after a break.
 
-use ccl_core::peer::Word;
+use ccl_core::peer::PeerToPeer;
 
 use super::*;
 
@@ -173,9 +173,9 @@ impl World {
 
     /// A frame is handed to the layer above.
     pub fn frame_arrives(&mut self, host: HostId, arrival: Arrival) {
-        if let Some(word) = Word::of(arrival.content.header()) {
+        if let Some(message) = PeerToPeer::of(arrival.content.header()) {
             let peer = arrival.from;
-            return self.host_input(host, Input::Said { peer, word });
+            return self.host_input(host, Input::Said { peer, message });
         }
         let arrived = self.hosts[host.0].plane.arrives(arrival);
         self.check(arrived.map_err(|what| format!("{host:?} refuses a frame: {what}")));

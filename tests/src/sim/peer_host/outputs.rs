@@ -1,7 +1,7 @@
 //! Carries out the outputs of a peer's machine in the simulated world.
 
 use bytes::Bytes;
-use ccl_core::peer::Word;
+use ccl_core::peer::PeerToPeer;
 
 use super::*;
 
@@ -24,7 +24,7 @@ impl World {
                 content,
                 sources,
             } => self.sync_elected(host, op, (content, sources)),
-            Output::Say { word, to } => self.host_says(host, word, &to),
+            Output::Say { message, to } => self.host_says(host, message, &to),
             Output::StopOp(op) => {
                 self.trace.line(now, format_args!("{host:?} stops {op}"));
                 self.hosts[host.0].plane.stop(op);
@@ -44,8 +44,8 @@ impl World {
         }
     }
 
-    fn host_says(&mut self, host: HostId, word: Word, to: &[PeerId]) {
-        let header = word.header();
+    fn host_says(&mut self, host: HostId, message: PeerToPeer, to: &[PeerId]) {
+        let header = message.header();
         for &peer in to {
             let payload = Bytes::new();
             self.send_frame(host, peer, Content::Signal { header, payload });

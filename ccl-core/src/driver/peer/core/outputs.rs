@@ -49,7 +49,7 @@ impl Core {
                 content,
                 sources,
             } => self.defer(Deferred::Elected(op, content, sources)),
-            Output::Say { word, to } => self.defer(Deferred::Say(word.header(), to)),
+            Output::Say { message, to } => self.defer(Deferred::Say(message.header(), to)),
             Output::StopOp(op) => {
                 let call = self.collective_of(op);
                 self.defer(Deferred::Stop(op, call));

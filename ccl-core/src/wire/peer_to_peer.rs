@@ -3,18 +3,18 @@
 use super::data::{Frame, FrameHeader};
 use crate::ids::{OpName, OpNumber, Tag, Vid};
 
-/// What a member tells others.
+/// A message of a member to other members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum PeerToPeer {
     /// It holds the whole result of an operation.
     Held(OpName),
     /// How far it is with the safe points.
-    SafePoint(SafePointWord),
+    SafePoint(SafePointProgress),
 }
 
 /// How far a member is with the safe points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SafePointWord {
+pub struct SafePointProgress {
     /// Its view.
     pub vid: Vid,
     /// How many it has told the members of that view to be at or past.
@@ -23,21 +23,21 @@ pub struct SafePointWord {
     pub released: u64,
 }
 
-impl Word {
+impl PeerToPeer {
     /// The frame that carries it, without a payload.
     #[must_use]
     pub fn header(self) -> FrameHeader {
         let (op, frame) = match self {
             Self::Held(op) => (op, Frame::Held),
-            Self::SafePoint(word) => {
+            Self::SafePoint(progress) => {
                 let op = OpName {
                     tag: Tag(0),
-                    n: OpNumber(word.called),
-                    birth: word.vid,
+                    n: OpNumber(progress.called),
+                    birth: progress.vid,
                 };
                 let frame = Frame::SafePoint {
-                    released_low: word.released as u32,
-                    released_high: (word.released >> 32) as u32,
+                    released_low: progress.released as u32,
+                    released_high: (progress.released >> 32) as u32,
                 };
                 (op, frame)
             }
@@ -49,7 +49,7 @@ impl Word {
         }
     }
 
-    /// What a frame carries, if it is such a word.
+    /// What a frame carries, if it is such a message.
     #[must_use]
     pub fn of(header: &FrameHeader) -> Option<Self> {
         match header.frame {
@@ -57,7 +57,7 @@ impl Word {
             Frame::SafePoint {
                 released_low,
                 released_high,
-            } => Some(Self::SafePoint(SafePointWord {
+            } => Some(Self::SafePoint(SafePointProgress {
                 vid: header.op.birth,
                 called: header.op.n.0,
                 released: u64::from(released_high) << 32 | u64::from(released_low),
