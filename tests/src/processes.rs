@@ -75,7 +75,8 @@ impl Site {
         master
     }
 
-    /// Starts a peer with one lane, of a group that begins with so many. Does not wait for admission.
+    /// Starts a peer with one lane, of a group that begins with so many. Does not wait for
+    /// admission.
     ///
     /// # Panics
     /// If no master was started.

@@ -7,8 +7,9 @@
 //! 3. One member is killed too, before the others call or in the middle of a call.
 //! 4. A master starts on the same port, with the journal or without. It asks the members that come
 //!    back for their reports.
-//! 5. A call that the member did not make ends as lost for both survivors, with their inputs intact;
-//!    one that it made may also be whole for both. Later calls and safe points work with two.
+//! 5. A call that the member did not make ends as lost for both survivors, with their inputs
+//!    intact; one that it made may also be whole for both. Later calls and safe points work with
+//!    two.
 
 use std::time::Duration;
 
