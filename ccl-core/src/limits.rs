@@ -85,8 +85,8 @@ pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
 pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
 /// Least scratch memory of one communicator, in bytes. Operations are cut into segments for it.
 pub const SCRATCH_BYTES_MIN: usize = 16 << 20;
-/// Scratch memory by default, in bytes: what is under way at 1 Gbit/s over 100 ms, and as much again
-/// while a lost segment holds the rest up. Only what is used takes memory.
+/// Scratch memory by default, in bytes: what is under way at 1 Gbit/s over 100 ms, and as much
+/// again while a lost segment holds the rest up. Only what is used takes memory.
 pub const SCRATCH_BYTES_DEFAULT: usize = 32 << 20;
 /// Receive memory of one member for data that is sent ahead of credits, in bytes, by default: a
 /// mebibyte for each link of a world of 17.

@@ -61,6 +61,7 @@ struct Finding {
     /// Share of the segments that was sent again.
     resent: f64,
     in_flight_bytes: u64,
+    lanes: usize,
     /// The shortest round trip.
     rtt: Duration,
     /// More was there to send.
@@ -99,8 +100,8 @@ impl Tuner {
 
     fn judge(&mut self, finding: Finding, now: Instant, length: Duration) -> Option<Shown> {
         let known = self.peak();
-        // A pause says nothing about the path.
-        if !finding.is_busy && finding.rate < known * USED_MIN {
+        // A pause says nothing about the path, and nor does a cut.
+        if finding.rate == 0.0 || (!finding.is_busy && finding.rate < known * USED_MIN) {
             self.window_start = None;
             return None;
         }
@@ -121,13 +122,11 @@ impl Tuner {
             None => {}
             Some(limit) => self.adapt(limit, finding),
         }
+        let least = BURST_BYTES * finding.lanes as f64 / length.as_secs_f64();
+        self.limit = self.limit.map(|limit| limit.max(least));
         self.window_start = Some(now);
         self.peaks.push_back(finding.rate);
-        let kept = match finding.is_queued {
-            true => WINDOWS_KEPT_QUEUED,
-            false => WINDOWS_KEPT,
-        };
-        while self.peaks.len() > kept {
+        if self.peaks.len() > WINDOWS_KEPT {
             self.peaks.pop_front();
         }
         Some(Shown {
@@ -189,6 +188,7 @@ impl Finding {
             is_queued: is_queued(end.lanes),
             resent: resent as f64 / (sent as f64).max(1.0),
             in_flight_bytes: in_flight.sum(),
+            lanes: end.lanes.len(),
             rtt: shortest_rtt(end.lanes),
             is_busy: end.lanes.iter().any(|lane| lane.condition.unsent_bytes > 0),
         }
@@ -247,8 +247,6 @@ pub(super) const SAMPLES: u32 = 4;
 const WINDOW_MIN: Duration = Duration::from_millis(20);
 /// Windows over which the largest delivery is remembered.
 const WINDOWS_KEPT: usize = 16;
-/// The same while a queue stands: others may use the path by now, such as this peer's other links.
-const WINDOWS_KEPT_QUEUED: usize = 4;
 /// Shortest delay that counts as a queue: scheduling and delayed acknowledgements cause less.
 const QUEUE_MIN: Duration = Duration::from_millis(3);
 /// The system's word for a shortest round trip that it has not measured is the longest time.
@@ -265,6 +263,9 @@ const GAIN: f64 = 1.05;
 const GAIN_QUEUED: f64 = 0.97;
 /// Most that the limit exceeds what was delivered, if that grows from window to window.
 const GAIN_MAX: f64 = 1.5;
+/// Least that each lane may send in a window: the system sends a paced lane's bytes in bursts of up
+/// to half of that, and with fewer bursts than windows no delivery would tell what the path takes.
+const BURST_BYTES: f64 = 131_072.0;
 /// Share of the limit that must be delivered for the limit to be what holds the link back.
 const FULL_MIN: f64 = 0.98;
 /// Share of the most that was delivered below which a window without more to send counts as a

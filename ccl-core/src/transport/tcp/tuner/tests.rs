@@ -178,6 +178,26 @@ fn a_queue_of_the_other_direction_neither_raises_nor_lowers_the_limit_much() {
 }
 
 #[test]
+fn a_cut_does_not_change_the_limit() {
+    let mut path = Path::new(117.0 * MEGABYTE, 200.0 * MEGABYTE);
+    path.run(Duration::from_secs(3));
+    let rate = std::mem::replace(&mut path.rate, 1e-9);
+    path.run(Duration::from_secs(5));
+    path.rate = rate;
+    path.run(Duration::from_millis(500));
+    let share = path.share().unwrap();
+    assert!((0.9..1.3).contains(&share), "{share}");
+}
+
+#[test]
+fn a_limit_is_never_so_low_that_windows_pass_without_a_burst() {
+    let mut path = Path::new(0.1 * MEGABYTE, 200.0 * MEGABYTE);
+    path.run(Duration::from_secs(5));
+    let limit = path.tuner.limit().unwrap();
+    assert!((600_000..2_000_000).contains(&limit), "{limit}");
+}
+
+#[test]
 fn a_pause_does_not_change_the_limit() {
     let mut path = Path::new(117.0 * MEGABYTE, 200.0 * MEGABYTE);
     path.run(Duration::from_secs(3));
