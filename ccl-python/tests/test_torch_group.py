@@ -25,7 +25,8 @@ def mine() -> Any:
 
 def know_themselves() -> None:
     assert dist.is_initialized() and dist.get_backend() == "ccl"
-    assert (dist.get_world_size(), dist.get_rank()) == (2, ccl.torch.communicator().rank)
+    assert (dist.get_world_size(), [dist.get_rank()]) == (2, RANK)
+    assert ccl.torch.communicator().world_size == 2
 
 
 def give_to_one_or_from_one() -> None:
@@ -271,6 +272,7 @@ def checkpoint_shards() -> None:
 
 SECOND: list[Any] = []
 FOLDER: list[str] = []
+RANK: list[int] = []
 
 
 def name_the_missing() -> None:
@@ -313,6 +315,7 @@ def check_all(_pipe: Pipe, address: str, folder: str, rank: int) -> dict[str, st
     """The failures of all checks, by name."""
     ccl.torch.use_master(address)
     FOLDER[:] = [f"{folder}/checkpoint"]
+    RANK[:] = [rank]
     failures: dict[str, str] = {}
     begin(folder, "fixed", rank)
     SECOND[:] = [dist.new_group([0, 1])]
