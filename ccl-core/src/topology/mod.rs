@@ -30,10 +30,6 @@ pub fn costs(members: &[Member], paths: &Paths) -> CostTable {
     costs
 }
 
-/// What a byte costs that goes over one of several links at once, in percent of one that goes to a
-/// neighbour only: they share the member's access, and fill its queue before each knows its share.
-const SHARED_ACCESS_PERCENT: u32 = 115;
-
 /// Whether all members have the same addresses, apart from the ports.
 fn is_one_host(members: &[Member]) -> bool {
     let hosts = |member: &Member| -> BTreeSet<IpAddr> {
@@ -53,6 +49,10 @@ pub fn ring_order(members: &[Member]) -> Vec<Rank> {
         .map(|(index, _)| Rank(index))
         .collect()
 }
+
+/// What a byte costs that goes over one of several links at once, in percent of one that goes to a
+/// neighbour only: they share the member's access, and fill its queue before each knows its share.
+const SHARED_ACCESS_PERCENT: u32 = 115;
 
 #[cfg(test)]
 mod tests {

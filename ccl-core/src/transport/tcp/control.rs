@@ -2,9 +2,10 @@
 //!
 //! Pure. CUBIC has its whole window at once, and the link's limit keeps it from filling queues; but
 //! it takes every lost segment for a queue that has overflowed, and after a silence it begins with
-//! a small window. BBR does neither, but it spreads a burst over a round trip, as slowly as the
-//! last small ones have gone. So a lane sends with CUBIC where nothing gets lost without a queue,
-//! and spends silences under BBR, which begins anew with the window that the lane has.
+//! a small window. BBR minds neither losses nor silences, but it spreads a burst over a round trip,
+//! as slowly as the last small ones have gone. So a lane sends with CUBIC where nothing gets lost
+//! without a queue, and spends silences under BBR, which begins anew with the window that the lane
+//! has.
 
 use super::spread::Shown;
 
@@ -59,7 +60,7 @@ impl Controls {
 
 /// What a window with losses counts, as a multiple of one without.
 const LOSS_WEIGHT: u32 = 8;
-/// From where on a link counts as lossy: two windows with losses soon after another. One may
+/// From where on a link counts as lossy: two windows with losses soon after one another. One may
 /// follow when a queue has overflowed.
 const LOSSES_MIN: u32 = 10;
 /// How much is remembered.
