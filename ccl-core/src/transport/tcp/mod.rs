@@ -16,6 +16,7 @@ mod link;
 mod listener;
 mod offer;
 mod pacer;
+mod patience;
 mod probe;
 mod reader;
 mod rescue;

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::lane::{Connection, Lane, LaneEnd};
 use super::link::Link;
+use super::patience::Patience;
 use super::{FrameHeader, Placement};
 use crate::buffer::Region;
 use crate::limits::SIGNAL_PAYLOAD_BYTES_MAX;
@@ -34,6 +35,8 @@ struct Incoming<'a> {
     stream: &'a Stream,
     checksum: bool,
     last_ack: u64,
+    /// None where data takes longer than a thread to wake up.
+    patience: Option<Patience>,
 }
 
 impl<'a> Incoming<'a> {
@@ -44,6 +47,7 @@ impl<'a> Incoming<'a> {
             stream: &connection.stream,
             checksum: connection.checksum,
             last_ack: 0,
+            patience: connection.stream.is_on_this_host().then(Patience::default),
         }
     }
 
@@ -99,8 +103,11 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+    async fn readable(&mut self) -> io::Result<()> {
+        match &mut self.patience {
+            Some(patience) => patience.readable(self.stream).await,
+            None => self.stream.readable().await,
+        }
     }
 }
 
