@@ -185,6 +185,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
         ring_order,
         root: None,
         encoding: Encoding::Raw,
+        segments_per_chunk: 1,
     };
     let layout = Layout::new(&shape, &SegmentLimits::default());
     let mut stretches = Vec::new();

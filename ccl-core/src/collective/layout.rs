@@ -117,6 +117,8 @@ pub struct Shape<'a> {
     pub root: Option<Rank>,
     /// How the elements travel, if they are combined and not eager.
     pub encoding: Encoding,
+    /// Segments that a small chunk is cut into.
+    pub segments_per_chunk: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,7 +187,8 @@ impl Layout {
             layout.chunk_of_rank[owner.index()] = u32::try_from(chunk).expect("worlds are small");
         }
         let chunk_count = layout.owners.len();
-        let segment_bytes = segment_bytes(total_bytes / chunk_count, n, limits);
+        let piece_bytes = total_bytes / chunk_count / shape.segments_per_chunk;
+        let segment_bytes = segment_bytes(piece_bytes, n, limits);
         for chunk in 0..chunk_count {
             if is_by_share(shape.kind) {
                 layout.cut_share(shape.kind, chunk, segment_bytes);
@@ -449,10 +452,10 @@ fn owners(shape: &Shape<'_>) -> Vec<Rank> {
     (0..n).map(Rank).collect()
 }
 
-/// A quarter of a chunk, so that its segments overlap on their way; within the limits.
-fn segment_bytes(chunk_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
-    let quarter = (chunk_bytes / 4).max(1).next_power_of_two();
-    quarter.clamp(limits.bytes_min, slot_bytes(n, limits))
+/// At least a piece of a chunk, whose segments overlap on their way; within the limits.
+fn segment_bytes(piece_bytes: usize, n: usize, limits: &SegmentLimits) -> usize {
+    let bytes = piece_bytes.max(1).next_power_of_two();
+    bytes.clamp(limits.bytes_min, slot_bytes(n, limits))
 }
 
 /// Largest segment such that four whole ones, of `n - 1` contributions each, fit the scratch memory

@@ -76,6 +76,7 @@ impl Operation {
             ring_order: &ring_order,
             root,
             encoding: Encoding::of(&start.fingerprint),
+            segments_per_chunk: birth.costs.segments_per_chunk(),
         };
         let layout = Arc::new(Layout::new(&shape, limits));
         let goes_around = is_ring(&shape) && n > 1;

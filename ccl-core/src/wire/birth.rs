@@ -80,6 +80,16 @@ impl CostTable {
         (2..=self.held_world_max).contains(&world_size)
     }
 
+    /// Segments that a chunk is cut into which is too small for segments of full length. They
+    /// overlap on their way; but on one host each costs as much as many bytes.
+    #[must_use]
+    pub const fn segments_per_chunk(&self) -> usize {
+        match self.hop_bytes <= Self::ONE_HOST.hop_bytes {
+            true => 2,
+            false => 4,
+        }
+    }
+
     /// Most bytes that a member sends ahead to one other, over all its unfinished operations: all
     /// others may do the same, and share what the receiver takes in one round trip.
     #[must_use]

@@ -143,6 +143,7 @@ impl Call {
             ring_order: &self.ring_order,
             root: self.fingerprint().called.root(),
             encoding: Encoding::of(&self.fingerprint()),
+            segments_per_chunk: CostTable::default().segments_per_chunk(),
         };
         Layout::new(&shape, &LIMITS.segments)
     }

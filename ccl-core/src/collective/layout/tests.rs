@@ -23,6 +23,7 @@ fn layout(kind: Kind, algorithm: Algorithm, n: usize, parts: &[Part]) -> Layout 
         ring_order: &ring_order,
         root: (kind == Kind::Broadcast).then_some(Rank(0)),
         encoding: Encoding::Raw,
+        segments_per_chunk: 4,
     };
     Layout::new(&shape, &SMALL)
 }
