@@ -6,7 +6,9 @@
 //! vain sleeps at once for a while.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::net::Stream;
 
