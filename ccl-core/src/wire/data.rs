@@ -684,6 +684,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn padding_is_as_long_as_a_segment_at_most() {
+        let header = |bytes| Header {
+            content: Content::Padding(bytes),
+            sequence: 0,
+            ack: 0,
+        };
+        let most = u32::try_from(SEGMENT_BYTES_MAX).unwrap();
+        for bytes in [0, 1, most] {
+            let decoded = Header::decode(&header(bytes).encode());
+            assert_eq!(decoded.map(|(header, _)| header), Ok(header(bytes)));
+        }
+        for over in [most + 1, u32::MAX] {
+            let refused = Header::decode(&header(over).encode());
+            assert_eq!(refused, Err(DataFault::TooLong(over)));
+        }
+    }
+
     /// As docs/wire.md has them: kind, payload bytes, sequence, ack, operation, two fields.
     #[test]
     fn headers_are_the_documented_bytes() {

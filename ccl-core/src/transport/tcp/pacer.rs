@@ -101,7 +101,7 @@ impl Pacer {
     }
 
     /// Sends padding over a new link that was not used yet. False: there is none to send.
-    fn probe(&mut self, lanes: &[LaneSample], is_queued: bool) -> bool {
+    pub(super) fn probe(&mut self, lanes: &[LaneSample], is_queued: bool) -> bool {
         let Some(probe) = &mut self.probe else {
             return false;
         };

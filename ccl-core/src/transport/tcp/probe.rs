@@ -61,7 +61,7 @@ impl Lane {
 }
 
 /// Most padding over one link: two thirds of 1 Gbit/s times 100 ms.
-const BYTES_MAX: u64 = 8 << 20;
+pub(super) const BYTES_MAX: u64 = 8 << 20;
 /// Most padding over all links, since they may share an uplink.
 const BYTES_MAX_ALL: u64 = 16 << 20;
 

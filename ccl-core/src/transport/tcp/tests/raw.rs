@@ -80,6 +80,12 @@ impl Raw {
         bytes
     }
 
+    pub(super) async fn discard(&mut self, bytes: usize) {
+        let mut sink = vec![0; bytes];
+        let read = self.stream.read_exact(&mut sink);
+        tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    }
+
     /// The next header that is neither a ping nor an acknowledgement.
     pub(super) async fn read_header(&mut self) -> (Header, [u8; HEADER_BYTES]) {
         loop {
