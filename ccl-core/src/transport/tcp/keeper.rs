@@ -103,8 +103,7 @@ impl Keeper {
             }
         };
         let mut pacer = JoinSet::new();
-        let links = self.links.upgrade().map_or(1, |links| links.count());
-        pacer.spawn(Pacer::new(Arc::clone(&self.link), links).run());
+        pacer.spawn(Pacer::new(Arc::clone(&self.link)).run());
         let tick = (self.link.identity.link_timeout / 4).min(TICK_MAX);
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -18,6 +18,7 @@ use super::door::Visitor;
 use super::keeper::{Event, Keeper};
 use super::lane::Lane;
 use super::offer::Offers;
+use super::probe::Probes;
 use super::signal::Sent;
 use super::tuner::LaneSample;
 use super::window::Entry;
@@ -41,6 +42,7 @@ pub(super) struct Settings {
     pub(super) tuning: Tuning,
     pub(super) warnings: Arc<Warnings>,
     pub(super) sockets: Arc<Owner>,
+    pub(super) probes: Probes,
 }
 
 /// A link to one other peer.

@@ -38,6 +38,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use link::{Link, LinkSeed, Settings};
+use probe::Probes;
 
 use super::{
     FrameHeader, Handler, Identity, LinkCounters, LinkName, LinkSender, Links, Payload, Placement,
@@ -105,6 +106,7 @@ struct Inner {
     incarnations: Mutex<u64>,
     listener: Mutex<Option<AbortHandle>>,
     warnings: Warnings,
+    probes: Probes,
 }
 
 #[derive(Clone)]
@@ -141,6 +143,7 @@ impl TcpLinks {
             incarnations: Mutex::new(0),
             listener: Mutex::new(None),
             warnings: Warnings::new(CONNECTION_ENDED),
+            probes: Probes::default(),
         });
         let task = runtime.spawn(listener::run(Arc::clone(&inner), port));
         *inner.listener.lock() = Some(task.abort_handle());
@@ -182,6 +185,7 @@ impl Links for TcpLinks {
             },
             warnings: Arc::new(Warnings::new(CONNECTION_ENDED)),
             sockets: Arc::clone(&self.0.sockets),
+            probes: self.0.probes.clone(),
         };
         let role = Role {
             identity,
@@ -284,11 +288,6 @@ fn check_length(header: &FrameHeader, payload_bytes: usize, most: usize) {
 }
 
 impl Inner {
-    /// How many links there are.
-    fn count(&self) -> usize {
-        self.links.read().len()
-    }
-
     /// This peer's identity, once known.
     fn identity(&self) -> Option<Identity> {
         self.role.read().as_ref().map(|role| role.identity)

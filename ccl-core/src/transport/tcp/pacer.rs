@@ -39,17 +39,16 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Of a link of a peer that has so many.
-    pub(super) fn new(link: Arc<Link>, links: usize) -> Self {
+    pub(super) fn new(link: Arc<Link>) -> Self {
         let is_free = link.settings.tuning.is_control_free();
         Self {
             is_fixed: link.settings.tuning.pacing_bytes_per_second.is_some(),
+            probe: Some(Probe::new(&link.settings.probes)),
             link,
             tuner: Tuner::default(),
             last: Vec::new(),
             looked: Instant::now(),
             rescue: Rescue::default(),
-            probe: Some(Probe::new(links)),
             spread: None,
             controls: is_free.then(Controls::default),
             set: Vec::new(),
@@ -77,7 +76,7 @@ impl Pacer {
                 sleep(window_length(&lanes) / SAMPLES).await;
                 continue;
             }
-            if !is_queued && !is_active(&lanes) {
+            if !is_queued && !self.is_active(&lanes) {
                 self.rest(&lanes).await;
                 continue;
             }
@@ -94,7 +93,8 @@ impl Pacer {
                 }
             }
             let busy = self.controls.as_ref().map(Controls::busy);
-            self.switch(lanes.iter().filter(|lane| is_sending(lane)), busy);
+            let sending: Vec<_> = lanes.iter().filter(|lane| self.is_sending(lane)).collect();
+            self.switch(&sending, busy);
             self.apply(&lanes);
             sleep(length / SAMPLES).await;
         }
@@ -129,17 +129,13 @@ impl Pacer {
             return;
         }
         let silent = self.controls.as_ref().map(Controls::silent);
-        self.switch(lanes.iter(), silent);
+        self.switch(&lanes.iter().collect::<Vec<_>>(), silent);
         // Whichever comes first.
         let _ = timeout(IDLE_LOOK, self.link.traffic.notified()).await;
     }
 
     /// Gives lanes a congestion control.
-    fn switch<'a>(
-        &mut self,
-        lanes: impl Iterator<Item = &'a LaneSample>,
-        control: Option<Control>,
-    ) {
+    fn switch(&mut self, lanes: &[&LaneSample], control: Option<Control>) {
         let Some(control) = control else { return };
         for lane in lanes {
             let wanted = (lane.lane, lane.connection, control);
@@ -153,6 +149,17 @@ impl Pacer {
                 return;
             }
         }
+    }
+
+    /// Whether frames are under way.
+    pub(super) fn is_active(&self, lanes: &[LaneSample]) -> bool {
+        lanes.iter().any(|lane| self.is_sending(lane))
+    }
+
+    /// A lane that only receives has acknowledgements under way, which say nothing of the path.
+    fn is_sending(&self, lane: &LaneSample) -> bool {
+        let is_busy = lane.condition.in_flight_bytes > 0 || lane.condition.unsent_bytes > 0;
+        is_busy && self.link.lanes()[usize::from(lane.lane)].has_unsettled()
     }
 
     fn look(&self) -> Vec<LaneSample> {
@@ -225,15 +232,6 @@ impl Pacer {
             rtt: shortest_rtt(lanes),
         });
     }
-}
-
-/// Whether anything is under way.
-fn is_active(lanes: &[LaneSample]) -> bool {
-    lanes.iter().any(is_sending)
-}
-
-fn is_sending(lane: &LaneSample) -> bool {
-    lane.condition.in_flight_bytes > 0 || lane.condition.unsent_bytes > 0
 }
 
 pub(super) fn look_at(lane: &Lane) -> Option<LaneSample> {

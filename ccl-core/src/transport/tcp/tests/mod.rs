@@ -6,6 +6,7 @@
 mod faults;
 mod growth;
 mod offers;
+mod pacing;
 mod padding;
 mod port;
 mod raw;

@@ -58,7 +58,7 @@ async fn wait_until(is_so: impl Fn() -> bool) {
 async fn padding_stops_at_its_budget_and_is_discarded() {
     let (mut first, mut second) = pair(2, PATIENCE).await;
     let (sending, receiving) = (link(&second, first.id), link(&first, second.id));
-    let mut pacer = Pacer::new(Arc::clone(&sending), 1);
+    let mut pacer = Pacer::new(Arc::clone(&sending));
     let is_taken = || {
         let mut bulk = sending.lanes()[1..].iter();
         bulk.all(|lane| lane.padding.load(std::sync::atomic::Ordering::Relaxed) == 0)
@@ -94,8 +94,12 @@ async fn padding_delays_no_post_and_ends_with_the_first_segment() {
     node.want(&[(id, neighbour)]);
     let (mut signal, mut bulk) = Raw::link(&mut node, id).await;
     let link = link(&node, id);
-    let mut pacer = Pacer::new(Arc::clone(&link), 1);
-    let padding = || link.lanes()[1].padding.load(std::sync::atomic::Ordering::Relaxed);
+    let mut pacer = Pacer::new(Arc::clone(&link));
+    let padding = || {
+        link.lanes()[1]
+            .padding
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
     let mut begun = 0;
     while padding() == 0 && pacer.probe(&[lane(1, u64::MAX)], false) {
         begun += 1;
