@@ -201,10 +201,16 @@ fn training_goes_on_while_somebody_is_killed_or_started_each_second() {
 }
 
 #[test]
-fn training_goes_on_when_the_master_dies_and_comes_back() {
+fn training_goes_on_while_the_master_is_dead_and_when_it_comes_back() {
     let lines = lines("demo --json --restart-master 3");
     let summary = lines.last().unwrap();
     assert_eq!(summary["master_restarts"], 3);
+    let meanwhile = summary["steps_without_master"].as_u64().unwrap();
+    assert!(meanwhile > 0, "{summary}");
+    for event in ["master_killed", "master_restarted"] {
+        let told = lines.iter().filter(|line| line["event"] == event);
+        assert_eq!(told.count(), 3, "{event}");
+    }
     assert!(summary["accuracy"].as_f64().unwrap() >= 0.95, "{summary}");
     assert_eq!(summary["problems"].as_array().unwrap().len(), 0);
 }

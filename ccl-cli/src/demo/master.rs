@@ -47,9 +47,13 @@ impl Master {
         })
     }
 
-    /// SIGKILL, and the same again on the same port.
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()
+    }
+
+    /// Starts the killed one again, on its port and with its journal.
     pub fn restart(&mut self) -> Result<()> {
-        self.child.kill()?;
         let (child, _) = spawn_master(&self.arguments)?;
         self.child = child;
         Ok(())

@@ -44,7 +44,8 @@ pub struct Arguments {
     /// How long the churn lasts.
     #[arg(long, value_name = "N", default_value_t = 60, requires = "churn")]
     seconds: u64,
-    /// Number of times to kill the master and restart it on its port with its journal.
+    /// Number of times to kill the master, and to restart it on its port with its journal once the
+    /// others need it.
     #[arg(long, value_name = "N", default_value_t = 0)]
     restart_master: usize,
     /// Silence after which a peer counts as dead, in milliseconds.

@@ -15,7 +15,9 @@ use super::notes::{FaultSignal, Note, Order, Setup};
 use super::plan::Plan;
 use super::schedule::Schedule;
 use super::train::gradient_bytes;
+use super::trainer::SAFE_POINT_STEPS;
 use crate::failure::{Failure, Result};
+use crate::measure::monotonic_ns;
 
 /// Runs it from the first process to the last line.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -43,6 +45,8 @@ struct Demonstration {
     visitors: Vec<Guest>,
     /// The stopped process, once it was woken.
     returner: Option<Guest>,
+    /// When the master was killed, while it is dead.
+    killed_ns: Option<u64>,
     is_finish_told: bool,
 }
 
@@ -99,6 +103,7 @@ impl Demonstration {
             newcomer,
             visitors: Vec::new(),
             returner: None,
+            killed_ns: None,
             is_finish_told: false,
         })
     }
@@ -122,6 +127,7 @@ impl Demonstration {
                 }
                 None => {}
             }
+            self.restart_master_if_due()?;
         }
         Ok(())
     }
@@ -138,7 +144,7 @@ impl Demonstration {
     }
 
     fn follow_plan(&mut self, step: usize, is_late: bool) -> Result<()> {
-        self.restart_master_if_planned(step)?;
+        self.kill_master_if_planned(step)?;
         if let Some(visit) = self.plan.visits.get(self.visitors.len())
             && step >= visit.joins
         {
@@ -166,14 +172,40 @@ impl Demonstration {
         Ok(())
     }
 
-    fn restart_master_if_planned(&mut self, step: usize) -> Result<()> {
+    /// Kills the master as soon as a planned step, or one as far from the next sync, commits.
+    fn kill_master_if_planned(&mut self, step: usize) -> Result<()> {
         let planned = self.plan.master_kills.get(self.crew.story.master_restarts);
-        if planned.is_none_or(|&planned| step < planned) {
+        let is_due = planned.is_some_and(|planned| step >= *planned) && self.killed_ns.is_none();
+        let is_news = self.crew.story.newest_step() == Some(step);
+        if !is_due || !is_news || !step.is_multiple_of(SAFE_POINT_STEPS as usize) {
             return Ok(());
         }
+        self.crew.master.kill()?;
+        self.killed_ns = Some(monotonic_ns()?);
+        let words = format!("the master is killed after step {step}");
+        self.crew.display.tell("master_killed", &words)
+    }
+
+    /// Starts the killed master again once the others need it for a sync, or do not go on.
+    fn restart_master_if_due(&mut self) -> Result<()> {
+        let Some(killed_ns) = self.killed_ns else {
+            return Ok(());
+        };
+        let story = &mut self.crew.story;
+        let next = story.newest_step().map_or(0, |step| step + 1);
+        let away = Duration::from_nanos(monotonic_ns()? - killed_ns);
+        if !next.is_multiple_of(SAFE_POINT_STEPS as usize) && away < AWAY_LIMIT {
+            return Ok(());
+        }
+        let steps = story.steps_since(killed_ns);
+        story.master_restarts += 1;
+        story.steps_without_master += steps;
+        self.killed_ns = None;
         self.crew.master.restart()?;
-        self.crew.story.master_restarts += 1;
-        let words = format!("the master was killed after step {step} and started again");
+        let words = format!(
+            "the master is started again after {} ms; {steps} steps completed meanwhile",
+            away.as_millis()
+        );
         self.crew.display.tell("master_restarted", &words)
     }
 
@@ -223,5 +255,8 @@ impl Demonstration {
 
 /// How long to listen before looking at the clock.
 const HEAR_LIMIT: Duration = Duration::from_secs(1);
+/// How long the master stays dead if the others cannot go on without it, as in the middle of a view
+/// change.
+const AWAY_LIMIT: Duration = Duration::from_secs(2);
 /// A demonstration in which nobody says anything for so long is stuck.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 
 use super::notes::{Fault, FaultSignal};
 use super::train::Random;
+use super::trainer::SAFE_POINT_STEPS;
 
 /// Most deaths of the master.
 pub const RESTARTS_MAX: usize = RESTART_SHARES.len();
@@ -15,7 +16,7 @@ pub struct Plan {
     pub visits: Vec<Visit>,
     /// Step after which the stopped process, which came back as a newcomer, leaves.
     pub return_leaves: usize,
-    /// Steps in which the master is killed, in order.
+    /// Steps after which the master is killed, in order.
     pub master_kills: Vec<usize>,
 }
 
@@ -72,12 +73,14 @@ impl Plan {
         }
     }
 
-    /// Lets the master die so many times, at most [`RESTARTS_MAX`].
+    /// Lets the master die so many times, at most [`RESTARTS_MAX`]: each time just after a sync, so
+    /// that some steps follow that need no master.
     pub fn with_master_kills(mut self, kills: usize, steps: usize) -> Self {
         let mut at: Vec<usize> = RESTART_SHARES
             .iter()
             .take(kills)
             .map(|share| (share * steps as f64) as usize)
+            .map(|step| step - step % SAFE_POINT_STEPS as usize)
             .collect();
         at.sort_unstable();
         self.master_kills = at;
@@ -131,6 +134,6 @@ mod tests {
     #[test]
     fn the_master_dies_as_often_as_asked_in_order() {
         let plan = Plan::without_faults(4).with_master_kills(3, 100);
-        assert_eq!(plan.master_kills, [8, 42, 75]);
+        assert_eq!(plan.master_kills, [5, 40, 75]);
     }
 }

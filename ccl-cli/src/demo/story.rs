@@ -78,6 +78,8 @@ pub struct Story {
     pub injected: Vec<Injected>,
     /// Deaths of the master.
     pub master_restarts: usize,
+    /// Steps that committed while the master was dead.
+    pub steps_without_master: usize,
     /// Digests of the weights after each step.
     digests: BTreeMap<usize, String>,
     /// Digests of the state after each sync, by revision.
@@ -289,6 +291,18 @@ impl Story {
         self.digests.len()
     }
 
+    /// The newest step that committed.
+    pub fn newest_step(&self) -> Option<usize> {
+        self.digests.keys().next_back().copied()
+    }
+
+    /// Steps that a process has committed since then.
+    pub fn steps_since(&self, at_ns: u64) -> usize {
+        let lives = self.lives.iter().map(|life| life.commits.iter());
+        let later = lives.map(|commits| commits.filter(|commit| commit.at_ns > at_ns).count());
+        later.max().unwrap_or(0)
+    }
+
     /// Steps that were aborted.
     pub fn aborts(&self) -> usize {
         self.lost.len()
@@ -342,6 +356,9 @@ mod tests {
         story.record(1, &step(1, "b"));
         assert_eq!(story.problems.len(), 1);
         assert_eq!((story.steps(), story.longest_pause_ms()), (2, 1.0));
+        assert_eq!(story.newest_step(), Some(2));
+        let since = [0, 1_000_000, 2_000_000].map(|at_ns| story.steps_since(at_ns));
+        assert_eq!(since, [2, 1, 0]);
     }
 
     #[test]

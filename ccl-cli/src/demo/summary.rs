@@ -34,6 +34,7 @@ pub struct Summary {
     aborts: u64,
     evicted_woke: bool,
     master_restarts: usize,
+    steps_without_master: usize,
     median_step_ms: f64,
     seconds: f64,
     /// What is not as it must be.
@@ -70,6 +71,7 @@ impl Story {
             aborts: ends.iter().map(|end| end.aborts).max().unwrap_or(0),
             evicted_woke: self.lives.iter().any(|life| life.evictions > 0),
             master_restarts: self.master_restarts,
+            steps_without_master: self.steps_without_master,
             median_step_ms: self.median_step_ms(),
             seconds: round(seconds),
             problems: self.problems(plan, &ends),
@@ -166,6 +168,12 @@ impl Summary {
             text += &format!(
                 "\nthe silent peer paused it for {pause:.0} ms (a peer counts as dead after {} ms)",
                 self.peer_timeout_ms
+            );
+        }
+        if self.master_restarts > 0 {
+            text += &format!(
+                "\nthe master was killed and restarted {} times; {} steps completed meanwhile",
+                self.master_restarts, self.steps_without_master
             );
         }
         text

@@ -249,4 +249,4 @@ fn raise(signal: FaultSignal) -> Result<()> {
 }
 
 /// Steps from one safe point to the next, each followed by a sync.
-const SAFE_POINT_STEPS: u64 = 5;
+pub const SAFE_POINT_STEPS: u64 = 5;
