@@ -98,15 +98,18 @@ impl Child {
 
     /// Waits for its next line.
     pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let message = self.receive_unless_ended()?;
+        message.ok_or_else(|| Failure::new(format!("{} ended before it answered", self.name)))
+    }
+
+    /// Waits for its next line; `None` if it ends before.
+    pub fn receive_unless_ended<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let name = &self.name;
         let output = self
             .output
             .as_mut()
             .ok_or_else(|| Failure::new(format!("{name} is read elsewhere")))?;
-        match receive_line(output).map_err(|error| Failure::new(format!("{name}: {error}")))? {
-            Some(message) => Ok(message),
-            None => Err(Failure::new(format!("{name} ended before it answered"))),
-        }
+        receive_line(output).map_err(|error| Failure::new(format!("{name}: {error}")))
     }
 
     /// Waits for its answer to an order.

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use super::floor::{CONNECTIONS, Cost, Floor, receive_all};
 use super::sizes::parse_size;
 use super::{median, start_master};
-use crate::child::{Child, send_line};
+use crate::child::{Answer, Child, send_line};
 use crate::failure::{Failure, Result};
 use peer::{Joined, Order, Round, Setup, Synced};
 use report::{HEADER, Line, Repeat};
@@ -198,16 +198,44 @@ impl Fleet {
     }
 
     fn synchronise(&mut self, options: &StateOptions, index: usize) -> Result<Peers> {
+        if options.kill_source {
+            return self.synchronise_until_killed(options);
+        }
+        self.order_sync(options, index)?;
+        self.receive_synced()
+    }
+
+    /// Repeats the sync until the first source dies in one: the others may be so much faster that
+    /// it does not come to give its part.
+    fn synchronise_until_killed(&mut self, options: &StateOptions) -> Result<Peers> {
+        for index in 0..KILL_ATTEMPTS {
+            self.order_sync(options, index)?;
+            match self.sources[0].receive_unless_ended::<Answer<Synced>>()? {
+                None => {
+                    expect_killed(&mut self.sources.remove(0))?;
+                    return self.receive_synced();
+                }
+                Some(answer) => answer.map_err(Failure::new)?,
+            };
+            receive_all::<Synced>(&mut self.sources[1..])?;
+            self.joiner.receive_answer::<Synced>()?;
+        }
+        Err(Failure::new(format!(
+            "{KILL_ATTEMPTS} transfers were over before the source had given half of its share; \
+             take more --bytes"
+        )))
+    }
+
+    fn order_sync(&mut self, options: &StateOptions, index: usize) -> Result<()> {
         let half = options.bytes / u64::from(options.sources) / 2;
         for (place, child) in self.sources.iter_mut().enumerate() {
             let dies_after = (options.kill_source && place == 0).then_some(half);
             child.send(&Order::Sync(round(options, index, dies_after)))?;
         }
-        self.joiner
-            .send(&Order::Sync(round(options, index, None)))?;
-        if options.kill_source {
-            expect_killed(&mut self.sources.remove(0))?;
-        }
+        self.joiner.send(&Order::Sync(round(options, index, None)))
+    }
+
+    fn receive_synced(&mut self) -> Result<Peers> {
         Ok(Peers {
             sources: receive_all(&mut self.sources)?,
             joiner: self.joiner.receive_answer()?,
@@ -238,19 +266,20 @@ fn round(options: &StateOptions, index: usize, dies_after: Option<u64>) -> Round
     }
 }
 
+/// A source has closed its output.
 fn expect_killed(source: &mut Child) -> Result<()> {
     let status = source.wait_for(KILL_LIMIT)?;
     if status.and_then(|status| status.signal()) == Some(Signal::SIGKILL as i32) {
         return Ok(());
     }
-    Err(Failure::new(
-        "the transfer was over before the source had given half of its share; take more --bytes",
-    ))
+    Err(Failure::new("the source ended, but not by SIGKILL"))
 }
 
 /// Most sources: each is a process with a state of its own.
 const SOURCES_MAX: u32 = 16;
 /// Syncs that the rate of a slow source is derived from.
 const RATE_REPEATS: usize = 3;
-/// How long the source that is to die may take until it has given its bytes.
+/// Syncs in which a source may die.
+const KILL_ATTEMPTS: usize = 10;
+/// How long a killed source may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(60);
