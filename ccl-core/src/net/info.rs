@@ -52,19 +52,19 @@ pub(super) fn condition_of(socket: BorrowedFd<'_>) -> Option<Condition> {
     if result != 0 || (length as usize) < INFO_BYTES {
         return None;
     }
-    let short = |at: usize| {
+    let word = |at: usize| {
         let field = bytes[at..at + 4].try_into().expect("four bytes");
         u64::from(u32::from_ne_bytes(field))
     };
     Some(Condition {
-        delivered_bytes: short(DELIVERED) * short(SEGMENT_BYTES),
-        in_flight_bytes: short(UNACKED) * short(SEGMENT_BYTES),
-        window_bytes: short(WINDOW) * short(SEGMENT_BYTES),
-        unsent_bytes: short(UNSENT_BYTES),
-        resent_segments: short(RESENT),
-        sent_segments: short(SEGMENTS_OUT),
-        rtt: Duration::from_micros(short(RTT)),
-        min_rtt: Duration::from_micros(short(MIN_RTT)),
+        delivered_bytes: word(DELIVERED) * word(SEGMENT_BYTES),
+        in_flight_bytes: word(UNACKED) * word(SEGMENT_BYTES),
+        window_bytes: word(WINDOW) * word(SEGMENT_BYTES),
+        unsent_bytes: word(UNSENT_BYTES),
+        resent_segments: word(RESENT),
+        sent_segments: word(SEGMENTS_OUT),
+        rtt: Duration::from_micros(word(RTT)),
+        min_rtt: Duration::from_micros(word(MIN_RTT)),
         timeouts: bytes[TIMEOUTS],
     })
 }

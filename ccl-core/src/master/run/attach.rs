@@ -1,6 +1,8 @@
 //! What opens a connection of a session that exists: `Here`, or `Attach`.
 
-use crate::ids::{RunId, SessionId};
+use std::borrow::Cow;
+
+use crate::ids::{RunId, SessionId, Vid};
 use crate::master::ConnectionId;
 use crate::wire::control::{Claim, PeerToMaster, Report};
 
@@ -11,49 +13,65 @@ pub struct Attach {
     pub session: SessionId,
     pub attach: u64,
     pub claim: Claim,
-    /// That of a `Here` names only the view.
-    pub report: Report,
-    pub is_here: bool,
+    pub said: Said,
+}
+
+/// What a session says of itself.
+pub enum Said {
+    /// `Here`: its view; the rest follows when it is asked for.
+    View(Vid),
+    /// `Attach`: everything.
+    Report(Report),
 }
 
 impl Attach {
     /// The message, if it is an `Attach` or a `Here`.
     pub fn of(connection: ConnectionId, message: PeerToMaster) -> Option<Self> {
-        match message {
+        let (run_id, session, attach, claim, said) = match message {
             PeerToMaster::Here {
                 run_id,
                 session,
                 attach,
                 vid,
                 claim,
-            } => Some(Self {
-                connection,
-                run_id,
-                session,
-                attach,
-                claim,
-                report: Report {
-                    vid,
-                    ..Report::default()
-                },
-                is_here: true,
-            }),
+            } => (run_id, session, attach, claim, Said::View(vid)),
             PeerToMaster::Attach {
                 run_id,
                 session,
                 attach,
                 claim,
                 report,
-            } => Some(Self {
-                connection,
-                run_id,
-                session,
-                attach,
-                claim,
-                report,
-                is_here: false,
+            } => (run_id, session, attach, claim, Said::Report(report)),
+            _ => return None,
+        };
+        Some(Self {
+            connection,
+            run_id,
+            session,
+            attach,
+            claim,
+            said,
+        })
+    }
+}
+
+impl Said {
+    /// The session's newest view.
+    pub fn vid(&self) -> Vid {
+        match self {
+            Self::View(vid) => *vid,
+            Self::Report(report) => report.vid,
+        }
+    }
+
+    /// As much of its report as is known.
+    pub fn report(&self) -> Cow<'_, Report> {
+        match self {
+            Self::View(vid) => Cow::Owned(Report {
+                vid: *vid,
+                ..Report::default()
             }),
-            _ => None,
+            Self::Report(report) => Cow::Borrowed(report),
         }
     }
 }

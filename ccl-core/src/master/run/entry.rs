@@ -11,7 +11,7 @@ use crate::master::group::Group;
 use crate::master::group::phase::Phase;
 use crate::master::group::rebuild::{self, Rebuild};
 use crate::master::history::record::Registration;
-use crate::master::run::attach::Attach;
+use crate::master::run::attach::{Attach, Said};
 use crate::master::run::{Hello, Run, Waiting};
 use crate::master::{ConnectionId, Master};
 use crate::mutation::{Mutation, is_active};
@@ -285,7 +285,7 @@ impl Master {
             );
             return self.refuse(attach.connection, reason);
         }
-        self.weigh(&attach.claim, &attach.report);
+        self.weigh(&attach.claim, &attach.said.report());
         let known = self.shared.sessions.of_secret(attach.session);
         let Some(peer) = known.or_else(|| self.adopt(&attach)) else {
             return self.turn_away(&attach);
@@ -293,16 +293,20 @@ impl Master {
         if !self.connect(peer, attach.connection, attach.attach) {
             return;
         }
-        if attach.is_here {
-            let since = self.shared.now;
-            self.shared.sessions.set_here(peer, Some(since));
-        }
         let group = self.group_of(peer);
-        let (claim, report) = (attach.claim, attach.report);
-        self.with_group(group, |group, shared| match attach.is_here {
-            true => group.handle_here(shared, peer, claim, report.vid),
-            false => group.handle_attach(shared, peer, claim, report),
-        });
+        let Attach { claim, said, .. } = attach;
+        match said {
+            Said::View(vid) => {
+                let since = self.shared.now;
+                self.shared.sessions.set_here(peer, Some(since));
+                self.with_group(group, |group, shared| {
+                    group.handle_here(shared, peer, claim, vid);
+                });
+            }
+            Said::Report(report) => self.with_group(group, |group, shared| {
+                group.handle_attach(shared, peer, claim, report);
+            }),
+        }
         self.hear(peer);
     }
 
@@ -385,7 +389,7 @@ impl Master {
     }
 
     fn may_adopt(&self, attach: &Attach) -> bool {
-        let vid = attach.report.vid;
+        let vid = attach.said.vid();
         let open = matches!(self.run, Run::Empty(_)) || self.run.is_adopted();
         match self
             .groups
