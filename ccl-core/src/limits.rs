@@ -150,3 +150,7 @@ const _: () = assert!(EAGER_BYTES_MAX <= SEGMENT_BYTES_MAX);
 /// Safe points that a master releases before members reach them: those of one round trip to it, for
 /// steps down to 3 ms over 200 ms.
 pub const SAFE_POINTS_AHEAD_MAX: usize = 64;
+
+/// Unanswered heartbeats of a peer whose time of sending is kept. A master that is alive answers
+/// them within a round trip, and one that is silent is given up after `peer_timeout`.
+pub const PINGS_TIMED_MAX: usize = 256;

@@ -20,6 +20,7 @@ mod mesh;
 mod notes;
 mod opening;
 mod phase;
+mod pings;
 mod report;
 mod safe_point;
 mod safe_said;

@@ -2,7 +2,6 @@
 //!
 //! It does not know operations; it knows when they may be reported, and ends them with the session.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::error::{Error, Eviction};
@@ -15,6 +14,7 @@ use crate::wire::control::{CancelReason, EvictReason, PeerToMaster};
 use super::Peer;
 use super::io::{End, Output, SessionEnd};
 use super::phase::{Absence, Membership, Phase};
+use super::pings::Pings;
 
 /// First pause between two attempts to reach the master; doubled at each failure.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -31,9 +31,7 @@ pub(super) struct Session {
     control: Control,
     /// When the connection came up.
     opened_at: Instant,
-    /// When each heartbeat was sent over it that the master has not answered. The master answers
-    /// them in order, and the connection is given up when it is silent.
-    pings: VecDeque<Instant>,
+    pings: Pings,
     /// When the newest message was sent that the master has answered.
     lease_from: Option<Instant>,
     /// How long a heartbeat and its answer take when nothing holds them up.
@@ -82,7 +80,7 @@ impl Session {
             registration: None,
             control: Control::Connecting,
             opened_at: Instant::default(),
-            pings: VecDeque::new(),
+            pings: Pings::default(),
             lease_from: None,
             round_trip: None,
             attach: 0,
@@ -134,7 +132,7 @@ impl Session {
 
     /// The master has answered a heartbeat.
     pub fn note_pong(&mut self, now: Instant) {
-        let Some(sent) = self.pings.pop_front() else {
+        let Some(sent) = self.pings.answer() else {
             return;
         };
         self.lease_from = self.lease_from.max(Some(sent));
@@ -358,7 +356,7 @@ impl Peer {
             }
             Control::Up { ping_at, .. } if *ping_at <= self.now => {
                 *ping_at = self.now + timers.heartbeat_interval;
-                self.session.pings.push_back(self.now);
+                self.session.pings.note(self.now);
                 self.send(PeerToMaster::Ping);
             }
             _ => {}
