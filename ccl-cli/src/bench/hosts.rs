@@ -24,14 +24,15 @@ impl Host {
     }
 }
 
-/// Hosts with these addresses; in `template`, words with spaces between, {host} is the number of
+/// Hosts with these addresses; in `template`, words as a shell reads them, {host} is the number of
 /// the host and {address} its address.
 pub fn launched(addresses: &[IpAddr], template: &str) -> Result<Vec<Host>> {
-    let words: Vec<&str> = template.split_whitespace().collect();
+    let words = shlex::split(template)
+        .ok_or_else(|| Failure::new(format!("--launch has an open quotation mark: {template}")))?;
     if words.is_empty() || addresses.is_empty() {
         return Err(Failure::new("--hosts and --launch need each other"));
     }
-    let fill_in = |word: &&str, host: usize| {
+    let fill_in = |word: &String, host: usize| {
         let address = addresses[host].to_string();
         let named = word.replace("{host}", &host.to_string());
         named.replace("{address}", &address)
@@ -76,6 +77,15 @@ mod tests {
         let hosts = hosts(&["10.0.0.7", "10.0.0.9"]);
         assert_eq!(hosts[1].launcher, ["ssh", "h1", "at", "10.0.0.9", "--"]);
         assert_eq!(hosts[1].address.to_string(), "10.0.0.9");
+    }
+
+    #[test]
+    fn a_quoted_path_is_one_word() {
+        let addresses = [Ipv4Addr::LOCALHOST.into()];
+        let hosts = launched(&addresses, "'/my tools/ssh' {address}").unwrap();
+        assert_eq!(hosts[0].launcher, ["/my tools/ssh", "127.0.0.1"]);
+        let error = launched(&addresses, "it's {address}").unwrap_err();
+        assert!(error.to_string().contains("quotation mark"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Each client has a thread, so a slow one delays nobody.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -59,10 +59,7 @@ impl Server {
     /// Listens at `path`, which must not be in use.
     pub fn start(path: &Path, answer: Arc<Answer>) -> Result<Self> {
         let name = format!("control socket {}", path.display());
-        if is_socket(path) && UnixStream::connect(path).is_err() {
-            // Left by an emulator that was killed. If it cannot be removed, binding says why.
-            let _ = fs::remove_file(path);
-        }
+        remove_left(path);
         let listener = UnixListener::bind(path).context(&name)?;
         let is_over = Arc::new(AtomicBool::new(false));
         let is_closed = Arc::clone(&is_over);
@@ -100,6 +97,14 @@ impl Drop for Server {
         }
         // Somebody may have removed it already.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes the socket of an emulator that was killed. If that fails, binding the path says why.
+pub fn remove_left(path: &Path) {
+    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket(path) && UnixStream::connect(path).is_err_and(is_refused) {
+        let _ = fs::remove_file(path);
     }
 }
 

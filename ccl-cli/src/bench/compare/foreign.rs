@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn the_agent_starts_what_it_is_told_where_it_is_told() {
         let addresses = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
-        let hosts = launched(&addresses, "echo it's {host}").unwrap();
+        let hosts = launched(&addresses, "echo \"it's\" {host}").unwrap();
         let agent = Agent::for_hosts(&hosts).unwrap().unwrap();
         let mut command = Command::new("/bin/sh");
         command.arg(&agent.path).args(["10.0.0.2", "a b", "c"]);

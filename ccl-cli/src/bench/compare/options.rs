@@ -61,7 +61,7 @@ pub struct Options {
     )]
     hosts: Vec<IpAddr>,
     /// What starts a program on such a host, such as 'ssh {address}' or 'ccl-stress wan exec {host}
-    /// --'; {host} is its place in --hosts.
+    /// --'; {host} is its place in --hosts. Words with spaces are quoted as in a shell.
     #[arg(long, value_name = "COMMAND", requires = "hosts")]
     launch: Option<String>,
     /// TCP congestion control of ccl and plain sockets; the others use the system's.

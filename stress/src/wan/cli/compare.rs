@@ -1,6 +1,7 @@
 //! `ccl-stress wan compare`: `ccl bench compare` with its processes in the hosts.
 
 use std::env;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
@@ -8,7 +9,7 @@ use clap::Args;
 use crate::wan::cli::bench::BenchOptions;
 use crate::wan::cli::session::Session;
 use crate::wan::cli::{CONTROL_VARIABLE, private_socket};
-use crate::wan::error::{Context, Result};
+use crate::wan::error::{Context, Error, Result};
 use crate::wan::packet::address;
 
 /// Options of `ccl-stress wan compare`.
@@ -31,12 +32,24 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut command = Command::new(ccl);
     command.args(["bench", "compare", "--network", &network.name()]);
     command.args(["--hosts", &addresses(session.network.hosts())]);
-    let launch = format!("{} wan exec {{host}} --", program.display());
-    command.args(["--launch", &launch]).args(&options.bench);
+    command.args(["--launch", &launcher(&program)?]);
+    command.args(&options.bench);
     command.env(CONTROL_VARIABLE, &path);
     session.start_outside(command, "ccl bench compare")?;
     let outcome = session.wait();
     session.end(outcome, end)
+}
+
+/// What starts a process in a host, in the words of a shell.
+fn launcher(program: &Path) -> Result<String> {
+    let text = program
+        .to_str()
+        .and_then(|text| shlex::try_quote(text).ok());
+    let program = text.ok_or_else(|| {
+        let path = program.display();
+        Error::Command(format!("the path of this program is no text: {path}"))
+    })?;
+    Ok(format!("{program} wan exec {{host}} --"))
 }
 
 fn addresses(hosts: usize) -> String {
@@ -47,6 +60,13 @@ fn addresses(hosts: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_with_spaces_is_one_word() {
+        let words = shlex::split(&launcher(Path::new("/my tools/ccl-stress")).unwrap());
+        let expected = ["/my tools/ccl-stress", "wan", "exec", "{host}", "--"];
+        assert_eq!(words.unwrap(), expected);
+    }
 
     #[test]
     fn every_host_is_named() {
