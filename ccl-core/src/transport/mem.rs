@@ -5,6 +5,7 @@
 //! damage bytes; the frame is then sent again, as after the repair of a connection. The caller
 //! drives it with [`MemNetwork::step`].
 
+mod faults;
 mod links;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+pub(crate) use faults::Faults;
 
 use super::{
     FrameHeader, Handler, Identity, LinkCounters, LinkName, LinkSender, Links, Payload, Placement,
@@ -24,22 +27,6 @@ use crate::lock::Mutex;
 use crate::peer::Neighbour;
 use crate::time::Instant;
 use crate::wire::control::LinkFault;
-
-/// How often something goes wrong: once in this many frames, never if 0.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Faults {
-    /// A lane breaks while a frame is on its way.
-    pub(crate) breaks: u64,
-    /// A payload arrives damaged.
-    pub(crate) damage: u64,
-}
-
-impl Faults {
-    pub(crate) const NONE: Self = Self {
-        breaks: 0,
-        damage: 0,
-    };
-}
 
 /// The network between the peers. Clones refer to the same network.
 #[derive(Clone)]

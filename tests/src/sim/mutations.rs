@@ -72,7 +72,7 @@ pub const ALL: [Mutation; 62] = [
     Mutation::OneShotOwnFirst,
 ];
 
-/// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state.rs`,
+/// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state`,
 /// `scenarios_closed.rs` and `scenarios_agreement.rs` in `tests/tests`): they matter only after two
 /// faults that a seed hardly has in the right order, or after faults that disable the checks of a
 /// seed.

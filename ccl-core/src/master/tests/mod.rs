@@ -6,6 +6,7 @@ mod cancel;
 mod change;
 mod closed;
 mod entry;
+mod facts;
 mod faults;
 mod founding;
 mod generations;
@@ -36,6 +37,9 @@ use crate::wire::control::{
     Called, Claim, Elements, Fingerprint, Install, OpNote, OpenReport, PROTOCOL_VERSION, Report,
     Sealed, TagReport,
 };
+
+use facts::{done, posted, report, report_open};
+pub(super) use facts::{fingerprint, member, note, op, vid};
 
 /// A master, its messages that were not checked yet, and its journal.
 struct Stage {
@@ -76,85 +80,6 @@ fn setup() -> Setup {
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
-}
-
-pub(super) fn fingerprint(count: u64) -> Fingerprint {
-    Fingerprint::new(Called::AllReduce {
-        reduce_op: ReduceOp::Sum,
-        elements: Elements::of([(Dtype::F32, count)]),
-    })
-}
-
-pub(super) fn member(peer: u64) -> crate::wire::control::Member {
-    crate::wire::control::Member {
-        peer: PeerId(peer),
-        number: crate::ids::MemberNumber(peer),
-        unit: UnitId(peer),
-        addresses: Vec::new(),
-        key: LinkKey(u128::from(peer)),
-        name: format!("node{peer}"),
-    }
-}
-
-pub(super) fn op(n: u64, birth: Vid) -> OpName {
-    OpName {
-        tag: Tag(7),
-        n: OpNumber(n),
-        birth,
-    }
-}
-
-pub(super) fn note(op: OpName) -> OpNote {
-    OpNote {
-        op,
-        fingerprint: fingerprint(10),
-    }
-}
-
-fn posted(op: OpName) -> PeerToMaster {
-    PeerToMaster::Posted(vec![note(op)])
-}
-
-fn done(op: OpName) -> PeerToMaster {
-    PeerToMaster::Done(vec![note(op)])
-}
-
-/// The report of a peer without any tag.
-fn report(vid: Vid) -> Report {
-    Report {
-        vid,
-        released: true,
-        ..Report::default()
-    }
-}
-
-/// The report of a peer with one open operation.
-fn report_open(vid: Vid, op: OpName, held: bool) -> Report {
-    let mut report = report(vid);
-    report.tags.push(TagReport {
-        tag: op.tag,
-        floor: op.n,
-        last_committed: op.n.0.checked_sub(1).map(OpNumber),
-        sealed: Sealed::Nothing,
-        aborted: None,
-        open: Some(OpenReport {
-            n: op.n,
-            birth: op.birth,
-            fingerprint: fingerprint(10),
-            held,
-            cancel: None,
-            elected: None,
-        }),
-        next: None,
-    });
-    report
-}
-
-pub(super) fn vid(term: u32, epoch: u32) -> Vid {
-    Vid {
-        term: crate::ids::Term(term),
-        epoch: crate::ids::Epoch(epoch),
-    }
 }
 
 impl Stage {
