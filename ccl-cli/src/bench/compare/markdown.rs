@@ -2,7 +2,7 @@
 
 use super::contestant::{AUTO, Family};
 use super::results::{CellResults, Results, Row};
-use super::summary::{form, ping_pong_text, summary};
+use super::summary::{ROUNDS_MIN, form, ping_pong_text, summary};
 use super::units::{digits, size_text, time_text};
 
 /// A table for each network, world and form, and the summary.
@@ -73,7 +73,10 @@ fn time_cell(cell: &CellResults, row: &Row) -> String {
         return "–".to_owned();
     };
     let percent = time.half_width * 100.0;
-    let text = format!("{} ± {percent:.0} %", time_text(time.median));
+    let text = match row.rounds() {
+        0..ROUNDS_MIN => time_text(time.median),
+        _ => format!("{} ± {percent:.0} %", time_text(time.median)),
+    };
     match cell.round_trips(row) {
         Some(round_trips) => format!("{text} ({} RTT)", digits(round_trips.median)),
         None => text,
@@ -112,6 +115,14 @@ mod tests {
         assert!(text.contains("\n2 processors; gloo of torch 2.\n"));
         assert!(text.contains("\nNot measured: Open MPI: not installed.\n"));
         assert!(text.contains("\n- ccl auto is within 15 %"));
+    }
+
+    #[test]
+    fn a_single_round_has_no_spread() {
+        let mut results = results();
+        results.cells[1].rows[0].time_us = vec![Some(2e3)];
+        let text = markdown(&[results]);
+        assert!(text.contains("| 1 MiB | 2.00 ms | two_shot"), "{text}");
     }
 
     #[test]

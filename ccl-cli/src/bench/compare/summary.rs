@@ -15,6 +15,13 @@ pub fn summary(all: &[Results]) -> Vec<String> {
     ] {
         sentences.extend(beside(cells(), family, name));
     }
+    let rare = cells().filter(|cell| cell.row(AUTO).is_some_and(|row| row.rounds() < ROUNDS_MIN));
+    match rare.count() {
+        0 => {}
+        count => sentences.push(format!(
+            "cells with fewer than {ROUNDS_MIN} rounds, which says little: {count}; raise --budget"
+        )),
+    }
     let wrong: u64 = cells()
         .flat_map(|cell| &cell.rows)
         .map(|row| row.wrong)
@@ -90,6 +97,9 @@ fn beside<'a>(
     ))
 }
 
+/// Fewer rounds have no spread worth the name.
+pub const ROUNDS_MIN: usize = 3;
+
 /// The 4-byte round trip that latencies are compared with.
 pub fn ping_pong_text(cell: &CellResults) -> Option<String> {
     let spread = Spread::of(cell.ping_pong_us.iter().copied())?;
@@ -128,6 +138,18 @@ mod tests {
         let mut results = results();
         results.cells[0].rows[3].wrong = 7;
         assert_eq!(summary(&[results]).last().unwrap(), "7 elements are wrong");
+    }
+
+    #[test]
+    fn too_few_rounds_are_told() {
+        let mut results = results();
+        results.cells[0].rows[0].time_us.truncate(2);
+        let sentences = summary(&[results]);
+        let last = sentences.last().unwrap();
+        assert!(
+            last.ends_with("which says little: 1; raise --budget"),
+            "{last}"
+        );
     }
 
     #[test]
