@@ -218,6 +218,8 @@ impl Group {
             let vid = next(self.view.vid, shared);
             self.ledger.give_back(&tags, vid, shared.tags_kept);
         }
+        let agreed = self.safe.agreed(survivors.iter().copied());
+        self.safe.raise(agreed);
         if let Some(said) = said_by_all(&said, &survivors) {
             self.safe.raise(said);
         }

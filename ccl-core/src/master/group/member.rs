@@ -8,7 +8,7 @@ use crate::master::group::blame::Broken;
 use crate::master::group::ledger::InView;
 use crate::master::group::operation;
 use crate::master::group::phase::{Event, Phase};
-use crate::master::group::safe_point::Call;
+use crate::master::group::safe_point::{Call, Progress};
 use crate::master::group::{Group, Handled};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
@@ -281,9 +281,15 @@ impl Group {
             return Ok(());
         }
         // Whoever is there has passed all before, and in this view that means unchanged.
-        self.raise_safe_points(shared, k);
-        self.safe.wish(k, ahead);
-        if self.safe.call(peer, k, shared.now)? == Call::Released {
+        let progress = Progress {
+            called: k.saturating_add(1),
+            released: k,
+        };
+        self.note_progress(shared, peer, progress);
+        if k <= self.safe.released {
+            self.safe.wish(k, ahead);
+        }
+        if self.safe.call(peer, k, shared.now) == Call::Released {
             let (k, vid) = (self.safe.released - 1, self.view.vid);
             shared.send(peer, MasterToPeer::SafeReleased { k, vid });
         }
@@ -366,9 +372,28 @@ impl Group {
             }
         }
         if report.vid == self.view.vid {
-            self.raise_safe_points(shared, report.safe_released);
+            let progress = Progress {
+                called: report.safe_called.max(report.safe_said),
+                released: report.safe_released,
+            };
+            self.note_progress(shared, peer, progress);
         }
-        self.safe.restate(peer, report.safe_called, now)
+        self.safe.restate(peer, report.safe_called, now);
+        Ok(())
+    }
+
+    /// A member says how many safe points it has called, and knows to be released. Nobody else
+    /// suffers from one that lies: it counts once all members have said that they were there.
+    fn note_progress(&mut self, shared: &mut Shared, peer: PeerId, progress: Progress) {
+        self.safe.note(peer, progress);
+        let lost = match &self.phase {
+            Phase::Suspended(change) => Some(&change.lost),
+            _ => None,
+        };
+        let members = self.view.peers().into_iter();
+        let present = members.filter(|peer| lost.is_none_or(|lost| !lost.contains_key(peer)));
+        let agreed = self.safe.agreed(present);
+        self.raise_safe_points(shared, agreed);
     }
 
     /// A member reports at the end of a view.

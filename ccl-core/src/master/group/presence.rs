@@ -81,10 +81,9 @@ impl Group {
     fn calls(&self, timeout: Duration) -> Vec<Call> {
         let open = self.ledger.open();
         let mut calls: Vec<Call> = open.filter_map(|open| operation(open, timeout)).collect();
-        if let Some(since) = self.safe.waited_since() {
+        if let Some((since, here)) = self.safe.waiting(self.view.members.len()) {
             let members = self.view.members.iter().map(|member| member.peer);
-            let (here, missing): (BTreeSet<_>, BTreeSet<_>) =
-                members.partition(|peer| self.safe.has_called(*peer));
+            let missing: BTreeSet<_> = members.filter(|peer| !here.contains(peer)).collect();
             calls.push(Call {
                 point: WaitPoint::SafePoint {
                     k: self.safe.released,

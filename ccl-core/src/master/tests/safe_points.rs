@@ -362,3 +362,79 @@ fn nobody_is_missed_at_a_safe_point_where_nobody_waits() {
     stage.pass(POST * 2, &peers);
     assert_eq!(absences(&stage), []);
 }
+
+/// Goal: nobody else suffers from a member that lies about safe points. 1. It says that it is at
+/// one far away. 2. The others are told nothing of it, and wait for it at the open one. 3. It is
+/// evicted as one that does not come, and the newcomer is admitted at the open one.
+#[test]
+fn member_that_is_further_than_the_others_have_been_is_not_believed() {
+    let (mut stage, peers, newcomer, vid) = held_up(POST);
+    stage.sent.clear();
+    stage.say(peers[2], PeerToMaster::AtSafePoint { k: 1000, ahead: 64 });
+    for peer in &peers {
+        assert_eq!(safe_released(&stage.told(*peer)), [] as [u64; 0]);
+    }
+    let all = [&peers[..], &[newcomer]].concat();
+    stage.pass(POST, &all);
+    let reason = EvictReason::NotAtSafePoint { k: 0 };
+    assert_eq!(absences(&stage), [(peers[2].peer, reason)]);
+    stage.flush(peers[0], vid, at_safe_point(vid, 1));
+    stage.flush(peers[1], vid, at_safe_point(vid, 1));
+    let members = stage.view(0).1;
+    assert_eq!(members, [peers[0].peer, peers[1].peer, newcomer.peer]);
+    assert_eq!(stage.installed(peers[0]).safe_released, 1);
+}
+
+/// The same lie in a report that answers a change.
+#[test]
+fn report_of_safe_points_that_the_others_have_not_called_is_not_believed() {
+    let mut stage = Stage::new();
+    let (peers, vid) = stage.founded(0, 3);
+    stage.say(peers[2], PeerToMaster::Leave);
+    let mut lie = at_safe_point(vid, 1000);
+    lie.safe_released = 1000;
+    stage.flush(peers[0], vid, lie);
+    stage.flush(peers[1], vid, at_safe_point(vid, 0));
+    assert_eq!(stage.installed(peers[1]).safe_released, 0);
+}
+
+/// What members have agreed on counts as soon as the last of them says that it was there.
+#[test]
+fn safe_points_that_members_released_are_learned_from_all_of_them() {
+    let (mut stage, peers, newcomer, vid) = held_up(POST);
+    stage.sent.clear();
+    stage.say(peers[0], at(1));
+    stage.say(peers[1], at(1));
+    assert_eq!(safe_released(&stage.told(peers[0])), [] as [u64; 0]);
+    stage.say(peers[2], at(0));
+    for peer in &peers {
+        let told = safe_released(&stage.told(*peer));
+        assert!(!told.is_empty() && told.iter().all(|k| *k == 0), "{told:?}");
+    }
+    assert_eq!(stage.state(0), "Steady", "the last is not at 1 yet");
+    stage.say(peers[2], at(1));
+    for peer in &peers {
+        stage.flush(*peer, vid, at_safe_point(vid, 2));
+    }
+    assert!(stage.view(0).1.contains(&newcomer.peer));
+    assert_eq!(stage.installed(peers[0]).safe_released, 2);
+}
+
+/// The others are further than a member says to be, whose word is missing or a lie.
+#[test]
+fn member_that_denies_what_the_others_released_is_evicted() {
+    let (mut stage, peers, newcomer, vid) = held_up(POST);
+    stage.say(peers[0], at(1));
+    stage.say(peers[1], at(1));
+    let all = [&peers[..], &[newcomer]].concat();
+    stage.pass(POST, &all);
+    let reason = EvictReason::NotAtSafePoint { k: 0 };
+    assert_eq!(absences(&stage), [(peers[2].peer, reason)]);
+    for peer in &peers[..2] {
+        let mut report = at_safe_point(vid, 2);
+        report.safe_released = 1;
+        stage.flush(*peer, vid, report);
+    }
+    assert!(stage.view(0).1.contains(&newcomer.peer));
+    assert_eq!(stage.installed(peers[0]).safe_released, 2);
+}
