@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use super::number::{Bf16, F16, Number, Raw};
 use super::rule::{Average, Maximum, Minimum, Product, Rule, Sum};
-use super::simd::{self, FloatEnvironment, Level};
+use super::simd::{self, Kernel, Level, run_at};
 use super::{Dtype, ReduceOp};
 
 /// Combines `inputs` element by element, in their order, into `out`.
@@ -30,9 +30,7 @@ pub fn reduce(dtype: Dtype, op: ReduceOp, divisor: u32, inputs: &[&[u8]], out: &
 /// As [`reduce`], and if this machine lacks the level.
 pub fn reduce_at(level: Level, what: (Dtype, ReduceOp, u32), inputs: &[&[u8]], out: &mut [u8]) {
     let (dtype, op, divisor) = what;
-    assert!(level.is_available(), "this machine lacks {level:?}");
     check(what, inputs, out);
-    let _environment = FloatEnvironment::enter();
     let job = Job {
         level,
         op,
@@ -99,23 +97,42 @@ fn by_operator<N: Number>(job: Job<'_>) {
         out,
     } = job;
     match op {
-        ReduceOp::Sum => simd::sweep_at(level, &Sum::<N>(PhantomData), inputs, out),
+        ReduceOp::Sum => run(level, &Sum::<N>(PhantomData), inputs, out),
         ReduceOp::Avg => {
             let average = Average::<N> {
                 divisor,
                 number: PhantomData,
             };
-            simd::sweep_at(level, &average, inputs, out);
+            run(level, &average, inputs, out);
         }
-        ReduceOp::Prod => simd::sweep_at(level, &Product::<N>(PhantomData), inputs, out),
-        ReduceOp::Min => simd::sweep_at(level, &Minimum::<N>(PhantomData), inputs, out),
-        ReduceOp::Max => simd::sweep_at(level, &Maximum::<N>(PhantomData), inputs, out),
+        ReduceOp::Prod => run(level, &Product::<N>(PhantomData), inputs, out),
+        ReduceOp::Min => run(level, &Minimum::<N>(PhantomData), inputs, out),
+        ReduceOp::Max => run(level, &Maximum::<N>(PhantomData), inputs, out),
+    }
+}
+
+fn run<R: Rule>(level: Level, rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
+    run_at(level, Sweep { rule, inputs, out });
+}
+
+struct Sweep<'a, R> {
+    rule: &'a R,
+    inputs: &'a [&'a [u8]],
+    out: &'a mut [u8],
+}
+
+impl<R: Rule> Kernel for Sweep<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        sweep(self.rule, self.inputs, self.out);
     }
 }
 
 /// The loops. Inlined into one function per level, where the compiler vectorises them for it.
 #[inline(always)]
-pub(super) fn sweep<R: Rule>(rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
+fn sweep<R: Rule>(rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
     match inputs {
         [] => unreachable!("checked on entry"),
         [only] => {

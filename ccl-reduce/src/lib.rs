@@ -11,6 +11,7 @@
 
 pub mod kernel;
 mod number;
+pub mod philox;
 mod reference;
 mod rule;
 mod simd;

@@ -9,9 +9,7 @@
 )]
 
 use super::ReduceOp;
-use super::kernel;
-use super::rule::Rule;
-use control::{Control, FLUSH_AND_ROUNDING_BITS, read_control, write_control};
+use control::{CHANGED_BITS, Control, TRAPS_OFF_BITS, read_control, write_control};
 
 /// A set of instructions. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,46 +59,59 @@ impl Level {
     }
 }
 
-/// Runs the loops at a level that the caller has checked to be available.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn sweep_at<R: Rule>(level: Level, rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
+/// Loops that are compiled once for each level. What they compute must not depend on it.
+pub(super) trait Kernel {
+    type Output;
+
+    /// The loops; `#[inline(always)]`, as is all that they call.
+    fn run(self) -> Self::Output;
+}
+
+/// Runs the loops at one level, in IEEE 754 mode.
+///
+/// # Panics
+/// If this machine lacks the level.
+pub(super) fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
+    assert!(level.is_available(), "this machine lacks {level:?}");
+    let _environment = FloatEnvironment::enter();
     match level {
-        Level::Baseline => kernel::sweep(rule, inputs, out),
-        Level::Avx2 => {
-            assert!(level.is_available(), "chosen among the available");
-            // SAFETY: the features of the level were detected on this machine, one line above.
-            unsafe { sweep_avx2(rule, inputs, out) }
-        }
-        Level::Avx512 => {
-            assert!(level.is_available(), "chosen among the available");
-            // SAFETY: the features of the level were detected on this machine, one line above.
-            unsafe { sweep_avx512(rule, inputs, out) }
-        }
+        Level::Baseline => run_baseline(kernel),
+        // SAFETY: the features of the level were detected on this machine, above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { run_avx2(kernel) },
+        // SAFETY: the features of the level were detected on this machine, above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { run_avx512(kernel) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Level::Avx2 | Level::Avx512 => unreachable!("not available"),
     }
 }
 
-/// Runs the loops at the only level there is.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn sweep_at<R: Rule>(_level: Level, rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
-    kernel::sweep(rule, inputs, out);
+/// Never inlined, so that no arithmetic moves out of the IEEE 754 mode.
+#[inline(never)]
+fn run_baseline<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline(never)]
 #[target_feature(enable = "avx2")]
-fn sweep_avx2<R: Rule>(rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
-    kernel::sweep(rule, inputs, out);
+fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline(never)]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
-fn sweep_avx512<R: Rule>(rule: &R, inputs: &[&[u8]], out: &mut [u8]) {
-    kernel::sweep(rule, inputs, out);
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
 }
 
 /// Sum, average and product of f16 with the machine's own conversions.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn reduce_f16(what: (ReduceOp, u32), inputs: &[&[u8]], out: &mut [u8]) {
-    assert!(Level::Avx2.is_available(), "chosen among the available");
+    assert!(Level::Avx2.is_available(), "this machine lacks AVX2");
+    let _environment = FloatEnvironment::enter();
     let (op, divisor) = what;
     // SAFETY: AVX2 and F16C were detected on this machine, above.
     unsafe {
@@ -196,7 +207,8 @@ mod f16c {
 /// Keeps the floating-point unit of this thread in IEEE 754 mode until dropped.
 ///
 /// The thread may be the caller's, and the caller may have loaded code that makes it flush
-/// subnormal numbers to zero. Then the same sum would have different bits here than elsewhere.
+/// subnormal numbers to zero. Then the same sum would have different bits here than elsewhere. A
+/// caller may also have asked for a signal at inexact results or overflow; none is sent inside.
 pub(super) struct FloatEnvironment {
     /// The value to restore; `None` if nothing had to be changed.
     changed_from: Option<Control>,
@@ -205,7 +217,7 @@ pub(super) struct FloatEnvironment {
 impl FloatEnvironment {
     pub(super) fn enter() -> Self {
         let found = read_control();
-        let wanted = found & !FLUSH_AND_ROUNDING_BITS;
+        let wanted = found & !CHANGED_BITS | TRAPS_OFF_BITS;
         if wanted == found {
             return Self { changed_from: None };
         }
@@ -228,8 +240,10 @@ impl Drop for FloatEnvironment {
 mod control {
     pub(super) type Control = u32;
 
-    /// FTZ, DAZ and the two rounding bits of MXCSR.
-    pub(super) const FLUSH_AND_ROUNDING_BITS: Control = 1 << 15 | 1 << 6 | 3 << 13;
+    /// FTZ, DAZ, the two rounding bits and the six masks of MXCSR.
+    pub(super) const CHANGED_BITS: Control = 1 << 15 | 1 << 6 | 3 << 13 | TRAPS_OFF_BITS;
+    /// The masks: an exception whose bit is set sends no signal.
+    pub(super) const TRAPS_OFF_BITS: Control = 0x3f << 7;
 
     pub(super) fn read_control() -> Control {
         let mut value: Control = 0;
@@ -246,7 +260,7 @@ mod control {
 
     pub(super) fn write_control(value: Control) {
         // SAFETY: the value was read from this register, and differs at most in how subnormals are
-        // treated and how results are rounded: no reserved bit is set, no exception unmasked.
+        // treated, how results are rounded and which exceptions are masked: no reserved bit is set.
         unsafe {
             std::arch::asm!(
                 "ldmxcsr [{}]",
@@ -261,8 +275,10 @@ mod control {
 mod control {
     pub(super) type Control = u64;
 
-    /// FZ, the two rounding bits, FZ16, AH and FIZ of FPCR.
-    pub(super) const FLUSH_AND_ROUNDING_BITS: Control = 1 << 24 | 3 << 22 | 1 << 19 | 3;
+    /// FZ, the two rounding bits, FZ16, AH, FIZ and the six trap enables of FPCR.
+    pub(super) const CHANGED_BITS: Control = 1 << 24 | 3 << 22 | 1 << 19 | 3 | 1 << 15 | 0x1f << 8;
+    /// Traps are off where their bits are clear.
+    pub(super) const TRAPS_OFF_BITS: Control = 0;
 
     pub(super) fn read_control() -> Control {
         let value: Control;
@@ -275,7 +291,7 @@ mod control {
 
     pub(super) fn write_control(value: Control) {
         // SAFETY: the value was read from this register, and differs at most in how subnormals are
-        // treated and how results are rounded.
+        // treated, how results are rounded and which exceptions trap.
         unsafe {
             std::arch::asm!("msr fpcr, {}", in(reg) value, options(nostack, preserves_flags));
         }
@@ -285,38 +301,56 @@ mod control {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("docs/numerics.md: bits are promised on x86-64 and aarch64 only");
 
+/// Runs `work` on a thread that flushes subnormal numbers and rounds toward zero, as a host process
+/// may have left it.
+#[cfg(test)]
+pub(super) fn on_a_hostile_thread<T>(work: impl FnOnce() -> T) -> T {
+    let found = read_control();
+    write_control(found | CHANGED_BITS);
+    let before = read_control();
+    let result = work();
+    let after = read_control();
+    write_control(found);
+    assert_eq!(after & CHANGED_BITS, before & CHANGED_BITS);
+    result
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{Dtype, ReduceOp, reduce};
     use super::*;
 
     #[test]
     fn a_thread_that_flushes_subnormals_is_put_right_and_back() {
-        let found = read_control();
-        write_control(found | FLUSH_AND_ROUNDING_BITS);
-        let inside = {
+        let inside = on_a_hostile_thread(|| {
             let _environment = FloatEnvironment::enter();
-            read_control() & FLUSH_AND_ROUNDING_BITS
-        };
-        let after = read_control() & FLUSH_AND_ROUNDING_BITS;
+            read_control() & CHANGED_BITS
+        });
+        assert_eq!(inside, TRAPS_OFF_BITS);
+    }
+
+    /// The caller may want a signal at a division by zero. Infinity is a fine result here.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_thread_that_traps_gets_its_result_and_its_traps_back() {
+        let found = read_control();
+        write_control(found & !TRAPS_OFF_BITS);
+        let large = f32::MAX.to_ne_bytes();
+        let mut out = [0; 4];
+        reduce(Dtype::F32, ReduceOp::Sum, 1, &[&large, &large], &mut out);
+        let after = read_control();
         write_control(found);
-        assert_eq!(inside, 0);
-        assert_eq!(after, FLUSH_AND_ROUNDING_BITS);
+        assert_eq!(out, f32::INFINITY.to_ne_bytes());
+        assert_eq!(after & TRAPS_OFF_BITS, 0);
     }
 
     #[test]
     fn subnormal_sums_are_exact_on_a_thread_that_flushes_them() {
         let tiny = f32::from_bits(3).to_ne_bytes().repeat(9);
         let mut out = vec![0; tiny.len()];
-        let found = read_control();
-        write_control(found | FLUSH_AND_ROUNDING_BITS);
-        super::super::reduce(
-            super::super::Dtype::F32,
-            ReduceOp::Sum,
-            1,
-            &[&tiny, &tiny],
-            &mut out,
-        );
-        write_control(found);
+        on_a_hostile_thread(|| {
+            reduce(Dtype::F32, ReduceOp::Sum, 1, &[&tiny, &tiny], &mut out);
+        });
         assert_eq!(out, f32::from_bits(6).to_ne_bytes().repeat(9));
     }
 
