@@ -9,8 +9,11 @@
 //! - Every NaN in a result is the type's one quiet, positive NaN without payload.
 //! - No fused multiply-add, no library functions; subnormal numbers are kept.
 
+pub mod gradient;
 pub mod kernel;
 mod number;
+pub mod outer;
+pub mod perturbation;
 pub mod philox;
 mod reference;
 mod rule;
@@ -147,3 +150,6 @@ element!(
     u8 => U8, u16 => U16, u32 => U32, u64 => U64, i8 => I8, i16 => I16, i32 => I32, i64 => I64,
     half::f16 => F16, half::bf16 => Bf16, f32 => F32, f64 => F64
 );
+
+#[cfg(test)]
+mod tests;

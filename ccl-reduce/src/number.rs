@@ -368,3 +368,13 @@ const F16_LEAST_NORMAL: u32 = 113 << 23;
 const F16_OVERFLOW: u32 = (127 + 16) << 23;
 /// An f32 whose last place is that of subnormal f16.
 const F16_SUBNORMAL_PUSH: u32 = (127 - 15 + 23 - 10 + 1) << 23;
+
+/// Machines differ in the NaNs that they produce; one is stored.
+#[inline(always)]
+pub(super) fn canonical(value: f32) -> f32 {
+    if value.is_nan() {
+        f32::from_bits(0x7fc0_0000)
+    } else {
+        value
+    }
+}

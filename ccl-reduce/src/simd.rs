@@ -87,6 +87,20 @@ pub(super) fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
     }
 }
 
+/// Calls `work` in IEEE 754 mode, for arithmetic without loops.
+pub(super) fn on_ieee_terms<T, F: FnOnce() -> T>(work: F) -> T {
+    struct Call<F>(F);
+    impl<T, F: FnOnce() -> T> Kernel for Call<F> {
+        type Output = T;
+
+        #[inline(always)]
+        fn run(self) -> T {
+            self.0()
+        }
+    }
+    run_at(Level::Baseline, Call(work))
+}
+
 /// Never inlined, so that no arithmetic moves out of the IEEE 754 mode.
 #[inline(never)]
 fn run_baseline<K: Kernel>(kernel: K) -> K::Output {

@@ -9,62 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::reference;
-
-/// Difficult bits: zeros, subnormals, extremes, infinities, NaNs of both signs.
-fn awkward_bits(dtype: Dtype) -> Vec<u64> {
-    let (bits, infinity) = match dtype {
-        Dtype::F16 => (16, 0x7c00),
-        Dtype::Bf16 => (16, 0x7f80),
-        Dtype::F32 => (32, 0x7f80_0000),
-        Dtype::F64 => (64, 0x7ff0_0000_0000_0000),
-        _ => (dtype.bytes() * 8, 0),
-    };
-    let sign = 1_u64 << (bits - 1);
-    let mut found = vec![
-        0,
-        1,
-        2,
-        3,
-        sign - 1,
-        sign - 2,
-        infinity,
-        infinity + 1,
-        infinity / 2,
-    ];
-    if infinity > 0 {
-        let least_normal = infinity & infinity.wrapping_neg();
-        found.extend([
-            infinity - 1,
-            least_normal,
-            least_normal - 1,
-            infinity | infinity >> 1,
-        ]);
-    }
-    let negative: Vec<u64> = found.iter().map(|value| value | sign).collect();
-    found.extend(negative);
-    found
-}
-
-/// `count` elements from a seed; every `awkward_every`-th from the awkward ones.
-fn elements(dtype: Dtype, count: usize, seed: u64, awkward_every: u64) -> Vec<u8> {
-    let awkward = awkward_bits(dtype);
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    };
-    let mut bytes = Vec::new();
-    for _ in 0..count {
-        let word = match next() % awkward_every {
-            0 => awkward[(next() % awkward.len() as u64) as usize],
-            _ => next(),
-        };
-        bytes.extend_from_slice(&word.to_le_bytes()[..dtype.bytes()]);
-    }
-    bytes
-}
+use crate::tests::{awkward_bits, digest, elements, levels};
 
 fn reduced(level: Level, what: (Dtype, ReduceOp, u32), inputs: &[&[u8]]) -> Vec<u8> {
     // An odd address, and a canary at each end.
@@ -79,10 +24,6 @@ fn expected(what: (Dtype, ReduceOp, u32), inputs: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![0; inputs[0].len()];
     reference(what.0, what.1, what.2, inputs, &mut out);
     out
-}
-
-fn levels() -> impl Iterator<Item = Level> {
-    Level::ALL.into_iter().filter(|level| level.is_available())
 }
 
 fn compare_all(dtype: Dtype, inputs: &[&[u8]], divisor: u32) {
@@ -335,10 +276,7 @@ fn golden_line(level: Level, dtype: Dtype, op: ReduceOp) -> String {
             .collect();
         let inputs: Vec<&[u8]> = buffers.iter().map(Vec::as_slice).collect();
         let out = reduced(level, (dtype, op, world), &inputs);
-        let digest = out.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-        });
-        digests += &format!(" {digest:016x}");
+        digests += &format!(" {:016x}", digest(&out));
     }
     format!("{} {}{digests}\n", dtype.name(), op.name())
 }
