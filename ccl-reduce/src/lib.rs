@@ -9,6 +9,7 @@
 //! - Every NaN in a result is the type's one quiet, positive NaN without payload.
 //! - No fused multiply-add, no library functions; subnormal numbers are kept.
 
+pub mod codec;
 pub mod gradient;
 pub mod kernel;
 mod number;
