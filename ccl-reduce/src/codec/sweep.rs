@@ -237,8 +237,11 @@ pub(super) fn narrow_f16(value: f32) -> u16 {
 /// Bits of the greatest absolute value. Absolute values order like their bits.
 #[inline(always)]
 pub(super) fn largest(values: &Block) -> u32 {
-    let magnitudes = values.iter().map(|value| value.to_bits() & MAGNITUDE);
-    magnitudes.fold(0, |one: u32, other| one.max(other))
+    let mut largest = 0;
+    for value in values {
+        largest = largest.max(value.to_bits() & MAGNITUDE);
+    }
+    largest
 }
 
 /// Elements 0 to 127 take the lower halves of 128 words, elements 128 to 255 the upper halves.

@@ -44,9 +44,10 @@ macro_rules! wide {
 
             #[inline(always)]
             fn validate(encoded: &[u8], _count: usize, block: usize) -> Result<(), DecodeError> {
-                let cells = encoded.as_chunks().0.iter();
-                let codes = cells.map(|cell| <$bits>::from_le_bytes(*cell));
-                let largest = codes.fold(0, |one: $bits, code| one.max(code & (<$bits>::MAX >> 1)));
+                let mut largest = 0;
+                for cell in encoded.as_chunks().0 {
+                    largest = largest.max(<$bits>::from_le_bytes(*cell) & (<$bits>::MAX >> 1));
+                }
                 if largest < $infinity {
                     Ok(())
                 } else {
