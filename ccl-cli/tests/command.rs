@@ -56,6 +56,30 @@ fn hashing_is_measured_with_every_number_of_threads() {
 }
 
 #[test]
+fn kernels_are_measured_beside_copies() {
+    let output = output("bench kernels --bytes 100kB --repeat 1 --json");
+    assert!(output.status.success(), "{output:?}");
+    let lines = lines(&output);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["ratio"].as_f64().unwrap() > 0.0)
+    );
+    let names: Vec<&str> = lines
+        .iter()
+        .map(|line| line["kernel"].as_str().unwrap())
+        .collect();
+    for name in [
+        "perturb rademacher",
+        "replay irwin-hall 128",
+        "outer nesterov",
+        "decode-add int2",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[test]
 fn the_floor_moves_bytes_with_every_number_of_connections() {
     let output = output("bench floor --world 3 --sizes 3000,1MiB --iters 2 --repeat 1 --json");
     assert!(output.status.success(), "{output:?}");

@@ -5,10 +5,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::simd::on_ieee_terms;
 
 /// How a projected gradient becomes a byte. Numbers are stable: they cross the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum GradientCode {
     /// Sign and logarithm: eight steps an octave over 16 octaves, at most 4.6 % off.

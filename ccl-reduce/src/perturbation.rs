@@ -7,6 +7,8 @@
 mod tile;
 mod update;
 
+use serde::{Deserialize, Serialize};
+
 use crate::number::canonical;
 use crate::philox::Stream;
 use crate::simd::{Kernel, Level, run_at};
@@ -20,7 +22,7 @@ pub const TILE_WEIGHTS: usize = 4096;
 
 /// Distribution of the components of a direction, as small integers times [`Direction::unit`].
 /// Numbers are stable: they cross the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Direction {
     /// -1 or +1, from one bit.
@@ -33,6 +35,15 @@ pub enum Direction {
 impl Direction {
     /// All of them, by number.
     pub const ALL: [Self; 2] = [Self::Rademacher, Self::IrwinHall];
+
+    /// Its name as the CLI and error texts write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rademacher => "rademacher",
+            Self::IrwinHall => "irwin-hall",
+        }
+    }
 
     /// What an integer is multiplied by to have variance 1.
     #[must_use]

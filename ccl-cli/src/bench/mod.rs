@@ -1,5 +1,5 @@
-//! `ccl bench`: measures and checks collectives the way nccl-tests does, hashing, and syncs of
-//! shared state.
+//! `ccl bench`: measures and checks collectives the way nccl-tests does, kernels, hashing, and
+//! syncs of shared state.
 //!
 //! This side parses the command, starts the processes, gives the same orders to all of them and
 //! prints what they measured. The peers know each other only through the library.
@@ -10,6 +10,7 @@ pub mod floor;
 mod hash;
 mod hosts;
 mod inputs;
+mod kernels;
 mod options;
 pub mod peer;
 mod reference;
@@ -60,6 +61,8 @@ enum What {
     Compare(compare::Options),
     /// Digests of shared state, compared with copies of the same bytes.
     Hash(hash::HashOptions),
+    /// Codecs, perturbations and updates, compared with copies of the same numbers.
+    Kernels(kernels::KernelsOptions),
     /// A newcomer that gets shared state from several sources.
     SharedState(state::StateOptions),
 }
@@ -75,6 +78,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         What::Floor(options) => run_floor(&options),
         What::Compare(options) => compare::run(&options),
         What::Hash(options) => hash::run(&options),
+        What::Kernels(options) => kernels::run(&options),
         What::SharedState(options) => state::run(&options),
     }
 }
