@@ -249,18 +249,7 @@ impl Encoding {
             "starts at a block"
         );
         assert_eq!(out.len(), self.encoded_bytes(count), "room for the encoded");
-        if let Some(residual) = &input.residual {
-            assert_eq!(residual.len(), count, "a residual an element");
-        }
-        let check = Check {
-            dtype: input.dtype,
-            bytes: input.bytes,
-            residual: input.residual.as_deref(),
-        };
-        if let Some(offset) = run_at(level, check) {
-            let index = input.first_index + offset as u64;
-            return Err(NotFinite { index });
-        }
+        check_finite_at(level, &input)?;
         let (seed, stream) = match input.rounding {
             Rounding::Nearest => (0, 0),
             Rounding::Stochastic { seed, stream } => (seed, stream),
@@ -390,6 +379,36 @@ impl Encoding {
                 format: std::marker::PhantomData,
             },
         ))
+    }
+}
+
+/// Finds what [`Encoding::encode`] would refuse, so that a caller can look at a whole buffer before
+/// it sends the first part.
+///
+/// # Errors
+/// [`NotFinite`] if an element, with its residual, is no finite f32.
+///
+/// # Panics
+/// If the type is no floating-point type, or a length does not fit.
+pub fn check_finite(input: &Input<'_>) -> Result<(), NotFinite> {
+    check_finite_at(Level::best(), input)
+}
+
+fn check_finite_at(level: Level, input: &Input<'_>) -> Result<(), NotFinite> {
+    let count = elements(input.dtype, input.bytes);
+    if let Some(residual) = &input.residual {
+        assert_eq!(residual.len(), count, "a residual an element");
+    }
+    let check = Check {
+        dtype: input.dtype,
+        bytes: input.bytes,
+        residual: input.residual.as_deref(),
+    };
+    match run_at(level, check) {
+        None => Ok(()),
+        Some(offset) => Err(NotFinite {
+            index: input.first_index + offset as u64,
+        }),
     }
 }
 

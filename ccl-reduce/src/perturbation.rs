@@ -72,8 +72,8 @@ impl Direction {
             let tile = first_tile + tile as u64;
             for (index, out) in out.chunks_mut(tile::ROW_WEIGHTS).enumerate() {
                 match self {
-                    Self::Rademacher => row_of::<RademacherDraw>(stream, (tile, index), &mut row),
-                    Self::IrwinHall => row_of::<IrwinHallDraw>(stream, (tile, index), &mut row),
+                    Self::Rademacher => row_of::<RademacherDraw>(stream, tile, index, &mut row),
+                    Self::IrwinHall => row_of::<IrwinHallDraw>(stream, tile, index, &mut row),
                 }
                 out.copy_from_slice(&row[..out.len()]);
             }
@@ -81,10 +81,10 @@ impl Direction {
     }
 }
 
-fn row_of<D: Draw>(stream: Stream, at: (u64, usize), row: &mut [i16; tile::ROW_WEIGHTS]) {
-    let words = D::words(stream, at.0, at.1);
-    for (value, word) in row.iter_mut().zip(words) {
-        *value = D::value(word, at.1) as i16;
+fn row_of<D: Draw>(stream: Stream, tile: u64, row: usize, out: &mut [i16; tile::ROW_WEIGHTS]) {
+    let words = D::words(stream, tile, row);
+    for (value, word) in out.iter_mut().zip(words) {
+        *value = D::value(word, row) as i16;
     }
 }
 
@@ -193,26 +193,38 @@ impl<D: Draw> Kernel for Write<'_, D> {
             let last = rows.len();
             for (row, (out, weights)) in rows.iter_mut().zip(weight_rows).enumerate() {
                 D::refresh(&mut words, self.stream, tile, row);
-                write_row::<D>((row, step), &words, weights, out);
+                let row = Row {
+                    row,
+                    step,
+                    words: &words,
+                };
+                row.write::<D>(weights, out);
             }
             if !tail.is_empty() {
                 D::refresh(&mut words, self.stream, tile, last);
-                write_row::<D>((last, step), &words, weight_tail, tail);
+                let row = Row {
+                    row: last,
+                    step,
+                    words: &words,
+                };
+                row.write::<D>(weight_tail, tail);
             }
         }
     }
 }
 
-#[inline(always)]
-fn write_row<D: Draw>(
-    row_and_step: (usize, f32),
-    words: &[u32; tile::ROW_WEIGHTS],
-    weights: &[f32],
-    out: &mut [f32],
-) {
-    let (row, step) = row_and_step;
-    for (out, (weight, word)) in out.iter_mut().zip(weights.iter().zip(words)) {
-        *out = canonical(weight + step * D::value(*word, row) as f32);
+struct Row<'a> {
+    row: usize,
+    step: f32,
+    words: &'a [u32; tile::ROW_WEIGHTS],
+}
+
+impl Row<'_> {
+    #[inline(always)]
+    fn write<D: Draw>(&self, weights: &[f32], out: &mut [f32]) {
+        for (out, (weight, word)) in out.iter_mut().zip(weights.iter().zip(self.words)) {
+            *out = canonical(weight + self.step * D::value(*word, self.row) as f32);
+        }
     }
 }
 

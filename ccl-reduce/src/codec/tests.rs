@@ -139,7 +139,7 @@ fn compare_decoding(encoding: Encoding, bytes: &[u8], count: usize) {
     let source = shifted(bytes);
     for level in levels() {
         for dtype in TYPES {
-            let (right, _) = elements_of_decoded(dtype, &right);
+            let right = elements_of_decoded(dtype, &right);
             let mut out = vec![0; right.len() + 1];
             let output = Output {
                 dtype,
@@ -167,7 +167,7 @@ fn compare_decoding(encoding: Encoding, bytes: &[u8], count: usize) {
 }
 
 /// Beyond the range of the type is its greatest value.
-fn elements_of_decoded(dtype: Dtype, values: &[f32]) -> (Vec<u8>, ()) {
+fn elements_of_decoded(dtype: Dtype, values: &[f32]) -> Vec<u8> {
     let greatest = f32::from_bits(0x7f7f_0000);
     let one = |value: f32| match dtype {
         Dtype::F32 => value.to_ne_bytes().to_vec(),
@@ -179,7 +179,7 @@ fn elements_of_decoded(dtype: Dtype, values: &[f32]) -> (Vec<u8>, ()) {
             .to_ne_bytes()
             .to_vec(),
     };
-    (values.iter().flat_map(|value| one(*value)).collect(), ())
+    values.iter().flat_map(|value| one(*value)).collect()
 }
 
 #[test]
@@ -286,8 +286,9 @@ fn the_first_element_that_is_not_finite_is_named_and_nothing_is_written() {
                 residual: Some(&mut residual),
                 ..input(Dtype::F32, &bytes, Rounding::Nearest)
             };
-            let refused = encoding.encode_at(level, input, &mut out);
             let index = 2560 + place as u64;
+            assert_eq!(check_finite(&input), Err(NotFinite { index }));
+            let refused = encoding.encode_at(level, input, &mut out);
             assert_eq!(refused, Err(NotFinite { index }));
             assert!(out.iter().all(|byte| *byte == 0xa5));
             assert!(residual.iter().all(|lost| *lost == 0.5));
