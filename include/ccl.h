@@ -442,7 +442,7 @@ typedef struct cclOperation *cclOperation_t;
 
 /*
  The result of a successful operation. Set `struct_bytes`, and `contributors` and its capacity if
- you want the contributors; the rest is written, on success only.
+ you want the contributors, `weights` if you want theirs; the rest is written, on success only.
  */
 typedef struct cclOutcome_t {
     /*
@@ -485,6 +485,11 @@ typedef struct cclOutcome_t {
      Number of attempts.
      */
     uint32_t attempts;
+    /*
+     Array for the contributors' weights, or NULL. At most `contributors_capacity` are written: 1
+     for each without weights.
+     */
+    uint32_t *weights;
 } cclOutcome_t;
 
 /*
@@ -523,8 +528,14 @@ typedef uint32_t cclReduceOp_t;
 typedef uint32_t cclAlgorithm_t;
 
 /*
- Options of one call. 0 is the default of every field. All members must use the same `algorithm`
- and `attempts`.
+ What contributions are rounded to, and how they travel: for cclSum and cclAvg of floating-point
+ elements by all-reduce and reduce-scatter.
+ */
+typedef uint32_t cclEncoding_t;
+
+/*
+ Options of one call. 0 is the default of every field. All members must use the same `algorithm`,
+ `attempts`, `encoding` and `is_weighted`.
  */
 typedef struct cclOptions_t {
     /*
@@ -550,6 +561,30 @@ typedef struct cclOptions_t {
      survivors. 0 and 1: no retry.
      */
     uint32_t attempts;
+    /*
+     A cclEncoding constant. NaN or an infinity in an input is then an error that names it,
+     before anything is sent.
+     */
+    cclEncoding_t encoding;
+    /*
+     1: contributions have weights. The result is the sum of weight times contribution, of cclAvg
+     divided by the sum of the weights.
+     */
+    uint32_t is_weighted;
+    /*
+     By how much this peer's contribution counts, if contributions have weights: at most
+     16,777,216. 0: it contributes nothing, and sends no data. If all are 0, so is the result.
+     */
+    uint32_t weight;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     Not 0: rounds to the encoding up or down at random, so that the mean error is 0, with random
+     numbers from this seed; another one for each member and call. 0: to the nearer code.
+     */
+    uint64_t seed;
 } cclOptions_t;
 
 /*
@@ -1121,6 +1156,46 @@ typedef uint32_t cclSyncRole_t;
  Every member sends all it contributes to every other, and reduces everything itself.
  */
 #define cclAlgorithmOneShot 3
+
+/*
+ As they are in memory.
+ */
+#define cclEncodingNone 0
+
+/*
+ f32, for f64 elements.
+ */
+#define cclEncodingFloat32 1
+
+/*
+ bfloat16: half the bytes of f32.
+ */
+#define cclEncodingBfloat16 2
+
+/*
+ IEEE 754 half precision, half the bytes of f32; what is too large becomes the largest number.
+ */
+#define cclEncodingFloat16 3
+
+/*
+ Integers of 8 bits with a scale for each 256 elements: 0.254 of the bytes of f32.
+ */
+#define cclEncodingInt8 4
+
+/*
+ Powers of two of 4 bits (E3M0) with a scale for each 256 elements: 0.126 of the bytes.
+ */
+#define cclEncodingE3m0 5
+
+/*
+ Integers of 4 bits with a scale for each 256 elements: 0.127 of the bytes.
+ */
+#define cclEncodingInt4 6
+
+/*
+ -1, 0 and 1 with a scale for each 256 elements: 0.064 of the bytes.
+ */
+#define cclEncodingInt2 7
 
 /*
  Rank of this peer in the view of the newest result. Needs a connection.

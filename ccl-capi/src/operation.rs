@@ -276,6 +276,7 @@ fn outcome_of(info: SyncInfo) -> ccl_core::Outcome {
     ccl_core::Outcome {
         op: info.op,
         contributors: info.members,
+        weights: Vec::new(),
         view: info.view,
         attempts: info.attempts,
     }
@@ -290,6 +291,7 @@ fn outcome_of_view(view: Arc<View>) -> ccl_core::Outcome {
             birth: view.vid,
         },
         contributors: view.members.iter().map(|member| member.peer).collect(),
+        weights: Vec::new(),
         view,
         attempts: 1,
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ccl_core::limits::TIMER_MAX;
-use ccl_core::{Algorithm, Dtype, Error, Options, ReduceOp, Tag};
+use ccl_core::{Algorithm, Dtype, Encoding, Error, Options, ReduceOp, Tag};
 
 use crate::call::call;
 use crate::memory::{self, Growing, GrowingOut};
@@ -66,11 +66,32 @@ pub const cclAlgorithmRing: cclAlgorithm_t = 2;
 /// Every member sends all it contributes to every other, and reduces everything itself.
 pub const cclAlgorithmOneShot: cclAlgorithm_t = 3;
 
+/// What contributions are rounded to, and how they travel: for cclSum and cclAvg of floating-point
+/// elements by all-reduce and reduce-scatter.
+pub type cclEncoding_t = u32;
+
+/// As they are in memory.
+pub const cclEncodingNone: cclEncoding_t = 0;
+/// f32, for f64 elements.
+pub const cclEncodingFloat32: cclEncoding_t = 1;
+/// bfloat16: half the bytes of f32.
+pub const cclEncodingBfloat16: cclEncoding_t = 2;
+/// IEEE 754 half precision, half the bytes of f32; what is too large becomes the largest number.
+pub const cclEncodingFloat16: cclEncoding_t = 3;
+/// Integers of 8 bits with a scale for each 256 elements: 0.254 of the bytes of f32.
+pub const cclEncodingInt8: cclEncoding_t = 4;
+/// Powers of two of 4 bits (E3M0) with a scale for each 256 elements: 0.126 of the bytes.
+pub const cclEncodingE3m0: cclEncoding_t = 5;
+/// Integers of 4 bits with a scale for each 256 elements: 0.127 of the bytes.
+pub const cclEncodingInt4: cclEncoding_t = 6;
+/// -1, 0 and 1 with a scale for each 256 elements: 0.064 of the bytes.
+pub const cclEncodingInt2: cclEncoding_t = 7;
+
 /// No timeout. Any time of more than a year counts as a year.
 pub const CCL_FOREVER: u64 = u64::MAX;
 
-/// Options of one call. 0 is the default of every field. All members must use the same `algorithm`
-/// and `attempts`.
+/// Options of one call. 0 is the default of every field. All members must use the same `algorithm`,
+/// `attempts`, `encoding` and `is_weighted`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct cclOptions_t {
@@ -87,6 +108,20 @@ pub struct cclOptions_t {
     /// Most attempts, including the first: after a peer is lost, the call is retried with the
     /// survivors. 0 and 1: no retry.
     pub attempts: u32,
+    /// A cclEncoding constant. NaN or an infinity in an input is then an error that names it,
+    /// before anything is sent.
+    pub encoding: cclEncoding_t,
+    /// 1: contributions have weights. The result is the sum of weight times contribution, of cclAvg
+    /// divided by the sum of the weights.
+    pub is_weighted: u32,
+    /// By how much this peer's contribution counts, if contributions have weights: at most
+    /// 16,777,216. 0: it contributes nothing, and sends no data. If all are 0, so is the result.
+    pub weight: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Not 0: rounds to the encoding up or down at random, so that the mean error is 0, with random
+    /// numbers from this seed; another one for each member and call. 0: to the nearer code.
+    pub seed: u64,
 }
 
 // SAFETY: repr(C), opens with `struct_bytes`, integers only.
@@ -97,7 +132,7 @@ unsafe impl Growing for cclOptions_t {
 }
 
 /// The result of a successful operation. Set `struct_bytes`, and `contributors` and its capacity if
-/// you want the contributors; the rest is written, on success only.
+/// you want the contributors, `weights` if you want theirs; the rest is written, on success only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct cclOutcome_t {
@@ -121,6 +156,9 @@ pub struct cclOutcome_t {
     pub world_size: u32,
     /// Number of attempts.
     pub attempts: u32,
+    /// Array for the contributors' weights, or NULL. At most `contributors_capacity` are written: 1
+    /// for each without weights.
+    pub weights: *mut u32,
 }
 
 impl Default for cclOutcome_t {
@@ -136,11 +174,12 @@ impl Default for cclOutcome_t {
             epoch: 0,
             world_size: 0,
             attempts: 0,
+            weights: std::ptr::null_mut(),
         }
     }
 }
 
-// SAFETY: repr(C), opens with `struct_bytes`, integers and a pointer only.
+// SAFETY: repr(C), opens with `struct_bytes`, integers and pointers only.
 unsafe impl Growing for cclOutcome_t {
     fn struct_bytes(&mut self) -> &mut usize {
         &mut self.struct_bytes
@@ -213,8 +252,32 @@ pub(crate) unsafe fn options(pointer: *const cclOptions_t) -> Outcome<Options> {
         algorithm: pick(&algorithms, options.algorithm, "algorithm")?,
         deadline: (options.deadline_ms != 0).then(|| bounded(options.deadline_ms)),
         attempts: options.attempts,
+        encoding: encoding(options.encoding)?,
+        seed: (options.seed != 0).then_some(options.seed),
+        weight: weight(&options)?,
         caller: String::new(),
     })
+}
+
+fn encoding(number: u32) -> Outcome<Option<Encoding>> {
+    let mut all = vec![None];
+    all.extend(Encoding::ALL.map(Some));
+    pick(&all, number, "encoding")
+}
+
+fn weight(options: &cclOptions_t) -> Outcome<Option<u32>> {
+    match (options.is_weighted, options.weight) {
+        (0, 0) => Ok(None),
+        (0, weight) => {
+            let words = format!("weight is {weight}, but is_weighted is 0; set it to 1");
+            Err(Error::invalid(words).into())
+        }
+        (1, weight) => Ok(Some(weight)),
+        (other, _) => {
+            let words = format!("is_weighted is {other}; expected 0 or 1");
+            Err(Error::invalid(words).into())
+        }
+    }
 }
 
 /// Where to write the outcome of a call, if anywhere.
@@ -241,6 +304,13 @@ impl OutcomeOut {
             asked.contributors_capacity,
             "outcome->contributors",
         )?;
+        if !asked.weights.is_null() {
+            memory::check_list(
+                asked.weights,
+                asked.contributors_capacity,
+                "outcome->weights",
+            )?;
+        }
         Ok(Self(Some((asked, place))))
     }
 
@@ -250,6 +320,10 @@ impl OutcomeOut {
             return Ok(());
         };
         let contributors: Vec<u64> = outcome.contributors.iter().map(|peer| peer.0).collect();
+        let weights = match outcome.weights.is_empty() {
+            true => vec![1; contributors.len()],
+            false => outcome.weights.clone(),
+        };
         let world_size = outcome.view.members.len();
         // SAFETY: the caller of `new` vouched for the list.
         unsafe {
@@ -259,6 +333,14 @@ impl OutcomeOut {
                 "outcome->contributors",
                 &contributors,
             )?;
+            if !asked.weights.is_null() {
+                memory::set_list(
+                    asked.weights,
+                    asked.contributors_capacity,
+                    "outcome->weights",
+                    &weights,
+                )?;
+            }
         }
         place.set(cclOutcome_t {
             contributors_count: contributors.len(),
@@ -310,6 +392,9 @@ mod tests {
         let named = [cclSum, cclAvg, cclProd, cclMin, cclMax];
         let names = named.map(|number| reduce_op(number).unwrap().name());
         assert_eq!(names, ["sum", "avg", "prod", "min", "max"]);
+        for known in Encoding::ALL {
+            assert_eq!(encoding(known as u32).unwrap(), Some(known));
+        }
         assert!(dtype(12).is_err() && reduce_op(5).is_err() && dtype(u32::MAX).is_err());
     }
 }

@@ -147,7 +147,7 @@ pub use names::Names;
 pub use outcome::{Counters, LinkState, Outcome, Progress};
 pub use paths::Paths;
 pub use peer::View;
-pub use reduce::{Dtype, Element, ReduceOp};
+pub use reduce::{Dtype, Element, Encoding, ReduceOp};
 pub use state::Key;
 pub use timers::Timers;
 pub use wire::control::{

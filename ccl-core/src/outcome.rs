@@ -1,5 +1,6 @@
 //! What a caller learns from the driver: how a call ended, its progress, and counters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,21 @@ pub struct Outcome {
     pub op: OpName,
     /// Whose data is in the result, in rank order.
     pub contributors: Vec<PeerId>,
+    /// By how much each of them counts, in the same order; empty without weights.
+    pub weights: Vec<u32>,
     /// The view this peer was in when it learned the outcome.
     pub view: Arc<View>,
     /// Number of attempts.
     pub attempts: u32,
+}
+
+impl Outcome {
+    /// Who has weight 0 has contributed nothing.
+    pub(crate) fn weigh(&mut self, weights: &BTreeMap<PeerId, u32>) {
+        let weight = |peer: &PeerId| weights.get(peer).copied().unwrap_or(0);
+        self.contributors.retain(|peer| weight(peer) > 0);
+        self.weights = self.contributors.iter().map(weight).collect();
+    }
 }
 
 /// Progress of an operation at this peer.

@@ -23,6 +23,12 @@ impl Outcome {
         self.0.contributors.iter().map(|peer| peer.0).collect()
     }
 
+    /// By how much each contributor counts, in the same order; empty without weights.
+    #[getter]
+    fn weights(&self) -> Vec<u32> {
+        self.0.weights.clone()
+    }
+
     /// Number of contributors.
     #[getter]
     fn world_size(&self) -> usize {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ccl_core::ids::UnitId;
 use ccl_core::{
-    Algorithm, CommunicatorConfig, GroupId, MasterConfig, Options, ReduceOp, Roster, SyncOptions,
-    SyncStrategy, Tag, Timers,
+    Algorithm, CommunicatorConfig, Encoding, GroupId, MasterConfig, Options, ReduceOp, Roster,
+    SyncOptions, SyncStrategy, Tag, Timers,
 };
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -75,6 +75,19 @@ fn algorithm(value: &Bound<'_, PyAny>) -> PyResult<Algorithm> {
     }
 }
 
+fn encoding(value: &Bound<'_, PyAny>) -> PyResult<Option<Encoding>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    let name = value.extract::<&str>()?;
+    let mut known = Encoding::ALL.into_iter();
+    let found = known.find(|known| known.name() == name);
+    found.map(Some).ok_or_else(|| {
+        let all = Encoding::ALL.map(Encoding::name).join(", ");
+        invalid(value.py(), format!("encoding {name:?} is not one of {all}"))
+    })
+}
+
 /// Options of one call.
 pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
     let mut options = Options::default();
@@ -84,6 +97,9 @@ pub fn options(keywords: Keywords<'_, '_>) -> PyResult<Options> {
             "deadline" => options.deadline = maybe_duration(value)?,
             "attempts" => options.attempts = value.extract()?,
             "algorithm" => options.algorithm = algorithm(value)?,
+            "encoding" => options.encoding = encoding(value)?,
+            "seed" => options.seed = value.extract()?,
+            "weight" => options.weight = value.extract()?,
             "caller" => options.caller = value.extract()?,
             _ => return Ok(false),
         }

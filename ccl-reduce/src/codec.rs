@@ -20,27 +20,25 @@ use block::{E3m0, Int2, Int4, Int8};
 use sweep::{Add, Check, Decode, Encode, Format, Validate};
 use wide::{WideBf16, WideF16, WideF32};
 
-/// What elements become on the wire. Numbers are stable: they cross the wire and the C ABI.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+/// What elements become on the wire. Numbers are stable: they cross the wire and the C ABI, where 0
+/// is no encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Encoding {
     /// f32.
-    #[default]
-    F32 = 0,
+    F32 = 1,
     /// The upper half of an f32.
-    Bf16 = 1,
+    Bf16 = 2,
     /// IEEE 754 half precision; values beyond its range become the greatest.
-    F16 = 2,
+    F16 = 3,
     /// An f32 scale a block, and whole numbers from -127 to 127.
-    Int8 = 3,
+    Int8 = 4,
     /// The greatest exponent of a block, and a sign and three bits of exponent an element.
-    E3m0 = 4,
+    E3m0 = 5,
     /// A bf16 scale a block, and whole numbers from -7 to 7.
-    Int4 = 5,
+    Int4 = 6,
     /// A bf16 scale a block, and -1, 0 or 1.
-    Int2 = 6,
+    Int2 = 7,
 }
 
 /// How a value between two codes is rounded.
@@ -72,6 +70,20 @@ pub struct Input<'a> {
     /// Error feedback: what earlier calls lost, one f32 an element, zeros at first. It is added to
     /// the input, and replaced by what is lost now.
     pub residual: Option<&'a mut [f32]>,
+}
+
+impl<'a> Input<'a> {
+    /// A whole buffer, each value to be rounded to the nearer code.
+    #[must_use]
+    pub const fn of(dtype: Dtype, bytes: &'a [u8]) -> Self {
+        Self {
+            dtype,
+            bytes,
+            first_index: 0,
+            rounding: Rounding::Nearest,
+            residual: None,
+        }
+    }
 }
 
 /// An element is infinite, not a number, or too large for f32. Nothing has been written.
@@ -409,6 +421,15 @@ fn check_finite_at(level: Level, input: &Input<'_>) -> Result<(), NotFinite> {
         Some(offset) => Err(NotFinite {
             index: input.first_index + offset as u64,
         }),
+    }
+}
+
+/// Bytes of `count` elements on the wire, from a block on: encoded, or as they are in memory.
+#[must_use]
+pub const fn wire_bytes(encoding: Option<Encoding>, dtype: Dtype, count: usize) -> usize {
+    match encoding {
+        Some(encoding) => encoding.encoded_bytes(count),
+        None => count * dtype.bytes(),
     }
 }
 

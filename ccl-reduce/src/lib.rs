@@ -12,6 +12,7 @@
 pub mod codec;
 pub mod gradient;
 pub mod kernel;
+mod mixture;
 mod number;
 pub mod outer;
 pub mod perturbation;
@@ -20,7 +21,9 @@ mod reference;
 mod rule;
 mod simd;
 
+pub use codec::{BLOCK_ELEMENTS, Encoding, Rounding, wire_bytes};
 pub use kernel::{AVERAGE_INPUTS_MAX, reduce, reduce_at};
+pub use mixture::{Contribution, Form, Mixture, WEIGHT_MAX, decode_or_nan, encode_or_void, mix};
 pub use reference::reference;
 pub use simd::Level;
 

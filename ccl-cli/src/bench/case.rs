@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ccl_core::{Algorithm, Dtype, Kind, LinkState, ReduceOp};
+use ccl_core::{Algorithm, Dtype, Encoding, Kind, LinkState, ReduceOp};
 use serde::{Deserialize, Serialize};
 
 /// A collective to be measured, the same on all peers.
@@ -16,6 +16,8 @@ pub struct Case {
     pub dtype: Dtype,
     /// How elements are combined.
     pub op: ReduceOp,
+    /// What contributions are rounded to, and how they travel.
+    pub encoding: Option<Encoding>,
     /// Elements of the whole buffer; for all-gather and reduce-scatter a multiple of the world
     /// size.
     pub count: usize,
@@ -86,7 +88,7 @@ impl Case {
 }
 
 /// What one peer saw of one case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Members of the view.
     pub world_size: u32,
@@ -106,6 +108,8 @@ pub struct Measured {
     pub extra_rss_bytes: u64,
     /// Elements that differ from the reference; `None` if nobody looked.
     pub wrong: Option<u64>,
+    /// Error of an encoded result relative to the exact one, as the root of mean squares.
+    pub error: Option<f64>,
     /// Operations that were aborted since the case began.
     pub aborts: u64,
     /// Data connections that broke and were repaired since the case began.
@@ -171,6 +175,7 @@ mod tests {
             algorithm,
             dtype: Dtype::F32,
             op: ReduceOp::Sum,
+            encoding: None,
             count: 1024,
             in_place: false,
             warmup: 1,

@@ -129,7 +129,7 @@ impl HashOptions {
         let blocks = Blocks::new(&keys)?;
         let contents = keys.iter().enumerate().map(|(index, _)| {
             let mut content = vec![0_u8; usize::try_from(entry_bytes).unwrap_or(usize::MAX)];
-            fill(&mut content, Seed(1), index, 0);
+            fill(&mut content, Seed::new(1), index, 0);
             content
         });
         Ok((blocks, contents.collect()))

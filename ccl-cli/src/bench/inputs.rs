@@ -12,17 +12,45 @@ pub trait Sample: Element + Default {
     fn sample(random: u64) -> Self;
     /// Its bits.
     fn bits(self) -> u64;
+    /// Its value, exact but for integers of more than 53 bits.
+    fn value(self) -> f64;
 }
 
 /// Which inputs: each check of a bench uses others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seed(pub u64);
+pub struct Seed {
+    number: u64,
+    is_finite: bool,
+}
+
+impl Seed {
+    /// Inputs of this number.
+    pub const fn new(number: u64) -> Self {
+        Self {
+            number,
+            is_finite: false,
+        }
+    }
+
+    /// Without NaN and infinities, if wanted.
+    pub const fn finite(self, is_finite: bool) -> Self {
+        Self { is_finite, ..self }
+    }
+}
+
+/// Random bits with this one give an ordinary number.
+const ORDINARY: u64 = 1 << 11;
 
 /// Writes the elements `first..` of what `rank` contributes.
 pub fn fill<T: Sample>(buffer: &mut [T], seed: Seed, rank: usize, first: usize) {
-    let base = mix(seed.0 ^ mix(rank as u64 + 1));
+    let base = mix(seed.number ^ mix(rank as u64 + 1));
     for (index, element) in buffer.iter_mut().enumerate() {
-        *element = T::sample(mix(base.wrapping_add((first + index) as u64)));
+        let random = mix(base.wrapping_add((first + index) as u64));
+        *element = T::sample(if seed.is_finite {
+            random | ORDINARY
+        } else {
+            random
+        });
     }
 }
 
@@ -44,6 +72,9 @@ macro_rules! integers {
             #[allow(clippy::unnecessary_cast)]
             fn bits(self) -> u64 {
                 self as u64
+            }
+            fn value(self) -> f64 {
+                self as f64
             }
         }
     )*};
@@ -68,6 +99,9 @@ macro_rules! floats {
             }
             fn bits(self) -> u64 {
                 u64::from(self.to_bits())
+            }
+            fn value(self) -> f64 {
+                self.into()
             }
         }
     )*};
@@ -152,9 +186,9 @@ mod tests {
     #[test]
     fn a_block_is_the_same_wherever_it_is_cut() {
         let mut whole = [0_i32; 100];
-        fill(&mut whole, Seed(7), 2, 0);
+        fill(&mut whole, Seed::new(7), 2, 0);
         let mut tail = [0_i32; 40];
-        fill(&mut tail, Seed(7), 2, 60);
+        fill(&mut tail, Seed::new(7), 2, 60);
         assert_eq!(whole[60..], tail);
     }
 
@@ -162,7 +196,7 @@ mod tests {
     fn ranks_and_seeds_differ() {
         let of = |seed, rank| {
             let mut buffer = [0_u64; 4];
-            fill(&mut buffer, Seed(seed), rank, 0);
+            fill(&mut buffer, Seed::new(seed), rank, 0);
             buffer
         };
         assert_ne!(of(1, 0), of(1, 1));
@@ -172,7 +206,7 @@ mod tests {
     #[test]
     fn floats_have_every_kind_of_value() {
         let mut buffer = vec![f16::ZERO; 1 << 16];
-        fill(&mut buffer, Seed(3), 0, 0);
+        fill(&mut buffer, Seed::new(3), 0, 0);
         let has = |test: fn(f16) -> bool| buffer.iter().any(|&element| test(element));
         assert!(has(|x| x.is_nan()) && has(|x| x.is_infinite()));
         assert!(has(|x| x.to_bits() == 0x8000), "minus zero");
@@ -184,7 +218,7 @@ mod tests {
     #[test]
     fn integers_have_negative_values() {
         let mut buffer = [0_i8; 64];
-        fill(&mut buffer, Seed(3), 0, 0);
+        fill(&mut buffer, Seed::new(3), 0, 0);
         assert!(buffer.iter().any(|&x| x < 0) && buffer.iter().any(|&x| x > 0));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ccl_core::{Algorithm, Dtype, Kind, ReduceOp};
+use ccl_core::{Algorithm, Dtype, Encoding, Kind, ReduceOp};
 use clap::{Args, ValueEnum};
 
 use super::case::{Case, Step, kind_name};
@@ -60,6 +60,9 @@ pub struct CollectiveOptions {
     /// How elements combine.
     #[arg(long, value_parser = parse_op, default_value = "sum")]
     op: ReduceOp,
+    /// What contributions are rounded to, and how they travel.
+    #[arg(long, value_parser = parse_encoding)]
+    encoding: Option<Encoding>,
     /// The result replaces the input.
     #[arg(long)]
     in_place: bool,
@@ -242,6 +245,7 @@ impl CollectiveOptions {
             algorithm: self.algorithm.as_requested(),
             dtype,
             op,
+            encoding: self.encoding,
             count,
             in_place: self.in_place && kind == Kind::AllReduce,
             warmup: self.warmup.max(1),
@@ -312,6 +316,7 @@ impl FloorOptions {
             algorithm: self.algorithm.as_requested(),
             dtype: Dtype::F32,
             op: ReduceOp::Sum,
+            encoding: None,
             count: usize::try_from(bytes / 4).unwrap_or(usize::MAX),
             in_place: false,
             warmup: self.warmup,
@@ -335,6 +340,15 @@ fn parse_op(name: &str) -> Result<ReduceOp, String> {
     let all = ReduceOp::ALL;
     all.into_iter().find(|op| op.name() == name).ok_or_else(|| {
         let names: Vec<&str> = all.iter().map(|op| op.name()).collect();
+        format!("not one of {}", names.join(", "))
+    })
+}
+
+fn parse_encoding(name: &str) -> Result<Encoding, String> {
+    let all = Encoding::ALL;
+    let known = all.into_iter().find(|encoding| encoding.name() == name);
+    known.ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|encoding| encoding.name()).collect();
         format!("not one of {}", names.join(", "))
     })
 }

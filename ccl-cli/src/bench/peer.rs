@@ -117,7 +117,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
     bench.call()?;
     let first_ns = nanoseconds_since(start)?;
     let first_peak_bytes = peak_rss_bytes()?;
-    let first_wrong = bench.count_wrong(FIRST);
+    let first_wrong = bench.count_wrong();
     for _ in 1..case.warmup {
         bench.call()?;
     }
@@ -127,6 +127,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
     let (iteration_ns, spent) = bench.time(setup)?;
     let peak_bytes = peak_rss_bytes()?.max(first_peak_bytes);
     let last_wrong = bench.check_last()?;
+    let error = bench.error();
     let counters_at_end = communicator.counters();
     Ok(Measured {
         world_size: bench.reference.world_size(),
@@ -138,6 +139,7 @@ fn measure<T: Sample>(communicator: &Communicator, setup: &Setup, case: &Case) -
         master_cpu_ns: spent.master_ns,
         extra_rss_bytes: peak_bytes.saturating_sub(bench.buffer_bytes()),
         wrong: case.check.then_some(first_wrong + last_wrong),
+        error,
         aborts: counters_at_end.aborts - counters.aborts,
         repairs: counters_at_end.repairs - counters.repairs,
         lanes: counters_at_end.lanes,
@@ -178,6 +180,8 @@ struct Bench<'a, T> {
     case: &'a Case,
     options: Options,
     reference: Reference,
+    /// What the buffers were filled with last.
+    seed: Seed,
     /// What this peer contributes; in place, the result as well.
     send: Vec<T>,
     /// The result out of place, else empty.
@@ -201,9 +205,11 @@ impl<'a, T: Sample> Bench<'a, T> {
             case,
             options: Options {
                 algorithm: case.algorithm,
+                encoding: case.encoding,
                 ..Options::default()
             },
             reference,
+            seed: POISON,
             send: touched(send),
             receive: touched(receive),
         })
@@ -219,7 +225,8 @@ impl<'a, T: Sample> Bench<'a, T> {
 
     /// Writes this rank's input, and something else where the result goes.
     fn fill(&mut self, seed: Seed) {
-        fill(&mut self.send, seed, self.reference.rank(), 0);
+        self.seed = seed.finite(self.case.encoding.is_some());
+        fill(&mut self.send, self.seed, self.reference.rank(), 0);
         fill(&mut self.receive, POISON, self.reference.rank(), 0);
     }
 
@@ -270,16 +277,25 @@ impl<'a, T: Sample> Bench<'a, T> {
         Ok((iteration_ns, Cpu::read(setup)?.since(before)))
     }
 
-    fn count_wrong(&self, seed: Seed) -> u64 {
-        if !self.case.check {
-            return 0;
-        }
-        let result = if self.is_in_place() {
+    fn result(&self) -> &[T] {
+        if self.is_in_place() {
             &self.send
         } else {
             &self.receive
-        };
-        self.reference.count_wrong(result, seed)
+        }
+    }
+
+    fn count_wrong(&self) -> u64 {
+        if !self.case.check {
+            return 0;
+        }
+        self.reference.count_wrong(self.result(), self.seed)
+    }
+
+    /// Relative error of the result that was checked last, if it was encoded.
+    fn error(&self) -> Option<f64> {
+        let is_encoded = self.case.check && self.case.encoding.is_some();
+        is_encoded.then(|| self.reference.error(self.result(), self.seed))
     }
 
     /// Compares the last timed call with the reference. In place its input is the result of the
@@ -288,9 +304,8 @@ impl<'a, T: Sample> Bench<'a, T> {
         if self.is_in_place() && self.case.check {
             self.fill(LAST);
             self.call()?;
-            return Ok(self.count_wrong(LAST));
         }
-        Ok(self.count_wrong(TIMED))
+        Ok(self.count_wrong())
     }
 }
 
@@ -306,10 +321,10 @@ fn touched<T: Sample>(length: usize) -> Vec<T> {
 }
 
 /// Inputs of the first call, which is not timed.
-const FIRST: Seed = Seed(1);
+const FIRST: Seed = Seed::new(1);
 /// Inputs of the timed calls.
-const TIMED: Seed = Seed(2);
+const TIMED: Seed = Seed::new(2);
 /// Inputs of the last call in place.
-const LAST: Seed = Seed(3);
+const LAST: Seed = Seed::new(3);
 /// What is where a result is to come; a result that was not written is wrong.
-const POISON: Seed = Seed(4);
+const POISON: Seed = Seed::new(4);

@@ -8,10 +8,13 @@
 use std::ops::Range;
 
 use ccl_core::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
-use ccl_core::collective::{Encoding, Extent, choose_algorithm};
-use ccl_core::reduce::reference;
+use ccl_core::collective::{Extent, choose_algorithm};
+use ccl_core::reduce::codec::Input;
+use ccl_core::reduce::{
+    Contribution, Form, Mixture, decode_or_nan, encode_or_void, mix, reference, wire_bytes,
+};
 use ccl_core::wire::control::CostTable;
-use ccl_core::{Algorithm, Kind, Rank, ReduceOp, View};
+use ccl_core::{Algorithm, Encoding, Kind, Rank, ReduceOp, View};
 
 use super::case::Case;
 use super::inputs::{Sample, Seed, fill};
@@ -21,8 +24,9 @@ use crate::failure::{Failure, Result};
 pub fn algorithm(case: &Case, world_size: u32, costs: &CostTable) -> Algorithm {
     let extent = Extent {
         world_size: world_size as usize,
-        bytes: case.count * case.dtype.bytes(),
-        is_integer_average: case.op == ReduceOp::Avg && case.dtype.is_integer(),
+        bytes: wire_bytes(case.encoding, case.dtype, case.count),
+        is_added_at_once: case.op == ReduceOp::Avg && case.dtype.is_integer()
+            || case.encoding.is_some(),
     };
     choose_algorithm(case.kind, case.algorithm, extent, costs)
 }
@@ -133,6 +137,9 @@ impl Reference {
 
     fn at_once(&self, inputs: &[Vec<u8>]) -> Vec<u8> {
         let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        if let Some(encoding) = self.case.encoding {
+            return self.encoded(encoding, &inputs);
+        }
         if let [only] = inputs[..] {
             return only.to_vec();
         }
@@ -145,6 +152,66 @@ impl Reference {
             &mut result,
         );
         result
+    }
+
+    /// As above, of encoded contributions. `from` is the first element of a block.
+    fn encoded(&self, encoding: Encoding, inputs: &[&[u8]]) -> Vec<u8> {
+        let dtype = self.case.dtype;
+        let mixture = Mixture {
+            encoding: Some(encoding),
+            divisor: self.world_size as u64,
+            ..Mixture::of(dtype, self.case.op)
+        };
+        let contributions = inputs.iter().map(|&elements| Contribution {
+            weight: 1,
+            form: Form::Unrounded(elements),
+        });
+        let contributions: Vec<Contribution<'_>> = contributions.collect();
+        let mut sum = vec![0; inputs[0].len()];
+        mix(&mixture, &contributions, &mut sum);
+        if self.case.kind != Kind::AllReduce || self.algorithm == Algorithm::OneShot {
+            return sum;
+        }
+        let count = sum.len() / dtype.bytes();
+        let mut encoded = vec![0; encoding.encoded_bytes(count)];
+        let input = Input::of(dtype, &sum);
+        encode_or_void(encoding, input, &mut encoded);
+        decode_or_nan(encoding, dtype, &encoded, &mut sum);
+        sum
+    }
+
+    /// Error of a result relative to the exact one, as the root of mean squares.
+    pub fn error<T: Sample>(&self, result: &[T], seed: Seed) -> f64 {
+        let share = self.case.count / self.world_size;
+        let first = match self.case.kind {
+            Kind::ReduceScatter => share * self.rank,
+            _ => 0,
+        };
+        let divisor = match self.case.op {
+            ReduceOp::Avg => self.world_size as f64,
+            _ => 1.0,
+        };
+        let (mut error, mut whole) = (0.0, 0.0);
+        let mut input = [T::default(); BLOCK];
+        for (block, part) in result.chunks(BLOCK).enumerate() {
+            let mut exact = vec![0.0; part.len()];
+            let input = &mut input[..part.len()];
+            for rank in 0..self.world_size {
+                fill(input, seed, rank, first + block * BLOCK);
+                for (sum, element) in exact.iter_mut().zip(&*input) {
+                    *sum += element.value() / divisor;
+                }
+            }
+            for (found, exact) in part.iter().zip(&exact) {
+                error += (found.value() - exact).powi(2);
+                whole += exact.powi(2);
+            }
+        }
+        if whole > 0.0 {
+            (error / whole).sqrt()
+        } else {
+            0.0
+        }
     }
 
     /// The last hop divides, if an average is asked for.
@@ -184,7 +251,7 @@ fn ring_stretches(case: &Case, ring_order: &[Rank]) -> Vec<Stretch> {
         world_size,
         ring_order,
         root: None,
-        encoding: Encoding::Raw,
+        encoding: None,
         segments_per_chunk: 1,
     };
     let layout = Layout::new(&shape, &SegmentLimits::default());
@@ -256,6 +323,7 @@ mod tests {
             algorithm,
             dtype: Dtype::F32,
             op: ReduceOp::Sum,
+            encoding: None,
             count,
             in_place: false,
             warmup: 1,
@@ -295,7 +363,7 @@ mod tests {
         }
     }
 
-    const SEED: Seed = Seed(9);
+    const SEED: Seed = Seed::new(9);
     const RING: [Rank; 3] = [Rank(2), Rank(0), Rank(1)];
 
     fn inputs(count: usize) -> Vec<Vec<f32>> {
@@ -321,7 +389,7 @@ mod tests {
         assert_eq!(reference.count_wrong(&result, SEED), 0);
         result[12_345] = f32::from_bits(result[12_345].to_bits() ^ 1);
         assert_eq!(reference.count_wrong(&result, SEED), 1);
-        assert!(reference.count_wrong(&result, Seed(10)) > 19_000);
+        assert!(reference.count_wrong(&result, Seed::new(10)) > 19_000);
     }
 
     #[test]

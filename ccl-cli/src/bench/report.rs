@@ -1,6 +1,6 @@
 //! Turns the peers' measurements into a line of the table, as text or JSON.
 
-use ccl_core::Kind;
+use ccl_core::{Encoding, Kind};
 use serde::Serialize;
 
 use super::case::{Case, LinkSeen, Measured, kind_name};
@@ -33,6 +33,10 @@ pub struct Line {
     algbw_gb_s: f64,
     busbw_gb_s: f64,
     wrong: Option<u64>,
+    encoding: &'static str,
+    /// Error of an encoded result relative to the exact one, as the root of mean squares; the worst
+    /// peer's.
+    relative_error: Option<f64>,
     aborts: u64,
     repairs: u64,
     cpu_s_per_gib: Option<f64>,
@@ -157,6 +161,8 @@ impl Line {
             algbw_gb_s: round(algbw_gb_s),
             busbw_gb_s: round(algbw_gb_s * case.bus_factor(world_size)),
             wrong: (!wrong.is_empty()).then(|| wrong.iter().sum()),
+            encoding: case.encoding.map_or("none", Encoding::name),
+            relative_error: peers().filter_map(|peer| peer.error).reduce(f64::max),
             aborts: peers().map(|peer| peer.aborts).sum(),
             repairs: peers().map(|peer| peer.repairs).sum(),
             cpu_s_per_gib: cpu_ns.and_then(|ns| seconds_per_gib(ns, bytes)),
@@ -185,7 +191,7 @@ impl Line {
             |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         format!(
             "{:>12} {:>12} {:>5} {:>5} {:>7} {:>11.1} {:>11.1} {:>11.1} {:>7.3} {:>7.3} {:>6} {:>8} \
-             {:>8.1} {:>6} {:>6}",
+             {:>8.1} {:>6} {:>6}{}",
             self.bytes,
             self.count,
             self.dtype,
@@ -201,6 +207,8 @@ impl Line {
             self.extra_rss_bytes as f64 / f64::from(1 << 20),
             optional(self.floor_time_ratio),
             optional(self.floor_cpu_ratio),
+            self.relative_error
+                .map_or(String::new(), |error| format!("  error {error:.2e}")),
         )
     }
 }
@@ -303,6 +311,7 @@ mod tests {
         algorithm: Algorithm::TwoShot,
         dtype: Dtype::F32,
         op: ReduceOp::Sum,
+        encoding: None,
         count: 1 << 18,
         in_place: false,
         warmup: 1,
@@ -323,6 +332,7 @@ mod tests {
             master_cpu_ns,
             extra_rss_bytes: cpu_ns,
             wrong: Some(1),
+            error: None,
             aborts: 0,
             repairs: 3,
             lanes: 4,

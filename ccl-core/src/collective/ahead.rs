@@ -40,8 +40,7 @@ impl Direct {
             return Ok(());
         }
         let layout = &common.layout;
-        let is_bulky = layout.encoding().is_raw() && !layout.is_eager();
-        if !is_bulky || count > self.owned.end - self.owned.start {
+        if layout.is_eager() || count > self.owned.end - self.owned.start {
             return Err("data ahead of an operation that has none");
         }
         let bytes: usize = (self.owned.start..self.owned.start + count)

@@ -13,8 +13,9 @@ pub struct Extent {
     pub world_size: usize,
     /// Bytes of all its buffers together.
     pub bytes: usize,
-    /// Whether integers are averaged, in any buffer.
-    pub is_integer_average: bool,
+    /// Whether partial sums cannot travel: integers are averaged, or contributions are encoded or
+    /// have weights.
+    pub is_added_at_once: bool,
 }
 
 /// The algorithm for a collective of this kind and extent: never `Auto`.
@@ -22,8 +23,8 @@ pub struct Extent {
 /// `called` is what the caller asked for. Only all-reduce has several; other kinds go straight to
 /// owners and back whatever was asked for. What is small enough to go with the posts takes two hops
 /// at most whatever the world, so `Auto` never sends it around. The sum of an average of integers
-/// does not fit the elements that travel around a ring, so it is made in one place: two-shot, even
-/// if ring was asked for.
+/// does not fit the elements that travel around a ring, nor does one of encoded or weighted
+/// contributions, so it is made in one place: two-shot, even if ring was asked for.
 #[must_use]
 pub fn choose_algorithm(
     kind: Kind,
@@ -34,7 +35,7 @@ pub fn choose_algorithm(
     match called {
         _ if kind != Kind::AllReduce => Algorithm::TwoShot,
         Algorithm::Auto => cheapest(extent, costs),
-        Algorithm::Ring if extent.is_integer_average => Algorithm::TwoShot,
+        Algorithm::Ring if extent.is_added_at_once => Algorithm::TwoShot,
         called => called,
     }
 }
@@ -51,7 +52,7 @@ fn cheapest(extent: Extent, costs: &CostTable) -> Algorithm {
     let is_small = extent.bytes <= limits::EAGER_BYTES_MAX;
     let is_wide = extent.world_size > costs.direct_world_max as usize;
     let goes_around = !is_small && (is_wide || ring < one_shot.min(two_shot));
-    if goes_around && !extent.is_integer_average {
+    if goes_around && !extent.is_added_at_once {
         return Algorithm::Ring;
     }
     match one_shot <= two_shot {
@@ -72,7 +73,7 @@ mod tests {
         let extent = Extent {
             world_size,
             bytes,
-            is_integer_average: false,
+            is_added_at_once: false,
         };
         choose_algorithm(Kind::AllReduce, called, extent, costs)
     }
@@ -124,7 +125,7 @@ mod tests {
         let extent = Extent {
             world_size: 9,
             bytes: MIB,
-            is_integer_average: false,
+            is_added_at_once: false,
         };
         for kind in [
             Kind::ReduceScatter,
@@ -144,7 +145,7 @@ mod tests {
         let extent = Extent {
             world_size: 9,
             bytes: MIB,
-            is_integer_average: true,
+            is_added_at_once: true,
         };
         for called in [
             Algorithm::Auto,

@@ -57,7 +57,7 @@ impl Contributions {
     /// Nothing let in. Takes no memory where nothing is combined.
     pub(super) fn new(common: &Common) -> Self {
         let owned = common.layout.owned(common.rank);
-        let is_combined = common.is_reduction() && common.world_size() > 1;
+        let is_combined = common.is_reduction() && !common.is_own_input();
         let count = if is_combined { owned.len() } else { 0 };
         Self {
             owned,
@@ -78,8 +78,10 @@ impl Contributions {
 
     /// All members have posted: says whose data did not come along, and what came ahead.
     pub(super) fn begin(&mut self, common: &mut Common, reserve: &Reserve) {
-        let needs_more =
-            |rank: &Rank| !matches!(common.posts[rank.index()], Post::Agrees { eager: Some(_) });
+        let needs_more = |&rank: &Rank| {
+            let post = &common.posts[rank.index()];
+            common.contributes(rank) && !matches!(post, Post::Agrees { eager: Some(_) })
+        };
         self.senders = common.others().filter(needs_more).collect();
         self.missing.fill(self.senders.len() as u32);
         for index in 0..self.senders.len() {
@@ -251,6 +253,9 @@ impl Contributions {
     ) -> Vec<Operand> {
         let mut operands = shared.spare.pop().unwrap_or_default();
         for (rank, post) in (0..).map(Rank).zip(&common.posts) {
+            if !common.contributes(rank) {
+                continue;
+            }
             operands.push(match (self.get(segment, rank), post) {
                 (Contribution::Arrived(slot), _) => Operand::Slot {
                     start: shared.slots.start(slot),

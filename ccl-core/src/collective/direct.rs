@@ -27,9 +27,10 @@ use super::operation::{ArrivedPost, Bulk, Combine, Common, Post, Shared, Signal}
 use super::segment_set::SegmentSet;
 use super::slots::SlotPool;
 use super::step::{Body, Place};
+use super::traffic;
 use crate::ids::Rank;
 use crate::transport::Frame;
-use crate::wire::control::{Called, Kind};
+use crate::wire::control::Kind;
 
 /// What came of an attempt to let contributions in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,10 @@ impl Direct {
     /// What goes with the post to `to`, if this operation goes eagerly.
     pub(super) fn post_body(&self, common: &Common, to: Rank) -> Option<Body> {
         let segments = if common.is_reduction() {
-            common.layout.owned(to)
+            match common.contributes(common.rank) {
+                true => common.layout.owned(to),
+                false => 0..0,
+            }
         } else {
             self.originated(common)
         };
@@ -91,7 +95,14 @@ impl Direct {
 
     /// Copies what this peer contributes to its own result.
     pub(super) fn start(&mut self, common: &mut Common, shared: &mut Shared) {
-        let own = if common.world_size() == 1 || common.fingerprint.kind() == Kind::Broadcast {
+        let is_alone = common.world_size() == 1;
+        if is_alone && common.is_reduction() && !common.is_own_input() {
+            for segment in self.owned.clone() {
+                self.reduce(common, segment, shared);
+            }
+            return;
+        }
+        let own = if is_alone || common.fingerprint.kind() == Kind::Broadcast {
             let is_source = common.is_reduction() || common.origin_is(common.rank);
             is_source.then(|| 0..common.layout.segment_count())
         } else {
@@ -115,6 +126,10 @@ impl Direct {
                 from,
                 count: post.ahead,
             };
+            let is_data = post.ahead > 0 || !post.body.is_empty();
+            if is_data && !common.contributes(from) {
+                return Err("data of a member that contributes nothing");
+            }
             self.take_announced(common, announced, shared)?;
             return take_contribution(common, from, post.body);
         }
@@ -157,6 +172,7 @@ impl Direct {
     }
 
     fn begin_reduction(&mut self, common: &mut Common, shared: &mut Shared) -> bool {
+        common.total_bytes = traffic::of_direct(common);
         if self.owned.is_empty() || common.world_size() == 1 {
             return false;
         }
@@ -238,24 +254,9 @@ impl Direct {
             if !credited.insert(segment) {
                 return Err("a credit granted twice");
             }
-            if !common.encode(Side::Input, segment, shared) {
-                send_contribution(common, from, segment, shared);
-            }
+            common.send_input(from, Frame::Contribution { segment, hop: 0 }, shared);
         }
         Ok(())
-    }
-
-    /// What this peer sends of a segment is as it travels.
-    pub(super) fn handle_encoded(common: &mut Common, segment: u32, shared: &mut Shared) {
-        let owner = common.layout.owner(segment);
-        if owner != common.rank {
-            send_contribution(common, owner, segment, shared);
-            return;
-        }
-        common.decode(segment, shared);
-        for to in common.others() {
-            common.send_results(to, Side::Result, segment..segment + 1, shared);
-        }
     }
 
     /// Where a bulk frame of a member goes; its segment exists and its length is right.
@@ -428,13 +429,12 @@ pub(super) fn sends_results(common: &Common) -> bool {
     common.fingerprint.kind() == Kind::AllReduce && !common.layout.is_one_shot()
 }
 
-/// Sends this peer's input in a segment to an owner of it.
-fn send_contribution(common: &mut Common, to: Rank, segment: u32, shared: &mut Shared) {
-    let bulk = Bulk {
-        frame: Frame::Contribution { segment, hop: 0 },
-        side: Side::Input,
-    };
-    common.send_bulk(to, bulk, shared);
+/// A finished segment has its wire form: takes it over, and sends it to the others.
+pub(super) fn send_encoded_result(common: &mut Common, segment: u32, shared: &mut Shared) {
+    common.decode(segment, shared);
+    for to in common.others() {
+        common.send_results(to, Side::Result, segment..segment + 1, shared);
+    }
 }
 
 fn credit(common: &mut Common, to: Rank, segments: Range<u32>, shared: &mut Shared) {
@@ -475,24 +475,4 @@ impl Common {
             self.send_bulk(to, bulk, shared);
         }
     }
-}
-
-/// Payload bytes that a rank sends and receives in all.
-pub(super) fn traffic_bytes(common: &Common) -> u64 {
-    let layout = &common.layout;
-    let total = layout.total_wire_bytes();
-    let own = layout.owned_wire_bytes(common.rank);
-    let others = common.world_size() - 1;
-    let rest = total - own;
-    let bytes = match common.fingerprint.called {
-        Called::AllReduce { .. } if layout.is_one_shot() => 2 * total * others,
-        Called::AllReduce { .. } => 2 * rest + 2 * own * others,
-        // An own chunk that came from the root goes to all but the root and this peer.
-        Called::Broadcast { root, .. } if root != common.rank => {
-            total + own * others.saturating_sub(1)
-        }
-        // A barrier moves nothing: it has no elements.
-        _ => rest + own * others,
-    };
-    bytes as u64
 }

@@ -19,8 +19,9 @@ use bytes::Bytes;
 
 use super::exchange::{Exchange, ExchangeLimits};
 use super::layout::Part;
-use super::memory::{Buffer, CallAt, Memory, Scratch, StagingPool, staging_bytes};
+use super::memory::{Brought, Buffer, CallAt, Memory, Scratch, StagingPool, staging_bytes};
 use super::run::{self, Work};
+use super::schedule::Given;
 use super::step::{CopyOwn, Output, Place};
 use crate::buffer::{NoMemory, Storage};
 use crate::ids::{OpName, PeerId, Vid};
@@ -161,7 +162,8 @@ impl Engine {
     /// # Panics
     /// If another operation of its tag is open, or the buffers do not have the lengths of their
     /// counts.
-    pub fn start(&self, start: Start, buffers: &[Buffer]) -> Result<(), NoMemory> {
+    pub fn start(&self, start: Start, brought: &Brought) -> Result<(), NoMemory> {
+        let buffers = &brought.buffers;
         let part = |buffer: &Buffer| Part {
             dtype: buffer.dtype,
             count: buffer.count as u64,
@@ -170,6 +172,7 @@ impl Engine {
         let called = CallAt {
             fingerprint: &start.fingerprint,
             rank: start.rank,
+            seed: brought.seed,
         };
         let staging = match staging_bytes(buffers, called) {
             0 => None,
@@ -178,7 +181,9 @@ impl Engine {
         let memory = Memory::new(buffers, called, &self.scratch, staging);
         self.with_exchange(|state| {
             state.operations.insert(start.birth.op, Arc::new(memory));
-            state.exchange.start(start, &parts);
+            let parts = &parts;
+            let weight = brought.weight;
+            state.exchange.start(start, Given { parts, weight });
         });
         Ok(())
     }
@@ -218,6 +223,12 @@ impl Engine {
     #[must_use]
     pub fn progress(&self, op: OpName) -> Option<(u64, u64)> {
         self.state.lock().exchange.progress(op)
+    }
+
+    /// By how much each member's contribution counts, if it has weights and is open.
+    #[must_use]
+    pub fn weights(&self, op: OpName) -> Option<BTreeMap<PeerId, u32>> {
+        self.state.lock().exchange.weights(op)
     }
 
     /// Lanes that were repaired since the engine was made.

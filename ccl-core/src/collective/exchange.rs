@@ -16,10 +16,10 @@ use bytes::Bytes;
 use super::ahead::Came;
 use super::direct::Grant;
 use super::kept::{KeptPosts, order};
-use super::layout::{Part, SegmentLimits};
+use super::layout::SegmentLimits;
 use super::operation::{ArrivedPost, Shared};
 use super::reserve::{Ahead, Reserve, Room};
-use super::schedule::{Operation, decode_post};
+use super::schedule::{Given, Operation, decode_post};
 use super::slots::SlotPool;
 use crate::ids::{OpName, PeerId, Rank, Tag, Vid};
 use crate::limits;
@@ -100,9 +100,9 @@ impl Exchange {
     ///
     /// # Panics
     /// If another operation of its tag is open: the caller lets none start before.
-    pub fn start(&mut self, start: Start, parts: &[Part]) {
+    pub fn start(&mut self, start: Start, given: Given<'_>) {
         let tag = start.birth.op.tag;
-        let mut operation = Operation::new(start, parts, &self.limits.segments);
+        let mut operation = Operation::new(start, given, &self.limits.segments);
         let common = &mut operation.common;
         if common.layout.is_eager()
             && common.layout.total_bytes() > 0
@@ -289,6 +289,15 @@ impl Exchange {
         let common = &self.operations.get(&op.tag)?.common;
         let moved = common.moved_bytes.min(common.total_bytes);
         (common.name == op).then_some((moved, common.total_bytes))
+    }
+
+    /// By how much each member's contribution counts, if it has weights and is open.
+    #[must_use]
+    pub fn weights(&self, op: OpName) -> Option<BTreeMap<PeerId, u32>> {
+        let common = &self.operations.get(&op.tag)?.common;
+        let weights = common.weights.iter().copied();
+        let by_peer = common.members.iter().copied().zip(weights);
+        (common.name == op && common.fingerprint.is_weighted).then(|| by_peer.collect())
     }
 
     /// Whether no operation holds scratch memory.

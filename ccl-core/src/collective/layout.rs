@@ -14,11 +14,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::encoding::Encoding;
 use crate::ids::Rank;
 use crate::limits;
-use crate::reduce::Dtype;
-use crate::wire::control::{Algorithm, Kind};
+use crate::reduce::{BLOCK_ELEMENTS, Dtype, Encoding, wire_bytes};
+use crate::wire::control::Kind;
+
+pub use super::shape::Shape;
 
 /// One buffer of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ pub enum Side {
     /// Where the result is put together: the caller's receive buffer, or staging memory if that is
     /// the input.
     Result,
-    /// Where segments are that travel in another form than memory has: each at the place of its
-    /// input, first what this peer sends, then the result that comes back.
+    /// Where segments are that travel in another form than memory has, one after the other: first
+    /// what this peer sends, then the result that comes back.
     Wire,
 }
 
@@ -100,33 +101,13 @@ impl Default for SegmentLimits {
     }
 }
 
-/// What a layout is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape<'a> {
-    /// Which collective.
-    pub kind: Kind,
-    /// How it moves; `Auto` is resolved before.
-    pub algorithm: Algorithm,
-    /// Its buffers.
-    pub parts: &'a [Part],
-    /// World size.
-    pub world_size: usize,
-    /// The ring, as ranks; used by ring only.
-    pub ring_order: &'a [Rank],
-    /// Source of a broadcast.
-    pub root: Option<Rank>,
-    /// How the elements travel, if they are combined and not eager.
-    pub encoding: Encoding,
-    /// Segments that a small chunk is cut into.
-    pub segments_per_chunk: usize,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     part: u32,
     chunk: u32,
     input: usize,
     result: usize,
+    wire: usize,
     bytes: usize,
     /// Bytes of its chunk before it, in memory.
     offset: usize,
@@ -136,6 +117,8 @@ struct Segment {
 #[derive(Clone, Debug)]
 pub struct Layout {
     parts: Vec<Part>,
+    /// By part: bytes on the wire of its segments so far.
+    wire_ends: Vec<usize>,
     segments: Vec<Segment>,
     /// First segment of each chunk, and one past the last.
     chunk_starts: Vec<u32>,
@@ -149,7 +132,7 @@ pub struct Layout {
     slot_bytes: usize,
     is_eager: bool,
     is_one_shot: bool,
-    encoding: Encoding,
+    encoding: Option<Encoding>,
 }
 
 impl Layout {
@@ -162,35 +145,45 @@ impl Layout {
     pub fn new(shape: &Shape<'_>, limits: &SegmentLimits) -> Self {
         let n = shape.world_size;
         assert!(n > 0, "an operation has at least one member");
-        let shares = if is_by_share(shape.kind) { n } else { 1 };
+        let shares = if shape.is_by_share() { n } else { 1 };
         let total_bytes = shape.parts.iter().map(Part::bytes).sum::<usize>() * shares;
-        let is_eager = total_bytes <= limits.eager_bytes_max && !is_ring(shape);
-        let is_one_shot = is_one_shot(shape);
+        let encoding = match shape.kind {
+            Kind::AllReduce | Kind::ReduceScatter => shape.encoding,
+            _ => None,
+        };
+        let is_small = total_bytes <= limits.eager_bytes_max;
+        let is_eager = is_small && encoding.is_none() && !shape.is_ring();
+        let is_one_shot = shape.is_one_shot();
         let mut layout = Self {
             parts: shape.parts.to_vec(),
+            wire_ends: vec![0; shape.parts.len()],
             segments: Vec::new(),
             chunk_starts: vec![0],
             chunk_wire_bytes: Vec::with_capacity(n),
-            owners: owners(shape),
+            owners: shape.owners(),
             chunk_of_rank: vec![0; n],
             total_bytes,
             slot_bytes: slot_bytes(n, limits),
             is_eager,
             is_one_shot,
-            encoding: match shape.kind {
-                _ if is_eager || is_one_shot => Encoding::Raw,
-                Kind::AllReduce | Kind::ReduceScatter => shape.encoding,
-                _ => Encoding::Raw,
-            },
+            encoding,
         };
         for (chunk, owner) in layout.owners.iter().enumerate() {
             layout.chunk_of_rank[owner.index()] = u32::try_from(chunk).expect("worlds are small");
         }
         let chunk_count = layout.owners.len();
         let piece_bytes = total_bytes / chunk_count / shape.segments_per_chunk;
-        let segment_bytes = segment_bytes(piece_bytes, n, limits);
+        let mut segment_bytes = segment_bytes(piece_bytes, n, limits);
+        if encoding.is_some() {
+            // Blocks are encoded whole.
+            segment_bytes = segment_bytes.max(BLOCK_BYTES_MAX);
+            assert!(
+                segment_bytes <= layout.slot_bytes,
+                "slots hold whole segments"
+            );
+        }
         for chunk in 0..chunk_count {
-            if is_by_share(shape.kind) {
+            if shape.is_by_share() {
                 layout.cut_share(shape.kind, chunk, segment_bytes);
             } else {
                 let whole_to = shape.root.filter(|_| is_eager);
@@ -254,13 +247,19 @@ impl Layout {
     pub fn wire_bytes(&self, segment: u32) -> usize {
         let dtype = self.dtype(segment);
         let count = self.bytes(segment) / dtype.bytes();
-        self.encoding.wire_bytes(dtype, count)
+        wire_bytes(self.encoding, dtype, count)
     }
 
     /// How the segments travel.
     #[must_use]
-    pub fn encoding(&self) -> Encoding {
+    pub fn encoding(&self) -> Option<Encoding> {
         self.encoding
+    }
+
+    /// Whether the bytes on the wire are those in memory.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.encoding.is_none()
     }
 
     /// Where a segment lies in one side of a member that has it there.
@@ -270,20 +269,23 @@ impl Layout {
         let (start, bytes) = match side {
             Side::Input => (place.input, place.bytes),
             Side::Result => (place.result, place.bytes),
-            Side::Wire => (place.input, self.wire_bytes(segment)),
+            Side::Wire => (place.wire, self.wire_bytes(segment)),
         };
         let part = place.part;
         Span { part, start, bytes }
     }
 
+    /// Index of a segment's first element in its part of the result: that of a block.
+    #[must_use]
+    pub fn first_index(&self, segment: u32) -> u64 {
+        let span = self.span(Side::Result, segment);
+        (span.start / self.dtype(segment).bytes()) as u64
+    }
+
     /// Where a segment lies as it travels, if its elements are on this side.
     #[must_use]
     pub fn on_wire(&self, side: Side, segment: u32) -> (Side, Span) {
-        let side = if self.encoding.is_raw() {
-            side
-        } else {
-            Side::Wire
-        };
+        let side = if self.is_raw() { side } else { Side::Wire };
         (side, self.span(side, segment))
     }
 
@@ -390,7 +392,11 @@ impl Layout {
         for part in &self.parts {
             let bytes = part.bytes();
             if ideal < base + bytes {
-                return base + (ideal - base) / CHUNK_ALIGNMENT_BYTES * CHUNK_ALIGNMENT_BYTES;
+                let alignment_bytes = match self.encoding {
+                    None => CHUNK_ALIGNMENT_BYTES,
+                    Some(_) => BLOCK_ELEMENTS * part.dtype.bytes(),
+                };
+                return base + (ideal - base) / alignment_bytes * alignment_bytes;
             }
             base += bytes;
         }
@@ -409,8 +415,11 @@ impl Layout {
             chunk: u32::try_from(self.chunk_wire_bytes.len()).expect("worlds are small"),
             input,
             result,
+            wire: self.wire_ends[part],
             bytes,
         });
+        let dtype = self.parts[part].dtype;
+        self.wire_ends[part] += wire_bytes(self.encoding, dtype, bytes / dtype.bytes());
     }
 
     fn close_chunk(&mut self) {
@@ -420,36 +429,6 @@ impl Layout {
         self.chunk_wire_bytes.push(wire_bytes);
         self.chunk_starts.push(end);
     }
-}
-
-/// Whether each rank's chunk is its share, and not a cut of the flat space.
-fn is_by_share(kind: Kind) -> bool {
-    matches!(kind, Kind::ReduceScatter | Kind::AllGather)
-}
-
-/// Whether it really goes around the ring: other kinds fall back to direct.
-pub(super) fn is_ring(shape: &Shape<'_>) -> bool {
-    shape.algorithm == Algorithm::Ring && shape.kind == Kind::AllReduce
-}
-
-fn is_one_shot(shape: &Shape<'_>) -> bool {
-    shape.algorithm == Algorithm::OneShot && shape.kind == Kind::AllReduce
-}
-
-fn owners(shape: &Shape<'_>) -> Vec<Rank> {
-    if is_one_shot(shape) {
-        return vec![Rank(0)];
-    }
-    if is_ring(shape) {
-        assert_eq!(
-            shape.ring_order.len(),
-            shape.world_size,
-            "the ring order names every member"
-        );
-        return shape.ring_order.to_vec();
-    }
-    let n = u32::try_from(shape.world_size).expect("worlds are small");
-    (0..n).map(Rank).collect()
 }
 
 /// At least a piece of a chunk, whose segments overlap on their way; within the limits.
@@ -466,8 +445,12 @@ fn slot_bytes(n: usize, limits: &SegmentLimits) -> usize {
     usize::clamp(room, limits.bytes_min, limits.bytes_max)
 }
 
-/// Chunks begin at multiples of this inside their part: a cache line, and a multiple of every
-/// element's length.
+/// Longest block of an encoding, in memory: of f64.
+const BLOCK_BYTES_MAX: usize = BLOCK_ELEMENTS * size_of::<f64>();
+const _: () = assert!(BLOCK_BYTES_MAX <= limits::SEGMENT_BYTES_MIN);
+
+/// Chunks of what is not encoded begin at multiples of this inside their part: a cache line, and a
+/// multiple of every element's length.
 const CHUNK_ALIGNMENT_BYTES: usize = 64;
 
 /// Shared form of [`Layout`].

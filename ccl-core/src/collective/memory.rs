@@ -7,13 +7,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::encoding::Encoding;
 use super::exchange::is_staged;
 use super::layout::{Side, Span};
 use crate::buffer::{Gate, Inside, Lent, NoMemory, Region, Storage};
 use crate::ids::Rank;
 use crate::limits;
-use crate::reduce::Dtype;
+use crate::reduce::{self, Dtype};
 use crate::wire::control::Fingerprint;
 
 /// One buffer of a call.
@@ -28,6 +27,26 @@ pub struct Buffer {
     pub count: usize,
     /// Element type.
     pub dtype: Dtype,
+}
+
+/// What one peer brings to an operation.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// Its memory.
+    pub buffers: Vec<Buffer>,
+    /// By how much its contribution counts: 1 without weights.
+    pub weight: u32,
+    /// Of random numbers, if it rounds stochastically.
+    pub seed: Option<u64>,
+}
+
+impl Brought {
+    /// No memory.
+    pub const NOTHING: Self = Self {
+        buffers: Vec::new(),
+        weight: 1,
+        seed: None,
+    };
 }
 
 impl Buffer {
@@ -70,14 +89,14 @@ pub(super) struct Memory {
     /// Results that go home after the commit: the caller's memory, and where the result is.
     staged: Vec<(Lent, Range<usize>)>,
     staging: Option<Arc<Storage>>,
+    seed: Option<u64>,
 }
 
 /// What an operation has in its staging memory, and where.
 struct Places {
     /// Results that go home after the commit, and their homes.
     staged: Vec<(Lent, Range<usize>)>,
-    /// Wire forms, by buffer: as long as their input, of which pages are used as far as the wire
-    /// forms go.
+    /// Wire forms, by buffer.
     wires: Vec<Range<usize>>,
     bytes: usize,
 }
@@ -87,6 +106,8 @@ struct Places {
 pub(super) struct CallAt<'a> {
     pub(super) fingerprint: &'a Fingerprint,
     pub(super) rank: Rank,
+    /// Of random numbers, if it rounds stochastically.
+    pub(super) seed: Option<u64>,
 }
 
 /// Bytes of staging memory that an operation of these buffers needs.
@@ -106,17 +127,24 @@ fn places(buffers: &[Buffer], called: CallAt<'_>) -> Places {
         .filter(|buffer| needs_staging(buffer, called))
         .map(|buffer| (buffer.receive.clone(), place(buffer.receive.bytes())))
         .collect();
-    let is_raw = Encoding::of(called.fingerprint).is_raw();
+    let is_raw = called.fingerprint.encoding.is_none();
     let wires = buffers
         .iter()
         .filter(|_| !is_raw)
-        .map(|buffer| place(buffer.send.bytes()))
+        .map(|buffer| place(wire_bytes(buffer, called)))
         .collect();
     Places {
         staged,
         wires,
         bytes: next,
     }
+}
+
+/// Bytes of what a peer contributes as it travels. Each share begins with a block.
+fn wire_bytes(buffer: &Buffer, called: CallAt<'_>) -> usize {
+    let share_bytes = buffer.count * buffer.dtype.bytes();
+    let shares = buffer.send.bytes().checked_div(share_bytes).unwrap_or(0);
+    shares * reduce::wire_bytes(called.fingerprint.encoding, buffer.dtype, buffer.count)
 }
 
 fn next_place(end: usize) -> usize {
@@ -165,6 +193,7 @@ impl Memory {
             scratch: scratch.open(&gate),
             staged,
             staging,
+            seed: called.seed,
             gate,
         }
     }
@@ -179,8 +208,14 @@ impl Memory {
             scratch: scratch.open(&gate),
             staged: Vec::new(),
             staging: None,
+            seed: None,
             gate,
         }
+    }
+
+    /// Of random numbers, if own input is rounded stochastically.
+    pub(super) fn seed(&self) -> Option<u64> {
+        self.seed
     }
 
     /// Whether the memory was taken back.

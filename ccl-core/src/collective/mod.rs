@@ -1,6 +1,6 @@
 //! Collectives: which bytes go where and when (pure), and the engine that moves them.
 //!
-//! `layout` cuts an operation into chunks and segments; `encoding` defines their wire form.
+//! `layout` cuts an operation into chunks and segments.
 //! `exchange` decides, for all open operations of one peer, which frame to send and where an
 //! arriving one goes; `direct` and `ring` are its two schedules. None of these touches memory or
 //! sockets. `engine` carries out their decisions on real memory, between the links (`transport`)
@@ -12,7 +12,6 @@ mod ahead_tests;
 pub mod choice;
 mod contributions;
 mod direct;
-pub mod encoding;
 pub mod engine;
 pub mod exchange;
 #[cfg(test)]
@@ -26,15 +25,17 @@ mod ring;
 mod run;
 mod schedule;
 mod segment_set;
+mod shape;
 mod slots;
 pub mod step;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use choice::{Extent, choose_algorithm};
-pub use encoding::Encoding;
 pub use engine::{Engine, EngineEvent, EngineEvents, LargeCopy, Staged};
 pub use exchange::{Exchange, ExchangeLimits, is_staged};
 pub use layout::{Layout, Part, SegmentLimits, Side, Span};
-pub use memory::{Buffer, Scratch};
+pub use memory::{Brought, Buffer, Scratch};
+pub use schedule::Given;
 pub use step::{Output, Place};

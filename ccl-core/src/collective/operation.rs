@@ -3,7 +3,7 @@
 //! This is what the schedules have in common. Which contribution goes where, and what is added
 //! when, is decided by `direct` and `ring`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::slots::SlotPool;
 use super::step::{Body, Coding, CopyOwn, Operand, Output, Reduction, Storage};
 use crate::ids::{Members, OpName, PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
-use crate::reduce::ReduceOp;
+use crate::reduce::{ReduceOp, WEIGHT_MAX};
 use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::{Fingerprint, Kind, Start};
 
@@ -52,6 +52,8 @@ pub(super) enum Post {
 #[derive(Clone, Debug)]
 pub(super) struct ArrivedPost {
     pub(super) fingerprint: Fingerprint,
+    /// By how much the contribution counts.
+    pub(super) weight: u32,
     /// Segments that come ahead of a credit.
     pub(super) ahead: u32,
     /// What followed the fingerprint; empty unless the sender went eagerly.
@@ -73,6 +75,8 @@ pub(super) struct Common {
     /// Most bytes that a member may send ahead to another.
     pub(super) ahead_bytes_max: usize,
     pub(super) posts: Vec<Post>,
+    /// By rank, as far as they have posted: 0 for who contributes nothing.
+    pub(super) weights: Vec<u32>,
     posts_missing: usize,
     is_mismatched: bool,
     /// Segments of the result that are here, or for which a copy is under way.
@@ -82,6 +86,8 @@ pub(super) struct Common {
     is_held: bool,
     /// Segments that this peer has encoded; of no use where their form is that of memory.
     encoded: SegmentSet,
+    /// What is to be sent of own input as soon as it is encoded, by segment.
+    unsent: BTreeMap<u32, Vec<(Rank, Frame)>>,
     /// Payload bytes sent and received.
     pub(super) moved_bytes: u64,
     /// Payload bytes that this peer sends and receives in all.
@@ -89,19 +95,21 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(start: Start, layout: SharedLayout) -> Self {
+    pub(super) fn new(start: Start, layout: SharedLayout, weight: u32) -> Self {
         let n = start.birth.members.len();
         let me = start.rank;
         let results = match start.fingerprint.kind() {
             Kind::ReduceScatter => layout.owned(me).len(),
             _ => layout.segment_count() as usize,
         };
-        let to_encode = match layout.encoding().is_raw() {
+        let to_encode = match layout.is_raw() {
             true => 0,
             false => layout.segment_count(),
         };
         let mut posts = vec![Post::Missing; n];
         posts[me.index()] = Post::Agrees { eager: None };
+        let mut weights = vec![1; n];
+        weights[me.index()] = weight;
         Self {
             name: start.birth.op,
             fingerprint: start.fingerprint,
@@ -110,12 +118,14 @@ impl Common {
             is_eager_sender: false,
             ahead_bytes_max: start.birth.costs.ahead_bytes_max(n),
             posts,
+            weights,
             posts_missing: n - 1,
             is_mismatched: false,
             have: SegmentSet::new(layout.segment_count()),
             results_missing: u32::try_from(results).expect("segments fit 2^32"),
             is_held: false,
             encoded: SegmentSet::new(to_encode),
+            unsent: BTreeMap::new(),
             moved_bytes: 0,
             total_bytes: 0,
             layout,
@@ -171,11 +181,21 @@ impl Common {
         self.is_mismatched
     }
 
+    /// Whether the result is this peer's input as it is: it is alone.
+    pub(super) fn is_own_input(&self) -> bool {
+        self.members.len() == 1 && self.layout.is_raw() && !self.fingerprint.is_weighted
+    }
+
+    /// Whether a member's data is in the result, as far as it has posted.
+    pub(super) fn contributes(&self, rank: Rank) -> bool {
+        self.weights[rank.index()] > 0
+    }
+
     /// Takes a member's post; true if it agrees.
     pub(super) fn take_post(
         &mut self,
         from: Rank,
-        theirs: Fingerprint,
+        post: &ArrivedPost,
         shared: &mut Shared,
     ) -> Result<bool, &'static str> {
         if !matches!(self.posts[from.index()], Post::Missing) {
@@ -184,17 +204,20 @@ impl Common {
         if self.is_held && is_active(Mutation::FingerprintSkippedWhenDone) {
             return Ok(false);
         }
-        if theirs != self.fingerprint {
+        let (theirs, weight) = (&post.fingerprint, post.weight);
+        if *theirs != self.fingerprint {
             self.posts[from.index()] = Post::Differs;
             self.is_mismatched = true;
             shared.outputs.push_back(Output::Mismatch {
                 op: self.name,
                 peer: self.members[from.index()],
-                theirs,
+                theirs: theirs.clone(),
             });
             return Ok(false);
         }
+        check_weight(&self.fingerprint, weight)?;
         self.posts[from.index()] = Post::Agrees { eager: None };
+        self.weights[from.index()] = weight;
         self.posts_missing -= 1;
         Ok(true)
     }
@@ -219,7 +242,7 @@ impl Common {
 
     /// Asks for the wire form of a segment; false if that is how it lies in memory already.
     pub(super) fn encode(&self, side: Side, segment: u32, shared: &mut Shared) -> bool {
-        let is_encoded = !self.layout.encoding().is_raw();
+        let is_encoded = !self.layout.is_raw();
         if is_encoded {
             let coding = self.coding(side, segment);
             shared.outputs.push_back(Output::Encode(coding));
@@ -227,20 +250,43 @@ impl Common {
         is_encoded
     }
 
-    /// This peer's wire form of a segment is made.
-    pub(super) fn take_encoded(&mut self, segment: u32) {
+    /// This peer's wire form of a segment is made: sends own input that waited for it. False if it
+    /// is the form of a finished segment.
+    pub(super) fn take_encoded(&mut self, segment: u32, shared: &mut Shared) -> bool {
         let is_new = self.encoded.insert(segment);
         assert!(is_new, "a segment is encoded once");
+        let unsent = self.unsent.remove(&segment);
+        let is_input = unsent.is_some();
+        for (to, frame) in unsent.unwrap_or_default() {
+            let side = Side::Input;
+            self.send_bulk(to, Bulk { frame, side }, shared);
+        }
+        is_input
     }
 
-    /// Whether this peer's part in a segment has its wire form, whose place the result then takes.
+    /// Whether the place of a segment's wire form is free for the result: this peer's own part in
+    /// it has left it.
     pub(super) fn is_encoded(&self, segment: u32) -> bool {
-        self.layout.encoding().is_raw() || self.encoded.contains(segment)
+        self.layout.is_raw() || !self.contributes(self.rank) || self.encoded.contains(segment)
+    }
+
+    /// Sends own input, as soon as it has its wire form.
+    pub(super) fn send_input(&mut self, to: Rank, frame: Frame, shared: &mut Shared) {
+        let segment = frame.first();
+        if self.layout.is_raw() || self.encoded.contains(segment) {
+            let side = Side::Input;
+            self.send_bulk(to, Bulk { frame, side }, shared);
+            return;
+        }
+        if !self.unsent.contains_key(&segment) {
+            self.encode(Side::Input, segment, shared);
+        }
+        self.unsent.entry(segment).or_default().push((to, frame));
     }
 
     /// The wire form of a claimed segment of the result is here.
     pub(super) fn decode(&mut self, segment: u32, shared: &mut Shared) {
-        if self.layout.encoding().is_raw() {
+        if self.layout.is_raw() {
             self.finish(1);
         } else {
             let coding = self.coding(Side::Result, segment);
@@ -252,10 +298,11 @@ impl Common {
         Coding {
             op: self.name,
             segment,
-            encoding: self.layout.encoding(),
+            encoding: self.layout.encoding().expect("only then is it asked for"),
             dtype: self.layout.dtype(segment),
             side,
             elements: self.layout.span(side, segment),
+            first_index: self.layout.first_index(segment),
             wire: self.layout.span(Side::Wire, segment),
         }
     }
@@ -355,6 +402,10 @@ impl Common {
         operands: Vec<Operand>,
         shared: &mut Shared,
     ) {
+        let weights = match self.fingerprint.is_weighted {
+            true => self.weights.iter().copied().filter(|&w| w > 0).collect(),
+            false => Vec::new(),
+        };
         shared.outputs.push_back(Output::Reduce(Reduction {
             op: self.name,
             segment,
@@ -362,6 +413,7 @@ impl Common {
             encoding: self.layout.encoding(),
             reduce_op,
             divisor,
+            weights,
             operands,
             target: self.layout.span(Side::Result, segment),
         }));
@@ -370,6 +422,15 @@ impl Common {
     /// Own input in a segment.
     pub(super) fn own(&self, segment: u32) -> Span {
         self.layout.span(Side::Input, segment)
+    }
+}
+
+/// Checks the weight in a post that agrees.
+fn check_weight(fingerprint: &Fingerprint, weight: u32) -> Result<(), &'static str> {
+    match fingerprint.is_weighted {
+        true if weight > WEIGHT_MAX => Err("a weight beyond the largest"),
+        false if weight != 1 => Err("a weight of a call without weights"),
+        _ => Ok(()),
     }
 }
 

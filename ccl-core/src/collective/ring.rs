@@ -9,8 +9,8 @@
 //! A partial sum is received into the result's memory, and the local input is added there: no
 //! scratch memory, hence no credits; it is enough that all have posted. The finished segment may
 //! overwrite it later, since it can only arrive after the next member has received the partial sum,
-//! which is then never sent again. If sums are encoded, the same holds for the memory of their wire
-//! form. A finished chunk is forwarded unchanged, so that all members decode the same bytes.
+//! which is then never sent again. Encoded contributions never go around: each hop would round
+//! again.
 
 use super::layout::Side;
 use super::operation::{Bulk, Combine, Common, Shared};
@@ -60,9 +60,7 @@ impl Ring {
         let n = common.world_size();
         for segment in common.layout.chunk_segments((self.position + n - 1) % n) {
             self.added.insert(segment);
-            if !common.encode(Side::Input, segment, shared) {
-                self.handle_encoded(common, segment, shared);
-            }
+            self.send_sum(common, segment, shared);
         }
         for bulk in std::mem::take(&mut self.held_back) {
             self.pass_on(common, bulk, shared);
@@ -94,7 +92,8 @@ impl Ring {
         if is_here {
             return Place::Discard;
         }
-        let (side, span) = common.layout.on_wire(Side::Result, segment);
+        let side = Side::Result;
+        let span = common.layout.span(side, segment);
         Place::Memory { side, span }
     }
 
@@ -116,8 +115,8 @@ impl Ring {
         if !common.claim(segment) {
             return;
         }
-        common.moved_bytes += common.layout.wire_bytes(segment) as u64;
-        common.decode(segment, shared);
+        common.moved_bytes += common.layout.bytes(segment) as u64;
+        common.finish(1);
         let hops = self.hops_since_owner(common, segment);
         if hops + 1 < common.members.world_size() {
             self.pass_on(common, result(segment, hops), shared);
@@ -133,18 +132,11 @@ impl Ring {
     ) {
         let is_new = self.added.insert(segment);
         assert!(is_new, "a segment is added to once");
-        if !common.encode(Side::Result, segment, shared) {
-            self.handle_encoded(common, segment, shared);
-        }
+        self.send_sum(common, segment, shared);
     }
 
-    /// The sum up to this position is as it travels.
-    pub(super) fn handle_encoded(
-        &mut self,
-        common: &mut Common,
-        segment: u32,
-        shared: &mut Shared,
-    ) {
+    /// Sends the sum up to this position on, or the finished segment.
+    fn send_sum(&mut self, common: &mut Common, segment: u32, shared: &mut Shared) {
         let hops = self.hops_since_start(common, segment);
         if hops + 1 < common.members.world_size() {
             let side = if hops == 0 { Side::Input } else { Side::Result };
@@ -152,16 +144,13 @@ impl Ring {
             return;
         }
         common.claim(segment);
-        common.decode(segment, shared);
+        common.finish(1);
         self.pass_on(common, result(segment, 0), shared);
     }
 
     fn add(&self, common: &Common, segment: u32, shared: &mut Shared) {
         let mut operands = shared.spare.pop().unwrap_or_default();
-        operands.push(match common.layout.on_wire(Side::Result, segment) {
-            (Side::Wire, span) => Operand::Wire(span),
-            _ => Operand::Target,
-        });
+        operands.push(Operand::Target);
         operands.push(Operand::Own(common.own(segment)));
         let n = common.members.world_size();
         let is_last = self.hops_since_start(common, segment) + 1 == n;
@@ -206,21 +195,4 @@ fn result(segment: u32, hop: u32) -> Bulk {
         frame: Frame::Result { segment, hop },
         side: Side::Result,
     }
-}
-
-/// Payload bytes that the member at a position sends and receives in all.
-pub(super) fn traffic_bytes(common: &Common, ring_order: &[Rank]) -> u64 {
-    let n = ring_order.len();
-    let layout = &common.layout;
-    let position = ring_order
-        .iter()
-        .position(|&rank| rank == common.rank)
-        .expect("the ring order names every member");
-    let total = layout.total_wire_bytes();
-    let own = layout.chunk_wire_bytes(position);
-    let first = layout.chunk_wire_bytes((position + n - 1) % n);
-    let last = layout.chunk_wire_bytes((position + 1) % n);
-    let sent = (total - own) + (total - last);
-    let received = (total - first) + (total - own);
-    (sent + received) as u64
 }

@@ -3,8 +3,6 @@
 //! Every function enters the operation's gate for one segment at a time, does nothing if the memory
 //! was taken back, and returns whether it did the work.
 
-use std::borrow::Cow;
-
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::layout::Side;
@@ -12,7 +10,6 @@ use super::memory::Memory;
 use super::step::{Body, Coding, CopyOwn, Operand, Reduction, Storage};
 use crate::buffer::Inside;
 use crate::limits;
-use crate::reduce;
 
 /// Whether work was done, or the memory was taken back before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +25,7 @@ pub(super) fn reduce(memory: &Memory, reduction: &Reduction) -> Work {
     };
     match reduction.operands[..] {
         [Operand::Target, Operand::Own(_)] => add_to_target(memory, &inside, reduction),
-        _ if reduction.encoding.is_raw() => add_operands(memory, &inside, reduction),
-        _ => add_encoded(memory, &inside, reduction),
+        _ => add_operands(memory, &inside, reduction),
     }
     Work::Done
 }
@@ -41,35 +37,12 @@ fn add_operands(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
         *input = look(memory, inside, operand);
     }
     let target = memory.write(inside, reduction.target);
-    add(reduction, &inputs[..count], target);
-}
-
-/// As above, of operands that are decoded aside first.
-fn add_encoded(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
-    let elements: Vec<Cow<'_, [u8]>> = reduction
-        .operands
-        .iter()
-        .map(|operand| reduction.elements(operand, look(memory, inside, operand)))
-        .collect();
-    let inputs: Vec<&[u8]> = elements.iter().map(|elements| &**elements).collect();
-    let target = memory.write(inside, reduction.target);
-    add(reduction, &inputs, target);
-}
-
-fn add(reduction: &Reduction, inputs: &[&[u8]], target: &mut [u8]) {
-    let Reduction {
-        dtype,
-        reduce_op,
-        divisor,
-        ..
-    } = *reduction;
-    reduce::reduce(dtype, reduce_op, divisor, inputs, target);
+    reduction.combine(memory.seed(), &inputs[..count], target);
 }
 
 fn look<'a>(memory: &'a Memory, inside: &'a Inside<'_>, operand: &'a Operand) -> &'a [u8] {
     match operand {
         Operand::Own(span) => memory.read(inside, Side::Input, *span),
-        Operand::Wire(span) => memory.read(inside, Side::Wire, *span),
         Operand::Slot { start, bytes } => memory.slot(inside, *start, *bytes),
         Operand::Eager(bytes) => bytes,
         Operand::Target => unreachable!("a partial sum is added to one own input"),
@@ -88,7 +61,7 @@ fn add_to_target(memory: &Memory, inside: &Inside<'_>, reduction: &Reduction) {
     for (own, target) in own.chunks(PIECE_BYTES).zip(target.chunks_mut(PIECE_BYTES)) {
         let aside = &mut aside[..target.len()];
         aside.copy_from_slice(target);
-        add(reduction, &[aside, own], target);
+        reduction.combine(memory.seed(), &[aside, own], target);
     }
 }
 
@@ -113,7 +86,7 @@ pub(super) fn encode(memory: &Memory, coding: &Coding) -> Work {
     };
     let elements = memory.read(&inside, coding.side, coding.elements);
     let wire = memory.write_wire(&inside, coding.wire);
-    coding.encoding.encode(coding.dtype, elements, wire);
+    coding.encode(memory.seed(), elements, wire);
     Work::Done
 }
 
@@ -124,7 +97,7 @@ pub(super) fn decode(memory: &Memory, coding: &Coding) -> Work {
     };
     let wire = memory.read(&inside, Side::Wire, coding.wire);
     let elements = memory.write(&inside, coding.elements);
-    coding.encoding.decode(coding.dtype, wire, elements);
+    coding.decode(wire, elements);
     Work::Done
 }
 

@@ -11,17 +11,17 @@ use bytes::Bytes;
 use super::ahead::Came;
 use super::choice::{Extent, choose_algorithm};
 use super::direct::{self, Direct, Grant, sends_results};
-use super::encoding::Encoding;
 use super::exchange::room;
-use super::layout::{Layout, Part, SegmentLimits, Shape, Side, is_ring};
-use super::operation::{ArrivedPost, Bulk, Common, Post, Shared, Signal};
+use super::layout::{Layout, Part, SegmentLimits, Shape};
+use super::operation::{ArrivedPost, Common, Post, Shared, Signal};
 use super::reserve::{Ahead, Reserve};
-use super::ring::{self, Ring};
+use super::ring::Ring;
 use super::slots::SlotPool;
 use super::step::Place;
+use super::traffic;
 use crate::ids::{PeerId, Rank};
 use crate::mutation::{Mutation, is_active};
-use crate::reduce::ReduceOp;
+use crate::reduce::{self, ReduceOp};
 use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::{Fingerprint, Start};
 
@@ -33,6 +33,15 @@ pub(super) struct Operation {
     has_begun: bool,
     /// Segments that go ahead of a credit, by receiver; none if nothing does.
     ahead: Vec<Batch>,
+}
+
+/// What this peer brings to an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Its buffers.
+    pub parts: &'a [Part],
+    /// By how much its contribution counts: 1 without weights.
+    pub weight: u32,
 }
 
 /// What goes ahead of a credit to one member.
@@ -49,11 +58,13 @@ enum Schedule {
 }
 
 impl Operation {
-    pub(super) fn new(start: Start, parts: &[Part], limits: &SegmentLimits) -> Self {
+    pub(super) fn new(start: Start, given: Given<'_>, limits: &SegmentLimits) -> Self {
+        let Given { parts, weight } = given;
         let birth = &start.birth;
         let n = birth.members.len();
         assert!(start.rank.index() < n, "this peer is a member");
-        let called = &start.fingerprint.called;
+        let fingerprint = &start.fingerprint;
+        let called = &fingerprint.called;
         let root = called.root();
         assert!(
             root.is_none_or(|root| root.index() < n),
@@ -63,10 +74,12 @@ impl Operation {
         let has_integers = parts.iter().any(|part| part.dtype.is_integer());
         let extent = Extent {
             world_size: n,
-            bytes: parts.iter().map(Part::bytes).sum(),
-            is_integer_average: called.reduce_op() == Some(ReduceOp::Avg) && has_integers,
+            bytes: parts.iter().map(|part| wire_bytes(fingerprint, part)).sum(),
+            is_added_at_once: (called.reduce_op() == Some(ReduceOp::Avg) && has_integers)
+                || fingerprint.encoding.is_some()
+                || fingerprint.is_weighted,
         };
-        let wanted = start.fingerprint.algorithm;
+        let wanted = fingerprint.algorithm;
         let algorithm = choose_algorithm(called.kind(), wanted, extent, &birth.costs);
         let shape = Shape {
             kind: called.kind(),
@@ -75,17 +88,17 @@ impl Operation {
             world_size: n,
             ring_order: &ring_order,
             root,
-            encoding: Encoding::of(&start.fingerprint),
+            encoding: fingerprint.encoding,
             segments_per_chunk: birth.costs.segments_per_chunk(),
         };
         let layout = Arc::new(Layout::new(&shape, limits));
-        let goes_around = is_ring(&shape) && n > 1;
-        let mut common = Common::new(start, layout);
+        let goes_around = shape.is_ring() && n > 1;
+        let mut common = Common::new(start, layout, weight);
         let schedule = if goes_around {
-            common.total_bytes = ring::traffic_bytes(&common, &ring_order);
+            common.total_bytes = traffic::of_ring(&common, &ring_order);
             Schedule::Ring(Ring::new(&common, &ring_order))
         } else {
-            common.total_bytes = direct::traffic_bytes(&common);
+            common.total_bytes = traffic::of_direct(&common);
             Schedule::Direct(Direct::new(&common))
         };
         Self {
@@ -105,8 +118,12 @@ impl Operation {
             true => usize::MAX,
             false => common.ahead_bytes_max.saturating_sub(bytes),
         };
-        let is_bulky = common.is_reduction() && layout.encoding().is_raw() && !layout.is_eager();
-        if !is_bulky || matches!(self.schedule, Schedule::Ring(_)) || left == 0 {
+        let is_bulky = common.is_reduction() && !layout.is_eager();
+        if !is_bulky
+            || !common.contributes(common.rank)
+            || matches!(self.schedule, Schedule::Ring(_))
+            || left == 0
+        {
             return 0;
         }
         let mut ahead = vec![Batch::default(); common.world_size()];
@@ -132,14 +149,11 @@ impl Operation {
                 let Some(segment) = segments.clone().nth(index) else {
                     continue;
                 };
-                let bulk = Bulk {
-                    frame: Frame::Ahead {
-                        segment,
-                        batch_bytes: u32::try_from(*bytes).expect("reserves are small"),
-                    },
-                    side: Side::Input,
+                let frame = Frame::Ahead {
+                    segment,
+                    batch_bytes: u32::try_from(*bytes).expect("reserves are small"),
                 };
-                self.common.send_bulk(to, bulk, shared);
+                self.common.send_input(to, frame, shared);
             }
         }
     }
@@ -147,7 +161,8 @@ impl Operation {
     /// Tells every other member what was called, and what this peer has for it if that is small.
     pub(super) fn post(&mut self, shared: &mut Shared) {
         let common = &mut self.common;
-        let head = postcard::to_stdvec(&common.fingerprint).expect("it is plain data");
+        let posted = (&common.fingerprint, common.weights[common.rank.index()]);
+        let head = postcard::to_stdvec(&posted).expect("it is plain data");
         let head = Bytes::from(head);
         for to in common.others() {
             let body = match &self.schedule {
@@ -179,10 +194,7 @@ impl Operation {
         let Some(from) = self.common.rank_of(from) else {
             return Ok(());
         };
-        if !self
-            .common
-            .take_post(from, post.fingerprint.clone(), shared)?
-        {
+        if !self.common.take_post(from, &post, shared)? {
             return Ok(());
         }
         match &mut self.schedule {
@@ -319,10 +331,8 @@ impl Operation {
     /// What this peer sends of a segment was encoded.
     pub(super) fn handle_encoded(&mut self, segment: u32, shared: &mut Shared) {
         let common = &mut self.common;
-        common.take_encoded(segment);
-        match &mut self.schedule {
-            Schedule::Direct(_) => Direct::handle_encoded(common, segment, shared),
-            Schedule::Ring(ring) => ring.handle_encoded(common, segment, shared),
+        if !common.take_encoded(segment, shared) {
+            direct::send_encoded_result(common, segment, shared);
         }
     }
 
@@ -349,6 +359,12 @@ impl Operation {
         let capacity = slots.capacity(self.common.layout.slot_bytes());
         (capacity / others.max(1) / 8).clamp(1, QUANTUM_SEGMENTS_MAX)
     }
+}
+
+/// Bytes of a buffer as it travels.
+fn wire_bytes(fingerprint: &Fingerprint, part: &Part) -> usize {
+    let count = part.bytes() / part.dtype.bytes();
+    reduce::wire_bytes(fingerprint.encoding, part.dtype, count)
 }
 
 /// The segments of a frame that is about several.
@@ -390,10 +406,11 @@ pub(super) fn decode_post(
     if head_bytes > payload.len() {
         return Err("a post shorter than its fingerprint");
     }
-    let head = postcard::take_from_bytes::<Fingerprint>(&payload[..head_bytes]);
+    let head = postcard::take_from_bytes::<(Fingerprint, u32)>(&payload[..head_bytes]);
     match head {
-        Ok((fingerprint, [])) => Ok(ArrivedPost {
+        Ok(((fingerprint, weight), [])) => Ok(ArrivedPost {
             fingerprint,
+            weight,
             ahead,
             body: payload.slice(head_bytes..),
             is_body_lost: false,

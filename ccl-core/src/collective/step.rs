@@ -3,15 +3,14 @@
 //! A step names bytes, never their address: spans of the caller's parts, and slots of scratch
 //! memory. Whoever carries out a step hands it back when done.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::encoding::Encoding;
 use super::layout::{SharedLayout, Side, Span};
 use crate::ids::{OpName, PeerId};
-use crate::reduce::{Dtype, ReduceOp};
+use crate::reduce::codec::Input;
+use crate::reduce::{self, Contribution, Dtype, Encoding, Form, Mixture, ReduceOp, Rounding};
 use crate::transport::FrameHeader;
 use crate::wire::control::Fingerprint;
 
@@ -61,8 +60,6 @@ pub enum Operand {
     Eager(Bytes),
     /// What lies at the target in the result: a partial sum that came around the ring.
     Target,
-    /// A partial sum that came around the ring in another form than memory has.
-    Wire(Span),
 }
 
 /// An addition to carry out; hand it back to
@@ -75,12 +72,14 @@ pub struct Reduction {
     pub segment: u32,
     /// Element type.
     pub dtype: Dtype,
-    /// How operands came over the lanes.
-    pub encoding: Encoding,
+    /// How operands in slots are encoded; own input is rounded to it.
+    pub encoding: Option<Encoding>,
     /// How elements combine: `Sum` on the way to an average around the ring.
     pub reduce_op: ReduceOp,
-    /// What `Avg` divides by.
+    /// What `Avg` divides by, without weights.
     pub divisor: u32,
+    /// By how much each operand counts; empty without weights.
+    pub weights: Vec<u32>,
     /// What is added, in this order.
     pub operands: Vec<Operand>,
     /// Where in the result it goes.
@@ -88,16 +87,73 @@ pub struct Reduction {
 }
 
 impl Reduction {
-    /// The elements of an operand that is these bytes: decoded if it came over a lane.
-    #[must_use]
-    pub fn elements<'a>(&self, operand: &Operand, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        let is_from_lane = matches!(operand, Operand::Slot { .. } | Operand::Wire(_));
-        if self.encoding.is_raw() || !is_from_lane {
-            return Cow::Borrowed(bytes);
+    /// Combines operands, given by their bytes in order, into the target. `seed`: own input is
+    /// rounded stochastically.
+    ///
+    /// # Panics
+    /// If the bytes are not as long as operands and target say.
+    pub fn combine(&self, seed: Option<u64>, operands: &[&[u8]], target: &mut [u8]) {
+        let is_plain = self.encoding.is_none() && self.weights.is_empty();
+        // Without operands every member has weight 0.
+        if is_plain && !operands.is_empty() {
+            reduce::reduce(self.dtype, self.reduce_op, self.divisor, operands, target);
+            return;
         }
-        let mut elements = vec![0; self.target.bytes];
-        self.encoding.decode(self.dtype, bytes, &mut elements);
-        Cow::Owned(elements)
+        let weights = self.weights.iter().copied().map(u64::from);
+        let mixture = Mixture {
+            dtype: self.dtype,
+            encoding: self.encoding,
+            rounding: rounding(seed, Side::Input, self.target.part),
+            first_index: (self.target.start / self.dtype.bytes()) as u64,
+            reduce_op: self.reduce_op,
+            divisor: match self.weights.is_empty() {
+                true => self.divisor.into(),
+                false => weights.sum(),
+            },
+        };
+        let given = self.operands.iter().zip(operands).enumerate();
+        let contributions: Vec<Contribution<'_>> = given
+            .map(|(index, (operand, bytes))| Contribution {
+                weight: self.weights.get(index).copied().unwrap_or(1),
+                form: match operand {
+                    Operand::Slot { .. } if self.encoding.is_some() => Form::Encoded(bytes),
+                    Operand::Own(_) => Form::Unrounded(bytes),
+                    _ => Form::Elements(bytes),
+                },
+            })
+            .collect();
+        reduce::mix(&mixture, &contributions, target);
+    }
+}
+
+impl Coding {
+    /// Encodes the segment's elements. `seed`: rounded stochastically.
+    pub fn encode(&self, seed: Option<u64>, elements: &[u8], wire: &mut [u8]) {
+        let input = Input {
+            dtype: self.dtype,
+            bytes: elements,
+            first_index: self.first_index,
+            rounding: rounding(seed, self.side, self.elements.part),
+            residual: None,
+        };
+        reduce::encode_or_void(self.encoding, input, wire);
+    }
+
+    /// Decodes the segment.
+    pub fn decode(&self, wire: &[u8], elements: &mut [u8]) {
+        reduce::decode_or_nan(self.encoding, self.dtype, wire, elements);
+    }
+}
+
+/// How one peer rounds: each buffer, and sums, with random numbers of their own.
+fn rounding(seed: Option<u64>, side: Side, part: u32) -> Rounding {
+    let is_sum = side != Side::Input;
+    match seed {
+        None => Rounding::Nearest,
+        Some(seed) => Rounding::Stochastic {
+            seed,
+            stream: u64::from(is_sum) << 32 | u64::from(part),
+        },
     }
 }
 
@@ -140,6 +196,8 @@ pub struct Coding {
     pub side: Side,
     /// The segment's elements in that memory.
     pub elements: Span,
+    /// Index of the first of them in the result.
+    pub first_index: u64,
     /// Its wire form in [`Side::Wire`].
     pub wire: Span,
 }

@@ -3,6 +3,7 @@
 //! For asynchronous collectives on borrowed buffers, see `scope`.
 #![allow(unsafe_code)]
 
+use crate::collective::Brought;
 use crate::communicator::handle::Handle;
 use crate::communicator::request::{Collective, Options, RawPart, Request};
 use crate::communicator::{Communicator, RawHandle, memory};
@@ -234,11 +235,16 @@ impl Communicator {
             )));
         }
         // SAFETY: passed on from the caller.
-        let parts = unsafe { memory::lend(&request, world_size as usize) }?;
+        let buffers = unsafe { memory::lend(&request, world_size as usize) }?;
         let depends_on_ranks = request.collective.depends_on_ranks();
+        let options = &request.options;
         let operation = Operation {
             fingerprint: memory::fingerprint(&request, self.session().min_world_size()),
-            parts,
+            brought: Brought {
+                buffers,
+                weight: options.weight.unwrap_or(1),
+                seed: options.seed,
+            },
             tag: request.options.tag,
             deadline: request.options.deadline,
             holding: None,

@@ -3,12 +3,14 @@
 
 use std::ops::Range;
 
-use crate::buffer::Lent;
+use crate::buffer::{Gate, Lent};
 use crate::collective::Buffer;
-use crate::communicator::request::{Collective, RawPart, Request};
+use crate::communicator::request::{Collective, Options, RawPart, Request};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::wire::control::{Called, Elements, Fingerprint};
+use crate::reduce::codec::{self, Input, NotFinite};
+use crate::reduce::{BLOCK_ELEMENTS, Dtype, Encoding, ReduceOp, WEIGHT_MAX, wire_bytes};
+use crate::wire::control::{Called, Elements, Fingerprint, Kind};
 
 /// Elements of `send` and of `receive` per counted element, in a world of this size.
 fn scale(collective: Collective, world_size: usize) -> (usize, usize) {
@@ -50,6 +52,7 @@ pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Bu
         )));
     }
     check_caller(&request.options.caller)?;
+    check_mixture(request)?;
     let (send_scale, receive_scale) = scale(request.collective, world_size);
     let parts = request
         .parts
@@ -79,7 +82,75 @@ pub(crate) unsafe fn lend(request: &Request, world_size: usize) -> Result<Vec<Bu
         .collect::<Result<Vec<_>>>()?;
     check_overlap(&parts)?;
     check_count(&request.parts)?;
+    if request.options.encoding.is_some() && request.options.weight != Some(0) {
+        check_finite(&parts)?;
+    }
     Ok(parts)
+}
+
+/// Checks that the call can have an encoding and weights, if it is to have them.
+fn check_mixture(request: &Request) -> Result<()> {
+    let Options {
+        encoding, weight, ..
+    } = request.options;
+    let what = match (encoding, weight) {
+        (None, None) => return Ok(()),
+        (None, Some(_)) => "weights",
+        (_, _) => "an encoding",
+    };
+    let kind = request.collective.kind();
+    if !matches!(kind, Kind::AllReduce | Kind::ReduceScatter) {
+        return Err(Error::invalid(format!(
+            "{} cannot have {what}; all_reduce and reduce_scatter can",
+            kind.name()
+        )));
+    }
+    let reduce_op = request.collective.reduce_op();
+    if !matches!(reduce_op, Some(ReduceOp::Sum | ReduceOp::Avg)) {
+        let name = reduce_op.map_or("", ReduceOp::name);
+        return Err(Error::invalid(format!(
+            "the operator {name} cannot have {what}; sum and avg can"
+        )));
+    }
+    if let Some(part) = request.parts.iter().find(|part| part.dtype.is_integer()) {
+        return Err(Error::invalid(format!(
+            "{} elements cannot have {what}; f16, bf16, f32 and f64 can",
+            part.dtype.name()
+        )));
+    }
+    let is_longer = |dtype: Dtype| {
+        wire_bytes(encoding, dtype, BLOCK_ELEMENTS) > wire_bytes(None, dtype, BLOCK_ELEMENTS)
+    };
+    if let Some(part) = request.parts.iter().find(|part| is_longer(part.dtype)) {
+        return Err(Error::invalid(format!(
+            "{} elements are shorter than {}; choose another encoding, or none",
+            part.dtype.name(),
+            encoding.map_or("", Encoding::name)
+        )));
+    }
+    match weight {
+        Some(weight) if weight > WEIGHT_MAX => Err(Error::invalid(format!(
+            "weight {weight} is too large; at most {WEIGHT_MAX} is allowed"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// An encoding scales a block by its largest element: a NaN or an infinity would void the others.
+fn check_finite(parts: &[Buffer]) -> Result<()> {
+    for (index, part) in parts.iter().enumerate() {
+        let gate = Gate::keeping(Vec::new());
+        let region = part.send.open(&gate);
+        let found = region.read(|bytes| codec::check_finite(&Input::of(part.dtype, bytes)));
+        gate.close();
+        if let Some(Err(NotFinite { index: element })) = found {
+            return Err(Error::invalid(format!(
+                "element {element} of buffer {index} is not finite; an encoded call needs finite \
+                 numbers"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Peers cannot agree on a longer name.
@@ -167,6 +238,8 @@ pub(crate) fn fingerprint(request: &Request, min_world: u32) -> Fingerprint {
         algorithm: options.algorithm,
         attempts: options.attempts.max(1),
         min_world,
+        encoding: options.encoding,
+        is_weighted: options.weight.is_some(),
         caller: options.caller.clone(),
     }
 }

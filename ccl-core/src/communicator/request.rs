@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::ids::{Rank, Tag};
-use crate::reduce::{Dtype, Element, ReduceOp};
+use crate::reduce::{Dtype, Element, Encoding, ReduceOp};
 use crate::wire::control::{Algorithm, Kind};
 
 /// Which collective, with its own parameters.
@@ -51,6 +51,19 @@ pub struct Options {
     /// Most attempts, including the first: after a peer is lost, the call is retried with the
     /// survivors. 0 and 1: no retry.
     pub attempts: u32,
+    /// What contributions are rounded to, and how they travel: for `Sum` and `Avg` of
+    /// floating-point numbers by all-reduce and reduce-scatter, which then never goes around the
+    /// ring. The same on all members. NaN or an infinity in an input is an error that names it,
+    /// before anything is sent.
+    pub encoding: Option<Encoding>,
+    /// Rounds to the encoding up or down at random, so that the mean error is 0, with random
+    /// numbers from this seed: another one for each member and call. `None`: to the nearer code.
+    pub seed: Option<u64>,
+    /// By how much this peer's contribution counts: the result is Σwx, of `Avg` Σwx/Σw. At most
+    /// 16,777,216; 0: it contributes nothing, and sends no data. With weights on one member they
+    /// are needed on all. For the same calls as an encoding. If all weights are 0, so is the
+    /// result.
+    pub weight: Option<u32>,
     /// The caller's name for a collective built on this one, such as `reduce to rank 2`. The same
     /// on all members, at most 128 bytes; empty for none.
     pub caller: String,
@@ -91,6 +104,16 @@ impl Collective {
             Self::AllGather { .. } => Kind::AllGather,
             Self::Broadcast { .. } => Kind::Broadcast,
             Self::Barrier => Kind::Barrier,
+        }
+    }
+
+    /// How elements combine, where they do.
+    pub(super) fn reduce_op(self) -> Option<ReduceOp> {
+        match self {
+            Self::AllReduce { reduce_op } | Self::ReduceScatter { reduce_op, .. } => {
+                Some(reduce_op)
+            }
+            Self::AllGather { .. } | Self::Broadcast { .. } | Self::Barrier => None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::collective::Brought;
 use crate::communicator::{Communicator, RawHandle, SharedState};
 use crate::driver::peer::call::{Call, Operation};
 use crate::error::{Error, Result};
@@ -142,7 +143,7 @@ impl Communicator {
         };
         let operation = Operation {
             fingerprint: fingerprint(offer, self.session().min_world_size()),
-            parts: Vec::new(),
+            brought: Brought::NOTHING,
             tag: Tag::SHARED_STATE,
             deadline: options.deadline,
             holding: Some(Arc::clone(&holding)),

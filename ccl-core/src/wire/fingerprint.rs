@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{OpName, Rank, Tag};
-use crate::reduce::{Dtype, ReduceOp};
+use crate::reduce::{Dtype, Encoding, ReduceOp};
 use crate::wire::state::StateOffer;
 
 /// What kind of collective an operation is.
@@ -113,6 +113,10 @@ pub struct Fingerprint {
     pub attempts: u32,
     /// Fewest members with which it runs.
     pub min_world: u32,
+    /// What contributions are rounded to, and how they travel.
+    pub encoding: Option<Encoding>,
+    /// Whether contributions have weights. The weights differ from member to member.
+    pub is_weighted: bool,
     /// What its caller calls a collective that it makes of this one, such as `reduce to rank 2` of
     /// an all-reduce; empty if it is what it is.
     pub caller: String,
@@ -179,6 +183,8 @@ impl Fingerprint {
             algorithm: Algorithm::Auto,
             attempts: 1,
             min_world: 1,
+            encoding: None,
+            is_weighted: false,
             caller: String::new(),
         }
     }
@@ -229,6 +235,8 @@ impl Fingerprint {
         differ("algorithm", mine.0, theirs.0)
             .or_else(|| differ("attempts", mine.1, theirs.1))
             .or_else(|| differ("min_world_size", mine.2, theirs.2))
+            .or_else(|| differ("encoding", name(self.encoding), name(other.encoding)))
+            .or_else(|| differ("weighted", self.is_weighted, other.is_weighted))
     }
 }
 
@@ -331,6 +339,10 @@ impl Elements {
                 (!is_same).then(|| (words, String::new(), String::new()))
             })
     }
+}
+
+fn name(encoding: Option<Encoding>) -> &'static str {
+    encoding.map_or("none", Encoding::name)
 }
 
 fn differ<T: PartialEq + fmt::Display>(

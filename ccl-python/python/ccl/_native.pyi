@@ -472,6 +472,10 @@ class Outcome:
         """Peers whose data is in the result, in rank order."""
 
     @property
+    def weights(self) -> list[int]:
+        """By how much each contributor counts, in the same order; empty without weights."""
+
+    @property
     def world_size(self) -> int:
         """Number of contributors."""
 

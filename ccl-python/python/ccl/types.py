@@ -53,6 +53,15 @@ class Options(TypedDict, total=False):
     attempts: int
     #: Default ``auto``, which is the same on all members.
     algorithm: Literal["auto", "one_shot", "two_shot", "ring", "direct"]
+    #: What contributions are rounded to, and how they travel: for ``sum`` and ``avg`` of
+    #: floating-point numbers. The same on all members; default ``None``.
+    encoding: Literal["f32", "bf16", "f16", "int8", "e3m0", "int4", "int2"] | None
+    #: Rounds to the encoding up or down at random, with random numbers from this seed: another one
+    #: for each member and call. ``None``: to the nearer code.
+    seed: int | None
+    #: By how much this peer's contribution counts, from 1 to 16,777,216; 0: it contributes nothing.
+    #: With weights on one member they are needed on all. ``None``: no weights.
+    weight: int | None
     #: The caller's name for a collective built on this one, such as ``reduce to rank 2``. The same
     #: on all members, at most 128 bytes; default none.
     caller: str

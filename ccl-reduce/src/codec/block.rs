@@ -112,7 +112,8 @@ fn quantise_int4(block: &Values<'_>, is_stochastic: bool, codes: &mut Codes) -> 
 /// Stochastic: the scale is the greatest absolute value, so that the mean error is 0. Nearest: the
 /// elements above a threshold are sent, and the scale is the mean of their absolute values; the
 /// squared error is then that of zeros less `sum^2 / count`, and the best of eight thresholds is
-/// taken. A fixed one would let error feedback pile up where one element is much larger than others.
+/// taken. A fixed one would let error feedback pile up where one element is much larger than
+/// others.
 #[inline(always)]
 fn quantise_int2(block: &Values<'_>, is_stochastic: bool, codes: &mut Codes) -> u16 {
     let top = f32::from_bits(largest(block.values));

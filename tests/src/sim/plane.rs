@@ -10,7 +10,9 @@ use bytes::Bytes;
 use ccl_core::collective::step::{
     Body, Coding, CopyOwn, Operand, Output, Place, Reduction, Storage,
 };
-use ccl_core::collective::{Exchange, ExchangeLimits, Part, SegmentLimits, Side, Span, is_staged};
+use ccl_core::collective::{
+    Exchange, ExchangeLimits, Given, Part, SegmentLimits, Side, Span, is_staged,
+};
 use ccl_core::ids::{CallId, OpName, PeerId, Vid};
 use ccl_core::peer::Input;
 use ccl_core::transport::FrameHeader;
@@ -157,7 +159,7 @@ impl Plane {
             memory.result = None;
         }
         self.memory.insert(start.birth.op, memory);
-        self.exchange.start(start, parts);
+        self.exchange.start(start, Given { parts, weight: 1 });
     }
 
     /// Ends an operation. Its memory stays until the application takes it.
@@ -258,26 +260,16 @@ impl Plane {
         let operands: Vec<Vec<u8>> = reduction
             .operands
             .iter()
-            .map(|operand| {
-                let bytes = match operand {
-                    Operand::Own(span) => memory.read(Side::Input, *span),
-                    Operand::Wire(span) => memory.read(Side::Wire, *span),
-                    Operand::Slot { start, bytes } => self.scratch[*start..][..*bytes].to_vec(),
-                    Operand::Eager(bytes) => bytes.to_vec(),
-                    Operand::Target => memory.read(Side::Result, reduction.target),
-                };
-                reduction.elements(operand, &bytes).into_owned()
+            .map(|operand| match operand {
+                Operand::Own(span) => memory.read(Side::Input, *span),
+                Operand::Slot { start, bytes } => self.scratch[*start..][..*bytes].to_vec(),
+                Operand::Eager(bytes) => bytes.to_vec(),
+                Operand::Target => memory.read(Side::Result, reduction.target),
             })
             .collect();
         let slices: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
         let mut sum = vec![0; reduction.target.bytes];
-        let Reduction {
-            dtype,
-            reduce_op,
-            divisor,
-            ..
-        } = reduction;
-        ccl_core::reduce::reduce(dtype, reduce_op, divisor, &slices, &mut sum);
+        reduction.combine(None, &slices, &mut sum);
         memory.write(Side::Result, reduction.target, &sum);
         self.exchange.reduced(reduction);
     }
@@ -299,7 +291,7 @@ impl Plane {
         if let Some(memory) = self.memory.get_mut(&coding.op) {
             let elements = memory.read(coding.side, coding.elements);
             let mut wire = vec![0; coding.wire.bytes];
-            coding.encoding.encode(coding.dtype, &elements, &mut wire);
+            coding.encode(None, &elements, &mut wire);
             memory.write(Side::Wire, coding.wire, &wire);
         } else {
             self.trespasses(coding.op, "encodes");
@@ -311,7 +303,7 @@ impl Plane {
         if let Some(memory) = self.memory.get_mut(&coding.op) {
             let wire = memory.read(Side::Wire, coding.wire);
             let mut elements = vec![0; coding.elements.bytes];
-            coding.encoding.decode(coding.dtype, &wire, &mut elements);
+            coding.decode(&wire, &mut elements);
             memory.write(coding.side, coding.elements, &elements);
         } else {
             self.trespasses(coding.op, "decodes");

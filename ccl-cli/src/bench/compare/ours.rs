@@ -106,6 +106,7 @@ pub fn case_of(cell: &Cell, choice: AlgorithmChoice, effort: Effort) -> Case {
         algorithm: choice.as_requested(),
         dtype: Dtype::F32,
         op: ReduceOp::Sum,
+        encoding: None,
         count: cell.count(),
         in_place: cell.in_place,
         warmup: effort.warmup,

@@ -227,9 +227,9 @@ const ENTRY: &str = "state";
 /// Revision of the sources' state; that of a joiner is 0.
 const REVISION: u64 = 1;
 /// What the state must be.
-const CONTENT: Seed = Seed(1);
+const CONTENT: Seed = Seed::new(1);
 /// What a joiner has instead.
-const POISON: Seed = Seed(2);
+const POISON: Seed = Seed::new(2);
 /// Elements compared at once.
 const CHECK_COUNT: usize = 4096;
 /// How often the sources look for the joiner.

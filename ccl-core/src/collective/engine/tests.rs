@@ -88,7 +88,12 @@ impl Cluster {
     }
 
     fn start(&self, at: usize, call: &Call, buffers: &[Buffer]) {
-        let started = self.engines[at].start(call.start(at, peer), buffers);
+        let brought = Brought {
+            buffers: buffers.to_vec(),
+            weight: call.weight(at),
+            seed: None,
+        };
+        let started = self.engines[at].start(call.start(at, peer), &brought);
         started.expect("there is memory for it");
     }
 

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 
 use super::tests::{buffers, snapshots};
 use super::*;
-use crate::collective::encoding::HALVED;
 use crate::collective::harness::{Call, Prng, peer, reference};
 use crate::ids::{LinkKey, RunId};
 use crate::limits::SCRATCH_BYTES_DEFAULT;
@@ -70,8 +69,13 @@ fn random_call(prng: &mut Prng, world_size: usize, tag: u64) -> Call {
     call.op = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::Max][prng.below(3)];
     call.root = prng.below(world_size) as u32;
     call.tag = tag;
-    if dtype == Dtype::F32 && call.op != ReduceOp::Avg && prng.below(2) == 0 {
-        call.caller = HALVED.into();
+    let is_reduction = matches!(call.kind, Kind::AllReduce | Kind::ReduceScatter);
+    if is_reduction && !dtype.is_integer() && call.op != ReduceOp::Max {
+        let encodings = Call::encodings(dtype);
+        call.encoding = encodings[prng.below(encodings.len())];
+        if prng.below(2) == 0 {
+            call.weights = (0..world_size).map(|_| prng.below(3) as u32).collect();
+        }
     }
     call
 }
@@ -160,7 +164,12 @@ impl World {
             at,
             call.tag.is_multiple_of(2) && may_be_in_place(call.kind),
         );
-        let started = self.nodes[at].engine.start(call.start(at, peer), &lent);
+        let brought = Brought {
+            buffers: lent.clone(),
+            weight: call.weight(at),
+            seed: None,
+        };
+        let started = self.nodes[at].engine.start(call.start(at, peer), &brought);
         started.expect("there is memory for it");
         self.nodes[at].open.insert(index, lent);
     }

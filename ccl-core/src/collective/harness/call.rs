@@ -1,10 +1,10 @@
 //! Collectives for tests: small limits, inputs from a seed, and the expected bytes.
 
-use crate::collective::encoding::{Encoding, HALVED};
 use crate::collective::exchange::ExchangeLimits;
 use crate::collective::layout::{Layout, Part, SegmentLimits, Shape, Side};
 use crate::ids::{Epoch, OpName, OpNumber, PeerId, Rank, Tag, Term, Vid};
-use crate::reduce::{self, Dtype, ReduceOp};
+use crate::reduce::codec::Input;
+use crate::reduce::{self, Dtype, Encoding, ReduceOp};
 use crate::wire::control::{
     Algorithm, Birth, Called, CostTable, Elements, Fingerprint, Kind, Start,
 };
@@ -19,6 +19,19 @@ pub(in crate::collective) const LIMITS: ExchangeLimits = ExchangeLimits {
     },
     scratch_bytes: 4096,
     reserve_bytes: 4096,
+    eager_ops_max: 2,
+};
+
+/// As small as whole blocks of encodings allow.
+pub(in crate::collective) const ENCODED_LIMITS: ExchangeLimits = ExchangeLimits {
+    segments: SegmentLimits {
+        bytes_min: 2048,
+        bytes_max: 2048,
+        scratch_bytes: 32_768,
+        eager_bytes_max: 96,
+    },
+    scratch_bytes: 32_768,
+    reserve_bytes: 32_768,
     eager_ops_max: 2,
 };
 
@@ -52,6 +65,9 @@ pub(in crate::collective) struct Call {
     pub(in crate::collective) ring_order: Vec<Rank>,
     pub(in crate::collective) tag: u64,
     pub(in crate::collective) n: u64,
+    pub(in crate::collective) encoding: Option<Encoding>,
+    /// By rank; empty: none.
+    pub(in crate::collective) weights: Vec<u32>,
     pub(in crate::collective) caller: String,
     pub(in crate::collective) costs: CostTable,
     pub(in crate::collective) epoch: u32,
@@ -69,6 +85,8 @@ impl Call {
             ring_order: (0..world_size as u32).map(Rank).collect(),
             tag: 0,
             n: 0,
+            encoding: None,
+            weights: Vec::new(),
             caller: String::new(),
             costs: CostTable {
                 reserve_bytes: 2048,
@@ -109,6 +127,8 @@ impl Call {
         };
         Fingerprint {
             algorithm: self.algorithm,
+            encoding: self.encoding,
+            is_weighted: !self.weights.is_empty(),
             caller: self.caller.clone(),
             ..Fingerprint::new(called)
         }
@@ -128,10 +148,26 @@ impl Call {
         }
     }
 
-    /// Averages of integers never do.
+    fn is_mixed(&self) -> bool {
+        self.encoding.is_some() || !self.weights.is_empty()
+    }
+
+    /// Encodings that do not make its elements longer, and none.
+    pub(in crate::collective) fn encodings(dtype: Dtype) -> Vec<Option<Encoding>> {
+        let shorter = |encoding: &Encoding| encoding.encoded_bytes(256) <= 256 * dtype.bytes();
+        let all = Encoding::ALL.into_iter().filter(shorter).map(Some);
+        std::iter::once(None).chain(all).collect()
+    }
+
+    pub(in crate::collective) fn weight(&self, rank: usize) -> u32 {
+        self.weights.get(rank).copied().unwrap_or(1)
+    }
+
+    /// Averages of integers never do, nor what is encoded or has weights.
     fn goes_around(&self) -> bool {
         let has_integers = self.parts.iter().any(|part| part.dtype.is_integer());
-        self.algorithm == Algorithm::Ring && !(self.op == ReduceOp::Avg && has_integers)
+        let is_exact = self.op == ReduceOp::Avg && has_integers;
+        self.algorithm == Algorithm::Ring && !self.is_mixed() && !is_exact
     }
 
     pub(in crate::collective) fn layout(&self) -> Layout {
@@ -142,7 +178,7 @@ impl Call {
             world_size: self.world_size,
             ring_order: &self.ring_order,
             root: self.fingerprint().called.root(),
-            encoding: Encoding::of(&self.fingerprint()),
+            encoding: self.encoding,
             segments_per_chunk: CostTable::default().segments_per_chunk(),
         };
         Layout::new(&shape, &LIMITS.segments)
@@ -168,14 +204,7 @@ impl Call {
             .map(|(part, bytes)| {
                 let mut input = Vec::with_capacity(bytes);
                 while input.len() < bytes {
-                    match (part.dtype, self.caller.as_str()) {
-                        // Sums of them fit into half an f32.
-                        (Dtype::F32, HALVED) => {
-                            let small = prng.below(17) as f32 - 8.0;
-                            input.extend(small.to_le_bytes());
-                        }
-                        _ => push_element(part.dtype, &mut prng, &mut input),
-                    }
+                    push_element(part.dtype, &mut prng, &mut input);
                 }
                 input
             })
@@ -207,16 +236,77 @@ pub(in crate::collective) fn reference(call: &Call, rank: usize) -> Vec<Vec<u8>>
             Kind::Broadcast => column[call.root as usize].to_vec(),
             Kind::AllGather => column.concat(),
             Kind::AllReduce if call.goes_around() => around(call, part, &column),
+            Kind::AllReduce if call.is_mixed() => mix(call, dtype, &column),
             Kind::AllReduce => sum_up(call, dtype, &column),
             Kind::ReduceScatter => {
                 let share = column[0].len() / call.world_size;
                 let range = rank * share..(rank + 1) * share;
                 let shares: Vec<&[u8]> = column.iter().map(|bytes| &bytes[range.clone()]).collect();
-                sum_up(call, dtype, &shares)
+                match call.is_mixed() {
+                    true => mix(call, dtype, &shares),
+                    false => sum_up(call, dtype, &shares),
+                }
             }
         }
     };
     (0..call.parts.len()).map(part).collect()
+}
+
+/// Weighs and adds what is left of the inputs after encoding; in a two-shot all-reduce the result
+/// is encoded too.
+fn mix(call: &Call, dtype: Dtype, inputs: &[&[u8]]) -> Vec<u8> {
+    let rounded = |elements: &[u8], to: Dtype| -> Vec<u8> {
+        let Some(encoding) = call.encoding else {
+            return elements.to_vec();
+        };
+        let count = elements.len() / dtype.bytes();
+        let mut encoded = vec![0; encoding.encoded_bytes(count)];
+        let input = Input::of(dtype, elements);
+        encoding.encode(input, &mut encoded).unwrap();
+        let mut back = vec![0; count * to.bytes()];
+        encoding.decode(&encoded, to, &mut back).unwrap();
+        back
+    };
+    let weight = |rank: usize| call.weights.get(rank).copied().unwrap_or(1);
+    let total: u32 = (0..inputs.len()).map(weight).sum();
+    let divisor = match call.op {
+        ReduceOp::Avg if total > 0 => total,
+        _ => 1,
+    };
+    let mut sum = vec![0; inputs[0].len()];
+    // Decoded contributions are f32.
+    let given = call.encoding.map_or(dtype, |_| Dtype::F32);
+    let inputs: Vec<Vec<u8>> = inputs.iter().map(|input| rounded(input, given)).collect();
+    for (index, out) in sum.chunks_exact_mut(dtype.bytes()).enumerate() {
+        let of = |rank: usize| &inputs[rank][index * given.bytes()..][..given.bytes()];
+        let ranks = (0..inputs.len()).filter(|&rank| weight(rank) > 0);
+        if dtype == Dtype::F64 {
+            let terms = ranks.map(|rank| f64::from(weight(rank)) * as_f64(given, of(rank)));
+            let sum = terms.reduce(|sum, term| sum + term).unwrap_or(0.0);
+            out.copy_from_slice(&(sum / f64::from(divisor)).to_ne_bytes());
+            continue;
+        }
+        let terms = ranks.map(|rank| weight(rank) as f32 * as_f64(given, of(rank)) as f32);
+        let sum = terms.reduce(|sum, term| sum + term).unwrap_or(0.0) / divisor as f32;
+        match dtype {
+            Dtype::F32 => out.copy_from_slice(&sum.to_ne_bytes()),
+            Dtype::F16 => out.copy_from_slice(&half::f16::from_f32(sum).to_ne_bytes()),
+            _ => out.copy_from_slice(&half::bf16::from_f32(sum).to_ne_bytes()),
+        }
+    }
+    match call.kind == Kind::AllReduce && call.algorithm != Algorithm::OneShot {
+        true => rounded(&sum, dtype),
+        false => sum,
+    }
+}
+
+fn as_f64(dtype: Dtype, bytes: &[u8]) -> f64 {
+    match dtype {
+        Dtype::F64 => f64::from_ne_bytes(bytes.try_into().unwrap()),
+        Dtype::F32 => f32::from_ne_bytes(bytes.try_into().unwrap()).into(),
+        Dtype::F16 => half::f16::from_ne_bytes(bytes.try_into().unwrap()).to_f64(),
+        _ => half::bf16::from_ne_bytes(bytes.try_into().unwrap()).to_f64(),
+    }
 }
 
 /// Reduces in rank order, rounding once.
@@ -266,14 +356,10 @@ fn around(call: &Call, part: usize, inputs: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Uses the library's kernel if that is to be tested, otherwise its scalar reference.
-pub(in crate::collective) type Kernel = fn(Dtype, ReduceOp, u32, &[&[u8]], &mut [u8]);
+type Kernel = fn(Dtype, ReduceOp, u32, &[&[u8]], &mut [u8]);
 
 /// Reduces element by element, in the order of the operands.
-pub(in crate::collective) fn combine(
-    kernel: Kernel,
-    operation: (Dtype, ReduceOp, u32),
-    operands: &[Vec<u8>],
-) -> Vec<u8> {
+fn combine(kernel: Kernel, operation: (Dtype, ReduceOp, u32), operands: &[Vec<u8>]) -> Vec<u8> {
     let (dtype, op, divisor) = operation;
     let slices: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
     let mut out = vec![0; operands[0].len()];

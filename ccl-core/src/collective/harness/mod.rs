@@ -12,12 +12,12 @@ use bytes::Bytes;
 
 use super::exchange::{Body, Coding, Exchange, ExchangeLimits, Operand, Output, Place};
 use super::layout::{Side, Span};
+use super::schedule::Given;
 use crate::ids::{OpName, PeerId, Vid};
-use crate::reduce;
 use crate::transport::{Frame, FrameHeader};
 use crate::wire::control::Fingerprint;
 
-pub(super) use call::{Call, LIMITS, Prng, combine, reference};
+pub(super) use call::{Call, ENCODED_LIMITS, LIMITS, Prng, reference};
 
 pub(super) fn peer(index: usize) -> PeerId {
     PeerId(index as u64 + 10)
@@ -56,13 +56,13 @@ impl Memory {
     fn encode(&mut self, coding: &Coding) {
         let elements = self.read(coding.side, &coding.elements).to_vec();
         let wire = &mut self.wire[coding.wire.part as usize][coding.wire.range()];
-        coding.encoding.encode(coding.dtype, &elements, wire);
+        coding.encode(None, &elements, wire);
     }
 
     fn decode(&mut self, coding: &Coding) {
         let mut elements = vec![0; coding.elements.bytes];
         let wire = self.read(Side::Wire, &coding.wire);
-        coding.encoding.decode(coding.dtype, wire, &mut elements);
+        coding.decode(wire, &mut elements);
         self.write(&coding.elements, &elements);
     }
 
@@ -71,6 +71,12 @@ impl Memory {
             .flat_map(|span| self.read(body.side, &span).to_vec())
             .collect()
     }
+}
+
+/// Room for the wire form of a few elements, which is longer than they are.
+fn longer(mut part: Vec<u8>) -> Vec<u8> {
+    part.resize(part.len() + 8 * 4, 0);
+    part
 }
 
 #[derive(Debug)]
@@ -101,6 +107,8 @@ struct Bulk {
 pub(super) struct World {
     pub(super) peers: Vec<Peer>,
     pub(super) prng: Prng,
+    /// Bytes of contributions that each peer has sent.
+    pub(super) contributed: Vec<usize>,
     signals: BTreeMap<(usize, usize), VecDeque<(FrameHeader, Bytes)>>,
     bulks: Vec<Bulk>,
     work: Vec<(usize, Output)>,
@@ -123,6 +131,7 @@ impl World {
         Self {
             peers: (0..peers).map(peer).collect(),
             prng: Prng(seed),
+            contributed: vec![0; peers],
             signals: BTreeMap::new(),
             bulks: Vec::new(),
             work: Vec::new(),
@@ -140,11 +149,15 @@ impl World {
                 .into_iter()
                 .map(|bytes| vec![0xA5; bytes])
                 .collect(),
-            wire: call.input(at),
+            wire: call.input(at).into_iter().map(longer).collect(),
         };
         self.peers[at].memory.insert(op, memory);
         let start = call.start(at, peer);
-        self.peers[at].exchange.start(start, &call.parts);
+        let given = Given {
+            parts: &call.parts,
+            weight: call.weight(at),
+        };
+        self.peers[at].exchange.start(start, given);
         self.drain(at);
         let bytes_max = call.costs.ahead_bytes_max(call.world_size);
         for to in 0..call.world_size {
@@ -217,6 +230,9 @@ impl World {
                     sender.credits += usize::from(matches!(header.frame, Frame::Credit { .. }));
                     if let (Some(body), Some(memory)) = (body, sender.memory.get(&header.op)) {
                         payload.extend(memory.gather(&body));
+                        if matches!(header.frame, Frame::Post { .. }) {
+                            self.contributed[at] += body.bytes();
+                        }
                         sender.eager_bodies += 1;
                     }
                     self.inject(at, index(to), header, payload.into());
@@ -230,6 +246,9 @@ impl World {
                     if let Frame::Ahead { batch_bytes, .. } = header.frame {
                         let sent = &mut self.peers[at].sent_ahead;
                         sent.insert((header.op, index(to)), batch_bytes as usize);
+                    }
+                    if !matches!(header.frame, Frame::Result { .. }) {
+                        self.contributed[at] += span.bytes;
                     }
                     self.bulks.push(Bulk {
                         from: at,
@@ -306,22 +325,18 @@ impl World {
                 let Some(memory) = peer.memory.get_mut(&reduction.op) else {
                     return;
                 };
-                let operands: Vec<Vec<u8>> = reduction
+                let operands: Vec<&[u8]> = reduction
                     .operands
                     .iter()
-                    .map(|operand| {
-                        let bytes = match operand {
-                            Operand::Own(span) => memory.read(Side::Input, span),
-                            Operand::Wire(span) => memory.read(Side::Wire, span),
-                            Operand::Slot { start, bytes } => &peer.scratch[*start..start + bytes],
-                            Operand::Eager(bytes) => bytes,
-                            Operand::Target => memory.read(Side::Result, &reduction.target),
-                        };
-                        reduction.elements(operand, bytes).into_owned()
+                    .map(|operand| match operand {
+                        Operand::Own(span) => memory.read(Side::Input, span),
+                        Operand::Slot { start, bytes } => &peer.scratch[*start..start + bytes],
+                        Operand::Eager(bytes) => bytes,
+                        Operand::Target => memory.read(Side::Result, &reduction.target),
                     })
                     .collect();
-                let operation = (reduction.dtype, reduction.reduce_op, reduction.divisor);
-                let sum = combine(reduce::reduce, operation, &operands);
+                let mut sum = vec![0; reduction.target.bytes];
+                reduction.combine(None, &operands, &mut sum);
                 memory.write(&reduction.target, &sum);
                 peer.exchange.reduced(reduction);
             }

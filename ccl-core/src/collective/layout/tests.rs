@@ -1,6 +1,7 @@
 //! Tests of how operations are cut.
 
 use super::*;
+use crate::wire::control::Algorithm;
 
 const SMALL: SegmentLimits = SegmentLimits {
     bytes_min: 64,
@@ -22,7 +23,7 @@ fn layout(kind: Kind, algorithm: Algorithm, n: usize, parts: &[Part]) -> Layout 
         world_size: n,
         ring_order: &ring_order,
         root: (kind == Kind::Broadcast).then_some(Rank(0)),
-        encoding: Encoding::Raw,
+        encoding: None,
         segments_per_chunk: 4,
     };
     Layout::new(&shape, &SMALL)

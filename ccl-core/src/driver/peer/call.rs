@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::lock::Mutex;
 
-use crate::collective::Buffer;
+use crate::collective::Brought;
 use crate::driver::peer::completion::Completion;
 use crate::driver::peer::session::Session;
 use crate::error::Result;
@@ -19,8 +19,8 @@ use crate::wire::control::Fingerprint;
 pub(crate) struct Operation {
     /// What all members must agree on.
     pub(crate) fingerprint: Fingerprint,
-    /// The caller's memory.
-    pub(crate) parts: Vec<Buffer>,
+    /// The caller's memory, and how it counts.
+    pub(crate) brought: Brought,
     /// The call's tag.
     pub(crate) tag: Tag,
     /// When to cancel it; `None`: the communicator's default.

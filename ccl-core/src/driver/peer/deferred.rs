@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::collective::Buffer;
+use crate::collective::Brought;
 use crate::driver::peer::call::Call;
 use crate::driver::peer::completion::{Completion, Duty, Finished};
 use crate::driver::peer::control::{self, Control};
@@ -52,7 +52,7 @@ pub(super) enum Deferred {
     /// The other side does not read what it is sent.
     Break(Control),
     /// Start an operation in the collective engine.
-    Start(CallId, Box<Start>, Vec<Buffer>),
+    Start(CallId, Box<Start>, Brought),
     /// Synchronise shared state.
     StartSync(StartSync),
     /// What was elected for a sync.
@@ -152,8 +152,8 @@ impl Session {
                 control.close();
             }
             Deferred::Break(control) => control.break_off(),
-            Deferred::Start(call, start, buffers) => {
-                if let Err(refusal) = self.engine.start(*start, &buffers) {
+            Deferred::Start(call, start, brought) => {
+                if let Err(refusal) = self.engine.start(*start, &brought) {
                     let reason = CancelReason::Local(refusal.to_string());
                     self.submit(Input::Cancel { call, reason });
                 }
@@ -164,8 +164,13 @@ impl Session {
                 keep_standing(op, call.as_deref());
                 self.stop_op(op);
             }
-            Deferred::Commit(op, call, ending) => {
+            Deferred::Commit(op, call, mut ending) => {
                 keep_standing(op, call.as_deref());
+                if let Ok(Finished::Operation(outcome)) = &mut ending.end
+                    && let Some(weights) = self.engine.weights(op)
+                {
+                    outcome.weigh(&weights);
+                }
                 let staged = self.engine.commit(op);
                 self.state.stop(op);
                 match staged {

@@ -40,6 +40,7 @@ impl Core {
                 let outcome = Outcome {
                     op,
                     contributors,
+                    weights: Vec::new(),
                     view: view.clone(),
                     attempts,
                 };

@@ -121,7 +121,7 @@ impl Core {
             let reason = CancelReason::Local(what);
             return self.peer.handle(now, Input::Cancel { call, reason });
         }
-        let buffers = operation.parts.clone();
-        self.defer(Deferred::Start(call, Box::new(start), buffers));
+        let brought = operation.brought.clone();
+        self.defer(Deferred::Start(call, Box::new(start), brought));
     }
 }

@@ -6,6 +6,7 @@ mod reports;
 use std::net::TcpListener;
 
 use super::*;
+use crate::collective::Brought;
 use crate::error::Eviction;
 use crate::ids::{RunId, SessionId, Tag, Term, Vid};
 use crate::timers::Timers;
@@ -26,7 +27,7 @@ pub(in crate::driver::peer) fn session() -> (Arc<Session>, TcpListener) {
 pub(in crate::driver::peer) fn barrier() -> Operation {
     Operation {
         fingerprint: Fingerprint::new(Called::Barrier),
-        parts: Vec::new(),
+        brought: Brought::NOTHING,
         tag: Tag(0),
         deadline: None,
         holding: None,

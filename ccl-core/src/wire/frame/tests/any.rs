@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::ids::*;
 use crate::limits::*;
-use crate::reduce::{Dtype, ReduceOp};
+use crate::reduce::{Dtype, Encoding, ReduceOp};
 use crate::timers::Timers;
 use crate::wire::control::*;
 
@@ -90,12 +90,18 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
     ]);
     let numbers = (any::<u32>(), 0..=WORLD_SIZE_MAX as u32);
     let caller = "[a-z_ 0-9]{0,128}";
-    (any_called(), algorithm, numbers, caller).prop_map(
-        |(called, algorithm, (attempts, min_world), caller)| Fingerprint {
+    let mixture = (
+        option::of(prop::sample::select(Encoding::ALL.to_vec())),
+        any::<bool>(),
+    );
+    (any_called(), algorithm, numbers, mixture, caller).prop_map(
+        |(called, algorithm, (attempts, min_world), (encoding, is_weighted), caller)| Fingerprint {
             called,
             algorithm,
             attempts,
             min_world,
+            encoding,
+            is_weighted,
             caller,
         },
     )
