@@ -46,6 +46,27 @@ def test_everybody_gets_the_same_bits_out_of_place(algorithm: str) -> None:
     assert results[0] == results[1] == results[2]
 
 
+def reduce_encoded(communicator: ccl.Communicator, encoding: Any) -> bytes:
+    generator = np.random.default_rng(communicator.rank)
+    values = generator.standard_normal(70_000).astype(np.float32)
+    exact = sum(np.random.default_rng(r).standard_normal(70_000) * (r + 1) for r in range(3)) / 6
+    outcome = communicator.all_reduce(
+        values, "avg", encoding=encoding, weight=communicator.rank + 1, seed=communicator.rank
+    )
+    assert outcome.weights == [1, 2, 3] and len(outcome.contributors) == 3
+    error = np.linalg.norm(values - exact) / np.linalg.norm(exact)
+    assert 0 < error < {"int8": 0.03, "bf16": 0.01}[encoding]
+    with pytest.raises(ccl.InvalidArgument, match="int8, e3m0"):
+        communicator.all_reduce(values, "avg", encoding="fp8")  # type: ignore[arg-type]
+    return values.tobytes()
+
+
+@pytest.mark.parametrize("encoding", ["int8", "bf16"])
+def test_everybody_gets_the_same_weighted_average_of_encoded_buffers(encoding: str) -> None:
+    results = run(3, reduce_encoded, encoding)
+    assert results[0] == results[1] == results[2]
+
+
 def reduce_many(communicator: ccl.Communicator) -> ccl.Counters | None:
     rank = communicator.rank
     buffers = [np.full((count, 2), rank, dtype=np.float64) for count in [0, 1, 5, 4096]]

@@ -82,6 +82,43 @@ fn encoded_sums_are_near_and_the_same_everywhere() {
     }
 }
 
+/// Goal: rounded at random, a value between two codes has no bias, and all ranks still agree.
+#[test]
+fn rounded_at_random_a_sum_has_no_bias() {
+    const COUNT: usize = 1 << 16;
+    let results = run(3, |communicator| {
+        let rank = u64::from(communicator.rank().0);
+        let mut means = Vec::new();
+        for seed in [None, Some(1), Some(2)] {
+            // 0.3 of the step between two codes of a block whose largest element is 127.
+            let mut buffer = vec![0.3_f32; COUNT];
+            buffer
+                .iter_mut()
+                .step_by(256)
+                .for_each(|largest| *largest = 127.0);
+            let options = Options {
+                algorithm: Algorithm::OneShot,
+                seed: seed.map(|seed| seed * 1000 + rank),
+                ..encoded(Encoding::Int8)
+            };
+            communicator
+                .all_reduce(&mut buffer, ReduceOp::Avg, &options)
+                .unwrap();
+            let small = (0..COUNT).filter(|index| index % 256 != 0);
+            let sum: f64 = small.map(|index| f64::from(buffer[index])).sum();
+            means.push((sum / (COUNT - COUNT / 256) as f64, buffer));
+        }
+        means
+    });
+    assert!(results.iter().all(|result| *result == results[0]));
+    let [nearest, first, second] = &results[0][..] else {
+        unreachable!("three calls");
+    };
+    assert_eq!(nearest.0, 0.0, "to the nearer code");
+    assert!((first.0 - 0.3).abs() < 0.01 && (second.0 - 0.3).abs() < 0.01);
+    assert_ne!(first.1, second.1, "another seed, other bits");
+}
+
 /// More than the relative error that an encoding leaves of such numbers.
 fn tolerance(encoding: Encoding) -> f64 {
     match encoding {

@@ -137,6 +137,48 @@ static void every_type_and_operator(cclCommunicator_t communicator, uint64_t ran
 }
 
 /* At odd addresses, on all paths, in place and not. */
+/* Rank r gives r + 1 with weight r: every encoding keeps such numbers nearly. */
+static void encoded_and_weighted(cclCommunicator_t communicator, uint64_t rank) {
+    enum { COUNT = 1000 };
+    float buffer[COUNT];
+    uint64_t contributors[WORLD];
+    uint32_t weights[WORLD];
+    cclEncoding_t encoding;
+    for (encoding = cclEncodingNone; encoding <= cclEncodingInt2; encoding++) {
+        cclOptions_t options = options_of_tag(1);
+        cclOutcome_t outcome;
+        double expected = 0, sum = 0;
+        size_t index;
+        memset(&outcome, 0, sizeof outcome);
+        outcome.struct_bytes = sizeof outcome;
+        outcome.contributors = contributors;
+        outcome.contributors_capacity = WORLD;
+        outcome.weights = weights;
+        options.encoding = encoding;
+        options.is_weighted = 1;
+        options.weight = (uint32_t)rank;
+        for (index = 0; index < COUNT; index++) {
+            buffer[index] = (float)(rank + 1);
+        }
+        OK(cclAllReduce(communicator, buffer, buffer, COUNT, cclFloat32, cclAvg, &options,
+                        &outcome));
+        CHECK(outcome.contributors_count == WORLD - 1);
+        for (index = 1; index < WORLD; index++) {
+            CHECK(weights[index - 1] == index);
+            expected += (double)(index * (index + 1));
+            sum += (double)index;
+        }
+        expected /= sum;
+        for (index = 0; index < COUNT; index++) {
+            CHECK(fabs(buffer[index] - expected) < 0.34 * expected);
+        }
+        options.is_weighted = 0;
+        options.weight = 1;
+        CHECK(cclAllReduce(communicator, buffer, buffer, COUNT, cclFloat32, cclAvg, &options,
+                           NULL) == cclErrorInvalidArgument);
+    }
+}
+
 static void misaligned(cclCommunicator_t communicator, uint64_t rank) {
     static const cclAlgorithm_t algorithms[] = {cclAlgorithmAuto, cclAlgorithmDirect,
                                                 cclAlgorithmRing};
@@ -419,6 +461,7 @@ static int run_peer(const char *address) {
     cclCommunicator_t communicator = connect_peer(address, WORLD);
     const uint64_t rank = attribute(communicator, cclAttributeRank);
     every_type_and_operator(communicator, rank);
+    encoded_and_weighted(communicator, rank);
     misaligned(communicator, rank);
     other_collectives(communicator, rank);
     wrong_for_this_world(communicator);
