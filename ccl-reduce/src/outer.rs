@@ -1,8 +1,8 @@
 //! The outer step: moves shared weights along a reduced pseudo-gradient, as `torch.optim.SGD` does,
 //! with every rounding in a fixed place.
 //!
-//! docs/numerics.md ("Outer steps") has the formulas. How the pseudo-gradient came about is not known
-//! here.
+//! docs/numerics.md ("Outer steps") has the formulas. How the pseudo-gradient came about is not
+//! known here.
 
 use crate::number::canonical;
 use crate::simd::{Kernel, Level, run_at};

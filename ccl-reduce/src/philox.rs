@@ -1,7 +1,7 @@
 //! Philox4x32-10, a counter-based generator: any word of its output is found without the others.
 //!
-//! Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011). What keys and
-//! counters stand for is decided where the words are used: `perturbation` and `codec`.
+//! Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011). What keys
+//! and counters stand for is decided where the words are used: `perturbation` and `codec`.
 
 /// The part of a counter and the key that all blocks of one sequence share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ impl Stream {
         philox4x32_10([low, middle, self.high[0], self.high[1]], key)
     }
 
-    /// The words of [`ROW_BLOCKS`] blocks from block `first`, in order: word `4 * b + k` is word `k`
-    /// of block `first + b`.
+    /// The words of [`ROW_BLOCKS`] blocks from block `first`, in order: word `4 * b + k` is word
+    /// `k` of block `first + b`.
     #[inline(always)]
     #[must_use]
     pub(crate) fn row(self, first: u64) -> [u32; ROW_WORDS] {

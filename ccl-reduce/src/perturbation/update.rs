@@ -1,5 +1,5 @@
-//! Applying what a step's record holds: an exact integer sum of directions for each weight, then one
-//! rounded update. Many records are applied to one tile before the next tile is touched.
+//! Applying what a step's record holds: an exact integer sum of directions for each weight, then
+//! one rounded update. Many records are applied to one tile before the next tile is touched.
 //!
 //! Sums of integers do not depend on the order of contributions, nor does the update.
 
