@@ -1,7 +1,6 @@
 //! Late and repeated messages: frames of an earlier link, and first messages of connections.
 
 use ccl_core::ids::{Epoch, GroupId, OpName, PeerId, Vid};
-use ccl_core::transport::Frame;
 use ccl_core::wire::control::PeerToMaster;
 
 use super::checkers::open_operations;
@@ -125,13 +124,9 @@ fn age(content: &mut Content) {
         Content::Signal { header, payload } => {
             header.op.birth = older(header.op.birth);
             let mut bytes = payload.to_vec();
-            // A post that ends with its fingerprint ends with its caller's name or none, after its
-            // `min_world`. So it stays a fingerprint.
-            let is_post = matches!(header.frame, Frame::Post { fingerprint_bytes, .. }
-                if fingerprint_bytes as usize == bytes.len());
-            let back = if is_post { 2 } else { 1 };
-            if let Some(at) = bytes.len().checked_sub(back) {
-                bytes[at] ^= 0x55;
+            // A post without data ends with its sender's weight, and stays a post.
+            if let Some(last) = bytes.last_mut() {
+                *last ^= 0x55;
             }
             *payload = bytes.into();
         }
