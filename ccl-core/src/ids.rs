@@ -49,6 +49,14 @@ id! {
     OpNumber(u64)
 }
 id! {
+    /// The caller's name for a sequence of records.
+    StreamId(u64)
+}
+id! {
+    /// Position of a record in its stream, from 0.
+    Step(u64)
+}
+id! {
     /// Generation of the master process: +1 at each start.
     Term(u32)
 }
@@ -99,6 +107,18 @@ impl OpNumber {
             self.0
                 .checked_add(1)
                 .expect("2^64 operations take longer than the hardware lasts"),
+        )
+    }
+}
+
+impl Step {
+    /// The step that follows.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(
+            self.0
+                .checked_add(1)
+                .expect("2^64 steps take longer than the hardware lasts"),
         )
     }
 }

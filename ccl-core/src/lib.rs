@@ -133,23 +133,23 @@ pub use ccl_reduce as reduce;
 pub use checkpoint::{Checkpoints, Loaded};
 pub use communicator::{
     Census, Collective, Communicator, Connecting, Handle, Hashes, Options, RawHandle, RawPart,
-    Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle, SyncInfo, SyncOptions,
-    SyncWatch,
+    RecordHandle, RecordOptions, Request, SafePoint, Scope, ScopedHandle, SharedState, SyncHandle,
+    SyncInfo, SyncOptions, SyncWatch,
 };
 pub use config::{CommunicatorConfig, MasterConfig, Roster};
 pub use driver::master::MasterServer;
 pub use driver::peer::notice::{Notices, Waiting};
 pub use error::{Error, ErrorKind, Eviction, Result};
 pub use half::{bf16, f16};
-pub use ids::{GroupId, PeerId, Rank, Tag, Vid};
+pub use ids::{GroupId, MemberNumber, PeerId, Rank, Step, StreamId, Tag, Vid};
 pub use master::{GroupStatus, PeerStatus, Status};
 pub use names::Names;
-pub use outcome::{Counters, LinkState, Outcome, Progress};
+pub use outcome::{Counters, LinkState, Outcome, Progress, Recorded};
 pub use paths::Paths;
 pub use peer::View;
 pub use reduce::{Dtype, Element, Encoding, ReduceOp};
 pub use state::Key;
 pub use timers::Timers;
 pub use wire::control::{
-    Algorithm, CancelReason, Digest, Kind, StateId, SyncFault, SyncStrategy, Wait,
+    Algorithm, CancelReason, Digest, Kind, StateId, StepEntry, SyncFault, SyncStrategy, Wait,
 };

@@ -33,8 +33,9 @@ pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest name that a caller gives a call, such as `reduce to rank 2`, in bytes.
 pub const CALLER_BYTES_MAX: usize = 128;
 /// Longest control frame. An `Install` names 4,096 tags of some 100 bytes and 256 members of some
-/// 400: half a mebibyte; four times that.
-pub const CONTROL_FRAME_BYTES_MAX: u32 = 2 << 20;
+/// 400: half a mebibyte. An `Attach` names the tags, with abort reasons of half a mebibyte, and
+/// carries records of as much and one more, of two.
+pub const CONTROL_FRAME_BYTES_MAX: u32 = 4 << 20;
 /// Control bytes queued to one connection before it counts as dead.
 pub const CONTROL_QUEUE_BYTES_MAX: usize = 8 << 20;
 /// How long a connection may take to identify itself.
@@ -43,7 +44,7 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UNIDENTIFIED_MAX: usize = 64;
 /// Bytes of incomplete messages that a master's unidentified connections may hold together; the
 /// oldest gives way. Room for one `Attach` of full length, and for shorter messages beside it.
-pub const UNIDENTIFIED_BYTES_MAX: usize = 5 << 19;
+pub const UNIDENTIFIED_BYTES_MAX: usize = 9 << 19;
 /// Most groups of one master: as many as peers, if each were alone. Groups without members give
 /// way.
 pub const GROUPS_MAX: usize = PEERS_MAX;
@@ -72,6 +73,27 @@ pub const ABORT_REASONS_MAX: usize = 16;
 /// Bytes of abort reasons of all tags in one message: a quarter of a control frame. The oldest are
 /// left out.
 pub const ABORT_REASONS_BYTES_MAX: usize = 512 << 10;
+
+/// Most streams of records of a group.
+pub const STREAMS_MAX: usize = 32;
+/// Longest entry of one member in a record, in bytes.
+pub const RECORD_PAYLOAD_BYTES_MAX: usize = 4096;
+/// Most entries of a record: of each member one for its step and one that was late.
+pub const RECORD_ENTRIES_MAX: usize = 2 * WORLD_SIZE_MAX;
+/// Most steps by which an entry may be late and still be in a record.
+pub const RECORD_AGE_MAX: usize = 16;
+/// Records by which a member may be behind in a stream; one that is further behind is evicted.
+pub const RECORDS_BEHIND_MAX: u64 = 1024;
+/// Most records of a stream in one message: those that some member is behind, and a few more that
+/// are sealed before it is gone.
+pub const RECORDS_KEPT_MAX: usize = 2 * RECORDS_BEHIND_MAX as usize;
+/// Bytes of the records, of all streams of a group, that some member has not consumed; beyond that,
+/// whoever is furthest behind is evicted. Members keep these records for a master that has lost
+/// them, and report them in one message.
+pub const RECORDS_BEHIND_BYTES_MAX: usize = 512 << 10;
+/// Bytes of records of a stream that a master keeps for members that ask: those that some member is
+/// behind, and the newest of those that are consumed.
+pub const RECORD_LOG_BYTES_MAX: usize = 4 << 20;
 
 /// Largest payload that goes eagerly, without a credit, in bytes of the whole operation.
 pub const EAGER_BYTES_MAX: usize = 64 << 10;
@@ -146,6 +168,14 @@ const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
 /// A whole segment, one contribution from each other member, always fits the scratch memory.
 const _: () = assert!((WORLD_SIZE_MAX - 1) * SEGMENT_BYTES_MIN <= SCRATCH_BYTES_MIN);
 const _: () = assert!(EAGER_BYTES_MAX <= SEGMENT_BYTES_MAX);
+/// The longest record, with the fields of its entries.
+const RECORD_BYTES_MAX: usize = RECORD_ENTRIES_MAX * (RECORD_PAYLOAD_BYTES_MAX + 32) + 64;
+const _: () = assert!(RECORDS_BEHIND_BYTES_MAX + RECORD_BYTES_MAX <= RECORD_LOG_BYTES_MAX);
+const _: () = assert!(
+    ABORT_REASONS_BYTES_MAX + RECORDS_BEHIND_BYTES_MAX + RECORD_BYTES_MAX + (512 << 10)
+        <= CONTROL_FRAME_BYTES_MAX as usize
+);
+const _: () = assert!(STREAMS_MAX * RECORD_LOG_BYTES_MAX < JOURNAL_RECORD_BYTES_MAX);
 
 /// Safe points that a master releases before members reach them: those of one round trip to it, for
 /// steps down to 3 ms over 200 ms.

@@ -147,6 +147,32 @@ pub enum Mutation {
     ReserveKeptAfterAbort,
     /// In a one-shot each member adds its own input first.
     OneShotOwnFirst,
+    /// A step is sealed although one of three members or more has given nothing.
+    RecordSealedShort,
+    /// Deadlines of records mean nothing.
+    RecordDeadlineIgnored,
+    /// A record is sent before it is on disk.
+    RecordSealedLazily,
+    /// A caller is told of a record that only its own peer may have.
+    RecordToldAlone,
+    /// Without a journal a record is released when one member has it.
+    RecordReleasedByOne,
+    /// A restarted master does not know the records in its journal.
+    ChainForgotten,
+    /// A restarted master takes the records of the first member that it asks.
+    ShorterChainTaken,
+    /// What a member gave is not in its reports.
+    EntryNotRestated,
+    /// A late entry is in more than one record.
+    LateEntryTwice,
+    /// Records that a member has missed are not sent again.
+    RecordsNotSentAgain,
+    /// A newcomer begins each stream at its first step.
+    NewcomerAtStepZero,
+    /// A newcomer that learns late of its admission begins where the streams stand then.
+    AdmissionWithoutSteps,
+    /// What a lost member gave stays in the open step.
+    EntryOfLostKept,
 }
 
 #[cfg(ccl_mutations)]

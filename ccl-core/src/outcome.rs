@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{OpName, PeerId};
+use crate::ids::{OpName, PeerId, Step, StreamId};
 use crate::peer::View;
+use crate::wire::control::{Digest, StepEntry};
 
 /// The result of a successful operation.
 #[derive(Clone, Debug)]
@@ -29,6 +30,22 @@ impl Outcome {
         self.contributors.retain(|peer| weight(peer) > 0);
         self.weights = self.contributors.iter().map(weight).collect();
     }
+}
+
+/// A sealed record of a stream, as its caller is told.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its step.
+    pub step: Step,
+    /// What members gave, by the order of their admission, the oldest first. Whoever is not listed
+    /// abstained, or gave nothing in time.
+    pub entries: Vec<StepEntry>,
+    /// The hash of the stream with this record: equal on all members.
+    pub hash: Digest,
+    /// The view this peer was in when it learned of it.
+    pub view: Arc<View>,
 }
 
 /// Progress of an operation at this peer.

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("lock", ""),
     ("mutation", ""),
     ("names", "ids"),
-    ("outcome", "ids peer::View"),
+    ("outcome", "ids peer::View wire::control"),
     ("signals", ""),
     ("descriptors", "lock"),
     ("net", "descriptors lock"),

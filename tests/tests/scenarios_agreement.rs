@@ -319,7 +319,7 @@ fn bugs_that_seeds_do_not_notice_are_noticed() {
     ];
     assert_eq!(
         scripts.map(|(mutation, _)| mutation),
-        ccl_tests::sim::mutations::SCRIPTED[5..]
+        ccl_tests::sim::mutations::SCRIPTED[5..8]
     );
     for (mutation, script) in scripts {
         activate(Some(mutation));

@@ -101,7 +101,7 @@ impl Drop for RawHandle {
 fn outcome(end: Result<Finished>) -> Result<Outcome> {
     match end? {
         Finished::Operation(outcome) => Ok(outcome),
-        Finished::SafePoint(_) | Finished::Left => {
+        Finished::SafePoint(_) | Finished::Recorded(_) | Finished::Left => {
             unreachable!("the driver ends a call as its kind")
         }
     }

@@ -131,7 +131,9 @@ impl Drop for SafePoint {
 fn view(end: Result<Finished>) -> Result<Arc<View>> {
     match end? {
         Finished::SafePoint(view) => Ok(view),
-        Finished::Operation(_) | Finished::Left => unreachable!("a safe point ends as one"),
+        Finished::Operation(_) | Finished::Recorded(_) | Finished::Left => {
+            unreachable!("a safe point ends as one")
+        }
     }
 }
 

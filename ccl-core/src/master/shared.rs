@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub timers: Timers,
     /// The paths between members.
     pub paths: Paths,
+    /// Whether what is sealed is certain to be found by the next master.
+    pub is_journaled: bool,
     /// The operator's override that replaces a majority (R11).
     pub force_rebuild: bool,
     /// Tags of a group from which on those at rest are given back.

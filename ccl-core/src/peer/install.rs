@@ -27,7 +27,7 @@ impl Peer {
             other => other,
         };
         self.notes.clear();
-        let report = self.report();
+        let report = self.report(false);
         self.send(PeerToMaster::Flush { vid, report });
     }
 
@@ -57,6 +57,7 @@ impl Peer {
         self.safe_points
             .install(install.safe_released, before.is_none());
         self.enter(&install);
+        self.install_streams(&install, before.is_none());
         if is_reply {
             self.note_attached();
         }
@@ -184,7 +185,7 @@ impl Peer {
     /// waited for links, to be sent, or for the connection.
     fn answer_install(&mut self, vid: Vid) {
         self.notes.clear();
-        let mut report = self.report();
+        let mut report = self.report(false);
         if is_active(Mutation::InstalledWithoutFacts) {
             report.tags.iter_mut().for_each(|tag| tag.open = None);
         }
@@ -203,6 +204,7 @@ impl Peer {
             safe_released: self.safe_points.sealed(),
             tags: &self.tags,
         };
-        known.check(install)
+        known.check(install)?;
+        self.check_streams(install)
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use crate::error::{Error, Eviction};
 use crate::event::Event;
-use crate::ids::{CallId, OpName, PeerId, Rank, Tag, Vid};
+use crate::ids::{CallId, OpName, PeerId, Rank, StreamId, Tag, Vid};
 use crate::time::Instant;
 use crate::wire::control::{
-    AbortReason, CancelReason, CostTable, Fingerprint, LinkFault, MasterToPeer, Member,
-    PeerToMaster, Place, Start, StateId,
+    AbortReason, CancelReason, CostTable, Digest, Fingerprint, LinkFault, MasterToPeer, Member,
+    PeerToMaster, Place, RecordRule, Start, StateId, StepRecord,
 };
 use crate::wire::peer_to_peer::PeerToPeer;
 
@@ -114,6 +114,18 @@ pub enum Input {
         /// When to withdraw.
         deadline: Option<Instant>,
     },
+    /// The caller gives something for the next step of a stream of records (R17), and waits for
+    /// the record. Ends in one `Finish` or `Rejected`.
+    Enter {
+        /// The caller's name for it.
+        call: CallId,
+        /// The stream.
+        stream: StreamId,
+        /// What it gives; nothing: it abstains.
+        payload: Vec<u8>,
+        /// When the step may be sealed without others.
+        rule: RecordRule,
+    },
     /// The caller leaves the run. Ends in one `Finish`.
     Leave {
         /// The caller's name for it.
@@ -153,6 +165,15 @@ pub enum End {
     /// A safe point was released with this view.
     SafePoint {
         /// The view at the safe point.
+        view: Arc<View>,
+    },
+    /// The step of a stream was sealed, with or without what this peer gave.
+    Recorded {
+        /// Its record.
+        record: StepRecord,
+        /// The hash of the stream with it.
+        hash: Digest,
+        /// This peer's view when it learned of it.
         view: Arc<View>,
     },
     /// The deadline of a safe point passed; it was not consumed.

@@ -21,6 +21,7 @@ mod notes;
 mod opening;
 mod phase;
 mod pings;
+mod records;
 mod report;
 mod safe_point;
 mod safe_said;
@@ -45,6 +46,7 @@ use coverage::Coverage;
 use mesh::Mesh;
 use notes::Notes;
 use phase::{Phase, Reaction, Trigger};
+use records::{Gift, Records};
 use safe_point::SafePoints;
 use safe_said::{Said, Stride};
 use session::{Leaving, Session};
@@ -66,6 +68,7 @@ pub struct Peer {
     tags: Tags,
     notes: Notes,
     safe_points: SafePoints,
+    records: Records,
     said: Said,
     stride: Stride,
     mesh: Mesh,
@@ -96,6 +99,7 @@ impl Peer {
             tags: Tags::default(),
             notes: Notes::default(),
             safe_points: SafePoints::default(),
+            records: Records::default(),
             said: Said::default(),
             stride: Stride::default(),
             mesh: Mesh::default(),
@@ -246,6 +250,12 @@ impl Peer {
             } => self.handle_post(call, tag, fingerprint, deadline),
             Input::Cancel { call, reason } => self.handle_cancel(call, reason),
             Input::SafePoint { call, deadline } => self.handle_safe_point(call, deadline),
+            Input::Enter {
+                call,
+                stream,
+                payload,
+                rule,
+            } => self.handle_enter(call, stream, Gift { payload, rule }),
             Input::Leave { call } => self.handle_leave(call),
             Input::Timeout => self.handle_timeout(),
         }
@@ -290,6 +300,10 @@ impl Peer {
                 content,
                 sources,
             } => self.handle_elected(op, content, sources),
+            MasterToPeer::Recorded(sealed) => self.handle_recorded(sealed),
+            MasterToPeer::RecordsReleased { stream, released } => {
+                self.handle_records_released(stream, released);
+            }
             MasterToPeer::Summon => self.handle_summon(),
             MasterToPeer::Suspend { vid } => self.handle_suspend(vid),
             MasterToPeer::Release { vid } => self.handle_release(vid),

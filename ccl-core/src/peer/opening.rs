@@ -44,7 +44,7 @@ impl Peer {
         };
         let claim = self.claim(&registration);
         self.notes.clear();
-        let report = self.report();
+        let report = self.report(true);
         self.send(PeerToMaster::Attach {
             run_id: registration.run_id,
             session: registration.session,

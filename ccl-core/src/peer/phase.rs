@@ -90,6 +90,8 @@ pub(super) enum Trigger {
     Suspend,
     Release,
     SafeReleased,
+    Recorded,
+    RecordsReleased,
     Evicted,
     Refused,
     Pong,
@@ -102,6 +104,7 @@ pub(super) enum Trigger {
     Post,
     Cancel,
     SafePoint,
+    Enter,
     Leave,
     Timeout,
 }
@@ -123,7 +126,7 @@ use Reaction::{Act as A, Fault as F, Ignore as I, Tolerate as T};
 
 /// The transition table. Columns are the states in the order of [`STATES`].
 #[rustfmt::skip]
-const TABLE: [(Trigger, [Reaction; 8]); 25] = [
+const TABLE: [(Trigger, [Reaction; 8]); 28] = [
     //                      joining newcomer steady suspended installed detached attaching ended
     (Trigger::ControlUp,    [A,     A,       I,     I,        I,        A,       I,        I]),
     (Trigger::ControlDown,  [A,     A,       A,     A,        A,        A,       A,        I]),
@@ -136,6 +139,9 @@ const TABLE: [(Trigger, [Reaction; 8]); 25] = [
     (Trigger::Suspend,      [F,     F,       A,     T,        A,        I,       F,        I]),
     (Trigger::Release,      [F,     F,       T,     T,        A,        I,       F,        I]),
     (Trigger::SafeReleased, [F,     F,       A,     T,        T,        I,       F,        I]),
+    (Trigger::Recorded,     [F,     F,       A,     A,        A,        I,       A,        I]),
+    (Trigger::RecordsReleased,
+                            [F,     F,       A,     A,        T,        I,       F,        I]),
     (Trigger::Evicted,      [T,     A,       A,     A,        A,        A,       A,        I]),
     (Trigger::Refused,      [A,     A,       T,     T,        T,        T,       T,        I]),
     (Trigger::Pong,         [T,     A,       A,     A,        A,        A,       A,        I]),
@@ -148,6 +154,7 @@ const TABLE: [(Trigger, [Reaction; 8]); 25] = [
     (Trigger::Post,         [T,     T,       A,     A,        A,        A,       A,        A]),
     (Trigger::Cancel,       [T,     T,       A,     A,        A,        A,       A,        I]),
     (Trigger::SafePoint,    [T,     T,       A,     A,        A,        A,       A,        A]),
+    (Trigger::Enter,        [T,     T,       A,     A,        A,        A,       A,        A]),
     (Trigger::Leave,        [A,     A,       A,     A,        A,        A,       A,        A]),
     (Trigger::Timeout,      [A,     A,       A,     A,        A,        A,       A,        I]),
 ];
@@ -166,8 +173,8 @@ pub(super) const STATES: [State; 8] = [
 
 /// All events, in the order of the table's rows.
 #[cfg(test)]
-pub(super) const TRIGGERS: [Trigger; 25] = {
-    let mut triggers = [Trigger::ControlUp; 25];
+pub(super) const TRIGGERS: [Trigger; 28] = {
+    let mut triggers = [Trigger::ControlUp; 28];
     let mut row = 0;
     while row < TABLE.len() {
         triggers[row] = TABLE[row].0;
@@ -333,6 +340,7 @@ impl Trigger {
             Input::Post { .. } => Self::Post,
             Input::Cancel { .. } => Self::Cancel,
             Input::SafePoint { .. } => Self::SafePoint,
+            Input::Enter { .. } => Self::Enter,
             Input::Leave { .. } => Self::Leave,
             Input::Timeout => Self::Timeout,
         }
@@ -349,6 +357,8 @@ impl Trigger {
             MasterToPeer::Suspend { .. } => Self::Suspend,
             MasterToPeer::Release { .. } => Self::Release,
             MasterToPeer::SafeReleased { .. } => Self::SafeReleased,
+            MasterToPeer::Recorded(_) => Self::Recorded,
+            MasterToPeer::RecordsReleased { .. } => Self::RecordsReleased,
             MasterToPeer::Evicted { .. } => Self::Evicted,
             MasterToPeer::Refused { .. } => Self::Refused,
             MasterToPeer::Pong { .. } => Self::Pong,
@@ -369,6 +379,8 @@ impl Trigger {
             Self::Suspend => "Suspend",
             Self::Release => "Release",
             Self::SafeReleased => "SafeReleased",
+            Self::Recorded => "Recorded",
+            Self::RecordsReleased => "RecordsReleased",
             Self::Evicted => "Evicted",
             Self::Refused => "Refused",
             Self::Pong => "Pong",
@@ -381,6 +393,7 @@ impl Trigger {
             Self::Post => "Post",
             Self::Cancel => "Cancel",
             Self::SafePoint => "SafePoint",
+            Self::Enter => "Enter",
             Self::Leave => "Leave",
             Self::Timeout => "Timeout",
         }

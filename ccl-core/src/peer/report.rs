@@ -9,8 +9,8 @@ use crate::limits;
 
 impl Peer {
     /// All facts from which the master may decide. Verdicts that are held back are part of the
-    /// floors.
-    pub(super) fn report(&self) -> Report {
+    /// floors. Records themselves are only in an `Attach`.
+    pub(super) fn report(&self, is_attach: bool) -> Report {
         let Some(membership) = self.phase.membership() else {
             return Report::default();
         };
@@ -30,6 +30,7 @@ impl Peer {
             safe_released: self.safe_points.released(),
             safe_said: self.said.own(),
             given_back: membership.given_back.clone(),
+            streams: self.records.reports(is_attach),
         }
     }
 

@@ -408,6 +408,7 @@ impl Peer {
         self.notes.clear();
         self.finish_calls(&cause);
         self.finish_safe_point(&cause);
+        self.finish_records(&cause);
         self.forget_links();
         for call in self
             .leaving

@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    GroupId, LinkKey, MemberNumber, OpName, OpNumber, PeerId, Rank, RunId, SessionId, Tag, Term,
+    GroupId, LinkKey, MemberNumber, OpName, PeerId, Rank, RunId, SessionId, Step, StreamId, Term,
     UnitId, Vid,
 };
 use crate::limits::{
-    ABORT_REASONS_MAX, ADDRESSES_MAX, OPEN_OPS_MAX, PEERS_MAX, TAGS_MAX, WORLD_SIZE_MAX,
+    ADDRESSES_MAX, OPEN_OPS_MAX, PEERS_MAX, STREAMS_MAX, TAGS_MAX, WORLD_SIZE_MAX,
 };
 use crate::timers::Timers;
 use crate::wire::bounded;
@@ -23,6 +23,11 @@ pub use super::fingerprint::{Algorithm, CallName, Called, Elements, Fingerprint,
 pub use super::late::{Elsewhere, Late, LatePeers};
 pub use super::place::Place;
 pub use super::reason::{AbortReason, CancelReason, EvictReason, group_taken};
+pub use super::records::{
+    Chain, ChainCheck, ChainPlace, Entry, KeptRecords, RecordRule, SealedRecord, StepEntry,
+    StepRecord, StreamPlace, StreamReport,
+};
+pub use super::report::{Claim, GivenBack, OpenReport, Report, TagFloor, TagReport};
 pub use super::state::{
     Digest, KeyDifference, KeySketch, OddEntry, StateId, StateOffer, SyncFault, SyncStrategy,
 };
@@ -30,7 +35,7 @@ pub use super::wait::{BackoffCause, MissingLink, NamedPeer, SomePeers, UnitCount
 
 /// Version of the control protocol; both sides must speak the same. A `Hello` of any version begins
 /// with its number, so that a peer with another version learns why it is refused.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// One member of a view, as the others need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,114 +70,6 @@ pub fn label(name: &str, addresses: &[SocketAddr]) -> String {
         Some(address) => format!("{name}, {address}"),
         None => name.to_owned(),
     }
-}
-
-/// A peer's whole knowledge of the outcome state, re-stated in `Attach`, `Flush` and `Installed`
-/// (R5).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The newest view it installed.
-    pub vid: Vid,
-    /// Whether it has seen that view's `Release`.
-    pub released: bool,
-    /// One entry a tag that it knows.
-    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
-    pub tags: Vec<TagReport>,
-    /// The carried operations of that view's `Install`.
-    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
-    pub carried: Vec<Birth>,
-    /// Safe points it has called, the open one included.
-    pub safe_called: u64,
-    /// Safe points that were released to it.
-    pub safe_released: u64,
-    /// Safe points that it told the other members of this view to be at or past (R19).
-    pub safe_said: u64,
-    /// What that view's `Install` named as given back, until the view is released: by it a master
-    /// without a journal knows which reports are of tags as they were before.
-    #[serde(deserialize_with = "bounded::list::<_, _, TAGS_MAX>")]
-    pub given_back: Vec<GivenBack>,
-}
-
-/// Who an attaching peer is, and with whom: from a majority of such claims a master without a
-/// journal rebuilds the run (R11). A master that knows the session ignores it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// The session's id.
-    pub peer: PeerId,
-    /// The group it is in.
-    pub group: GroupId,
-    /// Peers of its unit that are admitted together, as its `Hello` said.
-    pub unit_size: Option<u32>,
-    /// Its place in a closed group, as its `Hello` said.
-    pub place: Option<Place>,
-    /// Members of the report's view in rank order; empty for a newcomer.
-    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
-    pub members: Vec<Member>,
-    /// The ring of that view.
-    #[serde(deserialize_with = "bounded::list::<_, _, WORLD_SIZE_MAX>")]
-    pub ring_order: Vec<Rank>,
-    /// The costs of that view.
-    pub costs: CostTable,
-}
-
-/// One tag in a [`Report`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TagReport {
-    /// The tag.
-    pub tag: Tag,
-    /// All operations below are decided.
-    pub floor: OpNumber,
-    /// The newest that committed.
-    pub last_committed: Option<OpNumber>,
-    /// What that one sealed, if this peer knows it.
-    pub sealed: Sealed,
-    /// Why the operation below the floor was aborted, as long as the view is not released: another
-    /// may be told by a master that has lost the reason, and must not take it for another kind.
-    pub aborted: Option<AbortReason>,
-    /// The operation this peer has open.
-    pub open: Option<OpenReport>,
-    /// The number of its next call; `None` while one has a number and has not been told its end.
-    pub next: Option<OpNumber>,
-}
-
-/// An open operation in a [`TagReport`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpenReport {
-    /// The operation's number.
-    pub n: OpNumber,
-    /// The view it was born in.
-    pub birth: Vid,
-    /// The fingerprint of the call.
-    pub fingerprint: Fingerprint,
-    /// Whether the whole result is in this peer's memory.
-    pub held: bool,
-    /// What this peer asked for.
-    pub cancel: Option<CancelReason>,
-    /// The elected content, if this is a sync of shared state and this peer knows the election.
-    pub elected: Option<StateId>,
-}
-
-/// A tag that was at rest at all members and was given back: its numbers begin at 0 again (R2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenBack {
-    /// The tag.
-    pub tag: Tag,
-    /// The view in which it restarts. A member from an older view forgets what it knows about it.
-    pub vid: Vid,
-}
-
-/// The outcome state of one tag, as the master knows it (R2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TagFloor {
-    /// The tag.
-    pub tag: Tag,
-    /// All operations below are decided.
-    pub floor: OpNumber,
-    /// The newest that committed.
-    pub last_committed: Option<OpNumber>,
-    /// Reasons of the newest aborts, best effort.
-    #[serde(deserialize_with = "bounded::list::<_, _, ABORT_REASONS_MAX>")]
-    pub reasons: Vec<(OpNumber, AbortReason)>,
 }
 
 /// What one peer posted or finished.
@@ -267,6 +164,9 @@ pub struct Install {
     /// Who left since the view before, and why.
     #[serde(deserialize_with = "bounded::list::<_, _, PEERS_MAX>")]
     pub departed: Vec<(PeerId, EvictReason)>,
+    /// How far each stream of records has come. A newcomer begins there.
+    #[serde(deserialize_with = "bounded::list::<_, _, STREAMS_MAX>")]
+    pub streams: Vec<StreamPlace>,
 }
 
 /// The groups that the receiver does not belong to, maybe of some time ago. For information only.
@@ -410,6 +310,15 @@ pub enum PeerToMaster {
         /// Who it is.
         claim: Claim,
     },
+    /// What the peer gives for a step of a stream of records.
+    Entered(Entry),
+    /// The peer has all records of a stream before this step.
+    RecordsHeld {
+        /// The stream.
+        stream: StreamId,
+        /// The step of the next record.
+        next: Step,
+    },
 }
 
 /// From the master to a peer.
@@ -496,4 +405,13 @@ pub enum MasterToPeer {
     },
     /// The answer to `Here`: attach and post nothing.
     Summon,
+    /// A record was sealed.
+    Recorded(SealedRecord),
+    /// A majority has all records of a stream before this step: callers may be told.
+    RecordsReleased {
+        /// The stream.
+        stream: StreamId,
+        /// The first step of which callers may not be told.
+        released: Step,
+    },
 }

@@ -15,6 +15,8 @@ mod late;
 pub mod peer_to_peer;
 mod place;
 mod reason;
+mod records;
+mod report;
 mod sketch;
 pub mod state;
 pub mod validate;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GroupId, OpName, OpNumber, PeerId, Rank, Revision, Tag, UnitId, Vid};
+use crate::ids::{GroupId, OpName, OpNumber, PeerId, Rank, Revision, StreamId, Tag, UnitId, Vid};
 use crate::limits::WORLD_SIZE_MAX;
 use crate::names::Names;
 use crate::wire::bounded;
@@ -199,6 +199,13 @@ pub enum EvictReason {
         /// What the others had called.
         others: Box<WaitPoint>,
     },
+    /// It had consumed so few records that the others would have had to keep too many (R17).
+    RecordsBehind {
+        /// The stream.
+        stream: StreamId,
+        /// How many records it was behind.
+        steps: u64,
+    },
 }
 
 impl EvictReason {
@@ -243,6 +250,10 @@ impl EvictReason {
             Self::Crossed { own, others } => {
                 format!("it was in {own} while the others had called {others}")
             }
+            Self::RecordsBehind { stream, steps } => format!(
+                "it was {steps} records behind in stream {stream}, and others cannot keep more for \
+                 it: every member must call all_gather_records for every step"
+            ),
             Self::GroupTaken { group } => group_taken(*group),
             Self::PlaceTaken { rank } => format!(
                 "another process said hello as rank {rank} of its closed group: give each process \

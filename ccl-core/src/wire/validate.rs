@@ -5,6 +5,8 @@
 //! state is the machines' business. Senders are held to the same rules as receivers.
 
 mod place;
+mod records;
+mod report;
 mod waits;
 
 use std::collections::BTreeSet;
@@ -18,12 +20,13 @@ use crate::limits::{
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    AbortReason, Birth, CancelReason, CommitRecord, EvictReason, Fingerprint, GivenBack, Install,
-    MasterToPeer, Member, OpNote, OtherGroups, PeerToMaster, Report, Sealed, StateId, SyncFault,
-    TagFloor, TagReport,
+    AbortReason, CancelReason, CommitRecord, EvictReason, Fingerprint, Install, MasterToPeer,
+    Member, OpNote, OtherGroups, PeerToMaster, Sealed, StateId, SyncFault, TagFloor,
 };
 
 use place::{check_claim, check_place};
+use records::{check_entry, check_record, check_stream_places};
+use report::{check_carried, check_given_back, check_report};
 use waits::{check_crossed, check_late, check_wait_point, check_waits};
 
 /// The first rule that a message breaks.
@@ -122,6 +125,8 @@ impl PeerToMaster {
             Self::Withdraw { k } => number("safe point", *k),
             Self::LinkDown { vid, .. } => check_vid(*vid),
             Self::NoLink { why, .. } => check_name("link error", why, TEXT_BYTES_MAX),
+            Self::Entered(entry) => check_entry(entry),
+            Self::RecordsHeld { next, .. } => number("step", next.0),
             Self::LinkUp { .. } | Self::Leave | Self::Ping => Ok(()),
         }
     }
@@ -174,6 +179,8 @@ impl MasterToPeer {
                 distinct("sources", sources)
             }
             Self::Summon => Ok(()),
+            Self::Recorded(sealed) => check_record(&sealed.record),
+            Self::RecordsReleased { released, .. } => number("step", released.0),
             Self::Suspend { vid } | Self::Release { vid } => check_vid(*vid),
             Self::SafeReleased { k, vid } => {
                 number("safe point", *k)?;
@@ -204,31 +211,6 @@ pub fn clip(text: &str) -> String {
     text[..end].to_owned()
 }
 
-fn check_report(report: &Report) -> Checked {
-    check_vid(report.vid)?;
-    length("tags", report.tags.len(), TAGS_MAX)?;
-    report.tags.iter().try_for_each(check_tag)?;
-    distinct_by("tags", report.tags.iter().map(|tag| tag.tag))?;
-    check_carried(&report.carried)?;
-    number("safe points called", report.safe_called)?;
-    number("safe points released", report.safe_released)?;
-    number("safe points said", report.safe_said)?;
-    check_given_back(&report.given_back)
-}
-
-fn check_tag(tag: &TagReport) -> Checked {
-    check_floor(tag.floor, tag.last_committed)?;
-    check_sealed(tag.sealed)?;
-    tag.aborted.iter().try_for_each(check_abort)?;
-    number("next number", tag.next.unwrap_or_default().0)?;
-    let Some(open) = &tag.open else { return Ok(()) };
-    number("operation number", open.n.0)?;
-    check_vid(open.birth)?;
-    check_fingerprint(&open.fingerprint)?;
-    open.elected.iter().try_for_each(check_content)?;
-    open.cancel.iter().try_for_each(check_cancel)
-}
-
 fn check_floor(floor: OpNumber, last_committed: Option<OpNumber>) -> Checked {
     number("floor", floor.0)?;
     match last_committed {
@@ -239,27 +221,6 @@ fn check_floor(floor: OpNumber, last_committed: Option<OpNumber>) -> Checked {
         }),
         _ => Ok(()),
     }
-}
-
-fn check_given_back(tags: &[GivenBack]) -> Checked {
-    length("tags given back", tags.len(), TAGS_MAX)?;
-    tags.iter().try_for_each(|one| check_vid(one.vid))?;
-    distinct_by("tags given back", tags.iter().map(|one| one.tag))
-}
-
-fn check_carried(carried: &[Birth]) -> Checked {
-    length("carried operations", carried.len(), TAGS_MAX)?;
-    for one in carried {
-        check_op(one.op)?;
-        length(
-            "members of a carried operation",
-            one.members.len(),
-            WORLD_SIZE_MAX,
-        )?;
-        distinct("members of a carried operation", &one.members)?;
-        check_ring(&one.ring_order, one.members.len())?;
-    }
-    distinct_by("carried operations", carried.iter().map(|one| one.op.tag))
 }
 
 fn check_notes(what: &'static str, notes: &[OpNote]) -> Checked {
@@ -294,6 +255,7 @@ fn check_install(install: &Install) -> Checked {
     check_given_back(&install.given_back)?;
     check_carried(&install.carried)?;
     number("safe points released", install.safe_released)?;
+    check_stream_places(&install.streams)?;
     length("departed", install.departed.len(), PEERS_MAX)?;
     install
         .departed
@@ -501,6 +463,7 @@ mod tests {
     use super::*;
     use crate::ids::{Epoch, LinkKey, MemberNumber, PeerId, Tag, Term, UnitId};
     use crate::wire::control::CostTable;
+    use crate::wire::control::{Report, TagReport};
 
     fn vid(term: u32, epoch: u32) -> Vid {
         Vid {
@@ -533,6 +496,7 @@ mod tests {
             released: false,
             suspended: false,
             departed: Vec::new(),
+            streams: Vec::new(),
         }
     }
 

@@ -6,13 +6,16 @@
 //! `ok RIGHT CONTRIBUTORS` or `error INTACT TEXT`; `progress` prints `progress DONE TOTAL`;
 //! `counters` prints `counters COMMITS ABORTS REPAIRS`; `memory` prints `memory RSS PEAK` in KiB;
 //! `update` and `leave` print `ok` or `error`; `fork` prints `forked PROCESS` of a child that
-//! sleeps until it is killed. It ends with its standard input.
+//! sleeps until it is killed; `records COUNT MS` gives entries for so many steps of a stream, each
+//! with that deadline (0: none), and prints `records NEXT HASH OWN` with the next step, the hash of
+//! the stream, and the records that have this peer's entry. It ends with its standard input.
 
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use ccl_core::{
-    Collective, Communicator, CommunicatorConfig, Options, RawPart, ReduceOp, Request, Tag,
+    Collective, Communicator, CommunicatorConfig, Options, RawPart, RecordOptions, ReduceOp,
+    Request, StreamId, Tag,
 };
 
 /// An all-reduce under way, with its memory.
@@ -88,6 +91,7 @@ fn main() {
                 Ok(()) => say("ok"),
                 Err(error) => say(&format!("error {error}")),
             },
+            ["records", count, deadline_ms] => say(&records(&communicator, [count, deadline_ms])),
             ["fork"] => say(&format!("forked {}", fork())),
             _ => panic!("unknown command {line:?}"),
         }
@@ -164,6 +168,27 @@ fn end(running: Running, communicator: &Communicator) -> String {
             holds(&running.send, &[communicator.peer()])
         ),
     }
+}
+
+fn records(communicator: &Communicator, numbers: [&str; 2]) -> String {
+    let [count, deadline_ms] = numbers.map(|text| text.parse::<u64>().expect("a number"));
+    let options = RecordOptions {
+        deadline: (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms)),
+        ..RecordOptions::default()
+    };
+    let entry = communicator.peer().0.to_le_bytes();
+    let (mut newest, mut own) = (None, 0);
+    for _ in 0..count {
+        match communicator.all_gather_records(StreamId(1), &entry, &options) {
+            Ok(record) => {
+                own += u64::from(record.entries.iter().any(|it| it.payload == entry));
+                newest = Some((record.step.0 + 1, record.hash));
+            }
+            Err(error) => return format!("error {error}"),
+        }
+    }
+    let (next, hash) = newest.expect("at least one step");
+    format!("records {next} {hash} {own}")
 }
 
 #[allow(unsafe_code)]

@@ -21,6 +21,7 @@ use super::links::{Direction, Link, LinkKey};
 use super::master_host::MasterHost;
 use super::network::Connection;
 use super::peer_host::Host;
+use super::records::ToldRecords;
 use super::report::Stats;
 use super::rng::Rng;
 use super::site::Site;
@@ -174,6 +175,8 @@ pub struct World {
     pub closed: ClosedGroups,
     /// The checkers.
     pub checkers: Checkers,
+    /// What callers were told of records.
+    pub records: ToldRecords,
     /// The history.
     pub trace: Trace,
     /// The counts.
@@ -213,6 +216,7 @@ impl World {
             founders: Founders::default(),
             closed: ClosedGroups::default(),
             checkers: Checkers::default(),
+            records: ToldRecords::default(),
             trace,
             stats: Stats::default(),
             hooks: Vec::new(),

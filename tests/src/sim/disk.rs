@@ -230,6 +230,7 @@ impl World {
             }
         }
         self.checkers.master_crashed(true);
+        self.records.is_spoiled = true;
     }
 }
 

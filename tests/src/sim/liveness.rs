@@ -491,6 +491,7 @@ fn describe(kind: &super::workload::CallKind) -> String {
             None => format!("tag {} waiting", operation.logical.tag),
         },
         CallKind::SafePoint => "safe point".into(),
+        CallKind::Record(stream) => format!("stream {stream}"),
         CallKind::Leave => "leave".into(),
         CallKind::Invalid => "invalid".into(),
     }

@@ -355,6 +355,7 @@ impl World {
             self.promises_after(&output);
             if let Output::Journal { record, durable } = output {
                 self.checkers.note_emptied(&record);
+                self.check_sealed_record(&record);
                 self.master_journal(record, durable);
             } else if self.master.outbox.is_empty() && self.master.disk_free <= now {
                 self.master_output(output);

@@ -11,9 +11,10 @@ macro_rules! codes {
 codes! {
     HELLO = 1, ATTACH = 2, READY = 3, POSTED = 4, DONE = 5, CANCEL = 6, FLUSH = 7, INSTALLED = 8,
     AT_SAFE_POINT = 9, WITHDRAW = 10, LINK_DOWN = 11, LINK_UP = 12, LEAVE = 13, PING = 14,
-    NO_LINK = 15, HERE = 16,
+    NO_LINK = 15, HERE = 16, ENTERED = 17, RECORDS_HELD = 18,
     WELCOME = 21, EXPECT = 22, INSTALL = 23, COMMIT = 24, SUSPEND = 25, RELEASE = 26,
     SAFE_RELEASED = 27, EVICTED = 28, REFUSED = 29, PONG = 30, ELECTED = 31, SUMMON = 32,
+    RECORDED = 33, RECORDS_RELEASED = 34,
 }
 
 /// Number of a message to the master.
@@ -36,6 +37,8 @@ pub fn up_code(message: &PeerToMaster) -> u64 {
         PeerToMaster::Leave => LEAVE,
         PeerToMaster::Ping => PING,
         PeerToMaster::NoLink { .. } => NO_LINK,
+        PeerToMaster::Entered(_) => ENTERED,
+        PeerToMaster::RecordsHeld { .. } => RECORDS_HELD,
     }
 }
 
@@ -55,5 +58,7 @@ pub fn down_code(message: &MasterToPeer) -> u64 {
         MasterToPeer::Evicted { .. } => EVICTED,
         MasterToPeer::Refused { .. } => REFUSED,
         MasterToPeer::Pong { .. } => PONG,
+        MasterToPeer::Recorded(_) => RECORDED,
+        MasterToPeer::RecordsReleased { .. } => RECORDS_RELEASED,
     }
 }

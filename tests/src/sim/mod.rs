@@ -23,6 +23,7 @@ pub mod network;
 pub mod peer_host;
 pub mod plane;
 pub mod program;
+pub mod records;
 pub mod reference;
 pub mod report;
 pub mod rng;

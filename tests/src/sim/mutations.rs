@@ -7,7 +7,7 @@ use ccl_core::mutation::{Mutation, activate};
 use super::run::run_seed_traced;
 
 /// Bugs that seeds notice.
-pub const ALL: [Mutation; 62] = [
+pub const ALL: [Mutation; 71] = [
     Mutation::CommitOnAllButOne,
     Mutation::TellAtInstall,
     Mutation::EvictedToldAborted,
@@ -70,13 +70,22 @@ pub const ALL: [Mutation; 62] = [
     Mutation::ReserveFreedEarly,
     Mutation::ReserveKeptAfterAbort,
     Mutation::OneShotOwnFirst,
+    Mutation::RecordSealedShort,
+    Mutation::RecordSealedLazily,
+    Mutation::ChainForgotten,
+    Mutation::ShorterChainTaken,
+    Mutation::EntryNotRestated,
+    Mutation::LateEntryTwice,
+    Mutation::RecordsNotSentAgain,
+    Mutation::NewcomerAtStepZero,
+    Mutation::EntryOfLostKept,
 ];
 
 /// Bugs that only scripts notice (`scenarios_journal.rs`, `scenarios_state`,
-/// `scenarios_closed.rs` and `scenarios_agreement.rs` in `tests/tests`): they matter only after two
-/// faults that a seed hardly has in the right order, or after faults that disable the checks of a
-/// seed.
-pub const SCRIPTED: [Mutation; 8] = [
+/// `scenarios_closed.rs`, `scenarios_agreement.rs` and `scenarios_records.rs` in `tests/tests`).
+/// They matter only after two faults that a seed hardly has in the right order, or after faults
+/// that disable the checks of a seed, or they only cost time.
+pub const SCRIPTED: [Mutation; 12] = [
     Mutation::NewerReportIgnored,
     Mutation::DoubtForgotten,
     Mutation::SealedStateLazy,
@@ -85,6 +94,10 @@ pub const SCRIPTED: [Mutation; 8] = [
     Mutation::LeaseOutlived,
     Mutation::SummonedTooEarly,
     Mutation::SaidSafePointIgnored,
+    Mutation::RecordDeadlineIgnored,
+    Mutation::RecordToldAlone,
+    Mutation::RecordReleasedByOne,
+    Mutation::AdmissionWithoutSteps,
 ];
 
 /// The result for one bug.

@@ -386,12 +386,16 @@ impl World {
             && self.hosts[host.0].view.is_none()
         {
             self.hosts[host.0].safe_released = install.safe_released;
+            self.hosts[host.0].app.records.begin(&install.streams);
         }
         let from = self.hosts[host.0].vid();
         self.hosts[host.0].told.hears(&message, from);
         if let MasterToPeer::Install(install) = &message {
             let new = install.given_back.iter().filter(|given| given.vid > from);
             self.stats.returns += new.count() as u64;
+        }
+        if let MasterToPeer::Install(install) = &message {
+            self.note_numbers(host, install);
         }
         self.hosts[host.0].hearing = Some(kind);
         self.host_input(host, Input::Control(message));

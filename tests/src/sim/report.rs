@@ -25,6 +25,8 @@ pub struct Stats {
     pub unknown: u64,
     /// Calls refused for want of members.
     pub refused: u64,
+    /// Records that callers were told.
+    pub records: u64,
     /// Ends of syncs of shared state: how often told, or for which reason refused.
     pub syncs: BTreeMap<&'static str, u64>,
     /// Faults by kind.
@@ -122,6 +124,7 @@ impl Stats {
             EvictReason::UnitFull { .. } => "unit full",
             EvictReason::RevisionAhead { .. } => "revision ahead",
             EvictReason::Crossed { .. } => "crossed",
+            EvictReason::RecordsBehind { .. } => "records behind",
         };
         *self.evictions.entry(name).or_default() += 1;
     }
@@ -166,6 +169,7 @@ impl Stats {
         self.aborted += other.aborted;
         self.unknown += other.unknown;
         self.refused += other.refused;
+        self.records += other.records;
         self.events += other.events;
         self.units += other.units;
         self.returns += other.returns;
@@ -198,6 +202,7 @@ impl fmt::Display for Stats {
              members",
             self.committed, self.aborted, self.unknown, self.refused
         )?;
+        writeln!(f, "records told: {}", self.records)?;
         writeln!(f, "syncs of shared state: {:?}", self.syncs)?;
         writeln!(f, "faults {faults}: {:?}", self.faults)?;
         writeln!(f, "evictions: {:?}", self.evictions)?;

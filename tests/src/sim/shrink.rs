@@ -32,6 +32,8 @@ pub enum Feature {
     Tails,
     /// Syncs of shared state.
     Syncs,
+    /// Records.
+    Records,
     /// Calls that do not match, deadlines that pass, invalid calls.
     Twists,
     /// More than one call of a tag in a round.
@@ -139,6 +141,7 @@ impl Feature {
         match self {
             Self::Tails => swarm.tail_permille = 0,
             Self::Syncs => swarm.sync_permille = 0,
+            Self::Records => swarm.record_permille = 0,
             Self::Twists => swarm.planned_permille = 0,
             Self::Calls => swarm.calls_per_round = 1,
             Self::Tags => swarm.tags = 1,

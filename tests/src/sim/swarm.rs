@@ -208,6 +208,8 @@ pub struct Swarm {
     pub late_permille: u64,
     /// How many of 1,000 rounds sync the shared state.
     pub sync_permille: u64,
+    /// How often a round has records of a stream, of 1,000.
+    pub record_permille: u64,
 }
 
 impl Swarm {
@@ -293,6 +295,7 @@ impl Swarm {
             planned_permille: [0, 20, 60][rng.index(3)],
             sync_permille: [0, 300, 700][rng.index(3)],
             late_permille: [0, 0, 150, 400][rng.index(4)],
+            record_permille: [0, 200, 600][rng.index(3)],
         }
     }
 

@@ -4,20 +4,22 @@
 //! loss is retried, never a cancel (docs/protocol.md, R8).
 
 mod answers;
+mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use ccl_core::collective::layout::Part;
 use ccl_core::error::Error;
-use ccl_core::ids::{CallId, OpName, Tag};
+use ccl_core::ids::{CallId, OpName, StreamId, Tag};
 use ccl_core::mutation::{Mutation, is_active};
 use ccl_core::peer::{End, Input, SessionEnd};
 use ccl_core::time::Instant;
-use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint, Start};
+use ccl_core::wire::control::{AbortReason, Called, CancelReason, Fingerprint, RecordRule, Start};
 
 use super::cluster::{Event, HostId, World};
 use super::program::{self, Logical, Twist};
+use super::records::AppRecords;
 use super::rng::mix_all;
 use super::swarm::FaultKind;
 use super::sync::Possession;
@@ -30,6 +32,8 @@ pub enum AppStep {
     Round,
     /// Make the next call of a tag.
     Post(Tag),
+    /// Give something for the next step of a stream.
+    Enter(StreamId),
     /// Call the safe point.
     SafePoint,
     /// Make the one call of a member of a closed group.
@@ -48,6 +52,8 @@ pub enum CallKind {
     Operation(Operation),
     /// A safe point.
     SafePoint,
+    /// A step of a stream of records.
+    Record(StreamId),
     /// The end.
     Leave,
     /// A call that must be refused.
@@ -133,6 +139,8 @@ pub struct App {
     pub possession: Possession,
     /// Its planned faults.
     pub whims: Whims,
+    /// Its records.
+    pub records: AppRecords,
     streams: BTreeMap<Tag, Stream>,
     safe_point: bool,
     next_call: u64,
@@ -186,7 +194,12 @@ impl App {
         }
     }
 
-    fn open(&mut self, kind: CallKind, since: Instant, deadline: Option<Instant>) -> CallId {
+    pub(super) fn open(
+        &mut self,
+        kind: CallKind,
+        since: Instant,
+        deadline: Option<Instant>,
+    ) -> CallId {
         let call = CallId(self.next_call);
         self.next_call += 1;
         let open = OpenCall {
@@ -203,6 +216,7 @@ impl App {
         self.streams
             .values()
             .all(|s| s.queue.is_empty() && (s.current.is_none() || s.asynchronous))
+            && self.records.is_round_over()
     }
 }
 
@@ -242,6 +256,7 @@ impl World {
         match step {
             AppStep::Round => self.app_round(host),
             AppStep::Post(tag) => self.app_post_next(host, tag),
+            AppStep::Enter(stream) => self.app_enter_next(host, stream),
             AppStep::SafePoint => {
                 self.app_safe_point(host);
             }
@@ -278,6 +293,7 @@ impl World {
         for list in self.late_calls(host, round) {
             self.app_queue(host, list);
         }
+        self.app_queue_records(host, round);
         for list in calls {
             if !self.comes_late(host, round, &list) {
                 self.app_queue(host, list);
@@ -426,7 +442,7 @@ impl World {
         self.host_input(host, input);
     }
 
-    fn app_maybe_safe_point(&mut self, host: HostId) {
+    pub(super) fn app_maybe_safe_point(&mut self, host: HostId) {
         let app = &mut self.hosts[host.0].app;
         if app.safe_point || app.scripted || !app.is_round_over() {
             return;
@@ -451,47 +467,5 @@ impl World {
         self.trace.fold(now, &[31, host.0 as u64]);
         self.host_input(host, Input::SafePoint { call, deadline });
         call
-    }
-
-    /// Cancels a call, if it is still open.
-    pub fn app_cancel_call(&mut self, host: HostId, call: CallId) {
-        let Some(open) = self.hosts[host.0].app.calls.get_mut(&call) else {
-            return;
-        };
-        if let CallKind::Operation(operation) = &mut open.kind {
-            operation.cancelled = true;
-            self.checkers.asked(host, operation.logical.meeting());
-            let now = self.now;
-            self.promise_end(host, call, now);
-        }
-        let reason = CancelReason::User;
-        self.host_input(host, Input::Cancel { call, reason });
-    }
-
-    /// Cancels the oldest open collective of a host.
-    pub fn app_cancel(&mut self, host: HostId) {
-        let oldest = self.hosts[host.0]
-            .app
-            .calls
-            .iter()
-            .find(|(_, open)| matches!(open.kind, CallKind::Operation(_)))
-            .map(|(call, _)| *call);
-        if let Some(call) = oldest {
-            self.app_cancel_call(host, call);
-        }
-    }
-
-    /// The application leaves.
-    pub fn app_leave(&mut self, host: HostId) {
-        let now = self.now;
-        let call = self.hosts[host.0].app.open(CallKind::Leave, now, None);
-        let app = &mut self.hosts[host.0].app;
-        app.hung = true;
-        for open in app.calls.values() {
-            if let CallKind::Operation(operation) = &open.kind {
-                self.checkers.asked(host, operation.logical.meeting());
-            }
-        }
-        self.host_input(host, Input::Leave { call });
     }
 }

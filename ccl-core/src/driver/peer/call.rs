@@ -123,6 +123,25 @@ impl Call {
     }
 }
 
+/// One step of a stream of records in progress, as its caller sees it.
+#[derive(Debug)]
+pub(crate) struct RecordCall {
+    pub(super) session: Arc<Session>,
+    pub(super) completion: Arc<Completion>,
+}
+
+impl RecordCall {
+    /// Where its end will be.
+    pub(crate) fn completion(&self) -> &Completion {
+        &self.completion
+    }
+
+    /// An error in a forked child, where nothing would ever end it.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.session.check_process()
+    }
+}
+
 /// One safe point in progress, as its caller sees it.
 #[derive(Debug)]
 pub(crate) struct SafePointCall {

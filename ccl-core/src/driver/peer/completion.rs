@@ -9,7 +9,7 @@ use crate::lock::{Condvar, Mutex};
 
 use crate::driver::peer::session::session_error;
 use crate::error::Result;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Recorded};
 use crate::peer::{SessionEnd, View};
 
 /// How a call succeeded.
@@ -19,6 +19,8 @@ pub enum Finished {
     Operation(Outcome),
     /// A safe point was released.
     SafePoint(Arc<View>),
+    /// A step was sealed.
+    Recorded(Box<Recorded>),
     /// The peer has left.
     Left,
 }

@@ -207,7 +207,7 @@ impl Session {
             match &ending.end {
                 Ok(Finished::Operation(_)) => public.counters.commits += 1,
                 Err(_) => public.counters.aborts += 1,
-                Ok(Finished::SafePoint(_) | Finished::Left) => {}
+                Ok(Finished::SafePoint(_) | Finished::Recorded(_) | Finished::Left) => {}
             }
         }
         ending.duty.finish(ending.end);

@@ -18,7 +18,7 @@ use crate::descriptors::Owner;
 use crate::driver::clock::Clock;
 use crate::driver::entropy::entropy;
 use crate::driver::peer::alarm::{self, Alarm, StateAlarm};
-use crate::driver::peer::call::{Call, Operation, SafePointCall};
+use crate::driver::peer::call::{Call, Operation, RecordCall, SafePointCall};
 use crate::driver::peer::completion::Completion;
 use crate::driver::peer::copier::{self, Job};
 use crate::driver::peer::core::{Core, Item};
@@ -29,14 +29,14 @@ use crate::driver::peer::reach;
 use crate::driver::peer::router;
 use crate::driver::runtime::{self, IoThreads, Thread};
 use crate::error::{Error, Result};
-use crate::ids::{CallId, LinkKey, PeerId};
+use crate::ids::{CallId, LinkKey, PeerId, StreamId};
 use crate::limits;
 use crate::outcome::{Counters, LinkState};
 use crate::peer::{Input, SessionEnd, Setup, View};
 use crate::state::engine::StateEngine;
 use crate::time::Instant;
 use crate::transport::{self, Links};
-use crate::wire::control::{CancelReason, OtherGroups};
+use crate::wire::control::{CancelReason, OtherGroups, RecordRule};
 
 /// A session of one peer: everything that is shared between callers and tasks.
 pub struct Session {
@@ -202,6 +202,28 @@ impl Session {
         ));
         Ok(SafePointCall {
             id: call,
+            session: self.weak.upgrade().expect("`self` is borrowed from an Arc"),
+            completion,
+        })
+    }
+
+    /// Gives something for the next step of a stream.
+    pub(crate) fn enter(
+        &self,
+        stream: StreamId,
+        payload: Vec<u8>,
+        rule: RecordRule,
+    ) -> Result<RecordCall> {
+        self.check_open()?;
+        let (call, completion) = (self.new_call(), Completion::new());
+        let input = Input::Enter {
+            call,
+            stream,
+            payload,
+            rule,
+        };
+        self.take(Item::Plain(call, Arc::clone(&completion), input));
+        Ok(RecordCall {
             session: self.weak.upgrade().expect("`self` is borrowed from an Arc"),
             completion,
         })

@@ -323,9 +323,12 @@ impl Group {
         let admission = Admission {
             vid: self.view.vid,
             safe_released: self.safe.released,
+            streams: self.records.places(),
         };
-        self.unconfirmed
-            .extend(peers.iter().map(|&peer| (peer, admission)));
+        for &peer in peers {
+            self.records.admit(peer);
+            self.unconfirmed.insert(peer, admission.clone());
+        }
     }
 
     fn admit(&mut self, shared: &Shared, peer: PeerId) -> Member {
@@ -361,6 +364,10 @@ impl Group {
             released: view.released,
             suspended: false,
             departed: view.departed.clone(),
+            streams: match is_active(Mutation::NewcomerAtStepZero) {
+                true => Vec::new(),
+                false => self.records.places(),
+            },
         }
     }
 

@@ -8,12 +8,15 @@ use crate::master::group::blame::Broken;
 use crate::master::group::ledger::InView;
 use crate::master::group::operation;
 use crate::master::group::phase::{Event, Phase};
+use crate::master::group::records::StreamStep;
 use crate::master::group::safe_point::{Call, Progress};
-use crate::master::group::{Group, Handled};
+use crate::master::group::{Admission, Group, Handled};
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
 use crate::time::Instant;
-use crate::wire::control::{Claim, EvictReason, MasterToPeer, OpNote, PeerToMaster, Report};
+use crate::wire::control::{
+    Claim, EvictReason, Install, MasterToPeer, OpNote, PeerToMaster, Report,
+};
 
 impl Group {
     /// A session of this group continues over a new connection (R5).
@@ -53,20 +56,43 @@ impl Group {
         if report.vid > Vid::default() {
             self.unconfirmed.remove(&peer);
         }
-        let safe_released = match self.unconfirmed.get(&peer) {
-            None => self.safe.released,
-            Some(admission) if admission.vid == self.view.vid => admission.safe_released,
+        let admission = self.unconfirmed.get(&peer).cloned();
+        if admission.as_ref().is_some_and(|it| it.vid != self.view.vid) {
             // It could not count from the present view; as a newcomer it can.
-            Some(_) => return shared.condemn(peer, EvictReason::Unaware),
-        };
+            return shared.condemn(peer, EvictReason::Unaware);
+        }
         self.note_halted();
         self.confirm_attach(peer, report.vid, shared.now);
-        let reply = self.attach_reply(safe_released);
-        shared.send(peer, reply);
+        match admission {
+            None => self.answer_attach(shared, peer, &report),
+            Some(admission) => self.answer_admitted(shared, peer, &admission),
+        }
         self.repeat_election(shared, peer);
         if !self.newcomers.is_empty() {
             self.send_expect(shared, &[peer]);
         }
+    }
+
+    /// The one reply, after the records that the member lacks.
+    fn answer_attach(&self, shared: &mut Shared, peer: PeerId, report: &Report) {
+        self.send_records(shared, peer, |stream| report.next_of(stream));
+        shared.send(peer, MasterToPeer::Install(self.attach_reply()));
+    }
+
+    /// The same for one that has yet to learn of its admission: it counts from there, and gets the
+    /// records since then after it.
+    fn answer_admitted(&self, shared: &mut Shared, peer: PeerId, admission: &Admission) {
+        let mut reply = self.attach_reply();
+        reply.safe_released = admission.safe_released;
+        if !is_active(Mutation::AdmissionWithoutSteps) {
+            reply.streams.clone_from(&admission.streams);
+        }
+        let begins = reply.streams.clone();
+        shared.send(peer, MasterToPeer::Install(reply));
+        self.send_records(shared, peer, |stream| {
+            let begin = begins.iter().find(|begin| begin.stream == stream);
+            begin.map(|begin| begin.place.next).unwrap_or_default()
+        });
     }
 
     /// A member is back, and goes on by itself until it attaches. While a run is rebuilt it is
@@ -110,15 +136,14 @@ impl Group {
         }
     }
 
-    fn attach_reply(&self, safe_released: u64) -> MasterToPeer {
+    fn attach_reply(&self) -> Install {
         let mut install = self.install_message();
-        install.safe_released = safe_released;
         install.suspended =
             matches!(self.phase, Phase::Suspended(_)) && !is_active(Mutation::ReplyOpensAgain);
         if is_active(Mutation::AttachReplyWithoutFloors) {
             install.floors.clear();
         }
-        MasterToPeer::Install(install)
+        install
     }
 
     pub fn handle_member(
@@ -153,6 +178,11 @@ impl Group {
                         _ => self.safe.withdraw(peer, k),
                     }
                 }
+                Ok(())
+            }
+            PeerToMaster::Entered(entry) => self.handle_entered(shared, peer, entry),
+            PeerToMaster::RecordsHeld { stream, next } => {
+                self.handle_records_held(shared, peer, StreamStep { stream, next });
                 Ok(())
             }
             PeerToMaster::LinkDown {
@@ -378,6 +408,7 @@ impl Group {
             };
             self.note_progress(shared, peer, progress);
         }
+        self.absorb_records(peer, report, now)?;
         self.safe.restate(peer, report.safe_called, now);
         Ok(())
     }

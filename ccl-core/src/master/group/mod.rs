@@ -20,10 +20,12 @@ pub mod patience;
 pub mod phase;
 pub mod presence;
 pub mod rebuild;
+pub mod records;
 mod resume;
 pub mod returns;
 pub mod safe_point;
 pub mod shared_state;
+pub mod stream;
 
 use std::collections::BTreeMap;
 
@@ -33,11 +35,12 @@ use crate::master::group::blame::Blame;
 use crate::master::group::ledger::{Ledger, Violation};
 use crate::master::group::newcomer::Announced;
 use crate::master::group::phase::{Event, Phase, Rule, rule};
+use crate::master::group::records::Records;
 use crate::master::group::safe_point::SafePoints;
 use crate::master::run::wait::Waits;
 use crate::master::shared::Shared;
 use crate::time::Instant;
-use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster};
+use crate::wire::control::{CostTable, EvictReason, Member, PeerToMaster, StreamPlace};
 
 /// A set of peers that reduce together, as the master sees it.
 #[derive(Debug)]
@@ -49,6 +52,7 @@ pub struct Group {
     pub phase: Phase,
     pub ledger: Ledger,
     pub safe: SafePoints,
+    pub records: Records,
     pub newcomers: BTreeMap<PeerId, Newcomer>,
     pub blame: Blame,
     /// Members that may not have received the view that admitted them.
@@ -64,11 +68,13 @@ pub struct Group {
 }
 
 /// Where a newcomer starts to count. Its first call of a tag and its first safe point are those
-/// that the others make in the view that admitted it, however late it receives that view.
-#[derive(Clone, Copy, Debug)]
+/// that the others make in the view that admitted it, however late it receives that view; so is its
+/// first step of each stream.
+#[derive(Clone, Debug)]
 pub struct Admission {
     pub vid: Vid,
     pub safe_released: u64,
+    pub streams: Vec<StreamPlace>,
 }
 
 /// The newest sealed view.
@@ -107,6 +113,7 @@ impl Group {
             phase,
             ledger: Ledger::default(),
             safe: SafePoints::default(),
+            records: Records::default(),
             newcomers: BTreeMap::new(),
             blame: Blame::default(),
             unconfirmed: BTreeMap::new(),
@@ -193,6 +200,7 @@ impl Group {
         self.waits.forget(peer);
         self.blame.forget(peer);
         self.safe.forget(peer);
+        self.records.forget(peer);
         self.unconfirmed.remove(&peer);
         let rebuilding = matches!(self.phase, Phase::Rebuild(_));
         let member = rebuilding || self.view.contains(peer);
@@ -207,6 +215,7 @@ impl Group {
         self.begin_wait(shared.now);
         self.refuse_outsiders(shared);
         self.commit_learned(shared);
+        self.seal_records(shared);
         loop {
             let before = self.phase.state();
             match &self.phase {
@@ -232,6 +241,8 @@ impl Group {
                 break;
             }
         }
+        // The view may have lost a member for which a step waited, or have been released.
+        self.seal_records(shared);
         self.give_up_late(shared);
         self.announce(shared);
     }

@@ -68,7 +68,8 @@ impl Group {
         let outdated = self.announced.is_outdated(self.view.vid, &self.newcomers);
         let announce = outdated.then_some(self.announced.not_before);
         let dead = (!self.seen_dead(shared).is_empty()).then_some(shared.now);
-        let others = [self.blame_due(shared), self.next_look(), dead];
+        let records = self.records_due(shared);
+        let others = [self.blame_due(shared), self.next_look(), dead, records];
         [answers, presence, wait, announce]
             .into_iter()
             .chain(others)

@@ -155,6 +155,8 @@ names! {
         Installed,
         AtSafePoint,
         Withdraw,
+        Entered,
+        RecordsHeld,
         LinkDown,
         LinkUp,
         ConnectionEnded,
@@ -228,6 +230,10 @@ pub fn rule(state: State, event: Event) -> Rule {
         (S::Steady, E::Withdraw) => Do("release unchanged"),
         (S::Suspended | S::Installing, E::Withdraw) => Do("absorb"),
         (S::Rebuild, E::AtSafePoint | E::Withdraw) => Tolerate("add to its report"),
+
+        (S::Rebuild, E::Entered | E::RecordsHeld) => Refuse("sent between Attach and its reply"),
+        (_, E::Entered) => Do("absorb; all, quorum or deadline: seal, Recorded"),
+        (_, E::RecordsHeld) => Do("absorb; a majority: RecordsReleased"),
 
         (S::Rebuild, E::LinkDown | E::LinkUp) => Tolerate("note"),
         (S::Rebuild, E::ConnectionEnded) => Do("keep its report"),

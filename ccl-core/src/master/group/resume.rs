@@ -10,10 +10,12 @@ use crate::master::group::Group;
 use crate::master::group::change::said_by_all;
 use crate::master::group::decision::Survival;
 use crate::master::group::phase::Phase;
+use crate::master::group::rebuild::Rebuild;
 use crate::master::group::returns::Base;
+use crate::master::history::record::SealedView;
 use crate::master::shared::Shared;
 use crate::mutation::{Mutation, is_active};
-use crate::wire::control::{Birth, Claim, EvictReason, Report, TagReport};
+use crate::wire::control::{Birth, Claim, EvictReason, GivenBack, Report, TagReport};
 
 impl Group {
     /// While the group is rebuilt: asks members to attach once enough are back.
@@ -46,19 +48,7 @@ impl Group {
         self.is_closed = newest.is_closed && !is_active(Mutation::ClosedNotSealed);
         let numbers = self.view.members.iter().map(|member| member.number.0 + 1);
         self.next_number.0 = numbers.max().unwrap_or(0).max(self.next_number.0);
-        if let Some(sealed) = &rebuild.sealed {
-            // What an older copy has as sealed last counts only if a member confirms it.
-            let is_known = rebuild.trusted || rebuild.count_heard(&self.view) > 0;
-            let state = sealed.state.filter(|_| is_known);
-            self.ledger.restore(&sealed.floors, state);
-            self.safe.released = sealed.safe_released;
-        }
-        self.ledger.take_base(&Base {
-            sealed: rebuild.sealed.as_ref().map(|sealed| sealed.vid),
-            newest: self.view.vid,
-            given_back: &newest.given_back,
-            tags: &newest.tags,
-        });
+        self.take_sealed(&rebuild, &newest.given_back, &newest.tags);
         let (members, others): (Vec<_>, Vec<_>) = rebuild
             .heard
             .iter()
@@ -66,7 +56,10 @@ impl Group {
         for (peer, _) in others {
             shared.condemn(*peer, EvictReason::NotAMember);
         }
-        let mut refused = self.restate(shared, &members, &newest.carried);
+        let is_current = |sealed: &SealedView| sealed.vid == self.view.vid;
+        let is_journal_newest = rebuild.trusted || rebuild.sealed.as_ref().is_none_or(is_current);
+        let mut refused = self.resume_records(shared, &members, is_journal_newest);
+        refused.extend(self.restate(shared, &members, &newest.carried));
         let fresh = members
             .iter()
             .filter(|(_, (_, report))| report.vid == Vid::default());
@@ -98,10 +91,32 @@ impl Group {
                 lost: &lost,
             },
         );
+        for (peer, (_, report)) in &members {
+            if survivors.contains(peer) && !fresh.contains(peer) {
+                self.send_records(shared, **peer, |stream| report.next_of(stream));
+            }
+        }
         self.install(shared, &survivors, &lost, &[]);
         let fresh = fresh.into_iter().filter(|peer| survivors.contains(peer));
         let fresh: Vec<PeerId> = fresh.collect();
         self.note_admitted(&fresh);
+    }
+
+    /// What the journal says, as far as it counts.
+    fn take_sealed(&mut self, rebuild: &Rebuild, given_back: &[GivenBack], tags: &[TagReport]) {
+        if let Some(sealed) = &rebuild.sealed {
+            // What an older copy has as sealed last counts only if a member confirms it.
+            let is_known = rebuild.trusted || rebuild.count_heard(&self.view) > 0;
+            let state = sealed.state.filter(|_| is_known);
+            self.ledger.restore(&sealed.floors, state);
+            self.safe.released = sealed.safe_released;
+        }
+        self.ledger.take_base(&Base {
+            sealed: rebuild.sealed.as_ref().map(|sealed| sealed.vid),
+            newest: self.view.vid,
+            given_back,
+            tags,
+        });
     }
 
     /// Adds the reports of the newest view's members; returns the members whose reports cannot be

@@ -4,12 +4,12 @@ pub mod record;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, Tag, Term};
-use crate::limits::ENDED_SESSIONS_KEPT;
-use crate::master::history::record::{EndedSession, Record, Registration, SealedView};
+use crate::ids::{Epoch, GroupId, MemberNumber, PeerId, RunId, StreamId, Tag, Term};
+use crate::limits::{ENDED_SESSIONS_KEPT, RECORD_LOG_BYTES_MAX};
+use crate::master::history::record::{EndedSession, KeptStream, Record, Registration, SealedView};
 use crate::master::used::UsedGroups;
 use crate::timers::Timers;
-use crate::wire::control::{CommitRecord, EvictReason, TagFloor};
+use crate::wire::control::{Chain, CommitRecord, EvictReason, StepRecord, TagFloor};
 
 /// The state that the sealed history adds up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct History {
     pub epochs: Epoch,
     /// Ids of closed groups that have ended.
     pub used: UsedGroups,
+    /// The streams of records of each group.
+    pub streams: BTreeMap<GroupId, BTreeMap<StreamId, Chain>>,
 }
 
 impl History {
@@ -94,6 +96,7 @@ impl History {
                 }
                 self.doubted.remove(group);
                 self.next_numbers.remove(group);
+                self.streams.remove(group);
             }
             Record::Outdated => {
                 self.taken_over = true;
@@ -104,6 +107,14 @@ impl History {
                 self.ended.clear();
             }
             Record::Remembered(ended) => self.remember(ended.clone()),
+            Record::Recorded { group, record } => self.add_step(*group, record),
+            Record::Streams { group, streams } => {
+                let streams = streams.iter().filter_map(|stream| {
+                    let chain = Chain::of(stream.kept.clone()).ok()?;
+                    Some((stream.stream, chain))
+                });
+                self.streams.insert(*group, streams.collect());
+            }
         }
     }
 
@@ -159,7 +170,22 @@ impl History {
                 reason: reason.clone(),
             }));
         }
+        let streams = self.streams.iter();
+        records.extend(streams.map(|(group, streams)| Record::Streams {
+            group: *group,
+            streams: KeptStream::of(streams.iter()),
+        }));
         records
+    }
+
+    /// Adds a record to its stream. One that does not follow is of a journal that was tampered
+    /// with: what was before it counts.
+    fn add_step(&mut self, group: GroupId, record: &StepRecord) {
+        let streams = self.streams.entry(group).or_default();
+        let chain = streams.entry(record.stream).or_default();
+        if chain.append(record.clone()).is_ok() {
+            chain.shorten(RECORD_LOG_BYTES_MAX);
+        }
     }
 
     fn end(&mut self, peer: PeerId, reason: &EvictReason) {

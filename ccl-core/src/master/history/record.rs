@@ -3,18 +3,21 @@
 //! Views, decisions, safe points, sessions and terms are on disk before any peer learns of them.
 //! Commits inside a view may be written lazily, because every member of the view holds them; but a
 //! commit that seals shared state is on disk first, because its content outlives the members in
-//! checkpoints. How and when records are written is the driver's business.
+//! checkpoints, and so is the record of a step, because nobody could make it again. How and when
+//! records are written is the driver's business.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    Epoch, GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, Term, UnitId, Vid,
+    Epoch, GroupId, LinkKey, MemberNumber, PeerId, Rank, RunId, SessionId, StreamId, Term, UnitId,
+    Vid,
 };
 use crate::timers::Timers;
 use crate::wire::control::{
-    Birth, CommitRecord, CostTable, EvictReason, GivenBack, Member, Place, StateId, TagFloor, label,
+    Birth, Chain, CommitRecord, CostTable, EvictReason, GivenBack, KeptRecords, Member, Place,
+    StateId, StepRecord, TagFloor, label,
 };
 
 /// One entry of the sealed history.
@@ -88,6 +91,41 @@ pub enum Record {
     Outdated,
     /// A session that a shortened journal remembers although it has ended.
     Remembered(EndedSession),
+    /// The record of a step of a stream.
+    Recorded {
+        /// The group.
+        group: GroupId,
+        /// The record.
+        record: StepRecord,
+    },
+    /// The streams of a group, instead of what the journal has of them: in a shortened journal, or
+    /// after they were resumed from reports.
+    Streams {
+        /// The group.
+        group: GroupId,
+        /// All of them.
+        streams: Vec<KeptStream>,
+    },
+}
+
+/// A stream, and the newest records of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptStream {
+    /// The stream.
+    pub stream: StreamId,
+    /// The records.
+    pub kept: KeptRecords,
+}
+
+impl KeptStream {
+    /// All that is kept of these.
+    pub fn of<'a>(streams: impl Iterator<Item = (&'a StreamId, &'a Chain)>) -> Vec<Self> {
+        let kept = streams.map(|(stream, chain)| Self {
+            stream: *stream,
+            kept: chain.kept(),
+        });
+        kept.collect()
+    }
 }
 
 /// What is remembered of a session that ended.

@@ -1,10 +1,10 @@
 //! Detects and handles a journal that is older than its run (R11).
 //!
-//! The driver may know from the marker beside it. Otherwise peers reveal it: a view, a session or a
-//! safe point is on disk before any peer learns of it, so one that the journal does not name proves
-//! the journal old. Commits prove nothing, since most are journaled lazily. A doubted journal
-//! counts only as far as a majority of each view, or the operator, confirms it. The doubt is sealed
-//! too, and ends when every group in the journal has a new view.
+//! The driver may know from the marker beside it. Otherwise peers reveal it: a view, a session, a
+//! safe point or a record is on disk before any peer learns of it, so one that the journal does not
+//! name proves the journal old. Commits prove nothing, since most are journaled lazily. A doubted
+//! journal counts only as far as a majority of each view, or the operator, confirms it. The doubt
+//! is sealed too, and ends when every group in the journal has a new view.
 
 use crate::event::Event;
 use crate::ids::{PeerId, Term};
@@ -14,6 +14,7 @@ use crate::master::group::Group;
 use crate::master::group::ledger::Ledger;
 use crate::master::group::phase::Phase;
 use crate::master::group::rebuild::{self, Rebuild};
+use crate::master::group::records::Records;
 use crate::master::group::safe_point::SafePoints;
 use crate::master::history::record::Record;
 use crate::master::run::Run;
@@ -49,7 +50,9 @@ impl Master {
         match self.groups.get(&claim.group) {
             None => names_all && report.vid.epoch > self.epochs,
             Some(group) => match &group.phase {
-                Phase::Rebuild(rebuild) => rebuild.is_outdated_by(report),
+                Phase::Rebuild(rebuild) => {
+                    rebuild.is_outdated_by(report) || group.records.is_behind(report)
+                }
                 _ => report.vid > group.view.vid,
             },
         }
@@ -58,6 +61,7 @@ impl Master {
     /// The journal is older than the run: from now on it is treated as lost.
     pub fn doubt(&mut self) {
         self.trusts_journal = false;
+        self.shared.is_journaled = false;
         let window = self.shared.now + self.shared.timers.rebuild_window;
         let Run::Founded { adopted, .. } = &mut self.run else {
             return;
@@ -123,6 +127,7 @@ impl Group {
                 self.phase = Phase::Rebuild(Rebuild::new(None, window, last_resort));
                 self.ledger = Ledger::default();
                 self.safe = SafePoints::default();
+                self.records = Records::default();
             }
             Phase::Steady | Phase::Suspended(_) | Phase::Installing(_) => {}
         }

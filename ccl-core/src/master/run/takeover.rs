@@ -9,6 +9,7 @@ use crate::limits;
 use crate::master::group::Group;
 use crate::master::group::phase::Phase;
 use crate::master::group::rebuild::Rebuild;
+use crate::master::group::records::Records;
 use crate::master::history::History;
 use crate::master::history::record::{Record, SealedView};
 use crate::master::outbox::Outbox;
@@ -38,6 +39,7 @@ impl Master {
             term: Term(0),
             timers,
             paths: setup.paths,
+            is_journaled: setup.journaled,
             force_rebuild: setup.force_rebuild,
             tags_kept: setup.tags_kept,
             sessions: Sessions::default(),
@@ -116,8 +118,10 @@ impl Master {
         self.trusts_journal = true;
         self.epochs = history.epochs;
         self.used = history.used;
+        let mut streams = history.streams;
         for (id, sealed) in history.groups {
             let mut group = self.restored(id, sealed, window);
+            group.records = Records::restored(streams.remove(&id).unwrap_or_default());
             if history.doubted.contains(&id) {
                 group.doubt(window, self.last_resort);
             }

@@ -15,6 +15,7 @@ mod journal;
 mod late;
 mod noise;
 mod pauses;
+mod records;
 mod restart;
 mod returns;
 mod safe_points;

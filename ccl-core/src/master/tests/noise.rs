@@ -5,8 +5,11 @@
 //! never ask to be called again at once forever.
 
 use super::*;
+use crate::ids::Step;
 use crate::limits;
-use crate::wire::control::{CancelReason, LinkFault, StateId};
+use crate::wire::control::{
+    CancelReason, ChainPlace, Entry, KeptRecords, LinkFault, RecordRule, StateId, StreamReport,
+};
 
 /// SplitMix64, to draw from a seed.
 struct Dice(u64);
@@ -120,7 +123,40 @@ impl Crowd {
             }
         }
         report.safe_called = self.k(puppet);
+        if self.dice.roll(2) == 0 {
+            let entry = self.entry(puppet);
+            report.streams.push(StreamReport {
+                stream: records::S,
+                place: self.place(puppet),
+                released: entry.step,
+                consumed: entry.step,
+                entries: vec![entry],
+                kept: KeptRecords::default(),
+            });
+        }
         report
+    }
+
+    /// How far the stream has come.
+    fn place(&self, puppet: Puppet) -> ChainPlace {
+        let streams = &self.group(puppet).records.streams;
+        let stream = streams.get(&records::S);
+        stream
+            .map(|stream| stream.chain.place())
+            .unwrap_or_default()
+    }
+
+    fn entry(&mut self, puppet: Puppet) -> Entry {
+        let mut place = self.place(puppet);
+        if self.is_wild() {
+            place.next = Step(self.dice.roll(4));
+        }
+        let rule = RecordRule {
+            quorum: self.dice.roll(3) as u32,
+            age_max: self.dice.roll(3) as u32,
+            ..RecordRule::default()
+        };
+        records::entry(place, self.dice.roll(5) as u8, rule)
     }
 
     fn k(&mut self, puppet: Puppet) -> u64 {
@@ -147,7 +183,7 @@ impl Crowd {
                 linked: self.puppets.iter().map(|puppet| puppet.peer).collect(),
             };
         }
-        match self.dice.roll(16) {
+        match self.dice.roll(20) {
             0 | 1 => PeerToMaster::Posted(vec![self.note(puppet)]),
             2 | 3 => {
                 let note = self.note(puppet);
@@ -175,6 +211,11 @@ impl Crowd {
             },
             13 => PeerToMaster::Withdraw { k: self.k(puppet) },
             14 => self.link_down(puppet),
+            15..=17 => PeerToMaster::Entered(self.entry(puppet)),
+            18 => PeerToMaster::RecordsHeld {
+                stream: records::S,
+                next: self.place(puppet).next,
+            },
             _ => PeerToMaster::LinkUp {
                 peer: PeerId(self.dice.roll(30)),
             },

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::peer::{PeerToPeer, SafePointProgress};
-use crate::wire::control::LinkFault;
+use crate::wire::control::{LinkFault, RecordRule};
 
 struct Chaos {
     fixture: Fixture,
@@ -29,7 +29,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn nothing_panics_and_every_call_ends_once(
-        steps in prop::collection::vec((0u8..25, any::<u16>()), 0..150),
+        steps in prop::collection::vec((0u8..29, any::<u16>()), 0..150),
         is_member in any::<bool>(),
     ) {
         let mut chaos = Chaos::new(is_member);
@@ -64,7 +64,7 @@ fn chaos_reaches_most_of_the_table() {
             word = word
                 .wrapping_mul(0x5851_F42D_4C95_7F2D)
                 .wrapping_add(0x1405_7B7E_F767_814F);
-            chaos.step((word >> 33) as u8 % 25, (word >> 40) as u16);
+            chaos.step((word >> 33) as u8 % 29, (word >> 40) as u16);
             chaos.observe();
         }
         seen.extend(chaos.fixture.peer.visited().iter().copied());
@@ -143,10 +143,7 @@ impl Chaos {
                 }
                 None => Input::LinkUp(PeerId(low)),
             },
-            7 => Input::Cancel {
-                call: CallId(u64::from(dice) % (self.next_call + 1)),
-                reason: CancelReason::User,
-            },
+            7 => self.cancel(dice),
             8 => Input::SafePoint {
                 call: self.call(),
                 deadline: None,
@@ -154,10 +151,10 @@ impl Chaos {
             9 if dice.is_multiple_of(16) => Input::Leave { call: self.call() },
             9 | 10 => Input::ControlUp,
             11 => Input::ControlDown,
-            12 if dice & 0x200 != 0 => Input::NoLink {
-                peer: PeerId(low),
-                why: format!("refused {dice}"),
-            },
+            12 if dice & 0x200 != 0 => {
+                let (peer, why) = (PeerId(low), format!("refused {dice}"));
+                Input::NoLink { peer, why }
+            }
             12 => {
                 let fault = LinkFault::Ended;
                 Input::LinkDown {
@@ -177,9 +174,30 @@ impl Chaos {
             21 => Input::Control(MasterToPeer::Release { vid: self.vid() }),
             22 => Input::Control(MasterToPeer::Commit(self.commits())),
             23 => self.message(dice),
+            24 | 25 => self.entry(dice),
+            26 | 27 => Input::Control(records::next(&self.fixture.peer, dice)),
             _ => Input::Control(welcome()),
         };
         self.fixture.tell(input);
+    }
+
+    fn cancel(&self, dice: u16) -> Input {
+        Input::Cancel {
+            call: CallId(u64::from(dice) % (self.next_call + 1)),
+            reason: CancelReason::User,
+        }
+    }
+
+    fn entry(&mut self, dice: u16) -> Input {
+        Input::Enter {
+            call: self.call(),
+            stream: records::S,
+            payload: vec![dice as u8; usize::from(dice % 3)],
+            rule: RecordRule {
+                age_max: u32::from(dice / 4 % 3),
+                ..RecordRule::default()
+            },
+        }
     }
 
     /// What another member tells, which may be nonsense.
@@ -236,6 +254,7 @@ impl Chaos {
         change.released = dice & 2 != 0;
         change.suspended = dice & 4 != 0;
         change.safe_released = self.report.safe_called.max(self.report.safe_released);
+        change.streams = records::places(&self.fixture.peer);
         for tag in &self.report.tags {
             let mut known = floor(tag.tag.0, tag.floor.0, tag.last_committed.map(|n| n.0));
             if let Some(open) = &tag.open {
@@ -360,7 +379,7 @@ impl Chaos {
                 let is_running = |op: &&OpName| self.started.get(*op) == Some(&call);
                 assert!(!self.running.iter().any(|op| is_running(&op)));
             }
-            End::SafePoint { .. } | End::Withdrawn | End::Left => {}
+            End::SafePoint { .. } | End::Recorded { .. } | End::Withdrawn | End::Left => {}
         }
     }
 }

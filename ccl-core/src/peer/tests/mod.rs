@@ -9,6 +9,7 @@ mod happy;
 mod links;
 mod operations;
 mod pauses;
+mod records;
 mod returns;
 mod safe_points;
 mod session;
@@ -124,6 +125,7 @@ pub(super) fn install(epoch: u32, members: &[u64]) -> Install {
         released: false,
         suspended: false,
         departed: Vec::new(),
+        streams: Vec::new(),
     }
 }
 

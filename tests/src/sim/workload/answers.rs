@@ -70,6 +70,11 @@ impl World {
                 self.app_operation_ended(host, operation, &end);
             }
             CallKind::SafePoint => self.app_safe_point_ended(host, &end),
+            CallKind::Record(_) => {
+                if let End::Recorded { record, hash, .. } = end {
+                    self.app_recorded(host, (record, hash));
+                }
+            }
             CallKind::Leave => {}
             CallKind::Invalid => {
                 self.fail(format!("{host:?}: an invalid call {call} was carried out"));
@@ -185,6 +190,7 @@ impl World {
         }
         let state = &mut self.hosts[host.0];
         state.app.streams.clear();
+        state.app.records.end();
         if let Some(SessionEnd::Evicted(eviction)) = &state.ended {
             state.app.possession.evicted(&eviction.reason);
         }
@@ -216,6 +222,7 @@ impl World {
             self.app_post_twisted(host, logical, (1, None));
         }
         self.app_safe_point(host);
+        self.app_enter(host, StreamId(0), (vec![1], RecordRule::default()));
         self.app_leave(host);
     }
 
@@ -242,5 +249,6 @@ fn end_code(end: &End) -> u64 {
         End::SafePoint { .. } => 4,
         End::Withdrawn => 5,
         End::Left => 6,
+        End::Recorded { .. } => 7,
     }
 }

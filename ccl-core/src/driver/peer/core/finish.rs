@@ -7,7 +7,7 @@ use crate::driver::peer::deferred::{Deferred, Ending};
 use crate::driver::peer::session::session_error;
 use crate::error::Error;
 use crate::ids::{CallId, OpName};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Recorded};
 use crate::peer::End;
 use crate::time::Instant;
 use crate::wire::control::AbortReason;
@@ -57,6 +57,16 @@ impl Core {
             }
             End::Unknown { cause } => (Err(session_error(&cause)), None),
             End::SafePoint { view } => (Ok(Finished::SafePoint(view.clone())), Some(view)),
+            End::Recorded { record, hash, view } => {
+                let recorded = Recorded {
+                    stream: record.stream,
+                    step: record.step,
+                    entries: record.entries,
+                    hash,
+                    view: view.clone(),
+                };
+                (Ok(Finished::Recorded(Box::new(recorded))), Some(view))
+            }
             End::Withdrawn => (Err(Error::Timeout), None),
             End::Left => (Ok(Finished::Left), None),
         };

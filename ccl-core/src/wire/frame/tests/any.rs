@@ -175,6 +175,10 @@ fn evict() -> impl Strategy<Value = EvictReason> {
         Just(EvictReason::UnitTorn),
         Just(EvictReason::Unaware),
         any::<u64>().prop_map(|peer| EvictReason::UnitLeft(PeerId(peer))),
+        any::<(u64, u64)>().prop_map(|(stream, steps)| EvictReason::RecordsBehind {
+            stream: StreamId(stream),
+            steps,
+        }),
         (wait_point(), wait_point()).prop_map(|(own, others)| EvictReason::Crossed {
             own: Box::new(own),
             others: Box::new(others),
@@ -249,6 +253,91 @@ fn carried() -> impl Strategy<Value = Vec<Birth>> {
     })
 }
 
+fn step() -> impl Strategy<Value = Step> {
+    (20..=NUMBER_MAX).prop_map(Step)
+}
+
+fn chain_place() -> impl Strategy<Value = ChainPlace> {
+    (step(), any::<[u8; 32]>()).prop_map(|(next, hash)| ChainPlace {
+        next,
+        hash: Digest(hash),
+    })
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(any::<u8>(), 0..12),
+        Just(vec![7; RECORD_PAYLOAD_BYTES_MAX]),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let rule = (
+        option::of(any::<u32>()),
+        0..=WORLD_SIZE_MAX as u32,
+        any::<u32>(),
+        0..=RECORD_AGE_MAX as u32,
+    );
+    (any::<u64>(), step(), any::<[u8; 32]>(), rule, payload()).prop_map(
+        |(stream, step, hash, (deadline_ms, quorum, grace_ms, age_max), payload)| Entry {
+            stream: StreamId(stream),
+            step,
+            check: Digest(hash).into(),
+            rule: RecordRule {
+                deadline_ms,
+                quorum,
+                grace_ms,
+                age_max,
+            },
+            payload,
+        },
+    )
+}
+
+fn record() -> impl Strategy<Value = StepRecord> {
+    let entries = btree_map(any::<u64>(), (0..=RECORD_AGE_MAX as u32, payload()), 0..5);
+    (any::<u64>(), step(), entries).prop_map(|(stream, step, entries)| StepRecord {
+        stream: StreamId(stream),
+        step,
+        entries: entries
+            .into_iter()
+            .map(|(number, (age, payload))| StepEntry {
+                number: MemberNumber(number),
+                age,
+                payload,
+            })
+            .collect(),
+    })
+}
+
+fn streams() -> impl Strategy<Value = Vec<StreamReport>> {
+    let kept = (chain_place(), vec(record(), 0..3));
+    let kept = kept.prop_map(|(base, records)| KeptRecords { base, records });
+    let stream = (chain_place(), step(), step(), vec(entry(), 0..3), kept);
+    btree_map(any::<u64>(), stream, 0..3).prop_map(|map| {
+        let one = |(stream, (place, released, consumed, entries, kept))| StreamReport {
+            stream: StreamId(stream),
+            place,
+            released,
+            consumed,
+            entries,
+            kept,
+        };
+        map.into_iter().map(one).collect()
+    })
+}
+
+fn stream_places() -> impl Strategy<Value = Vec<StreamPlace>> {
+    btree_map(any::<u64>(), (chain_place(), step()), 0..3).prop_map(|map| {
+        let one = |(stream, (place, released))| StreamPlace {
+            stream: StreamId(stream),
+            place,
+            released,
+        };
+        map.into_iter().map(one).collect()
+    })
+}
+
 fn report() -> impl Strategy<Value = Report> {
     let tag = (floor(), option::of(abort()), option::of(open()));
     let tags = btree_map(any::<u64>(), tag, 0..5);
@@ -259,9 +348,10 @@ fn report() -> impl Strategy<Value = Report> {
         carried(),
         0..=NUMBER_MAX,
         0..=NUMBER_MAX,
+        streams(),
     )
         .prop_map(
-            |(vid, released, tags, carried, safe_called, safe_released)| Report {
+            |(vid, released, tags, carried, safe_called, safe_released, streams)| Report {
                 vid,
                 released,
                 tags: tags
@@ -283,6 +373,7 @@ fn report() -> impl Strategy<Value = Report> {
                 safe_released,
                 safe_said: safe_called,
                 given_back: vec![GivenBack { tag: Tag(9), vid }],
+                streams,
             },
         )
 }
@@ -370,6 +461,11 @@ pub(super) fn to_master() -> impl Strategy<Value = PeerToMaster> {
         Just(PeerToMaster::Leave),
         Just(PeerToMaster::Ping),
         no_link(),
+        entry().prop_map(PeerToMaster::Entered),
+        (any::<u64>(), step()).prop_map(|(stream, next)| PeerToMaster::RecordsHeld {
+            stream: StreamId(stream),
+            next,
+        }),
     ]
 }
 

@@ -13,10 +13,10 @@ fn install() -> impl Strategy<Value = Install> {
         carried(),
         0..=NUMBER_MAX,
         any::<(u32, bool, bool)>(),
-        departed,
+        (departed, stream_places()),
     )
         .prop_map(
-            |(vid, members, floors, carried, safe_released, rest, departed)| {
+            |(vid, members, floors, carried, safe_released, rest, (departed, streams))| {
                 let ring_order = ring(members.len());
                 let floors = floors
                     .into_iter()
@@ -45,6 +45,7 @@ fn install() -> impl Strategy<Value = Install> {
                     released: rest.1,
                     suspended: rest.2,
                     departed,
+                    streams,
                 }
             },
         )
@@ -112,6 +113,19 @@ fn wait() -> impl Strategy<Value = Wait> {
     ]
 }
 
+fn sealed_record() -> impl Strategy<Value = MasterToPeer> {
+    (record(), any::<[u8; 32]>(), any::<u32>(), any::<bool>()).prop_map(
+        |(record, hash, behind, is_released)| {
+            MasterToPeer::Recorded(SealedRecord {
+                record,
+                check: Digest(hash).into(),
+                behind,
+                is_released,
+            })
+        },
+    )
+}
+
 pub(in crate::wire::frame::tests) fn to_peer() -> impl Strategy<Value = MasterToPeer> {
     let sealed = prop_oneof![
         Just(Sealed::Nothing),
@@ -160,6 +174,11 @@ pub(in crate::wire::frame::tests) fn to_peer() -> impl Strategy<Value = MasterTo
         vid().prop_map(|vid| MasterToPeer::Release { vid }),
         (0..=NUMBER_MAX, vid()).prop_map(|(k, vid)| MasterToPeer::SafeReleased { k, vid }),
         evict().prop_map(|reason| MasterToPeer::Evicted { reason }),
+        sealed_record(),
+        (any::<u64>(), step()).prop_map(|(stream, released)| MasterToPeer::RecordsReleased {
+            stream: StreamId(stream),
+            released,
+        }),
         text().prop_map(|reason| MasterToPeer::Refused { reason }),
         (0..=GENERATION_MAX, others(), option::of(wait())).prop_map(|(term, others, waits)| {
             MasterToPeer::Pong {
